@@ -1,0 +1,72 @@
+# `make demo` and `make test` are all that a newcomer needs; HACKING.md says when to use the rest.
+#
+# Everything is made inside this tree: the virtual environment in .venv, generated C and objects in build/. A file of the
+# name .venv/.installed or build/.built stands for "this was done", so that a second call does nothing.
+
+PYTHON ?= python3
+# Extra words for pytest: make test ARGS="-k inventory -x"
+ARGS ?=
+# The data folder of `make serve`, and its settings (empty: the defaults).
+DATA ?= build/data
+CONFIG ?=
+
+BIN := .venv/bin
+SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd')
+PROTOS := $(shell find proto -name '*.proto')
+
+.DEFAULT_GOAL := build
+.PHONY: build test lint format bench proto debug serve demo clean
+
+build: build/.built
+
+# A folder .venv that another Python has left is made anew; one that is being used is kept.
+.venv/.created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "simswitch needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+# What building needs comes first, because the package is installed without build isolation: its extensions are then
+# compiled once, in place, with the same Cython that `make build` uses later.
+.venv/.installed: .venv/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'cython>=3.3' 'numpy>=2.0'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+	touch $@
+
+build/.built: .venv/.installed setup.py $(SOURCES)
+	mkdir -p build
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	touch $@
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: build
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: build
+	$(BIN)/python -m benches.run $(ARGS)
+
+proto: build
+	$(BIN)/python proto/generate.py
+
+# The checked build stands in build/checked, apart from the fast one, and its tests run with it first on the path.
+debug: build
+	SIMSWITCH_DEBUG=1 $(BIN)/python setup.py --quiet build --build-base build/checked --build-lib build/checked/lib
+	PYTHONPATH=build/checked/lib $(BIN)/python -m pytest tests/core $(ARGS)
+
+serve: build
+	$(BIN)/simswitch serve $(DATA) $(if $(CONFIG),--config $(CONFIG))
+
+demo: build
+	$(BIN)/simswitch demo --output build
+
+clean:
+	rm -rf build dist engine/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find engine -name '*.so' -delete
+	find engine tests benches -name __pycache__ -type d -prune -exec rm -rf {} +

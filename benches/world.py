@@ -1,0 +1,198 @@
+"""A pool of SIMs, terminals and access servers of a given size, built through commands: what the core's benches run on.
+
+The SIMs' order of rest is made random before anything is measured. Freshly imported SIMs leave the pool in the order
+in which they lie in memory, which the processor foresees; a pool in service never looks like that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine, Outcome, xxh64
+
+U64 = npt.NDArray[np.uint64]
+
+MIB = 1 << 20
+GIB = 1 << 30
+START_MS = 1_583_000_000_000
+RUN_ITEMS = 50_000
+BANKS = 8
+QUOTA_BYTES = 100 * GIB
+EXPECTED_BYTES = 64 * MIB
+
+Pool = Literal["spread", "one_tier"]
+
+
+class World:
+    """A machine with ``size`` SIMs, as many terminals known to it, and ``servers`` access servers with open gates.
+
+    ``spread`` gives the SIMs opening balances from nothing to nearly the quota; ``one_tier`` is a fresh lot, all SIMs of
+    which stand in one tier. Every apply is timed and its outcome hash folded into :attr:`hash`.
+    """
+
+    def __init__(self, size: int, pool: Pool, seed: int, servers: int = 1, orders_max: int = 1024) -> None:
+        self.size = size
+        self.random = np.random.default_rng([seed, size, servers, pool == "spread"])
+        self.machine = Machine(sims_max=size, terminals_max=size, orders_max=orders_max)
+        self.now_ms = START_MS
+        self.apply_ns = 0
+        self._folded = 0
+        self.keys: U64 = self.random.integers(1, 2**63, size, dtype=np.uint64)
+        self.epochs: U64 = np.zeros(size, np.uint64)
+        self._define(servers)
+        self._import(pool)
+        self.sessions = [self._open_session(server) for server in range(servers)]
+        self._scramble()
+
+    @property
+    def hash(self) -> str:
+        """Of all outcomes so far: two runs of the same bench give the same one, or it measures something else."""
+        return f"{self._folded:016x}"
+
+    def apply(self, batch: bytes) -> Outcome:
+        """One timed apply at the present instant."""
+        before = time.perf_counter_ns()
+        outcome = self.machine.apply(batch, self.now_ms, 7)
+        self.apply_ns = time.perf_counter_ns() - before
+        self._folded = xxh64(outcome.hash.to_bytes(8, "little"), self._folded)
+        return outcome
+
+    def one(self, batch: bytes) -> commands.OutcomeRun:
+        """The outcome run of a batch of one run."""
+        return commands.outcome_runs(self.apply(batch).data)[0]
+
+    def expect(self, batch: bytes, *statuses: int) -> commands.OutcomeRun:
+        """As :meth:`one`; raises when an item was answered with another status."""
+        run = self.one(batch)
+        wrong = ~np.isin(run["status"], statuses)
+        if wrong.any():
+            raise RuntimeError(
+                f"command {run.kind}: {int(wrong.sum())} of {run.count} items answered {np.unique(run['status'][wrong])}, "
+                f"not {statuses}: the bench would not measure what it says"
+            )
+        return run
+
+    def pass_ms(self, milliseconds: int) -> None:
+        """Lets time pass, and the machine finish what became due."""
+        self.now_ms += milliseconds
+        self.apply(commands.run(layout.TICK))
+        while (due := self.machine.next_due_ms) is not None and due <= self.now_ms:
+            self.apply(commands.run(layout.TICK))
+
+    def entity(self, kind: int, name: str, numbers: dict[int, int] | None = None) -> int:
+        record = np.frombuffer(commands.definition(kind, name, numbers), "V1024")
+        return int(self.expect(commands.run(layout.DEFINE, 1, definition=record), layout.OK)["index"][0])
+
+    def _define(self, servers: int) -> None:
+        for setting, value in (
+            (layout.LEASE_MS, 3_600_000),
+            (layout.COOLING_MS, 1_000),
+            (layout.EXPECTED_FLOOR_BYTES, MIB),
+            (layout.LINE_BYTES_PER_S, 10**9),
+        ):
+            self.expect(commands.run(layout.CONFIGURE, 1, setting=setting, value=value), layout.OK, layout.SAME)
+        supplier = self.entity(layout.SUPPLIER, "supplier")
+        plan = self.entity(layout.PLAN, "plan", {layout.PLAN_QUOTA_CYCLE: QUOTA_BYTES})
+        sim_class = self.entity(layout.SIM_CLASS, "class")
+        self.lot = self.entity(
+            layout.LOT,
+            "lot",
+            {layout.LOT_SUPPLIER: supplier, layout.LOT_PLAN: plan, layout.LOT_CLASS: sim_class},
+        )
+        self.banks = [self.entity(layout.BANK, f"bank-{number}") for number in range(BANKS)]
+        self.market = self.entity(
+            layout.MARKET,
+            "market",
+            {layout.MARKET_EXPECTED_BYTES: EXPECTED_BYTES, layout.MARKET_FIRST_CLASS: sim_class},
+        )
+        for number in range(servers):
+            self.entity(layout.ACCESS_SERVER, f"as-{number:04d}")
+
+    def _import(self, pool: Pool) -> None:
+        indexes = np.arange(self.size, dtype=np.uint64)
+        self.iccids: U64 = (np.uint64(81_000_000_000_000_000) // np.uint64(10) + indexes) * np.uint64(2)
+        opening = (
+            self.random.integers(0, QUOTA_BYTES - 20 * GIB, self.size, dtype=np.uint64)
+            if pool == "spread"
+            else np.zeros(self.size, np.uint64)
+        )
+        banks = np.asarray(self.banks, np.uint16)[self.random.integers(0, BANKS, self.size)]
+        for start in range(0, self.size, RUN_ITEMS):
+            part = slice(start, min(start + RUN_ITEMS, self.size))
+            self.expect(
+                commands.run(
+                    layout.IMPORT_SIMS,
+                    part.stop - part.start,
+                    iccid=self.iccids[part],
+                    imsi=np.uint64(440_100_000_000_000) + indexes[part],
+                    opening_cycle_bytes=opening[part],
+                    opening_day_bytes=0,
+                    opening_rolling_bytes=0,
+                    lot=self.lot,
+                    bank=banks[part],
+                    slot=indexes[part] % np.uint64(512),
+                    health=layout.HEALTHY,
+                ),
+                layout.OK,
+            )
+
+    def _open_session(self, server: int) -> int:
+        run = commands.run(layout.SESSION_OPEN, access_server=server)
+        session = int(self.expect(run, layout.OK)["session"][0])
+        self.expect(commands.run(layout.SESSION_READY, access_server=server, argument=session), layout.OK)
+        return session
+
+    def _scramble(self) -> None:
+        """Every SIM is handed out once and given back in random order."""
+        self.allocate(np.arange(self.size), RUN_ITEMS)
+        self.release(self.random.permutation(self.size), RUN_ITEMS)
+        self.pass_ms(5_000)
+
+    def allocate(self, terminals: npt.NDArray[np.int64], batch_items: int, server: int = 0) -> list[float]:
+        """Allocates for these terminals. Nanoseconds an item of each batch."""
+        samples = []
+        for part in self._parts(terminals, batch_items):
+            batch = commands.run(
+                layout.ALLOCATE,
+                len(part),
+                access_server=server,
+                terminal=self.keys[part],
+                subscriber=self.keys[part],
+                expected_bytes=0,
+                market=self.market,
+            )
+            run = self.expect(batch, layout.OK)
+            samples.append(self.apply_ns / len(part))
+            self.epochs[part] = run["epoch"]
+        return samples
+
+    def renew(self, terminals: npt.NDArray[np.int64], batch_items: int) -> list[float]:
+        return self._leases(layout.RENEW, terminals, batch_items)
+
+    def release(self, terminals: npt.NDArray[np.int64], batch_items: int) -> list[float]:
+        return self._leases(layout.RELEASE, terminals, batch_items)
+
+    def report_usage(self, terminals: npt.NDArray[np.int64], batch_items: int, total_bytes: int) -> list[float]:
+        """Reports the same cumulative figure for every terminal."""
+        return self._leases(layout.REPORT_USAGE, terminals, batch_items, up_bytes=0, down_bytes=total_bytes)
+
+    def _leases(
+        self, kind: int, terminals: npt.NDArray[np.int64], batch_items: int, **columns: npt.ArrayLike
+    ) -> list[float]:
+        samples = []
+        for part in self._parts(terminals, batch_items):
+            batch = commands.run(
+                kind, len(part), access_server=0, terminal=self.keys[part], epoch=self.epochs[part], **columns
+            )
+            self.expect(batch, layout.OK)
+            samples.append(self.apply_ns / len(part))
+        return samples
+
+    @staticmethod
+    def _parts(terminals: npt.NDArray[np.int64], batch_items: int) -> list[npt.NDArray[np.int64]]:
+        return [terminals[start : start + batch_items] for start in range(0, len(terminals), batch_items)]

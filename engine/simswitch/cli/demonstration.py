@@ -1,0 +1,21 @@
+"""``simswitch demo``: the incident against a real server, in under two minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for demo.json, demo.png and the logs.")] = Path("build"),
+    short: Annotated[bool, typer.Option("--short", help="A tenth of the terminals, for a quick look.")] = False,
+    keep: Annotated[
+        int, typer.Option(help="Seconds that the server stays up afterwards when a person is at the terminal.", min=0)
+    ] = 600,
+) -> None:
+    """Show the incident: a bulk switch as it was done in 2020 beside the same one through the engine."""
+    from simswitch.demo.run import run_demo
+
+    run_demo(output, short=short, keep_s=keep)

@@ -1,0 +1,75 @@
+"""The program ``simswitch``: its commands, and how it ends.
+
+A command's module is light; what it needs (gRPC, NumPy, matplotlib) it imports when it runs, so that ``--help`` and
+completion answer at once. A command ends with one of the codes in exits.py: what it raises as ``CommandFailed`` becomes
+one line on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from simswitch import __version__
+from simswitch.cli import data, demonstration, inventory, replay, serve, settings, status, swap
+from simswitch.cli.exits import MEANINGS, CommandFailed
+from simswitch.cli.screen import complain
+
+EPILOG = "Exit codes: " + "; ".join(f"{code.value} {text}" for code, text in MEANINGS.items()) + "."
+
+app = typer.Typer(
+    name="simswitch",
+    help="Hands out SIMs to terminals that carry none, and moves terminals off bad SIMs.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"simswitch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hands out SIMs to terminals that carry none, and moves terminals off bad SIMs."""
+    del version
+
+
+app.command("serve")(serve.serve)
+app.command("import")(inventory.import_inventory)
+app.command("status")(status.status)
+app.add_typer(swap.app, name="swap")
+app.command("replay")(replay.replay)
+app.command("demo")(demonstration.demo)
+app.command("inspect")(data.inspect)
+app.command("follow")(data.follow)
+app.command("config")(settings.config)
+
+
+def main() -> None:
+    """Runs the program and ends the process."""
+    try:
+        app()
+    except CommandFailed as failure:
+        complain(f"simswitch: {failure}")
+        sys.exit(int(failure.code))
+    except BrokenPipeError:
+        # The reader of our output has left, as `| head` does. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""``simswitch status``: the pool, the access servers and the jobs at a glance."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import print_json, show, table
+
+
+def status(
+    address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None, json: JsonOption = False
+) -> None:
+    """Show the pool by health and occupancy, the lots, the access servers with window and gate, and the jobs."""
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import pages, plain
+    from simswitch.v1 import pool_pb2, swap_pb2
+
+    with connected(*target(config, address, actor)) as service:
+        summary = plain(service.pool.GetSummary(pool_pb2.GetSummaryRequest(), timeout=10))
+        servers = [
+            plain(entry)
+            for entry in pages(
+                service.pool.ListAccessServerStatuses, pool_pb2.ListAccessServerStatusesRequest, "statuses"
+            )
+        ]
+        jobs = [plain(entry) for entry in pages(service.swaps.ListJobs, swap_pb2.ListJobsRequest, "jobs")]
+    if json:
+        print_json({"summary": summary, "access_servers": servers, "jobs": jobs})
+    else:
+        show(*described(summary, servers, jobs))
+
+
+def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[Any]:
+    """The same as lines and tables for people."""
+    now = datetime.fromtimestamp(summary["now_ms"] / 1000).astimezone().isoformat(timespec="seconds")
+    parts: list[Any] = [
+        f"{summary['sims_count']:,} SIMs, {summary['terminals_count']:,} terminals, "
+        f"at {now} (record {summary['sequence']:,})"
+    ]
+    if summary["swaps_stopped"]:
+        parts.append("ALL SWAPS ARE STOPPED. `simswitch swap lift` lets them go on.")
+    if summary["frozen"]:
+        parts.append("THE CLOCK JUMPED: nothing expires until it is confirmed.")
+    parts.append(table("By health", ["health", "SIMs"], [[e["health"], e["count"]] for e in summary["healths"]]))
+    parts.append(
+        table("By occupancy", ["occupancy", "SIMs"], [[e["occupancy"], e["count"]] for e in summary["occupancies"]])
+    )
+    for kind in ("markets", "classes", "lots", "banks"):
+        rows = [[e["name"], e["sims_count"], e["selectable_count"], e["masked_count"]] for e in summary[kind]]
+        parts.append(table(kind.capitalize(), ["name", "SIMs", "can be handed out", "masked"], rows))
+    parts.append(server_table(servers))
+    if jobs:
+        parts.append(job_table(jobs))
+    return parts
+
+
+def server_table(servers: list[dict[str, Any]]) -> Any:
+    """Access servers with window and gate, and why the window last changed."""
+    rows = [
+        [
+            e["name"],
+            e["gate"].replace("_", " "),
+            f"{e['window']} ({e['window_reason'].replace('_', ' ')})",
+            e["outstanding_count"],
+            e["outstanding_count_max"],
+            e["queued_count"],
+            e["confirmed_count"],
+            f"{e['queue_wait_us'] / 1000:.1f} ms",
+            f"{e['acknowledgement_us'] / 1000:.1f} ms",
+            e["allocations_per_s"],
+        ]
+        for e in servers
+    ]
+    columns = [
+        *("name", "gate", "window", "outstanding", "most", "queued", "confirmed"),
+        *("queue wait", "order to answer", "allocations/s"),
+    ]
+    return table("Access servers", columns, rows, numbers_from=2)
+
+
+def job_table(jobs: list[dict[str, Any]]) -> Any:
+    """Swap jobs and how far they are."""
+    rows = [
+        [
+            e["number"],
+            e["state"],
+            e["reason"],
+            e["actor"],
+            e["terminals_count"],
+            e["confirmed_count"],
+            e["outstanding_count"],
+            e["queued_count"],
+            e["given_up_count"],
+            e["skipped_count"],
+        ]
+        for e in jobs
+    ]
+    columns = [
+        *("job", "state", "reason", "ordered by", "terminals", "moved", "outstanding", "queued", "given up", "skipped"),
+    ]
+    return table("Swap jobs", columns, rows, numbers_from=4)

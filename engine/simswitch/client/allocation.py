@@ -1,0 +1,296 @@
+"""Asking for SIMs: the same calls for threads (``Client``) and for asyncio (``AsyncClient``).
+
+Every call here may be repeated after a failure: asking again gives the same lease, a report counts once. A call that
+is refused as a whole raises ``ServiceError``; the items of a batch have their own status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from simswitch import contract
+from simswitch.client import columns
+from simswitch.client.columns import Column, Grants, Renewals
+from simswitch.client.errors import service_error
+from simswitch.client.holdings import Holdings, Lease
+from simswitch.core import layout
+from simswitch.core.commands import decode_iccid
+from simswitch.core.wire import Table
+from simswitch.v1 import allocation_pb2, usage_pb2
+
+ACTOR_KEY = "simswitch-actor"
+TIMEOUT_S = 10.0
+CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", contract.MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", contract.MESSAGE_BYTES_MAX),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
+_SERVICE = "/simswitch.v1.AllocationService/"
+_USAGE = "/simswitch.v1.UsageService/"
+
+
+class _Calls:
+    """Requests and responses, without the waiting between them."""
+
+    def __init__(self, access_server: str, actor: str | None, timeout_s: float, holdings: Holdings | None) -> None:
+        self.access_server = access_server
+        self.holdings = holdings
+        self.timeout_s = timeout_s
+        self.metadata = ((ACTOR_KEY, actor or f"access-server:{access_server}"),)
+
+    def allocate_one_request(self, terminal: int, market: str, subscriber: int, expected_bytes: int) -> bytes:
+        return allocation_pb2.AllocateRequest(
+            access_server=self.access_server,
+            market=market,
+            terminal=terminal,
+            subscriber=subscriber,
+            expected_bytes=expected_bytes,
+        ).SerializeToString()
+
+    def allocated_one(self, data: bytes) -> Lease:
+        lease = allocation_pb2.AllocateResponse.FromString(data).lease
+        held = Lease(lease.terminal, lease.epoch, lease.iccid, lease.expires_ms)
+        if self.holdings is not None:
+            self.holdings.hold(held)
+        return held
+
+    def allocate_request(
+        self,
+        terminals: npt.ArrayLike,
+        market: str | Sequence[str],
+        market_index: npt.ArrayLike,
+        subscribers: npt.ArrayLike,
+        expected_bytes: npt.ArrayLike,
+    ) -> bytes:
+        names = [market] if isinstance(market, str) else list(market)
+        texts = allocation_pb2.AllocateSimsRequest(access_server=self.access_server, markets=names)
+        values = {
+            "terminal": terminals,
+            "subscriber": subscribers,
+            "expected_bytes": expected_bytes,
+            "market": market_index,
+        }
+        return columns.request(layout.ALLOCATE, contract.ALLOCATE_REQUEST, values, texts)
+
+    def granted(self, kind: int, table: Table, terminals: npt.ArrayLike, data: bytes) -> Grants:
+        grants = Grants(columns.outcome(kind, table, data))
+        if self.holdings is not None:
+            keys = np.atleast_1d(np.asarray(terminals, np.uint64))
+            for row in np.flatnonzero(grants.granted).tolist():
+                self.holdings.hold(
+                    Lease(
+                        int(keys[row]),
+                        int(grants.epoch[row]),
+                        decode_iccid(int(grants.iccid[row])),
+                        int(grants.expires_ms[row]),
+                    )
+                )
+        return grants
+
+    def leases_request(self, kind: int, table: Table, texts: Any, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> bytes:
+        return columns.request(kind, table, {"terminal": terminals, "epoch": epochs}, texts)
+
+    def renew_request(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> bytes:
+        texts = allocation_pb2.RenewRequest(access_server=self.access_server)
+        return self.leases_request(layout.RENEW, contract.RENEW_REQUEST, texts, terminals, epochs)
+
+    def release_request(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> bytes:
+        texts = allocation_pb2.ReleaseRequest(access_server=self.access_server)
+        return self.leases_request(layout.RELEASE, contract.RELEASE_REQUEST, texts, terminals, epochs)
+
+    def released(self, terminals: npt.ArrayLike, data: bytes) -> Column:
+        statuses: Column = columns.outcome(layout.RELEASE, contract.RELEASE_RESPONSE, data)["status"]
+        if self.holdings is not None:
+            keys = np.atleast_1d(np.asarray(terminals, np.uint64))
+            for row in np.flatnonzero(statuses == layout.OK).tolist():
+                self.holdings.drop(int(keys[row]))
+        return statuses
+
+    def attach_failure_request(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> bytes:
+        texts = allocation_pb2.ReportAttachFailureRequest(access_server=self.access_server)
+        return self.leases_request(
+            layout.REPORT_ATTACH_FAILURE, contract.ATTACH_FAILURE_REQUEST, texts, terminals, epochs
+        )
+
+    def usage_request(
+        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+    ) -> bytes:
+        texts = usage_pb2.ReportUsageRequest(access_server=self.access_server)
+        values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes}
+        return columns.request(layout.REPORT_USAGE, contract.USAGE_REQUEST, values, texts)
+
+
+class Client(_Calls):
+    """Calls of one access server, for threads. One client may be used by several of them.
+
+    ``actor`` is ``access-server:NAME`` unless given. With ``holdings`` the client notes what it was given.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        access_server: str,
+        actor: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        holdings: Holdings | None = None,
+    ) -> None:
+        super().__init__(access_server, actor, timeout_s, holdings)
+        self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        self._methods: dict[str, Callable[..., bytes]] = {}
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, path: str, request: bytes) -> bytes:
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = self._channel.unary_unary(path)
+        try:
+            return method(request, timeout=self.timeout_s, metadata=self.metadata)
+        except grpc.RpcError as error:
+            raise service_error(error) from error
+
+    def allocate(self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0) -> Lease:
+        """A SIM for one terminal; the lease that stands if it has a usable one.
+
+        Raises ``ServiceError``: reason ``NO_HEALTHY_SIM`` says when to try again.
+        """
+        request = self.allocate_one_request(terminal, market, subscriber, expected_bytes)
+        return self.allocated_one(self._call(_SERVICE + "Allocate", request))
+
+    def allocate_many(
+        self,
+        terminals: npt.ArrayLike,
+        market: str | Sequence[str],
+        *,
+        market_index: npt.ArrayLike = 0,
+        subscribers: npt.ArrayLike = 0,
+        expected_bytes: npt.ArrayLike = 0,
+    ) -> Grants:
+        """SIMs for up to 65,536 terminals. With several markets, ``market_index`` says which each terminal is in."""
+        request = self.allocate_request(terminals, market, market_index, subscribers, expected_bytes)
+        data = self._call(_SERVICE + "AllocateSims", request)
+        return self.granted(layout.ALLOCATE, contract.ALLOCATE_RESPONSE, terminals, data)
+
+    def renew(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Renewals:
+        """Prolongs leases."""
+        data = self._call(_SERVICE + "Renew", self.renew_request(terminals, epochs))
+        return Renewals(columns.outcome(layout.RENEW, contract.RENEW_RESPONSE, data))
+
+    def release(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Column:
+        """Ends leases; gives a status for each."""
+        return self.released(terminals, self._call(_SERVICE + "Release", self.release_request(terminals, epochs)))
+
+    def report_attach_failure(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Grants:
+        """These terminals could not attach with the SIM that they have: gives each another one."""
+        data = self._call(_SERVICE + "ReportAttachFailure", self.attach_failure_request(terminals, epochs))
+        return self.granted(layout.REPORT_ATTACH_FAILURE, contract.ATTACH_FAILURE_RESPONSE, terminals, data)
+
+    def report_usage(
+        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+    ) -> Column:
+        """Bytes of each lease since it began; gives a status for each."""
+        data = self._call(_USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes))
+        statuses: Column = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)["status"]
+        return statuses
+
+
+class AsyncClient(_Calls):
+    """Calls of one access server, for asyncio.
+
+    ``actor`` is ``access-server:NAME`` unless given. With ``holdings`` the client notes what it was given.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        access_server: str,
+        actor: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        holdings: Holdings | None = None,
+    ) -> None:
+        super().__init__(access_server, actor, timeout_s, holdings)
+        self._channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self._methods: dict[str, Callable[..., Any]] = {}
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, path: str, request: bytes) -> bytes:
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = self._channel.unary_unary(path)
+        try:
+            return bytes(await method(request, timeout=self.timeout_s, metadata=self.metadata))
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+
+    async def allocate(self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0) -> Lease:
+        """A SIM for one terminal; the lease that stands if it has a usable one.
+
+        Raises ``ServiceError``: reason ``NO_HEALTHY_SIM`` says when to try again.
+        """
+        request = self.allocate_one_request(terminal, market, subscriber, expected_bytes)
+        return self.allocated_one(await self._call(_SERVICE + "Allocate", request))
+
+    async def allocate_many(
+        self,
+        terminals: npt.ArrayLike,
+        market: str | Sequence[str],
+        *,
+        market_index: npt.ArrayLike = 0,
+        subscribers: npt.ArrayLike = 0,
+        expected_bytes: npt.ArrayLike = 0,
+    ) -> Grants:
+        """SIMs for up to 65,536 terminals. With several markets, ``market_index`` says which each terminal is in."""
+        request = self.allocate_request(terminals, market, market_index, subscribers, expected_bytes)
+        data = await self._call(_SERVICE + "AllocateSims", request)
+        return self.granted(layout.ALLOCATE, contract.ALLOCATE_RESPONSE, terminals, data)
+
+    async def renew(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Renewals:
+        """Prolongs leases."""
+        data = await self._call(_SERVICE + "Renew", self.renew_request(terminals, epochs))
+        return Renewals(columns.outcome(layout.RENEW, contract.RENEW_RESPONSE, data))
+
+    async def release(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Column:
+        """Ends leases; gives a status for each."""
+        return self.released(terminals, await self._call(_SERVICE + "Release", self.release_request(terminals, epochs)))
+
+    async def report_attach_failure(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Grants:
+        """These terminals could not attach with the SIM that they have: gives each another one."""
+        data = await self._call(_SERVICE + "ReportAttachFailure", self.attach_failure_request(terminals, epochs))
+        return self.granted(layout.REPORT_ATTACH_FAILURE, contract.ATTACH_FAILURE_RESPONSE, terminals, data)
+
+    async def report_usage(
+        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+    ) -> Column:
+        """Bytes of each lease since it began; gives a status for each."""
+        data = await self._call(_USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes))
+        statuses: Column = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)["status"]
+        return statuses

@@ -1,0 +1,77 @@
+"""Columns of NumPy arrays to the bytes of a request and back, without an object per item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import Message
+
+from simswitch.core.commands import COMMAND_COLUMNS, OutcomeRun
+from simswitch.core import wire
+from simswitch.core.wire import Table
+
+Column = npt.NDArray[Any]
+
+
+class Grants:
+    """The results of an allocation, one value for each terminal of the request."""
+
+    def __init__(self, outcome: OutcomeRun) -> None:
+        self.status: Column = outcome["status"]
+        """``simswitch.v1.Status``: 1 OK, 2 SAME and 3 MOVED come with a lease, the others without."""
+        self.epoch: Column = outcome["epoch"]
+        self.expires_ms: Column = outcome["expires_ms"]
+        self.iccid: Column = outcome["iccid"]
+        """As numbers: ``simswitch.core.commands.decode_iccid`` gives the digits."""
+        self.bank: Column = outcome["bank"]
+        self.slot: Column = outcome["slot"]
+        self.retry_after_ms: Column = outcome["retry_after_ms"]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def granted(self) -> Column:
+        """Which terminals have a SIM now."""
+        return self.status <= 3
+
+
+class Renewals:
+    """The results of a renewal, one value for each lease of the request."""
+
+    def __init__(self, outcome: OutcomeRun) -> None:
+        self.status: Column = outcome["status"]
+        self.expires_ms: Column = outcome["expires_ms"]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+
+def request(kind: int, table: Table, columns: Mapping[str, npt.ArrayLike], texts: Message) -> bytes:
+    """The request of ``kind``: its columns in the order of the core, and its texts as a message without columns.
+
+    Raises ``ValueError`` when the columns differ in length.
+    """
+    layout = COMMAND_COLUMNS[kind]
+    arrays = {name: np.atleast_1d(np.asarray(columns[name], np.dtype(code))) for name, code in layout}
+    count = max(len(array) for array in arrays.values())
+    parts = []
+    for name, array in arrays.items():
+        if len(array) not in (1, count):
+            raise ValueError(f"the column {name} has {len(array)} items, others have {count}")
+        parts.append(np.broadcast_to(array, (count,)).tobytes())
+    return texts.SerializeToString() + table.encode(b"".join(parts), count)
+
+
+def outcome(kind: int, table: Table, data: bytes) -> OutcomeRun:
+    """The columns of a response, by the names that the core has for them."""
+    batch = table.decode(data)
+    return OutcomeRun(kind, batch.count, memoryview(batch.columns()))
+
+
+def enclosed(number: int, content: bytes) -> bytes:
+    """A message as the sub-message ``number`` of another one."""
+    return wire.enclose(number, content)

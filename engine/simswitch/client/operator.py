@@ -1,0 +1,95 @@
+"""For those who run the pool: the operator's services, with the actor in every call.
+
+The methods are those of the contract, typed by the generated stubs: ``client.swaps.CreateJob(CreateJobRequest(…))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS
+from simswitch.client.errors import service_error
+from simswitch.core.commands import encode_iccid
+from simswitch.v1 import inventory_pb2_grpc, pool_pb2_grpc, swap_pb2_grpc
+
+ACTOR_DEFAULT = "operator:local"
+
+
+class _CallDetails(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Actor(  # type: ignore[type-arg]
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor
+):
+    """Says with every call who acts."""
+
+    def __init__(self, actor: str) -> None:
+        self._actor = actor
+
+    def _call(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        details = client_call_details
+        return continuation(
+            _CallDetails(
+                details.method,
+                details.timeout,
+                [*(details.metadata or ()), (ACTOR_KEY, self._actor)],
+                details.credentials,
+                getattr(details, "wait_for_ready", None),
+                getattr(details, "compression", None),
+            ),
+            request,
+        )
+
+    intercept_unary_unary = _call
+    intercept_unary_stream = _call
+    intercept_stream_unary = _call
+
+
+class OperatorClient:
+    """The services that an operator uses."""
+
+    def __init__(self, address: str, *, actor: str = ACTOR_DEFAULT) -> None:
+        self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        channel = grpc.intercept_channel(self._channel, _Actor(actor))
+        self.inventory = inventory_pb2_grpc.InventoryServiceStub(channel)
+        self.swaps = swap_pb2_grpc.SwapServiceStub(channel)
+        self.pool = pool_pb2_grpc.PoolServiceStub(channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> OperatorClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def service_errors() -> Iterator[None]:
+    """Within it, what gRPC raises becomes a ``ServiceError``."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise service_error(error) from error
+
+
+def iccid_column(digits: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """ICCIDs as they travel in columns."""
+    values = [encode_iccid(iccid) for iccid in digits]
+    return np.array(values, np.uint64)

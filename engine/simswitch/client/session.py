@@ -1,0 +1,399 @@
+"""An access server's session with the service: orders come down, what became of them goes up.
+
+    connect ─▶ hello ─▶ holds … ─▶ ready ─▶ serve ─▶ (broken) ─▶ pause ─▶ connect …
+                                              │
+                                              └─▶ fenced: another process speaks for this access server; ends with Fenced
+
+While the service is away nothing is lost: the holdings stand, and the next session tells the service of every one of
+them. Orders of an older session that were not yet begun are dropped; what an order has already changed stands in the
+holdings, and the service settles it by them. The pause between attempts is drawn between 0 and a bound that doubles from
+0.2 s to 30 s (full jitter), so that a thousand access servers do not come back at once.
+
+Bounds: 65,536 holdings a message, at most 200 orders under way (the service never has more outstanding), one
+acknowledgement message for all orders that are done by the time it is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from simswitch import contract
+from simswitch.client import columns
+from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS
+from simswitch.client.errors import ServiceError, service_error
+from simswitch.client.holdings import Holdings, Lease
+from simswitch.core import layout
+from simswitch.core.commands import ORDERS, OutcomeRun, decode_iccid, encode_iccid
+from simswitch.core.wire import ITEMS_MAX
+from simswitch.v1 import access_server_pb2 as pb
+
+PAUSE_FIRST_S = 0.2
+PAUSE_MAX_S = 30.0
+ANSWER_WITHIN_S = 30.0
+
+_PATH = "/simswitch.v1.AccessServerService/Session"
+
+
+class OrderKind(IntEnum):
+    """What to do."""
+
+    SWITCH = 1
+    """Move the terminal from the source to the target."""
+    STOP = 2
+    """The terminal was given another SIM elsewhere; let go of the source."""
+    REVOKE = 3
+    """The lease is over; let go of the source."""
+
+
+class Result(IntEnum):
+    """What became of an order."""
+
+    DONE = 1
+    REFUSED = 2
+    """Not possible; the terminal is as it was."""
+    BUSY = 3
+    """Not carried out, the access server is busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the service wants done."""
+
+    number: int
+    kind: OrderKind
+    terminal: int
+    epoch: int
+    deadline_ms: int
+    """Unix milliseconds. A later acknowledgement is still wanted."""
+    source_iccid: str
+    target_iccid: str | None
+    """None unless the kind is SWITCH."""
+    target_bank: int
+    target_slot: int
+
+
+class SessionState(Enum):
+    """Where a session stands."""
+
+    CONNECTING = "connecting"
+    RECONCILING = "reconciling"
+    SERVING = "serving"
+    WAITING = "waiting"
+    """The service is away; the access server goes on with what it holds."""
+    FENCED = "fenced"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What the service made of the holdings: how many had which ``simswitch.v1.Status``."""
+
+    session: int
+    differences: dict[int, int]
+
+
+class Fenced(RuntimeError):
+    """A newer session of the same access server stands: another process uses its name."""
+
+
+OrderHandler = Callable[[Order], Awaitable[Result]]
+
+
+class _Link:
+    """One stream, from hello to its end."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.outgoing: deque[bytes] = deque()
+        self.changed = asyncio.Event()
+        self.acknowledgements: list[tuple[int, int]] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.results: deque[asyncio.Future[npt.NDArray[Any]]] = deque()
+        self.session = 0
+
+    def send(self, message: bytes) -> None:
+        self.outgoing.append(message)
+        self.changed.set()
+
+    async def write(self) -> None:
+        """Sends what there is, as it comes. Acknowledgements that come close together go as one message."""
+        while True:
+            if self.acknowledgements:
+                numbers, results = zip(*self.acknowledgements, strict=True)
+                self.acknowledgements = []
+                message = pb.Acknowledgements(order=numbers, result=results)
+                self.outgoing.append(pb.SessionRequest(acknowledgements=message).SerializeToString())
+            while self.outgoing:
+                await self.call.write(self.outgoing.popleft())
+            if not self.acknowledgements:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class Session:
+    """Made with an address, the access server's name, and what carries out an order.
+
+    ``on_order`` is awaited once for each order, for many of them at a time; when it gives ``DONE`` the session changes the
+    holdings itself. An exception in it counts as REFUSED and goes to ``on_error``.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        access_server: str,
+        on_order: OrderHandler,
+        *,
+        holdings: Holdings | None = None,
+        actor: str | None = None,
+        software: str = "simswitch-client",
+        on_state: Callable[[SessionState], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+        pause_first_s: float = PAUSE_FIRST_S,
+        pause_max_s: float = PAUSE_MAX_S,
+        random_source: random.Random | None = None,
+    ) -> None:
+        self.address = address
+        self.access_server = access_server
+        self.holdings = holdings if holdings is not None else Holdings()
+        self.reconciliation: Reconciliation | None = None
+        """Of the newest session."""
+        self.state = SessionState.CONNECTING
+        self._on_order = on_order
+        self._on_state = on_state
+        self._on_error = on_error
+        self._software = software
+        self._metadata = ((ACTOR_KEY, actor or f"access-server:{access_server}"),)
+        self._pause_first_s = pause_first_s
+        self._pause_max_s = pause_max_s
+        self._random = random_source or random.Random()
+        self._link: _Link | None = None
+        self._serving = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def start(self) -> asyncio.Task[None]:
+        """``run`` as a task, which ``close`` ends."""
+        if self._task is None:
+            self._task = asyncio.create_task(self.run())
+        return self._task
+
+    async def close(self) -> None:
+        """Ends the session. What is held stays held; the service keeps the SIMs until it hears of them again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Fenced, ServiceError):
+                await task
+        self._change(SessionState.CLOSED)
+
+    async def serving(self, timeout_s: float | None = None) -> Reconciliation:
+        """Waits until the service knows what is held and orders may come."""
+        async with asyncio.timeout(timeout_s):
+            await self._serving.wait()
+        assert self.reconciliation is not None
+        return self.reconciliation
+
+    async def run(self) -> None:
+        """Keeps a session with the service until cancelled.
+
+        Raises ``Fenced`` when another process speaks for this access server, and ``ServiceError`` when the service refuses
+        the session for a reason that waiting does not mend (unknown access server, not permitted).
+        """
+        attempts = 0
+        async with grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
+            while True:
+                self._change(SessionState.CONNECTING)
+                try:
+                    await self._once(channel)
+                except grpc.aio.AioRpcError as error:
+                    self._judge(service_error(error))
+                except ServiceError as error:
+                    self._judge(error)
+                attempts = 0 if self._serving.is_set() else attempts + 1
+                self._serving.clear()
+                self._change(SessionState.WAITING)
+                bound_s = min(self._pause_max_s, self._pause_first_s * 2 ** min(attempts, 20))
+                await asyncio.sleep(self._random.uniform(0, bound_s))
+
+    def _judge(self, error: ServiceError) -> None:
+        """Raises when coming again would not help."""
+        if error.reason == "FENCED":
+            self._change(SessionState.FENCED)
+            raise Fenced(error.text) from error
+        if error.unreachable or error.retry_after_ms or error.code == grpc.StatusCode.UNKNOWN:
+            return
+        self._change(SessionState.CLOSED)
+        raise error
+
+    def _change(self, state: SessionState) -> None:
+        if state is not self.state:
+            self.state = state
+            if self._on_state is not None:
+                self._on_state(state)
+
+    async def _once(self, channel: grpc.aio.Channel) -> None:
+        call: Any = channel.stream_stream(_PATH)(metadata=self._metadata)
+        link = _Link(call)
+        writer = asyncio.create_task(link.write())
+        try:
+            hello = pb.Hello(access_server=self.access_server, software=self._software)
+            link.send(pb.SessionRequest(hello=hello).SerializeToString())
+            opened = await self._answer(link, "opened")
+            link.session = opened.opened.session
+            self._change(SessionState.RECONCILING)
+            await self._reconcile(link)
+            self._link = link
+            self._serving.set()
+            self._change(SessionState.SERVING)
+            while True:
+                data = await call.read()
+                if data is grpc.aio.EOF:
+                    # The status of the call says why: it raises unless the service ended it in good order.
+                    await self._status(call)
+                    return
+                self._receive(link, pb.SessionResponse.FromString(data))
+        finally:
+            self._link = None
+            writer.cancel()
+            for task in link.tasks:
+                task.cancel()
+            for future in link.results:
+                future.cancel()
+            call.cancel()
+            await asyncio.gather(writer, *link.tasks, return_exceptions=True)
+
+    async def _status(self, call: Any) -> None:
+        code = await call.code()
+        if code is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                code, await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
+            )
+
+    async def _answer(self, link: _Link, wanted: str) -> pb.SessionResponse:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            while True:
+                data = await link.call.read()
+                if data is grpc.aio.EOF:
+                    await self._status(link.call)
+                    raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service ended the session", 0)
+                response = pb.SessionResponse.FromString(data)
+                if response.WhichOneof("message") == wanted:
+                    return response
+                self._receive(link, response)
+
+    async def _reconcile(self, link: _Link) -> None:
+        leases = list(self.holdings)
+        for start in range(0, len(leases), ITEMS_MAX):
+            piece = leases[start : start + ITEMS_MAX]
+            holds = pb.Holds(
+                terminal=[lease.terminal for lease in piece],
+                epoch=[lease.epoch for lease in piece],
+                iccid=[encode_iccid(lease.iccid) for lease in piece],
+            )
+            link.send(pb.SessionRequest(holds=holds).SerializeToString())
+            result = await self._answer(link, "holds_result")
+            for lease, status in zip(piece, result.holds_result.status, strict=True):
+                # A revoked hold is let go of when its order comes; one that the service does not know, now.
+                if status >= layout.NOT_PERMITTED:
+                    self.holdings.drop(lease.terminal, lease.iccid)
+        link.send(pb.SessionRequest(ready=pb.Ready()).SerializeToString())
+        ready = (await self._answer(link, "ready_result")).ready_result
+        if ready.status >= layout.NOT_PERMITTED:
+            raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", f"the service is not ready: status {ready.status}", 1)
+        differences = {int(difference.status): difference.count for difference in ready.differences}
+        self.reconciliation = Reconciliation(link.session, differences)
+
+    def _receive(self, link: _Link, response: pb.SessionResponse) -> None:
+        kind = response.WhichOneof("message")
+        if kind == "orders":
+            data = contract.ORDERS_MESSAGE.decode(response.orders.SerializeToString())
+            orders = OutcomeRun(ORDERS, data.count, memoryview(data.columns()))
+            for order in _orders(orders):
+                task = asyncio.create_task(self._carry_out(link, order))
+                link.tasks.add(task)
+                task.add_done_callback(link.tasks.discard)
+        elif kind == "usage_result" and link.results:
+            future = link.results.popleft()
+            if not future.done():
+                future.set_result(np.array(response.usage_result.status, np.uint8))
+
+    async def _carry_out(self, link: _Link, order: Order) -> None:
+        try:
+            result = await self._on_order(order)
+        except Exception as error:
+            result = Result.REFUSED
+            if self._on_error is not None:
+                self._on_error(error)
+        if result is Result.DONE:
+            if order.kind is OrderKind.SWITCH and order.target_iccid is not None:
+                self.holdings.hold(Lease(order.terminal, order.epoch, order.target_iccid))
+            else:
+                self.holdings.drop(order.terminal, order.source_iccid)
+        link.acknowledgements.append((order.number, int(result)))
+        link.changed.set()
+
+    def report_load(self, queue_wait_us: int, service_us: int) -> bool:
+        """How busy the access server is; about once a second. False: the service is away, nothing was sent."""
+        link = self._link
+        if link is None:
+            return False
+        load = pb.Load(queue_wait_us=queue_wait_us, service_us=service_us)
+        link.send(pb.SessionRequest(load=load).SerializeToString())
+        return True
+
+    async def report_usage(
+        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+    ) -> npt.NDArray[Any]:
+        """Bytes of each lease since it began; gives a status for each. Raises ``ServiceError`` when the service is away."""
+        link = self._link
+        if link is None:
+            raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service is away", 0)
+        values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes}
+        content = columns.request(layout.REPORT_USAGE, contract.USAGE, values, pb.Usage())
+        future: asyncio.Future[npt.NDArray[Any]] = asyncio.get_running_loop().create_future()
+        link.results.append(future)
+        link.send(columns.enclosed(pb.SessionRequest.USAGE_FIELD_NUMBER, content))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._link is link:
+                raise
+            raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the session broke", 0) from None
+
+
+def _orders(run: OutcomeRun) -> list[Order]:
+    names = ("order", "kind", "terminal", "epoch", "deadline_ms", "source_iccid", "target_iccid")
+    rows = zip(*(run[name].tolist() for name in (*names, "target_bank", "target_slot")), strict=True)
+    return [
+        Order(
+            number,
+            OrderKind(kind),
+            terminal,
+            epoch,
+            deadline_ms,
+            decode_iccid(source),
+            decode_iccid(target) if kind == OrderKind.SWITCH else None,
+            bank,
+            slot,
+        )
+        for number, kind, terminal, epoch, deadline_ms, source, target, bank, slot in rows
+    ]

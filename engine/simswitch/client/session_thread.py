@@ -1,0 +1,113 @@
+"""A session for programs without asyncio: its own thread runs the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+
+from simswitch.client.holdings import Holdings
+from simswitch.client.session import Order, Reconciliation, Result, Session
+
+ORDERS_AT_ONCE = 32
+
+
+class SessionThread:
+    """``Session`` behind blocking calls. ``on_order`` is called on up to 32 threads at a time and may block."""
+
+    def __init__(
+        self,
+        address: str,
+        access_server: str,
+        on_order: Callable[[Order], Result],
+        *,
+        holdings: Holdings | None = None,
+        **options: Any,
+    ) -> None:
+        self.holdings = holdings if holdings is not None else Holdings()
+        self._on_order = on_order
+        self._executor = ThreadPoolExecutor(ORDERS_AT_ONCE, thread_name_prefix="simswitch-order")
+        self._ready = threading.Event()
+        self._finished: Future[None] = Future()
+        self._arguments = (address, access_server, options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: Session | None = None
+        self._thread = threading.Thread(target=self._serve, name="simswitch-session", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def _serve(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        address, access_server, options = self._arguments
+        loop = asyncio.get_running_loop()
+
+        async def carry_out(order: Order) -> Result:
+            return await loop.run_in_executor(self._executor, self._on_order, order)
+
+        self._loop = loop
+        self._session = Session(address, access_server, carry_out, holdings=self.holdings, **options)
+        task = self._session.start()
+        self._ready.set()
+        try:
+            await task
+            self._finished.set_result(None)
+        except asyncio.CancelledError:
+            self._finished.set_result(None)
+        except Exception as error:
+            self._finished.set_exception(error)
+
+    @property
+    def session(self) -> Session:
+        """To look at: ``state`` and ``reconciliation`` may be read from any thread."""
+        assert self._session is not None
+        return self._session
+
+    def serving(self, timeout_s: float | None = None) -> Reconciliation:
+        """Waits until the service knows what is held and orders may come."""
+        return self._wait(self.session.serving(timeout_s))
+
+    def report_load(self, queue_wait_us: int, service_us: int) -> None:
+        """How busy the access server is; about once a second."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self.session.report_load, queue_wait_us, service_us)
+
+    def report_usage(
+        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+    ) -> npt.NDArray[Any]:
+        """Bytes of each lease since it began; gives a status for each."""
+        result: npt.NDArray[Any] = self._wait(self.session.report_usage(terminals, epochs, up_bytes, down_bytes))
+        return result
+
+    def _wait(self, coroutine: Any) -> Any:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def result(self, timeout_s: float | None = None) -> None:
+        """Waits for the end; raises ``Fenced`` or ``ServiceError`` if that was the reason."""
+        self._finished.result(timeout_s)
+
+    def close(self) -> None:
+        """Ends the session; what is held stays held."""
+        if self._loop is not None and self._thread.is_alive():
+            try:
+                asyncio.run_coroutine_threadsafe(self.session.close(), self._loop).result(10)
+            except (RuntimeError, asyncio.CancelledError):
+                # The thread's loop ended by itself in the meantime.
+                pass
+        self._thread.join(10)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> SessionThread:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,222 @@
+"""The settings of the service and of the command line: one TOML file, every setting in one table.
+
+``SETTINGS`` below is the only list: what a setting is called, what it means, its default and its bounds. The example
+file (``simswitch config --example``), the validation and the documentation all come from it. A key that isn't in the
+table is refused, with file and line; so is a value of another type or out of bounds.
+
+The section ``engine`` is special: its values live in the engine's state, not in the process. One that stands in the
+file is set when the service starts; one that doesn't is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from simswitch.toml_lines import TomlDocument
+
+Value = int | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting."""
+
+    section: str
+    name: str
+    default: Value | None
+    """None: what the engine's state says is left as it is."""
+    text: str
+    least: int = 0
+    most: int = 0
+    example: Value | None = None
+    """Shown in the example file where there is no default."""
+
+
+_DAY_MS = 86_400_000
+_GIB = 1 << 30
+
+SECTIONS: Final[Mapping[str, str]] = {
+    "service": "Where the service listens, and where the other commands look for it.",
+    "capacity": "What memory is taken for at the start. It can be raised later, and never shrinks.",
+    "journal": "How the journal lies on the disk.",
+    "queue": "Calls that wait for the engine. Past these bounds a call is refused at once, and told when to try again.",
+    "follower": "The process beside the service that checks the journal all the time and makes the snapshots.",
+    "engine": "How the engine decides. Without a value here the engine keeps the one that it has.",
+}
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(
+        "service",
+        "address",
+        "127.0.0.1:7467",
+        "Host and port. Only loopback is accepted. Port 0 takes a free one, which is shown and written to the file "
+        "'address' in the data folder.",
+    ),
+    Setting("service", "actor", "operator:local", "Who the commands act as: a role and a name."),
+    Setting("capacity", "sims", 100_000, "SIMs.", 1, 16_777_216),
+    Setting("capacity", "terminals", 100_000, "Terminals that ever had a lease.", 1, 16_777_216),
+    Setting("capacity", "orders", 20_000, "Orders that are queued or outstanding.", 1, 16_777_216),
+    Setting("journal", "segment_bytes", 64 << 20, "Size of a segment file, a multiple of 4,096.", 1 << 20, 4 * _GIB),
+    Setting(
+        "journal",
+        "free_mark_bytes",
+        _GIB,
+        "With less free space than this on the disk nothing more is admitted.",
+        0,
+        1 << 50,
+    ),
+    Setting("queue", "calls_max", 16_384, "Calls that wait.", 1, 1 << 20),
+    Setting("queue", "bytes_max", 64 << 20, "Bytes of the calls that wait.", 1 << 20, 4 * _GIB),
+    Setting("follower", "enabled", True, "Without it the only snapshot is the one of a clean shutdown."),
+    Setting(
+        "follower", "snapshot_seconds", 300, "Longest time between two snapshots while something happens.", 1, 86_400
+    ),
+    Setting("engine", "lease_ms", None, "How long a lease lasts without traffic.", 1_000, _DAY_MS, 300_000),
+    Setting("engine", "cooling_ms", None, "How long a released SIM rests.", 0, _DAY_MS, 30_000),
+    Setting(
+        "engine",
+        "expected_floor_bytes",
+        None,
+        "Expected use of a lease is never below this.",
+        0,
+        1 << 50,
+        104_857_600,
+    ),
+    Setting(
+        "engine", "low_bytes", None, "Headroom below which a SIM is low, where its plan says nothing.", 0, 1 << 50, _GIB
+    ),
+    Setting(
+        "engine",
+        "exhausted_bytes",
+        None,
+        "Headroom below which a SIM is exhausted, where its plan says nothing.",
+        0,
+        1 << 50,
+        104_857_600,
+    ),
+    Setting("engine", "order_deadline_ms", None, "By when an order is to be acknowledged.", 100, 3_600_000, 60_000),
+    Setting("engine", "attempts_max", None, "Refusals of one swap before it is given up.", 1, 100, 3),
+    Setting(
+        "engine", "swap_cool_down_ms", None, "A terminal is not swapped again within this.", 0, 30 * _DAY_MS, 3_600_000
+    ),
+    Setting(
+        "engine",
+        "retry_after_ms",
+        None,
+        "Base of the advice to a refused allocation; jitter is added.",
+        1,
+        3_600_000,
+        1_000,
+    ),
+    Setting(
+        "engine",
+        "line_bytes_per_s",
+        None,
+        "A report of use above this rate is impossible and set aside.",
+        1,
+        1 << 50,
+        125_000_000,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one file, or the defaults."""
+
+    values: Mapping[tuple[str, str], Value]
+    """By section and name; a setting of the section ``engine`` only when it was given."""
+    file: Path | None = None
+
+    def number(self, section: str, name: str) -> int:
+        value = self.values[section, name]
+        if not isinstance(value, int):
+            raise TypeError(f"{section}.{name} is no number")
+        return value
+
+    def text(self, section: str, name: str) -> str:
+        return str(self.values[section, name])
+
+    def engine_settings(self) -> dict[str, int]:
+        """The engine's settings that the file gives, by name."""
+        return {name: self.number(section, name) for section, name in self.values if section == "engine"}
+
+
+def default_config() -> Config:
+    """What holds without a file."""
+    return Config({(entry.section, entry.name): entry.default for entry in SETTINGS if entry.default is not None})
+
+
+def read_config(path: Path) -> Config:
+    """The settings of a file. Raises ``TomlRefused`` naming the line of the first setting that is wrong."""
+    return parse_config(TomlDocument.read(path), path)
+
+
+def parse_config(document: TomlDocument, path: Path | None = None) -> Config:
+    """The settings of a document that was read already."""
+    known = {(entry.section, entry.name): entry for entry in SETTINGS}
+    values = dict(default_config().values)
+    for section, table in document.values.items():
+        if section not in SECTIONS:
+            raise document.refuse((section,), f"no such section; there are {', '.join(SECTIONS)}")
+        if not isinstance(table, dict):
+            raise document.refuse((section,), f"a table belongs here: [{section}]")
+        for name, value in table.items():
+            entry = known.get((section, name))
+            if entry is None:
+                names = ", ".join(entry.name for entry in SETTINGS if entry.section == section)
+                raise document.refuse((section, name), f"no such setting; there are {names}")
+            reason = _reason(entry, value)
+            if reason:
+                raise document.refuse((section, name), reason)
+            values[section, name] = value
+    return Config(values, path)
+
+
+def _reason(entry: Setting, value: object) -> str:
+    """Why a value is refused; empty when it is right."""
+    kind = type(entry.default if entry.default is not None else entry.example)
+    if kind is bool:
+        return "" if isinstance(value, bool) else f"true or false belongs here, not {value!r}"
+    if kind is str:
+        return "" if isinstance(value, str) and value else f"text in quotes belongs here, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int) or not entry.least <= value <= entry.most:
+        return f"a whole number from {entry.least:,} to {entry.most:,} belongs here, not {value!r}"
+    if entry.name == "segment_bytes" and value % 4_096:
+        return f"a multiple of 4,096 belongs here, not {value:,}"
+    return ""
+
+
+def example() -> str:
+    """A file with every setting, its meaning, bounds and default; all are commented out."""
+    lines = [
+        "# simswitch.toml: every setting of simswitch. A line that is commented out shows the default.",
+        "# Numbers may have underscores: 1_000_000.",
+    ]
+    for section, text in SECTIONS.items():
+        lines += ["", f"# {text}", f"[{section}]"]
+        for entry in SETTINGS:
+            if entry.section != section:
+                continue
+            lines.append("")
+            lines += _comment(entry.text)
+            if entry.most:
+                lines.append(f"# {entry.least:_} to {entry.most:_}")
+            value = entry.default if entry.default is not None else entry.example
+            lines.append(f"#{entry.name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    import textwrap
+
+    return [f"# {line}" for line in textwrap.wrap(text, 100)]
+
+
+def _toml(value: Value | None) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:_}" if isinstance(value, int) else f'"{value}"'

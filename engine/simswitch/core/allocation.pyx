@@ -1,0 +1,347 @@
+# Commands on terminals: the hot ones.
+#
+# Each run is one loop. Cache misses are what they cost, so a run fetches ahead: the table slot of the terminal AHEAD_SLOT places
+# on, the record of the one AHEAD_RECORD places on, and for those that touch the SIM also the SIM of the one AHEAD_SIM
+# places on. An allocation never waits (I7): it is granted, or refused at once with the reason and when to try again.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from simswitch.core.layout cimport Sim, State, Terminal
+from simswitch.core.layout cimport (
+    ASSIGNED, COOLING, EXHAUSTED, FREE, HEALTHY, IMPOSSIBLE_USAGE, LATE, LEASE_MS, LINE_BYTES_PER_S, LOW, MARKET, MOVED,
+    NONE_INDEX, NO_HEALTHY_SIM, NO_LEASE, OK, ORDERS_FULL, QUARANTINED, RESERVED, RETIRED, RETRY_AFTER_MS, SAME,
+    SIM_IN_USE, STALE_EPOCH, TERMINALS_FULL, TERMINAL_IN_USE, TIER_NONE, UNKNOWN_ACCESS_SERVER, UNKNOWN_MARKET,
+    UNKNOWN_SIM, UNKNOWN_TERMINAL, WRONG_STATE,
+)
+from simswitch.core.leases cimport (
+    epoch_new, expected_bytes, lease_begin, lease_extend, market_select, prefetch_terminal, prefetch_terminal_slot,
+    terminal_find, terminal_find_or_add,
+)
+from simswitch.core.orders cimport (
+    lease_release, lease_replace, order_available, order_confirm, order_outstanding, server_acknowledged,
+    server_count_allocations,
+)
+from simswitch.core.runs cimport Grant, Run, grant_columns
+from simswitch.core.sims cimport draw, sim_find, sim_judge_headroom, sim_set_health
+from simswitch.core.tiers cimport prefetch, tier_lowest_bytes, tier_satisfying
+
+
+cdef enum:
+    AHEAD_SLOT = 24
+    AHEAD_RECORD = 16
+    AHEAD_SIM = 8
+
+
+cdef inline void _fetch_ahead(State *state, const uint64_t *keys, uint32_t index, uint32_t count, bint sims) noexcept nogil:
+    cdef uint32_t guess
+    if index + AHEAD_SLOT < count:
+        prefetch_terminal_slot(state, keys[index + AHEAD_SLOT])
+    if index + AHEAD_RECORD < count:
+        prefetch_terminal(state, keys[index + AHEAD_RECORD])
+    if sims and index + AHEAD_SIM < count:
+        guess = prefetch_terminal(state, keys[index + AHEAD_SIM])
+        if guess != NONE_INDEX and state.terminals[guess].sim != NONE_INDEX:
+            prefetch(&state.sims[state.terminals[guess].sim])
+
+
+cdef inline void _refuse(State *state, Grant *grant, uint32_t item, int status) noexcept nogil:
+    grant.epoch[item] = 0
+    grant.expires_ms[item] = 0
+    grant.iccid[item] = 0
+    grant.sim[item] = NONE_INDEX
+    grant.retry_after_ms[item] = 0
+    grant.bank[item] = 0xFFFF
+    grant.slot[item] = 0xFFFF
+    grant.status[item] = <uint8_t> status
+
+
+cdef inline void _refuse_for_now(State *state, Grant *grant, uint32_t item, int status) noexcept nogil:
+    """A refusal that time may cure: with full jitter, so that those refused together don't come back together."""
+    cdef uint64_t base = <uint64_t> state.header.settings[<int> RETRY_AFTER_MS]
+    _refuse(state, grant, item, status)
+    grant.retry_after_ms[item] = <uint32_t> (base + draw(state) % (base + 1))
+
+
+cdef inline void _grant(State *state, Grant *grant, uint32_t item, uint32_t terminal_index, int status) noexcept nogil:
+    cdef Terminal *terminal = &state.terminals[terminal_index]
+    cdef Sim *sim = &state.sims[terminal.sim]
+    grant.epoch[item] = terminal.epoch
+    grant.expires_ms[item] = terminal.expires_ms
+    grant.iccid[item] = sim.iccid
+    grant.sim[item] = terminal.sim
+    grant.retry_after_ms[item] = 0
+    grant.bank[item] = state.groups[sim.group].bank
+    grant.slot[item] = sim.slot
+    grant.status[item] = <uint8_t> status
+
+
+cdef inline bint _usable(const Sim *sim) noexcept nogil:
+    """Whether a terminal that asks again keeps this SIM."""
+    return sim.health == HEALTHY or sim.health == LOW
+
+
+cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, uint32_t server) noexcept nogil:
+    """Whether a re-allocation needs an order: another access server holds the SIM, and no outstanding switch does."""
+    return (
+        terminal.sim != NONE_INDEX and terminal.server != server
+        and not (terminal.order != NONE_INDEX and order_outstanding(state, terminal.order))
+    )
+
+
+cdef void _allocate(
+    State *state, Grant *grant, uint32_t item, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
+    uint32_t server, uint64_t now_ms
+) noexcept nogil:
+    cdef uint32_t index = terminal_find(state, key)
+    cdef Terminal *terminal
+    cdef int64_t expected
+    cdef int tier, status
+    cdef uint32_t sim
+    if index != NONE_INDEX:
+        terminal = &state.terminals[index]
+        if (
+            terminal.sim != NONE_INDEX and terminal.server == server and terminal.market == market
+            and _usable(&state.sims[terminal.sim])
+        ):
+            lease_extend(state, index, now_ms)
+            _grant(state, grant, item, index, SAME)
+            return
+        if _must_stop_elsewhere(state, terminal, server) and not order_available(state):
+            _refuse_for_now(state, grant, item, ORDERS_FULL)
+            return
+    elif state.header.terminals_count == state.header.terminals_max:
+        _refuse(state, grant, item, TERMINALS_FULL)
+        return
+    expected = expected_bytes(state, market, requested)
+    tier = tier_satisfying(expected)
+    sim = market_select(state, market, expected, tier, False)
+    if sim == NONE_INDEX:
+        _refuse_for_now(state, grant, item, NO_HEALTHY_SIM)
+        return
+    if state.sims[sim].hint != NONE_INDEX:
+        prefetch(&state.sims[state.sims[sim].hint])
+    status = OK
+    if index == NONE_INDEX:
+        index = terminal_find_or_add(state, key)
+    elif state.terminals[index].sim != NONE_INDEX:
+        lease_replace(state, index, server, now_ms)
+        status = MOVED
+    state.terminals[index].subscriber = subscriber
+    lease_begin(state, index, sim, server, market, tier, epoch_new(state), now_ms)
+    _grant(state, grant, item, index, status)
+
+
+cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *subscribers = keys + count
+    cdef const uint64_t *requested = subscribers + count
+    cdef const uint16_t *markets = <const uint16_t *> (requested + count)
+    cdef Grant grant = grant_columns(run)
+    cdef uint32_t item
+    if run.server >= state.header.servers_count:
+        for item in range(count):
+            _refuse(state, &grant, item, UNKNOWN_ACCESS_SERVER)
+        return
+    server_count_allocations(state, run.server, count, run.now_ms)
+    for item in range(count):
+        _fetch_ahead(state, keys, item, count, False)
+        if markets[item] >= state.header.entities_count or state.entities[markets[item]].kind != MARKET:
+            _refuse(state, &grant, item, UNKNOWN_MARKET)
+            continue
+        _allocate(
+            state, &grant, item, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
+            run.server, run.now_ms)
+
+
+cdef inline int _confirm_by_traffic(State *state, uint32_t index, uint64_t epoch, uint64_t now_ms) noexcept nogil:
+    """OK when ``epoch`` is the lease's, also because it is that of an outstanding switch, which traffic confirms."""
+    cdef Terminal *terminal = &state.terminals[index]
+    cdef uint32_t order = terminal.order
+    if terminal.sim == NONE_INDEX:
+        return NO_LEASE
+    if terminal.epoch == epoch:
+        return OK
+    if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].epoch == epoch:
+        server_acknowledged(state, state.orders[order].server, state.orders[order].ordered_ms, False, now_ms)
+        order_confirm(state, order, now_ms)
+        return OK
+    return STALE_EPOCH
+
+
+cdef void apply_renew(State *state, const Run *run) noexcept nogil:
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *epochs = keys + count
+    cdef uint64_t *expires_ms = <uint64_t *> run.outcomes
+    cdef uint8_t *status = <uint8_t *> (expires_ms + count)
+    cdef uint32_t item, index
+    for item in range(count):
+        _fetch_ahead(state, keys, item, count, False)
+        expires_ms[item] = 0
+        index = terminal_find(state, keys[item])
+        if index == NONE_INDEX:
+            status[item] = UNKNOWN_TERMINAL
+            continue
+        status[item] = <uint8_t> _confirm_by_traffic(state, index, epochs[item], run.now_ms)
+        if status[item] == OK:
+            lease_extend(state, index, run.now_ms)
+            expires_ms[item] = state.terminals[index].expires_ms
+
+
+cdef void apply_release(State *state, const Run *run) noexcept nogil:
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *epochs = keys + count
+    cdef uint8_t *status = run.outcomes
+    cdef uint32_t item, index
+    for item in range(count):
+        _fetch_ahead(state, keys, item, count, True)
+        index = terminal_find(state, keys[item])
+        if index == NONE_INDEX:
+            status[item] = UNKNOWN_TERMINAL
+        elif state.terminals[index].sim == NONE_INDEX:
+            status[item] = NO_LEASE
+        elif state.terminals[index].epoch != epochs[item]:
+            status[item] = STALE_EPOCH
+        else:
+            lease_release(state, index, run.now_ms)
+            status[item] = OK
+
+
+cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
+    """Counts each byte once (I8): reports are cumulative per lease epoch, so what is not above the last says nothing."""
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *epochs = keys + count
+    cdef const uint64_t *up_bytes = epochs + count
+    cdef const uint64_t *down_bytes = up_bytes + count
+    cdef uint8_t *status = run.outcomes
+    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
+    cdef uint64_t now_s = run.now_ms // 1000
+    cdef uint64_t total, delta
+    cdef uint32_t item, index
+    cdef Terminal *terminal
+    cdef Sim *sim
+    for item in range(count):
+        _fetch_ahead(state, keys, item, count, True)
+        index = terminal_find(state, keys[item])
+        if index == NONE_INDEX:
+            status[item] = UNKNOWN_TERMINAL
+            continue
+        status[item] = <uint8_t> _confirm_by_traffic(state, index, epochs[item], run.now_ms)
+        if status[item] != OK:
+            continue
+        terminal = &state.terminals[index]
+        total = up_bytes[item] + down_bytes[item]
+        if total < up_bytes[item]:
+            state.header.impossible_count += 1
+            status[item] = IMPOSSIBLE_USAGE
+            continue
+        if total <= terminal.reported_bytes:
+            status[item] = LATE
+            continue
+        delta = total - terminal.reported_bytes
+        # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
+        if delta // line >= now_s - terminal.reported_s + 2:
+            state.header.impossible_count += 1
+            status[item] = IMPOSSIBLE_USAGE
+            continue
+        sim = &state.sims[terminal.sim]
+        terminal.reported_bytes = total
+        terminal.reported_s = <uint32_t> now_s
+        terminal.counted_bytes += delta
+        sim.counted_bytes += delta
+        state.header.counted_bytes += delta
+        lease_extend(state, index, run.now_ms)
+        if sim.health <= EXHAUSTED:
+            sim_judge_headroom(state, terminal.sim, run.now_ms)
+
+
+cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nogil:
+    """The SIM would not attach: it is quarantined, and its terminal gets another one at once if there is one."""
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *epochs = keys + count
+    cdef Grant grant = grant_columns(run)
+    cdef uint32_t item, index, sim, old
+    cdef Terminal *terminal
+    cdef int tier
+    for item in range(count):
+        index = terminal_find(state, keys[item])
+        if index == NONE_INDEX:
+            _refuse(state, &grant, item, UNKNOWN_TERMINAL)
+            continue
+        terminal = &state.terminals[index]
+        if terminal.sim == NONE_INDEX:
+            _refuse(state, &grant, item, NO_LEASE)
+            continue
+        if terminal.epoch != epochs[item]:
+            _refuse(state, &grant, item, STALE_EPOCH)
+            continue
+        old = terminal.sim
+        if state.sims[old].health != RETIRED:
+            sim_set_health(state, old, QUARANTINED, run.now_ms)
+        lease_replace(state, index, terminal.server, run.now_ms)
+        tier = terminal.expected_tier
+        sim = market_select(state, terminal.market, tier_lowest_bytes(tier), tier, False)
+        if sim == NONE_INDEX:
+            _refuse_for_now(state, &grant, item, NO_HEALTHY_SIM)
+            continue
+        lease_begin(state, index, sim, terminal.server, terminal.market, tier, epoch_new(state), run.now_ms)
+        _grant(state, &grant, item, index, MOVED)
+
+
+cdef int _adopt(
+    State *state, uint64_t key, uint64_t subscriber, uint64_t iccid, uint64_t requested, uint32_t market_entity,
+    uint32_t server, uint64_t now_ms, uint32_t *terminal_out
+) noexcept nogil:
+    """Terminal T already holds SIM S (a running operation moves over): whatever the SIM's health, it keeps it."""
+    cdef uint32_t sim_index = sim_find(state, iccid)
+    cdef uint32_t index
+    cdef int market
+    cdef Sim *sim
+    if server >= state.header.servers_count:
+        return UNKNOWN_ACCESS_SERVER
+    if market_entity >= state.header.entities_count or state.entities[market_entity].kind != MARKET:
+        return UNKNOWN_MARKET
+    if sim_index == NONE_INDEX:
+        return UNKNOWN_SIM
+    market = state.entities[market_entity].dense
+    sim = &state.sims[sim_index]
+    index = terminal_find(state, key)
+    if index != NONE_INDEX and state.terminals[index].sim != NONE_INDEX:
+        terminal_out[0] = index
+        return SAME if state.terminals[index].sim == sim_index else TERMINAL_IN_USE
+    if sim.occupancy == ASSIGNED or sim.occupancy == RESERVED or sim.held:
+        return SIM_IN_USE
+    if index == NONE_INDEX:
+        index = terminal_find_or_add(state, key)
+        if index == NONE_INDEX:
+            return TERMINALS_FULL
+    state.terminals[index].subscriber = subscriber
+    lease_begin(
+        state, index, sim_index, server, market, tier_satisfying(expected_bytes(state, market, requested)),
+        epoch_new(state), now_ms)
+    terminal_out[0] = index
+    return OK
+
+
+cdef void apply_adopt(State *state, const Run *run) noexcept nogil:
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *subscribers = keys + count
+    cdef const uint64_t *iccids = subscribers + count
+    cdef const uint64_t *requested = iccids + count
+    cdef const uint16_t *markets = <const uint16_t *> (requested + count)
+    cdef Grant grant = grant_columns(run)
+    cdef uint32_t item, index = NONE_INDEX
+    cdef int status
+    for item in range(count):
+        status = _adopt(
+            state, keys[item], subscribers[item], iccids[item], requested[item], markets[item], run.server, run.now_ms,
+            &index)
+        if status == OK or status == SAME:
+            _grant(state, &grant, item, index, status)
+        else:
+            _refuse(state, &grant, item, status)

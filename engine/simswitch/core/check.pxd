@@ -1,0 +1,5 @@
+# A full walk that verifies the invariants.
+
+from simswitch.core.layout cimport State
+
+cdef list check_state(State *state)

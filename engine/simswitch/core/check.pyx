@@ -1,0 +1,212 @@
+# A full walk over the state that verifies I1 to I5 and I8, for `simswitch check`, the follower and the model tests.
+#
+# It trusts nothing: it reads every record, and rebuilds what is a cache (the selection index, the counters) beside
+# what stands there. O(all), with the GIL: not for the process that serves.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from simswitch.core.layout cimport Class, Group, Job, Order, Server, Sim, State, Terminal
+from simswitch.core.layout cimport (
+    ASSIGNED, COOLING, FREE, HEALTHY, JOB_UNUSED, NONE_INDEX, ORDER_UNUSED, OUTSTANDING, PARKED, QUEUED, RESERVED, RETIRED,
+    SWITCH, TIERS, TIER_NONE, UNKNOWN, WAITING, WINDOW_MAX,
+)
+from simswitch.core.leases cimport terminal_find
+from simswitch.core.sims cimport sim_find, sim_find_imsi
+from simswitch.core.tiers cimport headroom_bytes, tier_of
+
+
+cdef enum:
+    FAULTS_MAX = 100
+
+
+cdef list check_state(State *state):
+    """Each line names the invariant that is broken and the records; at most FAULTS_MAX of them."""
+    cdef list faults = []
+    _check_sims(state, faults)
+    _check_index(state, faults)
+    _check_terminals(state, faults)
+    _check_orders(state, faults)
+    _check_totals(state, faults)
+    return faults[:FAULTS_MAX]
+
+
+cdef int _check_sims(State *state, list faults) except -1:
+    cdef uint32_t index
+    cdef Sim *sim
+    cdef Order *order
+    cdef bint listed
+    for index in range(state.header.sims_count):
+        sim = &state.sims[index]
+        if sim_find(state, sim.iccid) != index or sim_find_imsi(state, state.sims_cold[index].imsi) != index:
+            faults.append(f"SIM {index}: not found by its ICCID and IMSI")
+        if not FREE <= sim.occupancy <= COOLING or not HEALTHY <= sim.health <= RETIRED:
+            faults.append(f"SIM {index}: occupancy {sim.occupancy}, health {sim.health}")
+        if sim.occupancy == ASSIGNED:
+            if sim.terminal >= state.header.terminals_count or state.terminals[sim.terminal].sim != index:
+                faults.append(f"I1: SIM {index} is assigned to terminal {sim.terminal}, which does not hold it")
+        elif sim.occupancy == RESERVED:
+            if sim.terminal >= state.header.terminals_count or state.terminals[sim.terminal].order == NONE_INDEX:
+                faults.append(f"I1: SIM {index} is reserved for terminal {sim.terminal}, which is in no swap")
+            elif state.orders[state.terminals[sim.terminal].order].target != index:
+                faults.append(f"I1: SIM {index} is reserved for terminal {sim.terminal}, whose swap has another target")
+        elif sim.held:
+            if sim.occupancy != COOLING or sim.next >= state.header.orders_max:
+                faults.append(f"I1: SIM {index} is held by no order")
+            else:
+                order = &state.orders[sim.next]
+                if order.state == ORDER_UNUSED or (order.source != index and order.target != index):
+                    faults.append(f"I1: SIM {index} is held by order {sim.next}, which is not about it")
+        listed = sim.occupancy == FREE and sim.health == HEALTHY
+        if listed != (sim.tier != TIER_NONE):
+            faults.append(f"I4: SIM {index} stands in the index: {sim.tier != TIER_NONE}, free and healthy: {listed}")
+    return 0
+
+
+cdef int _check_index(State *state, list faults) except -1:
+    """I5: rebuilds the tiers, their order and all bitmaps from the SIM columns and compares."""
+    cdef uint32_t index, position
+    cdef int tier
+    cdef Sim *sim
+    cdef Group *group
+    cdef Class *sim_class
+    cdef dict tiers = {}
+    cdef dict bits = {}
+    cdef dict free_counts = {}
+    for index in range(state.header.sims_count):
+        sim = &state.sims[index]
+        if sim.occupancy == FREE and sim.health == HEALTHY:
+            tiers.setdefault((sim.group, tier_of(headroom_bytes(sim))), []).append((sim.rest_sequence, index))
+    for position in range(state.header.groups_count):
+        group = &state.groups[position]
+        count = 0
+        for tier in range(TIERS):
+            wanted = [found for _, found in sorted(tiers.get((position, tier), ()))]
+            found_list = []
+            index = group.head[tier]
+            while index != NONE_INDEX and len(found_list) <= len(wanted):
+                found_list.append(index)
+                if len(found_list) > 1 and state.sims[index].previous != found_list[len(found_list) - 2]:
+                    faults.append(f"I5: SIM {index} in group {position}, tier {tier} has a wrong neighbour")
+                index = state.sims[index].next
+            if found_list != wanted:
+                faults.append(f"I5: group {position}, tier {tier} lists {found_list[:5]}…, a rebuild gives {wanted[:5]}…")
+            if wanted and group.tail[tier] != wanted[len(wanted) - 1]:
+                faults.append(f"I5: group {position}, tier {tier} ends at {group.tail[tier]}")
+            if bool(wanted) != bool((group.tiers[tier >> 6] >> (tier & 63)) & 1):
+                faults.append(f"I5: group {position}, tier {tier}: its bit is wrong")
+            if wanted and not group.masked:
+                bits[group.sim_class, tier, group.local] = True
+            count += len(wanted)
+        if group.free_count != count:
+            faults.append(f"I5: group {position} counts {group.free_count} free SIMs, there are {count}")
+        if not group.masked:
+            free_counts[group.sim_class] = free_counts.get(group.sim_class, 0) + count
+    for position in range(state.header.classes_count):
+        sim_class = &state.classes[position]
+        if sim_class.free_count != free_counts.get(position, 0):
+            faults.append(f"I5: class {position} counts {sim_class.free_count} free SIMs")
+        for tier in range(TIERS):
+            words = [0] * 16
+            for local in range(sim_class.groups_count):
+                if (position, tier, local) in bits:
+                    words[local >> 6] |= 1 << (local & 63)
+            summary = 0
+            for word in range(16):
+                if words[word]:
+                    summary |= 1 << word
+                if sim_class.groups[tier][word] != words[word]:
+                    faults.append(f"I5: class {position}, tier {tier}: the bits of its groups are wrong")
+            if sim_class.summary[tier] != summary:
+                faults.append(f"I5: class {position}, tier {tier}: the summary is wrong")
+            if bool((sim_class.tiers[tier >> 6] >> (tier & 63)) & 1) != bool(summary):
+                faults.append(f"I5: class {position}, tier {tier}: its bit is wrong")
+    return 0
+
+
+cdef int _check_terminals(State *state, list faults) except -1:
+    cdef uint32_t index
+    cdef Terminal *terminal
+    cdef Order *order
+    for index in range(state.header.terminals_count):
+        terminal = &state.terminals[index]
+        if terminal_find(state, terminal.key) != index:
+            faults.append(f"terminal {index}: not found by its key")
+        if terminal.sim != NONE_INDEX:
+            if terminal.sim >= state.header.sims_count or state.sims[terminal.sim].occupancy != ASSIGNED or (
+                state.sims[terminal.sim].terminal != index
+            ):
+                faults.append(f"I2: terminal {index} holds SIM {terminal.sim}, which is not assigned to it")
+        if terminal.order != NONE_INDEX:
+            order = &state.orders[terminal.order]
+            if order.kind != SWITCH or order.terminal != index or order.state == ORDER_UNUSED or order.orphaned:
+                faults.append(f"I2: terminal {index} is in swap {terminal.order}, which is not about it")
+            elif order.source != terminal.sim or terminal.sim == NONE_INDEX:
+                faults.append(f"I9: the swap of terminal {index} does not keep its source SIM")
+    return 0
+
+
+cdef int _check_orders(State *state, list faults) except -1:
+    cdef uint32_t index, used = 0
+    cdef Order *order
+    cdef Server *server
+    cdef Job *job
+    cdef dict outstanding = {}
+    cdef dict queued = {}
+    cdef dict job_queued = {}
+    cdef dict job_outstanding = {}
+    for index in range(state.header.orders_max):
+        order = &state.orders[index]
+        if order.state == ORDER_UNUSED:
+            continue
+        used += 1
+        if order.state == OUTSTANDING or order.state == UNKNOWN:
+            outstanding[order.server] = outstanding.get(order.server, 0) + 1
+            job_outstanding[order.job] = job_outstanding.get(order.job, 0) + 1
+            if order.kind == SWITCH and not order.orphaned:
+                if state.sims[order.target].occupancy != RESERVED or state.sims[order.target].terminal != order.terminal:
+                    faults.append(f"I9: order {index} is outstanding and its target SIM {order.target} is not reserved")
+        else:
+            job_queued[order.job] = job_queued.get(order.job, 0) + 1
+            if order.state == QUEUED:
+                queued[order.server] = queued.get(order.server, 0) + 1
+        if order.kind == SWITCH and not order.orphaned and state.terminals[order.terminal].order != index:
+            faults.append(f"I2: order {index} is a swap of terminal {order.terminal}, which does not know of it")
+    if used != state.header.orders_used:
+        faults.append(f"orders: {used} in use, {state.header.orders_used} counted")
+    for index in range(state.header.servers_count):
+        server = &state.servers[index]
+        if server.outstanding != outstanding.get(index, 0):
+            faults.append(f"I3: access server {index} counts {server.outstanding} orders outstanding, there are "
+                          f"{outstanding.get(index, 0)}")
+        if server.outstanding > WINDOW_MAX or not 1 <= server.window <= WINDOW_MAX:
+            faults.append(f"I3: access server {index} has {server.outstanding} outstanding, window {server.window}")
+        if server.queued_count != queued.get(index, 0):
+            faults.append(f"orders: access server {index} counts {server.queued_count} queued")
+    for index in range(state.header.jobs_max):
+        job = &state.jobs[index]
+        if job.state != JOB_UNUSED and (
+            job.queued_count != job_queued.get(job.id, 0) or job.outstanding_count != job_outstanding.get(job.id, 0)
+        ):
+            faults.append(f"jobs: job {job.id} counts {job.queued_count} queued, {job.outstanding_count} outstanding")
+    return 0
+
+
+cdef int _check_totals(State *state, list faults) except -1:
+    """I8: every accepted byte is counted once on a SIM, once on a terminal and once in the total."""
+    cdef uint32_t index
+    cdef uint64_t by_sim = 0, by_terminal = 0
+    cdef list occupancy = [0] * 8
+    cdef list health = [0] * 10
+    for index in range(state.header.sims_count):
+        by_sim += state.sims[index].counted_bytes
+        occupancy[state.sims[index].occupancy & 7] += 1
+        health[state.sims[index].health % 10] += 1
+    for index in range(state.header.terminals_count):
+        by_terminal += state.terminals[index].counted_bytes
+    if not by_sim == by_terminal == state.header.counted_bytes:
+        faults.append(f"I8: {by_sim} bytes by SIM, {by_terminal} by terminal, {state.header.counted_bytes} in all")
+    if occupancy != [state.header.occupancy_count[position] for position in range(8)]:
+        faults.append(f"counters: occupancy {occupancy}")
+    if health != [state.header.health_count[position] for position in range(10)]:
+        faults.append(f"counters: health {health}")
+    return 0

@@ -1,0 +1,285 @@
+"""The columns of every command and outcome, and how a batch of them is put together.
+
+A batch is a sequence of *runs*. A run is many commands of one kind from one actor: a header, then one column
+per field, widest first, so that every column is aligned without padding; the run ends on a multiple of 8.
+
+    run      = | size u32 | kind u16 | access_server u16 | count u32 | actor u32 | argument u64 | columns … | pad |
+    outcome  = | size u32 | kind u16 | reserved u16      | count u32 | reserved u32             | columns … | pad |
+
+``access_server`` is the server's number (``NONE_SHORT``: none); ``argument`` means what the kind says: the session for
+``SESSION_*``, ``ACKNOWLEDGE`` and ``REPORT_LOAD``, the job for ``JOB_*``.  The outcomes of an apply are the outcome runs
+in the order of the command runs, then one run of orders (``ORDERS``). All numbers are little-endian.
+The same bytes are what the journal keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simswitch.core.layout import (
+    ACKNOWLEDGE,
+    ADOPT,
+    ALLOCATE,
+    CONFIGURE,
+    DEFINE,
+    DOCUMENT_BYTES,
+    FREEZE,
+    GROW,
+    IMPORT_SIMS,
+    JOB_ADD,
+    JOB_CANCEL,
+    JOB_CREATE,
+    JOB_PAUSE,
+    JOB_RESUME,
+    MASK,
+    NONE_SHORT,
+    RELEASE,
+    RENEW,
+    REPORT_ATTACH_FAILURE,
+    REPORT_LOAD,
+    REPORT_USAGE,
+    RESET_WINDOW,
+    RESTART,
+    SESSION_CLOSE,
+    SESSION_HOLDS,
+    SESSION_OPEN,
+    SESSION_READY,
+    SET_HEALTH,
+    SWAPS_LIFT,
+    SWAPS_STOP,
+    THAW,
+    TICK,
+)
+
+RUN_HEADER = np.dtype(
+    [
+        ("size", "<u4"),
+        ("kind", "<u2"),
+        ("access_server", "<u2"),
+        ("count", "<u4"),
+        ("actor", "<u4"),
+        ("argument", "<u8"),
+    ]
+)
+OUTCOME_HEADER = np.dtype(
+    [("size", "<u4"), ("kind", "<u2"), ("reserved", "<u2"), ("count", "<u4"), ("reserved2", "<u4")]
+)
+DEFINITION = np.dtype(
+    [
+        ("numbers", "<i8", (16,)),
+        ("name", "S64"),
+        ("kind", "u1"),
+        ("reserved", "u1", (5,)),
+        ("document_size", "<u2"),
+        ("document", "u1", (DOCUMENT_BYTES,)),
+    ]
+)
+ORDERS = 100
+"""Kind of the outcome run that lists the orders to send."""
+
+Columns = tuple[tuple[str, str], ...]
+
+_LEASE: Columns = (("terminal", "<u8"), ("epoch", "<u8"))
+_STATUS: Columns = (("status", "u1"),)
+_GRANT: Columns = (
+    ("epoch", "<u8"),
+    ("expires_ms", "<u8"),
+    ("iccid", "<u8"),
+    ("sim", "<u4"),
+    ("retry_after_ms", "<u4"),
+    ("bank", "<u2"),
+    ("slot", "<u2"),
+    ("status", "u1"),
+)
+
+COMMAND_COLUMNS: Mapping[int, Columns] = {
+    TICK: (),
+    # One record of 1,024 bytes an entity; it is defined, or redefined when kind and name exist.
+    DEFINE: (("definition", "V1024"),),
+    # Opening balances are what each SIM has already used in the window that runs now.
+    IMPORT_SIMS: (
+        ("iccid", "<u8"),
+        ("imsi", "<u8"),
+        ("opening_cycle_bytes", "<u8"),
+        ("opening_day_bytes", "<u8"),
+        ("opening_rolling_bytes", "<u8"),
+        ("lot", "<u2"),
+        ("bank", "<u2"),
+        ("slot", "<u2"),
+        ("health", "u1"),
+    ),
+    ADOPT: (
+        ("terminal", "<u8"),
+        ("subscriber", "<u8"),
+        ("iccid", "<u8"),
+        ("expected_bytes", "<u8"),
+        ("market", "<u2"),
+    ),
+    SET_HEALTH: (("iccid", "<u8"), ("health", "u1")),
+    CONFIGURE: (("value", "<i8"), ("setting", "<u2")),
+    GROW: (("sims", "<u8"), ("terminals", "<u8"), ("orders", "<u8")),
+    RESTART: (),
+    FREEZE: (),
+    THAW: (),
+    # window: 1 cycle, 2 day, 3 rolling.
+    RESET_WINDOW: (("lot", "<u2"), ("window", "u1")),
+    # lot and bank: NONE_SHORT is every; masked: 1 or 0.
+    MASK: (("lot", "<u2"), ("bank", "<u2"), ("masked", "u1")),
+    # expected_bytes 0: the market's figure.
+    ALLOCATE: (("terminal", "<u8"), ("subscriber", "<u8"), ("expected_bytes", "<u8"), ("market", "<u2")),
+    RENEW: _LEASE,
+    RELEASE: _LEASE,
+    # Cumulative since the epoch began.
+    REPORT_USAGE: (*_LEASE, ("up_bytes", "<u8"), ("down_bytes", "<u8")),
+    REPORT_ATTACH_FAILURE: _LEASE,
+    SESSION_OPEN: (),
+    SESSION_HOLDS: (*_LEASE, ("iccid", "<u8")),
+    SESSION_READY: (),
+    SESSION_CLOSE: (),
+    ACKNOWLEDGE: (("order", "<u8"), ("result", "u1")),
+    REPORT_LOAD: (("queue_wait_us", "<u4"), ("service_us", "<u4")),
+    # health_mask: bit 1 << Health, 0 every; lot, access_server: NONE_SHORT every. selecting: 1 selects by this filter,
+    # 0 waits for JOB_ADD.
+    JOB_CREATE: (
+        ("reason", "S64"),
+        ("health_mask", "<u4"),
+        ("lot", "<u2"),
+        ("server", "<u2"),
+        ("priority", "u1"),
+        ("selecting", "u1"),
+    ),
+    JOB_ADD: (("terminal", "<u8"),),
+    JOB_PAUSE: (),
+    JOB_RESUME: (),
+    JOB_CANCEL: (),
+    SWAPS_STOP: (),
+    SWAPS_LIFT: (),
+}
+"""What goes into a run of each kind. A kind without columns has exactly one item."""
+
+OUTCOME_COLUMNS: Mapping[int, Columns] = {
+    **dict.fromkeys(COMMAND_COLUMNS, _STATUS),
+    DEFINE: (("index", "<u4"), ("status", "u1")),
+    IMPORT_SIMS: (("sim", "<u4"), ("status", "u1")),
+    ADOPT: _GRANT,
+    ALLOCATE: _GRANT,
+    REPORT_ATTACH_FAILURE: _GRANT,
+    RENEW: (("expires_ms", "<u8"), ("status", "u1")),
+    SESSION_OPEN: (("session", "<u8"), ("status", "u1")),
+    JOB_CREATE: (("job", "<u4"), ("status", "u1")),
+    ORDERS: (
+        ("order", "<u8"),
+        ("terminal", "<u8"),
+        ("epoch", "<u8"),
+        ("deadline_ms", "<u8"),
+        ("source_iccid", "<u8"),
+        ("target_iccid", "<u8"),
+        ("session", "<u4"),
+        ("access_server", "<u2"),
+        ("target_bank", "<u2"),
+        ("target_slot", "<u2"),
+        ("kind", "u1"),
+    ),
+}
+"""What comes back for each kind, and the orders."""
+
+
+def _columns_bytes(columns: Columns, count: int) -> int:
+    return sum(np.dtype(code).itemsize for _, code in columns) * count
+
+
+def run(
+    kind: int,
+    count: int = 1,
+    /,
+    *,
+    actor: int = 0,
+    access_server: int = NONE_SHORT,
+    argument: int = 0,
+    **columns: npt.ArrayLike,
+) -> bytes:
+    """One run of ``count`` commands of ``kind``; each column is an array of that length or a scalar.
+
+    Raises ``ValueError`` when a column is missing, unknown or of another length.
+    """
+    layout = COMMAND_COLUMNS[kind]
+    if set(columns) != {name for name, _ in layout}:
+        raise ValueError(f"command {kind} takes the columns {[name for name, _ in layout]}, not {sorted(columns)}")
+    size = RUN_HEADER.itemsize + _columns_bytes(layout, count)
+    padded = -(-size // 8) * 8
+    header = np.array([(padded, kind, access_server, count, actor, argument)], RUN_HEADER)
+    parts = [header.tobytes()]
+    for name, code in layout:
+        value = np.broadcast_to(np.asarray(columns[name], dtype=np.dtype(code)), (count,))
+        parts.append(value.tobytes())
+    parts.append(bytes(padded - size))
+    return b"".join(parts)
+
+
+def definition(kind: int, name: str, numbers: Mapping[int, int] | None = None, document: bytes = b"") -> bytes:
+    """The 1,024-byte record of ``DEFINE``. Numbers that are not given are -1."""
+    encoded = name.encode()
+    if not 1 <= len(encoded) <= 64:
+        raise ValueError(f"a name has 1 to 64 bytes, {name!r} has {len(encoded)}")
+    if len(document) > DOCUMENT_BYTES:
+        raise ValueError(f"the description of {name!r} has {len(document)} bytes, more than {DOCUMENT_BYTES}")
+    record = np.zeros((), DEFINITION)
+    record["numbers"] = -1
+    for position, number in (numbers or {}).items():
+        record["numbers"][position] = number
+    record["name"] = encoded
+    record["kind"] = kind
+    record["document_size"] = len(document)
+    record["document"][: len(document)] = np.frombuffer(document, np.uint8)
+    return record.tobytes()
+
+
+class OutcomeRun:
+    """The outcomes of one run: ``outcome["status"]`` is a read-only array with one value per command."""
+
+    __slots__ = ("_columns", "count", "data", "kind")
+
+    def __init__(self, kind: int, count: int, data: memoryview) -> None:
+        self.kind = kind
+        self.count = count
+        self.data = data
+        self._columns: dict[str, tuple[int, str]] = {}
+        offset = 0
+        for name, code in OUTCOME_COLUMNS[kind]:
+            self._columns[name] = (offset, code)
+            offset += np.dtype(code).itemsize * count
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        offset, code = self._columns[name]
+        return np.frombuffer(self.data, np.dtype(code), self.count, offset)
+
+
+def outcome_runs(data: bytes | memoryview) -> list[OutcomeRun]:
+    """Splits the outcomes of one apply. The last run is always the one of orders (possibly with no items)."""
+    view = memoryview(data)
+    runs = []
+    offset = 0
+    while offset < len(view):
+        header = np.frombuffer(view, OUTCOME_HEADER, 1, offset)[0]
+        end = offset + int(header["size"])
+        runs.append(
+            OutcomeRun(int(header["kind"]), int(header["count"]), view[offset + OUTCOME_HEADER.itemsize : end])
+        )
+        offset = end
+    return runs
+
+
+def encode_iccid(digits: str) -> int:
+    """The number that stands for an ICCID of 19 or 20 digits that begins with 89 (E.118, telecommunication)."""
+    if len(digits) not in (19, 20) or not digits.isascii() or not digits.isdigit() or not digits.startswith("89"):
+        raise ValueError(f"an ICCID has 19 or 20 digits and begins with 89: {digits!r}")
+    return int(digits[2:]) * 2 + (len(digits) == 20)
+
+
+def decode_iccid(number: int) -> str:
+    """The digits of an ICCID; the inverse of :func:`encode_iccid`."""
+    return f"89{number >> 1:0{18 if number & 1 else 17}d}"

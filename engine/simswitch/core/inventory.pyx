@@ -1,0 +1,474 @@
+# Commands on what there is.
+#
+# Entities (suppliers, plans, lots, classes, markets, banks, access servers, actors) are few and keep their index for ever;
+# defining one again under its kind and name changes it. A group (class x lot x bank) comes into being with its first SIM.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from simswitch.core.layout cimport Class, Entity, Group, Market, Server, Sim, SimCold, State
+from simswitch.core.layout cimport (
+    ACCESS_SERVER, ACTOR, ACTOR_ROLE, ACTOR_SUBJECT, ATTEMPTS_MAX, BANK, CLASS_RESERVE, COOLING_MS, DOCUMENT_BYTES,
+    DUPLICATE_IMSI, ENTITIES_FULL, EXHAUSTED_BYTES, EXPECTED_FLOOR_BYTES, FREE, FREEZE, GATE_DISCONNECTED,
+    GROUPS_FULL, GROUPS_PER_CLASS, HEALTHY, ICCID_DIFFERS, INVALID_ARGUMENT, LEASE_MS, LINE_BYTES_PER_S, LOT,
+    LOT_CHECK_DIGIT_EXEMPT, LOT_CLASS, LOT_PLAN, LOT_SUPPLIER, LOW_BYTES, MARKET, MARKET_CLASSES, MARKET_EXPECTED_BYTES,
+    MARKET_FIRST_CLASS, NAME_BYTES, NONE_INDEX, NONE_SHORT, OK, OPERATOR, ORDER_DEADLINE_MS, PLAN, PLAN_EXHAUSTED_BYTES,
+    PLAN_LOW_BYTES, PLAN_QUOTA_CYCLE, PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, PLAN_ROLLING_DAYS, PRIORITIES, RECENT,
+    REGION_SWEEPS, RETIRED, RETRY_AFTER_MS, SAME, SIM_CLASS, SIMS_FULL, SUPPLIER, SWAP_COOL_DOWN_MS, SWEEP_PLAN,
+    SWEEP_RESET, SWEEPS_FULL, SYSTEM, THAW, TIERS, TIER_NONE, UNKNOWN_BANK, UNKNOWN_ENTITY, UNKNOWN_LOT, UNKNOWN_SIM,
+    WINDOW_INITIAL, WINDOW_START, WRONG_STATE,
+)
+from simswitch.core.runs cimport Run
+from simswitch.core.sims cimport (
+    group_set_masked, sim_enter, sim_find, sim_find_imsi, sim_set_health, sim_set_limit,
+)
+from simswitch.core.sweeps cimport sweep_add
+from simswitch.core.tiers cimport index_insert
+
+
+cdef int64_t BYTES_MAX = <int64_t> 1 << 62
+cdef int64_t DAY_MS = 86_400_000
+# 18 digits after the leading 89 (and the bit that says so), and 15 of an IMSI, are the most there can be.
+cdef uint64_t ICCID_MAX = 2_000_000_000_000_000_000ULL
+cdef uint64_t IMSI_MAX = 1_000_000_000_000_000ULL
+
+
+# ------------------------------------------------------------------------------------------------------ settings
+
+cdef void settings_default(State *state) noexcept nogil:
+    """What holds until a CONFIGURE says otherwise."""
+    cdef int64_t *settings = state.header.settings
+    settings[<int> LEASE_MS] = 3_600_000
+    settings[<int> COOLING_MS] = 60_000
+    settings[<int> EXPECTED_FLOOR_BYTES] = 64 << 20
+    settings[<int> LOW_BYTES] = 1 << 30
+    settings[<int> EXHAUSTED_BYTES] = 64 << 20
+    settings[<int> ORDER_DEADLINE_MS] = 120_000
+    settings[<int> ATTEMPTS_MAX] = 5
+    settings[<int> SWAP_COOL_DOWN_MS] = 3_600_000
+    settings[<int> RETRY_AFTER_MS] = 5_000
+    settings[<int> LINE_BYTES_PER_S] = 1_250_000_000
+
+
+cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
+    if setting == LEASE_MS or setting == ORDER_DEADLINE_MS:
+        return 1_000 <= value <= 7 * DAY_MS
+    if setting == COOLING_MS or setting == SWAP_COOL_DOWN_MS:
+        return 0 <= value <= 7 * DAY_MS
+    if setting == EXPECTED_FLOOR_BYTES:
+        return 1 <= value < BYTES_MAX
+    if setting == LOW_BYTES or setting == EXHAUSTED_BYTES:
+        return 0 <= value < BYTES_MAX
+    if setting == ATTEMPTS_MAX:
+        return 1 <= value <= 100
+    if setting == RETRY_AFTER_MS:
+        return 1 <= value <= 3_600_000
+    if setting == LINE_BYTES_PER_S:
+        return 1_000 <= value < BYTES_MAX
+    return False
+
+
+cdef void apply_configure(State *state, const Run *run) noexcept nogil:
+    cdef const int64_t *values = <const int64_t *> run.columns
+    cdef const uint16_t *settings = <const uint16_t *> (values + run.count)
+    cdef uint32_t item, group
+    for item in range(run.count):
+        if not _setting_valid(settings[item], values[item]):
+            run.outcomes[item] = INVALID_ARGUMENT
+        elif state.header.settings[settings[item]] == values[item]:
+            run.outcomes[item] = SAME
+        else:
+            state.header.settings[settings[item]] = values[item]
+            run.outcomes[item] = OK
+            # Watermarks are judged when a SIM's count next changes; groups keep a copy of them.
+            for group in range(state.header.groups_count):
+                _group_watermarks(state, &state.groups[group])
+
+
+# ------------------------------------------------------------------------------------------------------ entities
+
+cdef bint _is(State *state, int64_t index, int kind) noexcept nogil:
+    return 0 <= index < state.header.entities_count and state.entities[index].kind == kind
+
+
+cdef uint32_t _find_entity(State *state, const Entity *wanted) noexcept nogil:
+    cdef uint32_t index
+    for index in range(state.header.entities_count):
+        if state.entities[index].kind == wanted.kind and memcmp(state.entities[index].name, wanted.name, NAME_BYTES) == 0:
+            return index
+    return NONE_INDEX
+
+
+cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
+    """Whether the record is well formed and what it names exists."""
+    cdef const int64_t *numbers = wanted.numbers
+    cdef int position
+    cdef bint ended = False
+    if wanted.kind < SUPPLIER or wanted.kind > ACTOR or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
+        return INVALID_ARGUMENT
+    for position in range(NAME_BYTES):
+        if ended and wanted.name[position] != 0:
+            return INVALID_ARGUMENT
+        ended = wanted.name[position] == 0
+    if wanted.kind == PLAN:
+        for position in range(6):
+            if numbers[position] < -1 or numbers[position] >= BYTES_MAX:
+                return INVALID_ARGUMENT
+    elif wanted.kind == LOT:
+        if numbers[<int> LOT_CHECK_DIGIT_EXEMPT] < -1 or numbers[<int> LOT_CHECK_DIGIT_EXEMPT] > 1:
+            return INVALID_ARGUMENT
+        if (
+            not _is(state, numbers[<int> LOT_SUPPLIER], SUPPLIER) or not _is(state, numbers[<int> LOT_PLAN], PLAN)
+            or not _is(state, numbers[<int> LOT_CLASS], SIM_CLASS)
+        ):
+            return UNKNOWN_ENTITY
+    elif wanted.kind == SIM_CLASS:
+        if numbers[<int> CLASS_RESERVE] < -1 or numbers[<int> CLASS_RESERVE] >= NONE_INDEX:
+            return INVALID_ARGUMENT
+    elif wanted.kind == MARKET:
+        if numbers[<int> MARKET_EXPECTED_BYTES] < -1 or numbers[<int> MARKET_EXPECTED_BYTES] >= BYTES_MAX:
+            return INVALID_ARGUMENT
+        for position in range(MARKET_CLASSES):
+            if numbers[<int> MARKET_FIRST_CLASS + position] == -1:
+                break
+            if not _is(state, numbers[<int> MARKET_FIRST_CLASS + position], SIM_CLASS):
+                return UNKNOWN_ENTITY
+    elif wanted.kind == ACTOR:
+        if numbers[<int> ACTOR_ROLE] < OPERATOR or numbers[<int> ACTOR_ROLE] > SYSTEM:
+            return INVALID_ARGUMENT
+        if numbers[<int> ACTOR_SUBJECT] != -1 and not (
+            _is(state, numbers[<int> ACTOR_SUBJECT], ACCESS_SERVER) or _is(state, numbers[<int> ACTOR_SUBJECT], SUPPLIER)
+        ):
+            return UNKNOWN_ENTITY
+    return OK
+
+
+cdef bint _room(State *state, int kind) noexcept nogil:
+    if state.header.entities_count == state.header.entities_max:
+        return False
+    if kind == SIM_CLASS:
+        return state.header.classes_count < state.header.classes_max
+    if kind == MARKET:
+        return state.header.markets_count < state.header.markets_max
+    if kind == ACCESS_SERVER:
+        return state.header.servers_count < state.header.servers_max
+    return True
+
+
+cdef void _group_watermarks(State *state, Group *group) noexcept nogil:
+    cdef const int64_t *plan = state.entities[state.entities[group.lot].numbers[<int> LOT_PLAN]].numbers
+    group.low_bytes = plan[<int> PLAN_LOW_BYTES]
+    if group.low_bytes < 0:
+        group.low_bytes = state.header.settings[<int> LOW_BYTES]
+    group.exhausted_bytes = plan[<int> PLAN_EXHAUSTED_BYTES]
+    if group.exhausted_bytes < 0:
+        group.exhausted_bytes = state.header.settings[<int> EXHAUSTED_BYTES]
+
+
+cdef void _begin_dense(State *state, Entity *entity, uint32_t index) noexcept nogil:
+    """Classes, markets and access servers have a record of their own beside their entity."""
+    cdef Class *sim_class
+    cdef Server *server
+    cdef int position
+    entity.dense = NONE_SHORT
+    if entity.kind == SIM_CLASS:
+        entity.dense = <uint16_t> state.header.classes_count
+        state.header.classes_count += 1
+        sim_class = &state.classes[entity.dense]
+        sim_class.entity = index
+        sim_class.last_group = GROUPS_PER_CLASS - 1
+    elif entity.kind == MARKET:
+        entity.dense = <uint16_t> state.header.markets_count
+        state.header.markets_count += 1
+        state.markets[entity.dense].entity = index
+    elif entity.kind == ACCESS_SERVER:
+        entity.dense = <uint16_t> state.header.servers_count
+        state.header.servers_count += 1
+        server = &state.servers[entity.dense]
+        server.entity = index
+        server.window = WINDOW_START
+        server.window_reason = WINDOW_INITIAL
+        server.window_changed_ms = state.header.now_ms
+        server.gate = GATE_DISCONNECTED
+        server.gate_changed_ms = state.header.now_ms
+        server.slow_start = 1
+        for position in range(PRIORITIES):
+            server.head[position] = NONE_INDEX
+            server.tail[position] = NONE_INDEX
+
+
+cdef void _follow_definition(State *state, Entity *entity) noexcept nogil:
+    """Brings the records that depend on an entity up to date with it."""
+    cdef Market *market
+    cdef int64_t number
+    cdef int position
+    cdef uint32_t group
+    if entity.kind == SIM_CLASS:
+        number = entity.numbers[<int> CLASS_RESERVE]
+        state.classes[entity.dense].reserve_count = <uint64_t> number if number > 0 else 0
+    elif entity.kind == MARKET:
+        market = &state.markets[entity.dense]
+        market.expected_bytes = entity.numbers[<int> MARKET_EXPECTED_BYTES]
+        market.classes_count = 0
+        for position in range(MARKET_CLASSES):
+            number = entity.numbers[<int> MARKET_FIRST_CLASS + position]
+            if number == -1:
+                break
+            market.classes[position] = state.entities[number].dense
+            market.classes_count += 1
+    elif entity.kind == PLAN or entity.kind == LOT:
+        for group in range(state.header.groups_count):
+            _group_watermarks(state, &state.groups[group])
+
+
+cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexcept nogil:
+    cdef int status = _definition_status(state, wanted)
+    cdef uint32_t index
+    cdef Entity *entity
+    cdef uint64_t sweeps_max = state.regions[<int> REGION_SWEEPS].count
+    cdef uint16_t dense
+    cdef uint32_t group
+    index_out[0] = NONE_INDEX
+    if status != OK:
+        return status
+    index = _find_entity(state, wanted)
+    if index == NONE_INDEX:
+        if not _room(state, wanted.kind):
+            return ENTITIES_FULL
+        index = state.header.entities_count
+        entity = &state.entities[index]
+        memcpy(entity, wanted, sizeof(Entity))
+        memset(entity.reserved, 0, sizeof(entity.reserved))
+        state.header.entities_count += 1
+        _begin_dense(state, entity, index)
+        _follow_definition(state, entity)
+        index_out[0] = index
+        return OK
+    entity = &state.entities[index]
+    index_out[0] = index
+    if (
+        memcmp(entity.numbers, wanted.numbers, sizeof(entity.numbers)) == 0
+        and entity.document_size == wanted.document_size
+        and memcmp(entity.document, wanted.document, wanted.document_size) == 0
+    ):
+        return SAME
+    if entity.kind == LOT and entity.numbers[<int> LOT_CLASS] != wanted.numbers[<int> LOT_CLASS]:
+        for group in range(state.header.groups_count):
+            if state.groups[group].lot == index:
+                return WRONG_STATE  # its SIMs stand in groups of that class
+    if (entity.kind == PLAN or entity.kind == LOT) and state.header.sweeps_count == sweeps_max:
+        return SWEEPS_FULL
+    dense = entity.dense
+    memcpy(entity, wanted, sizeof(Entity))
+    memset(entity.reserved, 0, sizeof(entity.reserved))
+    entity.dense = dense
+    _follow_definition(state, entity)
+    if entity.kind == PLAN:
+        sweep_add(state, SWEEP_PLAN, index, state.header.sims_count, 0, 0)
+    elif entity.kind == LOT:
+        sweep_add(state, SWEEP_RESET, index, state.header.sims_count, 0, 0)
+    return OK
+
+
+cdef void apply_define(State *state, const Run *run) noexcept nogil:
+    cdef const Entity *definitions = <const Entity *> run.columns
+    cdef uint32_t *indexes = <uint32_t *> run.outcomes
+    cdef uint8_t *status = <uint8_t *> (indexes + run.count)
+    cdef uint32_t item
+    for item in range(run.count):
+        status[item] = <uint8_t> _define(state, &definitions[item], &indexes[item])
+
+
+# ---------------------------------------------------------------------------------------------------------- SIMs
+
+cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noexcept nogil:
+    """The group of a lot in a bank; NONE_INDEX when there is no room for a new one."""
+    cdef uint16_t class_index = state.entities[state.entities[lot].numbers[<int> LOT_CLASS]].dense
+    cdef Class *sim_class = &state.classes[class_index]
+    cdef Group *group
+    cdef uint32_t index
+    cdef int position
+    for position in range(<int> sim_class.groups_count):
+        index = sim_class.members[position]
+        if state.groups[index].lot == lot and state.groups[index].bank == bank:
+            return index
+    if state.header.groups_count == state.header.groups_max or sim_class.groups_count == GROUPS_PER_CLASS:
+        return NONE_INDEX
+    index = state.header.groups_count
+    state.header.groups_count += 1
+    group = &state.groups[index]
+    for position in range(TIERS):
+        group.head[position] = NONE_INDEX
+        group.tail[position] = NONE_INDEX
+    for position in range(RECENT):
+        group.recent[position] = NONE_INDEX
+    group.sim_class = class_index
+    group.local = <uint16_t> sim_class.groups_count
+    group.lot = <uint16_t> lot
+    group.bank = <uint16_t> bank
+    sim_class.members[sim_class.groups_count] = <uint16_t> index
+    sim_class.groups_count += 1
+    _group_watermarks(state, group)
+    return index
+
+
+cdef int _import_sim(
+    State *state, uint64_t iccid, uint64_t imsi, const uint64_t *openings, uint16_t lot, uint16_t bank, uint16_t slot,
+    uint8_t health, uint64_t now_ms, uint32_t *index_out
+) noexcept nogil:
+    cdef uint32_t index = sim_find(state, iccid)
+    cdef uint32_t group
+    cdef Sim *sim
+    cdef SimCold *cold
+    index_out[0] = NONE_INDEX
+    if not _is(state, lot, LOT):
+        return UNKNOWN_LOT
+    if not _is(state, bank, BANK):
+        return UNKNOWN_BANK
+    if (
+        iccid >= ICCID_MAX or imsi >= IMSI_MAX
+        or openings[0] >= <uint64_t> BYTES_MAX or openings[1] >= <uint64_t> BYTES_MAX
+        or openings[2] >= <uint64_t> BYTES_MAX or health < HEALTHY or health > RETIRED
+    ):
+        return INVALID_ARGUMENT
+    if index != NONE_INDEX:
+        index_out[0] = index
+        sim = &state.sims[index]
+        if (
+            state.sims_cold[index].imsi == imsi and state.groups[sim.group].lot == lot
+            and state.groups[sim.group].bank == bank and sim.slot == slot
+        ):
+            return SAME
+        return ICCID_DIFFERS
+    if sim_find_imsi(state, imsi) != NONE_INDEX:
+        return DUPLICATE_IMSI
+    if state.header.sims_count == state.header.sims_max:
+        return SIMS_FULL
+    group = _find_or_add_group(state, lot, bank)
+    if group == NONE_INDEX:
+        return GROUPS_FULL
+    index = state.header.sims_count
+    state.header.sims_count += 1
+    index_out[0] = index
+    sim = &state.sims[index]
+    cold = &state.sims_cold[index]
+    sim.iccid = iccid
+    sim.terminal = NONE_INDEX
+    sim.next = NONE_INDEX
+    sim.previous = NONE_INDEX
+    sim.hint = NONE_INDEX
+    sim.group = <uint16_t> group
+    sim.slot = slot
+    sim.tier = TIER_NONE
+    sim.occupancy = FREE
+    sim.health = health
+    cold.imsi = imsi
+    cold.offset_cycle_bytes = <int64_t> openings[0]
+    cold.offset_day_bytes = <int64_t> openings[1]
+    cold.offset_rolling_bytes = <int64_t> openings[2]
+    cold.health_since_ms = now_ms
+    state.header.occupancy_count[<int> FREE] += 1
+    state.header.health_count[health] += 1
+    state.groups[group].sims_count += 1
+    sim_enter(state, index)
+    sim_set_limit(state, index, now_ms)
+    if sim.health == HEALTHY and sim.tier == TIER_NONE:
+        index_insert(state, index)
+    return OK
+
+
+cdef void apply_import_sims(State *state, const Run *run) noexcept nogil:
+    cdef uint64_t count = run.count
+    cdef const uint64_t *iccids = <const uint64_t *> run.columns
+    cdef const uint64_t *imsis = iccids + count
+    cdef const uint64_t *cycles = imsis + count
+    cdef const uint64_t *days = cycles + count
+    cdef const uint64_t *rollings = days + count
+    cdef const uint16_t *lots = <const uint16_t *> (rollings + count)
+    cdef const uint16_t *banks = lots + count
+    cdef const uint16_t *slots = banks + count
+    cdef const uint8_t *healths = <const uint8_t *> (slots + count)
+    cdef uint32_t *indexes = <uint32_t *> run.outcomes
+    cdef uint8_t *status = <uint8_t *> (indexes + count)
+    cdef uint64_t openings[3]
+    cdef uint32_t item
+    for item in range(run.count):
+        openings[0] = cycles[item]
+        openings[1] = days[item]
+        openings[2] = rollings[item]
+        status[item] = <uint8_t> _import_sim(
+            state, iccids[item], imsis[item], openings, lots[item], banks[item], slots[item], healths[item],
+            run.now_ms, &indexes[item])
+
+
+cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
+    cdef const uint64_t *iccids = <const uint64_t *> run.columns
+    cdef const uint8_t *healths = <const uint8_t *> (iccids + run.count)
+    cdef uint32_t item, index
+    for item in range(run.count):
+        index = sim_find(state, iccids[item])
+        if healths[item] < HEALTHY or healths[item] > RETIRED:
+            run.outcomes[item] = INVALID_ARGUMENT
+        elif index == NONE_INDEX:
+            run.outcomes[item] = UNKNOWN_SIM
+        elif state.sims[index].health == healths[item]:
+            run.outcomes[item] = SAME
+        elif state.sims[index].health == RETIRED:
+            run.outcomes[item] = WRONG_STATE
+        else:
+            sim_set_health(state, index, healths[item], run.now_ms)
+            # "Healthy" means: nothing but our own count speaks against it.
+            if healths[item] == HEALTHY:
+                sim_set_limit(state, index, run.now_ms)
+            run.outcomes[item] = OK
+
+
+cdef void apply_mask(State *state, const Run *run) noexcept nogil:
+    cdef const uint16_t *lots = <const uint16_t *> run.columns
+    cdef const uint16_t *banks = lots + run.count
+    cdef const uint8_t *masked = <const uint8_t *> (banks + run.count)
+    cdef uint32_t item, index
+    cdef Group *group
+    for item in range(run.count):
+        if lots[item] != NONE_SHORT and not _is(state, lots[item], LOT):
+            run.outcomes[item] = UNKNOWN_LOT
+            continue
+        if banks[item] != NONE_SHORT and not _is(state, banks[item], BANK):
+            run.outcomes[item] = UNKNOWN_BANK
+            continue
+        if masked[item] > 1:
+            run.outcomes[item] = INVALID_ARGUMENT
+            continue
+        for index in range(state.header.groups_count):
+            group = &state.groups[index]
+            if (lots[item] == NONE_SHORT or group.lot == lots[item]) and (
+                banks[item] == NONE_SHORT or group.bank == banks[item]
+            ):
+                group_set_masked(state, index, masked[item])
+        run.outcomes[item] = OK
+
+
+cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
+    cdef const uint16_t *lots = <const uint16_t *> run.columns
+    cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
+    cdef uint32_t item
+    for item in range(run.count):
+        if not _is(state, lots[item], LOT):
+            run.outcomes[item] = UNKNOWN_LOT
+        elif windows[item] < 1 or windows[item] > 3:
+            run.outcomes[item] = INVALID_ARGUMENT
+        elif state.header.frozen:
+            run.outcomes[item] = WRONG_STATE
+        elif not sweep_add(
+            state, SWEEP_RESET, lots[item] | (<uint64_t> windows[item] << 32), state.header.sims_count, 0, 0
+        ):
+            run.outcomes[item] = SWEEPS_FULL
+        else:
+            run.outcomes[item] = OK
+
+
+cdef void apply_freeze(State *state, const Run *run) noexcept nogil:
+    """The clock jumped: leases don't expire and windows don't reset until it is confirmed (THAW)."""
+    cdef uint32_t frozen = 1 if run.kind == FREEZE else 0
+    run.outcomes[0] = SAME if state.header.frozen == frozen else OK
+    state.header.frozen = frozen

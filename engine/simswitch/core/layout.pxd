@@ -1,0 +1,571 @@
+# What the state machine holds, record by record: the table of contents of the core.
+#
+# State is a list of flat memory regions (regions.pxd). Every region is hashed, written to snapshots and read
+# back raw, so a record has no padding, no pointer and no float; records refer to each other by index.
+#
+#   region        bytes each   count                what stands in it
+#   ----------    ----------   ------------------   ----------------------------------------------------
+#   header               512   1                    counters, settings, the clock, sweep queue positions
+#   entities            1024   entities_count       suppliers, plans, lots, classes, markets, banks,
+#                                                   access servers, actors: names, numbers, documents
+#   sims                  64   sims_max             what an operation on a SIM touches
+#   sims_cold             48   sims_max             what only imports, resets and reports touch
+#   terminals             64   terminals_max        what an operation on a terminal touches
+#   terminals_cold        24   terminals_max        swap history, reconciliation mark
+#   orders                96   orders_max           queued and outstanding orders
+#   groups              1184   groups_max           one selection index each: tiers, bitmaps, FIFO ends
+#   classes            19512   classes_max          which groups have a SIM in which tier
+#   markets               64   markets_max          classes in order of preference
+#   servers              192   servers_max          window, gate and queues of an access server
+#   ready                  8   servers_max / 64     bit per access server that dispatch must look at
+#   jobs                 192   jobs_max             swap jobs
+#   sweeps                48   sweeps_max           ring of bounded work in progress
+#   wheel               8320   1                    timing wheel: list heads and which are not empty
+#   timers_*               8   terminals, sims, orders, servers: the wheel's links, one node each
+#   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
+#
+# Per SIM: 64 + 48 + 8 (timer) + 2 x 4 / 0.6 (tables) = 133 B.  Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+# The number of the machine that is asserted on replay: any change to what a command does raises it.
+cpdef enum:
+    MACHINE_VERSION = 1
+
+cpdef enum:
+    NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index
+
+cpdef enum:
+    NONE_SHORT = 0xFFFF          # the same for 16-bit numbers
+    TIERS = 128                  # 32 powers of two of MiB, 4 steps in each
+    TIER_NONE = 255              # the SIM is not in the selection index
+    GROUP_WORDS = 16             # 64-bit words over the groups of a class
+    GROUPS_PER_CLASS = 1024      # 64 * GROUP_WORDS
+    RECENT = 16                  # ring of the last SIMs pushed into a group, for prefetch hints
+    HINT_DISTANCE = 12           # how far ahead a hint points
+    OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
+    TICK_SHIFT = 6               # the wheel turns once in 64 ms
+    MARKET_CLASSES = 12
+    WORK_MAX = 4096              # items that sweeps, timers and dispatch may each touch in one apply
+    WINDOW_MAX = 200             # I3. No setting, job or policy changes it.
+    WINDOW_START = 20
+    PRIORITIES = 5
+    RUN_ITEMS_MAX = 65536        # items in one run of commands
+    NAME_BYTES = 64
+    DOCUMENT_BYTES = 824
+
+cpdef enum Occupancy:
+    FREE = 1
+    RESERVED = 2                 # target of a swap that is ordered
+    ASSIGNED = 3
+    COOLING = 4                  # released; not yet reusable, or its access server has not yet let go of it
+
+cpdef enum Health:
+    HEALTHY = 1
+    LOW = 2                      # below the low watermark, by our count
+    EXHAUSTED = 3                # below the exhausted watermark, by our count
+    THROTTLED = 4                # slowed by the carrier, observed
+    SUSPENDED = 5                # at the carrier
+    UNREACHABLE = 6              # its bank
+    MISSING = 7
+    QUARANTINED = 8
+    RETIRED = 9                  # final
+
+cpdef enum EntityKind:
+    SUPPLIER = 1
+    PLAN = 2
+    LOT = 3
+    SIM_CLASS = 4
+    MARKET = 5
+    BANK = 6
+    ACCESS_SERVER = 7
+    ACTOR = 8
+
+cpdef enum Role:
+    OPERATOR = 1
+    ROLE_ACCESS_SERVER = 2
+    ROLE_SUPPLIER = 3
+    TECHNOLOGY_PROVIDER = 4
+    AUDITOR = 5
+    SYSTEM = 6                   # the cell itself: ticks, restart, growth
+
+# What stands in Entity.numbers, by kind. -1 means none / unlimited unless said otherwise.
+cpdef enum:
+    # plan: quotas in bytes (-1: this window has no cap), watermarks in bytes
+    PLAN_QUOTA_CYCLE = 0
+    PLAN_QUOTA_DAY = 1
+    PLAN_QUOTA_ROLLING = 2
+    PLAN_ROLLING_DAYS = 3
+    PLAN_LOW_BYTES = 4           # headroom below which a SIM is low; -1: the setting
+    PLAN_EXHAUSTED_BYTES = 5     # headroom below which a SIM is exhausted; -1: the setting
+    # lot
+    LOT_SUPPLIER = 0             # entity indexes
+    LOT_PLAN = 1
+    LOT_CLASS = 2
+    LOT_CHECK_DIGIT_EXEMPT = 3   # 1: the issuer's check digits deviate (checked at import, outside the core)
+    # class
+    CLASS_RESERVE = 0            # free healthy SIMs that swaps never touch (I7); -1 is 0
+    # market
+    MARKET_EXPECTED_BYTES = 0    # expected use of a lease; -1: the floor
+    MARKET_FIRST_CLASS = 1       # entity indexes of up to MARKET_CLASSES classes, in order of preference
+    # access server, bank, supplier: none
+    # actor
+    ACTOR_ROLE = 0
+    ACTOR_SUBJECT = 1            # entity index of its access server or supplier; -1: not bound to one
+
+cpdef enum Command:
+    TICK = 1                     # nothing but time
+    DEFINE = 2
+    IMPORT_SIMS = 3
+    ADOPT = 4
+    SET_HEALTH = 5
+    CONFIGURE = 6
+    GROW = 7
+    RESTART = 8                  # the service started again: sessions are closed, expiry waits (fail static)
+    FREEZE = 9                   # the clock jumped: expiry and resets wait until THAW
+    THAW = 10
+    RESET_WINDOW = 11
+    MASK = 12
+    ALLOCATE = 20
+    RENEW = 21
+    RELEASE = 22
+    REPORT_USAGE = 23
+    REPORT_ATTACH_FAILURE = 24
+    SESSION_OPEN = 30
+    SESSION_HOLDS = 31
+    SESSION_READY = 32
+    SESSION_CLOSE = 33
+    ACKNOWLEDGE = 34
+    REPORT_LOAD = 35
+    JOB_CREATE = 40
+    JOB_ADD = 41
+    JOB_PAUSE = 42
+    JOB_RESUME = 43
+    JOB_CANCEL = 44
+    SWAPS_STOP = 45
+    SWAPS_LIFT = 46
+
+# Per-item results, in order of precedence within each block: the first that applies is given.
+cpdef enum Status:
+    OK = 1
+    SAME = 2                     # nothing to do: the same lease, the same definition, the same SIM
+    MOVED = 3                    # a re-allocation: the terminal got another SIM, its old one is cooling
+    LATE = 4                     # a duplicate or late report or acknowledgement: nothing changed (I8)
+    SETTLED = 5                  # reconciliation settled an outstanding order
+    REVOKED = 6                  # reconciliation: the access server must let go of this SIM; an order follows
+    NOT_PERMITTED = 20
+    INVALID_ARGUMENT = 21
+    UNKNOWN_ACCESS_SERVER = 22
+    UNKNOWN_MARKET = 23
+    UNKNOWN_LOT = 24
+    UNKNOWN_BANK = 25
+    UNKNOWN_ENTITY = 26
+    UNKNOWN_TERMINAL = 27
+    UNKNOWN_SIM = 28
+    UNKNOWN_ORDER = 29
+    UNKNOWN_JOB = 30
+    STALE_SESSION = 31
+    STALE_EPOCH = 32
+    NO_LEASE = 33
+    SIM_IN_USE = 34              # adopt: the SIM is held by another terminal (I1)
+    TERMINAL_IN_USE = 35         # adopt: the terminal holds another SIM (I2)
+    WRONG_STATE = 36             # the job is finished, the SIM retired …
+    ICCID_DIFFERS = 37           # the ICCID exists with other data
+    DUPLICATE_IMSI = 38
+    IMPOSSIBLE_USAGE = 39        # a cumulative figure that no line could carry: set aside
+    NO_HEALTHY_SIM = 40
+    TERMINALS_FULL = 41
+    SIMS_FULL = 42
+    ORDERS_FULL = 43
+    JOBS_FULL = 44
+    ENTITIES_FULL = 45
+    GROUPS_FULL = 46
+    SWEEPS_FULL = 47
+
+cpdef enum OrderKind:
+    SWITCH = 1
+    STOP = 2                     # the terminal was given another SIM elsewhere; let go of this one
+    REVOKE = 3                   # the lease ended; let go
+
+cpdef enum OrderState:
+    ORDER_UNUSED = 0             # on the free list
+    QUEUED = 1
+    WAITING = 2                  # refused; to be tried again at not_before_ms
+    OUTSTANDING = 3              # sent: counts against the window until settled (I3)
+    UNKNOWN = 4                  # past its deadline: holds source, target and place until settled (I9)
+    PARKED = 5                   # its job is paused
+
+cpdef enum Acknowledgement:
+    ACK_DONE = 1
+    ACK_REFUSED = 2              # refused in so many words: the terminal is as it was
+    ACK_BUSY = 3                 # not carried out, the access server is busy: the gate backs off
+
+cpdef enum Priority:
+    # of queued orders; a new allocation never queues, so it stands above all of these
+    PRIORITY_STOP = 0            # stop and revoke: they free SIMs
+    PRIORITY_FAILURE = 1         # re-allocation after failure
+    PRIORITY_THROTTLED = 2
+    PRIORITY_PREDICTED = 3
+    PRIORITY_REBALANCE = 4
+
+cpdef enum Gate:
+    GATE_DISCONNECTED = 1
+    GATE_OPEN = 2
+    GATE_BACK_OFF = 3
+    GATE_PROBING = 4
+    GATE_PAUSED = 5
+
+cpdef enum WindowReason:
+    WINDOW_INITIAL = 1
+    WINDOW_CLEAN = 2             # grew after a clean window
+    WINDOW_BUSY = 3
+    WINDOW_DEADLINE = 4
+    WINDOW_QUEUE_WAIT = 5
+    WINDOW_SLOWDOWN = 6          # x 0.9
+    WINDOW_PROBED = 7            # ramp after a back-off
+
+cpdef enum JobState:
+    JOB_UNUSED = 0
+    JOB_SELECTING = 1
+    JOB_RUNNING = 2
+    JOB_PAUSED = 3
+    JOB_CANCELLED = 4
+    JOB_DONE = 5
+
+cpdef enum SweepKind:
+    SWEEP_UNUSED = 0
+    SWEEP_JOB_SELECT = 1
+    SWEEP_RESET = 2
+    SWEEP_PLAN = 3
+    SWEEP_RECONCILE_ORDERS = 4
+    SWEEP_RECONCILE_LEASES = 5
+    SWEEP_JOB_CANCEL = 6
+    SWEEP_JOB_RESUME = 7
+
+cpdef enum Setting:
+    LEASE_MS = 1
+    COOLING_MS = 2
+    EXPECTED_FLOOR_BYTES = 3     # expected use is never below this
+    LOW_BYTES = 4
+    EXHAUSTED_BYTES = 5
+    ORDER_DEADLINE_MS = 6
+    ATTEMPTS_MAX = 7             # refusals of one swap before it is given up
+    SWAP_COOL_DOWN_MS = 8        # a terminal is not swapped again within this
+    RETRY_AFTER_MS = 9           # base of the advice to a refused allocation; full jitter is added
+    LINE_BYTES_PER_S = 10        # a report above this rate since the last one is impossible
+
+# ---------------------------------------------------------------------------------------------- records
+
+ctypedef struct Header:                 # 512 B
+    uint64_t sequence                   # records applied
+    uint64_t now_ms                     # the instant of the last apply, Unix milliseconds
+    uint64_t seed                       # of the last apply; jitter is drawn from it and draws_count
+    uint64_t draws_count
+    uint64_t grace_until_ms             # after RESTART: unreconciled servers' leases don't expire before
+    uint64_t epoch_next                 # counter part of lease epochs
+    uint64_t rest_next                  # order in which SIMs became free
+    uint64_t order_next                 # counter part of order numbers
+    uint64_t counted_bytes              # I8: sum of all accepted reports
+    uint64_t impossible_count           # reports set aside
+    uint64_t timer_tick                 # wheel position, in TICK_MS
+    uint32_t incarnation                # upper 16 bits of every epoch; restore and promotion raise it
+    uint32_t frozen                     # 1: the clock jumped
+    uint32_t swaps_stopped              # 1: 'swap stop --all'
+    uint32_t entities_count
+    uint32_t entities_max
+    uint32_t sims_count
+    uint32_t sims_max
+    uint32_t terminals_count
+    uint32_t terminals_max
+    uint32_t orders_max
+    uint32_t orders_free                # head of the free list through Order.next
+    uint32_t orders_used
+    uint32_t groups_count
+    uint32_t groups_max
+    uint32_t classes_count
+    uint32_t classes_max
+    uint32_t servers_count
+    uint32_t servers_max
+    uint32_t jobs_count                 # jobs ever created, modulo reuse: slots handed out so far
+    uint32_t jobs_max
+    uint32_t sweeps_head                # ring of sweeps: first and count
+    uint32_t sweeps_count
+    uint32_t session_next
+    uint32_t machine_version
+    int64_t settings[16]                # by Setting
+    uint64_t occupancy_count[8]         # SIMs by Occupancy
+    uint64_t health_count[10]           # SIMs by Health
+    uint32_t markets_count
+    uint32_t markets_max
+    uint64_t reserved[6]                # 88 + 96 + 128 + 64 + 80 + 8 + 48 = 512
+
+ctypedef struct Entity:                 # 1024 B
+    int64_t numbers[16]
+    char name[64]                       # UTF-8, zero-filled
+    uint8_t kind
+    uint8_t reserved[3]
+    uint16_t dense                      # number among its kind (class, market, access server); NONE_SHORT otherwise
+    uint16_t document_size
+    uint8_t document[824]               # descriptive terms as the service wrote them; opaque here
+
+ctypedef struct Sim:                    # 64 B, one cache line
+    uint64_t iccid                      # digits after the leading 89, times 2, plus 1 if the ICCID has 20 digits
+    uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
+    int64_t limit_bytes                 # counted_bytes at which the nearest cap is reached: headroom = limit - counted
+    uint64_t rest_sequence              # when it became free, in the order of all; ranks it inside its tier
+    uint64_t cooling_until_ms           # while cooling
+    uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
+    uint32_t next                       # neighbours in its tier, while it is in the selection index;
+    uint32_t previous                   # the head's previous is stale. While held: next is the order that holds it
+    uint32_t hint                       # prefetch only: a SIM about HINT_DISTANCE places behind
+    uint16_t group
+    uint16_t slot
+    uint8_t tier                        # TIER_NONE: not in the selection index
+    uint8_t occupancy
+    uint8_t health
+    uint8_t held                        # cooling and its access server has not yet let go: not freed by time
+
+ctypedef struct SimCold:                # 48 B
+    uint64_t imsi
+    int64_t offset_cycle_bytes          # used in a window = counted_bytes + offset: opening balance, resets
+    int64_t offset_day_bytes
+    int64_t offset_rolling_bytes
+    uint64_t health_since_ms
+    uint64_t reserved
+
+ctypedef struct Terminal:               # 64 B, one cache line
+    uint64_t key                        # chosen by the access server: IMEI and modem
+    uint64_t subscriber
+    uint64_t epoch                      # of the current lease (fencing); 0: never had one
+    uint64_t expires_ms                 # lazily re-armed: the timer may fire earlier and find this later
+    uint64_t reported_bytes             # cumulative, of this epoch
+    uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
+    uint32_t sim                        # NONE_INDEX: no lease
+    uint32_t order                      # its swap, queued or ordered; NONE_INDEX: none
+    uint32_t reported_s                 # instant of the last accepted report or of the lease's begin, Unix seconds
+    uint16_t server                     # access server: index into servers
+    uint8_t market                      # index into markets
+    uint8_t expected_tier               # tier from which every SIM has the expected use left
+
+ctypedef struct TerminalCold:           # 24 B
+    uint64_t swapped_ms                 # last confirmed swap; 0: never
+    uint64_t swaps_count
+    uint32_t session                    # last session whose hello named it
+    uint32_t reserved
+
+ctypedef struct Order:                  # 96 B
+    uint64_t number                     # what the access server sees; 0: none yet
+    uint64_t epoch                      # of the target's lease (switch), or of the lease to end
+    uint64_t ordered_ms
+    uint64_t deadline_ms
+    uint64_t not_before_ms
+    uint64_t created_ms
+    uint64_t source_epoch               # of the source's lease, once the switch is orphaned
+    uint32_t terminal
+    uint32_t source                     # SIM
+    uint32_t target                     # SIM, while ordered
+    uint32_t job                        # NONE_INDEX: no job (automatic, stop, revoke)
+    uint32_t next                       # queue of its server and priority, or the free list
+    uint32_t previous
+    uint32_t session                    # that it was sent to
+    uint16_t server
+    uint8_t kind
+    uint8_t state
+    uint8_t priority
+    uint8_t attempts
+    uint8_t orphaned                    # switch: the terminal's lease ended or went elsewhere while it was outstanding
+    uint8_t reserved[5]
+
+ctypedef struct Group:                  # class x lot x bank: 1184 B
+    uint64_t tiers[2]                   # which tiers are not empty
+    uint64_t sims_count
+    uint64_t free_count                 # SIMs in the index
+    int64_t low_bytes                   # watermarks of its plan
+    int64_t exhausted_bytes
+    uint32_t head[128]
+    uint32_t tail[128]
+    uint32_t recent[16]                 # ring of the last pushed, for hints
+    uint32_t recent_next
+    uint16_t sim_class                  # index into classes
+    uint16_t local                      # its number within the class
+    uint16_t lot                        # entity index
+    uint16_t bank                       # entity index
+    uint8_t masked                      # 1: none of its SIMs is selected
+    uint8_t reserved[35]
+
+ctypedef struct Market:                 # 64 B
+    int64_t expected_bytes              # expected use of a lease; -1: the floor
+    uint32_t entity
+    uint32_t classes_count
+    uint16_t classes[12]                # indexes into classes, in order of preference
+    uint8_t reserved[24]
+
+ctypedef struct Class:                  # 19512 B
+    uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM
+    uint64_t free_count                 # SIMs in the index, masked groups not counted
+    uint64_t groups_count
+    uint64_t reserve_count              # I7
+    uint64_t last_group                 # rotation over groups, so that no bank or lot is emptied first
+    uint32_t entity
+    uint32_t reserved
+    uint64_t summary[128]               # which words of groups[tier] are not zero
+    uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
+    uint16_t members[1024]              # its groups, by their number within the class
+
+ctypedef struct Server:                 # access server: 192 B
+    uint64_t session_opened_ms
+    uint64_t gate_changed_ms
+    uint64_t window_changed_ms
+    uint64_t window_signal_ms           # last shrink: one per round trip
+    uint64_t next_order_us              # pacing: not before this instant, Unix microseconds
+    uint64_t gate_until_ms              # end of a back-off
+    uint64_t rate_since_ms              # start of the second in which allocations are counted
+    uint64_t confirmed_count
+    uint64_t session_epoch              # leases whose epoch is not below began after the hello
+    uint32_t session                    # 0: none; a newer hello fences the older
+    uint32_t entity
+    uint32_t ack_us                     # moving average from order to acknowledgement
+    uint32_t service_us                 # as reported; 0: never reported
+    uint32_t queue_wait_us
+    uint32_t interval_us                # between orders, now
+    uint32_t clean_count                # acknowledgements since the window last changed
+    uint32_t allocations_count          # in this second
+    uint32_t allocations_rate           # a second, moving average
+    uint32_t queued_count
+    uint32_t head[5]                    # queues of orders by Priority
+    uint32_t tail[5]
+    uint16_t window
+    uint16_t outstanding
+    uint16_t outstanding_max            # ever
+    uint16_t back_offs                  # in a row
+    uint8_t gate
+    uint8_t window_reason
+    uint8_t slow_start
+    uint8_t reconciled                  # 1: READY has come in this session
+    uint8_t probe_sent                  # 1: the probe is under way (gate probing)
+    uint8_t reserved[27]
+
+ctypedef struct Job:                    # 192 B
+    uint64_t created_ms
+    uint64_t finished_ms
+    uint64_t terminals_count            # selected
+    uint64_t queued_count
+    uint64_t outstanding_count          # ordered or unknown
+    uint64_t confirmed_count
+    uint64_t refused_count              # refusals, also those tried again
+    uint64_t given_up_count
+    uint64_t skipped_count              # nothing to do: terminal gone, in cool-down, already in a swap
+    uint32_t actor
+    uint32_t state
+    uint32_t selecting                  # 0: all terminals are in · 1: JOB_ADD goes on · 2: a filter's sweep goes on
+    uint32_t health_mask                # bit per Health; 0: every
+    uint16_t lot                        # NONE_SHORT: every
+    uint16_t server                     # NONE_SHORT: every
+    uint8_t priority
+    uint8_t reserved[3]
+    char reason[64]
+    uint32_t id
+    uint8_t reserved_tail[28]
+
+ctypedef struct Sweep:                  # 48 B
+    uint64_t cursor
+    uint64_t end
+    uint64_t argument
+    uint64_t session
+    uint32_t kind
+    uint32_t server
+    uint64_t reserved
+
+ctypedef struct TimerNode:              # 8 B
+    uint32_t next
+    uint32_t previous
+
+ctypedef struct TerminalSlot:           # 8 B
+    uint32_t tag                        # upper half of the key's hash
+    uint32_t index                      # NONE_INDEX: empty
+
+# One region of memory that belongs to the state.
+ctypedef struct Region:
+    void *data
+    uint64_t item_bytes
+    uint64_t count                      # items that are part of the state
+    uint64_t mapped_bytes
+
+ctypedef struct Wheel:                  # 8320 B
+    TimerNode heads[1024]               # 4 levels of 256 slots
+    uint64_t bits[16]                   # which slots are not empty
+
+cpdef enum TimerKind:
+    # upper 3 bits of a timer's id; the lower 29 are the index of what it belongs to
+    TIMER_TERMINAL = 0                  # lease expiry
+    TIMER_SIM = 1                       # end of cooling
+    TIMER_ORDER = 2                     # deadline, or end of a wait
+    TIMER_SERVER = 3                    # pacing, end of a back-off
+    TIMER_HEAD = 4                      # list heads of the wheel
+    TIMER_KINDS = 5
+
+cpdef enum RegionIndex:
+    REGION_HEADER = 0
+    REGION_ENTITIES = 1
+    REGION_SIMS = 2
+    REGION_SIMS_COLD = 3
+    REGION_TERMINALS = 4
+    REGION_TERMINALS_COLD = 5
+    REGION_ORDERS = 6
+    REGION_GROUPS = 7
+    REGION_CLASSES = 8
+    REGION_MARKETS = 9
+    REGION_SERVERS = 10
+    REGION_READY = 11
+    REGION_JOBS = 12
+    REGION_SWEEPS = 13
+    REGION_WHEEL = 14
+    REGION_TIMERS_TERMINALS = 15
+    REGION_TIMERS_SIMS = 16
+    REGION_TIMERS_ORDERS = 17
+    REGION_TIMERS_SERVERS = 18
+    REGION_ICCID_TABLE = 19
+    REGION_IMSI_TABLE = 20
+    REGION_TERMINAL_TABLE = 21
+    REGIONS = 22
+
+# A row of the run of orders, before it becomes columns.
+ctypedef struct OrderRow:
+    uint64_t order
+    uint64_t terminal
+    uint64_t epoch
+    uint64_t deadline_ms
+    uint64_t source_iccid
+    uint64_t target_iccid
+    uint32_t session
+    uint16_t access_server
+    uint16_t target_bank
+    uint16_t target_slot
+    uint8_t kind
+
+# The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
+ctypedef struct State:
+    Region regions[22]
+    Header *header
+    Entity *entities
+    Sim *sims
+    SimCold *sims_cold
+    Terminal *terminals
+    TerminalCold *terminals_cold
+    Order *orders
+    Group *groups
+    Class *classes
+    Market *markets
+    Server *servers
+    uint64_t *ready
+    Job *jobs
+    Sweep *sweeps
+    Wheel *wheel
+    TimerNode *timers[5]                # by TimerKind; the last are the wheel's heads
+    uint32_t *iccid_table
+    uint32_t *imsi_table
+    TerminalSlot *terminal_table
+    uint64_t sim_mask                   # slots - 1
+    uint64_t terminal_mask
+    OrderRow *orders_out                # orders of this apply: not part of the state
+    uint64_t orders_out_count

@@ -1,0 +1,419 @@
+"""Constants and enums of the state machine; layout.pxd says what each means. Enum members stand at the top level too."""
+
+from enum import IntEnum
+
+class Acknowledgement(IntEnum):
+    ACK_DONE = 1
+    ACK_REFUSED = 2
+    ACK_BUSY = 3
+
+class Command(IntEnum):
+    TICK = 1
+    DEFINE = 2
+    IMPORT_SIMS = 3
+    ADOPT = 4
+    SET_HEALTH = 5
+    CONFIGURE = 6
+    GROW = 7
+    RESTART = 8
+    FREEZE = 9
+    THAW = 10
+    RESET_WINDOW = 11
+    MASK = 12
+    ALLOCATE = 20
+    RENEW = 21
+    RELEASE = 22
+    REPORT_USAGE = 23
+    REPORT_ATTACH_FAILURE = 24
+    SESSION_OPEN = 30
+    SESSION_HOLDS = 31
+    SESSION_READY = 32
+    SESSION_CLOSE = 33
+    ACKNOWLEDGE = 34
+    REPORT_LOAD = 35
+    JOB_CREATE = 40
+    JOB_ADD = 41
+    JOB_PAUSE = 42
+    JOB_RESUME = 43
+    JOB_CANCEL = 44
+    SWAPS_STOP = 45
+    SWAPS_LIFT = 46
+
+class EntityKind(IntEnum):
+    SUPPLIER = 1
+    PLAN = 2
+    LOT = 3
+    SIM_CLASS = 4
+    MARKET = 5
+    BANK = 6
+    ACCESS_SERVER = 7
+    ACTOR = 8
+
+class Gate(IntEnum):
+    GATE_DISCONNECTED = 1
+    GATE_OPEN = 2
+    GATE_BACK_OFF = 3
+    GATE_PROBING = 4
+    GATE_PAUSED = 5
+
+class Health(IntEnum):
+    HEALTHY = 1
+    LOW = 2
+    EXHAUSTED = 3
+    THROTTLED = 4
+    SUSPENDED = 5
+    UNREACHABLE = 6
+    MISSING = 7
+    QUARANTINED = 8
+    RETIRED = 9
+
+class JobState(IntEnum):
+    JOB_UNUSED = 0
+    JOB_SELECTING = 1
+    JOB_RUNNING = 2
+    JOB_PAUSED = 3
+    JOB_CANCELLED = 4
+    JOB_DONE = 5
+
+class Occupancy(IntEnum):
+    FREE = 1
+    RESERVED = 2
+    ASSIGNED = 3
+    COOLING = 4
+
+class OrderKind(IntEnum):
+    SWITCH = 1
+    STOP = 2
+    REVOKE = 3
+
+class OrderState(IntEnum):
+    ORDER_UNUSED = 0
+    QUEUED = 1
+    WAITING = 2
+    OUTSTANDING = 3
+    UNKNOWN = 4
+    PARKED = 5
+
+class Priority(IntEnum):
+    PRIORITY_STOP = 0
+    PRIORITY_FAILURE = 1
+    PRIORITY_THROTTLED = 2
+    PRIORITY_PREDICTED = 3
+    PRIORITY_REBALANCE = 4
+
+class RegionIndex(IntEnum):
+    REGION_HEADER = 0
+    REGION_ENTITIES = 1
+    REGION_SIMS = 2
+    REGION_SIMS_COLD = 3
+    REGION_TERMINALS = 4
+    REGION_TERMINALS_COLD = 5
+    REGION_ORDERS = 6
+    REGION_GROUPS = 7
+    REGION_CLASSES = 8
+    REGION_MARKETS = 9
+    REGION_SERVERS = 10
+    REGION_READY = 11
+    REGION_JOBS = 12
+    REGION_SWEEPS = 13
+    REGION_WHEEL = 14
+    REGION_TIMERS_TERMINALS = 15
+    REGION_TIMERS_SIMS = 16
+    REGION_TIMERS_ORDERS = 17
+    REGION_TIMERS_SERVERS = 18
+    REGION_ICCID_TABLE = 19
+    REGION_IMSI_TABLE = 20
+    REGION_TERMINAL_TABLE = 21
+    REGIONS = 22
+
+class Role(IntEnum):
+    OPERATOR = 1
+    ROLE_ACCESS_SERVER = 2
+    ROLE_SUPPLIER = 3
+    TECHNOLOGY_PROVIDER = 4
+    AUDITOR = 5
+    SYSTEM = 6
+
+class Setting(IntEnum):
+    LEASE_MS = 1
+    COOLING_MS = 2
+    EXPECTED_FLOOR_BYTES = 3
+    LOW_BYTES = 4
+    EXHAUSTED_BYTES = 5
+    ORDER_DEADLINE_MS = 6
+    ATTEMPTS_MAX = 7
+    SWAP_COOL_DOWN_MS = 8
+    RETRY_AFTER_MS = 9
+    LINE_BYTES_PER_S = 10
+
+class Status(IntEnum):
+    OK = 1
+    SAME = 2
+    MOVED = 3
+    LATE = 4
+    SETTLED = 5
+    REVOKED = 6
+    NOT_PERMITTED = 20
+    INVALID_ARGUMENT = 21
+    UNKNOWN_ACCESS_SERVER = 22
+    UNKNOWN_MARKET = 23
+    UNKNOWN_LOT = 24
+    UNKNOWN_BANK = 25
+    UNKNOWN_ENTITY = 26
+    UNKNOWN_TERMINAL = 27
+    UNKNOWN_SIM = 28
+    UNKNOWN_ORDER = 29
+    UNKNOWN_JOB = 30
+    STALE_SESSION = 31
+    STALE_EPOCH = 32
+    NO_LEASE = 33
+    SIM_IN_USE = 34
+    TERMINAL_IN_USE = 35
+    WRONG_STATE = 36
+    ICCID_DIFFERS = 37
+    DUPLICATE_IMSI = 38
+    IMPOSSIBLE_USAGE = 39
+    NO_HEALTHY_SIM = 40
+    TERMINALS_FULL = 41
+    SIMS_FULL = 42
+    ORDERS_FULL = 43
+    JOBS_FULL = 44
+    ENTITIES_FULL = 45
+    GROUPS_FULL = 46
+    SWEEPS_FULL = 47
+
+class SweepKind(IntEnum):
+    SWEEP_UNUSED = 0
+    SWEEP_JOB_SELECT = 1
+    SWEEP_RESET = 2
+    SWEEP_PLAN = 3
+    SWEEP_RECONCILE_ORDERS = 4
+    SWEEP_RECONCILE_LEASES = 5
+    SWEEP_JOB_CANCEL = 6
+    SWEEP_JOB_RESUME = 7
+
+class TimerKind(IntEnum):
+    TIMER_TERMINAL = 0
+    TIMER_SIM = 1
+    TIMER_ORDER = 2
+    TIMER_SERVER = 3
+    TIMER_HEAD = 4
+    TIMER_KINDS = 5
+
+class WindowReason(IntEnum):
+    WINDOW_INITIAL = 1
+    WINDOW_CLEAN = 2
+    WINDOW_BUSY = 3
+    WINDOW_DEADLINE = 4
+    WINDOW_QUEUE_WAIT = 5
+    WINDOW_SLOWDOWN = 6
+    WINDOW_PROBED = 7
+
+ACTOR_ROLE: int
+ACTOR_SUBJECT: int
+CLASS_RESERVE: int
+DOCUMENT_BYTES: int
+GROUPS_PER_CLASS: int
+GROUP_WORDS: int
+HINT_DISTANCE: int
+LOT_CHECK_DIGIT_EXEMPT: int
+LOT_CLASS: int
+LOT_PLAN: int
+LOT_SUPPLIER: int
+MACHINE_VERSION: int
+MARKET_CLASSES: int
+MARKET_EXPECTED_BYTES: int
+MARKET_FIRST_CLASS: int
+NAME_BYTES: int
+NONE_INDEX: int
+NONE_SHORT: int
+OWN_TIER_TRIES: int
+PLAN_EXHAUSTED_BYTES: int
+PLAN_LOW_BYTES: int
+PLAN_QUOTA_CYCLE: int
+PLAN_QUOTA_DAY: int
+PLAN_QUOTA_ROLLING: int
+PLAN_ROLLING_DAYS: int
+PRIORITIES: int
+RECENT: int
+RUN_ITEMS_MAX: int
+TICK_SHIFT: int
+TIERS: int
+TIER_NONE: int
+WINDOW_MAX: int
+WINDOW_START: int
+WORK_MAX: int
+
+ACK_DONE: Acknowledgement
+ACK_REFUSED: Acknowledgement
+ACK_BUSY: Acknowledgement
+TICK: Command
+DEFINE: Command
+IMPORT_SIMS: Command
+ADOPT: Command
+SET_HEALTH: Command
+CONFIGURE: Command
+GROW: Command
+RESTART: Command
+FREEZE: Command
+THAW: Command
+RESET_WINDOW: Command
+MASK: Command
+ALLOCATE: Command
+RENEW: Command
+RELEASE: Command
+REPORT_USAGE: Command
+REPORT_ATTACH_FAILURE: Command
+SESSION_OPEN: Command
+SESSION_HOLDS: Command
+SESSION_READY: Command
+SESSION_CLOSE: Command
+ACKNOWLEDGE: Command
+REPORT_LOAD: Command
+JOB_CREATE: Command
+JOB_ADD: Command
+JOB_PAUSE: Command
+JOB_RESUME: Command
+JOB_CANCEL: Command
+SWAPS_STOP: Command
+SWAPS_LIFT: Command
+SUPPLIER: EntityKind
+PLAN: EntityKind
+LOT: EntityKind
+SIM_CLASS: EntityKind
+MARKET: EntityKind
+BANK: EntityKind
+ACCESS_SERVER: EntityKind
+ACTOR: EntityKind
+GATE_DISCONNECTED: Gate
+GATE_OPEN: Gate
+GATE_BACK_OFF: Gate
+GATE_PROBING: Gate
+GATE_PAUSED: Gate
+HEALTHY: Health
+LOW: Health
+EXHAUSTED: Health
+THROTTLED: Health
+SUSPENDED: Health
+UNREACHABLE: Health
+MISSING: Health
+QUARANTINED: Health
+RETIRED: Health
+JOB_UNUSED: JobState
+JOB_SELECTING: JobState
+JOB_RUNNING: JobState
+JOB_PAUSED: JobState
+JOB_CANCELLED: JobState
+JOB_DONE: JobState
+FREE: Occupancy
+RESERVED: Occupancy
+ASSIGNED: Occupancy
+COOLING: Occupancy
+SWITCH: OrderKind
+STOP: OrderKind
+REVOKE: OrderKind
+ORDER_UNUSED: OrderState
+QUEUED: OrderState
+WAITING: OrderState
+OUTSTANDING: OrderState
+UNKNOWN: OrderState
+PARKED: OrderState
+PRIORITY_STOP: Priority
+PRIORITY_FAILURE: Priority
+PRIORITY_THROTTLED: Priority
+PRIORITY_PREDICTED: Priority
+PRIORITY_REBALANCE: Priority
+REGION_HEADER: RegionIndex
+REGION_ENTITIES: RegionIndex
+REGION_SIMS: RegionIndex
+REGION_SIMS_COLD: RegionIndex
+REGION_TERMINALS: RegionIndex
+REGION_TERMINALS_COLD: RegionIndex
+REGION_ORDERS: RegionIndex
+REGION_GROUPS: RegionIndex
+REGION_CLASSES: RegionIndex
+REGION_MARKETS: RegionIndex
+REGION_SERVERS: RegionIndex
+REGION_READY: RegionIndex
+REGION_JOBS: RegionIndex
+REGION_SWEEPS: RegionIndex
+REGION_WHEEL: RegionIndex
+REGION_TIMERS_TERMINALS: RegionIndex
+REGION_TIMERS_SIMS: RegionIndex
+REGION_TIMERS_ORDERS: RegionIndex
+REGION_TIMERS_SERVERS: RegionIndex
+REGION_ICCID_TABLE: RegionIndex
+REGION_IMSI_TABLE: RegionIndex
+REGION_TERMINAL_TABLE: RegionIndex
+REGIONS: RegionIndex
+OPERATOR: Role
+ROLE_ACCESS_SERVER: Role
+ROLE_SUPPLIER: Role
+TECHNOLOGY_PROVIDER: Role
+AUDITOR: Role
+SYSTEM: Role
+LEASE_MS: Setting
+COOLING_MS: Setting
+EXPECTED_FLOOR_BYTES: Setting
+LOW_BYTES: Setting
+EXHAUSTED_BYTES: Setting
+ORDER_DEADLINE_MS: Setting
+ATTEMPTS_MAX: Setting
+SWAP_COOL_DOWN_MS: Setting
+RETRY_AFTER_MS: Setting
+LINE_BYTES_PER_S: Setting
+OK: Status
+SAME: Status
+MOVED: Status
+LATE: Status
+SETTLED: Status
+REVOKED: Status
+NOT_PERMITTED: Status
+INVALID_ARGUMENT: Status
+UNKNOWN_ACCESS_SERVER: Status
+UNKNOWN_MARKET: Status
+UNKNOWN_LOT: Status
+UNKNOWN_BANK: Status
+UNKNOWN_ENTITY: Status
+UNKNOWN_TERMINAL: Status
+UNKNOWN_SIM: Status
+UNKNOWN_ORDER: Status
+UNKNOWN_JOB: Status
+STALE_SESSION: Status
+STALE_EPOCH: Status
+NO_LEASE: Status
+SIM_IN_USE: Status
+TERMINAL_IN_USE: Status
+WRONG_STATE: Status
+ICCID_DIFFERS: Status
+DUPLICATE_IMSI: Status
+IMPOSSIBLE_USAGE: Status
+NO_HEALTHY_SIM: Status
+TERMINALS_FULL: Status
+SIMS_FULL: Status
+ORDERS_FULL: Status
+JOBS_FULL: Status
+ENTITIES_FULL: Status
+GROUPS_FULL: Status
+SWEEPS_FULL: Status
+SWEEP_UNUSED: SweepKind
+SWEEP_JOB_SELECT: SweepKind
+SWEEP_RESET: SweepKind
+SWEEP_PLAN: SweepKind
+SWEEP_RECONCILE_ORDERS: SweepKind
+SWEEP_RECONCILE_LEASES: SweepKind
+SWEEP_JOB_CANCEL: SweepKind
+SWEEP_JOB_RESUME: SweepKind
+TIMER_TERMINAL: TimerKind
+TIMER_SIM: TimerKind
+TIMER_ORDER: TimerKind
+TIMER_SERVER: TimerKind
+TIMER_HEAD: TimerKind
+TIMER_KINDS: TimerKind
+WINDOW_INITIAL: WindowReason
+WINDOW_CLEAN: WindowReason
+WINDOW_BUSY: WindowReason
+WINDOW_DEADLINE: WindowReason
+WINDOW_QUEUE_WAIT: WindowReason
+WINDOW_SLOWDOWN: WindowReason
+WINDOW_PROBED: WindowReason

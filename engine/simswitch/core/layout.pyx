@@ -1,0 +1,28 @@
+# The enums of layout.pxd become Python objects here, and the sizes that its head comment promises are asserted at import.
+
+_SIZES = {
+    "Header": (sizeof(Header), 512),
+    "Entity": (sizeof(Entity), 1024),
+    "Sim": (sizeof(Sim), 64),
+    "SimCold": (sizeof(SimCold), 48),
+    "Terminal": (sizeof(Terminal), 64),
+    "TerminalCold": (sizeof(TerminalCold), 24),
+    "Order": (sizeof(Order), 96),
+    "Group": (sizeof(Group), 1184),
+    "Class": (sizeof(Class), 19512),
+    "Market": (sizeof(Market), 64),
+    "Server": (sizeof(Server), 192),
+    "Job": (sizeof(Job), 192),
+    "Sweep": (sizeof(Sweep), 48),
+    "Wheel": (sizeof(Wheel), 8320),
+}
+for _name, (_actual, _promised) in _SIZES.items():
+    if _actual != _promised:
+        raise ImportError(f"record {_name} has {_actual} bytes, layout.pxd promises {_promised}")
+
+# The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
+for _enum in (
+    Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, WindowReason,
+    JobState, SweepKind, Setting, TimerKind, RegionIndex,
+):
+    globals().update(_enum.__members__)

@@ -1,0 +1,148 @@
+# Terminals and their leases.
+#
+#     key --mix--> terminal_table  [ tag | index ]  linear probing, load at most 0.6, never deleted from
+#                                         |
+#                                         v
+#                  terminals[index]  64 B: key, epoch, expiry, SIM, swap …   (stable index, order of first sight)
+#
+# A lease begins with a new epoch and a SIM that is free and healthy with the expected use left (I4). It ends elsewhere
+# (orders.pyx), because ending one may need an order. Renewing moves only `expires_ms`: the wheel asks later (timers.pxd).
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from simswitch.core.invariant cimport invariant
+from simswitch.core.layout cimport Market, Sim, State, Terminal, TerminalSlot
+from simswitch.core.layout cimport (
+    ASSIGNED, EXPECTED_FLOOR_BYTES, FREE, HEALTHY, LEASE_MS, NONE_INDEX, TIMER_TERMINAL,
+)
+from simswitch.core.regions cimport mix
+from simswitch.core.sims cimport sim_occupy
+from simswitch.core.tiers cimport class_select, prefetch
+from simswitch.core.timers cimport timer_arm, timer_armed
+
+
+cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
+    """The index of the terminal, or NONE_INDEX."""
+    cdef uint64_t hash = mix(key)
+    cdef uint64_t slot = hash & state.terminal_mask
+    cdef uint32_t tag = <uint32_t> (hash >> 32)
+    cdef uint64_t probes = 0
+    cdef TerminalSlot *place = &state.terminal_table[slot]
+    while place.index != NONE_INDEX:
+        if place.tag == tag and state.terminals[place.index].key == key:
+            return place.index
+        slot = (slot + 1) & state.terminal_mask
+        place = &state.terminal_table[slot]
+        probes += 1
+        invariant(probes <= state.terminal_mask, "the terminal table has an empty slot")
+    return NONE_INDEX
+
+
+cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
+    """Enters a terminal into the table. Its key is not in it yet."""
+    cdef uint64_t hash = mix(state.terminals[index].key)
+    cdef uint64_t slot = hash & state.terminal_mask
+    while state.terminal_table[slot].index != NONE_INDEX:
+        slot = (slot + 1) & state.terminal_mask
+    state.terminal_table[slot].tag = <uint32_t> (hash >> 32)
+    state.terminal_table[slot].index = index
+
+
+cdef uint32_t terminal_find_or_add(State *state, uint64_t key) noexcept nogil:
+    """The index of the terminal, which becomes known if it was not; NONE_INDEX when there is no room."""
+    cdef uint32_t index = terminal_find(state, key)
+    cdef Terminal *terminal
+    if index != NONE_INDEX:
+        return index
+    if state.header.terminals_count == state.header.terminals_max:
+        return NONE_INDEX
+    index = state.header.terminals_count
+    state.header.terminals_count += 1
+    terminal = &state.terminals[index]
+    terminal.key = key
+    terminal.sim = NONE_INDEX
+    terminal.order = NONE_INDEX
+    terminal_enter(state, index)
+    return index
+
+
+cdef void prefetch_terminal_slot(State *state, uint64_t key) noexcept nogil:
+    prefetch(&state.terminal_table[mix(key) & state.terminal_mask])
+
+
+cdef uint32_t prefetch_terminal(State *state, uint64_t key) noexcept nogil:
+    """Fetches the record that the first slot names, and gives its index as a guess; NONE_INDEX: an empty slot."""
+    cdef uint32_t guess = state.terminal_table[mix(key) & state.terminal_mask].index
+    if guess != NONE_INDEX:
+        prefetch(&state.terminals[guess])
+    return guess
+
+
+cdef uint64_t epoch_new(State *state) noexcept nogil:
+    """Epochs only grow: 16 bits of incarnation above 48 bits of counter."""
+    cdef uint64_t counter = state.header.epoch_next
+    invariant(counter < <uint64_t> 1 << 48, "lease epochs are not used up")
+    state.header.epoch_next = counter + 1
+    return (<uint64_t> state.header.incarnation << 48) | counter
+
+
+cdef void lease_begin(
+    State *state, uint32_t terminal_index, uint32_t sim_index, uint32_t server, int market, int expected_tier,
+    uint64_t epoch, uint64_t now_ms
+) noexcept nogil:
+    """The terminal holds the SIM from now on, under ``epoch``."""
+    cdef Terminal *terminal = &state.terminals[terminal_index]
+    invariant(terminal.sim == NONE_INDEX, "I2: a terminal holds at most one assigned SIM")
+    invariant(state.sims[sim_index].occupancy != ASSIGNED, "I1: a SIM is assigned to at most one terminal")
+    sim_occupy(state, sim_index, ASSIGNED, terminal_index)
+    terminal.sim = sim_index
+    terminal.epoch = epoch
+    terminal.reported_bytes = 0
+    terminal.reported_s = <uint32_t> (now_ms / 1000)
+    terminal.server = <uint16_t> server
+    terminal.market = <uint8_t> market
+    terminal.expected_tier = <uint8_t> expected_tier
+    lease_extend(state, terminal_index, now_ms)
+
+
+cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Puts the expiry off to one lease from now. A timer that is armed stays where it is and asks."""
+    cdef Terminal *terminal = &state.terminals[index]
+    terminal.expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    if not timer_armed(state, TIMER_TERMINAL, index):
+        timer_arm(state, TIMER_TERMINAL, index, terminal.expires_ms)
+
+
+cdef int64_t expected_bytes(State *state, int market, uint64_t requested) noexcept nogil:
+    """Expected use of a lease: from the request, else the market's figure, never below the floor."""
+    cdef int64_t floor = state.header.settings[<int> EXPECTED_FLOOR_BYTES]
+    cdef int64_t expected
+    if requested == 0:
+        expected = state.markets[market].expected_bytes
+    elif requested >= <uint64_t> 1 << 62:
+        expected = <int64_t> 1 << 62
+    else:
+        expected = <int64_t> requested
+    return expected if expected > floor else floor
+
+
+cdef uint32_t market_select(State *state, int market, int64_t expected, int tier, bint keep_reserve) noexcept nogil:
+    """A free healthy SIM for a terminal in the market, from the first class in its order that has one (I4).
+
+    With ``keep_reserve`` a class is not taken below its reserve (I7: that is for swaps).
+    """
+    cdef Market *record = &state.markets[market]
+    cdef uint32_t position, found
+    cdef uint16_t class_index
+    for position in range(record.classes_count):
+        class_index = record.classes[position]
+        if keep_reserve and state.classes[class_index].free_count <= state.classes[class_index].reserve_count:
+            continue
+        found = class_select(state, class_index, expected, tier)
+        if found != NONE_INDEX:
+            invariant(
+                state.sims[found].occupancy == FREE and state.sims[found].health == HEALTHY,
+                "I4: a SIM handed out or reserved is free and healthy",
+            )
+            return found
+    return NONE_INDEX

@@ -1,0 +1,71 @@
+"""The Python face of the state machine. One machine is used by one thread at a time."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from typing_extensions import Buffer
+
+class MalformedBatch(ValueError):
+    """The batch's bytes are not a sequence of well-formed runs. Nothing was applied."""
+
+class Outcome:
+    """What one apply gave."""
+
+    data: bytes
+    """Outcome runs in the order of the command runs, then the run of orders (``commands.outcome_runs``)."""
+    hash: int
+    """XXH64 of ``data``: replay must reproduce it (I10)."""
+    orders_count: int
+
+class Machine:
+    def __init__(self, sims_max: int = 1024, terminals_max: int = 1024, orders_max: int = 1024) -> None:
+        """Takes all memory. These bounds only matter for the first record: ``GROW`` changes them later."""
+    def apply(self, batch: Buffer, now_ms: int, seed: int) -> Outcome:
+        """Applies a batch of command runs at one instant; releases the GIL.
+
+        ``now_ms`` is Unix milliseconds, never before the last apply's (``ValueError``). Raises ``MalformedBatch`` before
+        anything is applied. Every other refusal is a per-item status.
+        """
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def now_ms(self) -> int: ...
+    @property
+    def next_due_ms(self) -> int | None:
+        """When a TICK is next wanted: a timer, pacing, or work in progress (then: now). None: nothing is due."""
+    def state_hash(self) -> int:
+        """XXH64 over all regions (I10)."""
+    def check(self) -> list[str]:
+        """Verifies I1 to I5 and I8 by a full walk. Each line names the invariant and the records; empty is sound."""
+    def snapshot_regions(self) -> Iterator[tuple[str, int, int, memoryview]]:
+        """(name, item bytes, count, read-only bytes) of each region, in order. Valid until the next apply."""
+    @classmethod
+    def restore(cls, regions: list[tuple[str, int, int, Buffer]]) -> Machine:
+        """The machine of a snapshot. Raises ``ValueError`` when a region is missing, of another size or impossible."""
+    def raise_incarnation(self) -> None:
+        """Fences every epoch handed out so far. For restore and promotion, never while serving."""
+    def header(self) -> dict[str, Any]:
+        """Counters, settings and totals by name; occupancy and health counts as dicts by name."""
+    def entities(self, kind: int = 0) -> list[dict[str, Any]]:
+        """Entities of a kind (0: all): index, kind, name, numbers (list of 16), document (bytes)."""
+    def entity_index(self, kind: int, name: str) -> int | None: ...
+    def server_index(self, entity: int) -> int | None:
+        """The number of an access server (``access_server`` in runs) by its entity index."""
+    def find_sim(self, iccid: int) -> int | None: ...
+    def find_terminal(self, key: int) -> int | None: ...
+    def sim(self, index: int) -> dict[str, Any]:
+        """iccid, imsi, lot, bank, slot, occupancy, health, headroom_bytes, used by window, terminal key or None …"""
+    def terminal(self, index: int) -> dict[str, Any]: ...
+    def server(self, index: int) -> dict[str, Any]:
+        """Window, gate, why each last changed, outstanding, queue, load figures."""
+    def order(self, index: int) -> dict[str, Any]: ...
+    def job(self, job_id: int) -> dict[str, Any]: ...
+    def jobs_count(self) -> int: ...
+    def sims_columns(self) -> dict[str, Any]:
+        """Copies of the SIM columns as NumPy arrays (iccid, imsi, health, occupancy, headroom_bytes, counted_bytes, lot,
+        bank, slot, terminal): for lists, exports, reports and tests."""
+    def terminals_columns(self) -> dict[str, Any]: ...
+    def groups(self) -> list[dict[str, Any]]: ...
+
+def xxh64(data: Buffer, seed: int = 0) -> int:
+    """XXH64 of the bytes, as specified by its author (Yann Collet). Used for every checksum."""

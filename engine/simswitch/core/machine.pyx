@@ -1,0 +1,965 @@
+# The state machine as Python sees it: one object that owns all memory, one call that applies a batch.
+#
+#     apply(batch, now, seed):   validate -> timers -> command runs, in order -> sweeps -> dispatch -> outcomes, hash
+#
+# It does no I/O, reads no clock and draws no random number. Everything between validation and the copy of the outcomes runs
+# without the GIL. Timers, sweeps and dispatch do at most WORK_MAX items each, so an apply's time is bounded by its batch.
+# Allocations of a batch come before the dispatch of swaps (I7).
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.buffer cimport PyBUF_READ
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from simswitch.core import layout
+from simswitch.core.commands import COMMAND_COLUMNS, ORDERS, OUTCOME_COLUMNS
+from simswitch.core.roles import COMMAND_ROLES
+
+from simswitch.core.allocation cimport (
+    apply_adopt, apply_allocate, apply_release, apply_renew, apply_report_attach_failure, apply_report_usage,
+)
+from simswitch.core.check cimport check_state
+from simswitch.core.inventory cimport (
+    apply_configure, apply_define, apply_freeze, apply_import_sims, apply_mask, apply_reset_window, apply_set_health,
+    settings_default,
+)
+from simswitch.core.jobs cimport apply_job_add, apply_job_change, apply_job_create, apply_swaps_stop
+from simswitch.core.layout cimport (
+    Class, Entity, Group, Header, Job, Market, Order, OrderRow, Server, Sim, SimCold, State, Sweep, Terminal,
+    TerminalCold, TerminalSlot, TimerNode, Wheel,
+)
+from simswitch.core.layout cimport (
+    ACCESS_SERVER, ACKNOWLEDGE, ACTOR, ACTOR_ROLE, ACTOR_SUBJECT, ADOPT, ALLOCATE, CONFIGURE, DEFINE, FREEZE, GROW,
+    IMPORT_SIMS, JOB_ADD, JOB_CANCEL, JOB_CREATE, JOB_PAUSE, JOB_RESUME, JOB_UNUSED, MACHINE_VERSION, MASK,
+    NONE_INDEX, NONE_SHORT, NOT_PERMITTED, OK, REGIONS, REGION_CLASSES, REGION_ENTITIES, REGION_GROUPS,
+    REGION_ICCID_TABLE, REGION_IMSI_TABLE, REGION_MARKETS, REGION_ORDERS, REGION_SERVERS, REGION_SIMS,
+    REGION_SIMS_COLD, REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TERMINAL_TABLE, REGION_TIMERS_ORDERS,
+    REGION_TIMERS_SERVERS, REGION_TIMERS_SIMS, REGION_TIMERS_TERMINALS, RELEASE, RENEW, REPORT_ATTACH_FAILURE,
+    REPORT_LOAD, REPORT_USAGE, RESET_WINDOW, RESTART, ROLE_ACCESS_SERVER, RUN_ITEMS_MAX, SESSION_CLOSE,
+    SESSION_HOLDS, SESSION_OPEN, SESSION_READY, SET_HEALTH, SWAPS_LIFT, SWAPS_STOP, SYSTEM, THAW, TIMER_ORDER,
+    TIMER_SIM, TIMER_TERMINAL, WORK_MAX,
+)
+from simswitch.core.leases cimport terminal_enter, terminal_find
+from simswitch.core.orders cimport dispatch, lease_timer, order_timer, server_timer
+from simswitch.core.regions cimport region_free, region_resize, region_take, regions_bind, xxh64 as hash_bytes
+from simswitch.core.runs cimport Run
+from simswitch.core.sessions cimport (
+    apply_acknowledge, apply_report_load, apply_restart, apply_session_close, apply_session_holds, apply_session_open,
+    apply_session_ready,
+)
+from simswitch.core.sims cimport sim_enter, sim_find, sim_timer
+from simswitch.core.sweeps cimport sweeps_run
+from simswitch.core.tiers cimport headroom_bytes
+from simswitch.core.timers cimport timer_fire, timers_behind, timers_clear, timers_next_ms
+
+
+cdef enum:
+    RUN_HEADER_BYTES = 24
+    OUTCOME_HEADER_BYTES = 16
+    ORDER_BYTES = 59
+    KINDS = 64
+    ENTITIES_MAX = 16384
+    GROUPS_MAX = 8192
+    CLASSES_MAX = 256
+    MARKETS_MAX = 256
+    SERVERS_MAX = 4096
+    JOBS_MAX = 1024
+    SWEEPS_MAX = 256
+    ITEMS_MAX = 0x1FFFFFFF        # what a timer's id can name
+    ORDERS_MAX = 1 << 24          # what an order's number can name
+
+
+ctypedef struct RunHeader:
+    uint32_t size
+    uint16_t kind
+    uint16_t access_server
+    uint32_t count
+    uint32_t actor
+    uint64_t argument
+
+
+ctypedef struct OutcomeHeader:
+    uint32_t size
+    uint16_t kind
+    uint16_t reserved
+    uint32_t count
+    uint32_t reserved2
+
+
+# Bytes per item by kind, from the tables in commands.py, and who may give the command, a bit per role, from roles.py.
+cdef uint32_t COMMAND_BYTES[KINDS]
+cdef uint32_t OUTCOME_BYTES[KINDS]
+cdef uint32_t PERMITTED[KINDS]
+
+memset(COMMAND_BYTES, 0, sizeof(COMMAND_BYTES))
+memset(OUTCOME_BYTES, 0, sizeof(OUTCOME_BYTES))
+memset(PERMITTED, 0, sizeof(PERMITTED))
+for _kind, _columns in COMMAND_COLUMNS.items():
+    COMMAND_BYTES[<int> _kind] = sum(np.dtype(code).itemsize for _, code in _columns)
+    OUTCOME_BYTES[<int> _kind] = sum(np.dtype(code).itemsize for _, code in OUTCOME_COLUMNS[_kind])
+    for _role in COMMAND_ROLES[_kind]:
+        PERMITTED[<int> _kind] |= 1 << <int> _role
+
+cdef tuple REGION_NAMES = (
+    "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
+    "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_sims", "timers_orders", "timers_servers",
+    "iccid_table", "imsi_table", "terminal_table",
+)
+
+
+class MalformedBatch(ValueError):
+    """The batch's bytes are not a sequence of well-formed runs. Nothing was applied."""
+
+
+class Outcome:
+    """What one apply gave."""
+
+    __slots__ = ("data", "hash", "orders_count")
+
+    def __init__(self, data, hash, orders_count):
+        self.data = data
+        self.hash = hash
+        self.orders_count = orders_count
+
+
+def xxh64(data not None, uint64_t seed=0):
+    """XXH64 of the bytes, as specified by its author (Yann Collet). Used for every checksum."""
+    cdef const uint8_t[::1] view
+    cdef uint64_t result
+    cdef uint64_t size = len(memoryview(data).cast("B")) if not isinstance(data, bytes) else len(data)
+    if size == 0:
+        return hash_bytes(NULL, 0, seed)
+    view = memoryview(data).cast("B")
+    with nogil:
+        result = hash_bytes(&view[0], size, seed)
+    return result
+
+
+cdef inline uint64_t _padded(uint64_t size) noexcept nogil:
+    return (size + 7) & ~<uint64_t> 7
+
+
+cdef uint64_t _slots(uint64_t items) noexcept nogil:
+    """Slots of a table for that many items: the power of two at a load of 0.6 or less."""
+    cdef uint64_t slots = 1024
+    while slots * 3 < items * 5:
+        slots *= 2
+    return slots
+
+
+cdef bint _permitted(State *state, const RunHeader *header) noexcept nogil:
+    """Whether the actor's role may give this command, and speaks for itself only."""
+    cdef const Entity *actor
+    cdef int64_t role, subject
+    if header.actor >= state.header.entities_count or state.entities[header.actor].kind != ACTOR:
+        return False
+    actor = &state.entities[header.actor]
+    role = actor.numbers[<int> ACTOR_ROLE]
+    if not (PERMITTED[header.kind] >> role) & 1:
+        return False
+    if role == ROLE_ACCESS_SERVER:
+        subject = actor.numbers[<int> ACTOR_SUBJECT]
+        return (
+            0 <= subject < state.header.entities_count and state.entities[subject].kind == ACCESS_SERVER
+            and state.entities[subject].dense == header.access_server
+        )
+    return True
+
+
+cdef void _apply_run(State *state, const Run *run) noexcept nogil:
+    if run.kind == ALLOCATE:
+        apply_allocate(state, run)
+    elif run.kind == RENEW:
+        apply_renew(state, run)
+    elif run.kind == REPORT_USAGE:
+        apply_report_usage(state, run)
+    elif run.kind == RELEASE:
+        apply_release(state, run)
+    elif run.kind == ACKNOWLEDGE:
+        apply_acknowledge(state, run)
+    elif run.kind == REPORT_LOAD:
+        apply_report_load(state, run)
+    elif run.kind == REPORT_ATTACH_FAILURE:
+        apply_report_attach_failure(state, run)
+    elif run.kind == SESSION_OPEN:
+        apply_session_open(state, run)
+    elif run.kind == SESSION_HOLDS:
+        apply_session_holds(state, run)
+    elif run.kind == SESSION_READY:
+        apply_session_ready(state, run)
+    elif run.kind == SESSION_CLOSE:
+        apply_session_close(state, run)
+    elif run.kind == JOB_CREATE:
+        apply_job_create(state, run)
+    elif run.kind == JOB_ADD:
+        apply_job_add(state, run)
+    elif run.kind == JOB_PAUSE or run.kind == JOB_RESUME or run.kind == JOB_CANCEL:
+        apply_job_change(state, run)
+    elif run.kind == SWAPS_STOP or run.kind == SWAPS_LIFT:
+        apply_swaps_stop(state, run)
+    elif run.kind == DEFINE:
+        apply_define(state, run)
+    elif run.kind == IMPORT_SIMS:
+        apply_import_sims(state, run)
+    elif run.kind == ADOPT:
+        apply_adopt(state, run)
+    elif run.kind == SET_HEALTH:
+        apply_set_health(state, run)
+    elif run.kind == CONFIGURE:
+        apply_configure(state, run)
+    elif run.kind == MASK:
+        apply_mask(state, run)
+    elif run.kind == RESET_WINDOW:
+        apply_reset_window(state, run)
+    elif run.kind == RESTART:
+        apply_restart(state, run)
+    elif run.kind == FREEZE or run.kind == THAW:
+        apply_freeze(state, run)
+    else:
+        run.outcomes[0] = OK  # TICK; GROW was carried out before (Machine._grow)
+
+
+cdef void _fire_timers(State *state, uint64_t now_ms) noexcept nogil:
+    cdef int work = WORK_MAX
+    cdef uint32_t timer = timer_fire(state, now_ms, &work)
+    cdef uint32_t kind, index
+    while timer != NONE_INDEX:
+        kind = timer >> 29
+        index = timer & 0x1FFFFFFF
+        if kind == TIMER_TERMINAL:
+            lease_timer(state, index, now_ms)
+        elif kind == TIMER_SIM:
+            sim_timer(state, index, now_ms)
+        elif kind == TIMER_ORDER:
+            order_timer(state, index, now_ms)
+        else:
+            server_timer(state, index, now_ms)
+        timer = timer_fire(state, now_ms, &work)
+
+
+cdef uint64_t _write_orders(State *state, uint8_t *place) noexcept nogil:
+    """The last outcome run: the orders of this apply, turned from rows into columns."""
+    cdef uint64_t count = state.orders_out_count
+    cdef OutcomeHeader *header = <OutcomeHeader *> place
+    cdef uint64_t *order = <uint64_t *> (place + OUTCOME_HEADER_BYTES)
+    cdef uint64_t *terminal = order + count
+    cdef uint64_t *epoch = terminal + count
+    cdef uint64_t *deadline_ms = epoch + count
+    cdef uint64_t *source = deadline_ms + count
+    cdef uint64_t *target = source + count
+    cdef uint32_t *session = <uint32_t *> (target + count)
+    cdef uint16_t *server = <uint16_t *> (session + count)
+    cdef uint16_t *bank = server + count
+    cdef uint16_t *slot = bank + count
+    cdef uint8_t *kind = <uint8_t *> (slot + count)
+    cdef uint64_t item
+    cdef const OrderRow *row
+    cdef uint64_t size = _padded(OUTCOME_HEADER_BYTES + ORDER_BYTES * count)
+    memset(place, 0, size)
+    header.size = <uint32_t> size
+    header.kind = 100
+    header.count = <uint32_t> count
+    for item in range(count):
+        row = &state.orders_out[item]
+        order[item] = row.order
+        terminal[item] = row.terminal
+        epoch[item] = row.epoch
+        deadline_ms[item] = row.deadline_ms
+        source[item] = row.source_iccid
+        target[item] = row.target_iccid
+        session[item] = row.session
+        server[item] = row.access_server
+        bank[item] = row.target_bank
+        slot[item] = row.target_slot
+        kind[item] = row.kind
+    return size
+
+
+cdef uint64_t _apply_batch(
+    State *state, const uint8_t *batch, uint64_t batch_size, uint64_t now_ms, uint64_t seed, uint8_t *outcomes
+) noexcept nogil:
+    """Applies a validated batch; gives the bytes of its outcomes."""
+    cdef uint64_t offset = 0, written = 0, size
+    cdef const RunHeader *header
+    cdef OutcomeHeader *outcome
+    cdef Run run
+    cdef int work
+    state.header.now_ms = now_ms
+    state.header.seed = seed
+    state.header.sequence += 1
+    state.orders_out_count = 0
+    _fire_timers(state, now_ms)
+    while offset < batch_size:
+        header = <const RunHeader *> (batch + offset)
+        outcome = <OutcomeHeader *> (outcomes + written)
+        size = _padded(OUTCOME_HEADER_BYTES + <uint64_t> OUTCOME_BYTES[header.kind] * header.count)
+        memset(outcome, 0, size)
+        outcome.size = <uint32_t> size
+        outcome.kind = header.kind
+        outcome.count = header.count
+        run.kind = header.kind
+        run.count = header.count
+        run.actor = header.actor
+        run.server = header.access_server
+        run.argument = header.argument
+        run.now_ms = now_ms
+        run.columns = batch + offset + RUN_HEADER_BYTES
+        run.outcomes = outcomes + written + OUTCOME_HEADER_BYTES
+        if _permitted(state, header):
+            _apply_run(state, &run)
+        else:
+            # The status is the last column of every outcome.
+            memset(
+                run.outcomes + <uint64_t> (OUTCOME_BYTES[header.kind] - 1) * header.count, NOT_PERMITTED, header.count)
+        offset += header.size
+        written += size
+    work = WORK_MAX
+    sweeps_run(state, now_ms, &work)
+    work = WORK_MAX
+    dispatch(state, now_ms, &work)
+    return written + _write_orders(state, outcomes + written)
+
+
+cdef class Machine:
+    """The engine's state and the one way to change it. Used by one thread at a time."""
+
+    def __cinit__(self, sims_max=1024, terminals_max=1024, orders_max=1024):
+        memset(&self.state, 0, sizeof(State))
+        self.outcomes = NULL
+        self.outcomes_size = 0
+        self.busy = False
+        self.state.orders_out = <OrderRow *> malloc(WORK_MAX * sizeof(OrderRow))
+        if self.state.orders_out == NULL:
+            raise MemoryError("no memory for the orders of an apply")
+
+    def __init__(self, sims_max=1024, terminals_max=1024, orders_max=1024):
+        self._take(0, 0, 0)
+        self._begin()
+        self._grow_to(sims_max, terminals_max, orders_max)
+
+    def __dealloc__(self):
+        cdef int region
+        for region in range(REGIONS):
+            region_free(&self.state.regions[region])
+        free(self.state.orders_out)
+        free(self.outcomes)
+
+    # ------------------------------------------------------------------------------------------------- memory
+
+    cdef int _take(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1:
+        """Takes every region at the given capacities and at the fixed ones; all zero."""
+        cdef State *state = &self.state
+        cdef uint64_t[REGIONS] items
+        cdef uint64_t[REGIONS] counts
+        cdef int region
+        items[:] = [
+            sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
+            sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
+            sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
+            sizeof(TerminalSlot),
+        ]
+        counts[:] = [
+            1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
+            SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, sims, orders, SERVERS_MAX, _slots(sims), _slots(sims),
+            _slots(terminals),
+        ]
+        for region in range(REGIONS):
+            region_take(&state.regions[region], items[region], counts[region])
+        regions_bind(state)
+        return 0
+
+    cdef int _begin(self) except -1:
+        """The state before the first command: empty, with the actor "system" as entity 0."""
+        cdef State *state = &self.state
+        cdef Header *header = state.header
+        header.machine_version = MACHINE_VERSION
+        header.epoch_next = 1
+        header.order_next = 1
+        header.rest_next = 1
+        header.orders_free = NONE_INDEX
+        header.entities_max = ENTITIES_MAX
+        header.groups_max = GROUPS_MAX
+        header.classes_max = CLASSES_MAX
+        header.markets_max = MARKETS_MAX
+        header.servers_max = SERVERS_MAX
+        header.jobs_max = JOBS_MAX
+        settings_default(state)
+        timers_clear(state)
+        memset(state.regions[<int> REGION_TIMERS_SERVERS].data, 0xFF, SERVERS_MAX * sizeof(TimerNode))
+        memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
+        memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
+        memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
+        state.entities[0].kind = ACTOR
+        memcpy(state.entities[0].name, b"system", 6)
+        memset(state.entities[0].numbers, 0xFF, sizeof(state.entities[0].numbers))
+        state.entities[0].numbers[<int> ACTOR_ROLE] = SYSTEM
+        state.entities[0].dense = NONE_SHORT
+        header.entities_count = 1
+        return 0
+
+    cdef int _grow_to(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1:
+        """Raises the capacities to at least these. MemoryError leaves the state usable as it was."""
+        cdef State *state = &self.state
+        cdef uint64_t old, index
+        cdef int region
+        if sims > state.header.sims_max:
+            old = state.header.sims_max
+            for region in (REGION_SIMS, REGION_SIMS_COLD, REGION_TIMERS_SIMS):
+                region_resize(&state.regions[region], sims)
+            for region in (REGION_ICCID_TABLE, REGION_IMSI_TABLE):
+                region_resize(&state.regions[region], _slots(sims))
+            regions_bind(state)
+            memset(state.timers[<int> TIMER_SIM] + old, 0xFF, (sims - old) * sizeof(TimerNode))
+            memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
+            memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
+            for index in range(state.header.sims_count):
+                sim_enter(state, <uint32_t> index)
+            state.header.sims_max = <uint32_t> sims
+        if terminals > state.header.terminals_max:
+            old = state.header.terminals_max
+            for region in (REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_TERMINALS):
+                region_resize(&state.regions[region], terminals)
+            region_resize(&state.regions[<int> REGION_TERMINAL_TABLE], _slots(terminals))
+            regions_bind(state)
+            memset(state.timers[<int> TIMER_TERMINAL] + old, 0xFF, (terminals - old) * sizeof(TimerNode))
+            memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
+            for index in range(state.header.terminals_count):
+                terminal_enter(state, <uint32_t> index)
+            state.header.terminals_max = <uint32_t> terminals
+        if orders > state.header.orders_max:
+            old = state.header.orders_max
+            for region in (REGION_ORDERS, REGION_TIMERS_ORDERS):
+                region_resize(&state.regions[region], orders)
+            regions_bind(state)
+            memset(state.timers[<int> TIMER_ORDER] + old, 0xFF, (orders - old) * sizeof(TimerNode))
+            # New orders go before those that are free, lowest first.
+            for index in range(orders, old, -1):
+                state.orders[index - 1].job = NONE_INDEX
+                state.orders[index - 1].previous = NONE_INDEX
+                state.orders[index - 1].next = state.header.orders_free
+                state.header.orders_free = <uint32_t> (index - 1)
+            state.header.orders_max = <uint32_t> orders
+        return 0
+
+    cdef uint64_t _used(self, int region) noexcept:
+        """How many items of a region are part of the state; what lies behind them is zero and was never used."""
+        cdef Header *header = self.state.header
+        if region == REGION_ENTITIES:
+            return header.entities_count
+        if region == REGION_SIMS or region == REGION_SIMS_COLD or region == REGION_TIMERS_SIMS:
+            return header.sims_count
+        if region == REGION_TERMINALS or region == REGION_TERMINALS_COLD or region == REGION_TIMERS_TERMINALS:
+            return header.terminals_count
+        if region == REGION_GROUPS:
+            return header.groups_count
+        if region == REGION_CLASSES:
+            return header.classes_count
+        if region == REGION_MARKETS:
+            return header.markets_count
+        if region == REGION_SERVERS or region == REGION_TIMERS_SERVERS:
+            return header.servers_count
+        return self.state.regions[region].count
+
+    # -------------------------------------------------------------------------------------------------- apply
+
+    cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth) except? 0:
+        """Checks the form of every run; gives the most bytes that the outcomes can take."""
+        cdef uint64_t offset = 0, runs = 0, room = OUTCOME_HEADER_BYTES + 8 + WORK_MAX * ORDER_BYTES
+        cdef const RunHeader *header
+        growth[0] = False
+        while offset < size:
+            if size - offset < RUN_HEADER_BYTES:
+                raise MalformedBatch(f"run {runs} at byte {offset}: its header needs {RUN_HEADER_BYTES} bytes, "
+                                     f"{size - offset} are left")
+            header = <const RunHeader *> (batch + offset)
+            if header.kind >= KINDS or OUTCOME_BYTES[header.kind] == 0:
+                raise MalformedBatch(f"run {runs} at byte {offset}: there is no command {header.kind}")
+            if header.count < 1 or header.count > RUN_ITEMS_MAX:
+                raise MalformedBatch(f"run {runs} at byte {offset}: it has {header.count} items; 1 to "
+                                     f"{<int> RUN_ITEMS_MAX} are allowed")
+            if COMMAND_BYTES[header.kind] == 0 and header.count != 1:
+                raise MalformedBatch(f"run {runs} at byte {offset}: command {header.kind} comes one at a time, not "
+                                     f"{header.count} times")
+            wanted = _padded(RUN_HEADER_BYTES + <uint64_t> COMMAND_BYTES[header.kind] * header.count)
+            if header.size != wanted or wanted > size - offset:
+                raise MalformedBatch(f"run {runs} at byte {offset}: {header.count} of command {header.kind} take {wanted} "
+                                     f"bytes; it says {header.size}, and {size - offset} are left")
+            if header.kind == GROW:
+                growth[0] = True
+            room += _padded(OUTCOME_HEADER_BYTES + <uint64_t> OUTCOME_BYTES[header.kind] * header.count)
+            offset += header.size
+            runs += 1
+        if growth[0] and runs != 1:
+            raise MalformedBatch(f"GROW takes memory and stands alone in its batch, which has {runs} runs")
+        return room
+
+    cdef int _grow(self, const uint8_t *batch) except -1:
+        """Carries out a GROW before time moves: if memory is short, nothing has happened yet."""
+        cdef const RunHeader *header = <const RunHeader *> batch
+        cdef const uint64_t *sims = <const uint64_t *> (batch + RUN_HEADER_BYTES)
+        cdef const uint64_t *terminals = sims + header.count
+        cdef const uint64_t *orders = terminals + header.count
+        cdef uint32_t item
+        if not _permitted(&self.state, header):
+            return 0
+        for item in range(header.count):
+            if sims[item] > ITEMS_MAX or terminals[item] > ITEMS_MAX or orders[item] > ORDERS_MAX:
+                raise MalformedBatch(f"GROW to {sims[item]} SIMs, {terminals[item]} terminals, {orders[item]} orders: at most "
+                                     f"{<int> ITEMS_MAX}, {<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
+        for item in range(header.count):
+            self._grow_to(sims[item], terminals[item], orders[item])
+        return 0
+
+    def apply(self, batch not None, uint64_t now_ms, uint64_t seed):
+        """Applies a batch of command runs at one instant; see machine.pyi."""
+        cdef const uint8_t[::1] view
+        cdef const uint8_t *data = NULL
+        cdef uint64_t size = len(batch)
+        cdef uint64_t room, written, digest
+        cdef bint growth = False
+        cdef unsigned char *larger
+        cdef bytes aligned
+        if self.busy:
+            raise RuntimeError("a machine is used by one thread at a time")
+        if now_ms < self.state.header.now_ms:
+            raise ValueError(f"time goes on: {now_ms} ms is before the last apply's {self.state.header.now_ms} ms")
+        if now_ms >= <uint64_t> 1 << 52:
+            raise ValueError(f"{now_ms} is no instant in Unix milliseconds")
+        if size:
+            view = batch
+            data = &view[0]
+            if <size_t> data & 7:
+                aligned = bytes(batch)
+                view = aligned
+                data = &view[0]
+        room = self._validate(data, size, &growth)
+        if room > self.outcomes_size:
+            larger = <unsigned char *> realloc(self.outcomes, room)
+            if larger == NULL:
+                raise MemoryError(f"no {room} bytes for the outcomes of a batch of {size} bytes")
+            self.outcomes = larger
+            self.outcomes_size = room
+        self.busy = True
+        try:
+            if growth:
+                self._grow(data)
+            with nogil:
+                written = _apply_batch(&self.state, data, size, now_ms, seed, self.outcomes)
+                digest = hash_bytes(self.outcomes, written, 0)
+        finally:
+            self.busy = False
+        return Outcome(
+            PyBytes_FromStringAndSize(<char *> self.outcomes, written), digest, int(self.state.orders_out_count))
+
+    @property
+    def sequence(self):
+        return int(self.state.header.sequence)
+
+    @property
+    def now_ms(self):
+        return int(self.state.header.now_ms)
+
+    @property
+    def next_due_ms(self):
+        """When a TICK is next wanted; None: nothing is due. Work in progress is due at once."""
+        cdef State *state = &self.state
+        cdef uint64_t due
+        cdef uint32_t word
+        if timers_behind(state, state.header.now_ms):
+            return int(state.header.now_ms)
+        for word in range((state.header.servers_count + 63) // 64):
+            if state.ready[word]:
+                return int(state.header.now_ms)
+        due = timers_next_ms(state)
+        if state.header.sweeps_count:
+            # A selection that waits for an order to become free needs no more than a look now and then.
+            due = min(due, state.header.now_ms + (100 if state.header.orders_free == NONE_INDEX else 0))
+        return None if due == ~<uint64_t> 0 else int(due)
+
+    # ------------------------------------------------------------------------------------- hash, snapshot, check
+
+    def state_hash(self):
+        """XXH64 over all regions (I10): the hash of one region is the seed of the next."""
+        cdef uint64_t digest = MACHINE_VERSION
+        cdef int region
+        for region in range(REGIONS):
+            digest = hash_bytes(
+                self.state.regions[region].data, self.state.regions[region].item_bytes * self._used(region), digest)
+        return int(digest)
+
+    def check(self):
+        """Verifies I1 to I5 and I8 by a full walk."""
+        return check_state(&self.state)
+
+    def snapshot_regions(self):
+        """(name, item bytes, count, read-only bytes) of each region. Valid until the next apply."""
+        cdef int region
+        rows = []
+        for region in range(REGIONS):
+            used = self._used(region)
+            item_bytes = self.state.regions[region].item_bytes
+            rows.append((
+                REGION_NAMES[region], item_bytes, used,
+                PyMemoryView_FromMemory(<char *> self.state.regions[region].data, item_bytes * used, PyBUF_READ),
+            ))
+        return iter(rows)
+
+    @classmethod
+    def restore(cls, regions):
+        """The machine of a snapshot."""
+        cdef Machine machine
+        cdef Header header
+        cdef int region
+        cdef const uint8_t[::1] view
+        rows = list(regions)
+        if tuple(row[0] for row in rows) != REGION_NAMES:
+            raise ValueError(f"a snapshot has the regions {REGION_NAMES}, not {tuple(row[0] for row in rows)}")
+        view = memoryview(rows[0][3]).cast("B")
+        if len(view) != sizeof(Header):
+            raise ValueError(f"the header has {sizeof(Header)} bytes, not {len(view)}")
+        memcpy(&header, &view[0], sizeof(Header))
+        if header.machine_version != MACHINE_VERSION:
+            raise ValueError(f"the snapshot is of machine version {header.machine_version}, this is {MACHINE_VERSION}")
+        if (
+            header.sims_count > header.sims_max or header.terminals_count > header.terminals_max
+            or header.sims_max > ITEMS_MAX or header.terminals_max > ITEMS_MAX or header.orders_max > ORDERS_MAX
+            or header.entities_max != ENTITIES_MAX or header.entities_count > ENTITIES_MAX or header.entities_count < 1
+            or header.groups_max != GROUPS_MAX or header.groups_count > GROUPS_MAX
+            or header.classes_max != CLASSES_MAX or header.classes_count > CLASSES_MAX
+            or header.markets_max != MARKETS_MAX or header.markets_count > MARKETS_MAX
+            or header.servers_max != SERVERS_MAX or header.servers_count > SERVERS_MAX or header.jobs_max != JOBS_MAX
+            or header.sweeps_count > SWEEPS_MAX or header.sweeps_head >= SWEEPS_MAX
+        ):
+            raise ValueError("the snapshot's header has counts above its capacities")
+        machine = cls.__new__(cls)
+        machine._take(header.sims_max, header.terminals_max, header.orders_max)
+        memcpy(machine.state.header, &header, sizeof(Header))
+        for region in range(REGIONS):
+            name, item_bytes, count, data = rows[region]
+            used = machine._used(region)
+            if item_bytes != machine.state.regions[region].item_bytes or count != used:
+                raise ValueError(f"region {name} has {count} items of {item_bytes} bytes; {used} of "
+                                 f"{machine.state.regions[region].item_bytes} are wanted")
+            view = memoryview(data).cast("B") if count else b"\0"
+            if count and len(view) != item_bytes * count:
+                raise ValueError(f"region {name} has {len(view)} bytes, {item_bytes * count} are wanted")
+            if count:
+                memcpy(machine.state.regions[region].data, &view[0], item_bytes * count)
+        # What lies behind the used items of these was never armed.
+        for region, used, capacity in (
+            (REGION_TIMERS_TERMINALS, header.terminals_count, header.terminals_max),
+            (REGION_TIMERS_SIMS, header.sims_count, header.sims_max),
+            (REGION_TIMERS_SERVERS, header.servers_count, SERVERS_MAX),
+        ):
+            memset(
+                <char *> machine.state.regions[region].data + <uint64_t> used * sizeof(TimerNode), 0xFF,
+                <uint64_t> (capacity - used) * sizeof(TimerNode))
+        return machine
+
+    def raise_incarnation(self):
+        """Fences every epoch handed out so far."""
+        if self.state.header.incarnation == 0xFFFF:
+            raise OverflowError("no incarnation is left: 65,535 restores and promotions")
+        self.state.header.incarnation += 1
+
+    # -------------------------------------------------------------------------------------------------- reading
+
+    def header(self):
+        """Counters, settings and totals by name."""
+        cdef Header *header = self.state.header
+        return {
+            "sequence": int(header.sequence),
+            "now_ms": int(header.now_ms),
+            "machine_version": int(header.machine_version),
+            "incarnation": int(header.incarnation),
+            "frozen": bool(header.frozen),
+            "swaps_stopped": bool(header.swaps_stopped),
+            "grace_until_ms": int(header.grace_until_ms),
+            "sims_count": int(header.sims_count), "sims_max": int(header.sims_max),
+            "terminals_count": int(header.terminals_count), "terminals_max": int(header.terminals_max),
+            "orders_used": int(header.orders_used), "orders_max": int(header.orders_max),
+            "entities_count": int(header.entities_count), "entities_max": int(header.entities_max),
+            "groups_count": int(header.groups_count), "groups_max": int(header.groups_max),
+            "classes_count": int(header.classes_count), "classes_max": int(header.classes_max),
+            "markets_count": int(header.markets_count), "markets_max": int(header.markets_max),
+            "servers_count": int(header.servers_count), "servers_max": int(header.servers_max),
+            "jobs_count": int(header.jobs_count), "jobs_max": int(header.jobs_max),
+            "sweeps_count": int(header.sweeps_count),
+            "counted_bytes": int(header.counted_bytes),
+            "impossible_count": int(header.impossible_count),
+            "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
+            "occupancy": {
+                occupancy.name.lower(): int(header.occupancy_count[<int> occupancy]) for occupancy in layout.Occupancy},
+            "health": {health.name.lower(): int(header.health_count[<int> health]) for health in layout.Health},
+        }
+
+    def entities(self, int kind=0):
+        """Entities of a kind (0: all)."""
+        cdef uint32_t index
+        return [
+            self._entity(index) for index in range(self.state.header.entities_count)
+            if kind == 0 or self.state.entities[index].kind == kind
+        ]
+
+    cdef dict _entity(self, uint32_t index):
+        cdef Entity *entity = &self.state.entities[index]
+        return {
+            "index": int(index),
+            "kind": int(entity.kind),
+            "name": entity.name[:64].rstrip(b"\0").decode(),
+            "numbers": [int(entity.numbers[position]) for position in range(16)],
+            "document": PyBytes_FromStringAndSize(<char *> entity.document, entity.document_size),
+        }
+
+    cdef str _name(self, uint32_t entity):
+        return self.state.entities[entity].name[:64].rstrip(b"\0").decode()
+
+    def entity_index(self, int kind, str name not None):
+        """The index of the entity of that kind and name, or None."""
+        cdef uint32_t index
+        cdef bytes wanted = name.encode()
+        for index in range(self.state.header.entities_count):
+            if self.state.entities[index].kind == kind and self.state.entities[index].name[:64].rstrip(b"\0") == wanted:
+                return int(index)
+        return None
+
+    def server_index(self, uint32_t entity):
+        """The number of an access server by its entity index, or None."""
+        if entity >= self.state.header.entities_count or self.state.entities[entity].kind != ACCESS_SERVER:
+            return None
+        return int(self.state.entities[entity].dense)
+
+    def find_sim(self, uint64_t iccid):
+        """The index of the SIM with that encoded ICCID, or None."""
+        cdef uint32_t index = sim_find(&self.state, iccid)
+        return None if index == NONE_INDEX else int(index)
+
+    def find_terminal(self, uint64_t key):
+        """The index of the terminal with that key, or None."""
+        cdef uint32_t index = terminal_find(&self.state, key)
+        return None if index == NONE_INDEX else int(index)
+
+    def sim(self, uint32_t index):
+        """One SIM. IndexError: there is none of that index."""
+        cdef Sim *sim
+        cdef SimCold *cold
+        cdef Group *group
+        if index >= self.state.header.sims_count:
+            raise IndexError(f"there is no SIM {index}; there are {self.state.header.sims_count}")
+        sim = &self.state.sims[index]
+        cold = &self.state.sims_cold[index]
+        group = &self.state.groups[sim.group]
+        return {
+            "index": int(index),
+            "iccid": int(sim.iccid),
+            "imsi": int(cold.imsi),
+            "lot": int(group.lot), "lot_name": self._name(group.lot),
+            "bank": int(group.bank), "bank_name": self._name(group.bank),
+            "class": int(self.state.classes[group.sim_class].entity),
+            "class_name": self._name(self.state.classes[group.sim_class].entity),
+            "slot": int(sim.slot),
+            "masked": bool(group.masked),
+            "occupancy": int(sim.occupancy),
+            "held": bool(sim.held),
+            "health": int(sim.health),
+            "health_since_ms": int(cold.health_since_ms),
+            "headroom_bytes": None if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF else int(headroom_bytes(sim)),
+            "counted_bytes": int(sim.counted_bytes),
+            "used_cycle_bytes": int(<int64_t> sim.counted_bytes + cold.offset_cycle_bytes),
+            "used_day_bytes": int(<int64_t> sim.counted_bytes + cold.offset_day_bytes),
+            "used_rolling_bytes": int(<int64_t> sim.counted_bytes + cold.offset_rolling_bytes),
+            "cooling_until_ms": int(sim.cooling_until_ms),
+            "terminal": None if sim.terminal == NONE_INDEX else int(self.state.terminals[sim.terminal].key),
+            "terminal_index": None if sim.terminal == NONE_INDEX else int(sim.terminal),
+        }
+
+    def terminal(self, uint32_t index):
+        """One terminal and its lease. IndexError: there is none of that index."""
+        cdef Terminal *terminal
+        if index >= self.state.header.terminals_count:
+            raise IndexError(f"there is no terminal {index}; there are {self.state.header.terminals_count}")
+        terminal = &self.state.terminals[index]
+        return {
+            "index": int(index),
+            "key": int(terminal.key),
+            "subscriber": int(terminal.subscriber),
+            "epoch": int(terminal.epoch),
+            "expires_ms": int(terminal.expires_ms),
+            "reported_bytes": int(terminal.reported_bytes),
+            "counted_bytes": int(terminal.counted_bytes),
+            "sim": None if terminal.sim == NONE_INDEX else int(terminal.sim),
+            "iccid": None if terminal.sim == NONE_INDEX else int(self.state.sims[terminal.sim].iccid),
+            "order": None if terminal.order == NONE_INDEX else int(terminal.order),
+            "server": int(terminal.server),
+            "market": int(self.state.markets[terminal.market].entity),
+            "swapped_ms": int(self.state.terminals_cold[index].swapped_ms),
+            "swaps_count": int(self.state.terminals_cold[index].swaps_count),
+        }
+
+    def order(self, uint32_t index):
+        """One order of the pool. IndexError: there is none of that index."""
+        cdef Order *order
+        if index >= self.state.header.orders_max:
+            raise IndexError(f"there is no order {index}; there is room for {self.state.header.orders_max}")
+        order = &self.state.orders[index]
+        return {
+            "index": int(index),
+            "number": int(order.number),
+            "kind": int(order.kind),
+            "state": int(order.state),
+            "epoch": int(order.epoch),
+            "terminal": int(order.terminal),
+            "source": None if order.source == NONE_INDEX else int(order.source),
+            "target": None if order.target == NONE_INDEX else int(order.target),
+            "job": None if order.job == NONE_INDEX else int(order.job),
+            "server": int(order.server),
+            "priority": int(order.priority),
+            "attempts": int(order.attempts),
+            "orphaned": bool(order.orphaned),
+            "ordered_ms": int(order.ordered_ms),
+            "deadline_ms": int(order.deadline_ms),
+            "not_before_ms": int(order.not_before_ms),
+        }
+
+    def server(self, uint32_t index):
+        """One access server: window, gate, why each last changed, queue, load. IndexError: there is none."""
+        cdef Server *server
+        if index >= self.state.header.servers_count:
+            raise IndexError(f"there is no access server {index}; there are {self.state.header.servers_count}")
+        server = &self.state.servers[index]
+        return {
+            "index": int(index),
+            "entity": int(server.entity),
+            "name": self._name(server.entity),
+            "session": int(server.session),
+            "session_opened_ms": int(server.session_opened_ms),
+            "reconciled": bool(server.reconciled),
+            "gate": int(server.gate),
+            "gate_changed_ms": int(server.gate_changed_ms),
+            "gate_until_ms": int(server.gate_until_ms),
+            "back_offs": int(server.back_offs),
+            "window": int(server.window),
+            "window_reason": int(server.window_reason),
+            "window_changed_ms": int(server.window_changed_ms),
+            "outstanding": int(server.outstanding),
+            "outstanding_max": int(server.outstanding_max),
+            "queued_count": int(server.queued_count),
+            "confirmed_count": int(server.confirmed_count),
+            "ack_us": int(server.ack_us),
+            "service_us": int(server.service_us),
+            "queue_wait_us": int(server.queue_wait_us),
+            "interval_us": int(server.interval_us),
+            "allocations_rate": int(server.allocations_rate),
+        }
+
+    def job(self, uint32_t job_id):
+        """One swap job by its id. IndexError: there is none, or its slot was taken by a later one."""
+        cdef Job *job = &self.state.jobs[job_id % self.state.header.jobs_max]
+        if job.id != job_id or job.state == JOB_UNUSED:
+            raise IndexError(f"there is no job {job_id}")
+        return {
+            "id": int(job.id),
+            "state": int(job.state),
+            "selecting": bool(job.selecting),
+            "reason": job.reason[:64].rstrip(b"\0").decode(errors="replace"),
+            "actor": int(job.actor),
+            "actor_name": self._name(job.actor),
+            "priority": int(job.priority),
+            "health_mask": int(job.health_mask),
+            "lot": None if job.lot == NONE_SHORT else int(job.lot),
+            "server": None if job.server == NONE_SHORT else int(job.server),
+            "created_ms": int(job.created_ms),
+            "finished_ms": int(job.finished_ms),
+            "terminals_count": int(job.terminals_count),
+            "queued_count": int(job.queued_count),
+            "outstanding_count": int(job.outstanding_count),
+            "confirmed_count": int(job.confirmed_count),
+            "refused_count": int(job.refused_count),
+            "given_up_count": int(job.given_up_count),
+            "skipped_count": int(job.skipped_count),
+        }
+
+    def jobs_count(self):
+        """How many jobs were ever created: the next job's id."""
+        return int(self.state.header.jobs_count)
+
+    def groups(self):
+        """Counts of SIMs and of free healthy ones by class, lot and bank."""
+        cdef uint32_t index
+        cdef Group *group
+        rows = []
+        for index in range(self.state.header.groups_count):
+            group = &self.state.groups[index]
+            rows.append({
+                "index": int(index),
+                "class": int(self.state.classes[group.sim_class].entity),
+                "lot": int(group.lot),
+                "bank": int(group.bank),
+                "masked": bool(group.masked),
+                "sims_count": int(group.sims_count),
+                "free_count": int(group.free_count),
+            })
+        return rows
+
+    def sims_columns(self):
+        """Copies of the SIM columns as NumPy arrays, one value a SIM."""
+        cdef uint64_t count = self.state.header.sims_count
+        hot = np.frombuffer(self._bytes(REGION_SIMS), _SIM, count)
+        cold = np.frombuffer(self._bytes(REGION_SIMS_COLD), _SIM_COLD, count)
+        groups = np.frombuffer(self._bytes(REGION_GROUPS), _GROUP, self.state.header.groups_count)
+        terminals = np.frombuffer(self._bytes(REGION_TERMINALS), _TERMINAL, self.state.header.terminals_count)
+        columns = {
+            name: hot[name].copy()
+            for name in ("iccid", "counted_bytes", "slot", "occupancy", "health", "held", "cooling_until_ms")
+        }
+        limit = hot["limit_bytes"]
+        columns["headroom_bytes"] = np.where(
+            limit == 0x7FFFFFFFFFFFFFFF, limit, limit - hot["counted_bytes"].astype(np.int64))
+        columns["imsi"] = cold["imsi"].copy()
+        for window in ("cycle", "day", "rolling"):
+            columns[f"used_{window}_bytes"] = hot["counted_bytes"].astype(np.int64) + cold[f"offset_{window}_bytes"]
+        columns["lot"] = groups["lot"][hot["group"]] if count else np.zeros(0, np.uint16)
+        columns["bank"] = groups["bank"][hot["group"]] if count else np.zeros(0, np.uint16)
+        columns["terminal_index"] = hot["terminal"].copy()
+        known = hot["terminal"] != 0xFFFFFFFF
+        keys = np.zeros(count, np.uint64)
+        if len(terminals):
+            keys[known] = terminals["key"][hot["terminal"][known]]
+        columns["terminal"] = keys
+        return columns
+
+    def terminals_columns(self):
+        """Copies of the terminal columns as NumPy arrays, one value a terminal. sim: 0xFFFFFFFF is none."""
+        rows = np.frombuffer(self._bytes(REGION_TERMINALS), _TERMINAL, self.state.header.terminals_count)
+        return {name: rows[name].copy() for name in rows.dtype.names}
+
+    cdef object _bytes(self, int region):
+        return PyBytes_FromStringAndSize(
+            <char *> self.state.regions[region].data, self.state.regions[region].item_bytes * self._used(region))
+
+
+# How the records look from NumPy; the sizes are those that layout.pyx asserts.
+_SIM = np.dtype([
+    ("iccid", "<u8"), ("counted_bytes", "<u8"), ("limit_bytes", "<i8"), ("rest_sequence", "<u8"),
+    ("cooling_until_ms", "<u8"), ("terminal", "<u4"), ("next", "<u4"), ("previous", "<u4"), ("hint", "<u4"),
+    ("group", "<u2"), ("slot", "<u2"), ("tier", "u1"), ("occupancy", "u1"), ("health", "u1"), ("held", "u1"),
+])
+_SIM_COLD = np.dtype([
+    ("imsi", "<u8"), ("offset_cycle_bytes", "<i8"), ("offset_day_bytes", "<i8"), ("offset_rolling_bytes", "<i8"),
+    ("health_since_ms", "<u8"), ("reserved", "<u8"),
+])
+_TERMINAL = np.dtype([
+    ("key", "<u8"), ("subscriber", "<u8"), ("epoch", "<u8"), ("expires_ms", "<u8"), ("reported_bytes", "<u8"),
+    ("counted_bytes", "<u8"), ("sim", "<u4"), ("order", "<u4"), ("reported_s", "<u4"), ("server", "<u2"),
+    ("market", "u1"), ("expected_tier", "u1"),
+])
+_GROUP = np.dtype({
+    "names": ["lot", "bank"],
+    "formats": ["<u2", "<u2"],
+    "offsets": [1184 - 35 - 1 - 4, 1184 - 35 - 1 - 2],
+    "itemsize": 1184,
+})

@@ -1,0 +1,748 @@
+# Orders to access servers.
+#
+#   swap   queued -> outstanding -> confirmed                      the terminal is on its target, the source cools
+#            ^  |        |-> refused: waiting (full jitter) -> queued … given up        the terminal is as it was
+#            |  v        |-> busy: queued again, no failed attempt; the gate backs off
+#          parked        '-> past its deadline: unknown, and so it stays until an acknowledgement, traffic under its
+#       (job paused)         epoch or reconciliation settles it (I9)
+#
+#   stop, revoke   queued -> outstanding -> done: the SIM, held until then, cools
+#
+# A switch that is outstanding when its terminal's lease ends or goes elsewhere is *orphaned*: source and target are held
+# until it is settled, and then whichever of them the access server was left with gets a stop of its own.
+#
+# An access server's orders wait in one queue per priority; a bit per server says whom dispatch must look at. Its window
+# bounds how many are outstanding (I3: never over 200), its pace how far apart they are sent, its gate whether any is
+# sent. Time alone frees no place: only settling does.
+#
+# An outstanding switch reserves its target and keeps its source (I9). All is O(1) per order; dispatch does bounded work.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from simswitch.core.invariant cimport invariant
+from simswitch.core.layout cimport Entity, Job, Order, OrderRow, Server, Sim, State, Terminal
+from simswitch.core.layout cimport (
+    ATTEMPTS_MAX, FREE, GATE_BACK_OFF, GATE_OPEN, GATE_PROBING, JOB_CANCELLED, JOB_DONE,
+    JOB_PAUSED, JOB_UNUSED, NONE_INDEX, NONE_SHORT, ORDER_DEADLINE_MS, ORDER_UNUSED, OUTSTANDING, PARKED, PRIORITIES,
+    PRIORITY_STOP, QUEUED, RESERVED, REVOKE, STOP, SWITCH, TIMER_ORDER, TIMER_SERVER, TIMER_TERMINAL, UNKNOWN, WAITING,
+    WINDOW_BUSY, WINDOW_CLEAN, WINDOW_DEADLINE, WINDOW_MAX, WINDOW_PROBED, WINDOW_QUEUE_WAIT, WINDOW_SLOWDOWN, LEASE_MS,
+)
+from simswitch.core.leases cimport epoch_new, lease_begin, lease_extend, market_select
+from simswitch.core.sims cimport draw, sim_cool, sim_hold, sim_occupy
+from simswitch.core.tiers cimport first_set, tier_lowest_bytes
+from simswitch.core.timers cimport timer_arm, timer_armed, timer_disarm
+
+
+cdef enum:
+    NUMBER_BITS = 24              # of an order's number: its place in the pool
+    QUEUE_WAIT_US = 20_000        # queue wait above this and above two service times is the signal to shrink
+    ACK_START_US = 1_000_000      # until the first acknowledgement: a window of 20 is sent within a second
+    BURST_US = 100_000            # how much pacing may catch up at once
+    BACK_OFF_FIRST_MS = 1_000
+    BACK_OFF_MAX_MS = 60_000
+    RETRY_FIRST_MS = 2_000
+    RETRY_MAX_MS = 60_000
+    STARVED_MS = 1_000            # until a swap without a target is tried again
+    STARVED_MAX = 8               # swaps without a target looked at in one go
+    POOL_FULL_MS = 1_000          # until an expiry that found no room for its order is tried again
+
+
+# ------------------------------------------------------------------------------------------------ pool and queues
+
+cdef bint order_available(State *state) noexcept nogil:
+    """Whether one more order can be made."""
+    return state.header.orders_free != NONE_INDEX
+
+
+cdef void _enqueue(State *state, uint32_t index) noexcept nogil:
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    cdef uint32_t tail = server.tail[order.priority]
+    order.state = QUEUED
+    order.next = NONE_INDEX
+    order.previous = tail
+    if tail == NONE_INDEX:
+        server.head[order.priority] = index
+    else:
+        state.orders[tail].next = index
+    server.tail[order.priority] = index
+    server.queued_count += 1
+    server_wake(state, order.server)
+
+
+cdef void _dequeue(State *state, uint32_t index) noexcept nogil:
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    if order.previous == NONE_INDEX:
+        server.head[order.priority] = order.next
+    else:
+        state.orders[order.previous].next = order.next
+    if order.next == NONE_INDEX:
+        server.tail[order.priority] = order.previous
+    else:
+        state.orders[order.next].previous = order.previous
+    server.queued_count -= 1
+
+
+cdef uint32_t order_new(
+    State *state, int kind, uint32_t terminal, uint32_t source, uint32_t server, int priority, uint32_t job,
+    uint64_t epoch, uint64_t now_ms
+) noexcept nogil:
+    """Takes an order from the pool and queues it. There is one: ask order_available first."""
+    cdef uint32_t index = state.header.orders_free
+    cdef Order *order = &state.orders[index]
+    invariant(index != NONE_INDEX, "an order is made only where one is available")
+    state.header.orders_free = order.next
+    state.header.orders_used += 1
+    order.number = 0
+    order.epoch = epoch
+    order.ordered_ms = 0
+    order.deadline_ms = 0
+    order.not_before_ms = 0
+    order.created_ms = now_ms
+    order.source_epoch = 0
+    order.terminal = terminal
+    order.source = source
+    order.target = NONE_INDEX
+    order.job = job
+    order.session = 0
+    order.server = <uint16_t> server
+    order.kind = <uint8_t> kind
+    order.priority = <uint8_t> priority
+    order.attempts = 0
+    order.orphaned = 0
+    if kind == SWITCH:
+        invariant(state.terminals[terminal].order == NONE_INDEX, "I2: a terminal is in one swap at most")
+        state.terminals[terminal].order = index
+    _enqueue(state, index)
+    return index
+
+
+cdef void _free(State *state, uint32_t index) noexcept nogil:
+    cdef Order *order = &state.orders[index]
+    timer_disarm(state, TIMER_ORDER, index)
+    order.state = ORDER_UNUSED
+    order.number = 0
+    order.job = NONE_INDEX
+    order.next = state.header.orders_free
+    order.previous = NONE_INDEX
+    state.header.orders_free = index
+    state.header.orders_used -= 1
+
+
+cdef uint32_t order_find(State *state, uint64_t number) noexcept nogil:
+    """The outstanding or unknown order of that number, or NONE_INDEX: settled long ago, or never sent."""
+    cdef uint64_t index = number & ((1 << NUMBER_BITS) - 1)
+    if index >= state.header.orders_max or number == 0 or state.orders[index].number != number:
+        return NONE_INDEX
+    return <uint32_t> index if order_outstanding(state, <uint32_t> index) else NONE_INDEX
+
+
+cdef bint order_outstanding(State *state, uint32_t index) noexcept nogil:
+    """Whether it was sent and is not settled: it counts against the window."""
+    return state.orders[index].state == OUTSTANDING or state.orders[index].state == UNKNOWN
+
+
+cdef void _leave_place(State *state, uint32_t index) noexcept nogil:
+    """The order is settled: its place in the window is free again, and only now."""
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    invariant(server.outstanding > 0, "I3: an outstanding order is counted")
+    server.outstanding -= 1
+    timer_disarm(state, TIMER_ORDER, index)
+    server_wake(state, order.server)
+
+
+# --------------------------------------------------------------------------------------------------------- jobs
+
+cdef Job *job_find(State *state, uint32_t job) noexcept nogil:
+    """The job with that id, or NULL: never created, or its slot was taken by a later one."""
+    cdef Job *record
+    if job == NONE_INDEX or state.header.jobs_max == 0:
+        return NULL
+    record = &state.jobs[job % state.header.jobs_max]
+    return record if record.id == job and record.state != JOB_UNUSED else NULL
+
+
+cdef void job_settle(State *state, uint32_t job, uint64_t now_ms) noexcept nogil:
+    """A job with nothing left to select, send or settle is done."""
+    cdef Job *record = job_find(state, job)
+    if record == NULL or record.selecting or record.queued_count or record.outstanding_count or record.finished_ms:
+        return
+    record.finished_ms = now_ms
+    if record.state != JOB_CANCELLED:
+        record.state = JOB_DONE
+
+
+cdef void order_drop(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Gives up an order that is not outstanding: nothing was sent, nothing changes but the books."""
+    cdef Order *order = &state.orders[index]
+    cdef Job *job = job_find(state, order.job)
+    cdef uint32_t id = order.job
+    invariant(not order_outstanding(state, index), "I9: an outstanding order is settled, not dropped")
+    if order.state == QUEUED:
+        _dequeue(state, index)
+    if order.kind == SWITCH:
+        state.terminals[order.terminal].order = NONE_INDEX
+    if job != NULL:
+        job.queued_count -= 1
+        job.skipped_count += 1
+    _free(state, index)
+    job_settle(state, id, now_ms)
+
+
+cdef bint _cancelled(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Drops an order that came back to the queue of a job that was cancelled meanwhile."""
+    cdef Job *job = job_find(state, state.orders[index].job)
+    if job == NULL or job.state != JOB_CANCELLED:
+        return False
+    order_drop(state, index, now_ms)
+    return True
+
+
+cdef void order_unpark(State *state, uint32_t index) noexcept nogil:
+    """Its job goes on."""
+    if state.orders[index].state == PARKED:
+        _enqueue(state, index)
+
+
+# --------------------------------------------------------------------------------------------- settling an order
+
+cdef void _become_stop(State *state, uint32_t index, uint32_t sim, uint64_t now_ms) noexcept nogil:
+    """The access server was left with a SIM that the terminal no longer leases: tell it to let go."""
+    cdef Order *order = &state.orders[index]
+    order.kind = STOP
+    order.orphaned = 0
+    order.priority = PRIORITY_STOP
+    order.source = sim
+    order.target = NONE_INDEX
+    order.number = 0
+    order.attempts = 0
+    _enqueue(state, index)
+
+
+cdef void _settle_orphan(State *state, uint32_t index, bint switched, uint64_t now_ms) noexcept nogil:
+    cdef Order *order = &state.orders[index]
+    cdef uint32_t source = order.source
+    cdef uint32_t target = order.target
+    if switched:
+        if source != NONE_INDEX:
+            sim_cool(state, source, now_ms)
+        _become_stop(state, index, target, now_ms)
+    else:
+        sim_cool(state, target, now_ms)
+        order.epoch = order.source_epoch
+        if source != NONE_INDEX:
+            _become_stop(state, index, source, now_ms)
+        else:
+            _free(state, index)
+
+
+cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now_ms) noexcept nogil:
+    """The terminal's lease ends while its switch is outstanding: nobody may get either SIM until it is settled."""
+    cdef Order *order = &state.orders[index]
+    cdef Job *job = job_find(state, order.job)
+    cdef uint32_t id = order.job
+    state.terminals[order.terminal].order = NONE_INDEX
+    order.orphaned = 1
+    order.source_epoch = state.terminals[order.terminal].epoch
+    sim_hold(state, order.target, order.terminal, index)
+    if source_let_go:
+        order.source = NONE_INDEX
+    else:
+        sim_hold(state, order.source, order.terminal, index)
+    order.job = NONE_INDEX
+    if job != NULL:
+        job.outstanding_count -= 1
+        job.skipped_count += 1
+        job_settle(state, id, now_ms)
+
+
+cdef void order_confirm(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The access server carried it out (an acknowledgement, traffic under its epoch, or what a hello lists)."""
+    cdef Order *order = &state.orders[index]
+    cdef Terminal *terminal = &state.terminals[order.terminal]
+    cdef Job *job = job_find(state, order.job)
+    cdef uint32_t id = order.job
+    cdef uint32_t terminal_index = order.terminal
+    cdef uint32_t source = order.source
+    cdef uint32_t target = order.target
+    cdef uint64_t epoch = order.epoch
+    cdef uint32_t server = order.server
+    _leave_place(state, index)
+    state.servers[server].confirmed_count += 1
+    if order.orphaned:
+        _settle_orphan(state, index, True, now_ms)
+        return
+    if order.kind == SWITCH:
+        invariant(terminal.sim == source, "I9: a swap keeps its source until the target is confirmed")
+        terminal.sim = NONE_INDEX
+        terminal.order = NONE_INDEX
+        sim_cool(state, source, now_ms)
+        lease_begin(state, terminal_index, target, server, terminal.market, terminal.expected_tier, epoch, now_ms)
+        state.terminals_cold[terminal_index].swapped_ms = now_ms
+        state.terminals_cold[terminal_index].swaps_count += 1
+        if job != NULL:
+            job.outstanding_count -= 1
+            job.confirmed_count += 1
+    elif state.sims[source].held and state.sims[source].next == index:
+        sim_cool(state, source, now_ms)
+    _free(state, index)
+    job_settle(state, id, now_ms)
+
+
+cdef void _return_target(State *state, uint32_t index) noexcept nogil:
+    """The target was never used: it is free again at once."""
+    cdef Order *order = &state.orders[index]
+    if order.target != NONE_INDEX:
+        sim_occupy(state, order.target, FREE, state.sims[order.target].terminal)
+        order.target = NONE_INDEX
+
+
+cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms) noexcept nogil:
+    """Refused in so many words: the terminal is as it was (I9). ``busy`` is no failed attempt."""
+    cdef Order *order = &state.orders[index]
+    cdef Job *job = job_find(state, order.job)
+    cdef uint32_t id = order.job
+    cdef uint64_t ceiling
+    _leave_place(state, index)
+    order.number = 0
+    if order.orphaned:
+        _settle_orphan(state, index, False, now_ms)
+        return
+    _return_target(state, index)
+    if job != NULL:
+        job.outstanding_count -= 1
+        job.queued_count += 1
+        job.refused_count += not busy
+    order.state = WAITING
+    if _cancelled(state, index, now_ms):
+        return
+    if busy:
+        _enqueue(state, index)
+        return
+    if order.attempts < 255:
+        order.attempts += 1
+    if order.kind == SWITCH and order.attempts >= state.header.settings[<int> ATTEMPTS_MAX]:
+        state.terminals[order.terminal].order = NONE_INDEX
+        if job != NULL:
+            job.queued_count -= 1
+            job.given_up_count += 1
+        _free(state, index)
+        job_settle(state, id, now_ms)
+        return
+    ceiling = RETRY_FIRST_MS << (order.attempts if order.attempts < 5 else 5)
+    if ceiling > RETRY_MAX_MS:
+        ceiling = RETRY_MAX_MS
+    order.not_before_ms = now_ms + 1 + draw(state) % ceiling
+    timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
+
+
+cdef void order_requeue(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Reconciliation found that it was not carried out and never will be: it is sent again in this session."""
+    cdef Order *order = &state.orders[index]
+    cdef Job *job = job_find(state, order.job)
+    _leave_place(state, index)
+    order.number = 0
+    if order.orphaned:
+        _settle_orphan(state, index, False, now_ms)
+        return
+    _return_target(state, index)
+    if job != NULL:
+        job.outstanding_count -= 1
+        job.queued_count += 1
+    order.state = WAITING
+    if not _cancelled(state, index, now_ms):
+        _enqueue(state, index)
+
+
+cdef void order_abandon(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Reconciliation found that the access server holds nothing that this order is about."""
+    cdef Order *order = &state.orders[index]
+    cdef Job *job = job_find(state, order.job)
+    cdef uint32_t id = order.job
+    cdef uint32_t source = order.source
+    cdef uint32_t target = order.target
+    if order_outstanding(state, index):
+        _leave_place(state, index)
+        if job != NULL:
+            job.outstanding_count -= 1
+    else:
+        if order.state == QUEUED:
+            _dequeue(state, index)
+        if job != NULL:
+            job.queued_count -= 1
+    if job != NULL:
+        job.skipped_count += 1
+    if order.orphaned:
+        if source != NONE_INDEX:
+            sim_cool(state, source, now_ms)
+        sim_cool(state, target, now_ms)
+    elif order.kind == SWITCH:
+        state.terminals[order.terminal].order = NONE_INDEX
+        if target != NONE_INDEX:
+            sim_cool(state, target, now_ms)
+    elif state.sims[source].held and state.sims[source].next == index:
+        sim_cool(state, source, now_ms)
+    _free(state, index)
+    job_settle(state, id, now_ms)
+
+
+cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Asked whether its deadline has passed, or its wait is over."""
+    cdef Order *order = &state.orders[index]
+    if order.state == OUTSTANDING:
+        if order.deadline_ms > now_ms:
+            timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
+            return
+        order.state = UNKNOWN
+        _shrink(state, order.server, 1, 2, WINDOW_DEADLINE, now_ms)
+        if state.servers[order.server].gate == GATE_PROBING:
+            _back_off(state, order.server, now_ms)
+    elif order.state == WAITING:
+        if order.not_before_ms > now_ms:
+            timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
+        else:
+            _enqueue(state, index)
+
+
+# ---------------------------------------------------------------------------------------- window, pace and gate
+
+cdef void server_wake(State *state, uint32_t index) noexcept nogil:
+    """Dispatch looks at this access server at the end of the apply."""
+    state.ready[index >> 6] |= <uint64_t> 1 << (index & 63)
+
+
+cdef void server_set_gate(State *state, uint32_t index, int gate, uint64_t now_ms) noexcept nogil:
+    cdef Server *server = &state.servers[index]
+    if server.gate != gate:
+        server.gate = <uint8_t> gate
+        server.gate_changed_ms = now_ms
+    server.probe_sent = 0
+    if gate == GATE_OPEN or gate == GATE_PROBING:
+        server_wake(state, index)
+
+
+cdef void _set_window(State *state, uint32_t index, uint32_t window, int reason, uint64_t now_ms) noexcept nogil:
+    cdef Server *server = &state.servers[index]
+    if window > WINDOW_MAX:
+        window = WINDOW_MAX
+    if window < 1:
+        window = 1
+    server.clean_count = 0
+    if window != server.window:
+        server.window = <uint16_t> window
+        server.window_reason = <uint8_t> reason
+        server.window_changed_ms = now_ms
+
+
+cdef void _shrink(
+    State *state, uint32_t index, uint32_t numerator, uint32_t denominator, int reason, uint64_t now_ms
+) noexcept nogil:
+    """Shrinks the window, at most once a round trip: the orders under way were sent under the old one."""
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t round_trip_ms = server.ack_us // 1000
+    if round_trip_ms < 100:
+        round_trip_ms = 100
+    if server.window_signal_ms != 0 and now_ms - server.window_signal_ms < round_trip_ms:
+        return
+    server.window_signal_ms = now_ms
+    server.slow_start = 0
+    _set_window(state, index, server.window * numerator // denominator, reason, now_ms)
+
+
+cdef void _back_off(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Closes the gate for a while: exponential with full jitter, so that many servers don't come back at once."""
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t ceiling = <uint64_t> BACK_OFF_FIRST_MS << (server.back_offs if server.back_offs < 6 else 6)
+    if ceiling > BACK_OFF_MAX_MS:
+        ceiling = BACK_OFF_MAX_MS
+    if server.back_offs < 65535:
+        server.back_offs += 1
+    server_set_gate(state, index, GATE_BACK_OFF, now_ms)
+    server.gate_until_ms = now_ms + 1 + draw(state) % ceiling
+    timer_arm(state, TIMER_SERVER, index, server.gate_until_ms)
+
+
+cdef void server_acknowledged(
+    State *state, uint32_t index, uint64_t ordered_ms, bint busy, uint64_t now_ms
+) noexcept nogil:
+    """An order was answered: the round trip is learned, the window grows when a whole window came back clean."""
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t sample_us = (now_ms - ordered_ms) * 1000
+    if sample_us > NONE_INDEX:
+        sample_us = NONE_INDEX
+    if sample_us == 0:
+        sample_us = 1
+    if server.ack_us == 0:
+        server.ack_us = <uint32_t> sample_us
+    else:
+        server.ack_us = <uint32_t> ((<uint64_t> server.ack_us * 7 + sample_us) >> 3)
+    if busy:
+        _shrink(state, index, 1, 2, WINDOW_BUSY, now_ms)
+        if server.gate == GATE_OPEN or server.gate == GATE_PROBING:
+            _back_off(state, index, now_ms)
+        return
+    if server.gate == GATE_PROBING:
+        server.back_offs = 0
+        server_set_gate(state, index, GATE_OPEN, now_ms)
+        _set_window(state, index, server.window, WINDOW_PROBED, now_ms)
+        return
+    server.clean_count += 1
+    # A window that is not used proves nothing, so only a full one grows.
+    if server.clean_count >= server.window and (server.queued_count or server.outstanding + 1 >= server.window):
+        _set_window(
+            state, index, server.window * 2 if server.slow_start else server.window + 10, WINDOW_CLEAN, now_ms)
+
+
+cdef void server_load(
+    State *state, uint32_t index, uint32_t queue_wait_us, uint32_t service_us, uint64_t now_ms
+) noexcept nogil:
+    """What the access server says of itself. Its queue wait is the signal, not how long an attach takes."""
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t bound = 2 * <uint64_t> service_us
+    server.queue_wait_us = queue_wait_us
+    server.service_us = service_us
+    if bound < QUEUE_WAIT_US:
+        bound = QUEUE_WAIT_US
+    if queue_wait_us > bound:
+        _shrink(state, index, 1, 2, WINDOW_QUEUE_WAIT, now_ms)
+    elif queue_wait_us > bound // 2:
+        _shrink(state, index, 9, 10, WINDOW_SLOWDOWN, now_ms)
+
+
+cdef void server_count_allocations(State *state, uint32_t index, uint32_t count, uint64_t now_ms) noexcept nogil:
+    """Counts what allocations need of the access server: swaps take only what they leave (I7)."""
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t elapsed_ms = now_ms - server.rate_since_ms
+    if elapsed_ms >= 1000:
+        if elapsed_ms > 10_000:
+            server.allocations_rate = 0
+        else:
+            server.allocations_rate = <uint32_t> (
+                (<uint64_t> server.allocations_rate + <uint64_t> server.allocations_count * 1000 // elapsed_ms) // 2)
+        server.allocations_count = 0
+        server.rate_since_ms = now_ms
+    server.allocations_count += count
+
+
+cdef uint32_t _interval_us(Server *server) noexcept nogil:
+    """How far apart orders are sent: a window a round trip, and within the capacity that allocations leave.
+
+    Of the server's capacity swaps get nine tenths less the rate of allocations, and a twentieth at the least (I7).
+    """
+    cdef uint64_t acknowledge_us = server.ack_us if server.ack_us else ACK_START_US
+    cdef uint64_t interval = acknowledge_us // server.window
+    cdef uint64_t used_ppm, left_ppm, by_capacity
+    if server.service_us:
+        used_ppm = <uint64_t> server.allocations_rate * server.service_us
+        left_ppm = 900_000 - used_ppm if used_ppm < 850_000 else 50_000
+        by_capacity = <uint64_t> server.service_us * 1_000_000 // left_ppm
+        if by_capacity > interval:
+            interval = by_capacity
+    return <uint32_t> interval if interval < 60_000_000 else 60_000_000
+
+
+cdef void server_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Asked whether its back-off is over, or its pace allows the next order."""
+    cdef Server *server = &state.servers[index]
+    if server.gate == GATE_BACK_OFF:
+        if server.gate_until_ms > now_ms:
+            timer_arm(state, TIMER_SERVER, index, server.gate_until_ms)
+        else:
+            server_set_gate(state, index, GATE_PROBING, now_ms)
+    else:
+        server_wake(state, index)
+
+
+# ----------------------------------------------------------------------------------------------- how leases end
+
+cdef void _leave_swap(State *state, uint32_t terminal_index, bint source_let_go, uint64_t now_ms) noexcept nogil:
+    """The terminal's lease ends or changes: what becomes of its swap."""
+    cdef uint32_t order = state.terminals[terminal_index].order
+    if order == NONE_INDEX:
+        return
+    if order_outstanding(state, order):
+        _orphan(state, order, source_let_go, now_ms)
+    else:
+        order_drop(state, order, now_ms)
+
+
+cdef void lease_release(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
+    """The access server itself gave the SIM back: it cools."""
+    cdef Terminal *terminal = &state.terminals[terminal_index]
+    cdef uint32_t sim = terminal.sim
+    _leave_swap(state, terminal_index, True, now_ms)
+    terminal.sim = NONE_INDEX
+    sim_cool(state, sim, now_ms)
+
+
+cdef void lease_take_away(State *state, uint32_t terminal_index, int kind, uint64_t now_ms) noexcept nogil:
+    """Ends a lease of which the access server does not know yet: the SIM is held until it has let go.
+
+    No switch of the terminal is outstanding, and an order is available.
+    """
+    cdef Terminal *terminal = &state.terminals[terminal_index]
+    cdef uint32_t sim = terminal.sim
+    cdef uint32_t order
+    _leave_swap(state, terminal_index, False, now_ms)
+    terminal.sim = NONE_INDEX
+    order = order_new(
+        state, kind, terminal_index, sim, terminal.server, PRIORITY_STOP, NONE_INDEX, terminal.epoch, now_ms)
+    sim_hold(state, sim, terminal_index, order)
+
+
+cdef void lease_replace(State *state, uint32_t terminal_index, uint32_t server, uint64_t now_ms) noexcept nogil:
+    """A re-allocation: what becomes of the SIM that the terminal held.
+
+    The server that asks is told of the new lease by its answer, so there the old SIM just cools; another server must
+    be told to stop. With a switch outstanding nobody knows which SIM is in use: it is orphaned.
+    """
+    cdef Terminal *terminal = &state.terminals[terminal_index]
+    cdef uint32_t sim = terminal.sim
+    if terminal.order != NONE_INDEX and order_outstanding(state, terminal.order):
+        _orphan(state, terminal.order, False, now_ms)
+        terminal.sim = NONE_INDEX
+    elif terminal.server == server:
+        lease_release(state, terminal_index, now_ms)
+    else:
+        lease_take_away(state, terminal_index, STOP, now_ms)
+
+
+cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
+    """Asked whether its lease has expired (fail static: not while nobody can know whether it is in use)."""
+    cdef Terminal *terminal = &state.terminals[terminal_index]
+    cdef uint64_t ask_again_ms = 0
+    if terminal.sim == NONE_INDEX:
+        return
+    if terminal.expires_ms > now_ms:
+        ask_again_ms = terminal.expires_ms
+    elif state.header.frozen:
+        ask_again_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    elif not state.servers[terminal.server].reconciled and now_ms < state.header.grace_until_ms:
+        ask_again_ms = state.header.grace_until_ms
+    elif terminal.order != NONE_INDEX and order_outstanding(state, terminal.order):
+        ask_again_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    elif not order_available(state):
+        ask_again_ms = now_ms + POOL_FULL_MS
+    if ask_again_ms:
+        timer_arm(state, TIMER_TERMINAL, terminal_index, ask_again_ms)
+    else:
+        lease_take_away(state, terminal_index, REVOKE, now_ms)
+
+
+# ----------------------------------------------------------------------------------------------------- dispatch
+
+cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    cdef Job *job = job_find(state, order.job)
+    cdef OrderRow *row = &state.orders_out[state.orders_out_count]
+    cdef Sim *target
+    invariant(server.outstanding < server.window, "I3: no order is sent at or above the window")
+    invariant(server.outstanding < WINDOW_MAX, "I3: never more than 200 outstanding")
+    server.outstanding += 1
+    if server.outstanding > server.outstanding_max:
+        server.outstanding_max = server.outstanding
+    order.state = OUTSTANDING
+    order.number = (state.header.order_next << NUMBER_BITS) | index
+    state.header.order_next += 1
+    order.ordered_ms = now_ms
+    order.deadline_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
+    order.session = server.session
+    timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
+    if job != NULL:
+        job.queued_count -= 1
+        job.outstanding_count += 1
+    state.orders_out_count += 1
+    row.order = order.number
+    row.terminal = state.terminals[order.terminal].key
+    row.epoch = order.epoch
+    row.deadline_ms = order.deadline_ms
+    row.source_iccid = state.sims[order.source].iccid
+    row.session = server.session
+    row.access_server = order.server
+    row.kind = order.kind
+    if order.target != NONE_INDEX:
+        target = &state.sims[order.target]
+        row.target_iccid = target.iccid
+        row.target_bank = state.groups[target.group].bank
+        row.target_slot = target.slot
+    else:
+        row.target_iccid = 0
+        row.target_bank = NONE_SHORT
+        row.target_slot = NONE_SHORT
+
+
+cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work) noexcept nogil:
+    """Sends to one access server what may be sent now. True: the bound on work was met, and there is more."""
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t now_us = now_ms * 1000
+    cdef uint32_t order_index, target
+    cdef Order *order
+    cdef Terminal *terminal
+    cdef Job *job
+    cdef int priority, starved = 0
+    while server.queued_count and server.outstanding < server.window:
+        if server.gate != GATE_OPEN and (server.gate != GATE_PROBING or server.probe_sent):
+            return False
+        if server.next_order_us > now_us:
+            timer_arm(state, TIMER_SERVER, index, (server.next_order_us + 999) // 1000)
+            return False
+        order_index = server.head[0]
+        if order_index == NONE_INDEX and not state.header.swaps_stopped:
+            for priority in range(1, PRIORITIES):
+                order_index = server.head[priority]
+                if order_index != NONE_INDEX:
+                    break
+        if order_index == NONE_INDEX:
+            return False
+        if work[0] <= 0:
+            return True
+        work[0] -= 1
+        order = &state.orders[order_index]
+        _dequeue(state, order_index)
+        if order.kind == SWITCH:
+            job = job_find(state, order.job)
+            if job != NULL and job.state == JOB_PAUSED:
+                order.state = PARKED
+                continue
+            terminal = &state.terminals[order.terminal]
+            target = market_select(
+                state, terminal.market, tier_lowest_bytes(terminal.expected_tier), terminal.expected_tier, True)
+            if target == NONE_INDEX:
+                _enqueue(state, order_index)
+                starved += 1
+                if starved < STARVED_MAX:
+                    continue
+                timer_arm(state, TIMER_SERVER, index, now_ms + STARVED_MS)
+                return False
+            order.target = target
+            order.epoch = epoch_new(state)
+            sim_occupy(state, target, RESERVED, order.terminal)
+        _send(state, order_index, now_ms)
+        if server.gate == GATE_PROBING:
+            server.probe_sent = 1
+        if server.next_order_us + BURST_US < now_us:
+            server.next_order_us = now_us - BURST_US
+        server.interval_us = _interval_us(server)
+        server.next_order_us += server.interval_us
+    return False
+
+
+cdef void dispatch(State *state, uint64_t now_ms, int *work) noexcept nogil:
+    """Sends what windows, paces and gates allow; at most ``work`` orders are looked at.
+
+    Who is not reached is left marked, and the next apply goes on.
+    """
+    cdef uint32_t words = (state.header.servers_count + 63) // 64
+    cdef uint32_t word, index
+    cdef uint64_t bits
+    for word in range(words):
+        bits = state.ready[word]
+        while bits:
+            index = word * 64 + <uint32_t> first_set(bits)
+            bits &= bits - 1
+            if work[0] <= 0 or _dispatch_server(state, index, now_ms, work):
+                return
+            state.ready[word] &= ~(<uint64_t> 1 << (index & 63))

@@ -1,0 +1,180 @@
+# Memory of the state.
+#
+# A region is an anonymous mapping: it starts as zeros, costs nothing until touched, and can be moved to a larger place
+# without copying (mremap). Huge pages are asked for: at 10,000,000 SIMs the translation of addresses costs more
+# than the cache misses themselves. Memory is taken at start or at explicit growth, never in an operation.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from simswitch.core.layout cimport (
+    Class, Entity, Group, Header, Job, Market, Order, OrderRow, Region, Server, Sim, SimCold, State, Sweep, Terminal,
+    TerminalCold, TerminalSlot, TimerNode, Wheel,
+)
+from simswitch.core.layout cimport (
+    REGION_CLASSES, REGION_ENTITIES, REGION_GROUPS, REGION_HEADER, REGION_ICCID_TABLE, REGION_IMSI_TABLE, REGION_JOBS,
+    REGION_MARKETS, REGION_ORDERS, REGION_READY, REGION_SERVERS, REGION_SIMS, REGION_SIMS_COLD, REGION_SWEEPS,
+    REGION_TERMINAL_TABLE, REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_ORDERS, REGION_TIMERS_SERVERS,
+    REGION_TIMERS_SIMS, REGION_TIMERS_TERMINALS, REGION_WHEEL, TIMER_HEAD, TIMER_ORDER, TIMER_SERVER, TIMER_SIM,
+    TIMER_TERMINAL,
+)
+
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/mman.h>
+    static void *simswitch_map(size_t size) {
+        void *place = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (place == MAP_FAILED) return NULL;
+        if (size >= (2u << 20)) madvise(place, size, MADV_HUGEPAGE);  /* advice only: a refusal changes nothing */
+        return place;
+    }
+    static void *simswitch_remap(void *place, size_t from, size_t to) {
+        void *moved = mremap(place, from, to, MREMAP_MAYMOVE);
+        if (moved == MAP_FAILED) return NULL;
+        if (to >= (2u << 20)) madvise(moved, to, MADV_HUGEPAGE);
+        return moved;
+    }
+    static void simswitch_unmap(void *place, size_t size) { munmap(place, size); }
+    """
+    void *map_pages "simswitch_map"(size_t size) noexcept nogil
+    void *remap_pages "simswitch_remap"(void *place, size_t from_size, size_t to_size) noexcept nogil
+    void unmap_pages "simswitch_unmap"(void *place, size_t size) noexcept nogil
+
+
+cdef uint64_t _pages(uint64_t size) noexcept nogil:
+    return ((size if size > 0 else 1) + 4095) & ~<uint64_t>4095
+
+
+cdef int region_take(Region *region, uint64_t item_bytes, uint64_t count) except -1:
+    """Takes zeroed memory for ``count`` items. Raises MemoryError and takes nothing."""
+    cdef uint64_t size = _pages(item_bytes * count)
+    cdef void *place = map_pages(size)
+    if place == NULL:
+        raise MemoryError(f"no {size} bytes for {count} items of {item_bytes} bytes")
+    region.data = place
+    region.item_bytes = item_bytes
+    region.count = count
+    region.mapped_bytes = size
+    return 0
+
+
+cdef int region_resize(Region *region, uint64_t count) except -1:
+    """Grows to ``count`` items; new ones are zero. Raises MemoryError and changes nothing."""
+    cdef uint64_t size = _pages(region.item_bytes * count)
+    cdef void *place
+    if size > region.mapped_bytes:
+        place = remap_pages(region.data, region.mapped_bytes, size)
+        if place == NULL:
+            raise MemoryError(f"no {size} bytes for {count} items of {region.item_bytes} bytes")
+        region.data = place
+        region.mapped_bytes = size
+    region.count = count
+    return 0
+
+
+cdef void region_free(Region *region) noexcept nogil:
+    if region.data != NULL:
+        unmap_pages(region.data, region.mapped_bytes)
+        region.data = NULL
+
+
+cdef void regions_bind(State *state) noexcept nogil:
+    """Sets the typed pointers from the regions; after every take, resize and restore."""
+    state.header = <Header *> state.regions[<int> REGION_HEADER].data
+    state.entities = <Entity *> state.regions[<int> REGION_ENTITIES].data
+    state.sims = <Sim *> state.regions[<int> REGION_SIMS].data
+    state.sims_cold = <SimCold *> state.regions[<int> REGION_SIMS_COLD].data
+    state.terminals = <Terminal *> state.regions[<int> REGION_TERMINALS].data
+    state.terminals_cold = <TerminalCold *> state.regions[<int> REGION_TERMINALS_COLD].data
+    state.orders = <Order *> state.regions[<int> REGION_ORDERS].data
+    state.groups = <Group *> state.regions[<int> REGION_GROUPS].data
+    state.classes = <Class *> state.regions[<int> REGION_CLASSES].data
+    state.markets = <Market *> state.regions[<int> REGION_MARKETS].data
+    state.servers = <Server *> state.regions[<int> REGION_SERVERS].data
+    state.ready = <uint64_t *> state.regions[<int> REGION_READY].data
+    state.jobs = <Job *> state.regions[<int> REGION_JOBS].data
+    state.sweeps = <Sweep *> state.regions[<int> REGION_SWEEPS].data
+    state.wheel = <Wheel *> state.regions[<int> REGION_WHEEL].data
+    state.timers[<int> TIMER_TERMINAL] = <TimerNode *> state.regions[<int> REGION_TIMERS_TERMINALS].data
+    state.timers[<int> TIMER_SIM] = <TimerNode *> state.regions[<int> REGION_TIMERS_SIMS].data
+    state.timers[<int> TIMER_ORDER] = <TimerNode *> state.regions[<int> REGION_TIMERS_ORDERS].data
+    state.timers[<int> TIMER_SERVER] = <TimerNode *> state.regions[<int> REGION_TIMERS_SERVERS].data
+    state.timers[<int> TIMER_HEAD] = state.wheel.heads
+    state.iccid_table = <uint32_t *> state.regions[<int> REGION_ICCID_TABLE].data
+    state.imsi_table = <uint32_t *> state.regions[<int> REGION_IMSI_TABLE].data
+    state.terminal_table = <TerminalSlot *> state.regions[<int> REGION_TERMINAL_TABLE].data
+    state.sim_mask = state.regions[<int> REGION_ICCID_TABLE].count - 1
+    state.terminal_mask = state.regions[<int> REGION_TERMINAL_TABLE].count - 1
+
+
+# XXH64, after its specification (doc/xxhash_spec.md of the xxHash project, Yann Collet). Little-endian machines only, as
+# all our formats.
+cdef uint64_t PRIME_1 = 0x9E3779B185EBCA87ULL
+cdef uint64_t PRIME_2 = 0xC2B2AE3D27D4EB4FULL
+cdef uint64_t PRIME_3 = 0x165667B19E3779F9ULL
+cdef uint64_t PRIME_4 = 0x85EBCA77C2B2AE63ULL
+cdef uint64_t PRIME_5 = 0x27D4EB2F165667C5ULL
+
+
+cdef inline uint64_t _rotate(uint64_t value, int bits) noexcept nogil:
+    return (value << bits) | (value >> (64 - bits))
+
+
+cdef inline uint64_t _round(uint64_t lane, uint64_t word) noexcept nogil:
+    return _rotate(lane + word * PRIME_2, 31) * PRIME_1
+
+
+cdef inline uint64_t _merge(uint64_t hash, uint64_t lane) noexcept nogil:
+    return (hash ^ _round(0, lane)) * PRIME_1 + PRIME_4
+
+
+cdef uint64_t xxh64(const void *data, uint64_t size, uint64_t seed) noexcept nogil:
+    cdef const uint8_t *place = <const uint8_t *> data
+    cdef const uint8_t *end = place + size
+    cdef uint64_t one, two, three, four, hash, word
+    cdef uint32_t half
+    if size >= 32:
+        one = seed + PRIME_1 + PRIME_2
+        two = seed + PRIME_2
+        three = seed
+        four = seed - PRIME_1
+        while end - place >= 32:
+            memcpy(&word, place, 8)
+            one = _round(one, word)
+            memcpy(&word, place + 8, 8)
+            two = _round(two, word)
+            memcpy(&word, place + 16, 8)
+            three = _round(three, word)
+            memcpy(&word, place + 24, 8)
+            four = _round(four, word)
+            place += 32
+        hash = _rotate(one, 1) + _rotate(two, 7) + _rotate(three, 12) + _rotate(four, 18)
+        hash = _merge(_merge(_merge(_merge(hash, one), two), three), four)
+    else:
+        hash = seed + PRIME_5
+    hash += size
+    while end - place >= 8:
+        memcpy(&word, place, 8)
+        hash = _rotate(hash ^ _round(0, word), 27) * PRIME_1 + PRIME_4
+        place += 8
+    if end - place >= 4:
+        memcpy(&half, place, 4)
+        hash = _rotate(hash ^ (<uint64_t> half * PRIME_1), 23) * PRIME_2 + PRIME_3
+        place += 4
+    while place < end:
+        hash = _rotate(hash ^ (<uint64_t> place[0] * PRIME_5), 11) * PRIME_1
+        place += 1
+    hash = (hash ^ (hash >> 33)) * PRIME_2
+    hash = (hash ^ (hash >> 29)) * PRIME_3
+    return hash ^ (hash >> 32)
+
+
+cdef uint64_t mix(uint64_t key) noexcept nogil:
+    """Spreads a key over a table: the finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
+    key = (key ^ (key >> 30)) * <uint64_t> 0xBF58476D1CE4E5B9ULL
+    key = (key ^ (key >> 27)) * <uint64_t> 0x94D049BB133111EBULL
+    return key ^ (key >> 31)

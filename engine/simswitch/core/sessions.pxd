@@ -1,0 +1,12 @@
+# Commands of an access server's session.
+
+from simswitch.core.layout cimport State
+from simswitch.core.runs cimport Run
+
+cdef void apply_session_open(State *state, const Run *run) noexcept nogil
+cdef void apply_session_holds(State *state, const Run *run) noexcept nogil
+cdef void apply_session_ready(State *state, const Run *run) noexcept nogil
+cdef void apply_session_close(State *state, const Run *run) noexcept nogil
+cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil
+cdef void apply_report_load(State *state, const Run *run) noexcept nogil
+cdef void apply_restart(State *state, const Run *run) noexcept nogil

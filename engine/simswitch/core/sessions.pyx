@@ -1,0 +1,216 @@
+# An access server's session.
+#
+#   OPEN    a new session number; whatever an older session says from now on is stale (fencing)
+#   HOLDS   what the access server really holds, in as many runs as it takes; each difference is settled at once
+#   READY   that was all: what it did not name is over, what an older session left outstanding is settled or sent again,
+#           and the gate opens
+#   CLOSE   the gate closes; SIMs stay held, outstanding orders stay outstanding (fail static)
+#
+# The access server must have dropped the unexecuted orders of its older session before it says HOLDS.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from simswitch.core.layout cimport Order, Server, Sim, State, Terminal
+from simswitch.core.layout cimport (
+    ACK_BUSY, ACK_DONE, ACK_REFUSED, ASSIGNED, COOLING, FREE, GATE_DISCONNECTED, GATE_OPEN, INVALID_ARGUMENT, LATE,
+    LEASE_MS, NONE_INDEX, NONE_SHORT, OK, ORDERS_FULL, PRIORITY_STOP, REGION_SWEEPS, REVOKE, REVOKED, SAME, SETTLED, STALE_SESSION,
+    SWEEP_RECONCILE_LEASES, SWEEP_RECONCILE_ORDERS, SWEEPS_FULL, TERMINALS_FULL, UNKNOWN_ACCESS_SERVER,
+    UNKNOWN_SIM, SWITCH,
+)
+from simswitch.core.leases cimport lease_begin, lease_extend, terminal_find, terminal_find_or_add
+from simswitch.core.orders cimport (
+    order_abandon, order_available, order_confirm, order_find, order_new, order_outstanding, order_refuse, order_requeue,
+    server_acknowledged, server_load, server_set_gate,
+)
+from simswitch.core.runs cimport Run
+from simswitch.core.sims cimport sim_find, sim_hold
+from simswitch.core.sweeps cimport sweep_add
+
+
+cdef int _session_status(State *state, const Run *run) noexcept nogil:
+    """OK when the run belongs to the access server's present session."""
+    if run.server >= state.header.servers_count:
+        return UNKNOWN_ACCESS_SERVER
+    if run.argument == 0 or state.servers[run.server].session != run.argument:
+        return STALE_SESSION
+    return OK
+
+
+cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
+    cdef uint64_t *session = <uint64_t *> run.outcomes
+    cdef uint8_t *status = <uint8_t *> (session + 1)
+    cdef Server *server
+    session[0] = 0
+    if run.server >= state.header.servers_count:
+        status[0] = UNKNOWN_ACCESS_SERVER
+        return
+    server = &state.servers[run.server]
+    state.header.session_next += 1
+    server.session = state.header.session_next
+    server.session_opened_ms = run.now_ms
+    server.session_epoch = (<uint64_t> state.header.incarnation << 48) | state.header.epoch_next
+    server.reconciled = 0
+    server_set_gate(state, run.server, GATE_DISCONNECTED, run.now_ms)
+    session[0] = server.session
+    status[0] = OK
+
+
+cdef int _revoke(
+    State *state, uint64_t key, uint32_t sim_index, uint64_t epoch, const Run *run
+) noexcept nogil:
+    """The access server holds what it should not: it is told to let go, and a SIM that nobody else has is held."""
+    cdef uint32_t index, order
+    cdef Sim *sim = &state.sims[sim_index]
+    if sim.held and state.orders[sim.next].server == run.server:
+        return REVOKED  # an order for it waits or is outstanding already
+    if not order_available(state):
+        return ORDERS_FULL
+    index = terminal_find_or_add(state, key)
+    if index == NONE_INDEX:
+        return TERMINALS_FULL
+    order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
+    if sim.occupancy == FREE or (sim.occupancy == COOLING and not sim.held):
+        sim_hold(state, sim_index, index, order)
+    return REVOKED
+
+
+cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, const Run *run) noexcept nogil:
+    """One thing that the access server really holds, against what we believe."""
+    cdef uint32_t sim_index = sim_find(state, iccid)
+    cdef uint32_t index = terminal_find(state, key)
+    cdef uint32_t order
+    cdef Terminal *terminal
+    cdef Sim *sim
+    if sim_index == NONE_INDEX:
+        return UNKNOWN_SIM
+    sim = &state.sims[sim_index]
+    if sim.held and state.orders[sim.next].orphaned and state.orders[sim.next].server == run.server:
+        # Now it is known with which of the two SIMs an orphaned switch left the access server: that one must go.
+        order = sim.next
+        if state.orders[order].session != run.argument:
+            if state.orders[order].target == sim_index:
+                order_confirm(state, order, run.now_ms)
+            else:
+                order_requeue(state, order, run.now_ms)
+        return REVOKED
+    if index == NONE_INDEX:
+        return _revoke(state, key, sim_index, epoch, run)
+    terminal = &state.terminals[index]
+    if terminal.sim != NONE_INDEX and terminal.server == run.server:
+        order = terminal.order
+        if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].session != run.argument:
+            if state.orders[order].target == sim_index:
+                order_confirm(state, order, run.now_ms)
+                state.terminals_cold[index].session = <uint32_t> run.argument
+                return SETTLED
+            if state.orders[order].source == sim_index:
+                order_requeue(state, order, run.now_ms)
+                state.terminals_cold[index].session = <uint32_t> run.argument
+                return SETTLED
+        if terminal.sim == sim_index:
+            state.terminals_cold[index].session = <uint32_t> run.argument
+            return SAME
+    if (
+        terminal.sim == NONE_INDEX and terminal.epoch == epoch and terminal.server == run.server
+        and sim.terminal == index and (sim.occupancy == FREE or sim.occupancy == COOLING)
+    ):
+        # Its lease ended while it was away and nobody has the SIM since: the lease goes on under the same epoch.
+        if sim.held:
+            order_abandon(state, sim.next, run.now_ms)
+        lease_begin(state, index, sim_index, run.server, terminal.market, terminal.expected_tier, epoch, run.now_ms)
+        state.terminals_cold[index].session = <uint32_t> run.argument
+        return OK
+    return _revoke(state, key, sim_index, epoch, run)
+
+
+cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
+    cdef uint32_t count = run.count
+    cdef const uint64_t *keys = <const uint64_t *> run.columns
+    cdef const uint64_t *epochs = keys + count
+    cdef const uint64_t *iccids = epochs + count
+    cdef int refusal = _session_status(state, run)
+    cdef uint32_t item
+    for item in range(count):
+        run.outcomes[item] = <uint8_t> (
+            refusal if refusal != OK else _holds(state, keys[item], epochs[item], iccids[item], run))
+
+
+cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
+    cdef int status = _session_status(state, run)
+    cdef Server *server
+    if status == OK:
+        server = &state.servers[run.server]
+        if server.reconciled:
+            status = SAME
+        elif state.header.sweeps_count + 2 > state.regions[<int> REGION_SWEEPS].count:
+            status = SWEEPS_FULL
+        else:
+            sweep_add(
+                state, SWEEP_RECONCILE_ORDERS, server.session_epoch, state.header.orders_max, run.server, run.argument)
+            sweep_add(
+                state, SWEEP_RECONCILE_LEASES, server.session_epoch, state.header.terminals_count, run.server,
+                run.argument)
+            server.reconciled = 1
+            server.back_offs = 0
+            server_set_gate(state, run.server, GATE_OPEN, run.now_ms)
+    run.outcomes[0] = <uint8_t> status
+
+
+cdef void apply_session_close(State *state, const Run *run) noexcept nogil:
+    cdef int status = _session_status(state, run)
+    if status == OK:
+        state.servers[run.server].session = 0
+        server_set_gate(state, run.server, GATE_DISCONNECTED, run.now_ms)
+    run.outcomes[0] = <uint8_t> status
+
+
+cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
+    """An acknowledgement that is late, comes twice or is from an old session changes nothing."""
+    cdef const uint64_t *numbers = <const uint64_t *> run.columns
+    cdef const uint8_t *results = <const uint8_t *> (numbers + run.count)
+    cdef int refusal = _session_status(state, run)
+    cdef uint32_t item, order
+    cdef Order *record
+    for item in range(run.count):
+        if refusal != OK:
+            run.outcomes[item] = <uint8_t> refusal
+            continue
+        if results[item] < ACK_DONE or results[item] > ACK_BUSY:
+            run.outcomes[item] = INVALID_ARGUMENT
+            continue
+        order = order_find(state, numbers[item])
+        if order == NONE_INDEX:
+            run.outcomes[item] = LATE
+            continue
+        record = &state.orders[order]
+        if record.server != run.server or record.session != run.argument:
+            run.outcomes[item] = STALE_SESSION
+            continue
+        server_acknowledged(state, run.server, record.ordered_ms, results[item] == ACK_BUSY, run.now_ms)
+        if results[item] == ACK_DONE:
+            order_confirm(state, order, run.now_ms)
+        else:
+            order_refuse(state, order, results[item] == ACK_BUSY, run.now_ms)
+        run.outcomes[item] = OK
+
+
+cdef void apply_report_load(State *state, const Run *run) noexcept nogil:
+    cdef const uint32_t *queue_waits_us = <const uint32_t *> run.columns
+    cdef const uint32_t *services_us = queue_waits_us + run.count
+    cdef int status = _session_status(state, run)
+    cdef uint32_t item
+    for item in range(run.count):
+        if status == OK:
+            server_load(state, run.server, queue_waits_us[item], services_us[item], run.now_ms)
+        run.outcomes[item] = <uint8_t> status
+
+
+cdef void apply_restart(State *state, const Run *run) noexcept nogil:
+    """The service starts again: no session is left, and nothing expires before its server has reconciled or two leases."""
+    cdef uint32_t index
+    for index in range(state.header.servers_count):
+        state.servers[index].session = 0
+        state.servers[index].reconciled = 0
+        server_set_gate(state, index, GATE_DISCONNECTED, run.now_ms)
+    state.header.grace_until_ms = run.now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
+    run.outcomes[0] = OK

@@ -1,0 +1,187 @@
+# A SIM's life. It holds the two tables that find a SIM by ICCID and by IMSI, and is the only place where occupancy,
+# health and headroom change, so that the selection index always follows them (I4, I5).
+#
+#     import            reserve (order sent)        assign (lease begins, switch confirmed)
+#    --------> free ------------------> reserved -----------> assigned
+#               ^  \________________________________________/   |
+#               |                                               | release, expiry, re-allocation, attach failure
+#               |   cooling is over                             v
+#               +------------------------------------------- cooling   held: its access server must let go first
+#
+# Everything is O(1); the memory belongs to Machine.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from simswitch.core.invariant cimport invariant
+from simswitch.core.layout cimport Class, Group, Sim, SimCold, State
+from simswitch.core.layout cimport (
+    ASSIGNED, COOLING, COOLING_MS, EXHAUSTED, FREE, HEALTHY, LOT_PLAN, LOW, NONE_INDEX, PLAN_QUOTA_CYCLE,
+    PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, RESERVED, RETIRED, TIER_NONE, TIERS, TIMER_SIM,
+)
+from simswitch.core.regions cimport mix
+from simswitch.core.tiers cimport class_tier_clear, class_tier_set, headroom_bytes, index_insert, index_remove, tier_of
+from simswitch.core.timers cimport timer_arm, timer_armed, timer_disarm
+
+
+cdef uint32_t sim_find(State *state, uint64_t iccid) noexcept nogil:
+    """The index of the SIM with this ICCID, or NONE_INDEX."""
+    cdef uint64_t slot = mix(iccid) & state.sim_mask
+    cdef uint64_t probes = 0
+    while state.iccid_table[slot] != NONE_INDEX:
+        if state.sims[state.iccid_table[slot]].iccid == iccid:
+            return state.iccid_table[slot]
+        slot = (slot + 1) & state.sim_mask
+        probes += 1
+        invariant(probes <= state.sim_mask, "the ICCID table has an empty slot")
+    return NONE_INDEX
+
+
+cdef uint32_t sim_find_imsi(State *state, uint64_t imsi) noexcept nogil:
+    """The index of the SIM with this IMSI, or NONE_INDEX."""
+    cdef uint64_t slot = mix(imsi) & state.sim_mask
+    cdef uint64_t probes = 0
+    while state.imsi_table[slot] != NONE_INDEX:
+        if state.sims_cold[state.imsi_table[slot]].imsi == imsi:
+            return state.imsi_table[slot]
+        slot = (slot + 1) & state.sim_mask
+        probes += 1
+        invariant(probes <= state.sim_mask, "the IMSI table has an empty slot")
+    return NONE_INDEX
+
+
+cdef void sim_enter(State *state, uint32_t index) noexcept nogil:
+    """Enters a SIM into both tables. Its ICCID and IMSI are not in them yet."""
+    cdef uint64_t slot = mix(state.sims[index].iccid) & state.sim_mask
+    while state.iccid_table[slot] != NONE_INDEX:
+        slot = (slot + 1) & state.sim_mask
+    state.iccid_table[slot] = index
+    slot = mix(state.sims_cold[index].imsi) & state.sim_mask
+    while state.imsi_table[slot] != NONE_INDEX:
+        slot = (slot + 1) & state.sim_mask
+    state.imsi_table[slot] = index
+
+
+cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t terminal) noexcept nogil:
+    """Changes the occupancy; the index follows. ``terminal`` is kept as the holder or the last holder."""
+    cdef Sim *sim = &state.sims[index]
+    if sim.tier != TIER_NONE:
+        index_remove(state, index)
+    state.header.occupancy_count[sim.occupancy] -= 1
+    state.header.occupancy_count[occupancy] += 1
+    sim.occupancy = <uint8_t> occupancy
+    sim.held = 0
+    sim.terminal = terminal
+    if occupancy == FREE and sim.health == HEALTHY:
+        index_insert(state, index)
+
+
+cdef void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Released and let go of: it rests for the cooling time, then it is free."""
+    cdef Sim *sim = &state.sims[index]
+    cdef uint64_t until = now_ms + <uint64_t> state.header.settings[<int> COOLING_MS]
+    sim_occupy(state, index, COOLING, sim.terminal)
+    sim.cooling_until_ms = until
+    if not timer_armed(state, TIMER_SIM, index):
+        timer_arm(state, TIMER_SIM, index, until)
+
+
+cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t order) noexcept nogil:
+    """Cooling without an end: an access server may still use it, until ``order`` is settled (fail static)."""
+    cdef Sim *sim = &state.sims[index]
+    sim_occupy(state, index, COOLING, terminal)
+    sim.held = 1
+    sim.next = order
+
+
+cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Asked whether its cooling is over."""
+    cdef Sim *sim = &state.sims[index]
+    if sim.occupancy != COOLING or sim.held:
+        return
+    if sim.cooling_until_ms > now_ms:
+        timer_arm(state, TIMER_SIM, index, sim.cooling_until_ms)
+    else:
+        sim_occupy(state, index, FREE, sim.terminal)
+
+
+cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_ms) noexcept nogil:
+    """Sets the health; a free SIM enters or leaves the index with it."""
+    cdef Sim *sim = &state.sims[index]
+    if sim.health == health:
+        return
+    invariant(sim.health != RETIRED, "a retired SIM stays retired")
+    if sim.tier != TIER_NONE:
+        index_remove(state, index)
+    state.header.health_count[sim.health] -= 1
+    state.header.health_count[health] += 1
+    sim.health = <uint8_t> health
+    state.sims_cold[index].health_since_ms = now_ms
+    if sim.occupancy == FREE and health == HEALTHY:
+        index_insert(state, index)
+
+
+cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Healthy, low or exhausted by our own count. What others found (throttled, suspended …) is not overruled."""
+    cdef Sim *sim = &state.sims[index]
+    cdef Group *group
+    cdef int64_t headroom
+    cdef int health
+    if sim.health > EXHAUSTED:
+        return
+    group = &state.groups[sim.group]
+    headroom = headroom_bytes(sim)
+    if headroom < group.exhausted_bytes:
+        health = EXHAUSTED
+    elif headroom < group.low_bytes:
+        health = LOW
+    else:
+        health = HEALTHY
+    if health != sim.health:
+        sim_set_health(state, index, health, now_ms)
+    elif sim.tier != TIER_NONE and sim.tier != tier_of(headroom):
+        index_remove(state, index)
+        index_insert(state, index)
+
+
+cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Works out anew at which count the nearest cap is reached: min over windows of quota - offset."""
+    cdef Sim *sim = &state.sims[index]
+    cdef SimCold *cold = &state.sims_cold[index]
+    cdef int64_t *lot = state.entities[state.groups[sim.group].lot].numbers
+    cdef int64_t *plan = state.entities[lot[<int> LOT_PLAN]].numbers
+    cdef int64_t limit = 0x7FFFFFFFFFFFFFFF
+    # Quotas are below 2^62 and offsets within it (checked where they enter), so no difference overflows.
+    if plan[<int> PLAN_QUOTA_CYCLE] >= 0 and plan[<int> PLAN_QUOTA_CYCLE] - cold.offset_cycle_bytes < limit:
+        limit = plan[<int> PLAN_QUOTA_CYCLE] - cold.offset_cycle_bytes
+    if plan[<int> PLAN_QUOTA_DAY] >= 0 and plan[<int> PLAN_QUOTA_DAY] - cold.offset_day_bytes < limit:
+        limit = plan[<int> PLAN_QUOTA_DAY] - cold.offset_day_bytes
+    if plan[<int> PLAN_QUOTA_ROLLING] >= 0 and plan[<int> PLAN_QUOTA_ROLLING] - cold.offset_rolling_bytes < limit:
+        limit = plan[<int> PLAN_QUOTA_ROLLING] - cold.offset_rolling_bytes
+    sim.limit_bytes = limit
+    sim_judge_headroom(state, index, now_ms)
+
+
+cdef void group_set_masked(State *state, uint32_t group_index, bint masked) noexcept nogil:
+    """Hides a group's SIMs from selection, or shows them again: 128 bits at most, whatever its size."""
+    cdef Group *group = &state.groups[group_index]
+    cdef Class *sim_class = &state.classes[group.sim_class]
+    cdef int tier
+    if group.masked == masked:
+        return
+    group.masked = masked
+    for tier in range(TIERS):
+        if (group.tiers[tier >> 6] >> (tier & 63)) & 1:
+            if masked:
+                class_tier_clear(sim_class, tier, group.local)
+            else:
+                class_tier_set(sim_class, tier, group.local)
+    if masked:
+        sim_class.free_count -= group.free_count
+    else:
+        sim_class.free_count += group.free_count
+
+
+cdef uint64_t draw(State *state) noexcept nogil:
+    """The next number for jitter: SplitMix64 over the seed that came in with the batch."""
+    state.header.draws_count += 1
+    return mix(state.header.seed + state.header.draws_count * <uint64_t> 0x9E3779B97F4A7C15ULL)

@@ -1,0 +1,202 @@
+# Bounded work in progress: a ring of sweeps, the first of which is worked on until it is through.
+#
+#   kind                walks          and
+#   JOB_SELECT          SIMs           adds the terminals whose SIM the job's filter names
+#   JOB_CANCEL          orders         drops the job's orders that were not sent
+#   JOB_RESUME          orders         queues the job's parked orders again
+#   RESET               SIMs           starts a window of a lot's SIMs anew (window 0: only works out their limits)
+#   PLAN                SIMs           works out the limits under a changed plan
+#   RECONCILE_ORDERS    orders         settles what an older session of the access server left outstanding
+#   RECONCILE_LEASES    terminals      ends leases that the access server no longer holds
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from simswitch.core.layout cimport Group, Job, Order, Sim, SimCold, State, Sweep, Terminal
+from simswitch.core.layout cimport (
+    ASSIGNED, JOB_CANCELLED, JOB_PAUSED, JOB_SELECTING, JOB_RUNNING, LOT_PLAN, NO_LEASE, NONE_INDEX, NONE_SHORT, OK, REGION_SWEEPS,
+    ORDERS_FULL, PARKED, QUEUED, SAME, SWEEP_JOB_CANCEL, SWEEP_JOB_RESUME, SWEEP_JOB_SELECT, SWEEP_PLAN,
+    SWEEP_RECONCILE_LEASES, SWEEP_RECONCILE_ORDERS, SWEEP_RESET, SWAP_COOL_DOWN_MS, SWITCH, THROTTLED, WAITING,
+    WRONG_STATE,
+)
+from simswitch.core.orders cimport (
+    job_find, job_settle, lease_release, order_abandon, order_available, order_drop, order_new, order_outstanding,
+    order_requeue, order_unpark,
+)
+from simswitch.core.sims cimport sim_set_limit
+
+
+cdef bint sweep_add(
+    State *state, int kind, uint64_t argument, uint64_t end, uint32_t server, uint64_t session
+) noexcept nogil:
+    """Queues a sweep over items 0 to ``end``. False when the ring is full."""
+    cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
+    cdef Sweep *sweep
+    if state.header.sweeps_count == size:
+        return False
+    sweep = &state.sweeps[(state.header.sweeps_head + state.header.sweeps_count) % size]
+    state.header.sweeps_count += 1
+    sweep.cursor = 0
+    sweep.end = end
+    sweep.argument = argument
+    sweep.session = session
+    sweep.kind = <uint32_t> kind
+    sweep.server = server
+    sweep.reserved = 0
+    return True
+
+
+cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64_t now_ms, int *status) noexcept nogil:
+    """Queues the swap of a terminal. False when there is no order left; ``status`` says what became of it."""
+    cdef Job *job = job_find(state, job_id)
+    cdef Terminal *terminal = &state.terminals[index]
+    cdef uint64_t swapped_ms = state.terminals_cold[index].swapped_ms
+    cdef uint64_t cool_down_ms = <uint64_t> state.header.settings[<int> SWAP_COOL_DOWN_MS]
+    if terminal.sim == NONE_INDEX:
+        status[0] = NO_LEASE
+        return True
+    if terminal.order != NONE_INDEX:
+        status[0] = SAME
+        job.skipped_count += 1
+        return True
+    # Throttling overrides the cool-down of a terminal.
+    if swapped_ms and swapped_ms + cool_down_ms > now_ms and state.sims[terminal.sim].health != THROTTLED:
+        status[0] = WRONG_STATE
+        job.skipped_count += 1
+        return True
+    if not order_available(state):
+        status[0] = ORDERS_FULL
+        return False
+    job.terminals_count += 1
+    job.queued_count += 1
+    order_new(state, SWITCH, index, terminal.sim, terminal.server, job.priority, job_id, 0, now_ms)
+    status[0] = OK
+    return True
+
+
+cdef bint _select(State *state, Sweep *sweep, Job *job, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """One SIM of a job's selection. False: no order is left, try again later."""
+    cdef Sim *sim = &state.sims[index]
+    cdef int status
+    if sim.occupancy != ASSIGNED:
+        return True
+    if job.health_mask and not (job.health_mask >> sim.health) & 1:
+        return True
+    if job.lot != NONE_SHORT and state.groups[sim.group].lot != job.lot:
+        return True
+    if job.server != NONE_SHORT and state.terminals[sim.terminal].server != job.server:
+        return True
+    return job_add_terminal(state, job.id, sim.terminal, now_ms, &status)
+
+
+cdef void _reset(State *state, uint64_t argument, uint32_t index, uint64_t now_ms) noexcept nogil:
+    cdef Sim *sim = &state.sims[index]
+    cdef SimCold *cold = &state.sims_cold[index]
+    cdef uint64_t window = argument >> 32
+    if state.groups[sim.group].lot != <uint32_t> argument:
+        return
+    if window == 1:
+        cold.offset_cycle_bytes = -<int64_t> sim.counted_bytes
+    elif window == 2:
+        cold.offset_day_bytes = -<int64_t> sim.counted_bytes
+    elif window == 3:
+        cold.offset_rolling_bytes = -<int64_t> sim.counted_bytes
+    sim_set_limit(state, index, now_ms)
+
+
+cdef void _reconcile_order(State *state, Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """What an older session left outstanding and the hello did not settle."""
+    cdef Order *order = &state.orders[index]
+    cdef Terminal *terminal
+    cdef uint32_t terminal_index
+    if order.server != sweep.server or not order_outstanding(state, index) or order.session == sweep.session:
+        return
+    if order.kind != SWITCH:
+        order_requeue(state, index, now_ms)  # letting go twice does no harm
+        return
+    terminal_index = order.terminal
+    terminal = &state.terminals[terminal_index]
+    order_abandon(state, index, now_ms)
+    # An orphan's terminal has a lease elsewhere or none; otherwise the hello did not name the terminal: it is gone.
+    if terminal.order == NONE_INDEX and terminal.server == sweep.server and terminal.sim != NONE_INDEX:
+        if state.terminals_cold[terminal_index].session != sweep.session and terminal.epoch < sweep.argument:
+            lease_release(state, terminal_index, now_ms)
+
+
+cdef void _reconcile_lease(State *state, Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
+    cdef Terminal *terminal = &state.terminals[index]
+    if terminal.sim == NONE_INDEX or terminal.server != sweep.server:
+        return
+    if state.terminals_cold[index].session == sweep.session or terminal.epoch >= sweep.argument:
+        return  # the hello named it, or the lease began after the hello
+    lease_release(state, index, now_ms)
+
+
+cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
+    """One item. False: it could not be done yet, and the sweep stays where it is."""
+    cdef uint32_t index = <uint32_t> sweep.cursor
+    cdef Job *job
+    cdef Order *order
+    if sweep.kind == SWEEP_JOB_SELECT:
+        job = job_find(state, <uint32_t> sweep.argument)
+        if job == NULL or job.state == JOB_CANCELLED:
+            sweep.cursor = sweep.end
+            return True
+        if not _select(state, sweep, job, index, now_ms):
+            return False
+    elif sweep.kind == SWEEP_JOB_CANCEL:
+        order = &state.orders[index]
+        if order.job == sweep.argument and (order.state == QUEUED or order.state == WAITING or order.state == PARKED):
+            order_drop(state, index, now_ms)
+    elif sweep.kind == SWEEP_JOB_RESUME:
+        if state.orders[index].job == sweep.argument:
+            order_unpark(state, index)
+    elif sweep.kind == SWEEP_RESET:
+        _reset(state, sweep.argument, index, now_ms)
+    elif sweep.kind == SWEEP_PLAN:
+        if <uint64_t> state.entities[state.groups[state.sims[index].group].lot].numbers[<int> LOT_PLAN] == sweep.argument:
+            sim_set_limit(state, index, now_ms)
+    elif state.servers[sweep.server].session != sweep.session:
+        sweep.cursor = sweep.end  # a newer hello: its own sweeps follow
+        return True
+    elif sweep.kind == SWEEP_RECONCILE_ORDERS:
+        _reconcile_order(state, sweep, index, now_ms)
+    elif sweep.kind == SWEEP_RECONCILE_LEASES:
+        _reconcile_lease(state, sweep, index, now_ms)
+    sweep.cursor += 1
+    return True
+
+
+cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
+    cdef Job *job
+    if sweep.kind == SWEEP_JOB_SELECT:
+        job = job_find(state, <uint32_t> sweep.argument)
+        if job != NULL:
+            job.selecting = 0
+            if job.state == JOB_SELECTING:
+                job.state = JOB_RUNNING
+            job_settle(state, job.id, now_ms)
+
+
+cdef void sweeps_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
+    """Goes on with the first sweep; a sweep that cannot go on lets the next one work."""
+    cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
+    cdef Sweep *sweep
+    cdef Sweep blocked
+    cdef uint32_t tries = state.header.sweeps_count
+    while state.header.sweeps_count and work[0] > 0 and tries > 0:
+        sweep = &state.sweeps[state.header.sweeps_head]
+        while sweep.cursor < sweep.end and work[0] > 0:
+            work[0] -= 1
+            if not _step(state, sweep, now_ms):
+                break
+        if sweep.cursor >= sweep.end:
+            _finish(state, sweep, now_ms)
+            state.header.sweeps_head = <uint32_t> ((state.header.sweeps_head + 1) % size)
+            state.header.sweeps_count -= 1
+        elif work[0] > 0:
+            blocked = sweep[0]
+            state.header.sweeps_head = <uint32_t> ((state.header.sweeps_head + 1) % size)
+            state.header.sweeps_count -= 1
+            sweep_add(state, blocked.kind, blocked.argument, blocked.end, blocked.server, blocked.session)
+            state.sweeps[(state.header.sweeps_head + state.header.sweeps_count - 1) % size].cursor = blocked.cursor
+            tries -= 1

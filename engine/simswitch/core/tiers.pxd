@@ -1,0 +1,207 @@
+# The selection index: which free healthy SIM fits a request, in O(1).
+#
+#     class.tiers    one bit per tier:  [ . . 1 . 1 1 . . ]      some unmasked group has a SIM in the tier
+#                                            |
+#     class.groups[tier]  one bit per group of the class, 1,024 of them under a summary word
+#                                            |
+#     group.head[tier] -> SIM -> SIM -> ... -> group.tail[tier]  the one that has rested longest stands first
+#
+# A tier is a quarter of a power of two of headroom in MiB (two-level segregated fit, as TLSF does for memory blocks:
+# Masmano et al. 2004). The tightest tier in which *every* SIM satisfies the request is found with find-first-set. Only if there is
+# none, up to OWN_TIER_TRIES SIMs of the tier in which the request itself lies are tried, since there some fit and
+# some don't. Groups of a class take turns, so that no bank or lot is emptied first.
+#
+# A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pyx rebuilds it.
+# Masking a group takes its bits out of its class and leaves its lists alone, so it takes effect at once.
+#
+# The head's `previous` is stale on purpose: taking a SIM then touches no line of the next one. What chains
+# would stall on is fetched ahead: each SIM hints at one about HINT_DISTANCE places behind it.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from simswitch.core.invariant cimport invariant
+from simswitch.core.layout cimport Class, Group, Sim, State
+from simswitch.core.layout cimport (
+    FREE, GROUP_WORDS, HEALTHY, HINT_DISTANCE, NONE_INDEX, OWN_TIER_TRIES, RECENT, TIER_NONE, TIERS,
+)
+
+cdef extern from *:
+    """
+    #define simswitch_first_set(word) __builtin_ctzll(word)
+    #define simswitch_last_set(word) (63 - __builtin_clzll(word))
+    #define simswitch_prefetch(place) __builtin_prefetch(place, 1)
+    """
+    int first_set "simswitch_first_set"(uint64_t word) noexcept nogil
+    int last_set "simswitch_last_set"(uint64_t word) noexcept nogil
+    void prefetch "simswitch_prefetch"(const void *place) noexcept nogil
+
+
+cdef inline int64_t headroom_bytes(const Sim *sim) noexcept nogil:
+    """Bytes until the nearest cap; negative past it."""
+    return sim.limit_bytes - <int64_t> sim.counted_bytes
+
+
+cdef inline int tier_of(int64_t headroom) noexcept nogil:
+    """The tier in which a headroom lies: 0 to 3 MiB one each, then four steps a power of two."""
+    cdef uint64_t mebibytes
+    cdef int exponent, tier
+    if headroom <= 0:
+        return 0
+    mebibytes = <uint64_t> headroom >> 20
+    if mebibytes < 4:
+        return <int> mebibytes
+    exponent = last_set(mebibytes)
+    tier = (exponent - 1) * 4 + <int> ((mebibytes >> (exponent - 2)) & 3)
+    return tier if tier < TIERS else TIERS - 1
+
+
+cdef inline int64_t tier_lowest_bytes(int tier) noexcept nogil:
+    """The smallest headroom that lies in a tier."""
+    if tier < 4:
+        return <int64_t> tier << 20
+    return (<int64_t> (4 + (tier & 3)) << ((tier >> 2) - 1)) << 20
+
+
+cdef inline int tier_satisfying(int64_t expected) noexcept nogil:
+    """The lowest tier in which every SIM has ``expected`` bytes left."""
+    cdef int tier = tier_of(expected)
+    if tier_lowest_bytes(tier) >= expected:
+        return tier
+    return tier + 1 if tier + 1 < TIERS else TIERS - 1
+
+
+cdef inline void class_tier_set(Class *sim_class, int tier, int local) noexcept nogil:
+    sim_class.groups[tier][local >> 6] |= <uint64_t> 1 << (local & 63)
+    sim_class.summary[tier] |= <uint64_t> 1 << (local >> 6)
+    sim_class.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
+
+
+cdef inline void class_tier_clear(Class *sim_class, int tier, int local) noexcept nogil:
+    sim_class.groups[tier][local >> 6] &= ~(<uint64_t> 1 << (local & 63))
+    if sim_class.groups[tier][local >> 6] == 0:
+        sim_class.summary[tier] &= ~(<uint64_t> 1 << (local >> 6))
+        if sim_class.summary[tier] == 0:
+            sim_class.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
+
+
+cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
+    """Puts a free healthy SIM behind all others of its tier."""
+    cdef Sim *sim = &state.sims[index]
+    cdef Group *group = &state.groups[sim.group]
+    cdef Class *sim_class = &state.classes[group.sim_class]
+    cdef int tier = tier_of(headroom_bytes(sim))
+    cdef uint32_t tail = group.tail[tier]
+    invariant(sim.occupancy == FREE and sim.health == HEALTHY, "I4: only free and healthy SIMs stand in the index")
+    invariant(sim.tier == TIER_NONE, "I5: a SIM stands in the index once")
+    sim.tier = <uint8_t> tier
+    sim.next = NONE_INDEX
+    sim.previous = tail
+    sim.hint = NONE_INDEX
+    sim.rest_sequence = state.header.rest_next
+    state.header.rest_next += 1
+    if tail == NONE_INDEX:
+        group.head[tier] = index
+        group.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
+        if not group.masked:
+            class_tier_set(sim_class, tier, group.local)
+    else:
+        state.sims[tail].next = index
+    group.tail[tier] = index
+    group.free_count += 1
+    if not group.masked:
+        sim_class.free_count += 1
+    # The SIM that was pushed HINT_DISTANCE pushes ago is still warm: it learns who stands that far behind it.
+    cdef uint32_t earlier = group.recent[(group.recent_next - HINT_DISTANCE) & (RECENT - 1)]
+    if earlier != NONE_INDEX:
+        state.sims[earlier].hint = index
+    group.recent[group.recent_next & (RECENT - 1)] = index
+    group.recent_next += 1
+
+
+cdef inline void index_remove(State *state, uint32_t index) noexcept nogil:
+    """Takes a SIM out of its tier, wherever in it."""
+    cdef Sim *sim = &state.sims[index]
+    cdef Group *group = &state.groups[sim.group]
+    cdef int tier = sim.tier
+    invariant(tier < TIERS, "I5: the SIM stands in the index")
+    if group.head[tier] == index:
+        group.head[tier] = sim.next
+    else:
+        state.sims[sim.previous].next = sim.next
+    if group.tail[tier] == index:
+        # A head's previous is stale, so an emptied list is told by its head.
+        group.tail[tier] = NONE_INDEX if group.head[tier] == NONE_INDEX else sim.previous
+    elif group.head[tier] != sim.next:
+        state.sims[sim.next].previous = sim.previous
+    if group.head[tier] == NONE_INDEX:
+        group.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
+        if not group.masked:
+            class_tier_clear(&state.classes[group.sim_class], tier, group.local)
+    group.free_count -= 1
+    if not group.masked:
+        state.classes[group.sim_class].free_count -= 1
+    sim.tier = TIER_NONE
+    sim.next = NONE_INDEX
+    sim.previous = NONE_INDEX
+
+
+cdef inline int next_local(Class *sim_class, int tier) noexcept nogil:
+    """The group of the tier whose turn it is: the first after the last one taken, round the ring."""
+    cdef int start = <int> ((sim_class.last_group + 1) % (64 * GROUP_WORDS))
+    cdef int word = start >> 6
+    cdef uint64_t bits = sim_class.groups[tier][word] & (~<uint64_t> 0 << (start & 63))
+    cdef uint64_t summary
+    if bits == 0:
+        summary = sim_class.summary[tier]
+        bits = summary & (~<uint64_t> 0 << (word + 1) if word < GROUP_WORDS - 1 else 0)
+        word = first_set(bits if bits != 0 else summary)
+        bits = sim_class.groups[tier][word]
+    return (word << 6) + first_set(bits)
+
+
+cdef inline uint32_t class_select(
+    State *state, uint16_t class_index, int64_t expected, int tier
+) noexcept nogil:
+    """A free healthy SIM of the class with ``expected`` bytes left, or NONE_INDEX. ``tier`` is tier_satisfying."""
+    cdef Class *sim_class = &state.classes[class_index]
+    cdef uint64_t bits
+    cdef int own, tries, local, first
+    cdef uint32_t index
+    if tier < 64:
+        bits = sim_class.tiers[0] & (~<uint64_t> 0 << tier)
+        if bits != 0:
+            own = first_set(bits)
+        else:
+            bits = sim_class.tiers[1]
+            own = 64 + first_set(bits) if bits != 0 else TIERS
+    else:
+        bits = sim_class.tiers[1] & (~<uint64_t> 0 << (tier - 64))
+        own = 64 + first_set(bits) if bits != 0 else TIERS
+    if own < TIERS:
+        local = next_local(sim_class, own)
+        sim_class.last_group = local
+        index = state.groups[sim_class.members[local]].head[own]
+        if headroom_bytes(&state.sims[index]) >= expected:
+            return index
+        return NONE_INDEX  # only in the last tier, which is open upwards, and then nothing has that much left
+    if tier == 0 or tier_of(expected) == tier:
+        return NONE_INDEX
+    own = tier - 1
+    if not (sim_class.tiers[own >> 6] >> (own & 63)) & 1:
+        return NONE_INDEX
+    tries = OWN_TIER_TRIES
+    first = -1
+    while tries > 0:
+        local = next_local(sim_class, own)
+        if local == first:
+            break
+        if first < 0:
+            first = local
+        sim_class.last_group = local
+        index = state.groups[sim_class.members[local]].head[own]
+        while index != NONE_INDEX and tries > 0:
+            if headroom_bytes(&state.sims[index]) >= expected:
+                return index
+            tries -= 1
+            index = state.sims[index].next
+    return NONE_INDEX

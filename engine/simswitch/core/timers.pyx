@@ -1,0 +1,170 @@
+# The timing wheel; its picture stands in timers.pxd.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from simswitch.core.invariant cimport invariant
+from simswitch.core.layout cimport State, TimerNode, Wheel
+from simswitch.core.layout cimport NONE_INDEX, TICK_SHIFT, TIMER_HEAD
+from simswitch.core.tiers cimport first_set
+
+
+cdef enum:
+    LEVELS = 4
+    SLOTS = 256
+    HEADS = 1024
+
+
+cdef inline uint32_t _head(int position) noexcept nogil:
+    return (<uint32_t> TIMER_HEAD << 29) | <uint32_t> position
+
+
+cdef void timers_clear(State *state) noexcept nogil:
+    """Makes every list empty. The nodes of owners must be set to NONE_INDEX by whoever takes their memory."""
+    cdef int position
+    for position in range(HEADS):
+        state.wheel.heads[position].next = _head(position)
+        state.wheel.heads[position].previous = _head(position)
+    for position in range(16):
+        state.wheel.bits[position] = 0
+
+
+cdef void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
+    cdef uint64_t next_tick = state.header.timer_tick + 1
+    cdef uint64_t distance
+    cdef int level, position
+    cdef TimerNode *node = timer_node(state, timer)
+    cdef TimerNode *head
+    if due_tick < next_tick:
+        due_tick = next_tick
+    # The level is that of the highest digit in which the due tick differs from the tick that fires next: the timer
+    # then comes down when that digit turns.
+    distance = due_tick ^ next_tick
+    level = 0
+    while level < LEVELS - 1 and distance >= SLOTS:
+        distance >>= 8
+        level += 1
+    if distance >= SLOTS:
+        # Beyond the span of the wheel: wait in the last slot to come round, then be asked again.
+        due_tick = next_tick + (<uint64_t> (SLOTS - 1) << (8 * (LEVELS - 1)))
+    position = level * SLOTS + <int> ((due_tick >> (8 * level)) & (SLOTS - 1))
+    head = &state.wheel.heads[position]
+    node.next = _head(position)
+    node.previous = head.previous
+    timer_node(state, head.previous).next = timer
+    head.previous = timer
+    state.wheel.bits[position >> 6] |= <uint64_t> 1 << (position & 63)
+
+
+cdef void _unlink(State *state, uint32_t timer) noexcept nogil:
+    cdef TimerNode *node = timer_node(state, timer)
+    cdef int position
+    timer_node(state, node.previous).next = node.next
+    timer_node(state, node.next).previous = node.previous
+    if node.next == node.previous and (node.next >> 29) == TIMER_HEAD:
+        position = <int> (node.next & 0x1FFFFFFF)
+        state.wheel.bits[position >> 6] &= ~(<uint64_t> 1 << (position & 63))
+    node.next = NONE_INDEX
+    node.previous = NONE_INDEX
+
+
+cdef void timer_arm(State *state, int kind, uint32_t index, uint64_t due_ms) noexcept nogil:
+    """Arms for the first tick that is not before ``due_ms``; moves a timer that is armed already."""
+    cdef uint32_t timer = (<uint32_t> kind << 29) | index
+    if timer_node(state, timer).next != NONE_INDEX:
+        _unlink(state, timer)
+    _link(state, timer, (due_ms >> TICK_SHIFT) + ((due_ms & ((1 << TICK_SHIFT) - 1)) != 0))
+
+
+cdef void timer_disarm(State *state, int kind, uint32_t index) noexcept nogil:
+    cdef uint32_t timer = (<uint32_t> kind << 29) | index
+    if timer_node(state, timer).next != NONE_INDEX:
+        _unlink(state, timer)
+
+
+cdef inline int _first_position(State *state, int level, int start) noexcept nogil:
+    """The first slot of a level from ``start`` on that is not empty, or -1. Doesn't go round."""
+    cdef int word = start >> 6
+    cdef uint64_t bits
+    if start >= SLOTS:
+        return -1
+    bits = state.wheel.bits[level * 4 + word] & (~<uint64_t> 0 << (start & 63))
+    while True:
+        if bits != 0:
+            return (word << 6) + first_set(bits)
+        word += 1
+        if word == 4:
+            return -1
+        bits = state.wheel.bits[level * 4 + word]
+
+
+cdef uint32_t timer_fire(State *state, uint64_t now_ms, int *work) noexcept nogil:
+    """Takes the next timer that is due at ``now_ms`` off the wheel, or gives NONE_INDEX.
+
+    ``work`` is what may still be done; one timer moved or fired is one unit, and at 0 nothing more is given.
+    """
+    cdef uint64_t target = now_ms >> TICK_SHIFT
+    cdef uint64_t tick, block_end
+    cdef int level, position, found
+    cdef uint32_t timer
+    while state.header.timer_tick < target:
+        tick = state.header.timer_tick + 1
+        # Slots of higher levels come down when the digits below them turn to zero, the highest level first.
+        for level in range(LEVELS - 1, 0, -1):
+            if tick & ((<uint64_t> 1 << (8 * level)) - 1):
+                continue
+            position = level * SLOTS + <int> ((tick >> (8 * level)) & (SLOTS - 1))
+            while state.wheel.heads[position].next != _head(position):
+                if work[0] <= 0:
+                    return NONE_INDEX
+                work[0] -= 1
+                timer = state.wheel.heads[position].next
+                _unlink(state, timer)
+                # What it is due at is not kept: it is asked, by firing it, and armed again if it was not yet due.
+                return timer
+        position = <int> (tick & (SLOTS - 1))
+        if state.wheel.heads[position].next != _head(position):
+            if work[0] <= 0:
+                return NONE_INDEX
+            work[0] -= 1
+            timer = state.wheel.heads[position].next
+            _unlink(state, timer)
+            return timer
+        # Nothing (more) at this tick: go on to the next one in this turn of the lowest level that has something.
+        found = _first_position(state, 0, position + 1)
+        block_end = tick | (SLOTS - 1)
+        if found >= 0:
+            tick = (tick & ~<uint64_t> (SLOTS - 1)) + <uint64_t> found - 1
+        else:
+            tick = block_end
+        state.header.timer_tick = tick if tick < target else target
+    return NONE_INDEX
+
+
+cdef bint timers_behind(State *state, uint64_t now_ms) noexcept nogil:
+    """Whether timers that are due were left for the next apply."""
+    return state.header.timer_tick < (now_ms >> TICK_SHIFT)
+
+
+cdef uint64_t timers_next_ms(State *state) noexcept nogil:
+    """A lower bound of when the next timer is due, exact within the next 16 s; ~0 if none is armed."""
+    cdef uint64_t next_tick = state.header.timer_tick + 1
+    cdef uint64_t best = ~<uint64_t> 0
+    cdef uint64_t start
+    cdef int level, position, digit
+    for level in range(LEVELS):
+        digit = <int> ((next_tick >> (8 * level)) & (SLOTS - 1))
+        # On a higher level the slot of the present digit has come down already, unless its turn is this very tick.
+        if level > 0 and next_tick & ((<uint64_t> 1 << (8 * level)) - 1):
+            digit += 1
+        position = _first_position(state, level, digit)
+        if position >= 0:
+            start = ((next_tick >> (8 * (level + 1))) << 8) + <uint64_t> position
+        else:
+            position = _first_position(state, level, 0)
+            if position < 0:
+                continue
+            start = (((next_tick >> (8 * (level + 1))) + 1) << 8) + <uint64_t> position
+        start <<= 8 * level
+        if start < best:
+            best = start
+    return best << TICK_SHIFT if best != ~<uint64_t> 0 else best

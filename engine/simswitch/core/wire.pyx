@@ -1,0 +1,619 @@
+# Columns between the bytes of a protobuf message and the runs of commands.py, without an object per item.
+#
+#     message   | tag len access_server | tag len a0 a1 a2 … | tag len b0 b1 b2 … |       packed repeated fields
+#     run       | header | a0 a1 a2 … | b0 b1 b2 … | pad |                                a run of commands
+#
+# A Table says which field of a message is which column. Decoding goes over the message twice: the first time it checks
+# every byte, counts each column and keeps the few texts; the second time it copies. A fixed-width column in one
+# piece, the usual case, is one memcpy.
+#
+# What is accepted is what protobuf's own parser accepts, no more and no less (tests/wire compares them): packed or
+# single values, a column in several pieces, unknown fields, groups among them, tags and lengths that are longer than
+# they need be. A scalar that comes twice counts the last time; a field of the wrong wire type is an unknown field.
+#
+# Bounds: 65,536 items, 16 columns, 4 text fields, 256 texts of a repeated one. Time is linear in the bytes, memory is
+# the outcome. The table owns nothing but its numbers; a Batch keeps the message alive.
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+cdef enum:
+    ITEMS_LIMIT = 65536
+    COLUMNS_LIMIT = 16
+    TEXT_FIELDS_LIMIT = 4
+    TEXTS_LIMIT = 256
+    FIELD_NUMBERS_LIMIT = 32
+    GROUPS_LIMIT = 100          # how deep protobuf's parser follows nested groups
+    HEADER_BYTES = 24           # of a run, see commands.py
+
+    SLOT_UNKNOWN = 255
+    SLOT_TEXT = 64              # slots from here on are text fields
+
+    # Wire types.
+    WIRE_VARINT = 0
+    WIRE_FIXED64 = 1
+    WIRE_SIZED = 2
+    WIRE_GROUP = 3
+    WIRE_GROUP_END = 4
+    WIRE_FIXED32 = 5
+
+ITEMS_MAX = ITEMS_LIMIT
+TEXTS_MAX = TEXTS_LIMIT
+
+cdef dict WIRE_TYPES = {"fixed64": WIRE_FIXED64, "fixed32": WIRE_FIXED32, "varint": WIRE_VARINT}
+
+
+class Malformed(ValueError):
+    """The bytes are not a message of this type."""
+
+
+class ColumnsDiffer(ValueError):
+    """The columns of a request differ in length, or an index points past the names."""
+
+
+class TooManyItems(ValueError):
+    """More items or names than one call may have."""
+
+
+cdef struct Column:
+    uint8_t number                      # of the field; 0: the run has this column, the message does not
+    uint8_t wire                        # WIRE_FIXED64, WIRE_FIXED32 or WIRE_VARINT
+    uint8_t width                       # bytes of an item in the run
+    uint8_t required
+    int8_t names                        # text field whose texts the values are indexes into; -1: plain values
+
+cdef struct Slice:
+    const uint8_t *at
+    const uint8_t *end
+
+
+cdef int malformed(const char *what) except -1 nogil:
+    with gil:
+        raise Malformed(what.decode())
+
+
+cdef inline int read_varint(Slice *slice, uint64_t *value) except -1 nogil:
+    # At most ten bytes; the tenth holds one bit.
+    cdef uint64_t result = 0
+    cdef uint8_t byte
+    cdef int shift
+    for shift in range(0, 70, 7):
+        if slice.at == slice.end:
+            return malformed(b"a number is cut off")
+        byte = slice.at[0]
+        slice.at += 1
+        if shift == 63 and byte > 1:
+            return malformed(b"a number has more than 64 bits")
+        result |= (<uint64_t> (byte & 0x7F)) << shift
+        if byte < 0x80:
+            value[0] = result
+            return 0
+    return malformed(b"a number has more than 64 bits")
+
+
+cdef inline int read_short_varint(Slice *slice, uint64_t limit, uint64_t *value) except -1 nogil:
+    # Tags and lengths have at most five bytes.
+    cdef const uint8_t *start = slice.at
+    read_varint(slice, value)
+    if slice.at - start > 5 or value[0] > limit:
+        return malformed(b"a tag or a length is out of range")
+    return 0
+
+
+cdef inline int read_tag(Slice *slice, uint32_t *number, uint32_t *wire) except -1 nogil:
+    cdef uint64_t tag = 0
+    read_short_varint(slice, 0xFFFFFFFF, &tag)
+    number[0] = <uint32_t> (tag >> 3)
+    wire[0] = <uint32_t> (tag & 7)
+    if number[0] == 0:
+        return malformed(b"a field has the number 0")
+    return 0
+
+
+cdef inline int read_sized(Slice *slice, Slice *content) except -1 nogil:
+    cdef uint64_t size = 0
+    read_short_varint(slice, 0x7FFFFFFF, &size)
+    if size > <uint64_t> (slice.end - slice.at):
+        return malformed(b"a field is cut off")
+    content.at = slice.at
+    content.end = slice.at + size
+    slice.at = content.end
+    return 0
+
+
+cdef inline int skip_bytes(Slice *slice, uint64_t size) except -1 nogil:
+    if size > <uint64_t> (slice.end - slice.at):
+        return malformed(b"a field is cut off")
+    slice.at += size
+    return 0
+
+
+cdef int skip_field(Slice *slice, uint32_t number, uint32_t wire, int depth) except -1 nogil:
+    # An unknown field, or a known one of the wrong wire type. Groups nest.
+    cdef uint64_t value
+    cdef Slice content
+    cdef uint32_t inner_number
+    cdef uint32_t inner_wire
+    if wire == WIRE_VARINT:
+        return read_varint(slice, &value)
+    if wire == WIRE_FIXED64:
+        return skip_bytes(slice, 8)
+    if wire == WIRE_FIXED32:
+        return skip_bytes(slice, 4)
+    if wire == WIRE_SIZED:
+        return read_sized(slice, &content)
+    if wire == WIRE_GROUP:
+        if depth >= GROUPS_LIMIT:
+            return malformed(b"groups are nested too deep")
+        while True:
+            if slice.at == slice.end:
+                return malformed(b"a group is cut off")
+            read_tag(slice, &inner_number, &inner_wire)
+            if inner_wire == WIRE_GROUP_END:
+                if inner_number != number:
+                    return malformed(b"a group ends that did not begin")
+                return 0
+            skip_field(slice, inner_number, inner_wire, depth + 1)
+    return malformed(b"a group ends that did not begin, or a wire type does not exist")
+
+
+cdef inline long long below_0x80_count(const uint8_t *at, const uint8_t *end) noexcept nogil:
+    # How many numbers end in these bytes: those below 0x80. Vectorises.
+    cdef uint64_t count = 0
+    while at < end:
+        count += at[0] < 0x80
+        at += 1
+    return <long long> count
+
+
+cdef long long count_varints(Slice content) except -1 nogil:
+    # Checks a packed piece of numbers and counts them.
+    cdef long long count = below_0x80_count(content.at, content.end)
+    cdef uint64_t value
+    if count == content.end - content.at:
+        return count
+    while content.at < content.end:
+        read_varint(&content, &value)
+    return count
+
+
+cdef inline void store(uint8_t *place, uint8_t width, uint64_t value) noexcept nogil:
+    # A number that does not fit becomes the largest one, which no command takes for anything else.
+    cdef uint16_t half
+    cdef uint32_t word
+    if width == 8:
+        memcpy(place, &value, 8)
+    elif width == 4:
+        word = <uint32_t> value
+        memcpy(place, &word, 4)
+    elif width == 2:
+        half = <uint16_t> value if value < 0xFFFF else 0xFFFF
+        memcpy(place, &half, 2)
+    else:
+        place[0] = <uint8_t> value if value < 0xFF else 0xFF
+
+
+cdef inline uint64_t load(const uint8_t *place, uint8_t width) noexcept nogil:
+    cdef uint64_t value = 0
+    memcpy(&value, place, width)
+    return value
+
+
+cdef inline uint64_t varint_bytes(uint64_t value) noexcept nogil:
+    cdef uint64_t size = 1
+    while value >= 0x80:
+        value >>= 7
+        size += 1
+    return size
+
+
+cdef inline uint8_t *write_varint(uint8_t *place, uint64_t value) noexcept nogil:
+    while value >= 0x80:
+        place[0] = <uint8_t> (value | 0x80)
+        value >>= 7
+        place += 1
+    place[0] = <uint8_t> value
+    return place + 1
+
+
+cdef class Table:
+    """Which field of a message is which column of a run."""
+
+    cdef Column columns[COLUMNS_LIMIT]
+    cdef uint8_t slots[FIELD_NUMBERS_LIMIT]
+    cdef uint8_t text_numbers[TEXT_FIELDS_LIMIT]
+    cdef uint8_t text_repeated[TEXT_FIELDS_LIMIT]
+    cdef int columns_count
+    cdef int texts_count
+    cdef uint64_t row_bytes
+    cdef readonly str message
+    cdef readonly tuple names
+
+    def __init__(self, str message, columns, texts=()):
+        memset(self.slots, SLOT_UNKNOWN, FIELD_NUMBERS_LIMIT)
+        columns = list(columns)
+        texts = list(texts)
+        if len(columns) > COLUMNS_LIMIT or len(texts) > TEXT_FIELDS_LIMIT:
+            raise ValueError(f"{message} has more columns or texts than a table holds")
+        self.message = message
+        self.names = tuple([name for name, *_ in columns])
+        self.columns_count = 0
+        self.texts_count = 0
+        self.row_bytes = 0
+        text_names = [name for name, *_ in texts]
+        for position, (name, number, repeated) in enumerate(texts):
+            self.claim(number, SLOT_TEXT + position)
+            self.text_numbers[position] = number
+            self.text_repeated[position] = repeated
+            self.texts_count += 1
+        for position, (name, number, wire, width, required, names) in enumerate(columns):
+            if width not in (1, 2, 4, 8) or (number and (wire == "fixed64") != (width == 8)):
+                raise ValueError(f"column {name} of {message} can't be {width} bytes wide")
+            if number:
+                self.claim(number, position)
+            self.columns[position] = Column(
+                number, WIRE_TYPES[wire], width, required, -1 if names is None else text_names.index(names)
+            )
+            self.row_bytes += width
+            self.columns_count += 1
+
+    cdef int claim(self, int number, int slot) except -1:
+        if not 0 < number < FIELD_NUMBERS_LIMIT or self.slots[number] != SLOT_UNKNOWN:
+            raise ValueError(f"field {number} of {self.message} is out of range or taken")
+        self.slots[number] = slot
+        return 0
+
+    def decode(self, bytes data not None):
+        """Checks a message. The columns are copied by the batch's own methods."""
+        cdef Batch batch = Batch.__new__(Batch)
+        batch.table = self
+        batch.data = data
+        batch.texts = [[] for _ in range(self.texts_count)]
+        batch.scan()
+        return batch
+
+    def encode(self, columns, uint32_t count, rows=None):
+        """The message's columns, from columns that lie one after the other as in a run (without a header).
+
+        ``count`` is how many items ``columns`` holds; ``rows``, bytes of native uint32, picks some of them.
+        """
+        cdef Py_buffer view
+        cdef const uint32_t *picked = NULL
+        cdef uint64_t picked_count = count
+        cdef bytes picked_bytes
+        cdef uint64_t row
+        if rows is not None:
+            picked_bytes = bytes(rows)
+            picked = <const uint32_t *> PyBytes_AS_STRING(picked_bytes)
+            picked_count = len(picked_bytes) // 4
+            for row in range(picked_count):
+                if picked[row] >= count:
+                    raise IndexError(f"row {picked[row]} of {count}")
+        PyObject_GetBuffer(columns, &view, PyBUF_SIMPLE)
+        try:
+            if <uint64_t> view.len < self.row_bytes * count:
+                raise ValueError(f"{self.message}: {view.len} bytes are too few for {count} items")
+            return self.write(<const uint8_t *> view.buf, count, picked, picked_count)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef bytes write(self, const uint8_t *source, uint64_t count, const uint32_t *picked, uint64_t picked_count):
+        cdef uint64_t sizes[COLUMNS_LIMIT]
+        cdef uint64_t total = 0
+        cdef const uint8_t *column = source
+        cdef uint8_t *place
+        cdef uint8_t width
+        cdef uint64_t item
+        cdef uint64_t value
+        cdef uint32_t word
+        cdef int index
+        cdef bytes result
+        if picked_count == 0:
+            return b""
+        for index in range(self.columns_count):
+            width = self.columns[index].width
+            if self.columns[index].number == 0:
+                column += width * count
+                continue
+            if self.columns[index].wire == WIRE_FIXED64:
+                sizes[index] = 8 * picked_count
+            elif self.columns[index].wire == WIRE_FIXED32:
+                sizes[index] = 4 * picked_count
+            else:
+                sizes[index] = 0
+                for item in range(picked_count):
+                    sizes[index] += varint_bytes(load(column + (item if picked == NULL else picked[item]) * width, width))
+            total += varint_bytes(self.columns[index].number << 3 | WIRE_SIZED) + varint_bytes(sizes[index]) + sizes[index]
+            column += width * count
+        result = PyBytes_FromStringAndSize(NULL, total)
+        place = <uint8_t *> PyBytes_AS_STRING(result)
+        column = source
+        for index in range(self.columns_count):
+            width = self.columns[index].width
+            if self.columns[index].number == 0:
+                column += width * count
+                continue
+            place = write_varint(place, self.columns[index].number << 3 | WIRE_SIZED)
+            place = write_varint(place, sizes[index])
+            if picked == NULL and sizes[index] == width * picked_count:
+                # The same width in the message: fixed-width values, or single bytes below 0x80.
+                memcpy(place, column, sizes[index])
+                place += sizes[index]
+            else:
+                for item in range(picked_count):
+                    value = load(column + (item if picked == NULL else picked[item]) * width, width)
+                    if self.columns[index].wire == WIRE_FIXED64:
+                        memcpy(place, &value, 8)
+                        place += 8
+                    elif self.columns[index].wire == WIRE_FIXED32:
+                        word = <uint32_t> value
+                        memcpy(place, &word, 4)
+                        place += 4
+                    else:
+                        place = write_varint(place, value)
+            column += width * count
+        return result
+
+
+cdef class Batch:
+    """A message that was found sound."""
+
+    cdef Table table
+    cdef bytes data
+    cdef list texts
+    cdef uint64_t counts[COLUMNS_LIMIT]
+    cdef readonly uint32_t count
+
+    cdef int scan(self) except -1:
+        cdef Table table = self.table
+        cdef Slice slice
+        cdef Slice content
+        cdef uint32_t number
+        cdef uint32_t wire
+        cdef uint8_t slot
+        cdef uint8_t column_wire
+        cdef uint64_t value
+        cdef int index
+        memset(self.counts, 0, sizeof(self.counts))
+        slice.at = <const uint8_t *> PyBytes_AS_STRING(self.data)
+        slice.end = slice.at + len(self.data)
+        while slice.at < slice.end:
+            read_tag(&slice, &number, &wire)
+            slot = table.slots[number] if number < FIELD_NUMBERS_LIMIT else SLOT_UNKNOWN
+            if slot == SLOT_UNKNOWN:
+                skip_field(&slice, number, wire, 0)
+            elif slot >= SLOT_TEXT:
+                if wire != WIRE_SIZED:
+                    skip_field(&slice, number, wire, 0)
+                    continue
+                read_sized(&slice, &content)
+                self.keep_text(slot - SLOT_TEXT, content)
+            else:
+                column_wire = table.columns[slot].wire
+                if wire == WIRE_SIZED:
+                    read_sized(&slice, &content)
+                    if column_wire == WIRE_VARINT:
+                        self.counts[slot] += count_varints(content)
+                    else:
+                        value = 8 if column_wire == WIRE_FIXED64 else 4
+                        if (content.end - content.at) % value:
+                            malformed(b"a column has a part of an item")
+                        self.counts[slot] += (content.end - content.at) // value
+                elif wire == column_wire:
+                    skip_field(&slice, number, wire, 0)
+                    self.counts[slot] += 1
+                else:
+                    skip_field(&slice, number, wire, 0)
+        return self.agree()
+
+    cdef int keep_text(self, int field, Slice content) except -1:
+        cdef list texts = self.texts[field]
+        try:
+            text = PyUnicode_DecodeUTF8(<const char *> content.at, content.end - content.at, NULL)
+        except UnicodeDecodeError as error:
+            raise Malformed("a text is not UTF-8") from error
+        if self.table.text_repeated[field]:
+            if len(texts) >= TEXTS_LIMIT:
+                raise TooManyItems(f"{self.table.message} has more than {TEXTS_LIMIT} names in one field")
+            texts.append(text)
+        else:
+            texts[:] = [text]
+        return 0
+
+    cdef int agree(self) except -1:
+        # Every column has the same length; one that may be left out may also be empty.
+        cdef Table table = self.table
+        cdef uint64_t count = 0
+        cdef int index
+        for index in range(table.columns_count):
+            if self.counts[index] > count:
+                count = self.counts[index]
+        if count > ITEMS_LIMIT:
+            raise TooManyItems(f"{table.message} has {count} items, a call may have {ITEMS_LIMIT}")
+        for index in range(table.columns_count):
+            if self.counts[index] != count and (table.columns[index].required or self.counts[index]):
+                lengths = ", ".join([f"{name} {self.counts[at]}" for at, name in enumerate(table.names)])
+                raise ColumnsDiffer(f"the columns of {table.message} differ in length: {lengths}")
+        for index in range(table.columns_count):
+            if count and not self.counts[index] and table.columns[index].names >= 0:
+                if len(self.texts[table.columns[index].names]) != 1:
+                    raise ColumnsDiffer(
+                        f"the column {table.names[index]} of {table.message} may only be left out with exactly one name"
+                    )
+        self.count = <uint32_t> count
+        return 0
+
+    def text(self, int field):
+        """The text of a field that is not repeated; empty when it did not come."""
+        texts = self.texts[field]
+        return texts[0] if texts else ""
+
+    def names(self, int field):
+        """The texts of a repeated field."""
+        return list(self.texts[field])
+
+    def run(self, uint16_t kind, *, uint32_t actor, uint16_t access_server, uint64_t argument=0, indexes=()):
+        """The run of commands. ``indexes`` has, for each text field, native uint16 values that stand for its texts."""
+        cdef uint64_t size = HEADER_BYTES + self.table.row_bytes * self.count
+        cdef uint64_t padded = (size + 7) & ~<uint64_t> 7
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, padded)
+        cdef uint8_t *place = <uint8_t *> PyBytes_AS_STRING(result)
+        cdef uint32_t size_word = <uint32_t> padded
+        memcpy(place, &size_word, 4)
+        memcpy(place + 4, &kind, 2)
+        memcpy(place + 6, &access_server, 2)
+        memcpy(place + 8, &self.count, 4)
+        memcpy(place + 12, &actor, 4)
+        memcpy(place + 16, &argument, 8)
+        self.fill(place + HEADER_BYTES, indexes)
+        memset(place + size, 0, padded - size)
+        return result
+
+    def columns(self):
+        """The columns one after the other, as in a run, without a header."""
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, self.table.row_bytes * self.count)
+        self.fill(<uint8_t *> PyBytes_AS_STRING(result), ())
+        return result
+
+    cdef int fill(self, uint8_t *start, indexes) except -1:
+        cdef Table table = self.table
+        cdef uint8_t *places[COLUMNS_LIMIT]
+        cdef uint16_t values[TEXT_FIELDS_LIMIT][TEXTS_LIMIT]
+        cdef uint64_t values_count[TEXT_FIELDS_LIMIT]
+        cdef Slice slice
+        cdef Slice content
+        cdef uint32_t number
+        cdef uint32_t wire
+        cdef uint8_t slot
+        cdef uint64_t value
+        cdef int index
+        cdef bytes given
+        memset(values_count, 0, sizeof(values_count))
+        for index, field in enumerate(indexes):
+            given = bytes(field)
+            if index >= TEXT_FIELDS_LIMIT or len(given) > TEXTS_LIMIT * 2:
+                raise ValueError("more indexes than texts")
+            memcpy(&values[index][0], PyBytes_AS_STRING(given), len(given))
+            values_count[index] = len(given) // 2
+        for index in range(table.columns_count):
+            places[index] = start
+            start += table.columns[index].width * self.count
+            if self.counts[index] == 0 and self.count:
+                self.fill_absent(index, places[index], values[max(0, table.columns[index].names)])
+        slice.at = <const uint8_t *> PyBytes_AS_STRING(self.data)
+        slice.end = slice.at + len(self.data)
+        while slice.at < slice.end:
+            read_tag(&slice, &number, &wire)
+            slot = table.slots[number] if number < FIELD_NUMBERS_LIMIT else SLOT_UNKNOWN
+            if slot >= SLOT_TEXT or (wire != WIRE_SIZED and wire != table.columns[slot].wire):
+                skip_field(&slice, number, wire, 0)
+                continue
+            if wire == WIRE_SIZED:
+                read_sized(&slice, &content)
+            else:
+                content.at = slice.at
+                skip_field(&slice, number, wire, 0)
+                content.end = slice.at
+            index = table.columns[slot].names
+            if index < 0:
+                places[slot] = copy_piece(&table.columns[slot], places[slot], content)
+                continue
+            while content.at < content.end:
+                read_varint(&content, &value)
+                if <uint32_t> value >= values_count[index]:
+                    raise ColumnsDiffer(
+                        f"the column {table.names[slot]} of {table.message} has the index {<uint32_t> value},"
+                        f" there are {values_count[index]} names"
+                    )
+                store(places[slot], table.columns[slot].width, values[index][<uint32_t> value])
+                places[slot] += table.columns[slot].width
+        return 0
+
+    cdef void fill_absent(self, int index, uint8_t *place, const uint16_t *values) noexcept:
+        cdef uint8_t width = self.table.columns[index].width
+        cdef uint64_t item
+        if self.table.columns[index].names < 0:
+            memset(place, 0, width * self.count)
+            return
+        for item in range(self.count):
+            store(place + item * width, width, values[0])
+
+
+cdef uint8_t *copy_piece(Column *column, uint8_t *place, Slice content) noexcept nogil:
+    # The piece was checked by scan.
+    cdef uint64_t size = content.end - content.at
+    cdef uint64_t value
+    cdef uint8_t byte
+    cdef int shift
+    cdef const uint8_t *at
+    if column.wire == WIRE_FIXED64 or (column.wire == WIRE_FIXED32 and column.width == 4):
+        memcpy(place, content.at, size)
+        return place + size
+    if column.wire == WIRE_FIXED32:
+        while content.at < content.end:
+            store(place, column.width, load(content.at, 4))
+            content.at += 4
+            place += column.width
+        return place
+    if column.width == 1 and below_0x80_count(content.at, content.end) == <long long> size:
+        memcpy(place, content.at, size)
+        return place + size
+    while content.at < content.end:
+        value = 0
+        shift = 0
+        while True:
+            byte = content.at[0]
+            content.at += 1
+            if shift < 64:
+                value |= (<uint64_t> (byte & 0x7F)) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        # Every varint column is a uint32 or an enum: protobuf keeps the lower 32 bits.
+        store(place, column.width, <uint32_t> value)
+        place += column.width
+    return place
+
+
+def only_message(bytes data not None, uint32_t number_max):
+    """The one sub-message that a message consists of: (field number, its bytes).
+
+    None when there is anything else but unknown fields: several fields from 1 to ``number_max``, or one of another wire
+    type. Then protobuf's own parser is to put the message in order.
+    """
+    cdef Slice slice
+    cdef Slice content
+    cdef Slice kept = Slice(NULL, NULL)
+    cdef uint32_t number
+    cdef uint32_t wire
+    cdef uint32_t kept_number = 0
+    slice.at = <const uint8_t *> PyBytes_AS_STRING(data)
+    slice.end = slice.at + len(data)
+    while slice.at < slice.end:
+        read_tag(&slice, &number, &wire)
+        if number > number_max:
+            skip_field(&slice, number, wire, 0)
+            continue
+        if wire != WIRE_SIZED or kept_number:
+            return None
+        read_sized(&slice, &content)
+        kept = content
+        kept_number = number
+    if kept_number == 0:
+        return None
+    return kept_number, PyBytes_FromStringAndSize(<const char *> kept.at, kept.end - kept.at)
+
+
+def enclose(uint32_t number, bytes message not None):
+    """A message as the sub-message ``number`` of another one."""
+    cdef uint64_t size = len(message)
+    cdef uint64_t tag = (<uint64_t> number << 3) | WIRE_SIZED
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, varint_bytes(tag) + varint_bytes(size) + size)
+    cdef uint8_t *place = <uint8_t *> PyBytes_AS_STRING(result)
+    place = write_varint(place, tag)
+    place = write_varint(place, size)
+    memcpy(place, PyBytes_AS_STRING(message), size)
+    return result

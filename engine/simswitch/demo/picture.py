@@ -1,0 +1,44 @@
+"""Both ways in one picture: failed allocations, the wait for a SIM, and the orders outstanding, over the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TITLES = {"unbounded": "as it was done in 2020", "engine": "through the engine"}
+_COLOURS = {"unbounded": "#b5382a", "engine": "#1f6f8b"}
+
+
+def draw(
+    result: dict[str, Any], series: dict[str, dict[str, list[float]]], notes: dict[str, float], path: Path
+) -> None:
+    """Draws the picture. ``series`` has for each policy the columns t, failed_per_s, wait_s, outstanding, switched;
+    ``notes`` has instants of the engine's run to be marked, by their words."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    panels = (
+        ("failed_per_s", "failed allocations\nper second"),
+        ("wait_s", "wait for a SIM\n(seconds)"),
+        ("outstanding", "switches outstanding\n(all access servers)"),
+        ("switched", "switches done"),
+    )
+    figure, axes = pyplot.subplots(len(panels), 1, sharex=True, figsize=(10, 10), constrained_layout=True)
+    for axis, (column, label) in zip(axes, panels, strict=True):
+        for policy, columns in series.items():
+            axis.plot(columns["t"], columns[column], color=_COLOURS[policy], label=TITLES[policy], linewidth=1.6)
+        axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+        for words, instant in notes.items():
+            axis.axvline(instant, color=_COLOURS["engine"], linewidth=0.8, linestyle="--")
+            if axis is axes[0]:
+                axis.annotate(words, (instant, axis.get_ylim()[1]), rotation=90, va="top", ha="right", fontsize=8)
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.25)
+        axis.set_ylim(bottom=0)
+    axes[0].legend(loc="upper right")
+    axes[-1].set_xlabel("seconds of the story since the switch was ordered")
+    figure.suptitle(f"{result['scenario']}: the same switch, two ways")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

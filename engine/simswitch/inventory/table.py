@@ -1,0 +1,167 @@
+"""A CSV file as chunks of columns.
+
+The header line names the columns, in any order. Chunks have up to ``CHUNK_LINES`` lines, so that memory is bounded by
+the chunk and by what the caller keeps. What a CSV file can get wrong as a file is found here, with its line: bytes that
+are no UTF-8, NUL bytes, columns missing, unknown or named twice, lines with too few or too many fields, a line break
+inside quotes, a field that is far too long.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from simswitch.inventory.problems import PROBLEMS_MAX, FileRefused, Problem
+
+CHUNK_LINES = 65_536
+FIELD_MAX = 1_024
+"""Characters of one field. A longer one is a missing quote or not a CSV file."""
+
+Row = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column that a file may have."""
+
+    name: str
+    required: bool
+    text: str
+    """What stands in it, for people."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some lines of a file that have the right number of fields."""
+
+    lines: list[int]
+    """Of each row."""
+    rows: list[Row]
+    columns: dict[str, Sequence[str]]
+    """By name; only the columns that the file has."""
+
+
+class Table:
+    """One CSV file, read from its beginning to its end."""
+
+    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self._columns = columns
+        self.header: Row = []
+
+    def add(self, line: int, column: str, value: str, text: str) -> None:
+        """Notes a problem. Past the bound the file is refused at once."""
+        self.problems.append(Problem(line, column, value, text))
+        if len(self.problems) > PROBLEMS_MAX:
+            self.problems.append(
+                Problem(
+                    line, "", "", f"more than {PROBLEMS_MAX:,} problems; reading stopped here. Is it the right file?"
+                )
+            )
+            raise FileRefused(self.path, self.problems)
+
+    def chunks(self, progress: Callable[[int], None] | None = None) -> Iterator[Chunk]:
+        """The file's lines. ``progress`` is told how many bytes of the file have been read.
+
+        Raises ``FileRefused`` when the file can't be read as this table at all; other problems are noted.
+        """
+        self._refuse_binary()
+        limit = csv.field_size_limit(FIELD_MAX)
+        try:
+            # Bytes that are no UTF-8 become lone surrogates, and so can be named by line and column.
+            with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                yield from self._chunks(file, progress)
+        finally:
+            csv.field_size_limit(limit)
+
+    def _chunks(self, file: IO[str], progress: Callable[[int], None] | None) -> Iterator[Chunk]:
+        reader = csv.reader(file, strict=True)
+        try:
+            self._take_header(next(reader, []))
+            names = [name.strip() for name in self.header]
+            while True:
+                before = reader.line_num
+                rows = list(islice(reader, CHUNK_LINES))
+                if not rows:
+                    return
+                lines = self._line_numbers(before, reader.line_num, rows)
+                chunk = self._regular(names, lines, rows)
+                if progress:
+                    progress(file.buffer.tell() if hasattr(file, "buffer") else 0)
+                yield chunk
+        except csv.Error as error:
+            self.add(reader.line_num, "", "", f"this is not CSV: {error}; look for a quote that is not closed")
+            raise FileRefused(self.path, self.problems) from error
+
+    def _refuse_binary(self) -> None:
+        with self.path.open("rb") as file:
+            line = 1
+            first = True
+            while block := file.read(1 << 20):
+                if first and block[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    raise FileRefused(self.path, [Problem(1, "", "", "this is UTF-16; save the file as UTF-8")])
+                first = False
+                position = block.find(b"\0")
+                if position >= 0:
+                    line += block.count(b"\n", 0, position)
+                    text = "there is a NUL byte; this is not a text file, or it is damaged"
+                    raise FileRefused(self.path, [Problem(line, "", "", text)])
+                line += block.count(b"\n")
+
+    def _take_header(self, header: Row) -> None:
+        self.header = header
+        names = [name.strip() for name in header]
+        known = {column.name for column in self._columns}
+        for name in dict.fromkeys(names):
+            if name not in known:
+                self.add(1, name, "", f"no such column; the columns are {', '.join(c.name for c in self._columns)}")
+            if names.count(name) > 1:
+                self.add(1, name, "", "the column stands twice; leave one out")
+        for column in self._columns:
+            if column.required and column.name not in names:
+                self.add(1, column.name, "", f"the column is missing: {column.text}")
+        if self.problems:
+            raise FileRefused(self.path, self.problems)
+
+    def _line_numbers(self, before: int, after: int, rows: list[Row]) -> list[int]:
+        """The line on which each row ends up; a row that spans several lines has its first."""
+        if after - before == len(rows):
+            return list(range(before + 1, after + 1))
+        lines = []
+        line = before + 1
+        for row in rows:
+            lines.append(line)
+            line += 1 + sum(field.replace("\r\n", "\n").replace("\r", "\n").count("\n") for field in row)
+        return lines
+
+    def _regular(self, names: list[str], lines: list[int], rows: list[Row]) -> Chunk:
+        """The rows with the right number of fields and no line break in them; the others are noted."""
+        width = len(names)
+        spans = lines[-1] - lines[0] != len(lines) - 1 or any("\n" in field for field in rows[-1])
+        if spans or any(len(row) != width for row in rows):
+            kept_lines, kept_rows = [], []
+            for line, row in zip(lines, rows, strict=True):
+                if not row:
+                    continue  # an empty line
+                if any("\n" in field or "\r" in field for field in row):
+                    self.add(line, "", "", "there is a line break inside quotes; put the whole record on one line")
+                elif len(row) != width:
+                    self.add(line, "", ",".join(row), f"{len(row)} fields where the header has {width}")
+                else:
+                    kept_lines.append(line)
+                    kept_rows.append(row)
+            lines, rows = kept_lines, kept_rows
+        columns: dict[str, Sequence[str]] = dict.fromkeys(names, ())
+        if rows:
+            columns.update(zip(names, zip(*rows, strict=True), strict=True))
+        return Chunk(lines, rows, columns)
+
+
+def is_utf8(value: str) -> bool:
+    """Whether the field was UTF-8 in the file: bytes that were not stand in it as lone surrogates."""
+    return not any("\udc80" <= character <= "\udcff" for character in value)

@@ -1,0 +1,190 @@
+"""All that the journal may do to a disk, so that a test can put a disk that fails below it.
+
+A disk is one folder without sub-folders; files go by their names in it. ``RealDisk`` is the only place of the journal
+that calls the operating system.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from simswitch.journal.errors import FolderInUse
+
+Bytes = bytes | bytearray | memoryview
+
+LOCK_NAME = "lock"
+
+
+class DiskFile(Protocol):
+    def pwrite(self, buffers: Sequence[Bytes], offset: int) -> None:
+        """Writes all the buffers one behind the other at ``offset``, or raises ``OSError``; never a part in silence."""
+
+    def pread(self, size: int, offset: int) -> Bytes:
+        """The bytes at ``offset``; fewer than ``size`` only where the file ends."""
+
+    def view(self, size: int, offset: int) -> memoryview:
+        """The same without a copy, for what is large; ``offset`` is a multiple of 4,096."""
+
+    def fdatasync(self) -> None:
+        """Returns when everything written to this file before is durable."""
+
+    def settle(self) -> None:
+        """After it, what is read is what the disk holds, not what a dead process had only handed to the page cache.
+
+        A failed fsync may leave pages in the cache that look written and are not. Syncing again would call them
+        durable; dropping them shows the truth.
+        """
+
+    def size(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    def release(self) -> None: ...
+
+
+class Disk(Protocol):
+    def open(self, name: str, *, create: bool = False, writable: bool = True) -> DiskFile: ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Replaces ``target`` at once or not at all. Durable after ``fsync_folder``."""
+
+    def unlink(self, name: str) -> None:
+        """Removes a file; one that is gone already is no error, since the server and its follower both clear away."""
+
+    def fsync_folder(self) -> None: ...
+
+    def names(self) -> list[str]: ...
+
+    def free_bytes(self) -> int: ...
+
+    def lock(self) -> Lock:
+        """Holds the folder for this process. Raises ``FolderInUse``, naming the process that has it."""
+
+    def locked_by(self) -> int | None:
+        """The process that holds the folder, without touching the lock."""
+
+
+class RealFile:
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def pwrite(self, buffers: Sequence[Bytes], offset: int) -> None:
+        size = sum(map(len, buffers))
+        written = os.pwritev(self._fd, buffers, offset)
+        if written != size:
+            raise OSError(errno.EIO, f"only {written} of {size} bytes were written")
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+    def view(self, size: int, offset: int) -> memoryview:
+        if size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(self._fd, size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED, offset=offset))
+
+    def fdatasync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def settle(self) -> None:
+        os.fdatasync(self._fd)
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealLock:
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealDisk:
+    """A folder of the file system, made when it is missing and ``create`` is set."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, create: bool = True) -> None:
+        self.folder = os.fspath(folder)
+        if create:
+            os.makedirs(self.folder, mode=0o750, exist_ok=True)
+        elif not os.path.isdir(self.folder):
+            raise FileNotFoundError(errno.ENOENT, "there is no such data folder", self.folder)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def open(self, name: str, *, create: bool = False, writable: bool = True) -> RealFile:
+        flags = os.O_RDWR if writable else os.O_RDONLY
+        if create:
+            flags |= os.O_CREAT | os.O_TRUNC
+        return RealFile(os.open(self._path(name), flags, 0o640))
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(self._path(source), self._path(target))
+
+    def unlink(self, name: str) -> None:
+        try:
+            os.unlink(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def fsync_folder(self) -> None:
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.folder))
+
+    def free_bytes(self) -> int:
+        state = os.statvfs(self.folder)
+        return state.f_bavail * state.f_frsize
+
+    def lock(self) -> RealLock:
+        fd = os.open(self._path(LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise FolderInUse(
+                f"{self.folder} is in use by process {holder}: one data folder has one server. "
+                "Stop that one first, or give this one another folder"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return RealLock(fd)
+
+    def locked_by(self) -> int | None:
+        # Trying the lock would refuse a server that starts at this instant, so the kernel's table is read instead.
+        try:
+            with open(self._path(LOCK_NAME), "rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                holder = file.read(32).decode("ascii", "replace").strip()
+            with open("/proc/locks", encoding="ascii") as table:
+                held = any(f":{inode} " in line and " FLOCK " in line for line in table)
+        except FileNotFoundError:
+            return None
+        return int(holder) if held and holder.isdigit() else None

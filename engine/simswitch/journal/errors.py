@@ -1,0 +1,69 @@
+"""What the journal refuses, and how it says so.
+
+Every refusal names the file, the place in it, what is wrong and what a person can do. None of them changes a byte on
+disk.
+"""
+
+from __future__ import annotations
+
+
+class JournalError(Exception):
+    """The base of all that the journal raises."""
+
+
+class JournalDamaged(JournalError):
+    """The folder holds something that a crash of ours can't have left. Nothing was changed."""
+
+    def __init__(self, case: str, file: str, offset: int, sequence: int, what: str, remedy: str) -> None:
+        super().__init__(f"{file}, byte {offset}, sequence {sequence}: {what} ({case}). {remedy}")
+        self.case = case
+        self.file = file
+        self.offset = offset
+        self.sequence = sequence
+        self.what = what
+        self.remedy = remedy
+
+
+class OutcomeDiffers(JournalError):
+    """Replaying a record gave other outcomes than were acknowledged (I10)."""
+
+    def __init__(self, sequence: int, recorded: int, replayed: int) -> None:
+        super().__init__(
+            f"sequence {sequence}: replay gives outcomes with the hash {replayed:016x}, the journal recorded "
+            f"{recorded:016x} (I10). This program is not the one that wrote the journal, or memory is faulty: run the "
+            "program that wrote it on another machine, and keep the folder as it is"
+        )
+        self.sequence = sequence
+        self.recorded = recorded
+        self.replayed = replayed
+
+
+class MachineVersionDiffers(JournalError):
+    """The tail of the journal was written by another version of the state machine."""
+
+    def __init__(self, sequence: int, recorded: int, running: int) -> None:
+        super().__init__(
+            f"sequence {sequence} was written by machine version {recorded}, this is version {running}: a new machine "
+            "version opens old state from a snapshot, never from another version's tail. Start the version that wrote "
+            "it once and stop it cleanly (it leaves a snapshot at the end of the journal), then start this one"
+        )
+        self.sequence = sequence
+        self.recorded = recorded
+        self.running = running
+
+
+class JournalFull(JournalError):
+    """Free space is below the mark: nothing more is admitted until there is room. Nothing was applied."""
+
+
+class RecordTooLarge(JournalError, ValueError):
+    """The batch doesn't fit into a segment. Nothing was applied."""
+
+
+class JournalFailed(JournalError):
+    """A write or an fsync failed, so that nobody knows what is durable. Only recovery can tell; the process has to
+    end."""
+
+
+class FolderInUse(JournalError):
+    """Another server holds this data folder."""

@@ -1,0 +1,157 @@
+"""Putting the machine together: the newest snapshot that is valid, then every record behind it, each outcome checked.
+
+After any crash the state is the replay of a prefix of the commands that includes every acknowledged one (I6), and each
+record's outcomes have the hash that was recorded when they were given (I10). What may be at the journal's end, and what
+is done about it, is the decision table in ``walk``. Nothing on disk is changed unless recovery succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from simswitch.core.layout import MACHINE_VERSION
+from simswitch.core.machine import Machine
+from simswitch.journal.append import Place
+from simswitch.journal.disk import Disk
+from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers, OutcomeDiffers
+from simswitch.journal.snapshot import (
+    Region,
+    SnapshotHeader,
+    load_snapshot,
+    read_snapshot_header,
+    snapshot_name,
+    snapshot_sequences,
+)
+from simswitch.journal.walk import Record, Verdict, Walk
+from simswitch.journal.walk import repair as repair_end
+
+Progress = Callable[[str, int, int], object]
+"""Told what is being done, how many bytes of it are done, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineKind:
+    """How to come by a machine, and its version. Tests put a small one in its place."""
+
+    create: Callable[[], Machine]
+    restore: Callable[[list[Any]], Machine]
+    version: int
+
+
+def real_machine() -> MachineKind:
+    return MachineKind(Machine, Machine.restore, int(MACHINE_VERSION))
+
+
+@dataclass(slots=True)
+class Recovery:
+    machine: Machine
+    journal_id: bytes | None
+    """None: the folder held no journal."""
+    place: Place
+    verdict: Verdict
+    snapshot_sequence: int
+    """0: no snapshot was used."""
+    replayed_count: int
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Base:
+    """What the snapshots give: a machine to start from, and what they vouch for."""
+
+    machine: Machine
+    header: SnapshotHeader | None
+    durable_sequence: int
+    warnings: list[str]
+
+
+def restore_newest(disk: Disk, kind: MachineKind, progress: Progress | None = None) -> Base:
+    """The newest snapshot that is valid; a damaged one is passed over with a warning, but still vouches for its
+    sequence."""
+    warnings: list[str] = []
+    durable_sequence = 0
+    for sequence in reversed(snapshot_sequences(disk)):
+        name = snapshot_name(sequence)
+        try:
+            durable_sequence = max(durable_sequence, _vouched_sequence(disk, name))
+            if progress is not None:
+                progress(f"reading {name}", 0, 1)
+            header, regions = load_snapshot(disk, sequence)
+            machine = _restore(kind, name, header, regions)
+        except JournalDamaged as error:
+            warnings.append(f"a snapshot was passed over: {error}")
+            continue
+        if progress is not None:
+            progress(f"reading {name}", 1, 1)
+        return Base(machine, header, durable_sequence, warnings)
+    return Base(kind.create(), None, durable_sequence, warnings)
+
+
+def _vouched_sequence(disk: Disk, name: str) -> int:
+    file = disk.open(name, writable=False)
+    try:
+        return read_snapshot_header(file, name).sequence
+    finally:
+        file.close()
+
+
+def _restore(kind: MachineKind, name: str, header: SnapshotHeader, regions: list[Region]) -> Machine:
+    def refuse(what: str) -> JournalDamaged:
+        return JournalDamaged("snapshot", name, 0, header.sequence, what, "Keep the file as it is")
+
+    try:
+        machine = kind.restore(regions)
+    except ValueError as error:
+        raise refuse(f"the machine refuses its regions: {error}") from error
+    if machine.sequence != header.sequence:
+        raise refuse(f"the state in it is at sequence {machine.sequence}")
+    # Another version may keep the same state in another shape; its regions had their checksums.
+    if header.machine_version == kind.version and machine.state_hash() != header.state_hash:
+        raise refuse("the restored state has another hash than the one that was saved (I10)")
+    return machine
+
+
+def replay(machine: Machine, record: Record, version: int) -> None:
+    """Applies one record and checks what it gave (I10)."""
+    header = record.header
+    if header.machine_version != version:
+        raise MachineVersionDiffers(header.sequence, header.machine_version, version)
+    outcome = machine.apply(record.payload, header.now_ms, header.seed)
+    if outcome.hash != header.outcome_hash or machine.sequence != header.sequence:
+        raise OutcomeDiffers(header.sequence, header.outcome_hash, outcome.hash)
+
+
+def recover(disk: Disk, kind: MachineKind, *, repair: bool, progress: Progress | None = None) -> Recovery:
+    """``repair`` cuts what a crash left half written; without it the disk is only read."""
+    base = restore_newest(disk, kind, progress)
+    header = base.header
+    snapshot_sequence = header.sequence if header is not None else 0
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("replaying the journal", done, total)
+
+    walk = Walk(
+        disk,
+        first_sequence=snapshot_sequence + 1,
+        durable_sequence=base.durable_sequence,
+        journal_id=header.journal_id if header is not None else None,
+        chain=header.chain if header is not None else None,
+        settle=repair,
+        progress=report,
+    )
+    replayed_count = 0
+    for record in walk:
+        replay(base.machine, record, kind.version)
+        replayed_count += 1
+    verdict = walk.verdict
+    assert verdict is not None
+    if repair:
+        repair_end(disk, verdict)
+    if verdict.case != "@C":
+        base.warnings.append(f"{verdict.text} ({verdict.case}); it was never acknowledged, and was cut")
+    return Recovery(
+        base.machine, walk.journal_id, verdict.place, verdict, snapshot_sequence, replayed_count, base.warnings
+    )

@@ -1,0 +1,430 @@
+"""Reading a journal back: which bytes are records, where it ends, and what a crash may have left there.
+
+``S`` is the sequence that the next record must have, ``C`` the checksum of the record before it, ``p`` the place where
+it must stand, ``D`` the highest sequence that is known to be durable from elsewhere (a snapshot, a record's own mark).
+The rows are tried from the top; the code cites them by letter.
+
+    what is found                                                           what it means                        verdict
+    ----------------------------------------------------------------------  -----------------------------------  --------
+    @A  valid record at p, sequence S, chain C                            the next record                      take
+    @B  the next segment is begun, by its header with S and C             this segment is over                 go on
+    @C  all zeros at p and behind, no segment begun after it              a clean end                          end
+    @D  p is not a valid record, nothing that was written later           the last write was torn by a crash;  cut, end
+        exists, S is above D                                              it was never acknowledged
+    @E  the last segment's header is not valid, no record stands in it    a crash when a segment was begun     cut, end
+    @F  a file whose name ends in .preparing or .writing                  a crash while it was made            remove
+    @G  p is not a valid record, and one with a sequence of S or above    a durable record was damaged         refuse
+        stands behind it, or a segment was begun after it
+    @H  p is not a valid record, S is at or below D                       a durable record is gone             refuse
+    @I  valid record at p, sequence not S                                 a stale record, or a gap             refuse
+    @J  valid record at p, sequence S, chain not C                        not the history that came before     refuse
+    @K  record or segment with another journal id                         files of two journals were mixed     refuse
+    @L  a segment's header is not valid, but records stand in it          the header was damaged               refuse
+        or a segment was begun after it
+    @M  a segment is missing between two that are needed, or before them  a file was lost or removed           refuse
+    @N  a segment's size is not what its header says                      a file was cut or lengthened         refuse
+    @O  a snapshot is there, and no segment was begun                     the journal was lost                 refuse
+
+"Cut" means: all that is not zero from p on is overwritten with zeros, and that is made durable before anything is
+appended, so that no later crash can find the remains. Only what was never acknowledged is cut, because record N+1 is
+written after N is durable (``format``): a record that was acknowledged has either something behind it (@G), or a mark
+that names it (@H), or it is the very last. That last one, if it rots, can't be told from a torn write by anyone; a
+snapshot at its sequence, which a clean shutdown and the follower write, is such a mark.
+
+A segment that a crash left prepared but not begun is all zeros, and is used. Non-zero bytes behind @B's end of a
+segment are not looked at: the chain shows that nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+from simswitch.journal.append import PREPARING_SUFFIX, START, Place
+from simswitch.journal.disk import Disk, DiskFile
+from simswitch.journal.errors import JournalDamaged
+from simswitch.journal.format import (
+    BLOCK_BYTES,
+    RECORD_HEADER_BYTES,
+    RECORD_MAGIC,
+    ZEROS,
+    RecordHeader,
+    SegmentHeader,
+    decode_record_header,
+    decode_segment_header,
+    is_zero,
+    payload_fault,
+    record_bytes,
+    segment_name,
+    segment_number,
+)
+
+RESTORE = (
+    "Nothing was changed. Keep the folder as it is, and restore this file from a copy of the disk; "
+    "`simswitch inspect` shows what else it holds"
+)
+_WINDOW_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    header: RecordHeader
+    checksum: int
+    payload: memoryview
+    segment: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Residue:
+    """Bytes of a write that a crash tore: to be overwritten with zeros."""
+
+    segment: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the journal ends."""
+
+    case: str
+    text: str
+    place: Place
+    residues: tuple[Residue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment file: ``header`` is None when it was prepared and not begun, a text when it is not valid."""
+
+    number: int
+    size: int
+    header: SegmentHeader | str | None
+
+    @property
+    def name(self) -> str:
+        return segment_name(self.number)
+
+
+def list_segments(disk: Disk) -> list[Segment]:
+    segments = []
+    for name in disk.names():
+        number = segment_number(name)
+        if number is None:
+            continue
+        file = disk.open(name, writable=False)
+        try:
+            size = file.size()
+            block = file.pread(BLOCK_BYTES, 0)
+        finally:
+            file.close()
+        empty = len(block) == BLOCK_BYTES and is_zero(block)
+        segments.append(Segment(number, size, None if empty else decode_segment_header(block, number, size)))
+    segments.sort(key=lambda segment: segment.number)
+    return segments
+
+
+class RecordReader:
+    """The records of one segment by their place. Reads in windows; ``refresh`` forgets what was read before."""
+
+    def __init__(self, file: DiskFile, segment: int, size: int, window_bytes: int = _WINDOW_BYTES) -> None:
+        self._file = file
+        self._segment = segment
+        self._size = size
+        self._window_bytes = window_bytes
+        self._window = memoryview(b"")
+        self._window_offset = 0
+
+    def refresh(self) -> None:
+        self._window = memoryview(b"")
+
+    def _bytes(self, offset: int, size: int) -> memoryview:
+        start = offset - self._window_offset
+        if start < 0 or start + size > len(self._window):
+            self._window = memoryview(self._file.pread(min(max(size, self._window_bytes), self._size - offset), offset))
+            self._window_offset = offset
+            start = 0
+        return self._window[start : start + size]
+
+    def at(self, offset: int) -> Record | str:
+        """The record there, or why there is none."""
+        if offset >= self._size:
+            return "the segment is full"
+        decoded = decode_record_header(self._bytes(offset, BLOCK_BYTES))
+        if isinstance(decoded, str):
+            return decoded
+        header, checksum = decoded
+        size = record_bytes(header.payload_bytes)
+        if offset + size > self._size:
+            return f"the record's length of {header.payload_bytes} does not fit into the segment"
+        data = self._bytes(offset, size)
+        fault = payload_fault(header, data)
+        if fault is not None:
+            return fault
+        payload = data[RECORD_HEADER_BYTES : RECORD_HEADER_BYTES + header.payload_bytes]
+        return Record(header, checksum, payload, self._segment, offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def check_record(record: Record, place: Place, journal_id: bytes) -> None:
+    """Refuses a valid record that doesn't belong at this place (@I, @J, @K)."""
+    header = record.header
+    name = segment_name(place.segment)
+    if header.journal_id != journal_id:
+        raise JournalDamaged(
+            "@K", name, place.offset, place.sequence, f"the record is of journal {header.journal_id.hex()}", RESTORE
+        )
+    if header.sequence != place.sequence:
+        kind = "a stale record" if header.sequence < place.sequence else "a gap"
+        what = f"{kind}: the record there has sequence {header.sequence}"
+        raise JournalDamaged("@I", name, place.offset, place.sequence, what, RESTORE)
+    if header.previous_checksum != place.previous_checksum:
+        what = "the record does not follow the one before it"
+        raise JournalDamaged("@J", name, place.offset, place.sequence, what, RESTORE)
+
+
+class Walk:
+    """Iterates over the records from ``first_sequence`` on; afterwards ``verdict`` says how the journal ends.
+
+    ``durable_sequence`` is what snapshots vouch for. ``chain`` is the checksum that the record before
+    ``first_sequence`` must have, when a snapshot says so. Reads only; ``repair`` cuts what the verdict names.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        first_sequence: int = 1,
+        durable_sequence: int = 0,
+        journal_id: bytes | None = None,
+        chain: int | None = None,
+        settle: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        self._disk = disk
+        self._first_sequence = first_sequence
+        self._durable_sequence = durable_sequence
+        self._chain = chain
+        self._settle = settle
+        self._progress = progress
+        self.journal_id = journal_id
+        self.segments = list_segments(disk)
+        self.verdict: Verdict | None = None
+        self._begun: list[tuple[Segment, SegmentHeader]] = []
+        self._residues: list[Residue] = []
+
+    def __iter__(self) -> Iterator[Record]:
+        self._check_segments()
+        if not self._begun:
+            if self._durable_sequence or self._first_sequence > 1:
+                self._refuse(
+                    "@O", segment_name(1), 0, self._first_sequence,
+                    f"a snapshot vouches for sequence {self._durable_sequence}, and there is no journal",
+                )  # fmt: skip
+            self.verdict = Verdict("@C", "an empty journal", START, tuple(self._residues))
+            return
+        place = Place(
+            self._begun[0][0].number, BLOCK_BYTES, self._begun[0][1].first_sequence, self._begun[0][1].previous_checksum
+        )
+        self._check_chain(place)
+        total = sum(segment.size for segment, _ in self._begun)
+        done = 0
+        for position, (segment, _) in enumerate(self._begun):
+            following = self._begun[position + 1] if position + 1 < len(self._begun) else None
+            file = self._disk.open(segment.name, writable=self._settle)
+            if self._settle:
+                file.settle()
+            reader = RecordReader(file, segment.number, segment.size)
+            try:
+                place = Place(segment.number, BLOCK_BYTES, place.sequence, place.previous_checksum)
+                reported = 0
+                while True:
+                    record = reader.at(place.offset)
+                    if isinstance(record, str):
+                        break
+                    assert self.journal_id is not None
+                    check_record(record, place, self.journal_id)
+                    place = Place(
+                        segment.number,
+                        place.offset + record_bytes(record.header.payload_bytes),
+                        place.sequence + 1,
+                        record.checksum,
+                    )
+                    self._durable_sequence = max(self._durable_sequence, record.header.durable_sequence)
+                    self._check_chain(place)
+                    if record.header.sequence >= self._first_sequence:
+                        yield record
+                    if self._progress is not None and place.offset - reported >= _WINDOW_BYTES:
+                        reported = place.offset
+                        self._progress(done + reported, total)
+                done += segment.size
+                if following is None:
+                    self.verdict = self._judge_end(file, segment, place, record)
+                else:
+                    self._check_over(segment, place, record, following)
+            finally:
+                reader.close()
+
+    # ------------------------------------------------------------------------------------------ segments
+
+    def _check_segments(self) -> None:
+        segments = self.segments
+        begun = [segment for segment in segments if isinstance(segment.header, SegmentHeader)]
+        last = begun[-1].number if begun else 0
+        if self.journal_id is None and begun:
+            self.journal_id = cast(SegmentHeader, begun[-1].header).journal_id
+        for number, segment in enumerate((segment for segment in segments if segment.number > last), last + 1):
+            if segment.number != number:
+                # Segments are prepared in order, so this one was there, and may have been begun.
+                self._refuse(
+                    "@M", segment_name(number), 0, self._first_sequence,
+                    f"segment {number} is missing, and segment {segment.number} was prepared after it",
+                )  # fmt: skip
+            self._check_unbegun(segment)
+        needed: list[tuple[Segment, SegmentHeader]] = []
+        by_number = {segment.number: segment for segment in segments}
+        number = last
+        while number:
+            found = by_number.get(number)
+            if found is None:
+                self._refuse(
+                    "@M", segment_name(number), 0, self._first_sequence,
+                    f"segment {number} is missing, and the state needs it from sequence {self._first_sequence} on",
+                )  # fmt: skip
+            header = found.header
+            if not isinstance(header, SegmentHeader):
+                case = "@N" if isinstance(header, str) and "on disk" in header else "@L"
+                self._refuse(
+                    case, found.name, 0, self._first_sequence,
+                    (header or "the segment header is all zeros") + ", and a later segment was begun",
+                )  # fmt: skip
+            if header.journal_id != self.journal_id:
+                self._refuse(
+                    "@K", found.name, 0, header.first_sequence,
+                    f"the segment is of journal {header.journal_id.hex()}, not of {(self.journal_id or b'').hex()}",
+                )  # fmt: skip
+            needed.insert(0, (found, header))
+            if header.first_sequence <= self._first_sequence:
+                break
+            number -= 1
+            if number == 0:
+                self._refuse(
+                    "@M", found.name, 0, self._first_sequence,
+                    f"the journal begins at sequence {header.first_sequence}, the state needs it from "
+                    f"{self._first_sequence} on",
+                )  # fmt: skip
+        self._begun = needed
+
+    def _check_unbegun(self, segment: Segment) -> None:
+        """A segment that should not have been begun: all zeros, or a header that a crash tore (@E)."""
+        file = self._disk.open(segment.name, writable=False)
+        try:
+            residue, sequence = self._look_behind(file, segment, 0, 1)
+        finally:
+            file.close()
+        if sequence is not None:
+            case = "@N" if isinstance(segment.header, str) and "on disk" in segment.header else "@L"
+            self._refuse(
+                case, segment.name, 0, sequence,
+                (segment.header if isinstance(segment.header, str) else "the segment header is all zeros")
+                + f", and the record {sequence} stands in it",
+            )  # fmt: skip
+        if residue is not None:
+            self._residues.append(residue)
+
+    def _check_over(self, segment: Segment, place: Place, found: str, following: tuple[Segment, SegmentHeader]) -> None:
+        header = following[1]
+        if header.first_sequence == place.sequence and header.previous_checksum == place.previous_checksum:
+            return  # @B
+        if header.first_sequence == place.sequence:
+            self._refuse("@J", following[0].name, 0, place.sequence, "the segment does not follow the record before it")
+        self._refuse(
+            "@G", segment.name, place.offset, place.sequence,
+            f"{found}, and the next segment begins at sequence {header.first_sequence}",
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ records
+
+    def _check_chain(self, place: Place) -> None:
+        """The record before ``first_sequence`` is the one that the snapshot was taken after."""
+        if (
+            self._chain is not None
+            and place.sequence == self._first_sequence
+            and self._chain != place.previous_checksum
+        ):
+            self._refuse(
+                "@J", segment_name(place.segment), place.offset, place.sequence,
+                "the snapshot was taken after another record than the one before this place",
+            )  # fmt: skip
+
+    def _judge_end(self, file: DiskFile, segment: Segment, place: Place, found: str) -> Verdict:
+        residue, later = self._look_behind(file, segment, place.offset, place.sequence)
+        if later is not None:
+            self._refuse(
+                "@G", segment.name, place.offset, place.sequence, f"{found}, and the record {later} stands behind it"
+            )
+        if place.sequence <= self._durable_sequence:
+            self._refuse(
+                "@H", segment.name, place.offset, place.sequence,
+                f"{found}, and the sequence {self._durable_sequence} is known to have been durable",
+            )  # fmt: skip
+        residues = tuple(self._residues) if residue is None else (residue, *self._residues)
+        if residue is not None:
+            return Verdict("@D", f"the write of sequence {place.sequence} was torn: {found}", place, residues)
+        if residues:
+            return Verdict("@E", "a segment was torn when it was begun", place, residues)
+        return Verdict("@C", "a clean end", place)
+
+    def _look_behind(
+        self, file: DiskFile, segment: Segment, offset: int, sequence: int
+    ) -> tuple[Residue | None, int | None]:
+        """What is not zero from ``offset`` on, and the sequence of a record behind it that is at least ``sequence``.
+
+        A record behind counts when its header is right: that it was begun shows that all before it were durable. The
+        journal id in it keeps the payload of a torn record from passing for one.
+        """
+        first = last = -1
+        for start in range(offset, segment.size, len(ZEROS)):
+            chunk = memoryview(file.pread(min(len(ZEROS), segment.size - start), start))
+            if chunk == ZEROS[: len(chunk)]:
+                continue
+            for at in range(0, len(chunk), BLOCK_BYTES):
+                block = chunk[at : at + BLOCK_BYTES]
+                if block == ZEROS[: len(block)]:
+                    continue
+                first = start + at if first < 0 else first
+                last = start + at + len(block)
+                if block[:8] != RECORD_MAGIC or (start + at == offset and offset > 0):
+                    continue
+                decoded = decode_record_header(block)
+                if isinstance(decoded, str):
+                    continue
+                header = decoded[0]
+                if self.journal_id in (None, header.journal_id) and header.sequence >= sequence:
+                    return Residue(segment.number, first, last - first), header.sequence
+        return (None if first < 0 else Residue(segment.number, first, last - first)), None
+
+    def _refuse(self, case: str, file: str, offset: int, sequence: int, what: str) -> NoReturn:
+        raise JournalDamaged(case, file, offset, sequence, what, RESTORE)
+
+
+def repair(disk: Disk, verdict: Verdict) -> None:
+    """Overwrites with zeros what the verdict cut (@D, @E), durable, and removes what was never finished (@F)."""
+    for residue in verdict.residues:
+        file = disk.open(segment_name(residue.segment))
+        try:
+            for offset in range(residue.offset, residue.offset + residue.size, len(ZEROS)):
+                end = min(offset + len(ZEROS), residue.offset + residue.size)
+                file.pwrite((ZEROS[: end - offset],), offset)
+            file.fdatasync()
+        finally:
+            file.close()
+    unfinished = [name for name in disk.names() if name.endswith(PREPARING_SUFFIX)]
+    for name in unfinished:
+        disk.unlink(name)
+    if unfinished:
+        disk.fsync_folder()

@@ -1,0 +1,1 @@
+"""gRPC in, gRPC out: the service over one cell. No domain logic stands here."""

@@ -1,0 +1,137 @@
+"""The definitions of the inventory as the engine keeps them: numbers that it works with, and the rest as a document.
+
+The document of an entity is its own message, serialised without name and number; the engine does not look into it. The
+numbers beside it are derived from the message, so that what is shown and what is worked with are one definition.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from simswitch.core import layout
+from simswitch.service.directory import Directory, Entity
+from simswitch.service.errors import INVALID_ARGUMENT, Refused
+from simswitch.v1 import inventory_pb2 as pb
+
+_BYTES_MAX = 2**62
+
+Numbers = dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of definition and its three RPCs."""
+
+    kind: int
+    message: type[Message]
+    field: str
+    """In the Define and Get messages."""
+    list_field: str
+    plural: str
+    """In the name of the List messages."""
+    numbers: Callable[[Any, Directory], Numbers]
+
+
+def _no_numbers(message: Message, directory: Directory) -> Numbers:
+    return {}
+
+
+def _bytes(name: str, value: int) -> int:
+    if not 0 <= value <= _BYTES_MAX:
+        raise Refused(INVALID_ARGUMENT, f"{name} is 0 to {_BYTES_MAX}, not {value}")
+    return value
+
+
+def _plan_numbers(plan: pb.Plan, directory: Directory) -> Numbers:
+    places = {
+        pb.CAP_WINDOW_KIND_CYCLE: layout.PLAN_QUOTA_CYCLE,
+        pb.CAP_WINDOW_KIND_DAY: layout.PLAN_QUOTA_DAY,
+        pb.CAP_WINDOW_KIND_ROLLING: layout.PLAN_QUOTA_ROLLING,
+    }
+    numbers: Numbers = {}
+    for window in plan.windows:
+        place = places.get(window.kind)
+        if place is None or place in numbers:
+            raise Refused(INVALID_ARGUMENT, "windows have a kind each, and no kind comes twice")
+        rolling = window.kind == pb.CAP_WINDOW_KIND_ROLLING
+        if rolling != (1 <= window.days <= 366):
+            raise Refused(INVALID_ARGUMENT, "days is 1 to 366 for a rolling window, otherwise 0")
+        numbers[place] = _bytes("quota_bytes", window.quota_bytes)
+        if rolling:
+            numbers[layout.PLAN_ROLLING_DAYS] = window.days
+    if plan.HasField("low_bytes"):
+        numbers[layout.PLAN_LOW_BYTES] = _bytes("low_bytes", plan.low_bytes)
+    if plan.HasField("exhausted_bytes"):
+        numbers[layout.PLAN_EXHAUSTED_BYTES] = _bytes("exhausted_bytes", plan.exhausted_bytes)
+    return numbers
+
+
+def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
+    for name, day in (("purchase_date", lot.purchase_date), ("valid_until", lot.valid_until)):
+        try:
+            if day and (len(day) != 10 or not datetime.date.fromisoformat(day)):
+                raise ValueError(day)
+        except ValueError as error:
+            raise Refused(INVALID_ARGUMENT, f"{name} is a day like 2026-11-30, not {day!r}") from error
+    currency = lot.currency
+    if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
+        raise Refused(INVALID_ARGUMENT, f"currency is three capital letters (ISO 4217), not {currency!r}")
+    return {
+        layout.LOT_SUPPLIER: directory.get(layout.SUPPLIER, lot.supplier).index,
+        layout.LOT_PLAN: directory.get(layout.PLAN, lot.plan).index,
+        layout.LOT_CLASS: directory.get(layout.SIM_CLASS, lot.sim_class).index,
+        layout.LOT_CHECK_DIGIT_EXEMPT: int(lot.check_digit_exempt),
+    }
+
+
+def _class_numbers(sim_class: pb.SimClass, directory: Directory) -> Numbers:
+    return {layout.CLASS_RESERVE: sim_class.reserve_count}
+
+
+def _market_numbers(market: pb.Market, directory: Directory) -> Numbers:
+    names = list(market.sim_classes)
+    if not 1 <= len(names) <= layout.MARKET_CLASSES or len(set(names)) != len(names):
+        raise Refused(
+            INVALID_ARGUMENT, f"sim_classes has 1 to {layout.MARKET_CLASSES} different names, not {len(names)} of them"
+        )
+    numbers: Numbers = {}
+    if market.HasField("expected_bytes"):
+        numbers[layout.MARKET_EXPECTED_BYTES] = _bytes("expected_bytes", market.expected_bytes)
+    for place, name in enumerate(names):
+        numbers[layout.MARKET_FIRST_CLASS + place] = directory.get(layout.SIM_CLASS, name).index
+    return numbers
+
+
+KINDS: Mapping[str, Kind] = {
+    "supplier": Kind(layout.SUPPLIER, pb.Supplier, "supplier", "suppliers", "Suppliers", _no_numbers),
+    "plan": Kind(layout.PLAN, pb.Plan, "plan", "plans", "Plans", _plan_numbers),
+    "lot": Kind(layout.LOT, pb.Lot, "lot", "lots", "Lots", _lot_numbers),
+    "sim_class": Kind(layout.SIM_CLASS, pb.SimClass, "sim_class", "sim_classes", "SimClasses", _class_numbers),
+    "market": Kind(layout.MARKET, pb.Market, "market", "markets", "Markets", _market_numbers),
+    "bank": Kind(layout.BANK, pb.Bank, "bank", "banks", "Banks", _no_numbers),
+    "access_server": Kind(
+        layout.ACCESS_SERVER, pb.AccessServer, "access_server", "access_servers", "AccessServers", _no_numbers
+    ),
+}
+
+
+def document(message: Message) -> bytes:
+    """What is kept beside name and number."""
+    kept = type(message)()
+    kept.CopyFrom(message)
+    kept.ClearField("name")
+    kept.ClearField("number")
+    return kept.SerializeToString(deterministic=True)
+
+
+def message_of(kind: Kind, entity: Entity) -> Message:
+    """The definition as its message."""
+    message: Any = kind.message.FromString(entity.document)
+    message.name = entity.name
+    message.number = entity.index
+    return message

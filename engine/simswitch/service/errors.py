@@ -1,0 +1,191 @@
+"""Why a call is refused: the one table from the engine's words to a gRPC status, a reason and what to do.
+
+A refusal leaves as a ``google.rpc.Status`` in the trailing metadata: an ErrorInfo with the reason and the domain
+``simswitch``, and a RetryInfo where trying again helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from simswitch.cell import CellClosed, CellExpired, CellFailed, CellOverloaded, JournalFull, RecordTooLarge
+from simswitch.core import layout
+from simswitch.core.wire import ColumnsDiffer, Malformed, TooManyItems
+from simswitch.v1.status_pb2 import Refusal as RefusalMessage
+
+DOMAIN = "simswitch"
+_Code = grpc.StatusCode
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One way to be refused. ``text`` may name ``{what}``."""
+
+    code: grpc.StatusCode
+    name: str
+    text: str
+    retry_after_ms: int = 0
+
+
+class Refused(Exception):
+    """Ends a call, or refuses one batch of a stream; nothing was changed."""
+
+    def __init__(self, reason: Reason, what: str = "", retry_after_ms: int | None = None) -> None:
+        self.reason = reason
+        self.what = what
+        self.text = reason.text.format(what=what)
+        self.retry_after_ms = reason.retry_after_ms if retry_after_ms is None else retry_after_ms
+        super().__init__(self.text)
+
+    def metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The trailing metadata that carries the details."""
+        status = status_pb2.Status(code=self.reason.code.value[0], message=self.text)
+        information = error_details_pb2.ErrorInfo(reason=self.reason.name, domain=DOMAIN)
+        if self.what:
+            information.metadata["what"] = self.what
+        status.details.add().Pack(information)
+        if self.retry_after_ms:
+            advice = error_details_pb2.RetryInfo()
+            advice.retry_delay.FromMilliseconds(self.retry_after_ms)
+            status.details.add().Pack(advice)
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+    def message(self) -> RefusalMessage:
+        """The same, where a stream goes on."""
+        return RefusalMessage(
+            code=self.reason.code.value[0],
+            reason=self.reason.name,
+            text=self.text,
+            retry_after_ms=self.retry_after_ms,
+        )
+
+
+MALFORMED = Reason(_Code.INVALID_ARGUMENT, "MALFORMED", "The bytes are not a message of this type: {what}.")
+COLUMNS_DIFFER = Reason(_Code.INVALID_ARGUMENT, "COLUMNS_DIFFER", "The request is not consistent: {what}.")
+TOO_MANY_ITEMS = Reason(_Code.RESOURCE_EXHAUSTED, "TOO_MANY_ITEMS", "{what}. Send them in several calls.")
+INVALID_ARGUMENT = Reason(_Code.INVALID_ARGUMENT, "INVALID_ARGUMENT", "A value is out of its range: {what}.")
+INVALID_PAGE_TOKEN = Reason(
+    _Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN", "{what} is not a page token of this list. Begin without one."
+)
+INVALID_ACTOR = Reason(
+    _Code.UNAUTHENTICATED,
+    "INVALID_ACTOR",
+    "The actor {what} is not of the form role:name with a known role, such as operator:alice.",
+)
+NOT_PERMITTED = Reason(_Code.PERMISSION_DENIED, "NOT_PERMITTED", "The actor may not do this: {what}.")
+OVERLOADED = Reason(_Code.RESOURCE_EXHAUSTED, "OVERLOADED", "Too many calls are waiting. Try again later.", 100)
+TOO_MANY_SESSIONS = Reason(
+    _Code.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", "There are {what} sessions already. Try again later.", 5_000
+)
+SLOW_CONSUMER = Reason(
+    _Code.RESOURCE_EXHAUSTED,
+    "SLOW_CONSUMER",
+    "The session does not read what it is sent ({what} messages are waiting). Connect again and reconcile.",
+    1_000,
+)
+DISK_FULL = Reason(
+    _Code.RESOURCE_EXHAUSTED, "DISK_FULL", "The journal's disk is nearly full: {what}. Make room there.", 30_000
+)
+IMPORT_RUNNING = Reason(
+    _Code.RESOURCE_EXHAUSTED, "IMPORT_RUNNING", "Another import is running. Try again when it has ended.", 5_000
+)
+TOO_MANY_ACTORS = Reason(
+    _Code.RESOURCE_EXHAUSTED, "TOO_MANY_ACTORS", "No more actors can be known than {what}. Use a known one."
+)
+DRAINING = Reason(_Code.UNAVAILABLE, "DRAINING", "The service is shutting down. Connect again later.", 1_000)
+FAILED = Reason(_Code.UNAVAILABLE, "FAILED", "The service has failed and is going down: {what}.", 5_000)
+EXPIRED = Reason(_Code.DEADLINE_EXCEEDED, "EXPIRED", "The deadline passed before the call's turn came.")
+FENCED = Reason(
+    _Code.ABORTED, "FENCED", "A newer session of the access server {what} stands. Find out who the other one is."
+)
+HELLO_EXPECTED = Reason(
+    _Code.FAILED_PRECONDITION, "HELLO_EXPECTED", "A session begins with exactly one hello: {what}."
+)
+INTERNAL = Reason(_Code.INTERNAL, "INTERNAL", "The service met a condition that it does not know: {what}.")
+
+_NOT_FOUND = _Code.NOT_FOUND
+_PRECONDITION = _Code.FAILED_PRECONDITION
+_FULL = _Code.RESOURCE_EXHAUSTED
+
+STATUS_REASONS: Mapping[int, Reason] = {
+    layout.NOT_PERMITTED: NOT_PERMITTED,
+    layout.INVALID_ARGUMENT: INVALID_ARGUMENT,
+    layout.UNKNOWN_ACCESS_SERVER: Reason(
+        _NOT_FOUND, "UNKNOWN_ACCESS_SERVER", "No access server is called {what}. Define it first."
+    ),
+    layout.UNKNOWN_MARKET: Reason(_NOT_FOUND, "UNKNOWN_MARKET", "No market is called {what}. Define it first."),
+    layout.UNKNOWN_LOT: Reason(_NOT_FOUND, "UNKNOWN_LOT", "No lot is called {what}. Define it first."),
+    layout.UNKNOWN_BANK: Reason(_NOT_FOUND, "UNKNOWN_BANK", "No bank is called {what}. Define it first."),
+    layout.UNKNOWN_ENTITY: Reason(_NOT_FOUND, "UNKNOWN_ENTITY", "Nothing is called {what}. Define it first."),
+    layout.UNKNOWN_TERMINAL: Reason(_NOT_FOUND, "UNKNOWN_TERMINAL", "The terminal {what} never had a lease."),
+    layout.UNKNOWN_SIM: Reason(_NOT_FOUND, "UNKNOWN_SIM", "No SIM has the ICCID {what}."),
+    layout.UNKNOWN_ORDER: Reason(_NOT_FOUND, "UNKNOWN_ORDER", "No order has the number {what}."),
+    layout.UNKNOWN_JOB: Reason(_NOT_FOUND, "UNKNOWN_JOB", "No swap job has the number {what}."),
+    layout.STALE_SESSION: FENCED,
+    layout.STALE_EPOCH: Reason(
+        _Code.ABORTED, "STALE_EPOCH", "The lease is over, another one took its place: {what}. Drop it."
+    ),
+    layout.NO_LEASE: Reason(_PRECONDITION, "NO_LEASE", "The terminal {what} holds no SIM."),
+    layout.SIM_IN_USE: Reason(_PRECONDITION, "SIM_IN_USE", "Another terminal holds the SIM: {what}."),
+    layout.TERMINAL_IN_USE: Reason(_PRECONDITION, "TERMINAL_IN_USE", "The terminal holds another SIM: {what}."),
+    layout.WRONG_STATE: Reason(_PRECONDITION, "WRONG_STATE", "Not possible in the present state: {what}."),
+    layout.ICCID_DIFFERS: Reason(_Code.ALREADY_EXISTS, "ICCID_DIFFERS", "The ICCID exists with other data: {what}."),
+    layout.DUPLICATE_IMSI: Reason(_Code.ALREADY_EXISTS, "DUPLICATE_IMSI", "Another SIM has the IMSI: {what}."),
+    layout.IMPOSSIBLE_USAGE: Reason(
+        _Code.INVALID_ARGUMENT, "IMPOSSIBLE_USAGE", "No line carries so many bytes: {what}. The figure was set aside."
+    ),
+    layout.NO_HEALTHY_SIM: Reason(
+        _FULL, "NO_HEALTHY_SIM", "No free healthy SIM with enough headroom serves {what}. Try again later.", 1_000
+    ),
+    layout.TERMINALS_FULL: Reason(_FULL, "TERMINALS_FULL", "There is no room for another terminal: {what}."),
+    layout.SIMS_FULL: Reason(_FULL, "SIMS_FULL", "There is no room for another SIM: {what}."),
+    layout.ORDERS_FULL: Reason(_FULL, "ORDERS_FULL", "There is no room for another order: {what}.", 1_000),
+    layout.JOBS_FULL: Reason(_FULL, "JOBS_FULL", "There is no room for another swap job: {what}.", 5_000),
+    layout.ENTITIES_FULL: Reason(_FULL, "ENTITIES_FULL", "There is no room for another definition: {what}."),
+    layout.GROUPS_FULL: Reason(_FULL, "GROUPS_FULL", "There is no room for another group of SIMs: {what}."),
+    layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),
+}
+
+
+def of_status(status: int, what: str, retry_after_ms: int | None = None) -> Refused:
+    """The refusal of a call that has a single item."""
+    reason = STATUS_REASONS.get(status)
+    if reason is None:
+        return Refused(INTERNAL, f"status {status} of {what}")
+    return Refused(reason, what, retry_after_ms or None)
+
+
+def check(status: int, what: str) -> None:
+    """Passes what was carried out, refuses the rest."""
+    if status >= layout.NOT_PERMITTED:
+        raise of_status(status, what)
+
+
+def refused(error: Exception) -> Refused | None:
+    """The refusal that an exception of the layers below stands for; None: nobody foresaw it."""
+    match error:
+        case Refused():
+            return error
+        case Malformed() | DecodeError():
+            return Refused(MALFORMED, str(error) or "it can't be decoded")
+        case ColumnsDiffer():
+            return Refused(COLUMNS_DIFFER, str(error))
+        case TooManyItems() | RecordTooLarge():
+            return Refused(TOO_MANY_ITEMS, str(error))
+        case CellOverloaded():
+            return Refused(OVERLOADED)
+        case JournalFull():
+            return Refused(DISK_FULL, str(error))
+        case CellClosed():
+            return Refused(DRAINING)
+        case CellExpired():
+            return Refused(EXPIRED)
+        case CellFailed():
+            return Refused(FAILED, str(error))
+        case _:
+            return None

@@ -1,0 +1,187 @@
+"""InventoryService: definitions, and the SIMs one by one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from simswitch import contract
+from simswitch.cell import Cell
+from simswitch.core import layout
+from simswitch.core.commands import decode_iccid, encode_iccid, run
+from simswitch.core.machine import Machine
+from simswitch.core.roles import Read
+from simswitch.core.wire import ITEMS_MAX
+from simswitch.service.allocation import ColumnCalls
+from simswitch.service.call import Call
+from simswitch.service.definitions import KINDS, Kind, document, message_of
+from simswitch.service.directory import Directory
+from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, TOO_MANY_ITEMS, Refused
+from simswitch.service.imports import Importer
+from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.v1 import inventory_pb2 as pb
+from simswitch.v1 import sim_pb2
+
+LOOKED_AT_MAX = 4_096
+"""SIMs that one ListSims looks at, whatever its filter lets through."""
+
+_TERMS = (layout.SUPPLIER, layout.LOT, layout.PLAN)
+_LIST_SIMS = b"sims"
+
+Handler = Callable[[bytes, Call], Awaitable[bytes]]
+
+
+class InventoryHandlers(ColumnCalls):
+    """InventoryService. The three RPCs of each kind of definition are in ``definitions``, by RPC name."""
+
+    def __init__(self, cell: Cell, directory: Directory) -> None:
+        super().__init__(cell, directory)
+        self._importer = Importer(cell, directory)
+        self.definitions: dict[str, Handler] = {}
+        for kind in KINDS.values():
+            name = kind.message.DESCRIPTOR.name
+            self.definitions[f"Define{name}"] = partial(self._define, kind)
+            self.definitions[f"Get{name}"] = partial(self._get, kind)
+            self.definitions[f"List{kind.plural}"] = partial(self._list, kind)
+
+    async def _define(self, kind: Kind, data: bytes, call: Call) -> bytes:
+        call.may(layout.DEFINE)
+        name = kind.message.DESCRIPTOR.name
+        message = getattr(getattr(pb, f"Define{name}Request").FromString(data), kind.field)
+        numbers = kind.numbers(message, self.directory)
+        status, entity = await self.directory.define(
+            kind.kind, message.name, numbers, document(message), actor=call.actor.index
+        )
+        answer = getattr(pb, f"Define{name}Response")(status=status, **{kind.field: message_of(kind, entity)})
+        return bytes(answer.SerializeToString())
+
+    def _may_read(self, kind: Kind, call: Call, supplier: int | None = None) -> None:
+        # A supplier sees the terms of its own lots.
+        if kind.kind == layout.LOT and call.actor.role == layout.ROLE_SUPPLIER and supplier == call.actor.subject:
+            return
+        call.may_read(Read.TERMS if kind.kind in _TERMS else Read.PLACES)
+
+    async def _get(self, kind: Kind, data: bytes, call: Call) -> bytes:
+        name = kind.message.DESCRIPTOR.name
+        wanted = getattr(pb, f"Get{name}Request").FromString(data).name
+        entity = self.directory.find(kind.kind, wanted)
+        self._may_read(kind, call, None if entity is None else entity.numbers[layout.LOT_SUPPLIER])
+        found = message_of(kind, self.directory.get(kind.kind, wanted))
+        return bytes(getattr(pb, f"Get{name}Response")(**{kind.field: found}).SerializeToString())
+
+    async def _list(self, kind: Kind, data: bytes, call: Call) -> bytes:
+        request = getattr(pb, f"List{kind.plural}Request").FromString(data)
+        size = page_size(request.page_size)
+        list_name = b"ent%c" % kind.kind
+        start = page_start(request.page_token, list_name)
+        entities = self.directory.all(kind.kind)
+        if kind.kind == layout.LOT and call.actor.role == layout.ROLE_SUPPLIER:
+            entities = [entity for entity in entities if entity.numbers[layout.LOT_SUPPLIER] == call.actor.subject]
+        else:
+            self._may_read(kind, call)
+        entities = [entity for entity in entities if entity.index >= start]
+        following = page_token(entities[size].index, list_name) if len(entities) > size else ""
+        page = {kind.list_field: [message_of(kind, entity) for entity in entities[:size]]}
+        answer = getattr(pb, f"List{kind.plural}Response")(next_page_token=following, **page)
+        return bytes(answer.SerializeToString())
+
+    async def import_sims(self, stream: AsyncIterator[bytes], call: Call) -> bytes:
+        return await self._importer.import_sims(stream, call)
+
+    async def adopt_terminals(self, data: bytes, call: Call) -> bytes:
+        return await self.answer(
+            layout.ADOPT, contract.ADOPT_REQUEST, contract.ADOPT_RESPONSE, data, call, markets=True
+        )
+
+    async def get_sim(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.SIMS)
+        digits = pb.GetSimRequest.FromString(data).iccid
+        try:
+            iccid = encode_iccid(digits)
+        except ValueError as error:
+            raise Refused(INVALID_ARGUMENT, str(error)) from error
+
+        def read(machine: Machine) -> Mapping[str, Any] | None:
+            index = machine.find_sim(iccid)
+            return None if index is None else machine.sim(index)
+
+        sim = await self.cell.read(read)
+        if sim is None:
+            raise Refused(STATUS_REASONS[layout.UNKNOWN_SIM], digits)
+        return pb.GetSimResponse(sim=self._sim(sim)).SerializeToString()
+
+    async def list_sims(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.SIMS)
+        request = pb.ListSimsRequest.FromString(data)
+        size = page_size(request.page_size)
+        start = page_start(request.page_token, _LIST_SIMS)
+        wanted = {}
+        if request.lot:
+            wanted["lot"] = self.directory.get(layout.LOT, request.lot).index
+        if request.bank:
+            wanted["bank"] = self.directory.get(layout.BANK, request.bank).index
+        if request.health:
+            wanted["health"] = int(request.health)
+        if request.occupancy:
+            wanted["occupancy"] = int(request.occupancy)
+
+        def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int]:
+            count = int(machine.header()["sims_count"])
+            index, sims = start, []
+            end = min(count, start + LOOKED_AT_MAX)
+            while index < end and len(sims) < size:
+                sim = machine.sim(index)
+                if all(sim[name] == value for name, value in wanted.items()):
+                    sims.append(sim)
+                index += 1
+            return sims, index if index < count else 0
+
+        sims, following = await self.cell.read(read)
+        return pb.ListSimsResponse(
+            sims=[self._sim(sim) for sim in sims],
+            next_page_token=page_token(following, _LIST_SIMS) if following else "",
+        ).SerializeToString()
+
+    async def set_sim_health(self, data: bytes, call: Call) -> bytes:
+        request = pb.SetSimHealthRequest.FromString(data)
+        if not sim_pb2.HEALTH_HEALTHY <= request.health < sim_pb2.HEALTH_RETIRED:
+            raise Refused(INVALID_ARGUMENT, f"health {request.health} can't be set")
+        statuses = await self._set_health(request.iccid, request.health, call)
+        return pb.SetSimHealthResponse(status=statuses).SerializeToString()
+
+    async def retire_sims(self, data: bytes, call: Call) -> bytes:
+        request = pb.RetireSimsRequest.FromString(data)
+        statuses = await self._set_health(request.iccid, layout.RETIRED, call)
+        return pb.RetireSimsResponse(status=statuses).SerializeToString()
+
+    async def _set_health(self, iccids: Any, health: int, call: Call) -> Any:
+        call.may(layout.SET_HEALTH)
+        if len(iccids) > ITEMS_MAX:
+            raise Refused(TOO_MANY_ITEMS, f"{len(iccids):,} SIMs; a call may have {ITEMS_MAX:,}")
+        if not iccids:
+            return []
+        numbers = np.fromiter(iccids, np.uint64, len(iccids))
+        outcome = await self.cell.submit(
+            run(layout.SET_HEALTH, len(numbers), actor=call.actor.index, iccid=numbers, health=health), call.deadline
+        )
+        return outcome["status"].tolist()
+
+    def _sim(self, sim: Mapping[str, Any]) -> sim_pb2.Sim:
+        return sim_pb2.Sim(
+            iccid=decode_iccid(sim["iccid"]),
+            imsi=str(sim["imsi"]),
+            lot=self.directory.name(sim["lot"]),
+            bank=self.directory.name(sim["bank"]),
+            slot=sim["slot"],
+            occupancy=sim["occupancy"],
+            health=sim["health"],
+            headroom_bytes=sim["headroom_bytes"],
+            counted_bytes=sim["counted_bytes"],
+            used_cycle_bytes=sim["used_cycle_bytes"],
+            used_day_bytes=sim["used_day_bytes"],
+            used_rolling_bytes=sim["used_rolling_bytes"],
+            terminal=sim["terminal"],
+        )

@@ -1,0 +1,192 @@
+"""PoolService: the pool as a whole, the access servers, the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simswitch.cell import Cell
+from simswitch.core import layout
+from simswitch.core.commands import run
+from simswitch.core.machine import Machine
+from simswitch.core.roles import Read
+from simswitch.service.call import Call
+from simswitch.service.directory import Directory, Entity
+from simswitch.service.errors import INVALID_ARGUMENT, Refused, check
+from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.v1 import pool_pb2 as pb
+from simswitch.v1 import sim_pb2
+
+_LIST = b"serv"
+
+
+class PoolHandlers:
+    """PoolService."""
+
+    def __init__(self, cell: Cell, directory: Directory) -> None:
+        self._cell = cell
+        self._directory = directory
+
+    async def get_summary(self, data: bytes, call: Call) -> bytes:
+        pb.GetSummaryRequest.FromString(data)
+        call.may_read(Read.POOL)
+        servers = [entity.server for entity in self._directory.all(layout.ACCESS_SERVER)]
+
+        def read(machine: Machine) -> tuple[int, int, dict[str, Any], list[dict[str, Any]], int]:
+            outstanding = sum(machine.server(server)["outstanding"] for server in servers)
+            return machine.now_ms, machine.sequence, machine.header(), machine.groups(), outstanding
+
+        now_ms, sequence, header, groups, outstanding = await self._cell.read(read)
+        classes = _tally(groups, "class")
+        response = pb.GetSummaryResponse(
+            now_ms=now_ms,
+            sequence=sequence,
+            sims_count=header["sims_count"],
+            terminals_count=header["terminals_count"],
+            counted_bytes=header["counted_bytes"],
+            outstanding_count=outstanding,
+            swaps_stopped=bool(header["swaps_stopped"]),
+            frozen=bool(header["frozen"]),
+            classes=self._names(classes),
+            lots=self._names(_tally(groups, "lot")),
+            banks=self._names(_tally(groups, "bank")),
+            markets=self._markets(classes),
+        )
+        for name, count in header["health"].items():
+            if count:
+                response.healths.add(health=sim_pb2.Health.Value(f"HEALTH_{name.upper()}"), count=count)
+        for name, count in header["occupancy"].items():
+            if count:
+                response.occupancies.add(occupancy=sim_pb2.Occupancy.Value(f"OCCUPANCY_{name.upper()}"), count=count)
+        return response.SerializeToString()
+
+    def _names(self, counts: Mapping[int, list[int]]) -> list[pb.NameCount]:
+        return [
+            pb.NameCount(
+                name=self._directory.name(index), sims_count=sims, selectable_count=selectable, masked_count=masked
+            )
+            for index, (sims, selectable, masked) in sorted(counts.items())
+        ]
+
+    def _markets(self, classes: Mapping[int, list[int]]) -> list[pb.NameCount]:
+        counts = {}
+        for market in self._directory.all(layout.MARKET):
+            served = [classes[index] for index in market.numbers[layout.MARKET_FIRST_CLASS :] if index in classes]
+            counts[market.index] = [sum(column) for column in zip([0, 0, 0], *served, strict=True)]
+        return self._names(counts)
+
+    async def get_access_server_status(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.POOL)
+        server = self._directory.server(pb.GetAccessServerStatusRequest.FromString(data).name)
+        state = await self._cell.read(lambda machine: machine.server(server.server))
+        return pb.GetAccessServerStatusResponse(status=_status(server, state)).SerializeToString()
+
+    async def list_access_server_statuses(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.POOL)
+        request = pb.ListAccessServerStatusesRequest.FromString(data)
+        size = page_size(request.page_size)
+        start = page_start(request.page_token, _LIST)
+        servers = [entity for entity in self._directory.all(layout.ACCESS_SERVER) if entity.index >= start]
+        page = servers[:size]
+        states = await self._cell.read(lambda machine: [machine.server(entity.server) for entity in page])
+        return pb.ListAccessServerStatusesResponse(
+            statuses=[_status(server, state) for server, state in zip(page, states, strict=True)],
+            next_page_token=page_token(servers[size].index, _LIST) if len(servers) > size else "",
+        ).SerializeToString()
+
+    async def _settings(self) -> list[pb.SettingValue]:
+        settings = await self._cell.read(settings_of)
+        return [pb.SettingValue(setting=setting, value=value) for setting, value in settings.items()]
+
+    async def get_settings(self, data: bytes, call: Call) -> bytes:
+        pb.GetSettingsRequest.FromString(data)
+        call.may_read(Read.POOL)
+        return pb.GetSettingsResponse(settings=await self._settings()).SerializeToString()
+
+    async def configure(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.CONFIGURE)
+        wanted = pb.ConfigureRequest.FromString(data).settings
+        numbers = [int(value.setting) for value in wanted]
+        if not wanted or len(set(numbers)) != len(numbers):
+            raise Refused(INVALID_ARGUMENT, "settings has at least one value, and each setting once")
+        for value in wanted:
+            if value.setting not in pb.Setting.values() or value.setting == pb.SETTING_UNSPECIFIED or value.value < 0:
+                raise Refused(INVALID_ARGUMENT, f"setting {value.setting} with the value {value.value}")
+        before = await self._cell.read(settings_of)
+        statuses = await self._set({int(value.setting): value.value for value in wanted}, call)
+        refused = [number for number, status in statuses.items() if status >= layout.NOT_PERMITTED]
+        if refused:
+            # The core takes each value by itself: put back what it took.
+            taken = {number: before[number] for number, status in statuses.items() if status == layout.OK}
+            if taken:
+                await self._set(taken, call)
+            check(statuses[refused[0]], pb.Setting.Name(refused[0]))
+        return pb.ConfigureResponse(settings=await self._settings()).SerializeToString()
+
+    async def _set(self, values: Mapping[int, int], call: Call) -> dict[int, int]:
+        outcome = await self._cell.submit(
+            run(
+                layout.CONFIGURE,
+                len(values),
+                actor=call.actor.index,
+                setting=np.array(list(values), np.uint16),
+                value=np.array(list(values.values()), np.int64),
+            )
+        )
+        return dict(zip(values, outcome["status"].tolist(), strict=True))
+
+    async def set_mask(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.MASK)
+        request = pb.SetMaskRequest.FromString(data)
+        if not request.lot and not request.bank:
+            raise Refused(INVALID_ARGUMENT, "a lot, a bank or both must be named")
+        outcome = await self._cell.submit(
+            run(
+                layout.MASK,
+                actor=call.actor.index,
+                lot=self._directory.get(layout.LOT, request.lot).index if request.lot else layout.NONE_SHORT,
+                bank=self._directory.get(layout.BANK, request.bank).index if request.bank else layout.NONE_SHORT,
+                masked=int(request.masked),
+            )
+        )
+        check(int(outcome["status"][0]), request.lot or request.bank)
+        return pb.SetMaskResponse().SerializeToString()
+
+
+def settings_of(machine: Machine) -> dict[int, int]:
+    """The settings by number."""
+    settings = machine.header()["settings"]
+    return {int(setting): settings[setting.name.lower()] for setting in layout.Setting}
+
+
+def _tally(groups: list[dict[str, Any]], field: str) -> dict[int, list[int]]:
+    """All, selectable and masked SIMs by the entity index in this field."""
+    counts: dict[int, list[int]] = {}
+    for group in groups:
+        count = counts.setdefault(group[field], [0, 0, 0])
+        count[0] += group["sims_count"]
+        count[2 if group["masked"] else 1] += group["sims_count"] if group["masked"] else group["free_count"]
+    return counts
+
+
+def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:
+    return pb.AccessServerStatus(
+        name=server.name,
+        session=state["session"],
+        reconciled=bool(state["reconciled"]),
+        window=state["window"],
+        window_reason=state["window_reason"],
+        window_changed_ms=state["window_changed_ms"],
+        gate=state["gate"],
+        gate_changed_ms=state["gate_changed_ms"],
+        outstanding_count=state["outstanding"],
+        outstanding_count_max=state["outstanding_max"],
+        queued_count=state["queued_count"],
+        confirmed_count=state["confirmed_count"],
+        acknowledgement_us=state["ack_us"],
+        queue_wait_us=state["queue_wait_us"],
+        service_us=state["service_us"],
+        allocations_per_s=state["allocations_rate"],
+    )

@@ -1,0 +1,281 @@
+"""The server: gRPC in, bytes to the handlers, bytes out.
+
+Every method is registered with the bytes of its messages, so that hot calls never become objects and a message that
+can't be decoded is refused with a clear status. The methods are those of the contract's descriptors; one without a
+handler stops the server from starting.
+
+Bounds: 8 MiB a message, 1,024 calls at a time (the cell's queue bounds their work), 4,096 sessions. Past them
+RESOURCE_EXHAUSTED, at once. The address must be a loopback one: there is no TLS yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings
+from simswitch.contract import MESSAGE_BYTES_MAX
+from simswitch.service.allocation import AllocationHandlers, UsageHandlers
+from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
+from simswitch.service.directory import Directory
+from simswitch.service.errors import INTERNAL, Refused, refused
+from simswitch.service.inventory import InventoryHandlers
+from simswitch.service.pool import PoolHandlers
+from simswitch.service.sessions import SessionHandlers
+from simswitch.service.swaps import SwapHandlers
+from simswitch.v1 import access_server_pb2, allocation_pb2, inventory_pb2, pool_pb2, swap_pb2, usage_pb2
+
+CALLS_MAX = 1_024
+DRAIN_SECONDS = 5.0
+ADDRESS_FILE = "address"
+
+log = logging.getLogger("simswitch.service")
+
+Context = Any
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where the server listens and what its cell may hold."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: any free one."""
+    capacity: Capacity = field(default_factory=Capacity)
+    cell: CellSettings = field(default_factory=CellSettings)
+    journal: JournalSettings = field(default_factory=JournalSettings)
+    follower: bool = True
+    """A process beside the server that follows the journal, checks it and writes the snapshots."""
+
+
+class AddressNotAllowed(ValueError):
+    """The server would be reachable from elsewhere without TLS."""
+
+
+def check_loopback(host: str) -> None:
+    """Raises ``AddressNotAllowed`` unless only this machine can reach the address."""
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        if host == "localhost":
+            return
+    raise AddressNotAllowed(f"{host!r} is not a loopback address, and there is no TLS yet: use 127.0.0.1 or ::1")
+
+
+class Service:
+    """All handlers over one started cell."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.directory = Directory(cell)
+        self.actors = Actors(self.directory)
+        self.sessions = SessionHandlers(cell, self.directory)
+        self.swaps = SwapHandlers(cell, self.directory)
+        self.inventory = InventoryHandlers(cell, self.directory)
+        self._handlers: list[tuple[ServiceDescriptor, Any]] = [
+            (_service(allocation_pb2, "AllocationService"), AllocationHandlers(cell, self.directory)),
+            (_service(access_server_pb2, "AccessServerService"), self.sessions),
+            (_service(usage_pb2, "UsageService"), UsageHandlers(cell, self.directory)),
+            (_service(swap_pb2, "SwapService"), self.swaps),
+            (_service(inventory_pb2, "InventoryService"), self.inventory),
+            (_service(pool_pb2, "PoolService"), PoolHandlers(cell, self.directory)),
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        return [descriptor.full_name for descriptor, _ in self._handlers]
+
+    async def load(self) -> None:
+        """Takes the definitions over from the machine; from then on orders are delivered."""
+        await self.directory.load()
+        self.cell.on_orders = self.sessions.deliver
+
+    def drain(self) -> None:
+        """Ends the calls that would never end by themselves."""
+        self.sessions.drain()
+        self.swaps.drain()
+
+    def generic_handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What grpc.aio is given: identity serializers throughout."""
+        generic = []
+        for descriptor, handlers in self._handlers:
+            methods = {}
+            for method in descriptor.methods:
+                special = getattr(handlers, "definitions", {})
+                handler = special.get(method.name) or getattr(handlers, snake_case(method.name))
+                if method.client_streaming and method.server_streaming:
+                    methods[method.name] = grpc.stream_stream_rpc_method_handler(self._to_stream(handler))
+                elif method.client_streaming:
+                    methods[method.name] = grpc.stream_unary_rpc_method_handler(self._to_unary(handler))
+                elif method.server_streaming:
+                    methods[method.name] = grpc.unary_stream_rpc_method_handler(self._to_stream(handler))
+                else:
+                    methods[method.name] = grpc.unary_unary_rpc_method_handler(self._to_unary(handler))
+            generic.append(grpc.method_handlers_generic_handler(descriptor.full_name, methods))
+        return generic
+
+    def _to_unary(self, handler: Callable[..., Any]) -> Callable[[Any, Context], Any]:
+        async def answer(request: Any, context: Context) -> bytes:
+            try:
+                return bytes(await handler(request, await self._call(context)))
+            except Exception as error:
+                await _abort(context, error)
+
+        return answer
+
+    def _to_stream(self, handler: Callable[..., AsyncGenerator[bytes, None]]) -> Callable[[Any, Context], Any]:
+        async def answer(request: Any, context: Context) -> AsyncIterator[bytes]:
+            try:
+                replies = handler(request, await self._call(context))
+                try:
+                    async for reply in replies:
+                        yield reply
+                finally:
+                    await replies.aclose()
+            except Exception as error:
+                await _abort(context, error)
+
+        return answer
+
+    async def _call(self, context: Context) -> Call:
+        name = ACTOR_DEFAULT
+        for key, value in context.invocation_metadata() or ():
+            if key == ACTOR_KEY:
+                name = value
+        actor = self.actors.known(name) or await self.actors.get(name)
+        remaining_s = context.time_remaining()
+        return Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
+
+
+def _service(module: Any, name: str) -> ServiceDescriptor:
+    descriptor: ServiceDescriptor = module.DESCRIPTOR.services_by_name[name]
+    return descriptor
+
+
+def snake_case(name: str) -> str:
+    """``AllocateSims`` is ``allocate_sims``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    refusal = refused(error)
+    if refusal is None:
+        log.error("a call failed", exc_info=error)
+        refusal = Refused(INTERNAL, type(error).__name__)
+    await context.abort(refusal.reason.code, refusal.text, refusal.metadata())
+    raise AssertionError("abort returned")
+
+
+class RunningServer:
+    """A server that listens; made by ``start``."""
+
+    def __init__(self, server: grpc.aio.Server, service: Service, port: int, address: str) -> None:
+        self._server = server
+        self._health = health.aio.HealthServicer()
+        self.service = service
+        self.port = port
+        self.address = address
+
+    async def stop(self) -> None:
+        """Says so to the health service, ends sessions, lets calls finish, and stops listening."""
+        await self._health.enter_graceful_shutdown()
+        self.service.drain()
+        await self._server.stop(DRAIN_SECONDS)
+
+    async def begin(self) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*self.service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        for name in ("", *self.service.names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+
+async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0) -> RunningServer:
+    """Starts to serve a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``."""
+    check_loopback(host)
+    cell.start(asyncio.get_running_loop())
+    service = Service(cell)
+    await service.load()
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=CALLS_MAX + 4_096,
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ],
+    )
+    server.add_generic_rpc_handlers(tuple(service.generic_handlers()))
+    shown = f"[{host}]" if ":" in host else host
+    bound = server.add_insecure_port(f"{shown}:{port}")
+    running = RunningServer(server, service, bound, f"{shown}:{bound}")
+    await running.begin()
+    return running
+
+
+async def serve(
+    folder: str | os.PathLike[str],
+    settings: ServerSettings | None = None,
+    *,
+    ready: Callable[[str], object] | None = None,
+) -> None:
+    """Serves the cell of a folder until SIGTERM or SIGINT, then drains and closes it.
+
+    Once it listens, the address stands in the file ``address`` of the folder, and ``ready`` is called with it.
+    """
+    settings = settings or ServerSettings()
+    check_loopback(settings.host)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    cell = await asyncio.to_thread(
+        Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
+    )
+    follower: subprocess.Popen[bytes] | None = None
+    try:
+        running = await start(cell, settings.host, settings.port)
+        if settings.follower:
+            follower = subprocess.Popen([sys.executable, "-m", "simswitch.journal.follower", str(path)])
+        _write_address(path, running.address)
+        if ready is not None:
+            ready(running.address)
+        await stopping.wait()
+        await running.stop()
+    finally:
+        (path / ADDRESS_FILE).unlink(missing_ok=True)
+        if follower is not None:
+            follower.terminate()
+            await asyncio.to_thread(follower.wait)
+        await asyncio.to_thread(cell.close)
+
+
+def _write_address(folder: Path, address: str) -> None:
+    # Whoever waits for the file never sees half of it.
+    unfinished = folder / f"{ADDRESS_FILE}.new"
+    unfinished.write_text(address + "\n", encoding="ascii")
+    unfinished.replace(folder / ADDRESS_FILE)

@@ -1,0 +1,278 @@
+"""Sessions of access servers: one each, a newer hello fences the older.
+
+    hello ──▶ SESSION_OPEN ──▶ opened
+    holds ──▶ SESSION_HOLDS ──▶ holds_result     … any number
+    ready ──▶ SESSION_READY ──▶ ready_result
+    acknowledgements, load, usage, ping ──▶ their results, in the order in which they came
+    the cell's orders ──▶ the session that they name, or nobody: then reconciliation settles them
+
+What waits to be sent to one access server is bounded: past 1,024 messages its session ends (SLOW_CONSUMER). The messages
+of one session are handled one after the other, so its results keep their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+
+import numpy as np
+
+from simswitch import contract
+from simswitch.cell import Cell, CellClosed
+from simswitch.core import layout, wire
+from simswitch.core.commands import OutcomeRun, run
+from simswitch.core.wire import Table
+from simswitch.service.call import Call
+from simswitch.service.directory import Directory, Entity
+from simswitch.service.errors import (
+    DRAINING,
+    FENCED,
+    HELLO_EXPECTED,
+    SLOW_CONSUMER,
+    TOO_MANY_SESSIONS,
+    Refused,
+    check,
+    refused,
+)
+from simswitch.v1 import access_server_pb2 as pb
+
+SESSIONS_MAX = 4_096
+OUTGOING_MAX = 1_024
+HELLO_WITHIN_S = 10.0
+
+_HELLO = pb.SessionRequest.HELLO_FIELD_NUMBER
+_HOLDS = pb.SessionRequest.HOLDS_FIELD_NUMBER
+_READY = pb.SessionRequest.READY_FIELD_NUMBER
+_ACKNOWLEDGEMENTS = pb.SessionRequest.ACKNOWLEDGEMENTS_FIELD_NUMBER
+_LOAD = pb.SessionRequest.LOAD_FIELD_NUMBER
+_USAGE = pb.SessionRequest.USAGE_FIELD_NUMBER
+_PING = pb.SessionRequest.PING_FIELD_NUMBER
+_ORDERS = pb.SessionResponse.ORDERS_FIELD_NUMBER
+
+_COLUMN_MESSAGES: dict[int, tuple[int, Table, int, Table]] = {
+    _HOLDS: (layout.SESSION_HOLDS, contract.HOLDS, pb.SessionResponse.HOLDS_RESULT_FIELD_NUMBER, contract.HOLDS_RESULT),
+    _ACKNOWLEDGEMENTS: (
+        layout.ACKNOWLEDGE,
+        contract.ACKNOWLEDGEMENTS,
+        pb.SessionResponse.ACKNOWLEDGEMENTS_RESULT_FIELD_NUMBER,
+        contract.ACKNOWLEDGEMENTS_RESULT,
+    ),
+    _USAGE: (layout.REPORT_USAGE, contract.USAGE, pb.SessionResponse.USAGE_RESULT_FIELD_NUMBER, contract.USAGE_RESULT),
+}
+
+
+def read_message(data: bytes) -> tuple[int, bytes]:
+    """Which message of the oneof a SessionRequest is, and its bytes; 0 when it is none that we know."""
+    only = wire.only_message(data, _PING)
+    if only is None:
+        # Several members, or one in pieces: protobuf decides which counts.
+        request = pb.SessionRequest.FromString(data)
+        only = wire.only_message(request.SerializeToString(), _PING)
+    return only or (0, b"")
+
+
+class Session:
+    """One stream of one access server."""
+
+    def __init__(self, server: Entity, number: int) -> None:
+        self.server = server
+        self.number = number
+        self.differences: Counter[int] = Counter()
+        self.ending: Refused | None = None
+        self._outgoing: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._finished = False
+
+    def put(self, message: bytes) -> None:
+        """Sends it, after those that wait already."""
+        if self.ending is not None or self._finished:
+            return
+        if len(self._outgoing) >= OUTGOING_MAX:
+            self._outgoing.clear()
+            self.end(Refused(SLOW_CONSUMER, f"{OUTGOING_MAX:,}"))
+            return
+        self._outgoing.append(message)
+        self._changed.set()
+
+    def end(self, ending: Refused, notice: pb.Notice | None = None) -> None:
+        """Ends the stream with this status when what waits has been sent."""
+        if self.ending is None and not self._finished:
+            if notice is not None:
+                self._outgoing.append(pb.SessionResponse(notice=notice).SerializeToString())
+            self.ending = ending
+            self._changed.set()
+
+    def finish(self) -> None:
+        """The access server has said all that it wanted to."""
+        self._finished = True
+        self._changed.set()
+
+    async def next(self) -> bytes | None:
+        """The next message to send; None: the stream ends well."""
+        while not self._outgoing:
+            if self.ending is not None:
+                raise self.ending
+            if self._finished:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._outgoing.popleft()
+
+
+class SessionHandlers:
+    """AccessServerService."""
+
+    def __init__(self, cell: Cell, directory: Directory) -> None:
+        self._cell = cell
+        self._directory = directory
+        self._sessions: dict[int, Session] = {}
+        # Orders for a session whose SESSION_OPEN is durable but whose task has not run since.
+        self._opening: Counter[int] = Counter()
+        self._early: dict[tuple[int, int], list[bytes]] = {}
+        self._draining = False
+
+    @property
+    def count(self) -> int:
+        return len(self._sessions)
+
+    def deliver(self, orders: OutcomeRun) -> None:
+        """Routes the orders of one record (``Cell.on_orders``)."""
+        targets = orders["access_server"].astype(np.uint64) << np.uint64(32) | orders["session"]
+        for target in np.unique(targets).tolist():
+            server, number = target >> 32, target & 0xFFFFFFFF
+            rows = np.flatnonzero(targets == target).astype(np.uint32)
+            columns = contract.ORDERS_MESSAGE.encode(orders.data, orders.count, rows)
+            message = wire.enclose(_ORDERS, columns)
+            session = self._sessions.get(server)
+            if session is not None and session.number == number:
+                session.put(message)
+            elif self._opening[server]:
+                self._early.setdefault((server, number), []).append(message)
+
+    def drain(self) -> None:
+        """Tells every access server to come back later, and ends the sessions."""
+        self._draining = True
+        notice = pb.Notice(kind=pb.NOTICE_KIND_DRAINING, text="the service is shutting down")
+        for session in list(self._sessions.values()):
+            session.end(Refused(DRAINING), notice)
+
+    async def session(self, stream: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
+        session = await self._open(stream, call)
+        reader = asyncio.create_task(self._read(stream, session, call))
+        try:
+            while (message := await session.next()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+            self._close(session, call)
+
+    async def _open(self, stream: AsyncIterator[bytes], call: Call) -> Session:
+        try:
+            async with asyncio.timeout(HELLO_WITHIN_S):
+                number, content = read_message(await anext(stream))
+        except (StopAsyncIteration, TimeoutError):
+            raise Refused(HELLO_EXPECTED, "none came") from None
+        if number != _HELLO:
+            raise Refused(HELLO_EXPECTED, "something else came first")
+        server = self._directory.server(pb.Hello.FromString(content).access_server)
+        call.may(layout.SESSION_OPEN, server)
+        if self._draining:
+            raise Refused(DRAINING)
+        if len(self._sessions) >= SESSIONS_MAX and server.server not in self._sessions:
+            raise Refused(TOO_MANY_SESSIONS, f"{SESSIONS_MAX:,}")
+        self._opening[server.server] += 1
+        try:
+            outcome = await self._cell.submit(
+                run(layout.SESSION_OPEN, actor=call.actor.index, access_server=server.server)
+            )
+            check(int(outcome["status"][0]), server.name)
+            session = Session(server, int(outcome["session"][0]))
+            lease_ms = await self._cell.read(lambda machine: int(machine.header()["settings"]["lease_ms"]))
+            self._take_over(session)
+        finally:
+            self._opening[server.server] -= 1
+        opened = pb.Opened(session=session.number, access_server=server.index, lease_ms=lease_ms)
+        session.put(pb.SessionResponse(opened=opened).SerializeToString())
+        for message in self._early.pop((server.server, session.number), []):
+            session.put(message)
+        return session
+
+    def _take_over(self, session: Session) -> None:
+        server = session.server
+        notice = pb.Notice(kind=pb.NOTICE_KIND_FENCED, text=f"a newer session of {server.name} stands")
+        older = self._sessions.get(server.server)
+        if older is not None and older.number > session.number:
+            raise Refused(FENCED, repr(server.name))
+        self._sessions[server.server] = session
+        if older is not None:
+            older.end(Refused(FENCED, repr(server.name)), notice)
+
+    def _close(self, session: Session, call: Call) -> None:
+        if self._sessions.get(session.server.server) is not session:
+            return
+        del self._sessions[session.server.server]
+        with suppress(CellClosed):
+            closed = self._cell.submit(self._run(layout.SESSION_CLOSE, session, call))
+            # Nobody waits for it. If it fails the next hello, or recovery, closes the session.
+            closed.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _run(self, kind: int, session: Session, call: Call, **columns: int) -> bytes:
+        return run(
+            kind,
+            actor=call.actor.index,
+            access_server=session.server.server,
+            argument=session.number,
+            **columns,
+        )
+
+    async def _read(self, stream: AsyncIterator[bytes], session: Session, call: Call) -> None:
+        try:
+            async for data in stream:
+                number, content = read_message(data)
+                await self._handle(number, content, session, call)
+            session.finish()
+        except Exception as error:
+            refusal = refused(error)
+            if refusal is None:
+                session.finish()
+                raise
+            session.end(refusal)
+
+    async def _handle(self, number: int, content: bytes, session: Session, call: Call) -> None:
+        if number in _COLUMN_MESSAGES:
+            await self._handle_columns(number, content, session, call)
+        elif number == _READY:
+            outcome = await self._cell.submit(self._run(layout.SESSION_READY, session, call))
+            status = int(outcome["status"][0])
+            result = pb.ReadyResult(status=status)
+            for found, count in sorted(session.differences.items()):
+                result.differences.add(status=found, count=count)
+            session.put(pb.SessionResponse(ready_result=result).SerializeToString())
+        elif number == _LOAD:
+            load = pb.Load.FromString(content)
+            columns = {"queue_wait_us": load.queue_wait_us, "service_us": load.service_us}
+            await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns))
+        elif number == _PING:
+            pong = pb.Pong(nonce=pb.Ping.FromString(content).nonce)
+            session.put(pb.SessionResponse(pong=pong).SerializeToString())
+        elif number == _HELLO:
+            raise Refused(HELLO_EXPECTED, "a second one came")
+
+    async def _handle_columns(self, number: int, content: bytes, session: Session, call: Call) -> None:
+        kind, request, answer, response = _COLUMN_MESSAGES[number]
+        batch = request.decode(content)
+        columns = b""
+        if batch.count:
+            commands = batch.run(
+                kind, actor=call.actor.index, access_server=session.server.server, argument=session.number
+            )
+            outcome = await self._cell.submit(commands)
+            columns = response.encode(outcome.data, outcome.count)
+            if number == _HOLDS:
+                found, counts = np.unique(outcome["status"], return_counts=True)
+                session.differences.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        session.put(wire.enclose(answer, columns))

@@ -1,0 +1,220 @@
+"""SwapService: orders jobs and tells how far they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import numpy as np
+
+from simswitch.cell import Cell
+from simswitch.core import layout
+from simswitch.core.commands import OutcomeRun, run
+from simswitch.core.machine import Machine
+from simswitch.core.roles import Read
+from simswitch.core.wire import ITEMS_MAX
+from simswitch.service.call import Call
+from simswitch.service.directory import Directory
+from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, TOO_MANY_ITEMS, Refused, check
+from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.v1 import sim_pb2
+from simswitch.v1 import swap_pb2 as pb
+
+REASON_BYTES_MAX = 64
+WATCH_DEFAULT_MS = 1_000
+WATCH_MIN_MS = 100
+WATCH_MAX_MS = 60_000
+
+_LIST = b"jobs"
+_FINISHED = (pb.JOB_STATE_CANCELLED, pb.JOB_STATE_DONE)
+
+
+class SwapHandlers:
+    """SwapService."""
+
+    def __init__(self, cell: Cell, directory: Directory) -> None:
+        self._cell = cell
+        self._directory = directory
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Ends those who watch."""
+        self._draining.set()
+
+    async def create_job(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.JOB_CREATE)
+        request = pb.CreateJobRequest.FromString(data)
+        reason = request.reason.encode()
+        if not 1 <= len(reason) <= REASON_BYTES_MAX:
+            raise Refused(INVALID_ARGUMENT, f"reason has 1 to {REASON_BYTES_MAX} bytes, not {len(reason)}")
+        if len(request.terminal) > ITEMS_MAX:
+            raise Refused(TOO_MANY_ITEMS, f"{len(request.terminal):,} terminals; a call may have {ITEMS_MAX:,}")
+        if not 0 <= request.priority <= pb.PRIORITY_REBALANCE:
+            raise Refused(INVALID_ARGUMENT, f"priority {request.priority} does not exist")
+        health_mask = 0
+        for health in request.healths:
+            if not sim_pb2.HEALTH_HEALTHY <= health <= sim_pb2.HEALTH_RETIRED:
+                raise Refused(INVALID_ARGUMENT, f"health {health} does not exist")
+            health_mask |= 1 << health
+        selecting = not request.terminal and not request.terminals_follow
+        outcome = await self._cell.submit(
+            run(
+                layout.JOB_CREATE,
+                actor=call.actor.index,
+                reason=np.array([reason], "S64"),
+                health_mask=health_mask,
+                lot=self._directory.get(layout.LOT, request.lot).index if request.lot else layout.NONE_SHORT,
+                server=self._directory.server(request.access_server).server
+                if request.access_server
+                else layout.NONE_SHORT,
+                priority=request.priority or pb.PRIORITY_THROTTLED,
+                selecting=int(selecting),
+            )
+        )
+        check(int(outcome["status"][0]), request.reason)
+        number = int(outcome["job"][0])
+        response = pb.CreateJobResponse()
+        if request.terminal:
+            added = await self._add(number, request.terminal, call)
+            response.status.extend(added["status"].tolist())
+            if not request.terminals_follow:
+                await self._complete(number, call)
+        response.job.CopyFrom(await self._job(number))
+        return response.SerializeToString()
+
+    async def add_job_terminals(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.JOB_ADD)
+        request = pb.AddJobTerminalsRequest.FromString(data)
+        if len(request.terminal) > ITEMS_MAX:
+            raise Refused(TOO_MANY_ITEMS, f"{len(request.terminal):,} terminals; a call may have {ITEMS_MAX:,}")
+        await self._job(request.job)
+        response = pb.AddJobTerminalsResponse()
+        if request.terminal:
+            added = await self._add(request.job, request.terminal, call)
+            response.status.extend(added["status"].tolist())
+        if request.last:
+            await self._complete(request.job, call)
+        return response.SerializeToString()
+
+    def _add(self, number: int, terminals: Any, call: Call) -> asyncio.Future[OutcomeRun]:
+        keys = np.fromiter(terminals, np.uint64, len(terminals))
+        return self._cell.submit(
+            run(layout.JOB_ADD, len(keys), actor=call.actor.index, argument=number, terminal=keys)
+        )
+
+    async def _complete(self, number: int, call: Call) -> None:
+        # The core takes RESUME for "no more terminals follow".
+        outcome = await self._cell.submit(run(layout.JOB_RESUME, actor=call.actor.index, argument=number))
+        check(int(outcome["status"][0]), f"job {number}")
+
+    async def get_job(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.SWAPS)
+        number = pb.GetJobRequest.FromString(data).job
+        return pb.GetJobResponse(job=await self._job(number)).SerializeToString()
+
+    async def list_jobs(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.SWAPS)
+        request = pb.ListJobsRequest.FromString(data)
+        size = page_size(request.page_size)
+        start = page_start(request.page_token, _LIST)
+
+        def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int, bool]:
+            count = machine.jobs_count()
+            # Older jobs than these are forgotten.
+            first, jobs = max(start, count - machine.header()["jobs_max"]), []
+            while first < count and len(jobs) < size:
+                job = _find_job(machine, first)
+                if job is not None:
+                    jobs.append(job)
+                first += 1
+            return jobs, first if first < count else 0, bool(machine.header()["swaps_stopped"])
+
+        jobs, following, stopped = await self._cell.read(read)
+        return pb.ListJobsResponse(
+            jobs=[self._message(job) for job in jobs],
+            next_page_token=page_token(following, _LIST) if following else "",
+            stopped=stopped,
+        ).SerializeToString()
+
+    async def pause_job(self, data: bytes, call: Call) -> bytes:
+        number = pb.PauseJobRequest.FromString(data).job
+        return pb.PauseJobResponse(job=await self._change(layout.JOB_PAUSE, number, call)).SerializeToString()
+
+    async def resume_job(self, data: bytes, call: Call) -> bytes:
+        number = pb.ResumeJobRequest.FromString(data).job
+        return pb.ResumeJobResponse(job=await self._change(layout.JOB_RESUME, number, call)).SerializeToString()
+
+    async def cancel_job(self, data: bytes, call: Call) -> bytes:
+        number = pb.CancelJobRequest.FromString(data).job
+        return pb.CancelJobResponse(job=await self._change(layout.JOB_CANCEL, number, call)).SerializeToString()
+
+    async def stop_all_swaps(self, data: bytes, call: Call) -> bytes:
+        pb.StopAllSwapsRequest.FromString(data)
+        call.may(layout.SWAPS_STOP)
+        outcome = await self._cell.submit(run(layout.SWAPS_STOP, actor=call.actor.index))
+        return pb.StopAllSwapsResponse(status=outcome["status"].tolist()[0]).SerializeToString()
+
+    async def lift_stop(self, data: bytes, call: Call) -> bytes:
+        pb.LiftStopRequest.FromString(data)
+        call.may(layout.SWAPS_LIFT)
+        outcome = await self._cell.submit(run(layout.SWAPS_LIFT, actor=call.actor.index))
+        return pb.LiftStopResponse(status=outcome["status"].tolist()[0]).SerializeToString()
+
+    async def watch_job(self, data: bytes, call: Call) -> AsyncGenerator[bytes, None]:
+        call.may_read(Read.SWAPS)
+        request = pb.WatchJobRequest.FromString(data)
+        interval_ms = request.interval_ms or WATCH_DEFAULT_MS
+        if not WATCH_MIN_MS <= interval_ms <= WATCH_MAX_MS:
+            raise Refused(INVALID_ARGUMENT, f"interval_ms is {WATCH_MIN_MS} to {WATCH_MAX_MS}, not {interval_ms}")
+        while not self._draining.is_set():
+            job = await self._job(request.job)
+            yield pb.WatchJobResponse(job=job).SerializeToString()
+            if job.state in _FINISHED:
+                return
+            try:
+                async with asyncio.timeout(interval_ms / 1000):
+                    await self._draining.wait()
+            except TimeoutError:
+                continue
+
+    async def _change(self, kind: int, number: int, call: Call) -> pb.Job:
+        call.may(kind)
+        outcome = await self._cell.submit(run(kind, actor=call.actor.index, argument=number))
+        check(int(outcome["status"][0]), str(number))
+        return await self._job(number)
+
+    async def _job(self, number: int) -> pb.Job:
+        job = await self._cell.read(lambda machine: _find_job(machine, number))
+        if job is None:
+            raise Refused(STATUS_REASONS[layout.UNKNOWN_JOB], str(number))
+        return self._message(job)
+
+    def _message(self, job: Mapping[str, Any]) -> pb.Job:
+        finished_ms = job["finished_ms"]
+        return pb.Job(
+            number=job["id"],
+            state=job["state"],
+            reason=job["reason"],
+            actor=self._directory.name(job["actor"]),
+            priority=job["priority"],
+            created_ms=job["created_ms"],
+            finished_ms=finished_ms or None,
+            terminals_count=job["terminals_count"],
+            queued_count=job["queued_count"],
+            outstanding_count=job["outstanding_count"],
+            confirmed_count=job["confirmed_count"],
+            refused_count=job["refused_count"],
+            given_up_count=job["given_up_count"],
+            skipped_count=job["skipped_count"],
+        )
+
+
+def _find_job(machine: Machine, number: int) -> Mapping[str, Any] | None:
+    """None: there is no such job any more, or not yet."""
+    if number >= machine.jobs_count():
+        return None
+    try:
+        return machine.job(number)
+    except IndexError:
+        return None

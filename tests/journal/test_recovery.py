@@ -1,0 +1,316 @@
+"""Crashes at every point of the disk, then recovery: what was acknowledged is there (I6), with the same outcomes (I10)."""
+
+from __future__ import annotations
+
+import errno
+from random import Random
+
+import pytest
+
+from simswitch.cell import Capacity, Cell, JournalFull, VirtualClock
+from simswitch.core.machine import xxh64
+from simswitch.journal.append import START, Journal
+from simswitch.journal.errors import (
+    FolderInUse,
+    JournalDamaged,
+    JournalFailed,
+    MachineVersionDiffers,
+    OutcomeDiffers,
+    RecordTooLarge,
+)
+from simswitch.journal.recovery import recover
+from simswitch.journal.snapshot import (
+    load_snapshot,
+    prune,
+    snapshot_name,
+    snapshot_sequences,
+    write_snapshot,
+)
+from simswitch.journal.walk import list_segments
+from tests.journal.faulty_disk import FaultyDisk
+from tests.journal.tiny_machine import number_run, numbers_of, tiny_kind
+from tests.journal.written import BLOCK, JOURNAL_ID, append, payload, segment, settings, write
+
+
+def opened(disk: FaultyDisk, blocks: int = 6, version: int = 1) -> Cell:
+    return Cell.open(
+        "in memory",
+        disk=disk,
+        machine=tiny_kind(version),
+        capacity=Capacity(1, 1, 1),
+        journal=settings(blocks),
+        clock=VirtualClock(1000),
+        entropy=lambda size: JOURNAL_ID[:size],
+        seeds=lambda: 7,
+        fail_stop=lambda _: None,
+    )
+
+
+def lives(disk: FaultyDisk, acknowledged: list[int], first: int) -> None:
+    """One life of a server: some commands, a clean end. Whatever it acknowledged is noted before anything else happens."""
+    cell = opened(disk)
+    for number in range(first, first + 9):
+        cell.step(number_run(number, 24 if number % 3 else 5000))
+        acknowledged.append(number)
+    cell.close()
+
+
+def test_i6_a_crash_at_every_event_of_the_disk_loses_nothing_acknowledged() -> None:
+    """Every write, sync, rename and removal fails once; the power goes; what is not durable survives at random."""
+    whole = FaultyDisk()
+    lives(whole, [], 0)
+    lives(whole, [], 100)
+    events = len(whole.events)
+    assert events > 60
+    cut = 0
+    for fail_at in range(events):
+        disk = FaultyDisk()
+        disk.fail_at = fail_at
+        acknowledged: list[int] = []
+        with pytest.raises((JournalFailed, OSError)):
+            lives(disk, acknowledged, 0)
+            lives(disk, acknowledged, 100)
+        for seed in range(3):
+            found = disk.crash(Random(fail_at * 10 + seed))
+            cell = opened(found)
+            numbers = numbers_of(cell.machine)
+            assert numbers[: len(acknowledged)] == acknowledged, f"fail_at={fail_at} seed={seed}"
+            # At most the one command that was never answered may stand behind them.
+            assert len(numbers) <= len(acknowledged) + 1, f"fail_at={fail_at} seed={seed}"
+            assert cell.recovery is not None
+            cut += cell.recovery.verdict.case != "@C"
+            cell.step(number_run(7777))
+            hash_before = cell.machine.state_hash()
+            assert recover(found.copy(), tiny_kind(), repair=False).machine.state_hash() == hash_before
+            cell.close()
+    assert cut > 10
+
+
+def test_i6_a_crash_in_recovery_itself_is_recovered() -> None:
+    torn = write([40, 40, 2 * BLOCK])
+    torn.disk.flip(segment(1), 3 * BLOCK + 100)
+    for fail_at in range(40):
+        disk = torn.disk.copy()
+        journal_only = recover_walk(disk)
+        disk.fail_at = fail_at
+        try:
+            recover_walk(disk, repair=True)
+        except OSError:
+            found = disk.crash(Random(fail_at))
+            assert recover_walk(found, repair=True) == journal_only
+            continue
+        assert recover_walk(disk) == journal_only
+        return
+    pytest.fail("recovery never ended")
+
+
+def recover_walk(disk: FaultyDisk, *, repair: bool = False) -> list[bytes]:
+    from simswitch.journal.walk import Walk
+    from simswitch.journal.walk import repair as repair_end
+
+    walk = Walk(disk)
+    payloads = [bytes(record.payload) for record in walk]
+    assert walk.verdict is not None
+    if repair:
+        repair_end(disk, walk.verdict)
+    return payloads
+
+
+def test_recovery_starts_from_the_newest_snapshot_and_falls_back_to_the_older() -> None:
+    disk = FaultyDisk()
+    for first in (0, 100, 200):
+        lives(disk, [], first)
+    newest, older = snapshot_sequences(disk)[::-1]
+    expected = recover(disk, tiny_kind(), repair=False)
+    assert expected.snapshot_sequence == newest
+    assert expected.replayed_count == 0
+    for offset in (3, 20, 60, 300, BLOCK + 1):
+        damaged = disk.copy()
+        damaged.flip(snapshot_name(newest), offset)
+        recovery = recover(damaged, tiny_kind(), repair=False)
+        assert recovery.snapshot_sequence == older
+        assert recovery.replayed_count == newest - older
+        assert recovery.machine.state_hash() == expected.machine.state_hash()
+        assert "passed over" in recovery.warnings[0]
+        assert snapshot_name(newest) in recovery.warnings[0]
+
+
+def test_a_snapshot_is_never_half_loaded() -> None:
+    disk = FaultyDisk()
+    lives(disk, [], 0)
+    name = snapshot_name(snapshot_sequences(disk)[-1])
+    header, regions = load_snapshot(disk, snapshot_sequences(disk)[-1])
+    data_end = BLOCK + sum(item * count for _, item, count, _ in regions[:1])
+    assert header.sequence == snapshot_sequences(disk)[-1]
+    for offset in [*range(0, 400), *range(BLOCK, data_end)]:
+        disk.flip(name, offset)
+        with pytest.raises(JournalDamaged):
+            load_snapshot(disk, snapshot_sequences(disk)[-1])
+        disk.flip(name, offset)
+    short = disk.copy()
+    del short.seen[name].seen[-1:]
+    with pytest.raises(JournalDamaged, match="on disk"):
+        load_snapshot(short, snapshot_sequences(disk)[-1])
+
+
+def test_h_a_snapshot_vouches_for_the_last_record() -> None:
+    """The last acknowledged record rots after a clean shutdown: it is not taken for a torn write."""
+    disk = FaultyDisk()
+    lives(disk, [], 0)
+    last = [s for s in list_segments(disk) if s.header is not None][-1]
+    content = disk.seen[last.name].seen
+    end = max(at for at in range(0, len(content), BLOCK) if any(content[at : at + BLOCK]))
+    disk.flip(last.name, end + 3)
+    with pytest.raises(JournalDamaged) as caught:
+        recover(disk, tiny_kind(), repair=True)
+    assert caught.value.case == "@H"
+
+
+def test_o_a_folder_with_a_snapshot_and_no_journal_is_refused() -> None:
+    disk = FaultyDisk()
+    lives(disk, [], 0)
+    for name in [name for name in disk.names() if name.startswith("segment")]:
+        disk.unlink(name)
+    with pytest.raises(JournalDamaged) as caught:
+        opened(disk)
+    assert caught.value.case == "@O"
+    assert not disk.locked
+
+
+def test_j_a_snapshot_of_another_history_is_refused() -> None:
+    disk = FaultyDisk()
+    lives(disk, [], 0)
+    sequence = snapshot_sequences(disk)[-1]
+    machine = recover(disk, tiny_kind(), repair=False).machine
+    write_snapshot(disk, machine, JOURNAL_ID, 1, chain=99)
+    assert snapshot_sequences(disk)[-1] == sequence
+    with pytest.raises(JournalDamaged) as caught:
+        recover(disk, tiny_kind(), repair=False)
+    assert caught.value.case == "@J"
+
+
+def test_segments_below_the_older_snapshot_go_and_those_above_stay() -> None:
+    disk = FaultyDisk()
+    for first in range(0, 500, 100):
+        lives(disk, [], first)
+        older = snapshot_sequences(disk)[0]
+        segments = list_segments(disk)
+        assert len(snapshot_sequences(disk)) <= 2
+        begun = [s.header.first_sequence for s in segments if s.header is not None and not isinstance(s.header, str)]
+        # Exactly one segment begins at or below the first record that the older snapshot needs, and it is the first.
+        if len(snapshot_sequences(disk)) == 2:
+            assert [first for first in begun if first <= older + 1] == begun[:1]
+    assert list_segments(disk)[0].number > 1
+    assert prune(disk) == []
+    assert numbers_of(recover(disk, tiny_kind(), repair=False).machine)[-1] == 408
+
+
+def test_i10_another_outcome_is_refused_with_its_sequence() -> None:
+    disk = FaultyDisk()
+    journal = Journal(disk, JOURNAL_ID, 1, START, settings(8))
+    machine = tiny_kind().create()
+    for number in range(3):
+        run = number_run(number)
+        journal.admit(len(run))
+        journal.append(5, 6, run, machine.apply(run, 5, 6).hash ^ (number == 2))
+    journal.close()
+    with pytest.raises(OutcomeDiffers, match="sequence 3"):
+        recover(disk, tiny_kind(), repair=True)
+
+
+def test_a_tail_of_another_machine_version_is_refused_and_a_snapshot_of_it_is_not() -> None:
+    disk = FaultyDisk()
+    lives(disk, [], 0)
+    upgraded = opened(disk.copy(), version=2)
+    assert numbers_of(upgraded.machine) == list(range(9))
+    cell = opened(disk)
+    cell.step(number_run(50))
+    with pytest.raises(MachineVersionDiffers, match="snapshot"):
+        recover(disk.copy(), tiny_kind(2), repair=True)
+
+
+def test_a_second_server_is_refused_in_the_same_process_too() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk)
+    with pytest.raises(FolderInUse):
+        opened(disk)
+    cell.close()
+    opened(disk).close()
+
+
+@pytest.mark.parametrize("event", ["pwrite", "fdatasync"])
+def test_a_failing_write_stops_the_process_and_is_not_tried_again(event: str) -> None:
+    disk = FaultyDisk()
+    stopped: list[str] = []
+    journal = Journal(disk, JOURNAL_ID, 1, START, settings(8), fail_stop=stopped.append)
+    append(journal, payload(1))
+    disk.fail_at = len(disk.events) + (event == "fdatasync")
+    with pytest.raises(JournalFailed, match="sequence 2"):
+        append(journal, payload(2))
+    assert len(stopped) == 1
+    assert "the disk failed" in stopped[0]
+    events = len(disk.events)
+    for attempt in (lambda: journal.admit(10), lambda: journal.append(1, 1, payload(2), xxh64(b""))):
+        with pytest.raises(JournalFailed):
+            attempt()
+    assert len(disk.events) == events
+    assert len(stopped) == 1
+
+
+def test_a_record_larger_than_a_segment_is_refused_before_it_is_applied() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=3)
+    largest = 2 * BLOCK - 128
+    cell.step(number_run(1, largest))
+    with pytest.raises(RecordTooLarge):
+        cell.step(number_run(2, largest + 8))
+    cell.step(number_run(3))
+    assert numbers_of(cell.machine) == [1, 3]
+    cell.close()
+    assert numbers_of(opened(disk, blocks=3).machine) == [1, 3]
+
+
+def test_below_the_free_space_mark_nothing_is_admitted_and_nothing_applied() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk)
+    cell.step(number_run(1))
+    disk.free = -1
+    with pytest.raises(JournalFull, match="free"):
+        cell.step(number_run(2))
+    disk.free = 1 << 30
+    cell.step(number_run(3))
+    assert numbers_of(cell.machine) == [1, 3]
+
+
+def test_no_room_for_another_segment_refuses_and_the_journal_goes_on_when_there_is() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=3)
+    cell.step(number_run(1))
+    cell.step(number_run(2))
+    disk.fail_at = len(disk.events) + 1
+    disk.failure = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(JournalFull):
+        cell.step(number_run(3))
+    cell.step(number_run(4))
+    assert numbers_of(cell.machine) == [1, 2, 4]
+    assert not [name for name in disk.names() if name.endswith(".preparing")]
+    cell.close()
+    assert numbers_of(opened(disk, blocks=3).machine) == [1, 2, 4]
+
+
+def test_segments_are_prepared_ahead_by_a_thread_and_adopted_by_the_next_process(tmp_path: object) -> None:
+    from simswitch.journal.append import JournalSettings
+
+    ahead = JournalSettings(segment_bytes=4 * BLOCK, free_mark_bytes=0)
+    disk = FaultyDisk()
+    journal = Journal(disk, JOURNAL_ID, 1, START, ahead)
+    for number in range(20):
+        append(journal, payload(number))
+    assert journal.next_sequence == 21
+    with journal._changed:
+        assert journal._changed.wait_for(lambda: journal._prepared_to == journal._segment + 1, timeout=20)
+    journal.close()
+    begun = [s.number for s in list_segments(disk) if s.header is not None]
+    prepared = [s.number for s in list_segments(disk) if s.header is None]
+    assert begun == [1, 2, 3, 4, 5, 6, 7]
+    assert prepared == [8]

@@ -1,0 +1,314 @@
+"""A random walk through the state machine: batches of commands, some of them senseless, compared with the model after each.
+
+The walk knows the model, so it can aim: at epochs that are right or just stale, at orders that are outstanding, at SIMs that are held.
+Everything is drawn from one seed, which a failure prints.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+from simswitch.core import commands, layout
+from tests.model.invariants import violations
+from tests.model.model import Model, OrderModel, TerminalModel, model_of
+from tests.model.records import Table
+from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world, iccid_number
+
+TERMINALS = 24
+SIMS = 40
+UNKNOWN_KEY = 10**12
+JOBS_MAX = 1000
+JOBS_ALIVE_MAX = 3
+
+
+class Walk:
+    """One walk. ``step`` applies one batch; ``commands_count`` counts items."""
+
+    def __init__(self, seed: int, sims: int = SIMS, orders_max: int = 48, keeps_records: bool = True) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS, orders_max=orders_max)
+        self.world.keeps_records = keeps_records
+        self.world.records.clear()
+        self.machine = self.world.machine
+        self.model: Model = model_of(self.world.tables(), self.world.now_ms)
+        self.commands_count = 0
+        self.tables: dict[str, Table] = {}
+        self._kinds: list[tuple[int, Callable[[], bytes]]] = [
+            (20, self.allocate),
+            (8, self.renew),
+            (8, self.usage),
+            (5, self.release),
+            (3, self.attach_failure),
+            (3, self.adopt),
+            (6, self.set_health),
+            (12, self.acknowledge),
+            (3, self.report_load),
+            (2, self.session_open),
+            (5, self.session_holds),
+            (4, self.session_ready),
+            (1, self.session_close),
+            (4, self.job_create),
+            (5, self.job_add),
+            (3, self.job_change),
+            (1, self.stop_or_lift),
+            (1, self.freeze_or_thaw),
+            (1, self.mask),
+            (1, self.reset_window),
+            (1, self.import_sims),
+        ]
+        self._import_pool(sims)
+
+    def _import_pool(self, sims: int) -> None:
+        """Most SIMs, in every group, with much or little left; a few stay to be imported on the way."""
+        self.imported = 0
+        for lot, share in (("gold-a", 0.3), ("gold-b", 0.2), ("silver-a", 0.3)):
+            for bank in ("bank-1", "bank-2"):
+                self.apply(self._import_run(max(1, int(sims * share / 2)), lot, bank))
+
+    def _import_run(self, count: int, lot: str, bank: str) -> bytes:
+        numbers = np.arange(self.imported, self.imported + count)
+        self.imported += count
+        quota = 100 * GIB if lot != "gold-b" else 50 * GIB
+        return commands.run(
+            layout.IMPORT_SIMS,
+            count,
+            iccid=[iccid_number(int(number)) for number in numbers],
+            imsi=440_100_000_000_000 + numbers,
+            opening_cycle_bytes=[quota - self.random.choice((GIB, 300 * MIB, 40 * MIB, 90 * GIB // 4)) for _ in numbers],
+            opening_day_bytes=0,
+            opening_rolling_bytes=0,
+            lot=self.world.entities[lot],
+            bank=self.world.entities[bank],
+            slot=numbers,
+            health=layout.HEALTHY,
+        )
+
+    # --------------------------------------------------------------------------------------------- steps
+
+    def apply(self, batch: bytes) -> None:
+        """Applies a batch, follows it in the model and checks every invariant."""
+        found = commands.outcome_runs(self.world.apply(batch).data)
+        self.tables = self.world.tables()
+        self.commands_count += sum(run.count for run in found[:-1])
+        self.model.step(batch, found, self.world.now_ms, self.tables)
+        wrong = violations(self.tables)
+        assert not wrong, f"after {self.commands_count} commands: {wrong}"
+        own = self.machine.check()
+        assert own == [], f"check() after {self.commands_count} commands: {own}"
+
+    def pass_time(self) -> None:
+        """A jump of up to a few leases, mostly short."""
+        steps = self.random.choice((1, 1, 2, 5, 12, 55, self.random.randrange(1, 3 * LEASE_MS // STEP_MS)))
+        self.world.now_ms += steps * STEP_MS
+        self.apply(commands.run(layout.TICK))
+
+    def step(self) -> None:
+        """One batch of up to eight runs, after some time or none."""
+        if self.random.random() < 0.5:
+            self.pass_time()
+        if self.random.random() < 0.01:
+            self.apply(commands.run(layout.RESTART))
+        weights = [weight for weight, _ in self._kinds]
+        chosen = self.random.choices(self._kinds, weights, k=self.random.randrange(1, 9))
+        self.apply(b"".join(make() for _, make in chosen))
+
+    # -------------------------------------------------------------------------------------------- choices
+
+    def _one_in(self, count: int) -> bool:
+        return self.random.randrange(count) == 0
+
+    def _key(self) -> int:
+        return UNKNOWN_KEY if self._one_in(30) else self.random.randrange(1, TERMINALS + 3)
+
+    def _server(self) -> int:
+        return self.random.choice((2, layout.NONE_SHORT)) if self._one_in(40) else self.random.randrange(2)
+
+    def _market(self) -> int:
+        if self._one_in(40):
+            return self.random.choice((0, layout.NONE_SHORT, self.world.entities["gold"]))
+        return self.world.entities[self.random.choice(("home", "home", "away"))]
+
+    def _sim(self) -> int:
+        return iccid_number(10**9 if self._one_in(40) else self.random.randrange(max(self.imported, 1)))
+
+    def _lot(self) -> int:
+        return 0 if self._one_in(20) else self.world.entities[self.random.choice(("gold-a", "gold-b", "silver-a"))]
+
+    def _terminal(self) -> tuple[int, int]:
+        """A terminal and an epoch: mostly its lease's, also its swap's, sometimes a stale one."""
+        key = self._key()
+        terminal = self.model.terminals.get(key)
+        if terminal is None or self._one_in(12):
+            return key, self.random.randrange(3)
+        if terminal.swap is not None and terminal.swap.in_flight and self._one_in(2):
+            return key, terminal.swap.epoch
+        return key, terminal.epoch - self._one_in(20)
+
+    def _session(self, server: int) -> int:
+        if server >= 2 or self._one_in(25):
+            return self.random.randrange(3)
+        return self.model.servers[server].session
+
+    # -------------------------------------------------------------------------------------------- commands
+
+    def allocate(self) -> bytes:
+        count = self.random.randrange(1, 6)
+        keys = np.array([self._key() for _ in range(count)], np.uint64)
+        expected = [self.random.choice((0, 0, 0, 1, 290 * MIB, 2 * GIB, 200 * GIB, 2**63)) for _ in range(count)]
+        return commands.run(
+            layout.ALLOCATE,
+            count,
+            access_server=self._server(),
+            terminal=keys,
+            subscriber=keys,
+            expected_bytes=np.array(expected, np.uint64),
+            market=[self._market() for _ in range(count)],
+        )
+
+    def _on_lease(self, kind: int) -> bytes:
+        return self.world.lease(kind, *self._terminal(), server=self._server())
+
+    def renew(self) -> bytes:
+        return self._on_lease(layout.RENEW)
+
+    def release(self) -> bytes:
+        return self._on_lease(layout.RELEASE)
+
+    def attach_failure(self) -> bytes:
+        return self._on_lease(layout.REPORT_ATTACH_FAILURE)
+
+    def usage(self) -> bytes:
+        key, epoch = self._terminal()
+        terminal = self.model.terminals.get(key)
+        before = 0 if terminal is None else terminal.reported_bytes
+        more = self.random.choice((0, -1, 1, 5 * MIB, 300 * MIB, 1_900 * MIB, 500 * GIB))
+        up = max(before + more, 0)
+        down = 2**64 - 1 if self._one_in(30) else self.random.choice((0, MIB))
+        return self.world.usage(key, epoch, up, down, self._server())
+
+    def adopt(self) -> bytes:
+        return commands.run(
+            layout.ADOPT,
+            1,
+            access_server=self._server(),
+            terminal=self._key(),
+            subscriber=7,
+            iccid=self._sim(),
+            expected_bytes=0,
+            market=self._market(),
+        )
+
+    def set_health(self) -> bytes:
+        health = self.random.choices(
+            (0, 1, 2, 3, 4, 5, 8, 9, 10), (1, 40, 4, 3, 12, 3, 3, 0.1, 1)
+        )[0]
+        return commands.run(layout.SET_HEALTH, 1, iccid=self._sim(), health=health)
+
+    def _in_flight(self) -> list[OrderModel]:
+        return [order for order in self.model.orders if order.in_flight]
+
+    def acknowledge(self) -> bytes:
+        orders = self._in_flight()
+        if not orders or self._one_in(15):
+            server = self._server()
+            return self.world.acknowledge(self.random.randrange(2**30), 1, server, self._session(server))
+        order = self.random.choice(orders)
+        server = self._server() if self._one_in(20) else order.server
+        result = self.random.choices((0, 1, 2, 3, 4), (1, 60, 20, 10, 1))[0]
+        return self.world.acknowledge(order.number, result, server, self._session(server))
+
+    def report_load(self) -> bytes:
+        server = self._server()
+        return commands.run(
+            layout.REPORT_LOAD,
+            1,
+            access_server=server,
+            argument=self._session(server),
+            queue_wait_us=self.random.choice((0, 15_000, 30_000, 10**6)),
+            service_us=self.random.choice((0, 5_000, 20_000)),
+        )
+
+    def session_open(self) -> bytes:
+        return commands.run(layout.SESSION_OPEN, access_server=self._server())
+
+    def session_ready(self) -> bytes:
+        server = self._server()
+        return commands.run(layout.SESSION_READY, access_server=server, argument=self._session(server))
+
+    def session_close(self) -> bytes:
+        server = self._server()
+        return commands.run(layout.SESSION_CLOSE, access_server=server, argument=self._session(server))
+
+    def session_holds(self) -> bytes:
+        """What an access server says in its hello: mostly the truth as far as it goes, and only before READY."""
+        waiting = [index for index, server in enumerate(self.model.servers) if server.session and not server.reconciled]
+        if not waiting:
+            return self.session_ready()
+        server = self.random.choice(waiting)
+        here = [terminal for terminal in self.model.terminals.values() if terminal.server == server]
+        if not here or self._one_in(6):
+            row = (self._key(), self.random.randrange(3), self._sim())
+        else:
+            row = self._held_row(self.random.choice(here))
+        return commands.run(
+            layout.SESSION_HOLDS,
+            1,
+            access_server=server,
+            argument=self.model.servers[server].session,
+            terminal=row[0],
+            epoch=row[1],
+            iccid=row[2],
+        )
+
+    def _held_row(self, terminal: TerminalModel) -> tuple[int, int, int]:
+        if terminal.swap is not None and terminal.swap.target is not None and self._one_in(2):
+            return terminal.key, terminal.swap.epoch, terminal.swap.target.iccid
+        if terminal.sim is not None:
+            return terminal.key, terminal.epoch, terminal.sim.iccid
+        last = [sim for sim in self.model.sims if sim.holder is terminal]
+        return terminal.key, terminal.epoch, self.random.choice(last).iccid if last else self._sim()
+
+    def job_create(self) -> bytes:
+        alive = sum(job.state in (layout.JOB_SELECTING, layout.JOB_RUNNING, layout.JOB_PAUSED) for job in self.model.jobs)
+        if alive >= JOBS_ALIVE_MAX or len(self.model.jobs) > JOBS_MAX:
+            return self.job_add()
+        return self.world.job_create(
+            health_mask=self.random.choice((0, 1 << layout.THROTTLED, 1 << layout.HEALTHY, 1 << 12)),
+            lot=layout.NONE_SHORT if self._one_in(2) else self._lot(),
+            server=layout.NONE_SHORT if self._one_in(2) else self._server(),
+            priority=self.random.choice((0, 1, 2, 3, 4, 4, 4, 5)),
+            selecting=self.random.choice((0, 0, 1, 1, 2)),
+        )
+
+    def _job(self) -> int:
+        if not self.model.jobs or self._one_in(30):
+            return self.random.choice((JOBS_MAX + 20, layout.NONE_INDEX, 2**40))
+        return self.random.choice(self.model.jobs[-4:]).id
+
+    def job_add(self) -> bytes:
+        return self.world.job_add(self._job(), self._key())
+
+    def job_change(self) -> bytes:
+        kind = self.random.choice((layout.JOB_PAUSE, layout.JOB_RESUME, layout.JOB_RESUME, layout.JOB_CANCEL))
+        return self.world.job(kind, self._job())
+
+    def stop_or_lift(self) -> bytes:
+        return commands.run(self.random.choice((layout.SWAPS_STOP, layout.SWAPS_LIFT, layout.SWAPS_LIFT)))
+
+    def freeze_or_thaw(self) -> bytes:
+        return commands.run(self.random.choice((layout.FREEZE, layout.THAW, layout.THAW)))
+
+    def mask(self) -> bytes:
+        bank = self.random.choice((self.world.entities["bank-1"], self.world.entities["bank-2"], layout.NONE_SHORT, 0))
+        lot = layout.NONE_SHORT if self._one_in(3) else self._lot()
+        return commands.run(layout.MASK, 1, lot=lot, bank=bank, masked=self.random.choice((0, 0, 0, 1, 2)))
+
+    def reset_window(self) -> bytes:
+        return commands.run(layout.RESET_WINDOW, 1, lot=self._lot(), window=self.random.choice((0, 1, 1, 2, 3, 4)))
+
+    def import_sims(self) -> bytes:
+        return self._import_run(1, "gold-a", "bank-1")
