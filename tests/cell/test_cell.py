@@ -225,7 +225,9 @@ async def test_a_malformed_run_hurts_nobody_else_in_its_group() -> None:
     gate.shut()
     first = cell.submit(number_run(0))
     await until(gate.waiting.is_set)
-    replies = [cell.submit(number_run(number, kind=BROKEN) if number == 5 else number_run(number)) for number in range(1, 12)]
+    replies = [
+        cell.submit(number_run(number, kind=BROKEN) if number == 5 else number_run(number)) for number in range(1, 12)
+    ]
     gate.release()
     results = await asyncio.gather(first, *replies, return_exceptions=True)
     assert isinstance(results[5], MalformedBatch)

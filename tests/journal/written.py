@@ -45,7 +45,11 @@ def append(journal: Journal, data: bytes) -> int:
 
 
 def write(
-    sizes: list[int], blocks: int = 8, disk: FaultyDisk | None = None, place: Place = START, journal_id: bytes = JOURNAL_ID
+    sizes: list[int],
+    blocks: int = 8,
+    disk: FaultyDisk | None = None,
+    place: Place = START,
+    journal_id: bytes = JOURNAL_ID,
 ) -> Written:
     """A journal with one record for each payload size, in segments of so many blocks."""
     written = Written(disk or FaultyDisk())

@@ -1,4 +1,5 @@
-"""The twin's world once more, naively: one event at a time, dicts and lists, no columns. And an engine that grants all."""
+"""The twin's world once more, naively: one event at a time, dicts and lists, no columns. And an engine that grants
+all."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-
 from simswitch.core import commands, layout
 from simswitch.twin.loop import Loop
 from simswitch.twin.population import DRAWS_COUNT, SECOND_NS, Plan

@@ -54,7 +54,7 @@ def import_inventory(
 
     try:
         with connected(*target(config, address, actor)) as service:
-            report = _import(service.inventory, definitions, lots, sims, partial, rejected, check)
+            report = import_files(service.inventory, definitions, lots, sims, partial, rejected, check)
     except TomlRefused as error:
         raise CommandFailed(Exit.REFUSED, f"{error}\nnothing was imported") from error
     except FileRefused as refused:
@@ -82,7 +82,7 @@ def _problem(problem: Any) -> dict[str, Any]:
     return {"line": problem.line, "column": problem.column, "value": problem.value, "text": problem.text}
 
 
-def _import(
+def import_files(
     stub: Any,
     definitions_file: Path | None,
     lots_file: Path | None,

@@ -146,7 +146,8 @@ class Session:
     """Made with an address, the access server's name, and what carries out an order.
 
     ``on_order`` is awaited once for each order, for many of them at a time; when it gives ``DONE`` the session changes the
-    holdings itself. An exception in it counts as REFUSED and goes to ``on_error``.
+    holdings itself. An exception in it counts as REFUSED and goes to ``on_error``. When the connection breaks it is
+    cancelled: it must then not carry out what it has not begun, and finish (shielded) what it has.
     """
 
     def __init__(

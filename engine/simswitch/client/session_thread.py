@@ -46,12 +46,19 @@ class SessionThread:
 
     async def _main(self) -> None:
         address, access_server, options = self._arguments
-        loop = asyncio.get_running_loop()
 
         async def carry_out(order: Order) -> Result:
-            return await loop.run_in_executor(self._executor, self._on_order, order)
+            begun = self._executor.submit(self._on_order, order)
+            try:
+                return await asyncio.wrap_future(begun)
+            except asyncio.CancelledError:
+                # The connection broke. What has not begun is dropped; what has begun is finished, so that the holdings say
+                # what is really so before they are told to the service.
+                if begun.cancelled():
+                    raise
+                return await asyncio.wrap_future(self._executor.submit(begun.result))
 
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._session = Session(address, access_server, carry_out, holdings=self.holdings, **options)
         task = self._session.start()
         self._ready.set()

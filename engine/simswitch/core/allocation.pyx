@@ -10,7 +10,7 @@ from simswitch.core.layout cimport Sim, State, Terminal
 from simswitch.core.layout cimport (
     ASSIGNED, COOLING, EXHAUSTED, FREE, HEALTHY, IMPOSSIBLE_USAGE, LATE, LEASE_MS, LINE_BYTES_PER_S, LOW, MARKET, MOVED,
     NONE_INDEX, NO_HEALTHY_SIM, NO_LEASE, OK, ORDERS_FULL, QUARANTINED, RESERVED, RETIRED, RETRY_AFTER_MS, SAME,
-    SIM_IN_USE, STALE_EPOCH, TERMINALS_FULL, TERMINAL_IN_USE, TIER_NONE, UNKNOWN_ACCESS_SERVER, UNKNOWN_MARKET,
+    SIM_IN_USE, STALE_EPOCH, TERMINALS_FULL, TERMINAL_IN_USE, TIMER_SIM, TIMER_TERMINAL, UNKNOWN_ACCESS_SERVER, UNKNOWN_MARKET,
     UNKNOWN_SIM, UNKNOWN_TERMINAL, WRONG_STATE,
 )
 from simswitch.core.leases cimport (
@@ -32,16 +32,30 @@ cdef enum:
     AHEAD_SIM = 8
 
 
-cdef inline void _fetch_ahead(State *state, const uint64_t *keys, uint32_t index, uint32_t count, bint sims) noexcept nogil:
+cdef enum Touch:
+    TOUCH_RECORD = 0              # the terminal's record only
+    TOUCH_TIMER = 1               # and its timer
+    TOUCH_SIM = 2                 # and its SIM
+    TOUCH_SIM_TIMER = 3           # and its SIM and the SIM's timer
+
+
+cdef inline void _fetch_ahead(
+    State *state, const uint64_t *keys, uint32_t index, uint32_t count, Touch touch
+) noexcept nogil:
+    """Fetches what later items of the run will touch. The first slot of a key's probe is nearly always the right one."""
     cdef uint32_t guess
     if index + AHEAD_SLOT < count:
         prefetch_terminal_slot(state, keys[index + AHEAD_SLOT])
     if index + AHEAD_RECORD < count:
-        prefetch_terminal(state, keys[index + AHEAD_RECORD])
-    if sims and index + AHEAD_SIM < count:
+        guess = prefetch_terminal(state, keys[index + AHEAD_RECORD])
+        if touch == TOUCH_TIMER and guess != NONE_INDEX:
+            prefetch(&state.timers[<int> TIMER_TERMINAL][guess])
+    if touch >= TOUCH_SIM and index + AHEAD_SIM < count:
         guess = prefetch_terminal(state, keys[index + AHEAD_SIM])
         if guess != NONE_INDEX and state.terminals[guess].sim != NONE_INDEX:
             prefetch(&state.sims[state.terminals[guess].sim])
+            if touch == TOUCH_SIM_TIMER:
+                prefetch(&state.timers[<int> TIMER_SIM][state.terminals[guess].sim])
 
 
 cdef inline void _refuse(State *state, Grant *grant, uint32_t item, int status) noexcept nogil:
@@ -145,7 +159,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
         return
     server_count_allocations(state, run.server, count, run.now_ms)
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, False)
+        _fetch_ahead(state, keys, item, count, TOUCH_TIMER)
         if markets[item] >= state.header.entities_count or state.entities[markets[item]].kind != MARKET:
             _refuse(state, &grant, item, UNKNOWN_MARKET)
             continue
@@ -177,7 +191,7 @@ cdef void apply_renew(State *state, const Run *run) noexcept nogil:
     cdef uint8_t *status = <uint8_t *> (expires_ms + count)
     cdef uint32_t item, index
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, False)
+        _fetch_ahead(state, keys, item, count, TOUCH_RECORD)
         expires_ms[item] = 0
         index = terminal_find(state, keys[item])
         if index == NONE_INDEX:
@@ -196,7 +210,7 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
     cdef uint8_t *status = run.outcomes
     cdef uint32_t item, index
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, True)
+        _fetch_ahead(state, keys, item, count, TOUCH_SIM_TIMER)
         index = terminal_find(state, keys[item])
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
@@ -224,7 +238,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef Terminal *terminal
     cdef Sim *sim
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, True)
+        _fetch_ahead(state, keys, item, count, TOUCH_SIM)
         index = terminal_find(state, keys[item])
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL

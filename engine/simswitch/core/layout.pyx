@@ -26,3 +26,6 @@ for _enum in (
     JobState, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
+
+# Cython gives C's unsigned constant to Python through a signed int.
+globals()["NONE_INDEX"] = 0xFFFFFFFF

@@ -103,14 +103,14 @@ cdef void lease_begin(
     terminal.market = <uint8_t> market
     terminal.expected_tier = <uint8_t> expected_tier
     lease_extend(state, terminal_index, now_ms)
+    # From here until the lease has ended its timer is armed: only lease_timer takes it off the wheel.
+    if not timer_armed(state, TIMER_TERMINAL, terminal_index):
+        timer_arm(state, TIMER_TERMINAL, terminal_index, terminal.expires_ms)
 
 
 cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Puts the expiry off to one lease from now. A timer that is armed stays where it is and asks."""
-    cdef Terminal *terminal = &state.terminals[index]
-    terminal.expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
-    if not timer_armed(state, TIMER_TERMINAL, index):
-        timer_arm(state, TIMER_TERMINAL, index, terminal.expires_ms)
+    """Puts the expiry off to one lease from now. The timer stays where it is and asks."""
+    state.terminals[index].expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
 
 
 cdef int64_t expected_bytes(State *state, int market, uint64_t requested) noexcept nogil:

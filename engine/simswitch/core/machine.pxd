@@ -16,6 +16,3 @@ cdef class Machine:
     cdef uint64_t _used(self, int region) noexcept
     cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth) except? 0
     cdef int _grow(self, const uint8_t *batch) except -1
-    cdef dict _entity(self, uint32_t index)
-    cdef str _name(self, uint32_t entity)
-    cdef object _bytes(self, int region)

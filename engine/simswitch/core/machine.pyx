@@ -45,6 +45,10 @@ from simswitch.core.layout cimport (
 )
 from simswitch.core.leases cimport terminal_enter, terminal_find
 from simswitch.core.orders cimport dispatch, lease_timer, order_timer, server_timer
+from simswitch.core.reading cimport (
+    find_entity, read_entities, read_groups, read_header, read_job, read_order, read_server, read_sim, read_sims_columns,
+    read_terminal, read_terminals_columns,
+)
 from simswitch.core.regions cimport region_free, region_resize, region_take, regions_bind, xxh64 as hash_bytes
 from simswitch.core.runs cimport Run
 from simswitch.core.sessions cimport (
@@ -53,7 +57,6 @@ from simswitch.core.sessions cimport (
 )
 from simswitch.core.sims cimport sim_enter, sim_find, sim_timer
 from simswitch.core.sweeps cimport sweeps_run
-from simswitch.core.tiers cimport headroom_bytes
 from simswitch.core.timers cimport timer_fire, timers_behind, timers_clear, timers_next_ms
 
 
@@ -670,62 +673,15 @@ cdef class Machine:
 
     def header(self):
         """Counters, settings and totals by name."""
-        cdef Header *header = self.state.header
-        return {
-            "sequence": int(header.sequence),
-            "now_ms": int(header.now_ms),
-            "machine_version": int(header.machine_version),
-            "incarnation": int(header.incarnation),
-            "frozen": bool(header.frozen),
-            "swaps_stopped": bool(header.swaps_stopped),
-            "grace_until_ms": int(header.grace_until_ms),
-            "sims_count": int(header.sims_count), "sims_max": int(header.sims_max),
-            "terminals_count": int(header.terminals_count), "terminals_max": int(header.terminals_max),
-            "orders_used": int(header.orders_used), "orders_max": int(header.orders_max),
-            "entities_count": int(header.entities_count), "entities_max": int(header.entities_max),
-            "groups_count": int(header.groups_count), "groups_max": int(header.groups_max),
-            "classes_count": int(header.classes_count), "classes_max": int(header.classes_max),
-            "markets_count": int(header.markets_count), "markets_max": int(header.markets_max),
-            "servers_count": int(header.servers_count), "servers_max": int(header.servers_max),
-            "jobs_count": int(header.jobs_count), "jobs_max": int(header.jobs_max),
-            "sweeps_count": int(header.sweeps_count),
-            "counted_bytes": int(header.counted_bytes),
-            "impossible_count": int(header.impossible_count),
-            "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
-            "occupancy": {
-                occupancy.name.lower(): int(header.occupancy_count[<int> occupancy]) for occupancy in layout.Occupancy},
-            "health": {health.name.lower(): int(header.health_count[<int> health]) for health in layout.Health},
-        }
+        return read_header(&self.state)
 
     def entities(self, int kind=0):
         """Entities of a kind (0: all)."""
-        cdef uint32_t index
-        return [
-            self._entity(index) for index in range(self.state.header.entities_count)
-            if kind == 0 or self.state.entities[index].kind == kind
-        ]
-
-    cdef dict _entity(self, uint32_t index):
-        cdef Entity *entity = &self.state.entities[index]
-        return {
-            "index": int(index),
-            "kind": int(entity.kind),
-            "name": entity.name[:64].rstrip(b"\0").decode(),
-            "numbers": [int(entity.numbers[position]) for position in range(16)],
-            "document": PyBytes_FromStringAndSize(<char *> entity.document, entity.document_size),
-        }
-
-    cdef str _name(self, uint32_t entity):
-        return self.state.entities[entity].name[:64].rstrip(b"\0").decode()
+        return read_entities(&self.state, kind)
 
     def entity_index(self, int kind, str name not None):
         """The index of the entity of that kind and name, or None."""
-        cdef uint32_t index
-        cdef bytes wanted = name.encode()
-        for index in range(self.state.header.entities_count):
-            if self.state.entities[index].kind == kind and self.state.entities[index].name[:64].rstrip(b"\0") == wanted:
-                return int(index)
-        return None
+        return find_entity(&self.state, kind, name)
 
     def server_index(self, uint32_t entity):
         """The number of an access server by its entity index, or None."""
@@ -745,143 +701,23 @@ cdef class Machine:
 
     def sim(self, uint32_t index):
         """One SIM. IndexError: there is none of that index."""
-        cdef Sim *sim
-        cdef SimCold *cold
-        cdef Group *group
-        if index >= self.state.header.sims_count:
-            raise IndexError(f"there is no SIM {index}; there are {self.state.header.sims_count}")
-        sim = &self.state.sims[index]
-        cold = &self.state.sims_cold[index]
-        group = &self.state.groups[sim.group]
-        return {
-            "index": int(index),
-            "iccid": int(sim.iccid),
-            "imsi": int(cold.imsi),
-            "lot": int(group.lot), "lot_name": self._name(group.lot),
-            "bank": int(group.bank), "bank_name": self._name(group.bank),
-            "class": int(self.state.classes[group.sim_class].entity),
-            "class_name": self._name(self.state.classes[group.sim_class].entity),
-            "slot": int(sim.slot),
-            "masked": bool(group.masked),
-            "occupancy": int(sim.occupancy),
-            "held": bool(sim.held),
-            "health": int(sim.health),
-            "health_since_ms": int(cold.health_since_ms),
-            "headroom_bytes": None if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF else int(headroom_bytes(sim)),
-            "counted_bytes": int(sim.counted_bytes),
-            "used_cycle_bytes": int(<int64_t> sim.counted_bytes + cold.offset_cycle_bytes),
-            "used_day_bytes": int(<int64_t> sim.counted_bytes + cold.offset_day_bytes),
-            "used_rolling_bytes": int(<int64_t> sim.counted_bytes + cold.offset_rolling_bytes),
-            "cooling_until_ms": int(sim.cooling_until_ms),
-            "terminal": None if sim.terminal == NONE_INDEX else int(self.state.terminals[sim.terminal].key),
-            "terminal_index": None if sim.terminal == NONE_INDEX else int(sim.terminal),
-        }
+        return read_sim(&self.state, index)
 
     def terminal(self, uint32_t index):
         """One terminal and its lease. IndexError: there is none of that index."""
-        cdef Terminal *terminal
-        if index >= self.state.header.terminals_count:
-            raise IndexError(f"there is no terminal {index}; there are {self.state.header.terminals_count}")
-        terminal = &self.state.terminals[index]
-        return {
-            "index": int(index),
-            "key": int(terminal.key),
-            "subscriber": int(terminal.subscriber),
-            "epoch": int(terminal.epoch),
-            "expires_ms": int(terminal.expires_ms),
-            "reported_bytes": int(terminal.reported_bytes),
-            "counted_bytes": int(terminal.counted_bytes),
-            "sim": None if terminal.sim == NONE_INDEX else int(terminal.sim),
-            "iccid": None if terminal.sim == NONE_INDEX else int(self.state.sims[terminal.sim].iccid),
-            "order": None if terminal.order == NONE_INDEX else int(terminal.order),
-            "server": int(terminal.server),
-            "market": int(self.state.markets[terminal.market].entity),
-            "swapped_ms": int(self.state.terminals_cold[index].swapped_ms),
-            "swaps_count": int(self.state.terminals_cold[index].swaps_count),
-        }
+        return read_terminal(&self.state, index)
 
     def order(self, uint32_t index):
         """One order of the pool. IndexError: there is none of that index."""
-        cdef Order *order
-        if index >= self.state.header.orders_max:
-            raise IndexError(f"there is no order {index}; there is room for {self.state.header.orders_max}")
-        order = &self.state.orders[index]
-        return {
-            "index": int(index),
-            "number": int(order.number),
-            "kind": int(order.kind),
-            "state": int(order.state),
-            "epoch": int(order.epoch),
-            "terminal": int(order.terminal),
-            "source": None if order.source == NONE_INDEX else int(order.source),
-            "target": None if order.target == NONE_INDEX else int(order.target),
-            "job": None if order.job == NONE_INDEX else int(order.job),
-            "server": int(order.server),
-            "priority": int(order.priority),
-            "attempts": int(order.attempts),
-            "orphaned": bool(order.orphaned),
-            "ordered_ms": int(order.ordered_ms),
-            "deadline_ms": int(order.deadline_ms),
-            "not_before_ms": int(order.not_before_ms),
-        }
+        return read_order(&self.state, index)
 
     def server(self, uint32_t index):
-        """One access server: window, gate, why each last changed, queue, load. IndexError: there is none."""
-        cdef Server *server
-        if index >= self.state.header.servers_count:
-            raise IndexError(f"there is no access server {index}; there are {self.state.header.servers_count}")
-        server = &self.state.servers[index]
-        return {
-            "index": int(index),
-            "entity": int(server.entity),
-            "name": self._name(server.entity),
-            "session": int(server.session),
-            "session_opened_ms": int(server.session_opened_ms),
-            "reconciled": bool(server.reconciled),
-            "gate": int(server.gate),
-            "gate_changed_ms": int(server.gate_changed_ms),
-            "gate_until_ms": int(server.gate_until_ms),
-            "back_offs": int(server.back_offs),
-            "window": int(server.window),
-            "window_reason": int(server.window_reason),
-            "window_changed_ms": int(server.window_changed_ms),
-            "outstanding": int(server.outstanding),
-            "outstanding_max": int(server.outstanding_max),
-            "queued_count": int(server.queued_count),
-            "confirmed_count": int(server.confirmed_count),
-            "ack_us": int(server.ack_us),
-            "service_us": int(server.service_us),
-            "queue_wait_us": int(server.queue_wait_us),
-            "interval_us": int(server.interval_us),
-            "allocations_rate": int(server.allocations_rate),
-        }
+        """One access server. IndexError: there is none of that index."""
+        return read_server(&self.state, index)
 
     def job(self, uint32_t job_id):
         """One swap job by its id. IndexError: there is none, or its slot was taken by a later one."""
-        cdef Job *job = &self.state.jobs[job_id % self.state.header.jobs_max]
-        if job.id != job_id or job.state == JOB_UNUSED:
-            raise IndexError(f"there is no job {job_id}")
-        return {
-            "id": int(job.id),
-            "state": int(job.state),
-            "selecting": bool(job.selecting),
-            "reason": job.reason[:64].rstrip(b"\0").decode(errors="replace"),
-            "actor": int(job.actor),
-            "actor_name": self._name(job.actor),
-            "priority": int(job.priority),
-            "health_mask": int(job.health_mask),
-            "lot": None if job.lot == NONE_SHORT else int(job.lot),
-            "server": None if job.server == NONE_SHORT else int(job.server),
-            "created_ms": int(job.created_ms),
-            "finished_ms": int(job.finished_ms),
-            "terminals_count": int(job.terminals_count),
-            "queued_count": int(job.queued_count),
-            "outstanding_count": int(job.outstanding_count),
-            "confirmed_count": int(job.confirmed_count),
-            "refused_count": int(job.refused_count),
-            "given_up_count": int(job.given_up_count),
-            "skipped_count": int(job.skipped_count),
-        }
+        return read_job(&self.state, job_id)
 
     def jobs_count(self):
         """How many jobs were ever created: the next job's id."""
@@ -889,77 +725,12 @@ cdef class Machine:
 
     def groups(self):
         """Counts of SIMs and of free healthy ones by class, lot and bank."""
-        cdef uint32_t index
-        cdef Group *group
-        rows = []
-        for index in range(self.state.header.groups_count):
-            group = &self.state.groups[index]
-            rows.append({
-                "index": int(index),
-                "class": int(self.state.classes[group.sim_class].entity),
-                "lot": int(group.lot),
-                "bank": int(group.bank),
-                "masked": bool(group.masked),
-                "sims_count": int(group.sims_count),
-                "free_count": int(group.free_count),
-            })
-        return rows
+        return read_groups(&self.state)
 
     def sims_columns(self):
         """Copies of the SIM columns as NumPy arrays, one value a SIM."""
-        cdef uint64_t count = self.state.header.sims_count
-        hot = np.frombuffer(self._bytes(REGION_SIMS), _SIM, count)
-        cold = np.frombuffer(self._bytes(REGION_SIMS_COLD), _SIM_COLD, count)
-        groups = np.frombuffer(self._bytes(REGION_GROUPS), _GROUP, self.state.header.groups_count)
-        terminals = np.frombuffer(self._bytes(REGION_TERMINALS), _TERMINAL, self.state.header.terminals_count)
-        columns = {
-            name: hot[name].copy()
-            for name in ("iccid", "counted_bytes", "slot", "occupancy", "health", "held", "cooling_until_ms")
-        }
-        limit = hot["limit_bytes"]
-        columns["headroom_bytes"] = np.where(
-            limit == 0x7FFFFFFFFFFFFFFF, limit, limit - hot["counted_bytes"].astype(np.int64))
-        columns["imsi"] = cold["imsi"].copy()
-        for window in ("cycle", "day", "rolling"):
-            columns[f"used_{window}_bytes"] = hot["counted_bytes"].astype(np.int64) + cold[f"offset_{window}_bytes"]
-        columns["lot"] = groups["lot"][hot["group"]] if count else np.zeros(0, np.uint16)
-        columns["bank"] = groups["bank"][hot["group"]] if count else np.zeros(0, np.uint16)
-        columns["terminal_index"] = hot["terminal"].copy()
-        known = hot["terminal"] != 0xFFFFFFFF
-        keys = np.zeros(count, np.uint64)
-        if len(terminals):
-            keys[known] = terminals["key"][hot["terminal"][known]]
-        columns["terminal"] = keys
-        return columns
+        return read_sims_columns(&self.state)
 
     def terminals_columns(self):
-        """Copies of the terminal columns as NumPy arrays, one value a terminal. sim: 0xFFFFFFFF is none."""
-        rows = np.frombuffer(self._bytes(REGION_TERMINALS), _TERMINAL, self.state.header.terminals_count)
-        return {name: rows[name].copy() for name in rows.dtype.names}
-
-    cdef object _bytes(self, int region):
-        return PyBytes_FromStringAndSize(
-            <char *> self.state.regions[region].data, self.state.regions[region].item_bytes * self._used(region))
-
-
-# How the records look from NumPy; the sizes are those that layout.pyx asserts.
-_SIM = np.dtype([
-    ("iccid", "<u8"), ("counted_bytes", "<u8"), ("limit_bytes", "<i8"), ("rest_sequence", "<u8"),
-    ("cooling_until_ms", "<u8"), ("terminal", "<u4"), ("next", "<u4"), ("previous", "<u4"), ("hint", "<u4"),
-    ("group", "<u2"), ("slot", "<u2"), ("tier", "u1"), ("occupancy", "u1"), ("health", "u1"), ("held", "u1"),
-])
-_SIM_COLD = np.dtype([
-    ("imsi", "<u8"), ("offset_cycle_bytes", "<i8"), ("offset_day_bytes", "<i8"), ("offset_rolling_bytes", "<i8"),
-    ("health_since_ms", "<u8"), ("reserved", "<u8"),
-])
-_TERMINAL = np.dtype([
-    ("key", "<u8"), ("subscriber", "<u8"), ("epoch", "<u8"), ("expires_ms", "<u8"), ("reported_bytes", "<u8"),
-    ("counted_bytes", "<u8"), ("sim", "<u4"), ("order", "<u4"), ("reported_s", "<u4"), ("server", "<u2"),
-    ("market", "u1"), ("expected_tier", "u1"),
-])
-_GROUP = np.dtype({
-    "names": ["lot", "bank"],
-    "formats": ["<u2", "<u2"],
-    "offsets": [1184 - 35 - 1 - 4, 1184 - 35 - 1 - 2],
-    "itemsize": 1184,
-})
+        """Copies of the terminal columns as NumPy arrays, one value a terminal. sim: NONE_INDEX is none."""
+        return read_terminals_columns(&self.state)

@@ -1,7 +1,7 @@
 """The figures of the demonstration. All of them are assumed; none comes from the minutes of the incident.
 
 Every duration is in seconds of the story. ``scale`` seconds of the story pass in one second here, so an access server
-that does 10 operations a second in the story does 100 here, and a figure measured here is multiplied before it is shown.
+that does 10 operations a second in the story does 100 here; what is measured here is multiplied before it is shown.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def write_sims(path: Path, plan: Plan) -> int:
         body = f"8981100{number:011d}"
         used = 60_000_000_000 if lot == SLOWED_LOT else 0
         bank = "bank-1" if number % 2 else "bank-2"
-        rows.append(
-            f"{body}{luhn_check_digit(body)},44010{number:010d},{lot},{bank},{number // 2},{used},2020-03-12T00:00:00+09:00"
-        )
+        iccid = f"{body}{luhn_check_digit(body)}"
+        rows.append(f"{iccid},44010{number:010d},{lot},{bank},{number // 2},{used},2020-03-12T00:00:00+09:00")
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return len(rows) - 1

@@ -29,6 +29,12 @@ class Operation(Generic[T]):
     finished_s: float = 0.0
     """0: not yet."""
     given_up: bool = False
+    answered: bool = False
+    """Its asker has had an answer, in time or not."""
+
+    def abandon(self) -> None:
+        """Nobody wants it any more. When its turn comes it costs nothing."""
+        self.deadline_s = float("-inf")
 
 
 class OperationQueue(Generic[T]):
@@ -57,7 +63,7 @@ class OperationQueue(Generic[T]):
 
     def advance(self, now_s: float) -> list[Operation[T]]:
         """The operations that have finished by now, in order."""
-        finished = []
+        finished: list[Operation[T]] = []
         while True:
             serving = self._serving
             if serving is not None:
@@ -82,10 +88,10 @@ class OperationQueue(Generic[T]):
 
     def give_up(self, now_s: float) -> list[Operation[T]]:
         """The operations whose askers have given up by now. Call it after ``advance``."""
-        gone = []
+        gone: list[Operation[T]] = []
         while self._impatient and self._impatient[0].deadline_s <= now_s:
             operation = self._impatient.popleft()
-            if not operation.finished_s or operation.finished_s > operation.deadline_s:
+            if not operation.answered:
                 operation.given_up = True
                 gone.append(operation)
         return gone

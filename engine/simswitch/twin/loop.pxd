@@ -194,6 +194,8 @@ ctypedef struct World:
     uint64_t driven_left             # not yet ordered by the driver
     uint64_t lines_lost
     int64_t settled_ns               # when a switch was last settled
+    uint32_t on_count                # terminals that are on
+    uint32_t well_count              # of these, with a line that the carrier has not slowed
     int64_t outage_us                # summed over terminals
     # Since the last sample.
     uint64_t in_flight_peak

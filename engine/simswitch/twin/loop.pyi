@@ -14,7 +14,8 @@ class Loop:
         """Takes all memory that the scenario needs; queues and timers grow later.
 
         ``numbers`` and ``sessions`` are, per access server, its number in the engine and its open session. A terminal's
-        key is ``key_first`` plus its index; the ICCIDs' digits between the 89 and the check digit count from ``iccid_first``.
+        key is ``key_first`` plus its index; the ICCIDs' digits between the 89 and the check digit count from
+        ``iccid_first``.
         """
     @property
     def now_ns(self) -> int:
@@ -36,10 +37,16 @@ class Loop:
     def terminals_on(self, sims: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
         """The terminals that have a line now, on a SIM that is marked in ``sims``."""
     def waits_us(self) -> npt.NDArray[np.uint32]:
-        """The wait of every request that was answered or failed, in the order of their ends; a failed one's time-out."""
+        """The wait of every request that was answered or failed, in the order of their ends; a failed one's
+        time-out."""
     def sample(self) -> dict[str, int]:
         """Peaks since the last sample: in_flight_total, in_flight_worst, wait_max_us."""
     def counters(self) -> dict[str, int]:
-        """Totals so far. requested = granted + failed + withdrawn + waiting."""
+        """Totals so far. requested = granted + failed + withdrawn + waiting.
+
+        ``on`` and ``well`` stand for now: terminals that are on, and those with a line that the carrier has not slowed.
+        """
+    def outage_us(self) -> int:
+        """Summed over terminals: how long they were on without a line, waiting for one or in a switch."""
     def refusals(self) -> dict[int, int]:
         """What the engine did not accept of reports, releases, acknowledgements and load: count by status."""

@@ -134,6 +134,22 @@ cdef int arm(World *w, uint32_t terminal, int64_t at_ns) except -1 nogil:
     return schedule(w, at_ns, EVENT_DEVICE, terminal, device.timer)
 
 
+# ------------------------------------------------------------------------------------------------ states
+
+cdef inline bint is_well(World *w, Device *device) noexcept nogil:
+    """Whether it has a line that the carrier has not slowed."""
+    return device.state == DEVICE_ON and device.sim != NONE and w.slow_bytes_per_s[device.sim] == INT64_MAX
+
+
+cdef inline void become(World *w, Device *device, uint8_t state) noexcept nogil:
+    """The only place that changes a terminal's state; its SIM is set before it is on, and forgotten after."""
+    w.well_count -= is_well(w, device)
+    w.on_count -= device.state != DEVICE_OFF
+    device.state = state
+    w.well_count += is_well(w, device)
+    w.on_count += state != DEVICE_OFF
+
+
 # ---------------------------------------------------------------------------------------------- commands
 
 cdef int send(World *w, uint32_t server, int kind, uint32_t terminal, uint64_t a, uint64_t b, int64_t at_ns,
@@ -302,7 +318,7 @@ cdef int switch_line(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, 
     cdef Station *station = &w.stations[device.server]
     cdef uint64_t draw = w.draws[(terminal + <uint64_t>device.switches_count * 7919) % w.draws_count]
     device.switches_count += 1
-    device.state = DEVICE_SWITCHING
+    become(w, device, DEVICE_SWITCHING)
     device.generation += 1
     device.timer += 1
     device.pending_epoch = epoch
@@ -332,7 +348,7 @@ cdef int served(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
     if abandoned(w, &operation):
         abandon(w, server, &operation, now_ns)
     elif operation.kind == OPERATION_ALLOCATE:
-        device.state = DEVICE_ASKED
+        become(w, device, DEVICE_ASKED)
         device.timer += 1
         send(w, server, OUT_ALLOCATE, operation.terminal, 0, 0, now_ns, 0)
     elif operation.kind == OPERATION_DRIVEN:
@@ -340,7 +356,7 @@ cdef int served(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
             end_switch(w, station, &w.switches_failed, now_ns)
         else:
             count_use(w, operation.terminal, now_ns)
-            device.state = DEVICE_SWITCH_ASKED
+            become(w, device, DEVICE_SWITCH_ASKED)
             device.timer += 1
             send(w, server, OUT_ALLOCATE, operation.terminal, 0, 0, now_ns, ITEM_DRIVEN)
     elif operation.order_kind == layout.SWITCH:
@@ -365,7 +381,7 @@ cdef int request(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
     cdef Operation operation
     cdef int64_t until_ns = now_ns + station.timeout_ns
     memset(&operation, 0, sizeof(Operation))
-    device.state = DEVICE_REQUESTING
+    become(w, device, DEVICE_REQUESTING)
     device.generation += 1
     device.request_ns = now_ns
     w.requested += 1
@@ -382,6 +398,7 @@ cdef int lose_line(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
     """The engine ended its lease while it was on: it asks again."""
     cdef Device *device = &w.devices[terminal]
     w.lines_lost += 1
+    become(w, device, DEVICE_PAUSED)
     device.sim = NONE
     device.asked_ns = now_ns
     return request(w, terminal, now_ns)
@@ -397,7 +414,7 @@ cdef int turn_off(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
             w.waiting -= 1
             w.withdrawn += 1
         w.outage_us += (now_ns - device.asked_ns) // 1000
-    device.state = DEVICE_OFF
+    become(w, device, DEVICE_OFF)
     device.sim = NONE
     device.generation += 1
     device.timer += 1
@@ -410,7 +427,7 @@ cdef int fail_request(World *w, uint32_t terminal, int64_t now_ns) except -1 nog
     w.waiting -= 1
     w.failed += 1
     record_wait(w, station.timeout_ns)
-    device.state = DEVICE_PAUSED
+    become(w, device, DEVICE_PAUSED)
     device.generation += 1
     return arm(w, terminal, min(now_ns + station.pause_ns, device.off_ns))
 
@@ -431,9 +448,9 @@ cdef int device_timer(World *w, uint32_t terminal, int64_t now_ns) except -1 nog
 cdef int hold(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t now_ns) except -1 nogil:
     """The terminal has a line from now on, under a new epoch."""
     cdef Device *device = &w.devices[terminal]
-    device.state = DEVICE_ON
     device.epoch = epoch
     device.sim = sim
+    become(w, device, DEVICE_ON)
     device.used_bytes = 0
     device.reported_bytes = 0
     device.counted_ns = now_ns
@@ -691,7 +708,7 @@ cdef int answer_allocation(World *w, Item *item, uint8_t status, uint64_t epoch,
     if item.flag == ITEM_DRIVEN:
         if status == layout.OK or status == layout.MOVED:
             return switch_line(w, terminal, epoch, sim, 0, item.at_ns)
-        device.state = DEVICE_ON
+        become(w, device, DEVICE_ON)
         end_switch(w, station, &w.switches_withdrawn if given else &w.switches_failed, w.now_ns)
         return arm(w, terminal, min(device.next_report_ns, device.off_ns))
     if item.flag == ITEM_INITIAL:
@@ -1020,7 +1037,7 @@ cdef class Loop:
                 raise ValueError(f"terminal {terminals[index]} does not exist or is on already")
             device = &w.devices[terminals[index]]
             device.off_ns = off_ns[index]
-            device.state = DEVICE_ASKED
+            become(w, device, DEVICE_ASKED)
             send(w, device.server, OUT_ALLOCATE, terminals[index], 0, 0, w.now_ns, ITEM_INITIAL)
 
     def order_switches(self, terminals, per_gap, int64_t gap_ns):
@@ -1051,12 +1068,16 @@ cdef class Loop:
 
     def slow(self, const uint32_t[::1] sims, int64_t bytes_per_s):
         cdef Py_ssize_t index
+        cdef uint32_t terminal
         if bytes_per_s < 0:
             raise ValueError("a speed is not negative")
         for index in range(len(sims)):
             if sims[index] >= self.w.sims_count:
                 raise ValueError(f"there is no SIM {sims[index]}")
             self.w.slow_bytes_per_s[sims[index]] = bytes_per_s
+        self.w.well_count = 0
+        for terminal in range(self.w.devices_count):
+            self.w.well_count += is_well(&self.w, &self.w.devices[terminal])
 
     def set_speed(self, uint32_t server, int64_t service_ns):
         if server >= self.w.stations_count or service_ns < 1:
@@ -1065,7 +1086,6 @@ cdef class Loop:
         self.w.stations[server].service_ns = service_ns
 
     def terminals_on(self, const uint8_t[::1] sims):
-        """Terminals with a line whose SIM is marked in ``sims``, in order."""
         cdef World *w = &self.w
         cdef uint32_t index
         cdef uint32_t found = 0
@@ -1087,7 +1107,6 @@ cdef class Loop:
         return result
 
     def sample(self):
-        """Peaks since the last sample; begins a new one."""
         cdef World *w = &self.w
         cdef uint32_t index
         peaks = {
@@ -1107,14 +1126,9 @@ cdef class Loop:
         cdef uint32_t index
         cdef uint32_t switches_worst = 0
         cdef uint32_t orders_worst = 0
-        cdef int64_t outage_us = w.outage_us
         for index in range(w.stations_count):
             switches_worst = max(switches_worst, w.stations[index].in_flight_max)
             orders_worst = max(orders_worst, w.stations[index].orders_in_flight_max)
-        # Those that still have no line have waited until now.
-        for index in range(w.devices_count):
-            if w.devices[index].state in (DEVICE_REQUESTING, DEVICE_ASKED, DEVICE_PAUSED):
-                outage_us += max(w.now_ns - w.devices[index].asked_ns, <int64_t>0) // 1000
         return {
             "requested": w.requested,
             "granted": w.granted,
@@ -1135,11 +1149,21 @@ cdef class Loop:
             "driven_left": w.driven_left,
             "lines_lost": w.lines_lost,
             "settled_ns": w.settled_ns,
-            "outage_us": outage_us,
+            "on": w.on_count,
+            "well": w.well_count,
             "wait_sum_us": w.wait_sum_us,
         }
 
+    def outage_us(self):
+        cdef World *w = &self.w
+        cdef uint32_t index
+        cdef int64_t total_us = w.outage_us
+        # Those that still have no line have waited until now.
+        for index in range(w.devices_count):
+            if w.devices[index].state in (DEVICE_REQUESTING, DEVICE_ASKED, DEVICE_PAUSED):
+                total_us += max(w.now_ns - w.devices[index].asked_ns, <int64_t>0) // 1000
+        return total_us
+
     def refusals(self):
-        """What the engine did not accept of reports, releases and acknowledgements: count by status."""
         cdef int status
         return {status: self.w.statuses[status] for status in range(64) if self.w.statuses[status]}

@@ -15,7 +15,7 @@ _PANELS = (
     ("failed_per_s", "failed allocations\nper second", "symlog"),
     ("wait_max_s", "longest wait for\nan allocation, s", "linear"),
     ("in_flight_worst", "switches in flight,\nworst access server", "symlog"),
-    ("healthy_share", "healthy SIMs,\nshare of all", "linear"),
+    ("well_share", "terminals that are on with a\nline at full speed, share", "linear"),
 )
 
 

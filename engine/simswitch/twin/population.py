@@ -1,7 +1,7 @@
 """Draws the terminals' lives of a scenario: who is on when, who uses how much. The same for every policy.
 
-All randomness of a replay is drawn here, before it begins, from generators that are spawned from the scenario's seed, one
-a purpose: so adding an event does not change the terminals. Vectorised; O(sessions × log sessions) for the sorting.
+All randomness of a replay is drawn here, before it begins, from generators that are spawned from the scenario's seed,
+one a purpose: so adding an event does not change the terminals. Vectorised; O(sessions × log sessions) for the sorting.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simswitch.twin.scenario import Scenario, Slow, Terminals
+from simswitch.twin.scenario import AccessServers, Scenario, Slow, Terminals
 
 SECOND_NS = 1_000_000_000
 DRAWS_COUNT = 1 << 16
@@ -94,7 +94,7 @@ def draw(scenario: Scenario, market_index: dict[str, int]) -> Plan:
     # Appending a purpose leaves the others' draws as they were.
     of_terminals, of_events, of_switches, of_engine = np.random.SeedSequence(scenario.seed).spawn(4)
     first_server: dict[str, tuple[int, int]] = {}
-    servers = []
+    servers: list[AccessServers] = []
     for group in scenario.access_servers:
         first_server[group.name] = (len(servers), group.count)
         servers += [group] * group.count

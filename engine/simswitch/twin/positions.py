@@ -1,8 +1,8 @@
 """Where each key of a TOML document stands, so that a bad value can be named with its line.
 
-``tomllib`` gives values without positions. This is no second parser: it runs over a document that ``tomllib`` has accepted
-and only follows table headers, keys at the beginning of a line, and what may span lines (strings, arrays). A key inside
-an inline table has the line of the key that holds it. O(size of the document).
+``tomllib`` gives values without positions. This is no second parser: it runs over a document that ``tomllib`` has
+accepted and only follows table headers, keys at the beginning of a line, and what may span lines (strings, arrays). A
+key inside an inline table has the line of the key that holds it. O(size of the document).
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@
                                 ▲                                                          │
                                 └──────────────── outcomes and orders ◀────────────────────┘
 
-What the engine does is the same under every policy. ``engine`` orders the bulk switch as a job of the core; ``unbounded``
-and ``fixed`` order switches straight at the simulated access servers, past the core, as was done in 2020, and the
-access servers then ask the engine for another SIM. Python runs once per quantum in which something was said, never per event.
+What the engine does is the same under every policy. ``engine`` orders the bulk switch as a job of the core;
+``unbounded`` and ``fixed`` order switches straight at the simulated access servers, past the core, as was done in
+2020, and the access servers then ask the engine for another SIM. Python runs once per quantum in which something was
+said, never per event.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simswitch.cell import Capacity, Cell
 from simswitch.clock import VirtualClock
@@ -53,18 +56,19 @@ class _Engine:
     lots: dict[str, int]
     numbers: list[int]
     sessions: list[int]
-    iccids: np.ndarray[Any, np.dtype[np.uint64]]
+    iccids: npt.NDArray[np.uint64]
 
     def at(self, now_ns: int) -> None:
         self.clock.set(self.start_ms + now_ns // 1_000_000)
 
 
-def iccid_numbers(count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def iccid_numbers(count: int) -> npt.NDArray[np.uint64]:
     """The ICCIDs of the first ``count`` SIMs, 19 digits with the check digit (Luhn), as numbers."""
     body = ICCID_FIRST + np.arange(count, dtype=np.uint64)
-    total = np.full(count, 8 + (9 * 2 - 9), np.uint64)
+    # Of the 18 digits before the check digit every second one counts double, beginning with the last; the 89 in front
+    # give 8 and twice 9, less 9.
+    total = np.full(count, 8 + 9, np.uint64)
     rest = body.copy()
-    # Of the 18 digits before the check digit every second one counts double, beginning with the last.
     for place in range(16):
         digit = rest % np.uint64(10)
         rest //= np.uint64(10)
@@ -73,7 +77,7 @@ def iccid_numbers(count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
             digit = digit - np.uint64(9) * (digit > 9)
         total += digit
     check = (np.uint64(10) - total % np.uint64(10)) % np.uint64(10)
-    numbers: np.ndarray[Any, np.dtype[np.uint64]] = (body * np.uint64(10) + check) * np.uint64(2)
+    numbers: npt.NDArray[np.uint64] = (body * np.uint64(10) + check) * np.uint64(2)
     return numbers
 
 
@@ -219,7 +223,7 @@ class _Builder:
             sessions.append(session)
         return numbers, sessions
 
-    def sims(self, lots: dict[str, int], banks: dict[str, int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    def sims(self, lots: dict[str, int], banks: dict[str, int]) -> npt.NDArray[np.uint64]:
         iccids = iccid_numbers(sum(lot.sims for lot in self.scenario.lots))
         first = 0
         for lot in self.scenario.lots:
@@ -287,7 +291,7 @@ class _Replay:
                 "wait_max_s",
                 "in_flight_worst",
                 "in_flight_total",
-                "healthy_share",
+                "well_share",
             )
         }
         self._last: dict[str, int] = {}
@@ -310,16 +314,16 @@ class _Replay:
             if isinstance(event, Slow):
                 sims = next(slowed)
                 speed = event.slowed_kbps * 1000 // 8
-                found.append((at_ns, lambda sims=sims, speed=speed: self.loop.slow(sims, speed)))  # type: ignore[misc]
+                found.append((at_ns, partial(self.loop.slow, sims, speed)))
                 seen_ns = at_ns + population.nanoseconds(event.observed_after_s)
-                found.append((seen_ns, lambda sims=sims: self.observe(sims)))  # type: ignore[misc]
+                found.append((seen_ns, partial(self.observe, sims)))
             elif isinstance(event, Speed):
-                found.append((at_ns, lambda event=event: self.change_speed(event)))  # type: ignore[misc]
+                found.append((at_ns, partial(self.change_speed, event)))
             else:
                 found.append((at_ns, self.order))
         return sorted(found, key=lambda happening: happening[0])
 
-    def observe(self, sims: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
+    def observe(self, sims: npt.NDArray[np.uint32]) -> None:
         """It is noticed that the carrier has slowed these SIMs."""
         self.throttled[sims] = 1
         for begin in range(0, len(sims), IMPORT_CHUNK):
@@ -380,14 +384,13 @@ class _Replay:
             self._last = dict.fromkeys(counters, 0)
         since_s = now_s - (series["at_s"][-1] if series["at_s"] else 0.0)
         new = answered - self._last["granted"] - self._last["failed"]
-        health = self.engine.cell.machine.header()["health"]
         series["at_s"].append(now_s)
         series["failed_per_s"].append((counters["failed"] - self._last["failed"]) / max(since_s, 1e-9))
         series["wait_mean_s"].append((counters["wait_sum_us"] - self._last["wait_sum_us"]) / 1e6 / max(new, 1))
         series["wait_max_s"].append(peaks["wait_max_us"] / 1e6)
         series["in_flight_worst"].append(peaks["in_flight_worst"])
         series["in_flight_total"].append(peaks["in_flight_total"])
-        series["healthy_share"].append(health["healthy"] / self.plan.sims_count)
+        series["well_share"].append(counters["well"] / max(counters["on"], 1))
         self._last = counters
         if self.progress is not None:
             self.progress(self.policy, min(now_s / self.scenario.duration_s, 1.0))
@@ -442,7 +445,7 @@ class _Replay:
             "swaps_in_flight_max": counters["in_flight_max"],
             "swaps_in_flight_total_max": counters["in_flight_total_max"],
             "swaps_finished_s": finished_s,
-            "outage_user_seconds": round(counters["outage_us"] / 1e6, 3),
+            "outage_user_seconds": round(self.loop.outage_us() / 1e6, 3),
         }
 
 
@@ -451,10 +454,10 @@ def replay(
 ) -> dict[str, Any]:
     """Replays a scenario file, once per policy; ``policies`` overrides those that the file names.
 
-    ``progress`` is called with the policy and the share of it that is done. The result has the keys of the published JSON
-    (``document``), and ``series``: per policy, what ``plot`` draws. ``state_hash`` is that of the engine policy's machine, or
-    of the last policy's when ``engine`` is not among them, as 16 hexadecimal digits. Raises ``ScenarioError`` and
-    ``ReplayError``.
+    ``progress`` is called with the policy and the share of it that is done. The result has the keys of the published
+    JSON (``document``), and ``series``: per policy, what ``plot`` draws. ``state_hash`` is that of the engine
+    policy's machine, or of the last policy's when ``engine`` is not among them, as 16 hexadecimal digits. Raises
+    ``ScenarioError`` and ``ReplayError``.
     """
     return replay_scenario(load(scenario_path), policies, progress)
 

@@ -52,8 +52,8 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
     on_at_start_share = 0.0      share that is on, with a SIM, when the scenario begins
     sessions_count = 1           how often each turns on
     session_mean_s = 3600.0      mean length of a session (exponential)
-    arrival = "uniform"          "uniform", "peak" (triangular, highest at arrival_peak_s) or "diurnal" (a day's rhythm, lowest
-                                 at 04:30 by the offset of start, highest twelve hours later; density 1 + 0.8 cos)
+    arrival = "uniform"          "uniform", "peak" (triangular, highest at arrival_peak_s) or "diurnal" (a day's
+                                 rhythm, 1 + 0.8 cos: lowest at 04:30 by the offset of start, highest at 16:30)
     arrival_from_s = 0.0         sessions begin between these
     arrival_until_s              not given: the duration
     arrival_peak_s               of "peak"

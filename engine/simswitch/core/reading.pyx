@@ -1,0 +1,303 @@
+# What stands in the state, as Python objects: for lists, reports, screens and tests. Everything here takes the GIL and
+# copies; nothing on the way of a command comes through this file.
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+import numpy as np
+
+from simswitch.core import layout
+from simswitch.core.layout cimport (
+    Entity, Group, Header, Job, Order, Server, Sim, SimCold, State, Terminal,
+)
+from simswitch.core.layout cimport JOB_UNUSED, NONE_INDEX, NONE_SHORT
+from simswitch.core.tiers cimport headroom_bytes
+
+
+# How the records look from NumPy; the sizes are those that layout.pyx asserts.
+_SIM = np.dtype([
+    ("iccid", "<u8"), ("counted_bytes", "<u8"), ("limit_bytes", "<i8"), ("rest_sequence", "<u8"),
+    ("cooling_until_ms", "<u8"), ("terminal", "<u4"), ("next", "<u4"), ("previous", "<u4"), ("hint", "<u4"),
+    ("group", "<u2"), ("slot", "<u2"), ("tier", "u1"), ("occupancy", "u1"), ("health", "u1"), ("held", "u1"),
+])
+_SIM_COLD = np.dtype([
+    ("imsi", "<u8"), ("offset_cycle_bytes", "<i8"), ("offset_day_bytes", "<i8"), ("offset_rolling_bytes", "<i8"),
+    ("health_since_ms", "<u8"), ("reserved", "<u8"),
+])
+_TERMINAL = np.dtype([
+    ("key", "<u8"), ("subscriber", "<u8"), ("epoch", "<u8"), ("expires_ms", "<u8"), ("reported_bytes", "<u8"),
+    ("counted_bytes", "<u8"), ("sim", "<u4"), ("order", "<u4"), ("reported_s", "<u4"), ("server", "<u2"),
+    ("market", "u1"), ("expected_tier", "u1"),
+])
+_GROUP = np.dtype({
+    "names": ["lot", "bank"],
+    "formats": ["<u2", "<u2"],
+    "offsets": [1184 - 35 - 1 - 4, 1184 - 35 - 1 - 2],
+    "itemsize": 1184,
+})
+
+
+cdef bytes _bytes(const void *records, uint64_t item_bytes, uint64_t count):
+    return PyBytes_FromStringAndSize(<const char *> records, item_bytes * count)
+
+
+cdef dict read_header(State *state):
+    """Counters, settings and totals by name."""
+    cdef Header *header = state.header
+    return {
+        "sequence": int(header.sequence),
+        "now_ms": int(header.now_ms),
+        "machine_version": int(header.machine_version),
+        "incarnation": int(header.incarnation),
+        "frozen": bool(header.frozen),
+        "swaps_stopped": bool(header.swaps_stopped),
+        "grace_until_ms": int(header.grace_until_ms),
+        "sims_count": int(header.sims_count), "sims_max": int(header.sims_max),
+        "terminals_count": int(header.terminals_count), "terminals_max": int(header.terminals_max),
+        "orders_used": int(header.orders_used), "orders_max": int(header.orders_max),
+        "entities_count": int(header.entities_count), "entities_max": int(header.entities_max),
+        "groups_count": int(header.groups_count), "groups_max": int(header.groups_max),
+        "classes_count": int(header.classes_count), "classes_max": int(header.classes_max),
+        "markets_count": int(header.markets_count), "markets_max": int(header.markets_max),
+        "servers_count": int(header.servers_count), "servers_max": int(header.servers_max),
+        "jobs_count": int(header.jobs_count), "jobs_max": int(header.jobs_max),
+        "sweeps_count": int(header.sweeps_count),
+        "counted_bytes": int(header.counted_bytes),
+        "impossible_count": int(header.impossible_count),
+        "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
+        "occupancy": {
+            occupancy.name.lower(): int(header.occupancy_count[<int> occupancy]) for occupancy in layout.Occupancy},
+        "health": {health.name.lower(): int(header.health_count[<int> health]) for health in layout.Health},
+    }
+
+
+cdef list read_entities(State *state, int kind):
+    """Entities of a kind (0: all)."""
+    cdef uint32_t index
+    return [
+        _entity(state, index) for index in range(state.header.entities_count)
+        if kind == 0 or state.entities[index].kind == kind
+    ]
+
+
+cdef dict _entity(State *state, uint32_t index):
+    cdef Entity *entity = &state.entities[index]
+    return {
+        "index": int(index),
+        "kind": int(entity.kind),
+        "name": entity.name[:64].rstrip(b"\0").decode(),
+        "numbers": [int(entity.numbers[position]) for position in range(16)],
+        "document": PyBytes_FromStringAndSize(<char *> entity.document, entity.document_size),
+    }
+
+
+cdef str _name(State *state, uint32_t entity):
+    return state.entities[entity].name[:64].rstrip(b"\0").decode()
+
+
+cdef object find_entity(State *state, int kind, str name):
+    """The index of the entity of that kind and name, or None."""
+    cdef uint32_t index
+    cdef bytes wanted = name.encode()
+    for index in range(state.header.entities_count):
+        if state.entities[index].kind == kind and state.entities[index].name[:64].rstrip(b"\0") == wanted:
+            return int(index)
+    return None
+
+
+cdef dict read_sim(State *state, uint32_t index):
+    """One SIM. IndexError: there is none of that index."""
+    cdef Sim *sim
+    cdef SimCold *cold
+    cdef Group *group
+    if index >= state.header.sims_count:
+        raise IndexError(f"there is no SIM {index}; there are {state.header.sims_count}")
+    sim = &state.sims[index]
+    cold = &state.sims_cold[index]
+    group = &state.groups[sim.group]
+    return {
+        "index": int(index),
+        "iccid": int(sim.iccid),
+        "imsi": int(cold.imsi),
+        "lot": int(group.lot), "lot_name": _name(state, group.lot),
+        "bank": int(group.bank), "bank_name": _name(state, group.bank),
+        "class": int(state.classes[group.sim_class].entity),
+        "class_name": _name(state, state.classes[group.sim_class].entity),
+        "slot": int(sim.slot),
+        "masked": bool(group.masked),
+        "occupancy": int(sim.occupancy),
+        "held": bool(sim.held),
+        "health": int(sim.health),
+        "health_since_ms": int(cold.health_since_ms),
+        "headroom_bytes": None if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF else int(headroom_bytes(sim)),
+        "counted_bytes": int(sim.counted_bytes),
+        "used_cycle_bytes": int(<int64_t> sim.counted_bytes + cold.offset_cycle_bytes),
+        "used_day_bytes": int(<int64_t> sim.counted_bytes + cold.offset_day_bytes),
+        "used_rolling_bytes": int(<int64_t> sim.counted_bytes + cold.offset_rolling_bytes),
+        "cooling_until_ms": int(sim.cooling_until_ms),
+        "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
+        "terminal_index": None if sim.terminal == NONE_INDEX else int(sim.terminal),
+    }
+
+
+cdef dict read_terminal(State *state, uint32_t index):
+    """One terminal and its lease. IndexError: there is none of that index."""
+    cdef Terminal *terminal
+    if index >= state.header.terminals_count:
+        raise IndexError(f"there is no terminal {index}; there are {state.header.terminals_count}")
+    terminal = &state.terminals[index]
+    return {
+        "index": int(index),
+        "key": int(terminal.key),
+        "subscriber": int(terminal.subscriber),
+        "epoch": int(terminal.epoch),
+        "expires_ms": int(terminal.expires_ms),
+        "reported_bytes": int(terminal.reported_bytes),
+        "counted_bytes": int(terminal.counted_bytes),
+        "sim": None if terminal.sim == NONE_INDEX else int(terminal.sim),
+        "iccid": None if terminal.sim == NONE_INDEX else int(state.sims[terminal.sim].iccid),
+        "order": None if terminal.order == NONE_INDEX else int(terminal.order),
+        "server": int(terminal.server),
+        "market": int(state.markets[terminal.market].entity),
+        "swapped_ms": int(state.terminals_cold[index].swapped_ms),
+        "swaps_count": int(state.terminals_cold[index].swaps_count),
+    }
+
+
+cdef dict read_order(State *state, uint32_t index):
+    """One order of the pool. IndexError: there is none of that index."""
+    cdef Order *order
+    if index >= state.header.orders_max:
+        raise IndexError(f"there is no order {index}; there is room for {state.header.orders_max}")
+    order = &state.orders[index]
+    return {
+        "index": int(index),
+        "number": int(order.number),
+        "kind": int(order.kind),
+        "state": int(order.state),
+        "epoch": int(order.epoch),
+        "terminal": int(order.terminal),
+        "source": None if order.source == NONE_INDEX else int(order.source),
+        "target": None if order.target == NONE_INDEX else int(order.target),
+        "job": None if order.job == NONE_INDEX else int(order.job),
+        "server": int(order.server),
+        "priority": int(order.priority),
+        "attempts": int(order.attempts),
+        "orphaned": bool(order.orphaned),
+        "ordered_ms": int(order.ordered_ms),
+        "deadline_ms": int(order.deadline_ms),
+        "not_before_ms": int(order.not_before_ms),
+    }
+
+
+cdef dict read_server(State *state, uint32_t index):
+    """One access server: window, gate, why each last changed, queue, load. IndexError: there is none."""
+    cdef Server *server
+    if index >= state.header.servers_count:
+        raise IndexError(f"there is no access server {index}; there are {state.header.servers_count}")
+    server = &state.servers[index]
+    return {
+        "index": int(index),
+        "entity": int(server.entity),
+        "name": _name(state, server.entity),
+        "session": int(server.session),
+        "session_opened_ms": int(server.session_opened_ms),
+        "reconciled": bool(server.reconciled),
+        "gate": int(server.gate),
+        "gate_changed_ms": int(server.gate_changed_ms),
+        "gate_until_ms": int(server.gate_until_ms),
+        "back_offs": int(server.back_offs),
+        "window": int(server.window),
+        "window_reason": int(server.window_reason),
+        "window_changed_ms": int(server.window_changed_ms),
+        "outstanding": int(server.outstanding),
+        "outstanding_max": int(server.outstanding_max),
+        "queued_count": int(server.queued_count),
+        "confirmed_count": int(server.confirmed_count),
+        "ack_us": int(server.ack_us),
+        "service_us": int(server.service_us),
+        "queue_wait_us": int(server.queue_wait_us),
+        "interval_us": int(server.interval_us),
+        "allocations_rate": int(server.allocations_rate),
+    }
+
+
+cdef dict read_job(State *state, uint32_t job_id):
+    """One swap job by its id. IndexError: there is none, or its slot was taken by a later one."""
+    cdef Job *job = &state.jobs[job_id % state.header.jobs_max]
+    if job.id != job_id or job.state == JOB_UNUSED:
+        raise IndexError(f"there is no job {job_id}")
+    return {
+        "id": int(job.id),
+        "state": int(job.state),
+        "selecting": bool(job.selecting),
+        "reason": job.reason[:64].rstrip(b"\0").decode(errors="replace"),
+        "actor": int(job.actor),
+        "actor_name": _name(state, job.actor),
+        "priority": int(job.priority),
+        "health_mask": int(job.health_mask),
+        "lot": None if job.lot == NONE_SHORT else int(job.lot),
+        "server": None if job.server == NONE_SHORT else int(job.server),
+        "created_ms": int(job.created_ms),
+        "finished_ms": int(job.finished_ms),
+        "terminals_count": int(job.terminals_count),
+        "queued_count": int(job.queued_count),
+        "outstanding_count": int(job.outstanding_count),
+        "confirmed_count": int(job.confirmed_count),
+        "refused_count": int(job.refused_count),
+        "given_up_count": int(job.given_up_count),
+        "skipped_count": int(job.skipped_count),
+    }
+
+
+cdef list read_groups(State *state):
+    """Counts of SIMs and of free healthy ones by class, lot and bank."""
+    cdef uint32_t index
+    cdef Group *group
+    rows = []
+    for index in range(state.header.groups_count):
+        group = &state.groups[index]
+        rows.append({
+            "index": int(index),
+            "class": int(state.classes[group.sim_class].entity),
+            "lot": int(group.lot),
+            "bank": int(group.bank),
+            "masked": bool(group.masked),
+            "sims_count": int(group.sims_count),
+            "free_count": int(group.free_count),
+        })
+    return rows
+
+
+cdef dict read_sims_columns(State *state):
+    """Copies of the SIM columns as NumPy arrays, one value a SIM."""
+    cdef uint64_t count = state.header.sims_count
+    hot = np.frombuffer(_bytes(state.sims, sizeof(Sim), count), _SIM, count)
+    cold = np.frombuffer(_bytes(state.sims_cold, sizeof(SimCold), count), _SIM_COLD, count)
+    groups = np.frombuffer(_bytes(state.groups, sizeof(Group), state.header.groups_count), _GROUP, state.header.groups_count)
+    terminals = np.frombuffer(_bytes(state.terminals, sizeof(Terminal), state.header.terminals_count), _TERMINAL, state.header.terminals_count)
+    columns = {
+        name: hot[name].copy()
+        for name in ("iccid", "counted_bytes", "slot", "occupancy", "health", "held", "cooling_until_ms")
+    }
+    limit = hot["limit_bytes"]
+    columns["headroom_bytes"] = np.where(
+        limit == 0x7FFFFFFFFFFFFFFF, limit, limit - hot["counted_bytes"].astype(np.int64))
+    columns["imsi"] = cold["imsi"].copy()
+    for window in ("cycle", "day", "rolling"):
+        columns[f"used_{window}_bytes"] = hot["counted_bytes"].astype(np.int64) + cold[f"offset_{window}_bytes"]
+    columns["lot"] = groups["lot"][hot["group"]] if count else np.zeros(0, np.uint16)
+    columns["bank"] = groups["bank"][hot["group"]] if count else np.zeros(0, np.uint16)
+    columns["terminal_index"] = hot["terminal"].copy()
+    known = hot["terminal"] != 0xFFFFFFFF
+    keys = np.zeros(count, np.uint64)
+    if len(terminals):
+        keys[known] = terminals["key"][hot["terminal"][known]]
+    columns["terminal"] = keys
+    return columns
+
+
+cdef dict read_terminals_columns(State *state):
+    """Copies of the terminal columns as NumPy arrays, one value a terminal. sim: 0xFFFFFFFF is none."""
+    rows = np.frombuffer(_bytes(state.terminals, sizeof(Terminal), state.header.terminals_count), _TERMINAL, state.header.terminals_count)
+    return {name: rows[name].copy() for name in rows.dtype.names}
