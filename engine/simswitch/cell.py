@@ -220,6 +220,10 @@ class Cell:
         self._clock = clock
         self._seeds = seeds
         self._settings = settings
+        # A group is one record, and a record has to fit into a segment.
+        self._group_bytes_max = min(
+            settings.group_bytes_max, settings.group_bytes_max if journal is None else journal.payload_bytes_max
+        )
         self._journal = journal
         self._fail_stop = fail_stop
         self._disk: Disk | None = None
@@ -230,6 +234,7 @@ class Cell:
         self._frozen = False
         self._next_due_ms: int | None = None
         self._failed: BaseException | None = None
+        self._ended = False
         self._closing = False
         self._closed = False
         # The queue and what belongs to it are guarded by _mutex.
@@ -505,12 +510,20 @@ class Cell:
         try:
             while self._serve_group():
                 pass
-        except JournalFailed as error:
-            self._fail(error)
         except BaseException as error:
-            # The machine or the cell failed in the middle: what stands in memory can no longer be trusted.
-            self._fail_stop(f"the cell failed: {type(error).__name__}: {error}")
+            self._end_process(error)
             self._fail(error)
+
+    def _end_process(self, error: BaseException) -> None:
+        """The machine or the cell failed in the middle: what stands in memory can no longer be trusted.
+
+        Comes before anybody is told. A journal that failed has ended the process already.
+        """
+        with self._mutex:
+            ended, self._ended = self._ended, True
+            self._failed = self._failed or error
+        if not ended and not isinstance(error, JournalFailed):
+            self._fail_stop(f"the cell failed: {type(error).__name__}: {error}")
 
     def _serve_group(self) -> bool:
         with self._apply_lock:
@@ -522,6 +535,7 @@ class Cell:
             try:
                 self._apply_group(group)
             except BaseException as error:
+                self._end_process(error)
                 self._refuse(group.calls, CellFailed(str(error)))
                 raise
             self._commit_lock.acquire()
@@ -533,6 +547,7 @@ class Cell:
             try:
                 self._commit(group.records)
             except BaseException as error:
+                self._end_process(error)
                 self._refuse(group.calls, CellFailed(str(error)))
                 raise
             with self._mutex:
@@ -570,7 +585,7 @@ class Cell:
             while self._queue and len(calls) < settings.group_calls_max:
                 run = self._queue[0].run
                 if run is not None:
-                    if calls and size + len(run) > settings.group_bytes_max:
+                    if calls and size + len(run) > self._group_bytes_max:
                         break
                     size += len(run)
                 calls.append(self._queue.popleft())

@@ -40,7 +40,7 @@ def _table(
     names: Mapping[str, str] | None = None,
     ignored: Iterable[str] = (),
 ) -> Table:
-    """``columns`` of the core in its order; those that the message lacks are left out of it, and are 0 when it is decoded.
+    """``columns`` of the core in its order; those that the message lacks are left out, and are 0 when it is decoded.
 
     ``names`` says which columns are indexes into which repeated text field.
     """
@@ -49,7 +49,9 @@ def _table(
     texts = [field for field in descriptor.fields if field.type == FieldDescriptor.TYPE_STRING]
     fields = {field.name: field for field in descriptor.fields if field not in texts and field.name not in ignored}
     if not set(fields) <= {name for name, _ in columns}:
-        raise TypeError(f"{descriptor.name} has the columns {sorted(fields)}, the core has {[name for name, _ in columns]}")
+        raise TypeError(
+            f"{descriptor.name} has the columns {sorted(fields)}, the core has {[name for name, _ in columns]}"
+        )
     return Table(
         descriptor.name,
         [
@@ -83,7 +85,9 @@ RELEASE_RESPONSE = _table(allocation_pb2.ReleaseResponse, _STATUS)
 ATTACH_FAILURE_REQUEST = _table(
     allocation_pb2.ReportAttachFailureRequest, COMMAND_COLUMNS[layout.REPORT_ATTACH_FAILURE]
 )
-ATTACH_FAILURE_RESPONSE = _table(allocation_pb2.ReportAttachFailureResponse, OUTCOME_COLUMNS[layout.REPORT_ATTACH_FAILURE])
+ATTACH_FAILURE_RESPONSE = _table(
+    allocation_pb2.ReportAttachFailureResponse, OUTCOME_COLUMNS[layout.REPORT_ATTACH_FAILURE]
+)
 USAGE_REQUEST = _table(usage_pb2.ReportUsageRequest, COMMAND_COLUMNS[layout.REPORT_USAGE])
 USAGE_RESPONSE = _table(usage_pb2.ReportUsageResponse, _STATUS)
 HOLDS = _table(access_server_pb2.Holds, COMMAND_COLUMNS[layout.SESSION_HOLDS])

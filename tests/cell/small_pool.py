@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
 from simswitch.core import commands
 from simswitch.core.layout import (
     ACCESS_SERVER,
@@ -30,7 +29,7 @@ MARKET_INDEX = 6
 SERVER_NUMBER = 0
 """The numbers that the definitions below get: entity 0 is the system actor."""
 
-_DEFINITIONS = (
+_DEFINITIONS: tuple[tuple[int, str, dict[int, int]], ...] = (
     (SUPPLIER, "supplier", {}),
     (PLAN, "plan", {PLAN_QUOTA_CYCLE: 100 << 30}),
     (SIM_CLASS, "class", {}),
@@ -43,11 +42,11 @@ _DEFINITIONS = (
 
 def fill(step: Callable[[bytes], object], sims_count: int) -> None:
     """Gives the definitions and the SIMs to ``step``, batch by batch."""
-    for kind, name, numbers in _DEFINITIONS:
-        step(commands.run(DEFINE, definition=commands.definition(kind, name, numbers)))
+    for kind, name, values in _DEFINITIONS:
+        step(commands.run(DEFINE, definition=commands.definition(kind, name, values)))
     first = commands.encode_iccid("8981000000000000000")
-    for start in range(0, sims_count, 10_000):
-        count = min(10_000, sims_count - start)
+    for start in range(0, sims_count, 1_000):
+        count = min(1_000, sims_count - start)
         numbers = np.arange(start, start + count, dtype=np.uint64)
         step(
             commands.run(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-
 from simswitch.cell import (
     Capacity,
     Cell,
@@ -19,6 +18,7 @@ from simswitch.cell import (
     CellSettings,
     JournalFull,
     JournalSettings,
+    RecordTooLarge,
     VirtualClock,
     WallClock,
 )
@@ -28,6 +28,8 @@ from simswitch.core.commands import OutcomeRun
 from simswitch.core.layout import FREEZE, RESTART, THAW, TICK
 from simswitch.core.machine import Machine, MalformedBatch
 from simswitch.journal.recovery import recover
+from simswitch.journal.snapshot import snapshot_sequences
+
 from tests.cell.event_loop import in_event_loop
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.tiny_machine import BROKEN, WITH_ORDER, TinyMachine, number_run, numbers_of, tiny_kind
@@ -38,7 +40,7 @@ ONE = Capacity(1, 1, 1)
 class Gate:
     """Holds up every commit after ``shut`` until ``open_once`` lets one through, or ``release`` all.
 
-    A TICK is journaled first, so that the header of the first segment is written before and each commit is one fdatasync.
+    A TICK is journaled first: it begins the first segment, and from then on each commit is one fdatasync.
     """
 
     def __init__(self, disk: FaultyDisk, cell: Cell) -> None:
@@ -49,7 +51,8 @@ class Gate:
         disk.before = self._before
 
     def _before(self, event: str) -> None:
-        if event == "fdatasync" and self._shut and threading.current_thread().name.startswith("simswitch-cell"):
+        committing = event == "fdatasync" and threading.current_thread().name.startswith("simswitch-cell")
+        if committing and self._shut:
             self.waiting.set()
             assert self._permits.acquire(timeout=30)
 
@@ -266,6 +269,24 @@ async def test_the_queue_is_bounded_in_calls_and_in_bytes() -> None:
 
 
 @in_event_loop
+async def test_a_group_is_never_larger_than_a_segment() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk)
+    gate = Gate(disk, cell)
+    cell.start()
+    gate.shut()
+    replies = [cell.submit(number_run(0))]
+    await until(gate.waiting.is_set)
+    replies += [cell.submit(number_run(number, 400_000)) for number in range(1, 8)]
+    gate.release()
+    await asyncio.gather(*replies)
+    with pytest.raises(RecordTooLarge):
+        cell.submit(number_run(9, 1024 * 1024))
+    await asyncio.to_thread(cell.close)
+    assert numbers_of(recover(disk, tiny_kind(), repair=False).machine) == list(range(8))
+
+
+@in_event_loop
 async def test_an_expired_or_cancelled_call_is_dropped_before_it_is_applied() -> None:
     disk = FaultyDisk()
     cell = opened(disk)
@@ -346,19 +367,25 @@ async def test_a_full_disk_refuses_and_reads_go_on() -> None:
 @in_event_loop
 async def test_a_failing_fsync_stops_the_process_and_acknowledges_nothing() -> None:
     disk = FaultyDisk()
+
+    def fail_commit(event: str) -> None:
+        if event == "fdatasync" and threading.current_thread().name.startswith("simswitch-cell"):
+            raise disk.failure
+
     stopped: list[str] = []
     cell = opened(disk, stopped=stopped.append)
     cell.start()
     await cell.submit(number_run(1))
-    disk.fail_at = len(disk.events) + 1
+    disk.before = fail_commit
     with pytest.raises(CellFailed):
         await cell.submit(number_run(2))
+    disk.before = None
     assert len(stopped) == 1
+    assert "the disk failed" in stopped[0]
     with pytest.raises((CellFailed, CellClosed)):
         await cell.submit(number_run(3))
-    events = len(disk.events)
     await asyncio.to_thread(cell.close)
-    assert len(disk.events) == events, "no snapshot of a state that nobody vouches for"
+    assert snapshot_sequences(disk) == [], "no snapshot of a state that nobody vouches for"
 
 
 @in_event_loop
@@ -396,7 +423,8 @@ def test_threads_call_without_an_event_loop() -> None:
 
     def client(base: int) -> None:
         for number in range(base, base + 50):
-            results.append(int(cell.call(number_run(number), timeout_s=20)["session"][0]))
+            outcome = cell.call(number_run(number), timeout_s=20)
+            results.append(int(outcome["session"][0]))
 
     threads = [threading.Thread(target=client, args=(base * 100,)) for base in range(4)]
     for thread in threads:

@@ -12,6 +12,7 @@ import sys
 
 from simswitch.cell import Capacity, Cell, JournalSettings
 from simswitch.core.layout import OK
+
 from tests.cell.small_pool import allocate, fill
 
 CAPACITY = Capacity(sims=60_000, terminals=60_000, orders=1_000)

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from simswitch.cell import Cell, FolderInUse, JournalSettings, VirtualClock
 from simswitch.core import commands
 from simswitch.core.layout import TICK
+from simswitch.journal.append import FAIL_STOP_EXIT_CODE
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_STOPPED, Follower, FollowerSettings, read_alarm
 from simswitch.journal.format import RECORD_MAGIC, segment_name
 from simswitch.journal.inspect import inspect
 from simswitch.journal.recovery import real_machine, recover
-from simswitch.journal.snapshot import load_snapshot, snapshot_sequences
+from simswitch.journal.snapshot import load_snapshot, newest_snapshot_sequence, snapshot_sequences
+
 from tests.cell.small_pool import allocate, fill
 from tests.journal.allocating_server import CAPACITY, SETTINGS
 
@@ -72,10 +73,10 @@ def test_i6_a_server_that_is_killed_loses_no_acknowledged_allocation(tmp_path: P
                 terminal, epoch = line.split()
                 acknowledged[int(terminal)] = int(epoch)
         recovery = recover(RealDisk(tmp_path), real_machine(), repair=False)
-        for key, epoch in acknowledged.items():
+        for key, lease in acknowledged.items():
             index = recovery.machine.find_terminal(key)
             assert index is not None, f"life {life}: terminal {key} was acknowledged and is gone"
-            assert recovery.machine.terminal(index)["epoch"] == epoch
+            assert recovery.machine.terminal(index)["epoch"] == lease
         assert recovery.machine.check() == []
     assert len(acknowledged) > 3000
 
@@ -102,15 +103,14 @@ def filled(folder: Path, settings: JournalSettings = SETTINGS) -> Cell:
 
 def test_i10_the_followers_snapshots_are_the_servers_state(tmp_path: Path) -> None:
     cell = filled(tmp_path)
+    disk = RealDisk(tmp_path)
     hashes = {cell.durable_sequence: cell.machine.state_hash()}
     with following(tmp_path, "--snapshot-records", "20") as follower:
         for turn in range(4):
             for number in range(25):
                 cell.step(allocate(1 + turn * 1000 + number * 10, 10))
                 hashes[cell.durable_sequence] = cell.machine.state_hash()
-            reached = cell.durable_sequence - 20
-            wait_until(lambda: max(snapshot_sequences(RealDisk(tmp_path)), default=0) > reached, follower)
-            disk = RealDisk(tmp_path)
+            wait_until(lambda: newest_snapshot_sequence(disk) > cell.durable_sequence - 20, follower)
             for sequence in snapshot_sequences(disk):
                 assert load_snapshot(disk, sequence)[0].state_hash == hashes[sequence]
         follower.send_signal(signal.SIGTERM)
@@ -189,9 +189,9 @@ def _is_zombie(pid: int) -> bool:
 def test_i10_a_follower_that_gets_another_outcome_says_so_loudly(tmp_path: Path) -> None:
     cell = filled(tmp_path)
     assert cell._journal is not None
-    append = cell._journal.append
-    cell._journal.append = lambda now_ms, seed, batch, digest: append(now_ms, seed, batch, digest ^ 1)  # type: ignore[method-assign]
-    cell.step(commands.run(TICK))
+    run = commands.run(TICK)
+    cell._journal.admit(len(run))
+    cell._journal.append(cell.machine.now_ms, 1, run, outcome_hash=12345)
     with following(tmp_path) as follower:
         _, errors = follower.communicate(timeout=60)
         assert follower.returncode == EXIT_DAMAGED
@@ -244,3 +244,27 @@ def test_inspect_says_what_the_folder_holds(tmp_path: Path) -> None:
     assert (damaged["case"], damaged["next_sequence"]) == ("@G", 1)
     with pytest.raises(FileNotFoundError):
         inspect(tmp_path / "elsewhere")
+
+
+def test_a_failing_fsync_ends_the_real_process_with_a_line_that_says_why(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from simswitch.cell import Cell\n"
+        "from simswitch.core import commands\n"
+        "from simswitch.core.layout import TICK\n"
+        "from tests.journal.allocating_server import CAPACITY, SETTINGS\n"
+        "cell = Cell.open(sys.argv[1], capacity=CAPACITY, journal=SETTINGS)\n"
+        "def fail(fd):\n"
+        "    raise OSError(5, 'Input/output error')\n"
+        "os.fdatasync = fail\n"
+        "try:\n"
+        "    cell.step(commands.run(TICK))\n"
+        "finally:\n"
+        "    print('went on')\n"
+    )
+    process = started("-c", script, str(tmp_path))
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == FAIL_STOP_EXIT_CODE
+    assert output == ""
+    assert "writing the journal at sequence 2 failed" in errors
+    assert "Input/output error" in errors

@@ -1,4 +1,4 @@
-"""Crashes at every point of the disk, then recovery: what was acknowledged is there (I6), with the same outcomes (I10)."""
+"""Crashes at every point of the disk, then recovery: what was acknowledged is there (I6), with its outcomes (I10)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import errno
 from random import Random
 
 import pytest
-
 from simswitch.cell import Capacity, Cell, JournalFull, VirtualClock
 from simswitch.core.machine import xxh64
-from simswitch.journal.append import START, Journal
+from simswitch.journal.append import START, Journal, JournalSettings
 from simswitch.journal.errors import (
     FolderInUse,
     JournalDamaged,
@@ -26,7 +25,9 @@ from simswitch.journal.snapshot import (
     snapshot_sequences,
     write_snapshot,
 )
-from simswitch.journal.walk import list_segments
+from simswitch.journal.walk import Walk, list_segments
+from simswitch.journal.walk import repair as repair_end
+
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.tiny_machine import number_run, numbers_of, tiny_kind
 from tests.journal.written import BLOCK, JOURNAL_ID, append, payload, segment, settings, write
@@ -47,12 +48,17 @@ def opened(disk: FaultyDisk, blocks: int = 6, version: int = 1) -> Cell:
 
 
 def lives(disk: FaultyDisk, acknowledged: list[int], first: int) -> None:
-    """One life of a server: some commands, a clean end. Whatever it acknowledged is noted before anything else happens."""
+    """One life of a server: some commands, a clean end. What it acknowledged is noted before anything else happens."""
     cell = opened(disk)
     for number in range(first, first + 9):
         cell.step(number_run(number, 24 if number % 3 else 5000))
         acknowledged.append(number)
     cell.close()
+
+
+def two_lives(disk: FaultyDisk, acknowledged: list[int]) -> None:
+    lives(disk, acknowledged, 0)
+    lives(disk, acknowledged, 100)
 
 
 def test_i6_a_crash_at_every_event_of_the_disk_loses_nothing_acknowledged() -> None:
@@ -68,8 +74,7 @@ def test_i6_a_crash_at_every_event_of_the_disk_loses_nothing_acknowledged() -> N
         disk.fail_at = fail_at
         acknowledged: list[int] = []
         with pytest.raises((JournalFailed, OSError)):
-            lives(disk, acknowledged, 0)
-            lives(disk, acknowledged, 100)
+            two_lives(disk, acknowledged)
         for seed in range(3):
             found = disk.crash(Random(fail_at * 10 + seed))
             cell = opened(found)
@@ -105,9 +110,6 @@ def test_i6_a_crash_in_recovery_itself_is_recovered() -> None:
 
 
 def recover_walk(disk: FaultyDisk, *, repair: bool = False) -> list[bytes]:
-    from simswitch.journal.walk import Walk
-    from simswitch.journal.walk import repair as repair_end
-
     walk = Walk(disk)
     payloads = [bytes(record.payload) for record in walk]
     assert walk.verdict is not None
@@ -142,7 +144,7 @@ def test_a_snapshot_is_never_half_loaded() -> None:
     header, regions = load_snapshot(disk, snapshot_sequences(disk)[-1])
     data_end = BLOCK + sum(item * count for _, item, count, _ in regions[:1])
     assert header.sequence == snapshot_sequences(disk)[-1]
-    for offset in [*range(0, 400), *range(BLOCK, data_end)]:
+    for offset in [*range(400), *range(BLOCK, data_end)]:
         disk.flip(name, offset)
         with pytest.raises(JournalDamaged):
             load_snapshot(disk, snapshot_sequences(disk)[-1])
@@ -298,9 +300,7 @@ def test_no_room_for_another_segment_refuses_and_the_journal_goes_on_when_there_
     assert numbers_of(opened(disk, blocks=3).machine) == [1, 2, 4]
 
 
-def test_segments_are_prepared_ahead_by_a_thread_and_adopted_by_the_next_process(tmp_path: object) -> None:
-    from simswitch.journal.append import JournalSettings
-
+def test_segments_are_prepared_ahead_by_a_thread_and_adopted_by_the_next_process() -> None:
     ahead = JournalSettings(segment_bytes=4 * BLOCK, free_mark_bytes=0)
     disk = FaultyDisk()
     journal = Journal(disk, JOURNAL_ID, 1, START, ahead)
@@ -314,3 +314,19 @@ def test_segments_are_prepared_ahead_by_a_thread_and_adopted_by_the_next_process
     prepared = [s.number for s in list_segments(disk) if s.header is None]
     assert begun == [1, 2, 3, 4, 5, 6, 7]
     assert prepared == [8]
+
+
+def test_another_segment_size_replaces_what_was_prepared_and_leaves_no_hole() -> None:
+    written = write([2 * BLOCK], blocks=4)
+    for number in (2, 3):
+        written.disk.open(segment(number), create=True).pwrite((bytes(4 * BLOCK),), 0)
+    for fail_at in range(20):
+        disk = written.disk.copy()
+        disk.fail_at = fail_at
+        try:
+            journal = Journal(disk, JOURNAL_ID, 1, written.place, settings(6), fail_stop=print)
+            append(journal, payload(2, 2 * BLOCK))
+        except (OSError, JournalFailed):
+            assert recover_walk(disk.crash(Random(fail_at)))[0] == written.payloads[0]
+    assert recover_walk(disk) == [*written.payloads, payload(2, 2 * BLOCK)]
+    assert [s.size for s in list_segments(disk)] == [4 * BLOCK, 6 * BLOCK]

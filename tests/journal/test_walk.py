@@ -5,12 +5,12 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-
 from simswitch.core.machine import xxh64
 from simswitch.journal.append import START, Journal
 from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.format import RecordHeader, SegmentHeader, decode_record_header, decode_segment_header
 from simswitch.journal.walk import Walk, list_segments, repair
+
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.written import BLOCK, JOURNAL_ID, append, payload, read, segment, settings, write
 
@@ -57,7 +57,7 @@ def test_c_an_empty_folder_and_prepared_segments_are_an_empty_journal() -> None:
 
 
 def test_d_a_record_torn_at_any_byte_is_cut_and_the_journal_goes_on() -> None:
-    """Truncation at every byte of the last record: what is before is whole, the place becomes zeros, and is used again."""
+    """Truncation at every byte of the last record: what is before is whole, the place becomes zeros, is used again."""
     written = write([40, 100, LARGE])
     start = 3 * BLOCK
     whole = bytes(written.disk.seen[segment(1)].seen)
@@ -249,7 +249,7 @@ def test_a_payload_can_not_pass_itself_off_as_a_record() -> None:
 
 
 def test_every_flipped_byte_is_refused_or_only_ever_costs_the_last_record() -> None:
-    """No single flipped byte loses an acknowledged record in silence; the last may be cut, and not once it is vouched for."""
+    """No single flipped byte loses an acknowledged record in silence; the last may be cut, unless it is vouched for."""
     written = write([40, 4096, 40, 40], blocks=6)  # 1 + 1 + 2 + 1 + 1 blocks; all of one segment is used
     last = 5 * BLOCK
     for offset in range(6 * BLOCK):

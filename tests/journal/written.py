@@ -8,6 +8,7 @@ from simswitch.core.machine import xxh64
 from simswitch.journal.append import START, Journal, JournalSettings, Place
 from simswitch.journal.format import BLOCK_BYTES, segment_name
 from simswitch.journal.walk import Verdict, Walk
+
 from tests.journal.faulty_disk import FaultyDisk
 
 JOURNAL_ID = bytes(range(16))

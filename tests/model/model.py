@@ -944,23 +944,31 @@ class Model:
         for order in self.orders:
             if order.state == "outstanding" and order.deadline_ms <= self.now_ms:
                 order.state = "unknown"
-        for index, terminal in enumerate(self.terminals.values()):
-            if terminal.sim is None or terminal.expires_ms > self.now_ms:
-                continue
-            server = self.servers[terminal.server]
-            swapping = terminal.swap is not None and terminal.swap.in_flight
-            graced = not server.reconciled and self.now_ms < self.grace_until_ms
-            protected = self.frozen or swapping or graced or len(self.orders) == self.orders_max
-            ended = tables["terminals"][index]["sim"] == layout.NONE_INDEX
+        over = [
+            (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX)
+            for index, terminal in enumerate(self.terminals.values())
+            if terminal.sim is not None and terminal.expires_ms <= self.now_ms
+        ]
+        # Those that ended come first: they may have taken the last orders from those that go on.
+        for terminal, ended in over:
             if ended:
-                self._require(not protected, f"the lease of terminal {terminal.key} was ended, which nothing allows")
+                self._require(not self._protected(terminal), f"the lease of terminal {terminal.key} may not end now")
                 self._take_away(terminal, layout.REVOKE)
-            elif protected:
+        for terminal, ended in over:
+            if ended:
+                continue
+            if self._protected(terminal):
                 terminal.protected_ms = self.now_ms
             else:
                 asked_again_ms = terminal.protected_ms + self.settings[layout.LEASE_MS]
                 bound = max(terminal.expires_ms, asked_again_ms, self.grace_until_ms)
                 self._require(self.now_ms < bound + 64, f"the lease of terminal {terminal.key} is over and goes on")
+
+    def _protected(self, terminal: TerminalModel) -> bool:
+        """Whether a lease that is over goes on, since nobody can know whether it is in use, or its end can't be ordered."""
+        graced = not self.servers[terminal.server].reconciled and self.now_ms < self.grace_until_ms
+        swapping = terminal.swap is not None and terminal.swap.in_flight
+        return self.frozen or graced or swapping or len(self.orders) == self.orders_max
 
     def _run_sweeps(self) -> None:
         blocked = []

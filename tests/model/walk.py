@@ -7,6 +7,7 @@ Everything is drawn from one seed, which a failure prints.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.model.records import Table
 from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world, iccid_number
 
 TERMINALS = 24
-SIMS = 40
+SIMS = 60
 UNKNOWN_KEY = 10**12
 JOBS_MAX = 1000
 JOBS_ALIVE_MAX = 3
@@ -30,13 +31,15 @@ class Walk:
     def __init__(self, seed: int, sims: int = SIMS, orders_max: int = 48, keeps_records: bool = True) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS, orders_max=orders_max)
+        self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS + 2, orders_max=orders_max)
         self.world.keeps_records = keeps_records
         self.world.records.clear()
         self.machine = self.world.machine
         self.model: Model = model_of(self.world.tables(), self.world.now_ms)
         self.commands_count = 0
         self.tables: dict[str, Table] = {}
+        self.answers: Counter[tuple[int, int]] = Counter()
+        """How often each command was answered with each status; orders by their kind under ``commands.ORDERS``."""
         self._kinds: list[tuple[int, Callable[[], bytes]]] = [
             (20, self.allocate),
             (8, self.renew),
@@ -47,9 +50,9 @@ class Walk:
             (6, self.set_health),
             (12, self.acknowledge),
             (3, self.report_load),
-            (2, self.session_open),
-            (5, self.session_holds),
-            (4, self.session_ready),
+            (1, self.session_open),
+            (3, self.session_holds),
+            (2, self.session_ready),
             (1, self.session_close),
             (4, self.job_create),
             (5, self.job_add),
@@ -78,7 +81,7 @@ class Walk:
             count,
             iccid=[iccid_number(int(number)) for number in numbers],
             imsi=440_100_000_000_000 + numbers,
-            opening_cycle_bytes=[quota - self.random.choice((GIB, 300 * MIB, 40 * MIB, 90 * GIB // 4)) for _ in numbers],
+            opening_cycle_bytes=[quota - self.random.choice((GIB, 5 * GIB, 20 * GIB, 300 * MIB, 40 * MIB)) for _ in numbers],
             opening_day_bytes=0,
             opening_rolling_bytes=0,
             lot=self.world.entities[lot],
@@ -93,7 +96,10 @@ class Walk:
         """Applies a batch, follows it in the model and checks every invariant."""
         found = commands.outcome_runs(self.world.apply(batch).data)
         self.tables = self.world.tables()
-        self.commands_count += sum(run.count for run in found[:-1])
+        for run in found[:-1]:
+            self.commands_count += run.count
+            self.answers.update((run.kind, int(status)) for status in run["status"])
+        self.answers.update((commands.ORDERS, int(kind)) for kind in found[-1]["kind"])
         self.model.step(batch, found, self.world.now_ms, self.tables)
         wrong = violations(self.tables)
         assert not wrong, f"after {self.commands_count} commands: {wrong}"
@@ -102,7 +108,9 @@ class Walk:
 
     def pass_time(self) -> None:
         """A jump of up to a few leases, mostly short."""
-        steps = self.random.choice((1, 1, 2, 5, 12, 55, self.random.randrange(1, 3 * LEASE_MS // STEP_MS)))
+        steps = self.random.choice((1, 1, 1, 2, 2, 3, 5, 12))
+        if self._one_in(40):
+            steps = self.random.randrange(1, 2 * LEASE_MS // STEP_MS)
         self.world.now_ms += steps * STEP_MS
         self.apply(commands.run(layout.TICK))
 
@@ -110,8 +118,10 @@ class Walk:
         """One batch of up to eight runs, after some time or none."""
         if self.random.random() < 0.5:
             self.pass_time()
-        if self.random.random() < 0.01:
+        if self._one_in(150):
             self.apply(commands.run(layout.RESTART))
+        if self._one_in(3):
+            self.apply(self.mend())
         weights = [weight for weight, _ in self._kinds]
         chosen = self.random.choices(self._kinds, weights, k=self.random.randrange(1, 9))
         self.apply(b"".join(make() for _, make in chosen))
@@ -122,7 +132,7 @@ class Walk:
         return self.random.randrange(count) == 0
 
     def _key(self) -> int:
-        return UNKNOWN_KEY if self._one_in(30) else self.random.randrange(1, TERMINALS + 3)
+        return UNKNOWN_KEY if self._one_in(30) else self.random.randrange(1, TERMINALS + 1)
 
     def _server(self) -> int:
         return self.random.choice((2, layout.NONE_SHORT)) if self._one_in(40) else self.random.randrange(2)
@@ -158,7 +168,7 @@ class Walk:
     def allocate(self) -> bytes:
         count = self.random.randrange(1, 6)
         keys = np.array([self._key() for _ in range(count)], np.uint64)
-        expected = [self.random.choice((0, 0, 0, 1, 290 * MIB, 2 * GIB, 200 * GIB, 2**63)) for _ in range(count)]
+        expected = [self.random.choice((0, 0, 0, 0, 0, 0, 1, 290 * MIB, 2 * GIB, 2**63)) for _ in range(count)]
         return commands.run(
             layout.ALLOCATE,
             count,
@@ -272,6 +282,34 @@ class Walk:
         last = [sim for sim in self.model.sims if sim.holder is terminal]
         return terminal.key, terminal.epoch, self.random.choice(last).iccid if last else self._sim()
 
+    def mend(self) -> bytes:
+        """What keeps the pool from running dry, and access servers from staying away: the walk would else end in refusals."""
+        if self.model.masked and self._one_in(3):
+            everything = layout.NONE_SHORT
+            return commands.run(layout.MASK, 1, lot=everything, bank=everything, masked=0)
+        away = [index for index, server in enumerate(self.model.servers) if not server.session]
+        if away:
+            return commands.run(layout.SESSION_OPEN, access_server=self.random.choice(away))
+        waiting = [index for index, server in enumerate(self.model.servers) if not server.reconciled]
+        if waiting and self._one_in(3):
+            return self.world.ready(waiting[0], self.model.servers[waiting[0]].session)
+        if self.model.frozen or self.model.swaps_stopped:
+            return commands.run(layout.THAW if self.model.frozen else layout.SWAPS_LIFT)
+        answerable = [
+            order for order in self._in_flight() if order.session == self.model.servers[order.server].session
+        ]
+        if len(answerable) > 3:
+            return b"".join(
+                self.world.acknowledge(order.number, layout.ACK_DONE, order.server, order.session) for order in answerable
+            )
+        sick = [sim for sim in self.model.sims if sim.health > layout.EXHAUSTED and sim.health != layout.RETIRED]
+        if sick:
+            return commands.run(layout.SET_HEALTH, 1, iccid=self.random.choice(sick).iccid, health=layout.HEALTHY)
+        spent = [sim for sim in self.model.sims if sim.health in (layout.LOW, layout.EXHAUSTED)]
+        if len(spent) > len(self.model.sims) // 3:
+            return commands.run(layout.RESET_WINDOW, 1, lot=self.random.choice(spent).lot, window=1)
+        return self.renew()
+
     def job_create(self) -> bytes:
         alive = sum(job.state in (layout.JOB_SELECTING, layout.JOB_RUNNING, layout.JOB_PAUSED) for job in self.model.jobs)
         if alive >= JOBS_ALIVE_MAX or len(self.model.jobs) > JOBS_MAX:
@@ -297,15 +335,16 @@ class Walk:
         return self.world.job(kind, self._job())
 
     def stop_or_lift(self) -> bytes:
-        return commands.run(self.random.choice((layout.SWAPS_STOP, layout.SWAPS_LIFT, layout.SWAPS_LIFT)))
+        stop = not self.model.swaps_stopped and not self._one_in(4)
+        return commands.run(layout.SWAPS_STOP if stop else layout.SWAPS_LIFT)
 
     def freeze_or_thaw(self) -> bytes:
-        return commands.run(self.random.choice((layout.FREEZE, layout.THAW, layout.THAW)))
+        return commands.run(layout.THAW if self.model.frozen or self._one_in(4) else layout.FREEZE)
 
     def mask(self) -> bytes:
         bank = self.random.choice((self.world.entities["bank-1"], self.world.entities["bank-2"], layout.NONE_SHORT, 0))
         lot = layout.NONE_SHORT if self._one_in(3) else self._lot()
-        return commands.run(layout.MASK, 1, lot=lot, bank=bank, masked=self.random.choice((0, 0, 0, 1, 2)))
+        return commands.run(layout.MASK, 1, lot=lot, bank=bank, masked=self.random.choice((0, 0, 0, 0, 0, 1, 2)))
 
     def reset_window(self) -> bytes:
         return commands.run(layout.RESET_WINDOW, 1, lot=self._lot(), window=self.random.choice((0, 1, 1, 2, 3, 4)))

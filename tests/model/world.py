@@ -21,7 +21,7 @@ GIB = 1 << 30
 START_MS = 1_583_000_000_000
 # Instants and times are whole steps of the timing wheel, so that a model without a wheel is exact.
 STEP_MS = 64
-LEASE_MS = 100 * STEP_MS
+LEASE_MS = 1000 * STEP_MS
 COOLING_MS = 10 * STEP_MS
 DEADLINE_MS = 50 * STEP_MS
 ATTEMPTS_MAX = 3

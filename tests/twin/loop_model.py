@@ -61,7 +61,6 @@ def plan(
         busy_above=[-1] * servers,
         draws=np.random.default_rng(5).integers(0, 2**32, DRAWS_COUNT, dtype=np.uint32),
         slowed=[],
-        seeds=np.zeros(1, np.uint64),
     )
 
 

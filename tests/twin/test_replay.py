@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from simswitch.core import commands
-from simswitch.twin import document, plot, replay
+from simswitch.twin import ReplayError, document, plot, replay
 from simswitch.twin.replay import _Replay, iccid_numbers, replay_scenario
 from simswitch.twin.scenario import Scenario, Slow, Speed, Switch, load
 
@@ -183,3 +182,8 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     assert list(result["policies"]) == ["engine"]
     plot(result, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ReplayError, match="not hopeful"):
+        replay(SCENARIOS / "tiny.toml", ["hopeful"])

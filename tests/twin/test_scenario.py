@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-
 from simswitch.twin.positions import key_lines
 from simswitch.twin.scenario import ScenarioError, load, parse
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -95,7 +95,9 @@ class _Calls:
                 )
         return grants
 
-    def leases_request(self, kind: int, table: Table, texts: Any, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> bytes:
+    def leases_request(
+        self, kind: int, table: Table, texts: Any, terminals: npt.ArrayLike, epochs: npt.ArrayLike
+    ) -> bytes:
         return columns.request(kind, table, {"terminal": terminals, "epoch": epochs}, texts)
 
     def renew_request(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> bytes:
@@ -144,13 +146,13 @@ class Client(_Calls):
         holdings: Holdings | None = None,
     ) -> None:
         super().__init__(access_server, actor, timeout_s, holdings)
-        self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
-        self._methods: dict[str, Callable[..., bytes]] = {}
+        self._channel: Any = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        self._methods: dict[str, Callable[..., Any]] = {}
 
     def close(self) -> None:
         self._channel.close()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -163,7 +165,7 @@ class Client(_Calls):
         if method is None:
             method = self._methods[path] = self._channel.unary_unary(path)
         try:
-            return method(request, timeout=self.timeout_s, metadata=self.metadata)
+            return bytes(method(request, timeout=self.timeout_s, metadata=self.metadata))
         except grpc.RpcError as error:
             raise service_error(error) from error
 
@@ -228,13 +230,13 @@ class AsyncClient(_Calls):
         holdings: Holdings | None = None,
     ) -> None:
         super().__init__(access_server, actor, timeout_s, holdings)
-        self._channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self._channel: Any = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         self._methods: dict[str, Callable[..., Any]] = {}
 
     async def close(self) -> None:
         await self._channel.close()
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from simswitch.core.commands import COMMAND_COLUMNS, OutcomeRun
 from simswitch.core import wire
+from simswitch.core.commands import COMMAND_COLUMNS, OutcomeRun
 from simswitch.core.wire import Table
 
 Column = npt.NDArray[Any]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 
 class ServiceError(Exception):
-    """A call was refused as a whole, or the service could not be reached. ``reason`` is stable and made for programs."""
+    """A call was refused as a whole, or the service could not be reached."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, text: str, retry_after_ms: int) -> None:
         super().__init__(f"{text} ({reason})" if reason else text)
         self.code = code
         self.reason = reason
-        """Empty when the answer did not come from the service."""
+        """Stable and made for programs. Empty when the answer did not come from the service."""
         self.text = text
         self.retry_after_ms = retry_after_ms
         """0: trying the same again does not help."""
@@ -27,7 +29,8 @@ class ServiceError(Exception):
 def service_error(error: grpc.RpcError) -> ServiceError:
     """Reads the details that the service sends with a refusal."""
     reason, retry_after_ms = "", 0
-    for key, value in error.trailing_metadata() or ():
+    metadata: Any = error.trailing_metadata()
+    for key, value in metadata or ():
         if key != "grpc-status-details-bin":
             continue
         for detail in status_pb2.Status.FromString(value).details:

@@ -1,8 +1,8 @@
 """What an access server holds: terminal by terminal, the SIM and the lease. It outlives the connection.
 
-A client notes here what it was given, a session what it was ordered to do. While the service is away the access server goes
-on with what stands here, and the next session tells the service of it. Bytes: about 250 a terminal; use the column calls
-without holdings where the access server keeps its own tables.
+A client notes here what it was given, a session what it was ordered to do. While the service is away the access server
+goes on with what stands here, and the next session tells the service of it. About 250 bytes a terminal; use the column
+calls without holdings where the access server keeps its own tables.
 """
 
 from __future__ import annotations

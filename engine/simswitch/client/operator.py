@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import grpc
 import numpy as np
@@ -31,8 +31,10 @@ class _CallDetails(NamedTuple):
     compression: Any
 
 
-class _Actor(  # type: ignore[type-arg]
-    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor
+class _Actor(
+    grpc.UnaryUnaryClientInterceptor[Any, Any],
+    grpc.UnaryStreamClientInterceptor[Any, Any],
+    grpc.StreamUnaryClientInterceptor[Any, Any],
 ):
     """Says with every call who acts."""
 
@@ -53,9 +55,16 @@ class _Actor(  # type: ignore[type-arg]
             request,
         )
 
-    intercept_unary_unary = _call
-    intercept_unary_stream = _call
-    intercept_stream_unary = _call
+    def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_stream_unary(
+        self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        return self._call(continuation, client_call_details, request_iterator)
 
 
 class OperatorClient:
@@ -71,7 +80,7 @@ class OperatorClient:
     def close(self) -> None:
         self._channel.close()
 
-    def __enter__(self) -> OperatorClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -2,12 +2,12 @@
 
     connect ─▶ hello ─▶ holds … ─▶ ready ─▶ serve ─▶ (broken) ─▶ pause ─▶ connect …
                                               │
-                                              └─▶ fenced: another process speaks for this access server; ends with Fenced
+                                              └─▶ fenced by another process of this name: ends with Fenced
 
 While the service is away nothing is lost: the holdings stand, and the next session tells the service of every one of
 them. Orders of an older session that were not yet begun are dropped; what an order has already changed stands in the
-holdings, and the service settles it by them. The pause between attempts is drawn between 0 and a bound that doubles from
-0.2 s to 30 s (full jitter), so that a thousand access servers do not come back at once.
+holdings, and the service settles it by them. The pause between attempts is drawn between 0 and a bound that doubles
+from 0.2 s to 30 s (full jitter), so that a thousand access servers do not come back at once.
 
 Bounds: 65,536 holdings a message, at most 200 orders under way (the service never has more outstanding), one
 acknowledgement message for all orders that are done by the time it is written.
@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -145,8 +145,8 @@ class _Link:
 class Session:
     """Made with an address, the access server's name, and what carries out an order.
 
-    ``on_order`` is awaited once for each order, for many of them at a time; when it gives ``DONE`` the session changes the
-    holdings itself. An exception in it counts as REFUSED and goes to ``on_error``. When the connection breaks it is
+    ``on_order`` is awaited once for each order, for many of them at a time; when it gives ``DONE`` the session changes
+    the holdings itself. An exception in it counts as REFUSED and goes to ``on_error``. When the connection breaks it is
     cancelled: it must then not carry out what it has not begun, and finish (shielded) what it has.
     """
 
@@ -183,7 +183,7 @@ class Session:
         self._serving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -216,8 +216,8 @@ class Session:
     async def run(self) -> None:
         """Keeps a session with the service until cancelled.
 
-        Raises ``Fenced`` when another process speaks for this access server, and ``ServiceError`` when the service refuses
-        the session for a reason that waiting does not mend (unknown access server, not permitted).
+        Raises ``Fenced`` when another process speaks for this access server, and ``ServiceError`` when the service
+        refuses the session for a reason that waiting does not mend (unknown access server, not permitted).
         """
         attempts = 0
         async with grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
@@ -251,7 +251,7 @@ class Session:
             if self._on_state is not None:
                 self._on_state(state)
 
-    async def _once(self, channel: grpc.aio.Channel) -> None:
+    async def _once(self, channel: Any) -> None:
         call: Any = channel.stream_stream(_PATH)(metadata=self._metadata)
         link = _Link(call)
         writer = asyncio.create_task(link.write())
@@ -267,8 +267,8 @@ class Session:
             self._change(SessionState.SERVING)
             while True:
                 data = await call.read()
-                if data is grpc.aio.EOF:
-                    # The status of the call says why: it raises unless the service ended it in good order.
+                if not isinstance(data, bytes):
+                    # The stream has ended, and the status of the call says why.
                     await self._status(call)
                     return
                 self._receive(link, pb.SessionResponse.FromString(data))
@@ -286,14 +286,14 @@ class Session:
         code = await call.code()
         if code is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(
-                code, await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
+                code, await call.initial_metadata(), await call.trailing_metadata(), await call.details(), None
             )
 
     async def _answer(self, link: _Link, wanted: str) -> pb.SessionResponse:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             while True:
                 data = await link.call.read()
-                if data is grpc.aio.EOF:
+                if not isinstance(data, bytes):
                     await self._status(link.call)
                     raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service ended the session", 0)
                 response = pb.SessionResponse.FromString(data)
@@ -364,7 +364,10 @@ class Session:
     async def report_usage(
         self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
     ) -> npt.NDArray[Any]:
-        """Bytes of each lease since it began; gives a status for each. Raises ``ServiceError`` when the service is away."""
+        """Bytes of each lease since it began; gives a status for each.
+
+        Raises ``ServiceError`` when the service is away.
+        """
         link = self._link
         if link is None:
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service is away", 0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -52,8 +53,8 @@ class SessionThread:
             try:
                 return await asyncio.wrap_future(begun)
             except asyncio.CancelledError:
-                # The connection broke. What has not begun is dropped; what has begun is finished, so that the holdings say
-                # what is really so before they are told to the service.
+                # The connection broke. What has not begun is dropped; what has begun is finished, so that the
+                # holdings say what is really so before they are told to the service.
                 if begun.cancelled():
                     raise
                 return await asyncio.wrap_future(self._executor.submit(begun.result))
@@ -78,7 +79,8 @@ class SessionThread:
 
     def serving(self, timeout_s: float | None = None) -> Reconciliation:
         """Waits until the service knows what is held and orders may come."""
-        return self._wait(self.session.serving(timeout_s))
+        found: Reconciliation = self._wait(self.session.serving(timeout_s))
+        return found
 
     def report_load(self, queue_wait_us: int, service_us: int) -> None:
         """How busy the access server is; about once a second."""
@@ -103,15 +105,13 @@ class SessionThread:
     def close(self) -> None:
         """Ends the session; what is held stays held."""
         if self._loop is not None and self._thread.is_alive():
-            try:
+            # The thread's loop may end by itself in the meantime.
+            with suppress(RuntimeError, CancelledError):
                 asyncio.run_coroutine_threadsafe(self.session.close(), self._loop).result(10)
-            except (RuntimeError, asyncio.CancelledError):
-                # The thread's loop ended by itself in the meantime.
-                pass
         self._thread.join(10)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def __enter__(self) -> SessionThread:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -97,14 +97,39 @@ cdef inline int _first_position(State *state, int level, int start) noexcept nog
         bits = state.wheel.bits[level * 4 + word]
 
 
+cdef uint64_t _next_tick(State *state) noexcept nogil:
+    """The next tick at which a timer fires or comes down a level; ~0 if none is armed."""
+    cdef uint64_t next_tick = state.header.timer_tick + 1
+    cdef uint64_t best = ~<uint64_t> 0
+    cdef uint64_t start
+    cdef int level, position, digit
+    for level in range(LEVELS):
+        digit = <int> ((next_tick >> (8 * level)) & (SLOTS - 1))
+        # On a higher level the slot of the present digit has come down already, unless its turn is this very tick.
+        if level > 0 and next_tick & ((<uint64_t> 1 << (8 * level)) - 1):
+            digit += 1
+        position = _first_position(state, level, digit)
+        if position >= 0:
+            start = ((next_tick >> (8 * (level + 1))) << 8) + <uint64_t> position
+        else:
+            position = _first_position(state, level, 0)
+            if position < 0:
+                continue
+            start = (((next_tick >> (8 * (level + 1))) + 1) << 8) + <uint64_t> position
+        start <<= 8 * level
+        if start < best:
+            best = start
+    return best
+
+
 cdef uint32_t timer_fire(State *state, uint64_t now_ms, int *work) noexcept nogil:
     """Takes the next timer that is due at ``now_ms`` off the wheel, or gives NONE_INDEX.
 
     ``work`` is what may still be done; one timer moved or fired is one unit, and at 0 nothing more is given.
     """
     cdef uint64_t target = now_ms >> TICK_SHIFT
-    cdef uint64_t tick, block_end
-    cdef int level, position, found
+    cdef uint64_t tick
+    cdef int level, position
     cdef uint32_t timer
     while state.header.timer_tick < target:
         tick = state.header.timer_tick + 1
@@ -129,13 +154,9 @@ cdef uint32_t timer_fire(State *state, uint64_t now_ms, int *work) noexcept nogi
             timer = state.wheel.heads[position].next
             _unlink(state, timer)
             return timer
-        # Nothing (more) at this tick: go on to the next one in this turn of the lowest level that has something.
-        found = _first_position(state, 0, position + 1)
-        block_end = tick | (SLOTS - 1)
-        if found >= 0:
-            tick = (tick & ~<uint64_t> (SLOTS - 1)) + <uint64_t> found - 1
-        else:
-            tick = block_end
+        # Nothing (more) at this tick: go on to the next one at which something fires or comes down.
+        state.header.timer_tick = tick
+        tick = _next_tick(state) - 1
         state.header.timer_tick = tick if tick < target else target
     return NONE_INDEX
 
@@ -147,24 +168,5 @@ cdef bint timers_behind(State *state, uint64_t now_ms) noexcept nogil:
 
 cdef uint64_t timers_next_ms(State *state) noexcept nogil:
     """A lower bound of when the next timer is due, exact within the next 16 s; ~0 if none is armed."""
-    cdef uint64_t next_tick = state.header.timer_tick + 1
-    cdef uint64_t best = ~<uint64_t> 0
-    cdef uint64_t start
-    cdef int level, position, digit
-    for level in range(LEVELS):
-        digit = <int> ((next_tick >> (8 * level)) & (SLOTS - 1))
-        # On a higher level the slot of the present digit has come down already, unless its turn is this very tick.
-        if level > 0 and next_tick & ((<uint64_t> 1 << (8 * level)) - 1):
-            digit += 1
-        position = _first_position(state, level, digit)
-        if position >= 0:
-            start = ((next_tick >> (8 * (level + 1))) << 8) + <uint64_t> position
-        else:
-            position = _first_position(state, level, 0)
-            if position < 0:
-                continue
-            start = (((next_tick >> (8 * (level + 1))) + 1) << 8) + <uint64_t> position
-        start <<= 8 * level
-        if start < best:
-            best = start
-    return best << TICK_SHIFT if best != ~<uint64_t> 0 else best
+    cdef uint64_t tick = _next_tick(state)
+    return tick << TICK_SHIFT if tick != ~<uint64_t> 0 else tick

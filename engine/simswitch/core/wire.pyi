@@ -1,7 +1,9 @@
 """Columns between the bytes of a protobuf message and runs of commands, without an object per item."""
 
-from collections.abc import Buffer, Iterable
+from collections.abc import Iterable
 from typing import Literal
+
+from typing_extensions import Buffer
 
 ITEMS_MAX: int
 """Items of one call."""
@@ -30,9 +32,9 @@ class Table:
         columns: Iterable[tuple[str, int, Literal["fixed64", "fixed32", "varint"], int, bool, str | None]],
         texts: Iterable[tuple[str, int, bool]] = (),
     ) -> None:
-        """``columns``: name, field number, wire type, bytes of an item in the run, whether it must come, and the text field
-        that its values are indexes into; in the order of the run. Field number 0: the run has the column, the message not.
-        ``texts``: name, field number, whether it is repeated."""
+        """``columns``, in the order of the run: name, field number (0: only the run has it), wire type, bytes of an item in
+        the run, whether it must come, and the text field that its values are indexes into. ``texts``: name, field number,
+        whether it is repeated."""
     def decode(self, data: bytes) -> Batch:
         """Checks a message. Raises ``Malformed``, ``ColumnsDiffer`` or ``TooManyItems``."""
     def encode(self, columns: Buffer, count: int, rows: Buffer | None = None) -> bytes:

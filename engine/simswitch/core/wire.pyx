@@ -76,7 +76,7 @@ cdef int malformed(const char *what) except -1 nogil:
 
 
 cdef inline int read_varint(Slice *slice, uint64_t *value) except -1 nogil:
-    # At most ten bytes; the tenth holds one bit.
+    # At most ten bytes; of the tenth the lowest bit counts, and protobuf does not look at the others.
     cdef uint64_t result = 0
     cdef uint8_t byte
     cdef int shift
@@ -85,8 +85,6 @@ cdef inline int read_varint(Slice *slice, uint64_t *value) except -1 nogil:
             return malformed(b"a number is cut off")
         byte = slice.at[0]
         slice.at += 1
-        if shift == 63 and byte > 1:
-            return malformed(b"a number has more than 64 bits")
         result |= (<uint64_t> (byte & 0x7F)) << shift
         if byte < 0x80:
             value[0] = result

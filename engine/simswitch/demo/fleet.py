@@ -8,9 +8,9 @@ the time of an attach.
 The process is told what to do by lines of JSON on standard input and tells what happens by lines of JSON on standard
 output; both are listed here:
 
-    in    {"do": "fill"}                    every terminal that is connected from the beginning gets a SIM
+    in    {"do": "fill", "first": I, "last": I}   these terminals that are connected from the beginning get a SIM
           {"do": "run"}                     terminals begin to turn on and off
-          {"do": "switch_all", "first": I, "last": I}   2020: queue a switch of every terminal on such a SIM, all at once
+          {"do": "switch_all", "first": I, "last": I}   as in 2020: queue a switch of every terminal on such a SIM
           {"do": "watch"}                   the switch was ordered now: figures are counted from here
           {"do": "finish"}                  say the figures and leave
     out   {"event": "ready"}, {"event": "filled"}, {"event": "reconciled", ...}, {"event": "figures", ...}
@@ -110,9 +110,9 @@ class AccessServer:
         await self.session.close()
         await self._client.close()
 
-    async def fill(self) -> None:
-        """The terminals that are connected when the story begins, in batches, past the queue."""
-        keys = [self._first_key + offset for offset in range(self._plan.terminals_count)]
+    async def fill(self, first: int, last: int) -> None:
+        """Some of the terminals that are connected when the story begins, in batches, past the queue."""
+        keys = [self._first_key + offset for offset in range(first, last)]
         for start in range(0, len(keys), FILL_BATCH):
             grants = await self._client.allocate_many(keys[start : start + FILL_BATCH], MARKET)
             if not grants.granted.all():
@@ -285,7 +285,7 @@ class Fleet:
         now_s = time.monotonic()
         if words["do"] == "fill":
             for server in self._servers:
-                await server.fill()
+                await server.fill(words["first"], words["last"])
             say("filled")
         elif words["do"] == "run":
             for server in self._servers:
@@ -360,7 +360,11 @@ def main() -> None:
     """``python -m simswitch.demo.fleet ADDRESS NUMBER=NAME,… PLAN``: the plan is JSON."""
     address, names, plan = sys.argv[1:]
     numbered = [(int(number), name) for number, name in (word.split("=") for word in names.split(","))]
-    asyncio.run(Fleet(address, numbered, Plan(**json.loads(plan))).run())
+
+    async def run() -> None:
+        await Fleet(address, numbered, Plan(**json.loads(plan))).run()
+
+    asyncio.run(run())
 
 
 if __name__ == "__main__":

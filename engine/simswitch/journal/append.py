@@ -247,15 +247,16 @@ class Journal:
     def _adopt_prepared(self) -> None:
         """Segments that an earlier process had ready are taken over; recovery has made sure that they are all zeros."""
         names = set(self._disk.names())
-        while (name := segment_name(self._prepared_to + 1)) in names:
-            file = self._disk.open(name)
-            if file.size() != self.settings.segment_bytes:
-                file.close()
-                self._disk.unlink(name)
-                self._disk.fsync_folder()
-                break
+        while segment_name(self._prepared_to + 1) in names:
             self._prepared_to += 1
-            self._ready[self._prepared_to] = file
+            self._ready[self._prepared_to] = self._disk.open(segment_name(self._prepared_to))
+        if any(file.size() != self.settings.segment_bytes for file in self._ready.values()):
+            # The setting was changed. From the last one down, so that a crash leaves no hole in the numbers.
+            for number in sorted(self._ready, reverse=True):
+                self._ready.pop(number).close()
+                self._disk.unlink(segment_name(number))
+                self._disk.fsync_folder()
+            self._prepared_to = self._segment
         self._wanted_to = max(self._wanted_to, self._prepared_to)
 
     def _prepare(self, number: int) -> bool:

@@ -5,7 +5,7 @@ it must stand, ``D`` the highest sequence that is known to be durable from elsew
 The rows are tried from the top; the code cites them by letter.
 
     what is found                                                           what it means                        verdict
-    ----------------------------------------------------------------------  -----------------------------------  --------
+    ----------------------------------------------------------------------  -----------------------------------  -------
     @A  valid record at p, sequence S, chain C                            the next record                      take
     @B  the next segment is begun, by its header with S and C             this segment is over                 go on
     @C  all zeros at p and behind, no segment begun after it              a clean end                          end

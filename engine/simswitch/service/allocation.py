@@ -82,7 +82,8 @@ class AllocationHandlers(ColumnCalls):
             bank=self.directory.name(int(outcome["bank"][0])),
             slot=int(outcome["slot"][0]),
         )
-        return allocation_pb2.AllocateResponse(status=status, lease=lease).SerializeToString()
+        response = allocation_pb2.AllocateResponse(status=outcome["status"].tolist()[0], lease=lease)
+        return response.SerializeToString()
 
     async def allocate_sims(self, data: bytes, call: Call) -> bytes:
         return await self.answer(

@@ -37,7 +37,7 @@ class Kind:
     numbers: Callable[[Any, Directory], Numbers]
 
 
-def _no_numbers(message: Message, directory: Directory) -> Numbers:
+def _no_numbers(_message: Message, _directory: Directory) -> Numbers:
     return {}
 
 
@@ -47,7 +47,7 @@ def _bytes(name: str, value: int) -> int:
     return value
 
 
-def _plan_numbers(plan: pb.Plan, directory: Directory) -> Numbers:
+def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
     places = {
         pb.CAP_WINDOW_KIND_CYCLE: layout.PLAN_QUOTA_CYCLE,
         pb.CAP_WINDOW_KIND_DAY: layout.PLAN_QUOTA_DAY,
@@ -89,7 +89,7 @@ def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
     }
 
 
-def _class_numbers(sim_class: pb.SimClass, directory: Directory) -> Numbers:
+def _class_numbers(sim_class: pb.SimClass, _directory: Directory) -> Numbers:
     return {layout.CLASS_RESERVE: sim_class.reserve_count}
 
 
@@ -131,7 +131,8 @@ def document(message: Message) -> bytes:
 
 def message_of(kind: Kind, entity: Entity) -> Message:
     """The definition as its message."""
-    message: Any = kind.message.FromString(entity.document)
-    message.name = entity.name
-    message.number = entity.index
+    parsed: Any = kind.message.FromString(entity.document)
+    parsed.name = entity.name
+    parsed.number = entity.index
+    message: Message = parsed
     return message

@@ -1,14 +1,14 @@
 """Names and what the engine calls them: a copy of the definitions, kept beside the machine and rebuilt at start.
 
-It is read on every call, so it is plain dictionaries; it is changed only after the outcome of a DEFINE is durable, under
-a lock, so that it never knows more than the journal.
+It is read on every call, so it is plain dictionaries; it is changed only after the outcome of a DEFINE is durable,
+under a lock, so that it never knows more than the journal.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ NAME_BYTES_MAX = layout.NAME_BYTES
 UNKNOWN = layout.NONE_SHORT
 """Stands for a name that is not defined; the core answers the item with UNKNOWN_…."""
 
-KIND_WORDS = {
+KIND_WORDS: Mapping[int, str] = {
     layout.SUPPLIER: "supplier",
     layout.PLAN: "plan",
     layout.LOT: "lot",
@@ -32,7 +32,7 @@ KIND_WORDS = {
     layout.ACCESS_SERVER: "access server",
     layout.ACTOR: "actor",
 }
-_UNKNOWN_REASONS = {
+_UNKNOWN_REASONS: Mapping[int, int] = {
     layout.MARKET: layout.UNKNOWN_MARKET,
     layout.LOT: layout.UNKNOWN_LOT,
     layout.BANK: layout.UNKNOWN_BANK,

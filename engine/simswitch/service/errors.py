@@ -103,9 +103,7 @@ EXPIRED = Reason(_Code.DEADLINE_EXCEEDED, "EXPIRED", "The deadline passed before
 FENCED = Reason(
     _Code.ABORTED, "FENCED", "A newer session of the access server {what} stands. Find out who the other one is."
 )
-HELLO_EXPECTED = Reason(
-    _Code.FAILED_PRECONDITION, "HELLO_EXPECTED", "A session begins with exactly one hello: {what}."
-)
+HELLO_EXPECTED = Reason(_Code.FAILED_PRECONDITION, "HELLO_EXPECTED", "A session begins with exactly one hello: {what}.")
 INTERNAL = Reason(_Code.INTERNAL, "INTERNAL", "The service met a condition that it does not know: {what}.")
 
 _NOT_FOUND = _Code.NOT_FOUND

@@ -130,7 +130,8 @@ class InventoryHandlers(ColumnCalls):
 
         def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int]:
             count = int(machine.header()["sims_count"])
-            index, sims = start, []
+            index = start
+            sims: list[Mapping[str, Any]] = []
             end = min(count, start + LOOKED_AT_MAX)
             while index < end and len(sims) < size:
                 sim = machine.sim(index)

@@ -1,4 +1,4 @@
-"""Pages of lists: a token is the place in the list where the next page begins, as text that means nothing to clients."""
+"""Pages of lists: a token is the place where the next page begins, as text that means nothing to clients."""
 
 from __future__ import annotations
 

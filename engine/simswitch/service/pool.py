@@ -97,7 +97,7 @@ class PoolHandlers:
         ).SerializeToString()
 
     async def _settings(self) -> list[pb.SettingValue]:
-        settings = await self._cell.read(settings_of)
+        settings: Mapping[Any, int] = await self._cell.read(settings_of)
         return [pb.SettingValue(setting=setting, value=value) for setting, value in settings.items()]
 
     async def get_settings(self, data: bytes, call: Call) -> bytes:
@@ -122,7 +122,7 @@ class PoolHandlers:
             taken = {number: before[number] for number, status in statuses.items() if status == layout.OK}
             if taken:
                 await self._set(taken, call)
-            check(statuses[refused[0]], pb.Setting.Name(refused[0]))
+            check(statuses[refused[0]], layout.Setting(refused[0]).name.lower())
         return pb.ConfigureResponse(settings=await self._settings()).SerializeToString()
 
     async def _set(self, values: Mapping[int, int], call: Call) -> dict[int, int]:

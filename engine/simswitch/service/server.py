@@ -19,18 +19,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings
 from simswitch.contract import MESSAGE_BYTES_MAX
+from simswitch.core import layout
+from simswitch.core.commands import outcome_runs, run
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
 from simswitch.service.directory import Directory
@@ -47,6 +50,9 @@ ADDRESS_FILE = "address"
 
 log = logging.getLogger("simswitch.service")
 
+# Its asyncio half is made at import and unknown to type checkers.
+health: Any = import_module("grpc_health.v1.health")
+
 Context = Any
 
 
@@ -62,6 +68,10 @@ class ServerSettings:
     journal: JournalSettings = field(default_factory=JournalSettings)
     follower: bool = True
     """A process beside the server that follows the journal, checks it and writes the snapshots."""
+    follower_options: tuple[str, ...] = ()
+    """More words for its command line."""
+    engine: Mapping[int, int] = field(default_factory=dict)
+    """Settings of the engine (``layout.Setting``) that are to stand at start; the others stay as they are."""
 
 
 class AddressNotAllowed(ValueError):
@@ -112,7 +122,7 @@ class Service:
         self.sessions.drain()
         self.swaps.drain()
 
-    def generic_handlers(self) -> list[grpc.GenericRpcHandler]:
+    def generic_handlers(self) -> list[grpc.GenericRpcHandler[Any, Any]]:
         """What grpc.aio is given: identity serializers throughout."""
         generic = []
         for descriptor, handlers in self._handlers:
@@ -190,7 +200,7 @@ class RunningServer:
 
     def __init__(self, server: grpc.aio.Server, service: Service, port: int, address: str) -> None:
         self._server = server
-        self._health = health.aio.HealthServicer()
+        self._health: Any = health.aio.HealthServicer()
         self.service = service
         self.port = port
         self.address = address
@@ -211,7 +221,7 @@ class RunningServer:
 
 
 async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0) -> RunningServer:
-    """Starts to serve a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``."""
+    """Serves a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``."""
     check_loopback(host)
     cell.start(asyncio.get_running_loop())
     service = Service(cell)
@@ -258,9 +268,11 @@ async def serve(
     )
     follower: subprocess.Popen[bytes] | None = None
     try:
+        _configure(cell, settings.engine)
         running = await start(cell, settings.host, settings.port)
         if settings.follower:
-            follower = subprocess.Popen([sys.executable, "-m", "simswitch.journal.follower", str(path)])
+            command = [sys.executable, "-m", "simswitch.journal.follower", str(path), *settings.follower_options]
+            follower = subprocess.Popen(command)
         _write_address(path, running.address)
         if ready is not None:
             ready(running.address)
@@ -272,6 +284,15 @@ async def serve(
             follower.terminate()
             await asyncio.to_thread(follower.wait)
         await asyncio.to_thread(cell.close)
+
+
+def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
+    """Before the cell is started. Raises ``ValueError`` for a value that the engine refuses."""
+    for setting, value in settings.items():
+        outcome = outcome_runs(cell.step(run(layout.CONFIGURE, setting=setting, value=value)).data)[0]
+        if int(outcome["status"][0]) >= layout.NOT_PERMITTED:
+            name = layout.Setting(setting).name.lower()
+            raise ValueError(f"the engine refuses the value {value} of its setting {name}")
 
 
 def _write_address(folder: Path, address: str) -> None:

@@ -6,8 +6,8 @@
     acknowledgements, load, usage, ping ──▶ their results, in the order in which they came
     the cell's orders ──▶ the session that they name, or nobody: then reconciliation settles them
 
-What waits to be sent to one access server is bounded: past 1,024 messages its session ends (SLOW_CONSUMER). The messages
-of one session are handled one after the other, so its results keep their order.
+What waits to be sent to one access server is bounded: past 1,024 messages its session ends (SLOW_CONSUMER). The
+messages of one session are handled one after the other, so its results keep their order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,10 @@ _COLUMN_MESSAGES: dict[int, tuple[int, Table, int, Table]] = {
     ),
     _USAGE: (layout.REPORT_USAGE, contract.USAGE, pb.SessionResponse.USAGE_RESULT_FIELD_NUMBER, contract.USAGE_RESULT),
 }
+
+
+def difference(status: Any, count: int) -> pb.Difference:
+    return pb.Difference(status=status, count=count)
 
 
 def read_message(data: bytes) -> tuple[int, bytes]:
@@ -247,10 +252,9 @@ class SessionHandlers:
             await self._handle_columns(number, content, session, call)
         elif number == _READY:
             outcome = await self._cell.submit(self._run(layout.SESSION_READY, session, call))
-            status = int(outcome["status"][0])
-            result = pb.ReadyResult(status=status)
+            result = pb.ReadyResult(status=outcome["status"].tolist()[0])
             for found, count in sorted(session.differences.items()):
-                result.differences.add(status=found, count=count)
+                result.differences.append(difference(found, count))
             session.put(pb.SessionResponse(ready_result=result).SerializeToString())
         elif number == _LOAD:
             load = pb.Load.FromString(content)

@@ -99,9 +99,7 @@ class SwapHandlers:
 
     def _add(self, number: int, terminals: Any, call: Call) -> asyncio.Future[OutcomeRun]:
         keys = np.fromiter(terminals, np.uint64, len(terminals))
-        return self._cell.submit(
-            run(layout.JOB_ADD, len(keys), actor=call.actor.index, argument=number, terminal=keys)
-        )
+        return self._cell.submit(run(layout.JOB_ADD, len(keys), actor=call.actor.index, argument=number, terminal=keys))
 
     async def _complete(self, number: int, call: Call) -> None:
         # The core takes RESUME for "no more terminals follow".
@@ -122,7 +120,8 @@ class SwapHandlers:
         def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int, bool]:
             count = machine.jobs_count()
             # Older jobs than these are forgotten.
-            first, jobs = max(start, count - machine.header()["jobs_max"]), []
+            first = max(start, count - int(machine.header()["jobs_max"]))
+            jobs: list[Mapping[str, Any]] = []
             while first < count and len(jobs) < size:
                 job = _find_job(machine, first)
                 if job is not None:

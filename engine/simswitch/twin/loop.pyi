@@ -1,4 +1,4 @@
-"""The event loop of the twin. See the head of loop.pyx for what it models."""
+"""The event loop of the twin. See the head of world.pyx for what it models."""
 
 from collections.abc import Sequence
 

@@ -53,8 +53,6 @@ class Plan:
     """For outages and refusals."""
     slowed: list[npt.NDArray[np.uint32]]
     """The SIMs of each slow event, in the order of the scenario's events."""
-    seeds: npt.NDArray[np.uint64]
-    """For the engine's commands, used in turn."""
 
 
 def nanoseconds(seconds: float) -> int:
@@ -63,6 +61,17 @@ def nanoseconds(seconds: float) -> int:
 
 def service_ns(operations_per_s: float) -> int:
     return max(round(SECOND_NS / operations_per_s), 1)
+
+
+def purposes(scenario: Scenario) -> list[np.random.SeedSequence]:
+    """What randomness is for: terminals, events, switches, the engine's seeds. A new purpose is appended."""
+    return np.random.SeedSequence(scenario.seed).spawn(4)
+
+
+def engine_seeds(scenario: Scenario) -> list[int]:
+    """The seeds of the engine's commands, used in turn."""
+    drawn: list[int] = np.random.default_rng(purposes(scenario)[3]).integers(0, 2**63, 4096).tolist()
+    return drawn
 
 
 def _arrivals(group: Terminals, scenario: Scenario, random: np.random.Generator) -> Column:
@@ -91,8 +100,7 @@ def _lengths(group: Terminals, shape: tuple[int, ...], random: np.random.Generat
 
 def draw(scenario: Scenario, market_index: dict[str, int]) -> Plan:
     """Draws a scenario's terminals, sessions and events. ``market_index`` gives each market's entity index."""
-    # Appending a purpose leaves the others' draws as they were.
-    of_terminals, of_events, of_switches, of_engine = np.random.SeedSequence(scenario.seed).spawn(4)
+    of_terminals, of_events, of_switches, _ = purposes(scenario)
     first_server: dict[str, tuple[int, int]] = {}
     servers: list[AccessServers] = []
     for group in scenario.access_servers:
@@ -169,5 +177,4 @@ def draw(scenario: Scenario, market_index: dict[str, int]) -> Plan:
         busy_above=[-1 if server.busy_queue_operations is None else server.busy_queue_operations for server in servers],
         draws=np.random.default_rng(of_switches).integers(0, 2**32, DRAWS_COUNT, dtype=np.uint32),
         slowed=slowed,
-        seeds=np.random.default_rng(of_engine).integers(0, 2**64, 4096, dtype=np.uint64),
     )

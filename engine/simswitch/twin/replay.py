@@ -27,7 +27,7 @@ from simswitch.clock import VirtualClock
 from simswitch.core import commands, layout
 from simswitch.twin import population
 from simswitch.twin.loop import Loop
-from simswitch.twin.scenario import Lot, Scenario, Slow, Speed, load
+from simswitch.twin.scenario import POLICIES, Lot, Scenario, Slow, Speed, load
 
 KEY_FIRST = 350_000_000_000_000
 """The first terminal's key: an IMEI without its check digit."""
@@ -42,7 +42,7 @@ Progress = Callable[[str, float], None]
 
 
 class ReplayError(RuntimeError):
-    """The engine refused what the replay needs to begin: the scenario asks for more than it can hold."""
+    """An unknown policy, or the engine refused what the replay needs: the scenario asks for more than it can hold."""
 
 
 @dataclass
@@ -98,13 +98,12 @@ class _Builder:
         self.clock = VirtualClock(self.start_ms)
         sims = sum(lot.sims for lot in scenario.lots)
         terminals = sum(group.count for group in scenario.terminals)
-        seeds = np.random.default_rng(np.random.SeedSequence(scenario.seed).spawn(5)[4]).integers(0, 2**63, 4096)
-        draw = itertools.cycle(int(seed) for seed in seeds)
+        seeds = itertools.cycle(population.engine_seeds(scenario))
         self.cell = Cell.in_memory(
             # Every terminal may be queued for a switch at the same time, and be stopped besides.
             capacity=Capacity(sims=sims, terminals=terminals, orders=2 * terminals + 1024),
             clock=self.clock,
-            seeds=lambda: next(draw),
+            seeds=lambda: next(seeds),
         )
 
     def step(self, run: bytes, what: str) -> commands.OutcomeRun:
@@ -466,10 +465,14 @@ def replay_scenario(
     scenario: Scenario, policies: Iterable[str] | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """``replay`` of a scenario that is already read."""
+    chosen = tuple(scenario.policies if policies is None else policies)
+    unknown = [policy for policy in chosen if policy not in POLICIES]
+    if unknown or not chosen:
+        raise ReplayError(f"the policies are {', '.join(POLICIES)}, not {', '.join(unknown) or 'none at all'}")
     figures: dict[str, Any] = {}
     series: dict[str, Any] = {}
     state_hash = 0
-    for policy in tuple(scenario.policies if policies is None else policies):
+    for policy in chosen:
         run = _Replay(scenario, policy, progress)
         run.run()
         figures[policy] = run.figures()

@@ -1,4 +1,4 @@
-# What the twin's event loop holds: the table of contents of loop.pyx.
+# What the twin's event loop holds: the table of contents of calendar.pyx, world.pyx, columns.pyx and loop.pyx.
 #
 #   record      bytes each   count                           what stands in it
 #   ---------   ----------   -----------------------------   -------------------------------------------------
@@ -11,6 +11,9 @@
 # Instants are nanoseconds since the scenario's start, so that an operation of a third of a millisecond stays one.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    NONE = 0xFFFFFFFF            # no such index
 
 cdef enum DeviceState:
     DEVICE_OFF = 0
@@ -25,6 +28,12 @@ cdef enum OperationKind:
     OPERATION_ALLOCATE = 0
     OPERATION_ORDER = 1          # an order of the engine
     OPERATION_DRIVEN = 2         # a switch that a driver ordered, past the engine
+
+# Why an allocation was asked for.
+cdef enum ItemFlag:
+    ITEM_REQUEST = 0
+    ITEM_INITIAL = 1             # the terminal is on when the scenario begins: no request of it is counted
+    ITEM_DRIVEN = 2              # the re-allocation of a driver's switch
 
 cdef enum EventKind:
     EVENT_TURNED_ON = 0
