@@ -121,6 +121,8 @@ class Sweep:
     job: JobModel | None = None
     lot: int = 0
     window: int = 0
+    cursor: int = 0
+    end: int = 0
 
 
 Row = dict[str, Any]
@@ -863,7 +865,7 @@ class Model:
         job = JobModel(answer["job"], item["health_mask"], item["lot"], item["server"], not sweeping, sweeping)
         self.jobs.append(job)
         if sweeping:
-            self.sweeps.append(Sweep("select", job=job))
+            self.sweeps.append(Sweep("select", job=job, end=len(self.sims)))
         return {layout.OK}
 
     def _find_job(self, header: Row) -> JobModel | None:
@@ -954,10 +956,11 @@ class Model:
             if ended:
                 self._require(not self._protected(terminal), f"the lease of terminal {terminal.key} may not end now")
                 self._take_away(terminal, layout.REVOKE)
+        full = len(self.orders) >= self.orders_max
         for terminal, ended in over:
             if ended:
                 continue
-            if self._protected(terminal):
+            if full or self._protected(terminal):
                 terminal.protected_ms = self.now_ms
             else:
                 asked_again_ms = terminal.protected_ms + self.settings[layout.LEASE_MS]
@@ -965,17 +968,19 @@ class Model:
                 self._require(self.now_ms < bound + 64, f"the lease of terminal {terminal.key} is over and goes on")
 
     def _protected(self, terminal: TerminalModel) -> bool:
-        """Whether a lease that is over goes on, since nobody can know whether it is in use, or its end can't be ordered."""
+        """Whether a lease that is over goes on, since nobody can know whether it is in use."""
         graced = not self.servers[terminal.server].reconciled and self.now_ms < self.grace_until_ms
         swapping = terminal.swap is not None and terminal.swap.in_flight
-        return self.frozen or graced or swapping or len(self.orders) == self.orders_max
+        return self.frozen or graced or swapping
 
     def _run_sweeps(self) -> None:
-        blocked = []
-        for sweep in self.sweeps:
+        """Work in progress, first come first served; what waits for an order to become free lets the others go on."""
+        waits = len(self.sweeps)
+        while self.sweeps and waits:
+            sweep = self.sweeps.pop(0)
             if not self._run_sweep(sweep):
-                blocked.append(sweep)
-        self.sweeps = blocked
+                self.sweeps.append(sweep)
+                waits -= 1
 
     def _run_sweep(self, sweep: Sweep) -> bool:
         if sweep.kind == "reset":
@@ -996,19 +1001,23 @@ class Model:
             return True
         if job.state == layout.JOB_CANCELLED:
             return True
-        for sim in self.sims:
-            if sim.occupancy != layout.ASSIGNED or sim.holder is None:
-                continue
-            if job.health_mask and not job.health_mask >> sim.health & 1:
-                continue
-            if job.lot not in (layout.NONE_SHORT, sim.lot) or job.server not in (layout.NONE_SHORT, sim.holder.server):
-                continue
-            if self._add(job, sim.holder) == layout.ORDERS_FULL:
+        while sweep.cursor < sweep.end:
+            sim = self.sims[sweep.cursor]
+            if self._selects(job, sim) and sim.holder is not None and self._add(job, sim.holder) == layout.ORDERS_FULL:
                 return False
+            sweep.cursor += 1
         job.sweeping = False
         if job.state == layout.JOB_SELECTING:
             job.state = layout.JOB_RUNNING
         return True
+
+    @staticmethod
+    def _selects(job: JobModel, sim: SimModel) -> bool:
+        if sim.occupancy != layout.ASSIGNED or sim.holder is None:
+            return False
+        if job.health_mask and not job.health_mask >> sim.health & 1:
+            return False
+        return job.lot in (layout.NONE_SHORT, sim.lot) and job.server in (layout.NONE_SHORT, sim.holder.server)
 
     def _reconcile(self, sweep: Sweep) -> None:
         def gone(terminal: TerminalModel) -> bool:
@@ -1103,7 +1112,12 @@ class Model:
             if order["state"] != layout.ORDER_UNUSED
         )
         if mine != theirs:
-            raise Mismatch(f"orders (kind, state, terminal, server, source, target): model {mine}, core {theirs}")
+            only_mine = [order for order in mine if order not in theirs]
+            only_theirs = [order for order in theirs if order not in mine]
+            raise Mismatch(
+                f"orders (kind, state, terminal, server, source, target): only in the model {only_mine}, "
+                f"only in the core {only_theirs}"
+            )
         for index, server in enumerate(self.servers):
             record = tables["servers"][index]
             in_flight = sum(order.server == index and order.in_flight for order in self.orders)

@@ -106,6 +106,12 @@ cdef inline int read_tag(Slice *slice, uint32_t *number, uint32_t *wire) except 
     read_short_varint(slice, 0xFFFFFFFF, &tag)
     number[0] = <uint32_t> (tag >> 3)
     wire[0] = <uint32_t> (tag & 7)
+    return 0
+
+
+cdef inline int read_field(Slice *slice, uint32_t *number, uint32_t *wire) except -1 nogil:
+    # A tag of the message itself. Inside an unknown group protobuf lets the number 0 pass.
+    read_tag(slice, number, wire)
     if number[0] == 0:
         return malformed(b"a field has the number 0")
     return 0
@@ -131,8 +137,8 @@ cdef inline int skip_bytes(Slice *slice, uint64_t size) except -1 nogil:
 
 cdef int skip_field(Slice *slice, uint32_t number, uint32_t wire, int depth) except -1 nogil:
     # An unknown field, or a known one of the wrong wire type. Groups nest.
-    cdef uint64_t value
-    cdef Slice content
+    cdef uint64_t value = 0
+    cdef Slice content = Slice(NULL, NULL)
     cdef uint32_t inner_number
     cdef uint32_t inner_wire
     if wire == WIRE_VARINT:
@@ -170,7 +176,7 @@ cdef inline long long below_0x80_count(const uint8_t *at, const uint8_t *end) no
 cdef long long count_varints(Slice content) except -1 nogil:
     # Checks a packed piece of numbers and counts them.
     cdef long long count = below_0x80_count(content.at, content.end)
-    cdef uint64_t value
+    cdef uint64_t value = 0
     if count == content.end - content.at:
         return count
     while content.at < content.end:
@@ -305,7 +311,7 @@ cdef class Table:
         cdef uint8_t *place
         cdef uint8_t width
         cdef uint64_t item
-        cdef uint64_t value
+        cdef uint64_t value = 0
         cdef uint32_t word
         cdef int index
         cdef bytes result
@@ -368,18 +374,18 @@ cdef class Batch:
     cdef int scan(self) except -1:
         cdef Table table = self.table
         cdef Slice slice
-        cdef Slice content
+        cdef Slice content = Slice(NULL, NULL)
         cdef uint32_t number
         cdef uint32_t wire
         cdef uint8_t slot
         cdef uint8_t column_wire
-        cdef uint64_t value
+        cdef uint64_t value = 0
         cdef int index
         memset(self.counts, 0, sizeof(self.counts))
         slice.at = <const uint8_t *> PyBytes_AS_STRING(self.data)
         slice.end = slice.at + len(self.data)
         while slice.at < slice.end:
-            read_tag(&slice, &number, &wire)
+            read_field(&slice, &number, &wire)
             slot = table.slots[number] if number < FIELD_NUMBERS_LIMIT else SLOT_UNKNOWN
             if slot == SLOT_UNKNOWN:
                 skip_field(&slice, number, wire, 0)
@@ -482,11 +488,11 @@ cdef class Batch:
         cdef uint16_t values[TEXT_FIELDS_LIMIT][TEXTS_LIMIT]
         cdef uint64_t values_count[TEXT_FIELDS_LIMIT]
         cdef Slice slice
-        cdef Slice content
+        cdef Slice content = Slice(NULL, NULL)
         cdef uint32_t number
         cdef uint32_t wire
         cdef uint8_t slot
-        cdef uint64_t value
+        cdef uint64_t value = 0
         cdef int index
         cdef bytes given
         memset(values_count, 0, sizeof(values_count))
@@ -504,7 +510,7 @@ cdef class Batch:
         slice.at = <const uint8_t *> PyBytes_AS_STRING(self.data)
         slice.end = slice.at + len(self.data)
         while slice.at < slice.end:
-            read_tag(&slice, &number, &wire)
+            read_field(&slice, &number, &wire)
             slot = table.slots[number] if number < FIELD_NUMBERS_LIMIT else SLOT_UNKNOWN
             if slot >= SLOT_TEXT or (wire != WIRE_SIZED and wire != table.columns[slot].wire):
                 skip_field(&slice, number, wire, 0)
@@ -543,7 +549,7 @@ cdef class Batch:
 cdef uint8_t *copy_piece(Column *column, uint8_t *place, Slice content) noexcept nogil:
     # The piece was checked by scan.
     cdef uint64_t size = content.end - content.at
-    cdef uint64_t value
+    cdef uint64_t value = 0
     cdef uint8_t byte
     cdef int shift
     cdef const uint8_t *at
@@ -583,7 +589,7 @@ def only_message(bytes data not None, uint32_t number_max):
     type. Then protobuf's own parser is to put the message in order.
     """
     cdef Slice slice
-    cdef Slice content
+    cdef Slice content = Slice(NULL, NULL)
     cdef Slice kept = Slice(NULL, NULL)
     cdef uint32_t number
     cdef uint32_t wire
@@ -591,7 +597,7 @@ def only_message(bytes data not None, uint32_t number_max):
     slice.at = <const uint8_t *> PyBytes_AS_STRING(data)
     slice.end = slice.at + len(data)
     while slice.at < slice.end:
-        read_tag(&slice, &number, &wire)
+        read_field(&slice, &number, &wire)
         if number > number_max:
             skip_field(&slice, number, wire, 0)
             continue
