@@ -653,8 +653,6 @@ class Cell:
         runs = _outcome_runs(record.outcome.data)
         for call, run in zip(calls, runs, strict=False):
             call.result = run
-        if record.outcome.orders_count:
-            record.orders = runs[-1]
 
     def _apply_batch(self, batch: bytes, now_ms: int) -> _Record:
         """Admission, then application: what was applied always has its place in the journal."""
@@ -672,7 +670,11 @@ class Cell:
             # The machine may have stopped half way: nothing may be built on what stands in memory now.
             self._failed = error
             raise
-        return _Record(batch, now_ms, seed, outcome)
+        record = _Record(batch, now_ms, seed, outcome)
+        if outcome.orders_count:
+            # Whatever the batch was: most orders come of ticks.
+            record.orders = _outcome_runs(outcome.data)[-1]
+        return record
 
     def _commit(self, records: list[_Record]) -> None:
         journal = self._journal

@@ -96,7 +96,8 @@ def _lines_of(text: str) -> dict[KeyPath, int]:
                 if header[1] == "[[":
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, counts[table])
-                lines.setdefault(table, number)
+                for end in range(1, len(table) + 1):
+                    lines.setdefault(table[:end], number)
                 continue
             key = _KEY.match(line)
             if not key:

@@ -25,12 +25,23 @@ from simswitch.cell import (
 from simswitch.clock import Clock
 from simswitch.core import commands
 from simswitch.core.commands import OutcomeRun
-from simswitch.core.layout import FREEZE, RESTART, THAW, TICK
+from simswitch.core.layout import (
+    FREEZE,
+    JOB_CREATE,
+    NONE_SHORT,
+    RESTART,
+    SESSION_HOLDS,
+    SESSION_OPEN,
+    SESSION_READY,
+    THAW,
+    TICK,
+)
 from simswitch.core.machine import Machine, MalformedBatch
 from simswitch.journal.recovery import recover
 from simswitch.journal.snapshot import snapshot_sequences
 
 from tests.cell.event_loop import in_event_loop
+from tests.cell.small_pool import SERVER_NUMBER, allocate, fill
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.tiny_machine import BROKEN, WITH_ORDER, TinyMachine, number_run, numbers_of, tiny_kind
 
@@ -457,3 +468,40 @@ async def test_a_clock_that_jumps_freezes_until_it_is_confirmed() -> None:
     assert tiny(cell).now_ms == 1_061_000
     await asyncio.to_thread(cell.close)
     assert recover(disk, tiny_kind(), repair=False).machine.state_hash() == tiny(cell).state_hash()
+
+
+@in_event_loop
+async def test_orders_of_a_tick_are_handed_out_too() -> None:
+    cell = Cell.in_memory(capacity=Capacity(100, 100, 100))
+    fill(cell.step, 80)
+    cell.step(allocate(1, 40))
+    opened = commands.outcome_runs(cell.step(commands.run(SESSION_OPEN, access_server=SERVER_NUMBER)).data)[0]
+    session = int(opened["session"][0])
+    held = cell.machine.terminals_columns()
+    iccids = cell.machine.sims_columns()["iccid"][held["sim"]]
+    cell.step(
+        commands.run(
+            SESSION_HOLDS, 40, access_server=SERVER_NUMBER, argument=session, terminal=held["key"], epoch=held["epoch"],
+            iccid=iccids,
+        )
+    )  # fmt: skip
+    cell.step(commands.run(SESSION_READY, access_server=SERVER_NUMBER, argument=session))
+    told: list[int] = []
+    window_full = asyncio.Event()
+
+    def on_orders(orders: OutcomeRun) -> None:
+        told.extend(int(number) for number in orders["order"])
+        if len(told) >= 20:
+            window_full.set()
+
+    cell.on_orders = on_orders
+    cell.start()
+    # An empty mask is every SIM. The window of 20 is sent at a pace, so most of it comes of ticks, not of this command.
+    job = commands.run(
+        JOB_CREATE, reason=b"test", health_mask=0, lot=NONE_SHORT, server=NONE_SHORT, priority=2, selecting=1
+    )
+    await cell.submit(job)
+    await asyncio.wait_for(window_full.wait(), 30)
+    assert len(set(told)) == 20
+    assert await cell.read(lambda machine: machine.server(0)["outstanding"]) == 20
+    await asyncio.to_thread(cell.close)

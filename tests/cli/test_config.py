@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from simswitch.config import SECTIONS, SETTINGS, default_config, example, parse_config, read_config
 from simswitch.toml_lines import TomlDocument, TomlRefused
 

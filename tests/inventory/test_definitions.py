@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from simswitch.inventory.definitions import parse_definitions
 from simswitch.inventory.lots import read_lots
 from simswitch.inventory.problems import FileRefused

@@ -28,7 +28,7 @@ JOBS_ALIVE_MAX = 3
 class Walk:
     """One walk. ``step`` applies one batch; ``commands_count`` counts items."""
 
-    def __init__(self, seed: int, sims: int = SIMS, orders_max: int = 48, keeps_records: bool = True) -> None:
+    def __init__(self, seed: int, sims: int = SIMS, orders_max: int = 256, keeps_records: bool = True) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS + 2, orders_max=orders_max)

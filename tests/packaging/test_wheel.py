@@ -42,7 +42,8 @@ sim = dict(imsi=440100000000001, opening_cycle_bytes=0, opening_day_bytes=0, ope
 machine.apply(
     commands.run(layout.IMPORT_SIMS, iccid=iccid, lot=lot, bank=bank, health=layout.HEALTHY, **sim), 1_000, 1
 )
-allocate = commands.run(layout.ALLOCATE, access_server=server, terminal=7, subscriber=0, expected_bytes=0, market=market)
+ask = dict(terminal=7, subscriber=0, expected_bytes=0, market=market)
+allocate = commands.run(layout.ALLOCATE, access_server=server, **ask)
 grant = commands.outcome_runs(machine.apply(allocate, 1_000, 1).data)[0]
 print(simswitch.__file__)
 print(commands.decode_iccid(int(grant["iccid"][0])), int(grant["status"][0]))

@@ -38,7 +38,7 @@ from simswitch.v1 import status_pb2
 
 TICK_S = 0.005
 PROGRESS_S = 0.2
-LOAD_S = 0.25
+LOAD_S = 0.5
 FILL_BATCH = 200
 ASK_AGAIN_S = 0.1
 """Pause between two attempts while the service is away."""
@@ -176,9 +176,9 @@ class AccessServer:
             self._spawn(self._release(leaving))
         self.last_wait_s = self._queue.wait_s(now_s)
 
-    def load(self) -> tuple[int, int]:
+    def load(self, now_s: float) -> tuple[int, int]:
         """Queue wait and service time, as the session reports them: in microseconds here."""
-        return int(self.last_wait_s * 1e6), int(self._queue.service_s * 1e6)
+        return int(self._queue.take_mean_wait_s(now_s) * 1e6), int(self._queue.service_s * 1e6)
 
     def _arrive(self, now_s: float) -> None:
         terminal = self._first_key + (1 << 20) + self._coming_next % COMING_KEYS_COUNT
@@ -311,7 +311,7 @@ class Fleet:
             if now_s >= next_load_s:
                 next_load_s = now_s + LOAD_S
                 for server in self._servers:
-                    server.session.report_load(*server.load())
+                    server.session.report_load(*server.load(now_s))
                     self._say_reconciled(server)
             await asyncio.sleep(TICK_S)
 

@@ -24,24 +24,24 @@ class Plan:
 
     seed: int = 2020
     scale: int = 10
-    terminals_count: int = 1_200
+    terminals_count: int = 1_100
     """Terminals of each access server that hold a SIM when the carrier slows its lot."""
-    slowed_count: int = 600
+    slowed_count: int = 540
     """Of these, how many are on SIMs that get slowed."""
     operations_per_s: float = 10.0
     """Operations that an access server does: giving a SIM and switching one cost the same."""
-    client_timeout_s: float = 40.0
+    client_timeout_s: float = 30.0
     """How long a terminal waits for a SIM before it gives up."""
-    arrivals_per_s: float = 6.0
+    arrivals_per_s: float = 5.0
     """Terminals that turn on, on each access server."""
     stay_s: float = 40.0
     """How long each of these keeps its SIM."""
-    attach_least_s: float = 20.0
-    attach_most_s: float = 40.0
+    attach_least_s: float = 15.0
+    attach_most_s: float = 25.0
     """How long a terminal is without a line while it is switched."""
     quiet_s: float = 40.0
     """Before the switch is ordered."""
-    watched_s: float = 340.0
+    watched_s: float = 380.0
     """From the order on."""
     killed_after_share: float = 0.4
     """The server is killed when this share of the switches is done."""

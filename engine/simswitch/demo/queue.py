@@ -48,6 +48,8 @@ class OperationQueue(Generic[T]):
         self._free_s = 0.0
         self.last_wait_s = 0.0
         """How long the operation that began last had waited."""
+        self._waits_s = 0.0
+        self._begun_count = 0
 
     def __len__(self) -> int:
         """Operations that wait, abandoned ones included."""
@@ -81,6 +83,8 @@ class OperationQueue(Generic[T]):
                     continue
                 head.began_s = begin
                 self.last_wait_s = begin - head.arrived_s
+                self._waits_s += self.last_wait_s
+                self._begun_count += 1
                 self._serving = head
                 break
             else:
@@ -102,3 +106,12 @@ class OperationQueue(Generic[T]):
         if waiting is None:
             return self.last_wait_s if self._serving is not None else 0.0
         return max(self.last_wait_s, now_s - waiting.arrived_s)
+
+    def take_mean_wait_s(self, now_s: float) -> float:
+        """How long operations waited before they were begun, on average since this was last asked."""
+        if not self._begun_count:
+            return self.wait_s(now_s)
+        mean_s = self._waits_s / self._begun_count
+        self._waits_s = 0.0
+        self._begun_count = 0
+        return mean_s

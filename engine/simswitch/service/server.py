@@ -122,7 +122,7 @@ class Service:
         self.sessions.drain()
         self.swaps.drain()
 
-    def generic_handlers(self) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    def generic_handlers(self) -> list[Any]:
         """What grpc.aio is given: identity serializers throughout."""
         generic = []
         for descriptor, handlers in self._handlers:

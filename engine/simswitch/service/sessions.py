@@ -74,6 +74,7 @@ def read_message(data: bytes) -> tuple[int, bytes]:
     if only is None:
         # Several members, or one in pieces: protobuf decides which counts.
         request = pb.SessionRequest.FromString(data)
+        request.DiscardUnknownFields()
         only = wire.only_message(request.SerializeToString(), _PING)
     return only or (0, b"")
 

@@ -1,0 +1,207 @@
+"""The commands against a real server, as a person or a script calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from simswitch.cli.exits import MEANINGS, Exit
+from simswitch.demo.processes import Server
+
+from tests.cli.conftest import Run, program
+from tests.inventory.card_numbers import iccid, imsi
+
+DEFINITIONS = """
+[suppliers.blue]
+[plans.hundred]
+carrier = "blue"
+windows = [{ kind = "cycle", quota_bytes = 100_000_000_000 }]
+[classes.nationwide]
+[markets.tokyo]
+classes = ["nationwide"]
+[banks.b1]
+[access_servers.as-1]
+"""
+LOTS = "name,supplier,plan,class\nspring,blue,hundred,nationwide\n"
+HEADER = "iccid,imsi,lot,bank,slot,used_cycle_bytes,as_of,terminal,access_server,market"
+
+
+def card(number: int, terminal: str = "") -> str:
+    held = f"{terminal},as-1,tokyo" if terminal else ",,"
+    return f"{iccid(number)},{imsi(number)},spring,b1,{number},{number * 1_000},2026-03-01T00:00:00Z,{held}"
+
+
+def write(folder: Path, *cards: str) -> list[str]:
+    (folder / "inventory.toml").write_text(DEFINITIONS, encoding="utf-8")
+    (folder / "lots.csv").write_text(LOTS, encoding="utf-8")
+    (folder / "sims.csv").write_text("\n".join([HEADER, *cards]) + "\n", encoding="utf-8")
+    return ["import", "--definitions", "inventory.toml", "--lots", "lots.csv", "--sims", "sims.csv"]
+
+
+def counts(run: Run) -> tuple[int, int]:
+    summary = json.loads(run("status", "--json").stdout)["summary"]
+    return summary["sims_count"], summary["terminals_count"]
+
+
+def test_an_inventory_is_imported_once_and_the_second_time_nothing_changes(run: Run, tmp_path: Path) -> None:
+    words = write(tmp_path, card(1), card(2, "77"), card(3))
+    first = run(*words, "--json")
+    assert first.returncode == 0, first.stderr
+    report = json.loads(first.stdout)
+    assert report["sims"]["imported_count"] == 3
+    assert report["assignments"]["adopted_count"] == 1
+    again = json.loads(run(*words, "--json").stdout)
+    assert (again["sims"]["imported_count"], again["sims"]["same_count"]) == (0, 3)
+    assert again["assignments"]["same_count"] == 1
+    assert counts(run) == (3, 1)
+
+
+def test_a_bad_line_refuses_everything_and_partial_takes_the_rest(run: Run, tmp_path: Path) -> None:
+    before = counts(run)
+    words = write(tmp_path, card(11), card(12).replace("spring", "autumn"), card(13))
+    refused = run(*words)
+    assert refused.returncode == Exit.REFUSED
+    assert 'sims.csv:3: lot: "autumn": no such lot' in refused.stderr
+    assert "nothing was imported" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert counts(run) == before
+    partial = run(*words, "--partial")
+    assert partial.returncode == 0, partial.stderr
+    assert counts(run)[0] == before[0] + 2
+    rejected = (tmp_path / "sims.csv.rejected.csv").read_text(encoding="utf-8")
+    assert "no such lot" in rejected
+    assert card(12).replace("spring", "autumn") in rejected
+
+
+def test_what_the_service_refuses_is_named_by_line(run: Run, tmp_path: Path) -> None:
+    assert run(*write(tmp_path, card(21))).returncode == 0
+    before = counts(run)
+    other_data = card(21).replace(imsi(21), imsi(22))
+    refused = run(*write(tmp_path, card(23), other_data))
+    assert refused.returncode == Exit.REFUSED
+    assert "sims.csv:3: iccid: the service refused it: ICCID_DIFFERS" in refused.stderr
+    assert counts(run) == before
+
+
+def test_check_changes_nothing(run: Run, tmp_path: Path) -> None:
+    before = counts(run)
+    checked = run(*write(tmp_path, card(31)), "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert "nothing imported" in checked.stdout
+    assert counts(run) == before
+
+
+def test_status_shows_tables_and_the_same_as_json(run: Run) -> None:
+    shown = run("status")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("By health", "By occupancy", "Lots", "spring", "Access servers", "as-1", "disconnected"):
+        assert words in shown.stdout
+    found = json.loads(run("status", "--json").stdout)
+    assert found["access_servers"][0]["gate"] == "disconnected"
+    assert sum(entry["count"] for entry in found["summary"]["healths"]) == found["summary"]["sims_count"]
+
+
+def test_jobs_are_ordered_held_and_ended(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "terminals.txt").write_text("77\n\n", encoding="ascii")
+    created = run("swap", "create", "--reason", "a test", "--terminals", "terminals.txt", "--json")
+    assert created.returncode == 0, created.stderr
+    job = json.loads(created.stdout)
+    number = str(job["number"])
+    assert (job["reason"], job["terminals_count"]) == ("a test", 1)
+    for word, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        found = json.loads(run("swap", word, number, "--json").stdout)
+        assert found["state"] == state
+    assert json.loads(run("swap", "show", number, "--json").stdout)["state"] == "cancelled"
+    assert [entry["number"] for entry in json.loads(run("swap", "list", "--json").stdout)["jobs"]] == [job["number"]]
+    watched = run("swap", "watch", number, "--json")
+    assert json.loads(watched.stdout)["state"] == "cancelled"
+    assert run("swap", "show", "999").returncode == Exit.REFUSED
+
+
+def test_everything_is_stopped_and_lifted(run: Run) -> None:
+    assert run("swap", "stop").returncode == Exit.USAGE
+    assert run("swap", "stop", "--all").returncode == 0
+    assert "ALL SWAPS ARE STOPPED" in run("status").stdout
+    assert run("swap", "lift").returncode == 0
+    assert "ALL SWAPS ARE STOPPED" not in run("status").stdout
+
+
+def test_the_engine_section_of_the_settings_is_taken(server: Server) -> None:
+    from simswitch.client import OperatorClient
+    from simswitch.v1 import pool_pb2
+
+    with OperatorClient(server.address) as client:
+        settings = {
+            entry.setting: entry.value for entry in client.pool.GetSettings(pool_pb2.GetSettingsRequest()).settings
+        }
+    assert settings[pool_pb2.SETTING_COOLING_MS] == 1_234
+
+
+def test_a_second_server_on_the_folder_is_refused(run: Run, server: Server) -> None:
+    refused = run("serve", str(server.folder), "--address", "127.0.0.1:0")
+    assert refused.returncode == Exit.REFUSED
+    assert str(server.process_id) in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_inspect_shows_the_folder_of_a_running_server(run: Run, server: Server) -> None:
+    found = json.loads(run("inspect", str(server.folder), "--json").stdout)
+    assert found["lock"]["pid"] == server.process_id
+    assert "segments" in run("inspect", str(server.folder)).stdout
+
+
+def test_a_damaged_folder_is_told_by_its_exit_code(tmp_path: Path) -> None:
+    config = tmp_path / "simswitch.toml"
+    config.write_text(
+        "[journal]\nsegment_bytes = 1_048_576\nfree_mark_bytes = 0\n[follower]\nenabled = false\n", encoding="utf-8"
+    )
+    running = Server(tmp_path / "data", config, tmp_path / "server.log")
+    running.start()
+    running.kill()
+    segment = next(path for path in sorted((tmp_path / "data").iterdir()) if path.stat().st_size >= 1_048_576)
+    data = bytearray(segment.read_bytes())
+    data[4_096 + 100] ^= 1  # inside the first of several records
+    segment.write_bytes(data)
+    for words in (("inspect", str(tmp_path / "data")), ("serve", str(tmp_path / "data"), "--address", "127.0.0.1:0")):
+        found = program(*words)
+        assert found.returncode == Exit.DAMAGED, found.stderr
+        assert segment.name in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["status", "--address", "127.0.0.1:9"], Exit.UNREACHABLE),
+        (["nonsense"], Exit.USAGE),
+        (["import"], Exit.USAGE),
+        (["import", "--sims", "missing.csv"], Exit.USAGE),
+        (["serve", "data", "--address", "nowhere"], Exit.USAGE),
+        (["serve", "data", "--address", "0.0.0.0:0"], Exit.USAGE),
+        (["status", "--config", "missing.toml"], Exit.USAGE),
+        (["swap", "create", "--reason", ""], Exit.USAGE),
+        (["replay", "no-such-scenario"], Exit.USAGE),
+        (["config", "--example"], Exit.OK),
+    ],
+)
+def test_exit_codes_mean_what_they_say_and_nobody_sees_a_traceback(
+    tmp_path: Path, words: list[str], code: Exit
+) -> None:
+    found = program(*words, folder=tmp_path)
+    assert found.returncode == code, found.stderr
+    assert "Traceback" not in found.stderr
+    assert code in MEANINGS
+
+
+def test_a_wrong_setting_names_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "simswitch.toml").write_text("[service]\nport = 3\n", encoding="utf-8")
+    found = program("status", "--config", "simswitch.toml", folder=tmp_path)
+    assert found.returncode == Exit.USAGE
+    assert "simswitch.toml:2: service.port: no such setting" in found.stderr
+
+
+def test_completion_can_be_shown(tmp_path: Path) -> None:
+    found = program("--show-completion", "bash", folder=tmp_path)
+    assert found.returncode == 0
+    assert "_SIMSWITCH_COMPLETE" in found.stdout.upper()

@@ -1,0 +1,146 @@
+"""The machine against the naive model: random walks, all invariants after every step (I1 to I5, I7 to I9), and replay (I10)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+from tests.model.model import Mismatch
+from tests.model.records import copy_regions
+from tests.model.walk import Walk
+from tests.model.world import replay
+
+# 100,000 commands over all seeds; more when asked for: SIMSWITCH_WALK_COMMANDS=1000000.
+COMMANDS = int(os.environ.get("SIMSWITCH_WALK_COMMANDS", "100000"))
+SEEDS = range(10)
+
+WANTED = {
+    (layout.ALLOCATE, layout.OK),
+    (layout.ALLOCATE, layout.SAME),
+    (layout.ALLOCATE, layout.MOVED),
+    (layout.ALLOCATE, layout.NO_HEALTHY_SIM),
+    (layout.RENEW, layout.OK),
+    (layout.RELEASE, layout.OK),
+    (layout.REPORT_USAGE, layout.OK),
+    (layout.REPORT_USAGE, layout.LATE),
+    (layout.REPORT_USAGE, layout.IMPOSSIBLE_USAGE),
+    (layout.REPORT_ATTACH_FAILURE, layout.MOVED),
+    (layout.SESSION_HOLDS, layout.SAME),
+    (layout.SESSION_HOLDS, layout.REVOKED),
+    (layout.ACKNOWLEDGE, layout.OK),
+    (layout.ACKNOWLEDGE, layout.LATE),
+    (layout.ACKNOWLEDGE, layout.STALE_SESSION),
+    (layout.JOB_ADD, layout.OK),
+    (commands.ORDERS, layout.SWITCH),
+    (commands.ORDERS, layout.STOP),
+    (commands.ORDERS, layout.REVOKE),
+}
+"""What a walk must have met, or it proves little."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.timeout(600)
+def test_random_walk_agrees_with_the_model(seed: int) -> None:
+    """I1 I2 I3 I4 I5 I7 I8 I9: the walk checks each after every batch; a failure names the seed and how far it came."""
+    walk = Walk(seed, keeps_records=False)
+    try:
+        while walk.commands_count < COMMANDS // len(SEEDS):
+            walk.step()
+    except Mismatch as mismatch:
+        raise AssertionError(f"seed {seed}, after {walk.commands_count} commands: {mismatch}") from mismatch
+    assert not WANTED - set(walk.answers), f"the walk of seed {seed} never met {WANTED - set(walk.answers)}"
+
+
+@pytest.mark.parametrize("seed", [100, 101])
+def test_i10_replay_gives_the_same_outcomes_and_state(seed: int) -> None:
+    """I10: the same commands in a fresh machine give the same outcome hashes and the same state hash."""
+    walk = Walk(seed)
+    first = Walk(seed)
+    while walk.commands_count < 2_000:
+        walk.step()
+        first.step()
+    assert [record.outcome_hash for record in walk.world.records] == [
+        record.outcome_hash for record in first.world.records
+    ]
+    assert walk.machine.state_hash() == first.machine.state_hash()
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.9])
+def test_i10_a_restored_snapshot_has_the_same_hash_and_the_same_future(cut: float) -> None:
+    """I10: what a snapshot leaves out does not matter for anything that follows."""
+    walk = Walk(7)
+    while len(walk.world.records) < int(600 * cut):
+        walk.step()
+    restored = Machine.restore(copy_regions(walk.machine))
+    assert restored.state_hash() == walk.machine.state_hash()
+    assert restored.check() == []
+    begun = len(walk.world.records)
+    while len(walk.world.records) < 600:
+        walk.step()
+    replay(walk.world.records[begun:], restored)
+    assert restored.state_hash() == walk.machine.state_hash()
+
+
+class MachineRules(RuleBasedStateMachine):
+    """The same commands as the walk's, chosen one by one by Hypothesis, which shrinks what fails."""
+
+    walk: Walk
+
+    @initialize(seed=st.integers(0, 2**16))
+    def begin(self, seed: int) -> None:
+        self.walk = Walk(seed, sims=12, keeps_records=False)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.walk.pass_time()
+
+    @rule(seed=st.integers(0, 2**16))
+    def allocate(self, seed: int) -> None:
+        self._apply(seed, "allocate")
+
+    @rule(seed=st.integers(0, 2**16), kind=st.sampled_from(("renew", "release", "usage", "attach_failure", "adopt")))
+    def on_lease(self, seed: int, kind: str) -> None:
+        self._apply(seed, kind)
+
+    @rule(seed=st.integers(0, 2**16), kind=st.sampled_from(("job_create", "job_add", "job_change", "acknowledge")))
+    def swap(self, seed: int, kind: str) -> None:
+        self._apply(seed, kind)
+
+    @rule(seed=st.integers(0, 2**16), kind=st.sampled_from(("session_open", "session_holds", "session_ready", "session_close")))
+    def session(self, seed: int, kind: str) -> None:
+        self._apply(seed, kind)
+
+    @rule(
+        seed=st.integers(0, 2**16),
+        kind=st.sampled_from(("set_health", "mask", "reset_window", "freeze_or_thaw", "stop_or_lift", "report_load", "mend")),
+    )
+    def pool(self, seed: int, kind: str) -> None:
+        self._apply(seed, kind)
+
+    @rule(seed=st.integers(0, 2**16), kinds=st.lists(st.sampled_from(("allocate", "release", "acknowledge", "usage")), min_size=2, max_size=6))
+    def batch(self, seed: int, kinds: list[str]) -> None:
+        self._apply(seed, *kinds)
+
+    def _apply(self, seed: int, *kinds: str) -> None:
+        self.walk.random.seed(seed)
+        self.walk.apply(b"".join(getattr(self.walk, kind)() for kind in kinds))
+
+
+def test_machine_rules() -> None:
+    """I1 I2 I3 I4 I5 I7 I8 I9, with Hypothesis choosing the steps."""
+    run_state_machine_as_test(
+        MachineRules,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

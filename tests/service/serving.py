@@ -1,0 +1,89 @@
+"""A real server on a real socket, in a thread of the test's own process, so that its state can be looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+from simswitch.cell import Capacity, Cell, CellSettings
+from simswitch.client import OperatorClient
+from simswitch.service.server import RunningServer, start
+from simswitch.v1 import inventory_pb2 as inv
+
+SIMS = 200
+
+
+class Serving:
+    """A server that can be stopped, and started again on the same folder."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self._settings = CellSettings(**settings)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.running: RunningServer | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        self.cell = Cell.open(
+            self.folder, capacity=Capacity(sims=2_000, terminals=2_000, orders=1_000), settings=self._settings
+        )
+        self.running = asyncio.run_coroutine_threadsafe(start(self.cell), self._loop).result(20)
+        self.address = self.running.address
+
+    def drain(self) -> None:
+        """What SIGTERM does."""
+        running, self.running = self.running, None
+        if running is not None:
+            asyncio.run_coroutine_threadsafe(running.stop(), self._loop).result(20)
+            self.cell.close()
+
+    def end(self) -> None:
+        self.drain()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def state_hash(self) -> int:
+        return self.cell.call_read(lambda machine: machine.state_hash())
+
+    def in_loop(self, function: Any) -> Any:
+        """Runs a function where the server's own code runs."""
+
+        async def call() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+
+
+def define(operator: OperatorClient, sims: int = SIMS) -> None:
+    """A small inventory: one lot of healthy SIMs in one bank, one market, two access servers."""
+    inventory = operator.inventory
+    inventory.DefineSupplier(inv.DefineSupplierRequest(supplier=inv.Supplier(name="wholesale")))
+    window = inv.CapWindow(kind=inv.CAP_WINDOW_KIND_CYCLE, quota_bytes=100 << 30)
+    inventory.DefinePlan(inv.DefinePlanRequest(plan=inv.Plan(name="plan", carrier="carrier", windows=[window])))
+    inventory.DefineSimClass(inv.DefineSimClassRequest(sim_class=inv.SimClass(name="class")))
+    lot = inv.Lot(name="lot", supplier="wholesale", plan="plan", sim_class="class")
+    inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+    inventory.DefineMarket(inv.DefineMarketRequest(market=inv.Market(name="jp", sim_classes=["class"])))
+    inventory.DefineBank(inv.DefineBankRequest(bank=inv.Bank(name="bank")))
+    for name in ("as-01", "as-02"):
+        server = inv.AccessServer(name=name)
+        inventory.DefineAccessServer(inv.DefineAccessServerRequest(access_server=server))
+    numbers = range(sims)
+    inventory.ImportSims(
+        iter(
+            [
+                inv.ImportSimsRequest(
+                    lots=["lot"],
+                    banks=["bank"],
+                    iccid=[2 * (10**15 + number) for number in numbers],
+                    imsi=[440_100_000_000_000 + number for number in numbers],
+                    slot=numbers,
+                )
+            ]
+        )
+    )

@@ -1,0 +1,516 @@
+"""Every RPC on a real socket, and what each refuses: a clear status, and nothing has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.client.operator import iccid_column, service_errors
+from simswitch.core import layout
+from simswitch.core.commands import decode_iccid
+from simswitch.service.server import AddressNotAllowed, check_loopback
+from simswitch.v1 import (
+    access_server_pb2,
+    allocation_pb2,
+    allocation_pb2_grpc,
+    inventory_pb2,
+    pool_pb2,
+    sim_pb2,
+    status_pb2,
+    swap_pb2,
+    usage_pb2_grpc,
+)
+
+from tests.service.serving import SIMS, Serving
+
+inv = inventory_pb2
+OK, SAME, MOVED = status_pb2.STATUS_OK, status_pb2.STATUS_SAME, status_pb2.STATUS_MOVED
+
+
+@pytest.fixture
+def client(serving: Serving, pool: OperatorClient) -> Any:
+    assert pool
+    with Client(serving.address, access_server="as-01") as client:
+        yield client
+
+
+def refusal(call: Callable[[], object]) -> ServiceError:
+    with pytest.raises(ServiceError) as caught, service_errors():
+        call()
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------- allocation
+
+
+def test_allocate_one_and_again(client: Client, pool: OperatorClient) -> None:
+    lease = client.allocate(7, "jp", subscriber=70)
+    assert client.allocate(7, "jp") == client.allocate(7, "jp")
+    assert (lease.terminal, len(lease.iccid)) == (7, 19)
+    sim = pool.inventory.GetSim(inv.GetSimRequest(iccid=lease.iccid)).sim
+    assert (sim.terminal, sim.occupancy, sim.lot, sim.bank) == (7, sim_pb2.OCCUPANCY_ASSIGNED, "lot", "bank")
+
+
+def test_columns_through_a_lease_s_life(client: Client) -> None:
+    terminals = np.arange(1, 51)
+    grants = client.allocate_many(terminals, "jp")
+    assert set(grants.status.tolist()) == {OK}
+    assert len(set(grants.iccid.tolist())) == 50
+    assert set(client.allocate_many(terminals, "jp").status.tolist()) == {SAME}
+    assert set(client.renew(terminals, grants.epoch).status.tolist()) == {OK}
+    assert set(client.report_usage(terminals, grants.epoch, 1_000, 2_000).tolist()) == {OK}
+    assert set(client.report_usage(terminals, grants.epoch, 1_000, 2_000).tolist()) == {status_pb2.STATUS_LATE}
+    failed = client.report_attach_failure(terminals[:1], grants.epoch[:1])
+    assert failed.status.tolist() == [MOVED]
+    assert failed.iccid[0] != grants.iccid[0]
+    statuses = client.release(terminals, grants.epoch).tolist()
+    assert statuses == [status_pb2.STATUS_STALE_EPOCH] + [OK] * 49
+    assert client.release(terminals[1:2], grants.epoch[1:2]).tolist() == [status_pb2.STATUS_NO_LEASE]
+
+
+def test_many_markets(client: Client, pool: OperatorClient) -> None:
+    market = inv.Market(name="us", sim_classes=["class"], expected_bytes=1 << 20)
+    pool.inventory.DefineMarket(inv.DefineMarketRequest(market=market))
+    grants = client.allocate_many([1, 2, 3], ["us", "nowhere", "jp"], market_index=[0, 1, 2])
+    assert grants.status.tolist() == [OK, status_pb2.STATUS_UNKNOWN_MARKET, OK]
+    assert grants.epoch[1] == 0
+    assert grants.iccid[1] == 0
+
+
+def test_no_healthy_sim_says_when_to_try_again(client: Client) -> None:
+    grants = client.allocate_many(np.arange(SIMS + 1), "jp")
+    assert np.count_nonzero(grants.granted) == SIMS
+    assert grants.status[~grants.granted].tolist() == [status_pb2.STATUS_NO_HEALTHY_SIM]
+    assert grants.retry_after_ms[~grants.granted][0] > 0
+    error = refusal(lambda: client.allocate(10**9, "jp"))
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_HEALTHY_SIM")
+    assert error.retry_after_ms > 0
+
+
+def test_stream_keeps_order_and_outlives_a_refused_batch(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    batches = [
+        allocation_pb2.AllocateSimsRequest(access_server="as-01", markets=["jp"], terminal=range(n * 10, n * 10 + 10))
+        for n in range(10)
+    ]
+    batches[4].access_server = "nobody"
+    batches[6].subscriber.append(1)
+    with grpc.insecure_channel(serving.address) as channel:
+        stub = allocation_pb2_grpc.AllocationServiceStub(channel)
+        requests = [
+            allocation_pb2.AllocateStreamRequest(request_number=number, batch=batch)
+            for number, batch in enumerate(batches)
+        ]
+        replies = list(stub.AllocateStream(iter(requests)))
+    assert [reply.request_number for reply in replies] == list(range(10))
+    assert replies[4].refusal.reason == "UNKNOWN_ACCESS_SERVER"
+    assert replies[6].refusal.reason == "COLUMNS_DIFFER"
+    for reply in (*replies[:4], replies[5], *replies[7:]):
+        assert list(reply.batch.status) == [OK] * 10
+
+
+# ------------------------------------------------------------------------------------------- refused as a whole
+
+
+def raw(serving: Serving, path: str, data: bytes, **options: Any) -> bytes:
+    with grpc.insecure_channel(serving.address) as channel, service_errors():
+        return bytes(channel.unary_unary(path, None, None)(data, timeout=10, **options))
+
+
+def batch(**fields: Any) -> bytes:
+    values = {"access_server": "as-01", "markets": ["jp"], "terminal": [1], **fields}
+    return allocation_pb2.AllocateSimsRequest(**values).SerializeToString()
+
+
+ALLOCATE_SIMS = "/simswitch.v1.AllocationService/AllocateSims"
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "code", "reason"),
+    [
+        (ALLOCATE_SIMS, b"\xff", "INVALID_ARGUMENT", "MALFORMED"),
+        (ALLOCATE_SIMS, batch()[:-1], "INVALID_ARGUMENT", "MALFORMED"),
+        (ALLOCATE_SIMS, batch(subscriber=[1, 2]), "INVALID_ARGUMENT", "COLUMNS_DIFFER"),
+        (ALLOCATE_SIMS, batch(market=[1]), "INVALID_ARGUMENT", "COLUMNS_DIFFER"),
+        (ALLOCATE_SIMS, batch(terminal=range(65_537)), "RESOURCE_EXHAUSTED", "TOO_MANY_ITEMS"),
+        (ALLOCATE_SIMS, batch(access_server="nobody"), "NOT_FOUND", "UNKNOWN_ACCESS_SERVER"),
+        (ALLOCATE_SIMS, bytes(9 << 20), "RESOURCE_EXHAUSTED", ""),
+        ("/simswitch.v1.AllocationService/Allocate", b"\x0a\x05a", "INVALID_ARGUMENT", "MALFORMED"),
+        ("/simswitch.v1.AllocationService/Nothing", b"", "UNIMPLEMENTED", ""),
+        ("/simswitch.v1.SwapService/GetJob", b"", "NOT_FOUND", "UNKNOWN_JOB"),
+        ("/simswitch.v1.SwapService/PauseJob", b"", "NOT_FOUND", "UNKNOWN_JOB"),
+        ("/simswitch.v1.SwapService/AddJobTerminals", b"", "NOT_FOUND", "UNKNOWN_JOB"),
+        ("/simswitch.v1.SwapService/CreateJob", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("/simswitch.v1.PoolService/Configure", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("/simswitch.v1.PoolService/SetMask", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("/simswitch.v1.PoolService/GetAccessServerStatus", b"", "NOT_FOUND", "UNKNOWN_ACCESS_SERVER"),
+        ("/simswitch.v1.InventoryService/GetLot", b"", "NOT_FOUND", "UNKNOWN_LOT"),
+        ("/simswitch.v1.InventoryService/GetSim", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("/simswitch.v1.InventoryService/DefineBank", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("/simswitch.v1.InventoryService/SetSimHealth", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+    ],
+)
+def test_refused_calls_change_nothing(
+    serving: Serving, pool: OperatorClient, path: str, data: bytes, code: str, reason: str
+) -> None:
+    pool.pool.GetSummary(pool_pb2.GetSummaryRequest())
+    before = serving.state_hash()
+    error = refusal(lambda: raw(serving, path, data))
+    assert (error.code.name, error.reason) == (code, reason)
+    assert error.text
+    assert serving.state_hash() == before
+
+
+def test_unknown_names_of_a_single_allocation(client: Client, serving: Serving) -> None:
+    client.allocate(1, "jp")
+    before = serving.state_hash()
+    assert refusal(lambda: client.allocate(1, "nowhere")).reason == "UNKNOWN_MARKET"
+    assert serving.state_hash() == before
+
+
+def test_unknown_terminals_and_stale_epochs_per_item(client: Client, serving: Serving) -> None:
+    lease = client.allocate(1, "jp")
+    terminals, epochs = [1, 99], [lease.epoch + 1, 1]
+    expected = [status_pb2.STATUS_STALE_EPOCH, status_pb2.STATUS_UNKNOWN_TERMINAL]
+    sims = serving.cell.call_read(lambda machine: machine.header()["occupancy"])
+    assert client.renew(terminals, epochs).status.tolist() == expected
+    assert client.release(terminals, epochs).tolist() == expected
+    assert client.report_usage(terminals, epochs, 1, 1).tolist() == expected
+    assert client.report_attach_failure(terminals, epochs).status.tolist() == expected
+    assert serving.cell.call_read(lambda machine: machine.header()["occupancy"]) == sims
+    assert client.renew([1], [lease.epoch]).status.tolist() == [OK]
+
+
+def test_empty_batches_are_answered_without_a_record(client: Client, serving: Serving) -> None:
+    client.allocate(1, "jp")
+    sequence = serving.cell.call_read(lambda machine: machine.sequence)
+    assert len(client.allocate_many([], "jp")) == 0
+    assert serving.cell.call_read(lambda machine: machine.sequence) == sequence
+
+
+def test_a_call_past_its_deadline_costs_nothing(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    raw(serving, ALLOCATE_SIMS, batch())
+    sequence = serving.cell.call_read(lambda machine: machine.sequence)
+    error = refusal(lambda: raw_with_timeout(serving, 0.000_001))
+    assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert serving.cell.call_read(lambda machine: machine.sequence) == sequence
+
+
+def raw_with_timeout(serving: Serving, timeout_s: float) -> bytes:
+    with grpc.insecure_channel(serving.address) as channel, service_errors():
+        return bytes(channel.unary_unary(ALLOCATE_SIMS, None, None)(batch(terminal=[2]), timeout=timeout_s))
+
+
+# ------------------------------------------------------------------------------------------------------ actors
+
+
+@pytest.mark.parametrize(
+    ("actor", "code", "reason"),
+    [
+        ("nobody", "UNAUTHENTICATED", "INVALID_ACTOR"),
+        ("system:me", "UNAUTHENTICATED", "INVALID_ACTOR"),
+        ("operator:", "UNAUTHENTICATED", "INVALID_ACTOR"),
+        ("access-server:as-99", "NOT_FOUND", "UNKNOWN_ACCESS_SERVER"),
+        ("access-server:as-02", "PERMISSION_DENIED", "NOT_PERMITTED"),
+        ("auditor:ann", "PERMISSION_DENIED", "NOT_PERMITTED"),
+        ("supplier:wholesale", "PERMISSION_DENIED", "NOT_PERMITTED"),
+    ],
+)
+def test_who_may_not_allocate(serving: Serving, pool: OperatorClient, actor: str, code: str, reason: str) -> None:
+    assert pool
+    error = refusal(lambda: raw(serving, ALLOCATE_SIMS, batch(), metadata=(("simswitch-actor", actor),)))
+    assert (error.code.name, error.reason) == (code, reason)
+    assert serving.cell.call_read(lambda machine: machine.header()["terminals_count"]) == 0
+
+
+def test_roles(serving: Serving, pool: OperatorClient) -> None:
+    with OperatorClient(serving.address, actor="access-server:as-01") as server:
+        request = inv.SetSimHealthRequest(iccid=[2 * 10**15], health=sim_pb2.HEALTH_QUARANTINED)
+        assert refusal(lambda: server.inventory.SetSimHealth(request)).reason == "NOT_PERMITTED"
+        assert refusal(lambda: server.inventory.ListSims(inv.ListSimsRequest())).reason == "NOT_PERMITTED"
+        assert len(server.inventory.ListBanks(inv.ListBanksRequest()).banks) == 1
+    with OperatorClient(serving.address, actor="supplier:wholesale") as supplier:
+        assert [lot.name for lot in supplier.inventory.ListLots(inv.ListLotsRequest()).lots] == ["lot"]
+        assert refusal(lambda: supplier.pool.GetSummary(pool_pb2.GetSummaryRequest())).reason == "NOT_PERMITTED"
+    with OperatorClient(serving.address, actor="technology-provider:tess") as provider:
+        assert provider.swaps.StopAllSwaps(swap_pb2.StopAllSwapsRequest()).status == OK
+        assert refusal(lambda: provider.swaps.LiftStop(swap_pb2.LiftStopRequest())).reason == "NOT_PERMITTED"
+    assert pool.pool.GetSummary(pool_pb2.GetSummaryRequest()).swaps_stopped
+
+
+# --------------------------------------------------------------------------------------------------- inventory
+
+
+def test_definitions_round_trip_and_survive_a_restart(serving: Serving, pool: OperatorClient) -> None:
+    lot = inv.Lot(
+        name="lot-2",
+        supplier="wholesale",
+        plan="plan",
+        sim_class="class",
+        carrier="carrier",
+        sims_count=500,
+        cost_minor=1_250_000,
+        currency="JPY",
+        purchase_date="2020-02-21",
+        valid_until="2021-02-20",
+        payment=inv.PAYMENT_PREPAID,
+        terms="as agreed",
+        check_digit_exempt=True,
+    )
+    defined = pool.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+    assert defined.status == OK
+    assert pool.inventory.DefineLot(inv.DefineLotRequest(lot=lot)).status == SAME
+    serving.drain()
+    serving.begin()
+    with OperatorClient(serving.address) as again:
+        assert again.inventory.GetLot(inv.GetLotRequest(name="lot-2")).lot == defined.lot
+        lots = again.inventory.ListLots(inv.ListLotsRequest(page_size=1))
+        assert [lot.name for lot in lots.lots] == ["lot"]
+        token = lots.next_page_token
+        lots = again.inventory.ListLots(inv.ListLotsRequest(page_size=1, page_token=token))
+        assert ([lot.name for lot in lots.lots], lots.next_page_token) == (["lot-2"], "")
+        wrong = inv.ListBanksRequest(page_token=token)
+        assert refusal(lambda: again.inventory.ListBanks(wrong)).reason == "INVALID_PAGE_TOKEN"
+        with Client(serving.address, access_server="as-01") as client:
+            assert client.allocate(1, "jp").epoch
+
+
+@pytest.mark.parametrize(
+    ("method", "request_message"),
+    [
+        ("DefineLot", inv.DefineLotRequest(lot=inv.Lot(name="l", supplier="x", plan="plan", sim_class="class"))),
+        (
+            "DefineLot",
+            inv.DefineLotRequest(
+                lot=inv.Lot(name="l", supplier="wholesale", plan="plan", sim_class="class", purchase_date="2020-13-01")
+            ),
+        ),
+        ("DefineMarket", inv.DefineMarketRequest(market=inv.Market(name="m"))),
+        ("DefineMarket", inv.DefineMarketRequest(market=inv.Market(name="m", sim_classes=["class", "class"]))),
+        ("DefinePlan", inv.DefinePlanRequest(plan=inv.Plan(name="p", windows=[inv.CapWindow(quota_bytes=1)]))),
+        (
+            "DefinePlan",
+            inv.DefinePlanRequest(
+                plan=inv.Plan(name="p", windows=[inv.CapWindow(kind=inv.CAP_WINDOW_KIND_ROLLING, quota_bytes=1)])
+            ),
+        ),
+        ("DefineSupplier", inv.DefineSupplierRequest(supplier=inv.Supplier(name="n" * 65))),
+        ("DefineSupplier", inv.DefineSupplierRequest(supplier=inv.Supplier(name="n", contact="c" * 900))),
+        ("ListLots", inv.ListLotsRequest(page_size=1_001)),
+        ("ListSims", inv.ListSimsRequest(page_token="?")),
+    ],
+)
+def test_bad_definitions_change_nothing(
+    serving: Serving, pool: OperatorClient, method: str, request_message: Any
+) -> None:
+    pool.pool.GetSettings(pool_pb2.GetSettingsRequest())
+    before = serving.state_hash()
+    error = refusal(lambda: getattr(pool.inventory, method)(request_message))
+    assert error.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+    assert serving.state_hash() == before
+
+
+def sims(first: int, count: int, **fields: Any) -> inv.ImportSimsRequest:
+    numbers = range(first, first + count)
+    values: dict[str, Any] = {
+        "lots": ["lot"],
+        "banks": ["bank"],
+        "iccid": [2 * (10**15 + number) for number in numbers],
+        "imsi": [440_100_000_000_000 + number for number in numbers],
+        "slot": numbers,
+        **fields,
+    }
+    return inv.ImportSimsRequest(**values)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "items", "status"),
+    [
+        ([sims(1000, 5), sims(1004, 5)], [5], "ICCID_DIFFERS"),
+        ([sims(1000, 2, lots=["nowhere"])], [0, 1], "UNKNOWN_LOT"),
+        ([sims(1000, 2, banks=["bank", "x"], bank=[0, 1])], [1], "UNKNOWN_BANK"),
+        ([sims(1000, 2, imsi=[1, 1])], [1], "DUPLICATE_IMSI"),
+        ([sims(1000, 2, imsi=[440_100_000_000_000, 5])], [0], "DUPLICATE_IMSI"),
+        ([sims(1000, 2, imsi=[10**15, 5])], [0], "INVALID_ARGUMENT"),
+        ([sims(1, 2, slot=[1, 9])], [1], "ICCID_DIFFERS"),
+        ([sims(1000, 1_900)], list(range(1_800, 1_900)), "SIMS_FULL"),
+    ],
+)
+def test_an_import_is_refused_as_a_whole(
+    serving: Serving, pool: OperatorClient, pieces: list[inv.ImportSimsRequest], items: list[int], status: str
+) -> None:
+    pool.pool.GetSettings(pool_pb2.GetSettingsRequest())
+    before = serving.state_hash()
+    result = pool.inventory.ImportSims(iter(pieces))
+    assert serving.state_hash() == before
+    assert (result.imported_count, result.refused_count) == (0, len(items))
+    assert list(result.refused_item) == items
+    assert {status_pb2.Status.Name(value) for value in result.refused_status} == {f"STATUS_{status}"}
+
+
+def test_a_partial_import_takes_the_good_ones(pool: OperatorClient) -> None:
+    pieces = [
+        sims(0, 3, mode=inv.IMPORT_MODE_PARTIAL),
+        sims(1000, 3, imsi=[1, 1, 2], opening_cycle_bytes=[99 << 30, 0, 7], health=[1, 8, 8]),
+    ]
+    result = pool.inventory.ImportSims(iter(pieces))
+    assert (result.received_count, result.same_count, result.imported_count, result.refused_count) == (6, 3, 2, 1)
+    assert list(result.refused_item) == [4]
+    listed = pool.inventory.ListSims(inv.ListSimsRequest(health=sim_pb2.HEALTH_QUARANTINED))
+    assert [sim.iccid for sim in listed.sims] == [decode_iccid(2 * (10**15 + 1002))]
+    assert listed.sims[0].used_cycle_bytes == 7
+
+
+def test_adopt_and_health_and_retire(pool: OperatorClient) -> None:
+    iccids = [2 * 10**15, 2 * (10**15 + 1), 5]
+    adopted = pool.inventory.AdoptTerminals(
+        inv.AdoptTerminalsRequest(access_server="as-01", markets=["jp"], terminal=[1, 2, 3], iccid=iccids)
+    )
+    assert list(adopted.status) == [OK, OK, status_pb2.STATUS_UNKNOWN_SIM]
+    health = inv.SetSimHealthRequest(iccid=iccids, health=sim_pb2.HEALTH_SUSPENDED)
+    assert list(pool.inventory.SetSimHealth(health).status) == [OK, OK, status_pb2.STATUS_UNKNOWN_SIM]
+    spare = iccid_column([decode_iccid(2 * (10**15 + 9))])
+    assert list(pool.inventory.RetireSims(inv.RetireSimsRequest(iccid=spare)).status) == [OK]
+    back = inv.SetSimHealthRequest(iccid=spare, health=sim_pb2.HEALTH_HEALTHY)
+    assert list(pool.inventory.SetSimHealth(back).status) == [status_pb2.STATUS_WRONG_STATE]
+    assert (
+        refusal(lambda: pool.inventory.GetSim(inv.GetSimRequest(iccid="8900000000000000000"))).reason == "UNKNOWN_SIM"
+    )
+
+
+def test_sims_are_listed_page_by_page(pool: OperatorClient) -> None:
+    found: list[str] = []
+    request = inv.ListSimsRequest(page_size=7, lot="lot", bank="bank")
+    while True:
+        page = pool.inventory.ListSims(request)
+        found += [sim.iccid for sim in page.sims]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert found == [decode_iccid(2 * (10**15 + number)) for number in range(SIMS)]
+
+
+# --------------------------------------------------------------------------------------------- pool and swaps
+
+
+def test_summary_counts(client: Client, pool: OperatorClient) -> None:
+    client.allocate_many(np.arange(10), "jp")
+    pool.pool.SetMask(pool_pb2.SetMaskRequest(lot="lot", masked=True))
+    summary = pool.pool.GetSummary(pool_pb2.GetSummaryRequest())
+    assert {count.occupancy: count.count for count in summary.occupancies} == {
+        sim_pb2.OCCUPANCY_FREE: SIMS - 10,
+        sim_pb2.OCCUPANCY_ASSIGNED: 10,
+    }
+    assert [(count.name, count.sims_count, count.masked_count) for count in summary.markets] == [("jp", SIMS, SIMS)]
+    assert refusal(lambda: client.allocate(99, "jp")).reason == "NO_HEALTHY_SIM"
+    pool.pool.SetMask(pool_pb2.SetMaskRequest(lot="lot"))
+    assert client.allocate(99, "jp")
+
+
+def test_settings(pool: OperatorClient) -> None:
+    values = {value.setting: value.value for value in pool.pool.GetSettings(pool_pb2.GetSettingsRequest()).settings}
+    assert set(values) == set(pool_pb2.Setting.values()) - {0}
+    lease = pool_pb2.SettingValue(setting=pool_pb2.SETTING_LEASE_MS, value=123_000)
+    bad = pool_pb2.SettingValue(setting=pool_pb2.SETTING_ATTEMPTS_MAX, value=-1)
+    assert refusal(lambda: pool.pool.Configure(pool_pb2.ConfigureRequest(settings=[lease, bad]))).reason
+    assert dict_of(pool)[pool_pb2.SETTING_LEASE_MS] == values[pool_pb2.SETTING_LEASE_MS]
+    pool.pool.Configure(pool_pb2.ConfigureRequest(settings=[lease]))
+    assert dict_of(pool) == {**values, pool_pb2.SETTING_LEASE_MS: 123_000}
+
+
+def dict_of(pool: OperatorClient) -> dict[int, int]:
+    return {value.setting: value.value for value in pool.pool.GetSettings(pool_pb2.GetSettingsRequest()).settings}
+
+
+def test_jobs(client: Client, pool: OperatorClient) -> None:
+    client.allocate_many(np.arange(1, 4), "jp")
+    created = pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="why", terminal=[1, 2, 999], terminals_follow=True))
+    assert list(created.status)[:2] == [OK, OK]
+    assert created.status[2] != OK
+    number = created.job.number
+    assert created.job.actor == "operator:local"
+    add = swap_pb2.AddJobTerminalsRequest(job=number, terminal=[3], last=True)
+    assert list(pool.swaps.AddJobTerminals(add).status) == [OK]
+    assert pool.swaps.PauseJob(swap_pb2.PauseJobRequest(job=number)).job.state == swap_pb2.JOB_STATE_PAUSED
+    assert pool.swaps.ResumeJob(swap_pb2.ResumeJobRequest(job=number)).job.state == swap_pb2.JOB_STATE_RUNNING
+    assert pool.swaps.GetJob(swap_pb2.GetJobRequest(job=number)).job.queued_count == 3
+    pool.swaps.CancelJob(swap_pb2.CancelJobRequest(job=number))
+    states = [reply.job.state for reply in pool.swaps.WatchJob(swap_pb2.WatchJobRequest(job=number, interval_ms=100))]
+    assert states[-1] in (swap_pb2.JOB_STATE_CANCELLED, swap_pb2.JOB_STATE_DONE)
+    assert pool.swaps.StopAllSwaps(swap_pb2.StopAllSwapsRequest()).status == OK
+    listed = pool.swaps.ListJobs(swap_pb2.ListJobsRequest())
+    assert ([job.number for job in listed.jobs], listed.stopped) == ([number], True)
+    assert pool.swaps.LiftStop(swap_pb2.LiftStopRequest()).status == OK
+    bad = swap_pb2.WatchJobRequest(job=number, interval_ms=1)
+    assert refusal(lambda: list(pool.swaps.WatchJob(bad))).reason == "INVALID_ARGUMENT"
+
+
+def test_access_server_status(pool: OperatorClient) -> None:
+    request = pool_pb2.GetAccessServerStatusRequest(name="as-01")
+    status = pool.pool.GetAccessServerStatus(request).status
+    assert (status.name, status.gate, status.session) == ("as-01", pool_pb2.GATE_DISCONNECTED, 0)
+    page = pool.pool.ListAccessServerStatuses(pool_pb2.ListAccessServerStatusesRequest(page_size=1))
+    assert [status.name for status in page.statuses] == ["as-01"]
+    page = pool.pool.ListAccessServerStatuses(
+        pool_pb2.ListAccessServerStatusesRequest(page_size=1, page_token=page.next_page_token)
+    )
+    assert ([status.name for status in page.statuses], page.next_page_token) == (["as-02"], "")
+
+
+# ---------------------------------------------------------------------------------------------- the shell itself
+
+
+def test_every_method_of_the_contract_is_reflected(serving: Serving) -> None:
+    services = {
+        service.full_name
+        for module in (allocation_pb2, access_server_pb2, inventory_pb2, pool_pb2, swap_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+    }
+    with grpc.insecure_channel(serving.address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        replies = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        listed = {service.name for service in next(iter(replies)).list_services_response.service}
+    assert services < listed
+    assert "simswitch.v1.UsageService" in listed
+    assert usage_pb2_grpc
+
+
+def test_health_and_drain(serving: Serving) -> None:
+    with grpc.insecure_channel(serving.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "simswitch.v1.AllocationService"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        serving.drain()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_only_loopback() -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        check_loopback(host)
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
+        with pytest.raises(AddressNotAllowed, match="TLS"):
+            check_loopback(host)
+
+
+def test_every_refusal_of_the_core_has_a_reason() -> None:
+    from simswitch.service.errors import STATUS_REASONS
+
+    refusals = {status for status in layout.Status if status >= layout.NOT_PERMITTED}
+    assert set(STATUS_REASONS) == refusals
+
+
+def test_every_command_has_its_roles() -> None:
+    from simswitch.core.roles import COMMAND_ROLES, READ_ROLES, Read
+
+    assert set(COMMAND_ROLES) == set(layout.Command)
+    assert set(READ_ROLES) == set(Read)
