@@ -40,9 +40,10 @@ DIRECTIVES = {
 # Columns of a command run and fields of a message are read in place out of byte buffers, which the strict aliasing rule
 # of C forbids: hence -fno-strict-aliasing. No -march: a wheel has to run on every machine of its architecture, and the
 # core's cost is cache misses, not arithmetic.
-RELEASE_FLAGS = ["-O3", "-g0", "-fno-strict-aliasing", "-fvisibility=hidden"]
+# Cython compares loop counters with enums, which -Wsign-compare of Python's own flags would print pages about.
+RELEASE_FLAGS = ["-O3", "-g0", "-fno-strict-aliasing", "-fvisibility=hidden", "-Wno-sign-compare"]
 # -UNDEBUG undoes the -DNDEBUG that Python's own build flags bring.
-DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-omit-frame-pointer"]
+DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-Wno-sign-compare"]
 # Line tracing through sys.monitoring cannot see lines that run without the GIL; the older mechanism can.
 DEBUG_MACROS: list[tuple[str, str | None]] = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 

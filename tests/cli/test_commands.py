@@ -158,6 +158,8 @@ def test_a_damaged_folder_is_told_by_its_exit_code(tmp_path: Path) -> None:
     )
     running = Server(tmp_path / "data", config, tmp_path / "server.log")
     running.start()
+    for word in (("stop", "--all"), ("lift",)):
+        assert program("swap", *word, address=running.address).returncode == 0
     running.kill()
     segment = next(path for path in sorted((tmp_path / "data").iterdir()) if path.stat().st_size >= 1_048_576)
     data = bytearray(segment.read_bytes())

@@ -179,6 +179,16 @@ def test_the_follower_ends_when_the_process_that_started_it_is_gone(tmp_path: Pa
     cell.close()
 
 
+def test_the_follower_ends_when_its_server_was_gone_before_it_looked(tmp_path: Path) -> None:
+    cell = filled(tmp_path)
+    # A process that has ended has a number that is not this one's, as the number of a server that was killed has.
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with following(tmp_path, "--parent", str(gone.pid)) as follower:
+        assert follower.wait(timeout=30) == 0
+    cell.close()
+
+
 def _is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from simswitch.core import layout
 from tests.model.records import Table
 
-IN_FLIGHT = (layout.OUTSTANDING, layout.UNKNOWN)
+IN_FLIGHT = (int(layout.OUTSTANDING), int(layout.UNKNOWN))
+NONE = int(layout.NONE_INDEX)
+# Plain numbers: comparing NumPy's with an enum's member costs a hundred times more.
+SWITCH, FREE, HEALTHY = int(layout.SWITCH), int(layout.FREE), int(layout.HEALTHY)
+ASSIGNED, RESERVED, COOLING = int(layout.ASSIGNED), int(layout.RESERVED), int(layout.COOLING)
 MIB = 1 << 20
 
 
@@ -38,29 +44,35 @@ def violations(state: dict[str, Table]) -> list[str]:
     return found
 
 
+def _in_flight(state: dict[str, Table]) -> list[tuple[int, dict[str, int]]]:
+    """The orders that were sent and are not settled."""
+    orders = state["orders"]
+    names = ("kind", "terminal", "source", "target", "server", "orphaned")
+    return [
+        (int(index), {name: int(orders[index][name]) for name in names})
+        for index in np.flatnonzero(np.isin(orders["state"], IN_FLIGHT))
+    ]
+
+
 def _holders(state: dict[str, Table], sims: Table, terminals: Table) -> list[str]:
     found = []
-    holders = Counter(int(sim) for sim in terminals["sim"] if sim != layout.NONE_INDEX)
+    holders = Counter(sim for sim in terminals["sim"].tolist() if sim != NONE)
     targets = Counter(
-        int(order["target"])
-        for order in state["orders"]
-        if order["state"] in IN_FLIGHT and order["kind"] == layout.SWITCH and not order["orphaned"]
+        order["target"] for _, order in _in_flight(state) if order["kind"] == SWITCH and not order["orphaned"]
     )
-    for index, sim in enumerate(sims):
+    named = sims["terminal"].tolist()
+    for index, (occupancy, held) in enumerate(zip(sims["occupancy"].tolist(), sims["held"].tolist(), strict=True)):
         claims = holders[index] + targets[index]
         if claims > 1:
             found.append(f"I1: SIM {index} is claimed {claims} times")
-        if (sim["occupancy"] == layout.ASSIGNED) != (holders[index] == 1):
-            found.append(f"I1: SIM {index} has occupancy {sim['occupancy']} and {holders[index]} holders")
-        if (sim["occupancy"] == layout.RESERVED) != (targets[index] == 1):
-            found.append(f"I1: SIM {index} has occupancy {sim['occupancy']} and is target of {targets[index]} orders")
-        if sim["held"] and sim["occupancy"] != layout.COOLING:
+        if (occupancy == ASSIGNED) != (holders[index] == 1):
+            found.append(f"I1: SIM {index} has occupancy {occupancy} and {holders[index]} holders")
+        if (occupancy == RESERVED) != (targets[index] == 1):
+            found.append(f"I1: SIM {index} has occupancy {occupancy} and is target of {targets[index]} orders")
+        if held and occupancy != COOLING:
             found.append(f"I1: SIM {index} is held for an access server but not cooling")
-    for index, terminal in enumerate(terminals):
-        sim = terminal["sim"]
-        if sim == layout.NONE_INDEX:
-            continue
-        if sim >= len(sims) or sims[sim]["terminal"] != index:
+    for index, sim in enumerate(terminals["sim"].tolist()):
+        if sim != NONE and (sim >= len(sims) or named[sim] != index):
             found.append(f"I2: terminal {index} holds SIM {sim}, which names another terminal")
     if len(set(terminals["key"].tolist())) != len(terminals):
         found.append("I2: a terminal is known twice")
@@ -71,17 +83,15 @@ def _orders(state: dict[str, Table], sims: Table, terminals: Table) -> list[str]
     found = []
     outstanding: Counter[int] = Counter()
     swaps: Counter[int] = Counter()
-    for index, order in enumerate(state["orders"]):
-        if order["state"] not in IN_FLIGHT:
-            continue
-        outstanding[int(order["server"])] += 1
-        if order["kind"] != layout.SWITCH or order["orphaned"]:
+    for index, order in _in_flight(state):
+        outstanding[order["server"]] += 1
+        if order["kind"] != SWITCH or order["orphaned"]:
             continue
         terminal = terminals[order["terminal"]]
-        swaps[int(order["terminal"])] += 1
-        if terminal["sim"] != order["source"] or sims[order["source"]]["occupancy"] != layout.ASSIGNED:
+        swaps[order["terminal"]] += 1
+        if terminal["sim"] != order["source"] or int(sims[order["source"]]["occupancy"]) != ASSIGNED:
             found.append(f"I9: order {index} is in flight and its terminal has lost the source SIM")
-        if sims[order["target"]]["occupancy"] != layout.RESERVED:
+        if int(sims[order["target"]]["occupancy"]) != RESERVED:
             found.append(f"I9: order {index} is in flight and its target is not reserved")
         if terminal["order"] != index:
             found.append(f"I2: terminal {order['terminal']} does not know of its swap {index}")
@@ -89,10 +99,11 @@ def _orders(state: dict[str, Table], sims: Table, terminals: Table) -> list[str]
         if count > 1:
             found.append(f"I2: terminal {terminal_index} has {count} reserved targets")
     for index, server in enumerate(state["servers"][: state["header"][0]["servers_count"]]):
-        if outstanding[index] != server["outstanding"]:
-            found.append(f"I3: access server {index} counts {server['outstanding']} orders, it has {outstanding[index]}")
-        if server["outstanding"] > layout.WINDOW_MAX or not 1 <= server["window"] <= layout.WINDOW_MAX:
-            found.append(f"I3: access server {index}: window {server['window']}, outstanding {server['outstanding']}")
+        window, counted = int(server["window"]), int(server["outstanding"])
+        if outstanding[index] != counted:
+            found.append(f"I3: access server {index} counts {counted} orders, it has {outstanding[index]}")
+        if counted > 200 or not 1 <= window <= 200:
+            found.append(f"I3: access server {index}: window {window}, outstanding {counted}")
     return found
 
 
@@ -100,26 +111,29 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
     """I5: the index equals the one that follows from the SIM records alone."""
     found = []
     expected: dict[tuple[int, int], list[int]] = {}
-    for index, sim in enumerate(sims):
-        headroom = int(sim["limit_bytes"]) - int(sim["counted_bytes"])
-        free_healthy = sim["occupancy"] == layout.FREE and sim["health"] == layout.HEALTHY
-        tier = tier_of(headroom) if free_healthy else layout.TIER_NONE
-        if sim["tier"] != tier:
-            found.append(f"I5: SIM {index} stands in tier {sim['tier']}, it belongs into {tier}")
+    columns = ("limit_bytes", "counted_bytes", "occupancy", "health", "tier", "group")
+    rows = zip(*(sims[name].tolist() for name in columns), strict=True)
+    for index, (limit, counted, occupancy, health, stands_in, group) in enumerate(rows):
+        free_healthy = occupancy == FREE and health == HEALTHY
+        tier = tier_of(limit - counted) if free_healthy else int(layout.TIER_NONE)
+        if stands_in != tier:
+            found.append(f"I5: SIM {index} stands in tier {stands_in}, it belongs into {tier}")
         if free_healthy:
-            expected.setdefault((int(sim["group"]), tier), []).append(index)
+            expected.setdefault((group, tier), []).append(index)
     class_tiers: dict[tuple[int, int], set[int]] = {}
     class_free: Counter[int] = Counter()
+    rests, following = sims["rest_sequence"].tolist(), sims["next"].tolist()
     for number, group in enumerate(state["groups"][: state["header"][0]["groups_count"]]):
         total = 0
-        for tier in range(layout.TIERS):
-            wanted = sorted(expected.get((number, tier), []), key=lambda index: int(sims[index]["rest_sequence"]))
-            listed = _listed(sims, int(group["head"][tier]))
+        heads, tails, bits = group["head"].tolist(), group["tail"].tolist(), _bits(group["tiers"].tolist())
+        for tier in range(int(layout.TIERS)):
+            wanted = sorted(expected.get((number, tier), []), key=rests.__getitem__)
+            listed = _listed(following, heads[tier])
             if listed != wanted:
                 found.append(f"I5: group {number}, tier {tier} lists {listed}, the records say {wanted}")
-            if (wanted[-1] if wanted else layout.NONE_INDEX) != group["tail"][tier]:
-                found.append(f"I5: group {number}, tier {tier} ends with {group['tail'][tier]}")
-            if bool(int(group["tiers"][tier >> 6]) >> (tier & 63) & 1) != bool(wanted):
+            if (wanted[-1] if wanted else NONE) != tails[tier]:
+                found.append(f"I5: group {number}, tier {tier} ends with {tails[tier]}")
+            if (tier in bits) != bool(wanted):
                 found.append(f"I5: group {number}: the bit of tier {tier} is wrong")
             total += len(wanted)
             if wanted and not group["masked"]:
@@ -129,25 +143,34 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
         if not group["masked"]:
             class_free[int(group["sim_class"])] += total
     for number, sim_class in enumerate(state["classes"][: state["header"][0]["classes_count"]]):
-        if sim_class["free_count"] != class_free[number]:
-            found.append(f"I5: class {number} counts {sim_class['free_count']} SIMs, it has {class_free[number]}")
-        for tier in range(layout.TIERS):
-            members = class_tiers.get((number, tier), set())
-            words = [int(word) for word in sim_class["groups"][tier]]
-            shown = {64 * word + bit for word, bits in enumerate(words) if bits for bit in range(64) if bits >> bit & 1}
-            summary = sum(1 << word for word, bits in enumerate(words) if bits)
-            if shown != members or int(sim_class["summary"][tier]) != summary:
-                found.append(f"I5: class {number}, tier {tier} shows groups {shown}, it has {members}")
-            if bool(int(sim_class["tiers"][tier >> 6]) >> (tier & 63) & 1) != bool(members):
-                found.append(f"I5: class {number}: the bit of tier {tier} is wrong")
+        found += _class(number, sim_class, class_tiers, class_free[number])
     return found
 
 
-def _listed(sims: Table, head: int) -> list[int]:
+def _class(number: int, sim_class: Table, class_tiers: dict[tuple[int, int], set[int]], free_count: int) -> list[str]:
+    found = []
+    if sim_class["free_count"] != free_count:
+        found.append(f"I5: class {number} counts {sim_class['free_count']} SIMs, it has {free_count}")
+    bits = _bits(sim_class["tiers"].tolist())
+    for tier, (words, summary) in enumerate(zip(sim_class["groups"].tolist(), sim_class["summary"].tolist(), strict=True)):
+        members = class_tiers.get((number, tier), set())
+        if _bits(words) != members or _bits([summary]) != {local // 64 for local in members}:
+            found.append(f"I5: class {number}, tier {tier} shows groups {_bits(words)}, it has {members}")
+        if (tier in bits) != bool(members):
+            found.append(f"I5: class {number}: the bit of tier {tier} is wrong")
+    return found
+
+
+def _bits(words: list[int]) -> set[int]:
+    """The numbers of the bits that are set, over all words."""
+    return {64 * word + bit for word, value in enumerate(words) if value for bit in range(64) if value >> bit & 1}
+
+
+def _listed(following: list[int], head: int) -> list[int]:
     listed: list[int] = []
-    while head != layout.NONE_INDEX and len(listed) <= len(sims):
+    while head != NONE and len(listed) <= len(following):
         listed.append(head)
-        head = int(sims[head]["next"])
+        head = following[head]
     return listed
 
 
@@ -158,8 +181,8 @@ def _totals(header: Table, sims: Table, terminals: Table) -> list[str]:
     if not by_sim == by_terminal == header["counted_bytes"]:
         found.append(f"I8: {by_sim} bytes over SIMs, {by_terminal} over terminals, total {header['counted_bytes']}")
     for column, counts in (("occupancy", header["occupancy_count"]), ("health", header["health_count"])):
-        tally = Counter(int(value) for value in sims[column])
-        for value, count in enumerate(counts):
+        tally = Counter(sims[column].tolist())
+        for value, count in enumerate(counts.tolist()):
             if tally[value] != count:
                 found.append(f"I5: the count of SIMs with {column} {value} is {count}, there are {tally[value]}")
     return found

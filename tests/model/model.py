@@ -574,7 +574,7 @@ class Model:
             return {layout.INVALID_ARGUMENT}
         if self.frozen:
             return {layout.WRONG_STATE}
-        self.sweeps.append(Sweep("reset", lot=item["lot"], window=item["window"]))
+        self.sweeps.append(Sweep("reset", lot=item["lot"], window=item["window"], end=len(self.sims)))
         return {layout.OK}
 
     def _configure(self, header: Row, item: Row, answer: Row) -> set[int]:
@@ -984,7 +984,7 @@ class Model:
 
     def _run_sweep(self, sweep: Sweep) -> bool:
         if sweep.kind == "reset":
-            for sim in self.sims:
+            for sim in self.sims[: sweep.end]:
                 if sim.lot == sweep.lot:
                     sim.offsets[sweep.window - 1] = -sim.counted_bytes
                     self._set_limit(sim)
@@ -1099,17 +1099,11 @@ class Model:
             (order.kind, order.state, numbers[id(order.terminal)], order.server, place(order.source), place(order.target))
             for order in self.orders
         )
+        columns = ("kind", "state", "terminal", "server", "source", "target")
+        used = tables["orders"][tables["orders"]["state"] != layout.ORDER_UNUSED]
         theirs = sorted(
-            (
-                int(order["kind"]),
-                states.get(int(order["state"]), "queued"),
-                int(order["terminal"]),
-                int(order["server"]),
-                int(order["source"]),
-                int(order["target"]),
-            )
-            for order in tables["orders"]
-            if order["state"] != layout.ORDER_UNUSED
+            (kind, states.get(state, "queued"), *rest)
+            for kind, state, *rest in zip(*(used[name].tolist() for name in columns), strict=True)
         )
         if mine != theirs:
             only_mine = [order for order in mine if order not in theirs]

@@ -27,12 +27,16 @@ class Serving:
         self.running: RunningServer | None = None
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, port: int = 0) -> None:
         self.cell = Cell.open(
             self.folder, capacity=Capacity(sims=2_000, terminals=2_000, orders=1_000), settings=self._settings
         )
-        self.running = asyncio.run_coroutine_threadsafe(start(self.cell), self._loop).result(20)
+        self.running = asyncio.run_coroutine_threadsafe(start(self.cell, port=port), self._loop).result(20)
         self.address = self.running.address
+
+    def limit(self, **settings: Any) -> None:
+        """Other bounds of the cell, from the next ``begin`` on."""
+        self._settings = CellSettings(**settings)
 
     def drain(self) -> None:
         """What SIGTERM does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,8 @@ def refusal(call: Callable[[], object]) -> ServiceError:
 
 def test_allocate_one_and_again(client: Client, pool: OperatorClient) -> None:
     lease = client.allocate(7, "jp", subscriber=70)
-    assert client.allocate(7, "jp") == client.allocate(7, "jp")
+    again = client.allocate(7, "jp")
+    assert (again.epoch, again.iccid) == (lease.epoch, lease.iccid)
     assert (lease.terminal, len(lease.iccid)) == (7, 19)
     sim = pool.inventory.GetSim(inv.GetSimRequest(iccid=lease.iccid)).sim
     assert (sim.terminal, sim.occupancy, sim.lot, sim.bank) == (7, sim_pb2.OCCUPANCY_ASSIGNED, "lot", "bank")
@@ -198,14 +200,36 @@ def test_a_call_past_its_deadline_costs_nothing(serving: Serving, pool: Operator
     assert pool
     raw(serving, ALLOCATE_SIMS, batch())
     sequence = serving.cell.call_read(lambda machine: machine.sequence)
-    error = refusal(lambda: raw_with_timeout(serving, 0.000_001))
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold_up(_machine: object) -> None:
+        entered.set()
+        leave.wait(20)
+
+    holding = threading.Thread(target=serving.cell.call_read, args=(hold_up,))
+    holding.start()
+    entered.wait(20)
+    with grpc.insecure_channel(serving.address) as channel, service_errors():
+        method = channel.unary_unary(ALLOCATE_SIMS, None, None)
+        error = refusal(lambda: method(batch(terminal=[2]), timeout=0.3))
+    leave.set()
+    holding.join()
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert serving.cell.call_read(lambda machine: machine.sequence) == sequence
 
 
-def raw_with_timeout(serving: Serving, timeout_s: float) -> bytes:
-    with grpc.insecure_channel(serving.address) as channel, service_errors():
-        return bytes(channel.unary_unary(ALLOCATE_SIMS, None, None)(batch(terminal=[2]), timeout=timeout_s))
+def test_past_the_queue_a_call_is_refused_at_once(serving: Serving, pool: OperatorClient) -> None:
+    # The actor is known already: nothing has to be journaled for it.
+    pool.pool.GetSettings(pool_pb2.GetSettingsRequest())
+    # A server of its own with a queue of no bytes: every command is one too many.
+    serving.drain()
+    serving.limit(queue_bytes_max=1)
+    serving.begin()
+    with OperatorClient(serving.address) as operator:
+        mask = pool_pb2.SetMaskRequest(lot="lot", masked=True)
+        error = refusal(lambda: operator.pool.SetMask(mask))
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert error.retry_after_ms > 0
 
 
 # ------------------------------------------------------------------------------------------------------ actors

@@ -61,7 +61,7 @@ app.command("config")(settings.config)
 def main() -> None:
     """Runs the program and ends the process."""
     try:
-        app()
+        app(prog_name="simswitch")
     except CommandFailed as failure:
         complain(f"simswitch: {failure}")
         sys.exit(int(failure.code))

@@ -53,16 +53,15 @@ class Renewals:
 def request(kind: int, table: Table, columns: Mapping[str, npt.ArrayLike], texts: Message) -> bytes:
     """The request of ``kind``: its columns in the order of the core, and its texts as a message without columns.
 
-    Raises ``ValueError`` when the columns differ in length.
+    A scalar stands for a column of that value. Raises ``ValueError`` when the columns differ in length.
     """
     layout = COMMAND_COLUMNS[kind]
-    arrays = {name: np.atleast_1d(np.asarray(columns[name], np.dtype(code))) for name, code in layout}
-    count = max(len(array) for array in arrays.values())
-    parts = []
-    for name, array in arrays.items():
-        if len(array) not in (1, count):
-            raise ValueError(f"the column {name} has {len(array)} items, others have {count}")
-        parts.append(np.broadcast_to(array, (count,)).tobytes())
+    arrays = {name: np.asarray(columns[name], np.dtype(code)) for name, code in layout}
+    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the columns differ in length: {lengths}")
+    count = next(iter(lengths.values()), 1)
+    parts = [np.broadcast_to(array, (count,)).tobytes() for array in arrays.values()]
     return texts.SerializeToString() + table.encode(b"".join(parts), count)
 
 

@@ -32,9 +32,12 @@ class Table:
         columns: Iterable[tuple[str, int, Literal["fixed64", "fixed32", "varint"], int, bool, str | None]],
         texts: Iterable[tuple[str, int, bool]] = (),
     ) -> None:
-        """``columns``, in the order of the run: name, field number (0: only the run has it), wire type, bytes of an item
+        """Says which field is which column.
+
+        ``columns``, in the order of the run: name, field number (0: only the run has it), wire type, bytes of an item
         in the run, whether it must come, and the text field that its values are indexes into. ``texts``: name, field
-        number, whether it is repeated."""
+        number, whether it is repeated.
+        """
     def decode(self, data: bytes) -> Batch:
         """Checks a message. Raises ``Malformed``, ``ColumnsDiffer`` or ``TooManyItems``."""
     def encode(self, columns: Buffer, count: int, rows: Buffer | None = None) -> bytes:

@@ -24,9 +24,9 @@ class Plan:
 
     seed: int = 2020
     scale: int = 10
-    terminals_count: int = 1_100
+    terminals_count: int = 1_000
     """Terminals of each access server that hold a SIM when the carrier slows its lot."""
-    slowed_count: int = 540
+    slowed_count: int = 480
     """Of these, how many are on SIMs that get slowed."""
     operations_per_s: float = 10.0
     """Operations that an access server does: giving a SIM and switching one cost the same."""
@@ -41,7 +41,7 @@ class Plan:
     """How long a terminal is without a line while it is switched."""
     quiet_s: float = 40.0
     """Before the switch is ordered."""
-    watched_s: float = 380.0
+    watched_s: float = 420.0
     """From the order on."""
     killed_after_share: float = 0.4
     """The server is killed when this share of the switches is done."""

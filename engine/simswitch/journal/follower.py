@@ -253,15 +253,17 @@ def follow(
     machine: MachineKind | None = None,
     stopped: Callable[[], bool] | None = None,
     said: Callable[[str], object] | None = None,
+    parent: int | None = None,
 ) -> int:
     """Follows the journal of a data folder until it is told to stop, and returns the exit status.
 
-    Takes over SIGTERM and SIGINT unless ``stopped`` is given.
+    Takes over SIGTERM and SIGINT unless ``stopped`` is given, and then also stops when ``parent`` (a process id; by
+    default the present parent's) is no longer its parent.
     """
     settings = settings or FollowerSettings()
     say = said or _say
     if stopped is None:
-        stopped = _stopped_by_signal_or_parent()
+        stopped = _stopped_by_signal_or_parent(os.getppid() if parent is None else parent)
     os.nice(settings.niceness)
     disk = RealDisk(folder, create=False)
     follower: Follower | None = None
@@ -287,8 +289,7 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _stopped_by_signal_or_parent() -> Callable[[], bool]:
-    parent = os.getppid()
+def _stopped_by_signal_or_parent(parent: int) -> Callable[[], bool]:
     signals: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:
@@ -309,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--snapshot-bytes", type=int, default=defaults.bytes_max, metavar="BYTES")
     parser.add_argument("--snapshot-seconds", type=float, default=defaults.interval_s, metavar="SECONDS")
     parser.add_argument("--poll-ms", type=float, default=defaults.poll_s * 1000, metavar="MS")
+    # The server names itself: it may be killed before this process first asks who its parent is.
+    parser.add_argument("--parent", type=int, default=None, metavar="PID", help="stop when this is not the parent")
     parsed = parser.parse_args(arguments)
     settings = FollowerSettings(
         records_max=parsed.snapshot_records,
@@ -316,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interval_s=parsed.snapshot_seconds,
         poll_s=parsed.poll_ms / 1000,
     )
-    return follow(parsed.folder, settings)
+    return follow(parsed.folder, settings, parent=parsed.parent)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ class SessionHandlers:
         targets = orders["access_server"].astype(np.uint64) << np.uint64(32) | orders["session"]
         for target in np.unique(targets).tolist():
             server, number = target >> 32, target & 0xFFFFFFFF
-            rows = np.flatnonzero(targets == target).astype(np.uint32)
+            rows = np.flatnonzero(targets == target).astype(np.uint32).tobytes()
             columns = contract.ORDERS_MESSAGE.encode(orders.data, orders.count, rows)
             message = wire.enclose(_ORDERS, columns)
             session = self._sessions.get(server)

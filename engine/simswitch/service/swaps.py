@@ -179,6 +179,7 @@ class SwapHandlers:
 
     async def _change(self, kind: int, number: int, call: Call) -> pb.Job:
         call.may(kind)
+        await self._job(number)
         outcome = await self._cell.submit(run(kind, actor=call.actor.index, argument=number))
         check(int(outcome["status"][0]), str(number))
         return await self._job(number)

@@ -37,7 +37,7 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_MOVED: _Status.ValueType  # 3
     """A re-allocation: the terminal got another SIM and must let go of its old one."""
     STATUS_LATE: _Status.ValueType  # 4
-    """A duplicate or late report or acknowledgement; nothing changed."""
+    """A duplicate or late report or acknowledgement, or an order that is not outstanding any more; nothing changed."""
     STATUS_SETTLED: _Status.ValueType  # 5
     """Reconciliation settled an outstanding order with what the access server holds."""
     STATUS_REVOKED: _Status.ValueType  # 6
@@ -61,7 +61,7 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_UNKNOWN_SIM: _Status.ValueType  # 28
     """No SIM with this ICCID."""
     STATUS_UNKNOWN_ORDER: _Status.ValueType  # 29
-    """No order with this number: it was never sent, or was settled long ago."""
+    """No order can have this number."""
     STATUS_UNKNOWN_JOB: _Status.ValueType  # 30
     """No swap job with this number."""
     STATUS_STALE_SESSION: _Status.ValueType  # 31
@@ -113,7 +113,7 @@ STATUS_SAME: Status.ValueType  # 2
 STATUS_MOVED: Status.ValueType  # 3
 """A re-allocation: the terminal got another SIM and must let go of its old one."""
 STATUS_LATE: Status.ValueType  # 4
-"""A duplicate or late report or acknowledgement; nothing changed."""
+"""A duplicate or late report or acknowledgement, or an order that is not outstanding any more; nothing changed."""
 STATUS_SETTLED: Status.ValueType  # 5
 """Reconciliation settled an outstanding order with what the access server holds."""
 STATUS_REVOKED: Status.ValueType  # 6
@@ -137,7 +137,7 @@ STATUS_UNKNOWN_TERMINAL: Status.ValueType  # 27
 STATUS_UNKNOWN_SIM: Status.ValueType  # 28
 """No SIM with this ICCID."""
 STATUS_UNKNOWN_ORDER: Status.ValueType  # 29
-"""No order with this number: it was never sent, or was settled long ago."""
+"""No order can have this number."""
 STATUS_UNKNOWN_JOB: Status.ValueType  # 30
 """No swap job with this number."""
 STATUS_STALE_SESSION: Status.ValueType  # 31

@@ -1,0 +1,411 @@
+"""The session of an access server with a real service: orders, fencing, the service away, reconciliation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from simswitch.client import (
+    AsyncClient,
+    Client,
+    Fenced,
+    Holdings,
+    Lease,
+    OperatorClient,
+    Order,
+    Result,
+    ServiceError,
+    Session,
+    SessionState,
+    SessionThread,
+)
+from simswitch.client.operator import iccid_column
+from simswitch.core import layout
+from simswitch.v1 import access_server_pb2 as pb
+from simswitch.v1 import access_server_pb2_grpc, inventory_pb2, pool_pb2, sim_pb2, status_pb2, swap_pb2
+
+from tests.service.serving import Serving, define
+
+OK, SAME = status_pb2.STATUS_OK, status_pb2.STATUS_SAME
+
+
+async def done(order: Order) -> Result:
+    assert order.number
+    return Result.DONE
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def slow(operator: OperatorClient, leases: list[Lease]) -> None:
+    """The carrier slows the SIMs of these leases."""
+    request = inventory_pb2.SetSimHealthRequest(
+        iccid=iccid_column(lease.iccid for lease in leases), health=sim_pb2.HEALTH_THROTTLED
+    )
+    assert set(operator.inventory.SetSimHealth(request).status) == {OK}
+
+
+def move(operator: OperatorClient) -> int:
+    request = swap_pb2.CreateJobRequest(reason="slowed", healths=[sim_pb2.HEALTH_THROTTLED])
+    return operator.swaps.CreateJob(request).job.number
+
+
+def job_of(operator: OperatorClient, number: int) -> swap_pb2.Job:
+    return operator.swaps.GetJob(swap_pb2.GetJobRequest(job=number)).job
+
+
+def test_a_bulk_switch_reaches_the_access_server(serving: Serving, pool: OperatorClient) -> None:
+    async def scenario() -> None:
+        holdings = Holdings()
+        async with AsyncClient(serving.address, access_server="as-01", holdings=holdings) as client:
+            await client.allocate_many(np.arange(1, 61), "jp")
+        before = {lease.terminal: lease for lease in holdings}
+        async with Session(serving.address, "as-01", done, holdings=holdings) as session:
+            session.start()
+            found = await session.serving(20)
+            assert found.differences == {SAME: 60}
+            await asyncio.to_thread(slow, pool, list(before.values())[:50])
+            number = await asyncio.to_thread(move, pool)
+            await until(lambda: job_of(pool, number).state == swap_pb2.JOB_STATE_DONE)
+            assert job_of(pool, number).confirmed_count == 50
+            after = {lease.terminal: lease for lease in holdings}
+            assert sum(after[terminal].iccid != lease.iccid for terminal, lease in before.items()) == 50
+            sims = serving.cell.call_read(
+                lambda machine: {key: machine.terminal(machine.find_terminal(key) or 0)["epoch"] for key in after}
+            )
+            assert sims == {terminal: lease.epoch for terminal, lease in after.items()}
+
+    asyncio.run(scenario())
+
+
+def test_usage_and_load_go_up(serving: Serving, pool: OperatorClient) -> None:
+    async def scenario() -> None:
+        holdings = Holdings()
+        async with (
+            AsyncClient(serving.address, access_server="as-01", holdings=holdings) as client,
+            Session(serving.address, "as-01", done, holdings=holdings) as session,
+        ):
+            assert not session.report_load(1, 2)
+            with pytest.raises(ServiceError, match="away"):
+                await session.report_usage([1], [1], 1, 1)
+            session.start()
+            await session.serving(20)
+            lease = await client.allocate(1, "jp")
+            assert (await session.report_usage([1], [lease.epoch], 3, 4)).tolist() == [OK]
+            assert session.report_load(25_000, 1_500)
+            # The usage behind the load is answered after it was taken.
+            assert (await session.report_usage([1], [lease.epoch], 3, 4)).tolist() == [status_pb2.STATUS_LATE]
+
+    asyncio.run(scenario())
+    request = pool_pb2.GetAccessServerStatusRequest(name="as-01")
+    status = pool.pool.GetAccessServerStatus(request).status
+    assert (status.queue_wait_us, status.service_us) == (25_000, 1_500)
+
+
+@pytest.mark.parametrize(
+    ("result", "error"), [(Result.REFUSED, None), (Result.DONE, RuntimeError("the modem is gone"))]
+)
+def test_a_refused_switch_leaves_the_terminal_as_it_was(
+    serving: Serving, pool: OperatorClient, result: Result, error: Exception | None
+) -> None:
+    async def scenario() -> None:
+        holdings = Holdings()
+        errors: list[Exception] = []
+
+        async def refuse(_order: Order) -> Result:
+            if error is not None:
+                raise error
+            return result
+
+        async with AsyncClient(serving.address, access_server="as-01", holdings=holdings) as client:
+            lease = await client.allocate(1, "jp")
+        async with Session(serving.address, "as-01", refuse, holdings=holdings, on_error=errors.append) as session:
+            session.start()
+            await session.serving(20)
+            await asyncio.to_thread(slow, pool, [lease])
+            number = await asyncio.to_thread(move, pool)
+            await until(lambda: job_of(pool, number).refused_count >= 1)
+        held = holdings.get(1)
+        assert held is not None
+        assert (held.epoch, held.iccid) == (lease.epoch, lease.iccid)
+        assert errors[:1] == ([] if error is None else [error])
+
+    asyncio.run(scenario())
+
+
+def test_a_newer_session_fences_the_older(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+
+    async def scenario() -> None:
+        first = Session(serving.address, "as-01", done)
+        task = first.start()
+        await first.serving(20)
+        async with Session(serving.address, "as-01", done) as second:
+            second.start()
+            newer = await second.serving(20)
+            with pytest.raises(Fenced, match="as-01"):
+                await asyncio.wait_for(task, 20)
+            assert first.state is SessionState.FENCED
+            assert first.reconciliation is not None
+            assert newer.session > first.reconciliation.session
+            assert second.state is SessionState.SERVING
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("access_server", "actor", "reason"),
+    [
+        ("nobody", "operator:local", "UNKNOWN_ACCESS_SERVER"),
+        ("as-01", "access-server:as-02", "NOT_PERMITTED"),
+        ("as-01", "auditor:ann", "NOT_PERMITTED"),
+    ],
+)
+def test_a_session_that_is_refused_for_good_says_so(
+    serving: Serving, pool: OperatorClient, access_server: str, actor: str, reason: str
+) -> None:
+    assert pool
+
+    async def scenario() -> None:
+        session = Session(serving.address, access_server, done, actor=actor)
+        with pytest.raises(ServiceError) as caught:
+            await asyncio.wait_for(session.run(), 20)
+        assert caught.value.reason == reason
+
+    asyncio.run(scenario())
+
+
+def test_hello_comes_first_and_once(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    hello = pb.SessionRequest(hello=pb.Hello(access_server="as-01"))
+    with grpc.insecure_channel(serving.address) as channel:
+        stub = access_server_pb2_grpc.AccessServerServiceStub(channel)
+        for requests in ([pb.SessionRequest(ready=pb.Ready())], [hello, hello], []):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(stub.Session(iter(requests)))
+            assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        replies = list(stub.Session(iter([hello, pb.SessionRequest(ping=pb.Ping(nonce=7))])))
+        assert [reply.WhichOneof("message") for reply in replies] == ["opened", "pong"]
+        assert replies[1].pong.nonce == 7
+
+
+def test_acknowledging_what_was_never_ordered(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    opening = [pb.SessionRequest(hello=pb.Hello(access_server="as-01")), pb.SessionRequest(ready=pb.Ready())]
+    # The core calls every order late that is not outstanding, whether it ever was or not.
+    done, refused = pb.ACKNOWLEDGEMENT_RESULT_DONE, pb.ACKNOWLEDGEMENT_RESULT_REFUSED
+    never = pb.Acknowledgements(order=[0xFFFFFF, 1], result=[done, refused])
+    uneven = pb.Acknowledgements(order=[1, 2], result=[done])
+    with grpc.insecure_channel(serving.address) as channel:
+        stub = access_server_pb2_grpc.AccessServerServiceStub(channel)
+        replies = list(stub.Session(iter([*opening, pb.SessionRequest(acknowledgements=never)])))
+        assert list(replies[2].acknowledgements_result.status) == [status_pb2.STATUS_LATE] * 2
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.Session(iter([*opening, pb.SessionRequest(acknowledgements=uneven)])))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_drain_keeps_the_holdings_and_the_session_comes_back(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    states: list[SessionState] = []
+
+    async def scenario() -> None:
+        holdings = Holdings()
+        port = serving.address
+        async with AsyncClient(port, access_server="as-01", holdings=holdings) as client:
+            await client.allocate_many([1, 2, 3], "jp")
+        session = Session(
+            port, "as-01", done, holdings=holdings, on_state=states.append, pause_max_s=0.3, pause_first_s=0.1
+        )
+        async with session:
+            session.start()
+            await session.serving(20)
+            await asyncio.to_thread(serving.drain)
+            await until(lambda: session.state is SessionState.WAITING)
+            assert len(holdings) == 3
+            await asyncio.to_thread(serving.begin, int(port.rpartition(":")[2]))
+            await until(lambda: session.state is SessionState.SERVING)
+            assert session.reconciliation is not None
+            assert session.reconciliation.differences == {SAME: 3}
+
+    asyncio.run(scenario())
+    assert states.count(SessionState.SERVING) == 2
+
+
+def test_what_the_service_does_not_know_is_dropped(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    holdings = Holdings()
+    holdings.hold(Lease(terminal=5, epoch=1, iccid="8900000000000000000"))
+
+    async def scenario() -> None:
+        async with Session(serving.address, "as-01", done, holdings=holdings) as session:
+            session.start()
+            found = await session.serving(20)
+            assert found.differences == {status_pb2.STATUS_UNKNOWN_SIM: 1}
+
+    asyncio.run(scenario())
+    assert len(holdings) == 0
+
+
+def test_session_thread(serving: Serving, pool: OperatorClient) -> None:
+    holdings = Holdings()
+    ordered = threading.Event()
+
+    def carry_out(order: Order) -> Result:
+        assert order.target_iccid
+        ordered.set()
+        return Result.DONE
+
+    with (
+        Client(serving.address, access_server="as-01", holdings=holdings) as client,
+        SessionThread(serving.address, "as-01", carry_out, holdings=holdings) as session,
+    ):
+        session.serving(20)
+        lease = client.allocate(1, "jp")
+        session.report_load(0, 1_000)
+        assert session.report_usage([1], [lease.epoch], 1, 1).tolist() == [OK]
+        slow(pool, [lease])
+        number = move(pool)
+        assert ordered.wait(20)
+        for reply in pool.swaps.WatchJob(swap_pb2.WatchJobRequest(job=number, interval_ms=100)):
+            last = reply.job
+        assert (last.state, last.confirmed_count) == (swap_pb2.JOB_STATE_DONE, 1)
+        moved = holdings.get(1)
+        assert moved is not None
+        assert moved.iccid != lease.iccid
+
+
+def test_a_slow_consumer_is_let_go(serving: Serving) -> None:
+    from simswitch.service.directory import Entity
+    from simswitch.service.errors import Refused
+    from simswitch.service.sessions import OUTGOING_MAX
+    from simswitch.service.sessions import Session as Side
+
+    assert serving
+
+    async def scenario() -> None:
+        side = Side(Entity(1, layout.ACCESS_SERVER, "as-01", (), b"", 0), 1)
+        for _ in range(OUTGOING_MAX):
+            side.put(b"x")
+        assert side.ending is None
+        side.put(b"x")
+        with pytest.raises(Refused) as caught:
+            await side.next()
+        assert caught.value.reason.name == "SLOW_CONSUMER"
+
+    asyncio.run(scenario())
+
+
+# --------------------------------------------------------------------------------------- a process that is killed
+
+SERVER = """
+import asyncio, sys
+from simswitch.cell import Capacity
+from simswitch.service.server import ServerSettings, serve
+settings = ServerSettings(port=int(sys.argv[2]), capacity=Capacity(2_000, 2_000, 1_000))
+asyncio.run(serve(sys.argv[1], settings, ready=lambda address: print(address, flush=True)))
+"""
+
+
+def launch(folder: Path, port: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(folder), str(port)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    assert address == f"127.0.0.1:{port}", address
+    return process
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_kill_in_the_middle_of_a_job_loses_nothing(tmp_path: Path) -> None:
+    """I6, seen from outside: what was acknowledged stands after SIGKILL, and the job goes on to its end."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    server = launch(tmp_path / "data", port)
+    try:
+        with OperatorClient(address) as operator:
+            define(operator)
+
+        async def scenario() -> None:
+            nonlocal server
+            holdings = Holdings()
+            carried_out: list[Order] = []
+
+            async def carry_out(order: Order) -> Result:
+                carried_out.append(order)
+                return Result.DONE
+
+            async with AsyncClient(address, access_server="as-01", holdings=holdings) as client:
+                grants = await client.allocate_many(np.arange(1, 81), "jp")
+                assert set(grants.status.tolist()) == {OK}
+            before = {lease.terminal: lease for lease in holdings}
+            source = random.Random(1)
+            session = Session(
+                address, "as-01", carry_out, holdings=holdings, pause_first_s=0.1, pause_max_s=0.5, random_source=source
+            )
+            async with session:
+                session.start()
+                await session.serving(20)
+
+                def order_job() -> int:
+                    with OperatorClient(address) as operator:
+                        slow(operator, list(before.values()))
+                        return move(operator)
+
+                number = await asyncio.to_thread(order_job)
+                await until(lambda: len(carried_out) >= 5)
+                os.kill(server.pid, signal.SIGKILL)
+                await asyncio.to_thread(server.wait)
+                await until(lambda: session.state is not SessionState.SERVING)
+                assert {lease.terminal for lease in holdings} == set(before)
+                server = await asyncio.to_thread(launch, tmp_path / "data", port)
+                await until(lambda: session.state is SessionState.SERVING)
+
+                def finish() -> swap_pb2.Job:
+                    with OperatorClient(address) as operator:
+                        request = swap_pb2.WatchJobRequest(job=number, interval_ms=100)
+                        job = swap_pb2.Job()
+                        for reply in operator.swaps.WatchJob(request, timeout=40):
+                            job = reply.job
+                        return job
+
+                job = await asyncio.to_thread(finish)
+                assert job.state == swap_pb2.JOB_STATE_DONE
+                after = {lease.terminal: lease for lease in holdings}
+                assert set(after) == set(before)
+                assert all(after[key].iccid != before[key].iccid for key in before)
+                assert len({lease.iccid for lease in after.values()}) == len(after)
+            async with AsyncClient(address, access_server="as-01") as client:
+                keys = sorted(after)
+                renewed = await client.renew(keys, [after[key].epoch for key in keys])
+                assert set(renewed.status.tolist()) == {OK}
+
+        asyncio.run(scenario())
+        assert (tmp_path / "data" / "address").read_text().strip() == address
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        assert not (tmp_path / "data" / "address").exists()
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.wait()

@@ -1,0 +1,229 @@
+"""Says of a carried-out transition whether the words of its row's last column are true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from simswitch.core import layout
+from tests.model.records import Table
+from tests.model.transitions import NONE, Case, Row
+from tests.model.world import EXHAUSTED_BYTES, LEASE_MS, LOW_BYTES
+
+ORDER_WORDS = {
+    layout.QUEUED: "queued",
+    layout.WAITING: "waiting",
+    layout.OUTSTANDING: "outstanding",
+    layout.UNKNOWN: "unknown",
+    layout.PARKED: "parked",
+}
+
+
+def lease_word(case: Case, tables: dict[str, Table]) -> str:
+    terminal = case.terminal(tables)
+    if terminal is None:
+        return "unknown"
+    if terminal["sim"] == NONE:
+        return "none"
+    if terminal["order"] != NONE:
+        state = tables["orders"][terminal["order"]]["state"]
+        if state in (layout.OUTSTANDING, layout.UNKNOWN):
+            return "swapping"
+    return "held"
+
+
+def sim_word(sim: Any) -> str:
+    if sim["occupancy"] == layout.COOLING and sim["held"]:
+        return "held"
+    return {layout.FREE: "free", layout.RESERVED: "reserved", layout.ASSIGNED: "assigned", layout.COOLING: "cooling"}[
+        int(sim["occupancy"])
+    ]
+
+
+def order_word(case: Case) -> str:
+    """What became of the order; one that is gone was confirmed, given up or dropped."""
+    if case.order == NONE:
+        return "settled"
+    order = case.after["orders"][case.order]
+    if order["state"] != layout.ORDER_UNUSED:
+        return ORDER_WORDS[int(order["state"])]
+    job_before, job_after = (tables["jobs"][case.job] for tables in (case.before, case.after))
+    if job_after["given_up_count"] > job_before["given_up_count"]:
+        return "given_up"
+    confirmed = case.after["servers"]["confirmed_count"].sum() > case.before["servers"]["confirmed_count"].sum()
+    return "settled" if confirmed else "dropped"
+
+
+def word_after(row: Row, case: Case) -> str:
+    if row.subject == "lease":
+        return lease_word(case, case.after)
+    if row.subject == "sim":
+        return sim_word(case.after["sims"][case.named_sim])
+    if row.subject == "order":
+        return order_word(case)
+    if row.subject == "gate":
+        return layout.Gate(int(case.after["servers"][case.server]["gate"])).name.removeprefix("GATE_").lower()
+    return layout.JobState(int(case.after["jobs"][case.job]["state"])).name.removeprefix("JOB_").lower()
+
+
+def unchanged(row: Row, case: Case) -> bool:
+    """The subject's own record is as it was, and so is everything that hangs on it."""
+    if row.subject == "lease":
+        before, after = case.terminal(case.before), case.terminal(case.after)
+        if before is None or after is None:
+            return before is None and after is None
+        same_sims = np.array_equal(case.before["sims"], case.after["sims"])
+        if "order=REVOKE" in row.then:
+            return bool(before == after)
+        return bool(before == after) and same_sims
+    tables = {"sim": ("sims",), "order": ("orders", "sims", "terminals"), "gate": ("servers",), "job": ("orders", "sims")}
+    return all(np.array_equal(case.before[name], case.after[name]) for name in tables[row.subject])
+
+
+def _target(case: Case) -> Any:
+    return case.after["sims"][case.old_order["target"]]
+
+
+def _source(case: Case) -> Any:
+    return case.after["sims"][case.old_order["source"]]
+
+
+def _now_holds(case: Case, sim: int) -> bool:
+    return bool(case.terminal(case.after)["sim"] == sim)
+
+
+def _epoch_is_new(case: Case) -> bool:
+    before, after = case.terminal(case.before), case.terminal(case.after)
+    return bool(after["epoch"] > (0 if before is None else before["epoch"]))
+
+
+def _free_healthy(case: Case) -> bool:
+    sim = case.before["sims"][case.terminal(case.after)["sim"]]
+    return bool(sim["occupancy"] == layout.FREE and sim["health"] == layout.HEALTHY)
+
+
+def _counted_both(case: Case) -> bool:
+    terminal = case.terminal(case.after)
+    total = int(case.after["header"]["counted_bytes"][0])
+    more = total - int(case.before["header"]["counted_bytes"][0])
+    by_sim = int(case.after["sims"]["counted_bytes"].sum())
+    return more > 0 and by_sim == total and int(terminal["counted_bytes"]) == total
+
+
+def _health_by_headroom(case: Case) -> bool:
+    sim = case.sim_of(case.after)
+    headroom = int(sim["limit_bytes"]) - int(sim["counted_bytes"])
+    wanted = layout.HEALTHY if headroom >= LOW_BYTES else layout.LOW if headroom >= EXHAUSTED_BYTES else layout.EXHAUSTED
+    return bool(sim["health"] == wanted)
+
+
+def _new_order(case: Case, kind: int) -> bool:
+    """An order of that kind is there that was not, for the SIM in question."""
+    known = {(int(order["source"]), int(order["kind"])) for order in case.before["orders"] if order["state"]}
+    found = [
+        order for order in case.after["orders"] if order["state"] and (int(order["source"]), int(order["kind"])) not in known
+    ]
+    return len(found) == 1 and bool(found[0]["kind"] == kind)
+
+
+def _order_confirmed(case: Case) -> bool:
+    return bool(case.after["orders"][case.order]["state"] == layout.ORDER_UNUSED) and order_word(case) == "settled"
+
+
+def _window_halved(case: Case) -> bool:
+    before, after = (int(tables["servers"][0]["window"]) for tables in (case.before, case.after))
+    return after == before // 2
+
+
+def _back_to_queue(case: Case) -> bool:
+    order = case.after["orders"][case.order]
+    return bool(order["state"] == layout.QUEUED and order["target"] == NONE)
+
+
+def _outstanding_same(case: Case) -> bool:
+    states = [case.before["orders"]["state"], case.after["orders"]["state"]]
+    return layout.OUTSTANDING in states[0] and np.array_equal(*states)
+
+
+def _outstanding_finishes(case: Case) -> bool:
+    def in_flight(tables: dict[str, Table]) -> int:
+        return int((tables["orders"]["state"] == layout.OUTSTANDING).sum())
+
+    return in_flight(case.before) == in_flight(case.after) >= 1
+
+
+def _retry_jittered(case: Case) -> bool:
+    base = int(case.after["header"]["settings"][0][layout.RETRY_AFTER_MS])
+    return base <= case.answer["retry_after_ms"] <= 2 * base
+
+
+def _skipped_more(case: Case) -> bool:
+    before, after = (int(tables["jobs"][case.job]["skipped_count"]) for tables in (case.before, case.after))
+    return after == before + 1
+
+
+WORDS: dict[str, Callable[[Case], bool]] = {
+    "epoch=same": lambda case: bool(
+        case.terminal(case.after)["epoch"] == case.terminal(case.before)["epoch"] == case.answer.get("epoch", case.terminal(case.after)["epoch"])
+    ),
+    "epoch=new": _epoch_is_new,
+    "sim=same": lambda case: _now_holds(case, case.terminal(case.before)["sim"]),
+    "sim=free_healthy": _free_healthy,
+    "sim=target": lambda case: _now_holds(case, case.old_order["target"]),
+    "sim=source": lambda case: _now_holds(case, case.old_order["source"]),
+    "sim=named": lambda case: _now_holds(case, case.named_sim),
+    "expiry=renewed": lambda case: bool(case.terminal(case.after)["expires_ms"] == case.world.now_ms + LEASE_MS),
+    "old_sim=cooling": lambda case: sim_word(case.old_sim) == "cooling",
+    "old_sim=held": lambda case: sim_word(case.old_sim) == "held",
+    "old_health=quarantined": lambda case: bool(case.old_sim["health"] == layout.QUARANTINED),
+    "target=held": lambda case: sim_word(_target(case)) == "held",
+    "target=free": lambda case: sim_word(_target(case)) == "free",
+    "target=reserved": lambda case: bool(
+        case.after["sims"][case.after["orders"][case.order]["target"]]["occupancy"] == layout.RESERVED
+    ),
+    "source=cooling": lambda case: sim_word(_source(case)) == "cooling",
+    "order=STOP": lambda case: _new_order(case, layout.STOP),
+    "order=REVOKE": lambda case: _new_order(case, layout.REVOKE),
+    "order=confirmed": _order_confirmed,
+    "order=orphaned": lambda case: bool(case.after["orders"][case.order]["orphaned"]),
+    "order=back_to_queue": _back_to_queue,
+    "counted=both": _counted_both,
+    "health=by_headroom": _health_by_headroom,
+    "impossible_count+1": lambda case: int(case.after["header"]["impossible_count"][0])
+    == int(case.before["header"]["impossible_count"][0]) + 1,
+    "retry_after=jittered": _retry_jittered,
+    "index=in": lambda case: bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE),
+    "index=out": lambda case: bool(case.after["sims"][case.named_sim]["tier"] == layout.TIER_NONE),
+    "index=by_health": lambda case: bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE)
+    == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY),
+    "skipped+1": _skipped_more,
+    "gate=back_off": lambda case: bool(case.after["servers"][0]["gate"] == layout.GATE_BACK_OFF),
+    "window=halved": _window_halved,
+    "session=new": lambda case: bool(case.answer["session"] > case.before["servers"]["session"].max()),
+    "outstanding=same": _outstanding_same,
+    "outstanding=finish": _outstanding_finishes,
+    "queued=dropped": lambda case: not (case.after["orders"]["state"] == layout.QUEUED).any(),
+}
+
+
+def differences(row: Row, case: Case) -> list[str]:
+    """What the row says and is not so."""
+    found = []
+    if row.status != "-":
+        status = layout.Status(case.answer["status"]).name
+        if status != row.status:
+            found.append(f"the status is {status}, not {row.status}")
+    state, *words = row.then
+    if state == "unchanged":
+        if not unchanged(row, case):
+            found.append("it did change")
+    elif (after := word_after(row, case)) != state:
+        found.append(f"afterwards it is {after}, not {state}")
+    for word in words:
+        if word not in WORDS:
+            found.append(f"nobody knows what {word} means")
+        elif not found and not WORDS[word](case):
+            found.append(f"{word} is not so")
+    return found

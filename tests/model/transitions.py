@@ -1,0 +1,535 @@
+"""Reads ``transitions.txt`` and carries out its rows: one world, one state, one command, and what is there afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import simswitch.core
+from simswitch.core import commands, layout
+from tests.model.records import Table
+from tests.model.world import (
+    COOLING_MS,
+    DEADLINE_MS,
+    LEASE_MS,
+    MIB,
+    STEP_MS,
+    World,
+    empty_world,
+)
+
+TABLE = Path(simswitch.core.__file__).with_name("transitions.txt")
+NONE = layout.NONE_INDEX
+T = 1
+"""The terminal that a row is about; others are there to be in the way."""
+OTHER = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    line: int
+    subject: str
+    state: str
+    command: str
+    when: str
+    status: str
+    then: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.subject, self.state, self.command, self.when
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.subject} {self.state}, {self.command}, {self.when}"
+
+
+def parse(text: str) -> list[Row]:
+    """The rows of the table. A line that is neither a comment nor six columns is an error."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        columns = [column.strip() for column in line.split("|")]
+        if len(columns) != 6:
+            raise ValueError(f"line {number} has {len(columns)} columns, not 6")
+        subject, state, command, when, status, then = columns
+        rows.append(Row(number, subject, state, command, when, status, tuple(then.split())))
+    return rows
+
+
+@dataclass
+class Case:
+    """A world in the state before, the command, and what was seen."""
+
+    world: World
+    run: bytes = b""
+    wait_ms: int = 0
+    named_sim: int = 0
+    job: int = 0
+    server: int = 0
+    before: dict[str, Table] = field(default_factory=dict)
+    after: dict[str, Table] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
+    orders: list[dict[str, int]] = field(default_factory=list)
+    order: int = NONE
+    """Index of the order that the row is about."""
+
+    def carry_out(self) -> None:
+        world = self.world
+        self.before = world.tables()
+        self.order = self._find_order(self.before)
+        sent = len(world.orders)
+        if self.run:
+            outcome = world.send(self.run)[-1]
+            names = [name for name, _ in commands.OUTCOME_COLUMNS[outcome.kind]]
+            self.answer = {name: int(outcome[name][-1]) for name in names}
+        else:
+            world.pass_ms(self.wait_ms)
+        self.orders = world.orders[sent:]
+        self.after = world.tables()
+        assert world.machine.check() == []
+
+    @staticmethod
+    def _find_order(tables: dict[str, Table]) -> int:
+        """The order that is there before the command: a swap if there is one."""
+        used = [index for index, order in enumerate(tables["orders"]) if order["state"] != layout.ORDER_UNUSED]
+        swaps = [index for index in used if tables["orders"][index]["kind"] == layout.SWITCH]
+        return (swaps or used or [NONE])[0]
+
+    def terminal(self, tables: dict[str, Table], key: int = T) -> Any:
+        """The terminal's record, or None."""
+        found = [record for record in tables["terminals"] if record["key"] == key]
+        return found[0] if found else None
+
+    def sim_of(self, tables: dict[str, Table]) -> Any:
+        terminal = self.terminal(tables)
+        return None if terminal is None or terminal["sim"] == NONE else tables["sims"][terminal["sim"]]
+
+    @property
+    def old_sim(self) -> Any:
+        """What became of the SIM that the terminal held before."""
+        return self.after["sims"][self.terminal(self.before)["sim"]]
+
+    @property
+    def old_order(self) -> Any:
+        return self.before["orders"][self.order]
+
+
+# ----------------------------------------------------------------------------------------- states before
+
+
+def new_world(sims: int = 6, **capacities: int) -> World:
+    world = empty_world(**capacities)
+    if sims:
+        world.import_sims(sims)
+    return world
+
+
+def allocate(world: World, terminal: int = T, server: int = 0) -> int:
+    """Gives a terminal a lease; returns its epoch."""
+    (outcome,) = world.send(world.allocate(terminal, server))
+    assert outcome["status"][0] in (layout.OK, layout.MOVED), outcome["status"]
+    return int(outcome["epoch"][0])
+
+
+def lease_epoch(world: World, terminal: int = T) -> int:
+    index = world.machine.find_terminal(terminal)
+    return 1 if index is None else int(world.machine.terminal(index)["epoch"])
+
+
+def sim_index(world: World, terminal: int = T) -> int:
+    index = world.machine.find_terminal(terminal)
+    assert index is not None
+    sim = world.machine.terminal(index)["sim"]
+    assert sim is not None
+    return int(sim)
+
+
+def list_job(world: World, *terminals: int) -> int:
+    """A job with these terminals, its list complete; returns its number."""
+    (outcome,) = world.send(world.job_create())
+    assert outcome["status"][0] == layout.OK
+    job = int(outcome["job"][0])
+    for terminal in terminals:
+        assert world.status(world.job_add(job, terminal)) == layout.OK
+    assert world.status(world.job(layout.JOB_RESUME, job)) == layout.OK
+    return job
+
+
+def order_swap(world: World, terminal: int = T) -> int:
+    """Brings the terminal's swap under way; returns the job."""
+    job = list_job(world, terminal)
+    assert world.orders, "the switch was not sent"
+    assert world.orders[-1]["kind"] == layout.SWITCH
+    return job
+
+
+def bring(world: World, state: str) -> None:
+    """Brings terminal T into a lease state."""
+    if state == "unknown":
+        return
+    allocate(world)
+    if state == "none":
+        assert world.status(world.lease(layout.RELEASE, T, lease_epoch(world))) == layout.OK
+        world.pass_ms(COOLING_MS)
+    elif state == "swapping":
+        order_swap(world)
+
+
+# ---------------------------------------------------------------------------------------- rows on leases
+
+Builder = Callable[[Row], Case]
+
+
+def _lease_world(row: Row, state: str | None = None, **capacities: int) -> World:
+    world = new_world(**capacities)
+    bring(world, state or {"any": "held"}.get(row.state, row.state))
+    return world
+
+
+def _allocation(row: Row) -> Case:
+    if row.when == "terminals full":
+        world = new_world(terminals_max=1)
+        allocate(world, OTHER)
+        return Case(world, world.allocate(T))
+    world = _lease_world(row)
+    server, market, run = 0, "home", None
+    if row.when == "access server not defined":
+        run = world.allocate(T, server=7)
+    elif row.when == "market not defined":
+        world.entities["nowhere"] = world.entities["gold"]
+        run = world.allocate(T, market="nowhere")
+    elif row.when == "no free healthy SIM has the expected use left":
+        world.send(world.set_health(sim_index(world), layout.THROTTLED))
+        run = world.allocate(T, expected_bytes=10**15)
+    elif row.when == "other server":
+        server = 1
+    elif row.when in ("same server", "-") and row.state in ("held", "swapping"):
+        world.send(world.set_health(sim_index(world), layout.THROTTLED))
+    world.now_ms += STEP_MS
+    world.send(commands.run(layout.TICK))
+    return Case(world, run or world.allocate(T, server, market))
+
+
+def _by_epoch(row: Row) -> Case:
+    """RENEW, RELEASE, REPORT_USAGE and REPORT_ATTACH_FAILURE."""
+    world = _lease_world(row)
+    epoch = lease_epoch(world)
+    usage = 3 * MIB
+    if row.command == "REPORT_USAGE" and row.state in ("held", "swapping"):
+        world.send(world.usage(T, epoch, MIB))
+    if row.when == "other epoch":
+        epoch += 1_000
+    elif row.when == "epoch of the order":
+        epoch = world.orders[-1]["epoch"]
+    elif row.when == "not above the last report":
+        usage = MIB
+    elif row.when == "more than the line could carry":
+        usage = 10**15
+    elif row.when == "no other free healthy SIM":
+        for sim in range(world.sims_count):
+            if sim != sim_index(world):
+                world.send(world.set_health(sim, layout.SUSPENDED))
+    world.pass_ms(STEP_MS)
+    if row.command == "REPORT_USAGE":
+        return Case(world, world.usage(T, epoch, usage))
+    return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch))
+
+
+def _adoption(row: Row) -> Case:
+    world = _lease_world(row)
+    named = 5
+    if row.when == "SIM assigned or reserved":
+        allocate(world, OTHER)
+        named = sim_index(world, OTHER)
+    elif row.when == "SIM held by a server that must let go":
+        allocate(world, OTHER)
+        named = sim_index(world, OTHER)
+        allocate(world, OTHER, server=1)
+    elif row.when == "it holds that SIM":
+        named = sim_index(world)
+    return Case(world, world.adopt(T, named), named_sim=named)
+
+
+def _expiry(row: Row) -> Case:
+    world = _lease_world(row)
+    if row.when == "lease expired, grace has not passed":
+        world.send(commands.run(layout.RESTART))
+    elif row.when == "lease expired while the clock is frozen":
+        world.send(commands.run(layout.FREEZE))
+    return Case(world, wait_ms=LEASE_MS)
+
+
+def _hello(row: Row) -> Case:
+    world = new_world()
+    if row.state == "any":
+        bring(world, "held")
+        allocate(world, OTHER)
+        named, epoch = sim_index(world, OTHER), lease_epoch(world, OTHER)
+    elif row.state == "none":
+        epoch = allocate(world)
+        named = sim_index(world)
+        world.send(world.lease(layout.RELEASE, T, epoch))
+    else:
+        bring(world, row.state)
+        named, epoch = sim_index(world), lease_epoch(world)
+        if row.when == "names the target":
+            epoch = world.orders[-1]["epoch"]
+            found = world.machine.find_sim(world.orders[-1]["target_iccid"])
+            assert found is not None
+            named = found
+    world.open_session(0, ready=False)
+    return Case(world, world.holds(0, T, epoch, named), named_sim=named)
+
+
+def _unnamed(row: Row) -> Case:
+    world = _lease_world(row)
+    world.open_session(0, ready=False)
+    return Case(world, world.ready(0))
+
+
+# ------------------------------------------------------------------------------------------ rows on SIMs
+
+
+def _health(row: Row) -> Case:
+    world = new_world()
+    health = layout.SUSPENDED
+    named = 0
+    if row.when == "healthy":
+        world.send(world.set_health(named, layout.SUSPENDED))
+        health = layout.HEALTHY
+    elif row.when == "it is retired":
+        world.send(world.set_health(named, layout.RETIRED))
+        health = layout.HEALTHY
+    elif row.when == "ICCID not known":
+        return Case(world, world.set_health(10**6, health))
+    elif row.state == "assigned":
+        allocate(world)
+        named = sim_index(world)
+    elif row.state == "reserved":
+        bring(world, "swapping")
+        named = int(world.tables()["orders"]["target"][0])
+    elif row.state == "cooling":
+        epoch = allocate(world)
+        named = sim_index(world)
+        world.send(world.lease(layout.RELEASE, T, epoch))
+    return Case(world, world.set_health(named, health), named_sim=named)
+
+
+def _cooling(row: Row) -> Case:
+    world = new_world()
+    epoch = allocate(world)
+    named = sim_index(world)
+    if row.state == "held":
+        world.send(world.close(1))
+        world.send(world.close(0))
+        allocate(world, T, server=1)
+    else:
+        world.send(world.lease(layout.RELEASE, T, epoch))
+    return Case(world, wait_ms=COOLING_MS, named_sim=named)
+
+
+# ---------------------------------------------------------------------------------------- rows on orders
+
+
+def _queued(row: Row) -> Case:
+    world = new_world(sims=6)
+    allocate(world)
+    if row.when == "no target above the reserve":
+        for sim in range(world.sims_count):
+            if sim not in (sim_index(world), (sim_index(world) + 1) % world.sims_count):
+                world.send(world.set_health(sim, layout.SUSPENDED))
+        return Case(world, wait_ms=STEP_MS, job=list_job(world, T))
+    if row.when == "gate not open, or window full":
+        world.send(world.close(0))
+        return Case(world, wait_ms=STEP_MS, job=list_job(world, T))
+    world.send(commands.run(layout.SWAPS_STOP))
+    job = list_job(world, T)
+    if row.command == "RELEASE":
+        return Case(world, world.lease(layout.RELEASE, T, lease_epoch(world)), job=job)
+    return Case(world, commands.run(layout.SWAPS_LIFT), job=job)
+
+
+def _acknowledged(row: Row) -> Case:
+    world = new_world()
+    result = int(getattr(layout, "ACK_" + row.command.partition(" ")[2]))
+    job = 0
+    if row.when == "stop or revoke":
+        allocate(world)
+        allocate(world, T, server=1)
+    else:
+        bring(world, "held")
+        job = order_swap(world)
+    order = world.orders[-1]["order"]
+    session = world.sessions[0]
+    if row.when == "no attempts left":
+        while world.machine.job(job)["refused_count"] + 1 < 3:
+            world.send(world.acknowledge(order, layout.ACK_REFUSED))
+            while world.orders[-1]["order"] == order:
+                world.pass_ms(1_000 * STEP_MS // 10)
+                world.send(world.lease(layout.RENEW, T, lease_epoch(world)))
+            order = world.orders[-1]["order"]
+    if row.state == "unknown":
+        world.pass_ms(DEADLINE_MS)
+    elif row.state == "settled":
+        world.send(world.acknowledge(order, layout.ACK_DONE))
+    elif row.when == "of another access server or session":
+        world.send(commands.run(layout.SESSION_OPEN, access_server=0))
+    else:
+        world.pass_ms(STEP_MS)
+    return Case(world, world.acknowledge(order, result, session=session), job=job)
+
+
+def _deadline(row: Row) -> Case:
+    world = new_world()
+    bring(world, "swapping")
+    if row.state == "unknown":
+        world.pass_ms(DEADLINE_MS)
+    return Case(world, wait_ms=DEADLINE_MS)
+
+
+# ----------------------------------------------------------------------------------- rows on gates, jobs
+
+
+def _gate(row: Row) -> Case:
+    world = new_world()
+    if row.command == "SESSION_OPEN":
+        return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
+    if row.when == "of an older session":
+        older = world.sessions[0]
+        world.open_session(0)
+        return Case(world, world.ready(0, older))
+    if row.command == "SESSION_READY":
+        world.open_session(0, ready=False)
+        return Case(world, world.ready(0))
+    bring(world, "swapping")
+    if row.command == "SESSION_CLOSE":
+        return Case(world, world.close(0))
+    world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_BUSY))
+    assert world.machine.server(0)["gate"] == layout.GATE_BACK_OFF
+    if row.state == "back_off":
+        # A probe would be answered or not; only the gate is looked at here.
+        return Case(world, wait_ms=2_000)
+    world.pass_ms(2_000)
+    assert world.machine.server(0)["gate"] == layout.GATE_PROBING
+    result = int(getattr(layout, "ACK_" + row.command.partition(" ")[2]))
+    return Case(world, world.acknowledge(world.orders[-1]["order"], result))
+
+
+def _job(row: Row) -> Case:
+    world = new_world()
+    if row.command == "JOB_ADD":
+        bring(world, "none" if row.status == "NO_LEASE" else "swapping")
+        (outcome,) = world.send(world.job_create())
+        job = int(outcome["job"][0])
+        return Case(world, world.job_add(job, T), job=job)
+    allocate(world)
+    allocate(world, OTHER)
+    if row.state != "done":
+        # One swap under way, one that can't be sent yet.
+        job = order_swap(world)
+        world.send(commands.run(layout.SWAPS_STOP))
+        if row.command == "JOB_CANCEL":
+            (outcome,) = world.send(world.job_create())
+            job = int(outcome["job"][0])
+            world.send(world.job_add(job, OTHER))
+            world.send(world.job(layout.JOB_RESUME, job))
+    else:
+        job = list_job(world)
+    if row.state == "paused":
+        assert world.status(world.job(layout.JOB_PAUSE, job)) == layout.OK
+    return Case(world, world.job(int(getattr(layout, row.command)), job), job=job)
+
+
+_BY_COMMAND: dict[tuple[str, str], Builder] = {
+    ("lease", "ALLOCATE"): _allocation,
+    ("lease", "RENEW"): _by_epoch,
+    ("lease", "RELEASE"): _by_epoch,
+    ("lease", "REPORT_USAGE"): _by_epoch,
+    ("lease", "REPORT_ATTACH_FAILURE"): _by_epoch,
+    ("lease", "ADOPT"): _adoption,
+    ("lease", "(timer)"): _expiry,
+    ("lease", "SESSION_HOLDS"): _hello,
+    ("lease", "SESSION_READY"): _unnamed,
+    ("sim", "SET_HEALTH"): _health,
+    ("sim", "(timer)"): _cooling,
+    ("order", "(dispatch)"): _queued,
+    ("order", "RELEASE"): _queued,
+    ("order", "(timer)"): _deadline,
+    ("order", "ACKNOWLEDGE DONE"): _acknowledged,
+    ("order", "ACKNOWLEDGE REFUSED"): _acknowledged,
+    ("order", "ACKNOWLEDGE BUSY"): _acknowledged,
+    ("gate", "SESSION_OPEN"): _gate,
+    ("gate", "SESSION_READY"): _gate,
+    ("gate", "SESSION_CLOSE"): _gate,
+    ("gate", "(timer)"): _gate,
+    ("gate", "ACKNOWLEDGE DONE"): _gate,
+    ("gate", "ACKNOWLEDGE BUSY"): _gate,
+    ("job", "JOB_PAUSE"): _job,
+    ("job", "JOB_RESUME"): _job,
+    ("job", "JOB_CANCEL"): _job,
+    ("job", "JOB_ADD"): _job,
+}
+WHENS = frozenset(
+    {
+        "-",
+        "ICCID not known",
+        "SIM assigned or reserved",
+        "SIM held by a server that must let go",
+        "access server not defined",
+        "attempts left",
+        "back-off is over",
+        "cooling is over",
+        "deadline passed",
+        "epoch of the order",
+        "gate not open, or window full",
+        "healthy",
+        "it holds that SIM",
+        "it is retired",
+        "its last epoch and SIM, SIM free or cooling",
+        "lease expired",
+        "lease expired while the clock is frozen",
+        "lease expired, grace has not passed",
+        "lease expired, server reconciled",
+        "market not defined",
+        "more than the line could carry",
+        "names it with its SIM and epoch",
+        "names the source",
+        "names the target",
+        "no attempts left",
+        "no free healthy SIM has the expected use left",
+        "no other free healthy SIM",
+        "no target above the reserve",
+        "not above the last report",
+        "not healthy",
+        "of an older session",
+        "of another access server or session",
+        "of its terminal",
+        "other epoch",
+        "other server",
+        "same server",
+        "same server, same market, SIM usable",
+        "stop or revoke",
+        "switch",
+        "terminal holds nothing",
+        "terminal is already in a swap",
+        "terminals full",
+        "the hello did not name it",
+    }
+)
+"""The conditions that builders know. A row with another one has no builder."""
+
+
+def build(row: Row) -> Case:
+    """The case of a row. KeyError: nobody has said how this row is built."""
+    if row.when not in WHENS:
+        raise KeyError(f"{row}: the condition {row.when!r} has no builder")
+    try:
+        builder = _BY_COMMAND[row.subject, row.command]
+    except KeyError:
+        raise KeyError(f"{row}: no builder") from None
+    return builder(row)
+
+
