@@ -1,0 +1,313 @@
+"""One test for each invariant of the core, by its number, on the smallest world that shows it.
+
+I6 is about the disk: tests/cell names it. The random walk (tests/model/test_machine.py) checks the others after every step.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+from tests.model.invariants import violations
+from tests.model.records import copy_regions
+from tests.model.transitions import OTHER, T, allocate, lease_epoch, list_job, new_world, order_swap, sim_index
+from tests.model.world import COOL_DOWN_MS, DEADLINE_MS, GIB, MIB, STEP_MS, World, empty_world, replay
+
+
+def healthy_only(world: World, *sims: int) -> None:
+    """Leaves these SIMs healthy and suspends all others."""
+    for sim in range(world.sims_count):
+        if sim not in sims:
+            world.send(world.set_health(sim, layout.SUSPENDED))
+
+
+def test_i1_a_sim_goes_to_one_terminal() -> None:
+    """I1: with one SIM left the first terminal of a batch gets it and no other does, however often it is asked for."""
+    world = new_world(sims=1)
+    (outcome,) = world.send(world.allocate([1, 2, 3, 1]))
+    assert outcome["status"].tolist() == [
+        layout.OK,
+        layout.NO_HEALTHY_SIM,
+        layout.NO_HEALTHY_SIM,
+        layout.SAME,
+    ]
+    assert world.status(world.adopt(2, 0)) == layout.SIM_IN_USE
+    assert world.machine.sim(0)["terminal"] == 1
+
+
+def test_i1_cooling_remembers_the_last_terminal() -> None:
+    """I1: a SIM that cools, and one that is free again, still names who had it."""
+    world = new_world(sims=1)
+    world.send(world.lease(layout.RELEASE, T, allocate(world)))
+    assert world.machine.sim(0)["occupancy"] == layout.COOLING
+    assert world.machine.sim(0)["terminal"] == T
+
+
+def test_i2_a_terminal_holds_one_sim_and_one_target() -> None:
+    """I2: a second SIM is refused, and a second swap of a terminal that is in one changes nothing."""
+    world = new_world()
+    allocate(world)
+    assert world.status(world.adopt(T, 5)) == layout.TERMINAL_IN_USE
+    order_swap(world)
+    (outcome,) = world.send(world.job_create())
+    assert world.status(world.job_add(int(outcome["job"][0]), T)) == layout.SAME
+    tables = world.tables()
+    assert (tables["sims"]["occupancy"] == layout.ASSIGNED).sum() == 1
+    assert (tables["sims"]["occupancy"] == layout.RESERVED).sum() == 1
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["silent server", "answering server"])
+def test_i3_orders_never_go_above_the_window(silent: bool) -> None:
+    """I3: however large the job and whatever the answers, never above the window, never above 200; time frees no place."""
+    terminals = 500
+    world = empty_world(sims_max=1200, terminals_max=600, orders_max=600)
+    world.import_sims(1200)
+    world.send(world.allocate(list(range(1, terminals + 1))))
+    list_job(world, *range(1, terminals + 1))
+    highest = settled = 0
+    for _ in range(400):
+        waiting = world.orders[settled:]
+        window = world.machine.server(0)["window"]
+        world.now_ms += 10 * STEP_MS
+        answers = [] if silent else [world.acknowledge(order["order"], layout.ACK_DONE) for order in waiting]
+        world.send(*answers, commands.run(layout.TICK))
+        settled += len(answers)
+        outstanding = world.machine.server(0)["outstanding"]
+        assert outstanding == len(world.orders) - settled
+        assert outstanding <= max(window, world.machine.server(0)["window"]) <= layout.WINDOW_MAX
+        highest = max(highest, outstanding)
+    if silent:
+        assert len(world.orders) == highest <= layout.WINDOW_START, "time alone freed a place"
+    else:
+        assert world.machine.job(0)["confirmed_count"] == terminals
+        assert highest > layout.WINDOW_START, "the window never grew, so the bound was not tried"
+
+
+def test_i3_a_shrinking_window_recalls_nothing_and_a_newer_hello_fences_the_older() -> None:
+    """I3: what was sent stays outstanding when the window halves; an old session's acknowledgement is stale."""
+    world = empty_world(sims_max=200)
+    world.import_sims(100)
+    world.send(world.allocate(list(range(1, 41))))
+    list_job(world, *range(1, 41))
+    for _ in range(30):
+        world.pass_ms(STEP_MS)
+    outstanding = world.machine.server(0)["outstanding"]
+    assert outstanding == layout.WINDOW_START
+    world.pass_ms(DEADLINE_MS)
+    assert world.machine.server(0)["window"] < layout.WINDOW_START
+    assert world.machine.server(0)["outstanding"] == outstanding
+    older = world.sessions[0]
+    world.send(commands.run(layout.SESSION_OPEN, access_server=0))
+    late = world.acknowledge(world.orders[0]["order"], layout.ACK_DONE, session=older)
+    assert world.status(late) == layout.STALE_SESSION
+
+
+def test_i4_only_free_healthy_sims_with_the_expected_use_left() -> None:
+    """I4: of five SIMs that are each unfit in another way and one that fits, the one is handed out, and then none."""
+    world = empty_world()
+    quota = 100 * GIB
+    world.import_sims(6, opening_bytes=[quota - 2 * GIB] * 5 + [quota - 300 * MIB])
+    world.send(world.set_health(0, layout.THROTTLED))
+    world.send(world.set_health(1, layout.QUARANTINED))
+    assert world.status(world.adopt(OTHER, 2)) == layout.OK
+    world.send(world.lease(layout.RELEASE, OTHER, lease_epoch(world, OTHER)))
+    world.send(world.adopt(OTHER, 3))
+    (outcome,) = world.send(world.allocate([7, 8], expected_bytes=GIB))
+    assert outcome["sim"][0] == 4
+    assert outcome["status"].tolist() == [layout.OK, layout.NO_HEALTHY_SIM]
+
+
+def test_i4_an_unfit_target_is_replaced_when_the_order_is_sent() -> None:
+    """I4: the target is chosen at the instant of sending, so what became unfit while the order was queued is not taken."""
+    world = new_world(sims=6)
+    allocate(world)
+    world.send(commands.run(layout.SWAPS_STOP))
+    job = list_job(world, T)
+    healthy_only(world, sim_index(world), 4, 5)
+    world.send(commands.run(layout.SWAPS_LIFT))
+    order = world.orders[-1]
+    assert world.machine.find_sim(order["target_iccid"]) in (4, 5)
+    assert world.machine.job(job)["refused_count"] == 0
+
+
+def test_i5_the_index_equals_its_rebuild() -> None:
+    """I5: after SIMs of every group came, went, were used up and masked, the index is what the SIM columns say."""
+    world = empty_world()
+    for lot in ("gold-a", "gold-b", "silver-a"):
+        for bank in ("bank-1", "bank-2"):
+            world.import_sims(4, lot, bank, opening_bytes=[0, GIB, 2 * GIB, 40 * GIB])
+    world.send(world.allocate(list(range(1, 15))))
+    for terminal in range(1, 8):
+        world.send(world.usage(terminal, lease_epoch(world, terminal), 900 * MIB))
+        world.send(world.lease(layout.RELEASE, terminal, lease_epoch(world, terminal)))
+    everything = layout.NONE_SHORT
+    world.send(commands.run(layout.MASK, 1, lot=everything, bank=world.entities["bank-1"], masked=1))
+    world.pass_ms(100 * STEP_MS)
+    assert world.machine.check() == []
+    assert violations(world.tables()) == []
+
+
+def test_i5_inside_a_tier_the_longest_rested_sim_goes_first() -> None:
+    """I5: the order of a tier is the order in which its SIMs became free."""
+    world = new_world(sims=4)
+    (outcome,) = world.send(world.allocate([1, 2, 3, 4]))
+    assert outcome["sim"].tolist() == [0, 1, 2, 3]
+    for terminal in (3, 1, 4, 2):
+        world.send(world.lease(layout.RELEASE, terminal, lease_epoch(world, terminal)))
+        world.pass_ms(STEP_MS)
+    world.pass_ms(100 * STEP_MS)
+    (outcome,) = world.send(world.allocate([5, 6, 7, 8]))
+    assert outcome["sim"].tolist() == [2, 0, 3, 1]
+
+
+def test_i7_allocations_of_a_batch_come_before_the_dispatch_of_swaps() -> None:
+    """I7: one SIM is left; a swap that could be sent and an allocation come in one batch; the allocation gets the SIM."""
+    world = empty_world()
+    world.import_sims(2, "silver-a")
+    (outcome,) = world.send(world.allocate(T, market="away"))
+    assert outcome["status"][0] == layout.OK
+    world.send(commands.run(layout.SWAPS_STOP))
+    list_job(world, T)
+    found = world.send(commands.run(layout.SWAPS_LIFT), world.allocate(OTHER, market="away"))
+    assert found[1]["status"][0] == layout.OK
+    assert world.orders == []
+
+
+def test_i7_an_allocation_is_answered_at_once_with_the_reason_and_when_to_try_again() -> None:
+    """I7: nothing waits in the core; the advice is jittered, so that those refused together don't come back together."""
+    world = new_world(sims=0)
+    (outcome,) = world.send(world.allocate(list(range(1, 51))))
+    assert (outcome["status"] == layout.NO_HEALTHY_SIM).all()
+    base = world.machine.header()["settings"]["retry_after_ms"]
+    advice = outcome["retry_after_ms"]
+    assert base <= advice.min() < advice.max() <= 2 * base
+    assert world.machine.header()["terminals_count"] == 0
+
+
+def test_i7_swaps_leave_a_class_its_reserve() -> None:
+    """I7: the class keeps one SIM that a swap doesn't get and an allocation does."""
+    world = new_world(sims=2)
+    allocate(world)
+    list_job(world, T)
+    world.pass_ms(100 * STEP_MS)
+    assert world.orders == []
+    (outcome,) = world.send(world.allocate(OTHER))
+    assert outcome["status"][0] == layout.OK
+
+
+def test_i8_each_byte_is_counted_once() -> None:
+    """I8: duplicates and late reports change nothing, and the sums over SIMs, over terminals and the total agree."""
+    world = new_world()
+    epoch = allocate(world)
+    world.now_ms += 10_000
+    assert world.status(world.usage(T, epoch, 5 * MIB, 2 * MIB)) == layout.OK
+    assert world.status(world.usage(T, epoch, 5 * MIB, 2 * MIB)) == layout.LATE
+    assert world.status(world.usage(T, epoch, 3 * MIB)) == layout.LATE
+    assert world.status(world.usage(T, epoch, 2**64 - 1, 5)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.usage(T, epoch, 10**15)) == layout.IMPOSSIBLE_USAGE
+    world.send(world.set_health(sim_index(world), layout.THROTTLED))
+    second = allocate(world)
+    assert world.status(world.usage(T, epoch, 50 * MIB)) == layout.STALE_EPOCH
+    assert world.status(world.usage(T, second, 1 * MIB)) == layout.OK
+    tables = world.tables()
+    assert tables["sims"]["counted_bytes"].sum() == tables["terminals"]["counted_bytes"].sum() == 8 * MIB
+    header = world.machine.header()
+    assert header["counted_bytes"] == 8 * MIB
+    assert header["impossible_count"] == 2
+
+
+def test_i9_a_swap_keeps_its_source_until_the_target_is_confirmed() -> None:
+    """I9: past its deadline a swap is unknown: it holds source, target and place, until an answer comes, however late."""
+    world = new_world()
+    allocate(world)
+    source = sim_index(world)
+    order_swap(world)
+    order = world.orders[-1]
+    target = world.machine.find_sim(order["target_iccid"])
+    assert target is not None
+    for _ in range(5):
+        world.pass_ms(DEADLINE_MS)
+        assert sim_index(world) == source
+        assert world.machine.sim(target)["occupancy"] == layout.RESERVED
+        assert world.machine.server(0)["outstanding"] == 1
+    assert world.status(world.acknowledge(order["order"], layout.ACK_DONE)) == layout.OK
+    assert sim_index(world) == target
+    assert world.machine.sim(source)["occupancy"] == layout.COOLING
+    assert world.machine.server(0)["outstanding"] == 0
+
+
+def test_i9_a_refused_swap_leaves_the_terminal_as_it_was() -> None:
+    """I9: a refusal in so many words gives the target back and changes neither SIM, epoch nor expiry."""
+    world = new_world()
+    allocate(world)
+    before = world.machine.terminal(0)
+    order_swap(world)
+    order = world.orders[-1]
+    target = world.machine.find_sim(order["target_iccid"])
+    assert target is not None
+    assert world.status(world.acknowledge(order["order"], layout.ACK_REFUSED)) == layout.OK
+    after = world.machine.terminal(0)
+    assert {**after, "order": None} == {**before, "order": None}
+    assert world.machine.sim(target)["occupancy"] == layout.FREE
+
+
+def test_a_cancelled_job_sends_nothing_more() -> None:
+    """What is outstanding at the cancel finishes; when it is refused or the server is busy, it is not sent again."""
+    for result in (layout.ACK_REFUSED, layout.ACK_BUSY):
+        world = new_world()
+        allocate(world)
+        job = order_swap(world)
+        assert world.status(world.job(layout.JOB_CANCEL, job)) == layout.OK
+        assert world.status(world.acknowledge(world.orders[-1]["order"], result)) == layout.OK
+        for _ in range(50):
+            world.pass_ms(50 * STEP_MS)
+        assert len(world.orders) == 1, f"an order of a cancelled job was sent again after {result}"
+
+
+def test_an_orphaned_switch_that_was_carried_out_is_stopped_after_a_reconnect() -> None:
+    """The access server switched, lost its session, and says so in its hello: the target is not free until it lets go."""
+    world = new_world()
+    epoch = allocate(world)
+    order_swap(world)
+    order = world.orders[-1]
+    target = world.machine.find_sim(order["target_iccid"])
+    assert target is not None
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.open_session(0, ready=False)
+    world.send(world.holds(0, T, order["epoch"], target))
+    world.send(world.ready(0))
+    for _ in range(5):
+        world.pass_ms(10 * STEP_MS)
+    assert world.machine.sim(target)["held"], "the access server holds the SIM, and it may be handed out"
+    assert world.orders[-1]["source_iccid"] == order["target_iccid"]
+    assert world.orders[-1]["kind"] in (layout.STOP, layout.REVOKE)
+
+
+def test_the_cool_down_of_a_terminal() -> None:
+    """A terminal is not swapped twice within its cool-down, unless its SIM is throttled."""
+    world = new_world()
+    allocate(world)
+    order_swap(world)
+    world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
+    (outcome,) = world.send(world.job_create())
+    job = int(outcome["job"][0])
+    assert world.status(world.job_add(job, T)) == layout.WRONG_STATE
+    world.pass_ms(COOL_DOWN_MS)
+    world.send(world.lease(layout.RENEW, T, lease_epoch(world)))
+    assert world.status(world.job_add(job, T)) == layout.OK
+
+
+def test_i10_the_same_commands_give_the_same_state() -> None:
+    """I10: a replay has the same outcomes and the same state hash, and so has a machine restored on the way."""
+    world = new_world()
+    allocate(world)
+    order_swap(world)
+    restored = Machine.restore(copy_regions(world.machine))
+    middle = len(world.records)
+    world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
+    world.pass_ms(1_000 * STEP_MS)
+    fresh = Machine(64, 64, 64)
+    replay(world.records, fresh)
+    replay(world.records[middle:], restored)
+    assert fresh.state_hash() == restored.state_hash() == world.machine.state_hash()
