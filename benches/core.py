@@ -1,7 +1,7 @@
 """The core alone: commands in batches of 1,000 against a loop that touches the same cache lines (``touch.c``).
 
 Each round allocates for half of the terminals in random order, renews, reports usage and releases, in random order
-again, and lets the SIMs cool; the reference is timed between the rounds, so that a slow spell of the machine meets both.
+again, and lets the SIMs cool; the reference is timed between the rounds, so that a slow spell meets both.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
+from simswitch.core import commands, layout
 
 from benches.reference import Reference
 from benches.report import Result
 from benches.world import MIB, Pool, World
-from simswitch.core import commands, layout
 
 BATCH_ITEMS = 1_000
 SWAP_SERVERS = 100
@@ -146,5 +146,3 @@ def acknowledgements(world: World, orders: commands.OutcomeRun) -> bytes:
             )
         )
     return b"".join(parts)
-
-

@@ -28,9 +28,7 @@ def _library() -> ctypes.CDLL:
     if not target.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(f".{os.getpid()}.part")
-        subprocess.run(
-            [*shlex.split(compiler), "-O3", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)], check=True
-        )
+        subprocess.run([*shlex.split(compiler), "-O3", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)], check=True)
         partial.replace(target)
     library = ctypes.CDLL(str(target))
     library.arena_new.restype = ctypes.c_void_p

@@ -7,11 +7,10 @@ in which they lie in memory, which the processor foresees; a pool in service nev
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine, Outcome, xxh64
 
@@ -31,8 +30,8 @@ Pool = Literal["spread", "one_tier"]
 class World:
     """A machine with ``size`` SIMs, as many terminals known to it, and ``servers`` access servers with open gates.
 
-    ``spread`` gives the SIMs opening balances from nothing to nearly the quota; ``one_tier`` is a fresh lot, all SIMs of
-    which stand in one tier. Every apply is timed and its outcome hash folded into :attr:`hash`.
+    ``spread`` gives the SIMs opening balances from nothing to nearly the quota; ``one_tier`` is a fresh lot, all
+    SIMs of which stand in one tier. Every apply is timed and its outcome hash folded into :attr:`hash`.
     """
 
     def __init__(self, size: int, pool: Pool, seed: int, servers: int = 1, orders_max: int = 1024) -> None:
@@ -72,7 +71,8 @@ class World:
         wrong = ~np.isin(run["status"], statuses)
         if wrong.any():
             raise RuntimeError(
-                f"command {run.kind}: {int(wrong.sum())} of {run.count} items answered {np.unique(run['status'][wrong])}, "
+                f"command {run.kind}: {int(wrong.sum())} of {run.count} items answered "
+                f"{np.unique(run['status'][wrong])}, "
                 f"not {statuses}: the bench would not measure what it says"
             )
         return run
@@ -179,17 +179,15 @@ class World:
 
     def report_usage(self, terminals: npt.NDArray[np.int64], batch_items: int, total_bytes: int) -> list[float]:
         """Reports the same cumulative figure for every terminal."""
-        return self._leases(layout.REPORT_USAGE, terminals, batch_items, up_bytes=0, down_bytes=total_bytes)
+        return self._leases(layout.REPORT_USAGE, terminals, batch_items, {"up_bytes": 0, "down_bytes": total_bytes})
 
     def _leases(
-        self, kind: int, terminals: npt.NDArray[np.int64], batch_items: int, **columns: npt.ArrayLike
+        self, kind: int, terminals: npt.NDArray[np.int64], batch_items: int, usage: dict[str, int] | None = None
     ) -> list[float]:
         samples = []
         for part in self._parts(terminals, batch_items):
-            batch = commands.run(
-                kind, len(part), access_server=0, terminal=self.keys[part], epoch=self.epochs[part], **columns
-            )
-            self.expect(batch, layout.OK)
+            columns: dict[str, Any] = {"terminal": self.keys[part], "epoch": self.epochs[part], **(usage or {})}
+            self.expect(commands.run(kind, len(part), access_server=0, **columns), layout.OK)
             samples.append(self.apply_ns / len(part))
         return samples
 

@@ -206,14 +206,13 @@ def test_hello_comes_first_and_once(serving: Serving, pool: OperatorClient) -> N
 def test_acknowledging_what_was_never_ordered(serving: Serving, pool: OperatorClient) -> None:
     assert pool
     opening = [pb.SessionRequest(hello=pb.Hello(access_server="as-01")), pb.SessionRequest(ready=pb.Ready())]
-    # The core calls every order late that is not outstanding, whether it ever was or not.
     done, refused = pb.ACKNOWLEDGEMENT_RESULT_DONE, pb.ACKNOWLEDGEMENT_RESULT_REFUSED
     never = pb.Acknowledgements(order=[0xFFFFFF, 1], result=[done, refused])
     uneven = pb.Acknowledgements(order=[1, 2], result=[done])
     with grpc.insecure_channel(serving.address) as channel:
         stub = access_server_pb2_grpc.AccessServerServiceStub(channel)
         replies = list(stub.Session(iter([*opening, pb.SessionRequest(acknowledgements=never)])))
-        assert list(replies[2].acknowledgements_result.status) == [status_pb2.STATUS_LATE] * 2
+        assert list(replies[2].acknowledgements_result.status) == [status_pb2.STATUS_UNKNOWN_ORDER] * 2
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.Session(iter([*opening, pb.SessionRequest(acknowledgements=uneven)])))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

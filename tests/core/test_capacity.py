@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine, MalformedBatch
+
 from tests.model.invariants import violations
 from tests.model.transitions import T, allocate, lease_epoch, list_job, new_world
 from tests.model.walk import Walk
@@ -19,7 +19,9 @@ def grow(sims: int = 0, terminals: int = 0, orders: int = 0) -> bytes:
 
 def same_but_the_header(world: World, before: dict[str, np.ndarray]) -> bool:
     after = world.tables()
-    return all(np.array_equal(before[name], after[name]) for name in before if name not in ("header", "ready", "servers"))
+    return all(
+        np.array_equal(before[name], after[name]) for name in before if name not in ("header", "ready", "servers")
+    )
 
 
 def test_growth_under_load_replays_to_the_same_hash() -> None:
@@ -180,7 +182,17 @@ def test_sweeps_full() -> None:
         lambda run: (2**32 - 8).to_bytes(4, "little") + run[4:],
         lambda run: run + run[:24],
     ],
-    ids=["no header", "cut", "tail", "no such command", "no items", "too many items", "size too small", "size too large", "second run cut"],
+    ids=[
+        "no header",
+        "cut",
+        "tail",
+        "no such command",
+        "no items",
+        "too many items",
+        "size too small",
+        "size too large",
+        "second run cut",
+    ],
 )
 def test_a_malformed_batch_changes_nothing(spoil: object) -> None:
     assert callable(spoil)

@@ -1,16 +1,17 @@
 """One test for each invariant of the core, by its number, on the smallest world that shows it.
 
-I6 is about the disk: tests/cell names it. The random walk (tests/model/test_machine.py) checks the others after every step.
+I6 is about the disk: tests/cell names it. The random walk (tests/model/test_machine.py) checks the others after every
+step.
 """
 
 from __future__ import annotations
 
 import pytest
-
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
+
 from tests.model.invariants import violations
-from tests.model.records import copy_regions
+from tests.model.records import copy_regions, restore
 from tests.model.transitions import OTHER, T, allocate, lease_epoch, list_job, new_world, order_swap, sim_index
 from tests.model.world import COOL_DOWN_MS, DEADLINE_MS, GIB, MIB, STEP_MS, World, empty_world, replay
 
@@ -59,7 +60,7 @@ def test_i2_a_terminal_holds_one_sim_and_one_target() -> None:
 
 @pytest.mark.parametrize("silent", [True, False], ids=["silent server", "answering server"])
 def test_i3_orders_never_go_above_the_window(silent: bool) -> None:
-    """I3: however large the job and whatever the answers, never above the window, never above 200; time frees no place."""
+    """I3: whatever the job and the answers, never above the window, never above 200; time frees no place."""
     terminals = 500
     world = empty_world(sims_max=1200, terminals_max=600, orders_max=600)
     world.import_sims(1200)
@@ -68,14 +69,16 @@ def test_i3_orders_never_go_above_the_window(silent: bool) -> None:
     highest = settled = 0
     for _ in range(400):
         waiting = world.orders[settled:]
-        window = world.machine.server(0)["window"]
+        sent = len(world.orders)
         world.now_ms += 10 * STEP_MS
         answers = [] if silent else [world.acknowledge(order["order"], layout.ACK_DONE) for order in waiting]
         world.send(*answers, commands.run(layout.TICK))
         settled += len(answers)
         outstanding = world.machine.server(0)["outstanding"]
         assert outstanding == len(world.orders) - settled
-        assert outstanding <= max(window, world.machine.server(0)["window"]) <= layout.WINDOW_MAX
+        assert outstanding <= layout.WINDOW_MAX
+        if len(world.orders) > sent:
+            assert outstanding <= world.machine.server(0)["window"]
         highest = max(highest, outstanding)
     if silent:
         assert len(world.orders) == highest <= layout.WINDOW_START, "time alone freed a place"
@@ -119,7 +122,7 @@ def test_i4_only_free_healthy_sims_with_the_expected_use_left() -> None:
 
 
 def test_i4_an_unfit_target_is_replaced_when_the_order_is_sent() -> None:
-    """I4: the target is chosen at the instant of sending, so what became unfit while the order was queued is not taken."""
+    """I4: the target is chosen at the instant of sending: what became unfit while the order was queued is not taken."""
     world = new_world(sims=6)
     allocate(world)
     world.send(commands.run(layout.SWAPS_STOP))
@@ -162,7 +165,7 @@ def test_i5_inside_a_tier_the_longest_rested_sim_goes_first() -> None:
 
 
 def test_i7_allocations_of_a_batch_come_before_the_dispatch_of_swaps() -> None:
-    """I7: one SIM is left; a swap that could be sent and an allocation come in one batch; the allocation gets the SIM."""
+    """I7: one SIM is left, a swap that could be sent and an allocation come in one batch: the allocation gets it."""
     world = empty_world()
     world.import_sims(2, "silver-a")
     (outcome,) = world.send(world.allocate(T, market="away"))
@@ -175,7 +178,7 @@ def test_i7_allocations_of_a_batch_come_before_the_dispatch_of_swaps() -> None:
 
 
 def test_i7_an_allocation_is_answered_at_once_with_the_reason_and_when_to_try_again() -> None:
-    """I7: nothing waits in the core; the advice is jittered, so that those refused together don't come back together."""
+    """I7: nothing waits in the core; the advice is jittered, so that those refused don't come back together."""
     world = new_world(sims=0)
     (outcome,) = world.send(world.allocate(list(range(1, 51))))
     assert (outcome["status"] == layout.NO_HEALTHY_SIM).all()
@@ -218,7 +221,7 @@ def test_i8_each_byte_is_counted_once() -> None:
 
 
 def test_i9_a_swap_keeps_its_source_until_the_target_is_confirmed() -> None:
-    """I9: past its deadline a swap is unknown: it holds source, target and place, until an answer comes, however late."""
+    """I9: past its deadline a swap is unknown: it holds source, target and place until an answer comes."""
     world = new_world()
     allocate(world)
     source = sim_index(world)
@@ -262,11 +265,12 @@ def test_a_cancelled_job_sends_nothing_more() -> None:
         assert world.status(world.acknowledge(world.orders[-1]["order"], result)) == layout.OK
         for _ in range(50):
             world.pass_ms(50 * STEP_MS)
-        assert len(world.orders) == 1, f"an order of a cancelled job was sent again after {result}"
+        switches = [order for order in world.orders if order["kind"] == layout.SWITCH]
+        assert len(switches) == 1, f"an order of a cancelled job was sent again after {result}"
 
 
 def test_an_orphaned_switch_that_was_carried_out_is_stopped_after_a_reconnect() -> None:
-    """The access server switched, lost its session, and says so in its hello: the target is not free until it lets go."""
+    """The access server switched, lost its session, says so in its hello: the target is not free until it lets go."""
     world = new_world()
     epoch = allocate(world)
     order_swap(world)
@@ -303,7 +307,7 @@ def test_i10_the_same_commands_give_the_same_state() -> None:
     world = new_world()
     allocate(world)
     order_swap(world)
-    restored = Machine.restore(copy_regions(world.machine))
+    restored = restore(copy_regions(world.machine))
     middle = len(world.records)
     world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
     world.pass_ms(1_000 * STEP_MS)

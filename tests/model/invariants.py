@@ -1,7 +1,7 @@
 """The invariants that can be seen in one state, checked from the raw records by plain loops.
 
-This repeats in Python what ``Machine.check`` does in Cython, from the text of the design and not from its code: the two were
-written apart, so an error of thought in one shows in the other.
+This repeats in Python what ``Machine.check`` does in Cython, from the text of the design and not from its code: the two
+were written apart, so an error of thought in one shows in the other.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-
 from simswitch.core import layout
+
 from tests.model.records import Table
 
 IN_FLIGHT = (int(layout.OUTSTANDING), int(layout.UNKNOWN))
@@ -152,7 +152,9 @@ def _class(number: int, sim_class: Table, class_tiers: dict[tuple[int, int], set
     if sim_class["free_count"] != free_count:
         found.append(f"I5: class {number} counts {sim_class['free_count']} SIMs, it has {free_count}")
     bits = _bits(sim_class["tiers"].tolist())
-    for tier, (words, summary) in enumerate(zip(sim_class["groups"].tolist(), sim_class["summary"].tolist(), strict=True)):
+    for tier, (words, summary) in enumerate(
+        zip(sim_class["groups"].tolist(), sim_class["summary"].tolist(), strict=True)
+    ):
         members = class_tiers.get((number, tier), set())
         if _bits(words) != members or _bits([summary]) != {local // 64 for local in members}:
             found.append(f"I5: class {number}, tier {tier} shows groups {_bits(words)}, it has {members}")

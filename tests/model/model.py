@@ -4,187 +4,42 @@ It reads the same batches as the core and says for each item which answers are a
 (which of the SIMs that fit, the numbers of epochs and orders, when exactly a queued order is sent) is checked for being
 allowed and then followed. Everything else it works out for itself, and :meth:`Model.compare` finds any difference.
 
-Time is exact as long as every instant and every setting is a multiple of the timing wheel's tick and a TICK has run at each new
-instant before other commands come.
+Time is exact as long as every instant and every setting is a multiple of the timing wheel's tick and a TICK has run at
+each new instant before other commands come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
-from tests.model.invariants import MIB, tier_of
-from tests.model.records import Table
 
-OWN_TIER_TRIES = 8
+from tests.model.books import Books
+from tests.model.records import Table
+from tests.model.things import (
+    Call,
+    JobModel,
+    Mismatch,
+    OrderModel,
+    Row,
+    ServerModel,
+    SimModel,
+    Sweep,
+    TerminalModel,
+    command_runs,
+    lowest_bytes,
+    tier_satisfying,
+)
+
 USABLE = (layout.HEALTHY, layout.LOW)
 
 
-class Mismatch(AssertionError):
-    """The core did something that the model does not allow."""
-
-
 @dataclass(eq=False)
-class SimModel:
-    index: int
-    iccid: int
-    sim_class: int
-    lot: int
-    bank: int
-    limit_bytes: int
-    health: int
-    offsets: list[int]
-    occupancy: int = layout.FREE
-    holder: TerminalModel | None = None
-    counted_bytes: int = 0
-    cooling_until_ms: int = 0
-    held_by: OrderModel | None = None
-
-    @property
-    def headroom_bytes(self) -> int:
-        return self.limit_bytes - self.counted_bytes
-
-
-@dataclass(eq=False)
-class TerminalModel:
-    key: int
-    sim: SimModel | None = None
-    epoch: int = 0
-    expires_ms: int = 0
-    reported_bytes: int = 0
-    reported_s: int = 0
-    counted_bytes: int = 0
-    server: int = 0
-    market: int = 0
-    expected_tier: int = 0
-    swap: OrderModel | None = None
-    swapped_ms: int = 0
-    named_in: int = 0
-    protected_ms: int = 0
-    """The last instant at which its lease was over and could not be ended."""
-
-
-@dataclass(eq=False)
-class JobModel:
-    id: int
-    health_mask: int
-    lot: int
-    server: int
-    listing: bool
-    sweeping: bool
-    state: int = layout.JOB_SELECTING
-    confirmed: int = 0
-    terminals: int = 0
-
-
-@dataclass(eq=False)
-class OrderModel:
-    kind: int
-    terminal: TerminalModel
-    source: SimModel | None
-    server: int
-    epoch: int
-    job: JobModel | None = None
-    target: SimModel | None = None
-    state: str = "queued"
-    number: int = 0
-    session: int = 0
-    deadline_ms: int = 0
-    attempts: int = 0
-    orphaned: bool = False
-
-    @property
-    def in_flight(self) -> bool:
-        return self.state != "queued"
-
-
-@dataclass(eq=False)
-class ServerModel:
-    session: int = 0
-    open_epoch: int = 0
-    reconciled: bool = False
-    acknowledged: int = 0
-    """Answers since the last compare: without any the window can't grow."""
-
-
-@dataclass(eq=False)
-class Sweep:
-    kind: str
-    server: int = 0
-    session: int = 0
-    open_epoch: int = 0
-    job: JobModel | None = None
-    lot: int = 0
-    window: int = 0
-    cursor: int = 0
-    end: int = 0
-
-
-Row = dict[str, Any]
-
-
-def lowest_bytes(tier: int) -> int:
-    """The smallest headroom of a tier, found by trying."""
-    if tier < 4:
-        return tier * MIB
-    power, quarter = divmod(tier + 4, 4)
-    return ((1 << power) + quarter * (1 << power) // 4) * MIB
-
-
-def tier_satisfying(expected_bytes: int) -> int:
-    tier = tier_of(expected_bytes)
-    return min(tier if lowest_bytes(tier) >= expected_bytes else tier + 1, layout.TIERS - 1)
-
-
-def command_runs(batch: bytes) -> Iterator[tuple[Row, list[Row]]]:
-    """The runs of a batch: the header and the items, one dict each."""
-    offset = 0
-    while offset < len(batch):
-        header = np.frombuffer(batch, commands.RUN_HEADER, 1, offset)[0]
-        place = offset + commands.RUN_HEADER.itemsize
-        count = int(header["count"])
-        columns = {}
-        for name, code in commands.COMMAND_COLUMNS[int(header["kind"])]:
-            columns[name] = np.frombuffer(batch, code, count, place).tolist()
-            place += np.dtype(code).itemsize * count
-        items = [{name: column[item] for name, column in columns.items()} for item in range(count)]
-        yield {name: int(header[name]) for name in ("kind", "access_server", "argument")}, items
-        offset += int(header["size"])
-
-
-@dataclass(eq=False)
-class Model:
-    """The state as seen from outside. Take it from a machine's tables with :func:`model_of` before any SIM is imported."""
-
-    markets: dict[int, tuple[int, list[int]]]
-    """By entity: expected bytes and the classes in order of preference."""
-    lots: dict[int, tuple[int, list[int], int, int]]
-    """By entity: class, quotas of the windows, low and exhausted watermarks."""
-    banks: set[int]
-    reserves: dict[int, int]
-    settings: dict[int, int]
-    terminals_max: int
-    sims_max: int
-    orders_max: int
-    now_ms: int
-    servers: list[ServerModel]
-    last_epoch: int = 0
-    sims: list[SimModel] = field(default_factory=list)
-    terminals: dict[int, TerminalModel] = field(default_factory=dict)
-    orders: list[OrderModel] = field(default_factory=list)
-    jobs: list[JobModel] = field(default_factory=list)
-    masked: set[tuple[int, int]] = field(default_factory=set)
-    sweeps: list[Sweep] = field(default_factory=list)
-    counted_bytes: int = 0
-    impossible_count: int = 0
-    grace_until_ms: int = 0
-    frozen: bool = False
-    swaps_stopped: bool = False
+class Model(Books):
+    """Says of every command which answers are allowed, and follows. Take it from a machine with :func:`model_of`."""
 
     # -------------------------------------------------------------------------------------------- one apply
 
@@ -203,7 +58,7 @@ class Model:
                 answer = {name: columns[name][position] for name in names}
                 allowed = self._command(header, item, answer)
                 if answer["status"] not in allowed:
-                    raise Mismatch(f"command {header} {item} was answered {answer}; allowed are {sorted(allowed)}")
+                    raise Mismatch(f"command {header} {item} was answered {call.answer}; allowed are {sorted(allowed)}")
         self._run_sweeps()
         sent = outcomes[-1]
         names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
@@ -213,210 +68,63 @@ class Model:
         self._finish_jobs()
         self.compare(tables)
 
-    @staticmethod
-    def _require(truth: bool, what: str) -> None:
-        if not truth:
-            raise Mismatch(what)
-
     def _command(self, header: Row, item: Row, answer: Row) -> set[int]:
         self._finish_jobs()
         kind = header["kind"]
         if kind in (layout.RENEW, layout.RELEASE, layout.REPORT_USAGE, layout.REPORT_ATTACH_FAILURE):
             return {self._on_lease(kind, item, answer)}
+        if kind in (layout.TICK, layout.RESTART):
+            if kind == layout.RESTART:
+                self._restart()
+            return {layout.OK}
         handler = _HANDLERS.get(kind)
         if handler is None:
             raise Mismatch(f"the model has no command {kind}")
-        return handler(self, header, item, answer)
-
-    # --------------------------------------------------------------------------------------------- SIMs
-
-    def _free_healthy(self, sim_class: int) -> list[SimModel]:
-        return [
-            sim
-            for sim in self.sims
-            if sim.sim_class == sim_class
-            and sim.occupancy == layout.FREE
-            and sim.health == layout.HEALTHY
-            and (sim.lot, sim.bank) not in self.masked
-        ]
-
-    def _must_find(self, sim_class: int, expected: int) -> bool:
-        """Whether the class has a SIM that selection may not miss."""
-        free = self._free_healthy(sim_class)
-        tier = tier_satisfying(expected)
-        if any(tier_of(sim.headroom_bytes) >= tier and sim.headroom_bytes >= expected for sim in free):
-            return True
-        own = [sim for sim in free if tier_of(sim.headroom_bytes) == tier - 1]
-        return len(own) <= OWN_TIER_TRIES and any(sim.headroom_bytes >= expected for sim in own)
-
-    def _check_choice(self, sim: SimModel, market: int, expected: int, what: str, reserve: bool) -> None:
-        """I4, and good fit: the first class that can serve, its tightest tier in which every SIM will do."""
-        self._require(sim.occupancy == layout.FREE, f"I4: {what} got SIM {sim.index}, which is not free")
-        self._require(sim.health == layout.HEALTHY, f"I4: {what} got SIM {sim.index}, which is not healthy")
-        self._require(sim.headroom_bytes >= expected, f"I4: {what} got SIM {sim.index} with too little left")
-        self._require((sim.lot, sim.bank) not in self.masked, f"{what} got SIM {sim.index} of a masked group")
-        classes = self.markets[market][1]
-        self._require(sim.sim_class in classes, f"{what} got SIM {sim.index} of a class that does not serve the market")
-        for earlier in classes[: classes.index(sim.sim_class)]:
-            spared = reserve and len(self._free_healthy(earlier)) <= self.reserves[earlier]
-            self._require(spared or not self._must_find(earlier, expected), f"{what} passed class {earlier} over")
-        tiers = {tier_of(other.headroom_bytes) for other in self._free_healthy(sim.sim_class)}
-        satisfying = [tier for tier in tiers if tier >= tier_satisfying(expected)]
-        if satisfying:
-            self._require(tier_of(sim.headroom_bytes) == min(satisfying), f"{what} did not get the tightest tier")
-
-    def _judge(self, sim: SimModel) -> None:
-        """Healthy, low or exhausted by our own count; what others found stays."""
-        if sim.health > layout.EXHAUSTED:
-            return
-        _, _, low, exhausted = self.lots[sim.lot]
-        if sim.headroom_bytes < exhausted:
-            sim.health = layout.EXHAUSTED
-        elif sim.headroom_bytes < low:
-            sim.health = layout.LOW
-        else:
-            sim.health = layout.HEALTHY
-
-    def _set_limit(self, sim: SimModel) -> None:
-        quotas = self.lots[sim.lot][1]
-        sim.limit_bytes = min(
-            (quota - offset for quota, offset in zip(quotas, sim.offsets, strict=True) if quota >= 0),
-            default=2**63 - 1,
-        )
-        self._judge(sim)
-
-    def _cool(self, sim: SimModel) -> None:
-        sim.occupancy = layout.COOLING
-        sim.held_by = None
-        sim.cooling_until_ms = self.now_ms + self.settings[layout.COOLING_MS]
-
-    def _hold(self, sim: SimModel, terminal: TerminalModel, order: OrderModel) -> None:
-        sim.occupancy = layout.COOLING
-        sim.holder = terminal
-        sim.held_by = order
-
-    # ------------------------------------------------------------------------------------------- leases
-
-    def _begin(self, terminal: TerminalModel, sim: SimModel, epoch: int) -> None:
-        sim.occupancy = layout.ASSIGNED
-        sim.holder = terminal
-        sim.held_by = None
-        terminal.sim = sim
-        terminal.epoch = epoch
-        terminal.reported_bytes = 0
-        terminal.reported_s = self.now_ms // 1000
-        self._extend(terminal)
-
-    def _extend(self, terminal: TerminalModel) -> None:
-        terminal.expires_ms = self.now_ms + self.settings[layout.LEASE_MS]
-
-    def _new_epoch(self, epoch: int) -> int:
-        self._require(epoch > self.last_epoch, f"epoch {epoch} is not above every earlier one, {self.last_epoch}")
-        self.last_epoch = epoch
-        return epoch
-
-    def _leave_swap(self, terminal: TerminalModel, source_let_go: bool) -> None:
-        order = terminal.swap
-        if order is None:
-            return
-        terminal.swap = None
-        if not order.in_flight:
-            self.orders.remove(order)
-            return
-        assert order.target is not None
-        assert order.source is not None
-        order.orphaned = True
-        order.job = None
-        self._hold(order.target, terminal, order)
-        if source_let_go:
-            order.source = None
-        else:
-            self._hold(order.source, terminal, order)
-
-    def _release(self, terminal: TerminalModel) -> None:
-        sim = terminal.sim
-        assert sim is not None
-        self._leave_swap(terminal, source_let_go=True)
-        terminal.sim = None
-        self._cool(sim)
-
-    def _take_away(self, terminal: TerminalModel, kind: int) -> None:
-        sim = terminal.sim
-        assert sim is not None
-        self._leave_swap(terminal, source_let_go=False)
-        terminal.sim = None
-        order = OrderModel(kind, terminal, sim, terminal.server, terminal.epoch)
-        self.orders.append(order)
-        self._hold(sim, terminal, order)
-
-    def _replace(self, terminal: TerminalModel, server: int) -> None:
-        if terminal.swap is not None and terminal.swap.in_flight:
-            self._leave_swap(terminal, source_let_go=False)
-            terminal.sim = None
-        elif terminal.server == server:
-            self._release(terminal)
-        else:
-            self._take_away(terminal, layout.STOP)
-
-    def _check_grant(self, terminal: TerminalModel, answer: Row) -> None:
-        sim = terminal.sim
-        assert sim is not None
-        expected = {
-            "epoch": terminal.epoch,
-            "expires_ms": terminal.expires_ms,
-            "iccid": sim.iccid,
-            "sim": sim.index,
-            "retry_after_ms": 0,
-            "bank": sim.bank,
-        }
-        for name, value in expected.items():
-            self._require(answer[name] == value, f"{name} of the lease is {value}, not {answer[name]}")
-
-    def _refused_for_now(self, answer: Row) -> None:
-        base = self.settings[layout.RETRY_AFTER_MS]
-        self._require(base <= answer["retry_after_ms"] <= 2 * base, f"advice {answer['retry_after_ms']} is not jittered")
+        return handler(self, Call(header, item, answer))
 
     # ----------------------------------------------------------------------------------------- commands
 
     def _known_server(self, header: Row) -> bool:
         return bool(header["access_server"] < len(self.servers))
 
-    def _allocate(self, header: Row, item: Row, answer: Row) -> set[int]:
-        server, market = header["access_server"], item["market"]
-        if not self._known_server(header):
+    def _allocate(self, call: Call) -> set[int]:
+        server, market = call.header["access_server"], call.item["market"]
+        if not self._known_server(call.header):
             return {layout.UNKNOWN_ACCESS_SERVER}
         if market not in self.markets:
             return {layout.UNKNOWN_MARKET}
-        terminal = self.terminals.get(item["terminal"])
+        terminal = self.terminals.get(call.item["terminal"])
         if terminal is not None and terminal.sim is not None:
             if terminal.server == server and terminal.market == market and terminal.sim.health in USABLE:
                 self._extend(terminal)
-                self._check_grant(terminal, answer)
+                self._check_grant(terminal, call.answer)
                 return {layout.SAME}
             in_flight = terminal.swap is not None and terminal.swap.in_flight
             if terminal.server != server and not in_flight and len(self.orders) == self.orders_max:
                 return {layout.ORDERS_FULL}
         elif terminal is None and len(self.terminals) == self.terminals_max:
             return {layout.TERMINALS_FULL}
-        expected = max(item["expected_bytes"] or self.markets[market][0], self.settings[layout.EXPECTED_FLOOR_BYTES])
-        if answer["status"] == layout.NO_HEALTHY_SIM:
-            self._refused_for_now(answer)
+        expected = max(
+            call.item["expected_bytes"] or self.markets[market][0], self.settings[layout.EXPECTED_FLOOR_BYTES]
+        )
+        if call.answer["status"] == layout.NO_HEALTHY_SIM:
+            self._refused_for_now(call.answer)
             for sim_class in self.markets[market][1]:
                 self._require(not self._must_find(sim_class, expected), f"refused, but class {sim_class} has a SIM")
             return {layout.NO_HEALTHY_SIM}
-        self._require(answer["sim"] < len(self.sims), f"an allocation was answered {answer}")
-        sim = self.sims[answer["sim"]]
-        self._check_choice(sim, market, expected, f"the allocation of terminal {item['terminal']}", reserve=False)
+        self._require(call.answer["sim"] < len(self.sims), f"an allocation was answered {call.answer}")
+        sim = self.sims[call.answer["sim"]]
+        self._check_choice(sim, market, expected, f"the allocation of terminal {call.item['terminal']}", reserve=False)
         status = layout.OK
         if terminal is None:
-            terminal = self.terminals[item["terminal"]] = TerminalModel(item["terminal"])
+            terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
         elif terminal.sim is not None:
             self._replace(terminal, server)
             status = layout.MOVED
         terminal.server, terminal.market = server, market
         terminal.expected_tier = tier_satisfying(expected)
-        self._begin(terminal, sim, self._new_epoch(answer["epoch"]))
-        self._check_grant(terminal, answer)
+        self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
+        self._check_grant(terminal, call.answer)
         return {status}
 
     def _by_epoch(self, terminal: TerminalModel | None, epoch: int, traffic: bool) -> int:
@@ -443,7 +151,7 @@ class Model:
         assert terminal.sim is not None
         if kind == layout.RENEW:
             self._extend(terminal)
-            self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {answer} is not {terminal.expires_ms}")
+            self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {call.answer} is not {terminal.expires_ms}")
         elif kind == layout.RELEASE:
             self._release(terminal)
         elif kind == layout.REPORT_USAGE:
@@ -482,22 +190,19 @@ class Model:
             for sim_class in self.markets[terminal.market][1]:
                 self._require(not self._must_find(sim_class, expected), f"refused, but class {sim_class} has a SIM")
             return layout.NO_HEALTHY_SIM
-        self._require(answer["sim"] < len(self.sims), f"an attach failure was answered {answer}")
+        self._require(answer["sim"] < len(self.sims), f"an attach failure was answered {call.answer}")
         sim = self.sims[answer["sim"]]
         self._check_choice(sim, terminal.market, expected, f"the failed terminal {terminal.key}", reserve=False)
         self._begin(terminal, sim, self._new_epoch(answer["epoch"]))
         self._check_grant(terminal, answer)
         return layout.MOVED
 
-    def _sim(self, iccid: int) -> SimModel | None:
-        return next((sim for sim in self.sims if sim.iccid == iccid), None)
-
-    def _adopt(self, header: Row, item: Row, answer: Row) -> set[int]:
-        sim = self._sim(item["iccid"])
-        terminal = self.terminals.get(item["terminal"])
-        if not self._known_server(header):
+    def _adopt(self, call: Call) -> set[int]:
+        sim = self._sim(call.item["iccid"])
+        terminal = self.terminals.get(call.item["terminal"])
+        if not self._known_server(call.header):
             return {layout.UNKNOWN_ACCESS_SERVER}
-        if item["market"] not in self.markets:
+        if call.item["market"] not in self.markets:
             return {layout.UNKNOWN_MARKET}
         if sim is None:
             return {layout.UNKNOWN_SIM}
@@ -508,40 +213,52 @@ class Model:
         if terminal is None:
             if len(self.terminals) == self.terminals_max:
                 return {layout.TERMINALS_FULL}
-            terminal = self.terminals[item["terminal"]] = TerminalModel(item["terminal"])
+            terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
         expected = max(
-            item["expected_bytes"] or self.markets[item["market"]][0], self.settings[layout.EXPECTED_FLOOR_BYTES]
+            call.item["expected_bytes"] or self.markets[call.item["market"]][0],
+            self.settings[layout.EXPECTED_FLOOR_BYTES],
         )
-        terminal.server, terminal.market = header["access_server"], item["market"]
+        terminal.server, terminal.market = call.header["access_server"], call.item["market"]
         terminal.expected_tier = tier_satisfying(expected)
-        self._begin(terminal, sim, self._new_epoch(answer["epoch"]))
-        self._check_grant(terminal, answer)
+        self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
+        self._check_grant(terminal, call.answer)
         return {layout.OK}
 
-    def _import_sims(self, header: Row, item: Row, answer: Row) -> set[int]:
-        if item["lot"] not in self.lots:
+    def _import_sims(self, call: Call) -> set[int]:
+        if call.item["lot"] not in self.lots:
             return {layout.UNKNOWN_LOT}
-        if item["bank"] not in self.banks:
+        if call.item["bank"] not in self.banks:
             return {layout.UNKNOWN_BANK}
-        known = self._sim(item["iccid"])
+        known = self._sim(call.item["iccid"])
         if known is not None:
             return {layout.SAME, layout.ICCID_DIFFERS}
         if len(self.sims) == self.sims_max:
             return {layout.SIMS_FULL}
-        if answer["status"] != layout.OK:
+        if call.answer["status"] != layout.OK:
             return {layout.OK}
-        openings = [item["opening_cycle_bytes"], item["opening_day_bytes"], item["opening_rolling_bytes"]]
+        openings = [
+            call.item["opening_cycle_bytes"],
+            call.item["opening_day_bytes"],
+            call.item["opening_rolling_bytes"],
+        ]
         sim = SimModel(
-            len(self.sims), item["iccid"], self.lots[item["lot"]][0], item["lot"], item["bank"], 0, item["health"], openings
+            len(self.sims),
+            call.item["iccid"],
+            self.lots[call.item["lot"]][0],
+            call.item["lot"],
+            call.item["bank"],
+            0,
+            call.item["health"],
+            openings,
         )
         self._set_limit(sim)
-        self._require(answer["sim"] == sim.index, f"SIM {sim.index} was given the index {answer['sim']}")
+        self._require(call.answer["sim"] == sim.index, f"SIM {sim.index} was given the index {call.answer['sim']}")
         self.sims.append(sim)
         return {layout.OK}
 
-    def _set_health(self, header: Row, item: Row, answer: Row) -> set[int]:
-        sim = self._sim(item["iccid"])
-        health = item["health"]
+    def _set_health(self, call: Call) -> set[int]:
+        sim = self._sim(call.item["iccid"])
+        health = call.item["health"]
         if not layout.HEALTHY <= health <= layout.RETIRED:
             return {layout.INVALID_ARGUMENT}
         if sim is None:
@@ -555,9 +272,9 @@ class Model:
             self._judge(sim)
         return {layout.OK}
 
-    def _mask(self, header: Row, item: Row, answer: Row) -> set[int]:
-        lot, bank, masked = item["lot"], item["bank"], item["masked"]
-        if answer["status"] in (layout.OK, layout.SAME):
+    def _mask(self, call: Call) -> set[int]:
+        lot, bank, masked = call.item["lot"], call.item["bank"], call.item["masked"]
+        if call.answer["status"] in (layout.OK, layout.SAME):
             for sim in self.sims:
                 if lot in (layout.NONE_SHORT, sim.lot) and bank in (layout.NONE_SHORT, sim.bank):
                     (self.masked.add if masked else self.masked.discard)((sim.lot, sim.bank))
@@ -567,30 +284,30 @@ class Model:
             return {layout.UNKNOWN_BANK}
         return {layout.OK, layout.SAME} if masked <= 1 else {layout.INVALID_ARGUMENT}
 
-    def _reset_window(self, header: Row, item: Row, answer: Row) -> set[int]:
-        if item["lot"] not in self.lots:
+    def _reset_window(self, call: Call) -> set[int]:
+        if call.item["lot"] not in self.lots:
             return {layout.UNKNOWN_LOT}
-        if not 1 <= item["window"] <= 3:
+        if not 1 <= call.item["window"] <= 3:
             return {layout.INVALID_ARGUMENT}
         if self.frozen:
             return {layout.WRONG_STATE}
-        self.sweeps.append(Sweep("reset", lot=item["lot"], window=item["window"], end=len(self.sims)))
+        self.sweeps.append(Sweep("reset", lot=call.item["lot"], window=call.item["window"], end=len(self.sims)))
         return {layout.OK}
 
-    def _configure(self, header: Row, item: Row, answer: Row) -> set[int]:
-        if answer["status"] in (layout.OK, layout.SAME):
-            self.settings[item["setting"]] = item["value"]
+    def _configure(self, call: Call) -> set[int]:
+        if call.answer["status"] in (layout.OK, layout.SAME):
+            self.settings[call.item["setting"]] = call.item["value"]
         return {layout.OK, layout.SAME, layout.INVALID_ARGUMENT}
 
-    def _grow(self, header: Row, item: Row, answer: Row) -> set[int]:
-        if answer["status"] == layout.OK:
-            self.sims_max = max(self.sims_max, item["sims"])
-            self.terminals_max = max(self.terminals_max, item["terminals"])
-            self.orders_max = max(self.orders_max, item["orders"])
+    def _grow(self, call: Call) -> set[int]:
+        if call.answer["status"] == layout.OK:
+            self.sims_max = max(self.sims_max, call.item["sims"])
+            self.terminals_max = max(self.terminals_max, call.item["terminals"])
+            self.orders_max = max(self.orders_max, call.item["orders"])
         return {layout.OK, layout.SAME}
 
-    def _flag(self, header: Row, item: Row, answer: Row) -> set[int]:
-        kind = header["kind"]
+    def _flag(self, call: Call) -> set[int]:
+        kind = call.header["kind"]
         if kind in (layout.FREEZE, layout.THAW):
             before, self.frozen = self.frozen, kind == layout.FREEZE
             return {layout.SAME if before == self.frozen else layout.OK}
@@ -606,55 +323,55 @@ class Model:
             return layout.STALE_SESSION
         return layout.OK
 
-    def _session_open(self, header: Row, item: Row, answer: Row) -> set[int]:
-        if not self._known_server(header):
+    def _session_open(self, call: Call) -> set[int]:
+        if not self._known_server(call.header):
             return {layout.UNKNOWN_ACCESS_SERVER}
-        server = self.servers[header["access_server"]]
+        server = self.servers[call.header["access_server"]]
         earlier = max(other.session for other in self.servers)
-        self._require(answer["session"] > earlier, f"session {answer['session']} is not above {earlier}")
-        server.session = answer["session"]
+        self._require(call.answer["session"] > earlier, f"session {call.answer['session']} is not above {earlier}")
+        server.session = call.answer["session"]
         server.open_epoch = self.last_epoch + 1
         server.reconciled = False
         return {layout.OK}
 
-    def _session_holds(self, header: Row, item: Row, answer: Row) -> set[int]:
-        status = self._session(header)
+    def _session_holds(self, call: Call) -> set[int]:
+        status = self._session(call.header)
         if status != layout.OK:
             return {status}
-        sim = self._sim(item["iccid"])
+        sim = self._sim(call.item["iccid"])
         if sim is None:
             return {layout.UNKNOWN_SIM}
-        terminal = self.terminals.get(item["terminal"])
+        terminal = self.terminals.get(call.item["terminal"])
         if terminal is None:
-            return self._revoke(item["terminal"], sim, item["epoch"], header["access_server"])
-        if terminal.sim is not None and terminal.server == header["access_server"]:
+            return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
+        if terminal.sim is not None and terminal.server == call.header["access_server"]:
             order = terminal.swap
-            if order is not None and order.in_flight and order.session != header["argument"]:
+            if order is not None and order.in_flight and order.session != call.header["argument"]:
                 if order.target is sim:
-                    terminal.named_in = header["argument"]
+                    terminal.named_in = call.header["argument"]
                     self._confirm(order)
                     return {layout.SETTLED}
                 if order.source is sim:
-                    terminal.named_in = header["argument"]
+                    terminal.named_in = call.header["argument"]
                     self._requeue(order)
                     return {layout.SETTLED}
             if terminal.sim is sim:
-                terminal.named_in = header["argument"]
+                terminal.named_in = call.header["argument"]
                 return {layout.SAME}
         elif (
             terminal.sim is None
-            and terminal.server == header["access_server"]
-            and terminal.epoch == item["epoch"]
+            and terminal.server == call.header["access_server"]
+            and terminal.epoch == call.item["epoch"]
             and sim.holder is terminal
             and sim.occupancy in (layout.FREE, layout.COOLING)
             and not (sim.held_by is not None and sim.held_by.orphaned)
         ):
             if sim.held_by is not None:
                 self._abandon(sim.held_by)
-            terminal.named_in = header["argument"]
-            self._begin(terminal, sim, item["epoch"])
+            terminal.named_in = call.header["argument"]
+            self._begin(terminal, sim, call.item["epoch"])
             return {layout.OK}
-        return self._revoke(item["terminal"], sim, item["epoch"], header["access_server"])
+        return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 
     def _revoke(self, key: int, sim: SimModel, epoch: int, server: int) -> set[int]:
         if sim.held_by is not None and sim.held_by.server == server:
@@ -671,143 +388,52 @@ class Model:
             self._hold(sim, self.terminals[key], order)
         return {layout.REVOKED}
 
-    def _session_ready(self, header: Row, item: Row, answer: Row) -> set[int]:
-        status = self._session(header)
+    def _session_ready(self, call: Call) -> set[int]:
+        status = self._session(call.header)
         if status != layout.OK:
             return {status}
-        server = self.servers[header["access_server"]]
+        server = self.servers[call.header["access_server"]]
         if server.reconciled:
             return {layout.SAME}
         server.reconciled = True
         for kind in ("reconcile_orders", "reconcile_leases"):
-            self.sweeps.append(Sweep(kind, header["access_server"], header["argument"], server.open_epoch))
+            self.sweeps.append(Sweep(kind, call.header["access_server"], call.header["argument"], server.open_epoch))
         return {layout.OK}
 
-    def _session_close(self, header: Row, item: Row, answer: Row) -> set[int]:
-        status = self._session(header)
+    def _session_close(self, call: Call) -> set[int]:
+        status = self._session(call.header)
         if status == layout.OK:
-            self.servers[header["access_server"]].session = 0
+            self.servers[call.header["access_server"]].session = 0
         return {status}
 
-    def _restart(self, header: Row, item: Row, answer: Row) -> set[int]:
+    def _restart(self) -> None:
         for server in self.servers:
             server.session = 0
             server.reconciled = False
         self.grace_until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
-        return {layout.OK}
 
-    def _report_load(self, header: Row, item: Row, answer: Row) -> set[int]:
-        return {self._session(header)}
-
-    def _tick(self, header: Row, item: Row, answer: Row) -> set[int]:
-        return {layout.OK}
+    def _report_load(self, call: Call) -> set[int]:
+        return {self._session(call.header)}
 
     # ------------------------------------------------------------------------------------------- orders
 
-    def _acknowledge(self, header: Row, item: Row, answer: Row) -> set[int]:
-        status = self._session(header)
+    def _acknowledge(self, call: Call) -> set[int]:
+        status = self._session(call.header)
         if status != layout.OK:
             return {status}
-        if not layout.ACK_DONE <= item["result"] <= layout.ACK_BUSY:
+        if not layout.ACK_DONE <= call.item["result"] <= layout.ACK_BUSY:
             return {layout.INVALID_ARGUMENT}
-        order = next((order for order in self.orders if order.in_flight and order.number == item["order"]), None)
+        order = next((order for order in self.orders if order.in_flight and order.number == call.item["order"]), None)
         if order is None:
             return {layout.LATE}
-        if order.server != header["access_server"] or order.session != header["argument"]:
+        if order.server != call.header["access_server"] or order.session != call.header["argument"]:
             return {layout.STALE_SESSION}
         self.servers[order.server].acknowledged += 1
-        if item["result"] == layout.ACK_DONE:
+        if call.item["result"] == layout.ACK_DONE:
             self._confirm(order)
         else:
-            self._refused(order, busy=item["result"] == layout.ACK_BUSY)
+            self._refused(order, busy=call.item["result"] == layout.ACK_BUSY)
         return {layout.OK}
-
-    def _become_stop(self, order: OrderModel, sim: SimModel) -> None:
-        order.kind = layout.STOP
-        order.orphaned = False
-        order.source, order.target = sim, None
-        order.attempts = 0
-        order.state = "queued"
-
-    def _settle_orphan(self, order: OrderModel, switched: bool) -> None:
-        source, target = order.source, order.target
-        assert target is not None
-        if switched:
-            if source is not None:
-                self._cool(source)
-            self._become_stop(order, target)
-            return
-        self._cool(target)
-        if source is not None:
-            self._become_stop(order, source)
-        else:
-            self.orders.remove(order)
-
-    def _confirm(self, order: OrderModel) -> None:
-        if order.orphaned:
-            self._settle_orphan(order, switched=True)
-            return
-        self.orders.remove(order)
-        source = order.source
-        assert source is not None
-        if order.kind != layout.SWITCH:
-            if source.held_by is order:
-                self._cool(source)
-            return
-        terminal, target = order.terminal, order.target
-        assert target is not None
-        self._require(terminal.sim is source, "I9: the source was lost before the target was confirmed")
-        self._cool(source)
-        terminal.swap = None
-        terminal.server = order.server
-        self._begin(terminal, target, order.epoch)
-        terminal.swapped_ms = self.now_ms
-        if order.job is not None:
-            order.job.confirmed += 1
-
-    def _return_target(self, order: OrderModel) -> None:
-        if order.target is not None:
-            order.target.occupancy = layout.FREE
-            order.target = None
-
-    def _drop_swap(self, order: OrderModel) -> None:
-        self.orders.remove(order)
-        order.terminal.swap = None
-
-    def _refused(self, order: OrderModel, busy: bool) -> None:
-        if order.orphaned:
-            self._settle_orphan(order, switched=False)
-            return
-        self._return_target(order)
-        order.state = "queued"
-        cancelled = order.job is not None and order.job.state == layout.JOB_CANCELLED
-        if not busy:
-            order.attempts += 1
-        given_up = order.kind == layout.SWITCH and order.attempts >= self.settings[layout.ATTEMPTS_MAX] and not busy
-        if given_up or cancelled:
-            self._drop_swap(order)
-
-    def _requeue(self, order: OrderModel) -> None:
-        if order.orphaned:
-            self._settle_orphan(order, switched=False)
-            return
-        self._return_target(order)
-        order.state = "queued"
-        if order.job is not None and order.job.state == layout.JOB_CANCELLED:
-            self._drop_swap(order)
-
-    def _abandon(self, order: OrderModel) -> None:
-        self.orders.remove(order)
-        if order.orphaned:
-            for sim in (order.source, order.target):
-                if sim is not None:
-                    self._cool(sim)
-        elif order.kind == layout.SWITCH:
-            order.terminal.swap = None
-            if order.target is not None:
-                self._cool(order.target)
-        elif order.source is not None and order.source.held_by is order:
-            self._cool(order.source)
 
     def _sent(self, row: Row, tables: dict[str, Table]) -> None:
         """An order left: it was wanted, its access server may take it, its target fits (I3, I4, I7)."""
@@ -816,7 +442,8 @@ class Model:
                 order
                 for order in self.orders
                 if not order.in_flight
-                and (order.kind, order.terminal.key, order.server) == (row["kind"], row["terminal"], row["access_server"])
+                and (order.kind, order.terminal.key, order.server)
+                == (row["kind"], row["terminal"], row["access_server"])
                 and order.source is not None
                 and order.source.iccid == row["source_iccid"]
             ),
@@ -851,18 +478,26 @@ class Model:
 
     # --------------------------------------------------------------------------------------------- jobs
 
-    def _job_create(self, header: Row, item: Row, answer: Row) -> set[int]:
-        if not 1 <= item["priority"] < layout.PRIORITIES or item["selecting"] > 1 or item["health_mask"] >= 1 << 10:
+    def _job_create(self, call: Call) -> set[int]:
+        if (
+            not 1 <= call.item["priority"] < layout.PRIORITIES
+            or call.item["selecting"] > 1
+            or call.item["health_mask"] >= 1 << 10
+        ):
             return {layout.INVALID_ARGUMENT}
-        if item["server"] != layout.NONE_SHORT and item["server"] >= len(self.servers):
+        if call.item["server"] != layout.NONE_SHORT and call.item["server"] >= len(self.servers):
             return {layout.UNKNOWN_ACCESS_SERVER}
-        if item["lot"] != layout.NONE_SHORT and item["lot"] not in self.lots:
+        if call.item["lot"] != layout.NONE_SHORT and call.item["lot"] not in self.lots:
             return {layout.UNKNOWN_LOT}
-        if answer["status"] != layout.OK:
+        if call.answer["status"] != layout.OK:
             return {layout.JOBS_FULL, layout.SWEEPS_FULL}
-        self._require(answer["job"] == len(self.jobs), f"job {len(self.jobs)} was given the number {answer['job']}")
-        sweeping = bool(item["selecting"])
-        job = JobModel(answer["job"], item["health_mask"], item["lot"], item["server"], not sweeping, sweeping)
+        self._require(
+            call.answer["job"] == len(self.jobs), f"job {len(self.jobs)} was given the number {call.answer['job']}"
+        )
+        sweeping = bool(call.item["selecting"])
+        job = JobModel(
+            call.answer["job"], call.item["health_mask"], call.item["lot"], call.item["server"], not sweeping, sweeping
+        )
         self.jobs.append(job)
         if sweeping:
             self.sweeps.append(Sweep("select", job=job, end=len(self.sims)))
@@ -871,35 +506,19 @@ class Model:
     def _find_job(self, header: Row) -> JobModel | None:
         return self.jobs[header["argument"]] if header["argument"] < len(self.jobs) else None
 
-    def _job_add(self, header: Row, item: Row, answer: Row) -> set[int]:
-        job = self._find_job(header)
+    def _job_add(self, call: Call) -> set[int]:
+        job = self._find_job(call.header)
         if job is None:
             return {layout.UNKNOWN_JOB}
         if not job.listing:
             return {layout.WRONG_STATE}
-        terminal = self.terminals.get(item["terminal"])
+        terminal = self.terminals.get(call.item["terminal"])
         if terminal is None:
             return {layout.UNKNOWN_TERMINAL}
         return {self._add(job, terminal)}
 
-    def _add(self, job: JobModel, terminal: TerminalModel) -> int:
-        if terminal.sim is None:
-            return layout.NO_LEASE
-        if terminal.swap is not None:
-            return layout.SAME
-        resting = terminal.swapped_ms and terminal.swapped_ms + self.settings[layout.SWAP_COOL_DOWN_MS] > self.now_ms
-        if resting and terminal.sim.health != layout.THROTTLED:
-            return layout.WRONG_STATE
-        if len(self.orders) == self.orders_max:
-            return layout.ORDERS_FULL
-        order = OrderModel(layout.SWITCH, terminal, terminal.sim, terminal.server, 0, job)
-        self.orders.append(order)
-        terminal.swap = order
-        job.terminals += 1
-        return layout.OK
-
-    def _job_change(self, header: Row, item: Row, answer: Row) -> set[int]:
-        job, kind = self._find_job(header), header["kind"]
+    def _job_change(self, call: Call) -> set[int]:
+        job, kind = self._find_job(call.header), call.header["kind"]
         if job is None:
             return {layout.UNKNOWN_JOB}
         if job.state in (layout.JOB_DONE, layout.JOB_CANCELLED):
@@ -927,13 +546,6 @@ class Model:
             return layout.OK
         job.state = layout.JOB_SELECTING if job.listing or job.sweeping else layout.JOB_RUNNING
         return layout.OK
-
-    def _finish_jobs(self) -> None:
-        for job in self.jobs:
-            if job.state in (layout.JOB_RUNNING, layout.JOB_PAUSED, layout.JOB_SELECTING):
-                waits = job.listing or job.sweeping or any(order.job is job for order in self.orders)
-                if not waits:
-                    job.state = layout.JOB_DONE
 
     # ------------------------------------------------------------------------------------ time and sweeps
 
@@ -1096,7 +708,14 @@ class Model:
 
         states = {layout.OUTSTANDING: "outstanding", layout.UNKNOWN: "unknown"}
         mine = sorted(
-            (order.kind, order.state, numbers[id(order.terminal)], order.server, place(order.source), place(order.target))
+            (
+                order.kind,
+                order.state,
+                numbers[id(order.terminal)],
+                order.server,
+                place(order.source),
+                place(order.target),
+            )
             for order in self.orders
         )
         columns = ("kind", "state", "terminal", "server", "source", "target")
@@ -1119,8 +738,7 @@ class Model:
             server.acknowledged = 0
 
 
-_HANDLERS = {
-    layout.TICK: Model._tick,
+_HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.ALLOCATE: Model._allocate,
     layout.ADOPT: Model._adopt,
     layout.IMPORT_SIMS: Model._import_sims,
@@ -1137,7 +755,6 @@ _HANDLERS = {
     layout.SESSION_HOLDS: Model._session_holds,
     layout.SESSION_READY: Model._session_ready,
     layout.SESSION_CLOSE: Model._session_close,
-    layout.RESTART: Model._restart,
     layout.REPORT_LOAD: Model._report_load,
     layout.ACKNOWLEDGE: Model._acknowledge,
     layout.JOB_CREATE: Model._job_create,
@@ -1159,9 +776,10 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         plan = entities[entities[index]["numbers"][layout.LOT_PLAN]]["numbers"].tolist()
         low, exhausted = plan[layout.PLAN_LOW_BYTES], plan[layout.PLAN_EXHAUSTED_BYTES]
         lots[index] = (int(entities[index]["numbers"][layout.LOT_CLASS]), plan[:3], low, exhausted)
-    servers = []
-    for record in tables["servers"][: header["servers_count"]]:
-        servers.append(ServerModel(int(record["session"]), 1, bool(record["reconciled"])))
+    servers = [
+        ServerModel(int(record["session"]), 1, bool(record["reconciled"]))
+        for record in tables["servers"][: header["servers_count"]]
+    ]
     return Model(
         markets={
             index: (

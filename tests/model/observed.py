@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from simswitch.core import layout
+
 from tests.model.records import Table
 from tests.model.transitions import NONE, Case, Row
 from tests.model.world import EXHAUSTED_BYTES, LEASE_MS, LOW_BYTES
 
-ORDER_WORDS = {
+ORDER_WORDS: dict[int, str] = {
     layout.QUEUED: "queued",
     layout.WAITING: "waiting",
     layout.OUTSTANDING: "outstanding",
@@ -37,9 +37,7 @@ def lease_word(case: Case, tables: dict[str, Table]) -> str:
 def sim_word(sim: Any) -> str:
     if sim["occupancy"] == layout.COOLING and sim["held"]:
         return "held"
-    return {layout.FREE: "free", layout.RESERVED: "reserved", layout.ASSIGNED: "assigned", layout.COOLING: "cooling"}[
-        int(sim["occupancy"])
-    ]
+    return layout.Occupancy(int(sim["occupancy"])).name.lower()
 
 
 def order_word(case: Case) -> str:
@@ -78,7 +76,12 @@ def unchanged(row: Row, case: Case) -> bool:
         if "order=REVOKE" in row.then:
             return bool(before == after)
         return bool(before == after) and same_sims
-    tables = {"sim": ("sims",), "order": ("orders", "sims", "terminals"), "gate": ("servers",), "job": ("orders", "sims")}
+    tables = {
+        "sim": ("sims",),
+        "order": ("orders", "sims", "terminals"),
+        "gate": ("servers",),
+        "job": ("orders", "sims"),
+    }
     return all(np.array_equal(case.before[name], case.after[name]) for name in tables[row.subject])
 
 
@@ -115,7 +118,9 @@ def _counted_both(case: Case) -> bool:
 def _health_by_headroom(case: Case) -> bool:
     sim = case.sim_of(case.after)
     headroom = int(sim["limit_bytes"]) - int(sim["counted_bytes"])
-    wanted = layout.HEALTHY if headroom >= LOW_BYTES else layout.LOW if headroom >= EXHAUSTED_BYTES else layout.EXHAUSTED
+    wanted = (
+        layout.HEALTHY if headroom >= LOW_BYTES else layout.LOW if headroom >= EXHAUSTED_BYTES else layout.EXHAUSTED
+    )
     return bool(sim["health"] == wanted)
 
 
@@ -123,7 +128,9 @@ def _new_order(case: Case, kind: int) -> bool:
     """An order of that kind is there that was not, for the SIM in question."""
     known = {(int(order["source"]), int(order["kind"])) for order in case.before["orders"] if order["state"]}
     found = [
-        order for order in case.after["orders"] if order["state"] and (int(order["source"]), int(order["kind"])) not in known
+        order
+        for order in case.after["orders"]
+        if order["state"] and (int(order["source"]), int(order["kind"])) not in known
     ]
     return len(found) == 1 and bool(found[0]["kind"] == kind)
 
@@ -143,8 +150,8 @@ def _back_to_queue(case: Case) -> bool:
 
 
 def _outstanding_same(case: Case) -> bool:
-    states = [case.before["orders"]["state"], case.after["orders"]["state"]]
-    return layout.OUTSTANDING in states[0] and np.array_equal(*states)
+    before, after = case.before["orders"]["state"], case.after["orders"]["state"]
+    return layout.OUTSTANDING in before and np.array_equal(before, after)
 
 
 def _outstanding_finishes(case: Case) -> bool:
@@ -166,7 +173,9 @@ def _skipped_more(case: Case) -> bool:
 
 WORDS: dict[str, Callable[[Case], bool]] = {
     "epoch=same": lambda case: bool(
-        case.terminal(case.after)["epoch"] == case.terminal(case.before)["epoch"] == case.answer.get("epoch", case.terminal(case.after)["epoch"])
+        case.terminal(case.after)["epoch"]
+        == case.terminal(case.before)["epoch"]
+        == case.answer.get("epoch", case.terminal(case.after)["epoch"])
     ),
     "epoch=new": _epoch_is_new,
     "sim=same": lambda case: _now_holds(case, case.terminal(case.before)["sim"]),
@@ -191,13 +200,16 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "order=back_to_queue": _back_to_queue,
     "counted=both": _counted_both,
     "health=by_headroom": _health_by_headroom,
-    "impossible_count+1": lambda case: int(case.after["header"]["impossible_count"][0])
-    == int(case.before["header"]["impossible_count"][0]) + 1,
+    "impossible_count+1": lambda case: (
+        int(case.after["header"]["impossible_count"][0]) == int(case.before["header"]["impossible_count"][0]) + 1
+    ),
     "retry_after=jittered": _retry_jittered,
     "index=in": lambda case: bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE),
     "index=out": lambda case: bool(case.after["sims"][case.named_sim]["tier"] == layout.TIER_NONE),
-    "index=by_health": lambda case: bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE)
-    == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY),
+    "index=by_health": lambda case: (
+        bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE)
+        == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY)
+    ),
     "skipped+1": _skipped_more,
     "gate=back_off": lambda case: bool(case.after["servers"][0]["gate"] == layout.GATE_BACK_OFF),
     "window=halved": _window_halved,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 import simswitch.core
 from simswitch.core.machine import Machine
 
@@ -82,6 +81,11 @@ def copy_regions(machine: Machine) -> Regions:
     return [(name, size, count, bytes(data)) for name, size, count, data in machine.snapshot_regions()]
 
 
+def restore(regions: Regions) -> Machine:
+    """The machine of such a snapshot."""
+    return Machine.restore([(name, size, count, data) for name, size, count, data in regions])
+
+
 def tables(regions: Regions) -> dict[str, Table]:
     """Writable copies of the regions that hold records; the others as 32-bit numbers."""
     found: dict[str, Table] = {}
@@ -99,6 +103,5 @@ def tables(regions: Regions) -> dict[str, Table]:
 def pack(regions: Regions, changed: dict[str, Table]) -> Regions:
     """The snapshot with some regions replaced."""
     return [
-        (name, size, count, changed[name].tobytes() if name in changed else data)
-        for name, size, count, data in regions
+        (name, size, count, changed[name].tobytes() if name in changed else data) for name, size, count, data in regions
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from simswitch.core import layout
+
 from tests.model.observed import differences
 from tests.model.transitions import TABLE, Row, build, parse
 
@@ -38,8 +38,7 @@ def test_every_command_on_a_lease_or_an_order_is_in_the_table() -> None:
 def test_a_changed_status_fails(row: Row) -> None:
     """A row that says another status than the core gives does not pass."""
     if row.status == "-":
-        state, *words = row.then
-        wrong = replace(row, then=("gone_astray", *words))
+        wrong = replace(row, then=("gone_astray", *row.then[1:]))
     else:
         wrong = replace(row, status="OK" if row.status != "OK" else "LATE")
     assert told(wrong)

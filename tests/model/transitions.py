@@ -1,4 +1,4 @@
-"""Reads ``transitions.txt`` and carries out its rows: one world, one state, one command, and what is there afterwards."""
+"""Reads ``transitions.txt`` and carries out its rows: one world, one state, one command, and what is there after."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import simswitch.core
 from simswitch.core import commands, layout
+
 from tests.model.records import Table
 from tests.model.world import (
     COOLING_MS,
@@ -531,5 +532,3 @@ def build(row: Row) -> Case:
     except KeyError:
         raise KeyError(f"{row}: no builder") from None
     return builder(row)
-
-

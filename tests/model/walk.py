@@ -1,7 +1,7 @@
-"""A random walk through the state machine: batches of commands, some of them senseless, compared with the model after each.
+"""A random walk through the state machine: batches of commands, some senseless, compared with the model after each.
 
-The walk knows the model, so it can aim: at epochs that are right or just stale, at orders that are outstanding, at SIMs that are held.
-Everything is drawn from one seed, which a failure prints.
+The walk knows the model, so it can aim: at epochs that are right or just stale, at orders that are outstanding, at
+SIMs that are held. Everything is drawn from one seed, which a failure prints.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-
 from simswitch.core import commands, layout
+
 from tests.model.invariants import violations
-from tests.model.model import Model, OrderModel, TerminalModel, model_of
+from tests.model.model import Model, model_of
 from tests.model.records import Table
+from tests.model.things import OrderModel, TerminalModel
 from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world, iccid_number
 
 TERMINALS = 24
@@ -81,7 +82,9 @@ class Walk:
             count,
             iccid=[iccid_number(int(number)) for number in numbers],
             imsi=440_100_000_000_000 + numbers,
-            opening_cycle_bytes=[quota - self.random.choice((GIB, 5 * GIB, 20 * GIB, 300 * MIB, 40 * MIB)) for _ in numbers],
+            opening_cycle_bytes=[
+                quota - self.random.choice((GIB, 5 * GIB, 20 * GIB, 300 * MIB, 40 * MIB)) for _ in numbers
+            ],
             opening_day_bytes=0,
             opening_rolling_bytes=0,
             lot=self.world.entities[lot],
@@ -213,9 +216,7 @@ class Walk:
         )
 
     def set_health(self) -> bytes:
-        health = self.random.choices(
-            (0, 1, 2, 3, 4, 5, 8, 9, 10), (1, 40, 4, 3, 12, 3, 3, 0.1, 1)
-        )[0]
+        health = self.random.choices((0, 1, 2, 3, 4, 5, 8, 9, 10), (1, 40, 4, 3, 12, 3, 3, 0.1, 1))[0]
         return commands.run(layout.SET_HEALTH, 1, iccid=self._sim(), health=health)
 
     def _in_flight(self) -> list[OrderModel]:
@@ -283,7 +284,7 @@ class Walk:
         return terminal.key, terminal.epoch, self.random.choice(last).iccid if last else self._sim()
 
     def mend(self) -> bytes:
-        """What keeps the pool from running dry, and access servers from staying away: the walk would else end in refusals."""
+        """Keeps the pool from running dry and access servers from staying away: the walk would else end in refusals."""
         if self.model.masked and self._one_in(3):
             everything = layout.NONE_SHORT
             return commands.run(layout.MASK, 1, lot=everything, bank=everything, masked=0)
@@ -295,12 +296,11 @@ class Walk:
             return self.world.ready(waiting[0], self.model.servers[waiting[0]].session)
         if self.model.frozen or self.model.swaps_stopped:
             return commands.run(layout.THAW if self.model.frozen else layout.SWAPS_LIFT)
-        answerable = [
-            order for order in self._in_flight() if order.session == self.model.servers[order.server].session
-        ]
+        answerable = [order for order in self._in_flight() if order.session == self.model.servers[order.server].session]
         if len(answerable) > 3:
             return b"".join(
-                self.world.acknowledge(order.number, layout.ACK_DONE, order.server, order.session) for order in answerable
+                self.world.acknowledge(order.number, layout.ACK_DONE, order.server, order.session)
+                for order in answerable
             )
         sick = [sim for sim in self.model.sims if sim.health > layout.EXHAUSTED and sim.health != layout.RETIRED]
         if sick:
@@ -311,7 +311,9 @@ class Walk:
         return self.renew()
 
     def job_create(self) -> bytes:
-        alive = sum(job.state in (layout.JOB_SELECTING, layout.JOB_RUNNING, layout.JOB_PAUSED) for job in self.model.jobs)
+        alive = sum(
+            job.state in (layout.JOB_SELECTING, layout.JOB_RUNNING, layout.JOB_PAUSED) for job in self.model.jobs
+        )
         if alive >= JOBS_ALIVE_MAX or len(self.model.jobs) > JOBS_MAX:
             return self.job_add()
         return self.world.job_create(

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-
 from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
 from simswitch.core.machine import Machine, Outcome
+
 from tests.model.records import Table, copy_regions, tables
 
 MIB = 1 << 20
@@ -296,7 +296,11 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
     )
     gold = world.define(layout.SIM_CLASS, "gold", {layout.CLASS_RESERVE: 1})
     silver = world.define(layout.SIM_CLASS, "silver")
-    for lot, plan, sim_class in (("gold-a", "monthly", gold), ("gold-b", "daily", gold), ("silver-a", "monthly", silver)):
+    for lot, plan, sim_class in (
+        ("gold-a", "monthly", gold),
+        ("gold-b", "daily", gold),
+        ("silver-a", "monthly", silver),
+    ):
         world.define(
             layout.LOT,
             lot,

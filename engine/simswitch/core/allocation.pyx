@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from simswitch.core.layout cimport Sim, State, Terminal
 from simswitch.core.layout cimport (
     ASSIGNED, COOLING, EXHAUSTED, FREE, HEALTHY, IMPOSSIBLE_USAGE, LATE, LEASE_MS, LINE_BYTES_PER_S, LOW, MARKET, MOVED,
-    NONE_INDEX, NO_HEALTHY_SIM, NO_LEASE, OK, ORDERS_FULL, QUARANTINED, RESERVED, RETIRED, RETRY_AFTER_MS, SAME,
+    NONE_INDEX, NONE_SHORT, NO_HEALTHY_SIM, NO_LEASE, OK, ORDERS_FULL, QUARANTINED, RESERVED, RETIRED, RETRY_AFTER_MS, SAME,
     SIM_IN_USE, STALE_EPOCH, TERMINALS_FULL, TERMINAL_IN_USE, TIMER_SIM, TIMER_TERMINAL, UNKNOWN_ACCESS_SERVER, UNKNOWN_MARKET,
     UNKNOWN_SIM, UNKNOWN_TERMINAL, WRONG_STATE,
 )
@@ -26,7 +26,10 @@ from simswitch.core.sims cimport draw, sim_find, sim_judge_headroom, sim_set_hea
 from simswitch.core.tiers cimport prefetch, tier_lowest_bytes, tier_satisfying
 
 
+cdef uint64_t BYTES_MAX = <uint64_t> 1 << 62
+
 cdef enum:
+    HELD_MAX = 4                  # SIMs that may be held because of one terminal before it is refused another
     AHEAD_SLOT = 24
     AHEAD_RECORD = 16
     AHEAD_SIM = 8
@@ -120,7 +123,10 @@ cdef void _allocate(
             lease_extend(state, index, now_ms)
             _grant(state, grant, item, index, SAME)
             return
-        if _must_stop_elsewhere(state, terminal, server) and not order_available(state):
+        # A terminal that flaps between servers nobody can reach would otherwise hold one SIM more with each move.
+        if _must_stop_elsewhere(state, terminal, server) and (
+            not order_available(state) or state.terminals_cold[index].held_count >= HELD_MAX
+        ):
             _refuse_for_now(state, grant, item, ORDERS_FULL)
             return
     elif state.header.terminals_count == state.header.terminals_max:
@@ -168,12 +174,19 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
             run.server, run.now_ms)
 
 
-cdef inline int _confirm_by_traffic(State *state, uint32_t index, uint64_t epoch, uint64_t now_ms) noexcept nogil:
-    """OK when ``epoch`` is the lease's, also because it is that of an outstanding switch, which traffic confirms."""
+cdef inline int _lease_status(
+    State *state, uint32_t index, uint64_t epoch, uint32_t server, uint64_t now_ms
+) noexcept nogil:
+    """OK when ``epoch`` is the lease's, also because it is that of an outstanding switch, which a sign of it confirms.
+
+    ``server`` is the access server that speaks: of another one's lease it knows nothing, whatever epoch it guesses.
+    """
     cdef Terminal *terminal = &state.terminals[index]
     cdef uint32_t order = terminal.order
     if terminal.sim == NONE_INDEX:
         return NO_LEASE
+    if terminal.server != server and server != NONE_SHORT:
+        return STALE_EPOCH
     if terminal.epoch == epoch:
         return OK
     if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].epoch == epoch:
@@ -197,7 +210,7 @@ cdef void apply_renew(State *state, const Run *run) noexcept nogil:
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
-        status[item] = <uint8_t> _confirm_by_traffic(state, index, epochs[item], run.now_ms)
+        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, run.now_ms)
         if status[item] == OK:
             lease_extend(state, index, run.now_ms)
             expires_ms[item] = state.terminals[index].expires_ms
@@ -214,13 +227,10 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
         index = terminal_find(state, keys[item])
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
-        elif state.terminals[index].sim == NONE_INDEX:
-            status[item] = NO_LEASE
-        elif state.terminals[index].epoch != epochs[item]:
-            status[item] = STALE_EPOCH
-        else:
+            continue
+        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, run.now_ms)
+        if status[item] == OK:
             lease_release(state, index, run.now_ms)
-            status[item] = OK
 
 
 cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
@@ -243,7 +253,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
-        status[item] = <uint8_t> _confirm_by_traffic(state, index, epochs[item], run.now_ms)
+        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, run.now_ms)
         if status[item] != OK:
             continue
         terminal = &state.terminals[index]
@@ -257,7 +267,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             continue
         delta = total - terminal.reported_bytes
         # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
-        if delta // line >= now_s - terminal.reported_s + 2:
+        if delta // line >= now_s - terminal.reported_s + 2 or state.sims[terminal.sim].counted_bytes + delta >= BYTES_MAX:
             state.header.impossible_count += 1
             status[item] = IMPOSSIBLE_USAGE
             continue
@@ -280,18 +290,16 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
     cdef Grant grant = grant_columns(run)
     cdef uint32_t item, index, sim, old
     cdef Terminal *terminal
-    cdef int tier
+    cdef int tier, status
     for item in range(count):
         index = terminal_find(state, keys[item])
         if index == NONE_INDEX:
             _refuse(state, &grant, item, UNKNOWN_TERMINAL)
             continue
         terminal = &state.terminals[index]
-        if terminal.sim == NONE_INDEX:
-            _refuse(state, &grant, item, NO_LEASE)
-            continue
-        if terminal.epoch != epochs[item]:
-            _refuse(state, &grant, item, STALE_EPOCH)
+        status = _lease_status(state, index, epochs[item], run.server, run.now_ms)
+        if status != OK:
+            _refuse(state, &grant, item, status)
             continue
         old = terminal.sim
         if state.sims[old].health != RETIRED:

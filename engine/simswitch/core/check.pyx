@@ -34,6 +34,7 @@ cdef int _check_sims(State *state, list faults) except -1:
     cdef uint32_t index
     cdef Sim *sim
     cdef Order *order
+    cdef uint32_t revoke
     cdef bint listed
     for index in range(state.header.sims_count):
         sim = &state.sims[index]
@@ -56,6 +57,12 @@ cdef int _check_sims(State *state, list faults) except -1:
                 order = &state.orders[sim.next]
                 if order.state == ORDER_UNUSED or (order.source != index and order.target != index):
                     faults.append(f"I1: SIM {index} is held by order {sim.next}, which is not about it")
+        revoke = state.sims_cold[index].revoke
+        if revoke and (
+            revoke > state.header.orders_max or state.orders[revoke - 1].state == ORDER_UNUSED
+            or state.orders[revoke - 1].source != index
+        ):
+            faults.append(f"SIM {index}: order {revoke - 1} is noted as its revoke, and is not")
         listed = sim.occupancy == FREE and sim.health == HEALTHY
         if listed != (sim.tier != TIER_NONE):
             faults.append(f"I4: SIM {index} stands in the index: {sim.tier != TIER_NONE}, free and healthy: {listed}")
@@ -127,8 +134,15 @@ cdef int _check_terminals(State *state, list faults) except -1:
     cdef uint32_t index
     cdef Terminal *terminal
     cdef Order *order
+    cdef dict held = {}
+    for index in range(state.header.sims_count):
+        if state.sims[index].held:
+            held[state.sims[index].terminal] = held.get(state.sims[index].terminal, 0) + 1
     for index in range(state.header.terminals_count):
         terminal = &state.terminals[index]
+        if state.terminals_cold[index].held_count != held.get(index, 0):
+            faults.append(f"terminal {index}: {state.terminals_cold[index].held_count} SIMs are counted as held because of it, "
+                          f"there are {held.get(index, 0)}")
         if terminal_find(state, terminal.key) != index:
             faults.append(f"terminal {index}: not found by its key")
         if terminal.sim != NONE_INDEX:

@@ -9,5 +9,5 @@ cdef void apply_set_health(State *state, const Run *run) noexcept nogil
 cdef void apply_configure(State *state, const Run *run) noexcept nogil
 cdef void apply_mask(State *state, const Run *run) noexcept nogil
 cdef void apply_reset_window(State *state, const Run *run) noexcept nogil
-cdef void apply_freeze(State *state, const Run *run) noexcept nogil
+cdef void apply_thaw(State *state, const Run *run) noexcept nogil
 cdef void settings_default(State *state) noexcept nogil

@@ -9,13 +9,13 @@ from libc.string cimport memcmp, memcpy, memset
 from simswitch.core.layout cimport Class, Entity, Group, Market, Server, Sim, SimCold, State
 from simswitch.core.layout cimport (
     ACCESS_SERVER, ACTOR, ACTOR_ROLE, ACTOR_SUBJECT, ATTEMPTS_MAX, BANK, CLASS_RESERVE, COOLING_MS, DOCUMENT_BYTES,
-    DUPLICATE_IMSI, ENTITIES_FULL, EXHAUSTED_BYTES, EXPECTED_FLOOR_BYTES, FREE, FREEZE, GATE_DISCONNECTED,
+    DUPLICATE_IMSI, ENTITIES_FULL, EXHAUSTED_BYTES, EXPECTED_FLOOR_BYTES, FREE, GATE_DISCONNECTED,
     GROUPS_FULL, GROUPS_PER_CLASS, HEALTHY, ICCID_DIFFERS, INVALID_ARGUMENT, LEASE_MS, LINE_BYTES_PER_S, LOT,
     LOT_CHECK_DIGIT_EXEMPT, LOT_CLASS, LOT_PLAN, LOT_SUPPLIER, LOW_BYTES, MARKET, MARKET_CLASSES, MARKET_EXPECTED_BYTES,
     MARKET_FIRST_CLASS, NAME_BYTES, NONE_INDEX, NONE_SHORT, OK, OPERATOR, ORDER_DEADLINE_MS, PLAN, PLAN_EXHAUSTED_BYTES,
     PLAN_LOW_BYTES, PLAN_QUOTA_CYCLE, PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, PLAN_ROLLING_DAYS, PRIORITIES, RECENT,
     REGION_SWEEPS, RETIRED, RETRY_AFTER_MS, SAME, SIM_CLASS, SIMS_FULL, SUPPLIER, SWAP_COOL_DOWN_MS, SWEEP_PLAN,
-    SWEEP_RESET, SWEEPS_FULL, SYSTEM, THAW, TIERS, TIER_NONE, UNKNOWN_BANK, UNKNOWN_ENTITY, UNKNOWN_LOT, UNKNOWN_SIM,
+    SWEEP_RESET, SWEEPS_FULL, SYSTEM, TIERS, TIER_NONE, UNKNOWN_BANK, UNKNOWN_ENTITY, UNKNOWN_LOT, UNKNOWN_SIM,
     WINDOW_INITIAL, WINDOW_START, WRONG_STATE,
 )
 from simswitch.core.runs cimport Run
@@ -64,7 +64,7 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
     if setting == RETRY_AFTER_MS:
         return 1 <= value <= 3_600_000
     if setting == LINE_BYTES_PER_S:
-        return 1_000 <= value < BYTES_MAX
+        return 1_000 <= value <= <int64_t> 1 << 40
     return False
 
 
@@ -134,7 +134,8 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
             if not _is(state, numbers[<int> MARKET_FIRST_CLASS + position], SIM_CLASS):
                 return UNKNOWN_ENTITY
     elif wanted.kind == ACTOR:
-        if numbers[<int> ACTOR_ROLE] < OPERATOR or numbers[<int> ACTOR_ROLE] > SYSTEM:
+        # There is one system, the cell itself, and nobody else becomes it.
+        if numbers[<int> ACTOR_ROLE] < OPERATOR or numbers[<int> ACTOR_ROLE] >= SYSTEM:
             return INVALID_ARGUMENT
         if numbers[<int> ACTOR_SUBJECT] != -1 and not (
             _is(state, numbers[<int> ACTOR_SUBJECT], ACCESS_SERVER) or _is(state, numbers[<int> ACTOR_SUBJECT], SUPPLIER)
@@ -227,6 +228,7 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
     cdef Entity *entity
     cdef uint64_t sweeps_max = state.regions[<int> REGION_SWEEPS].count
     cdef uint16_t dense
+    cdef uint8_t masked
     cdef uint32_t group
     index_out[0] = NONE_INDEX
     if status != OK:
@@ -239,6 +241,7 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
         entity = &state.entities[index]
         memcpy(entity, wanted, sizeof(Entity))
         memset(entity.reserved, 0, sizeof(entity.reserved))
+        entity.masked = 0
         state.header.entities_count += 1
         _begin_dense(state, entity, index)
         _follow_definition(state, entity)
@@ -246,6 +249,8 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
         return OK
     entity = &state.entities[index]
     index_out[0] = index
+    if index == 0:
+        return WRONG_STATE
     if (
         memcmp(entity.numbers, wanted.numbers, sizeof(entity.numbers)) == 0
         and entity.document_size == wanted.document_size
@@ -259,14 +264,16 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
     if (entity.kind == PLAN or entity.kind == LOT) and state.header.sweeps_count == sweeps_max:
         return SWEEPS_FULL
     dense = entity.dense
+    masked = entity.masked
     memcpy(entity, wanted, sizeof(Entity))
     memset(entity.reserved, 0, sizeof(entity.reserved))
     entity.dense = dense
+    entity.masked = masked
     _follow_definition(state, entity)
     if entity.kind == PLAN:
-        sweep_add(state, SWEEP_PLAN, index, state.header.sims_count, 0, 0)
+        sweep_add(state, SWEEP_PLAN, index, state.header.sims_count)
     elif entity.kind == LOT:
-        sweep_add(state, SWEEP_RESET, index, state.header.sims_count, 0, 0)
+        sweep_add(state, SWEEP_RESET, index, state.header.sims_count)
     return OK
 
 
@@ -308,6 +315,7 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
     group.bank = <uint16_t> bank
     sim_class.members[sim_class.groups_count] = <uint16_t> index
     sim_class.groups_count += 1
+    group.masked = state.entities[lot].masked or state.entities[bank].masked
     _group_watermarks(state, group)
     return index
 
@@ -326,7 +334,7 @@ cdef int _import_sim(
     if not _is(state, bank, BANK):
         return UNKNOWN_BANK
     if (
-        iccid >= ICCID_MAX or imsi >= IMSI_MAX
+        iccid >= ICCID_MAX or (not iccid & 1 and iccid >= ICCID_MAX // 10) or imsi >= IMSI_MAX
         or openings[0] >= <uint64_t> BYTES_MAX or openings[1] >= <uint64_t> BYTES_MAX
         or openings[2] >= <uint64_t> BYTES_MAX or health < HEALTHY or health > RETIRED
     ):
@@ -439,12 +447,20 @@ cdef void apply_mask(State *state, const Run *run) noexcept nogil:
         if masked[item] > 1:
             run.outcomes[item] = INVALID_ARGUMENT
             continue
+        # A mask on a lot or on a bank also holds for groups that come later; both masks and a group's own add up.
+        if banks[item] == NONE_SHORT:
+            for index in range(state.header.entities_count):
+                if state.entities[index].kind == LOT and (lots[item] == NONE_SHORT or lots[item] == index):
+                    state.entities[index].masked = masked[item]
+        elif lots[item] == NONE_SHORT:
+            state.entities[banks[item]].masked = masked[item]
         for index in range(state.header.groups_count):
             group = &state.groups[index]
-            if (lots[item] == NONE_SHORT or group.lot == lots[item]) and (
-                banks[item] == NONE_SHORT or group.bank == banks[item]
-            ):
-                group_set_masked(state, index, masked[item])
+            if group.lot == lots[item] and group.bank == banks[item]:
+                group.masked_itself = masked[item]
+            group_set_masked(
+                state, index,
+                group.masked_itself or state.entities[group.lot].masked or state.entities[group.bank].masked)
         run.outcomes[item] = OK
 
 
@@ -460,15 +476,14 @@ cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
         elif state.header.frozen:
             run.outcomes[item] = WRONG_STATE
         elif not sweep_add(
-            state, SWEEP_RESET, lots[item] | (<uint64_t> windows[item] << 32), state.header.sims_count, 0, 0
+            state, SWEEP_RESET, lots[item] | (<uint64_t> windows[item] << 32), state.header.sims_count
         ):
             run.outcomes[item] = SWEEPS_FULL
         else:
             run.outcomes[item] = OK
 
 
-cdef void apply_freeze(State *state, const Run *run) noexcept nogil:
-    """The clock jumped: leases don't expire and windows don't reset until it is confirmed (THAW)."""
-    cdef uint32_t frozen = 1 if run.kind == FREEZE else 0
-    run.outcomes[0] = SAME if state.header.frozen == frozen else OK
-    state.header.frozen = frozen
+cdef void apply_thaw(State *state, const Run *run) noexcept nogil:
+    """The clock is confirmed: leases expire and windows reset again. FREEZE holds before timers (machine.pyx)."""
+    run.outcomes[0] = OK if state.header.frozen else SAME
+    state.header.frozen = 0

@@ -34,8 +34,8 @@ cdef void apply_job_create(State *state, const Run *run) noexcept nogil:
     cdef uint32_t *ids = <uint32_t *> run.outcomes
     cdef uint8_t *status = <uint8_t *> (ids + count)
     cdef uint64_t item
-    cdef uint32_t id
-    cdef Job *job
+    cdef uint32_t id, tries
+    cdef Job *job = NULL
     for item in range(count):
         ids[item] = NONE_INDEX
         if priorities[item] < 1 or priorities[item] >= PRIORITIES or selecting[item] > 1 or masks[item] >= 1 << 10:
@@ -49,15 +49,20 @@ cdef void apply_job_create(State *state, const Run *run) noexcept nogil:
         ):
             status[item] = UNKNOWN_LOT
             continue
+        # The next id whose slot is not taken by a job that goes on.
         id = state.header.jobs_count
-        job = &state.jobs[id % state.header.jobs_max]
-        if id == NONE_INDEX or (job.state != JOB_UNUSED and not job.finished_ms):
+        for tries in range(state.header.jobs_max):
+            job = &state.jobs[id % state.header.jobs_max]
+            if job.state == JOB_UNUSED or job.finished_ms:
+                break
+            id += 1
+        else:
             status[item] = JOBS_FULL
             continue
-        if selecting[item] and not sweep_add(state, SWEEP_JOB_SELECT, id, state.header.sims_count, 0, 0):
+        if selecting[item] and not sweep_add(state, SWEEP_JOB_SELECT, id, state.header.sims_count):
             status[item] = SWEEPS_FULL
             continue
-        state.header.jobs_count += 1
+        state.header.jobs_count = id + 1
         memset(job, 0, sizeof(Job))
         job.created_ms = run.now_ms
         job.actor = run.actor
@@ -114,11 +119,11 @@ cdef int _change(State *state, Job *job, uint32_t kind, uint64_t now_ms) noexcep
             job.state = JOB_RUNNING
             job_settle(state, job.id, now_ms)
             return OK
-        if not sweep_add(state, SWEEP_JOB_RESUME, job.id, state.header.orders_max, 0, 0):
+        if not sweep_add(state, SWEEP_JOB_RESUME, job.id, state.header.orders_max):
             return SWEEPS_FULL
         job.state = JOB_SELECTING if job.selecting else JOB_RUNNING
         return OK
-    if not sweep_add(state, SWEEP_JOB_CANCEL, job.id, state.header.orders_max, 0, 0):
+    if not sweep_add(state, SWEEP_JOB_CANCEL, job.id, state.header.orders_max):
         return SWEEPS_FULL
     job.state = JOB_CANCELLED
     job.selecting = 0

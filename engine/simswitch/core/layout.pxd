@@ -19,7 +19,7 @@
 #   servers              192   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 192   jobs_max             swap jobs
-#   sweeps                48   sweeps_max           ring of bounded work in progress
+#   sweeps                32   sweeps_max           ring of bounded work in progress
 #   wheel               8320   1                    timing wheel: list heads and which are not empty
 #   timers_*               8   terminals, sims, orders, servers: the wheel's links, one node each
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
@@ -32,8 +32,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cpdef enum:
     MACHINE_VERSION = 1
 
-cpdef enum:
-    NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index
+cdef enum:
+    NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
 
 cpdef enum:
     NONE_SHORT = 0xFFFF          # the same for 16-bit numbers
@@ -237,10 +237,9 @@ cpdef enum SweepKind:
     SWEEP_JOB_SELECT = 1
     SWEEP_RESET = 2
     SWEEP_PLAN = 3
-    SWEEP_RECONCILE_ORDERS = 4
-    SWEEP_RECONCILE_LEASES = 5
-    SWEEP_JOB_CANCEL = 6
-    SWEEP_JOB_RESUME = 7
+    SWEEP_RECONCILE = 4
+    SWEEP_JOB_CANCEL = 5
+    SWEEP_JOB_RESUME = 6
 
 cpdef enum Setting:
     LEASE_MS = 1
@@ -297,13 +296,15 @@ ctypedef struct Header:                 # 512 B
     uint64_t health_count[10]           # SIMs by Health
     uint32_t markets_count
     uint32_t markets_max
-    uint64_t reserved[6]                # 88 + 96 + 128 + 64 + 80 + 8 + 48 = 512
+    uint32_t sweep_next                 # id of the next sweep
+    uint32_t reserved[11]               # 88 + 96 + 128 + 64 + 80 + 8 + 4 + 44 = 512
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
     char name[64]                       # UTF-8, zero-filled
     uint8_t kind
-    uint8_t reserved[3]
+    uint8_t masked                      # lot, bank: 1: none of its SIMs is selected
+    uint8_t reserved[2]
     uint16_t dense                      # number among its kind (class, market, access server); NONE_SHORT otherwise
     uint16_t document_size
     uint8_t document[824]               # descriptive terms as the service wrote them; opaque here
@@ -331,7 +332,8 @@ ctypedef struct SimCold:                # 48 B
     int64_t offset_day_bytes
     int64_t offset_rolling_bytes
     uint64_t health_since_ms
-    uint64_t reserved
+    uint32_t revoke                     # order + 1 that takes it from a server that should not have it; 0: none
+    uint32_t reserved
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem
@@ -351,7 +353,7 @@ ctypedef struct TerminalCold:           # 24 B
     uint64_t swapped_ms                 # last confirmed swap; 0: never
     uint64_t swaps_count
     uint32_t session                    # last session whose hello named it
-    uint32_t reserved
+    uint32_t held_count                 # SIMs that are held because of it, until some access server lets go
 
 ctypedef struct Order:                  # 96 B
     uint64_t number                     # what the access server sees; 0: none yet
@@ -390,8 +392,9 @@ ctypedef struct Group:                  # class x lot x bank: 1184 B
     uint16_t local                      # its number within the class
     uint16_t lot                        # entity index
     uint16_t bank                       # entity index
-    uint8_t masked                      # 1: none of its SIMs is selected
-    uint8_t reserved[35]
+    uint8_t masked                      # 1: none of its SIMs is selected: its lot, its bank or itself is masked
+    uint8_t masked_itself
+    uint8_t reserved[34]
 
 ctypedef struct Market:                 # 64 B
     int64_t expected_bytes              # expected use of a lease; -1: the floor
@@ -443,7 +446,9 @@ ctypedef struct Server:                 # access server: 192 B
     uint8_t slow_start
     uint8_t reconciled                  # 1: READY has come in this session
     uint8_t probe_sent                  # 1: the probe is under way (gate probing)
-    uint8_t reserved[27]
+    uint8_t reconciling                 # 1: from the hello until every lease was compared with it
+    uint8_t reserved[22]
+    uint32_t sweep                      # the sweep that reconciles it; 0: none
 
 ctypedef struct Job:                    # 192 B
     uint64_t created_ms
@@ -467,14 +472,12 @@ ctypedef struct Job:                    # 192 B
     uint32_t id
     uint8_t reserved_tail[28]
 
-ctypedef struct Sweep:                  # 48 B
+ctypedef struct Sweep:                  # 32 B
     uint64_t cursor
     uint64_t end
     uint64_t argument
-    uint64_t session
     uint32_t kind
-    uint32_t server
-    uint64_t reserved
+    uint32_t id
 
 ctypedef struct TimerNode:              # 8 B
     uint32_t next

@@ -13,7 +13,7 @@ _SIZES = {
     "Market": (sizeof(Market), 64),
     "Server": (sizeof(Server), 192),
     "Job": (sizeof(Job), 192),
-    "Sweep": (sizeof(Sweep), 48),
+    "Sweep": (sizeof(Sweep), 32),
     "Wheel": (sizeof(Wheel), 8320),
 }
 for _name, (_actual, _promised) in _SIZES.items():
@@ -27,5 +27,5 @@ for _enum in (
 ):
     globals().update(_enum.__members__)
 
-# Cython gives C's unsigned constant to Python through a signed int.
+# A cpdef enum would give this one to Python through a signed int, as -1.
 globals()["NONE_INDEX"] = 0xFFFFFFFF

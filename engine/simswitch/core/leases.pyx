@@ -11,7 +11,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from simswitch.core.invariant cimport invariant
-from simswitch.core.layout cimport Market, Sim, State, Terminal, TerminalSlot
+from simswitch.core.layout cimport Market, Server, Sim, State, Terminal, TerminalSlot
 from simswitch.core.layout cimport (
     ASSIGNED, EXPECTED_FLOOR_BYTES, FREE, HEALTHY, LEASE_MS, NONE_INDEX, TIMER_TERMINAL,
 )
@@ -110,7 +110,12 @@ cdef void lease_begin(
 
 cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Puts the expiry off to one lease from now. The timer stays where it is and asks."""
-    state.terminals[index].expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    cdef Terminal *terminal = &state.terminals[index]
+    cdef Server *server = &state.servers[terminal.server]
+    terminal.expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    if server.reconciling:
+        # A sign of life counts as being named in the hello that is being compared now.
+        state.terminals_cold[index].session = server.session
 
 
 cdef int64_t expected_bytes(State *state, int market, uint64_t requested) noexcept nogil:

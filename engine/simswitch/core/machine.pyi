@@ -40,7 +40,7 @@ class Machine:
     def snapshot_regions(self) -> Iterator[tuple[str, int, int, memoryview]]:
         """(name, item bytes, count, read-only bytes) of each region, in order. Valid until the next apply."""
     @classmethod
-    def restore(cls, regions: list[tuple[str, int, int, Buffer]]) -> Machine:
+    def restore(cls, regions: Iterable[tuple[str, int, int, Buffer]]) -> Machine:
         """The machine of a snapshot. Raises ``ValueError`` when a region is missing, of another size or impossible."""
     def raise_incarnation(self) -> None:
         """Fences every epoch handed out so far. For restore and promotion, never while serving."""

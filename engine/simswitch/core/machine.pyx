@@ -24,7 +24,7 @@ from simswitch.core.allocation cimport (
 )
 from simswitch.core.check cimport check_state
 from simswitch.core.inventory cimport (
-    apply_configure, apply_define, apply_freeze, apply_import_sims, apply_mask, apply_reset_window, apply_set_health,
+    apply_configure, apply_define, apply_import_sims, apply_mask, apply_reset_window, apply_set_health, apply_thaw,
     settings_default,
 )
 from simswitch.core.jobs cimport apply_job_add, apply_job_change, apply_job_create, apply_swaps_stop
@@ -44,16 +44,16 @@ from simswitch.core.layout cimport (
     TIMER_SIM, TIMER_TERMINAL, WORK_MAX,
 )
 from simswitch.core.leases cimport terminal_enter, terminal_find
-from simswitch.core.orders cimport dispatch, lease_timer, order_timer, server_timer
+from simswitch.core.orders cimport dispatch, lease_timer, order_spare, order_timer, server_timer
 from simswitch.core.reading cimport (
     find_entity, read_entities, read_groups, read_header, read_job, read_order, read_server, read_sim, read_sims_columns,
     read_terminal, read_terminals_columns,
 )
-from simswitch.core.regions cimport region_free, region_resize, region_take, regions_bind, xxh64 as hash_bytes
-from simswitch.core.runs cimport Run
+from simswitch.core.regions cimport region_free, region_reserve, region_take, regions_bind, xxh64 as hash_bytes
+from simswitch.core.runs cimport Run, grant_columns
 from simswitch.core.sessions cimport (
-    apply_acknowledge, apply_report_load, apply_restart, apply_session_close, apply_session_holds, apply_session_open,
-    apply_session_ready,
+    apply_acknowledge, apply_report_load, apply_session_close, apply_session_holds, apply_session_open,
+    apply_session_ready, restart,
 )
 from simswitch.core.sims cimport sim_enter, sim_find, sim_timer
 from simswitch.core.sweeps cimport sweeps_run
@@ -62,6 +62,7 @@ from simswitch.core.timers cimport timer_fire, timers_behind, timers_clear, time
 
 cdef enum:
     RUN_HEADER_BYTES = 24
+    WIDE_ITEMS_MAX = 256          # items of a command that looks at every entity or group
     OUTCOME_HEADER_BYTES = 16
     ORDER_BYTES = 59
     KINDS = 64
@@ -72,7 +73,7 @@ cdef enum:
     SERVERS_MAX = 4096
     JOBS_MAX = 1024
     SWEEPS_MAX = 256
-    ITEMS_MAX = 0x1FFFFFFF        # what a timer's id can name
+    ITEMS_MAX = 1 << 26           # SIMs or terminals; a timer's id could name 2^29
     ORDERS_MAX = 1 << 24          # what an order's number can name
 
 
@@ -218,12 +219,20 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_mask(state, run)
     elif run.kind == RESET_WINDOW:
         apply_reset_window(state, run)
-    elif run.kind == RESTART:
-        apply_restart(state, run)
-    elif run.kind == FREEZE or run.kind == THAW:
-        apply_freeze(state, run)
+    elif run.kind == THAW:
+        apply_thaw(state, run)
     else:
-        run.outcomes[0] = OK  # TICK; GROW was carried out before (Machine._grow)
+        run.outcomes[0] = OK  # TICK; RESTART, FREEZE and GROW were carried out before
+
+
+
+cdef void _refuse_run(const Run *run) noexcept nogil:
+    """NOT_PERMITTED for every item. The status is the last column of every outcome; an index is given as none."""
+    if run.kind == DEFINE or run.kind == IMPORT_SIMS or run.kind == JOB_CREATE:
+        memset(run.outcomes, 0xFF, 4 * <uint64_t> run.count)
+    elif run.kind == ALLOCATE or run.kind == ADOPT or run.kind == REPORT_ATTACH_FAILURE:
+        memset(grant_columns(run).sim, 0xFF, 4 * <uint64_t> run.count)
+    memset(run.outcomes + <uint64_t> (OUTCOME_BYTES[run.kind] - 1) * run.count, NOT_PERMITTED, run.count)
 
 
 cdef void _fire_timers(State *state, uint64_t now_ms) noexcept nogil:
@@ -295,6 +304,15 @@ cdef uint64_t _apply_batch(
     state.header.seed = seed
     state.header.sequence += 1
     state.orders_out_count = 0
+    # What holds timers back holds back those that are due at this very instant too (fail static).
+    while offset < batch_size:
+        header = <const RunHeader *> (batch + offset)
+        if header.kind == RESTART and _permitted(state, header):
+            restart(state, now_ms)
+        elif header.kind == FREEZE and _permitted(state, header):
+            state.header.frozen = 1
+        offset += header.size
+    offset = 0
     _fire_timers(state, now_ms)
     while offset < batch_size:
         header = <const RunHeader *> (batch + offset)
@@ -315,9 +333,7 @@ cdef uint64_t _apply_batch(
         if _permitted(state, header):
             _apply_run(state, &run)
         else:
-            # The status is the last column of every outcome.
-            memset(
-                run.outcomes + <uint64_t> (OUTCOME_BYTES[header.kind] - 1) * header.count, NOT_PERMITTED, header.count)
+            _refuse_run(&run)
         offset += header.size
         written += size
     work = WORK_MAX
@@ -404,18 +420,30 @@ cdef class Machine:
         header.entities_count = 1
         return 0
 
+    cdef int _resize(self, tuple regions, uint64_t count) except -1:
+        """Grows regions together. MemoryError: mappings may have moved, but none of them is larger to the state."""
+        cdef int region
+        try:
+            for region in regions:
+                region_reserve(&self.state.regions[region], count)
+        finally:
+            regions_bind(&self.state)
+        for region in regions:
+            self.state.regions[region].count = count
+        regions_bind(&self.state)
+        return 0
+
     cdef int _grow_to(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1:
         """Raises the capacities to at least these. MemoryError leaves the state usable as it was."""
         cdef State *state = &self.state
         cdef uint64_t old, index
-        cdef int region
+        if sims > ITEMS_MAX or terminals > ITEMS_MAX or orders > ORDERS_MAX:
+            raise ValueError(f"{sims} SIMs, {terminals} terminals, {orders} orders: at most {<int> ITEMS_MAX}, "
+                             f"{<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
         if sims > state.header.sims_max:
             old = state.header.sims_max
-            for region in (REGION_SIMS, REGION_SIMS_COLD, REGION_TIMERS_SIMS):
-                region_resize(&state.regions[region], sims)
-            for region in (REGION_ICCID_TABLE, REGION_IMSI_TABLE):
-                region_resize(&state.regions[region], _slots(sims))
-            regions_bind(state)
+            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_TIMERS_SIMS), sims)
+            self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), _slots(sims))
             memset(state.timers[<int> TIMER_SIM] + old, 0xFF, (sims - old) * sizeof(TimerNode))
             memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
             memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
@@ -424,10 +452,8 @@ cdef class Machine:
             state.header.sims_max = <uint32_t> sims
         if terminals > state.header.terminals_max:
             old = state.header.terminals_max
-            for region in (REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_TERMINALS):
-                region_resize(&state.regions[region], terminals)
-            region_resize(&state.regions[<int> REGION_TERMINAL_TABLE], _slots(terminals))
-            regions_bind(state)
+            self._resize((REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_TERMINALS), terminals)
+            self._resize((REGION_TERMINAL_TABLE,), _slots(terminals))
             memset(state.timers[<int> TIMER_TERMINAL] + old, 0xFF, (terminals - old) * sizeof(TimerNode))
             memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
             for index in range(state.header.terminals_count):
@@ -435,9 +461,7 @@ cdef class Machine:
             state.header.terminals_max = <uint32_t> terminals
         if orders > state.header.orders_max:
             old = state.header.orders_max
-            for region in (REGION_ORDERS, REGION_TIMERS_ORDERS):
-                region_resize(&state.regions[region], orders)
-            regions_bind(state)
+            self._resize((REGION_ORDERS, REGION_TIMERS_ORDERS), orders)
             memset(state.timers[<int> TIMER_ORDER] + old, 0xFF, (orders - old) * sizeof(TimerNode))
             # New orders go before those that are free, lowest first.
             for index in range(orders, old, -1):
@@ -471,7 +495,7 @@ cdef class Machine:
 
     cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth) except? 0:
         """Checks the form of every run; gives the most bytes that the outcomes can take."""
-        cdef uint64_t offset = 0, runs = 0, room = OUTCOME_HEADER_BYTES + 8 + WORK_MAX * ORDER_BYTES
+        cdef uint64_t offset = 0, runs = 0, most, room = OUTCOME_HEADER_BYTES + 8 + WORK_MAX * ORDER_BYTES
         cdef const RunHeader *header
         growth[0] = False
         while offset < size:
@@ -481,9 +505,11 @@ cdef class Machine:
             header = <const RunHeader *> (batch + offset)
             if header.kind >= KINDS or OUTCOME_BYTES[header.kind] == 0:
                 raise MalformedBatch(f"run {runs} at byte {offset}: there is no command {header.kind}")
-            if header.count < 1 or header.count > RUN_ITEMS_MAX:
-                raise MalformedBatch(f"run {runs} at byte {offset}: it has {header.count} items; 1 to "
-                                     f"{<int> RUN_ITEMS_MAX} are allowed")
+            most = RUN_ITEMS_MAX
+            if header.kind == CONFIGURE or header.kind == MASK or header.kind == DEFINE:
+                most = WIDE_ITEMS_MAX
+            if header.count < 1 or header.count > most:
+                raise MalformedBatch(f"run {runs} at byte {offset}: it has {header.count} items; 1 to {most} are allowed")
             if COMMAND_BYTES[header.kind] == 0 and header.count != 1:
                 raise MalformedBatch(f"run {runs} at byte {offset}: command {header.kind} comes one at a time, not "
                                      f"{header.count} times")
@@ -580,7 +606,7 @@ cdef class Machine:
         due = timers_next_ms(state)
         if state.header.sweeps_count:
             # A selection that waits for an order to become free needs no more than a look now and then.
-            due = min(due, state.header.now_ms + (100 if state.header.orders_free == NONE_INDEX else 0))
+            due = min(due, state.header.now_ms + (0 if order_spare(state) else 100))
         return None if due == ~<uint64_t> 0 else int(due)
 
     # ------------------------------------------------------------------------------------- hash, snapshot, check

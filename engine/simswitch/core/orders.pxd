@@ -5,6 +5,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from simswitch.core.layout cimport Job, Order, State
 
 cdef bint order_available(State *state) noexcept nogil
+cdef bint order_spare(State *state) noexcept nogil
+cdef bint order_was_sent(State *state, uint64_t number) noexcept nogil
 cdef uint32_t order_new(
     State *state, int kind, uint32_t terminal, uint32_t source, uint32_t server, int priority, uint32_t job,
     uint64_t epoch, uint64_t now_ms) noexcept nogil

@@ -18,6 +18,7 @@
 # An outstanding switch reserves its target and keeps its source (I9). All is O(1) per order; dispatch does bounded work.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from simswitch.core.invariant cimport invariant
 from simswitch.core.layout cimport Entity, Job, Order, OrderRow, Server, Sim, State, Terminal
@@ -43,7 +44,9 @@ cdef enum:
     RETRY_FIRST_MS = 2_000
     RETRY_MAX_MS = 60_000
     STARVED_MS = 1_000            # until a swap without a target is tried again
-    STARVED_MAX = 8               # swaps without a target looked at in one go
+    STARVED_MAX = 8               # searches without a target in one go, by priority
+    STARVED_LOOK = 256            # swaps looked at for one that is not starved, by priority
+    RATE_STALE_MS = 10_000
     POOL_FULL_MS = 1_000          # until an expiry that found no room for its order is tried again
 
 
@@ -52,6 +55,17 @@ cdef enum:
 cdef bint order_available(State *state) noexcept nogil:
     """Whether one more order can be made."""
     return state.header.orders_free != NONE_INDEX
+
+
+cdef bint order_spare(State *state) noexcept nogil:
+    """Whether one is left for what can wait: an eighth of the pool is for what allocations and expiries need (I7)."""
+    return state.header.orders_max - state.header.orders_used > state.header.orders_max // 8
+
+
+cdef bint order_was_sent(State *state, uint64_t number) noexcept nogil:
+    """Whether an order of that number was ever sent."""
+    cdef uint64_t index = number & ((1 << NUMBER_BITS) - 1)
+    return 0 < (number >> NUMBER_BITS) < state.header.order_next and index < state.header.orders_max
 
 
 cdef void _enqueue(State *state, uint32_t index) noexcept nogil:
@@ -121,6 +135,8 @@ cdef uint32_t order_new(
 cdef void _free(State *state, uint32_t index) noexcept nogil:
     cdef Order *order = &state.orders[index]
     timer_disarm(state, TIMER_ORDER, index)
+    if order.source != NONE_INDEX and state.sims_cold[order.source].revoke == index + 1:
+        state.sims_cold[order.source].revoke = 0
     order.state = ORDER_UNUSED
     order.number = 0
     order.job = NONE_INDEX
@@ -149,6 +165,8 @@ cdef void _leave_place(State *state, uint32_t index) noexcept nogil:
     cdef Server *server = &state.servers[order.server]
     invariant(server.outstanding > 0, "I3: an outstanding order is counted")
     server.outstanding -= 1
+    if server.gate == GATE_PROBING:
+        server.probe_sent = 0  # settled otherwise than by an answer: the next order is the probe
     timer_disarm(state, TIMER_ORDER, index)
     server_wake(state, order.server)
 
@@ -516,7 +534,7 @@ cdef void server_count_allocations(State *state, uint32_t index, uint32_t count,
     cdef Server *server = &state.servers[index]
     cdef uint64_t elapsed_ms = now_ms - server.rate_since_ms
     if elapsed_ms >= 1000:
-        if elapsed_ms > 10_000:
+        if elapsed_ms > RATE_STALE_MS:
             server.allocations_rate = 0
         else:
             server.allocations_rate = <uint32_t> (
@@ -526,16 +544,19 @@ cdef void server_count_allocations(State *state, uint32_t index, uint32_t count,
     server.allocations_count += count
 
 
-cdef uint32_t _interval_us(Server *server) noexcept nogil:
+cdef uint32_t _interval_us(const Server *server, uint64_t now_ms) noexcept nogil:
     """How far apart orders are sent: a window a round trip, and within the capacity that allocations leave.
 
     Of the server's capacity swaps get nine tenths less the rate of allocations, and a twentieth at the least (I7).
     """
     cdef uint64_t acknowledge_us = server.ack_us if server.ack_us else ACK_START_US
     cdef uint64_t interval = acknowledge_us // server.window
-    cdef uint64_t used_ppm, left_ppm, by_capacity
+    cdef uint64_t used_ppm = 0
+    cdef uint64_t left_ppm, by_capacity
     if server.service_us:
-        used_ppm = <uint64_t> server.allocations_rate * server.service_us
+        # The rate is counted when allocations come: where none came for a while, there are none.
+        if now_ms - server.rate_since_ms <= RATE_STALE_MS:
+            used_ppm = <uint64_t> server.allocations_rate * server.service_us
         left_ppm = 900_000 - used_ppm if used_ppm < 850_000 else 50_000
         by_capacity = <uint64_t> server.service_us * 1_000_000 // left_ppm
         if by_capacity > interval:
@@ -623,6 +644,9 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
         ask_again_ms = state.header.grace_until_ms
     elif terminal.order != NONE_INDEX and order_outstanding(state, terminal.order):
         ask_again_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    elif state.servers[terminal.server].session == 0:
+        # Nobody could be told, and the SIM would be held all the same.
+        ask_again_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
     elif not order_available(state):
         ask_again_ms = now_ms + POOL_FULL_MS
     if ask_again_ms:
@@ -674,28 +698,41 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
         row.target_slot = NONE_SHORT
 
 
+cdef uint32_t _next_queued(State *state, const Server *server, int *priority) noexcept nogil:
+    """The first order at ``priority`` or below it, whose priority is put there; NONE_INDEX: there is none."""
+    cdef int most = 1 if state.header.swaps_stopped else PRIORITIES
+    while priority[0] < most:
+        if server.head[priority[0]] != NONE_INDEX:
+            return server.head[priority[0]]
+        priority[0] += 1
+    return NONE_INDEX
+
+
 cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work) noexcept nogil:
-    """Sends to one access server what may be sent now. True: the bound on work was met, and there is more."""
+    """Sends to one access server what may be sent now. True: the bound on work was met, and there is more.
+
+    A swap for which no target is to be had goes behind the others, and no other of its market that expects as
+    much is searched for in this look; after some of them the next priority has its turn.
+    """
     cdef Server *server = &state.servers[index]
     cdef uint64_t now_us = now_ms * 1000
     cdef uint32_t order_index, target
     cdef Order *order
     cdef Terminal *terminal
     cdef Job *job
-    cdef int priority, starved = 0
-    while server.queued_count and server.outstanding < server.window:
+    cdef int priority = 0, searched = 0, looked = 0
+    cdef bint starved = False
+    cdef uint8_t[256] starved_tier
+    while server.outstanding < server.window:
         if server.gate != GATE_OPEN and (server.gate != GATE_PROBING or server.probe_sent):
+            return False
+        order_index = _next_queued(state, server, &priority)
+        if order_index == NONE_INDEX:
+            if starved:
+                timer_arm(state, TIMER_SERVER, index, now_ms + STARVED_MS)
             return False
         if server.next_order_us > now_us:
             timer_arm(state, TIMER_SERVER, index, (server.next_order_us + 999) // 1000)
-            return False
-        order_index = server.head[0]
-        if order_index == NONE_INDEX and not state.header.swaps_stopped:
-            for priority in range(1, PRIORITIES):
-                order_index = server.head[priority]
-                if order_index != NONE_INDEX:
-                    break
-        if order_index == NONE_INDEX:
             return False
         if work[0] <= 0:
             return True
@@ -708,15 +745,24 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
                 order.state = PARKED
                 continue
             terminal = &state.terminals[order.terminal]
-            target = market_select(
-                state, terminal.market, tier_lowest_bytes(terminal.expected_tier), terminal.expected_tier, True)
+            target = NONE_INDEX
+            if not starved or terminal.expected_tier < starved_tier[terminal.market]:
+                target = market_select(
+                    state, terminal.market, tier_lowest_bytes(terminal.expected_tier), terminal.expected_tier, True)
+                searched += target == NONE_INDEX
             if target == NONE_INDEX:
+                if not starved:
+                    starved = True
+                    memset(starved_tier, 0xFF, sizeof(starved_tier))
+                if terminal.expected_tier < starved_tier[terminal.market]:
+                    starved_tier[terminal.market] = terminal.expected_tier
                 _enqueue(state, order_index)
-                starved += 1
-                if starved < STARVED_MAX:
-                    continue
-                timer_arm(state, TIMER_SERVER, index, now_ms + STARVED_MS)
-                return False
+                looked += 1
+                if searched >= STARVED_MAX or looked >= STARVED_LOOK:
+                    priority += 1
+                    searched = 0
+                    looked = 0
+                continue
             order.target = target
             order.epoch = epoch_new(state)
             sim_occupy(state, target, RESERVED, order.terminal)
@@ -725,7 +771,7 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
             server.probe_sent = 1
         if server.next_order_us + BURST_US < now_us:
             server.next_order_us = now_us - BURST_US
-        server.interval_us = _interval_us(server)
+        server.interval_us = _interval_us(server, now_ms)
         server.next_order_us += server.interval_us
     return False
 

@@ -62,8 +62,11 @@ cdef int region_take(Region *region, uint64_t item_bytes, uint64_t count) except
     return 0
 
 
-cdef int region_resize(Region *region, uint64_t count) except -1:
-    """Grows to ``count`` items; new ones are zero. Raises MemoryError and changes nothing."""
+cdef int region_reserve(Region *region, uint64_t count) except -1:
+    """Maps memory for ``count`` items; new ones are zero. Their count stays: it is the caller's to raise.
+
+    The mapping may move. Raises MemoryError and changes nothing.
+    """
     cdef uint64_t size = _pages(region.item_bytes * count)
     cdef void *place
     if size > region.mapped_bytes:
@@ -72,7 +75,6 @@ cdef int region_resize(Region *region, uint64_t count) except -1:
             raise MemoryError(f"no {size} bytes for {count} items of {region.item_bytes} bytes")
         region.data = place
         region.mapped_bytes = size
-    region.count = count
     return 0
 
 

@@ -13,18 +13,18 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from simswitch.core.layout cimport Order, Server, Sim, State, Terminal
 from simswitch.core.layout cimport (
     ACK_BUSY, ACK_DONE, ACK_REFUSED, ASSIGNED, COOLING, FREE, GATE_DISCONNECTED, GATE_OPEN, INVALID_ARGUMENT, LATE,
-    LEASE_MS, NONE_INDEX, NONE_SHORT, OK, ORDERS_FULL, PRIORITY_STOP, REGION_SWEEPS, REVOKE, REVOKED, SAME, SETTLED, STALE_SESSION,
-    SWEEP_RECONCILE_LEASES, SWEEP_RECONCILE_ORDERS, SWEEPS_FULL, TERMINALS_FULL, UNKNOWN_ACCESS_SERVER,
-    UNKNOWN_SIM, SWITCH,
+    LEASE_MS, NONE_INDEX, NONE_SHORT, OK, ORDERS_FULL, PRIORITY_STOP, REVOKE, REVOKED, SAME, SETTLED, STALE_SESSION,
+    SWEEPS_FULL, TERMINALS_FULL, UNKNOWN_ACCESS_SERVER,
+    UNKNOWN_ORDER, UNKNOWN_SIM, WRONG_STATE,
 )
 from simswitch.core.leases cimport lease_begin, lease_extend, terminal_find, terminal_find_or_add
 from simswitch.core.orders cimport (
-    order_abandon, order_available, order_confirm, order_find, order_new, order_outstanding, order_refuse, order_requeue,
-    server_acknowledged, server_load, server_set_gate,
+    order_abandon, order_confirm, order_find, order_new, order_outstanding, order_refuse, order_requeue, order_spare,
+    order_was_sent, server_acknowledged, server_load, server_set_gate,
 )
 from simswitch.core.runs cimport Run
 from simswitch.core.sims cimport sim_find, sim_hold
-from simswitch.core.sweeps cimport sweep_add
+from simswitch.core.sweeps cimport sweep_reconcile
 
 
 cdef int _session_status(State *state, const Run *run) noexcept nogil:
@@ -50,6 +50,8 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.session_opened_ms = run.now_ms
     server.session_epoch = (<uint64_t> state.header.incarnation << 48) | state.header.epoch_next
     server.reconciled = 0
+    server.reconciling = 1
+    server.sweep = 0
     server_set_gate(state, run.server, GATE_DISCONNECTED, run.now_ms)
     session[0] = server.session
     status[0] = OK
@@ -59,16 +61,25 @@ cdef int _revoke(
     State *state, uint64_t key, uint32_t sim_index, uint64_t epoch, const Run *run
 ) noexcept nogil:
     """The access server holds what it should not: it is told to let go, and a SIM that nobody else has is held."""
-    cdef uint32_t index, order
+    cdef uint32_t index, order, pending
     cdef Sim *sim = &state.sims[sim_index]
     if sim.held and state.orders[sim.next].server == run.server:
         return REVOKED  # an order for it waits or is outstanding already
-    if not order_available(state):
+    pending = state.sims_cold[sim_index].revoke
+    if pending:
+        # One revoke a SIM: a faulty access server that names it again and again must not fill the pool. Another server
+        # that names it too is told when it says hello again.
+        return REVOKED if state.orders[pending - 1].server == run.server else ORDERS_FULL
+    if not order_spare(state):
         return ORDERS_FULL
-    index = terminal_find_or_add(state, key)
+    index = terminal_find(state, key)
     if index == NONE_INDEX:
-        return TERMINALS_FULL
+        # Names that nobody has heard of get at most seven eighths of the room.
+        if state.header.terminals_count >= state.header.terminals_max - state.header.terminals_max // 8:
+            return TERMINALS_FULL
+        index = terminal_find_or_add(state, key)
     order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
+    state.sims_cold[sim_index].revoke = order + 1
     if sim.occupancy == FREE or (sim.occupancy == COOLING and not sim.held):
         sim_hold(state, sim_index, index, order)
     return REVOKED
@@ -78,7 +89,8 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
     """One thing that the access server really holds, against what we believe."""
     cdef uint32_t sim_index = sim_find(state, iccid)
     cdef uint32_t index = terminal_find(state, key)
-    cdef uint32_t order
+    cdef uint32_t order, reported_s
+    cdef uint64_t reported_bytes
     cdef Terminal *terminal
     cdef Sim *sim
     if sim_index == NONE_INDEX:
@@ -117,7 +129,12 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         # Its lease ended while it was away and nobody has the SIM since: the lease goes on under the same epoch.
         if sim.held:
             order_abandon(state, sim.next, run.now_ms)
+        # Reports are cumulative per epoch, and the epoch goes on (I8).
+        reported_bytes = terminal.reported_bytes
+        reported_s = terminal.reported_s
         lease_begin(state, index, sim_index, run.server, terminal.market, terminal.expected_tier, epoch, run.now_ms)
+        terminal.reported_bytes = reported_bytes
+        terminal.reported_s = reported_s
         state.terminals_cold[index].session = <uint32_t> run.argument
         return OK
     return _revoke(state, key, sim_index, epoch, run)
@@ -130,6 +147,8 @@ cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *iccids = epochs + count
     cdef int refusal = _session_status(state, run)
     cdef uint32_t item
+    if refusal == OK and state.servers[run.server].reconciled:
+        refusal = WRONG_STATE  # READY has said that the list was complete
     for item in range(count):
         run.outcomes[item] = <uint8_t> (
             refusal if refusal != OK else _holds(state, keys[item], epochs[item], iccids[item], run))
@@ -142,14 +161,9 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
         server = &state.servers[run.server]
         if server.reconciled:
             status = SAME
-        elif state.header.sweeps_count + 2 > state.regions[<int> REGION_SWEEPS].count:
+        elif not sweep_reconcile(state, run.server):
             status = SWEEPS_FULL
         else:
-            sweep_add(
-                state, SWEEP_RECONCILE_ORDERS, server.session_epoch, state.header.orders_max, run.server, run.argument)
-            sweep_add(
-                state, SWEEP_RECONCILE_LEASES, server.session_epoch, state.header.terminals_count, run.server,
-                run.argument)
             server.reconciled = 1
             server.back_offs = 0
             server_set_gate(state, run.server, GATE_OPEN, run.now_ms)
@@ -180,7 +194,7 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
             continue
         order = order_find(state, numbers[item])
         if order == NONE_INDEX:
-            run.outcomes[item] = LATE
+            run.outcomes[item] = LATE if order_was_sent(state, numbers[item]) else UNKNOWN_ORDER
             continue
         record = &state.orders[order]
         if record.server != run.server or record.session != run.argument:
@@ -205,12 +219,14 @@ cdef void apply_report_load(State *state, const Run *run) noexcept nogil:
         run.outcomes[item] = <uint8_t> status
 
 
-cdef void apply_restart(State *state, const Run *run) noexcept nogil:
-    """The service starts again: no session is left, and nothing expires before its server has reconciled or two leases."""
+cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
+    """The service starts again: no session is left, and nothing expires before its server has reconciled or two leases.
+
+    It holds before the timers of the same apply: they are asked at the instant of the restart, hours later perhaps.
+    """
     cdef uint32_t index
     for index in range(state.header.servers_count):
         state.servers[index].session = 0
         state.servers[index].reconciled = 0
-        server_set_gate(state, index, GATE_DISCONNECTED, run.now_ms)
-    state.header.grace_until_ms = run.now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
-    run.outcomes[0] = OK
+        server_set_gate(state, index, GATE_DISCONNECTED, now_ms)
+    state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]

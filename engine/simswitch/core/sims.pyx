@@ -69,7 +69,9 @@ cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t termi
     state.header.occupancy_count[sim.occupancy] -= 1
     state.header.occupancy_count[occupancy] += 1
     sim.occupancy = <uint8_t> occupancy
-    sim.held = 0
+    if sim.held:
+        sim.held = 0
+        state.terminals_cold[sim.terminal].held_count -= 1
     sim.terminal = terminal
     if occupancy == FREE and sim.health == HEALTHY:
         index_insert(state, index)
@@ -91,6 +93,7 @@ cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t ord
     sim_occupy(state, index, COOLING, terminal)
     sim.held = 1
     sim.next = order
+    state.terminals_cold[terminal].held_count += 1
 
 
 cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

@@ -6,28 +6,26 @@
 #   JOB_RESUME          orders         queues the job's parked orders again
 #   RESET               SIMs           starts a window of a lot's SIMs anew (window 0: only works out their limits)
 #   PLAN                SIMs           works out the limits under a changed plan
-#   RECONCILE_ORDERS    orders         settles what an older session of the access server left outstanding
-#   RECONCILE_LEASES    terminals      ends leases that the access server no longer holds
+#   RECONCILE           orders, then   settles what an older session of an access server left outstanding, and ends leases
+#                       terminals      that it no longer holds; one walk serves all servers that were ready before it began
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from simswitch.core.layout cimport Group, Job, Order, Sim, SimCold, State, Sweep, Terminal
+from simswitch.core.layout cimport Group, Job, Order, Server, Sim, SimCold, State, Sweep, Terminal
 from simswitch.core.layout cimport (
     ASSIGNED, JOB_CANCELLED, JOB_PAUSED, JOB_SELECTING, JOB_RUNNING, LOT_PLAN, NO_LEASE, NONE_INDEX, NONE_SHORT, OK, REGION_SWEEPS,
     ORDERS_FULL, PARKED, QUEUED, SAME, SWEEP_JOB_CANCEL, SWEEP_JOB_RESUME, SWEEP_JOB_SELECT, SWEEP_PLAN,
-    SWEEP_RECONCILE_LEASES, SWEEP_RECONCILE_ORDERS, SWEEP_RESET, SWAP_COOL_DOWN_MS, SWITCH, THROTTLED, WAITING,
+    SWEEP_RECONCILE, SWEEP_RESET, SWAP_COOL_DOWN_MS, SWITCH, THROTTLED, WAITING,
     WRONG_STATE,
 )
 from simswitch.core.orders cimport (
-    job_find, job_settle, lease_release, order_abandon, order_available, order_drop, order_new, order_outstanding,
+    job_find, job_settle, lease_release, order_abandon, order_drop, order_spare, order_new, order_outstanding,
     order_requeue, order_unpark,
 )
 from simswitch.core.sims cimport sim_set_limit
 
 
-cdef bint sweep_add(
-    State *state, int kind, uint64_t argument, uint64_t end, uint32_t server, uint64_t session
-) noexcept nogil:
+cdef bint sweep_add(State *state, int kind, uint64_t argument, uint64_t end) noexcept nogil:
     """Queues a sweep over items 0 to ``end``. False when the ring is full."""
     cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
     cdef Sweep *sweep
@@ -38,10 +36,27 @@ cdef bint sweep_add(
     sweep.cursor = 0
     sweep.end = end
     sweep.argument = argument
-    sweep.session = session
     sweep.kind = <uint32_t> kind
-    sweep.server = server
-    sweep.reserved = 0
+    state.header.sweep_next += 1
+    sweep.id = state.header.sweep_next
+    return True
+
+
+cdef bint sweep_reconcile(State *state, uint32_t server) noexcept nogil:
+    """Has an access server reconciled by the next walk, which a thousand that come back together share."""
+    cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
+    cdef uint64_t position
+    cdef Sweep *sweep
+    for position in range(state.header.sweeps_count):
+        sweep = &state.sweeps[(state.header.sweeps_head + position) % size]
+        if sweep.kind == SWEEP_RECONCILE and sweep.cursor == 0:
+            state.servers[server].sweep = sweep.id
+            return True
+    if not sweep_add(
+        state, SWEEP_RECONCILE, 0, <uint64_t> state.header.orders_max + state.header.terminals_count
+    ):
+        return False
+    state.servers[server].sweep = state.header.sweep_next
     return True
 
 
@@ -63,7 +78,7 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         status[0] = WRONG_STATE
         job.skipped_count += 1
         return True
-    if not order_available(state):
+    if not order_spare(state):
         status[0] = ORDERS_FULL
         return False
     job.terminals_count += 1
@@ -103,32 +118,35 @@ cdef void _reset(State *state, uint64_t argument, uint32_t index, uint64_t now_m
     sim_set_limit(state, index, now_ms)
 
 
-cdef void _reconcile_order(State *state, Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
+cdef bint _gone(State *state, uint32_t index) noexcept nogil:
+    """Whether the hello did not name this terminal, whose lease began before it."""
+    cdef Terminal *terminal = &state.terminals[index]
+    cdef Server *server = &state.servers[terminal.server]
+    return (
+        terminal.sim != NONE_INDEX and terminal.epoch < server.session_epoch
+        and state.terminals_cold[index].session != server.session
+    )
+
+
+cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
     """What an older session left outstanding and the hello did not settle."""
     cdef Order *order = &state.orders[index]
-    cdef Terminal *terminal
-    cdef uint32_t terminal_index
-    if order.server != sweep.server or not order_outstanding(state, index) or order.session == sweep.session:
+    cdef Server *server = &state.servers[order.server]
+    cdef uint32_t terminal = order.terminal
+    if not order_outstanding(state, index) or server.sweep != sweep.id or order.session == server.session:
         return
     if order.kind != SWITCH:
         order_requeue(state, index, now_ms)  # letting go twice does no harm
         return
-    terminal_index = order.terminal
-    terminal = &state.terminals[terminal_index]
     order_abandon(state, index, now_ms)
-    # An orphan's terminal has a lease elsewhere or none; otherwise the hello did not name the terminal: it is gone.
-    if terminal.order == NONE_INDEX and terminal.server == sweep.server and terminal.sim != NONE_INDEX:
-        if state.terminals_cold[terminal_index].session != sweep.session and terminal.epoch < sweep.argument:
-            lease_release(state, terminal_index, now_ms)
+    # An orphan's terminal has its lease elsewhere or none. Otherwise, unless the hello named it, the lease is over.
+    if state.terminals[terminal].server == order.server and _gone(state, terminal):
+        lease_release(state, terminal, now_ms)
 
 
-cdef void _reconcile_lease(State *state, Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
-    cdef Terminal *terminal = &state.terminals[index]
-    if terminal.sim == NONE_INDEX or terminal.server != sweep.server:
-        return
-    if state.terminals_cold[index].session == sweep.session or terminal.epoch >= sweep.argument:
-        return  # the hello named it, or the lease began after the hello
-    lease_release(state, index, now_ms)
+cdef void _reconcile_lease(State *state, const Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
+    if state.servers[state.terminals[index].server].sweep == sweep.id and _gone(state, index):
+        lease_release(state, index, now_ms)
 
 
 cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
@@ -155,19 +173,17 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
     elif sweep.kind == SWEEP_PLAN:
         if <uint64_t> state.entities[state.groups[state.sims[index].group].lot].numbers[<int> LOT_PLAN] == sweep.argument:
             sim_set_limit(state, index, now_ms)
-    elif state.servers[sweep.server].session != sweep.session:
-        sweep.cursor = sweep.end  # a newer hello: its own sweeps follow
-        return True
-    elif sweep.kind == SWEEP_RECONCILE_ORDERS:
+    elif sweep.cursor < state.header.orders_max:
         _reconcile_order(state, sweep, index, now_ms)
-    elif sweep.kind == SWEEP_RECONCILE_LEASES:
-        _reconcile_lease(state, sweep, index, now_ms)
+    else:
+        _reconcile_lease(state, sweep, index - state.header.orders_max, now_ms)
     sweep.cursor += 1
     return True
 
 
 cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
     cdef Job *job
+    cdef uint32_t index
     if sweep.kind == SWEEP_JOB_SELECT:
         job = job_find(state, <uint32_t> sweep.argument)
         if job != NULL:
@@ -175,6 +191,11 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             if job.state == JOB_SELECTING:
                 job.state = JOB_RUNNING
             job_settle(state, job.id, now_ms)
+    elif sweep.kind == SWEEP_RECONCILE:
+        for index in range(state.header.servers_count):
+            if state.servers[index].sweep == sweep.id:
+                state.servers[index].sweep = 0
+                state.servers[index].reconciling = 0
 
 
 cdef void sweeps_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
@@ -196,7 +217,5 @@ cdef void sweeps_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
         elif work[0] > 0:
             blocked = sweep[0]
             state.header.sweeps_head = <uint32_t> ((state.header.sweeps_head + 1) % size)
-            state.header.sweeps_count -= 1
-            sweep_add(state, blocked.kind, blocked.argument, blocked.end, blocked.server, blocked.session)
-            state.sweeps[(state.header.sweeps_head + state.header.sweeps_count - 1) % size].cursor = blocked.cursor
+            state.sweeps[(state.header.sweeps_head + state.header.sweeps_count - 1) % size] = blocked
             tries -= 1

@@ -43,8 +43,9 @@ cdef void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
     while level < LEVELS - 1 and distance >= SLOTS:
         distance >>= 8
         level += 1
-    if distance >= SLOTS:
-        # Beyond the span of the wheel: wait in the last slot to come round, then be asked again.
+    if due_tick - next_tick > <uint64_t> (SLOTS - 1) << (8 * (LEVELS - 1)):
+        # Beyond the span of the wheel: wait in the last slot to come round, then be asked again. Within it, a top digit
+        # below the present one is simply met in the next round.
         due_tick = next_tick + (<uint64_t> (SLOTS - 1) << (8 * (LEVELS - 1)))
     position = level * SLOTS + <int> ((due_tick >> (8 * level)) & (SLOTS - 1))
     head = &state.wheel.heads[position]

@@ -30,10 +30,10 @@ def draw(
         for policy, columns in series.items():
             axis.plot(columns["t"], columns[column], color=_COLOURS[policy], label=TITLES[policy], linewidth=1.6)
         axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
-        for words, instant in notes.items():
+        for side, (words, instant) in zip(("right", "left"), notes.items(), strict=False):
             axis.axvline(instant, color=_COLOURS["engine"], linewidth=0.8, linestyle="--")
             if axis is axes[0]:
-                axis.annotate(words, (instant, axis.get_ylim()[1]), rotation=90, va="top", ha="right", fontsize=8)
+                axis.annotate(f" {words} ", (instant, axis.get_ylim()[1]), va="top", ha=side, fontsize=8)
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
         axis.set_ylim(bottom=0)

@@ -1,0 +1,316 @@
+"""The naive model's books: what becomes of SIMs, leases and orders, whatever command it was that moved them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simswitch.core import layout
+
+from tests.model.invariants import tier_of
+from tests.model.things import (
+    JobModel,
+    Mismatch,
+    OrderModel,
+    Row,
+    ServerModel,
+    SimModel,
+    Sweep,
+    TerminalModel,
+    tier_satisfying,
+)
+
+OWN_TIER_TRIES = 8
+
+
+@dataclass(eq=False)
+class Books:
+    """The state as seen from outside."""
+
+    markets: dict[int, tuple[int, list[int]]]
+    """By entity: expected bytes and the classes in order of preference."""
+    lots: dict[int, tuple[int, list[int], int, int]]
+    """By entity: class, quotas of the windows, low and exhausted watermarks."""
+    banks: set[int]
+    reserves: dict[int, int]
+    settings: dict[int, int]
+    terminals_max: int
+    sims_max: int
+    orders_max: int
+    now_ms: int
+    servers: list[ServerModel]
+    last_epoch: int = 0
+    sims: list[SimModel] = field(default_factory=list)
+    terminals: dict[int, TerminalModel] = field(default_factory=dict)
+    orders: list[OrderModel] = field(default_factory=list)
+    jobs: list[JobModel] = field(default_factory=list)
+    masked: set[tuple[int, int]] = field(default_factory=set)
+    sweeps: list[Sweep] = field(default_factory=list)
+    counted_bytes: int = 0
+    impossible_count: int = 0
+    grace_until_ms: int = 0
+    frozen: bool = False
+    swaps_stopped: bool = False
+
+    @staticmethod
+    def _require(truth: bool, what: str) -> None:
+        if not truth:
+            raise Mismatch(what)
+
+    def _free_healthy(self, sim_class: int) -> list[SimModel]:
+        return [
+            sim
+            for sim in self.sims
+            if sim.sim_class == sim_class
+            and sim.occupancy == layout.FREE
+            and sim.health == layout.HEALTHY
+            and (sim.lot, sim.bank) not in self.masked
+        ]
+
+    def _must_find(self, sim_class: int, expected: int) -> bool:
+        """Whether the class has a SIM that selection may not miss."""
+        free = self._free_healthy(sim_class)
+        tier = tier_satisfying(expected)
+        if any(tier_of(sim.headroom_bytes) >= tier and sim.headroom_bytes >= expected for sim in free):
+            return True
+        own = [sim for sim in free if tier_of(sim.headroom_bytes) == tier - 1]
+        return len(own) <= OWN_TIER_TRIES and any(sim.headroom_bytes >= expected for sim in own)
+
+    def _check_choice(self, sim: SimModel, market: int, expected: int, what: str, reserve: bool) -> None:
+        """I4, and good fit: the first class that can serve, its tightest tier in which every SIM will do."""
+        self._require(sim.occupancy == layout.FREE, f"I4: {what} got SIM {sim.index}, which is not free")
+        self._require(sim.health == layout.HEALTHY, f"I4: {what} got SIM {sim.index}, which is not healthy")
+        self._require(sim.headroom_bytes >= expected, f"I4: {what} got SIM {sim.index} with too little left")
+        self._require((sim.lot, sim.bank) not in self.masked, f"{what} got SIM {sim.index} of a masked group")
+        classes = self.markets[market][1]
+        self._require(sim.sim_class in classes, f"{what} got SIM {sim.index} of a class that does not serve the market")
+        for earlier in classes[: classes.index(sim.sim_class)]:
+            spared = reserve and len(self._free_healthy(earlier)) <= self.reserves[earlier]
+            self._require(spared or not self._must_find(earlier, expected), f"{what} passed class {earlier} over")
+        tiers = {tier_of(other.headroom_bytes) for other in self._free_healthy(sim.sim_class)}
+        satisfying = [tier for tier in tiers if tier >= tier_satisfying(expected)]
+        if satisfying:
+            self._require(tier_of(sim.headroom_bytes) == min(satisfying), f"{what} did not get the tightest tier")
+
+    def _judge(self, sim: SimModel) -> None:
+        """Healthy, low or exhausted by our own count; what others found stays."""
+        if sim.health > layout.EXHAUSTED:
+            return
+        _, _, low, exhausted = self.lots[sim.lot]
+        if sim.headroom_bytes < exhausted:
+            sim.health = layout.EXHAUSTED
+        elif sim.headroom_bytes < low:
+            sim.health = layout.LOW
+        else:
+            sim.health = layout.HEALTHY
+
+    def _set_limit(self, sim: SimModel) -> None:
+        quotas = self.lots[sim.lot][1]
+        sim.limit_bytes = min(
+            (quota - offset for quota, offset in zip(quotas, sim.offsets, strict=True) if quota >= 0),
+            default=2**63 - 1,
+        )
+        self._judge(sim)
+
+    def _cool(self, sim: SimModel) -> None:
+        sim.occupancy = layout.COOLING
+        sim.held_by = None
+        sim.cooling_until_ms = self.now_ms + self.settings[layout.COOLING_MS]
+
+    def _hold(self, sim: SimModel, terminal: TerminalModel, order: OrderModel) -> None:
+        sim.occupancy = layout.COOLING
+        sim.holder = terminal
+        sim.held_by = order
+
+    def _begin(self, terminal: TerminalModel, sim: SimModel, epoch: int) -> None:
+        sim.occupancy = layout.ASSIGNED
+        sim.holder = terminal
+        sim.held_by = None
+        terminal.sim = sim
+        terminal.epoch = epoch
+        terminal.reported_bytes = 0
+        terminal.reported_s = self.now_ms // 1000
+        self._extend(terminal)
+
+    def _extend(self, terminal: TerminalModel) -> None:
+        terminal.expires_ms = self.now_ms + self.settings[layout.LEASE_MS]
+
+    def _new_epoch(self, epoch: int) -> int:
+        self._require(epoch > self.last_epoch, f"epoch {epoch} is not above every earlier one, {self.last_epoch}")
+        self.last_epoch = epoch
+        return epoch
+
+    def _leave_swap(self, terminal: TerminalModel, source_let_go: bool) -> None:
+        order = terminal.swap
+        if order is None:
+            return
+        terminal.swap = None
+        if not order.in_flight:
+            self.orders.remove(order)
+            return
+        assert order.target is not None
+        assert order.source is not None
+        order.orphaned = True
+        order.job = None
+        self._hold(order.target, terminal, order)
+        if source_let_go:
+            order.source = None
+        else:
+            self._hold(order.source, terminal, order)
+
+    def _release(self, terminal: TerminalModel) -> None:
+        sim = terminal.sim
+        assert sim is not None
+        self._leave_swap(terminal, source_let_go=True)
+        terminal.sim = None
+        self._cool(sim)
+
+    def _take_away(self, terminal: TerminalModel, kind: int) -> None:
+        sim = terminal.sim
+        assert sim is not None
+        self._leave_swap(terminal, source_let_go=False)
+        terminal.sim = None
+        order = OrderModel(kind, terminal, sim, terminal.server, terminal.epoch)
+        self.orders.append(order)
+        self._hold(sim, terminal, order)
+
+    def _replace(self, terminal: TerminalModel, server: int) -> None:
+        if terminal.swap is not None and terminal.swap.in_flight:
+            self._leave_swap(terminal, source_let_go=False)
+            terminal.sim = None
+        elif terminal.server == server:
+            self._release(terminal)
+        else:
+            self._take_away(terminal, layout.STOP)
+
+    def _check_grant(self, terminal: TerminalModel, answer: Row) -> None:
+        sim = terminal.sim
+        assert sim is not None
+        expected = {
+            "epoch": terminal.epoch,
+            "expires_ms": terminal.expires_ms,
+            "iccid": sim.iccid,
+            "sim": sim.index,
+            "retry_after_ms": 0,
+            "bank": sim.bank,
+        }
+        for name, value in expected.items():
+            self._require(answer[name] == value, f"{name} of the lease is {value}, not {answer[name]}")
+
+    def _refused_for_now(self, answer: Row) -> None:
+        base = self.settings[layout.RETRY_AFTER_MS]
+        self._require(
+            base <= answer["retry_after_ms"] <= 2 * base, f"advice {answer['retry_after_ms']} is not jittered"
+        )
+
+    def _sim(self, iccid: int) -> SimModel | None:
+        return next((sim for sim in self.sims if sim.iccid == iccid), None)
+
+    def _become_stop(self, order: OrderModel, sim: SimModel) -> None:
+        order.kind = layout.STOP
+        order.orphaned = False
+        order.source, order.target = sim, None
+        order.attempts = 0
+        order.state = "queued"
+
+    def _settle_orphan(self, order: OrderModel, switched: bool) -> None:
+        source, target = order.source, order.target
+        assert target is not None
+        if switched:
+            if source is not None:
+                self._cool(source)
+            self._become_stop(order, target)
+            return
+        self._cool(target)
+        if source is not None:
+            self._become_stop(order, source)
+        else:
+            self.orders.remove(order)
+
+    def _confirm(self, order: OrderModel) -> None:
+        if order.orphaned:
+            self._settle_orphan(order, switched=True)
+            return
+        self.orders.remove(order)
+        source = order.source
+        assert source is not None
+        if order.kind != layout.SWITCH:
+            if source.held_by is order:
+                self._cool(source)
+            return
+        terminal, target = order.terminal, order.target
+        assert target is not None
+        self._require(terminal.sim is source, "I9: the source was lost before the target was confirmed")
+        self._cool(source)
+        terminal.swap = None
+        terminal.server = order.server
+        self._begin(terminal, target, order.epoch)
+        terminal.swapped_ms = self.now_ms
+        if order.job is not None:
+            order.job.confirmed += 1
+
+    def _return_target(self, order: OrderModel) -> None:
+        if order.target is not None:
+            order.target.occupancy = layout.FREE
+            order.target = None
+
+    def _drop_swap(self, order: OrderModel) -> None:
+        self.orders.remove(order)
+        order.terminal.swap = None
+
+    def _refused(self, order: OrderModel, busy: bool) -> None:
+        if order.orphaned:
+            self._settle_orphan(order, switched=False)
+            return
+        self._return_target(order)
+        order.state = "queued"
+        cancelled = order.job is not None and order.job.state == layout.JOB_CANCELLED
+        if not busy:
+            order.attempts += 1
+        given_up = order.kind == layout.SWITCH and order.attempts >= self.settings[layout.ATTEMPTS_MAX] and not busy
+        if given_up or cancelled:
+            self._drop_swap(order)
+
+    def _requeue(self, order: OrderModel) -> None:
+        if order.orphaned:
+            self._settle_orphan(order, switched=False)
+            return
+        self._return_target(order)
+        order.state = "queued"
+        if order.job is not None and order.job.state == layout.JOB_CANCELLED:
+            self._drop_swap(order)
+
+    def _abandon(self, order: OrderModel) -> None:
+        self.orders.remove(order)
+        if order.orphaned:
+            for sim in (order.source, order.target):
+                if sim is not None:
+                    self._cool(sim)
+        elif order.kind == layout.SWITCH:
+            order.terminal.swap = None
+            if order.target is not None:
+                self._cool(order.target)
+        elif order.source is not None and order.source.held_by is order:
+            self._cool(order.source)
+
+    def _add(self, job: JobModel, terminal: TerminalModel) -> int:
+        if terminal.sim is None:
+            return layout.NO_LEASE
+        if terminal.swap is not None:
+            return layout.SAME
+        resting = terminal.swapped_ms and terminal.swapped_ms + self.settings[layout.SWAP_COOL_DOWN_MS] > self.now_ms
+        if resting and terminal.sim.health != layout.THROTTLED:
+            return layout.WRONG_STATE
+        if len(self.orders) == self.orders_max:
+            return layout.ORDERS_FULL
+        order = OrderModel(layout.SWITCH, terminal, terminal.sim, terminal.server, 0, job)
+        self.orders.append(order)
+        terminal.swap = order
+        job.terminals += 1
+        return layout.OK
+
+    def _finish_jobs(self) -> None:
+        for job in self.jobs:
+            if job.state in (layout.JOB_RUNNING, layout.JOB_PAUSED, layout.JOB_SELECTING):
+                waits = job.listing or job.sweeping or any(order.job is job for order in self.orders)
+                if not waits:
+                    job.state = layout.JOB_DONE

@@ -1,0 +1,153 @@
+"""What the naive model knows of: SIMs, terminals, orders, jobs, access servers; and the commands of a batch, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from simswitch.core import commands, layout
+
+from tests.model.invariants import MIB, tier_of
+
+
+class Mismatch(AssertionError):
+    """The core did something that the model does not allow."""
+
+
+@dataclass(eq=False)
+class SimModel:
+    index: int
+    iccid: int
+    sim_class: int
+    lot: int
+    bank: int
+    limit_bytes: int
+    health: int
+    offsets: list[int]
+    occupancy: int = layout.FREE
+    holder: TerminalModel | None = None
+    counted_bytes: int = 0
+    cooling_until_ms: int = 0
+    held_by: OrderModel | None = None
+
+    @property
+    def headroom_bytes(self) -> int:
+        return self.limit_bytes - self.counted_bytes
+
+
+@dataclass(eq=False)
+class TerminalModel:
+    key: int
+    sim: SimModel | None = None
+    epoch: int = 0
+    expires_ms: int = 0
+    reported_bytes: int = 0
+    reported_s: int = 0
+    counted_bytes: int = 0
+    server: int = 0
+    market: int = 0
+    expected_tier: int = 0
+    swap: OrderModel | None = None
+    swapped_ms: int = 0
+    named_in: int = 0
+    protected_ms: int = 0
+    """The last instant at which its lease was over and could not be ended."""
+
+
+@dataclass(eq=False)
+class JobModel:
+    id: int
+    health_mask: int
+    lot: int
+    server: int
+    listing: bool
+    sweeping: bool
+    state: int = layout.JOB_SELECTING
+    confirmed: int = 0
+    terminals: int = 0
+
+
+@dataclass(eq=False)
+class OrderModel:
+    kind: int
+    terminal: TerminalModel
+    source: SimModel | None
+    server: int
+    epoch: int
+    job: JobModel | None = None
+    target: SimModel | None = None
+    state: str = "queued"
+    number: int = 0
+    session: int = 0
+    deadline_ms: int = 0
+    attempts: int = 0
+    orphaned: bool = False
+
+    @property
+    def in_flight(self) -> bool:
+        return self.state != "queued"
+
+
+@dataclass(eq=False)
+class ServerModel:
+    session: int = 0
+    open_epoch: int = 0
+    reconciled: bool = False
+    acknowledged: int = 0
+    """Answers since the last compare: without any the window can't grow."""
+
+
+@dataclass(eq=False)
+class Sweep:
+    kind: str
+    server: int = 0
+    session: int = 0
+    open_epoch: int = 0
+    job: JobModel | None = None
+    lot: int = 0
+    window: int = 0
+    cursor: int = 0
+    end: int = 0
+
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Call:
+    """One command: the header of its run, its columns, and what the core answered."""
+
+    header: Row
+    item: Row
+    answer: Row
+
+
+def lowest_bytes(tier: int) -> int:
+    """The smallest headroom of a tier, found by trying."""
+    if tier < 4:
+        return tier * MIB
+    power, quarter = divmod(tier + 4, 4)
+    return ((1 << power) + quarter * (1 << power) // 4) * MIB
+
+
+def tier_satisfying(expected_bytes: int) -> int:
+    tier = tier_of(expected_bytes)
+    return min(tier if lowest_bytes(tier) >= expected_bytes else tier + 1, layout.TIERS - 1)
+
+
+def command_runs(batch: bytes) -> Iterator[tuple[Row, list[Row]]]:
+    """The runs of a batch: the header and the items, one dict each."""
+    offset = 0
+    while offset < len(batch):
+        header = np.frombuffer(batch, commands.RUN_HEADER, 1, offset)[0]
+        place = offset + commands.RUN_HEADER.itemsize
+        count = int(header["count"])
+        columns = {}
+        for name, code in commands.COMMAND_COLUMNS[int(header["kind"])]:
+            columns[name] = np.frombuffer(batch, code, count, place).tolist()
+            place += np.dtype(code).itemsize * count
+        items = [{name: column[item] for name, column in columns.items()} for item in range(count)]
+        yield {name: int(header[name]) for name in ("kind", "access_server", "argument")}, items
+        offset += int(header["size"])
