@@ -207,3 +207,22 @@ def test_completion_can_be_shown(tmp_path: Path) -> None:
     found = program("--show-completion", "bash", folder=tmp_path)
     assert found.returncode == 0
     assert "_SIMSWITCH_COMPLETE" in found.stdout.upper()
+
+
+def test_a_shipped_scenario_is_replayed_into_files(tmp_path: Path) -> None:
+    found = program("replay", "tiny", "--policy", "engine", "--json", "out.json", "--plot", "out.png", folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert list(result) == ["scenario", "seed", "state_hash", "policies"]
+    assert list(result["policies"]) == ["engine"]
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    refused = program("replay", "tiny", "--policy", "hope", folder=tmp_path)
+    assert refused.returncode == Exit.REFUSED
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_wrong_scenario_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("colour = 3\n", encoding="utf-8")
+    found = program("replay", "mine.toml", folder=tmp_path)
+    assert found.returncode == Exit.REFUSED
+    assert "mine.toml:1" in found.stderr

@@ -135,7 +135,6 @@ def test_leases_that_expire_without_an_order_left_go_on() -> None:
     world.import_sims(8)
     for terminal in (1, 2, 3):
         allocate(world, terminal)
-    world.send(world.close(0))
     world.pass_ms(1_000 * STEP_MS)
     assert [world.machine.terminal(index)["sim"] is None for index in range(3)].count(True) == 1
     world.send(grow(orders=8))

@@ -9,7 +9,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.invariants import violations
-from tests.model.records import Table, copy_regions, pack, restore, tables
+from tests.model.records import Table, copy_regions, pack, tables
 from tests.model.transitions import allocate, order_swap
 from tests.model.world import GIB, World, empty_world
 
@@ -113,7 +113,7 @@ def test_a_spoiled_state_is_found(sound: World, invariant: str, spoil: Callable[
     regions = copy_regions(sound.machine)
     changed = tables(regions)
     spoil(changed)
-    spoiled = restore(pack(regions, changed))
+    spoiled = Machine.restore(pack(regions, changed))
     assert spoiled.check(), "Machine.check finds nothing wrong"
     assert violations(tables(copy_regions(spoiled))), "the walk's own checks find nothing wrong"
     assert any(line.startswith(invariant) for line in violations(tables(copy_regions(spoiled))))
@@ -128,7 +128,7 @@ def test_a_region_of_another_size_is_refused(sound: World) -> None:
         ("other", size, count, data),
     ):
         with pytest.raises(ValueError):
-            restore([*regions[:2], spoiled, *regions[3:]])
+            Machine.restore([*regions[:2], spoiled, *regions[3:]])
 
 
 def test_a_header_with_impossible_counts_is_refused(sound: World) -> None:
@@ -136,7 +136,7 @@ def test_a_header_with_impossible_counts_is_refused(sound: World) -> None:
     changed = tables(regions)
     changed["header"]["sims_count"] = 2**31
     with pytest.raises(ValueError, match="counts above"):
-        restore(pack(regions, changed))
+        Machine.restore(pack(regions, changed))
 
 
 def test_the_hash_sees_every_record(sound: World) -> None:
@@ -147,12 +147,12 @@ def test_the_hash_sees_every_record(sound: World) -> None:
             continue
         flipped = bytearray(data)
         flipped[len(data) // 2] ^= 1
-        spoiled = restore([*regions[:position], (name, size, count, bytes(flipped)), *regions[position + 1 :]])
+        spoiled = Machine.restore([*regions[:position], (name, size, count, bytes(flipped)), *regions[position + 1 :]])
         assert spoiled.state_hash() != sound.machine.state_hash(), f"region {name} is not in the hash"
 
 
 def test_a_raised_incarnation_fences_every_epoch(sound: World) -> None:
-    restored = restore(copy_regions(sound.machine))
+    restored = Machine.restore(copy_regions(sound.machine))
     restored.raise_incarnation()
     world = World(restored, sound.now_ms, entities=sound.entities, keeps_records=False)
     (outcome,) = world.send(world.allocate(77))

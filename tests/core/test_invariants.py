@@ -11,7 +11,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.invariants import violations
-from tests.model.records import copy_regions, restore
+from tests.model.records import copy_regions
 from tests.model.transitions import OTHER, T, allocate, lease_epoch, list_job, new_world, order_swap, sim_index
 from tests.model.world import COOL_DOWN_MS, DEADLINE_MS, GIB, MIB, STEP_MS, World, empty_world, replay
 
@@ -307,7 +307,7 @@ def test_i10_the_same_commands_give_the_same_state() -> None:
     world = new_world()
     allocate(world)
     order_swap(world)
-    restored = restore(copy_regions(world.machine))
+    restored = Machine.restore(copy_regions(world.machine))
     middle = len(world.records)
     world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
     world.pass_ms(1_000 * STEP_MS)
@@ -315,3 +315,17 @@ def test_i10_the_same_commands_give_the_same_state() -> None:
     replay(world.records, fresh)
     replay(world.records[middle:], restored)
     assert fresh.state_hash() == restored.state_hash() == world.machine.state_hash()
+
+
+@pytest.mark.parametrize("end", ["close", "restart"])
+def test_a_session_that_ends_while_it_is_compared_ends_no_lease(end: str) -> None:
+    """Fail static: hello, READY and the session's end come in one batch; the terminal that was named keeps its SIM."""
+    world = new_world()
+    epoch = allocate(world)
+    held = sim_index(world)
+    world.open_session(0, ready=False)
+    last = world.close(0) if end == "close" else commands.run(layout.RESTART)
+    world.send(world.holds(0, T, epoch, held), world.ready(0), last)
+    world.pass_ms(STEP_MS)
+    assert world.machine.terminal(0)["sim"] == held
+    assert world.machine.sim(held)["occupancy"] == layout.ASSIGNED

@@ -43,7 +43,9 @@ class Books:
     terminals: dict[int, TerminalModel] = field(default_factory=dict)
     orders: list[OrderModel] = field(default_factory=list)
     jobs: list[JobModel] = field(default_factory=list)
-    masked: set[tuple[int, int]] = field(default_factory=set)
+    masked: set[int | tuple[int, int]] = field(default_factory=set)
+    """Lots, banks, and groups of their own (a lot and a bank)."""
+    sent_count: int = 0
     sweeps: list[Sweep] = field(default_factory=list)
     counted_bytes: int = 0
     impossible_count: int = 0
@@ -56,6 +58,13 @@ class Books:
         if not truth:
             raise Mismatch(what)
 
+    def _masked(self, sim: SimModel) -> bool:
+        return not self.masked.isdisjoint((sim.lot, sim.bank, (sim.lot, sim.bank)))
+
+    def _orders_spare(self) -> bool:
+        """An eighth of the pool is left to what can't wait."""
+        return self.orders_max - len(self.orders) > self.orders_max // 8
+
     def _free_healthy(self, sim_class: int) -> list[SimModel]:
         return [
             sim
@@ -63,7 +72,7 @@ class Books:
             if sim.sim_class == sim_class
             and sim.occupancy == layout.FREE
             and sim.health == layout.HEALTHY
-            and (sim.lot, sim.bank) not in self.masked
+            and not self._masked(sim)
         ]
 
     def _must_find(self, sim_class: int, expected: int) -> bool:
@@ -80,7 +89,7 @@ class Books:
         self._require(sim.occupancy == layout.FREE, f"I4: {what} got SIM {sim.index}, which is not free")
         self._require(sim.health == layout.HEALTHY, f"I4: {what} got SIM {sim.index}, which is not healthy")
         self._require(sim.headroom_bytes >= expected, f"I4: {what} got SIM {sim.index} with too little left")
-        self._require((sim.lot, sim.bank) not in self.masked, f"{what} got SIM {sim.index} of a masked group")
+        self._require(not self._masked(sim), f"{what} got SIM {sim.index} of a masked group")
         classes = self.markets[market][1]
         self._require(sim.sim_class in classes, f"{what} got SIM {sim.index} of a class that does not serve the market")
         for earlier in classes[: classes.index(sim.sim_class)]:
@@ -133,6 +142,9 @@ class Books:
 
     def _extend(self, terminal: TerminalModel) -> None:
         terminal.expires_ms = self.now_ms + self.settings[layout.LEASE_MS]
+        server = self.servers[terminal.server]
+        if server.reconciling:
+            terminal.named_in = server.session
 
     def _new_epoch(self, epoch: int) -> int:
         self._require(epoch > self.last_epoch, f"epoch {epoch} is not above every earlier one, {self.last_epoch}")
@@ -300,7 +312,7 @@ class Books:
         resting = terminal.swapped_ms and terminal.swapped_ms + self.settings[layout.SWAP_COOL_DOWN_MS] > self.now_ms
         if resting and terminal.sim.health != layout.THROTTLED:
             return layout.WRONG_STATE
-        if len(self.orders) == self.orders_max:
+        if not self._orders_spare():
             return layout.ORDERS_FULL
         order = OrderModel(layout.SWITCH, terminal, terminal.sim, terminal.server, 0, job)
         self.orders.append(order)

@@ -35,6 +35,10 @@ from tests.model.things import (
 )
 
 USABLE = (layout.HEALTHY, layout.LOW)
+# SIMs that may be held because of one terminal before it is refused another.
+HELD_MAX = 4
+BYTES_MAX = 1 << 62
+ORDER_NUMBER_BITS = 24
 
 
 @dataclass(eq=False)
@@ -45,10 +49,15 @@ class Model(Books):
 
     def step(self, batch: bytes, outcomes: list[OutcomeRun], now_ms: int, tables: dict[str, Table]) -> None:
         """Follows one apply, whose outcomes and state afterwards are given; raises at the first thing not allowed."""
-        if now_ms != self.now_ms:
-            self.now_ms = now_ms
-            self._timers(tables)
         runs = list(command_runs(batch))
+        later, self.now_ms = now_ms != self.now_ms, now_ms
+        # What holds timers back holds back those that are due at this very instant too.
+        kinds = [header["kind"] for header, _ in runs]
+        if layout.RESTART in kinds:
+            self._restart()
+        self.frozen = self.frozen or layout.FREEZE in kinds
+        if later:
+            self._timers(tables)
         self._require(len(outcomes) == len(runs) + 1, "one outcome run for each command run, then the orders")
         for (header, items), outcome in zip(runs, outcomes[:-1], strict=True):
             self._require(outcome.kind == header["kind"] and outcome.count == len(items), "outcomes in request order")
@@ -58,7 +67,7 @@ class Model(Books):
                 answer = {name: columns[name][position] for name in names}
                 allowed = self._command(header, item, answer)
                 if answer["status"] not in allowed:
-                    raise Mismatch(f"command {header} {item} was answered {call.answer}; allowed are {sorted(allowed)}")
+                    raise Mismatch(f"command {header} {item} was answered {answer}; allowed are {sorted(allowed)}")
         self._run_sweeps()
         sent = outcomes[-1]
         names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
@@ -72,10 +81,8 @@ class Model(Books):
         self._finish_jobs()
         kind = header["kind"]
         if kind in (layout.RENEW, layout.RELEASE, layout.REPORT_USAGE, layout.REPORT_ATTACH_FAILURE):
-            return {self._on_lease(kind, item, answer)}
-        if kind in (layout.TICK, layout.RESTART):
-            if kind == layout.RESTART:
-                self._restart()
+            return {self._on_lease(header, item, answer)}
+        if kind in (layout.TICK, layout.RESTART, layout.FREEZE):
             return {layout.OK}
         handler = _HANDLERS.get(kind)
         if handler is None:
@@ -100,7 +107,9 @@ class Model(Books):
                 self._check_grant(terminal, call.answer)
                 return {layout.SAME}
             in_flight = terminal.swap is not None and terminal.swap.in_flight
-            if terminal.server != server and not in_flight and len(self.orders) == self.orders_max:
+            held = sum(sim.held_by is not None and sim.holder is terminal for sim in self.sims)
+            refused = len(self.orders) == self.orders_max or held >= HELD_MAX
+            if terminal.server != server and not in_flight and refused:
                 return {layout.ORDERS_FULL}
         elif terminal is None and len(self.terminals) == self.terminals_max:
             return {layout.TERMINALS_FULL}
@@ -127,31 +136,33 @@ class Model(Books):
         self._check_grant(terminal, call.answer)
         return {status}
 
-    def _by_epoch(self, terminal: TerminalModel | None, epoch: int, traffic: bool) -> int:
-        """What a command that names a lease meets; traffic under an outstanding switch's epoch confirms the switch."""
+    def _by_epoch(self, terminal: TerminalModel | None, epoch: int, server: int) -> int:
+        """What a command that names a lease meets; a sign of an outstanding switch's epoch confirms the switch."""
         if terminal is None:
             return layout.UNKNOWN_TERMINAL
         if terminal.sim is None:
             return layout.NO_LEASE
+        if server not in (terminal.server, layout.NONE_SHORT):
+            return layout.STALE_EPOCH
         if terminal.epoch == epoch:
             return layout.OK
         order = terminal.swap
-        if traffic and order is not None and order.in_flight and order.epoch == epoch:
-            self.servers[order.server].acknowledged += 1
+        if order is not None and order.in_flight and order.epoch == epoch:
             self._confirm(order)
             return layout.OK
         return layout.STALE_EPOCH
 
-    def _on_lease(self, kind: int, item: Row, answer: Row) -> int:
+    def _on_lease(self, header: Row, item: Row, answer: Row) -> int:
+        kind = header["kind"]
         terminal = self.terminals.get(item["terminal"])
-        status = self._by_epoch(terminal, item["epoch"], kind in (layout.RENEW, layout.REPORT_USAGE))
+        status = self._by_epoch(terminal, item["epoch"], header["access_server"])
         if status != layout.OK:
             return status
         assert terminal is not None
         assert terminal.sim is not None
         if kind == layout.RENEW:
             self._extend(terminal)
-            self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {call.answer} is not {terminal.expires_ms}")
+            self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {answer} is not {terminal.expires_ms}")
         elif kind == layout.RELEASE:
             self._release(terminal)
         elif kind == layout.REPORT_USAGE:
@@ -166,7 +177,11 @@ class Model(Books):
         delta = total - terminal.reported_bytes
         if total < 2**64 and delta <= 0:
             return layout.LATE
-        if total >= 2**64 or delta // line >= self.now_ms // 1000 - terminal.reported_s + 2:
+        if (
+            total >= 2**64
+            or terminal.sim.counted_bytes + delta >= BYTES_MAX
+            or delta // line >= self.now_ms // 1000 - terminal.reported_s + 2
+        ):
             self.impossible_count += 1
             return layout.IMPOSSIBLE_USAGE
         terminal.reported_bytes = total
@@ -190,7 +205,7 @@ class Model(Books):
             for sim_class in self.markets[terminal.market][1]:
                 self._require(not self._must_find(sim_class, expected), f"refused, but class {sim_class} has a SIM")
             return layout.NO_HEALTHY_SIM
-        self._require(answer["sim"] < len(self.sims), f"an attach failure was answered {call.answer}")
+        self._require(answer["sim"] < len(self.sims), f"an attach failure was answered {answer}")
         sim = self.sims[answer["sim"]]
         self._check_choice(sim, terminal.market, expected, f"the failed terminal {terminal.key}", reserve=False)
         self._begin(terminal, sim, self._new_epoch(answer["epoch"]))
@@ -274,15 +289,22 @@ class Model(Books):
 
     def _mask(self, call: Call) -> set[int]:
         lot, bank, masked = call.item["lot"], call.item["bank"], call.item["masked"]
-        if call.answer["status"] in (layout.OK, layout.SAME):
-            for sim in self.sims:
-                if lot in (layout.NONE_SHORT, sim.lot) and bank in (layout.NONE_SHORT, sim.bank):
-                    (self.masked.add if masked else self.masked.discard)((sim.lot, sim.bank))
-        if lot != layout.NONE_SHORT and lot not in self.lots:
+        every = layout.NONE_SHORT
+        if lot != every and lot not in self.lots:
             return {layout.UNKNOWN_LOT}
-        if bank != layout.NONE_SHORT and bank not in self.banks:
+        if bank != every and bank not in self.banks:
             return {layout.UNKNOWN_BANK}
-        return {layout.OK, layout.SAME} if masked <= 1 else {layout.INVALID_ARGUMENT}
+        if masked > 1:
+            return {layout.INVALID_ARGUMENT}
+        groups = {(sim.lot, sim.bank) for sim in self.sims}
+        if bank == every:
+            named: set[int | tuple[int, int]] = set(self.lots) if lot == every else {lot}
+        elif lot == every:
+            named = {bank}
+        else:
+            named = {(lot, bank)} if (lot, bank) in groups else set()
+        self.masked = self.masked | named if masked else self.masked - named
+        return {layout.OK}
 
     def _reset_window(self, call: Call) -> set[int]:
         if call.item["lot"] not in self.lots:
@@ -306,12 +328,12 @@ class Model(Books):
             self.orders_max = max(self.orders_max, call.item["orders"])
         return {layout.OK, layout.SAME}
 
-    def _flag(self, call: Call) -> set[int]:
-        kind = call.header["kind"]
-        if kind in (layout.FREEZE, layout.THAW):
-            before, self.frozen = self.frozen, kind == layout.FREEZE
-            return {layout.SAME if before == self.frozen else layout.OK}
-        before, self.swaps_stopped = self.swaps_stopped, kind == layout.SWAPS_STOP
+    def _thaw(self, call: Call) -> set[int]:
+        before, self.frozen = self.frozen, call.header["kind"] == layout.FREEZE
+        return {layout.OK if before else layout.SAME}
+
+    def _stop_or_lift(self, call: Call) -> set[int]:
+        before, self.swaps_stopped = self.swaps_stopped, call.header["kind"] == layout.SWAPS_STOP
         return {layout.SAME if before == self.swaps_stopped else layout.OK}
 
     # ----------------------------------------------------------------------------------------- sessions
@@ -332,15 +354,25 @@ class Model(Books):
         server.session = call.answer["session"]
         server.open_epoch = self.last_epoch + 1
         server.reconciled = False
+        server.reconciling = True
         return {layout.OK}
 
     def _session_holds(self, call: Call) -> set[int]:
         status = self._session(call.header)
         if status != layout.OK:
             return {status}
+        server = call.header["access_server"]
+        if self.servers[server].reconciled:
+            return {layout.WRONG_STATE}
         sim = self._sim(call.item["iccid"])
         if sim is None:
             return {layout.UNKNOWN_SIM}
+        orphan = sim.held_by
+        if orphan is not None and orphan.orphaned and orphan.server == server:
+            # Now it is known with which of the two SIMs the access server was left: that one must go.
+            if orphan.session != call.header["argument"]:
+                self._settle_orphan(orphan, switched=orphan.target is sim)
+            return {layout.REVOKED}
         terminal = self.terminals.get(call.item["terminal"])
         if terminal is None:
             return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
@@ -364,26 +396,31 @@ class Model(Books):
             and terminal.epoch == call.item["epoch"]
             and sim.holder is terminal
             and sim.occupancy in (layout.FREE, layout.COOLING)
-            and not (sim.held_by is not None and sim.held_by.orphaned)
         ):
             if sim.held_by is not None:
                 self._abandon(sim.held_by)
             terminal.named_in = call.header["argument"]
+            reported = terminal.reported_bytes, terminal.reported_s
             self._begin(terminal, sim, call.item["epoch"])
+            # Reports are cumulative per epoch, and the epoch goes on (I8).
+            terminal.reported_bytes, terminal.reported_s = reported
             return {layout.OK}
         return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 
     def _revoke(self, key: int, sim: SimModel, epoch: int, server: int) -> set[int]:
         if sim.held_by is not None and sim.held_by.server == server:
             return {layout.REVOKED}
-        if len(self.orders) == self.orders_max:
+        if sim.revoke is not None and sim.revoke in self.orders:
+            return {layout.REVOKED if sim.revoke.server == server else layout.ORDERS_FULL}
+        if not self._orders_spare():
             return {layout.ORDERS_FULL}
         if key not in self.terminals:
-            if len(self.terminals) == self.terminals_max:
+            if len(self.terminals) >= self.terminals_max - self.terminals_max // 8:
                 return {layout.TERMINALS_FULL}
             self.terminals[key] = TerminalModel(key)
         order = OrderModel(layout.REVOKE, self.terminals[key], sim, server, epoch)
         self.orders.append(order)
+        sim.revoke = order
         if sim.occupancy == layout.FREE or (sim.occupancy == layout.COOLING and sim.held_by is None):
             self._hold(sim, self.terminals[key], order)
         return {layout.REVOKED}
@@ -404,12 +441,13 @@ class Model(Books):
         status = self._session(call.header)
         if status == layout.OK:
             self.servers[call.header["access_server"]].session = 0
+            self.servers[call.header["access_server"]].reconciling = False
         return {status}
 
     def _restart(self) -> None:
         for server in self.servers:
             server.session = 0
-            server.reconciled = False
+            server.reconciled = server.reconciling = False
         self.grace_until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
 
     def _report_load(self, call: Call) -> set[int]:
@@ -425,10 +463,11 @@ class Model(Books):
             return {layout.INVALID_ARGUMENT}
         order = next((order for order in self.orders if order.in_flight and order.number == call.item["order"]), None)
         if order is None:
-            return {layout.LATE}
+            count, index = divmod(call.item["order"], 1 << ORDER_NUMBER_BITS)
+            was_sent = 0 < count <= self.sent_count and index < self.orders_max
+            return {layout.LATE if was_sent else layout.UNKNOWN_ORDER}
         if order.server != call.header["access_server"] or order.session != call.header["argument"]:
             return {layout.STALE_SESSION}
-        self.servers[order.server].acknowledged += 1
         if call.item["result"] == layout.ACK_DONE:
             self._confirm(order)
         else:
@@ -456,6 +495,7 @@ class Model(Books):
         self._require(server.session != 0 and row["session"] == server.session, f"order to another session: {row}")
         self._require(record["gate"] in (layout.GATE_OPEN, layout.GATE_PROBING), f"order through a closed gate: {row}")
         self._require(record["outstanding"] <= record["window"], f"I3: sent above the window of {record['window']}")
+        self.sent_count += 1
         order.state = "outstanding"
         order.number, order.session, order.deadline_ms = row["order"], row["session"], row["deadline_ms"]
         self._require(row["deadline_ms"] == self.now_ms + self.settings[layout.ORDER_DEADLINE_MS], f"deadline of {row}")
@@ -583,7 +623,9 @@ class Model(Books):
         """Whether a lease that is over goes on, since nobody can know whether it is in use."""
         graced = not self.servers[terminal.server].reconciled and self.now_ms < self.grace_until_ms
         swapping = terminal.swap is not None and terminal.swap.in_flight
-        return self.frozen or graced or swapping
+        # Nobody could be told, and the SIM would be held all the same.
+        untold = self.servers[terminal.server].session == 0
+        return self.frozen or graced or swapping or untold
 
     def _run_sweeps(self) -> None:
         """Work in progress, first come first served; what waits for an order to become free lets the others go on."""
@@ -650,6 +692,7 @@ class Model(Books):
             for terminal in self.terminals.values():
                 if gone(terminal):
                     self._release(terminal)
+            self.servers[sweep.server].reconciling = False
 
     # ------------------------------------------------------------------------------------------ compare
 
@@ -735,7 +778,6 @@ class Model(Books):
             record = tables["servers"][index]
             in_flight = sum(order.server == index and order.in_flight for order in self.orders)
             self._same(f"access server {index}", record, outstanding=in_flight, session=server.session)
-            server.acknowledged = 0
 
 
 _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
@@ -747,10 +789,9 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.RESET_WINDOW: Model._reset_window,
     layout.CONFIGURE: Model._configure,
     layout.GROW: Model._grow,
-    layout.FREEZE: Model._flag,
-    layout.THAW: Model._flag,
-    layout.SWAPS_STOP: Model._flag,
-    layout.SWAPS_LIFT: Model._flag,
+    layout.THAW: Model._thaw,
+    layout.SWAPS_STOP: Model._stop_or_lift,
+    layout.SWAPS_LIFT: Model._stop_or_lift,
     layout.SESSION_OPEN: Model._session_open,
     layout.SESSION_HOLDS: Model._session_holds,
     layout.SESSION_READY: Model._session_ready,

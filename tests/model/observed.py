@@ -163,7 +163,7 @@ def _outstanding_finishes(case: Case) -> bool:
 
 def _retry_jittered(case: Case) -> bool:
     base = int(case.after["header"]["settings"][0][layout.RETRY_AFTER_MS])
-    return base <= case.answer["retry_after_ms"] <= 2 * base
+    return bool(base <= case.answer["retry_after_ms"] <= 2 * base)
 
 
 def _skipped_more(case: Case) -> bool:
@@ -188,6 +188,8 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "old_sim=held": lambda case: sim_word(case.old_sim) == "held",
     "old_health=quarantined": lambda case: bool(case.old_sim["health"] == layout.QUARANTINED),
     "target=held": lambda case: sim_word(_target(case)) == "held",
+    "target=cooling": lambda case: sim_word(_target(case)) == "cooling",
+    "target_health=quarantined": lambda case: bool(_target(case)["health"] == layout.QUARANTINED),
     "target=free": lambda case: sim_word(_target(case)) == "free",
     "target=reserved": lambda case: bool(
         case.after["sims"][case.after["orders"][case.order]["target"]]["occupancy"] == layout.RESERVED

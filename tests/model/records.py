@@ -81,11 +81,6 @@ def copy_regions(machine: Machine) -> Regions:
     return [(name, size, count, bytes(data)) for name, size, count, data in machine.snapshot_regions()]
 
 
-def restore(regions: Regions) -> Machine:
-    """The machine of such a snapshot."""
-    return Machine.restore([(name, size, count, data) for name, size, count, data in regions])
-
-
 def tables(regions: Regions) -> dict[str, Table]:
     """Writable copies of the regions that hold records; the others as 32-bit numbers."""
     found: dict[str, Table] = {}

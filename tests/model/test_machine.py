@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
 
-from tests.model.records import copy_regions, restore
+from tests.model.records import copy_regions
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
 from tests.model.world import replay
@@ -76,7 +77,7 @@ def test_i10_a_restored_snapshot_has_the_same_hash_and_the_same_future(cut: floa
     walk = Walk(7)
     while len(walk.world.records) < int(600 * cut):
         walk.step()
-    restored = restore(copy_regions(walk.machine))
+    restored = Machine.restore(copy_regions(walk.machine))
     assert restored.state_hash() == walk.machine.state_hash()
     assert restored.check() == []
     begun = len(walk.world.records)

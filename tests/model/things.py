@@ -1,4 +1,4 @@
-"""What the naive model knows of: SIMs, terminals, orders, jobs, access servers; and the commands of a batch, one by one."""
+"""What the naive model knows of: SIMs, terminals, orders, jobs, access servers; and the commands of a batch."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class SimModel:
     counted_bytes: int = 0
     cooling_until_ms: int = 0
     held_by: OrderModel | None = None
+    revoke: OrderModel | None = None
+    """The order that tells an access server to let go of it, which names it although it should not have it."""
 
     @property
     def headroom_bytes(self) -> int:
@@ -95,8 +97,8 @@ class ServerModel:
     session: int = 0
     open_epoch: int = 0
     reconciled: bool = False
-    acknowledged: int = 0
-    """Answers since the last compare: without any the window can't grow."""
+    reconciling: bool = False
+    """From its hello until all that the hello did not name is settled."""
 
 
 @dataclass(eq=False)

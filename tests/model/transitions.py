@@ -234,9 +234,10 @@ def _by_epoch(row: Row) -> Case:
             if sim != sim_index(world):
                 world.send(world.set_health(sim, layout.SUSPENDED))
     world.pass_ms(STEP_MS)
+    server = 1 if row.when == "from another access server" else 0
     if row.command == "REPORT_USAGE":
-        return Case(world, world.usage(T, epoch, usage))
-    return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch))
+        return Case(world, world.usage(T, epoch, usage, server=server))
+    return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch, server))
 
 
 def _adoption(row: Row) -> Case:
@@ -260,6 +261,8 @@ def _expiry(row: Row) -> Case:
         world.send(commands.run(layout.RESTART))
     elif row.when == "lease expired while the clock is frozen":
         world.send(commands.run(layout.FREEZE))
+    elif row.when == "lease expired, access server has no session":
+        world.send(world.close(0))
     return Case(world, wait_ms=LEASE_MS)
 
 
@@ -282,6 +285,8 @@ def _hello(row: Row) -> Case:
             assert found is not None
             named = found
     world.open_session(0, ready=False)
+    if row.when == "READY was said":
+        world.send(world.ready(0))
     return Case(world, world.holds(0, T, epoch, named), named_sim=named)
 
 
@@ -378,6 +383,8 @@ def _acknowledged(row: Row) -> Case:
         world.send(world.acknowledge(order, layout.ACK_DONE))
     elif row.when == "of another access server or session":
         world.send(commands.run(layout.SESSION_OPEN, access_server=0))
+    elif row.when == "never sent":
+        order += 1 << 40
     else:
         world.pass_ms(STEP_MS)
     return Case(world, world.acknowledge(order, result, session=session), job=job)
@@ -477,6 +484,10 @@ WHENS = frozenset(
     {
         "-",
         "ICCID not known",
+        "READY was said",
+        "from another access server",
+        "lease expired, access server has no session",
+        "never sent",
         "SIM assigned or reserved",
         "SIM held by a server that must let go",
         "access server not defined",

@@ -258,7 +258,7 @@ class Walk:
         """What an access server says in its hello: mostly the truth as far as it goes, and only before READY."""
         waiting = [index for index, server in enumerate(self.model.servers) if server.session and not server.reconciled]
         if not waiting:
-            return self.session_ready()
+            waiting = [self._server()]
         server = self.random.choice(waiting)
         here = [terminal for terminal in self.model.terminals.values() if terminal.server == server]
         if not here or self._one_in(6):
@@ -269,7 +269,7 @@ class Walk:
             layout.SESSION_HOLDS,
             1,
             access_server=server,
-            argument=self.model.servers[server].session,
+            argument=self._session(server),
             terminal=row[0],
             epoch=row[1],
             iccid=row[2],

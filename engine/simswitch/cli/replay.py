@@ -38,14 +38,15 @@ def replay(
         path = shipped
     try:
         result = twin.replay(path, policies=policy)
-    except ValueError as error:
+    except (twin.ScenarioError, twin.ReplayError) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
+    document = twin.document(result)
     if json is not None and str(json) == "-":
-        print_json(_figures(result))
+        print_json(document)
     else:
-        show(comparison(result))
+        show(comparison(document))
         if json is not None:
-            _write(json, result)
+            _write(json, document)
             complain(f"figures: {json}")
     if plot is not None:
         try:
@@ -55,16 +56,11 @@ def replay(
         complain(f"picture: {plot}")
 
 
-def _figures(result: dict[str, object]) -> dict[str, object]:
-    """Only what the JSON is to hold; series for the picture are left out."""
-    return {key: result[key] for key in ("scenario", "seed", "state_hash", "policies")}
-
-
 def _write(path: Path, result: dict[str, object]) -> None:
     import json
 
     try:
-        path.write_text(json.dumps(_figures(result), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise CommandFailed(Exit.REFUSED, f"{path} can't be written: {error.strerror}") from error
 

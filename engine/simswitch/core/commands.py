@@ -7,7 +7,7 @@ per field, widest first, so that every column is aligned without padding; the ru
     outcome  = | size u32 | kind u16 | reserved u16      | count u32 | reserved u32             | columns … | pad |
 
 ``access_server`` is the server's number (``NONE_SHORT``: none); ``argument`` means what the kind says: the session for
-``SESSION_*``, ``ACKNOWLEDGE`` and ``REPORT_LOAD``, the job for ``JOB_*``.  The outcomes of an apply are the outcome runs
+``SESSION_*``, ``ACKNOWLEDGE`` and ``REPORT_LOAD``, the job for ``JOB_*``. An apply's outcomes are the outcome runs
 in the order of the command runs, then one run of orders (``ORDERS``). All numbers are little-endian.
 The same bytes are what the journal keeps.
 """
@@ -266,9 +266,7 @@ def outcome_runs(data: bytes | memoryview) -> list[OutcomeRun]:
     while offset < len(view):
         header = np.frombuffer(view, OUTCOME_HEADER, 1, offset)[0]
         end = offset + int(header["size"])
-        runs.append(
-            OutcomeRun(int(header["kind"]), int(header["count"]), view[offset + OUTCOME_HEADER.itemsize : end])
-        )
+        runs.append(OutcomeRun(int(header["kind"]), int(header["count"]), view[offset + OUTCOME_HEADER.itemsize : end]))
         offset = end
     return runs
 

@@ -1,4 +1,4 @@
-"""Constants and enums of the state machine; layout.pxd says what each means. Enum members stand at the top level too."""
+"""Constants and enums of the state machine, as layout.pxd explains them. Enum members stand at the top level too."""
 
 from enum import IntEnum
 

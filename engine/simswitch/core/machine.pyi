@@ -1,7 +1,7 @@
 """The Python face of the state machine. One machine is used by one thread at a time."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any
 
 from typing_extensions import Buffer
 
@@ -23,8 +23,8 @@ class Machine:
     def apply(self, batch: Buffer, now_ms: int, seed: int) -> Outcome:
         """Applies a batch of command runs at one instant; releases the GIL.
 
-        ``now_ms`` is Unix milliseconds, never before the last apply's (``ValueError``). Raises ``MalformedBatch`` before
-        anything is applied. Every other refusal is a per-item status.
+        ``now_ms`` is Unix milliseconds, never before the last apply's (``ValueError``). Raises ``MalformedBatch``
+        before anything is applied. Every other refusal is a per-item status.
         """
     @property
     def sequence(self) -> int: ...
@@ -62,8 +62,8 @@ class Machine:
     def job(self, job_id: int) -> dict[str, Any]: ...
     def jobs_count(self) -> int: ...
     def sims_columns(self) -> dict[str, Any]:
-        """Copies of the SIM columns as NumPy arrays (iccid, imsi, health, occupancy, headroom_bytes, counted_bytes, lot,
-        bank, slot, terminal): for lists, exports, reports and tests."""
+        """Copies of the SIM columns as NumPy arrays (iccid, imsi, health, occupancy, headroom_bytes, counted_bytes,
+        lot, bank, slot, terminal): for lists, exports, reports and tests."""
     def terminals_columns(self) -> dict[str, Any]: ...
     def groups(self) -> list[dict[str, Any]]: ...
 

@@ -170,11 +170,19 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
     run.outcomes[0] = <uint8_t> status
 
 
+cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """What it named is no longer compared: without a session nobody knows what the server holds, so all stays as it is."""
+    cdef Server *server = &state.servers[index]
+    server.session = 0
+    server.reconciling = 0
+    server.sweep = 0
+    server_set_gate(state, index, GATE_DISCONNECTED, now_ms)
+
+
 cdef void apply_session_close(State *state, const Run *run) noexcept nogil:
     cdef int status = _session_status(state, run)
     if status == OK:
-        state.servers[run.server].session = 0
-        server_set_gate(state, run.server, GATE_DISCONNECTED, run.now_ms)
+        _end_session(state, run.server, run.now_ms)
     run.outcomes[0] = <uint8_t> status
 
 
@@ -226,7 +234,6 @@ cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
     """
     cdef uint32_t index
     for index in range(state.header.servers_count):
-        state.servers[index].session = 0
         state.servers[index].reconciled = 0
-        server_set_gate(state, index, GATE_DISCONNECTED, now_ms)
+        _end_session(state, index, now_ms)
     state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
