@@ -123,7 +123,7 @@ class Walk:
             self.pass_time()
         if self._one_in(150):
             self.apply(commands.run(layout.RESTART))
-        if self._one_in(3):
+        if self._one_in(2):
             self.apply(self.mend())
         weights = [weight for weight, _ in self._kinds]
         chosen = self.random.choices(self._kinds, weights, k=self.random.randrange(1, 9))
@@ -139,6 +139,10 @@ class Walk:
 
     def _server(self) -> int:
         return self.random.choice((2, layout.NONE_SHORT)) if self._one_in(40) else self.random.randrange(2)
+
+    def _server_of(self, key: int) -> int:
+        terminal = self.model.terminals.get(key)
+        return self._server() if terminal is None or self._one_in(10) else terminal.server
 
     def _market(self) -> int:
         if self._one_in(40):
@@ -170,12 +174,15 @@ class Walk:
 
     def allocate(self) -> bytes:
         count = self.random.randrange(1, 6)
-        keys = np.array([self._key() for _ in range(count)], np.uint64)
+        server = self._server()
+        # Most terminals stay with one access server; the others come and go.
+        drawn = [self._key() for _ in range(count)]
+        keys = np.array([key if self._one_in(6) else key - key % 2 + server % 2 for key in drawn], np.uint64)
         expected = [self.random.choice((0, 0, 0, 0, 0, 0, 1, 290 * MIB, 2 * GIB, 2**63)) for _ in range(count)]
         return commands.run(
             layout.ALLOCATE,
             count,
-            access_server=self._server(),
+            access_server=server,
             terminal=keys,
             subscriber=keys,
             expected_bytes=np.array(expected, np.uint64),
@@ -183,7 +190,8 @@ class Walk:
         )
 
     def _on_lease(self, kind: int) -> bytes:
-        return self.world.lease(kind, *self._terminal(), server=self._server())
+        key, epoch = self._terminal()
+        return self.world.lease(kind, key, epoch, self._server_of(key))
 
     def renew(self) -> bytes:
         return self._on_lease(layout.RENEW)
@@ -201,7 +209,7 @@ class Walk:
         more = self.random.choice((0, -1, 1, 5 * MIB, 300 * MIB, 1_900 * MIB, 500 * GIB))
         up = max(before + more, 0)
         down = 2**64 - 1 if self._one_in(30) else self.random.choice((0, MIB))
-        return self.world.usage(key, epoch, up, down, self._server())
+        return self.world.usage(key, epoch, up, down, self._server_of(key))
 
     def adopt(self) -> bytes:
         return commands.run(
@@ -297,7 +305,7 @@ class Walk:
         if self.model.frozen or self.model.swaps_stopped:
             return commands.run(layout.THAW if self.model.frozen else layout.SWAPS_LIFT)
         answerable = [order for order in self._in_flight() if order.session == self.model.servers[order.server].session]
-        if len(answerable) > 3:
+        if answerable and (len(answerable) > 3 or self._one_in(2)):
             return b"".join(
                 self.world.acknowledge(order.number, layout.ACK_DONE, order.server, order.session)
                 for order in answerable
@@ -330,7 +338,9 @@ class Walk:
         return self.random.choice(self.model.jobs[-4:]).id
 
     def job_add(self) -> bytes:
-        return self.world.job_add(self._job(), self._key())
+        listing = [job.id for job in self.model.jobs if job.listing]
+        job = self._job() if not listing or self._one_in(4) else self.random.choice(listing)
+        return self.world.job_add(job, self._key())
 
     def job_change(self) -> bytes:
         kind = self.random.choice((layout.JOB_PAUSE, layout.JOB_RESUME, layout.JOB_RESUME, layout.JOB_CANCEL))

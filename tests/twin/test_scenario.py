@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from simswitch.twin.positions import key_lines
+from simswitch.toml_lines import KeyPath, TomlDocument
 from simswitch.twin.scenario import ScenarioError, load, parse
 
 TINY = (resources.files("simswitch.twin") / "scenarios" / "tiny.toml").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ k = 2
 [v.w]
 m = 3
 """
-    assert key_lines(text) == {
+    expected: dict[KeyPath, int] = {
         ("a",): 1,
         ("b",): 2,
         ("c d",): 6,
@@ -114,3 +114,5 @@ m = 3
         ("v", 1, "w"): 16,
         ("v", 1, "w", "m"): 17,
     }
+    document = TomlDocument(text)
+    assert {path: document.line(path) for path in expected} == expected

@@ -13,7 +13,7 @@ from simswitch.core.layout cimport (
     GROUPS_FULL, GROUPS_PER_CLASS, HEALTHY, ICCID_DIFFERS, INVALID_ARGUMENT, LEASE_MS, LINE_BYTES_PER_S, LOT,
     LOT_CHECK_DIGIT_EXEMPT, LOT_CLASS, LOT_PLAN, LOT_SUPPLIER, LOW_BYTES, MARKET, MARKET_CLASSES, MARKET_EXPECTED_BYTES,
     MARKET_FIRST_CLASS, NAME_BYTES, NONE_INDEX, NONE_SHORT, OK, OPERATOR, ORDER_DEADLINE_MS, PLAN, PLAN_EXHAUSTED_BYTES,
-    PLAN_LOW_BYTES, PLAN_QUOTA_CYCLE, PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, PLAN_ROLLING_DAYS, PRIORITIES, RECENT,
+    PLAN_LOW_BYTES, PLAN_QUOTA_CYCLE, PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, PLAN_ROLLING_DAYS, PRIORITIES,
     REGION_SWEEPS, RETIRED, RETRY_AFTER_MS, SAME, SIM_CLASS, SIMS_FULL, SUPPLIER, SWAP_COOL_DOWN_MS, SWEEP_PLAN,
     SWEEP_RESET, SWEEPS_FULL, SYSTEM, TIERS, TIER_NONE, UNKNOWN_BANK, UNKNOWN_ENTITY, UNKNOWN_LOT, UNKNOWN_SIM,
     WINDOW_INITIAL, WINDOW_START, WRONG_STATE,
@@ -307,8 +307,7 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
     for position in range(TIERS):
         group.head[position] = NONE_INDEX
         group.tail[position] = NONE_INDEX
-    for position in range(RECENT):
-        group.recent[position] = NONE_INDEX
+    memset(group.recent, 0xFF, sizeof(group.recent))
     group.sim_class = class_index
     group.local = <uint16_t> sim_class.groups_count
     group.lot = <uint16_t> lot

@@ -13,7 +13,7 @@
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   orders                96   orders_max           queued and outstanding orders
-#   groups              1184   groups_max           one selection index each: tiers, bitmaps, FIFO ends
+#   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19512   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
 #   servers              192   servers_max          window, gate and queues of an access server
@@ -41,7 +41,7 @@ cpdef enum:
     TIER_NONE = 255              # the SIM is not in the selection index
     GROUP_WORDS = 16             # 64-bit words over the groups of a class
     GROUPS_PER_CLASS = 1024      # 64 * GROUP_WORDS
-    RECENT = 16                  # ring of the last SIMs pushed into a group, for prefetch hints
+    RECENT = 16                  # ring of the last SIMs pushed into a tier of a group, for prefetch hints
     HINT_DISTANCE = 12           # how far ahead a hint points
     OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
     TICK_SHIFT = 6               # the wheel turns once in 64 ms
@@ -378,7 +378,7 @@ ctypedef struct Order:                  # 96 B
     uint8_t orphaned                    # switch: the terminal's lease ended or went elsewhere while it was outstanding
     uint8_t reserved[5]
 
-ctypedef struct Group:                  # class x lot x bank: 1184 B
+ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint64_t tiers[2]                   # which tiers are not empty
     uint64_t sims_count
     uint64_t free_count                 # SIMs in the index
@@ -386,15 +386,15 @@ ctypedef struct Group:                  # class x lot x bank: 1184 B
     int64_t exhausted_bytes
     uint32_t head[128]
     uint32_t tail[128]
-    uint32_t recent[16]                 # ring of the last pushed, for hints
-    uint32_t recent_next
+    uint32_t recent[128][16]            # by tier: ring of the last SIMs pushed, for hints
+    uint32_t recent_next[128]
     uint16_t sim_class                  # index into classes
     uint16_t local                      # its number within the class
     uint16_t lot                        # entity index
     uint16_t bank                       # entity index
     uint8_t masked                      # 1: none of its SIMs is selected: its lot, its bank or itself is masked
     uint8_t masked_itself
-    uint8_t reserved[34]
+    uint8_t reserved[6]
 
 ctypedef struct Market:                 # 64 B
     int64_t expected_bytes              # expected use of a lease; -1: the floor

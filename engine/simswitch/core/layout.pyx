@@ -8,7 +8,7 @@ _SIZES = {
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
     "Order": (sizeof(Order), 96),
-    "Group": (sizeof(Group), 1184),
+    "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 19512),
     "Market": (sizeof(Market), 64),
     "Server": (sizeof(Server), 192),

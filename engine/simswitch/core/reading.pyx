@@ -32,8 +32,8 @@ _TERMINAL = np.dtype([
 _GROUP = np.dtype({
     "names": ["lot", "bank"],
     "formats": ["<u2", "<u2"],
-    "offsets": [1184 - 35 - 1 - 4, 1184 - 35 - 1 - 2],
-    "itemsize": 1184,
+    "offsets": [9780, 9782],
+    "itemsize": 9792,
 })
 
 

@@ -111,11 +111,11 @@ cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
     if not group.masked:
         sim_class.free_count += 1
     # The SIM that was pushed HINT_DISTANCE pushes ago is still warm: it learns who stands that far behind it.
-    cdef uint32_t earlier = group.recent[(group.recent_next - HINT_DISTANCE) & (RECENT - 1)]
+    cdef uint32_t earlier = group.recent[tier][(group.recent_next[tier] - HINT_DISTANCE) & (RECENT - 1)]
     if earlier != NONE_INDEX:
         state.sims[earlier].hint = index
-    group.recent[group.recent_next & (RECENT - 1)] = index
-    group.recent_next += 1
+    group.recent[tier][group.recent_next[tier] & (RECENT - 1)] = index
+    group.recent_next[tier] += 1
 
 
 cdef inline void index_remove(State *state, uint32_t index) noexcept nogil:

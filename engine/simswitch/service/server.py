@@ -4,7 +4,7 @@ Every method is registered with the bytes of its messages, so that hot calls nev
 can't be decoded is refused with a clear status. The methods are those of the contract's descriptors; one without a
 handler stops the server from starting.
 
-Bounds: 8 MiB a message, 1,024 calls at a time (the cell's queue bounds their work), 4,096 sessions. Past them
+Bounds: 8 MiB a message, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their work). Past them
 RESOURCE_EXHAUSTED, at once. The address must be a loopback one: there is no TLS yet.
 """
 

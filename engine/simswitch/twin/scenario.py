@@ -71,14 +71,12 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
 from __future__ import annotations
 
 import datetime
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
-from simswitch.twin.positions import Path, key_lines, line_of
+from simswitch.toml_lines import KeyPath, TomlDocument, TomlRefused
 
 POLICIES = ("unbounded", "fixed", "engine")
 TERMINALS_MAX = 20_000_000
@@ -205,16 +203,16 @@ class Scenario:
 class _Table:
     """A table of the document while it is read: each key once, then ``finish`` refuses what is left."""
 
-    def __init__(self, file: str, lines: dict[Path, int], path: Path, values: dict[str, Any]) -> None:
-        self.file = file
-        self.lines = lines
+    def __init__(self, document: TomlDocument, path: KeyPath, values: dict[str, Any]) -> None:
+        self.document = document
         self.path = path
         self.values = values
         self._read: set[str] = set()
 
     def refuse(self, text: str, key: str | None = None) -> ScenarioError:
         path = self.path if key is None else (*self.path, key)
-        return ScenarioError(self.file, line_of(self.lines, path), text)
+        # What the document as a whole lacks has no line of its own: its first one is named.
+        return ScenarioError(str(self.document.file), self.document.line(path) or 1, text)
 
     def _take(self, key: str, default: Any, required: bool) -> Any:
         self._read.add(key)
@@ -287,13 +285,13 @@ class _Table:
         value = self._take(key, {}, False)
         if not isinstance(value, dict):
             raise self.refuse(f"{key} is a table: [{key}]", key)
-        return _Table(self.file, self.lines, (*self.path, key), value)
+        return _Table(self.document, (*self.path, key), value)
 
     def tables(self, key: str, required: bool = True) -> list[_Table]:
         value = self._take(key, [], required)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value) or (required and not value):
             raise self.refuse(f"{key} is a list of tables: [[{key}]]", key)
-        return [_Table(self.file, self.lines, (*self.path, key, index), item) for index, item in enumerate(value)]
+        return [_Table(self.document, (*self.path, key, index), item) for index, item in enumerate(value)]
 
     def finish(self) -> None:
         for key in self.values:
@@ -405,12 +403,18 @@ def _read_event(
 def parse(text: str, name: str, file: str = "<scenario>") -> Scenario:
     """Reads and checks the text of a scenario. Raises ``ScenarioError``."""
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+)", str(error))
-        line = int(found[1]) if found is not None else max(len(text.splitlines()), 1)
-        raise ScenarioError(file, line, f"this is not TOML: {error}") from error
-    root = _Table(file, key_lines(text), (), values)
+        document = TomlDocument(text, file)
+    except TomlRefused as refusal:
+        raise _refused(refusal) from refusal
+    return _parse(document, name)
+
+
+def _refused(refusal: TomlRefused) -> ScenarioError:
+    return ScenarioError(refusal.file, refusal.line, refusal.text)
+
+
+def _parse(document: TomlDocument, name: str) -> Scenario:
+    root = _Table(document, (), document.values)
     seed = root.integer("seed", 0, 2**63 - 1)
     start = root.instant("start")
     duration_s = root.number("duration_s", 1.0, 1e8)
@@ -510,12 +514,11 @@ def parse(text: str, name: str, file: str = "<scenario>") -> Scenario:
     )
 
 
-def load(path: str | FilePath) -> Scenario:
+def load(path: str | Path) -> Scenario:
     """Reads a scenario file. Raises ``ScenarioError``, and ``OSError`` when the file cannot be read."""
-    file = FilePath(path)
+    file = Path(path)
     try:
-        text = file.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ScenarioError(str(file), line, "this is not UTF-8") from error
-    return parse(text, file.stem, str(file))
+        document = TomlDocument.read(file)
+    except TomlRefused as refusal:
+        raise _refused(refusal) from refusal
+    return _parse(document, file.stem)

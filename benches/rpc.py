@@ -1,0 +1,222 @@
+"""Durable allocations a second over gRPC, in batches of 100: a real server, its follower, several client processes.
+
+Only what was answered OK is counted, and the service answers only what is durable. The reference is grpcio's own echo
+of the same messages from the same clients in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from simswitch.client import OperatorClient
+from simswitch.core.machine import xxh64
+from simswitch.v1 import inventory_pb2 as inventory
+
+from benches.report import ROOT, Result
+
+BATCH_ITEMS = 100
+CLIENTS = 2
+IN_FLIGHT = 32
+GOAL = 100_000.0
+MARKET = "market"
+IMPORT_ITEMS = 50_000
+START_TIMEOUT_S = 60.0
+
+Progress = Callable[[str], None]
+
+
+def measure(folder: Path, size: int, progress: Progress, clients: int = CLIENTS, in_flight: int = IN_FLIGHT) -> Result:
+    """Allocates for ``size`` terminals from a pool with as many SIMs. ``folder`` is made, and removed afterwards."""
+    each = size // clients
+    progress("rpc.batch_100: echo")
+    with _echo() as address:
+        echoed = _race(address, each, clients, in_flight, echo=True)
+    progress(f"rpc.batch_100: {size:,} SIMs")
+    folder.mkdir(parents=True)
+    try:
+        with _server(folder, size) as address:
+            _fill(address, size, clients)
+            progress(f"rpc.batch_100: {each * clients:,} allocations")
+            served = _race(address, each, clients, in_flight, echo=False)
+    finally:
+        shutil.rmtree(folder)
+    return Result(
+        name="rpc.batch_100",
+        size=each * clients,
+        value=_rate(served),
+        unit="1/s",
+        hash=f"{xxh64(json.dumps([answer['hash'] for answer in served]).encode()):016x}",
+        reference=_rate(echoed),
+        goal=GOAL,
+        better="higher",
+        note=f"{clients} client processes, {in_flight} calls in flight each, follower running; reference: echo",
+    )
+
+
+def _rate(answers: list[dict[str, Any]]) -> float:
+    granted = sum(answer["granted"] for answer in answers)
+    began = min(answer["began"] for answer in answers)
+    return float(granted / (max(answer["ended"] for answer in answers) - began))
+
+
+def _race(address: str, each: int, clients: int, in_flight: int, *, echo: bool) -> list[dict[str, Any]]:
+    """Starts the clients, lets them go at once, and gives what they saw."""
+    processes = []
+    try:
+        for number in range(clients):
+            figures = {
+                "address": address,
+                "access_server": f"as-{number}",
+                "market": MARKET,
+                "first": 1 + number * each,
+                "count": each,
+                "batch_items": BATCH_ITEMS,
+                "in_flight": in_flight,
+                "echo": echo,
+            }
+            processes.append(_process("benches.rpc_client", json.dumps(figures)))
+        for process in processes:
+            _line(process, "ready")
+        for process in processes:
+            _say(process)
+        answers = [json.loads(_line(process)) for process in processes]
+    finally:
+        for process in processes:
+            _end(process)
+    missing = each * clients - sum(answer["granted"] for answer in answers)
+    if missing:
+        raise RuntimeError(f"{missing} of {each * clients} allocations were not granted")
+    return answers
+
+
+def _process(module: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _line(process: subprocess.Popen[str], wanted: str | None = None) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if not line or (wanted is not None and line != wanted):
+        raise RuntimeError(f"{process.args!r} said {line!r} and ended with {process.poll()}")
+    return line
+
+
+def _say(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Closes its input, which ends it, and waits."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextmanager
+def _echo() -> Iterator[str]:
+    process = _process("benches.rpc_echo")
+    try:
+        yield f"127.0.0.1:{_line(process)}"
+    finally:
+        _end(process)
+
+
+@contextmanager
+def _server(folder: Path, size: int) -> Iterator[str]:
+    """A real ``simswitch serve`` on a new data folder; SIGTERM at the end."""
+    config = folder / "simswitch.toml"
+    config.write_text(f"[capacity]\nsims = {size}\nterminals = {size}\n")
+    data = folder / "data"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "simswitch",
+                "serve",
+                str(data),
+                "--address",
+                "127.0.0.1:0",
+                "--config",
+                str(config),
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield _address(process, data / "address", folder / "log")
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], path: Path, log: Path) -> str:
+    """What the server wrote when it began to listen."""
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        if path.exists() and (address := path.read_text().strip()):
+            return address
+        time.sleep(0.02)
+    raise RuntimeError(f"the server did not start: {log.read_text()}")
+
+
+def _fill(address: str, size: int, servers: int) -> None:
+    """One fresh lot of ``size`` SIMs, one market, and the access servers."""
+    with OperatorClient(address) as operator:
+        stub = operator.inventory
+        stub.DefineSupplier(inventory.DefineSupplierRequest(supplier=inventory.Supplier(name="supplier")))
+        window = inventory.CapWindow(kind=inventory.CAP_WINDOW_KIND_CYCLE, quota_bytes=100 << 30)
+        plan = inventory.Plan(name="plan", carrier="carrier", windows=[window])
+        stub.DefinePlan(inventory.DefinePlanRequest(plan=plan))
+        stub.DefineSimClass(inventory.DefineSimClassRequest(sim_class=inventory.SimClass(name="class")))
+        lot = inventory.Lot(name="lot", supplier="supplier", plan="plan", sim_class="class")
+        stub.DefineLot(inventory.DefineLotRequest(lot=lot))
+        stub.DefineMarket(inventory.DefineMarketRequest(market=inventory.Market(name=MARKET, sim_classes=["class"])))
+        stub.DefineBank(inventory.DefineBankRequest(bank=inventory.Bank(name="bank")))
+        for number in range(servers):
+            server = inventory.AccessServer(name=f"as-{number}")
+            stub.DefineAccessServer(inventory.DefineAccessServerRequest(access_server=server))
+        stub.ImportSims(_chunks(size))
+
+
+def _chunks(size: int) -> Iterator[inventory.ImportSimsRequest]:
+    for start in range(0, size, IMPORT_ITEMS):
+        numbers = np.arange(start, min(start + IMPORT_ITEMS, size), dtype=np.uint64)
+        yield inventory.ImportSimsRequest(
+            lots=["lot"],
+            banks=["bank"],
+            iccid=(2 * (10**15 + numbers)).tolist(),
+            imsi=(440_100_000_000_000 + numbers).tolist(),
+            slot=(numbers % 512).tolist(),
+        )
