@@ -22,22 +22,17 @@ def serve(
     """Run the service on a data folder until SIGTERM or Ctrl-C."""
     values = settings(config)
     host, port = split_address(address or values.text("service", "address"))
-    engine = values.engine_settings()
 
     import asyncio
-    import threading
 
     from simswitch.cell import Capacity, CellSettings, JournalSettings
+    from simswitch.core.layout import Setting
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
-    from simswitch.service.server import AddressNotAllowed, ServerSettings
+    from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused
     from simswitch.service.server import serve as run_service
 
     def ready(bound: str) -> None:
         complain(f"simswitch serves {folder} at {bound}; Ctrl-C ends it")
-        if engine:
-            # The engine's settings are commands like any other, so they come over the same way: from another thread,
-            # because this one is needed to answer.
-            threading.Thread(target=_configure, args=(bound, engine), daemon=True).start()
 
     server = ServerSettings(
         host=host,
@@ -55,10 +50,12 @@ def serve(
             free_mark_bytes=values.number("journal", "free_mark_bytes"),
         ),
         follower=bool(values.values["follower", "enabled"]),
+        follower_options=("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),
+        engine={Setting[name.upper()]: value for name, value in values.engine_settings().items()},
     )
     try:
         asyncio.run(run_service(folder, server, ready=ready))
-    except AddressNotAllowed as error:
+    except (AddressNotAllowed, SettingRefused) as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
     except (FolderInUse, JournalFull) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
@@ -75,18 +72,3 @@ def split_address(address: str) -> tuple[str, int]:
     if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise CommandFailed(Exit.USAGE, f"{address!r} is no address: host and port belong here, such as 127.0.0.1:7467")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _configure(address: str, engine: dict[str, int]) -> None:
-    from simswitch.cli.connection import connected
-    from simswitch.v1 import pool_pb2
-
-    wanted = [
-        pool_pb2.SettingValue(setting=pool_pb2.Setting.Value(f"SETTING_{name.upper()}"), value=value)
-        for name, value in engine.items()
-    ]
-    try:
-        with connected(address, "operator:config") as service:
-            service.pool.Configure(pool_pb2.ConfigureRequest(settings=wanted), timeout=30)
-    except CommandFailed as failure:
-        complain(f"simswitch: the settings of the section [engine] were not taken: {failure}")

@@ -80,6 +80,10 @@ class AddressNotAllowed(ValueError):
     """The server would be reachable from elsewhere without TLS."""
 
 
+class SettingRefused(ValueError):
+    """The engine does not take a value that is to stand at start."""
+
+
 def check_loopback(host: str) -> None:
     """Raises ``AddressNotAllowed`` unless only this machine can reach the address."""
     try:
@@ -305,12 +309,12 @@ async def _watch(follower: subprocess.Popen[bytes], folder: Path, stopping: asyn
 
 
 def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
-    """Before the cell is started. Raises ``ValueError`` for a value that the engine refuses."""
+    """Before the cell is started, so that no call is decided by other settings. Raises ``SettingRefused``."""
     for setting, value in settings.items():
         outcome = outcome_runs(cell.step(run(layout.CONFIGURE, setting=setting, value=value)).data)[0]
         if int(outcome["status"][0]) >= layout.NOT_PERMITTED:
             name = layout.Setting(setting).name.lower()
-            raise ValueError(f"the engine refuses the value {value} of its setting {name}")
+            raise SettingRefused(f"the engine refuses the value {value} of its setting {name}")
 
 
 def _write_address(folder: Path, address: str) -> None:
