@@ -23,6 +23,12 @@ SWAP_STEPS_MAX = 20_000
 
 # Random cache lines that each operation has to touch.
 LINES = {"allocate": 3, "renew": 2, "report_usage": 3, "release": 3}
+KINDS = {
+    "allocate": layout.ALLOCATE,
+    "renew": layout.RENEW,
+    "report_usage": layout.REPORT_USAGE,
+    "release": layout.RELEASE,
+}
 # Nanoseconds an item that core.allocate must stay below, by number of SIMs.
 ALLOCATE_GOALS = {10_000: 150.0, 1_000_000: 150.0}
 
@@ -61,7 +67,7 @@ def measure(size: int, pool: Pool, seed: int, rounds: int, progress: Progress) -
             size=size,
             value=median(samples[name]),
             unit="ns",
-            hash=world.hash,
+            hash=world.hash_of(KINDS[name]),
             reference=median(touched[LINES[name]]),
             goal=ALLOCATE_GOALS.get(size) if name == "allocate" else None,
             note=f"batches of {batch_items:,}; reference: {LINES[name]} cache lines",

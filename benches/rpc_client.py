@@ -60,15 +60,19 @@ def main() -> None:
         figures["access_server"], figures["market"], figures["first"], figures["count"], figures["batch_items"]
     )
     began, ended, answers = asyncio.run(exchange(figures["address"], requests, figures["in_flight"]))
-    granted, folded = 0, 0
+    granted, folded, sims = 0, 0, 0
     if figures["echo"]:
         granted = figures["count"] if answers == requests else 0
     else:
+        iccids: set[int] = set()
         for answer in answers:
-            status = np.array(allocation_pb2.AllocateSimsResponse.FromString(answer).status, np.uint8)
+            response = allocation_pb2.AllocateSimsResponse.FromString(answer)
+            status = np.array(response.status, np.uint8)
             granted += int((status == layout.OK).sum())
+            iccids.update(response.iccid)
             folded = xxh64(status.tobytes(), folded)
-    print(json.dumps({"began": began, "ended": ended, "granted": granted, "hash": folded}), flush=True)
+        sims = len(iccids - {0})
+    print(json.dumps({"began": began, "ended": ended, "granted": granted, "sims": sims, "hash": folded}), flush=True)
 
 
 if __name__ == "__main__":

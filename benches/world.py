@@ -31,7 +31,8 @@ class World:
     """A machine with ``size`` SIMs, as many terminals known to it, and ``servers`` access servers with open gates.
 
     ``spread`` gives the SIMs opening balances from nothing to nearly the quota; ``one_tier`` is a fresh lot, all
-    SIMs of which stand in one tier. Every apply is timed and its outcome hash folded into :attr:`hash`.
+    SIMs of which stand in one tier. Every apply is timed and its outcome hash folded into :attr:`hash`, and into that
+    of its kind of command (:meth:`hash_of`).
     """
 
     def __init__(self, size: int, pool: Pool, seed: int, servers: int = 1, orders_max: int = 1024) -> None:
@@ -41,6 +42,7 @@ class World:
         self.now_ms = START_MS
         self.apply_ns = 0
         self._folded = 0
+        self._folded_by_kind: dict[int, int] = {}
         self.keys: U64 = self.random.integers(1, 2**63, size, dtype=np.uint64)
         self.epochs: U64 = np.zeros(size, np.uint64)
         self._define(servers)
@@ -53,6 +55,10 @@ class World:
         """Of all outcomes so far: two runs of the same bench give the same one, or it measures something else."""
         return f"{self._folded:016x}"
 
+    def hash_of(self, kind: int) -> str:
+        """As :attr:`hash`, of the outcomes of one kind of command."""
+        return f"{self._folded_by_kind.get(kind, 0):016x}"
+
     def apply(self, batch: bytes) -> Outcome:
         """One timed apply at the present instant."""
         before = time.perf_counter_ns()
@@ -63,7 +69,12 @@ class World:
 
     def one(self, batch: bytes) -> commands.OutcomeRun:
         """The outcome run of a batch of one run."""
-        return commands.outcome_runs(self.apply(batch).data)[0]
+        outcome = self.apply(batch)
+        run = commands.outcome_runs(outcome.data)[0]
+        self._folded_by_kind[run.kind] = xxh64(
+            outcome.hash.to_bytes(8, "little"), self._folded_by_kind.get(run.kind, 0)
+        )
+        return run
 
     def expect(self, batch: bytes, *statuses: int) -> commands.OutcomeRun:
         """As :meth:`one`; raises when an item was answered with another status."""

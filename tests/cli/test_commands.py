@@ -138,6 +138,36 @@ def test_the_engine_section_of_the_settings_is_taken(server: Server) -> None:
     assert settings[pool_pb2.SETTING_COOLING_MS] == 1_234
 
 
+def test_the_settings_file_reaches_the_service_before_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the service is started with, not what is sent to it later: its first call must find the settings in place."""
+    from simswitch.cli.serve import serve
+    from simswitch.core.layout import Setting
+    from simswitch.service import server as service
+
+    started: list[service.ServerSettings] = []
+
+    async def remember(_folder: Path, settings: service.ServerSettings, **_words: object) -> None:
+        started.append(settings)
+
+    monkeypatch.setattr(service, "serve", remember)
+    config = tmp_path / "simswitch.toml"
+    config.write_text("[engine]\ncooling_ms = 1_234\n[follower]\nsnapshot_seconds = 17\n", encoding="utf-8")
+    serve(tmp_path / "data", config=config)
+    assert [settings.engine for settings in started] == [{Setting.COOLING_MS: 1_234}]
+    assert started[0].follower_options == ("--snapshot-seconds", "17")
+
+
+def test_a_setting_that_the_engine_refuses_stops_the_server(tmp_path: Path) -> None:
+    config = tmp_path / "simswitch.toml"
+    config.write_text("[journal]\nfree_mark_bytes = 0\n[engine]\norder_deadline_ms = 500\n", encoding="utf-8")
+    refused = program("serve", str(tmp_path / "data"), "--address", "127.0.0.1:0", "--config", str(config))
+    assert refused.returncode == Exit.USAGE
+    assert "order_deadline_ms" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_second_server_on_the_folder_is_refused(run: Run, server: Server) -> None:
     refused = run("serve", str(server.folder), "--address", "127.0.0.1:0")
     assert refused.returncode == Exit.REFUSED

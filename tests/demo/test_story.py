@@ -50,6 +50,12 @@ def test_the_story_is_told_and_the_crash_loses_nothing(tmp_path: Path) -> None:
     assert by_hand["swaps_completed"] == engine["swaps_completed"] == 360
     assert by_hand["swaps_in_flight_max"] == 120
     assert 0 < engine["swaps_in_flight_max"] <= 200
+    # The picture shows the waits that the table counts, the longest one included; and it is said what is in them.
+    assert "The engine's waits include the time in which its server was killed" in told.stdout
+    points = json.loads((tmp_path / "demo" / "picture.json").read_text(encoding="utf-8"))
+    for policy, figures in result["policies"].items():
+        longest_s = max(wait_s for wait_s in points[policy]["wait_s"] if wait_s is not None)
+        assert round(longest_s, 3) == figures["allocation_wait_max_s"], policy
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     # Nothing is left running on either folder.
     for name in ("unbounded", "engine"):

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import simswitch.core
 from simswitch.core.machine import Machine
 
 Table = npt.NDArray[Any]
 Regions = list[tuple[str, int, int, bytes]]
 
-_LAYOUT = Path(simswitch.core.__file__).with_name("layout.pxd")
+_LAYOUT = Path(__file__).parents[2] / "engine/simswitch/core/layout.pxd"
 _CODES = {
     "uint64_t": "<u8",
     "int64_t": "<i8",

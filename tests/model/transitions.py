@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import simswitch.core
 from simswitch.core import commands, layout
 
 from tests.model.records import Table
@@ -21,7 +20,7 @@ from tests.model.world import (
     empty_world,
 )
 
-TABLE = Path(simswitch.core.__file__).with_name("transitions.txt")
+TABLE = Path(__file__).parents[2] / "engine/simswitch/core/transitions.txt"
 NONE = layout.NONE_INDEX
 T = 1
 """The terminal that a row is about; others are there to be in the way."""

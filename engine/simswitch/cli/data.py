@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import JsonOption
+from simswitch.cli.options import ConfigOption, JsonOption, settings
 from simswitch.cli.screen import print_json, show, table
 
 Folder = Annotated[Path, typer.Argument(help="The data folder.", exists=True, file_okay=False)]
@@ -52,13 +52,15 @@ def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
     return parts
 
 
-def follow(folder: Folder) -> None:
+def follow(folder: Folder, config: ConfigOption = None) -> None:
     """Follow a server's journal: check every outcome, and make the snapshots. `serve` starts this by itself."""
     from simswitch.journal.errors import JournalError
     from simswitch.journal.follower import main as follow_folder
 
+    seconds = settings(config).number("follower", "snapshot_seconds")
+
     try:
-        code = follow_folder([str(folder)])
+        code = follow_folder([str(folder), "--snapshot-seconds", str(seconds)])
     except JournalError as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     if code:

@@ -44,7 +44,7 @@ from simswitch.core.layout cimport (
     TIMER_SIM, TIMER_TERMINAL, WORK_MAX,
 )
 from simswitch.core.leases cimport terminal_enter, terminal_find
-from simswitch.core.orders cimport dispatch, lease_timer, order_spare, order_timer, server_timer
+from simswitch.core.orders cimport dispatch, lease_timer, order_timer, server_timer
 from simswitch.core.reading cimport (
     find_entity, read_entities, read_groups, read_header, read_job, read_order, read_server, read_sim, read_sims_columns,
     read_terminal, read_terminals_columns,
@@ -56,7 +56,7 @@ from simswitch.core.sessions cimport (
     apply_session_ready, restart,
 )
 from simswitch.core.sims cimport sim_enter, sim_find, sim_timer
-from simswitch.core.sweeps cimport sweeps_run
+from simswitch.core.sweeps cimport sweeps_run, sweeps_wait
 from simswitch.core.timers cimport timer_fire, timers_behind, timers_clear, timers_next_ms
 
 
@@ -606,7 +606,7 @@ cdef class Machine:
         due = timers_next_ms(state)
         if state.header.sweeps_count:
             # A selection that waits for an order to become free needs no more than a look now and then.
-            due = min(due, state.header.now_ms + (0 if order_spare(state) else 100))
+            due = min(due, state.header.now_ms + (100 if sweeps_wait(state) else 0))
         return None if due == ~<uint64_t> 0 else int(due)
 
     # ------------------------------------------------------------------------------------- hash, snapshot, check

@@ -50,10 +50,14 @@ cdef bint sweep_reconcile(State *state, uint32_t server) noexcept nogil:
     for position in range(state.header.sweeps_count):
         sweep = &state.sweeps[(state.header.sweeps_head + position) % size]
         if sweep.kind == SWEEP_RECONCILE and sweep.cursor == 0:
+            sweep.argument = state.header.orders_max
+            sweep.end = sweep.argument + state.header.terminals_count
             state.servers[server].sweep = sweep.id
             return True
+    # The argument is where orders end and terminals begin: the pool of orders may grow meanwhile.
     if not sweep_add(
-        state, SWEEP_RECONCILE, 0, <uint64_t> state.header.orders_max + state.header.terminals_count
+        state, SWEEP_RECONCILE, state.header.orders_max,
+        <uint64_t> state.header.orders_max + state.header.terminals_count
     ):
         return False
     state.servers[server].sweep = state.header.sweep_next
@@ -173,10 +177,10 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
     elif sweep.kind == SWEEP_PLAN:
         if <uint64_t> state.entities[state.groups[state.sims[index].group].lot].numbers[<int> LOT_PLAN] == sweep.argument:
             sim_set_limit(state, index, now_ms)
-    elif sweep.cursor < state.header.orders_max:
+    elif sweep.cursor < sweep.argument:
         _reconcile_order(state, sweep, index, now_ms)
     else:
-        _reconcile_lease(state, sweep, index - state.header.orders_max, now_ms)
+        _reconcile_lease(state, sweep, <uint32_t> (sweep.cursor - sweep.argument), now_ms)
     sweep.cursor += 1
     return True
 
@@ -196,6 +200,18 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             if state.servers[index].sweep == sweep.id:
                 state.servers[index].sweep = 0
                 state.servers[index].reconciling = 0
+
+
+cdef bint sweeps_wait(State *state) noexcept nogil:
+    """Whether nothing in the ring can go on: only selections, and no order to spare for them."""
+    cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
+    cdef uint64_t position
+    if order_spare(state):
+        return False
+    for position in range(state.header.sweeps_count):
+        if state.sweeps[(state.header.sweeps_head + position) % size].kind != SWEEP_JOB_SELECT:
+            return False
+    return True
 
 
 cdef void sweeps_run(State *state, uint64_t now_ms, int *work) noexcept nogil:

@@ -98,7 +98,8 @@ class AccessServer:
         self.figures = Figures()
         self.watching = False
         self.in_flight = 0
-        self.last_wait_s = 0.0
+        self.longest_wait_s: float | None = None
+        """Of the waits that were counted since the last progress; None: there was none."""
 
     # ---------------------------------------------------------------------------------------- what it is told
 
@@ -174,7 +175,6 @@ class AccessServer:
         if leaving:
             self._leaving = [entry for entry in self._leaving if entry[0] > now_s]
             self._spawn(self._release(leaving))
-        self.last_wait_s = self._queue.wait_s(now_s)
 
     def load(self, now_s: float) -> tuple[int, int]:
         """Queue wait and service time, as the session reports them: in microseconds here."""
@@ -225,7 +225,13 @@ class AccessServer:
     def _answered(self, asking: Asking, wait_s: float, *, failed: bool) -> None:
         if asking.counted:
             self.figures.waits_s.append(wait_s)
+            self.longest_wait_s = max(wait_s, self.longest_wait_s or 0.0)
             self.figures.allocations_failed += failed
+
+    def take_longest_wait_s(self) -> float | None:
+        """The longest of the waits that were counted since this was last asked."""
+        longest_s, self.longest_wait_s = self.longest_wait_s, None
+        return longest_s
 
     async def _switch_by_hand(self, switching: Switching) -> None:
         grants = await self._client.allocate_many([switching.terminal], MARKET)
@@ -277,6 +283,8 @@ class Fleet:
             await self._obey(words)
         self._running = False
         await ticking
+        # The waits of the last moment belong into the picture as they belong into the figures.
+        self._say_progress(time.monotonic())
         say("figures", servers=[self._figures(server) for server in self._servers])
         for server in self._servers:
             await server.close()
@@ -317,12 +325,13 @@ class Fleet:
 
     def _say_progress(self, now_s: float) -> None:
         figures = [server.figures for server in self._servers]
+        waits_s = [wait_s for server in self._servers if (wait_s := server.take_longest_wait_s()) is not None]
         say(
             "progress",
             t=(now_s - self._ordered_s) if self._ordered_s else None,
             requested=sum(entry.allocations_requested for entry in figures),
             failed=sum(entry.allocations_failed for entry in figures),
-            wait_s=max(server.last_wait_s for server in self._servers),
+            wait_s=max(waits_s, default=None),
             in_flight=sum(server.in_flight for server in self._servers),
             completed=sum(entry.swaps_completed for entry in figures),
             held=sum(len(server.holdings) for server in self._servers),

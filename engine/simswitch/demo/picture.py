@@ -10,10 +10,11 @@ _COLOURS = {"unbounded": "#b5382a", "engine": "#1f6f8b"}
 
 
 def draw(
-    result: dict[str, Any], series: dict[str, dict[str, list[float]]], notes: dict[str, float], path: Path
+    result: dict[str, Any], series: dict[str, dict[str, list[float | None]]], notes: dict[str, float], path: Path
 ) -> None:
     """Draws the picture. ``series`` has for each policy the columns t, failed_per_s, wait_s, outstanding, switched;
-    ``notes`` has instants of the engine's run to be marked, by their words."""
+    a wait of None leaves a gap, since nobody's wait ended then. ``notes`` has instants of the engine's run to be marked,
+    by their words."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -21,7 +22,7 @@ def draw(
 
     panels = (
         ("failed_per_s", "failed allocations\nper second"),
-        ("wait_s", "wait for a SIM\n(seconds)"),
+        ("wait_s", "longest wait for a SIM\n(seconds, of those that\nended at that moment)"),
         ("outstanding", "switches outstanding\n(all access servers)"),
         ("switched", "switches done"),
     )

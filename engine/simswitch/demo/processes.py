@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,6 +91,7 @@ class FleetProcess:
     def __init__(self, address: str, names: list[tuple[int, str]], plan: Plan, log: Path) -> None:
         self.events: queue.Queue[dict[str, Any]] = queue.Queue()
         self.progress: dict[str, Any] = {}
+        self._waits_s: deque[float] = deque()
         self.reconciled: list[dict[str, Any]] = []
         words = ",".join(f"{number}={name}" for number, name in names)
         self._log = log
@@ -113,11 +115,18 @@ class FleetProcess:
             event = json.loads(line)
             if event["event"] == "progress":
                 self.progress = event
+                if event["wait_s"] is not None:
+                    self._waits_s.append(event["wait_s"])
             elif event["event"] == "reconciled":
                 self.reconciled.append(event)
             else:
                 self.events.put(event)
         self.events.put({"event": "ended"})
+
+    def take_longest_wait_s(self) -> float | None:
+        """The longest wait for a SIM that was counted since this was last asked. None: there was none."""
+        waits_s = [self._waits_s.popleft() for _ in range(len(self._waits_s))]
+        return max(waits_s, default=None)
 
     def tell(self, do: str, **words: object) -> None:
         self._commands.write(json.dumps({"do": do, **words}).encode() + b"\n")

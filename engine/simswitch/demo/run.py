@@ -40,7 +40,7 @@ class Told:
     """What one telling of the story gave."""
 
     figures: dict[str, Any]
-    series: dict[str, list[float]]
+    series: dict[str, list[float | None]]
     notes: dict[str, float] = field(default_factory=dict)
     crash: dict[str, Any] = field(default_factory=dict)
 
@@ -77,6 +77,8 @@ def run_demo(output: Path, *, short: bool = False, keep_s: int = 600) -> dict[st
         files = write_files(output, result, by_hand, engine)
         from simswitch.demo.picture import TITLES
 
+        if engine.crash:
+            show("", "The engine's waits include the time in which its server was killed and came back.")
         show("", comparison(result, TITLES))
         show(*crash_lines(engine.crash))
         show("", *files, f"Took {time.monotonic() - begun_s:.0f} s.", "")
@@ -222,12 +224,9 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
     with progress_display() as display:
         task = display.add_task("   switches", total=total)
         while (elapsed_s := time.monotonic() - ordered_s) < plan.watched_s / plan.scale:
-            now = {
-                key: sum(fleet.progress.get(key, 0) for fleet in fleets)
-                for key in ("failed", "in_flight", "completed", "requested")
-            }
+            now = _now(fleets)
             totals_max = max(totals_max, now["in_flight"])
-            _sample(told.series, plan, elapsed_s, now, max(fleet.progress.get("wait_s", 0.0) for fleet in fleets))
+            _sample(told.series, plan, elapsed_s, now, _longest_wait_s(fleets))
             display.update(
                 task,
                 completed=now["completed"],
@@ -244,21 +243,37 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
         fleet.tell("finish")
     for fleet in fleets:
         servers += fleet.expect("figures")["servers"]
+    # The waits that ended since the last look are in the figures, so they are in the picture too.
+    _sample(told.series, plan, time.monotonic() - ordered_s, _now(fleets), _longest_wait_s(fleets))
     told.figures = figures(plan, servers, totals_max)
     if told.crash:
         told.crash["reconciled"] = _reconciled(fleets)
     return told
 
 
-def _sample(series: dict[str, list[float]], plan: Plan, elapsed_s: float, now: dict[str, int], wait_s: float) -> None:
+def _now(fleets: list[FleetProcess]) -> dict[str, int]:
+    """The counts of all access servers, as they said them last."""
+    return {key: sum(fleet.progress.get(key, 0) for fleet in fleets) for key in ("failed", "in_flight", "completed")}
+
+
+def _longest_wait_s(fleets: list[FleetProcess]) -> float | None:
+    """The longest wait that ended since the last look; None: none did, as while the server is away."""
+    waits_s = [wait_s for fleet in fleets if (wait_s := fleet.take_longest_wait_s()) is not None]
+    return max(waits_s, default=None)
+
+
+def _sample(
+    series: dict[str, list[float | None]], plan: Plan, elapsed_s: float, now: dict[str, int], wait_s: float | None
+) -> None:
     """One point of the picture. Rates are over the last second of the story's clock here."""
-    series.setdefault("failed", []).append(now["failed"])
-    window = min(len(series["failed"]) - 1, int(1 / SAMPLE_S))
+    failed = series.setdefault("failed", [])
+    failed.append(now["failed"])
+    window = min(len(failed) - 1, int(1 / SAMPLE_S))
     span_s = window * SAMPLE_S * plan.scale
-    failed_per_s = (now["failed"] - series["failed"][-1 - window]) / span_s if window else 0.0
+    failed_per_s = (now["failed"] - (failed[-1 - window] or 0)) / span_s if window else 0.0
     series["t"].append(elapsed_s * plan.scale)
     series["failed_per_s"].append(failed_per_s)
-    series["wait_s"].append(min(wait_s * plan.scale, plan.client_timeout_s * 3))
+    series["wait_s"].append(None if wait_s is None else wait_s * plan.scale)
     series["outstanding"].append(now["in_flight"])
     series["switched"].append(now["completed"])
 
@@ -347,12 +362,14 @@ def write_files(output: Path, result: dict[str, Any], by_hand: Told, engine: Tol
     numbers.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     lines = [f"Figures: {numbers}"]
     picture = output / "demo.png"
+    series = {"unbounded": by_hand.series, "engine": engine.series}
+    (output / "demo" / "picture.json").write_text(json.dumps(series) + "\n", encoding="utf-8")
     try:
-        draw(result, {"unbounded": by_hand.series, "engine": engine.series}, engine.notes, picture)
+        draw(result, series, engine.notes, picture)
         lines.append(f"Picture: {picture}")
     except ImportError:
         lines.append("No picture: matplotlib is not installed (simswitch[plot]).")
-    lines.append(f"Data folders, logs and the CSV: {output / 'demo'}")
+    lines.append(f"Data folders, logs, the CSV and the points of the picture: {output / 'demo'}")
     return lines
 
 

@@ -1,0 +1,557 @@
+"""What a well-formed but hostile or unlucky batch must not do: each test is one way in which the core once went wrong.
+
+The worlds are built from bare runs, not from the helpers of the model tests, so that numbers which no helper would make
+can be sent.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from simswitch.core import commands, layout
+from simswitch.core.commands import OutcomeRun
+from simswitch.core.machine import Machine
+
+START_MS = 1_700_000_000_000
+TOP_OF_WHEEL_MS = 7 << 38
+"""An instant at which the digit above the top level of the timing wheel turns (December 2030)."""
+HOUR_MS = 3_600_000
+GIB = 1 << 30
+EVERY = layout.NONE_SHORT
+
+
+class Pool:
+    """A machine with one class, one lot, one bank, one market and some access servers, and its clock."""
+
+    def __init__(
+        self, now_ms: int = START_MS, sims: int = 20, servers: int = 2, orders: int = 64, terminals: int = 256
+    ) -> None:
+        self.machine = Machine(1024, terminals, orders)
+        self.now_ms = now_ms
+        self.seed = 0
+        self.orders: list[int] = []
+        self.sims_count = 0
+        supplier = self.define(layout.SUPPLIER, "supplier")
+        self.plan = self.define(layout.PLAN, "plan", {layout.PLAN_QUOTA_CYCLE: 100 * GIB})
+        self.supplier = supplier
+        self.lot, self.market = self.class_with_lot("first")
+        self.bank = self.define(layout.BANK, "bank")
+        for number in range(servers):
+            self.define(layout.ACCESS_SERVER, f"server-{number}")
+        if sims:
+            self.import_sims(sims)
+
+    def apply(self, *runs: bytes, after_ms: int = 1) -> list[OutcomeRun]:
+        self.now_ms += after_ms
+        self.seed += 1
+        outcome = self.machine.apply(b"".join(runs), self.now_ms, self.seed)
+        found = commands.outcome_runs(outcome.data)
+        self.orders += found[-1]["order"].tolist()
+        return found
+
+    def send(self, kind: int, count: int = 1, /, *, after_ms: int = 1, **fields: Any) -> list[int]:
+        """Applies one run; returns the status of each item."""
+        outcome = self.apply(commands.run(kind, count, **fields), after_ms=after_ms)[0]
+        return [int(status) for status in outcome["status"]]
+
+    def define(self, kind: int, name: str, numbers: dict[int, int] | None = None, actor: int = 0) -> int:
+        record = np.frombuffer(commands.definition(kind, name, numbers), "V1024")
+        outcome = self.apply(commands.run(layout.DEFINE, 1, actor=actor, definition=record))[0]
+        assert int(outcome["status"][0]) == layout.OK
+        return int(outcome["index"][0])
+
+    def class_with_lot(self, name: str) -> tuple[int, int]:
+        """A class with a lot and a market of its own; their entity indexes."""
+        sim_class = self.define(layout.SIM_CLASS, name)
+        lot = self.define(
+            layout.LOT,
+            name,
+            {layout.LOT_SUPPLIER: self.supplier, layout.LOT_PLAN: self.plan, layout.LOT_CLASS: sim_class},
+        )
+        return lot, self.define(layout.MARKET, name, {layout.MARKET_FIRST_CLASS: sim_class})
+
+    def import_sims(self, count: int) -> None:
+        numbers = np.arange(self.sims_count, self.sims_count + count)
+        self.sims_count += count
+        statuses = self.send(
+            layout.IMPORT_SIMS,
+            count,
+            iccid=1000 + 2 * numbers,
+            imsi=numbers,
+            opening_cycle_bytes=0,
+            opening_day_bytes=0,
+            opening_rolling_bytes=0,
+            lot=self.lot,
+            bank=self.bank,
+            slot=0,
+            health=layout.HEALTHY,
+        )
+        assert set(statuses) == {layout.OK}
+
+    def allocate(self, terminals: npt.ArrayLike, server: int = 0, after_ms: int = 1) -> OutcomeRun:
+        keys = np.atleast_1d(np.asarray(terminals))
+        return self.apply(
+            commands.run(
+                layout.ALLOCATE,
+                len(keys),
+                access_server=server,
+                terminal=keys,
+                subscriber=0,
+                expected_bytes=0,
+                market=self.market,
+            ),
+            after_ms=after_ms,
+        )[0]
+
+    def open(self, server: int = 0) -> int:
+        return int(self.apply(commands.run(layout.SESSION_OPEN, access_server=server), after_ms=0)[0]["session"][0])
+
+    def ready(self, session: int, server: int = 0) -> None:
+        assert self.send(layout.SESSION_READY, after_ms=0, access_server=server, argument=session) == [layout.OK]
+
+    def connect(self, server: int = 0) -> int:
+        session = self.open(server)
+        self.ready(session, server)
+        return session
+
+    def holds(self, session: int, lease: OutcomeRun, terminal: int, server: int = 0) -> list[int]:
+        return self.send(
+            layout.SESSION_HOLDS,
+            access_server=server,
+            argument=session,
+            terminal=terminal,
+            epoch=lease["epoch"],
+            iccid=lease["iccid"],
+        )
+
+    def job(self, lot: int = EVERY, priority: int = layout.PRIORITY_PREDICTED, selecting: int = 1) -> int:
+        outcome = self.apply(
+            commands.run(
+                layout.JOB_CREATE,
+                reason=b"test",
+                health_mask=0,
+                lot=lot,
+                server=EVERY,
+                priority=priority,
+                selecting=selecting,
+            )
+        )[0]
+        assert int(outcome["status"][0]) == layout.OK
+        return int(outcome["job"][0])
+
+    def settle(self) -> None:
+        """Ticks until nothing is due at this instant."""
+        for _ in range(1000):
+            due_ms = self.machine.next_due_ms
+            if due_ms is None or due_ms > self.now_ms:
+                return
+            self.apply(commands.run(layout.TICK), after_ms=0)
+        pytest.fail("work in progress is due at once, but never ends")
+
+    def pass_ms(self, milliseconds: int, steps: int = 1) -> None:
+        for _ in range(steps):
+            self.apply(commands.run(layout.TICK), after_ms=milliseconds // steps)
+            self.settle()
+
+    def count(self, occupancy: str) -> int:
+        return int(self.machine.header()["occupancy"][occupancy])
+
+
+# -------------------------------------------------------------------------------------------------- timers and time
+
+
+def test_a_lease_expires_across_the_top_of_the_wheel() -> None:
+    """A timer due on the other side of the top digit's turn fires in time, not one round of the wheel later."""
+    pool = Pool(now_ms=TOP_OF_WHEEL_MS - 600_000)
+    pool.connect()
+    pool.allocate(1)
+    due_ms = pool.machine.next_due_ms
+    assert due_ms is not None
+    assert due_ms <= pool.now_ms + HOUR_MS + 64
+    pool.pass_ms(2 * HOUR_MS, steps=40)
+    assert pool.count("assigned") == 0
+    assert pool.machine.check() == []
+
+
+@pytest.mark.parametrize("kind", [layout.RESTART, layout.FREEZE])
+def test_what_holds_expiry_back_does_so_at_its_own_instant(kind: int) -> None:
+    """After a long absence the timers that became due meanwhile are asked only once RESTART or FREEZE holds."""
+    pool = Pool()
+    pool.connect()
+    pool.allocate([1, 2, 3])
+    pool.send(kind, after_ms=2 * HOUR_MS)
+    assert pool.count("assigned") == 3
+
+
+def test_a_restart_that_is_not_permitted_holds_nothing_back() -> None:
+    pool = Pool()
+    operator = pool.define(layout.ACTOR, "operator", {layout.ACTOR_ROLE: layout.OPERATOR})
+    pool.connect()
+    pool.allocate(1)
+    assert pool.send(layout.RESTART, actor=operator, after_ms=2 * HOUR_MS) == [layout.NOT_PERMITTED]
+    assert pool.count("assigned") == 0
+
+
+def test_a_hundred_thousand_timers_due_at_once_are_worked_off() -> None:
+    """Bounded work: each apply fires some, what is left is due at once, and an end comes."""
+    count = 100_000
+    pool = Pool(sims=0)
+    pool.send(layout.GROW, sims=count, terminals=count, orders=2 * count)
+    for _ in range(0, count, 50_000):
+        pool.import_sims(50_000)
+    pool.connect()
+    for first in range(0, count, 50_000):
+        pool.allocate(np.arange(first, first + 50_000))
+    assert pool.count("assigned") == count
+    pool.apply(commands.run(layout.TICK), after_ms=2 * HOUR_MS)
+    assert 0 < pool.count("assigned") < count
+    pool.settle()
+    assert pool.count("assigned") == 0
+
+
+def test_a_year_of_silence() -> None:
+    pool = Pool()
+    pool.allocate([1, 2])
+    pool.send(layout.RELEASE, terminal=1, epoch=1)
+    pool.pass_ms(400 * 24 * HOUR_MS)
+    assert pool.count("free") == 19
+    due_ms = pool.machine.next_due_ms
+    assert due_ms is None or due_ms > pool.now_ms
+    assert pool.machine.check() == []
+
+
+# ----------------------------------------------------------------------------------------------------- reconnecting
+
+
+def test_i8_a_resumed_lease_counts_its_reports_once() -> None:
+    """I8: the epoch goes on, so what it reported before it ended is known still."""
+    pool = Pool()
+    pool.connect()
+    lease = pool.allocate(1)
+    report: dict[str, Any] = {"terminal": 1, "epoch": lease["epoch"], "up_bytes": 0, "down_bytes": GIB}
+    assert pool.send(layout.REPORT_USAGE, after_ms=10_000, **report) == [layout.OK]
+    pool.pass_ms(2 * HOUR_MS, steps=4)
+    session = pool.open()
+    assert pool.holds(session, lease, 1) == [layout.OK]
+    pool.ready(session)
+    assert pool.send(layout.REPORT_USAGE, after_ms=10_000, **report) == [layout.LATE]
+    assert pool.machine.header()["counted_bytes"] == GIB
+
+
+@pytest.mark.parametrize("sign", ["allocate", "renew", "report"])
+def test_a_sign_of_life_between_hello_and_ready_keeps_the_lease(sign: str) -> None:
+    """A terminal that came after its access server wrote the list is not taken for gone."""
+    pool = Pool()
+    pool.connect()
+    epoch = pool.allocate(1)["epoch"]
+    session = pool.open()
+    if sign == "allocate":
+        assert pool.allocate(1)["status"].tolist() == [layout.SAME]
+    elif sign == "renew":
+        assert pool.send(layout.RENEW, access_server=0, terminal=1, epoch=epoch) == [layout.OK]
+    else:
+        report: dict[str, Any] = {"terminal": 1, "epoch": epoch, "up_bytes": 1, "down_bytes": 0}
+        assert pool.send(layout.REPORT_USAGE, access_server=0, **report) == [layout.OK]
+    pool.ready(session)
+    pool.settle()
+    assert pool.count("assigned") == 1
+
+
+def test_a_lease_without_a_sign_of_life_ends_with_ready() -> None:
+    """The other side of the test above: without a sign the lease is over."""
+    pool = Pool()
+    pool.connect()
+    pool.allocate(1)
+    pool.connect()
+    pool.settle()
+    assert pool.count("assigned") == 0
+
+
+def _reconciling_pool() -> Pool:
+    """9,000 leases that the present hello does not name, and a walk that has done its first part."""
+    pool = Pool(sims=0, terminals=12_000)
+    pool.send(layout.GROW, sims=12_000, terminals=0, orders=0)
+    pool.import_sims(9_000)
+    pool.connect()
+    pool.allocate(np.arange(9_000))
+    pool.connect()
+    assert 0 < pool.count("assigned") < 9_000
+    return pool
+
+
+def test_a_walk_ends_every_lease_that_was_not_named() -> None:
+    pool = _reconciling_pool()
+    pool.settle()
+    assert pool.count("assigned") == 0
+
+
+def test_growth_during_a_walk_skips_no_terminal() -> None:
+    """GROW of the orders moves nothing that the walk counts by."""
+    pool = _reconciling_pool()
+    pool.send(layout.GROW, sims=0, terminals=0, orders=4096)
+    pool.settle()
+    assert pool.count("assigned") == 0
+
+
+def test_a_server_that_joins_a_waiting_walk_is_covered_wholly() -> None:
+    """A terminal that was first seen after the walk was queued belongs to it when its access server joins."""
+    pool = Pool(sims=0)
+    pool.send(layout.GROW, sims=12_000, terminals=0, orders=0)
+    pool.import_sims(9_000)
+    first = pool.open(0)
+    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 3])
+    pool.ready(first, 0)
+    pool.allocate(77, server=1)
+    pool.connect(1)
+    assert pool.machine.header()["sweeps_count"] >= 2
+    pool.settle()
+    assert pool.count("assigned") == 0
+
+
+def test_a_sweep_that_needs_no_order_does_not_wait_for_one() -> None:
+    """A selection that waits for orders is looked at now and then; a reset beside it is due at once."""
+    pool = Pool(sims=0, terminals=1024)
+    pool.send(layout.GROW, sims=20_000, terminals=0, orders=0)
+    pool.import_sims(15_000)
+    pool.allocate(np.arange(500))
+    pool.job()
+    pool.settle()
+    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 3])
+    assert pool.machine.header()["sweeps_count"] > 1
+    assert pool.machine.next_due_ms == pool.now_ms
+
+
+def test_a_probe_that_the_hello_settles_leaves_the_gate_able_to_open() -> None:
+    """However the probe is settled, the next order can be one; a list after READY is refused."""
+    pool = Pool(sims=60, orders=256)
+    session = pool.connect()
+    lease = pool.allocate(1)
+    pool.allocate([2, 3, 4])
+    job = pool.job(selecting=0)
+    pool.send(layout.JOB_ADD, argument=job, terminal=2)
+    busy = {"order": pool.orders[-1], "result": layout.ACK_BUSY}
+    assert pool.send(layout.ACKNOWLEDGE, access_server=0, argument=session, **busy) == [layout.OK]
+    pool.send(layout.SWAPS_STOP)
+    sent = len(pool.orders)
+    for _ in range(40):
+        pool.allocate([2, 3, 4])
+        pool.pass_ms(120_000)
+        if len(pool.orders) > sent:
+            break
+    assert pool.machine.server(0)["gate"] == layout.GATE_PROBING
+    assert pool.holds(session, lease, 1) == [layout.WRONG_STATE]
+    done = {"order": pool.orders[-1], "result": layout.ACK_DONE}
+    assert pool.send(layout.ACKNOWLEDGE, access_server=0, argument=session, **done) == [layout.OK]
+    assert pool.machine.server(0)["gate"] == layout.GATE_OPEN
+    assert pool.machine.check() == []
+
+
+# -------------------------------------------------------------------------------------------- who takes everything
+
+
+def test_nobody_becomes_the_system_or_changes_it() -> None:
+    pool = Pool()
+    operator = pool.define(layout.ACTOR, "operator", {layout.ACTOR_ROLE: layout.OPERATOR})
+    for actor in (0, operator):
+        for name, role, status in (
+            ("system", layout.AUDITOR, layout.WRONG_STATE),
+            ("usurper", layout.SYSTEM, layout.INVALID_ARGUMENT),
+        ):
+            record = np.frombuffer(commands.definition(layout.ACTOR, name, {layout.ACTOR_ROLE: role}), "V1024")
+            assert pool.send(layout.DEFINE, actor=actor, definition=record) == [status]
+    assert pool.send(layout.TICK) == [layout.OK]
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [
+        (layout.RENEW, {}),
+        (layout.RELEASE, {}),
+        (layout.REPORT_USAGE, {"up_bytes": 1, "down_bytes": 0}),
+        (layout.REPORT_ATTACH_FAILURE, {}),
+    ],
+)
+def test_an_access_server_knows_nothing_of_anothers_lease(kind: int, columns: dict[str, int]) -> None:
+    """Epochs are counted, so they can be guessed: the right one does not help."""
+    pool = Pool()
+    other = pool.machine.entity_index(layout.ACCESS_SERVER, "server-1")
+    assert other is not None
+    role = {layout.ACTOR_ROLE: layout.ROLE_ACCESS_SERVER, layout.ACTOR_SUBJECT: other}
+    actor = pool.define(layout.ACTOR, "other", role)
+    epoch = pool.allocate(1)["epoch"]
+    before = pool.machine.terminal(0)
+    statuses = pool.send(kind, actor=actor, access_server=1, terminal=1, epoch=epoch, **columns)
+    assert statuses == [layout.STALE_EPOCH]
+    assert pool.machine.terminal(0) == before
+
+
+def test_i7_a_job_leaves_orders_for_allocations() -> None:
+    """I7: a job larger than the pool of orders does not keep a terminal from another access server."""
+    pool = Pool(sims=400, orders=32, terminals=512)
+    pool.allocate(np.arange(100))
+    pool.job()
+    pool.settle()
+    assert pool.allocate(1, server=1)["status"].tolist() == [layout.MOVED]
+
+
+def test_a_dead_access_server_does_not_use_up_the_orders() -> None:
+    """The leases of a server that nobody can tell anything stay, and others' go on expiring."""
+    pool = Pool(sims=400, orders=32, terminals=512)
+    session = pool.connect(0)
+    pool.connect(1)
+    pool.allocate(np.arange(100))
+    pool.allocate(500, server=1)
+    assert pool.send(layout.SESSION_CLOSE, access_server=0, argument=session) == [layout.OK]
+    pool.pass_ms(2 * HOUR_MS, steps=60)
+    assert pool.count("assigned") == 100
+    assert pool.machine.header()["orders_used"] == 1
+
+
+def test_one_hello_does_not_fill_orders_and_terminals() -> None:
+    """A SIM of another terminal, named a hundred times under a hundred names, is one order and few terminals."""
+    pool = Pool(orders=32, terminals=64)
+    lease = pool.allocate(1)
+    for _ in range(3):
+        session = pool.open(1)
+        pool.send(
+            layout.SESSION_HOLDS,
+            100,
+            access_server=1,
+            argument=session,
+            terminal=np.arange(1000, 1100),
+            epoch=0,
+            iccid=lease["iccid"][0],
+        )
+    assert pool.machine.header()["orders_used"] == 1
+    assert pool.machine.header()["terminals_count"] <= 64 - 8
+    assert pool.allocate(1, server=1)["status"].tolist() == [layout.MOVED]
+    assert pool.machine.check() == []
+
+
+def test_a_flapping_terminal_does_not_hold_the_pool() -> None:
+    """Between two servers that nobody can reach one terminal costs a few SIMs, not one with each move."""
+    pool = Pool(sims=20)
+    for move in range(40):
+        pool.allocate(1, server=move & 1)
+    assert pool.count("free") > 10
+    assert pool.machine.check() == []
+
+
+def test_starved_swaps_do_not_hold_up_others() -> None:
+    """Swaps without a target go behind those that have one, whatever their priority."""
+    pool = Pool(sims=20)
+    session = pool.connect()
+    pool.allocate(np.arange(20))
+    exhausted = pool.lot
+    pool.lot, pool.market = pool.class_with_lot("second")
+    pool.import_sims(40)
+    pool.allocate([100, 101])
+    pool.job(exhausted, layout.PRIORITY_FAILURE)
+    plenty = pool.job(pool.lot, layout.PRIORITY_REBALANCE)
+    pool.pass_ms(10_000, steps=10)
+    assert pool.machine.job(plenty)["outstanding_count"] == 2
+    assert pool.machine.server(0)["session"] == session
+
+
+def test_an_unfinished_job_does_not_block_the_next_round_of_slots() -> None:
+    """One job that never ends costs its own slot; ids go past it."""
+    pool = Pool()
+    forever = pool.job(selecting=0)
+    ids = []
+    for _ in range(1100):
+        ids.append(pool.job())
+        pool.settle()
+    assert len(set(ids)) == 1100
+    assert forever not in ids
+    assert pool.send(layout.JOB_PAUSE, argument=(1 << 32) + forever) == [layout.UNKNOWN_JOB]
+
+
+def test_a_mask_on_a_lot_holds_in_a_new_bank() -> None:
+    pool = Pool()
+    assert pool.send(layout.MASK, lot=pool.lot, bank=EVERY, masked=1) == [layout.OK]
+    pool.bank = pool.define(layout.BANK, "another")
+    pool.import_sims(5)
+    assert pool.allocate(1)["status"].tolist() == [layout.NO_HEALTHY_SIM]
+    assert pool.send(layout.MASK, lot=pool.lot, bank=EVERY, masked=0) == [layout.OK]
+    assert pool.allocate(1)["status"].tolist() == [layout.OK]
+
+
+def test_two_numbers_are_never_one_iccid() -> None:
+    """An even number has 17 digits after the 89; more would read like its odd neighbour."""
+    pool = Pool()
+    number = 4 * 10**17
+    statuses = pool.send(
+        layout.IMPORT_SIMS,
+        2,
+        iccid=[number, number + 1],
+        imsi=[9000, 9001],
+        opening_cycle_bytes=0,
+        opening_day_bytes=0,
+        opening_rolling_bytes=0,
+        lot=pool.lot,
+        bank=pool.bank,
+        slot=0,
+        health=layout.HEALTHY,
+    )
+    assert statuses == [layout.INVALID_ARGUMENT, layout.OK]
+
+
+def test_swaps_speed_up_again_when_allocations_have_stopped() -> None:
+    """I7 takes capacity from swaps only while allocations need it."""
+    pool = Pool(sims=100)
+    session = pool.connect()
+    load = {"queue_wait_us": 0, "service_us": 50_000}
+    assert pool.send(layout.REPORT_LOAD, access_server=0, argument=session, **load) == [layout.OK]
+    for _ in range(100):
+        pool.allocate(np.arange(40), after_ms=50)
+    pool.pass_ms(30 * 60_000)
+    pool.job()
+    pool.pass_ms(100)
+    assert pool.machine.server(0)["interval_us"] < 100_000
+
+
+def grow_without_memory() -> None:
+    """Asks for growth of which the first region fits into the address space and the second does not, kind by kind."""
+    pool = Pool()
+    pool.connect()
+    pool.allocate(np.arange(10))
+    before = pool.machine.state_hash()
+    page_bytes = resource.getpagesize()
+    for growth in (
+        {"sims": 5_000_000, "terminals": 0, "orders": 0},
+        {"sims": 0, "terminals": 5_000_000, "orders": 0},
+        {"sims": 0, "terminals": 0, "orders": 1 << 22},
+    ):
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            used_bytes = int(statm.read().split()[0]) * page_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + (400 << 20), resource.RLIM_INFINITY))
+        try:
+            pool.send(layout.GROW, **growth)
+        except MemoryError:
+            pool.now_ms -= 1
+        else:
+            raise AssertionError(f"the limit did not hold for {growth}")
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert pool.machine.state_hash() == before
+    assert pool.machine.check() == []
+    assert pool.allocate(np.arange(12))["status"].tolist() == [layout.SAME] * 10 + [layout.OK] * 2
+    rows = [(name, size, count, bytes(data)) for name, size, count, data in pool.machine.snapshot_regions()]
+    assert Machine.restore(rows).state_hash() == pool.machine.state_hash()
+    pool.send(layout.GROW, sims=2048, terminals=2048, orders=2048)
+    assert pool.machine.check() == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
+def test_a_growth_without_memory_changes_nothing() -> None:
+    """In a process of its own: the limit holds for all of it, and what goes wrong here is a crash."""
+    script = "from tests.core.test_hostile import grow_without_memory; grow_without_memory()"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
