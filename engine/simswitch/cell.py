@@ -460,13 +460,17 @@ class Cell:
         self._enqueue(_Call(None, function, future, deadline), 0)
         return future.result()
 
-    def confirm_clock(self, actor: int = 0) -> asyncio.Future[None]:
-        """An operator says that the wall clock is right: THAW, and from then on the wall's time is taken."""
-        self.submit(commands.run(THAW, actor=actor))
-        return self.read(self._take_wall)
+    async def confirm_clock(self, actor: int = 0) -> OutcomeRun:
+        """An operator says that the wall clock is right: its time is taken, and THAW lets leases expire again.
 
-    def _take_wall(self, machine: Machine) -> None:
-        self._clock.confirm()
+        The clock leaps while the machine is still frozen, so that no lease is judged by the leap.
+        """
+        await self.read(lambda _: self._clock.confirm())
+        outcome = await self.submit(commands.run(THAW, actor=actor))
+        await self.read(self._note_frozen)
+        return outcome
+
+    def _note_frozen(self, machine: Machine) -> None:
         self._frozen = bool(machine.header().get("frozen", 0))
 
     def statistics(self) -> CellStatistics:

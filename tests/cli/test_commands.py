@@ -141,7 +141,7 @@ def test_the_engine_section_of_the_settings_is_taken(server: Server) -> None:
 def test_the_settings_file_reaches_the_service_before_it_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the service is started with, not what is sent to it later: its first call must find the settings in place."""
+    """They are what it is started with, not what is sent to it later: its first call must find them in place."""
     from simswitch.cli.serve import serve
     from simswitch.core.layout import Setting
     from simswitch.service import server as service

@@ -50,6 +50,7 @@ class Books:
     counted_bytes: int = 0
     impossible_count: int = 0
     grace_until_ms: int = 0
+    thaw_until_ms: int = 0
     frozen: bool = False
     swaps_stopped: bool = False
 

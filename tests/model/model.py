@@ -330,6 +330,9 @@ class Model(Books):
 
     def _thaw(self, call: Call) -> set[int]:
         before, self.frozen = self.frozen, call.header["kind"] == layout.FREEZE
+        if before and not self.frozen:
+            # No lease has aged by the leap of the clock.
+            self.thaw_until_ms = self.now_ms + self.settings[layout.LEASE_MS]
         return {layout.OK if before else layout.SAME}
 
     def _stop_or_lift(self, call: Call) -> set[int]:
@@ -616,7 +619,7 @@ class Model(Books):
                 terminal.protected_ms = self.now_ms
             else:
                 asked_again_ms = terminal.protected_ms + self.settings[layout.LEASE_MS]
-                bound = max(terminal.expires_ms, asked_again_ms, self.grace_until_ms)
+                bound = max(terminal.expires_ms, asked_again_ms, self.grace_until_ms, self.thaw_until_ms)
                 self._require(self.now_ms < bound + 64, f"the lease of terminal {terminal.key} is over and goes on")
 
     def _protected(self, terminal: TerminalModel) -> bool:
@@ -625,7 +628,8 @@ class Model(Books):
         swapping = terminal.swap is not None and terminal.swap.in_flight
         # Nobody could be told, and the SIM would be held all the same.
         untold = self.servers[terminal.server].session == 0
-        return self.frozen or graced or swapping or untold
+        thawed = self.now_ms < self.thaw_until_ms
+        return self.frozen or thawed or graced or swapping or untold
 
     def _run_sweeps(self) -> None:
         """Work in progress, first come first served; what waits for an order to become free lets the others go on."""
@@ -839,4 +843,5 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         now_ms=now_ms,
         servers=servers,
         grace_until_ms=int(header["grace_until_ms"]),
+        thaw_until_ms=int(header["thaw_until_ms"]),
     )

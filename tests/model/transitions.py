@@ -260,6 +260,11 @@ def _expiry(row: Row) -> Case:
         world.send(commands.run(layout.RESTART))
     elif row.when == "lease expired while the clock is frozen":
         world.send(commands.run(layout.FREEZE))
+    elif row.when == "lease expired, clock thawed less than a lease ago":
+        world.send(commands.run(layout.FREEZE))
+        world.pass_ms(LEASE_MS // 2)
+        world.send(commands.run(layout.THAW))
+        return Case(world, wait_ms=LEASE_MS * 3 // 4)
     elif row.when == "lease expired, access server has no session":
         world.send(world.close(0))
     return Case(world, wait_ms=LEASE_MS)
@@ -502,6 +507,7 @@ WHENS = frozenset(
         "its last epoch and SIM, SIM free or cooling",
         "lease expired",
         "lease expired while the clock is frozen",
+        "lease expired, clock thawed less than a lease ago",
         "lease expired, grace has not passed",
         "lease expired, server reconciled",
         "market not defined",

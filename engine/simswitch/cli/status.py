@@ -42,7 +42,7 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
     if summary["swaps_stopped"]:
         parts.append("ALL SWAPS ARE STOPPED. `simswitch swap lift` lets them go on.")
     if summary["frozen"]:
-        parts.append("THE CLOCK JUMPED: nothing expires until it is confirmed.")
+        parts.append("THE CLOCK JUMPED: nothing expires until `simswitch clock confirm`.")
     parts.append(table("By health", ["health", "SIMs"], [[e["health"], e["count"]] for e in summary["healths"]]))
     parts.append(
         table("By occupancy", ["occupancy", "SIMs"], [[e["occupancy"], e["count"]] for e in summary["occupancies"]])

@@ -483,6 +483,11 @@ cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
 
 
 cdef void apply_thaw(State *state, const Run *run) noexcept nogil:
-    """The clock is confirmed: leases expire and windows reset again. FREEZE holds before timers (machine.pyx)."""
+    """The clock is confirmed: leases expire and windows reset again. FREEZE holds before timers (machine.pyx).
+
+    The clock leaps to the wall's time, but no lease has aged by the leap: each gets one lease more.
+    """
     run.outcomes[0] = OK if state.header.frozen else SAME
+    if state.header.frozen:
+        state.header.thaw_until_ms = run.now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
     state.header.frozen = 0

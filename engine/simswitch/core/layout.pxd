@@ -297,7 +297,9 @@ ctypedef struct Header:                 # 512 B
     uint32_t markets_count
     uint32_t markets_max
     uint32_t sweep_next                 # id of the next sweep
-    uint32_t reserved[11]               # 88 + 96 + 128 + 64 + 80 + 8 + 4 + 44 = 512
+    uint32_t reserved_word
+    uint64_t thaw_until_ms              # after THAW no lease expires before: the clock leapt, the leases did not
+    uint64_t reserved[4]                # 88 + 96 + 128 + 64 + 80 + 8 + 8 + 8 + 32 = 512
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]

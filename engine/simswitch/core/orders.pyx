@@ -640,6 +640,8 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
         ask_again_ms = terminal.expires_ms
     elif state.header.frozen:
         ask_again_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    elif now_ms < state.header.thaw_until_ms:
+        ask_again_ms = state.header.thaw_until_ms
     elif not state.servers[terminal.server].reconciled and now_ms < state.header.grace_until_ms:
         ask_again_ms = state.header.grace_until_ms
     elif terminal.order != NONE_INDEX and order_outstanding(state, terminal.order):

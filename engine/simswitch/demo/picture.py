@@ -13,8 +13,8 @@ def draw(
     result: dict[str, Any], series: dict[str, dict[str, list[float | None]]], notes: dict[str, float], path: Path
 ) -> None:
     """Draws the picture. ``series`` has for each policy the columns t, failed_per_s, wait_s, outstanding, switched;
-    a wait of None leaves a gap, since nobody's wait ended then. ``notes`` has instants of the engine's run to be marked,
-    by their words."""
+    a wait of None leaves a gap, since nobody's wait ended then. ``notes`` has instants of the engine's run to be
+    marked, by their words."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -29,7 +29,16 @@ def draw(
     figure, axes = pyplot.subplots(len(panels), 1, sharex=True, figsize=(10, 10), constrained_layout=True)
     for axis, (column, label) in zip(axes, panels, strict=True):
         for policy, columns in series.items():
-            axis.plot(columns["t"], columns[column], color=_COLOURS[policy], label=TITLES[policy], linewidth=1.6)
+            # A dot shows a value between two gaps too, where there is no line to it.
+            axis.plot(
+                columns["t"],
+                columns[column],
+                color=_COLOURS[policy],
+                label=TITLES[policy],
+                linewidth=1.6,
+                marker=".",
+                markersize=2.5,
+            )
         axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
         for side, (words, instant) in zip(("right", "left"), notes.items(), strict=False):
             axis.axvline(instant, color=_COLOURS["engine"], linewidth=0.8, linestyle="--")

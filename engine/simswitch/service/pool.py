@@ -154,6 +154,16 @@ class PoolHandlers:
         check(int(outcome["status"][0]), request.lot or request.bank)
         return pb.SetMaskResponse().SerializeToString()
 
+    async def confirm_clock(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.THAW)
+        pb.ConfirmClockRequest.FromString(data)
+        outcome = await self._cell.confirm_clock(call.actor.index)
+        status = int(outcome["status"][0])
+        check(status, "the clock")
+        now_ms = await self._cell.read(lambda machine: machine.now_ms)
+        response = pb.ConfirmClockResponse(was_frozen=status == layout.OK, now_ms=now_ms)
+        return response.SerializeToString()
+
 
 def settings_of(machine: Machine) -> dict[int, int]:
     """The settings by number."""

@@ -65,6 +65,11 @@ class PoolServiceStub:
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.SetMaskRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_pool__pb2.SetMaskResponse.FromString,
                 _registered_method=True)
+        self.ConfirmClock = channel.unary_unary(
+                '/simswitch.v1.PoolService/ConfirmClock',
+                request_serializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServiceServicer:
@@ -114,6 +119,14 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmClock(self, request, context):
+        """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
+        again. May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.SetMask,
                     request_deserializer=simswitch_dot_v1_dot_pool__pb2.SetMaskRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_pool__pb2.SetMaskResponse.SerializeToString,
+            ),
+            'ConfirmClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmClock,
+                    request_deserializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +329,33 @@ class PoolService:
             '/simswitch.v1.PoolService/SetMask',
             simswitch_dot_v1_dot_pool__pb2.SetMaskRequest.SerializeToString,
             simswitch_dot_v1_dot_pool__pb2.SetMaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.PoolService/ConfirmClock',
+            simswitch_dot_v1_dot_pool__pb2.ConfirmClockRequest.SerializeToString,
+            simswitch_dot_v1_dot_pool__pb2.ConfirmClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

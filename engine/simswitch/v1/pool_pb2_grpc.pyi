@@ -47,6 +47,10 @@ class PoolServiceStub:
     """Takes a lot, a bank or a part of one out of selection at once, or back in. Terminals keep what they hold. Safe to
     retry.
     """
+    ConfirmClock: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ConfirmClockRequest, _pool_pb2.ConfirmClockResponse]
+    """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
+    again. May be repeated.
+    """
 
 @_typing.type_check_only
 class PoolServiceAsyncStub(PoolServiceStub):
@@ -66,6 +70,10 @@ class PoolServiceAsyncStub(PoolServiceStub):
     SetMask: _aio.UnaryUnaryMultiCallable[_pool_pb2.SetMaskRequest, _pool_pb2.SetMaskResponse]  # type: ignore[assignment]
     """Takes a lot, a bank or a part of one out of selection at once, or back in. Terminals keep what they hold. Safe to
     retry.
+    """
+    ConfirmClock: _aio.UnaryUnaryMultiCallable[_pool_pb2.ConfirmClockRequest, _pool_pb2.ConfirmClockResponse]  # type: ignore[assignment]
+    """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
+    again. May be repeated.
     """
 
 class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -119,6 +127,16 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_pool_pb2.SetMaskResponse, _abc.Awaitable[_pool_pb2.SetMaskResponse]]:
         """Takes a lot, a bank or a part of one out of selection at once, or back in. Terminals keep what they hold. Safe to
         retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmClock(
+        self,
+        request: _pool_pb2.ConfirmClockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.ConfirmClockResponse, _abc.Awaitable[_pool_pb2.ConfirmClockResponse]]:
+        """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
+        again. May be repeated.
         """
 
 def add_PoolServiceServicer_to_server(servicer: PoolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
