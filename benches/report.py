@@ -19,23 +19,26 @@ class Result:
 
     name: str
     size: int
-    value: float
+    value: float | None
     unit: str
     hash: str
     reference: float | None = None
     goal: float | None = None
     better: Literal["lower", "higher"] = "lower"
     note: str = ""
+    failed: bool = False
 
     @property
     def ratio(self) -> float | None:
         """The figure as a multiple of its reference."""
-        return self.value / self.reference if self.reference else None
+        return self.value / self.reference if self.value is not None and self.reference else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None: this figure has none."""
-        if self.goal is None:
+        """Whether the goal is met; None: this figure has none. A bench that failed meets nothing."""
+        if self.failed:
+            return False
+        if self.goal is None or self.value is None:
             return None
         return self.value <= self.goal if self.better == "lower" else self.value >= self.goal
 

@@ -1,6 +1,7 @@
 """Durable allocations a second over gRPC, in batches of 100: a real server, its follower, several client processes.
 
-Only what was answered OK is counted, and the service answers only what is durable. The reference is grpcio's own echo
+Every terminal is asked for once, every answer has to say OK, and no SIM may be given twice. Then the server is killed and
+started again, and has to know every one of these leases: that is what durable means. The reference is grpcio's own echo
 of the same messages from the same clients in the same run.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ import numpy as np
 from simswitch.client import OperatorClient
 from simswitch.core.machine import xxh64
 from simswitch.v1 import inventory_pb2 as inventory
+from simswitch.v1 import pool_pb2, sim_pb2
 
 from benches.report import ROOT, Result
 
@@ -35,20 +38,27 @@ Progress = Callable[[str], None]
 
 
 def measure(folder: Path, size: int, progress: Progress, clients: int = CLIENTS, in_flight: int = IN_FLIGHT) -> Result:
-    """Allocates for ``size`` terminals from a pool with as many SIMs. ``folder`` is made, and removed afterwards."""
+    """Allocates for ``size`` terminals from a quarter more SIMs. ``folder`` is made, and removed afterwards."""
     each = size // clients
+    sims = size + size // 4
     progress("rpc.batch_100: echo")
     with _echo() as address:
         echoed = _race(address, each, clients, in_flight, echo=True)
-    progress(f"rpc.batch_100: {size:,} SIMs")
+    progress(f"rpc.batch_100: importing {sims:,} SIMs")
     folder.mkdir(parents=True)
     try:
-        with _server(folder, size) as address:
-            _fill(address, size, clients)
+        with _server(folder, sims, kill=True) as address:
+            _fill(address, sims, clients)
             progress(f"rpc.batch_100: {each * clients:,} allocations")
             served = _race(address, each, clients, in_flight, echo=False)
+        progress("rpc.batch_100: counting the leases after kill -9")
+        with _server(folder, sims) as address:
+            kept = _assigned(address)
     finally:
         shutil.rmtree(folder)
+    # A SIM that two terminals got would count once here.
+    if kept != each * clients:
+        raise RuntimeError(f"{each * clients} allocations were granted, and {kept} SIMs are assigned after kill -9")
     return Result(
         name="rpc.batch_100",
         size=each * clients,
@@ -95,6 +105,8 @@ def _race(address: str, each: int, clients: int, in_flight: int, *, echo: bool) 
     missing = each * clients - sum(answer["granted"] for answer in answers)
     if missing:
         raise RuntimeError(f"{missing} of {each * clients} allocations were not granted")
+    if not echo and any(answer["sims"] != each for answer in answers):
+        raise RuntimeError("a SIM was given to two terminals")
     return answers
 
 
@@ -145,11 +157,12 @@ def _echo() -> Iterator[str]:
 
 
 @contextmanager
-def _server(folder: Path, size: int) -> Iterator[str]:
-    """A real ``simswitch serve`` on a new data folder; SIGTERM at the end."""
+def _server(folder: Path, size: int, *, kill: bool = False) -> Iterator[str]:
+    """A real ``simswitch serve``; at the end SIGTERM, or SIGKILL."""
     config = folder / "simswitch.toml"
     config.write_text(f"[capacity]\nsims = {size}\nterminals = {size}\n")
     data = folder / "data"
+    (data / "address").unlink(missing_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [
@@ -171,7 +184,7 @@ def _server(folder: Path, size: int) -> Iterator[str]:
         try:
             yield _address(process, data / "address", folder / "log")
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:
@@ -208,6 +221,13 @@ def _fill(address: str, size: int, servers: int) -> None:
             server = inventory.AccessServer(name=f"as-{number}")
             stub.DefineAccessServer(inventory.DefineAccessServerRequest(access_server=server))
         stub.ImportSims(_chunks(size))
+
+
+def _assigned(address: str) -> int:
+    """How many SIMs a terminal holds."""
+    with OperatorClient(address) as operator:
+        summary = operator.pool.GetSummary(pool_pb2.GetSummaryRequest())
+    return sum(found.count for found in summary.occupancies if found.occupancy == sim_pb2.OCCUPANCY_ASSIGNED)
 
 
 def _chunks(size: int) -> Iterator[inventory.ImportSimsRequest]:

@@ -81,7 +81,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "expected_floor_bytes",
         None,
         "Expected use of a lease is never below this.",
-        0,
+        1,
         1 << 50,
         104_857_600,
     ),
@@ -97,10 +97,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         1 << 50,
         104_857_600,
     ),
-    Setting("engine", "order_deadline_ms", None, "By when an order is to be acknowledged.", 100, 3_600_000, 60_000),
+    Setting("engine", "order_deadline_ms", None, "By when an order is to be acknowledged.", 1_000, 3_600_000, 60_000),
     Setting("engine", "attempts_max", None, "Refusals of one swap before it is given up.", 1, 100, 3),
     Setting(
-        "engine", "swap_cool_down_ms", None, "A terminal is not swapped again within this.", 0, 30 * _DAY_MS, 3_600_000
+        "engine", "swap_cool_down_ms", None, "A terminal is not swapped again within this.", 0, 7 * _DAY_MS, 3_600_000
     ),
     Setting(
         "engine",
@@ -116,8 +116,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "line_bytes_per_s",
         None,
         "A report of use above this rate is impossible and set aside.",
-        1,
-        1 << 50,
+        1_000,
+        1 << 40,
         125_000_000,
     ),
 )

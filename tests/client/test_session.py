@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -117,19 +118,21 @@ def test_usage_and_load_go_up(serving: Serving, pool: OperatorClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "error"), [(Result.REFUSED, None), (Result.DONE, RuntimeError("the modem is gone"))]
+    ("result", "error"),
+    [(Result.REFUSED, None), (Result.DONE, RuntimeError("the modem is gone")), (1, TypeError), (None, TypeError)],
 )
 def test_a_refused_switch_leaves_the_terminal_as_it_was(
-    serving: Serving, pool: OperatorClient, result: Result, error: Exception | None
+    serving: Serving, pool: OperatorClient, result: Any, error: Exception | type[Exception] | None
 ) -> None:
     async def scenario() -> None:
         holdings = Holdings()
         errors: list[Exception] = []
 
         async def refuse(_order: Order) -> Result:
-            if error is not None:
+            if isinstance(error, Exception):
                 raise error
-            return result
+            answer: Result = result
+            return answer
 
         async with AsyncClient(serving.address, access_server="as-01", holdings=holdings) as client:
             lease = await client.allocate(1, "jp")
@@ -142,7 +145,10 @@ def test_a_refused_switch_leaves_the_terminal_as_it_was(
         held = holdings.get(1)
         assert held is not None
         assert (held.epoch, held.iccid) == (lease.epoch, lease.iccid)
-        assert errors[:1] == ([] if error is None else [error])
+        if isinstance(error, type):
+            assert isinstance(errors[0], error)
+        else:
+            assert errors[:1] == ([] if error is None else [error])
 
     asyncio.run(scenario())
 
@@ -245,19 +251,112 @@ def test_drain_keeps_the_holdings_and_the_session_comes_back(serving: Serving, p
     assert states.count(SessionState.SERVING) == 2
 
 
-def test_what_the_service_does_not_know_is_dropped(serving: Serving, pool: OperatorClient) -> None:
+def test_what_the_service_does_not_know_is_told_and_dropped(serving: Serving, pool: OperatorClient) -> None:
     assert pool
     holdings = Holdings()
     holdings.hold(Lease(terminal=5, epoch=1, iccid="8900000000000000000"))
+    told: list[Lease] = []
 
     async def scenario() -> None:
         async with Session(serving.address, "as-01", done, holdings=holdings) as session:
             session.start()
             found = await session.serving(20)
             assert found.differences == {status_pb2.STATUS_UNKNOWN_SIM: 1}
+        assert len(holdings) == 1, "nobody was there to take the terminal off the SIM"
+        session = Session(serving.address, "as-01", done, holdings=holdings, on_unknown=told.append)
+        async with session:
+            session.start()
+            await session.serving(20)
 
     asyncio.run(scenario())
     assert len(holdings) == 0
+    assert [lease.terminal for lease in told] == [5]
+
+
+@pytest.mark.parametrize(
+    "status", [layout.WRONG_STATE, layout.ORDERS_FULL, layout.TERMINALS_FULL, layout.STALE_SESSION]
+)
+def test_a_refused_list_keeps_the_holdings(
+    serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The service has a word against the row, not against the lease: nothing is forgotten, and READY is not said."""
+    assert pool
+    real = Session._awaited
+    refusals = 1
+
+    async def refusing(self: Session, link: Any, wanted: str) -> pb.SessionResponse:
+        nonlocal refusals
+        response = await real(self, link, wanted)
+        if wanted == "holds_result" and refusals:
+            refusals -= 1
+            response.holds_result.status[:] = [status] * len(response.holds_result.status)
+        return response
+
+    monkeypatch.setattr(Session, "_awaited", refusing)
+
+    async def scenario() -> None:
+        holdings = Holdings()
+        async with AsyncClient(serving.address, access_server="as-01", holdings=holdings) as client:
+            await client.allocate_many(np.arange(1, 101), "jp")
+        async with Session(serving.address, "as-01", done, holdings=holdings, pause_first_s=0.05) as session:
+            session.start()
+            if status == layout.STALE_SESSION:
+                with pytest.raises(Fenced):
+                    await session.serving(20)
+            else:
+                assert (await session.serving(20)).differences == {SAME: 100}
+        assert len(holdings) == 100
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_does_not_come_is_no_end(
+    serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pool
+    real = Session._awaited
+    silences = 1
+
+    async def silent(self: Session, link: Any, wanted: str) -> pb.SessionResponse:
+        nonlocal silences
+        if silences:
+            silences -= 1
+            await asyncio.Event().wait()
+        return await real(self, link, wanted)
+
+    monkeypatch.setattr(Session, "_awaited", silent)
+    monkeypatch.setattr("simswitch.client.session.ANSWER_WITHIN_S", 0.5)
+
+    async def scenario() -> None:
+        async with Session(serving.address, "as-01", done, pause_first_s=0.05) as session:
+            session.start()
+            await session.serving(20)
+        assert silences == 0
+
+    asyncio.run(scenario())
+
+
+def test_only_the_service_s_own_final_reasons_end_a_session() -> None:
+    session = Session("127.0.0.1:1", "as-01", done)
+    for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED):
+        session._judge(ServiceError(code, "", "gRPC's own", 0))
+    session._judge(ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "busy", 100))
+    with pytest.raises(ServiceError, match="nobody"):
+        session._judge(ServiceError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_ACCESS_SERVER", "nobody", 0))
+
+
+def test_waiting_to_serve_ends_with_the_session(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+
+    async def scenario() -> None:
+        session = Session(serving.address, "nobody", done, actor="operator:local")
+        session.start()
+        with pytest.raises(ServiceError) as caught:
+            await asyncio.wait_for(session.serving(), 20)
+        assert caught.value.reason == "UNKNOWN_ACCESS_SERVER"
+        await session.close()
+
+    asyncio.run(scenario())
 
 
 def test_session_thread(serving: Serving, pool: OperatorClient) -> None:

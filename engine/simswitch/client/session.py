@@ -146,8 +146,13 @@ class Session:
     """Made with an address, the access server's name, and what carries out an order.
 
     ``on_order`` is awaited once for each order, for many of them at a time; when it gives ``DONE`` the session changes
-    the holdings itself. An exception in it counts as REFUSED and goes to ``on_error``. When the connection breaks it is
-    cancelled: it must then not carry out what it has not begun, and finish (shielded) what it has.
+    the holdings itself. An exception in it, and anything that is no ``Result``, counts as REFUSED and goes to
+    ``on_error``. When the connection breaks it is cancelled: it must then not carry out what it has not begun, and
+    finish (shielded) what it has.
+
+    ``on_unknown`` is told of a lease whose SIM the service does not know: the terminal must let go of it, and the
+    holdings no longer have it when the call has returned. Without it such a lease stays in the holdings, since nobody
+    would take the terminal off the SIM.
     """
 
     def __init__(
@@ -161,6 +166,7 @@ class Session:
         software: str = "simswitch-client",
         on_state: Callable[[SessionState], object] | None = None,
         on_error: Callable[[Exception], object] | None = None,
+        on_unknown: Callable[[Lease], object] | None = None,
         pause_first_s: float = PAUSE_FIRST_S,
         pause_max_s: float = PAUSE_MAX_S,
         random_source: random.Random | None = None,
@@ -174,13 +180,16 @@ class Session:
         self._on_order = on_order
         self._on_state = on_state
         self._on_error = on_error
+        self._on_unknown = on_unknown
         self._software = software
         self._metadata = ((ACTOR_KEY, actor or f"access-server:{access_server}"),)
         self._pause_first_s = pause_first_s
         self._pause_max_s = pause_max_s
         self._random = random_source or random.Random()
         self._link: _Link | None = None
-        self._serving = asyncio.Event()
+        # Set while it serves, and for good when it has ended; then the reason stands beside it.
+        self._settled = asyncio.Event()
+        self._ended: Exception | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -194,6 +203,7 @@ class Session:
     def start(self) -> asyncio.Task[None]:
         """``run`` as a task, which ``close`` ends."""
         if self._task is None:
+            self._begin()
             self._task = asyncio.create_task(self.run())
         return self._task
 
@@ -205,11 +215,27 @@ class Session:
             with suppress(asyncio.CancelledError, Fenced, ServiceError):
                 await task
         self._change(SessionState.CLOSED)
+        self._end(None)
+
+    def _begin(self) -> None:
+        self._ended = None
+        self._settled.clear()
+
+    def _end(self, error: Exception | None) -> None:
+        """Nobody waits any longer for a session that will not serve."""
+        if self._ended is None:
+            self._ended = error or ServiceError(grpc.StatusCode.CANCELLED, "", "the session has ended", 0)
+        self._settled.set()
 
     async def serving(self, timeout_s: float | None = None) -> Reconciliation:
-        """Waits until the service knows what is held and orders may come."""
+        """Waits until the service knows what is held and orders may come.
+
+        Raises what ended ``run``: ``Fenced`` or ``ServiceError``.
+        """
         async with asyncio.timeout(timeout_s):
-            await self._serving.wait()
+            await self._settled.wait()
+        if self._ended is not None:
+            raise self._ended
         assert self.reconciliation is not None
         return self.reconciliation
 
@@ -219,6 +245,16 @@ class Session:
         Raises ``Fenced`` when another process speaks for this access server, and ``ServiceError`` when the service
         refuses the session for a reason that waiting does not mend (unknown access server, not permitted).
         """
+        self._begin()
+        try:
+            await self._keep()
+        except Exception as error:
+            self._end(error)
+            raise
+        finally:
+            self._end(None)
+
+    async def _keep(self) -> None:
         attempts = 0
         async with grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
             while True:
@@ -229,18 +265,22 @@ class Session:
                     self._judge(service_error(error))
                 except ServiceError as error:
                     self._judge(error)
-                attempts = 0 if self._serving.is_set() else attempts + 1
-                self._serving.clear()
+                attempts = 0 if self._settled.is_set() else attempts + 1
+                self._settled.clear()
                 self._change(SessionState.WAITING)
                 bound_s = min(self._pause_max_s, self._pause_first_s * 2 ** min(attempts, 20))
                 await asyncio.sleep(self._random.uniform(0, bound_s))
 
     def _judge(self, error: ServiceError) -> None:
-        """Raises when coming again would not help."""
+        """Raises when coming again would not help: the service itself has said so, and for a reason that stands.
+
+        A refusal without our reason came from a connection or from gRPC, which refuse and break in many ways.
+        """
         if error.reason == "FENCED":
             self._change(SessionState.FENCED)
             raise Fenced(error.text) from error
-        if error.unreachable or error.retry_after_ms or error.code == grpc.StatusCode.UNKNOWN:
+        unforeseen = error.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+        if not error.reason or error.retry_after_ms or error.unreachable or unforeseen:
             return
         self._change(SessionState.CLOSED)
         raise error
@@ -263,7 +303,7 @@ class Session:
             self._change(SessionState.RECONCILING)
             await self._reconcile(link)
             self._link = link
-            self._serving.set()
+            self._settled.set()
             self._change(SessionState.SERVING)
             while True:
                 data = await call.read()
@@ -290,16 +330,23 @@ class Session:
             )
 
     async def _answer(self, link: _Link, wanted: str) -> pb.SessionResponse:
-        async with asyncio.timeout(ANSWER_WITHIN_S):
-            while True:
-                data = await link.call.read()
-                if not isinstance(data, bytes):
-                    await self._status(link.call)
-                    raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service ended the session", 0)
-                response = pb.SessionResponse.FromString(data)
-                if response.WhichOneof("message") == wanted:
-                    return response
-                self._receive(link, response)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await self._awaited(link, wanted)
+        except TimeoutError:
+            text = f"the service did not answer within {ANSWER_WITHIN_S:g} s"
+            raise ServiceError(grpc.StatusCode.DEADLINE_EXCEEDED, "", text, 0) from None
+
+    async def _awaited(self, link: _Link, wanted: str) -> pb.SessionResponse:
+        while True:
+            data = await link.call.read()
+            if not isinstance(data, bytes):
+                await self._status(link.call)
+                raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service ended the session", 0)
+            response = pb.SessionResponse.FromString(data)
+            if response.WhichOneof("message") == wanted:
+                return response
+            self._receive(link, response)
 
     async def _reconcile(self, link: _Link) -> None:
         leases = list(self.holdings)
@@ -314,14 +361,31 @@ class Session:
             result = await self._answer(link, "holds_result")
             for lease, status in zip(piece, result.holds_result.status, strict=True):
                 # A revoked hold is let go of when its order comes; one that the service does not know, now.
-                if status >= layout.NOT_PERMITTED:
-                    self.holdings.drop(lease.terminal, lease.iccid)
+                if status == layout.UNKNOWN_SIM:
+                    self._let_go(lease)
+                elif status >= layout.NOT_PERMITTED:
+                    raise _not_taken("what is held", status)
         link.send(pb.SessionRequest(ready=pb.Ready()).SerializeToString())
         ready = (await self._answer(link, "ready_result")).ready_result
         if ready.status >= layout.NOT_PERMITTED:
-            raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", f"the service is not ready: status {ready.status}", 1)
+            raise _not_taken("that the list is complete", ready.status)
         differences = {int(difference.status): difference.count for difference in ready.differences}
         self.reconciliation = Reconciliation(link.session, differences)
+
+    def _let_go(self, lease: Lease) -> None:
+        if self._on_unknown is None:
+            return
+        try:
+            self._on_unknown(lease)
+        except Exception as error:
+            # The terminal may still be on the SIM: the lease stays, and is told again next time.
+            self._failed(error)
+            return
+        self.holdings.drop(lease.terminal, lease.iccid)
+
+    def _failed(self, error: Exception) -> None:
+        if self._on_error is not None:
+            self._on_error(error)
 
     def _receive(self, link: _Link, response: pb.SessionResponse) -> None:
         kind = response.WhichOneof("message")
@@ -338,12 +402,13 @@ class Session:
                 future.set_result(np.array(response.usage_result.status, np.uint8))
 
     async def _carry_out(self, link: _Link, order: Order) -> None:
+        failure: Exception | None = None
         try:
             result = await self._on_order(order)
+            if not isinstance(result, Result):
+                raise TypeError(f"on_order gave {result!r} for order {order.number}, which is no Result")
         except Exception as error:
-            result = Result.REFUSED
-            if self._on_error is not None:
-                self._on_error(error)
+            result, failure = Result.REFUSED, error
         if result is Result.DONE:
             if order.kind is OrderKind.SWITCH and order.target_iccid is not None:
                 self.holdings.hold(Lease(order.terminal, order.epoch, order.target_iccid))
@@ -351,6 +416,8 @@ class Session:
                 self.holdings.drop(order.terminal, order.source_iccid)
         link.acknowledgements.append((order.number, int(result)))
         link.changed.set()
+        if failure is not None:
+            self._failed(failure)
 
     def report_load(self, queue_wait_us: int, service_us: int) -> bool:
         """How busy the access server is; about once a second. False: the service is away, nothing was sent."""
@@ -382,6 +449,16 @@ class Session:
             if self._link is link:
                 raise
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the session broke", 0) from None
+
+
+def _not_taken(what: str, status: int) -> ServiceError:
+    """Why an attempt ends before READY. An incomplete list must never be declared complete: the service would give
+    away the SIMs that it does not name."""
+    if status == layout.STALE_SESSION:
+        # Coming again would fence the newer one in turn.
+        return ServiceError(grpc.StatusCode.ABORTED, "FENCED", "a newer session of this access server stands", 0)
+    text = f"the service does not take {what}: status {status}"
+    return ServiceError(grpc.StatusCode.UNAVAILABLE, "", text, 0)
 
 
 def _orders(run: OutcomeRun) -> list[Order]:

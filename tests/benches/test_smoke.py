@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
+import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benches import core, journal, rpc
+from benches import core, journal, rpc, run
 from benches.reference import Reference
 from benches.report import Result, print_table, write_json
 from benches.world import Pool
@@ -56,7 +57,28 @@ def test_rpc(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     result = once(benchmark, rpc.measure, (tmp_path / "rpc", 2_000, silent))
     assert result.size == 2_000
     assert result.value > 0
+    assert result.hash == rpc.measure(tmp_path / "rpc", 2_000, silent).hash
     assert list(tmp_path.iterdir()) == []
+
+
+def test_run_names_its_rows(tmp_path: Path) -> None:
+    """What can be asked for by name is what the benches say they give."""
+    rows = {name for bench in run.benches(tmp_path, 1, run.SMOKE) for name in bench.rows}
+    assert rows == set(run.NAMES)
+    results = run.run(1, run.SMOKE, ["core"], silent)
+    assert {result.name for result in results} == {name for name in run.NAMES if name.startswith("core.")}
+    assert all(re.fullmatch("[0-9a-f]{16}", result.hash) for result in results)
+
+
+def test_a_bench_that_fails_is_a_row_with_the_reason() -> None:
+    def broken(_say: core.Progress) -> list[Result]:
+        raise RuntimeError("3 allocations were not granted")
+
+    (result,) = run.attempt(run.Bench(("rpc.batch_100",), 10, broken), silent)
+    assert result.name == "rpc.batch_100"
+    assert result.met is False
+    assert result.value is None
+    assert "3 allocations were not granted" in result.note
 
 
 def test_the_reference_touches_what_it_says() -> None:
