@@ -1,8 +1,9 @@
 """Durable allocations a second over gRPC, in batches of 100: a real server, its follower, several client processes.
 
-Every terminal is asked for once, every answer has to say OK, and no SIM may be given twice. Then the server is killed and
-started again, and has to know every one of these leases: that is what durable means. The reference is grpcio's own echo
-of the same messages from the same clients in the same run.
+Every terminal is asked for once, every answer has to say OK, and no SIM may be given twice. Then the server is killed
+and started again, and has to know every one of these leases. (That shows that all were written before they were
+answered; that they were also on the disk, only a power cut could show.) The reference is grpcio's own echo of the same
+messages from the same clients in the same run.
 """
 
 from __future__ import annotations

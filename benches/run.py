@@ -123,7 +123,7 @@ def main() -> int:
     )
     parser.add_argument("--smoke", action="store_true", help="in a size that shows only that every bench works")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json")
+    parser.add_argument("--json", type=Path, help="build/bench.json, or build/bench-smoke.json with --smoke")
     options = parser.parse_args()
     for part in options.only:
         if not any(wanted(name, [part]) for name in NAMES):
@@ -138,9 +138,10 @@ def main() -> int:
                 console.print(text, highlight=False)
 
         results = run(options.seed, SMOKE if options.smoke else FULL, options.only, say)
-    write_json(options.json, options.seed, results)
+    path = options.json or ROOT / "build" / ("bench-smoke.json" if options.smoke else "bench.json")
+    write_json(path, options.seed, results)
     print_table(options.seed, results)
-    console.print(f"written to {options.json}", highlight=False, soft_wrap=True)
+    console.print(f"written to {path}", highlight=False, soft_wrap=True)
     return 1 if any(result.failed for result in results) else 0
 
 

@@ -254,5 +254,5 @@ def test_a_shipped_scenario_is_replayed_into_files(tmp_path: Path) -> None:
 def test_a_wrong_scenario_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("colour = 3\n", encoding="utf-8")
     found = program("replay", "mine.toml", folder=tmp_path)
-    assert found.returncode == Exit.REFUSED
+    assert found.returncode == Exit.USAGE
     assert "mine.toml:1" in found.stderr

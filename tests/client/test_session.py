@@ -289,7 +289,8 @@ def test_a_refused_list_keeps_the_holdings(
         response = await real(self, link, wanted)
         if wanted == "holds_result" and refusals:
             refusals -= 1
-            response.holds_result.status[:] = [status] * len(response.holds_result.status)
+            statuses: Any = response.holds_result.status
+            statuses[:] = [status] * len(statuses)
         return response
 
     monkeypatch.setattr(Session, "_awaited", refusing)

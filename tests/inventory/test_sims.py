@@ -20,7 +20,7 @@ from tests.inventory.card_numbers import iccid, imsi
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 KNOWN = Known(["spring", "odd"], {"odd"}, ["bank-1", "bank-2"], ["as-1"], ["tokyo", "osaka"])
-HEADER = [column.name for column in COLUMNS]
+HEADER = [column.name for column in COLUMNS if column.name not in ("line", "problem")]
 
 Write = Callable[..., Path]
 
@@ -204,12 +204,16 @@ def test_partial_takes_the_good_lines_and_writes_the_others_with_why(write: Writ
     reading = read_sims(path, KNOWN, NOW, partial=True)
     assert reading.columns.line.tolist() == [2, 5]
     target = tmp_path / "rejected.csv"
-    assert write_rejected(reading, target) == 2
+    assert write_rejected(reading, target, reading.bad_lines) == 2
     rows = target.read_text(encoding="utf-8").splitlines()
     assert rows[0] == f"{','.join(HEADER)},line,problem"
     assert rows[1].startswith(f'{bad},3,"lot: no such lot')
     assert "slot: a whole number" in rows[1]
     assert ",4,iccid: the same iccid stands on line 2" in rows[2]
+    # It can be mended and given back as it is.
+    mended = target.with_name("mended.csv")
+    mended.write_text("\n".join([rows[0], f"{line(9)},3,mended"]) + "\n", encoding="utf-8")
+    assert read_sims(mended, KNOWN, NOW).columns.count == 1
 
 
 def test_the_day_balance_of_an_earlier_day_is_not_taken(write: Write) -> None:

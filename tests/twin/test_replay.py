@@ -187,3 +187,11 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ReplayError, match="not hopeful"):
         replay(SCENARIOS / "tiny.toml", ["hopeful"])
+
+
+def test_a_million_terminals_day_replays() -> None:
+    """With 450 banks it also needs more than one run of definitions."""
+    figures = document(replay(SCENARIOS / "million-day.toml"))["policies"]["engine"]
+    assert figures["allocations_requested"] > 1_000_000
+    assert figures["allocations_failed"] == 0
+    assert 0 < figures["swaps_in_flight_max"] <= 200

@@ -95,7 +95,7 @@ def import_files(
     from simswitch.inventory.definitions import Definitions, read_definitions
     from simswitch.inventory.importer import adopt_terminals, define, import_sims, read_catalogue
     from simswitch.inventory.lots import read_lots
-    from simswitch.inventory.sims import read_sims, write_rejected
+    from simswitch.inventory.sims import read_sims
 
     report: dict[str, Any] = {"checked_only": check, "notes": []}
     catalogue = read_catalogue(stub)
@@ -133,11 +133,9 @@ def import_files(
         columns = reading.columns
         report["sims"] = {"good_count": columns.count, "bad_count": len(reading.bad_lines)}
         report["assignments"] = {"good_count": columns.assignments_count}
-        if reading.table.problems and not check:
-            rejected = rejected_file or reading.file.with_name(reading.file.name + ".rejected.csv")
-            report["rejected_file"] = str(rejected)
-            write_rejected(reading, rejected)
+        left_out = {line: list(reasons) for line, reasons in reading.bad_lines.items()}
         if check or not columns.count:
+            _write_left_out(reading, left_out, rejected_file, report, check)
             return report
         task = display.add_task("SIMs", total=columns.count)
         result = import_sims(stub, columns, known, partial=partial, progress=lambda n: display.advance(task, n))
@@ -151,7 +149,23 @@ def import_files(
         report["refused"] = [
             {"line": entry.line, "what": entry.what, "status": entry.status} for entry in result.refused
         ]
+        if partial:
+            for entry in result.refused:
+                left_out.setdefault(entry.line, []).append(f"{entry.what}: refused by the service: {entry.status}")
+        _write_left_out(reading, left_out, rejected_file, report, check)
     return report
+
+
+def _write_left_out(
+    reading: Any, left_out: dict[int, list[str]], rejected_file: Path | None, report: dict[str, Any], check: bool
+) -> None:
+    """The lines that were not taken, by the file's check or by the service, go to a file, each with why."""
+    from simswitch.inventory.sims import write_rejected
+
+    if left_out and not check:
+        rejected = rejected_file or reading.file.with_name(reading.file.name + ".rejected.csv")
+        report["rejected_file"] = str(rejected)
+        write_rejected(reading, rejected, left_out)
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -38,7 +38,9 @@ def replay(
         path = shipped
     try:
         result = twin.replay(path, policies=policy)
-    except (twin.ScenarioError, twin.ReplayError) as error:
+    except twin.ScenarioError as error:
+        raise CommandFailed(Exit.USAGE, str(error)) from error
+    except twin.ReplayError as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     document = twin.document(result)
     if json is not None and str(json) == "-":

@@ -359,7 +359,7 @@ class Session:
             )
             link.send(pb.SessionRequest(holds=holds).SerializeToString())
             result = await self._answer(link, "holds_result")
-            for lease, status in zip(piece, result.holds_result.status, strict=True):
+            for lease, status in zip(piece, map(int, result.holds_result.status), strict=True):
                 # A revoked hold is let go of when its order comes; one that the service does not know, now.
                 if status == layout.UNKNOWN_SIM:
                     self._let_go(lease)

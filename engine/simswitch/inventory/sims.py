@@ -57,6 +57,8 @@ COLUMNS = (
     Column("subscriber", False, "who uses that terminal"),
     Column("access_server", False, "where that terminal is connected"),
     Column("market", False, "where that terminal is"),
+    Column("line", False, "in a file of lines that were left out: which it was; not read"),
+    Column("problem", False, "in a file of lines that were left out: why; not read"),
 )
 
 HEALTHS = {"healthy": 1, "throttled": 4, "suspended": 5, "unreachable": 6, "missing": 7, "quarantined": 8}
@@ -157,9 +159,8 @@ def read_sims(
     return Reading(path, columns, table, reader.notes())
 
 
-def write_rejected(reading: Reading, target: Path) -> int:
-    """Writes the refused lines with their line number and why to a CSV; gives their number. The file is read again."""
-    bad = reading.bad_lines
+def write_rejected(reading: Reading, target: Path, bad: Mapping[int, Sequence[str]]) -> int:
+    """Writes the lines in ``bad`` with their number and why to a CSV; gives their count. The file is read again."""
     count = 0
     with (
         reading.file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source,
@@ -167,12 +168,15 @@ def write_rejected(reading: Reading, target: Path) -> int:
     ):
         rows = csv.reader(source)
         writer = csv.writer(output, lineterminator="\n")
-        writer.writerow([*next(rows), "line", "problem"])
+        names = next(rows)
+        if names[-2:] == ["line", "problem"]:
+            names = names[:-2]
+        writer.writerow([*names, "line", "problem"])
         line = rows.line_num + 1
         for row in rows:
             reasons = bad.get(line)
             if reasons:
-                writer.writerow([*row, line, "; ".join(reasons)])
+                writer.writerow([*row[: len(names)], *[""] * (len(names) - len(row)), line, "; ".join(reasons)])
                 count += 1
             line = rows.line_num + 1
     return count

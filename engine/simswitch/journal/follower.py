@@ -12,7 +12,8 @@ be recovered is found while the server still has the right one.
   seen.
 - A record that is not there yet, or half written, is looked at again; only a later segment shows that it is damaged.
 - When an outcome differs, an invariant doesn't hold or the journal is damaged, it leaves a file ``follower-alarm.txt``,
-  which the server shows, and exits with status 4. The file stays until a person removes it.
+  which the server shows, and exits with status 4; when the disk refuses it (full, or failing), with status 5. The file
+  stays until a person removes it.
 - It ends by itself on SIGTERM, and when the process that started it is gone.
 """
 
@@ -38,6 +39,7 @@ from simswitch.journal.walk import RESTORE, Record, RecordReader, check_record, 
 ALARM_NAME = "follower-alarm.txt"
 EXIT_STOPPED = 0
 EXIT_DAMAGED = 4
+EXIT_DISK = 5
 
 _WINDOW_BYTES = 256 * 1024
 _RECORDS_PER_TURN = 256
@@ -278,6 +280,15 @@ def follow(
         _raise_alarm(disk, str(error))
         say(f"the follower stops: {error}")
         return EXIT_DAMAGED
+    except OSError as error:
+        # Without snapshots the journal only grows, so a disk that refuses must be seen as well.
+        text = f"the disk refused the follower, and there are no more snapshots: {error}"
+        say(text)
+        try:
+            _raise_alarm(disk, text)
+        except OSError as second:
+            say(f"the alarm could not be left: {second}")
+        return EXIT_DISK
     finally:
         if follower is not None:
             follower.close()

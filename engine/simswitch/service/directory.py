@@ -76,6 +76,8 @@ class Directory:
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._lock = asyncio.Lock()
+        # Definitions under way; the loop itself keeps no reference to a task.
+        self._defining: set[asyncio.Task[tuple[int, Entity]]] = set()
         self._by_name: dict[int, dict[str, Entity]] = {kind: {} for kind in KIND_WORDS}
         self._by_index: dict[int, Entity] = {}
         self._by_server: dict[int, Entity] = {}
@@ -134,6 +136,21 @@ class Directory:
                 INVALID_ARGUMENT,
                 f"the definition of {name!r} has {len(document)} bytes, at most {layout.DOCUMENT_BYTES} fit",
             )
+        # A caller that goes away must not separate what is durable from what the directory says.
+        defining = asyncio.create_task(self._define(kind, name, numbers, document, actor))
+        self._defining.add(defining)
+        defining.add_done_callback(self._forget)
+        return await asyncio.shield(defining)
+
+    def _forget(self, defining: asyncio.Task[tuple[int, Entity]]) -> None:
+        self._defining.discard(defining)
+        if not defining.cancelled():
+            # Seen also when its caller has gone.
+            defining.exception()
+
+    async def _define(
+        self, kind: int, name: str, numbers: dict[int, int], document: bytes, actor: int
+    ) -> tuple[int, Entity]:
         record = np.frombuffer(commands.definition(kind, name, numbers, document), "V1024")
         async with self._lock:
             outcome = await self._cell.submit(commands.run(layout.DEFINE, actor=actor, definition=record))

@@ -94,6 +94,11 @@ DISK_FULL = Reason(
 IMPORT_RUNNING = Reason(
     _Code.RESOURCE_EXHAUSTED, "IMPORT_RUNNING", "Another import is running. Try again when it has ended.", 5_000
 )
+IMPORT_IDLE = Reason(
+    _Code.DEADLINE_EXCEEDED,
+    "IMPORT_IDLE",
+    "The import sent nothing for {what} s, and others wait. Begin again: what is there already gives SAME.",
+)
 TOO_MANY_ACTORS = Reason(
     _Code.RESOURCE_EXHAUSTED, "TOO_MANY_ACTORS", "No more actors can be known than {what}. Use a known one."
 )

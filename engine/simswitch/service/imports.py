@@ -21,14 +21,19 @@ from simswitch.core.commands import COMMAND_COLUMNS, RUN_HEADER
 from simswitch.core.machine import Machine
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory
-from simswitch.service.errors import IMPORT_RUNNING, INVALID_ARGUMENT, TOO_MANY_ITEMS, Refused
+from simswitch.service.errors import IMPORT_IDLE, IMPORT_RUNNING, INVALID_ARGUMENT, TOO_MANY_ITEMS, Refused
 from simswitch.v1 import inventory_pb2 as pb
 
 SIMS_MAX = 4_194_304
 REFUSED_MAX = 65_536
+MESSAGE_WITHIN_S = 30.0
 
 _IMSI_END = 10**15
 _ICCID_END = 2 * 10**18
+# An even ICCID column value stands for one of 18 digits.
+_EVEN_ICCID_END = _ICCID_END // 10
+_OPENING_BYTES_END = 2**62
+_OPENINGS = ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes")
 _LOTS, _BANKS = 0, 1
 _STATE_COLUMNS = ("iccid", "imsi", "lot", "bank", "slot")
 
@@ -67,7 +72,7 @@ class Importer:
         response = pb.ImportSimsResponse()
         pieces: list[_Piece] = []
         mode: int | None = None
-        async for data in stream:
+        async for data in _steady(stream):
             if mode is None:
                 mode = _mode(data)
             piece = self._decode(data, call)
@@ -75,7 +80,7 @@ class Importer:
                 raise Refused(TOO_MANY_ITEMS, f"an import has at most {SIMS_MAX:,} SIMs")
             if mode == pb.IMPORT_MODE_PARTIAL:
                 await self._submit(piece, response)
-            else:
+            elif piece.count:
                 pieces.append(piece)
                 response.received_count += piece.count
         if pieces:
@@ -129,6 +134,10 @@ class Importer:
         refuse(columns["lot"] == layout.NONE_SHORT, layout.UNKNOWN_LOT)
         refuse(columns["bank"] == layout.NONE_SHORT, layout.UNKNOWN_BANK)
         refuse((columns["iccid"] >= _ICCID_END) | (columns["imsi"] >= _IMSI_END), layout.INVALID_ARGUMENT)
+        even = columns["iccid"] & np.uint64(1) == 0
+        refuse(even & (columns["iccid"] >= _EVEN_ICCID_END), layout.INVALID_ARGUMENT)
+        for name in _OPENINGS:
+            refuse(columns[name] >= _OPENING_BYTES_END, layout.INVALID_ARGUMENT)
         refuse((columns["health"] < layout.HEALTHY) | (columns["health"] > layout.RETIRED), layout.INVALID_ARGUMENT)
         refuse(_repeated(columns["iccid"]), layout.ICCID_DIFFERS)
         refuse(_repeated(columns["imsi"]), layout.DUPLICATE_IMSI)
@@ -147,6 +156,19 @@ class Importer:
         fresh = np.cumsum(~found & (statuses == 0))
         refuse(~found & (fresh > room), layout.SIMS_FULL)
         return statuses
+
+
+async def _steady(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The messages of a stream that goes on: an idle one would keep everybody else from importing."""
+    while True:
+        try:
+            async with asyncio.timeout(MESSAGE_WITHIN_S):
+                data = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Refused(IMPORT_IDLE, f"{MESSAGE_WITHIN_S:g}") from None
+        yield data
 
 
 def _columns() -> tuple[tuple[str, str], ...]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from simswitch import contract
-from simswitch.cell import Cell, CellClosed
+from simswitch.cell import Cell, CellClosed, CellFailed, CellOverloaded
 from simswitch.core import layout, wire
 from simswitch.core.commands import OutcomeRun, run
 from simswitch.core.wire import Table
@@ -138,6 +138,8 @@ class SessionHandlers:
         self._opening: Counter[int] = Counter()
         self._early: dict[tuple[int, int], list[bytes]] = {}
         self._draining = False
+        # Hellos between SESSION_OPEN and their place here; the loop itself keeps no reference to a task.
+        self._beginning: set[asyncio.Task[Session]] = set()
 
     @property
     def count(self) -> int:
@@ -171,10 +173,13 @@ class SessionHandlers:
             while (message := await session.next()) is not None:
                 yield message
         finally:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
-            self._close(session, call)
+            try:
+                reader.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reader
+            finally:
+                # Also when the reader met something unforeseen: the core must not wait for a stream that is gone.
+                self._close(session, call)
 
     async def _open(self, stream: AsyncIterator[bytes], call: Call) -> Session:
         try:
@@ -190,22 +195,41 @@ class SessionHandlers:
             raise Refused(DRAINING)
         if len(self._sessions) >= SESSIONS_MAX and server.server not in self._sessions:
             raise Refused(TOO_MANY_SESSIONS, f"{SESSIONS_MAX:,}")
+        # Before SESSION_OPEN, after which nothing may fail or be cut off until the session stands here too.
+        lease_ms = await self._cell.read(lambda machine: int(machine.header()["settings"]["lease_ms"]))
+        beginning = asyncio.create_task(self._begin(server, lease_ms, call))
+        self._beginning.add(beginning)
+        beginning.add_done_callback(self._beginning.discard)
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(lambda task: self._abandon(task, call))
+            raise
+
+    async def _begin(self, server: Entity, lease_ms: int, call: Call) -> Session:
+        """SESSION_OPEN and the place here, as one: the core and the service must not differ about who stands."""
         self._opening[server.server] += 1
+        session: Session | None = None
         try:
             outcome = await self._cell.submit(
                 run(layout.SESSION_OPEN, actor=call.actor.index, access_server=server.server)
             )
             check(int(outcome["status"][0]), server.name)
             session = Session(server, int(outcome["session"][0]))
-            lease_ms = await self._cell.read(lambda machine: int(machine.header()["settings"]["lease_ms"]))
             self._take_over(session)
         finally:
             self._opening[server.server] -= 1
+            early = [] if session is None else self._early.pop((server.server, session.number), [])
         opened = pb.Opened(session=session.number, access_server=server.index, lease_ms=lease_ms)
         session.put(pb.SessionResponse(opened=opened).SerializeToString())
-        for message in self._early.pop((server.server, session.number), []):
+        for message in early:
             session.put(message)
         return session
+
+    def _abandon(self, beginning: asyncio.Task[Session], call: Call) -> None:
+        """The stream went while its session was being opened."""
+        if not beginning.cancelled() and beginning.exception() is None:
+            self._close(beginning.result(), call)
 
     def _take_over(self, session: Session) -> None:
         server = session.server
@@ -221,9 +245,10 @@ class SessionHandlers:
         if self._sessions.get(session.server.server) is not session:
             return
         del self._sessions[session.server.server]
-        with suppress(CellClosed):
+        # If it can't be said now, the next hello, or recovery, closes the session.
+        with suppress(CellClosed, CellOverloaded, CellFailed):
             closed = self._cell.submit(self._run(layout.SESSION_CLOSE, session, call))
-            # Nobody waits for it. If it fails the next hello, or recovery, closes the session.
+            # Nobody waits for it either.
             closed.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     def _run(self, kind: int, session: Session, call: Call, **columns: int) -> bytes:
@@ -253,6 +278,7 @@ class SessionHandlers:
             await self._handle_columns(number, content, session, call)
         elif number == _READY:
             outcome = await self._cell.submit(self._run(layout.SESSION_READY, session, call))
+            _still_stands(outcome, session)
             result = pb.ReadyResult(status=outcome["status"].tolist()[0])
             for found, count in sorted(session.differences.items()):
                 result.differences.append(difference(found, count))
@@ -260,7 +286,7 @@ class SessionHandlers:
         elif number == _LOAD:
             load = pb.Load.FromString(content)
             columns = {"queue_wait_us": load.queue_wait_us, "service_us": load.service_us}
-            await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns))
+            _still_stands(await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns)), session)
         elif number == _PING:
             pong = pb.Pong(nonce=pb.Ping.FromString(content).nonce)
             session.put(pb.SessionResponse(pong=pong).SerializeToString())
@@ -276,8 +302,16 @@ class SessionHandlers:
                 kind, actor=call.actor.index, access_server=session.server.server, argument=session.number
             )
             outcome = await self._cell.submit(commands)
+            if number == _HOLDS:
+                _still_stands(outcome, session)
             columns = response.encode(outcome.data, outcome.count)
             if number == _HOLDS:
                 found, counts = np.unique(outcome["status"], return_counts=True)
                 session.differences.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         session.put(wire.enclose(answer, columns))
+
+
+def _still_stands(outcome: OutcomeRun, session: Session) -> None:
+    """Ends a stream that the core calls stale: it would otherwise wait for orders that go to another."""
+    if layout.STALE_SESSION in outcome["status"]:
+        raise Refused(FENCED, repr(session.server.name))

@@ -37,6 +37,7 @@ IMSI_FIRST = 440_000_000_000_000
 SAMPLES = 600
 """Points of the time series."""
 IMPORT_CHUNK = 60_000
+DEFINITIONS_MAX = 256
 
 Progress = Callable[[str, float], None]
 
@@ -114,9 +115,13 @@ class _Builder:
         for name, numbers in entities:
             names.append(name)
             records.append(commands.definition(kind, name, numbers))
-        column = np.frombuffer(b"".join(records), "V1024")
-        outcome = self.step(commands.run(layout.DEFINE, len(records), definition=column), f"define {what}")
-        return dict(zip(names, map(int, outcome["index"]), strict=True))
+        indexes: list[int] = []
+        for start in range(0, len(records), DEFINITIONS_MAX):
+            part = records[start : start + DEFINITIONS_MAX]
+            column = np.frombuffer(b"".join(part), "V1024")
+            outcome = self.step(commands.run(layout.DEFINE, len(part), definition=column), f"define {what}")
+            indexes += map(int, outcome["index"])
+        return dict(zip(names, indexes, strict=True))
 
     def configure(self) -> None:
         settings = {
