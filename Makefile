@@ -11,7 +11,7 @@ DATA ?= build/data
 CONFIG ?=
 
 BIN := .venv/bin
-SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd')
+SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build

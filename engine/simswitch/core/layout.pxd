@@ -1,6 +1,6 @@
 # What the state machine holds, record by record: the table of contents of the core.
 #
-# State is a list of flat memory regions (regions.pxd). Every region is hashed, written to snapshots and read
+# State is a list of flat memory regions (regions.pxi). Every region is hashed, written to snapshots and read
 # back raw, so a record has no padding, no pointer and no float; records refer to each other by index.
 #
 #   region        bytes each   count                what stands in it
@@ -34,6 +34,12 @@ cpdef enum:
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
+
+cdef extern from *:
+    """
+    #define SIMSWITCH_BYTES_MAX ((int64_t) 1 << 62)
+    """
+    const int64_t BYTES_MAX "SIMSWITCH_BYTES_MAX"   # every count and quota is below it, so that no sum of two overflows
 
 cpdef enum:
     NONE_SHORT = 0xFFFF          # the same for 16-bit numbers

@@ -5,13 +5,16 @@
 # It does no I/O, reads no clock and draws no random number. Everything between validation and the copy of the outcomes runs
 # without the GIL. Timers, sweeps and dispatch do at most WORK_MAX items each, so an apply's time is bounded by its batch.
 # Allocations of a batch come before the dispatch of swaps (I7).
+#
+# The whole core is one C file, so that the compiler sees through every call: the chapters are included below, from the memory
+# up. Only layout (records, enums), wire (messages) and commands.py (columns) are modules of their own.
 
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.buffer cimport PyBUF_READ
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
@@ -19,45 +22,23 @@ from simswitch.core import layout
 from simswitch.core.commands import COMMAND_COLUMNS, ORDERS, OUTCOME_COLUMNS
 from simswitch.core.roles import COMMAND_ROLES
 
-from simswitch.core.allocation cimport (
-    apply_adopt, apply_allocate, apply_release, apply_renew, apply_report_attach_failure, apply_report_usage,
-)
-from simswitch.core.check cimport check_state
-from simswitch.core.inventory cimport (
-    apply_configure, apply_define, apply_import_sims, apply_mask, apply_reset_window, apply_set_health, apply_thaw,
-    settings_default,
-)
-from simswitch.core.jobs cimport apply_job_add, apply_job_change, apply_job_create, apply_swaps_stop
-from simswitch.core.layout cimport (
-    Class, Entity, Group, Header, Job, Market, Order, OrderRow, Server, Sim, SimCold, State, Sweep, Terminal,
-    TerminalCold, TerminalSlot, TimerNode, Wheel,
-)
-from simswitch.core.layout cimport (
-    ACCESS_SERVER, ACKNOWLEDGE, ACTOR, ACTOR_ROLE, ACTOR_SUBJECT, ADOPT, ALLOCATE, CONFIGURE, DEFINE, FREEZE, GROW,
-    IMPORT_SIMS, JOB_ADD, JOB_CANCEL, JOB_CREATE, JOB_PAUSE, JOB_RESUME, JOB_UNUSED, MACHINE_VERSION, MASK,
-    NONE_INDEX, NONE_SHORT, NOT_PERMITTED, OK, REGIONS, REGION_CLASSES, REGION_ENTITIES, REGION_GROUPS,
-    REGION_ICCID_TABLE, REGION_IMSI_TABLE, REGION_MARKETS, REGION_ORDERS, REGION_SERVERS, REGION_SIMS,
-    REGION_SIMS_COLD, REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TERMINAL_TABLE, REGION_TIMERS_ORDERS,
-    REGION_TIMERS_SERVERS, REGION_TIMERS_SIMS, REGION_TIMERS_TERMINALS, RELEASE, RENEW, REPORT_ATTACH_FAILURE,
-    REPORT_LOAD, REPORT_USAGE, RESET_WINDOW, RESTART, ROLE_ACCESS_SERVER, RUN_ITEMS_MAX, SESSION_CLOSE,
-    SESSION_HOLDS, SESSION_OPEN, SESSION_READY, SET_HEALTH, SWAPS_LIFT, SWAPS_STOP, SYSTEM, THAW, TIMER_ORDER,
-    TIMER_SIM, TIMER_TERMINAL, WORK_MAX,
-)
-from simswitch.core.leases cimport terminal_enter, terminal_find
-from simswitch.core.orders cimport dispatch, lease_timer, order_timer, server_timer
-from simswitch.core.reading cimport (
-    find_entity, read_entities, read_groups, read_header, read_job, read_order, read_server, read_sim, read_sims_columns,
-    read_terminal, read_terminals_columns,
-)
-from simswitch.core.regions cimport region_free, region_reserve, region_take, regions_bind, xxh64 as hash_bytes
-from simswitch.core.runs cimport Run, grant_columns
-from simswitch.core.sessions cimport (
-    apply_acknowledge, apply_report_load, apply_session_close, apply_session_holds, apply_session_open,
-    apply_session_ready, restart,
-)
-from simswitch.core.sims cimport sim_enter, sim_find, sim_timer
-from simswitch.core.sweeps cimport sweeps_run, sweeps_wait
-from simswitch.core.timers cimport timer_fire, timers_behind, timers_clear, timers_next_ms
+from simswitch.core.invariant cimport invariant
+from simswitch.core.layout cimport *
+from simswitch.core.runs cimport Grant, Run, grant_columns
+
+include "regions.pxi"
+include "tiers.pxi"
+include "timers.pxi"
+include "sims.pxi"
+include "leases.pxi"
+include "orders.pxi"
+include "sweeps.pxi"
+include "jobs.pxi"
+include "sessions.pxi"
+include "allocation.pxi"
+include "inventory.pxi"
+include "check.pxi"
+include "reading.pxi"
 
 
 cdef enum:

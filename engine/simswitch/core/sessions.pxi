@@ -8,24 +8,6 @@
 #
 # The access server must have dropped the unexecuted orders of its older session before it says HOLDS.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-
-from simswitch.core.layout cimport Order, Server, Sim, State, Terminal
-from simswitch.core.layout cimport (
-    ACK_BUSY, ACK_DONE, ACK_REFUSED, ASSIGNED, COOLING, FREE, GATE_DISCONNECTED, GATE_OPEN, INVALID_ARGUMENT, LATE,
-    LEASE_MS, NONE_INDEX, NONE_SHORT, OK, ORDERS_FULL, PRIORITY_STOP, REVOKE, REVOKED, SAME, SETTLED, STALE_SESSION,
-    SWEEPS_FULL, TERMINALS_FULL, UNKNOWN_ACCESS_SERVER,
-    UNKNOWN_ORDER, UNKNOWN_SIM, WRONG_STATE,
-)
-from simswitch.core.leases cimport lease_begin, lease_extend, terminal_find, terminal_find_or_add
-from simswitch.core.orders cimport (
-    order_abandon, order_confirm, order_find, order_new, order_outstanding, order_refuse, order_requeue, order_spare,
-    order_was_sent, server_acknowledged, server_load, server_set_gate,
-)
-from simswitch.core.runs cimport Run
-from simswitch.core.sims cimport sim_find, sim_hold
-from simswitch.core.sweeps cimport sweep_reconcile
-
 
 cdef int _session_status(State *state, const Run *run) noexcept nogil:
     """OK when the run belongs to the access server's present session."""

@@ -17,22 +17,6 @@
 #
 # An outstanding switch reserves its target and keeps its source (I9). All is O(1) per order; dispatch does bounded work.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
-
-from simswitch.core.invariant cimport invariant
-from simswitch.core.layout cimport Entity, Job, Order, OrderRow, Server, Sim, State, Terminal
-from simswitch.core.layout cimport (
-    ATTEMPTS_MAX, FREE, GATE_BACK_OFF, GATE_OPEN, GATE_PROBING, JOB_CANCELLED, JOB_DONE,
-    JOB_PAUSED, JOB_UNUSED, NONE_INDEX, NONE_SHORT, ORDER_DEADLINE_MS, ORDER_UNUSED, OUTSTANDING, PARKED, PRIORITIES,
-    PRIORITY_STOP, QUEUED, RESERVED, REVOKE, STOP, SWITCH, TIMER_ORDER, TIMER_SERVER, TIMER_TERMINAL, UNKNOWN, WAITING,
-    WINDOW_BUSY, WINDOW_CLEAN, WINDOW_DEADLINE, WINDOW_MAX, WINDOW_PROBED, WINDOW_QUEUE_WAIT, WINDOW_SLOWDOWN, LEASE_MS,
-)
-from simswitch.core.leases cimport epoch_new, lease_begin, lease_extend, market_select
-from simswitch.core.sims cimport draw, sim_cool, sim_hold, sim_occupy
-from simswitch.core.tiers cimport first_set, tier_lowest_bytes
-from simswitch.core.timers cimport timer_arm, timer_armed, timer_disarm
-
 
 cdef enum:
     NUMBER_BITS = 24              # of an order's number: its place in the pool

@@ -9,21 +9,6 @@
 #   RECONCILE           orders, then   settles what an older session of an access server left outstanding, and ends leases
 #                       terminals      that it no longer holds; one walk serves all servers that were ready before it began
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-
-from simswitch.core.layout cimport Group, Job, Order, Server, Sim, SimCold, State, Sweep, Terminal
-from simswitch.core.layout cimport (
-    ASSIGNED, JOB_CANCELLED, JOB_PAUSED, JOB_SELECTING, JOB_RUNNING, LOT_PLAN, NO_LEASE, NONE_INDEX, NONE_SHORT, OK, REGION_SWEEPS,
-    ORDERS_FULL, PARKED, QUEUED, SAME, SWEEP_JOB_CANCEL, SWEEP_JOB_RESUME, SWEEP_JOB_SELECT, SWEEP_PLAN,
-    SWEEP_RECONCILE, SWEEP_RESET, SWAP_COOL_DOWN_MS, SWITCH, THROTTLED, WAITING,
-    WRONG_STATE,
-)
-from simswitch.core.orders cimport (
-    job_find, job_settle, lease_release, order_abandon, order_drop, order_spare, order_new, order_outstanding,
-    order_requeue, order_unpark,
-)
-from simswitch.core.sims cimport sim_set_limit
-
 
 cdef bint sweep_add(State *state, int kind, uint64_t argument, uint64_t end) noexcept nogil:
     """Queues a sweep over items 0 to ``end``. False when the ring is full."""

@@ -4,21 +4,6 @@
 # without copying (mremap). Huge pages are asked for: at 10,000,000 SIMs the translation of addresses costs more
 # than the cache misses themselves. Memory is taken at start or at explicit growth, never in an operation.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
-
-from simswitch.core.layout cimport (
-    Class, Entity, Group, Header, Job, Market, Order, OrderRow, Region, Server, Sim, SimCold, State, Sweep, Terminal,
-    TerminalCold, TerminalSlot, TimerNode, Wheel,
-)
-from simswitch.core.layout cimport (
-    REGION_CLASSES, REGION_ENTITIES, REGION_GROUPS, REGION_HEADER, REGION_ICCID_TABLE, REGION_IMSI_TABLE, REGION_JOBS,
-    REGION_MARKETS, REGION_ORDERS, REGION_READY, REGION_SERVERS, REGION_SIMS, REGION_SIMS_COLD, REGION_SWEEPS,
-    REGION_TERMINAL_TABLE, REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_ORDERS, REGION_TIMERS_SERVERS,
-    REGION_TIMERS_SIMS, REGION_TIMERS_TERMINALS, REGION_WHEEL, TIMER_HEAD, TIMER_ORDER, TIMER_SERVER, TIMER_SIM,
-    TIMER_TERMINAL,
-)
-
 
 cdef extern from *:
     """
@@ -115,11 +100,15 @@ cdef void regions_bind(State *state) noexcept nogil:
 
 # XXH64, after its specification (doc/xxhash_spec.md of the xxHash project, Yann Collet). Little-endian machines only, as
 # all our formats.
-cdef uint64_t PRIME_1 = 0x9E3779B185EBCA87ULL
-cdef uint64_t PRIME_2 = 0xC2B2AE3D27D4EB4FULL
-cdef uint64_t PRIME_3 = 0x165667B19E3779F9ULL
-cdef uint64_t PRIME_4 = 0x85EBCA77C2B2AE63ULL
-cdef uint64_t PRIME_5 = 0x27D4EB2F165667C5ULL
+cdef extern from *:
+    """
+    #define PRIME_1 0x9E3779B185EBCA87ULL
+    #define PRIME_2 0xC2B2AE3D27D4EB4FULL
+    #define PRIME_3 0x165667B19E3779F9ULL
+    #define PRIME_4 0x85EBCA77C2B2AE63ULL
+    #define PRIME_5 0x27D4EB2F165667C5ULL
+    """
+    const uint64_t PRIME_1, PRIME_2, PRIME_3, PRIME_4, PRIME_5
 
 
 cdef inline uint64_t _rotate(uint64_t value, int bits) noexcept nogil:
@@ -134,7 +123,7 @@ cdef inline uint64_t _merge(uint64_t hash, uint64_t lane) noexcept nogil:
     return (hash ^ _round(0, lane)) * PRIME_1 + PRIME_4
 
 
-cdef uint64_t xxh64(const void *data, uint64_t size, uint64_t seed) noexcept nogil:
+cdef uint64_t hash_bytes(const void *data, uint64_t size, uint64_t seed) noexcept nogil:
     cdef const uint8_t *place = <const uint8_t *> data
     cdef const uint8_t *end = place + size
     cdef uint64_t one, two, three, four, hash, word

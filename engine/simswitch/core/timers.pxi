@@ -1,17 +1,25 @@
-# The timing wheel; its picture stands in timers.pxd.
-
-from libc.stdint cimport uint32_t, uint64_t
-
-from simswitch.core.invariant cimport invariant
-from simswitch.core.layout cimport State, TimerNode, Wheel
-from simswitch.core.layout cimport NONE_INDEX, TICK_SHIFT, TIMER_HEAD
-from simswitch.core.tiers cimport first_set
-
+# A hierarchical timing wheel (Varghese and Lauck 1987): arm, disarm and fire in O(1).
+#
+# 4 levels of 256 slots; the lowest turns once in 64 ms x 256 = 16 s, the whole wheel spans 8 years. A slot is a circular
+# doubly linked list whose head stands in Wheel.heads; the nodes stand in arrays beside what they belong to, 8 bytes each. A timer's id
+# names both: TimerKind in the upper 3 bits, the index of its owner in the lower 29.
+#
+# `header.timer_tick` is the last tick whose timers have all fired. A tick's work may be cut by the bound on work and is
+# taken up again by the next apply. What fires is the owner's question "are you due?": an owner that was put off
+# since (a renewed lease) is armed again then, and a renewal costs the wheel nothing.
 
 cdef enum:
     LEVELS = 4
     SLOTS = 256
     HEADS = 1024
+
+
+cdef inline TimerNode *timer_node(State *state, uint32_t timer) noexcept nogil:
+    return &state.timers[timer >> 29][timer & 0x1FFFFFFF]
+
+
+cdef inline bint timer_armed(State *state, int kind, uint32_t index) noexcept nogil:
+    return state.timers[kind][index].next != NONE_INDEX
 
 
 cdef inline uint32_t _head(int position) noexcept nogil:

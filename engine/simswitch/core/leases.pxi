@@ -6,19 +6,7 @@
 #                  terminals[index]  64 B: key, epoch, expiry, SIM, swap …   (stable index, order of first sight)
 #
 # A lease begins with a new epoch and a SIM that is free and healthy with the expected use left (I4). It ends elsewhere
-# (orders.pyx), because ending one may need an order. Renewing moves only `expires_ms`: the wheel asks later (timers.pxd).
-
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-
-from simswitch.core.invariant cimport invariant
-from simswitch.core.layout cimport Market, Server, Sim, State, Terminal, TerminalSlot
-from simswitch.core.layout cimport (
-    ASSIGNED, EXPECTED_FLOOR_BYTES, FREE, HEALTHY, LEASE_MS, NONE_INDEX, TIMER_TERMINAL,
-)
-from simswitch.core.regions cimport mix
-from simswitch.core.sims cimport sim_occupy
-from simswitch.core.tiers cimport class_select, prefetch
-from simswitch.core.timers cimport timer_arm, timer_armed
+# (orders.pxi), because ending one may need an order. Renewing moves only `expires_ms`: the wheel asks later (timers.pxi).
 
 
 cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:

@@ -3,30 +3,7 @@
 # Entities (suppliers, plans, lots, classes, markets, banks, access servers, actors) are few and keep their index for ever;
 # defining one again under its kind and name changes it. A group (class x lot x bank) comes into being with its first SIM.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
 
-from simswitch.core.layout cimport Class, Entity, Group, Market, Server, Sim, SimCold, State
-from simswitch.core.layout cimport (
-    ACCESS_SERVER, ACTOR, ACTOR_ROLE, ACTOR_SUBJECT, ATTEMPTS_MAX, BANK, CLASS_RESERVE, COOLING_MS, DOCUMENT_BYTES,
-    DUPLICATE_IMSI, ENTITIES_FULL, EXHAUSTED_BYTES, EXPECTED_FLOOR_BYTES, FREE, GATE_DISCONNECTED,
-    GROUPS_FULL, GROUPS_PER_CLASS, HEALTHY, ICCID_DIFFERS, INVALID_ARGUMENT, LEASE_MS, LINE_BYTES_PER_S, LOT,
-    LOT_CHECK_DIGIT_EXEMPT, LOT_CLASS, LOT_PLAN, LOT_SUPPLIER, LOW_BYTES, MARKET, MARKET_CLASSES, MARKET_EXPECTED_BYTES,
-    MARKET_FIRST_CLASS, NAME_BYTES, NONE_INDEX, NONE_SHORT, OK, OPERATOR, ORDER_DEADLINE_MS, PLAN, PLAN_EXHAUSTED_BYTES,
-    PLAN_LOW_BYTES, PLAN_QUOTA_CYCLE, PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, PLAN_ROLLING_DAYS, PRIORITIES,
-    REGION_SWEEPS, RETIRED, RETRY_AFTER_MS, SAME, SIM_CLASS, SIMS_FULL, SUPPLIER, SWAP_COOL_DOWN_MS, SWEEP_PLAN,
-    SWEEP_RESET, SWEEPS_FULL, SYSTEM, TIERS, TIER_NONE, UNKNOWN_BANK, UNKNOWN_ENTITY, UNKNOWN_LOT, UNKNOWN_SIM,
-    WINDOW_INITIAL, WINDOW_START, WRONG_STATE,
-)
-from simswitch.core.runs cimport Run
-from simswitch.core.sims cimport (
-    group_set_masked, sim_enter, sim_find, sim_find_imsi, sim_set_health, sim_set_limit,
-)
-from simswitch.core.sweeps cimport sweep_add
-from simswitch.core.tiers cimport index_insert
-
-
-cdef int64_t BYTES_MAX = <int64_t> 1 << 62
 cdef int64_t DAY_MS = 86_400_000
 # 18 digits after the leading 89 (and the bit that says so), and 15 of an IMSI, are the most there can be.
 cdef uint64_t ICCID_MAX = 2_000_000_000_000_000_000ULL

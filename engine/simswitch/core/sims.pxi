@@ -10,18 +10,6 @@
 #
 # Everything is O(1); the memory belongs to Machine.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-
-from simswitch.core.invariant cimport invariant
-from simswitch.core.layout cimport Class, Group, Sim, SimCold, State
-from simswitch.core.layout cimport (
-    ASSIGNED, COOLING, COOLING_MS, EXHAUSTED, FREE, HEALTHY, LOT_PLAN, LOW, NONE_INDEX, PLAN_QUOTA_CYCLE,
-    PLAN_QUOTA_DAY, PLAN_QUOTA_ROLLING, RESERVED, RETIRED, TIER_NONE, TIERS, TIMER_SIM,
-)
-from simswitch.core.regions cimport mix
-from simswitch.core.tiers cimport class_tier_clear, class_tier_set, headroom_bytes, index_insert, index_remove, tier_of
-from simswitch.core.timers cimport timer_arm, timer_armed, timer_disarm
-
 
 cdef uint32_t sim_find(State *state, uint64_t iccid) noexcept nogil:
     """The index of the SIM with this ICCID, or NONE_INDEX."""

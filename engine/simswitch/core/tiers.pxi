@@ -11,25 +11,19 @@
 # none, up to OWN_TIER_TRIES SIMs of the tier in which the request itself lies are tried, since there some fit and
 # some don't. Groups of a class take turns, so that no bank or lot is emptied first.
 #
-# A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pyx rebuilds it.
+# A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pxi rebuilds it.
 # Masking a group takes its bits out of its class and leaves its lists alone, so it takes effect at once.
 #
 # The head's `previous` is stale on purpose: taking a SIM then touches no line of the next one. What chains
 # would stall on is fetched ahead: each SIM hints at one about HINT_DISTANCE places behind it.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-
-from simswitch.core.invariant cimport invariant
-from simswitch.core.layout cimport Class, Group, Sim, State
-from simswitch.core.layout cimport (
-    FREE, GROUP_WORDS, HEALTHY, HINT_DISTANCE, NONE_INDEX, OWN_TIER_TRIES, RECENT, TIER_NONE, TIERS,
-)
 
 cdef extern from *:
     """
     #define simswitch_first_set(word) __builtin_ctzll(word)
     #define simswitch_last_set(word) (63 - __builtin_clzll(word))
-    #define simswitch_prefetch(place) __builtin_prefetch(place, 1)
+    /* The empty statement keeps gcc from taking a function that only prefetches for one without effect, and leaving it out. */
+    #define simswitch_prefetch(place) do { __builtin_prefetch(place, 1); __asm__ volatile (""); } while (0)
     """
     int first_set "simswitch_first_set"(uint64_t word) noexcept nogil
     int last_set "simswitch_last_set"(uint64_t word) noexcept nogil

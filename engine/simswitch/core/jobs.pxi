@@ -7,21 +7,6 @@
 #
 # A job's id grows for ever and its slot is id % jobs_max: a slot is taken again once its job has finished.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
-
-from simswitch.core.layout cimport Job, State
-from simswitch.core.layout cimport (
-    INVALID_ARGUMENT, JOB_ADD, JOB_CANCEL, JOB_CANCELLED, JOB_DONE, JOB_PAUSE, JOB_PAUSED, JOB_RESUME, JOB_RUNNING,
-    JOB_SELECTING, JOB_UNUSED, JOBS_FULL, LOT, NAME_BYTES, NONE_INDEX, NONE_SHORT, OK, PRIORITIES, SAME,
-    SWAPS_LIFT, SWEEP_JOB_CANCEL, SWEEP_JOB_RESUME, SWEEP_JOB_SELECT, SWEEPS_FULL, UNKNOWN_ACCESS_SERVER, UNKNOWN_JOB,
-    UNKNOWN_LOT, UNKNOWN_TERMINAL, WRONG_STATE,
-)
-from simswitch.core.leases cimport terminal_find
-from simswitch.core.orders cimport job_find, job_settle, server_wake
-from simswitch.core.runs cimport Run
-from simswitch.core.sweeps cimport job_add_terminal, sweep_add
-
 
 cdef void apply_job_create(State *state, const Run *run) noexcept nogil:
     cdef uint64_t count = run.count

@@ -1,18 +1,6 @@
 # What stands in the state, as Python objects: for lists, reports, screens and tests. Everything here takes the GIL and
 # copies; nothing on the way of a command comes through this file.
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-
-import numpy as np
-
-from simswitch.core import layout
-from simswitch.core.layout cimport (
-    Entity, Group, Header, Job, Order, Server, Sim, SimCold, State, Terminal,
-)
-from simswitch.core.layout cimport JOB_UNUSED, NONE_INDEX, NONE_SHORT
-from simswitch.core.tiers cimport headroom_bytes
-
 
 # How the records look from NumPy; the sizes are those that layout.pyx asserts.
 _SIM = np.dtype([

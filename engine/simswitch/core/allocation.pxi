@@ -4,29 +4,6 @@
 # on, the record of the one AHEAD_RECORD places on, and for those that touch the SIM also the SIM of the one AHEAD_SIM
 # places on. An allocation never waits (I7): it is granted, or refused at once with the reason and when to try again.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-
-from simswitch.core.layout cimport Sim, State, Terminal
-from simswitch.core.layout cimport (
-    ASSIGNED, COOLING, EXHAUSTED, FREE, HEALTHY, IMPOSSIBLE_USAGE, LATE, LEASE_MS, LINE_BYTES_PER_S, LOW, MARKET, MOVED,
-    NONE_INDEX, NONE_SHORT, NO_HEALTHY_SIM, NO_LEASE, OK, ORDERS_FULL, QUARANTINED, RESERVED, RETIRED, RETRY_AFTER_MS, SAME,
-    SIM_IN_USE, STALE_EPOCH, TERMINALS_FULL, TERMINAL_IN_USE, TIMER_SIM, TIMER_TERMINAL, UNKNOWN_ACCESS_SERVER, UNKNOWN_MARKET,
-    UNKNOWN_SIM, UNKNOWN_TERMINAL, WRONG_STATE,
-)
-from simswitch.core.leases cimport (
-    epoch_new, expected_bytes, lease_begin, lease_extend, market_select, prefetch_terminal, prefetch_terminal_slot,
-    terminal_find, terminal_find_or_add,
-)
-from simswitch.core.orders cimport (
-    lease_release, lease_replace, order_available, order_confirm, order_outstanding, server_acknowledged,
-    server_count_allocations,
-)
-from simswitch.core.runs cimport Grant, Run, grant_columns
-from simswitch.core.sims cimport draw, sim_find, sim_judge_headroom, sim_set_health
-from simswitch.core.tiers cimport prefetch, tier_lowest_bytes, tier_satisfying
-
-
-cdef uint64_t BYTES_MAX = <uint64_t> 1 << 62
 
 cdef enum:
     HELD_MAX = 4                  # SIMs that may be held because of one terminal before it is refused another

@@ -3,17 +3,6 @@
 # It trusts nothing: it reads every record, and rebuilds what is a cache (the selection index, the counters) beside
 # what stands there. O(all), with the GIL: not for the process that serves.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-
-from simswitch.core.layout cimport Class, Group, Job, Order, Server, Sim, State, Terminal
-from simswitch.core.layout cimport (
-    ASSIGNED, COOLING, FREE, HEALTHY, JOB_UNUSED, NONE_INDEX, ORDER_UNUSED, OUTSTANDING, PARKED, QUEUED, RESERVED, RETIRED,
-    SWITCH, TIERS, TIER_NONE, UNKNOWN, WAITING, WINDOW_MAX,
-)
-from simswitch.core.leases cimport terminal_find
-from simswitch.core.sims cimport sim_find, sim_find_imsi
-from simswitch.core.tiers cimport headroom_bytes, tier_of
-
 
 cdef enum:
     FAULTS_MAX = 100
