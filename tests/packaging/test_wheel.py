@@ -70,7 +70,7 @@ def test_the_wheel_holds_what_a_user_needs_and_no_sources_of_extensions(wheel: P
     assert "simswitch/py.typed" in names
     assert "simswitch/demo/data/inventory.toml" in names
     assert any(name.startswith("simswitch/twin/scenarios/") and name.endswith(".toml") for name in names)
-    assert not [name for name in names if name.endswith((".pyx", ".pxd", ".c", ".html"))]
+    assert not [name for name in names if name.endswith((".pyx", ".pxd", ".pxi", ".c", ".html"))]
     assert not [name for name in names if name.startswith(("tests/", "benches/"))]
 
 

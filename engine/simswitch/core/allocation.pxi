@@ -7,35 +7,6 @@
 
 cdef enum:
     HELD_MAX = 4                  # SIMs that may be held because of one terminal before it is refused another
-    AHEAD_SLOT = 24
-    AHEAD_RECORD = 16
-    AHEAD_SIM = 8
-
-
-cdef enum Touch:
-    TOUCH_RECORD = 0              # the terminal's record only
-    TOUCH_TIMER = 1               # and its timer
-    TOUCH_SIM = 2                 # and its SIM
-    TOUCH_SIM_TIMER = 3           # and its SIM and the SIM's timer
-
-
-cdef inline void _fetch_ahead(
-    State *state, const uint64_t *keys, uint32_t index, uint32_t count, Touch touch
-) noexcept nogil:
-    """Fetches what later items of the run will touch. The first slot of a key's probe is nearly always the right one."""
-    cdef uint32_t guess
-    if index + AHEAD_SLOT < count:
-        prefetch_terminal_slot(state, keys[index + AHEAD_SLOT])
-    if index + AHEAD_RECORD < count:
-        guess = prefetch_terminal(state, keys[index + AHEAD_RECORD])
-        if touch == TOUCH_TIMER and guess != NONE_INDEX:
-            prefetch(&state.timers[<int> TIMER_TERMINAL][guess])
-    if touch >= TOUCH_SIM and index + AHEAD_SIM < count:
-        guess = prefetch_terminal(state, keys[index + AHEAD_SIM])
-        if guess != NONE_INDEX and state.terminals[guess].sim != NONE_INDEX:
-            prefetch(&state.sims[state.terminals[guess].sim])
-            if touch == TOUCH_SIM_TIMER:
-                prefetch(&state.timers[<int> TIMER_SIM][state.terminals[guess].sim])
 
 
 cdef inline void _refuse(State *state, Grant *grant, uint32_t item, int status) noexcept nogil:
@@ -83,10 +54,9 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
 
 
 cdef void _allocate(
-    State *state, Grant *grant, uint32_t item, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
+    State *state, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
     uint32_t server, uint64_t now_ms
 ) noexcept nogil:
-    cdef uint32_t index = terminal_find(state, key)
     cdef Terminal *terminal
     cdef int64_t expected
     cdef int tier, status
@@ -119,7 +89,7 @@ cdef void _allocate(
         prefetch(&state.sims[state.sims[sim].hint])
     status = OK
     if index == NONE_INDEX:
-        index = terminal_find_or_add(state, key)
+        index = terminal_add(state, key)
     elif state.terminals[index].sim != NONE_INDEX:
         lease_replace(state, index, server, now_ms)
         status = MOVED
@@ -135,19 +105,21 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *requested = subscribers + count
     cdef const uint16_t *markets = <const uint16_t *> (requested + count)
     cdef Grant grant = grant_columns(run)
-    cdef uint32_t item
+    cdef Finder finder
+    cdef uint32_t item, index
     if run.server >= state.header.servers_count:
         for item in range(count):
             _refuse(state, &grant, item, UNKNOWN_ACCESS_SERVER)
         return
     server_count_allocations(state, run.server, count, run.now_ms)
+    finder_begin(&finder, state, keys, count, TOUCH_RECORD)
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, TOUCH_TIMER)
+        index = finder_next(&finder, item)
         if markets[item] >= state.header.entities_count or state.entities[markets[item]].kind != MARKET:
             _refuse(state, &grant, item, UNKNOWN_MARKET)
             continue
         _allocate(
-            state, &grant, item, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
+            state, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
             run.server, run.now_ms)
 
 
@@ -180,10 +152,11 @@ cdef void apply_renew(State *state, const Run *run) noexcept nogil:
     cdef uint64_t *expires_ms = <uint64_t *> run.outcomes
     cdef uint8_t *status = <uint8_t *> (expires_ms + count)
     cdef uint32_t item, index
+    cdef Finder finder
+    finder_begin(&finder, state, keys, count, TOUCH_RECORD)
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, TOUCH_RECORD)
         expires_ms[item] = 0
-        index = terminal_find(state, keys[item])
+        index = finder_next(&finder, item)
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
@@ -199,9 +172,10 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *epochs = keys + count
     cdef uint8_t *status = run.outcomes
     cdef uint32_t item, index
+    cdef Finder finder
+    finder_begin(&finder, state, keys, count, TOUCH_SIM)
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, TOUCH_SIM_TIMER)
-        index = terminal_find(state, keys[item])
+        index = finder_next(&finder, item)
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
@@ -222,11 +196,12 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef uint64_t now_s = run.now_ms // 1000
     cdef uint64_t total, delta
     cdef uint32_t item, index
+    cdef Finder finder
     cdef Terminal *terminal
     cdef Sim *sim
+    finder_begin(&finder, state, keys, count, TOUCH_SIM)
     for item in range(count):
-        _fetch_ahead(state, keys, item, count, TOUCH_SIM)
-        index = terminal_find(state, keys[item])
+        index = finder_next(&finder, item)
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
@@ -282,7 +257,7 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
         if state.sims[old].health != RETIRED:
             sim_set_health(state, old, QUARANTINED, run.now_ms)
         lease_replace(state, index, terminal.server, run.now_ms)
-        tier = terminal.expected_tier
+        tier = terminal_tier(terminal)
         sim = market_select(state, terminal.market, tier_lowest_bytes(tier), tier, False)
         if sim == NONE_INDEX:
             _refuse_for_now(state, &grant, item, NO_HEALTHY_SIM)
@@ -315,7 +290,7 @@ cdef int _adopt(
     if sim.occupancy == ASSIGNED or sim.occupancy == RESERVED or sim.held:
         return SIM_IN_USE
     if index == NONE_INDEX:
-        index = terminal_find_or_add(state, key)
+        index = terminal_add(state, key)
         if index == NONE_INDEX:
             return TERMINALS_FULL
     state.terminals[index].subscriber = subscriber

@@ -46,6 +46,8 @@ cdef int _check_sims(State *state, list faults) except -1:
                 order = &state.orders[sim.next]
                 if order.state == ORDER_UNUSED or (order.source != index and order.target != index):
                     faults.append(f"I1: SIM {index} is held by order {sim.next}, which is not about it")
+        elif sim.occupancy == COOLING and sim.next == NONE_INDEX:
+            faults.append(f"timers: SIM {index} cools and is not on the wheel: nothing will free it")
         revoke = state.sims_cold[index].revoke
         if revoke and (
             revoke > state.header.orders_max or state.orders[revoke - 1].state == ORDER_UNUSED
@@ -134,6 +136,10 @@ cdef int _check_terminals(State *state, list faults) except -1:
                           f"there are {held.get(index, 0)}")
         if terminal_find(state, terminal.key) != index:
             faults.append(f"terminal {index}: not found by its key")
+        armed = timer_node(state, (<uint32_t> TIMER_TERMINAL << 29) | index).next != NONE_INDEX
+        if bool(terminal.expected_tier & LEASE_ARMED) != armed or (terminal.sim != NONE_INDEX and not armed):
+            faults.append(f"timers: terminal {index} has a lease: {terminal.sim != NONE_INDEX}, is on the wheel: {armed}, and its "
+                          f"record says otherwise or nothing will end the lease")
         if terminal.sim != NONE_INDEX:
             if terminal.sim >= state.header.sims_count or state.sims[terminal.sim].occupancy != ASSIGNED or (
                 state.sims[terminal.sim].terminal != index

@@ -20,17 +20,17 @@
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 192   jobs_max             swap jobs
 #   sweeps                32   sweeps_max           ring of bounded work in progress
-#   wheel               8320   1                    timing wheel: list heads and which are not empty
-#   timers_*               8   terminals, sims, orders, servers: the wheel's links, one node each
+#   wheel               8392   1                    timing wheel: list heads and which are not empty
+#   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
 #
-# Per SIM: 64 + 48 + 8 (timer) + 2 x 4 / 0.6 (tables) = 133 B.  Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.
+# Per SIM: 64 + 48 + 2 x 4 / 0.6 (tables) = 125 B.  Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 1
+    MACHINE_VERSION = 2
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -45,6 +45,7 @@ cpdef enum:
     NONE_SHORT = 0xFFFF          # the same for 16-bit numbers
     TIERS = 128                  # 32 powers of two of MiB, 4 steps in each
     TIER_NONE = 255              # the SIM is not in the selection index
+    LEASE_ARMED = 128            # beside a terminal's tier: its timer is on the wheel, whatever became of the lease since
     GROUP_WORDS = 16             # 64-bit words over the groups of a class
     GROUPS_PER_CLASS = 1024      # 64 * GROUP_WORDS
     RECENT = 16                  # ring of the last SIMs pushed into a tier of a group, for prefetch hints
@@ -324,9 +325,9 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint64_t rest_sequence              # when it became free, in the order of all; ranks it inside its tier
     uint64_t cooling_until_ms           # while cooling
     uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
-    uint32_t next                       # neighbours in its tier, while it is in the selection index;
-    uint32_t previous                   # the head's previous is stale. While held: next is the order that holds it
-    uint32_t hint                       # prefetch only: a SIM about HINT_DISTANCE places behind
+    uint32_t next                       # neighbours in its tier, while it is in the selection index (the head's previous is
+    uint32_t previous                   # stale), or on the wheel, while it cools. While held: next is the order that holds it
+    uint32_t hint                       # prefetch only: a SIM about HINT_DISTANCE places behind it in either list
     uint16_t group
     uint16_t slot
     uint8_t tier                        # TIER_NONE: not in the selection index
@@ -355,7 +356,7 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint32_t reported_s                 # instant of the last accepted report or of the lease's begin, Unix seconds
     uint16_t server                     # access server: index into servers
     uint8_t market                      # index into markets
-    uint8_t expected_tier               # tier from which every SIM has the expected use left
+    uint8_t expected_tier               # tier from which every SIM has the expected use left; + LEASE_ARMED
 
 ctypedef struct TerminalCold:           # 24 B
     uint64_t swapped_ms                 # last confirmed swap; 0: never
@@ -502,9 +503,11 @@ ctypedef struct Region:
     uint64_t count                      # items that are part of the state
     uint64_t mapped_bytes
 
-ctypedef struct Wheel:                  # 8320 B
+ctypedef struct Wheel:                  # 8392 B
     TimerNode heads[1024]               # 4 levels of 256 slots
     uint64_t bits[16]                   # which slots are not empty
+    uint32_t recent[16]                 # ring of the last SIMs that began to cool, for hints
+    uint64_t recent_next
 
 cpdef enum TimerKind:
     # upper 3 bits of a timer's id; the lower 29 are the index of what it belongs to
@@ -532,13 +535,12 @@ cpdef enum RegionIndex:
     REGION_SWEEPS = 13
     REGION_WHEEL = 14
     REGION_TIMERS_TERMINALS = 15
-    REGION_TIMERS_SIMS = 16
-    REGION_TIMERS_ORDERS = 17
-    REGION_TIMERS_SERVERS = 18
-    REGION_ICCID_TABLE = 19
-    REGION_IMSI_TABLE = 20
-    REGION_TERMINAL_TABLE = 21
-    REGIONS = 22
+    REGION_TIMERS_ORDERS = 16
+    REGION_TIMERS_SERVERS = 17
+    REGION_ICCID_TABLE = 18
+    REGION_IMSI_TABLE = 19
+    REGION_TERMINAL_TABLE = 20
+    REGIONS = 21
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -556,7 +558,7 @@ ctypedef struct OrderRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[22]
+    Region regions[21]
     Header *header
     Entity *entities
     Sim *sims
@@ -572,7 +574,8 @@ ctypedef struct State:
     Job *jobs
     Sweep *sweeps
     Wheel *wheel
-    TimerNode *timers[5]                # by TimerKind; the last are the wheel's heads
+    char *timers[5]                     # the first node, by TimerKind; the last are the wheel's heads
+    uint64_t timer_strides[5]           # bytes from one node to the next
     uint32_t *iccid_table
     uint32_t *imsi_table
     TerminalSlot *terminal_table

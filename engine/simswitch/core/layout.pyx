@@ -14,7 +14,7 @@ _SIZES = {
     "Server": (sizeof(Server), 192),
     "Job": (sizeof(Job), 192),
     "Sweep": (sizeof(Sweep), 32),
-    "Wheel": (sizeof(Wheel), 8320),
+    "Wheel": (sizeof(Wheel), 8392),
 }
 for _name, (_actual, _promised) in _SIZES.items():
     if _actual != _promised:

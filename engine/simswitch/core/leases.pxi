@@ -9,9 +9,7 @@
 # (orders.pxi), because ending one may need an order. Renewing moves only `expires_ms`: the wheel asks later (timers.pxi).
 
 
-cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
-    """The index of the terminal, or NONE_INDEX."""
-    cdef uint64_t hash = mix(key)
+cdef inline uint32_t _find_hashed(State *state, uint64_t key, uint64_t hash) noexcept nogil:
     cdef uint64_t slot = hash & state.terminal_mask
     cdef uint32_t tag = <uint32_t> (hash >> 32)
     cdef uint64_t probes = 0
@@ -26,6 +24,11 @@ cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
     return NONE_INDEX
 
 
+cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
+    """The index of the terminal, or NONE_INDEX."""
+    return _find_hashed(state, key, mix(key))
+
+
 cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
     """Enters a terminal into the table. Its key is not in it yet."""
     cdef uint64_t hash = mix(state.terminals[index].key)
@@ -36,15 +39,12 @@ cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
     state.terminal_table[slot].index = index
 
 
-cdef uint32_t terminal_find_or_add(State *state, uint64_t key) noexcept nogil:
-    """The index of the terminal, which becomes known if it was not; NONE_INDEX when there is no room."""
-    cdef uint32_t index = terminal_find(state, key)
+cdef uint32_t terminal_add(State *state, uint64_t key) noexcept nogil:
+    """A terminal that was not known becomes so; NONE_INDEX when there is no room."""
+    cdef uint32_t index = state.header.terminals_count
     cdef Terminal *terminal
-    if index != NONE_INDEX:
-        return index
-    if state.header.terminals_count == state.header.terminals_max:
+    if index == state.header.terminals_max:
         return NONE_INDEX
-    index = state.header.terminals_count
     state.header.terminals_count += 1
     terminal = &state.terminals[index]
     terminal.key = key
@@ -54,16 +54,97 @@ cdef uint32_t terminal_find_or_add(State *state, uint64_t key) noexcept nogil:
     return index
 
 
-cdef void prefetch_terminal_slot(State *state, uint64_t key) noexcept nogil:
-    prefetch(&state.terminal_table[mix(key) & state.terminal_mask])
+# A run of commands finds its terminals in stages, each some items ahead of the next, so that the misses of many items are under way
+# at once: slot of the table -> record (and timer) -> SIM (and its timer). A tag of 32 bits names the right record nearly always;
+# only the last stage compares keys, and searches again when the tag lied or the terminal came into being in this run.
+
+cdef enum:
+    AHEAD_SLOT = 24
+    AHEAD_RECORD = 16
+    AHEAD_SIM = 8
+    AHEAD_RING = 32               # a power of two above AHEAD_SLOT
 
 
-cdef uint32_t prefetch_terminal(State *state, uint64_t key) noexcept nogil:
-    """Fetches the record that the first slot names, and gives its index as a guess; NONE_INDEX: an empty slot."""
-    cdef uint32_t guess = state.terminal_table[mix(key) & state.terminal_mask].index
+ctypedef struct Finder:
+    State *state
+    const uint64_t *keys
+    uint32_t count
+    int touch                     # what the run will touch: TOUCH_*
+    uint64_t[AHEAD_RING] hashes
+    uint32_t[AHEAD_RING] guesses
+
+
+cdef enum:
+    TOUCH_RECORD = 0              # the terminal's record only
+    TOUCH_SIM = 1                 # and its SIM
+
+
+cdef inline void _finder_slot(Finder *finder, uint32_t item) noexcept nogil:
+    cdef uint64_t hash = mix(finder.keys[item])
+    finder.hashes[item & (AHEAD_RING - 1)] = hash
+    prefetch(&finder.state.terminal_table[hash & finder.state.terminal_mask])
+
+
+cdef inline void _finder_record(Finder *finder, uint32_t item) noexcept nogil:
+    cdef State *state = finder.state
+    cdef uint64_t hash = finder.hashes[item & (AHEAD_RING - 1)]
+    cdef uint64_t slot = hash & state.terminal_mask
+    cdef TerminalSlot *place = &state.terminal_table[slot]
+    cdef uint32_t tag = <uint32_t> (hash >> 32)
+    cdef uint32_t guess
+    while place.tag != tag and place.index != NONE_INDEX:
+        slot = (slot + 1) & state.terminal_mask
+        place = &state.terminal_table[slot]
+    guess = place.index
+    finder.guesses[item & (AHEAD_RING - 1)] = guess
     if guess != NONE_INDEX:
         prefetch(&state.terminals[guess])
-    return guess
+
+
+cdef inline void _finder_sim(Finder *finder, uint32_t item) noexcept nogil:
+    cdef State *state = finder.state
+    cdef uint32_t guess = finder.guesses[item & (AHEAD_RING - 1)]
+    cdef uint32_t sim
+    if guess != NONE_INDEX:
+        sim = state.terminals[guess].sim
+        if sim != NONE_INDEX:
+            prefetch(&state.sims[sim])
+
+
+cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint32_t count, int touch) noexcept nogil:
+    """For the keys of a run; then finder_next for each item in turn."""
+    cdef uint32_t item
+    finder.state = state
+    finder.keys = keys
+    finder.count = count
+    finder.touch = touch
+    for item in range(AHEAD_SLOT if count > AHEAD_SLOT else count):
+        _finder_slot(finder, item)
+    for item in range(AHEAD_RECORD if count > AHEAD_RECORD else count):
+        _finder_record(finder, item)
+    if touch == TOUCH_SIM:
+        for item in range(AHEAD_SIM if count > AHEAD_SIM else count):
+            _finder_sim(finder, item)
+
+
+cdef inline uint32_t finder_next(Finder *finder, uint32_t item) noexcept nogil:
+    """The index of the item's terminal, or NONE_INDEX."""
+    cdef uint32_t guess
+    if item + AHEAD_SLOT < finder.count:
+        _finder_slot(finder, item + AHEAD_SLOT)
+    if item + AHEAD_RECORD < finder.count:
+        _finder_record(finder, item + AHEAD_RECORD)
+    if finder.touch == TOUCH_SIM and item + AHEAD_SIM < finder.count:
+        _finder_sim(finder, item + AHEAD_SIM)
+    guess = finder.guesses[item & (AHEAD_RING - 1)]
+    if guess != NONE_INDEX and finder.state.terminals[guess].key == finder.keys[item]:
+        return guess
+    return _find_hashed(finder.state, finder.keys[item], finder.hashes[item & (AHEAD_RING - 1)])
+
+
+cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:
+    """The tier from which every SIM has the expected use of its lease left."""
+    return terminal.expected_tier & ~LEASE_ARMED
 
 
 cdef uint64_t epoch_new(State *state) noexcept nogil:
@@ -89,11 +170,11 @@ cdef void lease_begin(
     terminal.reported_s = <uint32_t> (now_ms / 1000)
     terminal.server = <uint16_t> server
     terminal.market = <uint8_t> market
-    terminal.expected_tier = <uint8_t> expected_tier
     lease_extend(state, terminal_index, now_ms)
     # From here until the lease has ended its timer is armed: only lease_timer takes it off the wheel.
-    if not timer_armed(state, TIMER_TERMINAL, terminal_index):
+    if not terminal.expected_tier & LEASE_ARMED:
         timer_arm(state, TIMER_TERMINAL, terminal_index, terminal.expires_ms)
+    terminal.expected_tier = <uint8_t> (expected_tier | LEASE_ARMED)
 
 
 cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

@@ -91,7 +91,7 @@ for _kind, _columns in COMMAND_COLUMNS.items():
 
 cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
-    "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_sims", "timers_orders", "timers_servers",
+    "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table",
 )
 
@@ -359,12 +359,12 @@ cdef class Machine:
         items[:] = [
             sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
-            sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
+            sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
             sizeof(TerminalSlot),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
-            SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, sims, orders, SERVERS_MAX, _slots(sims), _slots(sims),
+            SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
             _slots(terminals),
         ]
         for region in range(REGIONS):
@@ -422,10 +422,8 @@ cdef class Machine:
             raise ValueError(f"{sims} SIMs, {terminals} terminals, {orders} orders: at most {<int> ITEMS_MAX}, "
                              f"{<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
         if sims > state.header.sims_max:
-            old = state.header.sims_max
-            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_TIMERS_SIMS), sims)
+            self._resize((REGION_SIMS, REGION_SIMS_COLD), sims)
             self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), _slots(sims))
-            memset(state.timers[<int> TIMER_SIM] + old, 0xFF, (sims - old) * sizeof(TimerNode))
             memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
             memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
             for index in range(state.header.sims_count):
@@ -435,7 +433,7 @@ cdef class Machine:
             old = state.header.terminals_max
             self._resize((REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_TERMINALS), terminals)
             self._resize((REGION_TERMINAL_TABLE,), _slots(terminals))
-            memset(state.timers[<int> TIMER_TERMINAL] + old, 0xFF, (terminals - old) * sizeof(TimerNode))
+            memset(state.timers[<int> TIMER_TERMINAL] + old * sizeof(TimerNode), 0xFF, (terminals - old) * sizeof(TimerNode))
             memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
             for index in range(state.header.terminals_count):
                 terminal_enter(state, <uint32_t> index)
@@ -443,7 +441,7 @@ cdef class Machine:
         if orders > state.header.orders_max:
             old = state.header.orders_max
             self._resize((REGION_ORDERS, REGION_TIMERS_ORDERS), orders)
-            memset(state.timers[<int> TIMER_ORDER] + old, 0xFF, (orders - old) * sizeof(TimerNode))
+            memset(state.timers[<int> TIMER_ORDER] + old * sizeof(TimerNode), 0xFF, (orders - old) * sizeof(TimerNode))
             # New orders go before those that are free, lowest first.
             for index in range(orders, old, -1):
                 state.orders[index - 1].job = NONE_INDEX
@@ -458,7 +456,7 @@ cdef class Machine:
         cdef Header *header = self.state.header
         if region == REGION_ENTITIES:
             return header.entities_count
-        if region == REGION_SIMS or region == REGION_SIMS_COLD or region == REGION_TIMERS_SIMS:
+        if region == REGION_SIMS or region == REGION_SIMS_COLD:
             return header.sims_count
         if region == REGION_TERMINALS or region == REGION_TERMINALS_COLD or region == REGION_TIMERS_TERMINALS:
             return header.terminals_count
@@ -662,7 +660,6 @@ cdef class Machine:
         # What lies behind the used items of these was never armed.
         for region, used, capacity in (
             (REGION_TIMERS_TERMINALS, header.terminals_count, header.terminals_max),
-            (REGION_TIMERS_SIMS, header.sims_count, header.sims_max),
             (REGION_TIMERS_SERVERS, header.servers_count, SERVERS_MAX),
         ):
             memset(

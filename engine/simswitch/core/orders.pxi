@@ -281,7 +281,7 @@ cdef void order_confirm(State *state, uint32_t index, uint64_t now_ms) noexcept 
         terminal.sim = NONE_INDEX
         terminal.order = NONE_INDEX
         sim_cool(state, source, now_ms)
-        lease_begin(state, terminal_index, target, server, terminal.market, terminal.expected_tier, epoch, now_ms)
+        lease_begin(state, terminal_index, target, server, terminal.market, terminal_tier(terminal), epoch, now_ms)
         state.terminals_cold[terminal_index].swapped_ms = now_ms
         state.terminals_cold[terminal_index].swaps_count += 1
         if job != NULL:
@@ -618,6 +618,7 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
     """Asked whether its lease has expired (fail static: not while nobody can know whether it is in use)."""
     cdef Terminal *terminal = &state.terminals[terminal_index]
     cdef uint64_t ask_again_ms = 0
+    terminal.expected_tier &= ~LEASE_ARMED
     if terminal.sim == NONE_INDEX:
         return
     if terminal.expires_ms > now_ms:
@@ -637,6 +638,7 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
         ask_again_ms = now_ms + POOL_FULL_MS
     if ask_again_ms:
         timer_arm(state, TIMER_TERMINAL, terminal_index, ask_again_ms)
+        terminal.expected_tier |= LEASE_ARMED
     else:
         lease_take_away(state, terminal_index, REVOKE, now_ms)
 
@@ -706,7 +708,7 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
     cdef Order *order
     cdef Terminal *terminal
     cdef Job *job
-    cdef int priority = 0, searched = 0, looked = 0
+    cdef int priority = 0, searched = 0, looked = 0, tier
     cdef bint starved = False
     cdef uint8_t[256] starved_tier
     while server.outstanding < server.window:
@@ -732,16 +734,17 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
                 continue
             terminal = &state.terminals[order.terminal]
             target = NONE_INDEX
-            if not starved or terminal.expected_tier < starved_tier[terminal.market]:
+            tier = terminal_tier(terminal)
+            if not starved or tier < starved_tier[terminal.market]:
                 target = market_select(
-                    state, terminal.market, tier_lowest_bytes(terminal.expected_tier), terminal.expected_tier, True)
+                    state, terminal.market, tier_lowest_bytes(tier), tier, True)
                 searched += target == NONE_INDEX
             if target == NONE_INDEX:
                 if not starved:
                     starved = True
                     memset(starved_tier, 0xFF, sizeof(starved_tier))
-                if terminal.expected_tier < starved_tier[terminal.market]:
-                    starved_tier[terminal.market] = terminal.expected_tier
+                if tier < starved_tier[terminal.market]:
+                    starved_tier[terminal.market] = <uint8_t> tier
                 _enqueue(state, order_index)
                 looked += 1
                 if searched >= STARVED_MAX or looked >= STARVED_LOOK:

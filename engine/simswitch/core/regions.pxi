@@ -31,7 +31,9 @@ cdef extern from *:
 
 
 cdef uint64_t _pages(uint64_t size) noexcept nogil:
-    return ((size if size > 0 else 1) + 4095) & ~<uint64_t>4095
+    """Whole pages; whole huge ones from a quarter of one on, since only such mappings are placed where huge pages can be."""
+    cdef uint64_t page = 4096 if size < 1 << 19 else 1 << 21
+    return ((size if size > 0 else 1) + page - 1) & ~(page - 1)
 
 
 cdef int region_take(Region *region, uint64_t item_bytes, uint64_t count) except -1:
@@ -71,6 +73,7 @@ cdef void region_free(Region *region) noexcept nogil:
 
 cdef void regions_bind(State *state) noexcept nogil:
     """Sets the typed pointers from the regions; after every take, resize and restore."""
+    cdef int kind
     state.header = <Header *> state.regions[<int> REGION_HEADER].data
     state.entities = <Entity *> state.regions[<int> REGION_ENTITIES].data
     state.sims = <Sim *> state.regions[<int> REGION_SIMS].data
@@ -86,11 +89,13 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.jobs = <Job *> state.regions[<int> REGION_JOBS].data
     state.sweeps = <Sweep *> state.regions[<int> REGION_SWEEPS].data
     state.wheel = <Wheel *> state.regions[<int> REGION_WHEEL].data
-    state.timers[<int> TIMER_TERMINAL] = <TimerNode *> state.regions[<int> REGION_TIMERS_TERMINALS].data
-    state.timers[<int> TIMER_SIM] = <TimerNode *> state.regions[<int> REGION_TIMERS_SIMS].data
-    state.timers[<int> TIMER_ORDER] = <TimerNode *> state.regions[<int> REGION_TIMERS_ORDERS].data
-    state.timers[<int> TIMER_SERVER] = <TimerNode *> state.regions[<int> REGION_TIMERS_SERVERS].data
-    state.timers[<int> TIMER_HEAD] = state.wheel.heads
+    state.timers[<int> TIMER_TERMINAL] = <char *> state.regions[<int> REGION_TIMERS_TERMINALS].data
+    state.timers[<int> TIMER_SIM] = <char *> &state.sims.next  # and previous, behind it: a node of the wheel
+    state.timers[<int> TIMER_ORDER] = <char *> state.regions[<int> REGION_TIMERS_ORDERS].data
+    state.timers[<int> TIMER_SERVER] = <char *> state.regions[<int> REGION_TIMERS_SERVERS].data
+    state.timers[<int> TIMER_HEAD] = <char *> state.wheel.heads
+    for kind in range(TIMER_KINDS):
+        state.timer_strides[kind] = sizeof(Sim) if kind == TIMER_SIM else sizeof(TimerNode)
     state.iccid_table = <uint32_t *> state.regions[<int> REGION_ICCID_TABLE].data
     state.imsi_table = <uint32_t *> state.regions[<int> REGION_IMSI_TABLE].data
     state.terminal_table = <TerminalSlot *> state.regions[<int> REGION_TERMINAL_TABLE].data

@@ -59,7 +59,7 @@ cdef int _revoke(
         # Names that nobody has heard of get at most seven eighths of the room.
         if state.header.terminals_count >= state.header.terminals_max - state.header.terminals_max // 8:
             return TERMINALS_FULL
-        index = terminal_find_or_add(state, key)
+        index = terminal_add(state, key)
     order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
     state.sims_cold[sim_index].revoke = order + 1
     if sim.occupancy == FREE or (sim.occupancy == COOLING and not sim.held):
@@ -114,7 +114,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         # Reports are cumulative per epoch, and the epoch goes on (I8).
         reported_bytes = terminal.reported_bytes
         reported_s = terminal.reported_s
-        lease_begin(state, index, sim_index, run.server, terminal.market, terminal.expected_tier, epoch, run.now_ms)
+        lease_begin(state, index, sim_index, run.server, terminal.market, terminal_tier(terminal), epoch, run.now_ms)
         terminal.reported_bytes = reported_bytes
         terminal.reported_s = reported_s
         state.terminals_cold[index].session = <uint32_t> run.argument

@@ -54,12 +54,15 @@ cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t termi
     cdef Sim *sim = &state.sims[index]
     if sim.tier != TIER_NONE:
         index_remove(state, index)
+    elif sim.held:
+        sim.held = 0
+        sim.next = NONE_INDEX
+        state.terminals_cold[sim.terminal].held_count -= 1
+    elif sim.next != NONE_INDEX:
+        timer_disarm(state, TIMER_SIM, index)
     state.header.occupancy_count[sim.occupancy] -= 1
     state.header.occupancy_count[occupancy] += 1
     sim.occupancy = <uint8_t> occupancy
-    if sim.held:
-        sim.held = 0
-        state.terminals_cold[sim.terminal].held_count -= 1
     sim.terminal = terminal
     if occupancy == FREE and sim.health == HEALTHY:
         index_insert(state, index)
@@ -68,11 +71,17 @@ cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t termi
 cdef void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Released and let go of: it rests for the cooling time, then it is free."""
     cdef Sim *sim = &state.sims[index]
-    cdef uint64_t until = now_ms + <uint64_t> state.header.settings[<int> COOLING_MS]
+    cdef Wheel *wheel = state.wheel
+    cdef uint32_t earlier = wheel.recent[(wheel.recent_next - HINT_DISTANCE) & (RECENT - 1)]
     sim_occupy(state, index, COOLING, sim.terminal)
-    sim.cooling_until_ms = until
-    if not timer_armed(state, TIMER_SIM, index):
-        timer_arm(state, TIMER_SIM, index, until)
+    sim.cooling_until_ms = now_ms + <uint64_t> state.header.settings[<int> COOLING_MS]
+    timer_arm(state, TIMER_SIM, index, sim.cooling_until_ms)
+    # SIMs that cool one after the other will fire so too: each learns who stands HINT_DISTANCE behind it (tiers.pxi).
+    sim.hint = NONE_INDEX
+    if earlier != NONE_INDEX:
+        state.sims[earlier].hint = index
+    wheel.recent[wheel.recent_next & (RECENT - 1)] = index
+    wheel.recent_next += 1
 
 
 cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t order) noexcept nogil:
@@ -87,8 +96,8 @@ cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t ord
 cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Asked whether its cooling is over."""
     cdef Sim *sim = &state.sims[index]
-    if sim.occupancy != COOLING or sim.held:
-        return
+    if sim.hint != NONE_INDEX:
+        prefetch(&state.sims[sim.hint])
     if sim.cooling_until_ms > now_ms:
         timer_arm(state, TIMER_SIM, index, sim.cooling_until_ms)
     else:

@@ -15,11 +15,7 @@ cdef enum:
 
 
 cdef inline TimerNode *timer_node(State *state, uint32_t timer) noexcept nogil:
-    return &state.timers[timer >> 29][timer & 0x1FFFFFFF]
-
-
-cdef inline bint timer_armed(State *state, int kind, uint32_t index) noexcept nogil:
-    return state.timers[kind][index].next != NONE_INDEX
+    return <TimerNode *> (state.timers[timer >> 29] + (timer & 0x1FFFFFFF) * state.timer_strides[timer >> 29])
 
 
 cdef inline uint32_t _head(int position) noexcept nogil:
@@ -34,6 +30,8 @@ cdef void timers_clear(State *state) noexcept nogil:
         state.wheel.heads[position].previous = _head(position)
     for position in range(16):
         state.wheel.bits[position] = 0
+    for position in range(RECENT):
+        state.wheel.recent[position] = NONE_INDEX
 
 
 cdef void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
