@@ -1,9 +1,11 @@
 """The Python face of the state machine. One machine is used by one thread at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from typing_extensions import Buffer
+
+HASH_PIECE_BYTES: int
 
 class MalformedBatch(ValueError):
     """The batch's bytes are not a sequence of well-formed runs. Nothing was applied."""
@@ -34,14 +36,20 @@ class Machine:
     def next_due_ms(self) -> int | None:
         """When a TICK is next wanted: a timer, pacing, or work in progress (then: now). None: nothing is due."""
     def state_hash(self) -> int:
-        """XXH64 over all regions (I10)."""
+        """XXH64 over all regions (I10): each in pieces of ``HASH_PIECE_BYTES``, the hashes of the pieces folded into that
+        of the region (seed 0), and those into one (seed: the machine version). To fold is to hash the 8 bytes of the
+        next hash with what came before as the seed."""
     def check(self) -> list[str]:
         """Verifies I1 to I5 and I8 by a full walk. Each line names the invariant and the records; empty is sound."""
     def snapshot_regions(self) -> Iterator[tuple[str, int, int, memoryview]]:
         """(name, item bytes, count, read-only bytes) of each region, in order. Valid until the next apply."""
     @classmethod
-    def restore(cls, regions: Iterable[tuple[str, int, int, Buffer]]) -> Machine:
-        """The machine of a snapshot. Raises ``ValueError`` when a region is missing, of another size or impossible."""
+    def restore(cls, regions: Iterable[tuple[str, int, int, Buffer | Callable[[memoryview], object]]]) -> Machine:
+        """The machine of a snapshot. Raises ``ValueError`` when a region is missing, of another size or impossible.
+
+        A region other than the first may come as a function that writes its bytes where it is told, so that a large one
+        exists only once. What it raises goes through, and there is no machine.
+        """
     def raise_incarnation(self) -> None:
         """Fences every epoch handed out so far. For restore and promotion, never while serving."""
     def header(self) -> dict[str, Any]:

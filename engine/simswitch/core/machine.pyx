@@ -9,7 +9,7 @@
 # The whole core is one C file, so that the compiler sees through every call: the chapters are included below, from the memory
 # up. Only layout (records, enums), wire (messages) and commands.py (columns) are modules of their own.
 
-from cpython.buffer cimport PyBUF_READ
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -56,6 +56,10 @@ cdef enum:
     SWEEPS_MAX = 256
     ITEMS_MAX = 1 << 26           # SIMs or terminals; a timer's id could name 2^29
     ORDERS_MAX = 1 << 24          # what an order's number can name
+    PIECE_BYTES = 1 << 20         # what is hashed as one
+
+
+HASH_PIECE_BYTES = int(PIECE_BYTES)
 
 
 ctypedef struct RunHeader:
@@ -122,6 +126,20 @@ def xxh64(data not None, uint64_t seed=0):
     with nogil:
         result = hash_bytes(&view[0], size, seed)
     return result
+
+
+cdef inline uint64_t _fold(uint64_t digest, uint64_t hash) noexcept nogil:
+    """The hash of a row of hashes, by one more of them."""
+    return hash_bytes(&hash, 8, digest)
+
+
+cdef uint64_t _region_hash(const uint8_t *data, uint64_t size) noexcept nogil:
+    """By pieces, so that a snapshot's reader may hash them as they come and in any order."""
+    cdef uint64_t start = 0, digest = 0
+    while start < size:
+        digest = _fold(digest, hash_bytes(data + start, min(<uint64_t> PIECE_BYTES, size - start), 0))
+        start += PIECE_BYTES
+    return digest
 
 
 cdef inline uint64_t _padded(uint64_t size) noexcept nogil:
@@ -591,12 +609,13 @@ cdef class Machine:
     # ------------------------------------------------------------------------------------- hash, snapshot, check
 
     def state_hash(self):
-        """XXH64 over all regions (I10): the hash of one region is the seed of the next."""
+        """XXH64 over all regions (I10), in pieces; see machine.pyi."""
         cdef uint64_t digest = MACHINE_VERSION
         cdef int region
         for region in range(REGIONS):
-            digest = hash_bytes(
-                self.state.regions[region].data, self.state.regions[region].item_bytes * self._used(region), digest)
+            digest = _fold(digest, _region_hash(
+                <const uint8_t *> self.state.regions[region].data,
+                self.state.regions[region].item_bytes * self._used(region)))
         return int(digest)
 
     def check(self):
@@ -652,10 +671,16 @@ cdef class Machine:
             if item_bytes != machine.state.regions[region].item_bytes or count != used:
                 raise ValueError(f"region {name} has {count} items of {item_bytes} bytes; {used} of "
                                  f"{machine.state.regions[region].item_bytes} are wanted")
-            view = memoryview(data).cast("B") if count else b"\0"
-            if count and len(view) != item_bytes * count:
-                raise ValueError(f"region {name} has {len(view)} bytes, {item_bytes * count} are wanted")
-            if count:
+            if count and callable(data):
+                # Nobody else knows of the machine yet, and the view ends here.
+                with PyMemoryView_FromMemory(
+                    <char *> machine.state.regions[region].data, item_bytes * count, PyBUF_WRITE
+                ) as place:
+                    data(place)
+            elif count:
+                view = memoryview(data).cast("B")
+                if len(view) != item_bytes * count:
+                    raise ValueError(f"region {name} has {len(view)} bytes, {item_bytes * count} are wanted")
                 memcpy(machine.state.regions[region].data, &view[0], item_bytes * count)
         # What lies behind the used items of these was never armed.
         for region, used, capacity in (
