@@ -47,8 +47,8 @@ class FaultyFile:
     def pread(self, size: int, offset: int) -> bytes:
         return bytes(self.content.seen[offset : offset + size])
 
-    def view(self, size: int, offset: int) -> memoryview:
-        return memoryview(self.pread(size, offset))
+    def pread_into(self, place: memoryview, offset: int) -> None:
+        place[:] = self.pread(place.nbytes, offset)
 
     def fdatasync(self) -> None:
         self._disk.event("fdatasync")

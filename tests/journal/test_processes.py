@@ -19,10 +19,10 @@ from simswitch.core.layout import TICK
 from simswitch.journal.append import FAIL_STOP_EXIT_CODE
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_STOPPED, Follower, FollowerSettings, read_alarm
-from simswitch.journal.format import RECORD_MAGIC, segment_name
+from simswitch.journal.format import BLOCK_BYTES, RECORD_MAGIC, segment_name
 from simswitch.journal.inspect import inspect
 from simswitch.journal.recovery import real_machine, recover
-from simswitch.journal.snapshot import load_snapshot, newest_snapshot_sequence, snapshot_sequences
+from simswitch.journal.snapshot import newest_snapshot_sequence, open_snapshot, snapshot_sequences
 
 from tests.cell.small_pool import allocate, fill
 from tests.journal.allocating_server import CAPACITY, SETTINGS
@@ -105,14 +105,15 @@ def test_i10_the_followers_snapshots_are_the_servers_state(tmp_path: Path) -> No
     cell = filled(tmp_path)
     disk = RealDisk(tmp_path)
     hashes = {cell.durable_sequence: cell.machine.state_hash()}
-    with following(tmp_path, "--snapshot-records", "20") as follower:
+    with following(tmp_path, "--snapshot-bytes", str(20 * BLOCK_BYTES)) as follower:
         for turn in range(4):
             for number in range(25):
                 cell.step(allocate(1 + turn * 1000 + number * 10, 10))
                 hashes[cell.durable_sequence] = cell.machine.state_hash()
             wait_until(lambda: newest_snapshot_sequence(disk) > cell.durable_sequence - 20, follower)
             for sequence in snapshot_sequences(disk):
-                assert load_snapshot(disk, sequence)[0].state_hash == hashes[sequence]
+                with open_snapshot(disk, sequence) as (header, _):
+                    assert header.state_hash == hashes[sequence]
         follower.send_signal(signal.SIGTERM)
         follower.wait(timeout=30)
         assert follower.returncode == EXIT_STOPPED
@@ -126,7 +127,7 @@ def test_i10_the_followers_snapshots_are_the_servers_state(tmp_path: Path) -> No
 
 def test_the_follower_lets_segments_go_that_no_snapshot_needs(tmp_path: Path) -> None:
     cell = filled(tmp_path, JournalSettings(segment_bytes=64 * 1024, free_mark_bytes=0))
-    follower = Follower(RealDisk(tmp_path), settings=FollowerSettings(records_max=10))
+    follower = Follower(RealDisk(tmp_path), settings=FollowerSettings(bytes_max=10 * BLOCK_BYTES))
     for turn in range(120):
         cell.step(allocate(1 + turn * 10, 10))
         while follower.turn():
@@ -165,7 +166,7 @@ def test_the_follower_ends_when_the_process_that_started_it_is_gone(tmp_path: Pa
     script = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-m', 'simswitch.journal.follower', sys.argv[1], '--poll-ms', '2',"
-        " '--snapshot-records', '1'])\n"
+        " '--snapshot-bytes', '1'])\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -19,7 +19,7 @@ from simswitch.journal.errors import (
 )
 from simswitch.journal.recovery import recover
 from simswitch.journal.snapshot import (
-    load_snapshot,
+    open_snapshot,
     prune,
     snapshot_name,
     snapshot_sequences,
@@ -140,19 +140,26 @@ def test_recovery_starts_from_the_newest_snapshot_and_falls_back_to_the_older() 
 def test_a_snapshot_is_never_half_loaded() -> None:
     disk = FaultyDisk()
     lives(disk, [], 0)
-    name = snapshot_name(snapshot_sequences(disk)[-1])
-    header, regions = load_snapshot(disk, snapshot_sequences(disk)[-1])
-    data_end = BLOCK + sum(item * count for _, item, count, _ in regions[:1])
-    assert header.sequence == snapshot_sequences(disk)[-1]
-    for offset in [*range(400), *range(BLOCK, data_end)]:
+    sequence = snapshot_sequences(disk)[-1]
+    name = snapshot_name(sequence)
+
+    def load(disk: FaultyDisk) -> None:
+        with open_snapshot(disk, sequence) as (_, regions):
+            tiny_kind().restore(regions)
+
+    with open_snapshot(disk, sequence) as (header, _):
+        assert header.sequence == sequence
+        ends = [entry.offset + entry.item_bytes * entry.count for entry in header.regions]
+    for offset in [*range(400), *range(BLOCK, ends[0]), *range(2 * BLOCK, ends[1])]:
         disk.flip(name, offset)
         with pytest.raises(JournalDamaged):
-            load_snapshot(disk, snapshot_sequences(disk)[-1])
+            load(disk)
         disk.flip(name, offset)
+    load(disk)
     short = disk.copy()
     del short.seen[name].seen[-1:]
     with pytest.raises(JournalDamaged, match="on disk"):
-        load_snapshot(short, snapshot_sequences(disk)[-1])
+        load(short)
 
 
 def test_h_a_snapshot_vouches_for_the_last_record() -> None:

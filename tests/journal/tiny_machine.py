@@ -106,7 +106,10 @@ class TinyMachine:
             raise ValueError("a region is missing")
         machine = cls()
         machine.sequence, machine.now_ms, machine.running_hash, machine.frozen, count = _STATE.unpack(regions[0][3])
-        machine.numbers = list(struct.unpack(f"<{count}Q", regions[1][3]))
+        numbers = bytearray(8 * count)
+        if count:
+            regions[1][3](memoryview(numbers))
+        machine.numbers = list(struct.unpack(f"<{count}Q", numbers))
         return machine
 
 

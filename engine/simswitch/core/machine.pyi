@@ -36,9 +36,9 @@ class Machine:
     def next_due_ms(self) -> int | None:
         """When a TICK is next wanted: a timer, pacing, or work in progress (then: now). None: nothing is due."""
     def state_hash(self) -> int:
-        """XXH64 over all regions (I10): each in pieces of ``HASH_PIECE_BYTES``, the hashes of the pieces folded into that
-        of the region (seed 0), and those into one (seed: the machine version). To fold is to hash the 8 bytes of the
-        next hash with what came before as the seed."""
+        """XXH64 over all regions (I10): each in pieces of ``HASH_PIECE_BYTES``, the hashes of the pieces folded into
+        that of the region (seed 0), and those into one (seed: the machine version). To fold is to hash the 8 bytes of
+        the next hash with what came before as the seed."""
     def check(self) -> list[str]:
         """Verifies I1 to I5 and I8 by a full walk. Each line names the invariant and the records; empty is sound."""
     def snapshot_regions(self) -> Iterator[tuple[str, int, int, memoryview]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from collections.abc import Sequence
 from typing import Protocol
@@ -27,8 +26,8 @@ class DiskFile(Protocol):
     def pread(self, size: int, offset: int) -> Bytes:
         """The bytes at ``offset``; fewer than ``size`` only where the file ends."""
 
-    def view(self, size: int, offset: int) -> memoryview:
-        """The same without a copy, for what is large; ``offset`` is a multiple of 4,096."""
+    def pread_into(self, place: memoryview, offset: int) -> None:
+        """The bytes at ``offset``, as many as ``place`` takes, or ``OSError``. Several threads may read at a time."""
 
     def fdatasync(self) -> None:
         """Returns when everything written to this file before is durable."""
@@ -86,10 +85,10 @@ class RealFile:
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self._fd, size, offset)
 
-    def view(self, size: int, offset: int) -> memoryview:
-        if size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(self._fd, size, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED, offset=offset))
+    def pread_into(self, place: memoryview, offset: int) -> None:
+        size = os.preadv(self._fd, (place,), offset)
+        if size != place.nbytes:
+            raise OSError(errno.EIO, f"only {size} of {place.nbytes} bytes could be read")
 
     def fdatasync(self) -> None:
         os.fdatasync(self._fd)

@@ -7,19 +7,27 @@ be recovered is found while the server still has the right one.
     server ──append──▶ segment ──read──▶ follower ──▶ snapshot-….state, and segments that are no longer needed go
 
 - It runs at low priority and may lag: a snapshot only becomes older by that.
+- It does what recovery would do, so its own processor time since the last snapshot says how long recovery would take
+  for the tail behind it. When that reaches ``replay_s``, or the tail ``bytes_max``, a snapshot is due. The longest
+  tail is hence one such budget and what is written while a snapshot is being made.
+- A snapshot is written in pieces, each durable by itself and followed by a rest as long as the piece took, so that a
+  commit of the server waits for one piece at most.
 - It reads what the server has written, durable or not. A snapshot vouches for its sequence, so before one is taken the
   segment is made durable by an fdatasync of its own, unless a later record, which the server writes only then, has been
   seen.
 - A record that is not there yet, or half written, is looked at again; only a later segment shows that it is damaged.
 - When an outcome differs, an invariant doesn't hold or the journal is damaged, it leaves a file ``follower-alarm.txt``,
-  which the server shows, and exits with status 4; when the disk refuses it (full, or failing), with status 5. The file
-  stays until a person removes it.
+  which the server shows, and exits with status 4; when the disk fails, with status 5. The file stays until a person
+  removes it.
+- When a snapshot has no room (what the journal needs has to stay free), it leaves the file too, follows on, tries again
+  every minute, and takes the file away when it has succeeded.
 - It ends by itself on SIGTERM, and when the process that started it is gone.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -43,19 +51,28 @@ EXIT_DISK = 5
 
 _WINDOW_BYTES = 256 * 1024
 _RECORDS_PER_TURN = 256
+_NO_ROOM_WAIT_S = 60.0
 
 
 class InvariantBroken(JournalError):
     """The walk over the whole state found an invariant that doesn't hold."""
 
 
+class FollowerStopped(Exception):
+    """It was told to stop while it took a snapshot, which was given up."""
+
+
 @dataclass(frozen=True, slots=True)
 class FollowerSettings:
-    """A snapshot is taken when the first of these is reached since the last one."""
+    """A snapshot is taken when the first of ``replay_s``, ``bytes_max`` and ``interval_s`` is reached since the last
+    one."""
 
-    records_max: int = 200_000
+    replay_s: float = 1.0
+    """Processor time that the records behind the snapshot took."""
     bytes_max: int = 256 * 1024 * 1024
     interval_s: float = 300.0
+    free_mark_bytes: int = 0
+    """What a snapshot has to leave free on the disk, for the journal."""
     poll_s: float = 0.02
     niceness: int = 10
 
@@ -85,11 +102,16 @@ class Follower:
     """Follows one journal, one turn at a time. ``follow`` runs it as a process."""
 
     def __init__(
-        self, disk: Disk, machine: MachineKind | None = None, settings: FollowerSettings | None = None
+        self,
+        disk: Disk,
+        machine: MachineKind | None = None,
+        settings: FollowerSettings | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._disk = disk
         self._kind = machine or real_machine()
         self._settings = settings or FollowerSettings()
+        self._stopped = stopped
         self._file: DiskFile | None = None
         self._reader: RecordReader | None = None
         self._segment_bytes = 0
@@ -101,9 +123,10 @@ class Follower:
         self._chain = base.header.chain if base.header is not None else 0
         self._place: Place | None = None
         self._vouched_sequence = self.snapshot_sequence
-        self._records_since = 0
+        self._replay_since_s = 0.0
         self._bytes_since = 0
         self._snapshot_s = time.monotonic()
+        self._no_room_s: float | None = None
 
     @property
     def sequence(self) -> int:
@@ -120,15 +143,17 @@ class Follower:
         if self._place is None and not self._find_place():
             return False
         applied = 0
+        began_s = time.thread_time()
         while applied < _RECORDS_PER_TURN:
             record = self._next_record()
             if record is None:
                 break
             if record.header.sequence > self.machine.sequence:
                 replay(self.machine, record, self._kind.version)
-                self._records_since += 1
                 self._bytes_since += record_bytes(record.header.payload_bytes)
             applied += 1
+        if applied:
+            self._replay_since_s += time.thread_time() - began_s
         if self._snapshot_due():
             self.take_snapshot()
         return applied > 0
@@ -146,16 +171,42 @@ class Follower:
         if self._vouched_sequence < self.machine.sequence:
             self._file.fdatasync()
             self._vouched_sequence = self.machine.sequence
-        write_snapshot(self._disk, self.machine, self._journal_id, self._kind.version, place.previous_checksum)
+        try:
+            write_snapshot(
+                self._disk,
+                self.machine,
+                self._journal_id,
+                self._kind.version,
+                place.previous_checksum,
+                keep_free_bytes=self._settings.free_mark_bytes,
+                pause=self._rest,
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._no_room_s = time.monotonic()
+            _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
+            return
         prune(self._disk)
         self.snapshot_sequence = self.machine.sequence
-        self._records_since = self._bytes_since = 0
+        self._replay_since_s = 0.0
+        self._bytes_since = 0
         self._snapshot_s = time.monotonic()
+        if self._no_room_s is not None:
+            self._no_room_s = None
+            self._disk.unlink(ALARM_NAME)
+
+    def _rest(self, seconds: float) -> None:
+        if self._stopped():
+            raise FollowerStopped
+        time.sleep(seconds)
 
     def _snapshot_due(self) -> bool:
         settings = self._settings
-        return self._records_since > 0 and (
-            self._records_since >= settings.records_max
+        if self._no_room_s is not None and time.monotonic() - self._no_room_s < _NO_ROOM_WAIT_S:
+            return False
+        return self._bytes_since > 0 and (
+            self._replay_since_s >= settings.replay_s
             or self._bytes_since >= settings.bytes_max
             or time.monotonic() - self._snapshot_s >= settings.interval_s
         )
@@ -270,12 +321,14 @@ def follow(
     disk = RealDisk(folder, create=False)
     follower: Follower | None = None
     try:
-        follower = Follower(disk, machine, settings)
+        follower = Follower(disk, machine, settings, stopped)
         for warning in follower.warnings:
             say(warning)
         while not stopped():
             if not follower.turn():
                 time.sleep(settings.poll_s)
+    except FollowerStopped:
+        return EXIT_STOPPED
     except JournalError as error:
         _raise_alarm(disk, str(error))
         say(f"the follower stops: {error}")
@@ -317,17 +370,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="simswitch-follower", description="Follows a journal and writes its snapshots."
     )
     parser.add_argument("folder", help="the server's data folder")
-    parser.add_argument("--snapshot-records", type=int, default=defaults.records_max, metavar="COUNT")
+    parser.add_argument("--snapshot-replay-ms", type=float, default=defaults.replay_s * 1000, metavar="MS")
     parser.add_argument("--snapshot-bytes", type=int, default=defaults.bytes_max, metavar="BYTES")
     parser.add_argument("--snapshot-seconds", type=float, default=defaults.interval_s, metavar="SECONDS")
+    parser.add_argument("--free-mark-bytes", type=int, default=defaults.free_mark_bytes, metavar="BYTES")
     parser.add_argument("--poll-ms", type=float, default=defaults.poll_s * 1000, metavar="MS")
     # The server names itself: it may be killed before this process first asks who its parent is.
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="stop when this is not the parent")
     parsed = parser.parse_args(arguments)
     settings = FollowerSettings(
-        records_max=parsed.snapshot_records,
+        replay_s=parsed.snapshot_replay_ms / 1000,
         bytes_max=parsed.snapshot_bytes,
         interval_s=parsed.snapshot_seconds,
+        free_mark_bytes=parsed.free_mark_bytes,
         poll_s=parsed.poll_ms / 1000,
     )
     return follow(parsed.folder, settings, parent=parsed.parent)

@@ -9,7 +9,7 @@ from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.follower import read_alarm
 from simswitch.journal.format import FORMAT_VERSION, SegmentHeader, record_bytes
-from simswitch.journal.snapshot import read_regions, read_snapshot_header, snapshot_name, snapshot_sequences
+from simswitch.journal.snapshot import check_regions, read_snapshot_header, snapshot_name, snapshot_sequences
 from simswitch.journal.walk import Segment, Walk, list_segments
 
 
@@ -116,7 +116,7 @@ def _snapshot(disk: RealDisk, sequence: int) -> dict[str, Any]:
             machine_version=header.machine_version,
             state_hash=f"{header.state_hash:016x}",
         )
-        read_regions(file, name, header)
+        check_regions(file, name, header)
         entry["valid"] = True
     except JournalDamaged as error:
         entry["problem"] = str(error)

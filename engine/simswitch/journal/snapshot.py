@@ -9,22 +9,27 @@ are little-endian.
     ------  ----  --------------------------------------------  --------------------------------------------------------
          0     8  magic "SIMSWSNP"
          8     8  checksum: XXH64 of bytes 16 to 4,095          the directory is trusted before a region is read
-        16     4  format version, 1
+        16     4  format version, 2
         20     4  machine version                               the state is that machine's; a newer one may read it
         24    16  journal id                                    a snapshot of another journal is recognised
         40     8  sequence: records applied                     the tail is replayed from the next one on
         48     8  now_ms of that record
-        56     8  state hash of the machine                     what was restored is what was saved (I10)
+        56     8  state hash of the machine                     follows from the regions' hashes (I10)
         64     8  checksum of that record                       the tail must continue that very history (the chain)
         72     4  count of regions, at most 60
         76     4  zeros
         80     8  bytes of the file
         88   168  zeros
-       256  64·n  directory: name, 24 bytes; u64 each: offset, item bytes, count, XXH64, zeros
+       256  64·n  directory: name, 24 bytes; u64 each: offset, item bytes, count, hash, zeros
 
-A snapshot is valid if and only if the header's magic, version and checksum are right, the file has its size, and each
-region has its checksum. It is written under another name, made durable, read back from the disk and compared, and only
-then given its name; so a file of that name was whole once, and a crash leaves at most a file ending in ``.writing``.
+The hash of a region is that of ``Machine.state_hash``: each piece of 1 MiB has its XXH64, and these are folded. So a
+snapshot is written, read and checked piece by piece, and a restore reads several pieces at a time into the very place
+where they stay. Folding the regions' hashes gives the state hash: to check them is to check it.
+
+A snapshot is valid if and only if the header's magic, version and checksum are right, the file has its size, the
+regions have their hashes, and these give the state hash. It is written under another name, made durable, read back from
+the disk and compared, and only then given its name; so a file of that name was whole once, and a crash leaves at most
+a file ending in ``.writing``. It is made durable piece by piece: one flush of it all would hold up the journal's.
 
 The two newest are kept. Segments that lie wholly below the older of the two are not needed by either, and are removed,
 oldest first and one durable removal after the other, so that a crash leaves no hole.
@@ -32,21 +37,26 @@ oldest first and one durable removal after the other, so that a crash leaves no 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
-from simswitch.core.machine import xxh64
+from simswitch.core.machine import HASH_PIECE_BYTES, xxh64
 from simswitch.journal.disk import Bytes, Disk, DiskFile
 from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader
 from simswitch.journal.walk import list_segments
 
-SNAPSHOT_FORMAT_VERSION = 1
+SNAPSHOT_FORMAT_VERSION = 2
 SNAPSHOTS_KEPT = 2
 WRITING_SUFFIX = ".writing"
 
@@ -56,12 +66,14 @@ _FIXED = struct.Struct("<II16sQQQQI4xQ")
 _ENTRY = struct.Struct("<24sQQQQ8x")
 _DIRECTORY_OFFSET = 256
 _REGIONS_MAX = 60
-_CHUNK_BYTES = 8 * 1024 * 1024
+_READERS = 4
 _NAME = re.compile(r"snapshot-(\d{20})\.state")
 _REMEDY = "Keep the file as it is; the state can be put together from the older snapshot and the journal"
 
 Region = tuple[str, int, int, Bytes]
 """Name, bytes of an item, count of items, and the bytes."""
+StoredRegion = tuple[str, int, int, Bytes | Callable[[memoryview], object]]
+"""The same, of a file: a large region comes as a function that reads it into its place."""
 
 
 class SnapshotSource(Protocol):
@@ -71,7 +83,6 @@ class SnapshotSource(Protocol):
     def sequence(self) -> int: ...
     @property
     def now_ms(self) -> int: ...
-    def state_hash(self) -> int: ...
     def snapshot_regions(self) -> Iterable[Region]: ...
 
 
@@ -153,76 +164,126 @@ def read_snapshot_header(file: DiskFile, name: str) -> SnapshotHeader:
     for index in range(count):
         raw, offset, item_bytes, items, region_sum = _ENTRY.unpack_from(block, _DIRECTORY_OFFSET + index * _ENTRY.size)
         regions.append(RegionEntry(raw.rstrip(b"\0").decode(), offset, item_bytes, items, region_sum))
+    if not regions or fold((entry.checksum for entry in regions), machine) != state_hash:
+        raise refuse("the regions' hashes do not give the state hash (I10)")
     return SnapshotHeader(machine, identity, sequence, now_ms, state_hash, chain, size, tuple(regions))
 
 
-def read_regions(file: DiskFile, name: str, header: SnapshotHeader) -> list[Region]:
-    """All regions with their checksums verified, or ``JournalDamaged``; never some of them."""
-    regions: list[Region] = []
+def fold(hashes: Iterable[int], digest: int = 0) -> int:
+    """The hash of a row of hashes, as the machine folds them."""
+    for found in hashes:
+        digest = xxh64(found.to_bytes(8, "little"), digest)
+    return digest
+
+
+def _judge(entry: RegionEntry, name: str, sequence: int, hashes: Iterable[int]) -> None:
+    if fold(hashes) != entry.checksum:
+        what = f"the hash of the region {entry.name} is wrong"
+        raise JournalDamaged("snapshot", name, entry.offset, sequence, what, _REMEDY)
+
+
+def check_regions(
+    file: DiskFile, name: str, header: SnapshotHeader, pause: Callable[[float], object] | None = None
+) -> None:
+    """Reads every region, and raises ``JournalDamaged`` when one is not what was written."""
+
+    def hashes(entry: RegionEntry) -> Iterator[int]:
+        size = entry.item_bytes * entry.count
+        for start in range(0, size, HASH_PIECE_BYTES):
+            began_s = time.monotonic()
+            yield xxh64(file.pread(min(HASH_PIECE_BYTES, size - start), entry.offset + start))
+            if pause is not None:
+                pause(time.monotonic() - began_s)
+
     for entry in header.regions:
-        data = file.view(entry.item_bytes * entry.count, entry.offset)
-        if xxh64(data) != entry.checksum:
-            raise JournalDamaged(
-                "snapshot",
-                name,
-                entry.offset,
-                header.sequence,
-                f"the checksum of the region {entry.name} is wrong",
-                _REMEDY,
-            )
-        regions.append((entry.name, entry.item_bytes, entry.count, data))
-    return regions
+        _judge(entry, name, header.sequence, hashes(entry))
 
 
-def load_snapshot(disk: Disk, sequence: int) -> tuple[SnapshotHeader, list[Region]]:
+@contextmanager
+def open_snapshot(disk: Disk, sequence: int) -> Iterator[tuple[SnapshotHeader, list[StoredRegion]]]:
+    """The header, and the regions as ``Machine.restore`` takes them; each is checked while it is read, or raises
+    ``JournalDamaged``."""
     name = snapshot_name(sequence)
     file = disk.open(name, writable=False)
     try:
         header = read_snapshot_header(file, name)
-        return header, read_regions(file, name, header)
+        with ThreadPoolExecutor(_READERS, "simswitch-snapshot") as readers:
+
+            def read(entry: RegionEntry, place: memoryview) -> None:
+                def read_piece(start: int) -> int:
+                    with place[start : start + HASH_PIECE_BYTES] as piece:
+                        file.pread_into(piece, entry.offset + start)
+                        return xxh64(piece)
+
+                hashes = readers.map(read_piece, range(0, place.nbytes, HASH_PIECE_BYTES))
+                _judge(entry, name, header.sequence, hashes)
+
+            # The first comes as bytes: the places of the others depend on it.
+            first, *others = header.regions
+            head = memoryview(bytearray(first.item_bytes * first.count))
+            read(first, head)
+            yield (
+                header,
+                [
+                    (first.name, first.item_bytes, first.count, head),
+                    *((entry.name, entry.item_bytes, entry.count, partial(read, entry)) for entry in others),
+                ],
+            )
     finally:
         file.close()
 
 
 def write_snapshot(
-    disk: Disk, machine: SnapshotSource, journal_id: bytes, machine_version: int, chain: int
+    disk: Disk,
+    machine: SnapshotSource,
+    journal_id: bytes,
+    machine_version: int,
+    chain: int,
+    *,
+    keep_free_bytes: int = 0,
+    pause: Callable[[float], object] | None = None,
 ) -> SnapshotHeader:
     """Takes a snapshot of a machine that nobody feeds meanwhile. It has its name only when it is durable and was read
     back.
 
-    The record that the machine stands at must be durable before: a snapshot vouches for it.
+    The record that the machine stands at must be durable before: a snapshot vouches for it. ``pause`` is called after
+    each piece with the seconds that it took; what it raises gives the snapshot up. Raises ``OSError`` (ENOSPC) before
+    anything is written when less than ``keep_free_bytes`` would be left on the disk.
     """
-    entries = []
-    views = []
-    offset = BLOCK_BYTES
-    for name, item_bytes, count, view in machine.snapshot_regions():
-        entries.append(RegionEntry(name, offset, item_bytes, count, xxh64(view)))
-        views.append(memoryview(view))
-        offset = -(-(offset + item_bytes * count) // BLOCK_BYTES) * BLOCK_BYTES
-    header = SnapshotHeader(
-        machine_version,
-        journal_id,
-        machine.sequence,
-        machine.now_ms,
-        machine.state_hash(),
-        chain,
-        offset,
-        tuple(entries),
-    )
-    name = snapshot_name(header.sequence)
+    regions = list(machine.snapshot_regions())
+    file_bytes = BLOCK_BYTES + sum(_blocks(item_bytes * count) for _, item_bytes, count, _ in regions)
+    free = disk.free_bytes()
+    if free - file_bytes < keep_free_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"a snapshot takes {file_bytes} bytes, its disk has {free} free, and {keep_free_bytes} have to stay free",
+        )
+    name = snapshot_name(machine.sequence)
     temporary = f"{name}.{os.getpid()}{WRITING_SUFFIX}"
     file = disk.open(temporary, create=True)
     try:
-        for entry, view in zip(entries, views, strict=True):
-            for start in range(0, view.nbytes, _CHUNK_BYTES):
-                file.pwrite((view[start : start + _CHUNK_BYTES],), entry.offset + start)
-            end = entry.offset + view.nbytes
-            file.pwrite((bytes(-end % BLOCK_BYTES),), end)
+        entries = []
+        offset = BLOCK_BYTES
+        for region, item_bytes, count, data in regions:
+            with memoryview(data) as view:
+                digest = fold(_write_pieces(file, view.cast("B"), offset, pause))
+            entries.append(RegionEntry(region, offset, item_bytes, count, digest))
+            offset += _blocks(item_bytes * count)
+        header = SnapshotHeader(
+            machine_version,
+            journal_id,
+            machine.sequence,
+            machine.now_ms,
+            fold((entry.checksum for entry in entries), machine_version),
+            chain,
+            offset,
+            tuple(entries),
+        )
         file.pwrite((header.encode(),), 0)
         file.settle()
         if read_snapshot_header(file, name) != header:
             raise JournalDamaged("snapshot", temporary, 0, header.sequence, "it does not read back as written", _REMEDY)
-        read_regions(file, name, header)
+        check_regions(file, name, header, pause)
         disk.rename(temporary, name)
         disk.fsync_folder()
     except BaseException:
@@ -231,6 +292,25 @@ def write_snapshot(
     finally:
         file.close()
     return header
+
+
+def _blocks(size: int) -> int:
+    """What that many bytes take in the file."""
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _write_pieces(
+    file: DiskFile, view: memoryview, offset: int, pause: Callable[[float], object] | None
+) -> Iterator[int]:
+    """Writes a region and gives the hashes of its pieces."""
+    for start in range(0, view.nbytes, HASH_PIECE_BYTES):
+        began_s = time.monotonic()
+        piece = view[start : start + HASH_PIECE_BYTES]
+        yield xxh64(piece)
+        file.pwrite((piece, bytes(-piece.nbytes % BLOCK_BYTES)), offset + start)
+        file.fdatasync()
+        if pause is not None:
+            pause(time.monotonic() - began_s)
 
 
 def clear_unfinished(disk: Disk) -> None:
