@@ -107,11 +107,13 @@ class Follower:
         machine: MachineKind | None = None,
         settings: FollowerSettings | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        said: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._disk = disk
         self._kind = machine or real_machine()
         self._settings = settings or FollowerSettings()
         self._stopped = stopped
+        self._said = said
         self._file: DiskFile | None = None
         self._reader: RecordReader | None = None
         self._segment_bytes = 0
@@ -163,6 +165,7 @@ class Follower:
         place = self._place
         if place is None or place.sequence != self.machine.sequence + 1:
             return
+        began_s = time.monotonic()
         faults = self.machine.check()
         if faults:
             raise InvariantBroken(f"after sequence {self.machine.sequence}: " + "; ".join(faults[:20]))
@@ -188,6 +191,7 @@ class Follower:
             _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
             return
         prune(self._disk)
+        self._said(f"snapshot of sequence {self.machine.sequence} made in {time.monotonic() - began_s:.3f} s")
         self.snapshot_sequence = self.machine.sequence
         self._replay_since_s = 0.0
         self._bytes_since = 0
@@ -321,7 +325,7 @@ def follow(
     disk = RealDisk(folder, create=False)
     follower: Follower | None = None
     try:
-        follower = Follower(disk, machine, settings, stopped)
+        follower = Follower(disk, machine, settings, stopped, say)
         for warning in follower.warnings:
             say(warning)
         while not stopped():
