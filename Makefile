@@ -15,7 +15,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench proto debug serve demo clean
+.PHONY: build test lint format bench bench-lines proto debug serve demo clean
 
 build: build/.built
 
@@ -51,6 +51,9 @@ test: lint
 
 bench: build
 	$(BIN)/python -m benches.run $(ARGS)
+
+bench-lines: build
+	$(BIN)/python -m benches.run --only lines --json build/bench-lines.json $(ARGS)
 
 proto: build
 	$(BIN)/python proto/generate.py

@@ -24,6 +24,8 @@ from benches.report import Result
 SEGMENT_BYTES = 64 << 20
 SIZES = (32 << 10, 256 << 10, 1 << 20)
 WARM_UP = 5
+# Of the time of a bare write and fdatasync.
+GOAL = 1.2
 
 
 def measure(folder: Path, payload_bytes: int, rounds: int, progress: Callable[[str], None]) -> Result:
@@ -59,6 +61,8 @@ def measure(folder: Path, payload_bytes: int, rounds: int, progress: Callable[[s
         unit="us",
         hash=f"{folded:016x}",
         reference=median(bare[WARM_UP:]) / 1e3,
+        goal=GOAL,
+        goal_of="ratio",
         note="reference: pwrite and fdatasync of as many bytes, prewritten file",
     )
 

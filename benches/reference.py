@@ -12,66 +12,64 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from simswitch.core.commands import OUTCOME_COLUMNS, RUN_HEADER, OutcomeRun
+from simswitch.core.layout import ALLOCATE
 
-SOURCE = Path(__file__).with_name("touch.c")
-BUILD = Path(__file__).resolve().parent.parent / "build" / "benches"
+BENCHES = Path(__file__).resolve().parent
+BUILD = BENCHES.parent / "build" / "benches"
+OUTCOME_BYTES = sum(np.dtype(code).itemsize for _, code in OUTCOME_COLUMNS[ALLOCATE])
 
-U64 = npt.NDArray[np.uint64]
 U32 = npt.NDArray[np.uint32]
 
 
-def _library() -> ctypes.CDLL:
-    """The compiled loop; compiled again when its source or the compiler's name has changed."""
+def library(name: str) -> ctypes.CDLL:
+    """The compiled ``name``.c; compiled again when its source or the compiler's name has changed."""
+    source = BENCHES / f"{name}.c"
     compiler = os.environ.get("CC", "cc")
-    digest = hashlib.sha256(SOURCE.read_bytes() + compiler.encode()).hexdigest()[:16]
-    target = BUILD / f"touch-{digest}.so"
+    digest = hashlib.sha256(source.read_bytes() + compiler.encode()).hexdigest()[:16]
+    target = BUILD / f"{name}-{digest}.so"
     if not target.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(f".{os.getpid()}.part")
-        subprocess.run([*shlex.split(compiler), "-O3", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)], check=True)
+        flags = ["-O3", "-fno-strict-aliasing", "-shared", "-fPIC"]
+        subprocess.run([*shlex.split(compiler), *flags, "-o", str(partial), str(source)], check=True)
         partial.replace(target)
-    library = ctypes.CDLL(str(target))
-    library.arena_new.restype = ctypes.c_void_p
-    library.arena_new.argtypes = [ctypes.c_uint64]
-    library.arena_free.restype = None
-    library.arena_free.argtypes = [ctypes.c_void_p]
-    library.arena_touch.restype = ctypes.c_uint64
-    library.arena_touch.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_uint64,
-        ctypes.c_int,
-        ctypes.c_void_p,
-    ]
-    return library
+    return ctypes.CDLL(str(target))
 
 
 class Reference:
     """Arrays as large as the core's for ``size`` SIMs and as many terminals."""
 
     def __init__(self, size: int) -> None:
-        self._library = _library()
-        self._arena = self._library.arena_new(size)
+        loop = library("touch")
+        loop.arena_new.restype = ctypes.c_void_p
+        loop.arena_new.argtypes = [ctypes.c_uint64]
+        loop.arena_free.restype = None
+        loop.arena_free.argtypes = [ctypes.c_void_p]
+        loop.arena_touch.restype = None
+        loop.arena_touch.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_uint64, ctypes.c_void_p]
+        self._loop = loop
+        self._outcomes = np.empty(0, np.uint8)
+        self._arena = loop.arena_new(size)
         if not self._arena:
             raise MemoryError(f"no memory for a reference of {size} lines")
 
     def close(self) -> None:
         """Gives the memory back."""
         if self._arena:
-            self._library.arena_free(self._arena)
+            self._loop.arena_free(self._arena)
             self._arena = None
 
-    def touch_ns(self, keys: U64, sims: U32, batch_items: int, lines: int) -> list[float]:
-        """Nanoseconds an item of each batch of ``batch_items``."""
-        out = np.empty(batch_items, np.uint64)
-        samples = []
-        for start in range(0, len(keys) - batch_items + 1, batch_items):
-            block = keys[start : start + batch_items]
-            order = sims[start : start + batch_items]
-            before = time.perf_counter_ns()
-            self._library.arena_touch(
-                self._arena, block.ctypes.data, order.ctypes.data, batch_items, lines, out.ctypes.data
-            )
-            samples.append((time.perf_counter_ns() - before) / batch_items)
-        return samples
+    def touch_ns(self, batch: bytes, sims: U32) -> float:
+        """Nanoseconds an item: ``batch`` is one run of allocations (commands.py), ``sims`` the SIM that each gets."""
+        count = len(sims)
+        if len(self._outcomes) < count * OUTCOME_BYTES:
+            self._outcomes = np.empty(count * OUTCOME_BYTES, np.uint8)
+        columns = np.frombuffer(batch, np.uint8, offset=RUN_HEADER.itemsize).ctypes.data
+        before = time.perf_counter_ns()
+        self._loop.arena_touch(self._arena, columns, sims.ctypes.data, count, self._outcomes.ctypes.data)
+        return (time.perf_counter_ns() - before) / count
+
+    def outcomes(self, count: int) -> OutcomeRun:
+        """What the last batch of ``count`` commands wrote."""
+        return OutcomeRun(ALLOCATE, count, self._outcomes.data)

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
+# How much worse a row may be than in an earlier run.
+TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Result:
-    """One figure. ``hash`` is what the bench computed, so that its meaning can't drift unseen."""
+    """One figure. ``hash`` is what the bench computed, so that its meaning can't drift unseen.
+
+    ``goal`` bounds the value, or with ``goal_of="ratio"`` the value as a multiple of the reference: from above, or from
+    below where higher is better.
+    """
 
     name: str
     size: int
@@ -24,6 +30,7 @@ class Result:
     hash: str
     reference: float | None = None
     goal: float | None = None
+    goal_of: Literal["value", "ratio"] = "value"
     better: Literal["lower", "higher"] = "lower"
     note: str = ""
     failed: bool = False
@@ -38,9 +45,19 @@ class Result:
         """Whether the goal is met; None: this figure has none. A bench that failed meets nothing."""
         if self.failed:
             return False
-        if self.goal is None or self.value is None:
+        if self.goal is None:
             return None
-        return self.value <= self.goal if self.better == "lower" else self.value >= self.goal
+        measured = self.ratio if self.goal_of == "ratio" else self.value
+        if measured is None:
+            return False
+        return measured <= self.goal if self.better == "lower" else measured >= self.goal
+
+    @property
+    def goal_text(self) -> str:
+        """The goal in words: ``ratio <= 1.35``."""
+        if self.goal is None:
+            return ""
+        return f"{self.goal_of} {'<=' if self.better == 'lower' else '>='} {_figure(self.goal)}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +69,8 @@ class Result:
             "ratio": self.ratio,
             "goal": self.goal,
             "met": self.met,
+            "goal_of": self.goal_of,
+            "better": self.better,
             "hash": self.hash,
             "note": self.note,
         }
@@ -87,7 +106,8 @@ def commit() -> str:
     return head + ("+" if changed else "")
 
 
-def write_json(path: Path, seed: int, results: list[Result]) -> None:
+def write_json(path: Path, seed: int, results: list[Result]) -> dict[str, Any]:
+    """Writes the file that later runs are compared with; gives what stands in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "machine": machine_line(),
@@ -98,6 +118,56 @@ def write_json(path: Path, seed: int, results: list[Result]) -> None:
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(content, indent=2) + "\n")
     partial.replace(path)
+    return content
+
+
+@dataclass(frozen=True)
+class Worse:
+    """A row that an earlier run did better, and by how much; None: it can't be compared any more."""
+
+    name: str
+    size: int
+    what: str
+    before: float
+    now: float | None
+
+    @property
+    def factor(self) -> float | None:
+        return self.now / self.before if self.now is not None else None
+
+
+def compare(earlier: dict[str, Any], now: dict[str, Any], tolerance: float = TOLERANCE) -> list[Worse]:
+    """The rows that are worse by more than ``tolerance``.
+
+    Ratios are compared where there are any. Figures without a reference say nothing about another machine, so those
+    are compared only when both runs were made on the same one. A row that was measured then and isn't now is worse.
+    """
+    same_machine = earlier["machine"] == now["machine"]
+    found = {(row["name"], row["size"]): row for row in now["results"]}
+    worse = []
+    for row in earlier["results"]:
+        name, size = row["name"], row["size"]
+        what = "ratio" if row["ratio"] is not None else "value"
+        before = row[what]
+        if before is None or before <= 0 or (what == "value" and not same_machine):
+            continue
+        measured = found.get((name, size), {}).get(what)
+        if measured is None:
+            worse.append(Worse(name, size, what, before, None))
+            continue
+        lower = row.get("better", "lower") == "lower"
+        if (measured > before * (1 + tolerance)) if lower else (measured * (1 + tolerance) < before):
+            worse.append(Worse(name, size, what, before, measured))
+    return worse
+
+
+def print_worse(path: Path, worse: list[Worse]) -> None:
+    """What :func:`compare` found, one aligned line a row."""
+    print(f"\nagainst {path}: " + (f"{len(worse)} rows are worse" if worse else "nothing is worse"))
+    width = max((len(row.name) for row in worse), default=0)
+    for row in worse:
+        now = "not measured" if row.now is None else f"{_figure(row.now):>10}  x {row.factor:.2f}"
+        print(f"  {row.name:<{width}}  {row.size:>12,}  {row.what}  {_figure(row.before):>10} -> {now}")
 
 
 def _figure(value: float | None) -> str:
@@ -105,7 +175,7 @@ def _figure(value: float | None) -> str:
         return ""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def print_table(seed: int, results: list[Result]) -> None:
@@ -122,14 +192,13 @@ def print_table(seed: int, results: list[Result]) -> None:
         ("unit", "left"),
         ("reference", "right"),
         ("ratio", "right"),
-        ("goal", "right"),
+        ("goal", "left"),
         ("met", "left"),
         ("hash", "left"),
         ("note", "left"),
     ):
         table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=heading != "note")
     for result in results:
-        goal = "" if result.goal is None else f"{'<' if result.better == 'lower' else '>'} {_figure(result.goal)}"
         met = {None: "", True: "yes", False: "NO"}[result.met]
         ratio = "" if result.ratio is None else f"{result.ratio:.2f}"
         table.add_row(
@@ -139,7 +208,7 @@ def print_table(seed: int, results: list[Result]) -> None:
             result.unit,
             _figure(result.reference),
             ratio,
-            goal,
+            result.goal_text,
             met,
             result.hash,
             result.note,

@@ -1,50 +1,80 @@
 """Runs the benches, prints one table and writes ``build/bench.json``: ``python -m benches.run``.
 
 A goal that is not met is shown and does not fail the run: absolute figures belong to one machine. A bench that did not
-do what it says becomes a row that names the reason, the others still run, and the exit code is 1.
+do what it says becomes a row that names the reason, the others still run, and the exit code is 1. So it is when a row
+got worse by more than a tenth than in an earlier file (``--against``).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 
-from benches import core, journal, rpc
-from benches.report import ROOT, Result, print_table, write_json
-from benches.world import Pool
+from benches import core, journal, lines, pools, rpc
+from benches.plot import plot
+from benches.report import ROOT, Result, compare, machine_line, print_table, print_worse, write_json
+from benches.world import POOLS, Pool
 
 SEED = 20_200_321
-ROUNDS = {10_000: 20, 100_000: 5, 1_000_000: 2}
-NAMES = (
-    *(f"core.{name}{end}" for name in core.LINES for end in ("", ".one_tier")),
+# What has to be in the table, measured or not.
+REQUIRED = (
+    "core.allocate",
+    "core.renew",
+    "core.release",
+    "core.report_usage",
     "core.swap",
-    "journal.commit",
+    "core.python_call",
+    "wire.decode",
+    "wire.encode",
     "rpc.batch_100",
+    "rpc.batch_1000",
+    "rpc.batch_10000",
+    "rpc.unary",
+    "rpc.unary_latency",
+    "rpc.during_job",
+    "journal.commit",
+    "start.cold",
+    "memory.resident",
 )
+# Families that only run when they are asked for.
+ON_DEMAND = ("lines",)
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much the benches do."""
 
-    core: tuple[int, ...]
+    core: dict[int, int]
+    """Rounds by number of SIMs, for a pool with many tiers and one with a single one."""
+    pools: int
+    """Number of SIMs for the other pools."""
     swap_terminals: int
-    swap_servers: int
+    python_sims: int
     commit_bytes: tuple[int, ...]
     commit_rounds: int
     rpc_allocations: int
+    lines_sims: int
 
 
-FULL = Sizes((10_000, 100_000, 1_000_000), 100_000, 100, journal.SIZES, 100, 400_000)
-SMOKE = Sizes((2_000,), 500, 5, journal.SIZES[:1], 5, 2_000)
+FULL = Sizes(
+    core={10_000: 40, 100_000: 8, 1_000_000: 4, 10_000_000: 3},
+    pools=1_000_000,
+    swap_terminals=100_000,
+    python_sims=100_000,
+    commit_bytes=journal.SIZES,
+    commit_rounds=100,
+    rpc_allocations=400_000,
+    lines_sims=1_000_000,
+)
+SMOKE = Sizes({2_000: 1}, 2_000, 500, 2_000, journal.SIZES[:1], 5, 2_000, 2_000)
 
 
 @dataclass(frozen=True)
@@ -56,34 +86,44 @@ class Bench:
     measure: Callable[[core.Progress], list[Result]]
 
 
-def core_bench(size: int, pool: Pool, seed: int) -> Bench:
-    end = ".one_tier" if pool == "one_tier" else ""
-    rounds = ROUNDS.get(size, 2)
-    rows = tuple(f"core.{name}{end}" for name in core.LINES)
-    return Bench(rows, size, lambda say: core.measure(size, pool, seed, rounds, say))
-
-
-def journal_bench(folder: Path, size: int, rounds: int) -> Bench:
-    return Bench(("journal.commit",), size, lambda say: [journal.measure(folder, size, rounds, say)])
-
-
 def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
     """All of them. ``folder`` lies on the disk that is to be measured."""
-    pools: tuple[Pool, ...] = get_args(Pool)
+
+    def core_bench(size: int, pool: Pool, rounds: int) -> Bench:
+        return Bench(core.rows(pool), size, lambda say: core.measure(size, pool, seed, rounds, say))
+
+    def journal_bench(size: int) -> Bench:
+        place, rounds = folder / f"journal-{size}", sizes.commit_rounds
+        return Bench(("journal.commit",), size, lambda say: [journal.measure(place, size, rounds, say)])
+
+    swaps, calls, asked = sizes.swap_terminals, sizes.python_sims, sizes.rpc_allocations
     return [
-        *(core_bench(size, pool, seed) for size in sizes.core for pool in pools),
-        Bench(
-            ("core.swap",),
-            sizes.swap_terminals,
-            lambda say: [core.measure_swap(sizes.swap_terminals, seed, say, sizes.swap_servers)],
+        *(
+            core_bench(size, POOLS[name], rounds)
+            for size, rounds in sizes.core.items()
+            for name in core.POOLS_WITH_GOALS
         ),
-        *(journal_bench(folder / f"journal-{size}", size, sizes.commit_rounds) for size in sizes.commit_bytes),
+        *(core_bench(sizes.pools, pool, 2) for pool in POOLS.values() if pool.name not in core.POOLS_WITH_GOALS),
+        Bench(("core.swap.job",), swaps, lambda say: [core.measure_job(swaps, seed, say)]),
+        Bench(("core.python_call",), calls, lambda say: [pools.measure(calls, seed, 3, say)]),
+        *(journal_bench(size) for size in sizes.commit_bytes),
+        Bench(("rpc.batch_100",), asked, lambda say: [rpc.measure(folder / "rpc", asked, say)]),
         Bench(
-            ("rpc.batch_100",),
-            sizes.rpc_allocations,
-            lambda say: [rpc.measure(folder / "rpc", sizes.rpc_allocations, say)],
+            tuple(f"lines.{name}" for name in lines.OPERATIONS),
+            sizes.lines_sims,
+            lambda say: lines.measure(folder / "lines", sizes.lines_sims, seed, say),
         ),
     ]
+
+
+def missing(all_benches: list[Bench]) -> list[Bench]:
+    """For each row that has to be there and that no bench gives, one that says so."""
+
+    def none(_say: core.Progress) -> list[Result]:
+        raise NotImplementedError("no bench measures this yet")
+
+    given = {name for bench in all_benches for name in bench.rows}
+    return [Bench((name,), 0, none) for name in REQUIRED if name not in given]
 
 
 def attempt(bench: Bench, say: core.Progress) -> list[Result]:
@@ -97,7 +137,15 @@ def attempt(bench: Bench, say: core.Progress) -> list[Result]:
 
 def wanted(name: str, only: list[str]) -> bool:
     """Whether ``only`` names this row or a family that it is of: ``core`` has ``core.swap``."""
-    return not only or any(name == part or name.startswith(f"{part}.") for part in only)
+    if not only:
+        return name.partition(".")[0] not in ON_DEMAND
+    return any(name == part or name.startswith(f"{part}.") for part in only)
+
+
+def names() -> list[str]:
+    """Every row that can be asked for."""
+    found = benches(Path(), SEED, FULL)
+    return list(dict.fromkeys(name for bench in [*found, *missing(found)] for name in bench.rows))
 
 
 def run(seed: int, sizes: Sizes, only: list[str], say: core.Progress) -> list[Result]:
@@ -105,9 +153,10 @@ def run(seed: int, sizes: Sizes, only: list[str], say: core.Progress) -> list[Re
     (ROOT / "build").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "build"))
     try:
+        found = benches(folder, seed, sizes)
         results = [
             result
-            for bench in benches(folder, seed, sizes)
+            for bench in [*found, *missing(found)]
             if any(wanted(name, only) for name in bench.rows)
             for result in attempt(bench, say)
         ]
@@ -124,10 +173,14 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="in a size that shows only that every bench works")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--json", type=Path, help="build/bench.json, or build/bench-smoke.json with --smoke")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier JSON: shows what got worse by a tenth")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draws the core's cost against size (PNG, SVG, PDF)")
     options = parser.parse_args()
     for part in options.only:
-        if not any(wanted(name, [part]) for name in NAMES):
-            parser.error(f"there is no bench {part!r}; there are {', '.join(NAMES)}")
+        if not any(wanted(name, [part]) for name in names()):
+            parser.error(f"there is no bench {part!r}; there are {', '.join(names())}")
+    # Read before hours of measuring, and before a new file may take its place.
+    earlier = json.loads(options.against.read_text()) if options.against else None
     # Progress goes to the error output, so that the table can be piped; where nobody watches, every step is a line.
     console = Console(stderr=True)
     with console.status("starting") as status:
@@ -139,10 +192,18 @@ def main() -> int:
 
         results = run(options.seed, SMOKE if options.smoke else FULL, options.only, say)
     path = options.json or ROOT / "build" / ("bench-smoke.json" if options.smoke else "bench.json")
-    write_json(path, options.seed, results)
+    content = write_json(path, options.seed, results)
     print_table(options.seed, results)
     console.print(f"written to {path}", highlight=False, soft_wrap=True)
-    return 1 if any(result.failed for result in results) else 0
+    if options.plot:
+        plot(options.plot, results, machine_line())
+    worse = []
+    if earlier is not None:
+        # Rows that were not asked for now can't be compared.
+        earlier["results"] = [found for found in earlier["results"] if wanted(found["name"], options.only)]
+        worse = compare(earlier, content)
+        print_worse(options.against, worse)
+    return 1 if worse or any(result.failed for result in results) else 0
 
 
 if __name__ == "__main__":

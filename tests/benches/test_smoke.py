@@ -6,16 +6,17 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benches import core, journal, rpc, run
+from benches import core, journal, lines, pools, rpc, run
+from benches.plot import PANELS, plot
 from benches.reference import Reference
-from benches.report import Result, print_table, write_json
-from benches.world import Pool
+from benches.report import Result, compare, print_table, write_json
+from benches.world import EXPECTED_BYTES, POOLS, WARM_SIMS, Pool, World
 
 T = TypeVar("T")
 
@@ -30,20 +31,70 @@ def once(benchmark: BenchmarkFixture, bench: Callable[..., T], arguments: tuple[
     return pedantic(bench, arguments)
 
 
-@pytest.mark.parametrize("pool", get_args(Pool))
+@pytest.mark.parametrize("pool", POOLS.values(), ids=list(POOLS))
 def test_core(benchmark: BenchmarkFixture, pool: Pool) -> None:
     """Two runs give the same hash, another seed another one."""
     first = once(benchmark, core.measure, (2_000, pool, 1, 1, silent))
-    assert [result.name.split(".")[1] for result in first] == ["allocate", "renew", "report_usage", "release"]
+    assert sorted(result.name for result in first) == sorted(core.rows(pool))
     again = core.measure(2_000, pool, 1, 1, silent)
     assert [result.hash for result in first] == [result.hash for result in again]
     assert core.measure(2_000, pool, 2, 1, silent)[0].hash != first[0].hash
 
 
-def test_swap(benchmark: BenchmarkFixture) -> None:
-    first = once(benchmark, core.measure_swap, (500, 1, silent, 5))
+def test_a_pool_has_the_classes_and_the_warmth_that_it_says() -> None:
+    assert len(World(2_000, POOLS["classes_16"], 1).machine.groups()) == 16 * 8
+    world = World(6_000, POOLS["warm"], 1)
+    assert len(world.terminals) == WARM_SIMS
+    assert world.machine.header()["occupancy"]["free"] == WARM_SIMS
+
+
+def test_swap_job(benchmark: BenchmarkFixture) -> None:
+    first = once(benchmark, core.measure_job, (500, 1, silent))
     assert first.size == 500
-    assert first.hash == core.measure_swap(500, 1, silent, 5).hash
+    assert first.hash == core.measure_job(500, 1, silent).hash
+
+
+def test_moving_terminals_confirms_each_once() -> None:
+    world = World(4_000, POOLS["spread"], 1, core.SWAP_SERVERS, orders_max=4_000)
+    moved = core.move(world, 1_000, 100)
+    assert world.machine.job(0)["confirmed_count"] == 1_000
+    assert moved.total_ns == moved.select_ns + moved.order_ns + moved.confirm_total_ns
+    assert min(moved.select_ns, moved.order_ns, moved.confirm_total_ns) > 0
+
+
+def test_goals_follow_the_loop() -> None:
+    """A ratio while our loop is near the design's; its absolute figure where it is not; none where it names none."""
+    spread = POOLS["spread"]
+    assert core.goal("allocate", spread, 10_000, 14.0) == {"goal": 1.8, "goal_of": "ratio"}
+    assert core.goal("allocate", spread, 10_000, 10.4) == {"goal": 25.2}
+    assert core.goal("swap", spread, 10_000_000, 96.0) == {"goal": 129.2}
+    assert core.goal("cool", spread, 10_000, 14.0) == {}
+    assert core.goal("allocate", POOLS["warm"], 10_000, 14.0) == {}
+
+
+def test_python_call(benchmark: BenchmarkFixture) -> None:
+    first = once(benchmark, pools.measure, (2_000, 1, 1, silent))
+    assert first.hash == pools.measure(2_000, 1, 1, silent).hash
+
+
+@pytest.mark.parametrize("make", pools.RIVALS.values(), ids=list(pools.RIVALS))
+def test_a_rival_pool_does_the_same_job(make: Callable[[list[int]], pools.PythonPool]) -> None:
+    """A SIM goes to one terminal at a time, fits, and comes back."""
+    fits = [EXPECTED_BYTES - 1, EXPECTED_BYTES, 2 * EXPECTED_BYTES]
+    pool = make(fits)
+    given = {pool.allocate(terminal) for terminal in (7, 8)}
+    assert {sim for sim, _ in given} == {1, 2}
+    assert len({epoch for _, epoch in given}) == 2
+    with pytest.raises((LookupError, IndexError)):
+        pool.allocate(9)
+    pool.release(8)
+    assert pool.allocate(9)[0] in (1, 2)
+
+
+def test_lines_reads_what_callgrind_wrote(tmp_path: Path) -> None:
+    dump = "desc: Trigger: Client Request: renew\nevents: Ir Dr Dw DLmr DLmw\ntotals: 9 8 7 40 2\n"
+    (tmp_path / "out.1").write_text(dump)
+    assert lines.missed_lines(tmp_path / "out.1") == ("renew", 42)
 
 
 def test_journal(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
@@ -62,12 +113,11 @@ def test_rpc(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_names_its_rows(tmp_path: Path) -> None:
-    """What can be asked for by name is what the benches say they give."""
-    rows = {name for bench in run.benches(tmp_path, 1, run.SMOKE) for name in bench.rows}
-    assert rows == set(run.NAMES)
+def test_run_names_its_rows() -> None:
+    """What can be asked for by name is what the benches give; every row that the table has to have is among them."""
+    assert set(run.REQUIRED) <= set(run.names())
     results = run.run(1, run.SMOKE, ["core"], silent)
-    assert {result.name for result in results} == {name for name in run.NAMES if name.startswith("core.")}
+    assert {result.name for result in results} == {name for name in run.names() if name.startswith("core.")}
     assert all(re.fullmatch("[0-9a-f]{16}", result.hash) for result in results)
 
 
@@ -82,11 +132,33 @@ def test_a_bench_that_fails_is_a_row_with_the_reason() -> None:
     assert "3 allocations were not granted" in result.note
 
 
-def test_the_reference_touches_what_it_says() -> None:
+def test_a_required_row_that_no_bench_gives_is_there() -> None:
+    (lacking,) = run.missing([run.Bench(run.REQUIRED[1:], 10, lambda _say: [])])
+    (result,) = run.attempt(lacking, silent)
+    assert result.name == run.REQUIRED[0]
+    assert result.met is False
+    assert "no bench" in result.note
+
+
+def test_what_costs_much_runs_only_when_asked_for() -> None:
+    assert not run.wanted("lines.allocate", [])
+    assert run.wanted("lines.allocate", ["lines"])
+    assert run.wanted("core.allocate", [])
+
+
+def test_the_reference_touches_each_terminal_and_sim() -> None:
+    """Its outcomes are those of an allocation: the terminal changes with each, the SIM is the one named."""
+    world = World(1_000, POOLS["spread"], 1)
     reference = Reference(1_000)
     try:
-        keys = np.arange(1_000, dtype=np.uint64)
-        assert len(reference.touch_ns(keys, keys.astype(np.uint32), 100, 4)) == 10
+        sims = np.arange(99, -1, -1, dtype=np.uint32)
+        batch = world.allocation(np.arange(100))
+        reference.touch_ns(batch, sims)
+        assert reference.outcomes(100)["sim"].tolist() == sims.tolist()
+        assert reference.outcomes(100)["iccid"].tolist() == sims.tolist()
+        before = reference.outcomes(100)["epoch"].copy()
+        reference.touch_ns(batch, sims)
+        assert (reference.outcomes(100)["epoch"] != before).all()
     finally:
         reference.close()
 
@@ -97,13 +169,73 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         Result("a", 10, 100.0, "ns", "00", reference=50.0, goal=150.0),
         Result("b", 10, 100.0, "1/s", "01", goal=150.0, better="higher"),
         Result("c", 10, 100.0, "ns", "02"),
+        Result("d", 10, 100.0, "ns", "03", reference=50.0, goal=1.5, goal_of="ratio"),
+        Result("e", 10, None, "ns", "04", goal=1.5),
     ]
     write_json(tmp_path / "bench.json", 7, results)
     content = json.loads((tmp_path / "bench.json").read_text())
     assert set(content) == {"machine", "commit", "seed", "results"}
-    assert [result["met"] for result in content["results"]] == [True, False, None]
-    assert [result["ratio"] for result in content["results"]] == [2.0, None, None]
+    assert [result["met"] for result in content["results"]] == [True, False, None, False, False]
+    assert [result["ratio"] for result in content["results"]] == [2.0, None, None, 2.0, None]
+    fields = {"name", "size", "value", "unit", "reference", "ratio", "goal", "met"}
+    assert all(fields <= set(result) for result in content["results"])
     print_table(7, results)
     shown = capsys.readouterr().out
     assert "NO" in shown
+    assert "value >= 150" in shown
+    assert "ratio <= 1.5" in shown
     assert "seed 7" in shown
+
+
+def test_compare() -> None:
+    """Ratios where there are any, in the right direction; what is not measured any more is worse."""
+
+    def content(machine: str, rows: list[Result]) -> dict[str, Any]:
+        return {"machine": machine, "results": [row.as_json() for row in rows]}
+
+    before = [
+        Result("slower", 10, 100.0, "ns", "", reference=100.0),
+        Result("same", 10, 100.0, "ns", "", reference=100.0),
+        Result("fewer", 10, 100.0, "1/s", "", better="higher"),
+        Result("gone", 10, 100.0, "ns", "", reference=100.0),
+    ]
+    now = [
+        Result("slower", 10, 56.0, "ns", "", reference=50.0),
+        Result("same", 10, 218.0, "ns", "", reference=200.0),
+        Result("fewer", 10, 90.0, "1/s", "", better="higher"),
+        Result("gone", 10, None, "", "", failed=True),
+    ]
+    worse = compare(content("m", before), content("m", now))
+    assert [row.name for row in worse] == ["slower", "fewer", "gone"]
+    elsewhere = compare(content("m", before), content("another", now))
+    assert [row.name for row in elsewhere] == ["slower", "gone"]
+
+
+def test_against_an_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole command: a file whose figures no run reaches fails it, one that any run beats does not."""
+    path = tmp_path / "now.json"
+    arguments = ["run", "--smoke", "--only", "core.swap.job", "--json", str(path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert run.main() == 0
+    earlier = json.loads(path.read_text())
+    for factor, code, words in ((1e-6, 1, "1 rows are worse"), (1e6, 0, "nothing is worse")):
+        changed = {**earlier, "results": [{**row, "ratio": row["ratio"] * factor} for row in earlier["results"]]}
+        (tmp_path / "earlier.json").write_text(json.dumps(changed))
+        monkeypatch.setattr("sys.argv", [*arguments, "--against", str(tmp_path / "earlier.json")])
+        assert run.main() == code
+        assert words in capsys.readouterr().out
+
+
+def test_plot(tmp_path: Path) -> None:
+    results = [
+        Result(f"core.{name}{end}", size, 10.0, "ns", "", reference=5.0)
+        for name in PANELS
+        for end in ("", ".one_tier")
+        for size in (10, 100)
+    ]
+    plot(tmp_path / "bench.png", results, "a machine")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="two sizes"):
+        plot(tmp_path / "bench.png", results[:1], "a machine")
