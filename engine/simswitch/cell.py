@@ -1,10 +1,10 @@
 """A cell: one engine, one journal and one clock; the only place where commands meet time and disk.
 
 A cell is used in one of two ways. ``step`` applies one batch and returns when it is durable: for the twin, for tools
-and tests. After ``start``, calls are gathered into groups: ``submit`` and ``read`` from asyncio, ``call`` from any
-thread.
+and tests. After ``start``, calls are gathered into groups: ``post`` from a transport, ``submit`` and ``read`` from
+asyncio, ``call`` from any thread.
 
-    submit ──▶ queue ──▶ worker A:  gather, apply ┃ write, fdatasync ┃ deliver
+    post   ──▶ queue ──▶ worker A:  gather, apply ┃ write, fdatasync ┃ deliver
                          worker B:                ┃ gather, apply    ┃ write, fdatasync ┃ deliver
                                                   ┃                  ┃
                             apply lock ───────────┘   commit lock ───┘   deliver lock
@@ -34,9 +34,9 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 from simswitch.clock import Clock, VirtualClock, WallClock
 from simswitch.core import commands
@@ -71,6 +71,7 @@ __all__ = [
     "JournalFailed",
     "JournalFull",
     "JournalSettings",
+    "Posted",
     "RecordTooLarge",
     "VirtualClock",
     "WallClock",
@@ -132,24 +133,46 @@ class CellStatistics:
     queued_bytes: int
 
 
-class _Call(Generic[T]):
-    """A run, or a read, that waits for its turn; ``future`` is asyncio's or a thread's."""
+class Posted:
+    """A run that waits for its turn. A transport adds, in a subclass, what it needs to answer it.
 
-    __slots__ = ("deadline", "error", "function", "future", "result", "run")
+    ``finish`` gets all calls of a group that name it, in the order in which they were posted, once they are durable or
+    refused; it runs on a worker and must not wait. Each has then either ``outcome`` or ``error``.
+    """
+
+    __slots__ = ("cancelled", "deadline", "error", "finish", "outcome", "run")
+
+    def __init__(self, run: bytes, finish: Finish, deadline: float | None = None) -> None:
+        self.run = run
+        self.finish = finish
+        self.deadline = deadline
+        """An instant of ``time.monotonic()``."""
+        self.cancelled = False
+        """Set by whoever posted it when nobody waits any more: it is dropped unless it was applied before."""
+        self.outcome: OutcomeRun | None = None
+        self.error: BaseException | None = None
+
+
+Finish = Callable[[Sequence[Posted]], object]
+
+
+class _Waiting(Posted):
+    """A run, or a read, whose result a future waits for; ``future`` is asyncio's or a thread's."""
+
+    __slots__ = ("function", "future", "result")
 
     def __init__(
         self,
-        run: bytes | None,
-        function: Callable[[Machine], T] | None,
-        future: asyncio.Future[T] | concurrent.futures.Future[T],
+        run: bytes,
+        function: Callable[[Machine], Any] | None,
+        future: asyncio.Future[Any] | concurrent.futures.Future[Any],
+        finish: Finish,
         deadline: float | None,
     ) -> None:
-        self.run = run
+        super().__init__(run, finish, deadline)
         self.function = function
         self.future = future
-        self.deadline = deadline
-        self.result: T | None = None
-        self.error: BaseException | None = None
+        self.result: Any = None
 
     def answer(self) -> None:
         if self.future.done():
@@ -157,7 +180,13 @@ class _Call(Generic[T]):
         if self.error is not None:
             self.future.set_exception(self.error)
         else:
-            self.future.set_result(cast(T, self.result))
+            self.future.set_result(self.outcome if self.function is None else self.result)
+
+
+def _answer(calls: Sequence[Posted]) -> None:
+    for call in calls:
+        assert isinstance(call, _Waiting)
+        call.answer()
 
 
 class _Record:
@@ -179,9 +208,26 @@ class _Group:
 
     __slots__ = ("calls", "records")
 
-    def __init__(self, calls: list[_Call[Any]]) -> None:
+    def __init__(self, calls: list[Posted]) -> None:
         self.calls = calls
         self.records: list[_Record] = []
+
+
+def _finish(calls: Sequence[Posted]) -> None:
+    """Calls each callback once, with all calls that name it."""
+    first = calls[0].finish
+    if all(call.finish == first for call in calls):
+        first(calls)
+        return
+    groups: dict[Finish, list[Posted]] = {}
+    for call in calls:
+        groups.setdefault(call.finish, []).append(call)
+    for finish, group in groups.items():
+        finish(group)
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else time.monotonic() + timeout_s
 
 
 def _random_seed() -> int:
@@ -240,7 +286,7 @@ class Cell:
         # The queue and what belongs to it are guarded by _mutex.
         self._mutex = threading.Lock()
         self._arrived = threading.Condition(self._mutex)
-        self._queue: deque[_Call[Any]] = deque()
+        self._queue: deque[Posted] = deque()
         self._queued_bytes = 0
         self._gathering = False
         self._committing = False
@@ -424,16 +470,32 @@ class Cell:
 
     # ------------------------------------------------------------------------------------------ many at once
 
-    def submit(self, run: bytes, deadline: float | None = None) -> asyncio.Future[OutcomeRun]:
-        """One run of commands; ``await`` gives its outcomes once they are durable. From the cell's event loop.
+    def post(self, calls: Sequence[Posted]) -> None:
+        """Queues runs of commands, from any thread; each is finished once, perhaps before ``post`` returns.
 
-        ``deadline`` is an instant of ``time.monotonic()``. Raises ``ValueError`` for bytes that are not one run,
-        ``RecordTooLarge``, ``CellOverloaded`` and ``CellClosed`` at once; the future raises ``MalformedBatch``,
-        ``CellExpired`` and ``JournalFull``: with all of these nothing was applied.
+        Those that can't be queued are finished at once with ``ValueError`` for bytes that are not one run,
+        ``RecordTooLarge``, ``CellOverloaded``, ``CellClosed`` or ``CellFailed``; later errors are ``MalformedBatch``,
+        ``CellExpired``, ``JournalFull`` and ``CellFailed``. With all but the last nothing was applied.
         """
-        self._check_run(run)
+        refused: list[Posted] | None = None
+        for call in calls:
+            call.error = self._wrong(call.run)
+        with self._mutex:
+            for call in calls:
+                if call.error is None:
+                    call.error = self._enqueue(call)
+                if call.error is not None:
+                    refused = refused or []
+                    refused.append(call)
+            if self._gathering:
+                self._arrived.notify()
+        if refused is not None:
+            _finish(refused)
+
+    def submit(self, run: bytes, deadline: float | None = None) -> asyncio.Future[OutcomeRun]:
+        """``post`` for the cell's event loop; ``await`` gives the outcomes, the errors of the queue are raised here."""
         future: asyncio.Future[OutcomeRun] = self._running_loop().create_future()
-        self._enqueue(_Call(run, None, future, deadline), len(run))
+        self._post_waiting(_Waiting(run, None, future, self._finish_in_loop, deadline))
         return future
 
     def read(self, function: Callable[[Machine], T], deadline: float | None = None) -> asyncio.Future[T]:
@@ -442,23 +504,30 @@ class Cell:
         The function holds up allocations while it runs, so it should be short, and it must not keep the machine.
         """
         future: asyncio.Future[T] = self._running_loop().create_future()
-        self._enqueue(_Call(None, function, future, deadline), 0)
+        self._post_waiting(_Waiting(b"", function, future, self._finish_in_loop, deadline))
         return future
 
     def call(self, run: bytes, timeout_s: float | None = None) -> OutcomeRun:
         """``submit`` for a thread that is not the event loop's: waits for the outcomes."""
-        self._check_run(run)
         future: concurrent.futures.Future[OutcomeRun] = concurrent.futures.Future()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._enqueue(_Call(run, None, future, deadline), len(run))
+        self._post_waiting(_Waiting(run, None, future, _answer, _deadline(timeout_s)))
         return future.result()
 
     def call_read(self, function: Callable[[Machine], T], timeout_s: float | None = None) -> T:
         """``read`` for a thread that is not the event loop's."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._enqueue(_Call(None, function, future, deadline), 0)
+        self._post_waiting(_Waiting(b"", function, future, _answer, _deadline(timeout_s)))
         return future.result()
+
+    def _post_waiting(self, call: _Waiting) -> None:
+        error = self._wrong(call.run) if call.function is None else None
+        if error is None:
+            with self._mutex:
+                error = self._enqueue(call)
+                if self._gathering:
+                    self._arrived.notify()
+        if error is not None:
+            raise error
 
     async def confirm_clock(self, actor: int = 0) -> OutcomeRun:
         """An operator says that the wall clock is right: its time is taken, and THAW lets leases expire again.
@@ -484,29 +553,30 @@ class Cell:
             raise RuntimeError("the cell was not started in an event loop")
         return loop
 
-    def _check_run(self, run: bytes) -> None:
+    def _wrong(self, run: bytes) -> Exception | None:
         """The frame of a run is checked before it joins others, so that none can reach into its neighbour's bytes."""
         if len(run) < _RUN_HEADER_BYTES or len(run) % 8 or _RUN_SIZE_KIND.unpack_from(run)[0] != len(run):
-            raise ValueError("the bytes are not one run of commands: size and header disagree")
+            return ValueError("the bytes are not one run of commands: size and header disagree")
         if self._journal is not None and len(run) > self._journal.payload_bytes_max:
-            raise RecordTooLarge(
+            return RecordTooLarge(
                 f"a run of {len(run)} bytes does not fit into a journal segment, which takes "
                 f"{self._journal.payload_bytes_max}"
             )
+        return None
 
-    def _enqueue(self, call: _Call[Any], size: int) -> None:
+    def _enqueue(self, call: Posted) -> Exception | None:
+        """With ``_mutex`` held. What it gives is why the call was not queued."""
         settings = self._settings
-        with self._mutex:
-            if self._closing or not self._workers:
-                raise CellClosed("the cell takes no more calls")
-            if self._failed is not None:
-                raise CellFailed(str(self._failed))
-            if len(self._queue) >= settings.queue_calls_max or self._queued_bytes + size > settings.queue_bytes_max:
-                raise CellOverloaded(f"{len(self._queue)} calls of {self._queued_bytes} bytes are waiting")
-            self._queue.append(call)
-            self._queued_bytes += size
-            if self._gathering:
-                self._arrived.notify()
+        if self._closing or not self._workers:
+            return CellClosed("the cell takes no more calls")
+        if self._failed is not None:
+            return CellFailed(str(self._failed))
+        queued_bytes = self._queued_bytes + len(call.run)
+        if len(self._queue) >= settings.queue_calls_max or queued_bytes > settings.queue_bytes_max:
+            return CellOverloaded(f"{len(self._queue)} calls of {self._queued_bytes} bytes are waiting")
+        self._queue.append(call)
+        self._queued_bytes = queued_bytes
+        return None
 
     # ------------------------------------------------------------------------------------------ the workers
 
@@ -584,14 +654,13 @@ class Cell:
                 self._gathering = True
                 self._arrived.wait(wait_s)
                 self._gathering = False
-            calls: list[_Call[Any]] = []
+            calls: list[Posted] = []
             size = 0
             while self._queue and len(calls) < settings.group_calls_max:
-                run = self._queue[0].run
-                if run is not None:
-                    if calls and size + len(run) > self._group_bytes_max:
-                        break
-                    size += len(run)
+                size += len(self._queue[0].run)
+                if calls and size > self._group_bytes_max:
+                    size -= len(self._queue[0].run)
+                    break
                 calls.append(self._queue.popleft())
             self._queued_bytes -= size
             return _Group(calls)
@@ -606,17 +675,17 @@ class Cell:
 
     def _apply_group(self, group: _Group) -> None:
         now_s = time.monotonic()
-        runs: list[_Call[Any]] = []
-        reads: list[_Call[Any]] = []
+        runs: list[Posted] = []
+        reads: list[_Waiting] = []
         for call in group.calls:
-            if call.future.cancelled():
+            if call.cancelled or (type(call) is _Waiting and call.future.cancelled()):
                 continue
             if call.deadline is not None and call.deadline <= now_s:
                 call.error = CellExpired("the deadline passed before the call's turn came")
-            elif call.run is not None:
-                runs.append(call)
-            else:
+            elif type(call) is _Waiting and call.function is not None:
                 reads.append(call)
+            else:
+                runs.append(call)
         now_ms = self._clock.now_ms()
         try:
             if self._clock.jumped and not self._frozen:
@@ -630,7 +699,7 @@ class Cell:
         except JournalFull as error:
             self._ticks_paused_until_s = time.monotonic() + _IDLE_WAIT_MAX_S
             for call in runs:
-                if call.result is None and call.error is None:
+                if call.outcome is None and call.error is None:
                     call.error = error
         self._next_due_ms = self._machine.next_due_ms
         for call in reads:
@@ -641,8 +710,8 @@ class Cell:
             except Exception as error:
                 call.error = error
 
-    def _apply_calls(self, group: _Group, calls: list[_Call[Any]], now_ms: int) -> None:
-        batch = b"".join([cast(bytes, call.run) for call in calls]) if len(calls) > 1 else cast(bytes, calls[0].run)
+    def _apply_calls(self, group: _Group, calls: list[Posted], now_ms: int) -> None:
+        batch = b"".join([call.run for call in calls]) if len(calls) > 1 else calls[0].run
         try:
             record = self._apply_batch(batch, now_ms)
         except MalformedBatch as error:
@@ -656,7 +725,7 @@ class Cell:
         group.records.append(record)
         runs = _outcome_runs(record.outcome.data)
         for call, run in zip(calls, runs, strict=False):
-            call.result = run
+            call.outcome = run
 
     def _apply_batch(self, batch: bytes, now_ms: int) -> _Record:
         """Admission, then application: what was applied always has its place in the journal."""
@@ -695,30 +764,38 @@ class Cell:
             self._commit_us = (time.perf_counter_ns() - began_ns) // 1000
 
     def _deliver(self, group: _Group) -> None:
+        """The event loop hears of a group once: its orders first. Everyone else is told here."""
         self._calls_count += len(group.calls)
-        if not group.calls and not any(record.orders is not None for record in group.records):
-            return
+        orders = [record.orders for record in group.records if record.orders is not None]
+        in_loop = [call for call in group.calls if call.finish == self._finish_in_loop]
         if self._loop is None:
-            self._hand_out(group)
-            return
+            self._hand_out(orders, in_loop)
+        elif orders or in_loop:
+            self._wake_loop(orders, in_loop)
+        if len(in_loop) < len(group.calls):
+            _finish([call for call in group.calls if call.finish != self._finish_in_loop])
+
+    def _finish_in_loop(self, calls: Sequence[Posted]) -> None:
+        self._wake_loop([], calls)
+
+    def _wake_loop(self, orders: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
+        loop = self._running_loop()
         try:
-            self._loop.call_soon_threadsafe(self._hand_out, group)
+            loop.call_soon_threadsafe(self._hand_out, orders, calls)
         except RuntimeError:
             # Nobody is left to be told. What was committed stays committed.
-            if not self._loop.is_closed():
+            if not loop.is_closed():
                 raise
 
-    def _hand_out(self, group: _Group) -> None:
+    def _hand_out(self, orders: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
         try:
             if self.on_orders is not None:
-                for record in group.records:
-                    if record.orders is not None:
-                        self.on_orders(record.orders)
+                for run in orders:
+                    self.on_orders(run)
         finally:
-            for call in group.calls:
-                call.answer()
+            _answer(calls)
 
-    def _refuse(self, calls: list[_Call[Any]], error: BaseException) -> None:
+    def _refuse(self, calls: list[Posted], error: BaseException) -> None:
         for call in calls:
             call.error = error
         self._deliver(_Group(calls))
