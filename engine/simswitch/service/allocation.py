@@ -5,19 +5,48 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from functools import partial
 
 from simswitch import contract
 from simswitch.cell import Cell
 from simswitch.core import layout, wire
 from simswitch.core.commands import OutcomeRun, decode_iccid, run
-from simswitch.core.wire import Batch, Table
+from simswitch.core.wire import Table
 from simswitch.service.call import Call
-from simswitch.service.directory import Directory, Entity
+from simswitch.service.directory import Directory
 from simswitch.service.errors import of_status, refused
+from simswitch.service.methods import Work, hot
 from simswitch.v1 import allocation_pb2
+
+_NUMBER_TAG, _BATCH_TAG = b"\x08", b"\x12"
 
 STREAM_BATCHES_MAX = 16
 """Batches of one AllocateStream that may be under way; the next is read when one of them is answered."""
+
+
+def read_numbered(data: bytes) -> tuple[int, bytes]:
+    """The number and the batch of an AllocateStreamRequest, as its bytes."""
+    # The usual form: the number, unless it is 0, and then the batch up to the end.
+    place, number = (1, 0) if data[:1] == _NUMBER_TAG else (0, 0)
+    if place:
+        number, place = _read_varint(data, place)
+    if data[place : place + 1] == _BATCH_TAG:
+        size, place = _read_varint(data, place + 1)
+        if place + size == len(data):
+            return number, data[place:]
+    # Any other: protobuf puts it in order.
+    request = allocation_pb2.AllocateStreamRequest.FromString(data)
+    return request.request_number, request.batch.SerializeToString()
+
+
+def _read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number and where it ends; one of more than nine bytes is left to protobuf and leads nowhere."""
+    number = 0
+    for index, byte in enumerate(data[place : place + 9]):
+        number |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return number, place + index + 1
+    return 0, len(data)
 
 
 class ColumnCalls:
@@ -27,35 +56,32 @@ class ColumnCalls:
         self.cell = cell
         self.directory = directory
 
-    def prepare(self, kind: int, table: Table, data: bytes, call: Call) -> tuple[Batch, Entity]:
-        """Decodes, and refuses an access server that is unknown or not the actor's."""
-        batch = table.decode(data)
+    def work(
+        self, kind: int, request: Table, response: Table, data: bytes, call: Call, *, markets: bool = False
+    ) -> bytes | Work:
+        """Refuses an access server that is unknown or not the actor's. ``markets``: the second text field is a list of
+        markets."""
+        batch = request.decode(data)
         server = self.directory.server(batch.text(0))
         call.may(kind, server)
-        return batch, server
-
-    async def outcome(
-        self, kind: int, batch: Batch, server: Entity, call: Call, *, markets: bool = False
-    ) -> OutcomeRun | None:
-        """None: there was nothing to do. ``markets``: the second text field is a list of markets."""
         if batch.count == 0:
-            return None
+            return b""
         indexes = (b"", self.directory.indexes(layout.MARKET, batch.names(1))) if markets else ()
         commands = batch.run(kind, actor=call.actor.index, access_server=server.server, indexes=indexes)
-        return await self.cell.submit(commands, call.deadline)
+        return Work(commands, lambda outcome: response.encode(outcome.data, outcome.count))
 
-    async def answer(
-        self, kind: int, request: Table, response: Table, data: bytes, call: Call, *, markets: bool = False
-    ) -> bytes:
-        batch, server = self.prepare(kind, request, data, call)
-        outcome = await self.outcome(kind, batch, server, call, markets=markets)
-        return b"" if outcome is None else response.encode(outcome.data, outcome.count)
+    async def answer(self, work: bytes | Work, call: Call) -> bytes:
+        """For those who wait in the event loop."""
+        if isinstance(work, bytes):
+            return work
+        return work.encode(await self.cell.submit(work.commands, call.deadline))
 
 
 class AllocationHandlers(ColumnCalls):
     """AllocationService."""
 
-    async def allocate(self, data: bytes, call: Call) -> bytes:
+    @hot
+    def allocate(self, data: bytes, call: Call) -> bytes | Work:
         request = allocation_pb2.AllocateRequest.FromString(data)
         server = self.directory.server(request.access_server)
         call.may(layout.ALLOCATE, server)
@@ -69,7 +95,9 @@ class AllocationHandlers(ColumnCalls):
             expected_bytes=request.expected_bytes,
             market=market.index,
         )
-        outcome = await self.cell.submit(commands, call.deadline)
+        return Work(commands, partial(self._granted, request))
+
+    def _granted(self, request: allocation_pb2.AllocateRequest, outcome: OutcomeRun) -> bytes:
         status = int(outcome["status"][0])
         if status >= layout.NOT_PERMITTED:
             what = f"terminal {request.terminal} in the market {request.market!r}"
@@ -85,8 +113,9 @@ class AllocationHandlers(ColumnCalls):
         response = allocation_pb2.AllocateResponse(status=outcome["status"].tolist()[0], lease=lease)
         return response.SerializeToString()
 
-    async def allocate_sims(self, data: bytes, call: Call) -> bytes:
-        return await self.answer(
+    @hot
+    def allocate_sims(self, data: bytes, call: Call) -> bytes | Work:
+        return self.work(
             layout.ALLOCATE, contract.ALLOCATE_REQUEST, contract.ALLOCATE_RESPONSE, data, call, markets=True
         )
 
@@ -115,27 +144,29 @@ class AllocationHandlers(ColumnCalls):
                 await reader
 
     async def _allocate_batch(self, data: bytes, call: Call) -> bytes:
-        # The message's number and its batch are two small fields: protobuf reads the number, the batch stays bytes.
-        request = allocation_pb2.AllocateStreamRequest.FromString(data)
-        response = allocation_pb2.AllocateStreamResponse(request_number=request.request_number)
+        number, batch = read_numbered(data)
+        head = allocation_pb2.AllocateStreamResponse(request_number=number)
         try:
-            batch = await self.allocate_sims(request.batch.SerializeToString(), call)
+            answer = await self.answer(self.allocate_sims(batch, call), call)
         except Exception as error:
             refusal = refused(error)
             if refusal is None:
                 raise
-            response.refusal.CopyFrom(refusal.message())
-            return response.SerializeToString()
-        return response.SerializeToString() + wire.enclose(2, batch)
+            head.refusal.CopyFrom(refusal.message())
+            return head.SerializeToString()
+        return head.SerializeToString() + wire.enclose(2, answer)
 
-    async def renew(self, data: bytes, call: Call) -> bytes:
-        return await self.answer(layout.RENEW, contract.RENEW_REQUEST, contract.RENEW_RESPONSE, data, call)
+    @hot
+    def renew(self, data: bytes, call: Call) -> bytes | Work:
+        return self.work(layout.RENEW, contract.RENEW_REQUEST, contract.RENEW_RESPONSE, data, call)
 
-    async def release(self, data: bytes, call: Call) -> bytes:
-        return await self.answer(layout.RELEASE, contract.RELEASE_REQUEST, contract.RELEASE_RESPONSE, data, call)
+    @hot
+    def release(self, data: bytes, call: Call) -> bytes | Work:
+        return self.work(layout.RELEASE, contract.RELEASE_REQUEST, contract.RELEASE_RESPONSE, data, call)
 
-    async def report_attach_failure(self, data: bytes, call: Call) -> bytes:
-        return await self.answer(
+    @hot
+    def report_attach_failure(self, data: bytes, call: Call) -> bytes | Work:
+        return self.work(
             layout.REPORT_ATTACH_FAILURE, contract.ATTACH_FAILURE_REQUEST, contract.ATTACH_FAILURE_RESPONSE, data, call
         )
 
@@ -143,5 +174,6 @@ class AllocationHandlers(ColumnCalls):
 class UsageHandlers(ColumnCalls):
     """UsageService."""
 
-    async def report_usage(self, data: bytes, call: Call) -> bytes:
-        return await self.answer(layout.REPORT_USAGE, contract.USAGE_REQUEST, contract.USAGE_RESPONSE, data, call)
+    @hot
+    def report_usage(self, data: bytes, call: Call) -> bytes | Work:
+        return self.work(layout.REPORT_USAGE, contract.USAGE_REQUEST, contract.USAGE_RESPONSE, data, call)

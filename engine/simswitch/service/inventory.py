@@ -21,6 +21,7 @@ from simswitch.service.definitions import KINDS, Kind, document, message_of
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, TOO_MANY_ITEMS, Refused
 from simswitch.service.imports import Importer
+from simswitch.service.methods import Work, hot
 from simswitch.service.paging import page_size, page_start, page_token
 from simswitch.v1 import inventory_pb2 as pb
 from simswitch.v1 import sim_pb2
@@ -91,10 +92,9 @@ class InventoryHandlers(ColumnCalls):
     async def import_sims(self, stream: AsyncIterator[bytes], call: Call) -> bytes:
         return await self._importer.import_sims(stream, call)
 
-    async def adopt_terminals(self, data: bytes, call: Call) -> bytes:
-        return await self.answer(
-            layout.ADOPT, contract.ADOPT_REQUEST, contract.ADOPT_RESPONSE, data, call, markets=True
-        )
+    @hot
+    def adopt_terminals(self, data: bytes, call: Call) -> bytes | Work:
+        return self.work(layout.ADOPT, contract.ADOPT_REQUEST, contract.ADOPT_RESPONSE, data, call, markets=True)
 
     async def get_sim(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.SIMS)

@@ -14,19 +14,17 @@ import asyncio
 import ipaddress
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -41,6 +39,7 @@ from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, Refused, refused
 from simswitch.service.inventory import InventoryHandlers
+from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
 from simswitch.service.swaps import SwapHandlers
@@ -105,18 +104,20 @@ class Service:
         self.sessions = SessionHandlers(cell, self.directory)
         self.swaps = SwapHandlers(cell, self.directory)
         self.inventory = InventoryHandlers(cell, self.directory)
-        self._handlers: list[tuple[ServiceDescriptor, Any]] = [
-            (_service(allocation_pb2, "AllocationService"), AllocationHandlers(cell, self.directory)),
-            (_service(access_server_pb2, "AccessServerService"), self.sessions),
-            (_service(usage_pb2, "UsageService"), UsageHandlers(cell, self.directory)),
-            (_service(swap_pb2, "SwapService"), self.swaps),
-            (_service(inventory_pb2, "InventoryService"), self.inventory),
-            (_service(pool_pb2, "PoolService"), PoolHandlers(cell, self.directory)),
+        services: list[tuple[Any, str, Any]] = [
+            (allocation_pb2, "AllocationService", AllocationHandlers(cell, self.directory)),
+            (access_server_pb2, "AccessServerService", self.sessions),
+            (usage_pb2, "UsageService", UsageHandlers(cell, self.directory)),
+            (swap_pb2, "SwapService", self.swaps),
+            (inventory_pb2, "InventoryService", self.inventory),
+            (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
         ]
-
-    @property
-    def names(self) -> list[str]:
-        return [descriptor.full_name for descriptor, _ in self._handlers]
+        self.names: list[str] = []
+        self.methods: dict[str, Method] = {}
+        for module, name, handlers in services:
+            descriptor = module.DESCRIPTOR.services_by_name[name]
+            self.names.append(descriptor.full_name)
+            self.methods.update((method.path, method) for method in methods(descriptor, handlers))
 
     async def load(self) -> None:
         """Takes the definitions over from the machine; from then on orders are delivered."""
@@ -130,36 +131,39 @@ class Service:
 
     def generic_handlers(self) -> list[Any]:
         """What grpc.aio is given: identity serializers throughout."""
-        generic = []
-        for descriptor, handlers in self._handlers:
-            methods = {}
-            for method in descriptor.methods:
-                special = getattr(handlers, "definitions", {})
-                handler = special.get(method.name) or getattr(handlers, snake_case(method.name))
-                if method.client_streaming and method.server_streaming:
-                    methods[method.name] = grpc.stream_stream_rpc_method_handler(self._to_stream(handler))
-                elif method.client_streaming:
-                    methods[method.name] = grpc.stream_unary_rpc_method_handler(self._to_unary(handler))
-                elif method.server_streaming:
-                    methods[method.name] = grpc.unary_stream_rpc_method_handler(self._to_stream(handler))
-                else:
-                    methods[method.name] = grpc.unary_unary_rpc_method_handler(self._to_unary(handler))
-            generic.append(grpc.method_handlers_generic_handler(descriptor.full_name, methods))
-        return generic
+        services: dict[str, dict[str, Any]] = {}
+        for method in self.methods.values():
+            _, service, name = method.path.split("/")
+            if method.request_streaming and method.response_streaming:
+                handler = grpc.stream_stream_rpc_method_handler(self._to_stream(method))
+            elif method.request_streaming:
+                handler = grpc.stream_unary_rpc_method_handler(self._to_unary(method))
+            elif method.response_streaming:
+                handler = grpc.unary_stream_rpc_method_handler(self._to_stream(method))
+            else:
+                handler = grpc.unary_unary_rpc_method_handler(self._to_unary(method))
+            services.setdefault(service, {})[name] = handler
+        return [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
 
-    def _to_unary(self, handler: Callable[..., Any]) -> Callable[[Any, Context], Any]:
+    def _to_unary(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> bytes:
             try:
-                return bytes(await handler(request, await self._call(context)))
+                call = await self._call(context)
+                if not method.hot:
+                    return bytes(await method.handler(request, call))
+                work = method.handler(request, call)
+                if isinstance(work, bytes):
+                    return work
+                return bytes(work.encode(await self.cell.submit(work.commands, call.deadline)))
             except Exception as error:
                 await _abort(context, error)
 
         return answer
 
-    def _to_stream(self, handler: Callable[..., AsyncGenerator[bytes, None]]) -> Callable[[Any, Context], Any]:
+    def _to_stream(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> AsyncIterator[bytes]:
             try:
-                replies = handler(request, await self._call(context))
+                replies = method.handler(request, await self._call(context))
                 try:
                     async for reply in replies:
                         yield reply
@@ -178,16 +182,6 @@ class Service:
         actor = self.actors.known(name) or await self.actors.get(name)
         remaining_s = context.time_remaining()
         return Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
-
-
-def _service(module: Any, name: str) -> ServiceDescriptor:
-    descriptor: ServiceDescriptor = module.DESCRIPTOR.services_by_name[name]
-    return descriptor
-
-
-def snake_case(name: str) -> str:
-    """``AllocateSims`` is ``allocate_sims``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:

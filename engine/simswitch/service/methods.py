@@ -1,0 +1,69 @@
+"""What a transport serves: every method of the contract by its path, bytes in and bytes out.
+
+A *hot* handler is a plain function that never waits and may run in any thread. It gives the answer, or ``Work``: a run
+of commands for the cell, and how its outcome becomes the answer once it is durable. Any other handler is a coroutine
+function, or an async generator where the answer is a stream, and runs in the event loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from simswitch.core.commands import OutcomeRun
+from simswitch.service.call import Call
+
+
+class Work(NamedTuple):
+    """What a hot handler wants done."""
+
+    commands: bytes
+    """Exactly one run."""
+    encode: Callable[[OutcomeRun], bytes]
+    """Makes the answer, in any thread; raises ``Refused`` when the outcome is a refusal of the call itself."""
+
+
+HotHandler = Callable[[bytes, Call], bytes | Work]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC. ``handler`` takes the bytes, or the stream of them, and the ``Call``."""
+
+    path: str
+    handler: Callable[[Any, Call], Any]
+    hot: bool
+    request_streaming: bool
+    response_streaming: bool
+
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+def hot(handler: _Handler) -> _Handler:
+    """Marks a hot handler."""
+    handler.hot = True  # type: ignore[attr-defined]
+    return handler
+
+
+def methods(descriptor: ServiceDescriptor, handlers: Any) -> Iterator[Method]:
+    """The methods of a service; one without a handler is an ``AttributeError``."""
+    special = getattr(handlers, "definitions", {})
+    for method in descriptor.methods:
+        handler = special.get(method.name) or getattr(handlers, snake_case(method.name))
+        yield Method(
+            f"/{descriptor.full_name}/{method.name}",
+            handler,
+            getattr(handler, "hot", False),
+            method.client_streaming,
+            method.server_streaming,
+        )
+
+
+def snake_case(name: str) -> str:
+    """``AllocateSims`` is ``allocate_sims``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
