@@ -13,6 +13,8 @@ class Exit(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     DAMAGED = 4
+    MISSED = 5
+    INTERRUPTED = 130
 
 
 MEANINGS = {
@@ -21,6 +23,8 @@ MEANINGS = {
     Exit.USAGE: "the command line or the settings file is wrong",
     Exit.UNREACHABLE: "the service can't be reached",
     Exit.DAMAGED: "a data folder is damaged; nothing was changed",
+    Exit.MISSED: "a load did not hold its rate",
+    Exit.INTERRUPTED: "a load was interrupted",
 }
 
 

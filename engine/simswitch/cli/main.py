@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from simswitch import __version__
-from simswitch.cli import clock, data, demonstration, inventory, replay, serve, settings, status, swap
+from simswitch.cli import clock, data, demonstration, inventory, load, replay, serve, settings, status, swap
 from simswitch.cli.exits import MEANINGS, CommandFailed
 from simswitch.cli.screen import complain
 
@@ -53,6 +53,7 @@ app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(clock.app, name="clock")
 app.command("replay")(replay.replay)
+app.command("load")(load.load)
 app.command("demo")(demonstration.demo)
 app.command("inspect")(data.inspect)
 app.command("follow")(data.follow)
