@@ -3,9 +3,18 @@
 #     message   | tag len access_server | tag len a0 a1 a2 … | tag len b0 b1 b2 … |       packed repeated fields
 #     run       | header | a0 a1 a2 … | b0 b1 b2 … | pad |                                a run of commands
 #
-# A Table says which field of a message is which column. Decoding goes over the message twice: the first time it checks
-# every byte, counts each column and keeps the few texts; the second time it copies. A fixed-width column in one
-# piece, the usual case, is one memcpy.
+# A Table says which field of a message is which column. Decoding goes over the fields twice: the first time it checks
+# every byte, counts each column and keeps the few texts; the second time it copies. Encoding works out the exact size
+# of the reply first and fills its bytes in place. What an item costs:
+#
+#     the same width in message and run          one memcpy a column
+#     fixed32 <-> u2                             a loop that the compiler vectorises
+#     numbers, each below 0x80: statuses, kinds  one look at all bytes together, then a memcpy or such a loop
+#     numbers below 0x80 that stand for names    the same look, then one load from a table of at most 512 bytes an item
+#     other numbers                              a loop over their bytes
+#
+# Columns of a message stand at any address. That costs nothing that can be measured (a copy between odd addresses takes
+# as long as one between even ones), so nothing is padded; values at such addresses are read and written with memcpy.
 #
 # What is accepted is what protobuf's own parser accepts, no more and no less (tests/wire compares them): packed or
 # single values, a column in several pieces, unknown fields, groups among them, tags and lengths that are longer than
@@ -14,6 +23,7 @@
 # Bounds: 65,536 items, 16 columns, 4 text fields, 256 texts of a repeated one. Time is linear in the bytes, memory is
 # the outcome. The table owns nothing but its numbers; a Batch keeps the message alive.
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -44,6 +54,7 @@ ITEMS_MAX = ITEMS_LIMIT
 TEXTS_MAX = TEXTS_LIMIT
 
 cdef dict WIRE_TYPES = {"fixed64": WIRE_FIXED64, "fixed32": WIRE_FIXED32, "varint": WIRE_VARINT}
+cdef dict WIDTHS = {"fixed64": (8,), "fixed32": (2, 4), "varint": (1, 2, 4)}
 
 
 class Malformed(ValueError):
@@ -68,6 +79,10 @@ cdef struct Column:
 cdef struct Slice:
     const uint8_t *at
     const uint8_t *end
+
+cdef struct Names:                      # what stands for the texts of a field
+    uint32_t count
+    uint16_t values[TEXTS_LIMIT]
 
 
 cdef int malformed(const char *what) except -1 nogil:
@@ -164,35 +179,32 @@ cdef int skip_field(Slice *slice, uint32_t number, uint32_t wire, int depth) exc
     return malformed(b"a group ends that did not begin, or a wire type does not exist")
 
 
-cdef inline long long below_0x80_count(const uint8_t *at, const uint8_t *end) noexcept nogil:
-    # How many numbers end in these bytes: those below 0x80. Vectorises.
-    cdef uint64_t count = 0
-    while at < end:
-        count += at[0] < 0x80
-        at += 1
-    return <long long> count
+cdef inline uint8_t largest_byte(const uint8_t *at, uint64_t size) noexcept nogil:
+    # Below 0x80: each of these bytes is a number. Vectorises.
+    cdef uint8_t largest = 0
+    cdef uint64_t item
+    for item in range(size):
+        largest = at[item] if at[item] > largest else largest
+    return largest
 
 
-cdef long long count_varints(Slice content) except -1 nogil:
+cdef long long count_numbers(Slice content) except -1 nogil:
     # Checks a packed piece of numbers and counts them.
-    cdef long long count = below_0x80_count(content.at, content.end)
+    cdef long long count = 0
     cdef uint64_t value = 0
-    if count == content.end - content.at:
-        return count
+    if largest_byte(content.at, content.end - content.at) < 0x80:
+        return content.end - content.at
     while content.at < content.end:
         read_varint(&content, &value)
+        count += 1
     return count
 
 
-cdef inline void store(uint8_t *place, uint8_t width, uint64_t value) noexcept nogil:
+cdef inline void store(uint8_t *place, uint8_t width, uint32_t value) noexcept nogil:
     # A number that does not fit becomes the largest one, which no command takes for anything else.
     cdef uint16_t half
-    cdef uint32_t word
-    if width == 8:
-        memcpy(place, &value, 8)
-    elif width == 4:
-        word = <uint32_t> value
-        memcpy(place, &word, 4)
+    if width == 4:
+        memcpy(place, &value, 4)
     elif width == 2:
         half = <uint16_t> value if value < 0xFFFF else 0xFFFF
         memcpy(place, &half, 2)
@@ -223,12 +235,75 @@ cdef inline uint8_t *write_varint(uint8_t *place, uint64_t value) noexcept nogil
     return place + 1
 
 
+cdef inline uint64_t all_bits(const uint8_t *column, uint8_t width, uint64_t count) noexcept nogil:
+    # The values or-ed together: below 0x80, each takes one byte as a varint. Vectorises.
+    cdef uint64_t bits = 0
+    cdef uint64_t item
+    if width == 1:
+        for item in range(count):
+            bits |= column[item]
+    elif width == 2:
+        for item in range(count):
+            bits |= load(column + 2 * item, 2)
+    else:
+        for item in range(count):
+            bits |= load(column + width * item, width)
+    return bits
+
+
+cdef uint64_t numbers_bytes(const uint8_t *column, uint8_t width, uint64_t count) noexcept nogil:
+    # How long a column is as packed varints.
+    cdef uint64_t size = 0
+    cdef uint64_t item
+    if all_bits(column, width, count) < 0x80:
+        return count
+    for item in range(count):
+        size += varint_bytes(load(column + width * item, width))
+    return size
+
+
+cdef uint8_t *write_numbers(
+    uint8_t *place, uint64_t size, const uint8_t *column, uint8_t width, uint64_t count
+) noexcept nogil:
+    cdef uint64_t item
+    if size != count:
+        for item in range(count):
+            place = write_varint(place, load(column + width * item, width))
+        return place
+    if width == 1:
+        memcpy(place, column, count)
+    else:
+        # Each number is below 0x80: its first byte is all of it.
+        for item in range(count):
+            place[item] = column[width * item]
+    return place + count
+
+
+cdef uint8_t *write_widened(uint8_t *place, const uint8_t *column, uint64_t count) noexcept nogil:
+    # u2 to fixed32.
+    cdef uint32_t word
+    cdef uint64_t item
+    for item in range(count):
+        word = <uint32_t> load(column + 2 * item, 2)
+        memcpy(place + 4 * item, &word, 4)
+    return place + 4 * count
+
+
+cdef void pick(uint8_t *place, const uint8_t *column, uint8_t width, const uint32_t *rows, uint64_t count) noexcept nogil:
+    cdef uint64_t item
+    if width == 8:
+        for item in range(count):
+            memcpy(place + 8 * item, column + 8 * <uint64_t> rows[item], 8)
+    else:
+        for item in range(count):
+            memcpy(place + width * item, column + width * <uint64_t> rows[item], width)
+
+
 cdef class Table:
     """Which field of a message is which column of a run."""
 
     cdef Column columns[COLUMNS_LIMIT]
     cdef uint8_t slots[FIELD_NUMBERS_LIMIT]
-    cdef uint8_t text_numbers[TEXT_FIELDS_LIMIT]
     cdef uint8_t text_repeated[TEXT_FIELDS_LIMIT]
     cdef int columns_count
     cdef int texts_count
@@ -250,12 +325,13 @@ cdef class Table:
         text_names = [name for name, *_ in texts]
         for position, (name, number, repeated) in enumerate(texts):
             self.claim(number, SLOT_TEXT + position)
-            self.text_numbers[position] = number
             self.text_repeated[position] = repeated
             self.texts_count += 1
         for position, (name, number, wire, width, required, names) in enumerate(columns):
-            if width not in (1, 2, 4, 8) or (number and (wire == "fixed64") != (width == 8)):
-                raise ValueError(f"column {name} of {message} can't be {width} bytes wide")
+            if width not in (WIDTHS[wire] if number else (1, 2, 4, 8)):
+                raise ValueError(f"column {name} of {message}, {wire}, can't be {width} bytes wide")
+            if names is not None and (wire, width) != ("varint", 2):
+                raise ValueError(f"column {name} of {message} stands for names: it has to be varint and 2 bytes wide")
             if number:
                 self.claim(number, position)
             self.columns[position] = Column(
@@ -275,7 +351,7 @@ cdef class Table:
         cdef Batch batch = Batch.__new__(Batch)
         batch.table = self
         batch.data = data
-        batch.texts = [[] for _ in range(self.texts_count)]
+        batch.texts = [None] * self.texts_count
         batch.scan()
         return batch
 
@@ -285,89 +361,79 @@ cdef class Table:
         ``count`` is how many items ``columns`` holds; ``rows``, bytes of native uint32, picks some of them.
         """
         cdef Py_buffer view
-        cdef const uint32_t *picked = NULL
-        cdef uint64_t picked_count = count
-        cdef bytes picked_bytes
-        cdef uint64_t row
-        if rows is not None:
-            picked_bytes = bytes(rows)
-            picked = <const uint32_t *> PyBytes_AS_STRING(picked_bytes)
-            picked_count = len(picked_bytes) // 4
-            for row in range(picked_count):
-                if picked[row] >= count:
-                    raise IndexError(f"row {picked[row]} of {count}")
         PyObject_GetBuffer(columns, &view, PyBUF_SIMPLE)
         try:
             if <uint64_t> view.len < self.row_bytes * count:
                 raise ValueError(f"{self.message}: {view.len} bytes are too few for {count} items")
-            return self.write(<const uint8_t *> view.buf, count, picked, picked_count)
+            if rows is not None:
+                return self.write_picked(<const uint8_t *> view.buf, count, bytes(rows))
+            return self.write(<const uint8_t *> view.buf, count)
         finally:
             PyBuffer_Release(&view)
 
-    cdef bytes write(self, const uint8_t *source, uint64_t count, const uint32_t *picked, uint64_t picked_count):
+    cdef bytes write_picked(self, const uint8_t *source, uint64_t count, bytes rows_bytes):
+        cdef const uint32_t *rows = <const uint32_t *> PyBytes_AS_STRING(rows_bytes)
+        cdef uint64_t rows_count = len(rows_bytes) // 4
+        cdef uint64_t row
+        cdef int index
+        cdef bytes picked = PyBytes_FromStringAndSize(NULL, self.row_bytes * rows_count)
+        cdef uint8_t *place = <uint8_t *> PyBytes_AS_STRING(picked)
+        for row in range(rows_count):
+            if rows[row] >= count:
+                raise IndexError(f"row {rows[row]} of {count}")
+        for index in range(self.columns_count):
+            pick(place, source, self.columns[index].width, rows, rows_count)
+            place += self.columns[index].width * rows_count
+            source += self.columns[index].width * count
+        return self.write(<const uint8_t *> PyBytes_AS_STRING(picked), rows_count)
+
+    cdef bytes write(self, const uint8_t *source, uint64_t count):
         cdef uint64_t sizes[COLUMNS_LIMIT]
         cdef uint64_t total = 0
         cdef const uint8_t *column = source
         cdef uint8_t *place
-        cdef uint8_t width
-        cdef uint64_t item
-        cdef uint64_t value = 0
-        cdef uint32_t word
+        cdef Column *kind
         cdef int index
         cdef bytes result
-        if picked_count == 0:
+        if count == 0:
             return b""
         for index in range(self.columns_count):
-            width = self.columns[index].width
-            if self.columns[index].number == 0:
-                column += width * count
-                continue
-            if self.columns[index].wire == WIRE_FIXED64:
-                sizes[index] = 8 * picked_count
-            elif self.columns[index].wire == WIRE_FIXED32:
-                sizes[index] = 4 * picked_count
-            else:
-                sizes[index] = 0
-                for item in range(picked_count):
-                    sizes[index] += varint_bytes(load(column + (item if picked == NULL else picked[item]) * width, width))
-            total += varint_bytes(self.columns[index].number << 3 | WIRE_SIZED) + varint_bytes(sizes[index]) + sizes[index]
-            column += width * count
+            kind = &self.columns[index]
+            if kind.number:
+                if kind.wire == WIRE_VARINT:
+                    sizes[index] = numbers_bytes(column, kind.width, count)
+                else:
+                    sizes[index] = (8 if kind.wire == WIRE_FIXED64 else 4) * count
+                total += varint_bytes(kind.number << 3 | WIRE_SIZED) + varint_bytes(sizes[index]) + sizes[index]
+            column += kind.width * count
         result = PyBytes_FromStringAndSize(NULL, total)
         place = <uint8_t *> PyBytes_AS_STRING(result)
         column = source
         for index in range(self.columns_count):
-            width = self.columns[index].width
-            if self.columns[index].number == 0:
-                column += width * count
-                continue
-            place = write_varint(place, self.columns[index].number << 3 | WIRE_SIZED)
-            place = write_varint(place, sizes[index])
-            if picked == NULL and sizes[index] == width * picked_count:
-                # The same width in the message: fixed-width values, or single bytes below 0x80.
-                memcpy(place, column, sizes[index])
-                place += sizes[index]
-            else:
-                for item in range(picked_count):
-                    value = load(column + (item if picked == NULL else picked[item]) * width, width)
-                    if self.columns[index].wire == WIRE_FIXED64:
-                        memcpy(place, &value, 8)
-                        place += 8
-                    elif self.columns[index].wire == WIRE_FIXED32:
-                        word = <uint32_t> value
-                        memcpy(place, &word, 4)
-                        place += 4
-                    else:
-                        place = write_varint(place, value)
-            column += width * count
+            kind = &self.columns[index]
+            if kind.number:
+                place = write_varint(place, kind.number << 3 | WIRE_SIZED)
+                place = write_varint(place, sizes[index])
+                if kind.wire == WIRE_VARINT:
+                    place = write_numbers(place, sizes[index], column, kind.width, count)
+                elif kind.wire == WIRE_FIXED32 and kind.width == 2:
+                    place = write_widened(place, column, count)
+                else:
+                    memcpy(place, column, sizes[index])
+                    place += sizes[index]
+            column += kind.width * count
         return result
 
 
+@cython.no_gc
+@cython.freelist(16)
 cdef class Batch:
     """A message that was found sound."""
 
+    # Nothing here can refer back to the batch, so the garbage collector need not follow it.
     cdef Table table
     cdef bytes data
-    cdef list texts
+    cdef list texts                     # a field's text, or its list of texts; None: it did not come
     cdef uint64_t counts[COLUMNS_LIMIT]
     cdef readonly uint32_t count
 
@@ -379,52 +445,48 @@ cdef class Batch:
         cdef uint32_t wire
         cdef uint8_t slot
         cdef uint8_t column_wire
-        cdef uint64_t value = 0
-        cdef int index
+        cdef uint64_t width
         memset(self.counts, 0, sizeof(self.counts))
         slice.at = <const uint8_t *> PyBytes_AS_STRING(self.data)
         slice.end = slice.at + len(self.data)
         while slice.at < slice.end:
             read_field(&slice, &number, &wire)
             slot = table.slots[number] if number < FIELD_NUMBERS_LIMIT else SLOT_UNKNOWN
-            if slot == SLOT_UNKNOWN:
-                skip_field(&slice, number, wire, 0)
-            elif slot >= SLOT_TEXT:
-                if wire != WIRE_SIZED:
+            if slot >= SLOT_TEXT:
+                if slot == SLOT_UNKNOWN or wire != WIRE_SIZED:
                     skip_field(&slice, number, wire, 0)
                     continue
                 read_sized(&slice, &content)
                 self.keep_text(slot - SLOT_TEXT, content)
-            else:
-                column_wire = table.columns[slot].wire
-                if wire == WIRE_SIZED:
-                    read_sized(&slice, &content)
-                    if column_wire == WIRE_VARINT:
-                        self.counts[slot] += count_varints(content)
-                    else:
-                        value = 8 if column_wire == WIRE_FIXED64 else 4
-                        if (content.end - content.at) % value:
-                            malformed(b"a column has a part of an item")
-                        self.counts[slot] += (content.end - content.at) // value
-                elif wire == column_wire:
-                    skip_field(&slice, number, wire, 0)
-                    self.counts[slot] += 1
-                else:
-                    skip_field(&slice, number, wire, 0)
+                continue
+            column_wire = table.columns[slot].wire
+            if wire != WIRE_SIZED:
+                skip_field(&slice, number, wire, 0)
+                self.counts[slot] += wire == column_wire
+                continue
+            read_sized(&slice, &content)
+            if column_wire == WIRE_VARINT:
+                self.counts[slot] += count_numbers(content)
+                continue
+            width = 8 if column_wire == WIRE_FIXED64 else 4
+            if (content.end - content.at) % width:
+                malformed(b"a column has a part of an item")
+            self.counts[slot] += (content.end - content.at) // width
         return self.agree()
 
     cdef int keep_text(self, int field, Slice content) except -1:
-        cdef list texts = self.texts[field]
         try:
             text = PyUnicode_DecodeUTF8(<const char *> content.at, content.end - content.at, NULL)
         except UnicodeDecodeError as error:
             raise Malformed("a text is not UTF-8") from error
-        if self.table.text_repeated[field]:
-            if len(texts) >= TEXTS_LIMIT:
-                raise TooManyItems(f"{self.table.message} has more than {TEXTS_LIMIT} names in one field")
-            texts.append(text)
+        if not self.table.text_repeated[field]:
+            self.texts[field] = text
+        elif self.texts[field] is None:
+            self.texts[field] = [text]
+        elif len(<list> self.texts[field]) < TEXTS_LIMIT:
+            (<list> self.texts[field]).append(text)
         else:
-            texts[:] = [text]
+            raise TooManyItems(f"{self.table.message} has more than {TEXTS_LIMIT} names in one field")
         return 0
 
     cdef int agree(self) except -1:
@@ -438,26 +500,25 @@ cdef class Batch:
         if count > ITEMS_LIMIT:
             raise TooManyItems(f"{table.message} has {count} items, a call may have {ITEMS_LIMIT}")
         for index in range(table.columns_count):
-            if self.counts[index] != count and (table.columns[index].required or self.counts[index]):
+            if self.counts[index] == count:
+                continue
+            if table.columns[index].required or self.counts[index]:
                 lengths = ", ".join([f"{name} {self.counts[at]}" for at, name in enumerate(table.names)])
                 raise ColumnsDiffer(f"the columns of {table.message} differ in length: {lengths}")
-        for index in range(table.columns_count):
-            if count and not self.counts[index] and table.columns[index].names >= 0:
-                if len(self.texts[table.columns[index].names]) != 1:
-                    raise ColumnsDiffer(
-                        f"the column {table.names[index]} of {table.message} may only be left out with exactly one name"
-                    )
+            if table.columns[index].names >= 0 and len(self.texts[table.columns[index].names] or ()) != 1:
+                raise ColumnsDiffer(
+                    f"the column {table.names[index]} of {table.message} may only be left out with exactly one name"
+                )
         self.count = <uint32_t> count
         return 0
 
     def text(self, int field):
         """The text of a field that is not repeated; empty when it did not come."""
-        texts = self.texts[field]
-        return texts[0] if texts else ""
+        return self.texts[field] or ""
 
     def names(self, int field):
         """The texts of a repeated field."""
-        return list(self.texts[field])
+        return list(self.texts[field] or ())
 
     def run(self, uint16_t kind, *, uint32_t actor, uint16_t access_server, uint64_t argument=0, indexes=()):
         """The run of commands. ``indexes`` has, for each text field, native uint16 values that stand for its texts."""
@@ -485,28 +546,24 @@ cdef class Batch:
     cdef int fill(self, uint8_t *start, indexes) except -1:
         cdef Table table = self.table
         cdef uint8_t *places[COLUMNS_LIMIT]
-        cdef uint16_t values[TEXT_FIELDS_LIMIT][TEXTS_LIMIT]
-        cdef uint64_t values_count[TEXT_FIELDS_LIMIT]
+        cdef Names names[TEXT_FIELDS_LIMIT]
         cdef Slice slice
         cdef Slice content = Slice(NULL, NULL)
         cdef uint32_t number
         cdef uint32_t wire
         cdef uint8_t slot
-        cdef uint64_t value = 0
         cdef int index
-        cdef bytes given
-        memset(values_count, 0, sizeof(values_count))
+        for index in range(TEXT_FIELDS_LIMIT):
+            names[index].count = 0
         for index, field in enumerate(indexes):
-            given = bytes(field)
-            if index >= TEXT_FIELDS_LIMIT or len(given) > TEXTS_LIMIT * 2:
+            if index >= TEXT_FIELDS_LIMIT:
                 raise ValueError("more indexes than texts")
-            memcpy(&values[index][0], PyBytes_AS_STRING(given), len(given))
-            values_count[index] = len(given) // 2
+            read_names(&names[index], bytes(field))
         for index in range(table.columns_count):
             places[index] = start
-            start += table.columns[index].width * self.count
             if self.counts[index] == 0 and self.count:
-                self.fill_absent(index, places[index], values[max(0, table.columns[index].names)])
+                self.fill_absent(index, start, names)
+            start += table.columns[index].width * self.count
         slice.at = <const uint8_t *> PyBytes_AS_STRING(self.data)
         slice.end = slice.at + len(self.data)
         while slice.at < slice.end:
@@ -521,63 +578,93 @@ cdef class Batch:
                 content.at = slice.at
                 skip_field(&slice, number, wire, 0)
                 content.end = slice.at
-            index = table.columns[slot].names
-            if index < 0:
+            if table.columns[slot].names < 0:
                 places[slot] = copy_piece(&table.columns[slot], places[slot], content)
-                continue
-            while content.at < content.end:
-                read_varint(&content, &value)
-                if <uint32_t> value >= values_count[index]:
-                    raise ColumnsDiffer(
-                        f"the column {table.names[slot]} of {table.message} has the index {<uint32_t> value},"
-                        f" there are {values_count[index]} names"
-                    )
-                store(places[slot], table.columns[slot].width, values[index][<uint32_t> value])
-                places[slot] += table.columns[slot].width
+            else:
+                places[slot] = self.translate(slot, places[slot], content, &names[table.columns[slot].names])
         return 0
 
-    cdef void fill_absent(self, int index, uint8_t *place, const uint16_t *values) noexcept:
-        cdef uint8_t width = self.table.columns[index].width
+    cdef int fill_absent(self, int index, uint8_t *place, const Names *names) except -1:
+        cdef Column *column = &self.table.columns[index]
         cdef uint64_t item
-        if self.table.columns[index].names < 0:
-            memset(place, 0, width * self.count)
-            return
+        if column.names < 0:
+            memset(place, 0, column.width * self.count)
+            return 0
+        if names[column.names].count == 0:
+            return self.refuse_index(index, 0, 0)
         for item in range(self.count):
-            store(place + item * width, width, values[0])
+            memcpy(place + 2 * item, &names[column.names].values[0], 2)
+        return 0
+
+    cdef uint8_t *translate(self, int index, uint8_t *place, Slice content, const Names *names) except NULL:
+        # From indexes into the message's names to what stands for the names. The piece was checked by scan.
+        cdef uint64_t size = content.end - content.at
+        cdef uint8_t largest = largest_byte(content.at, size)
+        cdef uint32_t value
+        cdef uint64_t item
+        if largest < 0x80 and (largest < names.count or not size):
+            for item in range(size):
+                memcpy(place + 2 * item, &names.values[content.at[item]], 2)
+            return place + 2 * size
+        while content.at < content.end:
+            value = next_number(&content)
+            if value >= names.count:
+                self.refuse_index(index, value, names.count)
+            memcpy(place, &names.values[value], 2)
+            place += 2
+        return place
+
+    cdef int refuse_index(self, int index, uint32_t value, uint32_t names_count) except -1:
+        raise ColumnsDiffer(
+            f"the column {self.table.names[index]} of {self.table.message} has the index {value},"
+            f" there are {names_count} names"
+        )
 
 
-cdef uint8_t *copy_piece(Column *column, uint8_t *place, Slice content) noexcept nogil:
-    # The piece was checked by scan.
-    cdef uint64_t size = content.end - content.at
+cdef int read_names(Names *names, bytes values) except -1:
+    if len(values) > sizeof(names.values):
+        raise ValueError(f"{len(values) // 2} indexes are more than {TEXTS_LIMIT} texts")
+    memcpy(names.values, PyBytes_AS_STRING(values), len(values))
+    names.count = <uint32_t> (len(values) // 2)
+    return 0
+
+
+cdef inline uint32_t next_number(Slice *content) noexcept nogil:
+    # A number of a piece that scan has checked. Every varint column is a uint32 or an enum, of which protobuf keeps the
+    # lower 32 bits.
     cdef uint64_t value = 0
     cdef uint8_t byte
-    cdef int shift
-    cdef const uint8_t *at
+    cdef int shift = 0
+    while True:
+        byte = content.at[0]
+        content.at += 1
+        if shift < 32:
+            value |= (<uint64_t> (byte & 0x7F)) << shift
+        shift += 7
+        if byte < 0x80:
+            return <uint32_t> value
+
+
+cdef uint8_t *copy_piece(const Column *column, uint8_t *place, Slice content) noexcept nogil:
+    # The piece was checked by scan.
+    cdef uint64_t size = content.end - content.at
+    cdef uint64_t item
     if column.wire == WIRE_FIXED64 or (column.wire == WIRE_FIXED32 and column.width == 4):
         memcpy(place, content.at, size)
         return place + size
     if column.wire == WIRE_FIXED32:
-        while content.at < content.end:
-            store(place, column.width, load(content.at, 4))
-            content.at += 4
-            place += column.width
-        return place
-    if column.width == 1 and below_0x80_count(content.at, content.end) == <long long> size:
-        memcpy(place, content.at, size)
-        return place + size
+        for item in range(size // 4):
+            store(place + 2 * item, 2, <uint32_t> load(content.at + 4 * item, 4))
+        return place + size // 2
+    if largest_byte(content.at, size) < 0x80:
+        if column.width == 1:
+            memcpy(place, content.at, size)
+        else:
+            for item in range(size):
+                store(place + column.width * item, column.width, content.at[item])
+        return place + column.width * size
     while content.at < content.end:
-        value = 0
-        shift = 0
-        while True:
-            byte = content.at[0]
-            content.at += 1
-            if shift < 64:
-                value |= (<uint64_t> (byte & 0x7F)) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        # Every varint column is a uint32 or an enum: protobuf keeps the lower 32 bits.
-        store(place, column.width, <uint32_t> value)
+        store(place, column.width, next_number(&content))
         place += column.width
     return place
 
