@@ -169,11 +169,12 @@ def described(document: dict[str, Any]) -> list[Any]:
     if refused:
         parts.append(table("Not carried out", ["operation", "why", "count"], refused, numbers_from=2))
     verdict = "held" if rate["held"] else "NOT HELD"
-    busy = ", ".join(f"{share:.0%}" for share in client["busy_shares"])
+    shares = zip(client["busy_shares"], client["cpu_shares"], strict=True)
+    busy = ", ".join(f"{busy:.0%} (processor {running:.0%})" for busy, running in shares)
     parts += [
         f"rate {verdict}: told {rate['told']:,.1f}/s, due {rate['planned']:,.1f}/s, "
         f"carried out {rate['achieved']:,.1f}/s",
-        f"client processes busy: {busy or 'not known'}",
+        f"client processes running or waiting for a processor: {busy or 'not known'}",
     ]
     if client["late"]:
         parts.append(
@@ -189,7 +190,8 @@ def _span(plan: dict[str, Any], name: str) -> str:
     if not plan[name]:
         return "never"
     scaled = f" (told {plan[name]:g} s)" if abs(plan["scale"] - 1) > 0.001 else ""
-    return f"{plan[name] * plan['scale']:,.3g} s{scaled}"
+    seconds = plan[name] * plan["scale"]
+    return f"{seconds:,.0f} s{scaled}" if seconds >= 100 else f"{seconds:.3g} s{scaled}"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -7,8 +7,8 @@
 The schedule is never held up: what is due is offered when it is due, and whatever it then waits for (its terminal, its
 batch, a place) is part of its latency. A terminal has one operation under way at a time, as a real one would.
 
-Bounds: ``IN_FLIGHT_MAX`` calls under way, ``BACKLOG_MAX`` operations that wait for a place; past that an operation is
-recorded as not sent at once.
+Bounds: a share of ``IN_FLIGHT_MAX`` calls under way, ``BACKLOG_MAX`` operations that wait for a place; past that an
+operation is recorded as not sent at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from simswitch.load.plan import SECOND_NS, Indexes, Instants, Kinds, Operation, 
 from simswitch.load.records import GRANTED_MAX, NO_LEASE_HERE, NOT_SENT, Recorder
 from simswitch.v1 import allocation_pb2, status_pb2, usage_pb2
 
-IN_FLIGHT_MAX = 1_000
+IN_FLIGHT_MAX = 800
+"""All access servers of the load together: a gRPC server cancels calls at random when more than 1,000 wait for it."""
 BACKLOG_MAX = 100_000
 GATHER_NS = 5_000_000
 """How long an operation waits for others to share its call, in batched mode."""
@@ -126,6 +127,7 @@ class AccessServer:
         self._ready: deque[_Single | _Group] = deque()
         self._backlog = 0
         self._in_flight = 0
+        self._in_flight_max = max(1, IN_FLIGHT_MAX // plan.access_servers)
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_ns = 0
         self._stopping = False
@@ -295,7 +297,7 @@ class AccessServer:
 
     def _pump(self) -> None:
         """Begins calls as long as there is a place."""
-        while self._ready and self._in_flight < IN_FLIGHT_MAX:
+        while self._ready and self._in_flight < self._in_flight_max:
             kind, position, due, late = self._ready.popleft()
             self._in_flight += 1
             if isinstance(position, int):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from hdrh.histogram import HdrHistogram
 
 from simswitch.core.layout import NOT_PERMITTED
+from simswitch.load.access_server import IN_FLIGHT_MAX
 from simswitch.load.plan import Operation, Plan
 from simswitch.load.records import GRANTED_MAX, NO_LEASE_HERE, NOT_SENT, WORDS_FROM
 from simswitch.v1 import status_pb2
@@ -23,7 +24,9 @@ LATENCY_US_MAX = 3_600_000_000
 DIGITS = 3
 PERCENTILES = (50.0, 90.0, 99.0, 99.9, 100.0)
 RATE_HELD = 0.99
-"""A rate is held when at least this share of what was due was carried out while it was asked for."""
+"""A rate is held when at least this share of what was due was carried out, and at the rate at which it was due."""
+PROMPT_US = 100_000
+"""What is carried out so soon after the measured time counts as in it: something is always under way at the end."""
 BUSY = 0.9
 """A worker whose event loop ran, or waited for a processor, for more of the time than this was the limit itself."""
 LATE_US = 10_000
@@ -58,6 +61,8 @@ class Figures:
         self.refused = Counter[tuple[int, str]]()
         self.in_time = 0
         """Carried out within the measured time, also what was due shortly before it."""
+        self.promptly = 0
+        """Carried out of what was due in the measured time, before it was over or promptly after."""
         seconds = int(np.ceil(plan.duration_s)) or 1
         self._seconds = np.zeros((3, seconds), np.int64)
         self.recent_us: list[Columns] = []
@@ -78,6 +83,8 @@ class Figures:
         ended = due + latency
         self.in_time += int(np.count_nonzero(done & (ended >= self._from_us) & (ended < self._until_us)))
         self.recent_us.append(latency[done])
+        prompt = done & (due >= self._from_us) & (due < self._until_us) & (ended < self._until_us + PROMPT_US)
+        self.promptly += int(np.count_nonzero(prompt))
         counted = (due >= self._from_us) & (due < self._until_us)
         records, latency, done, outcome = records[counted], latency[counted], done[counted], outcome[counted]
         _fill(self.lateness, records["late_us"])
@@ -107,28 +114,32 @@ class Figures:
 
     def held(self) -> bool:
         planned = self.planned.total()
-        return planned > 0 and self.in_time >= RATE_HELD * planned and self.carried_out.total() >= RATE_HELD * planned
+        enough = RATE_HELD * planned
+        return planned > 0 and self.carried_out.total() >= enough and max(self.in_time, self.promptly) >= enough
 
     def cause(self, busy_shares: list[float]) -> tuple[str, str]:
         """Why the rate was missed, as a word for programs and in a sentence."""
         planned = self.planned.total()
         if not planned:
-            return "nothing due", "no operation was due in the time measured; make it longer, or the rate higher"
+            return "nothing due", "No operation was due in the time measured: make it longer, or the rate higher"
         busiest = max(busy_shares, default=0.0)
         by_word: Counter[str] = Counter()
         for (_, word), count in self.refused.items():
             by_word[word] += count
         unsent = by_word.pop("NOT_SENT", 0)
         told = ", ".join(f"{word} {count:,}" for word, count in by_word.most_common(3))
-        if by_word.total() * 2 >= planned - min(self.in_time, self.carried_out.total()):
+        if by_word.total() * 2 >= planned - min(max(self.in_time, self.promptly), self.carried_out.total()):
             return "refused", f"{by_word.total():,} operations were not carried out: {told}"
         behind = f"{unsent:,} operations were never sent" if unsent else "answers came too late"
         if busiest >= BUSY:
             return "client", (
-                f"the client was saturated ({behind}): the busiest of its processes had no time left ({busiest:.0%}); "
-                "use more processes, more processors or larger batches"
+                f"The client was saturated ({behind}): the busiest of its processes ran or waited for a processor "
+                f"{busiest:.0%} of the time. Use more processes, more processors or larger batches"
             )
-        return "service", f"the service was too slow ({behind}), and the client had time left ({1 - busiest:.0%})"
+        return "service", (
+            f"The service was too slow ({behind}): it had up to {IN_FLIGHT_MAX:,} calls at a time, while the busiest "
+            f"client process ran or waited for a processor {busiest:.0%} of the time"
+        )
 
     def document(self, busy_shares: list[float], cpu_shares: list[float]) -> dict[str, Any]:
         """All figures as plain values. Rates are operations a second, latencies milliseconds."""

@@ -222,7 +222,9 @@ class Load:
                 self._interrupted = True
             except LoadFailed as failure:
                 self._failure = self._failure or {"code": "", "reason": "", "text": str(failure)}
-            if self._began and len(done) < len(self._workers):
+            if not self._began:
+                self._figures.cut(0)
+            elif len(done) < len(self._workers):
                 self._figures.cut((time.monotonic_ns() - start_ns) // 1_000)
                 self._all("stop")
                 done = self._collect("done", "waiting for the last answers", LAST_ANSWERS_S, known=done)
