@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from simswitch.core import commands, layout
-from simswitch.core.machine import Machine, Outcome, xxh64
+from simswitch.core.machine import Machine, Outcome
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -60,8 +60,8 @@ POOLS = {
 class World:
     """A machine with ``size`` SIMs, as many terminals known to it, and ``servers`` access servers with open gates.
 
-    Every apply is timed and its outcome hash folded into :attr:`hash`, and into that of its kind of command
-    (:meth:`hash_of`). ``terminals`` are the ones that a bench may use: all of them, or those that keep a pool warm.
+    Every apply is timed (:attr:`apply_ns`). ``terminals`` are the ones that a bench may use: all of them, or those that
+    keep a pool warm.
     """
 
     def __init__(self, size: int, pool: Pool, seed: int, servers: int = 1, orders_max: int = 1024) -> None:
@@ -70,8 +70,6 @@ class World:
         self.machine = Machine(sims_max=size, terminals_max=size, orders_max=orders_max)
         self.now_ms = START_MS
         self.apply_ns = 0
-        self._folded = 0
-        self._folded_by_kind: dict[int, int] = {}
         self.keys: U64 = self.random.integers(1, 2**63, size, dtype=np.uint64)
         self.epochs: U64 = np.zeros(size, np.uint64)
         self.terminals: I64 = np.arange(size)
@@ -86,29 +84,19 @@ class World:
 
     @property
     def hash(self) -> str:
-        """Of all outcomes so far: two runs of the same bench give the same one, or it measures something else."""
-        return f"{self._folded:016x}"
-
-    def hash_of(self, kind: int) -> str:
-        """As :attr:`hash`, of the outcomes of one kind of command."""
-        return f"{self._folded_by_kind.get(kind, 0):016x}"
+        """Of the state: two runs of the same bench give the same one, or it measures something else."""
+        return f"{self.machine.state_hash():016x}"
 
     def apply(self, batch: bytes) -> Outcome:
         """One timed apply at the present instant."""
         before = time.perf_counter_ns()
         outcome = self.machine.apply(batch, self.now_ms, 7)
         self.apply_ns = time.perf_counter_ns() - before
-        self._folded = xxh64(outcome.hash.to_bytes(8, "little"), self._folded)
         return outcome
 
     def one(self, batch: bytes) -> commands.OutcomeRun:
         """The outcome run of a batch of one run."""
-        outcome = self.apply(batch)
-        run = commands.outcome_runs(outcome.data)[0]
-        self._folded_by_kind[run.kind] = xxh64(
-            outcome.hash.to_bytes(8, "little"), self._folded_by_kind.get(run.kind, 0)
-        )
-        return run
+        return commands.outcome_runs(self.apply(batch).data)[0]
 
     def expect(self, batch: bytes, *statuses: int) -> commands.OutcomeRun:
         """As :meth:`one`; raises when an item was answered with another status."""
@@ -125,10 +113,10 @@ class World:
     def pass_ms(self, milliseconds: int) -> int:
         """Lets time pass, and the machine finish what became due; the nanoseconds that this took it."""
         self.now_ms += milliseconds
-        self.one(commands.run(layout.TICK))
+        self.apply(commands.run(layout.TICK))
         spent_ns = self.apply_ns
         while (due := self.machine.next_due_ms) is not None and due <= self.now_ms:
-            self.one(commands.run(layout.TICK))
+            self.apply(commands.run(layout.TICK))
             spent_ns += self.apply_ns
         return spent_ns
 
