@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 from simswitch.cli.exits import Exit
-from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.client import Client, OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.load.access_server import AccessServer
 from simswitch.load.held import FIRST_KEY
 from simswitch.load.plan import Plan
@@ -233,6 +233,29 @@ def test_a_name_that_has_a_session_is_not_taken_from_it(serving: Serving, plan: 
     assert sessions(serving) == before
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
+
+
+def test_a_load_whose_name_is_taken_ends_and_leaves_it_to_the_other(serving: Serving, plan: MakePlan) -> None:
+    load = Load(serving.address, plan(duration_s=600.0, warm_up_s=0.0), processes=2)
+    others: list[SessionThread] = []
+
+    def take(phase: str, done: float, _total: float, _words: str) -> None:
+        if phase == "load" and done > 0.1 and not others:
+            others.append(SessionThread(serving.address, "load-1", lambda _order: Result.DONE))
+            others[0].serving(10)
+
+    load.on_progress = take
+    with pytest.raises(LoadFailed) as caught:
+        load.run()
+    assert "load-1" in str(caught.value)
+    with others[0] as other:
+        assert other.session.state is SessionState.SERVING
+        assert sessions(serving)["load-1"] == other.serving(10).session
+        until(lambda: occupied(serving) == 0)
+    document = caught.value.document
+    assert document is not None
+    assert 0 < document["measured_s"] < 600
+    assert document["leases"]["left"] == 0
 
 
 def test_nobody_answers(plan: MakePlan) -> None:

@@ -27,6 +27,7 @@ from simswitch import contract
 from simswitch.client import AsyncClient, Order, Result, ServiceError, Session
 from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS, TIMEOUT_S
 from simswitch.client.errors import service_error
+from simswitch.client.session import SessionState
 from simswitch.core import layout
 from simswitch.core.commands import encode_iccid
 from simswitch.core.machine import xxh64
@@ -176,8 +177,9 @@ class AccessServer:
 
     async def close(self, *, settle: bool) -> None:
         """Ends the session. ``settle``: a last one tells what is held, so that the service drops what else it has."""
+        fenced = self.session.state is SessionState.FENCED
         await self.session.close()
-        if settle:
+        if settle and not fenced:
             async with Session(self._address, self.name, _carry_out, holdings=self.held) as session:
                 session.start()
                 try:

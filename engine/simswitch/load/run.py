@@ -37,6 +37,7 @@ LEAD_NS = 200_000_000
 """From the word to run until the first instant, so that all workers have heard it."""
 SERVER_NAME = "load-{}"
 PAGE_SIZE = 1_000
+SHOW_S = 0.5
 SPARE = 1.1
 """SIMs that must be there, as a multiple of what the load needs in the mean."""
 
@@ -132,9 +133,11 @@ class Load:
         self._events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         self._workers: list[_Process] = []
         self._figures = Figures(plan)
-        self._failure: dict[str, Any] | None = None
+        self._failure: str | None = None
         self._interrupted = False
-        self._began = False
+        self._start_ns = 0
+        """When the load began, of ``time.monotonic_ns()``; 0: it has not yet."""
+        self._ended: set[int] = set()
         self._filled: Counter[int] = Counter()
 
     # ------------------------------------------------------------------------------------- before
@@ -201,7 +204,6 @@ class Load:
     def run(self) -> dict[str, Any]:
         """The figures, also when it was interrupted. Raises ``LoadRefused``, ``LoadFailed`` or ``ServiceError``."""
         market = self.look()
-        start_ns = 0
         finished: dict[int, dict[str, Any]] = {}
         done: dict[int, dict[str, Any]] = {}
         kill = True
@@ -213,33 +215,39 @@ class Load:
                 for event in self._collect("filled", "handing out the first SIMs", FILL_TIMEOUT_S).values():
                     self._filled.update({int(status): count for status, count in event["statuses"].items()})
                 self._check_filled()
-                start_ns = time.monotonic_ns() + LEAD_NS
-                self._began = True
-                self._all("run", start_ns=start_ns)
-                span_s = self._plan.span_ns / SECOND_NS
-                done = self._collect("done", "load", span_s + LAST_ANSWERS_S, start_ns)
+                self._start_ns = time.monotonic_ns() + LEAD_NS
+                self._all("run", start_ns=self._start_ns)
+                done = self._collect("done", "load", self._plan.span_ns / SECOND_NS + LAST_ANSWERS_S)
             except KeyboardInterrupt:
                 self._interrupted = True
             except LoadFailed as failure:
-                self._failure = self._failure or {"code": "", "reason": "", "text": str(failure)}
-            if not self._began:
-                self._figures.cut(0)
-            elif len(done) < len(self._workers):
-                self._figures.cut((time.monotonic_ns() - start_ns) // 1_000)
+                self._fail(str(failure))
+            self._cut()
+            if self._start_ns and len(done) < len(self._workers):
                 self._all("stop")
-                done = self._collect("done", "waiting for the last answers", LAST_ANSWERS_S, known=done)
+                done |= self._collect("done", "waiting for the last answers", LAST_ANSWERS_S, known=done)
             self._all("finish", leave=self._leave)
             finished = self._collect("finished", "giving the SIMs back", LAST_ANSWERS_S)
             kill = False
         except KeyboardInterrupt:
             self._interrupted = True
+        except LoadFailed as failure:
+            self._fail(str(failure))
         finally:
             for worker in self._workers:
                 worker.end(kill=kill)
         document = self._document(market, done, finished)
         if self._failure is not None:
-            raise LoadFailed(self._failure["text"], document)
+            raise LoadFailed(self._failure, document)
         return document
+
+    def _fail(self, text: str) -> None:
+        """Only the first failure is told; the others follow from it."""
+        self._failure = self._failure or text
+
+    def _cut(self) -> None:
+        """What is due from now on is not measured."""
+        self._figures.cut((time.monotonic_ns() - self._start_ns) // 1_000 if self._start_ns else 0)
 
     def _start(self, market: str) -> None:
         plan = dataclasses.asdict(self._plan)
@@ -254,24 +262,19 @@ class Load:
             worker.tell(do, **words)
 
     def _collect(
-        self,
-        wanted: str,
-        phase: str,
-        within_s: float,
-        start_ns: int | None = None,
-        known: dict[int, dict[str, Any]] | None = None,
+        self, wanted: str, phase: str, within_s: float, known: dict[int, dict[str, Any]] | None = None
     ) -> dict[int, dict[str, Any]]:
-        """Waits until every worker has said ``wanted``; counts the records that come meanwhile."""
+        """Waits until every worker that has not ended has said ``wanted``; counts the records that come meanwhile."""
         found = dict(known or {})
         until_s = time.monotonic() + within_s
-        shown_s = time.monotonic()
-        while len(found) < len(self._workers):
+        shown_s = 0.0
+        while not self._ended.union(found).issuperset(range(len(self._workers))):
             now_s = time.monotonic()
-            if now_s - shown_s >= 0.5 or not found:
-                self._show(phase, start_ns, len(found), now_s - shown_s)
+            if now_s - shown_s >= SHOW_S:
+                self._show(phase, wanted, len(found), now_s - shown_s)
                 shown_s = now_s
             try:
-                number, event = self._events.get(timeout=0.25)
+                number, event = self._events.get(timeout=SHOW_S / 2)
             except queue.Empty:
                 if time.monotonic() > until_s:
                     raise LoadFailed(f"{phase}: no answer within {within_s:.0f} s") from None
@@ -280,35 +283,31 @@ class Load:
             if kind == "records":
                 self._figures.add(event["records"], {value: word for word, value in event["words"].items()})
             elif kind == "failed":
-                self._failure = self._failure or event
                 if wanted in ("ready", "filled"):
                     raise LoadFailed(event["text"])
+                self._fail(event["text"])
+                self._cut()
                 self._all("stop")
             elif kind == "ended":
-                if self._failure is None:
-                    self._failure = {
-                        "code": "",
-                        "reason": "",
-                        "text": f"worker {number} ended; its last words are above",
-                    }
-                found.setdefault(number, {})
+                self._ended.add(number)
+                self._fail(f"worker {number} has ended; its last words are above")
             elif kind == wanted:
                 found[number] = event
         return found
 
-    def _show(self, phase: str, start_ns: int | None, count: int, since_s: float) -> None:
-        if start_ns is None:
+    def _show(self, phase: str, wanted: str, count: int, since_s: float) -> None:
+        if wanted != "done":
             self.on_progress(phase, count, len(self._workers), "")
             return
         answered, p99_ms = self._figures.take_recent()
         refused = self._figures.refused.total()
-        elapsed_s = max(0.0, (time.monotonic_ns() - start_ns) / SECOND_NS)
-        warming = elapsed_s < self._plan.warm_up_s
-        words = f"{answered / max(since_s, 0.25):,.0f}/s of {self._plan.rate:,.0f}/s, p99 {p99_ms:,.1f} ms"
+        elapsed_s = max(0.0, (time.monotonic_ns() - self._start_ns) / SECOND_NS)
+        words = f"{answered / since_s:,.0f}/s of {self._plan.rate:,.0f}/s, p99 {p99_ms:,.1f} ms"
         if refused:
             words += f", {refused:,} not carried out"
         span_s = self._plan.span_ns / SECOND_NS
-        self.on_progress("warming up" if warming else phase, min(elapsed_s, span_s), span_s, words)
+        phase = "warming up" if elapsed_s < self._plan.warm_up_s else phase
+        self.on_progress(phase, min(elapsed_s, span_s), span_s, words)
 
     def _check_filled(self) -> None:
         granted = sum(count for status, count in self._filled.items() if status <= GRANTED_MAX)
@@ -336,7 +335,7 @@ class Load:
                 "hashes": {name: f"{value:016x}" for name, value in hashes.items()},
             },
             "interrupted": self._interrupted,
-            "failure": None if self._failure is None else self._failure["text"],
+            "failure": self._failure,
             **figures,
             "leases": {
                 "first": {_word(status): count for status, count in sorted(self._filled.items())},
