@@ -158,7 +158,7 @@ def described(document: dict[str, Any]) -> list[Any]:
     ]
     total = [sum(int(row[column]) for row in rows) for column in (1, 2, 3)]
     rows.append(["all", *total, *(_milliseconds(document["latency_ms"][column]) for column in names)])
-    late = ["client was late", None, None, None, *(_milliseconds(client["late_ms"][column]) for column in names)]
+    late = ["client late", None, None, None, *(_milliseconds(client["late_ms"][column]) for column in names)]
     columns = ["", "due", "carried out", "not", *(f"{name}, ms" for name in names)]
     parts.append(table("Operations, latency from the instant at which each was due", columns, [*rows, late]))
     refused = [
