@@ -264,6 +264,16 @@ def test_nobody_answers(plan: MakePlan) -> None:
     assert caught.value.unreachable
 
 
+def test_without_hdrhistogram_the_command_says_what_to_install() -> None:
+    text = (
+        "import sys; sys.argv = ['simswitch', 'load']; sys.modules['hdrh'] = None\n"
+        "from simswitch.cli.main import main\nmain()"
+    )
+    found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert found.returncode == Exit.REFUSED
+    assert found.stderr == "simswitch: load needs hdrhistogram: install simswitch[load]\n"
+
+
 def test_more_processes_than_access_servers_are_refused(plan: MakePlan) -> None:
     with pytest.raises(LoadRefused, match="each process speaks for one access server at least"):
         Load("127.0.0.1:9", plan(access_servers=2), processes=3)

@@ -74,7 +74,7 @@ def load(
         from simswitch.load.plan import Plan
         from simswitch.load.run import Load, LoadFailed, LoadRefused
     except ModuleNotFoundError as error:
-        if error.name != "hdrh":
+        if (error.name or "").partition(".")[0] != "hdrh":
             raise
         raise CommandFailed(Exit.REFUSED, "load needs hdrhistogram: install simswitch[load]") from error
 
