@@ -48,6 +48,8 @@ TURN = 32
 """Operations that are offered in a row before answers are read, when the process is behind."""
 PAUSE_NS = 1_000_000
 """The shortest pause in batched mode."""
+LAST_NS = 100_000_000
+"""How long, after the end, operations still begin that wait for their terminal or for a place."""
 NAP_NS = 200_000_000
 """The longest sleep, so that a load of few operations can be stopped."""
 BULK_ITEMS = 1_000
@@ -212,6 +214,8 @@ class AccessServer:
         for kind in Operation:
             if self._gathered_count[kind] and not self._stopping:
                 self._pass_on(kind)
+        while (self._ready or self._waiting) and not self._stopping and self._now_ns() < span_ns + LAST_NS:
+            await asyncio.sleep(PAUSE_NS / SECOND_NS)
         self._abandon()
         while self._tasks:
             await asyncio.wait(self._tasks)
