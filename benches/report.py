@@ -183,7 +183,7 @@ def print_table(seed: int, results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if os.isatty(1) else 150)
+    console = Console(width=None if os.isatty(1) else 240)
     table = Table(title=f"{machine_line()}\ncommit {commit()}, seed {seed}", title_justify="left", box=None)
     for heading, justify in (
         ("bench", "left"),
