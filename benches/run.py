@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benches import core, journal, lines, pools, rpc
+from benches import core, journal, lines, pools, rpc, start
 from benches.plot import plot
 from benches.report import ROOT, Result, compare, machine_line, print_table, print_worse, write_json
 from benches.world import POOLS, Pool
@@ -61,6 +61,7 @@ class Sizes:
     commit_bytes: tuple[int, ...]
     commit_rounds: int
     rpc_allocations: int
+    start_sims: int
     lines_sims: int
 
 
@@ -72,9 +73,10 @@ FULL = Sizes(
     commit_bytes=journal.SIZES,
     commit_rounds=100,
     rpc_allocations=400_000,
+    start_sims=start.FULL_SIZE,
     lines_sims=1_000_000,
 )
-SMOKE = Sizes({2_000: 1}, 2_000, 500, 2_000, journal.SIZES[:1], 5, 2_000, 2_000)
+SMOKE = Sizes({2_000: 1}, 2_000, 500, 2_000, journal.SIZES[:1], 5, 2_000, 20_000, 2_000)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         Bench(("core.python_call",), calls, lambda say: [pools.measure(calls, seed, 3, say)]),
         *(journal_bench(size) for size in sizes.commit_bytes),
         Bench(("rpc.batch_100",), asked, lambda say: [rpc.measure(folder / "rpc", asked, say)]),
+        Bench(start.ROWS, sizes.start_sims, lambda say: start.measure(folder / "start", sizes.start_sims, say)),
         Bench(
             tuple(f"lines.{name}" for name in lines.OPERATIONS),
             sizes.lines_sims,

@@ -36,6 +36,7 @@ from simswitch.journal.format import record_bytes
 
 from benches.report import ROOT, Result
 
+ROWS = ("start.cold", "memory.resident", "start.snapshot_p99")
 START_GOAL_S = 5.0
 RESIDENT_GOAL_GB = 2.5
 P99_GOAL = 2.0
