@@ -15,7 +15,6 @@ import ipaddress
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -32,12 +31,11 @@ from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import outcome_runs, run
-from simswitch.journal.disk import RealDisk
-from simswitch.journal.follower import read_alarm
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, Refused, refused
+from simswitch.service.follower import keep_follower
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
@@ -266,16 +264,14 @@ async def serve(
     cell = await asyncio.to_thread(
         Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
     )
-    follower: subprocess.Popen[bytes] | None = None
-    watching: asyncio.Task[None] | None = None
+    following: asyncio.Task[None] | None = None
     try:
         _configure(cell, settings.engine)
         running = await start(cell, settings.host, settings.port)
         if settings.follower:
             command = [sys.executable, "-m", "simswitch.journal.follower", str(path), "--parent", str(os.getpid())]
-            command += settings.follower_options
-            follower = subprocess.Popen(command)
-            watching = asyncio.create_task(_watch(follower, path, stopping))
+            command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes), *settings.follower_options]
+            following = asyncio.create_task(keep_follower(command, path, stopping))
         _write_address(path, running.address)
         if ready is not None:
             ready(running.address)
@@ -283,23 +279,10 @@ async def serve(
         await running.stop()
     finally:
         (path / ADDRESS_FILE).unlink(missing_ok=True)
-        if follower is not None:
+        if following is not None:
             stopping.set()
-            follower.terminate()
-            await asyncio.to_thread(follower.wait)
-        if watching is not None:
-            await watching
+            await following
         await asyncio.to_thread(cell.close)
-
-
-async def _watch(follower: subprocess.Popen[bytes], folder: Path, stopping: asyncio.Event) -> None:
-    """Says so when the follower ends by itself: it has found the journal and the state to differ, or was killed.
-
-    The service goes on: what is acknowledged is durable all the same, but nobody makes snapshots any more.
-    """
-    code = await asyncio.to_thread(follower.wait)
-    if not stopping.is_set():
-        log.error("the follower has ended with %d: %s", code, read_alarm(RealDisk(folder)) or "no reason was left")
 
 
 def _configure(cell: Cell, settings: Mapping[int, int]) -> None:

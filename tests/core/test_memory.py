@@ -1,0 +1,86 @@
+"""Bytes for a SIM and for a terminal: what layout.pxd promises, what the regions have, what the kernel counts."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simswitch.core.machine import Machine
+
+LAYOUT = Path(__file__).parents[2] / "engine" / "simswitch" / "core" / "layout.pxd"
+TABLE_LOAD = 0.6
+# What there is once for each SIM and each terminal, and the tables that find them.
+OF_SIMS = {
+    "sims": 1.0,
+    "sims_cold": 1.0,
+    "timers_sims": 1.0,
+    "iccid_table": 1 / TABLE_LOAD,
+    "imsi_table": 1 / TABLE_LOAD,
+}
+OF_TERMINALS = {
+    "terminals": 1.0,
+    "terminals_cold": 1.0,
+    "timers_terminals": 1.0,
+    "terminal_table": 1 / TABLE_LOAD,
+}
+# What is bounded by other things than the number of SIMs and terminals.
+OF_OTHERS = {
+    *("header", "entities", "orders", "groups", "classes", "markets", "servers", "ready", "jobs", "sweeps", "wheel"),
+    *("timers_orders", "timers_servers"),
+}
+# The process fills a pool through commands and says what its memory grew by, and how large the regions are.
+GROWTH = """
+import json, sys
+from pathlib import Path
+from benches.world import World
+
+def resident():
+    (line,) = [line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Rss:")]
+    return int(line.split()[1]) << 10
+
+size = int(sys.argv[1])
+World(1_000, "spread", 1)
+before = resident()
+world = World(size, "spread", 1)
+columns = sum(array.nbytes for array in (world.keys, world.epochs, world.iccids))
+regions = sum(item_bytes * count for _, item_bytes, count, _ in world.machine.snapshot_regions())
+print(json.dumps({"grown": resident() - before - columns, "regions": regions}))
+"""
+
+
+def item_bytes() -> dict[str, int]:
+    return {name: size for name, size, _, _ in Machine().snapshot_regions()}
+
+
+def test_the_head_comment_says_how_many_bytes_a_sim_and_a_terminal_take() -> None:
+    regions = item_bytes()
+    text = LAYOUT.read_text(encoding="utf-8").partition("\nfrom ")[0]
+    for word, share in (("Per SIM", OF_SIMS), ("Per terminal", OF_TERMINALS)):
+        found = re.search(rf"{word}: [^.]*?(?:\d\.\d[^.]*?)?= (\d+) B", text)
+        assert found is not None, f"layout.pxd does not say: {word}"
+        assert int(found[1]) == round(sum(regions[name] * part for name, part in share.items() if name in regions))
+
+
+def test_no_region_is_left_out_of_the_count() -> None:
+    assert set(item_bytes()) - set(OF_SIMS) - set(OF_TERMINALS) == OF_OTHERS
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not say what a process holds")
+def test_a_full_pool_grows_a_process_by_its_regions_and_next_to_nothing_else() -> None:
+    """600,000 of each: the tables stand at a load of 0.57, so that the promise holds as it is written."""
+    size = 600_000
+    process = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(size)], cwd=LAYOUT.parents[3], capture_output=True, text=True, check=True
+    )
+    found = json.loads(process.stdout)
+    regions = item_bytes()
+    a_pair = sum(
+        regions[name] * part for share in (OF_SIMS, OF_TERMINALS) for name, part in share.items() if name in regions
+    )
+    assert found["regions"] == pytest.approx(a_pair * size, rel=0.03)
+    # Huge pages round each region up; the columns of the last commands may not have been given back yet.
+    assert found["grown"] == pytest.approx(found["regions"], abs=40e6)

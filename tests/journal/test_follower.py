@@ -1,0 +1,120 @@
+"""The follower's snapshots, on a disk in memory: when one is due, when there is no room, when it is told to stop."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from simswitch.cell import Cell
+from simswitch.core.machine import HASH_PIECE_BYTES, Machine
+from simswitch.journal import follower as module
+from simswitch.journal.errors import JournalDamaged
+from simswitch.journal.follower import Follower, FollowerSettings, FollowerStopped, read_alarm
+from simswitch.journal.recovery import real_machine, recover, restore_newest
+from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
+
+from tests.journal.faulty_disk import FaultyDisk
+from tests.journal.test_recovery import opened
+from tests.journal.tiny_machine import number_run, tiny_kind
+from tests.journal.written import JOURNAL_ID
+
+NEVER = FollowerSettings(replay_s=math.inf, bytes_max=1 << 60, interval_s=math.inf)
+
+
+def written(disk: FaultyDisk, records: int = 5) -> Cell:
+    cell = opened(disk, blocks=64)
+    for number in range(records):
+        cell.step(number_run(number))
+    return cell
+
+
+@pytest.mark.parametrize(
+    ("settings", "due"),
+    [
+        (NEVER, False),
+        (FollowerSettings(replay_s=0.0, bytes_max=1 << 60, interval_s=math.inf), True),
+        (FollowerSettings(replay_s=math.inf, bytes_max=5 * 4096, interval_s=math.inf), True),
+        (FollowerSettings(replay_s=math.inf, bytes_max=6 * 4096, interval_s=math.inf), False),
+        (FollowerSettings(replay_s=math.inf, bytes_max=1 << 60, interval_s=0.0), True),
+    ],
+    ids=["never", "replay", "bytes", "fewer bytes", "interval"],
+)
+def test_each_bound_of_the_tail_makes_a_snapshot_due(settings: FollowerSettings, due: bool) -> None:
+    disk = FaultyDisk()
+    cell = written(disk)
+    follower = Follower(disk, tiny_kind(), settings)
+    assert follower.turn()
+    assert follower.sequence == cell.durable_sequence == 5
+    assert snapshot_sequences(disk) == ([5] if due else [])
+    # Nothing came since: the next turn has nothing to vouch for.
+    assert not follower.turn()
+    assert snapshot_sequences(disk) == ([5] if due else [])
+
+
+def test_a_snapshot_without_room_is_not_begun_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FaultyDisk()
+    cell = written(disk)
+    disk.free = 1_000_000
+    settings = FollowerSettings(replay_s=0.0, free_mark_bytes=1_000_000)
+    follower = Follower(disk, tiny_kind(), settings)
+    assert follower.turn()
+    assert snapshot_sequences(disk) == []
+    assert [name for name in disk.names() if name.endswith(".writing")] == []
+    alarm = read_alarm(disk)
+    assert alarm is not None
+    assert "1000000 have to stay free" in alarm
+    # It follows on, and the next try comes later.
+    disk.free = 1 << 40
+    cell.step(number_run(50))
+    assert follower.turn()
+    assert follower.sequence == cell.durable_sequence
+    assert snapshot_sequences(disk) == []
+    monkeypatch.setattr(module, "_NO_ROOM_WAIT_S", 0.0)
+    follower.turn()
+    assert snapshot_sequences(disk) == [cell.durable_sequence]
+    assert read_alarm(disk) is None
+
+
+def test_a_clean_end_without_room_for_a_snapshot_says_so_and_loses_nothing() -> None:
+    disk = FaultyDisk()
+    cell = written(disk)
+    disk.free = 100
+    with pytest.raises(OSError, match="100 free"):
+        cell.close()
+    disk.free = 1 << 40
+    assert not disk.locked
+    assert recover(disk, tiny_kind(), repair=False).replayed_count == 5
+
+
+def test_a_follower_that_is_told_to_stop_gives_its_snapshot_up() -> None:
+    disk = FaultyDisk()
+    written(disk)
+    stopping: list[bool] = []
+    follower = Follower(disk, tiny_kind(), NEVER, lambda: bool(stopping))
+    follower.turn()
+    # The signal comes while the first piece is being made durable.
+    disk.before = lambda event: stopping.append(True) if event == "fdatasync" else None
+    with pytest.raises(FollowerStopped):
+        follower.take_snapshot()
+    assert [name for name in disk.names() if "snapshot" in name] == []
+
+
+def test_a_restore_in_pieces_finds_what_is_wrong_in_any_of_them() -> None:
+    disk = FaultyDisk()
+    machine = Machine(sims_max=10, terminals_max=200_000)
+    header = write_snapshot(disk, machine, JOURNAL_ID, real_machine().version, chain=0)
+    assert header.state_hash == machine.state_hash()
+    name = snapshot_name(header.sequence)
+    (table,) = [entry for entry in header.regions if entry.name == "terminal_table"]
+    size = table.item_bytes * table.count
+    assert size > 2 * HASH_PIECE_BYTES
+    for offset in (0, HASH_PIECE_BYTES - 1, HASH_PIECE_BYTES, size - 1):
+        disk.flip(name, table.offset + offset)
+        with (
+            open_snapshot(disk, header.sequence) as (_, regions),
+            pytest.raises(JournalDamaged, match="terminal_table"),
+        ):
+            Machine.restore(regions)
+        disk.flip(name, table.offset + offset)
+    restored = restore_newest(disk, real_machine()).machine
+    assert restored.state_hash() == header.state_hash

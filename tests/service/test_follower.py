@@ -1,0 +1,62 @@
+"""The follower's process beside a server: real processes that end in the ways a follower ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from simswitch.journal.follower import EXIT_DAMAGED, EXIT_DISK
+from simswitch.service.follower import Patience, keep_follower
+
+IMPATIENT = Patience(first_wait_s=0.01, longest_wait_s=0.02, failures_max=3)
+# Notes that it was started, and ends with the status that stands next in its arguments; without one it stays.
+FOLLOWER = (
+    "import sys, time\n"
+    "with open(sys.argv[1], 'a+') as file:\n"
+    "    file.write('started\\n')\n"
+    "    file.seek(0)\n"
+    "    starts = len(file.readlines())\n"
+    "if starts < len(sys.argv) - 1:\n"
+    "    sys.exit(int(sys.argv[starts + 1]))\n"
+    "time.sleep(60)\n"
+)
+
+
+def starts(folder: Path) -> int:
+    path = folder / "starts"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+async def kept(folder: Path, *statuses: int, until: int) -> bool:
+    """Keeps a follower that ends with these statuses until it was started so often. True: it was kept to the last."""
+    stopping = asyncio.Event()
+    command = [sys.executable, "-c", FOLLOWER, str(folder / "starts"), *map(str, statuses)]
+    keeping = asyncio.create_task(keep_follower(command, folder, stopping, IMPATIENT))
+    async with asyncio.timeout(30):
+        while starts(folder) < until and not keeping.done():
+            await asyncio.sleep(0.005)
+        left = keeping.done()
+        stopping.set()
+        await keeping
+    return not left
+
+
+def test_a_follower_that_was_killed_or_refused_by_the_disk_is_started_again(tmp_path: Path) -> None:
+    assert asyncio.run(kept(tmp_path, EXIT_DISK, 1, until=3))
+    assert starts(tmp_path) == 3
+
+
+def test_a_follower_that_found_damage_stays_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "follower-alarm.txt").write_text("I10: another outcome")
+    assert not asyncio.run(kept(tmp_path, EXIT_DAMAGED, until=2))
+    assert starts(tmp_path) == 1
+    assert "I10: another outcome. It is not started again" in caplog.text
+
+
+def test_a_follower_that_always_fails_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not asyncio.run(kept(tmp_path, *[1] * 20, until=20))
+    assert starts(tmp_path) == 1 + IMPATIENT.failures_max
+    assert "It is started again in 0.02 s" in caplog.text
+    assert "It is not started again" in caplog.text
