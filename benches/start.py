@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
 from simswitch.client import Client
 from simswitch.core import commands, layout
 from simswitch.core.machine import xxh64
-from simswitch.journal.follower import FollowerSettings
-from simswitch.journal.format import record_bytes
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.follower import Follower, FollowerSettings
+from simswitch.journal.format import SegmentHeader
+from simswitch.journal.snapshot import newest_snapshot_sequence, snapshot_name
+from simswitch.journal.walk import list_segments
 
 from benches.report import ROOT, Result
 
@@ -71,7 +75,7 @@ def keys_of(start: int, stop: int) -> U64:
 
 
 class Pool:
-    """Commands to a cell, each checked; what they take in the journal, and took of the processor."""
+    """Commands to a cell, each checked."""
 
     def __init__(self, data: str, size: int) -> None:
         # It stands while a pool is filled, so that no SIM comes back before every one was given. The server goes by
@@ -83,17 +87,10 @@ class Pool:
             journal=JournalSettings(free_mark_bytes=0),
             clock=self.clock,
         )
-        self.records = 0
-        self.bytes = 0
-        self.spent_s = 0.0
         self.folded = 0
 
     def run(self, batch: bytes) -> commands.OutcomeRun:
-        began_s = time.thread_time()
         run = commands.outcome_runs(self.cell.step(batch).data)[0]
-        self.spent_s += time.thread_time() - began_s
-        self.records += 1
-        self.bytes += record_bytes(len(batch))
         wrong = run["status"][run["status"] != layout.OK]
         if len(wrong):
             raise RuntimeError(f"command {run.kind}: {len(wrong)} of {run.count} items answered {np.unique(wrong)}")
@@ -179,12 +176,19 @@ def tail(data: str, size: int) -> dict[str, Any]:
     pool = Pool(data, size)
     free = size // FREE_SHARE
     start = 0
-    while pool.spent_s < 2 * limits.replay_s * share and pool.bytes < 2 * limits.bytes_max * share:
+    # What it costs to replay is known to a follower.
+    follower = Follower(RealDisk(data), settings=FollowerSettings(replay_s=inf, bytes_max=1 << 60, interval_s=inf))
+    while follower.tail_s < 2 * limits.replay_s * share and follower.tail_bytes < 2 * limits.bytes_max * share:
         keys = keys_of(start, min(start + TAIL_ITEMS, free))
         pool.clock.advance(COOLED_MS)
         pool.release(keys, pool.allocate(keys))
         start = (start + TAIL_ITEMS) % free
-    return {"records": pool.records, "bytes": pool.bytes}
+        follower.turn()
+    return {
+        "records": follower.sequence - follower.snapshot_sequence,
+        "bytes": follower.tail_bytes,
+        "replay_s": follower.tail_s,
+    }
 
 
 def load(address: str, size: int) -> dict[str, Any]:
@@ -232,9 +236,17 @@ def _told(*arguments: str) -> dict[str, Any]:
 
 
 def _files(data: Path) -> list[Path]:
-    """What a start reads: the newest snapshot, and the segments."""
-    newest = max(data.glob("snapshot-*.state"))
-    return [newest, *data.glob("segment-*.journal")]
+    """What a start reads: the newest snapshot, and the segments that do not end before it."""
+    disk = RealDisk(data)
+    sequence = newest_snapshot_sequence(disk)
+    segments = list_segments(disk)
+    following = [segment.header for segment in segments[1:]]
+    needed = [
+        segment.name
+        for segment, header in zip(segments, [*following, None], strict=True)
+        if not isinstance(header, SegmentHeader) or header.first_sequence > sequence + 1
+    ]
+    return [data / name for name in (snapshot_name(sequence), *needed)]
 
 
 def _forget(data: Path) -> None:
@@ -305,11 +317,11 @@ def _following(data: Path, quiet_s: float) -> Iterator[tuple[int, list[tuple[flo
         assert follower.stderr is not None
         for line in follower.stderr:
             ended_s = time.monotonic()
-            found = re.search(r"snapshot of sequence \d+ made in ([\d.]+) s", line)
+            found = re.search(r"written in ([\d.]+) s, state checked in ([\d.]+) s", line)
             if found is None:
                 sys.stderr.write(line)
             else:
-                spans.append((ended_s - float(found[1]), ended_s))
+                spans.append((ended_s - float(found[1]) - float(found[2]), ended_s))
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -371,8 +383,8 @@ def measure(folder: Path, size: int, progress: Progress, pairs: int = 2, quiet_s
             hash=filled["hash"],
             reference=read_s,
             goal=START_GOAL_S,
-            note=f"snapshot and a tail of {behind['records']:,} records, {behind['bytes'] / 1e6:,.0f} MB; reference: "
-            f"reading these {read_bytes / 1e9:.2f} GB from the disk",
+            note=f"snapshot and a tail of {behind['records']:,} records, {behind['bytes'] / 1e6:,.0f} MB, that take "
+            f"{behind['replay_s']:.1f} s to replay; reference: reading these {read_bytes / 1e9:.2f} GB from the disk",
         ),
         Result(
             name="memory.resident",
