@@ -50,6 +50,10 @@ class FaultyFile:
     def pread_into(self, place: memoryview, offset: int) -> None:
         place[:] = self.pread(place.nbytes, offset)
 
+    def truncate(self, size: int) -> None:
+        del self.content.seen[size:]
+        self._disk.event("truncate")
+
     def fdatasync(self) -> None:
         self._disk.event("fdatasync")
         self.content.sync()
@@ -93,11 +97,11 @@ class FaultyDisk:
         if number == self.fail_at:
             raise self.failure
 
-    def open(self, name: str, *, create: bool = False, writable: bool = True) -> FaultyFile:
+    def open(self, name: str, *, create: bool = False, writable: bool = True, read_ahead: bool = True) -> FaultyFile:
         if create:
             self.event("create")
             self.seen[name] = Content()
-        del writable
+        del writable, read_ahead
         if name not in self.seen:
             raise FileNotFoundError(errno.ENOENT, "no such file", name)
         return FaultyFile(self, self.seen[name])

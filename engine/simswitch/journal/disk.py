@@ -29,6 +29,9 @@ class DiskFile(Protocol):
     def pread_into(self, place: memoryview, offset: int) -> None:
         """The bytes at ``offset``, as many as ``place`` takes, or ``OSError``. Several threads may read at a time."""
 
+    def truncate(self, size: int) -> None:
+        """Cuts the file to ``size`` bytes."""
+
     def fdatasync(self) -> None:
         """Returns when everything written to this file before is durable."""
 
@@ -49,7 +52,8 @@ class Lock(Protocol):
 
 
 class Disk(Protocol):
-    def open(self, name: str, *, create: bool = False, writable: bool = True) -> DiskFile: ...
+    def open(self, name: str, *, create: bool = False, writable: bool = True, read_ahead: bool = True) -> DiskFile:
+        """Without ``read_ahead`` no more is read than was asked for, so that nobody has to wait for the rest."""
 
     def rename(self, source: str, target: str) -> None:
         """Replaces ``target`` at once or not at all. Durable after ``fsync_folder``."""
@@ -89,6 +93,9 @@ class RealFile:
         size = os.preadv(self._fd, (place,), offset)
         if size != place.nbytes:
             raise OSError(errno.EIO, f"only {size} of {place.nbytes} bytes could be read")
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
 
     def fdatasync(self) -> None:
         os.fdatasync(self._fd)
@@ -132,11 +139,14 @@ class RealDisk:
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def open(self, name: str, *, create: bool = False, writable: bool = True) -> RealFile:
+    def open(self, name: str, *, create: bool = False, writable: bool = True, read_ahead: bool = True) -> RealFile:
         flags = os.O_RDWR if writable else os.O_RDONLY
         if create:
             flags |= os.O_CREAT | os.O_TRUNC
-        return RealFile(os.open(self._path(name), flags, 0o640))
+        fd = os.open(self._path(name), flags, 0o640)
+        if not read_ahead:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        return RealFile(fd)
 
     def rename(self, source: str, target: str) -> None:
         os.rename(self._path(source), self._path(target))

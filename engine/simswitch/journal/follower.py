@@ -201,7 +201,8 @@ class Follower:
         faults = self.machine.check()
         if faults:
             raise InvariantBroken(f"after sequence {self.machine.sequence}: " + "; ".join(faults[:20]))
-        prune(self._disk)
+        self._rest(0.0)
+        prune(self._disk, self._rest)
         self._said(
             f"snapshot of sequence {self.machine.sequence} written in {self._snapshot_s - began_s:.3f} s, "
             f"state checked in {time.monotonic() - self._snapshot_s:.3f} s"
@@ -345,6 +346,9 @@ def follow(
         say(f"the follower stops: {error}")
         return EXIT_DAMAGED
     except OSError as error:
+        if stopped():
+            # The next server may clear away already what this one was about to write.
+            return EXIT_STOPPED
         # Without snapshots the journal only grows, so a disk that refuses must be seen as well.
         text = f"the disk refused the follower, and there are no more snapshots: {error}"
         say(text)

@@ -29,7 +29,9 @@ where they stay. Folding the regions' hashes gives the state hash: to check them
 A snapshot is valid if and only if the header's magic, version and checksum are right, the file has its size, the
 regions have their hashes, and these give the state hash. It is written under another name, made durable, read back from
 the disk and compared, and only then given its name; so a file of that name was whole once, and a crash leaves at most
-a file ending in ``.writing``. It is made durable piece by piece: one flush of it all would hold up the journal's.
+a file ending in ``.writing``. It is made durable piece by piece: one flush of it all would hold up the journal's. For
+the same reason it is read back in small parts, and a file that is no longer needed is renamed to end in ``.removing``
+and cut shorter step by step: freeing all its blocks at once holds up every commit on the file system.
 
 The two newest are kept. Segments that lie wholly below the older of the two are not needed by either, and are removed,
 oldest first and one durable removal after the other, so that a crash leaves no hole.
@@ -59,6 +61,7 @@ from simswitch.journal.walk import list_segments
 SNAPSHOT_FORMAT_VERSION = 2
 SNAPSHOTS_KEPT = 2
 WRITING_SUFFIX = ".writing"
+REMOVING_SUFFIX = ".removing"
 
 _MAGIC = b"SIMSWSNP"
 _SUM = struct.Struct("<8sQ")
@@ -67,9 +70,14 @@ _ENTRY = struct.Struct("<24sQQQQ8x")
 _DIRECTORY_OFFSET = 256
 _REGIONS_MAX = 60
 _READERS = 4
+_CHECK_BYTES = 128 * 1024
+_REMOVE_BYTES = 8 * 1024 * 1024
+_UNFINISHED = (WRITING_SUFFIX, REMOVING_SUFFIX)
 _NAME = re.compile(r"snapshot-(\d{20})\.state")
 _REMEDY = "Keep the file as it is; the state can be put together from the older snapshot and the journal"
 
+Pause = Callable[[float], object]
+"""Called after each piece with the seconds that it took. What it raises gives up what was being done."""
 Region = tuple[str, int, int, Bytes]
 """Name, bytes of an item, count of items, and the bytes."""
 StoredRegion = tuple[str, int, int, Bytes | Callable[[memoryview], object]]
@@ -182,18 +190,19 @@ def _judge(entry: RegionEntry, name: str, sequence: int, hashes: Iterable[int]) 
         raise JournalDamaged("snapshot", name, entry.offset, sequence, what, _REMEDY)
 
 
-def check_regions(
-    file: DiskFile, name: str, header: SnapshotHeader, pause: Callable[[float], object] | None = None
-) -> None:
+def check_regions(file: DiskFile, name: str, header: SnapshotHeader, pause: Pause | None = None) -> None:
     """Reads every region, and raises ``JournalDamaged`` when one is not what was written."""
 
     def hashes(entry: RegionEntry) -> Iterator[int]:
-        size = entry.item_bytes * entry.count
-        for start in range(0, size, HASH_PIECE_BYTES):
-            began_s = time.monotonic()
-            yield xxh64(file.pread(min(HASH_PIECE_BYTES, size - start), entry.offset + start))
-            if pause is not None:
-                pause(time.monotonic() - began_s)
+        end = entry.offset + entry.item_bytes * entry.count
+        for start in range(entry.offset, end, HASH_PIECE_BYTES):
+            piece = memoryview(bytearray(min(HASH_PIECE_BYTES, end - start)))
+            for part in range(0, piece.nbytes, _CHECK_BYTES):
+                began_s = time.monotonic()
+                file.pread_into(piece[part : part + _CHECK_BYTES], start + part)
+                if pause is not None:
+                    pause(time.monotonic() - began_s)
+            yield xxh64(piece)
 
     for entry in header.regions:
         _judge(entry, name, header.sequence, hashes(entry))
@@ -241,14 +250,13 @@ def write_snapshot(
     chain: int,
     *,
     keep_free_bytes: int = 0,
-    pause: Callable[[float], object] | None = None,
+    pause: Pause | None = None,
 ) -> SnapshotHeader:
     """Takes a snapshot of a machine that nobody feeds meanwhile. It has its name only when it is durable and was read
     back.
 
-    The record that the machine stands at must be durable before: a snapshot vouches for it. ``pause`` is called after
-    each piece with the seconds that it took; what it raises gives the snapshot up. Raises ``OSError`` (ENOSPC) before
-    anything is written when less than ``keep_free_bytes`` would be left on the disk.
+    The record that the machine stands at must be durable before: a snapshot vouches for it. Raises ``OSError`` (ENOSPC)
+    before anything is written when less than ``keep_free_bytes`` would be left on the disk.
     """
     regions = list(machine.snapshot_regions())
     file_bytes = BLOCK_BYTES + sum(_blocks(item_bytes * count) for _, item_bytes, count, _ in regions)
@@ -260,7 +268,7 @@ def write_snapshot(
         )
     name = snapshot_name(machine.sequence)
     temporary = f"{name}.{os.getpid()}{WRITING_SUFFIX}"
-    file = disk.open(temporary, create=True)
+    file = disk.open(temporary, create=True, read_ahead=False)
     try:
         entries = []
         offset = BLOCK_BYTES
@@ -294,14 +302,30 @@ def write_snapshot(
     return header
 
 
+def _remove(disk: Disk, name: str, pause: Pause | None) -> None:
+    """Takes a file away for good: its name at once, its blocks little by little."""
+    removing = name + REMOVING_SUFFIX
+    disk.rename(name, removing)
+    disk.fsync_folder()
+    file = disk.open(removing)
+    try:
+        for size in range(file.size() - _REMOVE_BYTES, 0, -_REMOVE_BYTES):
+            began_s = time.monotonic()
+            file.truncate(size)
+            file.fdatasync()
+            if pause is not None:
+                pause(time.monotonic() - began_s)
+    finally:
+        file.close()
+    disk.unlink(removing)
+
+
 def _blocks(size: int) -> int:
     """What that many bytes take in the file."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def _write_pieces(
-    file: DiskFile, view: memoryview, offset: int, pause: Callable[[float], object] | None
-) -> Iterator[int]:
+def _write_pieces(file: DiskFile, view: memoryview, offset: int, pause: Pause | None) -> Iterator[int]:
     """Writes a region and gives the hashes of its pieces."""
     for start in range(0, view.nbytes, HASH_PIECE_BYTES):
         began_s = time.monotonic()
@@ -314,28 +338,22 @@ def _write_pieces(
 
 
 def clear_unfinished(disk: Disk) -> None:
-    """Removes what a crash left of snapshots that were being written (@F of ``walk``)."""
+    """Removes what a crash left of files that were being written or removed (@F of ``walk``)."""
     for name in disk.names():
-        if name.endswith(WRITING_SUFFIX):
+        if name.endswith(_UNFINISHED):
             disk.unlink(name)
 
 
-def prune(disk: Disk) -> list[str]:
+def prune(disk: Disk, pause: Pause | None = None) -> list[str]:
     """Removes snapshots beyond the two newest, and the segments that neither of the two needs. Returns their names."""
     sequences = snapshot_sequences(disk)
     removed = [snapshot_name(sequence) for sequence in sequences[:-SNAPSHOTS_KEPT]]
+    if len(sequences) >= SNAPSHOTS_KEPT:
+        needed_from = sequences[-SNAPSHOTS_KEPT] + 1
+        for segment, following in pairwise(list_segments(disk)):
+            if not isinstance(following.header, SegmentHeader) or following.header.first_sequence > needed_from:
+                break
+            removed.append(segment.name)
     for name in removed:
-        disk.unlink(name)
-    if removed:
-        disk.fsync_folder()
-    if len(sequences) < SNAPSHOTS_KEPT:
-        return removed
-    needed_from = sequences[-SNAPSHOTS_KEPT] + 1
-    segments = list_segments(disk)
-    for segment, following in pairwise(segments):
-        if not isinstance(following.header, SegmentHeader) or following.header.first_sequence > needed_from:
-            break
-        disk.unlink(segment.name)
-        disk.fsync_folder()
-        removed.append(segment.name)
+        _remove(disk, name, pause)
     return removed

@@ -12,7 +12,7 @@ The rows are tried from the top; the code cites them by letter.
     @D  p is not a valid record, nothing that was written later           the last write was torn by a crash;  cut, end
         exists, S is above D                                              it was never acknowledged
     @E  the last segment's header is not valid, no record stands in it    a crash when a segment was begun     cut, end
-    @F  a file whose name ends in .preparing or .writing                  a crash while it was made            remove
+    @F  a file whose name ends in .preparing, .writing or .removing       a crash while it was made or removed remove
     @G  p is not a valid record, and one with a sequence of S or above    a durable record was damaged         refuse
         stands behind it, or a segment was begun after it
     @H  p is not a valid record, S is at or below D                       a durable record is gone             refuse
