@@ -9,7 +9,7 @@ batch malformed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from simswitch.core import commands
@@ -89,7 +89,8 @@ class TinyMachine:
     def state_hash(self) -> int:
         return xxh64(b"".join(bytes(view) for _, _, _, view in self.snapshot_regions()))
 
-    def check(self) -> list[str]:
+    def check(self, pause: Callable[[], object]) -> list[str]:
+        pause()
         return []
 
     def header(self) -> dict[str, Any]:

@@ -6,26 +6,29 @@
 
 cdef enum:
     FAULTS_MAX = 100
+    PAUSE_ITEMS = 4096            # about a millisecond's work
 
 
-cdef list check_state(State *state):
+cdef list check_state(State *state, object pause):
     """Each line names the invariant that is broken and the records; at most FAULTS_MAX of them."""
     cdef list faults = []
-    _check_sims(state, faults)
-    _check_index(state, faults)
-    _check_terminals(state, faults)
+    _check_sims(state, faults, pause)
+    _check_index(state, faults, pause)
+    _check_terminals(state, faults, pause)
     _check_orders(state, faults)
-    _check_totals(state, faults)
+    _check_totals(state, faults, pause)
     return faults[:FAULTS_MAX]
 
 
-cdef int _check_sims(State *state, list faults) except -1:
+cdef int _check_sims(State *state, list faults, object pause) except -1:
     cdef uint32_t index
     cdef Sim *sim
     cdef Order *order
     cdef uint32_t revoke
     cdef bint listed
     for index in range(state.header.sims_count):
+        if not index % PAUSE_ITEMS:
+            pause()
         sim = &state.sims[index]
         if sim_find(state, sim.iccid) != index or sim_find_imsi(state, state.sims_cold[index].imsi) != index:
             faults.append(f"SIM {index}: not found by its ICCID and IMSI")
@@ -60,7 +63,7 @@ cdef int _check_sims(State *state, list faults) except -1:
     return 0
 
 
-cdef int _check_index(State *state, list faults) except -1:
+cdef int _check_index(State *state, list faults, object pause) except -1:
     """I5: compares tiers, their order and all bitmaps with what a rebuild from the SIM columns would give.
 
     The rebuild needs no memory. A list whose SIMs belong to its group and tier, by their columns, and rest in rising order
@@ -76,6 +79,8 @@ cdef int _check_index(State *state, list faults) except -1:
     cdef dict bits = {}
     cdef dict free_counts = {}
     for index in range(state.header.sims_count):
+        if not index % PAUSE_ITEMS:
+            pause()
         wanted += state.sims[index].occupancy == FREE and state.sims[index].health == HEALTHY
     for position in range(state.header.groups_count):
         group = &state.groups[position]
@@ -102,6 +107,8 @@ cdef int _check_index(State *state, list faults) except -1:
                         faults.append(f"I5: SIM {index} in group {position}, tier {tier} stands behind one that rested less")
                         break
                 length += 1
+                if not length % PAUSE_ITEMS:
+                    pause()
                 before = index
                 if sim.hint < state.header.sims_count:
                     prefetch(&state.sims[sim.hint])
@@ -142,16 +149,20 @@ cdef int _check_index(State *state, list faults) except -1:
     return 0
 
 
-cdef int _check_terminals(State *state, list faults) except -1:
+cdef int _check_terminals(State *state, list faults, object pause) except -1:
     cdef uint32_t index
     cdef Terminal *terminal
     cdef Order *order
     # One count a terminal: a silent access server may hold very many SIMs.
     cdef uint32_t[::1] held = np.zeros(state.header.terminals_count, np.uint32)
     for index in range(state.header.sims_count):
+        if not index % PAUSE_ITEMS:
+            pause()
         if state.sims[index].held and state.sims[index].terminal < state.header.terminals_count:
             held[state.sims[index].terminal] += 1
     for index in range(state.header.terminals_count):
+        if not index % PAUSE_ITEMS:
+            pause()
         terminal = &state.terminals[index]
         if state.terminals_cold[index].held_count != held[index]:
             faults.append(f"terminal {index}: {state.terminals_cold[index].held_count} SIMs are counted as held because of it, "
@@ -222,17 +233,21 @@ cdef int _check_orders(State *state, list faults) except -1:
     return 0
 
 
-cdef int _check_totals(State *state, list faults) except -1:
+cdef int _check_totals(State *state, list faults, object pause) except -1:
     """I8: every accepted byte is counted once on a SIM, once on a terminal and once in the total."""
     cdef uint32_t index
     cdef uint64_t by_sim = 0, by_terminal = 0
     cdef list occupancy = [0] * 8
     cdef list health = [0] * 10
     for index in range(state.header.sims_count):
+        if not index % PAUSE_ITEMS:
+            pause()
         by_sim += state.sims[index].counted_bytes
         occupancy[state.sims[index].occupancy & 7] += 1
         health[state.sims[index].health % 10] += 1
     for index in range(state.header.terminals_count):
+        if not index % PAUSE_ITEMS:
+            pause()
         by_terminal += state.terminals[index].counted_bytes
     if not by_sim == by_terminal == state.header.counted_bytes:
         faults.append(f"I8: {by_sim} bytes by SIM, {by_terminal} by terminal, {state.header.counted_bytes} in all")

@@ -39,8 +39,11 @@ class Machine:
         """XXH64 over all regions (I10): each in pieces of ``HASH_PIECE_BYTES``, the hashes of the pieces folded into
         that of the region (seed 0), and those into one (seed: the machine version). To fold is to hash the 8 bytes of
         the next hash with what came before as the seed."""
-    def check(self) -> list[str]:
-        """Verifies I1 to I5 and I8 by a full walk. Each line names the invariant and the records; empty is sound."""
+    def check(self, pause: Callable[[], object] = ...) -> list[str]:
+        """Verifies I1 to I5 and I8 by a full walk. Each line names the invariant and the records; empty is sound.
+
+        ``pause`` is called every few thousand items, about once in a millisecond. What it raises ends the walk.
+        """
     def snapshot_regions(self) -> Iterator[tuple[str, int, int, memoryview]]:
         """(name, item bytes, count, read-only bytes) of each region, in order. Valid until the next apply."""
     @classmethod

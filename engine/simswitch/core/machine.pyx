@@ -618,9 +618,9 @@ cdef class Machine:
                 self.state.regions[region].item_bytes * self._used(region)))
         return int(digest)
 
-    def check(self):
+    def check(self, pause=lambda: None):
         """Verifies I1 to I5 and I8 by a full walk."""
-        return check_state(&self.state)
+        return check_state(&self.state, pause)
 
     def snapshot_regions(self):
         """(name, item bytes, count, read-only bytes) of each region. Valid until the next apply."""
