@@ -114,10 +114,10 @@ def test_i10_the_followers_snapshots_are_the_servers_state(tmp_path: Path) -> No
             # The newest stays while the follower takes others away.
             with open_snapshot(disk, newest_snapshot_sequence(disk)) as (header, _):
                 assert header.state_hash == hashes[header.sequence]
+        wait_until(lambda: len(snapshot_sequences(disk)) == 2, follower)
         follower.send_signal(signal.SIGTERM)
         follower.wait(timeout=30)
         assert follower.returncode == EXIT_STOPPED
-    assert len(snapshot_sequences(RealDisk(tmp_path))) == 2
     state_hash = cell.machine.state_hash()
     recovery = recover(RealDisk(tmp_path), real_machine(), repair=False)
     assert recovery.snapshot_sequence > 0
