@@ -237,17 +237,20 @@ cdef inline uint8_t *write_varint(uint8_t *place, uint64_t value) noexcept nogil
 
 cdef inline uint64_t all_bits(const uint8_t *column, uint8_t width, uint64_t count) noexcept nogil:
     # The values or-ed together: below 0x80, each takes one byte as a varint. Vectorises.
+    cdef uint8_t byte_bits = 0
+    cdef uint16_t half_bits = 0
     cdef uint64_t bits = 0
     cdef uint64_t item
     if width == 1:
         for item in range(count):
-            bits |= column[item]
-    elif width == 2:
+            byte_bits |= column[item]
+        return byte_bits
+    if width == 2:
         for item in range(count):
-            bits |= load(column + 2 * item, 2)
-    else:
-        for item in range(count):
-            bits |= load(column + width * item, width)
+            half_bits |= <uint16_t> load(column + 2 * item, 2)
+        return half_bits
+    for item in range(count):
+        bits |= load(column + width * item, width)
     return bits
 
 
@@ -553,12 +556,13 @@ cdef class Batch:
         cdef uint32_t wire
         cdef uint8_t slot
         cdef int index
+        cdef tuple given = tuple(indexes)
+        if len(given) > TEXT_FIELDS_LIMIT:
+            raise ValueError(f"{table.message}: {len(given)} indexes are more than the text fields of any table")
         for index in range(TEXT_FIELDS_LIMIT):
             names[index].count = 0
-        for index, field in enumerate(indexes):
-            if index >= TEXT_FIELDS_LIMIT:
-                raise ValueError("more indexes than texts")
-            read_names(&names[index], bytes(field))
+            if index < len(given):
+                read_names(&names[index], given[index])
         for index in range(table.columns_count):
             places[index] = start
             if self.counts[index] == 0 and self.count:
@@ -586,14 +590,17 @@ cdef class Batch:
 
     cdef int fill_absent(self, int index, uint8_t *place, const Names *names) except -1:
         cdef Column *column = &self.table.columns[index]
+        cdef uint64_t count = self.count
         cdef uint64_t item
+        cdef uint16_t value
         if column.names < 0:
-            memset(place, 0, column.width * self.count)
+            memset(place, 0, column.width * count)
             return 0
         if names[column.names].count == 0:
             return self.refuse_index(index, 0, 0)
-        for item in range(self.count):
-            memcpy(place + 2 * item, &names[column.names].values[0], 2)
+        value = names[column.names].values[0]
+        for item in range(count):
+            memcpy(place + 2 * item, &value, 2)
         return 0
 
     cdef uint8_t *translate(self, int index, uint8_t *place, Slice content, const Names *names) except NULL:
@@ -621,11 +628,16 @@ cdef class Batch:
         )
 
 
-cdef int read_names(Names *names, bytes values) except -1:
-    if len(values) > sizeof(names.values):
-        raise ValueError(f"{len(values) // 2} indexes are more than {TEXTS_LIMIT} texts")
-    memcpy(names.values, PyBytes_AS_STRING(values), len(values))
-    names.count = <uint32_t> (len(values) // 2)
+cdef int read_names(Names *names, values) except -1:
+    cdef Py_buffer view
+    PyObject_GetBuffer(values, &view, PyBUF_SIMPLE)
+    try:
+        if <uint64_t> view.len > sizeof(names.values):
+            raise ValueError(f"{view.len // 2} indexes are more than {TEXTS_LIMIT} texts")
+        memcpy(names.values, view.buf, view.len)
+        names.count = <uint32_t> (view.len // 2)
+    finally:
+        PyBuffer_Release(&view)
     return 0
 
 
@@ -695,6 +707,12 @@ def only_message(bytes data not None, uint32_t number_max):
         kept_number = number
     if kept_number == 0:
         return None
+    content = kept
+    while content.at < content.end:
+        # Not every member is parsed by its reader, and its groups are one level deeper than its own parser would believe.
+        # A field's number may be 0: protobuf lets that pass in a message that has no fields.
+        read_tag(&content, &number, &wire)
+        skip_field(&content, number, wire, 1)
     return kept_number, PyBytes_FromStringAndSize(<const char *> kept.at, kept.end - kept.at)
 
 
