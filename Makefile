@@ -15,7 +15,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines proto debug serve demo clean
+.PHONY: build test lint format bench bench-lines proto debug sanitized sanitize fuzz serve demo clean
 
 build: build/.built
 
@@ -62,6 +62,21 @@ proto: build
 debug: build
 	SIMSWITCH_DEBUG=1 $(BIN)/python setup.py --quiet build --build-base build/checked --build-lib build/checked/lib
 	PYTHONPATH=build/checked/lib $(BIN)/python -m pytest tests/core $(ARGS)
+
+# The sanitizers' build stands in build/sanitized. Their libraries have to be there before Python is; Python leaves memory
+# to the end of the process, and its own allocator would hide where a block ends.
+SANITIZED = PYTHONPATH=build/sanitized/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" $(BIN)/python
+
+sanitized: build
+	SIMSWITCH_SANITIZE=1 $(BIN)/python setup.py --quiet build --build-base build/sanitized --build-lib build/sanitized/lib
+
+sanitize: sanitized
+	$(SANITIZED) -m pytest -p no:cacheprovider tests/core tests/wire tests/fuzz $(ARGS)
+
+# A million messages through the wire and through protobuf's parser, under the sanitizers.
+fuzz: sanitized
+	$(SANITIZED) -m tests.fuzz.run $(ARGS)
 
 serve: build
 	$(BIN)/simswitch serve $(DATA) $(if $(CONFIG),--config $(CONFIG))

@@ -2,12 +2,13 @@
 
 Every ``.pyx`` below ``engine/simswitch`` is one extension module of the same name. The generated C goes to ``build/``,
 never beside the sources. Compiler directives stand here and nowhere else, so that one environment variable can turn the
-whole core into a checked build:
+whole core into another build:
 
-    SIMSWITCH_DEBUG=1    index and None checks, line tracing (``CYTHON_TRACE_NOGIL``), C assertions, ``-O1 -g``
+    SIMSWITCH_DEBUG=1       index and None checks, line tracing (``CYTHON_TRACE_NOGIL``), C assertions, ``-O1 -g``
+    SIMSWITCH_SANITIZE=1    the fast build's code under AddressSanitizer and UBSan, which end the process at a fault
 
-The checked build keeps its generated C and its objects apart from the fast one's: going from one to the other rebuilds
-nothing that is current.
+Each build keeps its generated C and its objects apart from the others': going from one to the other rebuilds nothing
+that is current.
 """
 
 import os
@@ -21,8 +22,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 SOURCE = "engine"
 DEBUG = os.environ.get("SIMSWITCH_DEBUG", "") not in ("", "0")
+SANITIZE = os.environ.get("SIMSWITCH_SANITIZE", "") not in ("", "0")
 JOBS = min(4, os.cpu_count() or 1)
-BUILD = Path("build") / ("checked" if DEBUG else "release")
+BUILD = Path("build") / ("sanitized" if SANITIZE else "checked" if DEBUG else "release")
 
 DIRECTIVES = {
     "language_level": 3,
@@ -44,6 +46,15 @@ DIRECTIVES = {
 RELEASE_FLAGS = ["-O3", "-g0", "-fno-strict-aliasing", "-fvisibility=hidden", "-Wno-sign-compare"]
 # -UNDEBUG undoes the -DNDEBUG that Python's own build flags bring.
 DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-Wno-sign-compare"]
+SANITIZE_FLAGS = [
+    "-O1",
+    "-g",
+    "-fno-strict-aliasing",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-Wno-sign-compare",
+]
 # Line tracing through sys.monitoring cannot see lines that run without the GIL; the older mechanism can.
 DEBUG_MACROS: list[tuple[str, str | None]] = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
@@ -58,7 +69,8 @@ def extension(path: Path) -> Extension:
         [str(path)],
         include_dirs=[numpy.get_include()] if "numpy" in path.read_text(encoding="utf-8") else [],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *(DEBUG_MACROS if DEBUG else [])],
-        extra_compile_args=DEBUG_FLAGS if DEBUG else RELEASE_FLAGS,
+        extra_compile_args=SANITIZE_FLAGS if SANITIZE else DEBUG_FLAGS if DEBUG else RELEASE_FLAGS,
+        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
     )
 
 
