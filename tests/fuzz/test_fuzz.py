@@ -16,7 +16,9 @@ SOME_SHAPES = st.sampled_from(sorted(SHAPES)).map(SHAPES.__getitem__)
 RANDOMS = st.randoms(use_true_random=False)
 
 
-@pytest.mark.parametrize(("name", "data"), [(name, data) for name, data, _ in run.corpus()])
+@pytest.mark.parametrize(
+    ("name", "data"), [pytest.param(name, data, id=f"{name}: {why}") for name, data, why in run.corpus()]
+)
 def test_inputs_that_are_kept(name: str, data: bytes) -> None:
     run.check(name, data)
 
