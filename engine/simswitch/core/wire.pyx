@@ -25,14 +25,14 @@
 # they need be. A scalar that comes twice counts the last time; a field of the wrong wire type is an unknown field.
 #
 # Bounds: 65,536 items, 16 columns, 4 text fields, 256 texts of a repeated one. Time is linear in the bytes, memory is
-# the outcome. The table owns nothing but its numbers; a Batch keeps the message alive.
+# the outcome. A table owns its numbers and at most 64 short texts that came before; a Batch keeps the message alive.
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cdef enum:
     ITEMS_LIMIT = 65536
@@ -40,6 +40,8 @@ cdef enum:
     TEXT_FIELDS_LIMIT = 4
     TEXTS_LIMIT = 256
     FIELD_NUMBERS_LIMIT = 32
+    KNOWN_TEXTS = 64            # of a table, each of at most KNOWN_TEXT_BYTES
+    KNOWN_TEXT_BYTES = 64
     GROUPS_LIMIT = 100          # how deep protobuf's parser follows nested groups
     HEADER_BYTES = 24           # of a run, see commands.py
 
@@ -330,6 +332,7 @@ cdef class Table:
     cdef uint64_t row_bytes
     cdef readonly str message
     cdef readonly tuple names
+    cdef list known                     # short texts that came before, placed by their bytes; None: none yet
 
     def __init__(self, str message, columns, texts=()):
         memset(self.slots, SLOT_UNKNOWN, FIELD_NUMBERS_LIMIT)
@@ -342,6 +345,7 @@ cdef class Table:
         self.columns_count = 0
         self.texts_count = 0
         self.row_bytes = 0
+        self.known = [None] * KNOWN_TEXTS
         text_names = [name for name, *_ in texts]
         for position, (name, number, repeated) in enumerate(texts):
             self.claim(number, SLOT_TEXT + position)
@@ -365,6 +369,26 @@ cdef class Table:
             raise ValueError(f"field {number} of {self.message} is out of range or taken")
         self.slots[number] = slot
         return 0
+
+    cdef str text_of(self, Slice content):
+        # The same few names come with every message: comparing one is cheaper than making it anew, and its hash is known.
+        cdef Py_ssize_t size = content.end - content.at
+        cdef Py_ssize_t known_size = 0
+        cdef const char *known
+        cdef int place = 0
+        if 0 < size <= KNOWN_TEXT_BYTES:
+            place = (content.at[0] * 31 + content.at[size - 1] + size * 7) % KNOWN_TEXTS
+            if self.known[place] is not None:
+                known = PyUnicode_AsUTF8AndSize(self.known[place], &known_size)
+                if known_size == size and memcmp(known, content.at, size) == 0:
+                    return self.known[place]
+        try:
+            text = PyUnicode_DecodeUTF8(<const char *> content.at, size, NULL)
+        except UnicodeDecodeError as error:
+            raise Malformed("a text is not UTF-8") from error
+        if 0 < size <= KNOWN_TEXT_BYTES:
+            self.known[place] = text
+        return text
 
     def decode(self, bytes data not None):
         """Checks a message. The columns are copied by the batch's own methods."""
@@ -495,10 +519,7 @@ cdef class Batch:
         return self.agree()
 
     cdef int keep_text(self, int field, Slice content) except -1:
-        try:
-            text = PyUnicode_DecodeUTF8(<const char *> content.at, content.end - content.at, NULL)
-        except UnicodeDecodeError as error:
-            raise Malformed("a text is not UTF-8") from error
+        text = self.table.text_of(content)
         if not self.table.text_repeated[field]:
             self.texts[field] = text
         elif self.texts[field] is None:
