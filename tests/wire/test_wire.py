@@ -144,7 +144,7 @@ def test_indexes_are_bounded() -> None:
     [
         (("a", 1, "fixed64", 4, True, None), "column a of M, fixed64, can't be 4 bytes wide"),
         (("a", 1, "fixed32", 1, True, None), "column a of M, fixed32, can't be 1 bytes wide"),
-        (("a", 1, "varint", 8, True, None), "column a of M, varint, can't be 8 bytes wide"),
+        (("a", 1, "varint", 4, True, None), "column a of M, varint, can't be 4 bytes wide"),
         (("a", 1, "varint", 1, True, "names"), "has to be varint and 2 bytes wide"),
         (("a", 2, "varint", 1, True, None), "field 2 of M is out of range or taken"),
         (("a", 32, "varint", 1, True, None), "field 32 of M is out of range or taken"),

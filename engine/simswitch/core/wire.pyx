@@ -60,7 +60,7 @@ ITEMS_MAX = ITEMS_LIMIT
 TEXTS_MAX = TEXTS_LIMIT
 
 cdef dict WIRE_TYPES = {"fixed64": WIRE_FIXED64, "fixed32": WIRE_FIXED32, "varint": WIRE_VARINT}
-cdef dict WIDTHS = {"fixed64": (8,), "fixed32": (2, 4), "varint": (1, 2, 4)}
+cdef dict WIDTHS = {"fixed64": (8,), "fixed32": (2, 4), "varint": (1, 2)}
 
 
 class Malformed(ValueError):
@@ -209,23 +209,14 @@ cdef long long count_numbers(Slice content) except -1 nogil:
 cdef inline void store(uint8_t *place, uint8_t width, uint32_t value) noexcept nogil:
     # A number that does not fit becomes the largest one, which no command takes for anything else.
     cdef uint16_t half
-    if width == 4:
-        memcpy(place, &value, 4)
-    elif width == 2:
+    if width == 2:
         half = <uint16_t> value if value < 0xFFFF else 0xFFFF
         memcpy(place, &half, 2)
     else:
         place[0] = <uint8_t> value if value < 0xFF else 0xFF
 
 
-cdef inline uint64_t load(const uint8_t *place, uint8_t width) noexcept nogil:
-    cdef uint64_t value = 0
-    memcpy(&value, place, width)
-    return value
-
-
 cdef inline uint16_t load_half(const uint8_t *place) noexcept nogil:
-    # Of a width that the compiler knows: loops over this vectorise, loops over load do not.
     cdef uint16_t half
     memcpy(&half, place, 2)
     return half
@@ -235,6 +226,11 @@ cdef inline uint32_t load_word(const uint8_t *place) noexcept nogil:
     cdef uint32_t word
     memcpy(&word, place, 4)
     return word
+
+
+cdef inline uint16_t load(const uint8_t *column, uint8_t width, uint64_t item) noexcept nogil:
+    # A column that a message has as varints is 1 or 2 bytes wide.
+    return column[item] if width == 1 else load_half(column + 2 * item)
 
 
 cdef inline uint64_t varint_bytes(uint64_t value) noexcept nogil:
@@ -254,23 +250,18 @@ cdef inline uint8_t *write_varint(uint8_t *place, uint64_t value) noexcept nogil
     return place + 1
 
 
-cdef inline uint64_t all_bits(const uint8_t *column, uint8_t width, uint64_t count) noexcept nogil:
+cdef inline uint16_t all_bits(const uint8_t *column, uint8_t width, uint64_t count) noexcept nogil:
     # The values or-ed together: below 0x80, each takes one byte as a varint. Vectorises.
     cdef uint8_t byte_bits = 0
     cdef uint16_t half_bits = 0
-    cdef uint64_t bits = 0
     cdef uint64_t item
     if width == 1:
         for item in range(count):
             byte_bits |= column[item]
         return byte_bits
-    if width == 2:
-        for item in range(count):
-            half_bits |= load_half(column + 2 * item)
-        return half_bits
     for item in range(count):
-        bits |= load(column + width * item, width)
-    return bits
+        half_bits |= load_half(column + 2 * item)
+    return half_bits
 
 
 cdef uint64_t numbers_bytes(const uint8_t *column, uint8_t width, uint64_t count) noexcept nogil:
@@ -280,7 +271,7 @@ cdef uint64_t numbers_bytes(const uint8_t *column, uint8_t width, uint64_t count
     if all_bits(column, width, count) < 0x80:
         return count
     for item in range(count):
-        size += varint_bytes(load(column + width * item, width))
+        size += varint_bytes(load(column, width, item))
     return size
 
 
@@ -290,14 +281,14 @@ cdef uint8_t *write_numbers(
     cdef uint64_t item
     if size != count:
         for item in range(count):
-            place = write_varint(place, load(column + width * item, width))
+            place = write_varint(place, load(column, width, item))
         return place
     if width == 1:
         memcpy(place, column, count)
     else:
         # Each number is below 0x80: its first byte is all of it.
         for item in range(count):
-            place[item] = column[width * item]
+            place[item] = column[2 * item]
     return place + count
 
 
