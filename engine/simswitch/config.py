@@ -33,6 +33,8 @@ class Setting:
     most: int = 0
     example: Value | None = None
     """Shown in the example file where there is no default."""
+    choices: tuple[str, ...] = ()
+    """The only texts that there are."""
 
 
 _DAY_MS = 86_400_000
@@ -54,6 +56,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "127.0.0.1:7467",
         "Host and port. Only loopback is accepted. Port 0 takes a free one, which is shown and written to the file "
         "'address' in the data folder.",
+    ),
+    Setting(
+        "service",
+        "transport",
+        "grpcio",
+        "What carries the calls. native answers many more a second, and needs the extra simswitch[native].",
+        choices=("grpcio", "native"),
     ),
     Setting("service", "actor", "operator:local", "Who the commands act as: a role and a name."),
     Setting("capacity", "sims", 100_000, "SIMs.", 1, 16_777_216),
@@ -181,6 +190,8 @@ def _reason(entry: Setting, value: object) -> str:
     kind = type(entry.default if entry.default is not None else entry.example)
     if kind is bool:
         return "" if isinstance(value, bool) else f"true or false belongs here, not {value!r}"
+    if entry.choices and value not in entry.choices:
+        return f"{' or '.join(entry.choices)} belongs here, not {value!r}"
     if kind is str:
         return "" if isinstance(value, str) and value else f"text in quotes belongs here, not {value!r}"
     if isinstance(value, bool) or not isinstance(value, int) or not entry.least <= value <= entry.most:
@@ -205,6 +216,8 @@ def example() -> str:
             lines += _comment(entry.text)
             if entry.most:
                 lines.append(f"# {entry.least:_} to {entry.most:_}")
+            if entry.choices:
+                lines.append(f"# {' or '.join(entry.choices)}")
             value = entry.default if entry.default is not None else entry.example
             lines.append(f"#{entry.name} = {_toml(value)}")
     return "\n".join(lines) + "\n"

@@ -42,6 +42,7 @@ def test_the_engine_section_has_exactly_the_settings_of_the_contract() -> None:
         ("[capacity]\nsims = true", 2, "a whole number"),
         ("[follower]\nenabled = 1", 2, "true or false"),
         ("[service]\naddress = ''", 2, "text in quotes"),
+        ("[service]\ntransport = 'tcp'", 2, "grpcio or native"),
         ("[colours]\nred = 1", 1, "no such section"),
         ("service = 3", 1, "a table belongs here"),
         ("[service]\naddress = \n", 2, "this is not TOML"),

@@ -1,5 +1,5 @@
 """The same server as in the tests of the service."""
 
-from tests.service.conftest import operator, pool, serving
+from tests.service.conftest import operator, pool, serving, transport
 
-__all__ = ["operator", "pool", "serving"]
+__all__ = ["operator", "pool", "serving", "transport"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,21 @@ from simswitch.client import OperatorClient
 
 from tests.service.serving import Serving, define
 
+NATIVE = pytest.param(
+    "native",
+    marks=pytest.mark.skipif(find_spec("pygrpc_native") is None, reason="the extra simswitch[native] is missing"),
+)
+
+
+@pytest.fixture(params=["grpcio", NATIVE])
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries the calls: every test runs over both."""
+    return str(request.param)
+
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
-    serving = Serving(tmp_path / "data")
+def serving(tmp_path: Path, transport: str) -> Iterator[Serving]:
+    serving = Serving(tmp_path / "data", transport)
     try:
         yield serving
     finally:

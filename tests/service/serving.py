@@ -18,8 +18,9 @@ SIMS = 200
 class Serving:
     """A server that can be stopped, and started again on the same folder."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, transport: str = "grpcio", **settings: Any) -> None:
         self.folder = folder
+        self._transport = transport
         self._settings = CellSettings(**settings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -31,7 +32,9 @@ class Serving:
         self.cell = Cell.open(
             self.folder, capacity=Capacity(sims=2_000, terminals=2_000, orders=1_000), settings=self._settings
         )
-        self.running = asyncio.run_coroutine_threadsafe(start(self.cell, port=port), self._loop).result(20)
+        self.running = asyncio.run_coroutine_threadsafe(
+            start(self.cell, port=port, transport=self._transport), self._loop
+        ).result(20)
         self.address = self.running.address
 
     def limit(self, **settings: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,21 @@ from simswitch.cli.options import ConfigOption, settings
 from simswitch.cli.screen import complain
 
 
+class Transport(StrEnum):
+    GRPCIO = "grpcio"
+    NATIVE = "native"
+
+
 def serve(
     folder: Annotated[Path, typer.Argument(help="The data folder. Made when it doesn't exist.", file_okay=False)],
     address: Annotated[
         str | None, typer.Option("--address", help="Host and port to listen on; port 0 takes a free one.")
     ] = None,
     config: ConfigOption = None,
+    transport: Annotated[
+        Transport | None,
+        typer.Option("--transport", help="What carries the calls. Default: that of the settings, grpcio."),
+    ] = None,
 ) -> None:
     """Run the service on a data folder until SIGTERM or Ctrl-C."""
     values = settings(config)
@@ -28,7 +38,7 @@ def serve(
     from simswitch.cell import Capacity, CellSettings, JournalSettings
     from simswitch.core.layout import Setting
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
-    from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused
+    from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused, TransportMissing
     from simswitch.service.server import serve as run_service
 
     def ready(bound: str) -> None:
@@ -37,6 +47,7 @@ def serve(
     server = ServerSettings(
         host=host,
         port=port,
+        transport=transport or values.text("service", "transport"),
         capacity=Capacity(
             values.number("capacity", "sims"),
             values.number("capacity", "terminals"),
@@ -55,7 +66,7 @@ def serve(
     )
     try:
         asyncio.run(run_service(folder, server, ready=ready))
-    except (AddressNotAllowed, SettingRefused) as error:
+    except (AddressNotAllowed, SettingRefused, TransportMissing) as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
     except (FolderInUse, JournalFull) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error

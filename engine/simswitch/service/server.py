@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -43,6 +43,9 @@ from simswitch.service.sessions import SessionHandlers
 from simswitch.service.swaps import SwapHandlers
 from simswitch.v1 import access_server_pb2, allocation_pb2, inventory_pb2, pool_pb2, swap_pb2, usage_pb2
 
+if TYPE_CHECKING:
+    from simswitch.service.native import Front
+
 CALLS_MAX = 1_024
 DRAIN_SECONDS = 5.0
 ADDRESS_FILE = "address"
@@ -62,6 +65,8 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 0
     """0: any free one."""
+    transport: str = "grpcio"
+    """Or ``native``: ``simswitch.service.native``."""
     capacity: Capacity = field(default_factory=Capacity)
     cell: CellSettings = field(default_factory=CellSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
@@ -77,6 +82,10 @@ class AddressNotAllowed(ValueError):
     """The server would be reachable from elsewhere without TLS."""
 
 
+class TransportMissing(ValueError):
+    """The package that a transport needs is not installed."""
+
+
 class SettingRefused(ValueError):
     """The engine does not take a value that is to stand at start."""
 
@@ -90,6 +99,19 @@ def check_loopback(host: str) -> None:
         if host == "localhost":
             return
     raise AddressNotAllowed(f"{host!r} is not a loopback address, and there is no TLS yet: use 127.0.0.1 or ::1")
+
+
+def native() -> Any:
+    """The module of the second transport. Raises ``TransportMissing``."""
+    try:
+        return import_module("simswitch.service.native")
+    except ModuleNotFoundError as error:
+        if error.name != "pygrpc_native":
+            raise
+        raise TransportMissing(
+            "the transport 'native' needs the package pygrpc-native, which is not installed: "
+            "pip install 'simswitch[native]', or serve with the transport 'grpcio'"
+        ) from error
 
 
 class Service:
@@ -196,8 +218,11 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
 class RunningServer:
     """A server that listens; made by ``start``."""
 
-    def __init__(self, server: grpc.aio.Server, service: Service, port: int, address: str) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, service: Service, port: int, address: str, front: Front | None = None
+    ) -> None:
         self._server = server
+        self._front = front
         self._health: Any = health.aio.HealthServicer()
         self.service = service
         self.port = port
@@ -207,7 +232,11 @@ class RunningServer:
         """Says so to the health service, ends sessions, lets calls finish, and stops listening."""
         await self._health.enter_graceful_shutdown()
         self.service.drain()
-        await self._server.stop(DRAIN_SECONDS)
+        if self._front is None:
+            await self._server.stop(DRAIN_SECONDS)
+        else:
+            await asyncio.gather(self._server.stop(DRAIN_SECONDS), self._front.drain(DRAIN_SECONDS))
+            await self._front.close()
 
     async def begin(self) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -216,9 +245,11 @@ class RunningServer:
         for name in ("", *self.service.names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
+        if self._front is not None:
+            self._front.start()
 
 
-async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0) -> RunningServer:
+async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0, transport: str = "grpcio") -> RunningServer:
     """Serves a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``."""
     check_loopback(host)
     cell.start(asyncio.get_running_loop())
@@ -237,8 +268,12 @@ async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0) -> RunningSe
     )
     server.add_generic_rpc_handlers(tuple(service.generic_handlers()))
     shown = f"[{host}]" if ":" in host else host
-    bound = server.add_insecure_port(f"{shown}:{port}")
-    running = RunningServer(server, service, bound, f"{shown}:{bound}")
+    front: Front | None = None
+    if transport == "native":
+        front = native().Front(cell, service, f"{shown}:{port}")
+        server.add_insecure_port(front.behind)
+    bound = front.port if front else server.add_insecure_port(f"{shown}:{port}")
+    running = RunningServer(server, service, bound, f"{shown}:{bound}", front)
     await running.begin()
     return running
 
@@ -255,6 +290,8 @@ async def serve(
     """
     settings = settings or ServerSettings()
     check_loopback(settings.host)
+    if settings.transport == "native":
+        native()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -267,7 +304,7 @@ async def serve(
     following: asyncio.Task[None] | None = None
     try:
         _configure(cell, settings.engine)
-        running = await start(cell, settings.host, settings.port)
+        running = await start(cell, settings.host, settings.port, settings.transport)
         if settings.follower:
             command = [sys.executable, "-m", "simswitch.journal.follower", str(path), "--parent", str(os.getpid())]
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes), *settings.follower_options]

@@ -1,0 +1,333 @@
+"""The second transport: pygrpc-native takes the hot calls, grpcio stays behind it for all others.
+
+    client ──▶ front (Rust, without the GIL) ──hot calls──▶ receiver ──▶ handler ──▶ cell.post
+                  │      ▲                                  (a thread)                  ┃ durable
+                  │      └── respond ◀── encode ◀── finish, once per group, in a worker of the cell
+                  └──every other method──▶ Unix socket ──▶ grpcio, as if it were alone
+
+The front speaks HTTP/2 on the one port that clients see. The hot methods, which are unary and never wait, come out of
+it in batches, each call with its number; an answer names the number and may be given by any thread. So a hot call meets
+no event loop, no task and no future. Allocations of single terminals that come in one batch from one actor for one
+access server become one run of commands (``singles``).
+
+The front carries no request that is a stream, so it forwards what is not hot, byte by byte and flow control included,
+to the server that grpcio would be anyway; that one listens on an abstract Unix socket, which vanishes with the process.
+
+Codes, details, deadlines and limits are those of grpcio, and the tests of the service run over both. What differs: the
+front reads a hot call's whole message before its size is judged here; it does not punish clients that ping too often;
+a single allocation that joined others is no longer dropped when its own client goes away, only when all have. There is
+no TLS in it: loopback only, or behind a proxy that ends TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from grpc import StatusCode
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+
+from simswitch.cell import Cell, CellExpired, Posted
+from simswitch.contract import MESSAGE_BYTES_MAX
+from simswitch.core import layout
+from simswitch.core.commands import OutcomeRun
+from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actor, Call
+from simswitch.service.errors import DRAINING, INTERNAL, Refused, refused
+from simswitch.service.methods import Work
+from simswitch.service.singles import Allocations, access_server
+
+if TYPE_CHECKING:
+    from simswitch.service.server import Service
+
+EVENTS_MAX = 256
+"""Calls that are taken from the front at once, and so go to the cell together."""
+CALLS_PER_CONNECTION_MAX = 1_024
+SINGLE = "/simswitch.v1.AllocationService/Allocate"
+
+log = logging.getLogger("simswitch.service")
+
+
+class _Waiting(Posted):
+    """A call that waits for its group."""
+
+    __slots__ = ("number", "work")
+
+    def __init__(self, number: int, work: Work, finish: Any, deadline: float | None) -> None:
+        super().__init__(work.commands, finish, deadline)
+        self.number = number
+        self.work = work
+
+    def leave(self) -> None:
+        """The client went away, or its deadline passed."""
+        self.cancelled = True
+
+
+class _WaitingSingles(Posted):
+    """Single allocations that wait for their group as one run."""
+
+    __slots__ = ("actor", "deadlines", "left", "numbers", "requests", "server", "singles")
+
+    def __init__(self, actor: Actor, server: int, singles: Allocations, finish: Any) -> None:
+        super().__init__(b"", finish)
+        self.actor = actor
+        self.server = server
+        self.singles = singles
+        self.numbers: list[int] = []
+        self.requests: list[bytes] = []
+        self.deadlines: list[float | None] = []
+        self.left = 0
+
+    def close(self) -> None:
+        """No more will come."""
+        self.run = self.singles.run(self.actor.index, self.server)
+        self.deadline = min((deadline for deadline in self.deadlines if deadline is not None), default=None)
+
+    def leave(self) -> None:
+        self.left += 1
+        self.cancelled = self.left == len(self.numbers)
+
+
+class Front:
+    """Listens from its making on, answers from ``start`` on; ended by ``drain`` and ``close``."""
+
+    def __init__(self, cell: Cell, service: Service, address: str) -> None:
+        self._cell = cell
+        self._actors = service.actors
+        self._directory = service.directory
+        hot = [method for method in service.methods.values() if method.hot]
+        self._handlers = [method.handler for method in hot]
+        self._single = [method.path for method in hot].index(SINGLE)
+        self._front = NativeGrpcFront(
+            address,
+            [(method.path, False) for method in hot],
+            io_threads=1,
+            call_details=True,
+            keepalive_time_ms=20_000,
+            keepalive_timeout_ms=10_000,
+            keepalive_permit_without_calls=False,
+            max_concurrent_streams=CALLS_PER_CONNECTION_MAX,
+        )
+        self.port = self._front.bound_port
+        name = f"simswitch-{os.getpid()}-{secrets.token_hex(8)}"
+        self.behind = f"unix-abstract:{name}"
+        """Where grpcio is to listen, before ``start``."""
+        self._front.set_fallback(f"\0{name}")
+        self._loop = asyncio.get_running_loop()
+        self._receiver = threading.Thread(target=self._receive, name="simswitch-native", daemon=True)
+        # Bound once: the cell compares what the calls of a group name.
+        self._finish_calls, self._finish_groups = self._finish, self._finish_singles
+        # By the call's number; entered by the receiver, taken out by whoever answers.
+        self._waiting: dict[int, _Waiting | _WaitingSingles] = {}
+        self._meeting: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._idle = asyncio.Event()
+
+    def start(self) -> None:
+        self._front.start()
+        self._receiver.start()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuses what comes from now on, and returns when what came before is answered, or the time is over."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(grace_seconds):
+                while self._waiting or self._meeting:
+                    self._idle.clear()
+                    if self._waiting or self._meeting:
+                        await self._idle.wait()
+        except TimeoutError:
+            log.warning("%d calls are not answered at the end of the grace period", len(self._waiting))
+
+    async def close(self) -> None:
+        """Ends every connection, those of the calls that went to grpcio too."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._front.close()
+        self._receiver.join()
+
+    def _answered(self) -> None:
+        if self._draining and not self._waiting and not self._meeting:
+            self._loop.call_soon_threadsafe(self._idle.set)
+
+    # -------------------------------------------------------------------------------------------- the receiver
+
+    def _receive(self) -> None:
+        known = self._actors.known
+        while (events := self._front.recv_batch_details(EVENTS_MAX)) is not None:
+            now = time.monotonic()
+            calls: list[Posted] = []
+            groups: dict[tuple[Actor, bytes], _WaitingSingles] = {}
+            last: _WaitingSingles | None = None
+            for kind, number, method, data, _, details in events:
+                if kind == EVENT_CANCEL:
+                    left = self._waiting.get(number)
+                    if left is not None:
+                        left.leave()
+                    continue
+                assert data is not None
+                assert details is not None
+                metadata, _, remaining_s = details
+                name = ACTOR_DEFAULT
+                for key, value in metadata:
+                    if key == ACTOR_KEY:
+                        name = cast(str, value)
+                deadline = None if remaining_s is None else now + remaining_s
+                actor = known(name)
+                if actor is None:
+                    self._loop.call_soon_threadsafe(self._begin_meeting, number, method, data, name, deadline)
+                    continue
+                if method == self._single and not self._draining:
+                    group = last
+                    if group is None or group.actor is not actor or not group.singles.add(data):
+                        group = self._group(actor, data, groups)
+                    if group is not None:
+                        last = group
+                        group.numbers.append(number)
+                        group.requests.append(data)
+                        group.deadlines.append(deadline)
+                        self._waiting[number] = group
+                        continue
+                self._take(number, method, data, Call(actor, deadline), calls)
+            for group in groups.values():
+                group.close()
+                calls.append(group)
+            if calls:
+                self._cell.post(calls)
+
+    def _group(
+        self, actor: Actor, data: bytes, groups: dict[tuple[Actor, bytes], _WaitingSingles]
+    ) -> _WaitingSingles | None:
+        """Whom a single allocation has joined; None: it goes the long way, which knows what is wrong with it."""
+        name = access_server(data)
+        if name is None:
+            return None
+        group = groups.get((actor, name))
+        if group is None:
+            server = self._directory.find(layout.ACCESS_SERVER, name.decode(errors="replace"))
+            if server is None:
+                return None
+            try:
+                Call(actor, None).may(layout.ALLOCATE, server)
+            except Refused:
+                return None
+            singles = Allocations(name, self._market_index, self._bank_name)
+            group = _WaitingSingles(actor, server.server, singles, self._finish_groups)
+            if not singles.add(data):
+                return None
+            groups[actor, name] = group
+            return group
+        return group if group.singles.add(data) else None
+
+    def _market_index(self, name: bytes) -> int | None:
+        market = self._directory.find(layout.MARKET, name.decode(errors="replace"))
+        return None if market is None else market.index
+
+    def _bank_name(self, index: int) -> bytes:
+        return self._directory.name(index).encode()
+
+    def _take(self, number: int, method: int, data: bytes, call: Call, calls: list[Posted]) -> None:
+        """Answers a call at once, or adds it to those that are to be posted."""
+        if len(data) > MESSAGE_BYTES_MAX:
+            # Without a reason of ours, as grpcio refuses it.
+            text = f"The message has {len(data):,} bytes, more than {MESSAGE_BYTES_MAX:,}."
+            self._front.fail(number, StatusCode.RESOURCE_EXHAUSTED.value[0], text)
+            return
+        try:
+            if self._draining:
+                raise Refused(DRAINING)
+            work = self._handlers[method](data, call)
+            if isinstance(work, bytes):
+                self._front.respond(number, work)
+                return
+        except Exception as error:
+            self._refuse(number, error)
+            return
+        waiting = _Waiting(number, work, self._finish_calls, call.deadline)
+        self._waiting[number] = waiting
+        calls.append(waiting)
+
+    def _begin_meeting(self, number: int, method: int, data: bytes, name: str, deadline: float | None) -> None:
+        task = self._loop.create_task(self._meet(number, method, data, name, deadline))
+        self._meeting.add(task)
+        task.add_done_callback(self._met)
+
+    def _met(self, task: asyncio.Task[None]) -> None:
+        self._meeting.discard(task)
+        self._answered()
+
+    async def _meet(self, number: int, method: int, data: bytes, name: str, deadline: float | None) -> None:
+        """The first call of an actor: it has to be made known, durably, before the call itself."""
+        try:
+            actor = await self._actors.get(name)
+        except Exception as error:
+            self._refuse(number, error)
+            return
+        calls: list[Posted] = []
+        self._take(number, method, data, Call(actor, deadline), calls)
+        self._cell.post(calls)
+
+    # -------------------------------------------------------------------------------------------- answers
+
+    def _finish(self, calls: Sequence[Posted]) -> None:
+        """Answers calls that are durable. In a worker of the cell, as what follows."""
+        for call in cast(Sequence[_Waiting], calls):
+            del self._waiting[call.number]
+            self._answer(call.number, call.work, call.outcome, call.error)
+        self._answered()
+
+    def _finish_singles(self, groups: Sequence[Posted]) -> None:
+        respond = self._front.respond
+        again: list[Posted] = []
+        for group in cast(Sequence[_WaitingSingles], groups):
+            for number in group.numbers:
+                del self._waiting[number]
+            outcome = group.outcome
+            if outcome is None:
+                self._take_apart(group, again)
+                continue
+            for item, answer in enumerate(group.singles.answers(outcome.data)):
+                if answer is not None:
+                    respond(group.numbers[item], answer)
+                else:
+                    call = Call(group.actor, None)
+                    work = self._handlers[self._single](group.requests[item], call)
+                    columns = memoryview(group.singles.outcome_of(item, outcome.data))
+                    one = OutcomeRun(outcome.kind, 1, columns)
+                    self._answer(group.numbers[item], work, one, None)
+        if again:
+            self._cell.post(again)
+        self._answered()
+
+    def _take_apart(self, group: _WaitingSingles, again: list[Posted]) -> None:
+        """Refuses them all, or, where only the first deadline has passed, lets each try for itself."""
+        error = group.error
+        for number, request, deadline in zip(group.numbers, group.requests, group.deadlines, strict=True):
+            if isinstance(error, CellExpired) and len(group.numbers) > 1:
+                self._take(number, self._single, request, Call(group.actor, deadline), again)
+            else:
+                self._answer(number, None, None, error)
+
+    def _answer(self, number: int, work: Work | None, outcome: OutcomeRun | None, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                raise error
+            assert work is not None
+            assert outcome is not None
+            # False, when the client has gone, is nothing to us: it will ask again.
+            self._front.respond(number, work.encode(outcome))
+        except Exception as failure:
+            self._refuse(number, failure)
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        refusal = refused(error)
+        if refusal is None:
+            log.error("a call failed", exc_info=error)
+            refusal = Refused(INTERNAL, type(error).__name__)
+        self._front.fail(number, refusal.reason.code.value[0], refusal.text, refusal.metadata())
