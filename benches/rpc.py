@@ -158,10 +158,10 @@ def _echo() -> Iterator[str]:
 
 
 @contextmanager
-def _server(folder: Path, size: int, *, kill: bool = False) -> Iterator[str]:
+def _server(folder: Path, size: int, *, kill: bool = False, transport: str = "grpcio") -> Iterator[str]:
     """A real ``simswitch serve``; at the end SIGTERM, or SIGKILL."""
     config = folder / "simswitch.toml"
-    config.write_text(f"[capacity]\nsims = {size}\nterminals = {size}\n")
+    config.write_text(f'[capacity]\nsims = {size}\nterminals = {size}\n[service]\ntransport = "{transport}"\n')
     data = folder / "data"
     (data / "address").unlink(missing_ok=True)
     with (folder / "log").open("wb") as log:

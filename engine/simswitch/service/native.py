@@ -28,9 +28,11 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from grpc import StatusCode
+from grpc.aio import AioRpcError, insecure_channel
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from simswitch.cell import Cell, CellExpired, Posted
@@ -114,6 +116,7 @@ class Front:
             max_concurrent_streams=CALLS_PER_CONNECTION_MAX,
         )
         self.port = self._front.bound_port
+        self._address = f"{address.rpartition(':')[0]}:{self.port}"
         name = f"simswitch-{os.getpid()}-{secrets.token_hex(8)}"
         self.behind = f"unix-abstract:{name}"
         """Where grpcio is to listen, before ``start``."""
@@ -137,12 +140,24 @@ class Front:
         self._draining = True
         try:
             async with asyncio.timeout(grace_seconds):
+                # So the receiver has entered all that it took before.
+                await self._go_round()
                 while self._waiting or self._meeting:
                     self._idle.clear()
                     if self._waiting or self._meeting:
                         await self._idle.wait()
+                # And the front has written the answers, since closing it loses what it holds: when the first comes back
+                # they have been handed to their connections, when the second does these have had their turn.
+                await self._go_round(2)
         except TimeoutError:
             log.warning("%d calls are not answered at the end of the grace period", len(self._waiting))
+
+    async def _go_round(self, times: int = 1) -> None:
+        """Calls of our own, which are refused: the receiver and the front's one thread take all things in turn."""
+        async with insecure_channel(self._address) as channel:
+            for _ in range(times):
+                with suppress(AioRpcError):
+                    await channel.unary_unary(SINGLE, None, None)(b"")
 
     async def close(self) -> None:
         """Ends every connection, those of the calls that went to grpcio too."""

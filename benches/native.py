@@ -1,0 +1,251 @@
+"""The native transport: durable allocations in batches and one by one, beside the transport's own echo in the same run.
+
+The client is compiled and one for all; the server is a real one with its follower. Every terminal is asked for once,
+every answer has to say OK, no SIM may be given twice, and after kill -9 the server has to know every lease.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from simswitch.core import layout
+from simswitch.core.machine import xxh64
+from simswitch.v1 import allocation_pb2
+
+from benches import journal, rpc
+from benches.native_echo import ALLOCATE, ALLOCATE_SIMS
+from benches.report import ROOT, Result
+from benches.rpc_client import messages
+
+Progress = Callable[[str], None]
+
+BATCH_ITEMS = 1_000
+BATCHES_IN_FLIGHT = 16
+SINGLES_IN_FLIGHT = 512
+LONE_PAIRS = 10
+SERVERS = 2
+GOAL_BATCH = 5_000_000.0
+GOAL_UNARY = 0.85
+
+_ANSWER = struct.Struct("<IIQQ")
+
+
+class Client:
+    """The compiled client; it sends the messages of a file and writes the answers to another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [compiled()], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def send(self, address: str, path: str, requests: list[bytes], in_flight: int) -> Sent:
+        asked, answered = self._folder / "asked", self._folder / "answered"
+        asked.write_bytes(b"".join(struct.pack("<I", len(request)) + request for request in requests))
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{address} {path} {in_flight} {asked} {answered}\n")
+        self._process.stdin.flush()
+        words = rpc._line(self._process).split()
+        return Sent(int(words[0]), int(words[1]), int(words[2]), answered.read_bytes())
+
+    def end(self) -> None:
+        rpc._end(self._process)
+
+
+class Sent:
+    """What became of one round."""
+
+    def __init__(self, began_ns: int, ended_ns: int, failed: int, data: bytes) -> None:
+        self.seconds = (ended_ns - began_ns) / 1e9
+        self.answers: list[bytes] = []
+        self.latencies_us: list[float] = []
+        offset = 0
+        while offset < len(data):
+            size, _, _, latency_ns = _ANSWER.unpack_from(data, offset)
+            offset += _ANSWER.size
+            self.answers.append(data[offset : offset + size])
+            self.latencies_us.append(latency_ns / 1e3)
+            offset += size
+        if failed:
+            raise RuntimeError(f"{failed} of {len(self.answers)} calls failed")
+
+
+def compiled() -> str:
+    """The client, built when its source is newer."""
+    source, program = ROOT / "benches" / "rpc_client.cc", ROOT / "build" / "rpc_client"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(exist_ok=True)
+        libraries = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", "grpc++"], capture_output=True, text=True, check=True
+        ).stdout.split()
+        subprocess.run(["g++", "-std=c++17", "-O2", "-o", program, source, *libraries], check=True)
+    return str(program)
+
+
+def singles(first: int, count: int) -> list[bytes]:
+    """Requests for one terminal each, from the access servers in turn."""
+    return [
+        allocation_pb2.AllocateRequest(
+            access_server=f"as-{key % SERVERS}", market=rpc.MARKET, terminal=key, subscriber=key
+        ).SerializeToString()
+        for key in range(first, first + count)
+    ]
+
+
+@contextmanager
+def echo(reply_bytes: int, *words: str) -> Iterator[str]:
+    process = rpc._process("benches.native_echo", str(reply_bytes), *words)
+    try:
+        yield f"127.0.0.1:{rpc._line(process)}"
+    finally:
+        rpc._end(process)
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Client]:
+    folder.mkdir(parents=True)
+    client = Client(folder)
+    try:
+        yield client
+    finally:
+        client.end()
+        shutil.rmtree(folder)
+
+
+def _leases(folder: Path, sims: int, expected: int) -> None:
+    with rpc._server(folder, sims, transport="native") as address:
+        kept = rpc._assigned(address)
+    # A SIM that two terminals got would count once here.
+    if kept != expected:
+        raise RuntimeError(f"{expected} allocations were granted, and {kept} SIMs are assigned after kill -9")
+
+
+def measure_batches(folder: Path, size: int, progress: Progress, items: int = BATCH_ITEMS) -> Result:
+    """Batches of ``items``; ``size`` allocations in all, from a quarter more SIMs."""
+    name = f"rpc.batch_{items}.native"
+    sims = size + size // 4
+    warm = min(size // 10, 20 * items)
+    with _workplace(folder) as client:
+        progress(f"{name}: importing {sims:,} SIMs")
+        with rpc._server(folder, sims, kill=True, transport="native") as address:
+            rpc._fill(address, sims, SERVERS)
+            requests = messages("as-0", rpc.MARKET, 1, size, items)
+            client.send(address, ALLOCATE_SIMS, requests[: warm // items], BATCHES_IN_FLIGHT)
+            progress(f"{name}: {size:,} allocations")
+            served = client.send(address, ALLOCATE_SIMS, requests[warm // items :], BATCHES_IN_FLIGHT)
+        progress(f"{name}: counting the leases after kill -9")
+        _leases(folder, sims, size)
+        progress(f"{name}: echo")
+        with echo(len(served.answers[0])) as address:
+            client.send(address, ALLOCATE_SIMS, requests[:20], BATCHES_IN_FLIGHT)
+            echoed = client.send(address, ALLOCATE_SIMS, requests[warm // items :], BATCHES_IN_FLIGHT)
+    granted = size - warm // items * items
+    folded = _check_batches(served.answers, granted)
+    return Result(
+        name=name,
+        size=size,
+        value=granted / served.seconds,
+        unit="1/s",
+        hash=f"{folded:016x}",
+        reference=granted / echoed.seconds,
+        goal=GOAL_BATCH,
+        better="higher",
+        note=f"one client, {BATCHES_IN_FLIGHT} calls in flight, follower running; reference: the transport's echo",
+    )
+
+
+def _check_batches(answers: list[bytes], granted: int) -> int:
+    folded, found = 0, []
+    for answer in answers:
+        response = allocation_pb2.AllocateSimsResponse.FromString(answer)
+        status = np.array(response.status, np.uint8)
+        if (status != layout.OK).any():
+            raise RuntimeError("an allocation was not granted")
+        found.append(np.array(response.iccid, np.uint64))
+        folded = xxh64(status.tobytes(), folded)
+    if len(np.unique(np.concatenate(found))) != granted:
+        raise RuntimeError("a SIM was given to two terminals")
+    return folded
+
+
+def measure_singles(folder: Path, size: int, progress: Progress) -> list[Result]:
+    """One terminal a call: how many a second, and how long a lone one takes."""
+    lone = max(20, min(200, size // 100))
+    warm = max(100, size // 10)
+    sims = size + size // 4 + warm + (LONE_PAIRS + 1) * lone
+    requests = singles(1, size + warm + (LONE_PAIRS + 1) * lone)
+    many, few = requests[: size + warm], requests[size + warm :]
+    alone: tuple[list[float], list[float]] = ([], [])
+    with _workplace(folder) as client:
+        progress(f"rpc.unary.native: importing {sims:,} SIMs")
+        with rpc._server(folder, sims, kill=True, transport="native") as address:
+            rpc._fill(address, sims, SERVERS)
+            client.send(address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
+            progress(f"rpc.unary.native: {size:,} allocations")
+            served = client.send(address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
+            reply_bytes = round(median(len(answer) for answer in served.answers))
+            with echo(reply_bytes) as echo_address:
+                progress("rpc.unary.native: echo")
+                client.send(echo_address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
+                echoed = client.send(echo_address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
+                progress("rpc.unary_latency.native: in turn with the echo")
+                for number in range(LONE_PAIRS + 1):
+                    part = few[number * lone : (number + 1) * lone]
+                    for at, found in zip((address, echo_address), alone, strict=True):
+                        latencies = client.send(at, ALLOCATE, part, 1).latencies_us
+                        found += latencies if number else []
+        with echo(reply_bytes, "bare") as address:
+            client.send(address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
+            bare = client.send(address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
+        progress("rpc.unary.native: counting the leases after kill -9")
+        _leases(folder, sims, len(requests))
+        commit = journal.measure(folder / "commits", 256, 200, lambda _: None)
+    assert commit.reference is not None
+    folded = _check_singles(served.answers)
+    rate, rate_echo, rate_bare = (size / sent.seconds for sent in (served, echoed, bare))
+    lone_us, echo_us = (median(found) for found in alone)
+    return [
+        Result(
+            name="rpc.unary.native",
+            size=size,
+            value=rate,
+            unit="1/s",
+            hash=f"{folded:016x}",
+            reference=rate_echo,
+            goal=GOAL_UNARY * rate_echo,
+            better="higher",
+            note=f"one client, {SINGLES_IN_FLIGHT} calls in flight, {SERVERS} access servers, follower running; "
+            f"reference: the transport's echo, {rate_bare:,.0f} without metadata and deadlines",
+        ),
+        Result(
+            name="rpc.unary_latency.native",
+            size=LONE_PAIRS * lone,
+            value=lone_us,
+            unit="us",
+            hash=f"{folded:016x}",
+            reference=echo_us,
+            goal=echo_us + 2 * commit.reference,
+            note=f"p50, {LONE_PAIRS} pairs in turn; goal: the echo and 2 commits of {commit.reference:.0f} us",
+        ),
+    ]
+
+
+def _check_singles(answers: list[bytes]) -> int:
+    found = set()
+    folded = 0
+    for answer in answers:
+        response = allocation_pb2.AllocateResponse.FromString(answer)
+        if response.status != layout.OK:
+            raise RuntimeError("an allocation was not granted")
+        found.add(response.lease.iccid)
+        folded = xxh64(response.status.to_bytes(1, "little"), folded)
+    if len(found) != len(answers):
+        raise RuntimeError("a SIM was given to two terminals")
+    return folded
