@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any, TypeVar
 
 import numpy as np
@@ -110,6 +112,26 @@ def test_rpc(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     assert result.value is not None
     assert result.value > 0
     assert result.hash == rpc.measure(tmp_path / "rpc", 2_000, silent).hash
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    find_spec("pygrpc_native") is None or which("g++") is None or not Path("/usr/include/grpcpp").exists(),
+    reason="the extra simswitch[native], g++ or the headers of gRPC for C++ are missing",
+)
+def test_native(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Every allocation is granted and known after kill -9, or the bench raises."""
+    from benches import native
+
+    batches = once(benchmark, native.measure_batches, (tmp_path / "native", 4_000, silent))
+    unary, latency = native.measure_singles(tmp_path / "native", 500, silent)
+    assert [result.name for result in (batches, unary, latency)] == [
+        "rpc.batch_1000.native",
+        "rpc.unary.native",
+        "rpc.unary_latency.native",
+    ]
+    assert all(result.value and result.reference for result in (batches, unary, latency))
+    assert batches.hash == native.measure_batches(tmp_path / "native", 4_000, silent).hash
     assert list(tmp_path.iterdir()) == []
 
 

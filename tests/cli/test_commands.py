@@ -159,6 +159,27 @@ def test_the_settings_file_reaches_the_service_before_it_listens(
     assert started[0].follower_options == ("--snapshot-seconds", "17")
 
 
+def test_the_transport_is_that_of_the_option_then_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simswitch.cli.serve import Transport, serve
+    from simswitch.service import server as service
+
+    started: list[str] = []
+
+    async def remember(_folder: Path, settings: service.ServerSettings, **_words: object) -> None:
+        started.append(settings.transport)
+
+    monkeypatch.setattr(service, "serve", remember)
+    config = tmp_path / "simswitch.toml"
+    config.write_text("[service]\ntransport = 'native'\n", encoding="utf-8")
+    serve(tmp_path / "data")
+    serve(tmp_path / "data", config=config)
+    serve(tmp_path / "data", config=config, transport=Transport.GRPCIO)
+    serve(tmp_path / "data", transport=Transport.NATIVE)
+    assert started == ["grpcio", "native", "grpcio", "native"]
+
+
 def test_a_setting_that_the_engine_refuses_stops_the_server(tmp_path: Path) -> None:
     config = tmp_path / "simswitch.toml"
     config.write_text("[journal]\nfree_mark_bytes = 0\n[engine]\norder_deadline_ms = 500\n", encoding="utf-8")
