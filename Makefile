@@ -15,7 +15,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines proto debug sanitized sanitize fuzz serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers proto debug sanitized sanitize fuzz serve demo clean
 
 build: build/.built
 
@@ -30,6 +30,11 @@ build: build/.built
 .venv/.installed: .venv/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'cython>=3.3' 'numpy>=2.0'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+	touch $@
+
+# The drivers of `make bench-peers`; nothing else needs them.
+.venv/.peers: .venv/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[peers]'
 	touch $@
 
 build/.built: .venv/.installed setup.py $(SOURCES)
@@ -54,6 +59,10 @@ bench: build
 
 bench-lines: build
 	$(BIN)/python -m benches.run --only lines --json build/bench-lines.json $(ARGS)
+
+# Redis, PostgreSQL and SQLite at the same job; as root it installs the Debian packages that are missing.
+bench-peers: build .venv/.peers
+	$(BIN)/python -m benches.peers $(ARGS)
 
 proto: build
 	$(BIN)/python proto/generate.py

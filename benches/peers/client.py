@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Driven:
         self._processes: list[subprocess.Popen[str]] = []
         self._stack = ExitStack()
 
-    def __enter__(self) -> Driven:
+    def __enter__(self) -> Self:
         self._folder.mkdir(parents=True)
         with self._stack as stack:
             for number in range(self._count):
@@ -83,12 +83,14 @@ class Driven:
                     "batch_items": self.batch_items,
                     "in_flight": self.in_flight // self._count,
                 }
+                # A session of its own: Ctrl-C is for the bench; a client ends when its input does.
                 process = subprocess.Popen(
                     [sys.executable, "-m", "benches.peers.client", self.name.partition(".")[0], json.dumps(options)],
                     cwd=ROOT,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
+                    start_new_session=True,
                 )
                 stack.callback(_end, process)
                 self._processes.append(process)

@@ -94,7 +94,8 @@ class Figures:
 def healthy(pool: int) -> U64:
     """The SIMs that can be used."""
     sims = np.arange(1, pool + 1, dtype=np.uint64)
-    return sims[sims % np.uint64(UNHEALTHY_EVERY) != 0]
+    fit: U64 = sims[sims % np.uint64(UNHEALTHY_EVERY) != 0]
+    return fit
 
 
 def verify(name: str, terminals: U64, pool: int, found: Pairs) -> None:
@@ -122,38 +123,59 @@ def verify_books(name: str, terminals: U64, pool: int, told: Pairs | None, books
             raise NotTheJob(f"{name}: its books say another SIM than its answer did")
 
 
-def race(contenders: Sequence[Contender], plan: Plan, progress: Progress) -> dict[str, Figures]:
-    """One round that nobody measures, then ``plan.rounds``; figures by name."""
+class Record:
+    """What one contender has shown so far."""
+
+    def __init__(self) -> None:
+        self.allocated: list[float] = []
+        self.released: list[float] = []
+        self.folded = 0
+        self.failure = ""
+
+    def figures(self, count: int) -> Figures:
+        """Of the rounds after the first, which warmed up."""
+        return Figures(median(self.allocated[1:]), median(self.released[1:]), count, f"{self.folded:016x}")
+
+
+def one_round(contender: Contender, record: Record, plan: Plan, random: np.random.Generator) -> None:
+    """Allocates for each terminal, releases each, and checks both; nothing but the two phases is timed."""
+    name = contender.name
+    terminals = np.arange(1, plan.counts[name] + 1, dtype=np.uint64)
+    seconds = contender.allocate(random.permutation(terminals))
+    record.allocated.append(len(terminals) / seconds)
+    books = contender.books()
+    verify_books(name, terminals, plan.pool, contender.answers(), books)
+    held = np.sort(books.terminals).tobytes() if isinstance(books, Pairs) else books.to_bytes(8, "little")
+    record.folded = xxh64(held, record.folded)
+    seconds = contender.release(random.permutation(terminals))
+    record.released.append(len(terminals) / seconds)
+    left = contender.books()
+    if left if isinstance(left, int) else len(left.sims):
+        raise NotTheJob(f"{name}: SIMs are still taken after all were released")
+    contender.tidy()
+
+
+def race(contenders: Sequence[Contender], plan: Plan, progress: Progress) -> tuple[dict[str, Figures], dict[str, str]]:
+    """One round to warm up, then ``plan.rounds``: figures by name, and why others have none.
+
+    A peer that fails is out, and the others go on without it. Ours must not fail.
+    """
     random = np.random.default_rng(plan.seed)
-    allocated: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    released: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    folded = {contender.name: 0 for contender in contenders}
+    records = {contender.name: Record() for contender in contenders}
     for number in range(plan.rounds + 1):
         for contender in contenders:
-            name = contender.name
-            progress(f"{name}: " + (f"round {number} of {plan.rounds}" if number else "warming up"))
-            terminals = np.arange(1, plan.counts[name] + 1, dtype=np.uint64)
-            seconds = contender.allocate(random.permutation(terminals))
-            allocated[name].append(len(terminals) / seconds)
-            books = contender.books()
-            verify_books(name, terminals, plan.pool, contender.answers(), books)
-            held = np.sort(books.terminals).tobytes() if isinstance(books, Pairs) else books.to_bytes(8, "little")
-            seconds = contender.release(random.permutation(terminals))
-            released[name].append(len(terminals) / seconds)
-            left = contender.books()
-            if left if isinstance(left, int) else len(left.sims):
-                raise NotTheJob(f"{name}: SIMs are still taken after all were released")
-            folded[name] = xxh64(held, folded[name])
-            contender.tidy()
-    return {
-        contender.name: Figures(
-            allocate=median(allocated[contender.name][1:]),
-            release=median(released[contender.name][1:]),
-            count=plan.counts[contender.name],
-            hash=f"{folded[contender.name]:016x}",
-        )
-        for contender in contenders
-    }
+            record = records[contender.name]
+            if record.failure:
+                continue
+            progress(f"{contender.name}: " + (f"round {number} of {plan.rounds}" if number else "warming up"))
+            try:
+                one_round(contender, record, plan, random)
+            except Exception as error:  # Whatever went wrong with a peer belongs in the report.
+                if contender.name.startswith("ours."):
+                    raise
+                record.failure = f"{type(error).__name__}: {error}"
+    figures = {name: record.figures(plan.counts[name]) for name, record in records.items() if not record.failure}
+    return figures, {name: record.failure for name, record in records.items() if record.failure}
 
 
 def opponent(contender: Contender) -> str:

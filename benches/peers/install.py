@@ -24,7 +24,9 @@ def redis_server() -> str | None:
 
 def postgresql_programs() -> Path | None:
     """The folder with the newest initdb, postgres and pgbench, or None. Debian keeps them out of the path."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True
+    )
     if (found := shutil.which("initdb")) is not None:
         folders.append(Path(found).parent)
     for folder in folders:

@@ -19,7 +19,7 @@ from simswitch.v1 import allocation_pb2, pool_pb2, sim_pb2
 from simswitch.v1 import inventory_pb2 as inventory
 
 from benches.peers.client import Driven, batches
-from benches.peers.contest import PROCESSES, UNHEALTHY_EVERY, U64, Contender, Pairs, Plan
+from benches.peers.contest import PROCESSES, U64, UNHEALTHY_EVERY, Contender, Pairs, Plan
 from benches.rpc import MARKET, _assigned, _fill, _server
 
 SERVICE = "/simswitch.v1.AllocationService"
@@ -141,7 +141,7 @@ class Connections:
 
     def released(self, answers: list[bytes]) -> int:
         return sum(
-            status == layout.OK
+            int(status) == layout.OK
             for answer in answers
             for status in allocation_pb2.ReleaseResponse.FromString(answer).status
         )

@@ -22,7 +22,7 @@ import numpy as np
 
 from benches.peers import servers
 from benches.peers.client import Driven, batches
-from benches.peers.contest import IN_FLIGHT, PROCESSES, UNHEALTHY_EVERY, U64, Contender, NotTheJob, Pairs, Plan
+from benches.peers.contest import IN_FLIGHT, PROCESSES, U64, UNHEALTHY_EVERY, Contender, NotTheJob, Pairs, Plan
 from benches.peers.install import postgresql_programs
 
 # Durable (fsync, synchronous_commit, full_page_writes are the defaults, and checked), and no checkpoint in a round.
@@ -41,7 +41,7 @@ SETTINGS = {
 SCHEMA = f"""
 CREATE TABLE sim (id bigint NOT NULL, class smallint NOT NULL, health smallint NOT NULL, terminal bigint)
     WITH (fillfactor = 70);
-INSERT INTO sim SELECT id, 0, (id % {UNHEALTHY_EVERY} = 0)::int, NULL FROM generate_series(1, %s) AS id;
+INSERT INTO sim SELECT id, 0, (id %% {UNHEALTHY_EVERY} = 0)::int, NULL FROM generate_series(1, %s) AS id;
 ALTER TABLE sim ADD PRIMARY KEY (id);
 CREATE INDEX sim_free ON sim (class, id) WHERE terminal IS NULL AND health = 0;
 CREATE UNIQUE INDEX sim_terminal ON sim (terminal) WHERE terminal IS NOT NULL;
@@ -80,7 +80,13 @@ def database(folder: Path) -> Iterator[tuple[Any, str]]:
     data = owned / "data"
     made = subprocess.run(
         servers.unprivileged(
-            str(programs / "initdb"), "--pgdata", str(data), "--username=bench", "--auth=trust", "--no-locale", "--encoding=UTF8"
+            str(programs / "initdb"),
+            "--pgdata",
+            str(data),
+            "--username=bench",
+            "--auth=trust",
+            "--no-locale",
+            "--encoding=UTF8",
         ),
         cwd=owned,
         capture_output=True,
@@ -135,11 +141,11 @@ def contenders(folder: Path, plan: Plan) -> Iterator[list[Contender]]:
         connection, target = stack.enter_context(database(folder))
         fill(connection, plan.pool)
         (version,) = connection.execute("SHOW server_version").fetchone()
-        stated = {
-            "durability": "WAL fdatasynced before the answer",
-            "settings": f"PostgreSQL {version.split()[0]}, TCP, prepared, synchronous_commit on, "
-            "shared_buffers 1 GB, vacuum and checkpoint between rounds",
-        }
+        durability = "WAL fdatasynced before the answer"
+        settings = (
+            f"PostgreSQL {version.split()[0]}, TCP, prepared, synchronous_commit on, shared_buffers 1 GB, "
+            "vacuum and checkpoint between rounds"
+        )
 
         def books() -> Pairs:
             found = np.array(connection.execute(HELD, binary=True).fetchall(), np.uint64).reshape(-1, 2)
@@ -151,11 +157,12 @@ def contenders(folder: Path, plan: Plan) -> Iterator[list[Contender]]:
             folder,
             {"target": target, "pool": plan.pool},
             client="Python, psycopg, a thread and connection each",
+            durability=durability,
+            settings=settings,
             books=books,
             tidy=lambda: tidy(connection),
-            **stated,
         )
-        yield [stack.enter_context(many), Pgbench(folder, target, plan.pool, connection, books, **stated)]
+        yield [stack.enter_context(many), Pgbench(folder, target, plan.pool, connection, books, durability, settings)]
 
 
 class Pgbench:
@@ -258,7 +265,9 @@ class Connections:
     def _allocate(self, connection: Any, terminals: list[int]) -> list[tuple[int, int]]:
         start = self._random.randrange(self._pool)
         parameters = (start, len(terminals), terminals)
-        found: list[tuple[int, int]] = connection.execute(ALLOCATE_MANY, parameters, prepare=True, binary=True).fetchall()
+        found: list[tuple[int, int]] = connection.execute(
+            ALLOCATE_MANY, parameters, prepare=True, binary=True
+        ).fetchall()
         if len(found) < len(terminals) and start:
             # The end of the index: the rest from its front.
             had = {terminal for terminal, _ in found}

@@ -1,4 +1,4 @@
-"""Redis: a list of free SIMs a class, a hash from terminal to SIM, a set of unhealthy SIMs; Lua for what has to be atomic.
+"""Redis: a list of free SIMs a class, a hash from terminal to SIM, a set of unhealthy SIMs, and Lua.
 
 A list gives the SIM that has rested longest at the price of one pop. With ``appendfsync always`` Redis answers the
 commands of a turn of its event loop after one fsync of its log.
@@ -17,7 +17,7 @@ import numpy as np
 
 from benches.peers import servers
 from benches.peers.client import Driven, batches
-from benches.peers.contest import UNHEALTHY_EVERY, U64, Contender, Pairs, Plan
+from benches.peers.contest import U64, UNHEALTHY_EVERY, Contender, Pairs, Plan
 from benches.peers.install import redis_server
 
 FREE, LEASE, UNHEALTHY = "free:0", "lease", "unhealthy"

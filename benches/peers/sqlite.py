@@ -1,4 +1,4 @@
-"""SQLite: in the client's own process, since it is a library; one writer, because a second would only wait for the first.
+"""SQLite: in the client's own process, as it is a library; one writer: a second would only wait for the first.
 
 There is no network in its figures: what serves it to clients on the wire would cost more.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from benches.peers.client import Driven, batches
-from benches.peers.contest import UNHEALTHY_EVERY, U64, Contender, Pairs, Plan
+from benches.peers.contest import U64, UNHEALTHY_EVERY, Contender, Pairs, Plan
 
-# What is set on every connection. A checkpoint would come in the middle of a round; it is made between the rounds.
+# What is set on every connection; synchronous 2 is FULL. Checkpoints are made between the rounds, not in them.
 PRAGMAS = {
     "journal_mode": "wal",
     "synchronous": 2,
@@ -23,7 +23,6 @@ PRAGMAS = {
     "cache_size": -262_144,
     "mmap_size": 1 << 30,
 }
-SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 SCHEMA = """
 CREATE TABLE sim (id INTEGER PRIMARY KEY, class INTEGER NOT NULL, health INTEGER NOT NULL, terminal INTEGER);
 CREATE INDEX sim_free ON sim (class) WHERE terminal IS NULL AND health = 0;
@@ -82,8 +81,7 @@ def contenders(folder: Path, plan: Plan) -> Iterator[list[Contender]]:
                     processes=1,
                     client="Python, in its process, no network",
                     durability="log synced at each commit",
-                    settings=f"SQLite {sqlite3.sqlite_version}, WAL, synchronous {SYNCHRONOUS[int(PRAGMAS['synchronous'])]}, "
-                    "checkpoint between rounds",
+                    settings=f"SQLite {sqlite3.sqlite_version}, WAL, synchronous FULL, checkpoint between rounds",
                     books=books,
                     tidy=checkpoint,
                 )
@@ -119,7 +117,9 @@ class Connections:
         return [self._release(batch) if self._releasing else self._allocate(batch) for batch in requests]
 
     def granted(self, answers: list[list[int]]) -> Pairs:
-        terminals = [terminal for batch, sims in zip(self._asked, answers, strict=True) for terminal in batch[: len(sims)]]
+        terminals = [
+            terminal for batch, sims in zip(self._asked, answers, strict=True) for terminal in batch[: len(sims)]
+        ]
         sims = [sim for answer in answers for sim in answer]
         return Pairs(np.array(terminals, np.uint64), np.array(sims, np.uint64))
 
