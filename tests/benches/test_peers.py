@@ -48,11 +48,12 @@ def needs(peer: str) -> None:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Processes that were told of this folder."""
+    """Processes that were told of this folder, or stand in it: Redis gives itself another command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            words += str((process / "cwd").readlink())
         except OSError:
             continue
         if str(folder) in words and int(process.name) != os.getpid():
