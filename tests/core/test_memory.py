@@ -36,16 +36,16 @@ OF_OTHERS = {
 GROWTH = """
 import json, sys
 from pathlib import Path
-from benches.world import World
+from benches.world import POOLS, World
 
 def resident():
     (line,) = [line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Rss:")]
     return int(line.split()[1]) << 10
 
 size = int(sys.argv[1])
-World(1_000, "spread", 1)
+World(1_000, POOLS["spread"], 1)
 before = resident()
-world = World(size, "spread", 1)
+world = World(size, POOLS["spread"], 1)
 columns = sum(array.nbytes for array in (world.keys, world.epochs, world.iccids))
 regions = sum(item_bytes * count for _, item_bytes, count, _ in world.machine.snapshot_regions())
 print(json.dumps({"grown": resident() - before - columns, "regions": regions}))
