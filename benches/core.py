@@ -202,7 +202,7 @@ def move(world: World, terminals_count: int, batch_items: int) -> Moved:
             outcome = world.apply(batch)
             moved.order_ns += world.apply_ns
             moved.applies += 1
-            orders.append(commands.outcome_runs(outcome.data)[-1])
+            orders.append(commands.outcome_runs(outcome.data)[-2])
             if not outcome.orders_count:
                 break
             batch = commands.run(layout.TICK)

@@ -192,14 +192,15 @@ def _answer(calls: Sequence[Posted]) -> None:
 class _Record:
     """What one apply took and gave, on its way to the journal."""
 
-    __slots__ = ("batch", "now_ms", "orders", "outcome", "seed")
+    __slots__ = ("batch", "now_ms", "outcome", "seed", "told")
 
     def __init__(self, batch: bytes, now_ms: int, seed: int, outcome: Outcome) -> None:
         self.batch = batch
         self.now_ms = now_ms
         self.seed = seed
         self.outcome = outcome
-        self.orders: OutcomeRun | None = None
+        self.told: Sequence[OutcomeRun] = ()
+        """The runs of orders and of events, where there are any."""
 
 
 class _Group:
@@ -252,6 +253,8 @@ class Cell:
     on_orders: Callable[[OutcomeRun], object] | None = None
     """Called once for each record that has orders, in sequence order, before that record's replies are given.
     In the event loop if the cell was started in one, else on a worker."""
+    on_events: Callable[[OutcomeRun], object] | None = None
+    """The same for each record that has events."""
 
     def __init__(
         self,
@@ -744,9 +747,9 @@ class Cell:
             self._failed = error
             raise
         record = _Record(batch, now_ms, seed, outcome)
-        if outcome.orders_count:
+        if outcome.orders_count or outcome.events_count:
             # Whatever the batch was: most orders come of ticks.
-            record.orders = _outcome_runs(outcome.data)[-1]
+            record.told = [found for found in _outcome_runs(outcome.data)[-2:] if found.count]
         return record
 
     def _commit(self, records: list[_Record]) -> None:
@@ -764,34 +767,35 @@ class Cell:
             self._commit_us = (time.perf_counter_ns() - began_ns) // 1000
 
     def _deliver(self, group: _Group) -> None:
-        """The event loop hears of a group once: its orders first. Everyone else is told here."""
+        """The event loop hears of a group once: its orders and events first. Everyone else is told here."""
         self._calls_count += len(group.calls)
-        orders = [record.orders for record in group.records if record.orders is not None]
+        told = [found for record in group.records for found in record.told]
         in_loop = [call for call in group.calls if call.finish == self._finish_in_loop]
         if self._loop is None:
-            self._hand_out(orders, in_loop)
-        elif orders or in_loop:
-            self._wake_loop(orders, in_loop)
+            self._hand_out(told, in_loop)
+        elif told or in_loop:
+            self._wake_loop(told, in_loop)
         if len(in_loop) < len(group.calls):
             _finish([call for call in group.calls if call.finish != self._finish_in_loop])
 
     def _finish_in_loop(self, calls: Sequence[Posted]) -> None:
         self._wake_loop([], calls)
 
-    def _wake_loop(self, orders: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
+    def _wake_loop(self, told: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
         loop = self._running_loop()
         try:
-            loop.call_soon_threadsafe(self._hand_out, orders, calls)
+            loop.call_soon_threadsafe(self._hand_out, told, calls)
         except RuntimeError:
             # Nobody is left to be told. What was committed stays committed.
             if not loop.is_closed():
                 raise
 
-    def _hand_out(self, orders: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
+    def _hand_out(self, told: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
         try:
-            if self.on_orders is not None:
-                for run in orders:
-                    self.on_orders(run)
+            for run in told:
+                hear = self.on_orders if run.kind == commands.ORDERS else self.on_events
+                if hear is not None:
+                    hear(run)
         finally:
             _answer(calls)
 

@@ -53,7 +53,7 @@ class Pool:
         self.seed += 1
         outcome = self.machine.apply(b"".join(runs), self.now_ms, self.seed)
         found = commands.outcome_runs(outcome.data)
-        self.orders += found[-1]["order"].tolist()
+        self.orders += found[-2]["order"].tolist()
         return found
 
     def send(self, kind: int, count: int = 1, /, *, after_ms: int = 1, **fields: Any) -> list[int]:

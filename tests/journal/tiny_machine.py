@@ -36,6 +36,7 @@ class TinyOutcome:
         self.data = data
         self.hash = xxh64(data)
         self.orders_count = orders_count
+        self.events_count = 0
 
 
 class TinyMachine:
@@ -81,6 +82,7 @@ class TinyMachine:
         numbers = struct.pack(f"<{len(orders)}Q", *orders)
         per_order = sum(int(code[2:]) for _, code in commands.OUTCOME_COLUMNS[commands.ORDERS] if code[0] == "<") + 1
         parts.append(_outcome(commands.ORDERS, len(orders), numbers + bytes(len(orders) * (per_order - 8))))
+        parts.append(_outcome(commands.EVENTS, 0, b""))
         self.sequence += 1
         self.now_ms = now_ms
         self.running_hash = xxh64(struct.pack("<QQQ", self.running_hash, now_ms, seed) + bytes(batch))

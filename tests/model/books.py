@@ -53,6 +53,37 @@ class Books:
     thaw_until_ms: int = 0
     frozen: bool = False
     swaps_stopped: bool = False
+    events_count: int = 0
+    events_due: list[tuple[int, ...]] = field(default_factory=list)
+    """Of this apply: kind, terminal, subscriber, access server, job, reason, a, b."""
+
+    def _event(
+        self,
+        kind: int,
+        terminal: TerminalModel | None = None,
+        server: int = layout.NONE_SHORT,
+        *,
+        job: int = layout.NONE_INDEX,
+        reason: int = 0,
+        a: int = 0,
+        b: int = 0,
+    ) -> None:
+        key, subscriber = (terminal.key, terminal.subscriber) if terminal is not None else (0, 0)
+        self.events_due.append((kind, key, subscriber, server, job, reason, a, b))
+
+    def _order_event(self, kind: int, order: OrderModel, reason: int, b: int = 0) -> None:
+        """Of a swap only."""
+        if order.kind == layout.SWITCH and not order.orphaned:
+            job = layout.NONE_INDEX if order.job is None else order.job.id
+            number = order.number if order.in_flight else 0
+            self._event(kind, order.terminal, order.server, job=job, reason=reason, a=number, b=b)
+
+    def _enter(self, job: JobModel, state: int) -> bool:
+        if job.state == state:
+            return False
+        job.state = state
+        self._event(layout.EVENT_JOB, job=job.id, a=state)
+        return True
 
     @staticmethod
     def _require(truth: bool, what: str) -> None:
@@ -158,8 +189,11 @@ class Books:
             return
         terminal.swap = None
         if not order.in_flight:
+            if order.ordered_ms:
+                self._order_event(layout.EVENT_WITHDRAWN, order, layout.LEASE_OVER)
             self.orders.remove(order)
             return
+        self._order_event(layout.EVENT_WITHDRAWN, order, layout.LEASE_OVER)
         assert order.target is not None
         assert order.source is not None
         order.orphaned = True
@@ -239,7 +273,8 @@ class Books:
         else:
             self.orders.remove(order)
 
-    def _confirm(self, order: OrderModel) -> None:
+    def _confirm(self, order: OrderModel, how: int) -> None:
+        self._order_event(layout.EVENT_CONFIRMED, order, how, self.now_ms - order.ordered_ms)
         if order.orphaned:
             self._settle_orphan(order, switched=True)
             return
@@ -266,33 +301,52 @@ class Books:
             order.target.occupancy = layout.FREE
             order.target = None
 
-    def _drop_swap(self, order: OrderModel) -> None:
+    def _drop_swap(self, order: OrderModel, why: int) -> None:
+        if order.ordered_ms:
+            self._order_event(layout.EVENT_WITHDRAWN, order, why)
         self.orders.remove(order)
         order.terminal.swap = None
 
     def _refused(self, order: OrderModel, busy: bool) -> None:
+        number = order.number
+        if not busy:
+            order.attempts += 1
+        self._order_event(layout.EVENT_REFUSED, order, layout.ACK_BUSY if busy else layout.ACK_REFUSED, order.attempts)
         if order.orphaned:
             self._settle_orphan(order, switched=False)
             return
         self._return_target(order)
         order.state = "queued"
         cancelled = order.job is not None and order.job.state == layout.JOB_CANCELLED
-        if not busy:
-            order.attempts += 1
         given_up = order.kind == layout.SWITCH and order.attempts >= self.settings[layout.ATTEMPTS_MAX] and not busy
-        if given_up or cancelled:
-            self._drop_swap(order)
+        if cancelled:
+            self._drop_swap(order, layout.JOB_OVER)
+        elif given_up:
+            self._event(
+                layout.EVENT_GIVEN_UP,
+                order.terminal,
+                order.server,
+                job=layout.NONE_INDEX if order.job is None else order.job.id,
+                reason=layout.ACK_REFUSED,
+                a=number,
+                b=order.attempts,
+            )
+            self.orders.remove(order)
+            order.terminal.swap = None
 
     def _requeue(self, order: OrderModel) -> None:
+        self._order_event(layout.EVENT_REFUSED, order, 0, order.attempts)
         if order.orphaned:
             self._settle_orphan(order, switched=False)
             return
         self._return_target(order)
         order.state = "queued"
         if order.job is not None and order.job.state == layout.JOB_CANCELLED:
-            self._drop_swap(order)
+            self._drop_swap(order, layout.JOB_OVER)
 
     def _abandon(self, order: OrderModel) -> None:
+        if order.in_flight:
+            self._order_event(layout.EVENT_WITHDRAWN, order, layout.NOT_HELD)
         self.orders.remove(order)
         if order.orphaned:
             for sim in (order.source, order.target):
@@ -326,4 +380,4 @@ class Books:
             if job.state in (layout.JOB_RUNNING, layout.JOB_PAUSED, layout.JOB_SELECTING):
                 waits = job.listing or job.sweeping or any(order.job is job for order in self.orders)
                 if not waits:
-                    job.state = layout.JOB_DONE
+                    self._enter(job, layout.JOB_DONE)

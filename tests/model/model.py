@@ -10,6 +10,7 @@ each new instant before other commands come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +59,8 @@ class Model(Books):
         self.frozen = self.frozen or layout.FREEZE in kinds
         if later:
             self._timers(tables)
-        self._require(len(outcomes) == len(runs) + 1, "one outcome run for each command run, then the orders")
-        for (header, items), outcome in zip(runs, outcomes[:-1], strict=True):
+        self._require(len(outcomes) == len(runs) + 2, "one outcome run for each command run, then orders and events")
+        for (header, items), outcome in zip(runs, outcomes[:-2], strict=True):
             self._require(outcome.kind == header["kind"] and outcome.count == len(items), "outcomes in request order")
             names = [name for name, _ in commands.OUTCOME_COLUMNS[outcome.kind]]
             columns = {name: outcome[name].tolist() for name in names}
@@ -69,13 +70,24 @@ class Model(Books):
                 if answer["status"] not in allowed:
                     raise Mismatch(f"command {header} {item} was answered {answer}; allowed are {sorted(allowed)}")
         self._run_sweeps()
-        sent = outcomes[-1]
+        sent = outcomes[-2]
         names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
         columns = {name: sent[name].tolist() for name in names}
         for position in range(sent.count):
             self._sent({name: columns[name][position] for name in names}, tables)
         self._finish_jobs()
+        self._told(outcomes[-1])
         self.compare(tables)
+
+    def _told(self, run: OutcomeRun) -> None:
+        """The events: numbered without a gap, and each of those that had to come, once."""
+        first = self.events_count + 1
+        self.events_count += run.count
+        self._require(run["event"].tolist() == list(range(first, first + run.count)), "events have a gap")
+        names = ("kind", "terminal", "subscriber", "access_server", "job", "reason", "a", "b")
+        told = Counter(zip(*(run[name].tolist() for name in names), strict=True))
+        due, self.events_due = Counter(self.events_due), []
+        self._require(told == due, f"events {names}: missing {due - told}, too many {told - due}")
 
     def _command(self, header: Row, item: Row, answer: Row) -> set[int]:
         self._finish_jobs()
@@ -130,6 +142,7 @@ class Model(Books):
         elif terminal.sim is not None:
             self._replace(terminal, server)
             status = layout.MOVED
+        terminal.subscriber = call.item["subscriber"]
         terminal.server, terminal.market = server, market
         terminal.expected_tier = tier_satisfying(expected)
         self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
@@ -148,7 +161,7 @@ class Model(Books):
             return layout.OK
         order = terminal.swap
         if order is not None and order.in_flight and order.epoch == epoch:
-            self._confirm(order)
+            self._confirm(order, layout.BY_TRAFFIC)
             return layout.OK
         return layout.STALE_EPOCH
 
@@ -233,6 +246,7 @@ class Model(Books):
             call.item["expected_bytes"] or self.markets[call.item["market"]][0],
             self.settings[layout.EXPECTED_FLOOR_BYTES],
         )
+        terminal.subscriber = call.item["subscriber"]
         terminal.server, terminal.market = call.header["access_server"], call.item["market"]
         terminal.expected_tier = tier_satisfying(expected)
         self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
@@ -364,9 +378,30 @@ class Model(Books):
         status = self._session(call.header)
         if status != layout.OK:
             return {status}
-        server = call.header["access_server"]
+        server, key = call.header["access_server"], call.item["terminal"]
         if self.servers[server].reconciled:
             return {layout.WRONG_STATE}
+        terminal = self.terminals.get(key)
+        believed = terminal.sim.iccid if terminal is not None and terminal.sim is not None else 0
+        (status,) = self._hold_status(call)
+        if status != layout.SAME:
+            subscriber = terminal.subscriber if terminal is not None else 0
+            self.events_due.append(
+                (
+                    layout.EVENT_DIFFERENCE,
+                    key,
+                    subscriber,
+                    server,
+                    layout.NONE_INDEX,
+                    status,
+                    call.item["iccid"],
+                    believed,
+                )
+            )
+        return {status}
+
+    def _hold_status(self, call: Call) -> set[int]:
+        server = call.header["access_server"]
         sim = self._sim(call.item["iccid"])
         if sim is None:
             return {layout.UNKNOWN_SIM}
@@ -384,7 +419,7 @@ class Model(Books):
             if order is not None and order.in_flight and order.session != call.header["argument"]:
                 if order.target is sim:
                     terminal.named_in = call.header["argument"]
-                    self._confirm(order)
+                    self._confirm(order, layout.BY_RECONCILIATION)
                     return {layout.SETTLED}
                 if order.source is sim:
                     terminal.named_in = call.header["argument"]
@@ -472,7 +507,7 @@ class Model(Books):
         if order.server != call.header["access_server"] or order.session != call.header["argument"]:
             return {layout.STALE_SESSION}
         if call.item["result"] == layout.ACK_DONE:
-            self._confirm(order)
+            self._confirm(order, layout.BY_ACKNOWLEDGEMENT)
         else:
             self._refused(order, busy=call.item["result"] == layout.ACK_BUSY)
         return {layout.OK}
@@ -501,6 +536,7 @@ class Model(Books):
         self.sent_count += 1
         order.state = "outstanding"
         order.number, order.session, order.deadline_ms = row["order"], row["session"], row["deadline_ms"]
+        order.ordered_ms = self.now_ms
         self._require(row["deadline_ms"] == self.now_ms + self.settings[layout.ORDER_DEADLINE_MS], f"deadline of {row}")
         if order.kind != layout.SWITCH:
             return
@@ -518,6 +554,9 @@ class Model(Books):
         target.holder = terminal
         order.target = target
         order.epoch = self._new_epoch(row["epoch"])
+        self._order_event(
+            layout.EVENT_ORDERED, order, tables["orders"][order.number % 2**ORDER_NUMBER_BITS]["priority"], target.iccid
+        )
 
     # --------------------------------------------------------------------------------------------- jobs
 
@@ -542,6 +581,7 @@ class Model(Books):
             call.answer["job"], call.item["health_mask"], call.item["lot"], call.item["server"], not sweeping, sweeping
         )
         self.jobs.append(job)
+        self._event(layout.EVENT_JOB, job=job.id, a=job.state)
         if sweeping:
             self.sweeps.append(Sweep("select", job=job, end=len(self.sims)))
         return {layout.OK}
@@ -568,11 +608,10 @@ class Model(Books):
             again = kind == layout.JOB_CANCEL and job.state == layout.JOB_CANCELLED
             return {layout.SAME if again else layout.WRONG_STATE}
         if kind == layout.JOB_PAUSE:
-            before, job.state = job.state, layout.JOB_PAUSED
-            return {layout.SAME if before == layout.JOB_PAUSED else layout.OK}
+            return {layout.OK if self._enter(job, layout.JOB_PAUSED) else layout.SAME}
         if kind == layout.JOB_RESUME:
             return {self._resume(job)}
-        job.state = layout.JOB_CANCELLED
+        self._enter(job, layout.JOB_CANCELLED)
         job.listing = job.sweeping = False
         self.sweeps.append(Sweep("cancel", job=job))
         return {layout.OK}
@@ -584,10 +623,10 @@ class Model(Books):
             if job.sweeping:
                 return layout.SAME
             job.listing = False
-            job.state = layout.JOB_RUNNING
+            self._enter(job, layout.JOB_RUNNING)
             self._finish_jobs()
             return layout.OK
-        job.state = layout.JOB_SELECTING if job.listing or job.sweeping else layout.JOB_RUNNING
+        self._enter(job, layout.JOB_SELECTING if job.listing or job.sweeping else layout.JOB_RUNNING)
         return layout.OK
 
     # ------------------------------------------------------------------------------------ time and sweeps
@@ -601,6 +640,7 @@ class Model(Books):
         for order in self.orders:
             if order.state == "outstanding" and order.deadline_ms <= self.now_ms:
                 order.state = "unknown"
+                self._order_event(layout.EVENT_OVERDUE, order, 0, self.now_ms - order.ordered_ms)
         over = [
             (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX)
             for index, terminal in enumerate(self.terminals.values())
@@ -655,7 +695,7 @@ class Model(Books):
     def _job_sweep(self, sweep: Sweep, job: JobModel) -> bool:
         if sweep.kind == "cancel":
             for order in [order for order in self.orders if order.job is job and not order.in_flight]:
-                self._drop_swap(order)
+                self._drop_swap(order, layout.JOB_OVER)
             return True
         if job.state == layout.JOB_CANCELLED:
             return True
@@ -666,7 +706,7 @@ class Model(Books):
             sweep.cursor += 1
         job.sweeping = False
         if job.state == layout.JOB_SELECTING:
-            job.state = layout.JOB_RUNNING
+            self._enter(job, layout.JOB_RUNNING)
         return True
 
     @staticmethod
@@ -682,6 +722,13 @@ class Model(Books):
             here = terminal.sim is not None and terminal.server == sweep.server
             return here and terminal.named_in != sweep.session and terminal.epoch < sweep.open_epoch
 
+        def release(terminal: TerminalModel) -> None:
+            assert terminal.sim is not None
+            self._event(
+                layout.EVENT_DIFFERENCE, terminal, terminal.server, reason=layout.NO_LEASE, b=terminal.sim.iccid
+            )
+            self._release(terminal)
+
         if sweep.kind == "reconcile_orders":
             for order in list(self.orders):
                 if order.server != sweep.server or not order.in_flight or order.session == sweep.session:
@@ -691,11 +738,11 @@ class Model(Books):
                     continue
                 self._abandon(order)
                 if order.terminal.swap is None and gone(order.terminal):
-                    self._release(order.terminal)
+                    release(order.terminal)
         else:
             for terminal in self.terminals.values():
                 if gone(terminal):
-                    self._release(terminal)
+                    release(terminal)
             self.servers[sweep.server].reconciling = False
 
     # ------------------------------------------------------------------------------------------ compare

@@ -40,6 +40,12 @@ WANTED = {
     (commands.ORDERS, layout.SWITCH),
     (commands.ORDERS, layout.STOP),
     (commands.ORDERS, layout.REVOKE),
+    (commands.EVENTS, layout.EVENT_WITHDRAWN),
+    (commands.EVENTS, layout.EVENT_ORDERED),
+    (commands.EVENTS, layout.EVENT_REFUSED),
+    (commands.EVENTS, layout.EVENT_CONFIRMED),
+    (commands.EVENTS, layout.EVENT_DIFFERENCE),
+    (commands.EVENTS, layout.EVENT_JOB),
 }
 """What a walk must have met, or it proves little."""
 

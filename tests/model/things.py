@@ -42,6 +42,7 @@ class SimModel:
 @dataclass(eq=False)
 class TerminalModel:
     key: int
+    subscriber: int = 0
     sim: SimModel | None = None
     epoch: int = 0
     expires_ms: int = 0
@@ -86,6 +87,8 @@ class OrderModel:
     deadline_ms: int = 0
     attempts: int = 0
     orphaned: bool = False
+    ordered_ms: int = 0
+    """When it was last sent."""
 
     @property
     def in_flight(self) -> bool:

@@ -58,6 +58,8 @@ class Driver:
     records: list[Record] = field(default_factory=list)
     orders: list[dict[str, int]] = field(default_factory=list)
     """All orders that ever came out, oldest first."""
+    events: list[dict[str, int]] = field(default_factory=list)
+    """The same of events."""
     keeps_records: bool = True
 
     def apply(self, batch: bytes) -> Outcome:
@@ -68,10 +70,11 @@ class Driver:
         return outcome
 
     def send(self, *runs: bytes) -> list[OutcomeRun]:
-        """Applies a batch; returns its outcome runs without the one of orders, which is kept in ``orders``."""
+        """Applies a batch; returns its outcome runs without those of orders and events, which are kept."""
         found = commands.outcome_runs(self.apply(b"".join(runs)).data)
-        self.orders += order_rows(found[-1])
-        return found[:-1]
+        self.orders += rows(found[-2])
+        self.events += rows(found[-1])
+        return found[:-2]
 
     def statuses(self, run: bytes) -> list[int]:
         return [int(status) for status in self.send(run)[0]["status"]]
@@ -90,9 +93,9 @@ class Driver:
         return tables(copy_regions(self.machine))
 
 
-def order_rows(run: OutcomeRun) -> list[dict[str, int]]:
-    """The orders of an apply, one dict each."""
-    columns = {name: run[name] for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]}
+def rows(run: OutcomeRun) -> list[dict[str, int]]:
+    """The items of an outcome run, one dict each."""
+    columns = {name: run[name] for name, _ in commands.OUTCOME_COLUMNS[run.kind]}
     return [{name: int(column[row]) for name, column in columns.items()} for row in range(run.count)]
 
 

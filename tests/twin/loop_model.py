@@ -91,6 +91,7 @@ class Granter:
             offset += int(header["size"])
         assert offset == len(batch)
         out.append(self._run(commands.ORDERS, 0, {}))
+        out.append(self._run(commands.EVENTS, 0, {}))
         return b"".join(out)
 
     def _run(self, kind: int, count: int, values: dict[str, Any]) -> bytes:

@@ -140,7 +140,7 @@ cdef inline int _lease_status(
         return OK
     if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].epoch == epoch:
         server_acknowledged(state, state.orders[order].server, state.orders[order].ordered_ms, False, now_ms)
-        order_confirm(state, order, now_ms)
+        order_confirm(state, order, BY_TRAFFIC, now_ms)
         return OK
     return STALE_EPOCH
 

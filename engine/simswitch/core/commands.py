@@ -8,7 +8,8 @@ per field, widest first, so that every column is aligned without padding; the ru
 
 ``access_server`` is the server's number (``NONE_SHORT``: none); ``argument`` means what the kind says: the session for
 ``SESSION_*``, ``ACKNOWLEDGE`` and ``REPORT_LOAD``, the job for ``JOB_*``. An apply's outcomes are the outcome runs
-in the order of the command runs, then one run of orders (``ORDERS``). All numbers are little-endian.
+in the order of the command runs, then one run of orders (``ORDERS``) and one of events (``EVENTS``). All numbers are
+little-endian.
 The same bytes are what the journal keeps.
 """
 
@@ -80,6 +81,8 @@ DEFINITION = np.dtype(
 )
 ORDERS = 100
 """Kind of the outcome run that lists the orders to send."""
+EVENTS = 101
+"""Kind of the outcome run that lists what happened to swaps and jobs: ``core/events.pxi``."""
 
 Columns = tuple[tuple[str, str], ...]
 
@@ -184,8 +187,19 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
         ("target_slot", "<u2"),
         ("kind", "u1"),
     ),
+    EVENTS: (
+        ("event", "<u8"),
+        ("terminal", "<u8"),
+        ("subscriber", "<u8"),
+        ("a", "<u8"),
+        ("b", "<u8"),
+        ("job", "<u4"),
+        ("access_server", "<u2"),
+        ("kind", "u1"),
+        ("reason", "u1"),
+    ),
 }
-"""What comes back for each kind, and the orders."""
+"""What comes back for each kind, the orders, and the events."""
 
 
 def _columns_bytes(columns: Columns, count: int) -> int:
@@ -259,7 +273,7 @@ class OutcomeRun:
 
 
 def outcome_runs(data: bytes | memoryview) -> list[OutcomeRun]:
-    """Splits the outcomes of one apply. The last run is always the one of orders (possibly with no items)."""
+    """Splits the outcomes of one apply. The last two are always those of orders and events (maybe with no items)."""
     view = memoryview(data)
     runs = []
     offset = 0

@@ -51,7 +51,6 @@ cdef void apply_job_create(State *state, const Run *run) noexcept nogil:
         memset(job, 0, sizeof(Job))
         job.created_ms = run.now_ms
         job.actor = run.actor
-        job.state = JOB_SELECTING
         job.selecting = 2 if selecting[item] else 1
         job.health_mask = masks[item]
         job.lot = lots[item]
@@ -59,6 +58,7 @@ cdef void apply_job_create(State *state, const Run *run) noexcept nogil:
         job.priority = priorities[item]
         memcpy(job.reason, reasons + NAME_BYTES * item, NAME_BYTES)
         job.id = id
+        job_enter(state, job, JOB_SELECTING)
         ids[item] = id
         status[item] = OK
 
@@ -91,7 +91,7 @@ cdef int _change(State *state, Job *job, uint32_t kind, uint64_t now_ms) noexcep
     if kind == JOB_PAUSE:
         if job.state == JOB_PAUSED:
             return SAME
-        job.state = JOB_PAUSED
+        job_enter(state, job, JOB_PAUSED)
         return OK
     if kind == JOB_RESUME:
         if job.state == JOB_RUNNING:
@@ -101,16 +101,16 @@ cdef int _change(State *state, Job *job, uint32_t kind, uint64_t now_ms) noexcep
             if job.selecting == 2:
                 return SAME
             job.selecting = 0
-            job.state = JOB_RUNNING
+            job_enter(state, job, JOB_RUNNING)
             job_settle(state, job.id, now_ms)
             return OK
         if not sweep_add(state, SWEEP_JOB_RESUME, job.id, state.header.orders_max):
             return SWEEPS_FULL
-        job.state = JOB_SELECTING if job.selecting else JOB_RUNNING
+        job_enter(state, job, JOB_SELECTING if job.selecting else JOB_RUNNING)
         return OK
     if not sweep_add(state, SWEEP_JOB_CANCEL, job.id, state.header.orders_max):
         return SWEEPS_FULL
-    job.state = JOB_CANCELLED
+    job_enter(state, job, JOB_CANCELLED)
     job.selecting = 0
     job_settle(state, job.id, now_ms)
     return OK

@@ -30,7 +30,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 2
+    MACHINE_VERSION = 3
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -239,6 +239,28 @@ cpdef enum JobState:
     JOB_CANCELLED = 4
     JOB_DONE = 5
 
+# What an event tells of (events.pxi says what its a, b and reason are).
+cpdef enum EventKind:
+    EVENT_WITHDRAWN = 2
+    EVENT_ORDERED = 3
+    EVENT_REFUSED = 4
+    EVENT_OVERDUE = 5
+    EVENT_CONFIRMED = 6
+    EVENT_GIVEN_UP = 9
+    EVENT_DIFFERENCE = 10
+    EVENT_JOB = 11
+
+cpdef enum ConfirmedBy:
+    BY_ACKNOWLEDGEMENT = 1
+    BY_TRAFFIC = 2
+    BY_RECONCILIATION = 3
+
+# Why a swap that was ordered will not be confirmed.
+cpdef enum WithdrawnBy:
+    LEASE_OVER = 1               # the terminal's lease ended or went elsewhere: the order is orphaned
+    NOT_HELD = 2                 # the access server said hello and holds neither SIM
+    JOB_OVER = 3                 # the job was cancelled before it could be tried again
+
 cpdef enum SweepKind:
     SWEEP_UNUSED = 0
     SWEEP_JOB_SELECT = 1
@@ -306,7 +328,8 @@ ctypedef struct Header:                 # 512 B
     uint32_t sweep_next                 # id of the next sweep
     uint32_t reserved_word
     uint64_t thaw_until_ms              # after THAW no lease expires before: the clock leapt, the leases did not
-    uint64_t reserved[4]                # 88 + 96 + 128 + 64 + 80 + 8 + 8 + 8 + 32 = 512
+    uint64_t events_count               # events ever given: the number of the last one
+    uint64_t reserved[3]                # 88 + 96 + 128 + 64 + 80 + 8 + 8 + 8 + 8 + 24 = 512
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -556,6 +579,18 @@ ctypedef struct OrderRow:
     uint16_t target_slot
     uint8_t kind
 
+# A row of the run of events.
+ctypedef struct EventRow:
+    uint64_t event
+    uint64_t terminal
+    uint64_t subscriber
+    uint64_t a
+    uint64_t b
+    uint32_t job
+    uint16_t access_server
+    uint8_t kind
+    uint8_t reason
+
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
     Region regions[21]
@@ -583,3 +618,6 @@ ctypedef struct State:
     uint64_t terminal_mask
     OrderRow *orders_out                # orders of this apply: not part of the state
     uint64_t orders_out_count
+    EventRow *events_out                # events of this apply: not part of the state
+    uint64_t events_out_count
+    uint64_t events_out_max

@@ -181,6 +181,26 @@ class Status(IntEnum):
     GROUPS_FULL = 46
     SWEEPS_FULL = 47
 
+class EventKind(IntEnum):
+    EVENT_WITHDRAWN = 2
+    EVENT_ORDERED = 3
+    EVENT_REFUSED = 4
+    EVENT_OVERDUE = 5
+    EVENT_CONFIRMED = 6
+    EVENT_GIVEN_UP = 9
+    EVENT_DIFFERENCE = 10
+    EVENT_JOB = 11
+
+class ConfirmedBy(IntEnum):
+    BY_ACKNOWLEDGEMENT = 1
+    BY_TRAFFIC = 2
+    BY_RECONCILIATION = 3
+
+class WithdrawnBy(IntEnum):
+    LEASE_OVER = 1
+    NOT_HELD = 2
+    JOB_OVER = 3
+
 class SweepKind(IntEnum):
     SWEEP_UNUSED = 0
     SWEEP_JOB_SELECT = 1
@@ -393,6 +413,20 @@ JOBS_FULL: Status
 ENTITIES_FULL: Status
 GROUPS_FULL: Status
 SWEEPS_FULL: Status
+EVENT_WITHDRAWN: EventKind
+EVENT_ORDERED: EventKind
+EVENT_REFUSED: EventKind
+EVENT_OVERDUE: EventKind
+EVENT_CONFIRMED: EventKind
+EVENT_GIVEN_UP: EventKind
+EVENT_DIFFERENCE: EventKind
+EVENT_JOB: EventKind
+BY_ACKNOWLEDGEMENT: ConfirmedBy
+BY_TRAFFIC: ConfirmedBy
+BY_RECONCILIATION: ConfirmedBy
+LEASE_OVER: WithdrawnBy
+NOT_HELD: WithdrawnBy
+JOB_OVER: WithdrawnBy
 SWEEP_UNUSED: SweepKind
 SWEEP_JOB_SELECT: SweepKind
 SWEEP_RESET: SweepKind

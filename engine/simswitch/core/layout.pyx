@@ -23,7 +23,7 @@ for _name, (_actual, _promised) in _SIZES.items():
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
     Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, WindowReason,
-    JobState, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

@@ -15,5 +15,5 @@ cdef class Machine:
     cdef int _resize(self, tuple regions, uint64_t count) except -1
     cdef int _grow_to(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1
     cdef uint64_t _used(self, int region) noexcept
-    cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth) except? 0
+    cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth, uint64_t *items) except? 0
     cdef int _grow(self, const uint8_t *batch) except -1

@@ -14,10 +14,11 @@ class Outcome:
     """What one apply gave."""
 
     data: bytes
-    """Outcome runs in the order of the command runs, then the run of orders (``commands.outcome_runs``)."""
+    """Outcome runs in the order of the command runs, then those of orders and events (``commands.outcome_runs``)."""
     hash: int
     """XXH64 of ``data``: replay must reproduce it (I10)."""
     orders_count: int
+    events_count: int
 
 class Machine:
     def __init__(self, sims_max: int = 1024, terminals_max: int = 1024, orders_max: int = 1024) -> None:

@@ -31,6 +31,7 @@ include "tiers.pxi"
 include "timers.pxi"
 include "sims.pxi"
 include "leases.pxi"
+include "events.pxi"
 include "orders.pxi"
 include "sweeps.pxi"
 include "jobs.pxi"
@@ -46,6 +47,7 @@ cdef enum:
     WIDE_ITEMS_MAX = 256          # items of a command that looks at every entity or group
     OUTCOME_HEADER_BYTES = 16
     ORDER_BYTES = 59
+    EVENT_BYTES = 48
     KINDS = 64
     ENTITIES_MAX = 16384
     GROUPS_MAX = 8192
@@ -107,12 +109,13 @@ class MalformedBatch(ValueError):
 class Outcome:
     """What one apply gave."""
 
-    __slots__ = ("data", "hash", "orders_count")
+    __slots__ = ("data", "events_count", "hash", "orders_count")
 
-    def __init__(self, data, hash, orders_count):
+    def __init__(self, data, hash, orders_count, events_count):
         self.data = data
         self.hash = hash
         self.orders_count = orders_count
+        self.events_count = events_count
 
 
 def xxh64(data not None, uint64_t seed=0):
@@ -253,7 +256,7 @@ cdef void _fire_timers(State *state, uint64_t now_ms) noexcept nogil:
 
 
 cdef uint64_t _write_orders(State *state, uint8_t *place) noexcept nogil:
-    """The last outcome run: the orders of this apply, turned from rows into columns."""
+    """The last outcome run but one: the orders of this apply, turned from rows into columns."""
     cdef uint64_t count = state.orders_out_count
     cdef OutcomeHeader *header = <OutcomeHeader *> place
     cdef uint64_t *order = <uint64_t *> (place + OUTCOME_HEADER_BYTES)
@@ -290,6 +293,39 @@ cdef uint64_t _write_orders(State *state, uint8_t *place) noexcept nogil:
     return size
 
 
+cdef uint64_t _write_events(State *state, uint8_t *place) noexcept nogil:
+    """The last outcome run: the events of this apply."""
+    cdef uint64_t count = state.events_out_count
+    cdef OutcomeHeader *header = <OutcomeHeader *> place
+    cdef uint64_t *number = <uint64_t *> (place + OUTCOME_HEADER_BYTES)
+    cdef uint64_t *terminal = number + count
+    cdef uint64_t *subscriber = terminal + count
+    cdef uint64_t *a = subscriber + count
+    cdef uint64_t *b = a + count
+    cdef uint32_t *job = <uint32_t *> (b + count)
+    cdef uint16_t *server = <uint16_t *> (job + count)
+    cdef uint8_t *kind = <uint8_t *> (server + count)
+    cdef uint8_t *reason = kind + count
+    cdef uint64_t item
+    cdef const EventRow *row
+    memset(header, 0, sizeof(OutcomeHeader))
+    header.size = <uint32_t> (OUTCOME_HEADER_BYTES + EVENT_BYTES * count)
+    header.kind = 101
+    header.count = <uint32_t> count
+    for item in range(count):
+        row = &state.events_out[item]
+        number[item] = row.event
+        terminal[item] = row.terminal
+        subscriber[item] = row.subscriber
+        a[item] = row.a
+        b[item] = row.b
+        job[item] = row.job
+        server[item] = row.access_server
+        kind[item] = row.kind
+        reason[item] = row.reason
+    return header.size
+
+
 cdef uint64_t _apply_batch(
     State *state, const uint8_t *batch, uint64_t batch_size, uint64_t now_ms, uint64_t seed, uint8_t *outcomes
 ) noexcept nogil:
@@ -303,6 +339,7 @@ cdef uint64_t _apply_batch(
     state.header.seed = seed
     state.header.sequence += 1
     state.orders_out_count = 0
+    state.events_out_count = 0
     # What holds timers back holds back those that are due at this very instant too (fail static).
     while offset < batch_size:
         header = <const RunHeader *> (batch + offset)
@@ -339,7 +376,8 @@ cdef uint64_t _apply_batch(
     sweeps_run(state, now_ms, &work)
     work = WORK_MAX
     dispatch(state, now_ms, &work)
-    return written + _write_orders(state, outcomes + written)
+    written += _write_orders(state, outcomes + written)
+    return written + _write_events(state, outcomes + written)
 
 
 cdef class Machine:
@@ -364,6 +402,7 @@ cdef class Machine:
         for region in range(REGIONS):
             region_free(&self.state.regions[region])
         free(self.state.orders_out)
+        free(self.state.events_out)
         free(self.outcomes)
 
     # ------------------------------------------------------------------------------------------------- memory
@@ -490,11 +529,12 @@ cdef class Machine:
 
     # -------------------------------------------------------------------------------------------------- apply
 
-    cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth) except? 0:
-        """Checks the form of every run; gives the most bytes that the outcomes can take."""
+    cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth, uint64_t *items) except? 0:
+        """Checks the form of every run and counts the items; gives the most bytes that the outcomes but events can take."""
         cdef uint64_t offset = 0, runs = 0, most, room = OUTCOME_HEADER_BYTES + 8 + WORK_MAX * ORDER_BYTES
         cdef const RunHeader *header
         growth[0] = False
+        items[0] = 0
         while offset < size:
             if size - offset < RUN_HEADER_BYTES:
                 raise MalformedBatch(f"run {runs} at byte {offset}: its header needs {RUN_HEADER_BYTES} bytes, "
@@ -517,6 +557,7 @@ cdef class Machine:
             if header.kind == GROW:
                 growth[0] = True
             room += _padded(OUTCOME_HEADER_BYTES + <uint64_t> OUTCOME_BYTES[header.kind] * header.count)
+            items[0] += header.count
             offset += header.size
             runs += 1
         if growth[0] and runs != 1:
@@ -545,9 +586,10 @@ cdef class Machine:
         cdef const uint8_t[::1] view
         cdef const uint8_t *data = NULL
         cdef uint64_t size = len(batch)
-        cdef uint64_t room, written, digest
+        cdef uint64_t room, items, events_max, written, digest
         cdef bint growth = False
         cdef unsigned char *larger
+        cdef EventRow *more
         cdef bytes aligned
         if self.busy:
             raise RuntimeError("a machine is used by one thread at a time")
@@ -562,7 +604,16 @@ cdef class Machine:
                 aligned = bytes(batch)
                 view = aligned
                 data = &view[0]
-        room = self._validate(data, size, &growth)
+        room = self._validate(data, size, &growth, &items)
+        # Pages that no event ever reaches cost nothing.
+        events_max = EVENTS_PER_ITEM * (items + 3 * <uint64_t> WORK_MAX)
+        if events_max > self.state.events_out_max:
+            more = <EventRow *> realloc(self.state.events_out, events_max * sizeof(EventRow))
+            if more == NULL:
+                raise MemoryError(f"no room for {events_max} events of a batch of {size} bytes")
+            self.state.events_out = more
+            self.state.events_out_max = events_max
+        room += OUTCOME_HEADER_BYTES + EVENT_BYTES * events_max
         if room > self.outcomes_size:
             larger = <unsigned char *> realloc(self.outcomes, room)
             if larger == NULL:
@@ -579,7 +630,8 @@ cdef class Machine:
         finally:
             self.busy = False
         return Outcome(
-            PyBytes_FromStringAndSize(<char *> self.outcomes, written), digest, int(self.state.orders_out_count))
+            PyBytes_FromStringAndSize(<char *> self.outcomes, written), digest, int(self.state.orders_out_count),
+            int(self.state.events_out_count))
 
     @property
     def sequence(self):

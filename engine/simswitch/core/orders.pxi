@@ -173,15 +173,17 @@ cdef void job_settle(State *state, uint32_t job, uint64_t now_ms) noexcept nogil
         return
     record.finished_ms = now_ms
     if record.state != JOB_CANCELLED:
-        record.state = JOB_DONE
+        job_enter(state, record, JOB_DONE)
 
 
-cdef void order_drop(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Gives up an order that is not outstanding: nothing was sent, nothing changes but the books."""
+cdef void order_drop(State *state, uint32_t index, int why, uint64_t now_ms) noexcept nogil:
+    """Gives up an order that is not outstanding, ``why``: WithdrawnBy. Nothing changes but the books."""
     cdef Order *order = &state.orders[index]
     cdef Job *job = job_find(state, order.job)
     cdef uint32_t id = order.job
     invariant(not order_outstanding(state, index), "I9: an outstanding order is settled, not dropped")
+    if order.ordered_ms:
+        order_event(state, EVENT_WITHDRAWN, index, why, 0)
     if order.state == QUEUED:
         _dequeue(state, index)
     if order.kind == SWITCH:
@@ -198,7 +200,7 @@ cdef bint _cancelled(State *state, uint32_t index, uint64_t now_ms) noexcept nog
     cdef Job *job = job_find(state, state.orders[index].job)
     if job == NULL or job.state != JOB_CANCELLED:
         return False
-    order_drop(state, index, now_ms)
+    order_drop(state, index, JOB_OVER, now_ms)
     return True
 
 
@@ -245,6 +247,7 @@ cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now
     cdef Order *order = &state.orders[index]
     cdef Job *job = job_find(state, order.job)
     cdef uint32_t id = order.job
+    order_event(state, EVENT_WITHDRAWN, index, LEASE_OVER, 0)
     state.terminals[order.terminal].order = NONE_INDEX
     order.orphaned = 1
     order.source_epoch = state.terminals[order.terminal].epoch
@@ -260,8 +263,8 @@ cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now
         job_settle(state, id, now_ms)
 
 
-cdef void order_confirm(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """The access server carried it out (an acknowledgement, traffic under its epoch, or what a hello lists)."""
+cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) noexcept nogil:
+    """The access server carried it out; ``how`` this is known: ConfirmedBy."""
     cdef Order *order = &state.orders[index]
     cdef Terminal *terminal = &state.terminals[order.terminal]
     cdef Job *job = job_find(state, order.job)
@@ -271,6 +274,7 @@ cdef void order_confirm(State *state, uint32_t index, uint64_t now_ms) noexcept 
     cdef uint32_t target = order.target
     cdef uint64_t epoch = order.epoch
     cdef uint32_t server = order.server
+    order_event(state, EVENT_CONFIRMED, index, how, now_ms - order.ordered_ms)
     _leave_place(state, index)
     state.servers[server].confirmed_count += 1
     if order.orphaned:
@@ -307,6 +311,10 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
     cdef Job *job = job_find(state, order.job)
     cdef uint32_t id = order.job
     cdef uint64_t ceiling
+    cdef uint64_t number = order.number
+    if not busy and order.attempts < 255:
+        order.attempts += 1
+    order_event(state, EVENT_REFUSED, index, ACK_BUSY if busy else ACK_REFUSED, order.attempts)
     _leave_place(state, index)
     order.number = 0
     if order.orphaned:
@@ -323,13 +331,13 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
     if busy:
         _enqueue(state, index)
         return
-    if order.attempts < 255:
-        order.attempts += 1
     if order.kind == SWITCH and order.attempts >= state.header.settings[<int> ATTEMPTS_MAX]:
         state.terminals[order.terminal].order = NONE_INDEX
         if job != NULL:
             job.queued_count -= 1
             job.given_up_count += 1
+        event(
+            state, EVENT_GIVEN_UP, order.terminal, order.server, id, ACK_REFUSED, number, order.attempts)
         _free(state, index)
         job_settle(state, id, now_ms)
         return
@@ -344,6 +352,7 @@ cdef void order_requeue(State *state, uint32_t index, uint64_t now_ms) noexcept 
     """Reconciliation found that it was not carried out and never will be: it is sent again in this session."""
     cdef Order *order = &state.orders[index]
     cdef Job *job = job_find(state, order.job)
+    order_event(state, EVENT_REFUSED, index, 0, order.attempts)
     _leave_place(state, index)
     order.number = 0
     if order.orphaned:
@@ -366,6 +375,7 @@ cdef void order_abandon(State *state, uint32_t index, uint64_t now_ms) noexcept 
     cdef uint32_t source = order.source
     cdef uint32_t target = order.target
     if order_outstanding(state, index):
+        order_event(state, EVENT_WITHDRAWN, index, NOT_HELD, 0)
         _leave_place(state, index)
         if job != NULL:
             job.outstanding_count -= 1
@@ -398,6 +408,7 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
             timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
             return
         order.state = UNKNOWN
+        order_event(state, EVENT_OVERDUE, index, 0, now_ms - order.ordered_ms)
         _shrink(state, order.server, 1, 2, WINDOW_DEADLINE, now_ms)
         if state.servers[order.server].gate == GATE_PROBING:
             _back_off(state, order.server, now_ms)
@@ -570,7 +581,7 @@ cdef void _leave_swap(State *state, uint32_t terminal_index, bint source_let_go,
     if order_outstanding(state, order):
         _orphan(state, order, source_let_go, now_ms)
     else:
-        order_drop(state, order, now_ms)
+        order_drop(state, order, LEASE_OVER, now_ms)
 
 
 cdef void lease_release(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
@@ -667,6 +678,7 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
         job.queued_count -= 1
         job.outstanding_count += 1
     state.orders_out_count += 1
+    order_event(state, EVENT_ORDERED, index, order.priority, sim_iccid(state, order.target))
     row.order = order.number
     row.terminal = state.terminals[order.terminal].key
     row.epoch = order.epoch

@@ -83,7 +83,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         order = sim.next
         if state.orders[order].session != run.argument:
             if state.orders[order].target == sim_index:
-                order_confirm(state, order, run.now_ms)
+                order_confirm(state, order, BY_RECONCILIATION, run.now_ms)
             else:
                 order_requeue(state, order, run.now_ms)
         return REVOKED
@@ -94,7 +94,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         order = terminal.order
         if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].session != run.argument:
             if state.orders[order].target == sim_index:
-                order_confirm(state, order, run.now_ms)
+                order_confirm(state, order, BY_RECONCILIATION, run.now_ms)
                 state.terminals_cold[index].session = <uint32_t> run.argument
                 return SETTLED
             if state.orders[order].source == sim_index:
@@ -128,12 +128,23 @@ cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *epochs = keys + count
     cdef const uint64_t *iccids = epochs + count
     cdef int refusal = _session_status(state, run)
-    cdef uint32_t item
+    cdef int status
+    cdef uint32_t item, index
+    cdef uint64_t believed
+    cdef EventRow *row
     if refusal == OK and state.servers[run.server].reconciled:
         refusal = WRONG_STATE  # READY has said that the list was complete
     for item in range(count):
-        run.outcomes[item] = <uint8_t> (
-            refusal if refusal != OK else _holds(state, keys[item], epochs[item], iccids[item], run))
+        status = refusal
+        if refusal == OK:
+            index = terminal_find(state, keys[item])
+            believed = sim_iccid(state, state.terminals[index].sim) if index != NONE_INDEX else 0
+            status = _holds(state, keys[item], epochs[item], iccids[item], run)
+            if status != SAME:
+                row = event(
+                    state, EVENT_DIFFERENCE, index, run.server, NONE_INDEX, status, iccids[item], believed)
+                row.terminal = keys[item]
+        run.outcomes[item] = <uint8_t> status
 
 
 cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
@@ -192,7 +203,7 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
             continue
         server_acknowledged(state, run.server, record.ordered_ms, results[item] == ACK_BUSY, run.now_ms)
         if results[item] == ACK_DONE:
-            order_confirm(state, order, run.now_ms)
+            order_confirm(state, order, BY_ACKNOWLEDGEMENT, run.now_ms)
         else:
             order_refuse(state, order, results[item] == ACK_BUSY, run.now_ms)
         run.outcomes[item] = OK

@@ -117,6 +117,13 @@ cdef bint _gone(State *state, uint32_t index) noexcept nogil:
     )
 
 
+cdef void _release_gone(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    cdef Terminal *terminal = &state.terminals[index]
+    event(
+        state, EVENT_DIFFERENCE, index, terminal.server, NONE_INDEX, NO_LEASE, 0, sim_iccid(state, terminal.sim))
+    lease_release(state, index, now_ms)
+
+
 cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
     """What an older session left outstanding and the hello did not settle."""
     cdef Order *order = &state.orders[index]
@@ -130,12 +137,12 @@ cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uin
     order_abandon(state, index, now_ms)
     # An orphan's terminal has its lease elsewhere or none. Otherwise, unless the hello named it, the lease is over.
     if state.terminals[terminal].server == order.server and _gone(state, terminal):
-        lease_release(state, terminal, now_ms)
+        _release_gone(state, terminal, now_ms)
 
 
 cdef void _reconcile_lease(State *state, const Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
     if state.servers[state.terminals[index].server].sweep == sweep.id and _gone(state, index):
-        lease_release(state, index, now_ms)
+        _release_gone(state, index, now_ms)
 
 
 cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
@@ -153,7 +160,7 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
     elif sweep.kind == SWEEP_JOB_CANCEL:
         order = &state.orders[index]
         if order.job == sweep.argument and (order.state == QUEUED or order.state == WAITING or order.state == PARKED):
-            order_drop(state, index, now_ms)
+            order_drop(state, index, JOB_OVER, now_ms)
     elif sweep.kind == SWEEP_JOB_RESUME:
         if state.orders[index].job == sweep.argument:
             order_unpark(state, index)
@@ -178,7 +185,7 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
         if job != NULL:
             job.selecting = 0
             if job.state == JOB_SELECTING:
-                job.state = JOB_RUNNING
+                job_enter(state, job, JOB_RUNNING)
             job_settle(state, job.id, now_ms)
     elif sweep.kind == SWEEP_RECONCILE:
         for index in range(state.header.servers_count):

@@ -1,0 +1,60 @@
+# What the world outside may want to hear of an apply: the last outcome run, one row an event, numbered without a gap.
+#
+# Events are not state. The journal is their store: whoever replays a record gets its events again, with the same numbers.
+#
+#   kind         a                   b                         reason                    of a
+#   WITHDRAWN    order, 0 none out   -                         WithdrawnBy               swap that was ordered
+#   ORDERED      order               target ICCID              Priority                  swap
+#   REFUSED      order               attempts                  Acknowledgement;          swap
+#                                                              0: a hello showed it
+#   OVERDUE      order               ms since it was ordered   -                         swap: unknown from now on
+#   CONFIRMED    order               ms since it was ordered   ConfirmedBy               swap
+#   GIVEN_UP     order               attempts                  Acknowledgement           swap
+#   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
+#                                                              NO_LEASE: not named
+#   JOB          JobState            -                         -                         job
+
+cdef enum:
+    EVENTS_PER_ITEM = 4           # at most, of a command's item, a timer, a sweep's item or an order
+
+
+cdef EventRow *event(
+    State *state, int kind, uint32_t terminal, uint32_t server, uint32_t job, int reason, uint64_t a, uint64_t b
+) noexcept nogil:
+    """One more event; its row, for what is not at hand here. ``terminal``: NONE_INDEX is none."""
+    cdef EventRow *row = &state.events_out[state.events_out_count]
+    invariant(state.events_out_count < state.events_out_max, "an apply gives no more events than there is room for")
+    state.events_out_count += 1
+    state.header.events_count += 1
+    row.event = state.header.events_count
+    row.terminal = 0
+    row.subscriber = 0
+    if terminal != NONE_INDEX:
+        row.terminal = state.terminals[terminal].key
+        row.subscriber = state.terminals[terminal].subscriber
+    row.a = a
+    row.b = b
+    row.job = job
+    row.access_server = <uint16_t> server
+    row.kind = <uint8_t> kind
+    row.reason = <uint8_t> reason
+    return row
+
+
+cdef void order_event(State *state, int kind, uint32_t index, int reason, uint64_t b) noexcept nogil:
+    """An event of a swap. Nothing is told of stops and revokes, nor of a switch that is nobody's swap any more."""
+    cdef const Order *order = &state.orders[index]
+    if order.kind == SWITCH and not order.orphaned:
+        event(state, kind, order.terminal, order.server, order.job, reason, order.number, b)
+
+
+cdef void job_enter(State *state, Job *job, int entered) noexcept nogil:
+    """The job's state changes."""
+    if job.state != <uint32_t> entered:
+        job.state = entered
+        event(state, EVENT_JOB, NONE_INDEX, NONE_SHORT, job.id, 0, entered, 0)
+
+
+cdef uint64_t sim_iccid(State *state, uint32_t sim) noexcept nogil:
+    """0: none."""
+    return state.sims[sim].iccid if sim != NONE_INDEX else 0
