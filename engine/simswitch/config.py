@@ -129,6 +129,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         1 << 40,
         125_000_000,
     ),
+    Setting(
+        "engine",
+        "outage_max_ms",
+        None,
+        "Traffic that is first reported later than this after a swap does not measure its outage.",
+        1_000,
+        _DAY_MS,
+        600_000,
+    ),
 )
 
 

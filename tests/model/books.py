@@ -184,6 +184,7 @@ class Books:
         return epoch
 
     def _leave_swap(self, terminal: TerminalModel, source_let_go: bool) -> None:
+        self._unmeasured(terminal)
         order = terminal.swap
         if order is None:
             return
@@ -293,8 +294,32 @@ class Books:
         terminal.server = order.server
         self._begin(terminal, target, order.epoch)
         terminal.swapped_ms = self.now_ms
+        terminal.awaits = (order.ordered_ms, order.job)
         if order.job is not None:
             order.job.confirmed += 1
+
+    def _traffic(self, terminal: TerminalModel) -> None:
+        """Bytes were counted: the first after a swap tell how long its outage was."""
+        if terminal.awaits is None:
+            return
+        if self.now_ms - terminal.swapped_ms > self.settings[layout.OUTAGE_MAX_MS]:
+            self._unmeasured(terminal)
+            return
+        (ordered_ms, job), terminal.awaits = terminal.awaits, None
+        outage_ms = self.now_ms - ordered_ms
+        if job is not None:
+            job.outages.append(outage_ms)
+        number = layout.NONE_INDEX if job is None else job.id
+        self._event(layout.EVENT_TRAFFIC, terminal, terminal.server, job=number, a=terminal.swapped_ms, b=outage_ms)
+
+    def _unmeasured(self, terminal: TerminalModel) -> None:
+        if terminal.awaits is None:
+            return
+        (_, job), terminal.awaits = terminal.awaits, None
+        if job is not None:
+            job.unmeasured += 1
+        number = layout.NONE_INDEX if job is None else job.id
+        self._event(layout.EVENT_UNMEASURED, terminal, terminal.server, job=number, a=terminal.swapped_ms)
 
     def _return_target(self, order: OrderModel) -> None:
         if order.target is not None:
@@ -369,6 +394,7 @@ class Books:
             return layout.WRONG_STATE
         if not self._orders_spare():
             return layout.ORDERS_FULL
+        self._unmeasured(terminal)
         order = OrderModel(layout.SWITCH, terminal, terminal.sim, terminal.server, 0, job)
         self.orders.append(order)
         terminal.swap = order

@@ -203,6 +203,7 @@ class Model(Books):
         terminal.sim.counted_bytes += delta
         self.counted_bytes += delta
         self._extend(terminal)
+        self._traffic(terminal)
         self._judge(terminal.sim)
         return layout.OK
 
@@ -514,18 +515,16 @@ class Model(Books):
 
     def _sent(self, row: Row, tables: dict[str, Table]) -> None:
         """An order left: it was wanted, its access server may take it, its target fits (I3, I4, I7)."""
-        order = next(
-            (
-                order
-                for order in self.orders
-                if not order.in_flight
-                and (order.kind, order.terminal.key, order.server)
-                == (row["kind"], row["terminal"], row["access_server"])
-                and order.source is not None
-                and order.source.iccid == row["source_iccid"]
-            ),
-            None,
-        )
+        wanted = [
+            order
+            for order in self.orders
+            if not order.in_flight
+            and (order.kind, order.terminal.key, order.server) == (row["kind"], row["terminal"], row["access_server"])
+            and order.source is not None
+            and order.source.iccid == row["source_iccid"]
+        ]
+        # Two orders may tell the same server to let go of the same SIM: of two leases.
+        order = next((order for order in wanted if order.epoch == row["epoch"]), wanted[0] if wanted else None)
         if order is None:
             raise Mismatch(f"nobody asked for the order {row}")
         server = self.servers[order.server]
@@ -775,6 +774,8 @@ class Model(Books):
                 counted_bytes=terminal.counted_bytes,
                 server=terminal.server,
             )
+            awaits = record["order"] == layout.NONE_INDEX - 1
+            self._require(awaits == (terminal.awaits is not None), f"terminal {terminal.key} awaits traffic: {awaits}")
             if terminal.sim is not None:
                 self._same(f"terminal {terminal.key}", record, expires_ms=terminal.expires_ms)
         self._compare_orders(tables, numbers)
@@ -786,6 +787,10 @@ class Model(Books):
                 state=job.state,
                 terminals_count=job.terminals,
                 confirmed_count=job.confirmed,
+                outages_count=len(job.outages),
+                outage_ms=sum(job.outages),
+                outage_max_ms=max(job.outages, default=0),
+                unmeasured_count=job.unmeasured,
                 queued_count=sum(not order.in_flight for order in mine),
                 outstanding_count=sum(order.in_flight for order in mine),
             )

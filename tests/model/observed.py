@@ -9,9 +9,10 @@ import numpy as np
 from simswitch.core import layout
 
 from tests.model.records import Table
-from tests.model.transitions import NONE, Case, Row
+from tests.model.transitions import NONE, Case, Row, T
 from tests.model.world import EXHAUSTED_BYTES, LEASE_MS, LOW_BYTES
 
+AWAITS_TRAFFIC = NONE - 1
 ORDER_WORDS: dict[int, str] = {
     layout.QUEUED: "queued",
     layout.WAITING: "waiting",
@@ -27,6 +28,8 @@ def lease_word(case: Case, tables: dict[str, Table]) -> str:
         return "unknown"
     if terminal["sim"] == NONE:
         return "none"
+    if terminal["order"] == AWAITS_TRAFFIC:
+        return "moved"
     if terminal["order"] != NONE:
         state = tables["orders"][terminal["order"]]["state"]
         if state in (layout.OUTSTANDING, layout.UNKNOWN):
@@ -222,6 +225,13 @@ WORDS: dict[str, Callable[[Case], bool]] = {
 }
 
 
+def event_is(case: Case, row: Row, event: dict[str, int], name: str) -> bool:
+    """Whether it is of that kind and about the row's terminal or job."""
+    if event["kind"] != layout.EventKind["EVENT_" + name]:
+        return False
+    return event["job"] == case.job if row.subject == "job" else event["terminal"] == T
+
+
 def differences(row: Row, case: Case) -> list[str]:
     """What the row says and is not so."""
     found = []
@@ -236,7 +246,11 @@ def differences(row: Row, case: Case) -> list[str]:
     elif (after := word_after(row, case)) != state:
         found.append(f"afterwards it is {after}, not {state}")
     for word in words:
-        if word not in WORDS:
+        kind, _, name = word.partition("=")
+        if kind == "event":
+            if not any(event_is(case, row, event, name) for event in case.events):
+                found.append(f"the event {name} did not come: {case.events}")
+        elif word not in WORDS:
             found.append(f"nobody knows what {word} means")
         elif not found and not WORDS[word](case):
             found.append(f"{word} is not so")

@@ -44,6 +44,8 @@ WANTED = {
     (commands.EVENTS, layout.EVENT_ORDERED),
     (commands.EVENTS, layout.EVENT_REFUSED),
     (commands.EVENTS, layout.EVENT_CONFIRMED),
+    (commands.EVENTS, layout.EVENT_TRAFFIC),
+    (commands.EVENTS, layout.EVENT_UNMEASURED),
     (commands.EVENTS, layout.EVENT_DIFFERENCE),
     (commands.EVENTS, layout.EVENT_JOB),
 }

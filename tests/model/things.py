@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class TerminalModel:
     swap: OrderModel | None = None
     swapped_ms: int = 0
     named_in: int = 0
+    awaits: tuple[int, JobModel | None] | None = None
+    """After a swap, until traffic is reported: when it was ordered, and its job."""
     protected_ms: int = 0
     """The last instant at which its lease was over and could not be ended."""
 
@@ -69,6 +71,8 @@ class JobModel:
     sweeping: bool
     state: int = layout.JOB_SELECTING
     confirmed: int = 0
+    outages: list[int] = field(default_factory=list)
+    unmeasured: int = 0
     terminals: int = 0
 
 

@@ -15,6 +15,7 @@ from tests.model.world import (
     DEADLINE_MS,
     LEASE_MS,
     MIB,
+    OUTAGE_MAX_MS,
     STEP_MS,
     World,
     empty_world,
@@ -73,6 +74,7 @@ class Case:
     after: dict[str, Table] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
     orders: list[dict[str, int]] = field(default_factory=list)
+    events: list[dict[str, int]] = field(default_factory=list)
     order: int = NONE
     """Index of the order that the row is about."""
 
@@ -80,14 +82,14 @@ class Case:
         world = self.world
         self.before = world.tables()
         self.order = self._find_order(self.before)
-        sent = len(world.orders)
+        sent, told = len(world.orders), len(world.events)
         if self.run:
             outcome = world.send(self.run)[-1]
             names = [name for name, _ in commands.OUTCOME_COLUMNS[outcome.kind]]
             self.answer = {name: int(outcome[name][-1]) for name in names}
         else:
             world.pass_ms(self.wait_ms)
-        self.orders = world.orders[sent:]
+        self.orders, self.events = world.orders[sent:], world.events[told:]
         self.after = world.tables()
         assert world.machine.check() == []
 
@@ -174,8 +176,10 @@ def bring(world: World, state: str) -> None:
     if state == "none":
         assert world.status(world.lease(layout.RELEASE, T, lease_epoch(world))) == layout.OK
         world.pass_ms(COOLING_MS)
-    elif state == "swapping":
+    elif state in ("swapping", "moved"):
         order_swap(world)
+    if state == "moved":
+        world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
 
 
 # ---------------------------------------------------------------------------------------- rows on leases
@@ -226,6 +230,9 @@ def _by_epoch(row: Row) -> Case:
         epoch = world.orders[-1]["epoch"]
     elif row.when == "not above the last report":
         usage = MIB
+    elif row.when == "later than the longest outage":
+        world.pass_ms(OUTAGE_MAX_MS + STEP_MS)
+        world.send(world.lease(layout.RENEW, T, epoch))
     elif row.when == "more than the line could carry":
         usage = 10**15
     elif row.when == "no other free healthy SIM":
@@ -503,6 +510,7 @@ WHENS = frozenset(
         "gate not open, or window full",
         "healthy",
         "it holds that SIM",
+        "later than the longest outage",
         "it is retired",
         "its last epoch and SIM, SIM free or cooling",
         "lease expired",

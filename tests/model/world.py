@@ -30,6 +30,7 @@ FLOOR_BYTES = 2 * MIB
 LOW_BYTES = 64 * MIB
 EXHAUSTED_BYTES = 16 * MIB
 LINE_BYTES_PER_S = 1_000 * MIB
+OUTAGE_MAX_MS = 20 * STEP_MS
 SUBSCRIBER = 900
 
 
@@ -289,6 +290,7 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
         (layout.ATTEMPTS_MAX, ATTEMPTS_MAX),
         (layout.SWAP_COOL_DOWN_MS, COOL_DOWN_MS),
         (layout.LINE_BYTES_PER_S, LINE_BYTES_PER_S),
+        (layout.OUTAGE_MAX_MS, OUTAGE_MAX_MS),
     ):
         world.configure(setting, value)
     world.define(layout.SUPPLIER, "supplier")

@@ -94,10 +94,12 @@ def job_table(jobs: list[dict[str, Any]]) -> Any:
             e["queued_count"],
             e["given_up_count"],
             e["skipped_count"],
+            f"{e['outage_ms'] / e['outages_count'] / 1000:.1f} s" if e["outages_count"] else "",
         ]
         for e in jobs
     ]
     columns = [
         *("job", "state", "reason", "ordered by", "terminals", "moved", "outstanding", "queued", "given up", "skipped"),
+        "mean outage",
     ]
     return table("Swap jobs", columns, rows, numbers_from=4)

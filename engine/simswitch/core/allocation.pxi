@@ -49,7 +49,7 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
     """Whether a re-allocation needs an order: another access server holds the SIM, and no outstanding switch does."""
     return (
         terminal.sim != NONE_INDEX and terminal.server != server
-        and not (terminal.order != NONE_INDEX and order_outstanding(state, terminal.order))
+        and not (terminal_swap(terminal) != NONE_INDEX and order_outstanding(state, terminal.order))
     )
 
 
@@ -131,7 +131,7 @@ cdef inline int _lease_status(
     ``server`` is the access server that speaks: of another one's lease it knows nothing, whatever epoch it guesses.
     """
     cdef Terminal *terminal = &state.terminals[index]
-    cdef uint32_t order = terminal.order
+    cdef uint32_t order = terminal_swap(terminal)
     if terminal.sim == NONE_INDEX:
         return NO_LEASE
     if terminal.server != server and server != NONE_SHORT:
@@ -230,6 +230,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
         lease_extend(state, index, run.now_ms)
+        if terminal.order == AWAITS_TRAFFIC:
+            swap_traffic(state, index, run.now_ms)
         if sim.health <= EXHAUSTED:
             sim_judge_headroom(state, terminal.sim, run.now_ms)
 

@@ -38,7 +38,7 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
             if sim.terminal >= state.header.terminals_count or state.terminals[sim.terminal].sim != index:
                 faults.append(f"I1: SIM {index} is assigned to terminal {sim.terminal}, which does not hold it")
         elif sim.occupancy == RESERVED:
-            if sim.terminal >= state.header.terminals_count or state.terminals[sim.terminal].order == NONE_INDEX:
+            if sim.terminal >= state.header.terminals_count or terminal_swap(&state.terminals[sim.terminal]) == NONE_INDEX:
                 faults.append(f"I1: SIM {index} is reserved for terminal {sim.terminal}, which is in no swap")
             elif state.orders[state.terminals[sim.terminal].order].target != index:
                 faults.append(f"I1: SIM {index} is reserved for terminal {sim.terminal}, whose swap has another target")
@@ -178,7 +178,10 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
                 state.sims[terminal.sim].terminal != index
             ):
                 faults.append(f"I2: terminal {index} holds SIM {terminal.sim}, which is not assigned to it")
-        if terminal.order != NONE_INDEX:
+        if terminal.order == AWAITS_TRAFFIC:
+            if terminal.sim == NONE_INDEX:
+                faults.append(f"terminal {index} has no lease and awaits traffic")
+        elif terminal.order != NONE_INDEX:
             order = &state.orders[terminal.order]
             if order.kind != SWITCH or order.terminal != index or order.state == ORDER_UNUSED or order.orphaned:
                 faults.append(f"I2: terminal {index} is in swap {terminal.order}, which is not about it")

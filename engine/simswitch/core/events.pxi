@@ -9,6 +9,8 @@
 #                                                              0: a hello showed it
 #   OVERDUE      order               ms since it was ordered   -                         swap: unknown from now on
 #   CONFIRMED    order               ms since it was ordered   ConfirmedBy               swap
+#   TRAFFIC      confirmed at, ms    outage, ms                -                         terminal: order to traffic
+#   UNMEASURED   confirmed at, ms    -                         -                         terminal: no traffic in time
 #   GIVEN_UP     order               attempts                  Acknowledgement           swap
 #   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
 #                                                              NO_LEASE: not named

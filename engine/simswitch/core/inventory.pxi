@@ -25,6 +25,7 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> SWAP_COOL_DOWN_MS] = 3_600_000
     settings[<int> RETRY_AFTER_MS] = 5_000
     settings[<int> LINE_BYTES_PER_S] = 1_250_000_000
+    settings[<int> OUTAGE_MAX_MS] = 600_000
 
 
 cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
@@ -42,6 +43,8 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 1 <= value <= 3_600_000
     if setting == LINE_BYTES_PER_S:
         return 1_000 <= value <= <int64_t> 1 << 40
+    if setting == OUTAGE_MAX_MS:
+        return 1_000 <= value <= DAY_MS
     return False
 
 

@@ -35,6 +35,9 @@ cpdef enum:
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
 
+cdef enum:
+    AWAITS_TRAFFIC = 0xFFFFFFFE  # instead of a terminal's order: its swap is confirmed and no traffic was reported since
+
 cdef extern from *:
     """
     #define SIMSWITCH_BYTES_MAX ((int64_t) 1 << 62)
@@ -246,6 +249,8 @@ cpdef enum EventKind:
     EVENT_REFUSED = 4
     EVENT_OVERDUE = 5
     EVENT_CONFIRMED = 6
+    EVENT_TRAFFIC = 7
+    EVENT_UNMEASURED = 8
     EVENT_GIVEN_UP = 9
     EVENT_DIFFERENCE = 10
     EVENT_JOB = 11
@@ -281,6 +286,7 @@ cpdef enum Setting:
     SWAP_COOL_DOWN_MS = 8        # a terminal is not swapped again within this
     RETRY_AFTER_MS = 9           # base of the advice to a refused allocation; full jitter is added
     LINE_BYTES_PER_S = 10        # a report above this rate since the last one is impossible
+    OUTAGE_MAX_MS = 11           # traffic that is first reported later than this after its swap measures no outage
 
 # ---------------------------------------------------------------------------------------------- records
 
@@ -375,7 +381,7 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t reported_bytes             # cumulative, of this epoch
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     uint32_t sim                        # NONE_INDEX: no lease
-    uint32_t order                      # its swap, queued or ordered; NONE_INDEX: none
+    uint32_t order                      # its swap, queued or ordered; NONE_INDEX: none; or AWAITS_TRAFFIC
     uint32_t reported_s                 # instant of the last accepted report or of the lease's begin, Unix seconds
     uint16_t server                     # access server: index into servers
     uint8_t market                      # index into markets
@@ -383,9 +389,11 @@ ctypedef struct Terminal:               # 64 B, one cache line
 
 ctypedef struct TerminalCold:           # 24 B
     uint64_t swapped_ms                 # last confirmed swap; 0: never
-    uint64_t swaps_count
+    uint32_t to_confirm_ms              # from its order to its confirmation, saturated
+    uint32_t swap_job                   # the job that it was of; NONE_INDEX: none
     uint32_t session                    # last session whose hello named it
-    uint32_t held_count                 # SIMs that are held because of it, until some access server lets go
+    uint16_t swaps_count                # confirmed ones, saturated
+    uint16_t held_count                 # SIMs that are held because of it, until some access server lets go; few (HELD_MAX)
 
 ctypedef struct Order:                  # 96 B
     uint64_t number                     # what the access server sees; 0: none yet
@@ -502,7 +510,11 @@ ctypedef struct Job:                    # 192 B
     uint8_t reserved[3]
     char reason[64]
     uint32_t id
-    uint8_t reserved_tail[28]
+    uint32_t outages_count              # confirmed swaps whose outage was measured, from the order to traffic
+    uint64_t outage_ms                  # of all of them
+    uint32_t outage_max_ms
+    uint32_t unmeasured_count           # confirmed swaps after which no traffic was reported in time
+    uint8_t reserved_tail[8]
 
 ctypedef struct Sweep:                  # 32 B
     uint64_t cursor

@@ -144,6 +144,7 @@ class Setting(IntEnum):
     SWAP_COOL_DOWN_MS = 8
     RETRY_AFTER_MS = 9
     LINE_BYTES_PER_S = 10
+    OUTAGE_MAX_MS = 11
 
 class Status(IntEnum):
     OK = 1
@@ -187,6 +188,8 @@ class EventKind(IntEnum):
     EVENT_REFUSED = 4
     EVENT_OVERDUE = 5
     EVENT_CONFIRMED = 6
+    EVENT_TRAFFIC = 7
+    EVENT_UNMEASURED = 8
     EVENT_GIVEN_UP = 9
     EVENT_DIFFERENCE = 10
     EVENT_JOB = 11
@@ -379,6 +382,7 @@ ATTEMPTS_MAX: Setting
 SWAP_COOL_DOWN_MS: Setting
 RETRY_AFTER_MS: Setting
 LINE_BYTES_PER_S: Setting
+OUTAGE_MAX_MS: Setting
 OK: Status
 SAME: Status
 MOVED: Status
@@ -418,6 +422,8 @@ EVENT_ORDERED: EventKind
 EVENT_REFUSED: EventKind
 EVENT_OVERDUE: EventKind
 EVENT_CONFIRMED: EventKind
+EVENT_TRAFFIC: EventKind
+EVENT_UNMEASURED: EventKind
 EVENT_GIVEN_UP: EventKind
 EVENT_DIFFERENCE: EventKind
 EVENT_JOB: EventKind

@@ -29,6 +29,11 @@ cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
     return _find_hashed(state, key, mix(key))
 
 
+cdef inline uint32_t terminal_swap(const Terminal *terminal) noexcept nogil:
+    """Its swap that is queued or ordered, or NONE_INDEX."""
+    return terminal.order if terminal.order != AWAITS_TRAFFIC else NONE_INDEX
+
+
 cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
     """Enters a terminal into the table. Its key is not in it yet."""
     cdef uint64_t hash = mix(state.terminals[index].key)

@@ -110,6 +110,7 @@ cdef uint32_t order_new(
     order.attempts = 0
     order.orphaned = 0
     if kind == SWITCH:
+        swap_unmeasured(state, terminal)
         invariant(state.terminals[terminal].order == NONE_INDEX, "I2: a terminal is in one swap at most")
         state.terminals[terminal].order = index
     _enqueue(state, index)
@@ -274,6 +275,8 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
     cdef uint32_t target = order.target
     cdef uint64_t epoch = order.epoch
     cdef uint32_t server = order.server
+    cdef uint64_t ordered_ms = order.ordered_ms
+    cdef TerminalCold *cold
     order_event(state, EVENT_CONFIRMED, index, how, now_ms - order.ordered_ms)
     _leave_place(state, index)
     state.servers[server].confirmed_count += 1
@@ -286,8 +289,12 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         terminal.order = NONE_INDEX
         sim_cool(state, source, now_ms)
         lease_begin(state, terminal_index, target, server, terminal.market, terminal_tier(terminal), epoch, now_ms)
-        state.terminals_cold[terminal_index].swapped_ms = now_ms
-        state.terminals_cold[terminal_index].swaps_count += 1
+        cold = &state.terminals_cold[terminal_index]
+        cold.swapped_ms = now_ms
+        cold.swaps_count += cold.swaps_count < NONE_SHORT
+        cold.swap_job = id
+        cold.to_confirm_ms = <uint32_t> (now_ms - ordered_ms) if now_ms - ordered_ms < NONE_INDEX else NONE_INDEX
+        terminal.order = AWAITS_TRAFFIC
         if job != NULL:
             job.outstanding_count -= 1
             job.confirmed_count += 1
@@ -295,6 +302,44 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         sim_cool(state, source, now_ms)
     _free(state, index)
     job_settle(state, id, now_ms)
+
+
+cdef void swap_traffic(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Traffic was reported for the first time since the terminal was swapped: the outage lasted from the order until now.
+
+    Reports that come late tell nothing of it: then it stays unmeasured rather than be called long.
+    """
+    cdef const TerminalCold *cold = &state.terminals_cold[index]
+    cdef Job *job
+    cdef uint64_t outage_ms
+    if now_ms - cold.swapped_ms > <uint64_t> state.header.settings[<int> OUTAGE_MAX_MS]:
+        swap_unmeasured(state, index)
+        return
+    state.terminals[index].order = NONE_INDEX
+    outage_ms = cold.to_confirm_ms + now_ms - cold.swapped_ms
+    if outage_ms > NONE_INDEX:
+        outage_ms = NONE_INDEX
+    job = job_find(state, cold.swap_job)
+    if job != NULL:
+        job.outages_count += 1
+        job.outage_ms += outage_ms
+        if outage_ms > job.outage_max_ms:
+            job.outage_max_ms = <uint32_t> outage_ms
+    event(
+        state, EVENT_TRAFFIC, index, state.terminals[index].server, cold.swap_job, 0, cold.swapped_ms, outage_ms)
+
+
+cdef void swap_unmeasured(State *state, uint32_t index) noexcept nogil:
+    """No traffic will be told of after the terminal's last swap, if it is still waited for."""
+    cdef const TerminalCold *cold = &state.terminals_cold[index]
+    cdef Job *job
+    if state.terminals[index].order != AWAITS_TRAFFIC:
+        return
+    state.terminals[index].order = NONE_INDEX
+    job = job_find(state, cold.swap_job)
+    if job != NULL:
+        job.unmeasured_count += 1
+    event(state, EVENT_UNMEASURED, index, state.terminals[index].server, cold.swap_job, 0, cold.swapped_ms, 0)
 
 
 cdef void _return_target(State *state, uint32_t index) noexcept nogil:
@@ -575,7 +620,9 @@ cdef void server_timer(State *state, uint32_t index, uint64_t now_ms) noexcept n
 
 cdef void _leave_swap(State *state, uint32_t terminal_index, bint source_let_go, uint64_t now_ms) noexcept nogil:
     """The terminal's lease ends or changes: what becomes of its swap."""
-    cdef uint32_t order = state.terminals[terminal_index].order
+    cdef uint32_t order
+    swap_unmeasured(state, terminal_index)
+    order = state.terminals[terminal_index].order
     if order == NONE_INDEX:
         return
     if order_outstanding(state, order):
@@ -616,7 +663,7 @@ cdef void lease_replace(State *state, uint32_t terminal_index, uint32_t server, 
     """
     cdef Terminal *terminal = &state.terminals[terminal_index]
     cdef uint32_t sim = terminal.sim
-    if terminal.order != NONE_INDEX and order_outstanding(state, terminal.order):
+    if terminal_swap(terminal) != NONE_INDEX and order_outstanding(state, terminal.order):
         _orphan(state, terminal.order, False, now_ms)
         terminal.sim = NONE_INDEX
     elif terminal.server == server:
@@ -640,7 +687,7 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
         ask_again_ms = state.header.thaw_until_ms
     elif not state.servers[terminal.server].reconciled and now_ms < state.header.grace_until_ms:
         ask_again_ms = state.header.grace_until_ms
-    elif terminal.order != NONE_INDEX and order_outstanding(state, terminal.order):
+    elif terminal_swap(terminal) != NONE_INDEX and order_outstanding(state, terminal.order):
         ask_again_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
     elif state.servers[terminal.server].session == 0:
         # Nobody could be told, and the SIM would be held all the same.

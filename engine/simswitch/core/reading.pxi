@@ -144,7 +144,8 @@ cdef dict read_terminal(State *state, uint32_t index):
         "counted_bytes": int(terminal.counted_bytes),
         "sim": None if terminal.sim == NONE_INDEX else int(terminal.sim),
         "iccid": None if terminal.sim == NONE_INDEX else int(state.sims[terminal.sim].iccid),
-        "order": None if terminal.order == NONE_INDEX else int(terminal.order),
+        "order": None if terminal_swap(terminal) == NONE_INDEX else int(terminal.order),
+        "awaits_traffic": terminal.order == AWAITS_TRAFFIC,
         "server": int(terminal.server),
         "market": int(state.markets[terminal.market].entity),
         "swapped_ms": int(state.terminals_cold[index].swapped_ms),
@@ -235,6 +236,10 @@ cdef dict read_job(State *state, uint32_t job_id):
         "refused_count": int(job.refused_count),
         "given_up_count": int(job.given_up_count),
         "skipped_count": int(job.skipped_count),
+        "outages_count": int(job.outages_count),
+        "outage_ms": int(job.outage_ms),
+        "outage_max_ms": int(job.outage_max_ms),
+        "unmeasured_count": int(job.unmeasured_count),
     }
 
 

@@ -91,7 +91,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         return _revoke(state, key, sim_index, epoch, run)
     terminal = &state.terminals[index]
     if terminal.sim != NONE_INDEX and terminal.server == run.server:
-        order = terminal.order
+        order = terminal_swap(terminal)
         if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].session != run.argument:
             if state.orders[order].target == sim_index:
                 order_confirm(state, order, BY_RECONCILIATION, run.now_ms)

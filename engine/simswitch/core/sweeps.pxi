@@ -58,7 +58,7 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
     if terminal.sim == NONE_INDEX:
         status[0] = NO_LEASE
         return True
-    if terminal.order != NONE_INDEX:
+    if terminal_swap(terminal) != NONE_INDEX:
         status[0] = SAME
         job.skipped_count += 1
         return True

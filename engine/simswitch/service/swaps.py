@@ -207,6 +207,10 @@ class SwapHandlers:
             refused_count=job["refused_count"],
             given_up_count=job["given_up_count"],
             skipped_count=job["skipped_count"],
+            outages_count=job["outages_count"],
+            outage_ms=job["outage_ms"],
+            outage_max_ms=job["outage_max_ms"],
+            unmeasured_count=job["unmeasured_count"],
         )
 
 

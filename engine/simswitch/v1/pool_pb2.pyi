@@ -128,6 +128,8 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """Base of the advice to a refused allocation, milliseconds; jitter is added."""
     SETTING_LINE_BYTES_PER_S: _Setting.ValueType  # 10
     """A report of usage above this rate is impossible, bytes a second."""
+    SETTING_OUTAGE_MAX_MS: _Setting.ValueType  # 11
+    """Traffic that is first reported later than this after a swap does not measure its outage, milliseconds."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -154,6 +156,8 @@ SETTING_RETRY_AFTER_MS: Setting.ValueType  # 9
 """Base of the advice to a refused allocation, milliseconds; jitter is added."""
 SETTING_LINE_BYTES_PER_S: Setting.ValueType  # 10
 """A report of usage above this rate is impossible, bytes a second."""
+SETTING_OUTAGE_MAX_MS: Setting.ValueType  # 11
+"""Traffic that is first reported later than this after a swap does not measure its outage, milliseconds."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final

@@ -109,6 +109,10 @@ class Job(_message.Message):
     REFUSED_COUNT_FIELD_NUMBER: _builtins.int
     GIVEN_UP_COUNT_FIELD_NUMBER: _builtins.int
     SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    OUTAGES_COUNT_FIELD_NUMBER: _builtins.int
+    OUTAGE_MS_FIELD_NUMBER: _builtins.int
+    OUTAGE_MAX_MS_FIELD_NUMBER: _builtins.int
+    UNMEASURED_COUNT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 0."""
     state: Global___JobState.ValueType
@@ -137,6 +141,14 @@ class Job(_message.Message):
     """Terminals that stay where they were."""
     skipped_count: _builtins.int
     """Terminals with nothing to do: gone, in their cool-down, or in another swap."""
+    outages_count: _builtins.int
+    """Terminals moved whose outage was measured: from the order to the first usage report with new bytes."""
+    outage_ms: _builtins.int
+    """The sum of their outages, milliseconds."""
+    outage_max_ms: _builtins.int
+    """The longest, milliseconds."""
+    unmeasured_count: _builtins.int
+    """Terminals moved for which no traffic was reported in time (SETTING_OUTAGE_MAX_MS), or before they left."""
     def __init__(
         self,
         *,
@@ -154,10 +166,14 @@ class Job(_message.Message):
         refused_count: _builtins.int = ...,
         given_up_count: _builtins.int = ...,
         skipped_count: _builtins.int = ...,
+        outages_count: _builtins.int = ...,
+        outage_ms: _builtins.int = ...,
+        outage_max_ms: _builtins.int = ...,
+        unmeasured_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms", "finished_ms", b"finished_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms", "actor", b"actor", "confirmed_count", b"confirmed_count", "created_ms", b"created_ms", "finished_ms", b"finished_ms", "given_up_count", b"given_up_count", "number", b"number", "outstanding_count", b"outstanding_count", "priority", b"priority", "queued_count", b"queued_count", "reason", b"reason", "refused_count", b"refused_count", "skipped_count", b"skipped_count", "state", b"state", "terminals_count", b"terminals_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms", "actor", b"actor", "confirmed_count", b"confirmed_count", "created_ms", b"created_ms", "finished_ms", b"finished_ms", "given_up_count", b"given_up_count", "number", b"number", "outage_max_ms", b"outage_max_ms", "outage_ms", b"outage_ms", "outages_count", b"outages_count", "outstanding_count", b"outstanding_count", "priority", b"priority", "queued_count", b"queued_count", "reason", b"reason", "refused_count", b"refused_count", "skipped_count", b"skipped_count", "state", b"state", "terminals_count", b"terminals_count", "unmeasured_count", b"unmeasured_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_ms: _TypeAlias = _typing.Literal["finished_ms"]  # noqa: Y015
     _WhichOneofArgType__finished_ms: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms"]  # noqa: Y015
