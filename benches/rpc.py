@@ -1,4 +1,4 @@
-"""Durable allocations a second over gRPC, in batches of 100: a real server, its follower, several client processes.
+"""Durable allocations a second over gRPC in batches, by clients in Python: a real server, its follower, two clients.
 
 Every terminal is asked for once, every answer has to say OK, and no SIM may be given twice. Then the server is killed
 and started again, and has to know every one of these leases. (That shows that all were written before they were
@@ -27,7 +27,6 @@ from simswitch.v1 import pool_pb2, sim_pb2
 
 from benches.report import ROOT, Result
 
-BATCH_ITEMS = 100
 CLIENTS = 2
 IN_FLIGHT = 32
 GOAL = 100_000.0
@@ -38,21 +37,22 @@ START_TIMEOUT_S = 60.0
 Progress = Callable[[str], None]
 
 
-def measure(folder: Path, size: int, progress: Progress, clients: int = CLIENTS, in_flight: int = IN_FLIGHT) -> Result:
+def measure(folder: Path, size: int, progress: Progress, items: int = 100) -> Result:
     """Allocates for ``size`` terminals from a quarter more SIMs. ``folder`` is made, and removed afterwards."""
+    name, clients, in_flight = f"rpc.batch_{items}.python", CLIENTS, IN_FLIGHT
     each = size // clients
     sims = size + size // 4
-    progress("rpc.batch_100: echo")
+    progress(f"{name}: echo")
     with _echo() as address:
-        echoed = _race(address, each, clients, in_flight, echo=True)
-    progress(f"rpc.batch_100: importing {sims:,} SIMs")
+        echoed = _race(address, each, clients, in_flight, items, echo=True)
+    progress(f"{name}: importing {sims:,} SIMs")
     folder.mkdir(parents=True)
     try:
         with _server(folder, sims, kill=True) as address:
             _fill(address, sims, clients)
-            progress(f"rpc.batch_100: {each * clients:,} allocations")
-            served = _race(address, each, clients, in_flight, echo=False)
-        progress("rpc.batch_100: counting the leases after kill -9")
+            progress(f"{name}: {each * clients:,} allocations")
+            served = _race(address, each, clients, in_flight, items, echo=False)
+        progress(f"{name}: counting the leases after kill -9")
         with _server(folder, sims) as address:
             kept = _assigned(address)
     finally:
@@ -61,7 +61,7 @@ def measure(folder: Path, size: int, progress: Progress, clients: int = CLIENTS,
     if kept != each * clients:
         raise RuntimeError(f"{each * clients} allocations were granted, and {kept} SIMs are assigned after kill -9")
     return Result(
-        name="rpc.batch_100",
+        name=name,
         size=each * clients,
         value=_rate(served),
         unit="1/s",
@@ -79,7 +79,7 @@ def _rate(answers: list[dict[str, Any]]) -> float:
     return float(granted / (max(answer["ended"] for answer in answers) - began))
 
 
-def _race(address: str, each: int, clients: int, in_flight: int, *, echo: bool) -> list[dict[str, Any]]:
+def _race(address: str, each: int, clients: int, in_flight: int, items: int, *, echo: bool) -> list[dict[str, Any]]:
     """Starts the clients, lets them go at once, and gives what they saw."""
     processes = []
     try:
@@ -90,7 +90,7 @@ def _race(address: str, each: int, clients: int, in_flight: int, *, echo: bool) 
                 "market": MARKET,
                 "first": 1 + number * each,
                 "count": each,
-                "batch_items": BATCH_ITEMS,
+                "batch_items": items,
                 "in_flight": in_flight,
                 "echo": echo,
             }

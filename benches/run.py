@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benches import core, journal, lines, pools, rpc, start
+from benches import calls, core, journal, lines, pools, rpc, start, wire
 from benches.plot import plot
 from benches.report import ROOT, Result, compare, machine_line, print_table, print_worse, write_json
 from benches.world import POOLS, Pool
@@ -60,7 +60,13 @@ class Sizes:
     python_sims: int
     commit_bytes: tuple[int, ...]
     commit_rounds: int
-    rpc_allocations: int
+    wire_items: int
+    rpc_python: int
+    """Allocations by clients in Python."""
+    rpc_batches: int
+    """By the compiled one, in batches."""
+    rpc_singles: dict[str, int]
+    """One by one, by transport."""
     start_sims: int
     lines_sims: int
 
@@ -72,11 +78,27 @@ FULL = Sizes(
     python_sims=100_000,
     commit_bytes=journal.SIZES,
     commit_rounds=100,
-    rpc_allocations=400_000,
+    wire_items=10_000,
+    rpc_python=400_000,
+    rpc_batches=1_500_000,
+    rpc_singles={"grpcio": 30_000, "native": 200_000},
     start_sims=start.FULL_SIZE,
     lines_sims=1_000_000,
 )
-SMOKE = Sizes({2_000: 1}, 2_000, 500, 2_000, journal.SIZES[:1], 5, 2_000, 20_000, 2_000)
+SMOKE = Sizes(
+    {2_000: 1},
+    2_000,
+    500,
+    2_000,
+    journal.SIZES[:1],
+    5,
+    500,
+    2_000,
+    4_000,
+    {"grpcio": 500, "native": 500},
+    20_000,
+    2_000,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,16 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         place, rounds = folder / f"journal-{size}", sizes.commit_rounds
         return Bench(("journal.commit",), size, lambda say: [journal.measure(place, size, rounds, say)])
 
-    swaps, calls, asked = sizes.swap_terminals, sizes.python_sims, sizes.rpc_allocations
+    def batch_bench(items: int, transport: str) -> Bench:
+        place, asked, name = folder / "batches", sizes.rpc_batches, calls.row(f"batch_{items}", transport)
+        return Bench((name,), asked, lambda say: [calls.measure_batches(place, asked, say, items, transport)])
+
+    def single_bench(transport: str, asked: int) -> Bench:
+        place = folder / "singles"
+        rows = calls.single_rows(transport)
+        return Bench(rows, asked, lambda say: calls.measure_singles(place, asked, say, transport))
+
+    swaps, one_by_one, asked = sizes.swap_terminals, sizes.python_sims, sizes.rpc_python
     return [
         *(
             core_bench(size, POOLS[name], rounds)
@@ -107,9 +138,13 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         ),
         *(core_bench(sizes.pools, pool, 2) for pool in POOLS.values() if pool.name not in core.POOLS_WITH_GOALS),
         Bench(("core.swap.job",), swaps, lambda say: [core.measure_job(swaps, seed, say)]),
-        Bench(("core.python_call",), calls, lambda say: [pools.measure(calls, seed, 3, say)]),
+        Bench(("core.python_call",), one_by_one, lambda say: [pools.measure(one_by_one, seed, 3, say)]),
+        Bench(wire.ROWS, sizes.wire_items, lambda say: wire.measure(sizes.wire_items, seed, 20, say)),
         *(journal_bench(size) for size in sizes.commit_bytes),
-        Bench(("rpc.batch_100",), asked, lambda say: [rpc.measure(folder / "rpc", asked, say)]),
+        *(batch_bench(items, "grpcio") for items in (100, 1_000, 10_000)),
+        Bench(("rpc.batch_100.python",), asked, lambda say: [rpc.measure(folder / "rpc", asked, say)]),
+        batch_bench(1_000, "native"),
+        *(single_bench(transport, size) for transport, size in sizes.rpc_singles.items()),
         Bench(start.ROWS, sizes.start_sims, lambda say: start.measure(folder / "start", sizes.start_sims, say)),
         Bench(
             tuple(f"lines.{name}" for name in lines.OPERATIONS),

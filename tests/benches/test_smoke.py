@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benches import core, journal, lines, pools, rpc, run
+from benches import calls, core, journal, lines, pools, rpc, run
 from benches.plot import PANELS, plot
 from benches.reference import Reference
 from benches.report import Result, compare, print_table, write_json
@@ -119,19 +119,16 @@ def test_rpc(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     find_spec("pygrpc_native") is None or which("g++") is None or not Path("/usr/include/grpcpp").exists(),
     reason="the extra simswitch[native], g++ or the headers of gRPC for C++ are missing",
 )
-def test_native(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_calls(benchmark: BenchmarkFixture, tmp_path: Path, transport: str) -> None:
     """Every allocation is granted and known after kill -9, or the bench raises."""
-    from benches import native
-
-    batches = once(benchmark, native.measure_batches, (tmp_path / "native", 4_000, silent))
-    unary, latency = native.measure_singles(tmp_path / "native", 500, silent)
-    assert [result.name for result in (batches, unary, latency)] == [
-        "rpc.batch_1000.native",
-        "rpc.unary.native",
-        "rpc.unary_latency.native",
-    ]
-    assert all(result.value and result.reference for result in (batches, unary, latency))
-    assert batches.hash == native.measure_batches(tmp_path / "native", 4_000, silent).hash
+    arguments = (tmp_path / "calls", 4_000, silent, 1_000, transport)
+    batches = once(benchmark, calls.measure_batches, arguments)
+    singles = calls.measure_singles(tmp_path / "calls", 500, silent, transport)
+    assert batches.name == calls.row("batch_1000", transport)
+    assert tuple(result.name for result in singles) == calls.single_rows(transport)
+    assert all(result.value and result.reference for result in (batches, *singles))
+    assert batches.hash == calls.measure_batches(*arguments).hash
     assert list(tmp_path.iterdir()) == []
 
 

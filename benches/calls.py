@@ -1,4 +1,4 @@
-"""The native transport: durable allocations in batches and one by one, beside the transport's own echo in the same run.
+"""Durable allocations over gRPC, in batches and one by one, on either transport, beside its own echo in the same run.
 
 The client is compiled and one for all; the server is a real one with its follower. Every terminal is asked for once,
 every answer has to say OK, no SIM may be given twice, and after kill -9 the server has to know every lease.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,6 @@ from simswitch.core.machine import xxh64
 from simswitch.v1 import allocation_pb2
 
 from benches import journal
-from benches.native_echo import ALLOCATE
 from benches.report import ROOT, Result
 from benches.rpc import MARKET, _assigned, _end, _fill, _line, _process, _server
 from benches.rpc_client import PATH as ALLOCATE_SIMS
@@ -28,14 +28,19 @@ from benches.rpc_client import messages
 
 Progress = Callable[[str], None]
 
-BATCH_ITEMS = 1_000
+ALLOCATE = ALLOCATE_SIMS.removesuffix("Sims")
+ECHOES = {"grpcio": "benches.rpc_echo", "native": "benches.native_echo"}
 BATCHES_IN_FLIGHT = 16
 SINGLES_IN_FLIGHT = 512
 LONE_PAIRS = 10
 SERVERS = 2
 RELEASE = "/simswitch.v1.AllocationService/Release"
-GOAL_BATCH = 5_000_000.0
-GOAL_UNARY = 0.85
+GOALS_BATCH = {("grpcio", 100): 100_000.0, ("grpcio", 1_000): 3_000_000.0, ("native", 1_000): 5_000_000.0}
+GOALS_UNARY = {"grpcio": 1.0, "native": 0.85}
+"""Of the echo."""
+GOAL_CONTROL = 0.8
+# A file system in memory, where a commit costs nothing.
+MEMORY = Path("/dev/shm")
 
 _ANSWER = struct.Struct("<IIQQ")
 
@@ -102,9 +107,18 @@ def singles(first: int, count: int) -> list[bytes]:
     ]
 
 
+def row(name: str, transport: str) -> str:
+    return f"rpc.{name}" if transport == "grpcio" else f"rpc.{name}.{transport}"
+
+
+def single_rows(transport: str) -> tuple[str, ...]:
+    """Of measure_singles."""
+    return tuple(row(name, transport) for name in ("unary", "unary_control", "unary_latency"))
+
+
 @contextmanager
-def echo(reply_bytes: int, *words: str) -> Iterator[str]:
-    process = _process("benches.native_echo", str(reply_bytes), *words)
+def echo(transport: str, reply_bytes: int, *words: str) -> Iterator[str]:
+    process = _process(ECHOES[transport], str(reply_bytes), *words)
     try:
         yield f"127.0.0.1:{_line(process)}"
     finally:
@@ -122,35 +136,35 @@ def _workplace(folder: Path) -> Iterator[Client]:
         shutil.rmtree(folder)
 
 
-def _leases(folder: Path, sims: int, expected: int) -> None:
-    with _server(folder, sims, transport="native") as address:
+def _leases(folder: Path, sims: int, expected: int, transport: str) -> None:
+    with _server(folder, sims, transport=transport) as address:
         kept = _assigned(address)
     # A SIM that two terminals got would count once here.
     if kept != expected:
         raise RuntimeError(f"{expected} allocations were granted, and {kept} SIMs are assigned after kill -9")
 
 
-def measure_batches(folder: Path, size: int, progress: Progress, items: int = BATCH_ITEMS) -> Result:
+def measure_batches(folder: Path, size: int, progress: Progress, items: int, transport: str) -> Result:
     """Batches of ``items``; ``size`` terminals get a SIM, give it back, and get another one.
 
     The second time counts: the first time the kernel clears the memory that a terminal's record is the first to touch,
     which happens once in a server's life. The note has both.
     """
-    name = f"rpc.batch_{items}.native"
+    name = row(f"batch_{items}", transport)
     sims = 2 * size + size // 4
     requests = messages("as-0", MARKET, 1, size, items)
     with _workplace(folder) as client:
         progress(f"{name}: importing {sims:,} SIMs")
-        with _server(folder, sims, kill=True, transport="native") as address:
+        with _server(folder, sims, kill=True, transport=transport) as address:
             _fill(address, sims, SERVERS)
             progress(f"{name}: {size:,} allocations, twice")
             first = client.send(address, ALLOCATE_SIMS, requests, BATCHES_IN_FLIGHT)
             client.send(address, RELEASE, _releases(requests, first.answers), BATCHES_IN_FLIGHT)
             served = client.send(address, ALLOCATE_SIMS, requests, BATCHES_IN_FLIGHT)
         progress(f"{name}: counting the leases after kill -9")
-        _leases(folder, sims, size)
+        _leases(folder, sims, size, transport)
         progress(f"{name}: echo")
-        with echo(len(served.answers[0])) as address:
+        with echo(transport, len(served.answers[0])) as address:
             client.send(address, ALLOCATE_SIMS, requests[:20], BATCHES_IN_FLIGHT)
             echoed = client.send(address, ALLOCATE_SIMS, requests, BATCHES_IN_FLIGHT)
     folded = _check_batches(first.answers + served.answers, 2 * size)
@@ -161,7 +175,7 @@ def measure_batches(folder: Path, size: int, progress: Progress, items: int = BA
         unit="1/s",
         hash=f"{folded:016x}",
         reference=size / echoed.seconds,
-        goal=GOAL_BATCH,
+        goal=GOALS_BATCH.get((transport, items)),
         better="higher",
         note=f"one client, {BATCHES_IN_FLIGHT} calls in flight, follower running; {size / first.seconds:,.0f} where "
         "each terminal is the first to touch its memory; reference: the transport's echo",
@@ -192,8 +206,22 @@ def _check_batches(answers: list[bytes], granted: int) -> int:
     return folded
 
 
-def measure_singles(folder: Path, size: int, progress: Progress) -> list[Result]:
+def _control(size: int, warm: int, transport: str, progress: Progress) -> float:
+    """The same calls to a server whose journal lies in memory: the same gathering, and no disk."""
+    requests = singles(1, warm + size)
+    sims = len(requests) + len(requests) // 4
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, _workplace(Path(name) / "control") as client:
+        folder = Path(name) / "control"
+        progress(f"{row('unary_control', transport)}: importing {sims:,} SIMs")
+        with _server(folder, sims, transport=transport) as address:
+            _fill(address, sims, SERVERS)
+            client.send(address, ALLOCATE, requests[:warm], SINGLES_IN_FLIGHT)
+            return size / client.send(address, ALLOCATE, requests[warm:], SINGLES_IN_FLIGHT).seconds
+
+
+def measure_singles(folder: Path, size: int, progress: Progress, transport: str) -> list[Result]:
     """One terminal a call: how many a second, and how long a lone one takes."""
+    unary, control, latency = single_rows(transport)
     lone = max(20, min(200, size // 100))
     warm = max(100, size // 10)
     sims = size + size // 4 + warm + (LONE_PAIRS + 1) * lone
@@ -201,48 +229,57 @@ def measure_singles(folder: Path, size: int, progress: Progress) -> list[Result]
     many, few = requests[: size + warm], requests[size + warm :]
     alone: tuple[list[float], list[float]] = ([], [])
     with _workplace(folder) as client:
-        progress(f"rpc.unary.native: importing {sims:,} SIMs")
-        with _server(folder, sims, kill=True, transport="native") as address:
+        progress(f"{unary}: importing {sims:,} SIMs")
+        with _server(folder, sims, kill=True, transport=transport) as address:
             _fill(address, sims, SERVERS)
             client.send(address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
-            progress(f"rpc.unary.native: {size:,} allocations")
+            progress(f"{unary}: {size:,} allocations")
             served = client.send(address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
             reply_bytes = round(median(len(answer) for answer in served.answers))
-            with echo(reply_bytes) as echo_address:
-                progress("rpc.unary.native: echo")
+            with echo(transport, reply_bytes) as echo_address:
+                progress(f"{unary}: echo")
                 client.send(echo_address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
                 echoed = client.send(echo_address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
-                progress("rpc.unary_latency.native: in turn with the echo")
+                progress(f"{latency}: in turn with the echo")
                 for number in range(LONE_PAIRS + 1):
                     part = few[number * lone : (number + 1) * lone]
                     for at, found in zip((address, echo_address), alone, strict=True):
                         latencies = client.send(at, ALLOCATE, part, 1).latencies_us
                         found += latencies if number else []
-        with echo(reply_bytes, "bare") as address:
-            client.send(address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
-            bare = client.send(address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
-        progress("rpc.unary.native: counting the leases after kill -9")
-        _leases(folder, sims, len(requests))
+        progress(f"{unary}: counting the leases after kill -9")
+        _leases(folder, sims, len(requests), transport)
         commit = journal.measure(folder / "commits", 256, 200, lambda _: None)
+    rate_control = _control(size, warm, transport, progress)
     assert commit.reference is not None
     folded = _check_singles(served.answers)
-    rate, rate_echo, rate_bare = (size / sent.seconds for sent in (served, echoed, bare))
+    rate, rate_echo = (size / sent.seconds for sent in (served, echoed))
     lone_us, echo_us = (median(found) for found in alone)
     return [
         Result(
-            name="rpc.unary.native",
+            name=unary,
             size=size,
             value=rate,
             unit="1/s",
             hash=f"{folded:016x}",
             reference=rate_echo,
-            goal=GOAL_UNARY * rate_echo,
+            goal=GOALS_UNARY[transport] * rate_echo,
             better="higher",
             note=f"one client, {SINGLES_IN_FLIGHT} calls in flight, {SERVERS} access servers, follower running; "
-            f"reference: the transport's echo, {rate_bare:,.0f} without metadata and deadlines",
+            "reference: the transport's echo",
         ),
         Result(
-            name="rpc.unary_latency.native",
+            name=control,
+            size=size,
+            value=rate,
+            unit="1/s",
+            hash=f"{folded:016x}",
+            reference=rate_control,
+            goal=GOAL_CONTROL * rate_control,
+            better="higher",
+            note="reference: the same with the journal in memory",
+        ),
+        Result(
+            name=latency,
             size=LONE_PAIRS * lone,
             value=lone_us,
             unit="us",
