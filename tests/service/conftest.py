@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import grpc
 import pytest
 from simswitch.client import OperatorClient
 
+from tests.service.joining import HeldUp, allocating, single
 from tests.service.serving import Serving, define
 
 NATIVE = pytest.param(
@@ -43,3 +45,13 @@ def pool(operator: OperatorClient) -> OperatorClient:
     """The operator of a server with a small inventory."""
     define(operator)
     return operator
+
+
+@pytest.fixture
+def held_up(serving: Serving, pool: OperatorClient) -> Iterator[HeldUp]:
+    assert pool
+    with grpc.insecure_channel(serving.address) as channel:
+        allocating(channel)(single(0), timeout=10)
+    held_up = HeldUp(serving)
+    yield held_up
+    held_up.let_go()

@@ -1,4 +1,4 @@
-"""What only the native transport does: calls that join others, and two servers behind one port."""
+"""What only the native transport does: two servers behind one port, and its own end."""
 
 from __future__ import annotations
 
@@ -13,123 +13,17 @@ import grpc
 import pytest
 from simswitch.client import OperatorClient
 from simswitch.service import server as service
-from simswitch.v1 import allocation_pb2 as pb
-from simswitch.v1 import status_pb2
 
 from tests.service.conftest import NATIVE
-from tests.service.serving import SIMS, Serving
+from tests.service.joining import HeldUp, allocating, single
+from tests.service.serving import Serving
 
-ALLOCATE = "/simswitch.v1.AllocationService/Allocate"
 SESSION = "/simswitch.v1.AccessServerService/Session"
 
 
 @pytest.fixture(params=[NATIVE])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def single(terminal: int, market: str = "jp", access_server: str = "as-01") -> bytes:
-    return pb.AllocateRequest(access_server=access_server, market=market, terminal=terminal).SerializeToString()
-
-
-def allocating(channel: grpc.Channel) -> Any:
-    return channel.unary_unary(ALLOCATE, None, None)
-
-
-class HeldUp:
-    """The cell's workers wait in a read until they are let go, so that calls pile up behind it."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._cell = serving.cell
-        self._leave = threading.Event()
-        entered = threading.Event()
-
-        def hold_up(_machine: object) -> None:
-            entered.set()
-            self._leave.wait(20)
-
-        self._holding = threading.Thread(target=serving.cell.call_read, args=(hold_up,))
-        self._holding.start()
-        assert entered.wait(20)
-
-    def wait_for(self, queued: int) -> None:
-        while self._cell.statistics().queued_calls < queued:
-            threading.Event().wait(0.001)
-
-    def let_go(self) -> None:
-        self._leave.set()
-        self._holding.join()
-
-
-@pytest.fixture
-def held_up(serving: Serving, pool: OperatorClient) -> Iterator[HeldUp]:
-    assert pool
-    with grpc.insecure_channel(serving.address) as channel:
-        allocating(channel)(single(0), timeout=10)
-    held_up = HeldUp(serving)
-    yield held_up
-    held_up.let_go()
-
-
-def test_singles_that_join_are_answered_each_for_itself(serving: Serving, held_up: HeldUp) -> None:
-    """More than there are SIMs, from two access servers, unknown names among them; a batch of them is one run."""
-    sequence = serving.cell.durable_sequence
-    asked = [(terminal, "jp", f"as-0{terminal % 2 + 1}") for terminal in range(1, SIMS + 50)]
-    asked[7] = (7, "nowhere", "as-01")
-    asked[8] = (8, "jp", "nobody")
-    with grpc.insecure_channel(serving.address) as channel:
-        call = allocating(channel)
-        calls = [call.future(single(*one), timeout=30) for one in asked]
-        held_up.wait_for(2)
-        held_up.let_go()
-        outcomes = [
-            (one, found.exception() or pb.AllocateResponse.FromString(found.result()))
-            for one, found in zip(asked, calls, strict=True)
-        ]
-    leases = [outcome.lease for _, outcome in outcomes if isinstance(outcome, pb.AllocateResponse)]
-    refusals = {one: outcome for one, outcome in outcomes if not isinstance(outcome, pb.AllocateResponse)}
-    assert len(leases) == SIMS - 1
-    assert len({lease.iccid for lease in leases}) == SIMS - 1
-    for one, outcome in outcomes:
-        if one not in refusals:
-            assert outcome.lease.terminal == one[0]
-            assert outcome.status == status_pb2.STATUS_OK
-    assert "market is called 'nowhere'" in str(refusals[asked[7]].details())
-    assert "access server is called 'nobody'" in str(refusals[asked[8]].details())
-    full = [refusal for one, refusal in refusals.items() if one not in asked[7:9]]
-    assert {refusal.code() for refusal in full} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert all(dict(refusal.trailing_metadata())["grpc-status-details-bin"] for refusal in full)
-    # The workers had nothing else to do: far fewer records than calls.
-    assert serving.cell.durable_sequence - sequence < len(asked) // 2
-
-
-def test_a_deadline_among_singles_that_join_ends_only_its_own_call(serving: Serving, held_up: HeldUp) -> None:
-    assert held_up
-    with grpc.insecure_channel(serving.address) as channel:
-        call = allocating(channel)
-        short = [call.future(single(terminal), timeout=0.3) for terminal in (1, 3)]
-        long = [call.future(single(terminal), timeout=30) for terminal in (2, 4)]
-        assert {found.exception().code() for found in short} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-        held_up.let_go()
-        leases = [pb.AllocateResponse.FromString(found.result()).lease for found in long]
-    assert [lease.terminal for lease in leases] == [2, 4]
-    assert serving.cell.call_read(lambda machine: machine.header()["terminals_count"]) == 3
-
-
-def test_singles_that_all_left_are_dropped(serving: Serving, held_up: HeldUp) -> None:
-    with grpc.insecure_channel(serving.address) as channel:
-        calls = [allocating(channel).future(single(terminal), timeout=30) for terminal in (1, 2)]
-        held_up.wait_for(1)
-        for call in calls:
-            call.cancel()
-        # The front tells of those that left in its own time.
-        running = serving.running
-        assert running is not None
-        assert running._front is not None
-        while not all(waiting.cancelled for waiting in running._front._waiting.values()):
-            threading.Event().wait(0.001)
-        held_up.let_go()
-    assert serving.cell.call_read(lambda machine: machine.header()["terminals_count"]) == 1
 
 
 def test_what_was_taken_is_answered_when_the_server_drains(serving: Serving, held_up: HeldUp) -> None:

@@ -7,16 +7,14 @@
 
 The front speaks HTTP/2 on the one port that clients see. The hot methods, which are unary and never wait, come out of
 it in batches, each call with its number; an answer names the number and may be given by any thread. So a hot call meets
-no event loop, no task and no future. Allocations of single terminals that come in one batch from one actor for one
-access server become one run of commands (``singles``).
+no event loop, no task and no future. Allocations of single terminals that come in one batch are joined (``joined``).
 
 The front carries no request that is a stream, so it forwards what is not hot, byte by byte and flow control included,
 to the server that grpcio would be anyway; that one listens on an abstract Unix socket, which vanishes with the process.
 
 Codes, details, deadlines and limits are those of grpcio, and the tests of the service run over both. What differs: the
-front reads a hot call's whole message before its size is judged here; it does not punish clients that ping too often;
-a single allocation that joined others is no longer dropped when its own client goes away, only when all have. There is
-no TLS in it: loopback only, or behind a proxy that ends TLS.
+front reads a hot call's whole message before its size is judged here; it does not punish clients that ping too often.
+There is no TLS in it: loopback only, or behind a proxy that ends TLS.
 """
 
 from __future__ import annotations
@@ -35,14 +33,13 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, insecure_channel
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
-from simswitch.cell import Cell, CellExpired, Posted
+from simswitch.cell import Cell, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
-from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun
-from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actor, Call
+from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Call
 from simswitch.service.errors import DRAINING, INTERNAL, Refused, refused
+from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Work
-from simswitch.service.singles import Allocations, access_server
 
 if TYPE_CHECKING:
     from simswitch.service.server import Service
@@ -50,7 +47,6 @@ if TYPE_CHECKING:
 EVENTS_MAX = 256
 """Calls that are taken from the front at once, and so go to the cell together."""
 CALLS_PER_CONNECTION_MAX = 1_024
-SINGLE = "/simswitch.v1.AllocationService/Allocate"
 
 log = logging.getLogger("simswitch.service")
 
@@ -70,38 +66,12 @@ class _Waiting(Posted):
         self.cancelled = True
 
 
-class _WaitingSingles(Posted):
-    """Single allocations that wait for their group as one run."""
-
-    __slots__ = ("actor", "deadlines", "left", "numbers", "requests", "server", "singles")
-
-    def __init__(self, actor: Actor, server: int, singles: Allocations, finish: Any) -> None:
-        super().__init__(b"", finish)
-        self.actor = actor
-        self.server = server
-        self.singles = singles
-        self.numbers: list[int] = []
-        self.requests: list[bytes] = []
-        self.deadlines: list[float | None] = []
-        self.left = 0
-
-    def close(self) -> None:
-        """No more will come."""
-        self.run = self.singles.run(self.actor.index, self.server)
-        self.deadline = min((deadline for deadline in self.deadlines if deadline is not None), default=None)
-
-    def leave(self) -> None:
-        self.left += 1
-        self.cancelled = self.left == len(self.numbers)
-
-
 class Front:
     """Listens from its making on, answers from ``start`` on; ended by ``drain`` and ``close``."""
 
     def __init__(self, cell: Cell, service: Service, address: str) -> None:
         self._cell = cell
         self._actors = service.actors
-        self._directory = service.directory
         hot = [method for method in service.methods.values() if method.hot]
         self._handlers = [method.handler for method in hot]
         self._single = [method.path for method in hot].index(SINGLE)
@@ -124,9 +94,10 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._receiver = threading.Thread(target=self._receive, name="simswitch-native", daemon=True)
         # Bound once: the cell compares what the calls of a group name.
-        self._finish_calls, self._finish_groups = self._finish, self._finish_singles
+        self._finish_calls = self._finish
+        self._joiner: Joiner[int] = Joiner(service.directory, self._finish_joined)
         # By the call's number; entered by the receiver, taken out by whoever answers.
-        self._waiting: dict[int, _Waiting | _WaitingSingles] = {}
+        self._waiting: dict[int, _Waiting | Joined[int]] = {}
         self._meeting: set[asyncio.Task[None]] = set()
         self._draining = False
         self._idle = asyncio.Event()
@@ -178,8 +149,6 @@ class Front:
         while (events := self._front.recv_batch_details(EVENTS_MAX)) is not None:
             now = time.monotonic()
             calls: list[Posted] = []
-            groups: dict[tuple[Actor, bytes], _WaitingSingles] = {}
-            last: _WaitingSingles | None = None
             for kind, number, method, data, _, details in events:
                 if kind == EVENT_CANCEL:
                     left = self._waiting.get(number)
@@ -198,54 +167,16 @@ class Front:
                 if actor is None:
                     self._loop.call_soon_threadsafe(self._begin_meeting, number, method, data, name, deadline)
                     continue
+                call = Call(actor, deadline)
                 if method == self._single and not self._draining:
-                    group = last
-                    if group is None or group.actor is not actor or not group.singles.add(data):
-                        group = self._group(actor, data, groups)
-                    if group is not None:
-                        last = group
-                        group.numbers.append(number)
-                        group.requests.append(data)
-                        group.deadlines.append(deadline)
-                        self._waiting[number] = group
+                    joined = self._joiner.join(number, data, call)
+                    if joined is not None:
+                        self._waiting[number] = joined
                         continue
-                self._take(number, method, data, Call(actor, deadline), calls)
-            for group in groups.values():
-                group.close()
-                calls.append(group)
+                self._take(number, method, data, call, calls)
+            calls += self._joiner.close()
             if calls:
                 self._cell.post(calls)
-
-    def _group(
-        self, actor: Actor, data: bytes, groups: dict[tuple[Actor, bytes], _WaitingSingles]
-    ) -> _WaitingSingles | None:
-        """Whom a single allocation has joined; None: it goes the long way, which knows what is wrong with it."""
-        name = access_server(data)
-        if name is None:
-            return None
-        group = groups.get((actor, name))
-        if group is None:
-            server = self._directory.find(layout.ACCESS_SERVER, name.decode(errors="replace"))
-            if server is None:
-                return None
-            try:
-                Call(actor, None).may(layout.ALLOCATE, server)
-            except Refused:
-                return None
-            singles = Allocations(name, self._market_index, self._bank_name)
-            group = _WaitingSingles(actor, server.server, singles, self._finish_groups)
-            if not singles.add(data):
-                return None
-            groups[actor, name] = group
-            return group
-        return group if group.singles.add(data) else None
-
-    def _market_index(self, name: bytes) -> int | None:
-        market = self._directory.find(layout.MARKET, name.decode(errors="replace"))
-        return None if market is None else market.index
-
-    def _bank_name(self, index: int) -> bytes:
-        return self._directory.name(index).encode()
 
     def _take(self, number: int, method: int, data: bytes, call: Call, calls: list[Posted]) -> None:
         """Answers a call at once, or adds it to those that are to be posted."""
@@ -297,37 +228,32 @@ class Front:
             self._answer(call.number, call.work, call.outcome, call.error)
         self._answered()
 
-    def _finish_singles(self, groups: Sequence[Posted]) -> None:
+    def _finish_joined(self, groups: Sequence[Posted]) -> None:
         respond = self._front.respond
         again: list[Posted] = []
-        for group in cast(Sequence[_WaitingSingles], groups):
-            for number in group.numbers:
+        for group in cast(Sequence[Joined[int]], groups):
+            for number in group.calls:
                 del self._waiting[number]
-            outcome = group.outcome
-            if outcome is None:
-                self._take_apart(group, again)
+            if group.outcome is None:
+                self._refuse_joined(group, again)
                 continue
-            for item, answer in enumerate(group.singles.answers(outcome.data)):
-                if answer is not None:
-                    respond(group.numbers[item], answer)
+            answers = group.answers(group.outcome)
+            for number, request, answer in zip(group.calls, group.requests, answers, strict=True):
+                if isinstance(answer, bytes):
+                    respond(number, answer)
                 else:
-                    call = Call(group.actor, None)
-                    work = self._handlers[self._single](group.requests[item], call)
-                    columns = memoryview(group.singles.outcome_of(item, outcome.data))
-                    one = OutcomeRun(outcome.kind, 1, columns)
-                    self._answer(group.numbers[item], work, one, None)
+                    work = self._handlers[self._single](request, Call(group.actor, None))
+                    self._answer(number, work, answer, None)
         if again:
             self._cell.post(again)
         self._answered()
 
-    def _take_apart(self, group: _WaitingSingles, again: list[Posted]) -> None:
-        """Refuses them all, or, where only the first deadline has passed, lets each try for itself."""
-        error = group.error
-        for number, request, deadline in zip(group.numbers, group.requests, group.deadlines, strict=True):
-            if isinstance(error, CellExpired) and len(group.numbers) > 1:
+    def _refuse_joined(self, group: Joined[int], again: list[Posted]) -> None:
+        for number, request, deadline in zip(group.calls, group.requests, group.deadlines, strict=True):
+            if group.expired_together():
                 self._take(number, self._single, request, Call(group.actor, deadline), again)
             else:
-                self._answer(number, None, None, error)
+                self._answer(number, None, None, group.error)
 
     def _answer(self, number: int, work: Work | None, outcome: OutcomeRun | None, error: BaseException | None) -> None:
         try:

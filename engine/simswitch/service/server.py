@@ -17,26 +17,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings
+from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
-from simswitch.core.commands import outcome_runs, run
+from simswitch.core.commands import OutcomeRun, outcome_runs, run
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, Refused, refused
 from simswitch.service.follower import keep_follower
 from simswitch.service.inventory import InventoryHandlers
+from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
@@ -47,7 +48,12 @@ if TYPE_CHECKING:
     from simswitch.service.native import Front
 
 CALLS_MAX = 1_024
+PENDING_MAX = 100_000
 DRAIN_SECONDS = 5.0
+GATHER_S = 0.005
+"""The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
+GATHER_STEP_S = 0.001
+BUSY_PART = 0.75
 ADDRESS_FILE = "address"
 
 log = logging.getLogger("simswitch.service")
@@ -114,11 +120,30 @@ def native() -> Any:
         ) from error
 
 
+class Busy:
+    """Whether this thread has hardly had time to spare of late: for at least GATHER_STEP_S."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._time = loop.time
+        self._since_s, self._used_s = self._time(), time.thread_time()
+        self._busy = False
+
+    def __call__(self) -> bool:
+        now_s = self._time()
+        passed_s = now_s - self._since_s
+        if passed_s > GATHER_STEP_S:
+            used_s = time.thread_time()
+            self._busy = used_s - self._used_s > BUSY_PART * passed_s
+            self._since_s, self._used_s = now_s, used_s
+        return self._busy
+
+
 class Service:
     """All handlers over one started cell."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
+        self._loop = asyncio.get_running_loop()
         self.directory = Directory(cell)
         self.actors = Actors(self.directory)
         self.sessions = SessionHandlers(cell, self.directory)
@@ -161,7 +186,8 @@ class Service:
             elif method.response_streaming:
                 handler = grpc.unary_stream_rpc_method_handler(self._to_stream(method))
             else:
-                handler = grpc.unary_unary_rpc_method_handler(self._to_unary(method))
+                to_handler = self._to_single if method.path == SINGLE else self._to_unary
+                handler = grpc.unary_unary_rpc_method_handler(to_handler(method))
             services.setdefault(service, {})[name] = handler
         return [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
 
@@ -179,6 +205,52 @@ class Service:
                 await _abort(context, error)
 
         return answer
+
+    def _to_single(self, method: Method) -> Callable[[Any, Context], Any]:
+        """Calls are joined as long as the event loop is busy, which then is busy with more of them; an idle one waits
+        for nobody. A call that can't join goes the way of the others."""
+        alone = self._to_unary(method)
+        joiner: Joiner[asyncio.Future[bytes | OutcomeRun | None]] = Joiner(self.directory, self._finish_joined)
+        loop = self._loop
+        busy = Busy(loop)
+
+        def gather(until_s: float) -> None:
+            if busy() and loop.time() < until_s:
+                loop.call_later(GATHER_STEP_S, gather, until_s)
+            else:
+                self.cell.post(joiner.close())
+
+        async def answer(request: Any, context: Context) -> bytes:
+            try:
+                call = await self._call(context)
+                future: asyncio.Future[bytes | OutcomeRun | None] = loop.create_future()
+                joined = joiner.join(future, request, call)
+                if joined is None:
+                    return bytes(await alone(request, context))
+                if joiner.count == 1:
+                    loop.call_soon(gather, loop.time() + GATHER_S)
+                try:
+                    found = await future
+                except asyncio.CancelledError:
+                    joined.leave()
+                    raise
+                if isinstance(found, bytes):
+                    return found
+                if found is None:
+                    return bytes(await alone(request, context))
+                return bytes(method.handler(request, call).encode(found))
+            except Exception as error:
+                await _abort(context, error)
+
+        return answer
+
+    def _finish_joined(self, groups: Sequence[Posted]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_answer_joined, groups)
+        except RuntimeError:
+            # Nobody is left to be told. What was committed stays committed.
+            if not self._loop.is_closed():
+                raise
 
     def _to_stream(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> AsyncIterator[bytes]:
@@ -202,6 +274,24 @@ class Service:
         actor = self.actors.known(name) or await self.actors.get(name)
         remaining_s = context.time_remaining()
         return Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
+
+
+def _answer_joined(groups: Sequence[Posted]) -> None:
+    """None, as an answer: to be tried again for itself."""
+    for group in cast(Sequence[Joined[asyncio.Future[bytes | OutcomeRun | None]]], groups):
+        answers: Sequence[bytes | OutcomeRun | None] = [None] * len(group.calls)
+        error = group.error
+        if group.outcome is not None:
+            answers = group.answers(group.outcome)
+        elif group.expired_together():
+            error = None
+        for future, answer in zip(group.calls, answers, strict=True):
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
@@ -261,6 +351,9 @@ async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0, transport: s
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             ("grpc.so_reuseport", 0),
+            # Of more than 1,000 calls that are not taken over yet grpc would cancel some at random.
+            ("grpc.server.max_pending_requests", PENDING_MAX),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
