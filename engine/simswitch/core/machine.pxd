@@ -17,3 +17,7 @@ cdef class Machine:
     cdef uint64_t _used(self, int region) noexcept
     cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth, uint64_t *items) except? 0
     cdef int _grow(self, const uint8_t *batch) except -1
+    cdef int _run(
+        self, const uint8_t *data, uint64_t size, uint64_t now_ms, uint64_t seed, uint64_t *written,
+        uint64_t *digest
+    ) except -1

@@ -29,6 +29,12 @@ class Machine:
         ``now_ms`` is Unix milliseconds, never before the last apply's (``ValueError``). Raises ``MalformedBatch``
         before anything is applied. Every other refusal is a per-item status.
         """
+    def allocate_one(self, terminal: int, market: int, now_ms: int, seed: int) -> tuple[int, int, int]:
+        """``apply`` of an ALLOCATE for one terminal that is its own subscriber: its status, SIM and epoch.
+
+        For machines without a journal, such as a model of a pool: the outcome's bytes and hash are not kept. It keeps
+        the GIL. Errors are those of ``apply``.
+        """
     @property
     def sequence(self) -> int: ...
     @property

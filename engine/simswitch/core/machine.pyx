@@ -106,16 +106,13 @@ class MalformedBatch(ValueError):
     """The batch's bytes are not a sequence of well-formed runs. Nothing was applied."""
 
 
-class Outcome:
+cdef class Outcome:
     """What one apply gave."""
 
-    __slots__ = ("data", "events_count", "hash", "orders_count")
-
-    def __init__(self, data, hash, orders_count, events_count):
-        self.data = data
-        self.hash = hash
-        self.orders_count = orders_count
-        self.events_count = events_count
+    cdef readonly bytes data
+    cdef readonly uint64_t hash
+    cdef readonly uint32_t orders_count
+    cdef readonly uint32_t events_count
 
 
 def xxh64(data not None, uint64_t seed=0):
@@ -585,25 +582,58 @@ cdef class Machine:
         """Applies a batch of command runs at one instant; see machine.pyi."""
         cdef const uint8_t[::1] view
         cdef const uint8_t *data = NULL
-        cdef uint64_t size = len(batch)
-        cdef uint64_t room, items, events_max, written, digest
-        cdef bint growth = False
-        cdef unsigned char *larger
-        cdef EventRow *more
         cdef bytes aligned
-        if self.busy:
-            raise RuntimeError("a machine is used by one thread at a time")
-        if now_ms < self.state.header.now_ms:
-            raise ValueError(f"time goes on: {now_ms} ms is before the last apply's {self.state.header.now_ms} ms")
-        if now_ms >= <uint64_t> 1 << 52:
-            raise ValueError(f"{now_ms} is no instant in Unix milliseconds")
-        if size:
+        cdef Outcome outcome
+        cdef uint64_t written
+        if len(batch):
             view = batch
             data = &view[0]
             if <size_t> data & 7:
                 aligned = bytes(batch)
                 view = aligned
                 data = &view[0]
+        outcome = Outcome.__new__(Outcome)
+        self._run(data, len(batch), now_ms, seed, &written, &outcome.hash)
+        outcome.data = PyBytes_FromStringAndSize(<char *> self.outcomes, written)
+        outcome.orders_count = self.state.orders_out_count
+        outcome.events_count = self.state.events_out_count
+        return outcome
+
+    def allocate_one(self, uint64_t terminal, uint16_t market, uint64_t now_ms, uint64_t seed):
+        """An ALLOCATE of one terminal; see machine.pyi."""
+        cdef uint64_t batch[7]
+        cdef RunHeader *header = <RunHeader *> batch
+        cdef Run run
+        cdef Grant grant
+        cdef uint64_t written
+        memset(batch, 0, sizeof(batch))
+        header.size = sizeof(batch)
+        header.kind = ALLOCATE
+        header.count = 1
+        batch[3] = terminal
+        batch[4] = terminal
+        batch[6] = market
+        self._run(<const uint8_t *> batch, sizeof(batch), now_ms, seed, &written, NULL)
+        run.count = 1
+        run.outcomes = self.outcomes + OUTCOME_HEADER_BYTES
+        grant = grant_columns(&run)
+        return grant.status[0], grant.sim[0], grant.epoch[0]
+
+    cdef int _run(
+        self, const uint8_t *data, uint64_t size, uint64_t now_ms, uint64_t seed, uint64_t *written,
+        uint64_t *digest
+    ) except -1:
+        """Applies an aligned batch: its outcomes stand in ``outcomes``. Without ``digest`` it keeps the GIL."""
+        cdef uint64_t room, items, events_max
+        cdef bint growth = False
+        cdef unsigned char *larger
+        cdef EventRow *more
+        if self.busy:
+            raise RuntimeError("a machine is used by one thread at a time")
+        if now_ms < self.state.header.now_ms:
+            raise ValueError(f"time goes on: {now_ms} ms is before the last apply's {self.state.header.now_ms} ms")
+        if now_ms >= <uint64_t> 1 << 52:
+            raise ValueError(f"{now_ms} is no instant in Unix milliseconds")
         room = self._validate(data, size, &growth, &items)
         # Pages that no event ever reaches cost nothing.
         events_max = EVENTS_PER_ITEM * (items + 3 * <uint64_t> WORK_MAX)
@@ -624,14 +654,15 @@ cdef class Machine:
         try:
             if growth:
                 self._grow(data)
-            with nogil:
-                written = _apply_batch(&self.state, data, size, now_ms, seed, self.outcomes)
-                digest = hash_bytes(self.outcomes, written, 0)
+            if digest != NULL:
+                with nogil:
+                    written[0] = _apply_batch(&self.state, data, size, now_ms, seed, self.outcomes)
+                    digest[0] = hash_bytes(self.outcomes, written[0], 0)
+            else:
+                written[0] = _apply_batch(&self.state, data, size, now_ms, seed, self.outcomes)
         finally:
             self.busy = False
-        return Outcome(
-            PyBytes_FromStringAndSize(<char *> self.outcomes, written), digest, int(self.state.orders_out_count),
-            int(self.state.events_out_count))
+        return 0
 
     @property
     def sequence(self):
