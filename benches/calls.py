@@ -10,15 +10,17 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from simswitch.client import OperatorClient
 from simswitch.core import layout
 from simswitch.core.machine import xxh64
-from simswitch.v1 import allocation_pb2
+from simswitch.v1 import allocation_pb2, swap_pb2
 
 from benches import journal
 from benches.report import ROOT, Result
@@ -39,6 +41,11 @@ GOALS_BATCH = {("grpcio", 100): 100_000.0, ("grpcio", 1_000): 3_000_000.0, ("nat
 GOALS_UNARY = {"grpcio": 1.0, "native": 0.85}
 """Of the echo."""
 GOAL_CONTROL = 0.8
+GOAL_DURING_JOB = 1.2
+JOB_CALLS = 300
+"""In each of twice LONE_PAIRS turns."""
+ADD_ITEMS = 50_000
+JOB_TIMEOUT_S = 120.0
 # A file system in memory, where a commit costs nothing.
 MEMORY = Path("/dev/shm")
 
@@ -289,6 +296,84 @@ def measure_singles(folder: Path, size: int, progress: Progress, transport: str)
             note=f"p50, {LONE_PAIRS} pairs in turn; goal: the echo and 2 commits of {commit.reference:.0f} us",
         ),
     ]
+
+
+def measure_during_job(folder: Path, size: int, progress: Progress) -> Result:
+    """One terminal a call on one access server, while a job moves ``size`` terminals of the other one, and at rest, in
+    turn; a job for each turn."""
+    name = "rpc.during_job"
+    each = max(20, min(JOB_CALLS, size // 20))
+    requests = [message for message in singles(size + 1, 2 * (2 * LONE_PAIRS + 1) * each) if b"as-1" in message]
+    # A SIM that was given back rests for longer than this takes.
+    sims = (LONE_PAIRS + 1) * size + size // 4 + len(requests)
+    found: tuple[list[float], list[float]] = ([], [])
+    moved = ended = 0
+    with _workplace(folder) as client:
+        progress(f"{name}: importing {sims:,} SIMs")
+        with _server(folder, sims, orders=2 * size, engine="swap_cool_down_ms = 0") as address:
+            _fill(address, sims, SERVERS)
+            progress(f"{name}: {size:,} terminals get a SIM")
+            with _holder(address, "as-0", 1, size), OperatorClient(address) as operator:
+                client.send(address, ALLOCATE, requests[:each], 1)
+                for pair in range(LONE_PAIRS):
+                    progress(f"{name}: {pair + 1} of {LONE_PAIRS}")
+                    start = (1 + 2 * pair) * each
+                    number = _start_job(operator, size)
+                    found[0].extend(client.send(address, ALLOCATE, requests[start : start + each], 1).latencies_us)
+                    ended += _job(operator, number).state == swap_pb2.JOB_STATE_DONE
+                    moved += _ended_job(operator, number, size)
+                    start += each
+                    found[1].extend(client.send(address, ALLOCATE, requests[start : start + each], 1).latencies_us)
+    p99, p99_at_rest = (float(np.percentile(values, 99)) for values in found)
+    return Result(
+        name=name,
+        size=size,
+        value=p99,
+        unit="us",
+        hash="",
+        reference=p99_at_rest,
+        goal=GOAL_DURING_JOB * p99_at_rest,
+        note=f"p99 of {len(found[0]):,} lone calls, {LONE_PAIRS} pairs in turn, {moved:,} terminals moved; p50 "
+        f"{median(found[0]):,.0f}; reference: at rest, p50 {median(found[1]):,.0f}; {ended} jobs ended early",
+    )
+
+
+@contextmanager
+def _holder(address: str, name: str, first: int, count: int) -> Iterator[None]:
+    process = _process("benches.holder", address, name, MARKET, str(first), str(count))
+    try:
+        if _line(process).strip() != "serving":
+            raise RuntimeError(f"the access server {name} did not begin to serve")
+        yield
+    finally:
+        _end(process)
+
+
+def _start_job(operator: OperatorClient, size: int) -> int:
+    """A job for the terminals 1 to ``size``."""
+    asked = swap_pb2.CreateJobRequest(reason="bench", priority=swap_pb2.PRIORITY_REBALANCE, terminals_follow=True)
+    number = operator.swaps.CreateJob(asked).job.number
+    for start in range(1, size + 1, ADD_ITEMS):
+        terminals = range(start, min(start + ADD_ITEMS, size + 1))
+        last = terminals.stop > size
+        operator.swaps.AddJobTerminals(swap_pb2.AddJobTerminalsRequest(job=number, terminal=terminals, last=last))
+    return number
+
+
+def _job(operator: OperatorClient, number: int) -> swap_pb2.Job:
+    return operator.swaps.GetJob(swap_pb2.GetJobRequest(job=number)).job
+
+
+def _ended_job(operator: OperatorClient, number: int, size: int) -> int:
+    """How many terminals the job moved, when it has ended: all, since nothing stands in its way."""
+    until = time.monotonic() + JOB_TIMEOUT_S
+    while (job := _job(operator, number)).state != swap_pb2.JOB_STATE_DONE:
+        if time.monotonic() > until:
+            raise RuntimeError(f"a job of {size} terminals did not end within {JOB_TIMEOUT_S:.0f} s: {job}")
+        time.sleep(0.02)
+    if job.confirmed_count != size:
+        raise RuntimeError(f"of {size} terminals the job moved {job.confirmed_count}: {job}")
+    return job.confirmed_count
 
 
 def _check_singles(answers: list[bytes]) -> int:

@@ -158,10 +158,15 @@ def _echo() -> Iterator[str]:
 
 
 @contextmanager
-def _server(folder: Path, size: int, *, kill: bool = False, transport: str = "grpcio") -> Iterator[str]:
-    """A real ``simswitch serve``; at the end SIGTERM, or SIGKILL."""
+def _server(
+    folder: Path, size: int, *, kill: bool = False, transport: str = "grpcio", orders: int = 20_000, engine: str = ""
+) -> Iterator[str]:
+    """A real ``simswitch serve``; at the end SIGTERM, or SIGKILL. ``engine``: lines of its settings."""
     config = folder / "simswitch.toml"
-    config.write_text(f'[capacity]\nsims = {size}\nterminals = {size}\n[service]\ntransport = "{transport}"\n')
+    config.write_text(
+        f"[capacity]\nsims = {size}\nterminals = {size}\norders = {orders}\n"
+        f'[service]\ntransport = "{transport}"\n[engine]\n{engine}\n'
+    )
     data = folder / "data"
     (data / "address").unlink(missing_ok=True)
     with (folder / "log").open("wb") as log:

@@ -145,6 +145,7 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         Bench(("rpc.batch_100.python",), asked, lambda say: [rpc.measure(folder / "rpc", asked, say)]),
         batch_bench(1_000, "native"),
         *(single_bench(transport, size) for transport, size in sizes.rpc_singles.items()),
+        Bench(("rpc.during_job",), swaps, lambda say: [calls.measure_during_job(folder / "job", swaps, say)]),
         Bench(start.ROWS, sizes.start_sims, lambda say: start.measure(folder / "start", sizes.start_sims, say)),
         Bench(
             tuple(f"lines.{name}" for name in lines.OPERATIONS),

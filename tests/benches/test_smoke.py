@@ -115,11 +115,18 @@ def test_rpc(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(
-    find_spec("pygrpc_native") is None or which("g++") is None or not Path("/usr/include/grpcpp").exists(),
-    reason="the extra simswitch[native], g++ or the headers of gRPC for C++ are missing",
+needs_compiler = pytest.mark.skipif(
+    which("g++") is None or not Path("/usr/include/grpcpp").exists(),
+    reason="g++ or the headers of gRPC for C++ are missing",
 )
-@pytest.mark.parametrize("transport", ["grpcio", "native"])
+NATIVE = pytest.param(
+    "native",
+    marks=pytest.mark.skipif(find_spec("pygrpc_native") is None, reason="the extra simswitch[native] is missing"),
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("transport", ["grpcio", NATIVE])
 def test_calls(benchmark: BenchmarkFixture, tmp_path: Path, transport: str) -> None:
     """Every allocation is granted and known after kill -9, or the bench raises."""
     arguments = (tmp_path / "calls", 4_000, silent, 1_000, transport)
@@ -258,3 +265,12 @@ def test_plot(tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="two sizes"):
         plot(tmp_path / "bench.png", results[:1], "a machine")
+
+
+@needs_compiler
+def test_during_job(tmp_path: Path) -> None:
+    result = calls.measure_during_job(tmp_path / "job", 500, silent)
+    assert result.value
+    assert result.reference
+    assert "5,000 terminals moved" in result.note
+    assert list(tmp_path.iterdir()) == []
