@@ -120,7 +120,7 @@ cdef uint32_t order_new(
 cdef void _free(State *state, uint32_t index) noexcept nogil:
     cdef Order *order = &state.orders[index]
     timer_disarm(state, TIMER_ORDER, index)
-    if order.source != NONE_INDEX and state.sims_cold[order.source].revoke == index + 1:
+    if order.kind == REVOKE and order.source != NONE_INDEX and state.sims_cold[order.source].revoke == index + 1:
         state.sims_cold[order.source].revoke = 0
     order.state = ORDER_UNUSED
     order.number = 0
@@ -137,6 +137,30 @@ cdef uint32_t order_find(State *state, uint64_t number) noexcept nogil:
     if index >= state.header.orders_max or number == 0 or state.orders[index].number != number:
         return NONE_INDEX
     return <uint32_t> index if order_outstanding(state, <uint32_t> index) else NONE_INDEX
+
+
+cdef inline void order_ahead(State *state, uint64_t number) noexcept nogil:
+    """An order will be wanted soon: its lines and its timer."""
+    cdef uint64_t index = number & ((1 << NUMBER_BITS) - 1)
+    if index < state.header.orders_max:
+        prefetch(&state.orders[index])
+        prefetch(<char *> &state.orders[index] + sizeof(Order) - 1)
+        prefetch(timer_node(state, (<uint32_t> TIMER_ORDER << 29) | <uint32_t> index))
+
+
+cdef inline void swap_ahead(State *state, uint64_t number) noexcept nogil:
+    """And somewhat later what settling it touches: the terminal and both SIMs."""
+    cdef uint64_t index = number & ((1 << NUMBER_BITS) - 1)
+    cdef const Order *order
+    if index < state.header.orders_max:
+        order = &state.orders[index]
+        if order.state != ORDER_UNUSED:
+            prefetch(&state.terminals[order.terminal])
+            prefetch(&state.terminals_cold[order.terminal])
+            if order.source != NONE_INDEX:
+                prefetch(&state.sims[order.source])
+            if order.target != NONE_INDEX:
+                prefetch(&state.sims[order.target])
 
 
 cdef bint order_outstanding(State *state, uint32_t index) noexcept nogil:
@@ -755,6 +779,17 @@ cdef uint32_t _next_queued(State *state, const Server *server, int *priority) no
     return NONE_INDEX
 
 
+cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
+    """What sending this order will touch. A guess: who was queued together stands together in the pool."""
+    cdef const Order *order
+    if index < state.header.orders_max:
+        order = &state.orders[index]
+        if order.state == QUEUED:
+            prefetch(&state.terminals[order.terminal])
+            if order.source != NONE_INDEX:
+                prefetch(&state.sims[order.source])
+
+
 cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work) noexcept nogil:
     """Sends to one access server what may be sent now. True: the bound on work was met, and there is more.
 
@@ -784,6 +819,7 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
         if work[0] <= 0:
             return True
         work[0] -= 1
+        _queued_ahead(state, order_index + AHEAD_SIM)
         order = &state.orders[order_index]
         _dequeue(state, order_index)
         if order.kind == SWITCH:
@@ -811,6 +847,8 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
                     searched = 0
                     looked = 0
                 continue
+            if state.sims[target].hint != NONE_INDEX:
+                prefetch(&state.sims[state.sims[target].hint])
             order.target = target
             order.epoch = epoch_new(state)
             sim_occupy(state, target, RESERVED, order.terminal)
