@@ -23,6 +23,7 @@ from simswitch.core.machine import xxh64
 from simswitch.v1 import allocation_pb2, swap_pb2
 
 from benches import journal
+from benches.peers import install
 from benches.report import ROOT, Result
 from benches.rpc import MARKET, _assigned, _end, _fill, _line, _process, _server
 from benches.rpc_client import PATH as ALLOCATE_SIMS
@@ -93,9 +94,10 @@ class Sent:
 
 
 def compiled() -> str:
-    """The client, built when its source is newer."""
+    """The client, built when its source is newer. Raises ``install.NotInstalled``."""
     source, program = ROOT / "benches" / "rpc_client.cc", ROOT / "build" / "rpc_client"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        install.ensure(install.CLIENT)
         program.parent.mkdir(exist_ok=True)
         libraries = subprocess.run(
             ["pkg-config", "--cflags", "--libs", "grpc++"], capture_output=True, text=True, check=True

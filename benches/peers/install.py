@@ -1,4 +1,4 @@
-"""The Debian packages of the peers: which are missing, and installing them."""
+"""The Debian packages of the peers and of our compiled client: which are missing, and installing them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = {"redis": "redis-server", "postgresql": "postgresql"}
+CLIENT = "a compiler with gRPC for C++"
+PACKAGES = {"redis": ["redis-server"], "postgresql": ["postgresql"], CLIENT: ["g++", "pkg-config", "libgrpc++-dev"]}
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class NotInstalled(RuntimeError):
-    """A peer is not there, and can't be installed."""
+    """What is needed is not there, and can't be installed."""
 
 
 def redis_server() -> str | None:
@@ -35,29 +36,38 @@ def postgresql_programs() -> Path | None:
     return None
 
 
-FIND = {"redis": redis_server, "postgresql": postgresql_programs}
+def compiler() -> str | None:
+    """The C++ compiler, where pkg-config finds gRPC for it, or None."""
+    programs = [shutil.which(program) for program in ("g++", "pkg-config")]
+    if None in programs or subprocess.run(["pkg-config", "--exists", "grpc++"], check=False).returncode:
+        return None
+    return programs[0]
+
+
+FIND = {"redis": redis_server, "postgresql": postgresql_programs, CLIENT: compiler}
 
 
 def ensure(peer: str) -> None:
     """Installs what ``peer`` needs unless it is there. Raises ``NotInstalled`` with what would be needed."""
     if peer not in FIND or FIND[peer]() is not None:
         return
-    package = PACKAGES[peer]
+    packages = PACKAGES[peer]
+    named = " ".join(packages)
     apt = shutil.which("apt-get")
     if apt is None:
-        raise NotInstalled(f"{peer} is not installed and there is no apt-get: install what Debian calls {package}")
+        raise NotInstalled(f"{peer} is not installed and there is no apt-get: install what Debian calls {named}")
     if os.geteuid() != 0:
-        raise NotInstalled(f"{peer} is not installed and only root may do it: apt-get install {package}")
+        raise NotInstalled(f"{peer} is not installed and only root may do it: apt-get install {named}")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with no_services():
-        for words in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
             done = subprocess.run(
                 [apt, "--quiet", *words], env=quiet, capture_output=True, text=True, errors="replace", check=False
             )
             if done.returncode != 0:
                 raise NotInstalled(f"apt-get {' '.join(words)} failed: {done.stderr.strip() or done.stdout.strip()}")
     if FIND[peer]() is None:
-        raise NotInstalled(f"the package {package} is installed, but {peer} is not where it should be")
+        raise NotInstalled(f"installed is {named}, but {peer} is not where it should be")
 
 
 @contextmanager

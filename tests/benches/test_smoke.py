@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benches import calls, core, journal, lines, pools, rpc, run
+from benches.peers.install import compiler
 from benches.plot import PANELS, plot
 from benches.reference import Reference
 from benches.report import Result, compare, print_table, write_json
@@ -116,7 +116,7 @@ def test_rpc(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 
 
 needs_compiler = pytest.mark.skipif(
-    which("g++") is None or not Path("/usr/include/grpcpp").exists(),
+    compiler() is None,
     reason="g++ or the headers of gRPC for C++ are missing",
 )
 NATIVE = pytest.param(
