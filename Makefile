@@ -15,7 +15,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers proto debug sanitized sanitize fuzz serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller proto debug sanitized sanitize fuzz serve demo clean
 
 build: build/.built
 
@@ -63,6 +63,10 @@ bench-lines: build
 # Redis, PostgreSQL and SQLite at the same job; as root it installs the Debian packages that are missing.
 bench-peers: build .venv/.peers
 	$(BIN)/python -m benches.peers $(ARGS)
+
+# A job on access servers of every speed, in the twin, beside the best fixed batch that a search finds.
+controller: build
+	$(BIN)/python -m tests.twin.controller $(ARGS)
 
 proto: build
 	$(BIN)/python proto/generate.py

@@ -138,6 +138,24 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _DAY_MS,
         600_000,
     ),
+    Setting(
+        "engine",
+        "queue_budget_us",
+        None,
+        "An order is sent while what stands before it at the access server takes less than this.",
+        1_000,
+        1_000_000,
+        50_000,
+    ),
+    Setting(
+        "engine",
+        "allocation_target_ms",
+        None,
+        "How long an allocation may wait on an access server before swaps give way.",
+        10,
+        60_000,
+        1_000,
+    ),
 )
 
 

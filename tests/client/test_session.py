@@ -108,13 +108,24 @@ def test_usage_and_load_go_up(serving: Serving, pool: OperatorClient) -> None:
             lease = await client.allocate(1, "jp")
             assert (await session.report_usage([1], [lease.epoch], 3, 4)).tolist() == [OK]
             assert session.report_load(25_000, 1_500)
-            # The usage behind the load is answered after it was taken.
-            assert (await session.report_usage([1], [lease.epoch], 3, 4)).tolist() == [status_pb2.STATUS_LATE]
+            await until(lambda: (told().queue_wait_us, told().service_us) == (25_000, 1_500))
+            assert not told().HasField("waiting")
+            # Of what comes in quick succession the last is sent, with the longest wait.
+            for waiting in range(5):
+                assert session.report_load(25_000, 1_500, waiting, 9_000 - waiting)
+            await until(lambda: told().HasField("waiting"))
+            assert (told().waiting, told().allocation_wait_us) in {(4, 9_000), (0, 9_000)}
+            await until(lambda: told().waiting == 4)
+
+    def told() -> pool_pb2.AccessServerStatus:
+        return pool.pool.GetAccessServerStatus(pool_pb2.GetAccessServerStatusRequest(name="as-01")).status
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
-    request = pool_pb2.GetAccessServerStatusRequest(name="as-01")
-    status = pool.pool.GetAccessServerStatus(request).status
-    assert (status.queue_wait_us, status.service_us) == (25_000, 1_500)
 
 
 @pytest.mark.parametrize(

@@ -507,7 +507,13 @@ def test_swaps_speed_up_again_when_allocations_have_stopped() -> None:
     """I7 takes capacity from swaps only while allocations need it."""
     pool = Pool(sims=100)
     session = pool.connect()
-    load = {"queue_wait_us": 0, "service_us": 50_000}
+    load = {
+        "queue_wait_us": 0,
+        "service_us": 50_000,
+        "waiting": layout.NONE_INDEX,
+        "taken_count": 0,
+        "allocation_wait_us": layout.NONE_INDEX,
+    }
     assert pool.send(layout.REPORT_LOAD, access_server=0, argument=session, **load) == [layout.OK]
     for _ in range(100):
         pool.allocate(np.arange(40), after_ms=50)

@@ -44,7 +44,7 @@ class Walk:
         self._kinds: list[tuple[int, Callable[[], bytes]]] = [
             (20, self.allocate),
             (8, self.renew),
-            (8, self.usage),
+            (12, self.usage),
             (5, self.release),
             (3, self.attach_failure),
             (3, self.adopt),
@@ -164,7 +164,7 @@ class Walk:
             return key, self.random.randrange(3)
         if terminal.swap is not None and terminal.swap.in_flight and self._one_in(2):
             return key, terminal.swap.epoch
-        return key, terminal.epoch - self._one_in(20)
+        return key, max(terminal.epoch - self._one_in(20), 0)
 
     def _session(self, server: int) -> int:
         if server >= 2 or self._one_in(25):
@@ -250,6 +250,9 @@ class Walk:
             argument=self._session(server),
             queue_wait_us=self.random.choice((0, 15_000, 30_000, 10**6)),
             service_us=self.random.choice((0, 5_000, 20_000)),
+            waiting=self.random.choice((0, 0, 1, 30, layout.NONE_INDEX, layout.NONE_INDEX)),
+            taken_count=self.random.choice((0, 1, 10**6)),
+            allocation_wait_us=self.random.choice((0, 0, 10**7, layout.NONE_INDEX)),
         )
 
     def session_open(self) -> bytes:

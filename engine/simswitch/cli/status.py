@@ -61,12 +61,13 @@ def server_table(servers: list[dict[str, Any]]) -> Any:
     rows = [
         [
             e["name"],
-            e["gate"].replace("_", " "),
+            f"{e['gate'].replace('_', ' ')} ({e['gate_reason'].replace('_', ' ')})",
             f"{e['window']} ({e['window_reason'].replace('_', ' ')})",
             e["outstanding_count"],
             e["outstanding_count_max"],
-            e["queued_count"],
+            f"{e['queued_count']} ({e['waits_for'].replace('_', ' ')})" if e["waits_for"] else e["queued_count"],
             e["confirmed_count"],
+            e["waiting"] if e["waiting"] is not None else "",
             f"{e['queue_wait_us'] / 1000:.1f} ms",
             f"{e['acknowledgement_us'] / 1000:.1f} ms",
             e["allocations_per_s"],
@@ -75,7 +76,7 @@ def server_table(servers: list[dict[str, Any]]) -> Any:
     ]
     columns = [
         *("name", "gate", "window", "outstanding", "most", "queued", "confirmed"),
-        *("queue wait", "order to answer", "allocations/s"),
+        *("waiting", "queue wait", "order to answer", "allocations/s"),
     ]
     return table("Access servers", columns, rows, numbers_from=2)
 

@@ -111,6 +111,10 @@ class Fenced(RuntimeError):
 OrderHandler = Callable[[Order], Awaitable[Result]]
 
 
+LOAD_INTERVAL_S = 0.1
+"""Between two reports of load, at least."""
+
+
 class _Link:
     """One stream, from hello to its end."""
 
@@ -122,10 +126,39 @@ class _Link:
         self.tasks: set[asyncio.Task[None]] = set()
         self.results: deque[asyncio.Future[npt.NDArray[Any]]] = deque()
         self.session = 0
+        self.taken_count = 0
+        """Orders received."""
+        self.load: pb.Load | None = None
+        """To be sent when the time has come."""
+        self.load_sent_s = 0.0
 
     def send(self, message: bytes) -> None:
         self.outgoing.append(message)
         self.changed.set()
+
+    def report_load(
+        self, queue_wait_us: int, service_us: int, waiting: int | None, allocation_wait_us: int | None
+    ) -> None:
+        if self.load is not None and self.load.HasField("allocation_wait_us"):
+            # What is sent stands for all that was said since.
+            allocation_wait_us = max(allocation_wait_us or 0, self.load.allocation_wait_us)
+        due = self.load is None
+        self.load = pb.Load(
+            queue_wait_us=queue_wait_us,
+            service_us=service_us,
+            waiting=waiting,
+            allocation_wait_us=allocation_wait_us,
+        )
+        if due:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.load_sent_s + LOAD_INTERVAL_S - loop.time(), self._send_load)
+
+    def _send_load(self) -> None:
+        assert self.load is not None
+        self.load.taken_count = self.taken_count
+        self.send(pb.SessionRequest(load=self.load).SerializeToString())
+        self.load = None
+        self.load_sent_s = asyncio.get_running_loop().time()
 
     async def write(self) -> None:
         """Sends what there is, as it comes. Acknowledgements that come close together go as one message."""
@@ -393,6 +426,7 @@ class Session:
             data = contract.ORDERS_MESSAGE.decode(response.orders.SerializeToString())
             orders = OutcomeRun(ORDERS, data.count, memoryview(data.columns()))
             for order in _orders(orders):
+                link.taken_count += 1
                 task = asyncio.create_task(self._carry_out(link, order))
                 link.tasks.add(task)
                 task.add_done_callback(link.tasks.discard)
@@ -419,13 +453,21 @@ class Session:
         if failure is not None:
             self._failed(failure)
 
-    def report_load(self, queue_wait_us: int, service_us: int) -> bool:
-        """How busy the access server is; about once a second. False: the service is away, nothing was sent."""
+    def report_load(
+        self, queue_wait_us: int, service_us: int, waiting: int | None = None, allocation_wait_us: int | None = None
+    ) -> bool:
+        """How busy the access server is, at least once a second. False: the service is away, nothing is sent.
+
+        ``waiting`` counts the operations that are not begun, orders that ``on_order`` holds back among them. Who tells
+        it is sent orders by what waits rather than by time, and reports also when it begins an order, and, after it had
+        told of a queue, when it begins an operation with nothing behind it and when it has nothing to do. It may call
+        this as often as it likes: of what comes within 100 ms the last is sent. ``allocation_wait_us`` is the longest
+        wait of an allocation since the last call.
+        """
         link = self._link
         if link is None:
             return False
-        load = pb.Load(queue_wait_us=queue_wait_us, service_us=service_us)
-        link.send(pb.SessionRequest(load=load).SerializeToString())
+        link.report_load(queue_wait_us, service_us, waiting, allocation_wait_us)
         return True
 
     async def report_usage(

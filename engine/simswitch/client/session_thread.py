@@ -82,10 +82,14 @@ class SessionThread:
         found: Reconciliation = self._wait(self.session.serving(timeout_s))
         return found
 
-    def report_load(self, queue_wait_us: int, service_us: int) -> None:
-        """How busy the access server is; about once a second."""
+    def report_load(
+        self, queue_wait_us: int, service_us: int, waiting: int | None = None, allocation_wait_us: int | None = None
+    ) -> None:
+        """How busy the access server is: ``Session.report_load``."""
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self.session.report_load, queue_wait_us, service_us)
+        self._loop.call_soon_threadsafe(
+            self.session.report_load, queue_wait_us, service_us, waiting, allocation_wait_us
+        )
 
     def report_usage(
         self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike

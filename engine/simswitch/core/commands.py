@@ -144,7 +144,13 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     SESSION_READY: (),
     SESSION_CLOSE: (),
     ACKNOWLEDGE: (("order", "<u8"), ("result", "u1")),
-    REPORT_LOAD: (("queue_wait_us", "<u4"), ("service_us", "<u4")),
+    REPORT_LOAD: (
+        ("queue_wait_us", "<u4"),
+        ("service_us", "<u4"),
+        ("waiting", "<u4"),
+        ("taken_count", "<u4"),
+        ("allocation_wait_us", "<u4"),
+    ),
     # health_mask: bit 1 << Health, 0 every; lot, access_server: NONE_SHORT every. selecting: 1 selects by this filter,
     # 0 waits for JOB_ADD.
     JOB_CREATE: (

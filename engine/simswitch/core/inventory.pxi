@@ -26,6 +26,8 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> RETRY_AFTER_MS] = 5_000
     settings[<int> LINE_BYTES_PER_S] = 1_250_000_000
     settings[<int> OUTAGE_MAX_MS] = 600_000
+    settings[<int> QUEUE_BUDGET_US] = 50_000
+    settings[<int> ALLOCATION_TARGET_MS] = 1_000
 
 
 cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
@@ -45,6 +47,10 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 1_000 <= value <= <int64_t> 1 << 40
     if setting == OUTAGE_MAX_MS:
         return 1_000 <= value <= DAY_MS
+    if setting == QUEUE_BUDGET_US:
+        return 1_000 <= value <= 1_000_000
+    if setting == ALLOCATION_TARGET_MS:
+        return 10 <= value <= 60_000
     return False
 
 
@@ -167,6 +173,8 @@ cdef void _begin_dense(State *state, Entity *entity, uint32_t index) noexcept no
         state.header.servers_count += 1
         server = &state.servers[entity.dense]
         server.entity = index
+        server.waiting = NONE_INDEX
+        server.allocation_wait_us = NONE_INDEX
         server.window = WINDOW_START
         server.window_reason = WINDOW_INITIAL
         server.window_changed_ms = state.header.now_ms

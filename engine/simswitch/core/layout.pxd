@@ -16,7 +16,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19512   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
-#   servers              192   servers_max          window, gate and queues of an access server
+#   servers              216   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 192   jobs_max             swap jobs
 #   sweeps                32   sweeps_max           ring of bounded work in progress
@@ -30,7 +30,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 3
+    MACHINE_VERSION = 4
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -230,9 +230,25 @@ cpdef enum WindowReason:
     WINDOW_CLEAN = 2             # grew after a clean window
     WINDOW_BUSY = 3
     WINDOW_DEADLINE = 4
-    WINDOW_QUEUE_WAIT = 5
-    WINDOW_SLOWDOWN = 6          # x 0.9
     WINDOW_PROBED = 7            # ramp after a back-off
+    WINDOW_ALLOCATIONS = 8       # allocations on it waited too long
+
+cpdef enum GateReason:
+    GATE_BY_SESSION = 1          # its session began or ended
+    GATE_BY_READY = 2            # it has told what it holds
+    GATE_BY_BUSY = 3
+    GATE_BY_DEADLINE = 4         # a probe was not acknowledged in time
+    GATE_BY_PROBE = 5            # the back-off is over: one order is to show how it is
+    GATE_BY_PROBED = 6           # and showed it
+
+cpdef enum WaitsFor:
+    WAITS_FOR_NOTHING = 0
+    WAITS_FOR_WINDOW = 1
+    WAITS_FOR_QUEUE = 2          # until less stands before an order at the access server
+    WAITS_FOR_GATE = 3
+    WAITS_FOR_PACE = 4
+    WAITS_FOR_TARGET = 5         # no SIM to be had
+    WAITS_FOR_STOP = 6           # swaps are stopped
 
 cpdef enum JobState:
     JOB_UNUSED = 0
@@ -287,6 +303,8 @@ cpdef enum Setting:
     RETRY_AFTER_MS = 9           # base of the advice to a refused allocation; full jitter is added
     LINE_BYTES_PER_S = 10        # a report above this rate since the last one is impossible
     OUTAGE_MAX_MS = 11           # traffic that is first reported later than this after its swap measures no outage
+    QUEUE_BUDGET_US = 12         # an order is sent while what stands before it takes less than this
+    ALLOCATION_TARGET_MS = 13    # how long an allocation may wait on an access server
 
 # ---------------------------------------------------------------------------------------------- records
 
@@ -332,7 +350,7 @@ ctypedef struct Header:                 # 512 B
     uint32_t markets_count
     uint32_t markets_max
     uint32_t sweep_next                 # id of the next sweep
-    uint32_t reserved_word
+    uint32_t dispatch_next              # access server at which dispatch goes on
     uint64_t thaw_until_ms              # after THAW no lease expires before: the clock leapt, the leases did not
     uint64_t events_count               # events ever given: the number of the last one
     uint64_t reserved[3]                # 88 + 96 + 128 + 64 + 80 + 8 + 8 + 8 + 8 + 24 = 512
@@ -455,7 +473,7 @@ ctypedef struct Class:                  # 19512 B
     uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
     uint16_t members[1024]              # its groups, by their number within the class
 
-ctypedef struct Server:                 # access server: 192 B
+ctypedef struct Server:                 # access server: 216 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -465,6 +483,8 @@ ctypedef struct Server:                 # access server: 192 B
     uint64_t rate_since_ms              # start of the second in which allocations are counted
     uint64_t confirmed_count
     uint64_t session_epoch              # leases whose epoch is not below began after the hello
+    uint64_t told_ms                    # when it last reported its load; 0: not in this session
+    uint64_t last_sent_ms
     uint32_t session                    # 0: none; a newer hello fences the older
     uint32_t entity
     uint32_t ack_us                     # moving average from order to acknowledgement
@@ -487,7 +507,14 @@ ctypedef struct Server:                 # access server: 192 B
     uint8_t reconciled                  # 1: READY has come in this session
     uint8_t probe_sent                  # 1: the probe is under way (gate probing)
     uint8_t reconciling                 # 1: from the hello until every lease was compared with it
-    uint8_t reserved[22]
+    uint8_t gate_reason
+    uint8_t waits_for                   # why what is queued was not sent, when dispatch last looked
+    uint8_t missed_count                # reports in a row with allocations that waited too long while orders were there
+    uint8_t reserved[11]
+    uint32_t sent_count                 # orders sent in this session
+    uint32_t taken_count                # of these it had received, as it told last
+    uint32_t waiting                    # operations that waited in its queue, as it told last; NONE_INDEX: it does not tell
+    uint32_t allocation_wait_us         # longest wait of an allocation, as it told last; NONE_INDEX: it does not tell
     uint32_t sweep                      # the sweep that reconciles it; 0: none
 
 ctypedef struct Job:                    # 192 B

@@ -145,6 +145,8 @@ class Setting(IntEnum):
     RETRY_AFTER_MS = 9
     LINE_BYTES_PER_S = 10
     OUTAGE_MAX_MS = 11
+    QUEUE_BUDGET_US = 12
+    ALLOCATION_TARGET_MS = 13
 
 class Status(IntEnum):
     OK = 1
@@ -226,9 +228,25 @@ class WindowReason(IntEnum):
     WINDOW_CLEAN = 2
     WINDOW_BUSY = 3
     WINDOW_DEADLINE = 4
-    WINDOW_QUEUE_WAIT = 5
-    WINDOW_SLOWDOWN = 6
     WINDOW_PROBED = 7
+    WINDOW_ALLOCATIONS = 8
+
+class GateReason(IntEnum):
+    GATE_BY_SESSION = 1
+    GATE_BY_READY = 2
+    GATE_BY_BUSY = 3
+    GATE_BY_DEADLINE = 4
+    GATE_BY_PROBE = 5
+    GATE_BY_PROBED = 6
+
+class WaitsFor(IntEnum):
+    WAITS_FOR_NOTHING = 0
+    WAITS_FOR_WINDOW = 1
+    WAITS_FOR_QUEUE = 2
+    WAITS_FOR_GATE = 3
+    WAITS_FOR_PACE = 4
+    WAITS_FOR_TARGET = 5
+    WAITS_FOR_STOP = 6
 
 ACTOR_ROLE: int
 ACTOR_SUBJECT: int
@@ -383,6 +401,8 @@ SWAP_COOL_DOWN_MS: Setting
 RETRY_AFTER_MS: Setting
 LINE_BYTES_PER_S: Setting
 OUTAGE_MAX_MS: Setting
+QUEUE_BUDGET_US: Setting
+ALLOCATION_TARGET_MS: Setting
 OK: Status
 SAME: Status
 MOVED: Status
@@ -450,6 +470,18 @@ WINDOW_INITIAL: WindowReason
 WINDOW_CLEAN: WindowReason
 WINDOW_BUSY: WindowReason
 WINDOW_DEADLINE: WindowReason
-WINDOW_QUEUE_WAIT: WindowReason
-WINDOW_SLOWDOWN: WindowReason
 WINDOW_PROBED: WindowReason
+WINDOW_ALLOCATIONS: WindowReason
+GATE_BY_SESSION: GateReason
+GATE_BY_READY: GateReason
+GATE_BY_BUSY: GateReason
+GATE_BY_DEADLINE: GateReason
+GATE_BY_PROBE: GateReason
+GATE_BY_PROBED: GateReason
+WAITS_FOR_NOTHING: WaitsFor
+WAITS_FOR_WINDOW: WaitsFor
+WAITS_FOR_QUEUE: WaitsFor
+WAITS_FOR_GATE: WaitsFor
+WAITS_FOR_PACE: WaitsFor
+WAITS_FOR_TARGET: WaitsFor
+WAITS_FOR_STOP: WaitsFor

@@ -11,7 +11,7 @@ _SIZES = {
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 19512),
     "Market": (sizeof(Market), 64),
-    "Server": (sizeof(Server), 192),
+    "Server": (sizeof(Server), 216),
     "Job": (sizeof(Job), 192),
     "Sweep": (sizeof(Sweep), 32),
     "Wheel": (sizeof(Wheel), 8392),
@@ -22,7 +22,8 @@ for _name, (_actual, _promised) in _SIZES.items():
 
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
-    Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, WindowReason,
+    Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
+    WaitsFor,
     JobState, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)

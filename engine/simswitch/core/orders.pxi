@@ -12,7 +12,7 @@
 # until it is settled, and then whichever of them the access server was left with gets a stop of its own.
 #
 # An access server's orders wait in one queue per priority; a bit per server says whom dispatch must look at. Its window
-# bounds how many are outstanding (I3: never over 200), its pace how far apart they are sent, its gate whether any is
+# bounds how many are outstanding (I3: never over 200), its queue when the next may come, its gate whether any is
 # sent. Time alone frees no place: only settling does.
 #
 # An outstanding switch reserves its target and keeps its source (I9). All is O(1) per order; dispatch does bounded work.
@@ -20,7 +20,10 @@
 
 cdef enum:
     NUMBER_BITS = 24              # of an order's number: its place in the pool
-    QUEUE_WAIT_US = 20_000        # queue wait above this and above two service times is the signal to shrink
+    TURN = 64                     # orders that are sent to one access server before the next has its turn
+    TOLD_STALE_MS = 5_000         # a report of load says nothing any more after this
+    CALM_US = 150_000             # an operation that takes so long is noticed by who waits behind it
+    MISSED_MAX = 2                # reports in a row with allocations that waited too long
     ACK_START_US = 1_000_000      # until the first acknowledgement: a window of 20 is sent within a second
     BURST_US = 100_000            # how much pacing may catch up at once
     BACK_OFF_FIRST_MS = 1_000
@@ -480,7 +483,7 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
         order_event(state, EVENT_OVERDUE, index, 0, now_ms - order.ordered_ms)
         _shrink(state, order.server, 1, 2, WINDOW_DEADLINE, now_ms)
         if state.servers[order.server].gate == GATE_PROBING:
-            _back_off(state, order.server, now_ms)
+            _back_off(state, order.server, GATE_BY_DEADLINE, now_ms)
     elif order.state == WAITING:
         if order.not_before_ms > now_ms:
             timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
@@ -495,10 +498,11 @@ cdef void server_wake(State *state, uint32_t index) noexcept nogil:
     state.ready[index >> 6] |= <uint64_t> 1 << (index & 63)
 
 
-cdef void server_set_gate(State *state, uint32_t index, int gate, uint64_t now_ms) noexcept nogil:
+cdef void server_set_gate(State *state, uint32_t index, int gate, int reason, uint64_t now_ms) noexcept nogil:
     cdef Server *server = &state.servers[index]
     if server.gate != gate:
         server.gate = <uint8_t> gate
+        server.gate_reason = <uint8_t> reason
         server.gate_changed_ms = now_ms
     server.probe_sent = 0
     if gate == GATE_OPEN or gate == GATE_PROBING:
@@ -533,7 +537,7 @@ cdef void _shrink(
     _set_window(state, index, server.window * numerator // denominator, reason, now_ms)
 
 
-cdef void _back_off(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+cdef void _back_off(State *state, uint32_t index, int reason, uint64_t now_ms) noexcept nogil:
     """Closes the gate for a while: exponential with full jitter, so that many servers don't come back at once."""
     cdef Server *server = &state.servers[index]
     cdef uint64_t ceiling = <uint64_t> BACK_OFF_FIRST_MS << (server.back_offs if server.back_offs < 6 else 6)
@@ -541,7 +545,7 @@ cdef void _back_off(State *state, uint32_t index, uint64_t now_ms) noexcept nogi
         ceiling = BACK_OFF_MAX_MS
     if server.back_offs < 65535:
         server.back_offs += 1
-    server_set_gate(state, index, GATE_BACK_OFF, now_ms)
+    server_set_gate(state, index, GATE_BACK_OFF, reason, now_ms)
     server.gate_until_ms = now_ms + 1 + draw(state) % ceiling
     timer_arm(state, TIMER_SERVER, index, server.gate_until_ms)
 
@@ -563,12 +567,14 @@ cdef void server_acknowledged(
     if busy:
         _shrink(state, index, 1, 2, WINDOW_BUSY, now_ms)
         if server.gate == GATE_OPEN or server.gate == GATE_PROBING:
-            _back_off(state, index, now_ms)
+            _back_off(state, index, GATE_BY_BUSY, now_ms)
         return
     if server.gate == GATE_PROBING:
         server.back_offs = 0
-        server_set_gate(state, index, GATE_OPEN, now_ms)
-        _set_window(state, index, server.window, WINDOW_PROBED, now_ms)
+        server_set_gate(state, index, GATE_OPEN, GATE_BY_PROBED, now_ms)
+        # What it could take before says little now: it ramps up as from the start.
+        server.slow_start = 1
+        _set_window(state, index, server.window // 4, WINDOW_PROBED, now_ms)
         return
     server.clean_count += 1
     # A window that is not used proves nothing, so only a full one grows.
@@ -578,19 +584,77 @@ cdef void server_acknowledged(
 
 
 cdef void server_load(
-    State *state, uint32_t index, uint32_t queue_wait_us, uint32_t service_us, uint64_t now_ms
+    State *state, uint32_t index, uint32_t queue_wait_us, uint32_t service_us, uint32_t waiting, uint32_t taken,
+    uint32_t allocation_wait_us, uint64_t now_ms
 ) noexcept nogil:
-    """What the access server says of itself. Its queue wait is the signal, not how long an attach takes."""
+    """What the access server says of itself.
+
+    Where it tells what waits, that alone rules when the next order is sent (_queue_has_room). Where it doesn't, its window
+    shrinks when allocations miss their target in two reports running while it has orders of ours.
+    """
     cdef Server *server = &state.servers[index]
-    cdef uint64_t bound = 2 * <uint64_t> service_us
     server.queue_wait_us = queue_wait_us
     server.service_us = service_us
-    if bound < QUEUE_WAIT_US:
-        bound = QUEUE_WAIT_US
-    if queue_wait_us > bound:
-        _shrink(state, index, 1, 2, WINDOW_QUEUE_WAIT, now_ms)
-    elif queue_wait_us > bound // 2:
-        _shrink(state, index, 9, 10, WINDOW_SLOWDOWN, now_ms)
+    server.waiting = waiting
+    server.allocation_wait_us = allocation_wait_us
+    # What it has not been sent it can't have received.
+    server.taken_count = min(taken, server.sent_count)
+    server.told_ms = now_ms
+    if waiting != NONE_INDEX or not server.outstanding or _allocations_wait_us(server) <= _target_us(state):
+        server.missed_count = 0
+    else:
+        server.missed_count += 1
+        if server.missed_count == MISSED_MAX:
+            server.missed_count = 0
+            _shrink(state, index, 1, 2, WINDOW_ALLOCATIONS, now_ms)
+    if server.queued_count:
+        server_wake(state, index)
+
+
+cdef inline uint64_t _target_us(const State *state) noexcept nogil:
+    return <uint64_t> state.header.settings[<int> ALLOCATION_TARGET_MS] * 1000
+
+
+cdef inline uint32_t _allocations_wait_us(const Server *server) noexcept nogil:
+    """How long allocations waited on it lately; who does not tell serves all operations in one queue."""
+    return server.queue_wait_us if server.allocation_wait_us == NONE_INDEX else server.allocation_wait_us
+
+
+cdef inline bint _tells(const Server *server, uint64_t now_ms) noexcept nogil:
+    """Whether it says what waits in its queue, and said so lately."""
+    return server.waiting != NONE_INDEX and server.service_us and now_ms - server.told_ms <= TOLD_STALE_MS
+
+
+cdef bint _queue_has_room(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Whether little enough stands before one more order at the access server.
+
+    Before it stand what waits there, and what was sent and had not arrived when it told: counted, not estimated. They may
+    take QUEUE_BUDGET_US; where one operation takes long, the last one must besides have hardly waited, so that it is
+    not the end of a busy spell. A server that is never told to be idle, but serves allocations well within their target, still
+    gets a twentieth of its capacity in orders (I7).
+    """
+    cdef Server *server = &state.servers[index]
+    cdef uint64_t budget_us = <uint64_t> state.header.settings[<int> QUEUE_BUDGET_US]
+    cdef uint64_t service_us = server.service_us
+    cdef uint64_t ahead, floor_ms, look_ms
+    if now_ms - server.told_ms > TOLD_STALE_MS:
+        return True  # it is silent: paced by time
+    look_ms = server.told_ms + TOLD_STALE_MS + 1
+    if not _tells(server, now_ms):
+        # Paced by time too, and only while its queue is short by its own account.
+        if server.queue_wait_us <= budget_us + service_us:
+            return True
+    else:
+        ahead = <uint64_t> server.waiting + (server.sent_count - server.taken_count)
+        if ahead * service_us <= budget_us and (service_us < CALM_US or server.queue_wait_us <= service_us):
+            return True
+        if 2 * <uint64_t> _allocations_wait_us(server) <= _target_us(state):
+            floor_ms = server.last_sent_ms + service_us * 20 // 1000
+            if floor_ms <= now_ms:
+                return True
+            look_ms = min(look_ms, floor_ms)
+    timer_arm(state, TIMER_SERVER, index, look_ms)
+    return False
 
 
 cdef void server_count_allocations(State *state, uint32_t index, uint32_t count, uint64_t now_ms) noexcept nogil:
@@ -635,7 +699,7 @@ cdef void server_timer(State *state, uint32_t index, uint64_t now_ms) noexcept n
         if server.gate_until_ms > now_ms:
             timer_arm(state, TIMER_SERVER, index, server.gate_until_ms)
         else:
-            server_set_gate(state, index, GATE_PROBING, now_ms)
+            server_set_gate(state, index, GATE_PROBING, GATE_BY_PROBE, now_ms)
     else:
         server_wake(state, index)
 
@@ -736,6 +800,8 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     invariant(server.outstanding < server.window, "I3: no order is sent at or above the window")
     invariant(server.outstanding < WINDOW_MAX, "I3: never more than 200 outstanding")
     server.outstanding += 1
+    server.sent_count += 1
+    server.last_sent_ms = now_ms
     if server.outstanding > server.outstanding_max:
         server.outstanding_max = server.outstanding
     order.state = OUTSTANDING
@@ -791,7 +857,7 @@ cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
 
 
 cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work) noexcept nogil:
-    """Sends to one access server what may be sent now. True: the bound on work was met, and there is more.
+    """Sends to one access server what may be sent now. True: its turn is over, or the bound on work was met; there is more.
 
     A swap for which no target is to be had goes behind the others, and no other of its market that expects as
     much is searched for in this look; after some of them the next priority has its turn.
@@ -802,21 +868,35 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
     cdef Order *order
     cdef Terminal *terminal
     cdef Job *job
-    cdef int priority = 0, searched = 0, looked = 0, tier
+    cdef int priority = 0, searched = 0, looked = 0, sent = 0, tier
     cdef bint starved = False
     cdef uint8_t[256] starved_tier
-    while server.outstanding < server.window:
+    server.waits_for = WAITS_FOR_NOTHING
+    if not server.queued_count:
+        return False
+    while True:
         if server.gate != GATE_OPEN and (server.gate != GATE_PROBING or server.probe_sent):
+            server.waits_for = WAITS_FOR_GATE
+            return False
+        if server.outstanding >= server.window:
+            server.waits_for = WAITS_FOR_WINDOW
             return False
         order_index = _next_queued(state, server, &priority)
         if order_index == NONE_INDEX:
             if starved:
+                server.waits_for = WAITS_FOR_TARGET
                 timer_arm(state, TIMER_SERVER, index, now_ms + STARVED_MS)
+            elif server.queued_count:
+                server.waits_for = WAITS_FOR_STOP
             return False
-        if server.next_order_us > now_us:
+        if not _queue_has_room(state, index, now_ms):
+            server.waits_for = WAITS_FOR_QUEUE
+            return False
+        if not _tells(server, now_ms) and server.next_order_us > now_us:
+            server.waits_for = WAITS_FOR_PACE
             timer_arm(state, TIMER_SERVER, index, (server.next_order_us + 999) // 1000)
             return False
-        if work[0] <= 0:
+        if work[0] <= 0 or sent == TURN:
             return True
         work[0] -= 1
         _queued_ahead(state, order_index + AHEAD_SIM)
@@ -853,28 +933,49 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
             order.epoch = epoch_new(state)
             sim_occupy(state, target, RESERVED, order.terminal)
         _send(state, order_index, now_ms)
+        sent += 1
         if server.gate == GATE_PROBING:
             server.probe_sent = 1
         if server.next_order_us + BURST_US < now_us:
             server.next_order_us = now_us - BURST_US
         server.interval_us = _interval_us(server, now_ms)
         server.next_order_us += server.interval_us
-    return False
+
+
+cdef uint32_t _next_ready(const State *state, uint32_t index) noexcept nogil:
+    """The first access server from ``index`` on that dispatch must look at, or NONE_INDEX. Doesn't go round."""
+    cdef uint32_t words = (state.header.servers_count + 63) // 64
+    cdef uint32_t word = index >> 6
+    cdef uint64_t bits
+    if word >= words:
+        return NONE_INDEX
+    bits = state.ready[word] & (~<uint64_t> 0 << (index & 63))
+    while not bits:
+        word += 1
+        if word == words:
+            return NONE_INDEX
+        bits = state.ready[word]
+    return word * 64 + <uint32_t> first_set(bits)
 
 
 cdef void dispatch(State *state, uint64_t now_ms, int *work) noexcept nogil:
-    """Sends what windows, paces and gates allow; at most ``work`` orders are looked at.
+    """Sends what windows, queues and gates allow; at most ``work`` orders are looked at.
 
-    Who is not reached is left marked, and the next apply goes on.
+    Access servers take turns of TURN orders, so one with a million queued delays nobody else's. Who is not reached is left
+    marked, and the next apply goes on there.
     """
-    cdef uint32_t words = (state.header.servers_count + 63) // 64
-    cdef uint32_t word, index
-    cdef uint64_t bits
-    for word in range(words):
-        bits = state.ready[word]
-        while bits:
-            index = word * 64 + <uint32_t> first_set(bits)
-            bits &= bits - 1
-            if work[0] <= 0 or _dispatch_server(state, index, now_ms, work):
+    cdef uint32_t index
+    while True:
+        index = _next_ready(state, state.header.dispatch_next)
+        if index == NONE_INDEX:
+            index = _next_ready(state, 0)
+            if index == NONE_INDEX:
                 return
-            state.ready[word] &= ~(<uint64_t> 1 << (index & 63))
+        state.header.dispatch_next = index
+        if work[0] <= 0:
+            return
+        if not _dispatch_server(state, index, now_ms, work):
+            state.ready[index >> 6] &= ~(<uint64_t> 1 << (index & 63))
+        elif work[0] <= 0:
+            return  # it goes on here
+        state.header.dispatch_next = index + 1

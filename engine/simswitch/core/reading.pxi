@@ -195,6 +195,8 @@ cdef dict read_server(State *state, uint32_t index):
         "gate": int(server.gate),
         "gate_changed_ms": int(server.gate_changed_ms),
         "gate_until_ms": int(server.gate_until_ms),
+        "gate_reason": int(server.gate_reason),
+        "waits_for": int(server.waits_for),
         "back_offs": int(server.back_offs),
         "window": int(server.window),
         "window_reason": int(server.window_reason),
@@ -206,6 +208,8 @@ cdef dict read_server(State *state, uint32_t index):
         "ack_us": int(server.ack_us),
         "service_us": int(server.service_us),
         "queue_wait_us": int(server.queue_wait_us),
+        "waiting": None if server.waiting == NONE_INDEX else int(server.waiting),
+        "allocation_wait_us": None if server.allocation_wait_us == NONE_INDEX else int(server.allocation_wait_us),
         "interval_us": int(server.interval_us),
         "allocations_rate": int(server.allocations_rate),
     }

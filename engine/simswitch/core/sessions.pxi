@@ -34,7 +34,13 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.reconciled = 0
     server.reconciling = 1
     server.sweep = 0
-    server_set_gate(state, run.server, GATE_DISCONNECTED, run.now_ms)
+    server.told_ms = 0
+    server.sent_count = 0
+    server.taken_count = 0
+    server.waiting = NONE_INDEX
+    server.allocation_wait_us = NONE_INDEX
+    server.missed_count = 0
+    server_set_gate(state, run.server, GATE_DISCONNECTED, GATE_BY_SESSION, run.now_ms)
     session[0] = server.session
     status[0] = OK
 
@@ -159,7 +165,7 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
         else:
             server.reconciled = 1
             server.back_offs = 0
-            server_set_gate(state, run.server, GATE_OPEN, run.now_ms)
+            server_set_gate(state, run.server, GATE_OPEN, GATE_BY_READY, run.now_ms)
     run.outcomes[0] = <uint8_t> status
 
 
@@ -169,7 +175,7 @@ cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept n
     server.session = 0
     server.reconciling = 0
     server.sweep = 0
-    server_set_gate(state, index, GATE_DISCONNECTED, now_ms)
+    server_set_gate(state, index, GATE_DISCONNECTED, GATE_BY_SESSION, now_ms)
 
 
 cdef void apply_session_close(State *state, const Run *run) noexcept nogil:
@@ -220,11 +226,16 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
 cdef void apply_report_load(State *state, const Run *run) noexcept nogil:
     cdef const uint32_t *queue_waits_us = <const uint32_t *> run.columns
     cdef const uint32_t *services_us = queue_waits_us + run.count
+    cdef const uint32_t *waiting = services_us + run.count
+    cdef const uint32_t *taken = waiting + run.count
+    cdef const uint32_t *allocation_waits_us = taken + run.count
     cdef int status = _session_status(state, run)
     cdef uint32_t item
     for item in range(run.count):
         if status == OK:
-            server_load(state, run.server, queue_waits_us[item], services_us[item], run.now_ms)
+            server_load(
+                state, run.server, queue_waits_us[item], services_us[item], waiting[item], taken[item],
+                allocation_waits_us[item], run.now_ms)
         run.outcomes[item] = <uint8_t> status
 
 

@@ -38,7 +38,7 @@ from simswitch.v1 import status_pb2
 
 TICK_S = 0.005
 PROGRESS_S = 0.2
-LOAD_S = 0.5
+LOAD_S = 0.1
 FILL_BATCH = 200
 ASK_AGAIN_S = 0.1
 """Pause between two attempts while the service is away."""
@@ -176,9 +176,14 @@ class AccessServer:
             self._leaving = [entry for entry in self._leaving if entry[0] > now_s]
             self._spawn(self._release(leaving))
 
-    def load(self, now_s: float) -> tuple[int, int]:
-        """Queue wait and service time, as the session reports them: in microseconds here."""
-        return int(self._queue.take_mean_wait_s(now_s) * 1e6), int(self._queue.service_s * 1e6)
+    def load(self, now_s: float) -> tuple[int, int, int, int]:
+        """As the session reports it: queue wait and service time in microseconds, what waits, the longest wait."""
+        return (
+            int(self._queue.take_mean_wait_s(now_s) * 1e6),
+            int(self._queue.service_s * 1e6),
+            len(self._queue),
+            int(self._queue.take_longest_wait_s() * 1e6),
+        )
 
     def _arrive(self, now_s: float) -> None:
         terminal = self._first_key + (1 << 20) + self._coming_next % COMING_KEYS_COUNT

@@ -50,6 +50,7 @@ class OperationQueue(Generic[T]):
         """How long the operation that began last had waited."""
         self._waits_s = 0.0
         self._begun_count = 0
+        self._longest_s = 0.0
 
     def __len__(self) -> int:
         """Operations that wait, abandoned ones included."""
@@ -85,6 +86,7 @@ class OperationQueue(Generic[T]):
                 self.last_wait_s = begin - head.arrived_s
                 self._waits_s += self.last_wait_s
                 self._begun_count += 1
+                self._longest_s = max(self._longest_s, self.last_wait_s)
                 self._serving = head
                 break
             else:
@@ -115,3 +117,8 @@ class OperationQueue(Generic[T]):
         self._waits_s = 0.0
         self._begun_count = 0
         return mean_s
+
+    def take_longest_wait_s(self) -> float:
+        """The longest that an operation waited before it was begun, since this was last asked."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s

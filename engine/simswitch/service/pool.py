@@ -191,6 +191,8 @@ def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:
         window_changed_ms=state["window_changed_ms"],
         gate=state["gate"],
         gate_changed_ms=state["gate_changed_ms"],
+        gate_reason=state["gate_reason"],
+        waits_for=state["waits_for"],
         outstanding_count=state["outstanding"],
         outstanding_count_max=state["outstanding_max"],
         queued_count=state["queued_count"],
@@ -199,4 +201,6 @@ def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:
         queue_wait_us=state["queue_wait_us"],
         service_us=state["service_us"],
         allocations_per_s=state["allocations_rate"],
+        waiting=state["waiting"],
+        allocation_wait_us=state["allocation_wait_us"],
     )

@@ -285,7 +285,15 @@ class SessionHandlers:
             session.put(pb.SessionResponse(ready_result=result).SerializeToString())
         elif number == _LOAD:
             load = pb.Load.FromString(content)
-            columns = {"queue_wait_us": load.queue_wait_us, "service_us": load.service_us}
+            columns = {
+                "queue_wait_us": load.queue_wait_us,
+                "service_us": load.service_us,
+                "waiting": load.waiting if load.HasField("waiting") else layout.NONE_INDEX,
+                "taken_count": load.taken_count,
+                "allocation_wait_us": (
+                    load.allocation_wait_us if load.HasField("allocation_wait_us") else layout.NONE_INDEX
+                ),
+            }
             _still_stands(await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns)), session)
         elif number == _PING:
             pong = pb.Pong(nonce=pb.Ping.FromString(content).nonce)

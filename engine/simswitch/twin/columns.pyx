@@ -62,7 +62,7 @@ cdef uint64_t run_size(int kind, uint64_t count) noexcept nogil:
     elif kind == OUT_ACKNOWLEDGE:
         item_bytes = 9
     else:
-        item_bytes = 8
+        item_bytes = 20
     return (RUN_BYTES + item_bytes * count + 7) & ~<uint64_t>7
 
 
@@ -121,7 +121,10 @@ cdef void write_run(World *w, Run *run, uint8_t *out) noexcept nogil:
     else:
         for index in range(count):
             half[index] = <uint32_t>items[index].a
-            half[count + index] = <uint32_t>items[index].b
+            half[count + index] = <uint32_t>(items[index].a >> 32)
+            half[2 * count + index] = <uint32_t>items[index].b
+            half[3 * count + index] = items[index].terminal
+            half[4 * count + index] = items[index].flag
 
 
 cdef int plan_runs(World *w, uint64_t *size) except -1 nogil:
@@ -246,6 +249,7 @@ cdef int read_orders(World *w, const uint8_t *data, uint64_t count) except -1 no
         if kinds[index] == layout.SWITCH and operation.target >= w.sims_count:
             with gil:
                 raise ValueError("the engine ordered a switch to a SIM that the scenario has not")
+        station.taken_count += 1
         station.orders_in_flight += 1
         if station.orders_in_flight > station.orders_in_flight_max:
             station.orders_in_flight_max = station.orders_in_flight

@@ -42,6 +42,7 @@ cdef enum EventKind:
     EVENT_SWITCHED = 3           # a switching terminal's line is back
     EVENT_RELEASE_BATCH = 4      # a driver orders its next batch at an access server
     EVENT_LOAD = 5               # the load reports of all access servers
+    EVENT_TELL = 6               # a load report of one, which would have come too soon after its last
 
 # Command runs leave in this order, so that a report still finds its lease and a release its confirmed switch.
 cdef enum Outbox:
@@ -115,6 +116,11 @@ ctypedef struct Station:             # an access server
     uint32_t ring_count
     uint32_t serving
     int64_t last_wait_ns
+    int64_t allocation_wait_ns       # longest since the last load report
+    int64_t told_ns                  # the last load report
+    uint32_t told_full               # it said that something waited, or had waited for longer than an operation takes
+    uint32_t tell_set                # an EVENT_TELL is under way
+    uint32_t taken_count             # orders received in this session
     uint32_t active                  # something happened since the last load report
     uint32_t in_flight               # switches ordered and not settled
     uint32_t in_flight_max

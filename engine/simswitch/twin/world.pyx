@@ -37,6 +37,7 @@ from simswitch.twin.records cimport (
     EVENT_RELEASE_BATCH,
     EVENT_SERVED,
     EVENT_SWITCHED,
+    EVENT_TELL,
     EVENT_TURNED_ON,
     ITEM_DRIVEN,
     OPERATION_ALLOCATE,
@@ -56,6 +57,9 @@ from simswitch.twin.records cimport (
     World,
 )
 from simswitch.twin.world cimport become, is_well
+
+cdef enum:
+    TELL_NS = 100_000_000            # between two load reports, at least
 
 
 # ---------------------------------------------------------------------------------------------- commands
@@ -125,6 +129,34 @@ cdef int record_wait(World *w, int64_t wait_ns) except -1 nogil:
     return 0
 
 
+cdef int tell_load(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
+    """What the access server says of itself (proto: Load)."""
+    cdef Station *station = &w.stations[server]
+    cdef int64_t wait_ns = station.last_wait_ns
+    cdef uint64_t service_us = <uint64_t>min(station.service_ns // 1000, <int64_t>0xFFFFFFFF)
+    cdef uint64_t wait_us
+    if station.ring_count > 0:
+        wait_ns = max(wait_ns, now_ns - station.ring[station.ring_head].arrived_ns)
+    wait_us = <uint64_t>min(wait_ns // 1000, <int64_t>0xFFFFFFFF)
+    send(w, server, OUT_LOAD, station.taken_count, wait_us | service_us << 32, station.ring_count, now_ns,
+         <uint32_t>min(station.allocation_wait_ns // 1000, <int64_t>0xFFFFFFFE))
+    station.told_ns = now_ns
+    station.told_full = station.ring_count > 0 or wait_ns > station.service_ns
+    station.allocation_wait_ns = 0
+    return 0
+
+
+cdef int tell_soon(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
+    """Tells its load, at most every TELL_NS."""
+    cdef Station *station = &w.stations[server]
+    if now_ns - station.told_ns >= TELL_NS:
+        return tell_load(w, server, now_ns)
+    if station.tell_set:
+        return 0
+    station.tell_set = 1
+    return schedule(w, station.told_ns + TELL_NS, EVENT_TELL, server, 0)
+
+
 cdef void begin_switch(World *w, Station *station) noexcept nogil:
     w.switches_ordered += 1
     w.in_flight += 1
@@ -190,8 +222,16 @@ cdef int serve_next(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
             continue
         station.serving = 1
         station.last_wait_ns = now_ns - station.current.arrived_ns
+        if station.current.kind == OPERATION_ALLOCATE:
+            station.allocation_wait_ns = max(station.allocation_wait_ns, station.last_wait_ns)
+        # The engine hears at once that there may be room.
+        if station.current.kind == OPERATION_ORDER or (station.ring_count == 0 and station.told_full):
+            tell_soon(w, server, now_ns)
         return schedule(w, now_ns + station.service_ns, EVENT_SERVED, server, 0)
     station.serving = 0
+    station.last_wait_ns = 0
+    if station.told_full:
+        return tell_soon(w, server, now_ns)
     return 0
 
 
@@ -422,22 +462,18 @@ cdef int order_batch(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
 
 
 cdef int report_load(World *w, int64_t now_ns) except -1 nogil:
+    """Once a second from each access server, unless nothing has happened since."""
     cdef uint32_t server
     cdef Station *station
-    cdef int64_t wait_ns
     for server in range(w.stations_count):
         station = &w.stations[server]
         if not station.active and station.ring_count == 0:
             continue
-        wait_ns = station.last_wait_ns
-        if station.ring_count > 0:
-            wait_ns = max(wait_ns, now_ns - station.ring[station.ring_head].arrived_ns)
-        elif not station.serving:
+        if station.ring_count == 0 and not station.serving:
             # One more report, of an empty queue, then silence until something happens.
             station.active = 0
             station.last_wait_ns = 0
-        send(w, server, OUT_LOAD, 0, <uint64_t>min(wait_ns // 1000, <int64_t>0xFFFFFFFF),
-             <uint64_t>min(station.service_ns // 1000, <int64_t>0xFFFFFFFF), now_ns, 0)
+        tell_load(w, server, now_ns)
     return schedule(w, now_ns + w.load_interval_ns, EVENT_LOAD, 0, 0)
 
 
@@ -475,6 +511,9 @@ cdef int process(World *w, uint64_t quantum) except -1 nogil:
                 switched(w, event.subject, event.at_ns)
         elif event.kind == EVENT_LOAD:
             report_load(w, event.at_ns)
+        elif event.kind == EVENT_TELL:
+            w.stations[event.subject].tell_set = 0
+            tell_soon(w, event.subject, event.at_ns)
         else:
             order_batch(w, event.subject, event.at_ns)
     w.now_ns = end_ns

@@ -341,27 +341,50 @@ Global___Acknowledgements: _TypeAlias = Acknowledgements  # noqa: Y015
 
 @_typing.final
 class Load(_message.Message):
-    """How busy the access server is; about once a second."""
+    """How busy the access server is: once a second. An access server that tells what waits is sent an order whenever little
+    enough stands before it, so it also reports, at most every 100 ms: when it begins an order; and after a report that said
+    that something waited, or had waited for longer than an operation takes, when it begins an operation with nothing
+    behind it, and when it has nothing to do. One that doesn't tell is paced by time.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUE_WAIT_US_FIELD_NUMBER: _builtins.int
     SERVICE_US_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    TAKEN_COUNT_FIELD_NUMBER: _builtins.int
+    ALLOCATION_WAIT_US_FIELD_NUMBER: _builtins.int
     queue_wait_us: _builtins.int
     """How long an operation waits in the access server's queue before it is begun, microseconds. 0: no queue."""
     service_us: _builtins.int
     """How long an operation then takes, microseconds, attaching excluded. 0: not known."""
+    waiting: _builtins.int
+    """Operations that wait in its queue and are not begun, orders or others. Absent: it does not tell."""
+    taken_count: _builtins.int
+    """Orders received in this session so far; needed with waiting."""
+    allocation_wait_us: _builtins.int
+    """The longest that an allocation waited since the last report, microseconds. Absent: as any operation."""
     def __init__(
         self,
         *,
         queue_wait_us: _builtins.int = ...,
         service_us: _builtins.int = ...,
+        waiting: _builtins.int | None = ...,
+        taken_count: _builtins.int = ...,
+        allocation_wait_us: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_wait_us", b"queue_wait_us", "service_us", b"service_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "queue_wait_us", b"queue_wait_us", "service_us", b"service_us", "taken_count", b"taken_count", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
+    _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015
+    _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
+    _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allocation_wait_us) -> _WhichOneofReturnType__allocation_wait_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
 Global___Load: _TypeAlias = Load  # noqa: Y015
 

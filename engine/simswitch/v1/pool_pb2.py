@@ -25,19 +25,23 @@ _sym_db = _symbol_database.Default()
 from simswitch.v1 import sim_pb2 as simswitch_dot_v1_dot_sim__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17simswitch/v1/pool.proto\x12\x0csimswitch.v1\x1a\x16simswitch/v1/sim.proto\"\x13\n\x11GetSummaryRequest\"\xbe\x03\n\x12GetSummaryResponse\x12\x0e\n\x06now_ms\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x12\n\nsims_count\x18\x03 \x01(\x04\x12\x17\n\x0fterminals_count\x18\x04 \x01(\x04\x12*\n\x07healths\x18\x05 \x03(\x0b\x32\x19.simswitch.v1.HealthCount\x12\x31\n\x0boccupancies\x18\x06 \x03(\x0b\x32\x1c.simswitch.v1.OccupancyCount\x12(\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12%\n\x04lots\x18\x08 \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12&\n\x05\x62\x61nks\x18\t \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12(\n\x07markets\x18\n \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12\x15\n\rcounted_bytes\x18\x0b \x01(\x04\x12\x19\n\x11outstanding_count\x18\x0c \x01(\x04\x12\x15\n\rswaps_stopped\x18\r \x01(\x08\x12\x0e\n\x06\x66rozen\x18\x0e \x01(\x08\"B\n\x0bHealthCount\x12$\n\x06health\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Health\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"K\n\x0eOccupancyCount\x12*\n\toccupancy\x18\x01 \x01(\x0e\x32\x17.simswitch.v1.Occupancy\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"]\n\tNameCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsims_count\x18\x02 \x01(\x04\x12\x18\n\x10selectable_count\x18\x03 \x01(\x04\x12\x14\n\x0cmasked_count\x18\x04 \x01(\x04\"\xab\x03\n\x12\x41\x63\x63\x65ssServerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x12\n\nreconciled\x18\x03 \x01(\x08\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x31\n\rwindow_reason\x18\x05 \x01(\x0e\x32\x1a.simswitch.v1.WindowReason\x12\x19\n\x11window_changed_ms\x18\x06 \x01(\x04\x12 \n\x04gate\x18\x07 \x01(\x0e\x32\x12.simswitch.v1.Gate\x12\x17\n\x0fgate_changed_ms\x18\x08 \x01(\x04\x12\x19\n\x11outstanding_count\x18\t \x01(\r\x12\x1d\n\x15outstanding_count_max\x18\n \x01(\r\x12\x14\n\x0cqueued_count\x18\x0b \x01(\r\x12\x17\n\x0f\x63onfirmed_count\x18\x0c \x01(\x04\x12\x1a\n\x12\x61\x63knowledgement_us\x18\r \x01(\r\x12\x15\n\rqueue_wait_us\x18\x0e \x01(\r\x12\x12\n\nservice_us\x18\x0f \x01(\r\x12\x19\n\x11\x61llocations_per_s\x18\x10 \x01(\r\",\n\x1cGetAccessServerStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x1dGetAccessServerStatusResponse\x12\x30\n\x06status\x18\x01 \x01(\x0b\x32 .simswitch.v1.AccessServerStatus\"H\n\x1fListAccessServerStatusesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n ListAccessServerStatusesResponse\x12\x32\n\x08statuses\x18\x01 \x03(\x0b\x32 .simswitch.v1.AccessServerStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x0cSettingValue\x12&\n\x07setting\x18\x01 \x01(\x0e\x32\x15.simswitch.v1.Setting\x12\r\n\x05value\x18\x02 \x01(\x03\"\x14\n\x12GetSettingsRequest\"C\n\x13GetSettingsResponse\x12,\n\x08settings\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.SettingValue\"@\n\x10\x43onfigureRequest\x12,\n\x08settings\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.SettingValue\"A\n\x11\x43onfigureResponse\x12,\n\x08settings\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.SettingValue\";\n\x0eSetMaskRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61nk\x18\x02 \x01(\t\x12\x0e\n\x06masked\x18\x03 \x01(\x08\"\x11\n\x0fSetMaskResponse\"\x15\n\x13\x43onfirmClockRequest\":\n\x14\x43onfirmClockResponse\x12\x12\n\nwas_frozen\x18\x01 \x01(\x08\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04*x\n\x04Gate\x12\x14\n\x10GATE_UNSPECIFIED\x10\x00\x12\x15\n\x11GATE_DISCONNECTED\x10\x01\x12\r\n\tGATE_OPEN\x10\x02\x12\x11\n\rGATE_BACK_OFF\x10\x03\x12\x10\n\x0cGATE_PROBING\x10\x04\x12\x0f\n\x0bGATE_PAUSED\x10\x05*\xe9\x01\n\x0cWindowReason\x12\x1d\n\x19WINDOW_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15WINDOW_REASON_INITIAL\x10\x01\x12\x17\n\x13WINDOW_REASON_CLEAN\x10\x02\x12\x16\n\x12WINDOW_REASON_BUSY\x10\x03\x12\x1a\n\x16WINDOW_REASON_DEADLINE\x10\x04\x12\x1c\n\x18WINDOW_REASON_QUEUE_WAIT\x10\x05\x12\x1a\n\x16WINDOW_REASON_SLOWDOWN\x10\x06\x12\x18\n\x14WINDOW_REASON_PROBED\x10\x07*\xd3\x02\n\x07Setting\x12\x17\n\x13SETTING_UNSPECIFIED\x10\x00\x12\x14\n\x10SETTING_LEASE_MS\x10\x01\x12\x16\n\x12SETTING_COOLING_MS\x10\x02\x12 \n\x1cSETTING_EXPECTED_FLOOR_BYTES\x10\x03\x12\x15\n\x11SETTING_LOW_BYTES\x10\x04\x12\x1b\n\x17SETTING_EXHAUSTED_BYTES\x10\x05\x12\x1d\n\x19SETTING_ORDER_DEADLINE_MS\x10\x06\x12\x18\n\x14SETTING_ATTEMPTS_MAX\x10\x07\x12\x1d\n\x19SETTING_SWAP_COOL_DOWN_MS\x10\x08\x12\x1a\n\x16SETTING_RETRY_AFTER_MS\x10\t\x12\x1c\n\x18SETTING_LINE_BYTES_PER_S\x10\n\x12\x19\n\x15SETTING_OUTAGE_MAX_MS\x10\x0b\x32\x8c\x05\n\x0bPoolService\x12O\n\nGetSummary\x12\x1f.simswitch.v1.GetSummaryRequest\x1a .simswitch.v1.GetSummaryResponse\x12p\n\x15GetAccessServerStatus\x12*.simswitch.v1.GetAccessServerStatusRequest\x1a+.simswitch.v1.GetAccessServerStatusResponse\x12y\n\x18ListAccessServerStatuses\x12-.simswitch.v1.ListAccessServerStatusesRequest\x1a..simswitch.v1.ListAccessServerStatusesResponse\x12R\n\x0bGetSettings\x12 .simswitch.v1.GetSettingsRequest\x1a!.simswitch.v1.GetSettingsResponse\x12L\n\tConfigure\x12\x1e.simswitch.v1.ConfigureRequest\x1a\x1f.simswitch.v1.ConfigureResponse\x12\x46\n\x07SetMask\x12\x1c.simswitch.v1.SetMaskRequest\x1a\x1d.simswitch.v1.SetMaskResponse\x12U\n\x0c\x43onfirmClock\x12!.simswitch.v1.ConfirmClockRequest\x1a\".simswitch.v1.ConfirmClockResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17simswitch/v1/pool.proto\x12\x0csimswitch.v1\x1a\x16simswitch/v1/sim.proto\"\x13\n\x11GetSummaryRequest\"\xbe\x03\n\x12GetSummaryResponse\x12\x0e\n\x06now_ms\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x12\n\nsims_count\x18\x03 \x01(\x04\x12\x17\n\x0fterminals_count\x18\x04 \x01(\x04\x12*\n\x07healths\x18\x05 \x03(\x0b\x32\x19.simswitch.v1.HealthCount\x12\x31\n\x0boccupancies\x18\x06 \x03(\x0b\x32\x1c.simswitch.v1.OccupancyCount\x12(\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12%\n\x04lots\x18\x08 \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12&\n\x05\x62\x61nks\x18\t \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12(\n\x07markets\x18\n \x03(\x0b\x32\x17.simswitch.v1.NameCount\x12\x15\n\rcounted_bytes\x18\x0b \x01(\x04\x12\x19\n\x11outstanding_count\x18\x0c \x01(\x04\x12\x15\n\rswaps_stopped\x18\r \x01(\x08\x12\x0e\n\x06\x66rozen\x18\x0e \x01(\x08\"B\n\x0bHealthCount\x12$\n\x06health\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Health\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"K\n\x0eOccupancyCount\x12*\n\toccupancy\x18\x01 \x01(\x0e\x32\x17.simswitch.v1.Occupancy\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"]\n\tNameCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsims_count\x18\x02 \x01(\x04\x12\x18\n\x10selectable_count\x18\x03 \x01(\x04\x12\x14\n\x0cmasked_count\x18\x04 \x01(\x04\"\xdf\x04\n\x12\x41\x63\x63\x65ssServerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\x04\x12\x12\n\nreconciled\x18\x03 \x01(\x08\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x31\n\rwindow_reason\x18\x05 \x01(\x0e\x32\x1a.simswitch.v1.WindowReason\x12\x19\n\x11window_changed_ms\x18\x06 \x01(\x04\x12 \n\x04gate\x18\x07 \x01(\x0e\x32\x12.simswitch.v1.Gate\x12\x17\n\x0fgate_changed_ms\x18\x08 \x01(\x04\x12\x19\n\x11outstanding_count\x18\t \x01(\r\x12\x1d\n\x15outstanding_count_max\x18\n \x01(\r\x12\x14\n\x0cqueued_count\x18\x0b \x01(\r\x12\x17\n\x0f\x63onfirmed_count\x18\x0c \x01(\x04\x12\x1a\n\x12\x61\x63knowledgement_us\x18\r \x01(\r\x12\x15\n\rqueue_wait_us\x18\x0e \x01(\r\x12\x12\n\nservice_us\x18\x0f \x01(\r\x12\x19\n\x11\x61llocations_per_s\x18\x10 \x01(\r\x12-\n\x0bgate_reason\x18\x11 \x01(\x0e\x32\x18.simswitch.v1.GateReason\x12)\n\twaits_for\x18\x12 \x01(\x0e\x32\x16.simswitch.v1.WaitsFor\x12\x14\n\x07waiting\x18\x13 \x01(\rH\x00\x88\x01\x01\x12\x1f\n\x12\x61llocation_wait_us\x18\x14 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_waitingB\x15\n\x13_allocation_wait_us\",\n\x1cGetAccessServerStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x1dGetAccessServerStatusResponse\x12\x30\n\x06status\x18\x01 \x01(\x0b\x32 .simswitch.v1.AccessServerStatus\"H\n\x1fListAccessServerStatusesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n ListAccessServerStatusesResponse\x12\x32\n\x08statuses\x18\x01 \x03(\x0b\x32 .simswitch.v1.AccessServerStatus\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x0cSettingValue\x12&\n\x07setting\x18\x01 \x01(\x0e\x32\x15.simswitch.v1.Setting\x12\r\n\x05value\x18\x02 \x01(\x03\"\x14\n\x12GetSettingsRequest\"C\n\x13GetSettingsResponse\x12,\n\x08settings\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.SettingValue\"@\n\x10\x43onfigureRequest\x12,\n\x08settings\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.SettingValue\"A\n\x11\x43onfigureResponse\x12,\n\x08settings\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.SettingValue\";\n\x0eSetMaskRequest\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61nk\x18\x02 \x01(\t\x12\x0e\n\x06masked\x18\x03 \x01(\x08\"\x11\n\x0fSetMaskResponse\"\x15\n\x13\x43onfirmClockRequest\":\n\x14\x43onfirmClockResponse\x12\x12\n\nwas_frozen\x18\x01 \x01(\x08\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04*x\n\x04Gate\x12\x14\n\x10GATE_UNSPECIFIED\x10\x00\x12\x15\n\x11GATE_DISCONNECTED\x10\x01\x12\r\n\tGATE_OPEN\x10\x02\x12\x11\n\rGATE_BACK_OFF\x10\x03\x12\x10\n\x0cGATE_PROBING\x10\x04\x12\x0f\n\x0bGATE_PAUSED\x10\x05*\xce\x01\n\x0cWindowReason\x12\x1d\n\x19WINDOW_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15WINDOW_REASON_INITIAL\x10\x01\x12\x17\n\x13WINDOW_REASON_CLEAN\x10\x02\x12\x16\n\x12WINDOW_REASON_BUSY\x10\x03\x12\x1a\n\x16WINDOW_REASON_DEADLINE\x10\x04\x12\x18\n\x14WINDOW_REASON_PROBED\x10\x07\x12\x1d\n\x19WINDOW_REASON_ALLOCATIONS\x10\x08*\xb8\x01\n\nGateReason\x12\x1b\n\x17GATE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13GATE_REASON_SESSION\x10\x01\x12\x15\n\x11GATE_REASON_READY\x10\x02\x12\x14\n\x10GATE_REASON_BUSY\x10\x03\x12\x18\n\x14GATE_REASON_DEADLINE\x10\x04\x12\x15\n\x11GATE_REASON_PROBE\x10\x05\x12\x16\n\x12GATE_REASON_PROBED\x10\x06*\xa2\x01\n\x08WaitsFor\x12\x19\n\x15WAITS_FOR_UNSPECIFIED\x10\x00\x12\x14\n\x10WAITS_FOR_WINDOW\x10\x01\x12\x13\n\x0fWAITS_FOR_QUEUE\x10\x02\x12\x12\n\x0eWAITS_FOR_GATE\x10\x03\x12\x12\n\x0eWAITS_FOR_PACE\x10\x04\x12\x14\n\x10WAITS_FOR_TARGET\x10\x05\x12\x12\n\x0eWAITS_FOR_STOP\x10\x06*\x92\x03\n\x07Setting\x12\x17\n\x13SETTING_UNSPECIFIED\x10\x00\x12\x14\n\x10SETTING_LEASE_MS\x10\x01\x12\x16\n\x12SETTING_COOLING_MS\x10\x02\x12 \n\x1cSETTING_EXPECTED_FLOOR_BYTES\x10\x03\x12\x15\n\x11SETTING_LOW_BYTES\x10\x04\x12\x1b\n\x17SETTING_EXHAUSTED_BYTES\x10\x05\x12\x1d\n\x19SETTING_ORDER_DEADLINE_MS\x10\x06\x12\x18\n\x14SETTING_ATTEMPTS_MAX\x10\x07\x12\x1d\n\x19SETTING_SWAP_COOL_DOWN_MS\x10\x08\x12\x1a\n\x16SETTING_RETRY_AFTER_MS\x10\t\x12\x1c\n\x18SETTING_LINE_BYTES_PER_S\x10\n\x12\x19\n\x15SETTING_OUTAGE_MAX_MS\x10\x0b\x12\x1b\n\x17SETTING_QUEUE_BUDGET_US\x10\x0c\x12 \n\x1cSETTING_ALLOCATION_TARGET_MS\x10\r2\x8c\x05\n\x0bPoolService\x12O\n\nGetSummary\x12\x1f.simswitch.v1.GetSummaryRequest\x1a .simswitch.v1.GetSummaryResponse\x12p\n\x15GetAccessServerStatus\x12*.simswitch.v1.GetAccessServerStatusRequest\x1a+.simswitch.v1.GetAccessServerStatusResponse\x12y\n\x18ListAccessServerStatuses\x12-.simswitch.v1.ListAccessServerStatusesRequest\x1a..simswitch.v1.ListAccessServerStatusesResponse\x12R\n\x0bGetSettings\x12 .simswitch.v1.GetSettingsRequest\x1a!.simswitch.v1.GetSettingsResponse\x12L\n\tConfigure\x12\x1e.simswitch.v1.ConfigureRequest\x1a\x1f.simswitch.v1.ConfigureResponse\x12\x46\n\x07SetMask\x12\x1c.simswitch.v1.SetMaskRequest\x1a\x1d.simswitch.v1.SetMaskResponse\x12U\n\x0c\x43onfirmClock\x12!.simswitch.v1.ConfirmClockRequest\x1a\".simswitch.v1.ConfirmClockResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simswitch.v1.pool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATE']._serialized_start=1979
-  _globals['_GATE']._serialized_end=2099
-  _globals['_WINDOWREASON']._serialized_start=2102
-  _globals['_WINDOWREASON']._serialized_end=2335
-  _globals['_SETTING']._serialized_start=2338
-  _globals['_SETTING']._serialized_end=2677
+  _globals['_GATE']._serialized_start=2159
+  _globals['_GATE']._serialized_end=2279
+  _globals['_WINDOWREASON']._serialized_start=2282
+  _globals['_WINDOWREASON']._serialized_end=2488
+  _globals['_GATEREASON']._serialized_start=2491
+  _globals['_GATEREASON']._serialized_end=2675
+  _globals['_WAITSFOR']._serialized_start=2678
+  _globals['_WAITSFOR']._serialized_end=2840
+  _globals['_SETTING']._serialized_start=2843
+  _globals['_SETTING']._serialized_end=3245
   _globals['_GETSUMMARYREQUEST']._serialized_start=65
   _globals['_GETSUMMARYREQUEST']._serialized_end=84
   _globals['_GETSUMMARYRESPONSE']._serialized_start=87
@@ -49,33 +53,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMECOUNT']._serialized_start=680
   _globals['_NAMECOUNT']._serialized_end=773
   _globals['_ACCESSSERVERSTATUS']._serialized_start=776
-  _globals['_ACCESSSERVERSTATUS']._serialized_end=1203
-  _globals['_GETACCESSSERVERSTATUSREQUEST']._serialized_start=1205
-  _globals['_GETACCESSSERVERSTATUSREQUEST']._serialized_end=1249
-  _globals['_GETACCESSSERVERSTATUSRESPONSE']._serialized_start=1251
-  _globals['_GETACCESSSERVERSTATUSRESPONSE']._serialized_end=1332
-  _globals['_LISTACCESSSERVERSTATUSESREQUEST']._serialized_start=1334
-  _globals['_LISTACCESSSERVERSTATUSESREQUEST']._serialized_end=1406
-  _globals['_LISTACCESSSERVERSTATUSESRESPONSE']._serialized_start=1408
-  _globals['_LISTACCESSSERVERSTATUSESRESPONSE']._serialized_end=1519
-  _globals['_SETTINGVALUE']._serialized_start=1521
-  _globals['_SETTINGVALUE']._serialized_end=1590
-  _globals['_GETSETTINGSREQUEST']._serialized_start=1592
-  _globals['_GETSETTINGSREQUEST']._serialized_end=1612
-  _globals['_GETSETTINGSRESPONSE']._serialized_start=1614
-  _globals['_GETSETTINGSRESPONSE']._serialized_end=1681
-  _globals['_CONFIGUREREQUEST']._serialized_start=1683
-  _globals['_CONFIGUREREQUEST']._serialized_end=1747
-  _globals['_CONFIGURERESPONSE']._serialized_start=1749
-  _globals['_CONFIGURERESPONSE']._serialized_end=1814
-  _globals['_SETMASKREQUEST']._serialized_start=1816
-  _globals['_SETMASKREQUEST']._serialized_end=1875
-  _globals['_SETMASKRESPONSE']._serialized_start=1877
-  _globals['_SETMASKRESPONSE']._serialized_end=1894
-  _globals['_CONFIRMCLOCKREQUEST']._serialized_start=1896
-  _globals['_CONFIRMCLOCKREQUEST']._serialized_end=1917
-  _globals['_CONFIRMCLOCKRESPONSE']._serialized_start=1919
-  _globals['_CONFIRMCLOCKRESPONSE']._serialized_end=1977
-  _globals['_POOLSERVICE']._serialized_start=2680
-  _globals['_POOLSERVICE']._serialized_end=3332
+  _globals['_ACCESSSERVERSTATUS']._serialized_end=1383
+  _globals['_GETACCESSSERVERSTATUSREQUEST']._serialized_start=1385
+  _globals['_GETACCESSSERVERSTATUSREQUEST']._serialized_end=1429
+  _globals['_GETACCESSSERVERSTATUSRESPONSE']._serialized_start=1431
+  _globals['_GETACCESSSERVERSTATUSRESPONSE']._serialized_end=1512
+  _globals['_LISTACCESSSERVERSTATUSESREQUEST']._serialized_start=1514
+  _globals['_LISTACCESSSERVERSTATUSESREQUEST']._serialized_end=1586
+  _globals['_LISTACCESSSERVERSTATUSESRESPONSE']._serialized_start=1588
+  _globals['_LISTACCESSSERVERSTATUSESRESPONSE']._serialized_end=1699
+  _globals['_SETTINGVALUE']._serialized_start=1701
+  _globals['_SETTINGVALUE']._serialized_end=1770
+  _globals['_GETSETTINGSREQUEST']._serialized_start=1772
+  _globals['_GETSETTINGSREQUEST']._serialized_end=1792
+  _globals['_GETSETTINGSRESPONSE']._serialized_start=1794
+  _globals['_GETSETTINGSRESPONSE']._serialized_end=1861
+  _globals['_CONFIGUREREQUEST']._serialized_start=1863
+  _globals['_CONFIGUREREQUEST']._serialized_end=1927
+  _globals['_CONFIGURERESPONSE']._serialized_start=1929
+  _globals['_CONFIGURERESPONSE']._serialized_end=1994
+  _globals['_SETMASKREQUEST']._serialized_start=1996
+  _globals['_SETMASKREQUEST']._serialized_end=2055
+  _globals['_SETMASKRESPONSE']._serialized_start=2057
+  _globals['_SETMASKRESPONSE']._serialized_end=2074
+  _globals['_CONFIRMCLOCKREQUEST']._serialized_start=2076
+  _globals['_CONFIRMCLOCKREQUEST']._serialized_end=2097
+  _globals['_CONFIRMCLOCKRESPONSE']._serialized_start=2099
+  _globals['_CONFIRMCLOCKRESPONSE']._serialized_end=2157
+  _globals['_POOLSERVICE']._serialized_start=3248
+  _globals['_POOLSERVICE']._serialized_end=3900
 # @@protoc_insertion_point(module_scope)

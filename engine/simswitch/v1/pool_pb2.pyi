@@ -72,12 +72,10 @@ class _WindowReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WindowRe
     """The access server said that it is busy."""
     WINDOW_REASON_DEADLINE: _WindowReason.ValueType  # 4
     """An order was not acknowledged by its deadline."""
-    WINDOW_REASON_QUEUE_WAIT: _WindowReason.ValueType  # 5
-    """Operations waited too long in the access server's queue."""
-    WINDOW_REASON_SLOWDOWN: _WindowReason.ValueType  # 6
-    """A mild slow-down."""
     WINDOW_REASON_PROBED: _WindowReason.ValueType  # 7
     """It grows again after a probe."""
+    WINDOW_REASON_ALLOCATIONS: _WindowReason.ValueType  # 8
+    """Allocations on the access server waited too long."""
 
 class WindowReason(_WindowReason, metaclass=_WindowReasonEnumTypeWrapper):
     """Why a window last changed."""
@@ -92,13 +90,91 @@ WINDOW_REASON_BUSY: WindowReason.ValueType  # 3
 """The access server said that it is busy."""
 WINDOW_REASON_DEADLINE: WindowReason.ValueType  # 4
 """An order was not acknowledged by its deadline."""
-WINDOW_REASON_QUEUE_WAIT: WindowReason.ValueType  # 5
-"""Operations waited too long in the access server's queue."""
-WINDOW_REASON_SLOWDOWN: WindowReason.ValueType  # 6
-"""A mild slow-down."""
 WINDOW_REASON_PROBED: WindowReason.ValueType  # 7
 """It grows again after a probe."""
+WINDOW_REASON_ALLOCATIONS: WindowReason.ValueType  # 8
+"""Allocations on the access server waited too long."""
 Global___WindowReason: _TypeAlias = WindowReason  # noqa: Y015
+
+class _GateReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_REASON_UNSPECIFIED: _GateReason.ValueType  # 0
+    """Never sent."""
+    GATE_REASON_SESSION: _GateReason.ValueType  # 1
+    """The session began or ended."""
+    GATE_REASON_READY: _GateReason.ValueType  # 2
+    """The access server has told what it holds."""
+    GATE_REASON_BUSY: _GateReason.ValueType  # 3
+    """The access server said that it is busy."""
+    GATE_REASON_DEADLINE: _GateReason.ValueType  # 4
+    """A probe was not acknowledged by its deadline."""
+    GATE_REASON_PROBE: _GateReason.ValueType  # 5
+    """The back-off is over, and one order is to show how it is."""
+    GATE_REASON_PROBED: _GateReason.ValueType  # 6
+    """A probe was acknowledged."""
+
+class GateReason(_GateReason, metaclass=_GateReasonEnumTypeWrapper):
+    """Why a gate last changed."""
+
+GATE_REASON_UNSPECIFIED: GateReason.ValueType  # 0
+"""Never sent."""
+GATE_REASON_SESSION: GateReason.ValueType  # 1
+"""The session began or ended."""
+GATE_REASON_READY: GateReason.ValueType  # 2
+"""The access server has told what it holds."""
+GATE_REASON_BUSY: GateReason.ValueType  # 3
+"""The access server said that it is busy."""
+GATE_REASON_DEADLINE: GateReason.ValueType  # 4
+"""A probe was not acknowledged by its deadline."""
+GATE_REASON_PROBE: GateReason.ValueType  # 5
+"""The back-off is over, and one order is to show how it is."""
+GATE_REASON_PROBED: GateReason.ValueType  # 6
+"""A probe was acknowledged."""
+Global___GateReason: _TypeAlias = GateReason  # noqa: Y015
+
+class _WaitsFor:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitsForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitsFor.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAITS_FOR_UNSPECIFIED: _WaitsFor.ValueType  # 0
+    """Nothing is queued, or nothing is in its way."""
+    WAITS_FOR_WINDOW: _WaitsFor.ValueType  # 1
+    """For a place in the window."""
+    WAITS_FOR_QUEUE: _WaitsFor.ValueType  # 2
+    """Until less waits in the access server's own queue."""
+    WAITS_FOR_GATE: _WaitsFor.ValueType  # 3
+    """For the gate."""
+    WAITS_FOR_PACE: _WaitsFor.ValueType  # 4
+    """For the instant of the next one, because the access server does not tell what waits."""
+    WAITS_FOR_TARGET: _WaitsFor.ValueType  # 5
+    """For SIMs: there are none to be had."""
+    WAITS_FOR_STOP: _WaitsFor.ValueType  # 6
+    """Swaps are stopped."""
+
+class WaitsFor(_WaitsFor, metaclass=_WaitsForEnumTypeWrapper):
+    """What orders that are queued for an access server wait for."""
+
+WAITS_FOR_UNSPECIFIED: WaitsFor.ValueType  # 0
+"""Nothing is queued, or nothing is in its way."""
+WAITS_FOR_WINDOW: WaitsFor.ValueType  # 1
+"""For a place in the window."""
+WAITS_FOR_QUEUE: WaitsFor.ValueType  # 2
+"""Until less waits in the access server's own queue."""
+WAITS_FOR_GATE: WaitsFor.ValueType  # 3
+"""For the gate."""
+WAITS_FOR_PACE: WaitsFor.ValueType  # 4
+"""For the instant of the next one, because the access server does not tell what waits."""
+WAITS_FOR_TARGET: WaitsFor.ValueType  # 5
+"""For SIMs: there are none to be had."""
+WAITS_FOR_STOP: WaitsFor.ValueType  # 6
+"""Swaps are stopped."""
+Global___WaitsFor: _TypeAlias = WaitsFor  # noqa: Y015
 
 class _Setting:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -130,6 +206,10 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """A report of usage above this rate is impossible, bytes a second."""
     SETTING_OUTAGE_MAX_MS: _Setting.ValueType  # 11
     """Traffic that is first reported later than this after a swap does not measure its outage, milliseconds."""
+    SETTING_QUEUE_BUDGET_US: _Setting.ValueType  # 12
+    """An order is sent while what stands before it at the access server takes less than this, microseconds."""
+    SETTING_ALLOCATION_TARGET_MS: _Setting.ValueType  # 13
+    """How long an allocation may wait on an access server before swaps give way, milliseconds."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -158,6 +238,10 @@ SETTING_LINE_BYTES_PER_S: Setting.ValueType  # 10
 """A report of usage above this rate is impossible, bytes a second."""
 SETTING_OUTAGE_MAX_MS: Setting.ValueType  # 11
 """Traffic that is first reported later than this after a swap does not measure its outage, milliseconds."""
+SETTING_QUEUE_BUDGET_US: Setting.ValueType  # 12
+"""An order is sent while what stands before it at the access server takes less than this, microseconds."""
+SETTING_ALLOCATION_TARGET_MS: Setting.ValueType  # 13
+"""How long an allocation may wait on an access server before swaps give way, milliseconds."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final
@@ -371,6 +455,10 @@ class AccessServerStatus(_message.Message):
     QUEUE_WAIT_US_FIELD_NUMBER: _builtins.int
     SERVICE_US_FIELD_NUMBER: _builtins.int
     ALLOCATIONS_PER_S_FIELD_NUMBER: _builtins.int
+    GATE_REASON_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ALLOCATION_WAIT_US_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     session: _builtins.int
@@ -403,6 +491,14 @@ class AccessServerStatus(_message.Message):
     """As last reported: how long an operation then takes, microseconds. 0: never reported."""
     allocations_per_s: _builtins.int
     """Allocations a second, moving average."""
+    gate_reason: Global___GateReason.ValueType
+    """Why the gate last changed."""
+    waits_for: Global___WaitsFor.ValueType
+    """What queued orders wait for."""
+    waiting: _builtins.int
+    """As last reported: operations that wait in its queue. Absent: it does not tell."""
+    allocation_wait_us: _builtins.int
+    """As last reported: the longest that an allocation waited, microseconds. Absent: it does not tell."""
     def __init__(
         self,
         *,
@@ -422,12 +518,23 @@ class AccessServerStatus(_message.Message):
         queue_wait_us: _builtins.int = ...,
         service_us: _builtins.int = ...,
         allocations_per_s: _builtins.int = ...,
+        gate_reason: Global___GateReason.ValueType = ...,
+        waits_for: Global___WaitsFor.ValueType = ...,
+        waiting: _builtins.int | None = ...,
+        allocation_wait_us: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement_us", b"acknowledgement_us", "allocations_per_s", b"allocations_per_s", "confirmed_count", b"confirmed_count", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "name", b"name", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "confirmed_count", b"confirmed_count", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
+    _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015
+    _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
+    _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allocation_wait_us) -> _WhichOneofReturnType__allocation_wait_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
 Global___AccessServerStatus: _TypeAlias = AccessServerStatus  # noqa: Y015
 
