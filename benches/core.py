@@ -26,6 +26,7 @@ SWAPS_MAX = 20_000
 SWAP_STEP_MS = 100
 SWAP_STEPS_MAX = 1_000
 JOB_GOAL_MS = 15.0
+FLEET_GOAL_NS = 1_000.0
 
 KINDS = {
     "allocate": layout.ALLOCATE,
@@ -155,7 +156,7 @@ class Moved:
         return self.select_ns + self.order_ns + self.confirm_total_ns
 
 
-def move(world: World, terminals_count: int, batch_items: int) -> Moved:
+def move(world: World, terminals_count: int, batch_items: int, servers: int = SWAP_SERVERS) -> Moved:
     """Moves random terminals, spread evenly over the access servers, to other SIMs; by an operator's list.
 
     Swaps are stopped while the list and the answers come, so that choosing targets and sending orders is timed apart
@@ -163,7 +164,7 @@ def move(world: World, terminals_count: int, batch_items: int) -> Moved:
     """
     moved = Moved()
     chosen = world.random.choice(world.terminals, terminals_count, replace=False)
-    for server, part in enumerate(np.array_split(chosen, SWAP_SERVERS)):
+    for server, part in enumerate(np.array_split(chosen, servers)):
         world.allocate(part, batch_items, server)
     world.pass_ms(60_000)
 
@@ -241,6 +242,32 @@ def acknowledgements(world: World, orders: list[commands.OutcomeRun], batch_item
             parts, items = [], 0
     if parts:
         yield items, b"".join(parts)
+
+
+def measure_fleet(terminals_count: int, servers: int, seed: int, progress: Progress) -> Result:
+    """Core time a swap of a job for ``terminals_count`` terminals on many access servers, and what memory it takes."""
+    name = "core.swap.fleet"
+    size = 2 * terminals_count
+    progress(f"{name}, {terminals_count:,} terminals on {servers:,} access servers: filling")
+    world = World(size, POOLS["spread"], seed, servers, orders_max=size)
+    progress(f"{name}, {terminals_count:,} terminals on {servers:,} access servers: moving")
+    moved = move(world, terminals_count, BATCH_ITEMS, servers)
+    sound(world)
+    item_bytes = {region: count for region, count, _, _ in world.machine.snapshot_regions()}
+    of_swaps = item_bytes["orders"] + item_bytes["timers_orders"]
+    return Result(
+        name=name,
+        size=terminals_count,
+        value=moved.total_ns / terminals_count,
+        unit="ns",
+        hash=world.hash,
+        goal=FLEET_GOAL_NS,
+        note=(
+            f"{servers:,} access servers; selecting {moved.select_ns / terminals_count:.0f}, ordering "
+            f"{moved.order_ns / terminals_count:.0f}, confirming {moved.confirm_total_ns / terminals_count:.0f} ns; "
+            f"memory: {of_swaps} B an order of the pool, {item_bytes['servers']} B an access server"
+        ),
+    )
 
 
 def measure_job(terminals_count: int, seed: int, progress: Progress) -> Result:

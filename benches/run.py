@@ -57,6 +57,8 @@ class Sizes:
     pools: int
     """Number of SIMs for the other pools."""
     swap_terminals: int
+    swap_fleet: tuple[int, int]
+    """Terminals and access servers."""
     python_sims: int
     commit_bytes: tuple[int, ...]
     commit_rounds: int
@@ -75,6 +77,7 @@ FULL = Sizes(
     core={10_000: 40, 100_000: 8, 1_000_000: 4, 10_000_000: 3},
     pools=1_000_000,
     swap_terminals=100_000,
+    swap_fleet=(1_000_000, 1_000),
     python_sims=100_000,
     commit_bytes=journal.SIZES,
     commit_rounds=100,
@@ -89,6 +92,7 @@ SMOKE = Sizes(
     {2_000: 1},
     2_000,
     500,
+    (500, 50),
     2_000,
     journal.SIZES[:1],
     5,
@@ -129,6 +133,7 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         rows = calls.single_rows(transport)
         return Bench(rows, asked, lambda say: calls.measure_singles(place, asked, say, transport))
 
+    fleet, fleet_servers = sizes.swap_fleet
     swaps, one_by_one, asked = sizes.swap_terminals, sizes.python_sims, sizes.rpc_python
     return [
         *(
@@ -138,6 +143,7 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         ),
         *(core_bench(sizes.pools, pool, 2) for pool in POOLS.values() if pool.name not in core.POOLS_WITH_GOALS),
         Bench(("core.swap.job",), swaps, lambda say: [core.measure_job(swaps, seed, say)]),
+        Bench(("core.swap.fleet",), fleet, lambda say: [core.measure_fleet(fleet, fleet_servers, seed, say)]),
         Bench(("core.python_call",), one_by_one, lambda say: [pools.measure(one_by_one, seed, 3, say)]),
         Bench(wire.ROWS, sizes.wire_items, lambda say: wire.measure(sizes.wire_items, seed, 20, say)),
         *(journal_bench(size) for size in sizes.commit_bytes),

@@ -902,6 +902,11 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
         _queued_ahead(state, order_index + AHEAD_SIM)
         order = &state.orders[order_index]
         _dequeue(state, order_index)
+        if order.next != NONE_INDEX:
+            # Its record was fetched one order ago.
+            _queued_ahead(state, order.next)
+            if state.orders[order.next].next != NONE_INDEX:
+                prefetch(&state.orders[state.orders[order.next].next])
         if order.kind == SWITCH:
             job = job_find(state, order.job)
             if job != NULL and job.state == JOB_PAUSED:
