@@ -174,17 +174,7 @@ def move(world: World, terminals_count: int, batch_items: int, servers: int = SW
         return outcome
 
     apply(commands.run(layout.SWAPS_STOP))
-    created = commands.run(
-        layout.JOB_CREATE,
-        1,
-        reason=b"bench",
-        health_mask=0,
-        lot=layout.NONE_SHORT,
-        server=layout.NONE_SHORT,
-        priority=layout.PRIORITY_REBALANCE,
-        selecting=0,
-    )
-    job = int(apply(created)["job"][0])
+    job = int(apply(commands.job_create("bench", priority=layout.PRIORITY_REBALANCE))["job"][0])
     moved.select_ns += world.apply_ns
     for part in world.parts(world.random.permutation(chosen), batch_items):
         world.expect(commands.run(layout.JOB_ADD, len(part), argument=job, terminal=world.keys[part]), layout.OK)
@@ -192,6 +182,10 @@ def move(world: World, terminals_count: int, batch_items: int, servers: int = SW
         moved.applies += 1
     apply(commands.run(layout.JOB_RESUME, argument=job))
     moved.select_ns += world.apply_ns
+    # Whether there is a target for each, and then all are queued.
+    while world.machine.next_due_ms == world.now_ms:
+        apply(commands.run(layout.TICK))
+        moved.select_ns += world.apply_ns
     steps = 0
     while (state := world.machine.job(job))["confirmed_count"] < terminals_count:
         steps += 1

@@ -130,6 +130,7 @@ class World:
             (layout.COOLING_MS, 1_000),
             (layout.EXPECTED_FLOOR_BYTES, MIB),
             (layout.LINE_BYTES_PER_S, 10**9),
+            (layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1),
         ):
             self.expect(commands.run(layout.CONFIGURE, 1, setting=setting, value=value), layout.OK, layout.SAME)
         supplier = self.entity(layout.SUPPLIER, "supplier")

@@ -156,6 +156,19 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         60_000,
         1_000,
     ),
+    Setting(
+        "engine", "approval_above", None, "A job of more terminals needs a second person.", 0, (1 << 32) - 2, 10_000
+    ),
+    Setting("engine", "idle_ms", None, "A terminal without new bytes for so long is idle.", 0, _DAY_MS, 600_000),
+    Setting(
+        "engine",
+        "unknown_ask_ms",
+        None,
+        "How often an access server is asked what became of an order that it did not answer.",
+        1_000,
+        _DAY_MS,
+        60_000,
+    ),
 )
 
 

@@ -27,8 +27,6 @@ from simswitch.core import commands
 from simswitch.core.commands import OutcomeRun
 from simswitch.core.layout import (
     FREEZE,
-    JOB_CREATE,
-    NONE_SHORT,
     RESTART,
     SESSION_HOLDS,
     SESSION_OPEN,
@@ -497,10 +495,7 @@ async def test_orders_of_a_tick_are_handed_out_too() -> None:
     cell.on_orders = on_orders
     cell.start()
     # An empty mask is every SIM. The window of 20 is sent at a pace, so most of it comes of ticks, not of this command.
-    job = commands.run(
-        JOB_CREATE, reason=b"test", health_mask=0, lot=NONE_SHORT, server=NONE_SHORT, priority=2, selecting=1
-    )
-    await cell.submit(job)
+    await cell.submit(commands.job_create("test", selecting=1))
     await asyncio.wait_for(window_full.wait(), 30)
     assert len(set(told)) == 20
     assert await cell.read(lambda machine: machine.server(0)["outstanding"]) == 20

@@ -132,17 +132,7 @@ class Pool:
         )
 
     def job(self, lot: int = EVERY, priority: int = layout.PRIORITY_PREDICTED, selecting: int = 1) -> int:
-        outcome = self.apply(
-            commands.run(
-                layout.JOB_CREATE,
-                reason=b"test",
-                health_mask=0,
-                lot=lot,
-                server=EVERY,
-                priority=priority,
-                selecting=selecting,
-            )
-        )[0]
+        outcome = self.apply(commands.job_create("test", lot=lot, priority=priority, selecting=selecting))[0]
         assert int(outcome["status"][0]) == layout.OK
         return int(outcome["job"][0])
 
@@ -336,6 +326,7 @@ def test_a_probe_that_the_hello_settles_leaves_the_gate_able_to_open() -> None:
     pool.allocate([2, 3, 4])
     job = pool.job(selecting=0)
     pool.send(layout.JOB_ADD, argument=job, terminal=2)
+    pool.send(layout.JOB_RESUME, argument=job)
     busy = {"order": pool.orders[-1], "result": layout.ACK_BUSY}
     assert pool.send(layout.ACKNOWLEDGE, access_server=0, argument=session, **busy) == [layout.OK]
     pool.send(layout.SWAPS_STOP)

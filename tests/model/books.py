@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from simswitch.core import layout
 
@@ -54,6 +55,8 @@ class Books:
     frozen: bool = False
     swaps_stopped: bool = False
     events_count: int = 0
+    job_records: Any = None
+    """The core's, after this apply: for what the model does not work out, when a job would be over."""
     events_due: list[tuple[int, ...]] = field(default_factory=list)
     """Of this apply: kind, terminal, subscriber, access server, job, reason, a, b."""
 
@@ -78,12 +81,32 @@ class Books:
             number = order.number if order.in_flight else 0
             self._event(kind, order.terminal, order.server, job=job, reason=reason, a=number, b=b)
 
-    def _enter(self, job: JobModel, state: int) -> bool:
+    def _enter(self, job: JobModel, state: int, why: int = layout.WHY_NONE) -> bool:
+        job.why = why
         if job.state == state:
             return False
         job.state = state
-        self._event(layout.EVENT_JOB, job=job.id, a=state)
+        self._event(layout.EVENT_JOB, job=job.id, a=state, reason=why)
         return True
+
+    def _hold_job(self, job: JobModel, why: int) -> None:
+        if job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING):
+            self._enter(job, layout.JOB_PAUSED, why)
+
+    def _job_outcome(self, job: JobModel | None, failed: bool) -> None:
+        """The canary is judged when so many swaps have come out, the error budget at each failure from twenty on."""
+        if job is None:
+            return
+        job.settled_lately += 1
+        job.failed_lately += failed
+        beyond = job.failed_lately * 10**6 > job.settled_lately * job.options["budget_ppm"]
+        if job.canary:
+            if job.settled_lately >= job.options["canary_count"]:
+                job.canary = False
+                if beyond:
+                    self._hold_job(job, layout.WHY_CANARY)
+        elif failed and beyond and job.settled_lately >= 20:
+            self._hold_job(job, layout.WHY_BUDGET)
 
     @staticmethod
     def _require(truth: bool, what: str) -> None:
@@ -190,7 +213,7 @@ class Books:
             return
         terminal.swap = None
         if not order.in_flight:
-            if order.ordered_ms:
+            if order.announced_ms:
                 self._order_event(layout.EVENT_WITHDRAWN, order, layout.LEASE_OVER)
             self.orders.remove(order)
             return
@@ -297,6 +320,7 @@ class Books:
         terminal.awaits = (order.ordered_ms, order.job)
         if order.job is not None:
             order.job.confirmed += 1
+        self._job_outcome(order.job, failed=False)
 
     def _traffic(self, terminal: TerminalModel) -> None:
         """Bytes were counted: the first after a swap tell how long its outage was."""
@@ -307,6 +331,8 @@ class Books:
             return
         (ordered_ms, job), terminal.awaits = terminal.awaits, None
         outage_ms = self.now_ms - ordered_ms
+        server = self.servers[terminal.server]
+        server.outage_ms = (7 * server.outage_ms + outage_ms) >> 3 if server.outage_ms else outage_ms
         if job is not None:
             job.outages.append(outage_ms)
         number = layout.NONE_INDEX if job is None else job.id
@@ -327,7 +353,7 @@ class Books:
             order.target = None
 
     def _drop_swap(self, order: OrderModel, why: int) -> None:
-        if order.ordered_ms:
+        if order.announced_ms:
             self._order_event(layout.EVENT_WITHDRAWN, order, why)
         self.orders.remove(order)
         order.terminal.swap = None
@@ -342,6 +368,8 @@ class Books:
             return
         self._return_target(order)
         order.state = "queued"
+        if not busy and not order.overdue:
+            self._job_outcome(order.job, failed=True)
         cancelled = order.job is not None and order.job.state == layout.JOB_CANCELLED
         given_up = order.kind == layout.SWITCH and order.attempts >= self.settings[layout.ATTEMPTS_MAX] and not busy
         if cancelled:
@@ -384,14 +412,18 @@ class Books:
         elif order.source is not None and order.source.held_by is order:
             self._cool(order.source)
 
+    def _rests(self, terminal: TerminalModel) -> bool:
+        assert terminal.sim is not None
+        until_ms = terminal.swapped_ms + self.settings[layout.SWAP_COOL_DOWN_MS]
+        return bool(terminal.swapped_ms) and until_ms > self.now_ms and terminal.sim.health != layout.THROTTLED
+
     def _add(self, job: JobModel, terminal: TerminalModel) -> int:
         if terminal.sim is None:
             return layout.NO_LEASE
         if terminal.swap is not None:
             return layout.SAME
-        resting = terminal.swapped_ms and terminal.swapped_ms + self.settings[layout.SWAP_COOL_DOWN_MS] > self.now_ms
-        if resting and terminal.sim.health != layout.THROTTLED:
-            return layout.WRONG_STATE
+        if self._rests(terminal):
+            return layout.RESTING
         if not self._orders_spare():
             return layout.ORDERS_FULL
         self._unmeasured(terminal)
@@ -405,5 +437,5 @@ class Books:
         for job in self.jobs:
             if job.state in (layout.JOB_RUNNING, layout.JOB_PAUSED, layout.JOB_SELECTING):
                 waits = job.listing or job.sweeping or any(order.job is job for order in self.orders)
-                if not waits:
+                if job.begun and not waits:
                     self._enter(job, layout.JOB_DONE)

@@ -19,6 +19,7 @@ from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
 
 from tests.model.books import Books
+from tests.model.invariants import tier_of
 from tests.model.records import Table
 from tests.model.things import (
     Call,
@@ -40,6 +41,8 @@ USABLE = (layout.HEALTHY, layout.LOW)
 HELD_MAX = 4
 BYTES_MAX = 1 << 62
 ORDER_NUMBER_BITS = 24
+DAY_MS = 86_400_000
+ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_CHECKED)
 
 
 @dataclass(eq=False)
@@ -52,6 +55,7 @@ class Model(Books):
         """Follows one apply, whose outcomes and state afterwards are given; raises at the first thing not allowed."""
         runs = list(command_runs(batch))
         later, self.now_ms = now_ms != self.now_ms, now_ms
+        self.job_records = tables["jobs"]
         # What holds timers back holds back those that are due at this very instant too.
         kinds = [header["kind"] for header, _ in runs]
         if layout.RESTART in kinds:
@@ -70,14 +74,49 @@ class Model(Books):
                 if answer["status"] not in allowed:
                     raise Mismatch(f"command {header} {item} was answered {answer}; allowed are {sorted(allowed)}")
         self._run_sweeps()
+        self._quiet_hours()
         sent = outcomes[-2]
         names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
         columns = {name: sent[name].tolist() for name in names}
         for position in range(sent.count):
             self._sent({name: columns[name][position] for name in names}, tables)
         self._finish_jobs()
+        self._follow_announcements(outcomes[-1])
         self._told(outcomes[-1])
         self.compare(tables)
+
+    def _follow_announcements(self, run: OutcomeRun) -> None:
+        """When a swap is announced ahead, and when one of a paused job is withdrawn, is the core's choice."""
+        columns = zip(*(run[name].tolist() for name in ("kind", "terminal", "reason", "a")), strict=True)
+        for kind, key, reason, a in columns:
+            ahead = kind == layout.EVENT_ANNOUNCED and a > self.now_ms
+            held = kind == layout.EVENT_WITHDRAWN and reason == layout.JOB_HELD
+            if not ahead and not held:
+                continue
+            order = self.terminals[key].swap
+            if order is None or order.in_flight or order.job is None:
+                raise Mismatch(f"terminal {key} is in no swap of a job that waits: {kind}, {reason}")
+            self._require(order.promised == held, f"terminal {key}: told {kind} {reason}")
+            running = order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
+            self._require(running == ahead, f"a swap of job {order.job.id}, {order.job.state}, was told of: {kind}")
+            if held:
+                self._order_event(layout.EVENT_WITHDRAWN, order, reason)
+                order.announced_ms = 0
+                continue
+            self._require(a == self.now_ms + order.job.options["announce_ahead_ms"], f"announced for {a}")
+            order.announced_ms = a
+            self._announced(order)
+
+    def _announced(self, order: OrderModel) -> None:
+        priority = self._priority(order)
+        expected = self.servers[order.server].outage_ms or 30_000
+        self._order_event(layout.EVENT_ANNOUNCED, order, priority, expected)
+        kind, terminal, subscriber, server, job, reason, _, b = self.events_due.pop()
+        self.events_due.append((kind, terminal, subscriber, server, job, reason, order.announced_ms, b))
+
+    @staticmethod
+    def _priority(order: OrderModel) -> int:
+        return order.job.options["priority"] if order.job is not None else layout.PRIORITY_STOP
 
     def _told(self, run: OutcomeRun) -> None:
         """The events: numbered without a gap, and each of those that had to come, once."""
@@ -523,6 +562,8 @@ class Model(Books):
             and order.source is not None
             and order.source.iccid == row["source_iccid"]
         ]
+        if self._asked_again(row):
+            return
         # Two orders may tell the same server to let go of the same SIM: of two leases.
         order = next((order for order in wanted if order.epoch == row["epoch"]), wanted[0] if wanted else None)
         if order is None:
@@ -533,15 +574,28 @@ class Model(Books):
         self._require(record["gate"] in (layout.GATE_OPEN, layout.GATE_PROBING), f"order through a closed gate: {row}")
         self._require(record["outstanding"] <= record["window"], f"I3: sent above the window of {record['window']}")
         self.sent_count += 1
+        first = not order.announced_ms
         order.state = "outstanding"
+        order.overdue = False
         order.number, order.session, order.deadline_ms = row["order"], row["session"], row["deadline_ms"]
         order.ordered_ms = self.now_ms
         self._require(row["deadline_ms"] == self.now_ms + self.settings[layout.ORDER_DEADLINE_MS], f"deadline of {row}")
         if order.kind != layout.SWITCH:
             return
         self._require(not self.swaps_stopped, f"a swap was sent while swaps are stopped: {row}")
-        paused = order.job is not None and order.job.state == layout.JOB_PAUSED
-        self._require(not paused, f"a swap of a paused job was sent: {row}")
+        if order.job is not None:
+            running = order.job.begun and order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
+            self._require(running, f"a swap of a job in state {order.job.state} was sent: {row}")
+            ahead = order.job.options["announce_ahead_ms"]
+            come = not ahead or 0 < order.announced_ms <= self.now_ms
+            self._require(come, f"announced for {order.announced_ms}: {row}")
+            if order.job.canary:
+                out = sum(other.job is order.job and other.in_flight for other in self.orders)
+                tried = out + order.job.settled_lately
+                self._require(tried <= order.job.options["canary_count"], f"{tried} swaps of the canary: {row}")
+        if first:
+            order.announced_ms = self.now_ms
+            self._announced(order)
         target = self._sim(row["target_iccid"])
         if target is None:
             raise Mismatch(f"the target of {row} is no SIM")
@@ -553,17 +607,35 @@ class Model(Books):
         target.holder = terminal
         order.target = target
         order.epoch = self._new_epoch(row["epoch"])
-        self._order_event(
-            layout.EVENT_ORDERED, order, tables["orders"][order.number % 2**ORDER_NUMBER_BITS]["priority"], target.iccid
-        )
+        self._order_event(layout.EVENT_ORDERED, order, self._priority(order), target.iccid)
 
     # --------------------------------------------------------------------------------------------- jobs
 
+    def _asked_again(self, row: Row) -> bool:
+        """Whether an order is sent once more under its number, because nobody said what became of it."""
+        order = next((order for order in self.orders if order.in_flight and order.number == row["order"]), None)
+        if order is None:
+            return False
+        self._require(order.state == "unknown", f"an order was sent twice: {row}")
+        here = order.session == row["session"] == self.servers[order.server].session
+        self._require(here, f"asked in another session: {row}")
+        self._require(order.epoch == row["epoch"], f"under another epoch: {row}")
+        self._require(
+            self.now_ms >= order.asked_ms + self.settings[layout.UNKNOWN_ASK_MS], f"asked for too often: {row}"
+        )
+        order.asked_ms = self.now_ms
+        return True
+
     def _job_create(self, call: Call) -> set[int]:
+        asked = call.item
+        quiet_from, quiet_until = asked["quiet_from_ms"], asked["quiet_until_ms"]
+        quiet = not (quiet_from or quiet_until) or quiet_from < quiet_until < quiet_from + DAY_MS
         if (
-            not 1 <= call.item["priority"] < layout.PRIORITIES
-            or call.item["selecting"] > 1
-            or call.item["health_mask"] >= 1 << 10
+            not 1 <= asked["priority"] < layout.PRIORITIES
+            or asked["selecting"] > 1
+            or asked["health_mask"] >= 1 << 10
+            or not quiet
+            or not 1 <= asked["on_infeasible"] <= 3
         ):
             return {layout.INVALID_ARGUMENT}
         if call.item["server"] != layout.NONE_SHORT and call.item["server"] >= len(self.servers):
@@ -575,15 +647,105 @@ class Model(Books):
         self._require(
             call.answer["job"] == len(self.jobs), f"job {len(self.jobs)} was given the number {call.answer['job']}"
         )
-        sweeping = bool(call.item["selecting"])
+        listed = not asked["selecting"]
         job = JobModel(
-            call.answer["job"], call.item["health_mask"], call.item["lot"], call.item["server"], not sweeping, sweeping
+            call.answer["job"],
+            asked["health_mask"],
+            asked["lot"],
+            asked["server"],
+            listing=listed,
+            sweeping=False,
+            state=layout.JOB_SELECTING if listed else layout.JOB_CHECKING,
+            options=asked,
+            actor=call.header["actor"],
+            listed=listed,
+            quiet=(quiet_from, quiet_until),
         )
         self.jobs.append(job)
         self._event(layout.EVENT_JOB, job=job.id, a=job.state)
-        if sweeping:
-            self.sweeps.append(Sweep("select", job=job, end=len(self.sims)))
+        if not listed:
+            self.sweeps.append(Sweep("check", job=job))
         return {layout.OK}
+
+    # What the check of a job finds, and what follows from it.
+
+    def _check_job(self, job: JobModel) -> None:
+        wanted = [order.terminal for order in self.orders if order.job is job]
+        if not job.listed:
+            wanted = [sim.holder for sim in self.sims if self._selects(job, sim) and sim.holder is not None]
+        demand: list[TerminalModel] = []
+        for terminal in wanted:
+            if terminal.swap is not None and terminal.swap.job is not job:
+                job.without[layout.WITHOUT_SWAP] += 1
+            elif terminal.swap is None and self._rests(terminal):
+                job.without[layout.WITHOUT_REST] += 1
+            elif not self.servers[terminal.server].session:
+                job.without[layout.WITHOUT_SERVER] += 1
+            else:
+                demand.append(terminal)
+        job.demand = len(demand)
+        supply = {}
+        for sim_class, reserve in self.reserves.items():
+            tiers = sorted(tier_of(sim.headroom_bytes) for sim in self._free_healthy(sim_class))
+            supply[sim_class] = tiers[reserve:]
+        markets = list(self.markets)
+        for terminal in sorted(demand, key=lambda each: (markets.index(each.market), -each.expected_tier)):
+            for sim_class in self.markets[terminal.market][1]:
+                good = [tier for tier in supply[sim_class] if tier >= terminal.expected_tier]
+                if good:
+                    supply[sim_class].remove(good[0])
+                    job.targets += 1
+                    break
+            else:
+                job.without[layout.WITHOUT_TARGET] += 1
+        self._checked(job)
+
+    def _checked(self, job: JobModel) -> None:
+        expected = int(self.job_records[job.id % len(self.job_records)]["expected_finish_ms"])
+        self._require(expected >= self.now_ms, f"job {job.id} would be over in the past")
+        why = layout.WHY_NONE
+        if job.without[layout.WITHOUT_TARGET]:
+            why = layout.WHY_TARGETS
+        elif 0 < job.options["deadline_ms"] < expected:
+            why = layout.WHY_LATE
+        if job.options["dry_run"]:
+            self._close_job(job, layout.JOB_CHECKED, why)
+        elif why == layout.WHY_NONE or job.options["on_infeasible"] == layout.INFEASIBLE_PROCEED:
+            self._begin_job(job)
+        elif job.options["on_infeasible"] == layout.INFEASIBLE_PAUSE:
+            self._enter(job, layout.JOB_PAUSED, why)
+        else:
+            self._close_job(job, layout.JOB_REFUSED, why)
+
+    def _close_job(self, job: JobModel, state: int, why: int) -> None:
+        self._enter(job, state, why)
+        if any(order.job is job for order in self.orders):
+            self.sweeps.append(Sweep("cancel", job=job))
+
+    def _begin_job(self, job: JobModel) -> None:
+        count = job.terminals if job.listed else job.demand
+        if count > self.settings[layout.APPROVAL_ABOVE] and job.approver is None:
+            self._enter(job, layout.JOB_AWAITING_APPROVAL)
+            return
+        job.begun = True
+        job.canary = 0 < job.options["canary_count"] < count
+        self._enter(job, layout.JOB_RUNNING if job.listed else layout.JOB_SELECTING)
+        if not job.listed:
+            job.sweeping = True
+            self.sweeps.append(Sweep("select", job=job, end=len(self.sims)))
+        self._finish_jobs()
+
+    def _quiet_hours(self) -> None:
+        self._finish_jobs()
+        for job in self.jobs:
+            if not job.begun or job.state in ENDED or not job.quiet[1]:
+                continue
+            while job.quiet[1] <= self.now_ms:
+                job.quiet = (job.quiet[0] + DAY_MS, job.quiet[1] + DAY_MS)
+            if job.quiet[0] <= self.now_ms:
+                self._hold_job(job, layout.WHY_QUIET)
+            elif job.state == layout.JOB_PAUSED and job.why == layout.WHY_QUIET:
+                self._enter(job, layout.JOB_SELECTING if job.sweeping else layout.JOB_RUNNING)
 
     def _find_job(self, header: Row) -> JobModel | None:
         return self.jobs[header["argument"]] if header["argument"] < len(self.jobs) else None
@@ -603,14 +765,26 @@ class Model(Books):
         job, kind = self._find_job(call.header), call.header["kind"]
         if job is None:
             return {layout.UNKNOWN_JOB}
-        if job.state in (layout.JOB_DONE, layout.JOB_CANCELLED):
+        if job.state in ENDED:
             again = kind == layout.JOB_CANCEL and job.state == layout.JOB_CANCELLED
             return {layout.SAME if again else layout.WRONG_STATE}
         if kind == layout.JOB_PAUSE:
-            return {layout.OK if self._enter(job, layout.JOB_PAUSED) else layout.SAME}
+            if job.state not in (layout.JOB_PAUSED, layout.JOB_RUNNING, layout.JOB_SELECTING):
+                return {layout.WRONG_STATE}
+            same = job.state == layout.JOB_PAUSED and job.why == layout.WHY_OPERATOR
+            self._enter(job, layout.JOB_PAUSED, layout.WHY_OPERATOR)
+            return {layout.SAME if same else layout.OK}
         if kind == layout.JOB_RESUME:
             return {self._resume(job)}
-        self._enter(job, layout.JOB_CANCELLED)
+        if kind == layout.JOB_APPROVE:
+            if job.state != layout.JOB_AWAITING_APPROVAL:
+                return {layout.WRONG_STATE}
+            if job.actor == call.header["actor"]:
+                return {layout.SECOND_PERSON}
+            job.approver = call.header["actor"]
+            self._begin_job(job)
+            return {layout.OK}
+        self._enter(job, layout.JOB_CANCELLED, layout.WHY_OPERATOR)
         job.listing = job.sweeping = False
         self.sweeps.append(Sweep("cancel", job=job))
         return {layout.OK}
@@ -618,14 +792,20 @@ class Model(Books):
     def _resume(self, job: JobModel) -> int:
         if job.state == layout.JOB_RUNNING:
             return layout.SAME
-        if job.state == layout.JOB_SELECTING:
-            if job.sweeping:
-                return layout.SAME
+        if job.listing:
             job.listing = False
-            self._enter(job, layout.JOB_RUNNING)
-            self._finish_jobs()
+            self._enter(job, layout.JOB_CHECKING)
+            self.sweeps.append(Sweep("check", job=job))
             return layout.OK
-        self._enter(job, layout.JOB_SELECTING if job.listing or job.sweeping else layout.JOB_RUNNING)
+        if job.state == layout.JOB_SELECTING:
+            return layout.SAME
+        if job.state != layout.JOB_PAUSED:
+            return layout.WRONG_STATE
+        if not job.begun:
+            self._begin_job(job)
+            return layout.OK
+        job.settled_lately = job.failed_lately = 0
+        self._enter(job, layout.JOB_SELECTING if job.sweeping else layout.JOB_RUNNING)
         return layout.OK
 
     # ------------------------------------------------------------------------------------ time and sweeps
@@ -639,6 +819,9 @@ class Model(Books):
         for order in self.orders:
             if order.state == "outstanding" and order.deadline_ms <= self.now_ms:
                 order.state = "unknown"
+                order.overdue = True
+                order.asked_ms = self.now_ms
+                self._job_outcome(order.job, failed=True)
                 self._order_event(layout.EVENT_OVERDUE, order, 0, self.now_ms - order.ordered_ms)
         over = [
             (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX)
@@ -696,6 +879,10 @@ class Model(Books):
             for order in [order for order in self.orders if order.job is job and not order.in_flight]:
                 self._drop_swap(order, layout.JOB_OVER)
             return True
+        if sweep.kind == "check":
+            if job.state == layout.JOB_CHECKING:
+                self._check_job(job)
+            return True
         if job.state == layout.JOB_CANCELLED:
             return True
         while sweep.cursor < sweep.end:
@@ -714,7 +901,11 @@ class Model(Books):
             return False
         if job.health_mask and not job.health_mask >> sim.health & 1:
             return False
-        return job.lot in (layout.NONE_SHORT, sim.lot) and job.server in (layout.NONE_SHORT, sim.holder.server)
+        below = job.options["headroom_below_bytes"]
+        if below and sim.headroom_bytes >= below:
+            return False
+        places = (("lot", sim.lot), ("bank", sim.bank), ("sim_class", sim.sim_class), ("server", sim.holder.server))
+        return all(job.options[name] in (layout.NONE_SHORT, place) for name, place in places)
 
     def _reconcile(self, sweep: Sweep) -> None:
         def gone(terminal: TerminalModel) -> bool:
@@ -781,10 +972,20 @@ class Model(Books):
         self._compare_orders(tables, numbers)
         for job, record in zip(self.jobs, tables["jobs"], strict=False):
             mine = [order for order in self.orders if order.job is job]
+            without = record["without"].tolist()
+            self._require(without == job.without, f"job {job.id}: {without} go without, not {job.without}")
             self._same(
                 f"job {job.id}",
                 record,
                 state=job.state,
+                why=job.why,
+                begun=int(job.begun),
+                canary=int(job.canary),
+                settled_lately=job.settled_lately,
+                failed_lately=job.failed_lately,
+                demand_count=job.demand,
+                targets_count=job.targets,
+                announced_count=sum(order.promised for order in mine),
                 terminals_count=job.terminals,
                 confirmed_count=job.confirmed,
                 outages_count=len(job.outages),
@@ -859,6 +1060,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.JOB_PAUSE: Model._job_change,
     layout.JOB_RESUME: Model._job_change,
     layout.JOB_CANCEL: Model._job_change,
+    layout.JOB_APPROVE: Model._job_change,
 }
 
 
@@ -866,7 +1068,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
     """A model that begins where a machine stands that has entities and sessions, and no SIM, terminal or job yet."""
     header = tables["header"][0]
     entities = tables["entities"][: header["entities_count"]]
-    kinds = {kind: [index for index, entity in enumerate(entities) if entity["kind"] == kind] for kind in range(1, 9)}
+    kinds = {kind: [index for index, entity in enumerate(entities) if entity["kind"] == kind] for kind in range(1, 10)}
     first = layout.MARKET_FIRST_CLASS
     lots = {}
     for index in kinds[layout.LOT]:

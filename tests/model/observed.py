@@ -19,6 +19,7 @@ ORDER_WORDS: dict[int, str] = {
     layout.OUTSTANDING: "outstanding",
     layout.UNKNOWN: "unknown",
     layout.PARKED: "parked",
+    layout.ANNOUNCED: "announced",
 }
 
 
@@ -66,6 +67,8 @@ def word_after(row: Row, case: Case) -> str:
         return order_word(case)
     if row.subject == "gate":
         return layout.Gate(int(case.after["servers"][case.server]["gate"])).name.removeprefix("GATE_").lower()
+    if row.subject == "given_up":
+        return "resolved" if case.after["given_up"]["resolved"][1] else "open"
     return layout.JobState(int(case.after["jobs"][case.job]["state"])).name.removeprefix("JOB_").lower()
 
 
@@ -221,6 +224,11 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "session=new": lambda case: bool(case.answer["session"] > case.before["servers"]["session"].max()),
     "outstanding=same": _outstanding_same,
     "outstanding=finish": _outstanding_finishes,
+    "asked=again": lambda case: [order["order"] for order in case.orders] == [int(case.old_order["number"])],
+    "why=QUIET": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_QUIET),
+    "why=CANARY": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_CANARY),
+    "why=TARGETS": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_TARGETS),
+    "why=LATE": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_LATE),
     "queued=dropped": lambda case: not (case.after["orders"]["state"] == layout.QUEUED).any(),
 }
 

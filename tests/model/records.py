@@ -41,6 +41,8 @@ _RECORDS = {
     "servers": "Server",
     "jobs": "Job",
     "sweeps": "Sweep",
+    "check": "Check",
+    "given_up": "GivenUp",
     "terminal_table": "TerminalSlot",
 }
 """Which record stands in which region."""

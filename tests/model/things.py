@@ -70,6 +70,20 @@ class JobModel:
     listing: bool
     sweeping: bool
     state: int = layout.JOB_SELECTING
+    options: Row = field(default_factory=dict)
+    """The columns of its JOB_CREATE."""
+    actor: int = 0
+    approver: int | None = None
+    listed: bool = False
+    begun: bool = False
+    canary: bool = False
+    why: int = layout.WHY_NONE
+    quiet: tuple[int, int] = (0, 0)
+    settled_lately: int = 0
+    failed_lately: int = 0
+    demand: int = 0
+    targets: int = 0
+    without: list[int] = field(default_factory=lambda: [0] * layout.WITHOUTS)
     confirmed: int = 0
     outages: list[int] = field(default_factory=list)
     unmeasured: int = 0
@@ -93,6 +107,15 @@ class OrderModel:
     orphaned: bool = False
     ordered_ms: int = 0
     """When it was last sent."""
+    announced_ms: int = 0
+    """The instant that was announced for it; 0: none was."""
+    overdue: bool = False
+    asked_ms: int = 0
+    """When it was last asked for, while unknown."""
+
+    @property
+    def promised(self) -> bool:
+        return self.announced_ms != 0 and not self.ordered_ms
 
     @property
     def in_flight(self) -> bool:
@@ -106,6 +129,7 @@ class ServerModel:
     reconciled: bool = False
     reconciling: bool = False
     """From its hello until all that the hello did not name is settled."""
+    outage_ms: int = 0
 
 
 @dataclass(eq=False)
@@ -158,5 +182,5 @@ def command_runs(batch: bytes) -> Iterator[tuple[Row, list[Row]]]:
             columns[name] = np.frombuffer(batch, code, count, place).tolist()
             place += np.dtype(code).itemsize * count
         items = [{name: column[item] for name, column in columns.items()} for item in range(count)]
-        yield {name: int(header[name]) for name in ("kind", "access_server", "argument")}, items
+        yield {name: int(header[name]) for name in ("kind", "access_server", "argument", "actor")}, items
         offset += int(header["size"])

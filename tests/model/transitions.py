@@ -17,12 +17,14 @@ from tests.model.world import (
     MIB,
     OUTAGE_MAX_MS,
     STEP_MS,
+    UNKNOWN_ASK_MS,
     World,
     empty_world,
 )
 
 TABLE = Path(__file__).parents[2] / "engine/simswitch/core/transitions.txt"
 NONE = layout.NONE_INDEX
+AHEAD_MS = 10 * STEP_MS
 T = 1
 """The terminal that a row is about; others are there to be in the way."""
 OTHER = 2
@@ -362,11 +364,28 @@ def _queued(row: Row) -> Case:
     if row.when == "gate not open, or window full":
         world.send(world.close(0))
         return Case(world, wait_ms=STEP_MS, job=list_job(world, T))
+    if row.when == "its job announces ahead":
+        job, run = list_of(world, T, announce_ahead_ms=AHEAD_MS)
+        world.send(commands.run(layout.SWAPS_STOP))
+        world.send(run)
+        return Case(world, commands.run(layout.SWAPS_LIFT), job=job)
+    if row.state == "announced":
+        return _announced(row, world)
     world.send(commands.run(layout.SWAPS_STOP))
     job = list_job(world, T)
     if row.command == "RELEASE":
         return Case(world, world.lease(layout.RELEASE, T, lease_epoch(world)), job=job)
     return Case(world, commands.run(layout.SWAPS_LIFT), job=job)
+
+
+def _announced(row: Row, world: World) -> Case:
+    job, run = list_of(world, T, announce_ahead_ms=AHEAD_MS)
+    world.send(run)
+    if row.command == "RELEASE":
+        return Case(world, world.lease(layout.RELEASE, T, lease_epoch(world)), job=job)
+    if row.when == "its instant has come, its job is paused":
+        world.send(world.job(layout.JOB_PAUSE, job))
+    return Case(world, wait_ms=AHEAD_MS, job=job)
 
 
 def _acknowledged(row: Row) -> Case:
@@ -402,11 +421,13 @@ def _acknowledged(row: Row) -> Case:
 
 
 def _deadline(row: Row) -> Case:
+    if row.state == "announced":
+        return _queued(row)
     world = new_world()
     bring(world, "swapping")
     if row.state == "unknown":
         world.pass_ms(DEADLINE_MS)
-    return Case(world, wait_ms=DEADLINE_MS)
+    return Case(world, wait_ms=UNKNOWN_ASK_MS if row.state == "unknown" else DEADLINE_MS)
 
 
 # ----------------------------------------------------------------------------------- rows on gates, jobs
@@ -437,8 +458,90 @@ def _gate(row: Row) -> Case:
     return Case(world, world.acknowledge(world.orders[-1]["order"], result))
 
 
-def _job(row: Row) -> Case:
+def list_of(world: World, *terminals: int, **options: int) -> tuple[int, bytes]:
+    """A job with these terminals, and the command that says that its list is complete."""
+    (outcome,) = world.send(world.job_create(**options))
+    assert outcome["status"][0] == layout.OK
+    job = int(outcome["job"][0])
+    for terminal in terminals:
+        assert world.status(world.job_add(job, terminal)) == layout.OK
+    return job, world.job(layout.JOB_RESUME, job)
+
+
+def _options(row: Row, world: World) -> dict[str, int]:
+    """What a job must be asked for so that its check says what the row says."""
+    options = {"on_infeasible": int(layout.INFEASIBLE_REFUSE)}
+    if row.when == "a dry run":
+        options["dry_run"] = 1
+    elif row.when == "it would be late":
+        options["deadline_ms"] = world.now_ms + 1
+    elif row.when == "it needs a second person" or row.state == "awaiting_approval":
+        world.configure(layout.APPROVAL_ABOVE, 0)
+    elif "would go without" in row.when:
+        for sim in range(world.sims_count):
+            if sim != sim_index(world):
+                world.send(world.set_health(sim, layout.SUSPENDED))
+        if row.when.endswith("it proceeds"):
+            options["on_infeasible"] = int(layout.INFEASIBLE_PROCEED)
+        elif row.when.endswith("it pauses") or row.state == "paused":
+            options["on_infeasible"] = int(layout.INFEASIBLE_PAUSE)
+    return options
+
+
+def _checked(row: Row) -> Case:
+    """Rows on a job that is checked, or was."""
     world = new_world()
+    allocate(world)
+    job, run = list_of(world, T, **_options(row, world))
+    if row.state != "selecting":
+        world.send(run)
+        second = 0 if row.when == "by who ordered it" else world.entities["operator:second"]
+        run = world.job(int(getattr(layout, row.command)), job, second)
+    return Case(world, run, job=job)
+
+
+def _quiet(row: Row) -> Case:
+    world = new_world()
+    allocate(world)
+    world.send(commands.run(layout.SWAPS_STOP))
+    quiet = {"quiet_from_ms": world.now_ms + 10 * STEP_MS, "quiet_until_ms": world.now_ms + 20 * STEP_MS}
+    job, run = list_of(world, T, **quiet)
+    world.send(run)
+    if row.state == "paused":
+        world.pass_ms(10 * STEP_MS)
+    return Case(world, wait_ms=10 * STEP_MS, job=job)
+
+
+def _canary(_row: Row) -> Case:
+    world = new_world()
+    allocate(world)
+    allocate(world, OTHER)
+    job, run = list_of(world, T, OTHER, canary_count=1, budget_ppm=0)
+    world.send(run)
+    assert len(world.orders) == 1, "the canary is one swap"
+    return Case(world, world.acknowledge(world.orders[-1]["order"], layout.ACK_REFUSED), job=job)
+
+
+def _given_up(row: Row) -> Case:
+    world = new_world()
+    world.configure(layout.ATTEMPTS_MAX, 1)
+    allocate(world)
+    order_swap(world)
+    world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_REFUSED))
+    resolve = commands.run(layout.GIVEN_UP_RESOLVE, 1, number=2 if row.when == "another number" else 1)
+    if row.state == "resolved":
+        assert world.status(resolve) == layout.OK
+    return Case(world, resolve)
+
+
+def _job(row: Row) -> Case:
+    if row.state in ("selecting", "awaiting_approval") or row.when == "not begun, somebody would go without":
+        return _checked(row)
+    world = new_world()
+    if row.when == "terminal was swapped lately":
+        bring(world, "moved")
+        job, _ = list_of(world)
+        return Case(world, world.job_add(job, T), job=job)
     if row.command == "JOB_ADD":
         bring(world, "none" if row.status == "NO_LEASE" else "swapping")
         (outcome,) = world.send(world.job_create())
@@ -490,6 +593,10 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("job", "JOB_RESUME"): _job,
     ("job", "JOB_CANCEL"): _job,
     ("job", "JOB_ADD"): _job,
+    ("job", "JOB_APPROVE"): _job,
+    ("job", "(dispatch)"): _quiet,
+    ("job", "ACKNOWLEDGE REFUSED"): _canary,
+    ("given_up", "GIVEN_UP_RESOLVE"): _given_up,
 }
 WHENS = frozenset(
     {
@@ -502,6 +609,22 @@ WHENS = frozenset(
         "SIM assigned or reserved",
         "SIM held by a server that must let go",
         "access server not defined",
+        "a dry run",
+        "another number",
+        "by who ordered it",
+        "it needs a second person",
+        "it would be late",
+        "its canary failed",
+        "its instant has come",
+        "its instant has come, its job is paused",
+        "its job announces ahead",
+        "its quiet hours begin",
+        "its quiet hours end",
+        "not begun, somebody would go without",
+        "somebody would go without",
+        "somebody would go without, it pauses",
+        "somebody would go without, it proceeds",
+        "terminal was swapped lately",
         "attempts left",
         "back-off is over",
         "cooling is over",

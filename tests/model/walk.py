@@ -14,9 +14,9 @@ import numpy as np
 from simswitch.core import commands, layout
 
 from tests.model.invariants import violations
-from tests.model.model import Model, model_of
+from tests.model.model import ENDED, Model, model_of
 from tests.model.records import Table
-from tests.model.things import OrderModel, TerminalModel
+from tests.model.things import JobModel, OrderModel, TerminalModel
 from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world, iccid_number
 
 TERMINALS = 24
@@ -24,6 +24,7 @@ SIMS = 60
 UNKNOWN_KEY = 10**12
 JOBS_MAX = 1000
 JOBS_ALIVE_MAX = 3
+APPROVAL_ABOVE = 5
 
 
 class Walk:
@@ -34,8 +35,10 @@ class Walk:
         self.random = random.Random(seed)
         self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS + 2, orders_max=orders_max)
         self.world.keeps_records = keeps_records
+        self.world.configure(layout.APPROVAL_ABOVE, APPROVAL_ABOVE)
         self.world.records.clear()
         self.machine = self.world.machine
+        self.second = self.world.entities["operator:second"]
         self.model: Model = model_of(self.world.tables(), self.world.now_ms)
         self.commands_count = 0
         self.tables: dict[str, Table] = {}
@@ -205,6 +208,9 @@ class Walk:
 
     def usage(self) -> bytes:
         key, epoch = self._terminal()
+        moved = [each for each in self.model.terminals.values() if each.awaits is not None]
+        if moved and self._one_in(2):
+            key, epoch = moved[0].key, moved[0].epoch
         terminal = self.model.terminals.get(key)
         before = 0 if terminal is None else terminal.reported_bytes
         more = self.random.choice((0, -1, 1, 5 * MIB, 300 * MIB, 1_900 * MIB, 500 * GIB))
@@ -300,6 +306,9 @@ class Walk:
         if self.model.masked and self._one_in(3):
             everything = layout.NONE_SHORT
             return commands.run(layout.MASK, 1, lot=everything, bank=everything, masked=0)
+        stuck = [job for job in self.model.jobs if job.state in (layout.JOB_PAUSED, layout.JOB_AWAITING_APPROVAL)]
+        if stuck and self._one_in(3):
+            return self._move_on(stuck)
         away = [index for index, server in enumerate(self.model.servers) if not server.session]
         if away:
             return commands.run(layout.SESSION_OPEN, access_server=self.random.choice(away))
@@ -323,18 +332,50 @@ class Walk:
         return self.renew()
 
     def job_create(self) -> bytes:
-        alive = sum(
-            job.state in (layout.JOB_SELECTING, layout.JOB_RUNNING, layout.JOB_PAUSED) for job in self.model.jobs
-        )
-        if alive >= JOBS_ALIVE_MAX or len(self.model.jobs) > JOBS_MAX:
-            return self.job_add()
+        alive = [job for job in self.model.jobs if job.state not in ENDED]
+        if len(alive) >= JOBS_ALIVE_MAX or len(self.model.jobs) > JOBS_MAX:
+            return self.job_add() if self._one_in(3) else self._move_on(alive)
         return self.world.job_create(
             health_mask=self.random.choice((0, 1 << layout.THROTTLED, 1 << layout.HEALTHY, 1 << 12)),
             lot=layout.NONE_SHORT if self._one_in(2) else self._lot(),
             server=layout.NONE_SHORT if self._one_in(2) else self._server(),
             priority=self.random.choice((0, 1, 2, 3, 4, 4, 4, 5)),
             selecting=self.random.choice((0, 0, 1, 1, 2)),
+            **self._job_options(),
         )
+
+    def _move_on(self, alive: list[JobModel]) -> bytes:
+        """Does what one of the jobs waits for; else too few swaps would be sent."""
+        job = self.random.choice(alive)
+        if self._one_in(4):
+            return self.world.job(layout.JOB_CANCEL, job.id)
+        if job.state == layout.JOB_AWAITING_APPROVAL:
+            return self.world.job(layout.JOB_APPROVE, job.id, 0 if self._one_in(4) else self.second)
+        return self.world.job(layout.JOB_RESUME, job.id)
+
+    def _job_options(self) -> dict[str, int]:
+        """What a job may be asked for besides; most ask for little of it."""
+        now_ms = self.world.now_ms
+        steps = self.random.randrange(1, 200)
+        every = layout.NONE_SHORT
+        offers = {
+            "deadline_ms": now_ms + steps * 1_000,
+            "quiet_from_ms": 0,
+            "announce_ahead_ms": STEP_MS * self.random.choice((1, 5, 20)),
+            "headroom_below_bytes": self.random.choice((MIB, GIB, 10 * GIB)),
+            "rate_per_minute": self.random.choice((1, 60, 600)),
+            "canary_count": self.random.choice((1, 2, 3)),
+            "budget_ppm": self.random.choice((0, 50_000, 500_000, 10**6)),
+            "bank": self.random.choice((self.world.entities["bank-1"], every)),
+            "sim_class": self.random.choice((self.world.entities["gold"], every)),
+            "on_infeasible": self.random.choice((0, 1, 2, 2, 3)),
+            "dry_run": self._one_in(2),
+        }
+        options = {name: int(value) for name, value in offers.items() if self._one_in(8)}
+        if "quiet_from_ms" in options:
+            options["quiet_from_ms"] = now_ms + (steps - 100) * STEP_MS
+            options["quiet_until_ms"] = max(now_ms, options["quiet_from_ms"]) + (steps + 1) * STEP_MS
+        return options
 
     def _job(self) -> int:
         if not self.model.jobs or self._one_in(30):
@@ -347,7 +388,12 @@ class Walk:
         return self.world.job_add(job, self._key())
 
     def job_change(self) -> bytes:
-        kind = self.random.choice((layout.JOB_PAUSE, layout.JOB_RESUME, layout.JOB_RESUME, layout.JOB_CANCEL))
+        waits = [job.id for job in self.model.jobs if job.state == layout.JOB_AWAITING_APPROVAL]
+        if waits and self._one_in(2):
+            return self.world.job(layout.JOB_APPROVE, waits[0], 0 if self._one_in(3) else self.second)
+        kind = self.random.choice(
+            (layout.JOB_PAUSE, layout.JOB_RESUME, layout.JOB_RESUME, layout.JOB_CANCEL, layout.JOB_APPROVE)
+        )
         return self.world.job(kind, self._job())
 
     def stop_or_lift(self) -> bytes:

@@ -31,6 +31,7 @@ LOW_BYTES = 64 * MIB
 EXHAUSTED_BYTES = 16 * MIB
 LINE_BYTES_PER_S = 1_000 * MIB
 OUTAGE_MAX_MS = 20 * STEP_MS
+UNKNOWN_ASK_MS = 30 * STEP_MS
 SUBSCRIBER = 900
 
 
@@ -253,22 +254,22 @@ class World(Driver):
         server: int = layout.NONE_SHORT,
         priority: int = layout.PRIORITY_REBALANCE,
         selecting: int = 0,
+        **options: int,
     ) -> bytes:
-        return commands.run(
-            layout.JOB_CREATE,
-            1,
-            reason=b"a test",
+        return commands.job_create(
+            "a test",
             health_mask=health_mask,
             lot=lot,
             server=server,
             priority=priority,
             selecting=selecting,
+            **options,
         )
 
     @staticmethod
-    def job(kind: int, job: int) -> bytes:
-        """JOB_PAUSE, JOB_RESUME or JOB_CANCEL."""
-        return commands.run(kind, argument=job)
+    def job(kind: int, job: int, actor: int = 0) -> bytes:
+        """JOB_PAUSE, JOB_RESUME, JOB_APPROVE or JOB_CANCEL."""
+        return commands.run(kind, actor=actor, argument=job)
 
     @staticmethod
     def job_add(job: int, terminal: int) -> bytes:
@@ -291,6 +292,7 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
         (layout.SWAP_COOL_DOWN_MS, COOL_DOWN_MS),
         (layout.LINE_BYTES_PER_S, LINE_BYTES_PER_S),
         (layout.OUTAGE_MAX_MS, OUTAGE_MAX_MS),
+        (layout.UNKNOWN_ASK_MS, UNKNOWN_ASK_MS),
     ):
         world.configure(setting, value)
     world.define(layout.SUPPLIER, "supplier")
@@ -320,6 +322,7 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
     first = layout.MARKET_FIRST_CLASS
     world.define(layout.MARKET, "home", {layout.MARKET_EXPECTED_BYTES: 100 * MIB, first: gold, first + 1: silver})
     world.define(layout.MARKET, "away", {first: silver})
+    world.define(layout.ACTOR, "operator:second", {layout.ACTOR_ROLE: layout.OPERATOR})
     for name in ("as-1", "as-2"):
         server = world.machine.server_index(world.define(layout.ACCESS_SERVER, name))
         assert server is not None

@@ -48,4 +48,7 @@ def enum_word(enum: Any, number: int) -> str:
     """An enum value as a word: HEALTH_THROTTLED is throttled. A number that is not known stays a number."""
     found = enum.values_by_number.get(number)
     prefix = "".join(f"_{letter}" if letter.isupper() else letter for letter in enum.name).strip("_").upper() + "_"
-    return found.name.removeprefix(prefix).lower() if found else str(number)
+    if found is None:
+        return str(number)
+    word = found.name.removeprefix(prefix).lower()
+    return "" if word == "unspecified" else word

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from simswitch.cli.amounts import instant_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -86,7 +87,7 @@ def job_table(jobs: list[dict[str, Any]]) -> Any:
     rows = [
         [
             e["number"],
-            e["state"],
+            e["state"].replace("_", " ") + (f" ({e['why']})" if e["why"] else ""),
             e["reason"],
             e["actor"],
             e["terminals_count"],
@@ -95,12 +96,13 @@ def job_table(jobs: list[dict[str, Any]]) -> Any:
             e["queued_count"],
             e["given_up_count"],
             e["skipped_count"],
+            instant_text(e["expected_finish_ms"]) if e["expected_finish_ms"] and not e["finished_ms"] else "",
             f"{e['outage_ms'] / e['outages_count'] / 1000:.1f} s" if e["outages_count"] else "",
         ]
         for e in jobs
     ]
     columns = [
         *("job", "state", "reason", "ordered by", "terminals", "moved", "outstanding", "queued", "given up", "skipped"),
-        "mean outage",
+        *("over by", "mean outage"),
     ]
     return table("Swap jobs", columns, rows, numbers_from=4)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from simswitch.cli.amounts import bytes_of, bytes_text, hours_ms, instant_ms, instant_text, share_ppm, span_ms
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
-from simswitch.cli.screen import print_json, progress, show
+from simswitch.cli.screen import print_json, progress, show, table
 
 TERMINALS_OF_CALL_MAX = 65_536
 WATCH_INTERVAL_MS = 500
 CALL_TIMEOUT_S = 30.0
-FINISHED = ("done", "cancelled")
+FINISHED = ("done", "cancelled", "refused", "checked")
+CHECK_POLL_S = 0.05
+SAMPLES_SHOWN = 5
 
 app = typer.Typer(
     help="Move terminals off bad SIMs, in bulk; pause, cancel or stop that.",
@@ -24,6 +29,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Job = Annotated[int, typer.Argument(help="The job's number.", min=0)]
+GOING_ON = ("selecting", "running", "paused", "awaiting_approval")
+WHY = {
+    "operator": "an operator wanted it",
+    "canary": "too many of its first swaps failed",
+    "budget": "too many of its swaps failed",
+    "targets": "not every terminal would get a target",
+    "late": "it would be over after its deadline",
+    "quiet": "its quiet hours",
+}
+WITHOUT = {
+    "target": "with no healthy SIM to be had",
+    "swap": "in another swap",
+    "rest": "in their cool-down",
+    "access_server": "on an access server that is not connected",
+}
 
 
 class HealthWord(StrEnum):
@@ -37,6 +57,14 @@ class HealthWord(StrEnum):
     UNREACHABLE = "unreachable"
     MISSING = "missing"
     QUARANTINED = "quarantined"
+
+
+class InfeasibleWord(StrEnum):
+    """What becomes of a job that is not feasible."""
+
+    REFUSE = "refuse"
+    PROCEED = "proceed"
+    PAUSE = "pause"
 
 
 class PriorityWord(StrEnum):
@@ -56,11 +84,28 @@ def create(
         typer.Option(help="Move the terminals whose SIM has this health. May be repeated. Default: throttled."),
     ] = None,
     lot: Annotated[str, typer.Option(help="Only terminals with a SIM of this lot.")] = "",
+    supplier: Annotated[str, typer.Option(help="Only terminals with a SIM of this supplier.")] = "",
+    carrier: Annotated[str, typer.Option(help="Only terminals with a SIM of this carrier.")] = "",
+    sim_class: Annotated[str, typer.Option("--class", help="Only terminals with a SIM of this class.")] = "",
+    bank: Annotated[str, typer.Option(help="Only terminals with a SIM in this bank.")] = "",
+    headroom_below: Annotated[
+        str, typer.Option(help="Only terminals whose SIM has less left than this, such as 500MB.")
+    ] = "",
     access_server: Annotated[str, typer.Option(help="Only terminals on this access server.")] = "",
     priority: Annotated[PriorityWord, typer.Option(help="How urgent.")] = PriorityWord.THROTTLED,
     terminals: Annotated[
         Path | None, typer.Option(help="Exactly the terminals in this file, one number a line, instead of the filter.")
     ] = None,
+    deadline: Annotated[str, typer.Option(help="By when it is to be over: a span (4h) or an instant.")] = "",
+    announce_ahead: Annotated[str, typer.Option(help="How long ahead each swap is announced, such as 2m.")] = "",
+    quiet: Annotated[str, typer.Option(help="Hours without swaps: 22:00-07:00, or '22:00-07:00 Asia/Tokyo'.")] = "",
+    canary: Annotated[int, typer.Option(help="Swaps that must do well before the others are sent.", min=0)] = 0,
+    error_budget: Annotated[str, typer.Option(help="Share of failures beyond which it pauses.")] = "5%",
+    rate: Annotated[int, typer.Option(help="Swaps a minute, at the most. 0: no ceiling.", min=0)] = 0,
+    if_infeasible: Annotated[
+        InfeasibleWord, typer.Option(help="When somebody would go without, or it would be late.")
+    ] = InfeasibleWord.REFUSE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show how far the job is until it is over.")] = False,
     address: AddressOption = None,
     actor: ActorOption = None,
@@ -70,8 +115,10 @@ def create(
     """Order a bulk switch. The engine paces it: no access server ever has more than 200 orders outstanding."""
     if not 1 <= len(reason.encode()) <= 64:
         raise CommandFailed(Exit.USAGE, f"--reason takes 1 to 64 bytes, this has {len(reason.encode())}")
-    if terminals and (health or lot or access_server):
-        raise CommandFailed(Exit.USAGE, "--terminals names them all: leave out --health, --lot and --access-server")
+    if terminals and (health or lot or supplier or carrier or sim_class or bank or headroom_below or access_server):
+        raise CommandFailed(Exit.USAGE, "--terminals names them all: leave out --health, --lot and the other filters")
+    now = datetime.now().astimezone()
+    quiet_from_ms, quiet_until_ms = hours_ms("--quiet", quiet, now) if quiet else (0, 0)
     named = _read_terminals(terminals) if terminals else None
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import plain
@@ -84,9 +131,22 @@ def create(
                 reason=reason,
                 healths=[sim_pb2.Health.Value(f"HEALTH_{word.name}") for word in words],
                 lot=lot,
+                supplier=supplier,
+                carrier=carrier,
+                sim_class=sim_class,
+                bank=bank,
+                headroom_below_bytes=bytes_of("--headroom-below", headroom_below) if headroom_below else 0,
                 access_server=access_server,
                 priority=swap_pb2.Priority.Value(f"PRIORITY_{priority.name}"),
                 terminals_follow=named is not None,
+                deadline_ms=instant_ms("--deadline", deadline, now) if deadline else 0,
+                announce_ahead_ms=span_ms("--announce-ahead", announce_ahead) if announce_ahead else 0,
+                quiet_hours=swap_pb2.QuietHours(from_ms=quiet_from_ms, until_ms=quiet_until_ms) if quiet else None,
+                canary_count=canary,
+                error_budget_ppm=share_ppm("--error-budget", error_budget),
+                rate_per_minute=rate,
+                on_infeasible=swap_pb2.Infeasible.Value(f"INFEASIBLE_{if_infeasible.name}"),
+                dry_run=dry_run,
             ),
             timeout=CALL_TIMEOUT_S,
         )
@@ -98,12 +158,45 @@ def create(
                 service.swaps.AddJobTerminals(request, timeout=CALL_TIMEOUT_S)
             # Saying "go on" also says that the list is complete.
             job = service.swaps.ResumeJob(swap_pb2.ResumeJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job
-        if watch:
+        while job.state == swap_pb2.JOB_STATE_CHECKING:
+            time.sleep(CHECK_POLL_S)
+            job = service.swaps.GetJob(swap_pb2.GetJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job
+        checked = plain(job)
+        if json and not (watch and checked["state"] in GOING_ON):
+            print_json(checked)
+        elif not json:
+            show(*check_lines(checked))
+        if checked["state"] == "refused":
+            raise CommandFailed(Exit.REFUSED, f"job {job.number} moves nobody: {WHY[checked['why']]}")
+        if watch and checked["state"] in GOING_ON:
             _watch(service, job.number, json)
-        elif json:
-            print_json(plain(job))
-        else:
-            show(f"job {job.number} is ordered. `simswitch swap watch {job.number}` shows how far it is.")
+
+
+def check_lines(job: dict[str, Any]) -> list[str]:
+    """What the check of a job found, and what it does now."""
+    found = job["feasibility"]
+    lines = [
+        f"would move  {found['terminals_count']:>12,} terminals",
+        f"targets     {found['targets_count']:>12,}",
+        f"headroom    {bytes_text(found['headroom_needed_bytes']):>12} needed, at least "
+        f"{bytes_text(found['headroom_found_bytes'])} found",
+    ]
+    for entry in found["without"]:
+        some = ", ".join(str(terminal) for terminal in entry["terminals"][:SAMPLES_SHOWN])
+        lines.append(f"without     {entry['count']:>12,} {WITHOUT[entry['why']]}{f' (such as {some})' if some else ''}")
+    lines.append(f"over by     {instant_text(job['expected_finish_ms'])}, with today's windows")
+    if job["deadline_ms"] is not None:
+        lines.append(f"deadline    {instant_text(job['deadline_ms'])}")
+    number = job["number"]
+    if job["state"] == "checked":
+        lines.append(f"A dry run: nobody is moved. {WHY[job['why']].capitalize() if job['why'] else 'It can be done'}.")
+    elif job["state"] == "awaiting_approval":
+        lines.append(f"So many need a second person: `simswitch swap approve {number}`.")
+    elif job["state"] == "paused":
+        lines.append(f"job {number} is paused: {WHY[job['why']]}. `simswitch swap resume {number}` lets it go on.")
+    elif job["state"] != "refused":
+        lines.append(f"job {number} is ordered. `simswitch swap watch {number}` shows how far it is.")
+    return lines
 
 
 @app.command("list")
@@ -164,6 +257,64 @@ def resume(
     from simswitch.v1 import swap_pb2
 
     _on_job(target(config, address, actor), "ResumeJob", swap_pb2.ResumeJobRequest(job=job), json)
+
+
+@app.command("approve")
+def approve(
+    job: Job,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a large job begin. Who ordered it can't: it takes a second person."""
+    from simswitch.v1 import swap_pb2
+
+    _on_job(target(config, address, actor), "ApproveJob", swap_pb2.ApproveJobRequest(job=job), json)
+
+
+@app.command("work")
+def work(
+    resolve: Annotated[
+        list[int] | None, typer.Option(help="Take the entry with this number off the list. May be repeated.", min=1)
+    ] = None,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the work list: swaps that were given up, whose terminals stay where they are until somebody looks."""
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import pages, plain
+    from simswitch.v1 import status_pb2, swap_pb2
+
+    with connected(*target(config, address, actor)) as service:
+        if resolve:
+            request = swap_pb2.ResolveGivenUpRequest(numbers=resolve)
+            statuses = service.swaps.ResolveGivenUp(request, timeout=CALL_TIMEOUT_S).status
+            for number, status in zip(resolve, statuses, strict=True):
+                if status == status_pb2.STATUS_UNKNOWN_ORDER:
+                    raise CommandFailed(Exit.REFUSED, f"the work list has no entry {number}")
+        entries = [plain(entry) for entry in pages(service.swaps.ListGivenUp, swap_pb2.ListGivenUpRequest, "entries")]
+    if json:
+        print_json({"entries": entries})
+    elif not entries:
+        show("The work list is empty.")
+    else:
+        rows = [
+            [
+                str(entry["number"]),
+                str(entry["terminal"]),
+                str(entry["subscriber"]),
+                entry["access_server"],
+                instant_text(entry["at_ms"]),
+                entry["attempts_count"],
+                entry["job"],
+            ]
+            for entry in entries
+        ]
+        columns = ["entry", "terminal", "subscriber", "access server", "given up", "attempts", "job"]
+        show(table("Given up", columns, rows, numbers_from=5))
 
 
 @app.command("cancel")
@@ -254,11 +405,17 @@ def _watch(service: Any, number: int, json: bool) -> None:
                 task,
                 total=last["terminals_count"] or None,
                 completed=settled,
-                description=f"job {number} {last['state']}, {last['outstanding_count']} outstanding",
+                description=f"job {number} {_state_text(last)}, {last['outstanding_count']} outstanding"
+                + (f", over by {instant_text(last['expected_finish_ms'])}" if last["expected_finish_ms"] else ""),
             )
     if not last:
         raise CommandFailed(Exit.REFUSED, f"the service said nothing about job {number}")
     _end(last, json, lambda: show(job_table([last])))
+
+
+def _state_text(job: dict[str, Any]) -> str:
+    state = job["state"].replace("_", " ")
+    return f"{state} ({job['why']})" if job["why"] else str(state)
 
 
 def _end(job: dict[str, Any], json: bool, describe: Callable[[], None]) -> None:
@@ -268,6 +425,8 @@ def _end(job: dict[str, Any], json: bool, describe: Callable[[], None]) -> None:
         describe()
     if job["state"] not in FINISHED:
         raise CommandFailed(Exit.REFUSED, f"job {job['number']} is {job['state']}, and the service ended the watch")
+    if job["state"] == "refused":
+        raise CommandFailed(Exit.REFUSED, f"job {job['number']} moves nobody: {WHY[job['why']]}")
     if job["given_up_count"]:
         raise CommandFailed(Exit.REFUSED, f"{job['given_up_count']:,} terminals stay where they were")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,6 +113,8 @@ OrderHandler = Callable[[Order], Awaitable[Result]]
 
 LOAD_INTERVAL_S = 0.1
 """Between two reports of load, at least."""
+ANSWERS_MAX = 1_024
+"""Orders whose answers are remembered: more than ever are outstanding."""
 
 
 class _Link:
@@ -123,6 +125,8 @@ class _Link:
         self.outgoing: deque[bytes] = deque()
         self.changed = asyncio.Event()
         self.acknowledgements: list[tuple[int, int]] = []
+        self._answers: OrderedDict[int, int | None] = OrderedDict()
+        """Of the orders that came last; None: still carried out."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.results: deque[asyncio.Future[npt.NDArray[Any]]] = deque()
         self.session = 0
@@ -134,6 +138,24 @@ class _Link:
 
     def send(self, message: bytes) -> None:
         self.outgoing.append(message)
+        self.changed.set()
+
+    def is_new(self, number: int) -> bool:
+        """Whether the order came for the first time. One that the service asks for again is answered as before."""
+        if number in self._answers:
+            result = self._answers[number]
+            if result is not None:
+                self.answer(number, result)
+            return False
+        self._answers[number] = None
+        if len(self._answers) > ANSWERS_MAX:
+            self._answers.popitem(last=False)
+        return True
+
+    def answer(self, number: int, result: int) -> None:
+        if number in self._answers:
+            self._answers[number] = result
+        self.acknowledgements.append((number, result))
         self.changed.set()
 
     def report_load(
@@ -427,6 +449,8 @@ class Session:
             orders = OutcomeRun(ORDERS, data.count, memoryview(data.columns()))
             for order in _orders(orders):
                 link.taken_count += 1
+                if not link.is_new(order.number):
+                    continue
                 task = asyncio.create_task(self._carry_out(link, order))
                 link.tasks.add(task)
                 task.add_done_callback(link.tasks.discard)
@@ -448,8 +472,7 @@ class Session:
                 self.holdings.hold(Lease(order.terminal, order.epoch, order.target_iccid))
             else:
                 self.holdings.drop(order.terminal, order.source_iccid)
-        link.acknowledgements.append((order.number, int(result)))
-        link.changed.set()
+        link.answer(order.number, int(result))
         if failure is not None:
             self._failed(failure)
 

@@ -29,15 +29,19 @@ from simswitch.core.layout import (
     DEFINE,
     DOCUMENT_BYTES,
     FREEZE,
+    GIVEN_UP_RESOLVE,
     GROW,
     IMPORT_SIMS,
+    INFEASIBLE_PROCEED,
     JOB_ADD,
+    JOB_APPROVE,
     JOB_CANCEL,
     JOB_CREATE,
     JOB_PAUSE,
     JOB_RESUME,
     MASK,
     NONE_SHORT,
+    PRIORITY_THROTTLED,
     RELEASE,
     RENEW,
     REPORT_ATTACH_FAILURE,
@@ -151,20 +155,37 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
         ("taken_count", "<u4"),
         ("allocation_wait_us", "<u4"),
     ),
-    # health_mask: bit 1 << Health, 0 every; lot, access_server: NONE_SHORT every. selecting: 1 selects by this filter,
-    # 0 waits for JOB_ADD.
+    # health_mask: bit 1 << Health, 0 every; lot to server: NONE_SHORT every; headroom_below_bytes: 0 every.
+    # selecting: 1 selects by this filter, 0 waits for JOB_ADD. deadline_ms, quiet_from_ms, rate_per_minute and
+    # canary_count: 0 none.
     JOB_CREATE: (
         ("reason", "S64"),
+        ("deadline_ms", "<u8"),
+        ("quiet_from_ms", "<u8"),
+        ("quiet_until_ms", "<u8"),
+        ("announce_ahead_ms", "<u8"),
+        ("headroom_below_bytes", "<u8"),
         ("health_mask", "<u4"),
+        ("rate_per_minute", "<u4"),
+        ("canary_count", "<u4"),
+        ("budget_ppm", "<u4"),
         ("lot", "<u2"),
+        ("supplier", "<u2"),
+        ("carrier", "<u2"),
+        ("sim_class", "<u2"),
+        ("bank", "<u2"),
         ("server", "<u2"),
         ("priority", "u1"),
         ("selecting", "u1"),
+        ("on_infeasible", "u1"),
+        ("dry_run", "u1"),
     ),
     JOB_ADD: (("terminal", "<u8"),),
     JOB_PAUSE: (),
     JOB_RESUME: (),
     JOB_CANCEL: (),
+    JOB_APPROVE: (),
+    GIVEN_UP_RESOLVE: (("number", "<u8"),),
     SWAPS_STOP: (),
     SWAPS_LIFT: (),
 }
@@ -238,6 +259,33 @@ def run(
         parts.append(value.tobytes())
     parts.append(bytes(padded - size))
     return b"".join(parts)
+
+
+def job_create(reason: str = "", *, actor: int = 0, **options: Any) -> bytes:
+    """A run of one JOB_CREATE. What is not given in ``options`` (its columns) is not asked for."""
+    asked: dict[str, Any] = {
+        "deadline_ms": 0,
+        "quiet_from_ms": 0,
+        "quiet_until_ms": 0,
+        "announce_ahead_ms": 0,
+        "headroom_below_bytes": 0,
+        "health_mask": 0,
+        "rate_per_minute": 0,
+        "canary_count": 0,
+        "budget_ppm": 1_000_000,
+        "lot": NONE_SHORT,
+        "supplier": NONE_SHORT,
+        "carrier": NONE_SHORT,
+        "sim_class": NONE_SHORT,
+        "bank": NONE_SHORT,
+        "server": NONE_SHORT,
+        "priority": PRIORITY_THROTTLED,
+        "selecting": 0,
+        "on_infeasible": INFEASIBLE_PROCEED,
+        "dry_run": 0,
+        **options,
+    }
+    return run(JOB_CREATE, 1, actor=actor, reason=np.array([reason.encode()], "S64"), **asked)
 
 
 def definition(kind: int, name: str, numbers: Mapping[int, int] | None = None, document: bytes = b"") -> bytes:

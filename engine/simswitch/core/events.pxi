@@ -3,7 +3,8 @@
 # Events are not state. The journal is their store: whoever replays a record gets its events again, with the same numbers.
 #
 #   kind         a                   b                         reason                    of a
-#   WITHDRAWN    order, 0 none out   -                         WithdrawnBy               swap that was ordered
+#   ANNOUNCED    not before, ms      expected outage, ms       Priority                  swap, before it is ordered
+#   WITHDRAWN    order, 0 none out   -                         WithdrawnBy               swap announced or ordered
 #   ORDERED      order               target ICCID              Priority                  swap
 #   REFUSED      order               attempts                  Acknowledgement;          swap
 #                                                              0: a hello showed it
@@ -14,10 +15,10 @@
 #   GIVEN_UP     order               attempts                  Acknowledgement           swap
 #   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
 #                                                              NO_LEASE: not named
-#   JOB          JobState            -                         -                         job
+#   JOB          JobState            -                         JobWhy                    job
 
 cdef enum:
-    EVENTS_PER_ITEM = 4           # at most, of a command's item, a timer, a sweep's item or an order
+    EVENTS_PER_ITEM = 6           # at most, of a command's item, a timer, a sweep's item or an order
 
 
 cdef EventRow *event(
@@ -50,11 +51,12 @@ cdef void order_event(State *state, int kind, uint32_t index, int reason, uint64
         event(state, kind, order.terminal, order.server, order.job, reason, order.number, b)
 
 
-cdef void job_enter(State *state, Job *job, int entered) noexcept nogil:
-    """The job's state changes."""
+cdef void job_enter(State *state, Job *job, int entered, int why) noexcept nogil:
+    """The job's state changes, ``why``: JobWhy."""
+    job.why = <uint8_t> why
     if job.state != <uint32_t> entered:
         job.state = entered
-        event(state, EVENT_JOB, NONE_INDEX, NONE_SHORT, job.id, 0, entered, 0)
+        event(state, EVENT_JOB, NONE_INDEX, NONE_SHORT, job.id, why, entered, 0)
 
 
 cdef uint64_t sim_iccid(State *state, uint32_t sim) noexcept nogil:

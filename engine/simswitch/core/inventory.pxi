@@ -28,6 +28,9 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> OUTAGE_MAX_MS] = 600_000
     settings[<int> QUEUE_BUDGET_US] = 50_000
     settings[<int> ALLOCATION_TARGET_MS] = 1_000
+    settings[<int> APPROVAL_ABOVE] = 10_000
+    settings[<int> IDLE_MS] = 600_000
+    settings[<int> UNKNOWN_ASK_MS] = 60_000
 
 
 cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
@@ -51,6 +54,12 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 1_000 <= value <= 1_000_000
     if setting == ALLOCATION_TARGET_MS:
         return 10 <= value <= 60_000
+    if setting == APPROVAL_ABOVE:
+        return 0 <= value < NONE_INDEX
+    if setting == IDLE_MS:
+        return 0 <= value <= DAY_MS
+    if setting == UNKNOWN_ASK_MS:
+        return 1_000 <= value <= DAY_MS
     return False
 
 
@@ -90,7 +99,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     cdef const int64_t *numbers = wanted.numbers
     cdef int position
     cdef bint ended = False
-    if wanted.kind < SUPPLIER or wanted.kind > ACTOR or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
+    if wanted.kind < SUPPLIER or wanted.kind > CARRIER or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
         return INVALID_ARGUMENT
     for position in range(NAME_BYTES):
         if ended and wanted.name[position] != 0:
@@ -111,6 +120,8 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     elif wanted.kind == SIM_CLASS:
         if numbers[<int> CLASS_RESERVE] < -1 or numbers[<int> CLASS_RESERVE] >= NONE_INDEX:
             return INVALID_ARGUMENT
+        if numbers[<int> CLASS_CARRIER] != -1 and not _is(state, numbers[<int> CLASS_CARRIER], CARRIER):
+            return UNKNOWN_ENTITY
     elif wanted.kind == MARKET:
         if numbers[<int> MARKET_EXPECTED_BYTES] < -1 or numbers[<int> MARKET_EXPECTED_BYTES] >= BYTES_MAX:
             return INVALID_ARGUMENT
@@ -181,9 +192,8 @@ cdef void _begin_dense(State *state, Entity *entity, uint32_t index) noexcept no
         server.gate = GATE_DISCONNECTED
         server.gate_changed_ms = state.header.now_ms
         server.slow_start = 1
-        for position in range(PRIORITIES):
-            server.head[position] = NONE_INDEX
-            server.tail[position] = NONE_INDEX
+        memset(server.head, 0xFF, sizeof(server.head))
+        memset(server.tail, 0xFF, sizeof(server.tail))
 
 
 cdef void _follow_definition(State *state, Entity *entity) noexcept nogil:

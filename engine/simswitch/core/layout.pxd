@@ -5,7 +5,7 @@
 #
 #   region        bytes each   count                what stands in it
 #   ----------    ----------   ------------------   ----------------------------------------------------
-#   header               512   1                    counters, settings, the clock, sweep queue positions
+#   header              1024   1                    counters, settings, the clock, sweep queue positions
 #   entities            1024   entities_count       suppliers, plans, lots, classes, markets, banks,
 #                                                   access servers, actors: names, numbers, documents
 #   sims                  64   sims_max             what an operation on a SIM touches
@@ -16,9 +16,11 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19512   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
-#   servers              216   servers_max          window, gate and queues of an access server
+#   servers              512   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
-#   jobs                 192   jobs_max             swap jobs
+#   jobs                 512   jobs_max             swap jobs
+#   check             265240   1                    supply and demand of the job that is being checked, or was last
+#   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
@@ -30,7 +32,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 4
+    MACHINE_VERSION = 5
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -60,6 +62,9 @@ cpdef enum:
     WINDOW_MAX = 200             # I3. No setting, job or policy changes it.
     WINDOW_START = 20
     PRIORITIES = 5
+    LANES = 8                    # of a priority: jobs take turns
+    GIVEN_UP_MAX = 4096          # swaps on the operator's work list
+    SAMPLES_MAX = 64             # terminals that a check names, by the reason why they would go without
     RUN_ITEMS_MAX = 65536        # items in one run of commands
     NAME_BYTES = 64
     DOCUMENT_BYTES = 824
@@ -90,6 +95,7 @@ cpdef enum EntityKind:
     BANK = 6
     ACCESS_SERVER = 7
     ACTOR = 8
+    CARRIER = 9
 
 cpdef enum Role:
     OPERATOR = 1
@@ -115,10 +121,11 @@ cpdef enum:
     LOT_CHECK_DIGIT_EXEMPT = 3   # 1: the issuer's check digits deviate (checked at import, outside the core)
     # class
     CLASS_RESERVE = 0            # free healthy SIMs that swaps never touch (I7); -1 is 0
+    CLASS_CARRIER = 1            # entity index; -1: not told
     # market
     MARKET_EXPECTED_BYTES = 0    # expected use of a lease; -1: the floor
     MARKET_FIRST_CLASS = 1       # entity indexes of up to MARKET_CLASSES classes, in order of preference
-    # access server, bank, supplier: none
+    # access server, bank, supplier, carrier: none
     # actor
     ACTOR_ROLE = 0
     ACTOR_SUBJECT = 1            # entity index of its access server or supplier; -1: not bound to one
@@ -154,6 +161,8 @@ cpdef enum Command:
     JOB_CANCEL = 44
     SWAPS_STOP = 45
     SWAPS_LIFT = 46
+    JOB_APPROVE = 47
+    GIVEN_UP_RESOLVE = 48
 
 # Per-item results, in order of precedence within each block: the first that applies is given.
 cpdef enum Status:
@@ -191,6 +200,8 @@ cpdef enum Status:
     ENTITIES_FULL = 45
     GROUPS_FULL = 46
     SWEEPS_FULL = 47
+    SECOND_PERSON = 48           # who ordered the job can't approve it
+    RESTING = 49                 # in its cool-down
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -203,7 +214,8 @@ cpdef enum OrderState:
     WAITING = 2                  # refused; to be tried again at not_before_ms
     OUTSTANDING = 3              # sent: counts against the window until settled (I3)
     UNKNOWN = 4                  # past its deadline: holds source, target and place until settled (I9)
-    PARKED = 5                   # its job is paused
+    PARKED = 5                   # its job is paused, or not begun
+    ANNOUNCED = 6                # told to whom it concerns; waits for not_before_ms
 
 cpdef enum Acknowledgement:
     ACK_DONE = 1
@@ -249,6 +261,7 @@ cpdef enum WaitsFor:
     WAITS_FOR_PACE = 4
     WAITS_FOR_TARGET = 5         # no SIM to be had
     WAITS_FOR_STOP = 6           # swaps are stopped
+    WAITS_FOR_JOB = 7            # its job's canary, rate or announcement
 
 cpdef enum JobState:
     JOB_UNUSED = 0
@@ -257,9 +270,38 @@ cpdef enum JobState:
     JOB_PAUSED = 3
     JOB_CANCELLED = 4
     JOB_DONE = 5
+    JOB_CHECKING = 6             # whether there is a target for everybody, and by when it would be over
+    JOB_CHECKED = 7              # that was all that was wanted: a dry run
+    JOB_REFUSED = 8              # it would leave somebody without, or be late
+    JOB_AWAITING_APPROVAL = 9    # so many terminals need a second person
+
+# Why a job is paused, refused or cancelled.
+cpdef enum JobWhy:
+    WHY_NONE = 0
+    WHY_OPERATOR = 1
+    WHY_CANARY = 2               # too many of its first swaps failed
+    WHY_BUDGET = 3               # too many of its swaps failed
+    WHY_TARGETS = 4              # not every terminal would get a target
+    WHY_LATE = 5                 # it would be over after its deadline
+    WHY_QUIET = 6                # its quiet hours
+
+# What a job does when its check says that somebody would go without or that it would be late.
+cpdef enum Infeasible:
+    INFEASIBLE_REFUSE = 1
+    INFEASIBLE_PROCEED = 2
+    INFEASIBLE_PAUSE = 3
+
+# Why a terminal that a job selects would not be moved.
+cpdef enum Without:
+    WITHOUT_TARGET = 0           # no SIM in its market that swaps may take has its expected use left
+    WITHOUT_SWAP = 1             # it is in another swap
+    WITHOUT_REST = 2             # it is in its cool-down
+    WITHOUT_SERVER = 3           # its access server has no session
+    WITHOUTS = 4
 
 # What an event tells of (events.pxi says what its a, b and reason are).
 cpdef enum EventKind:
+    EVENT_ANNOUNCED = 1
     EVENT_WITHDRAWN = 2
     EVENT_ORDERED = 3
     EVENT_REFUSED = 4
@@ -281,6 +323,7 @@ cpdef enum WithdrawnBy:
     LEASE_OVER = 1               # the terminal's lease ended or went elsewhere: the order is orphaned
     NOT_HELD = 2                 # the access server said hello and holds neither SIM
     JOB_OVER = 3                 # the job was cancelled before it could be tried again
+    JOB_HELD = 4                 # the job was paused after it was announced
 
 cpdef enum SweepKind:
     SWEEP_UNUSED = 0
@@ -290,6 +333,7 @@ cpdef enum SweepKind:
     SWEEP_RECONCILE = 4
     SWEEP_JOB_CANCEL = 5
     SWEEP_JOB_RESUME = 6
+    SWEEP_JOB_CHECK = 7
 
 cpdef enum Setting:
     LEASE_MS = 1
@@ -305,10 +349,13 @@ cpdef enum Setting:
     OUTAGE_MAX_MS = 11           # traffic that is first reported later than this after its swap measures no outage
     QUEUE_BUDGET_US = 12         # an order is sent while what stands before it takes less than this
     ALLOCATION_TARGET_MS = 13    # how long an allocation may wait on an access server
+    APPROVAL_ABOVE = 14          # a job of more terminals needs a second person
+    IDLE_MS = 15                 # a terminal without new bytes for so long is idle
+    UNKNOWN_ASK_MS = 16          # how often an access server is asked what became of an order that it did not answer
 
 # ---------------------------------------------------------------------------------------------- records
 
-ctypedef struct Header:                 # 512 B
+ctypedef struct Header:                 # 1024 B
     uint64_t sequence                   # records applied
     uint64_t now_ms                     # the instant of the last apply, Unix milliseconds
     uint64_t seed                       # of the last apply; jitter is drawn from it and draws_count
@@ -344,7 +391,7 @@ ctypedef struct Header:                 # 512 B
     uint32_t sweeps_count
     uint32_t session_next
     uint32_t machine_version
-    int64_t settings[16]                # by Setting
+    int64_t settings[48]                # by Setting
     uint64_t occupancy_count[8]         # SIMs by Occupancy
     uint64_t health_count[10]           # SIMs by Health
     uint32_t markets_count
@@ -353,7 +400,9 @@ ctypedef struct Header:                 # 512 B
     uint32_t dispatch_next              # access server at which dispatch goes on
     uint64_t thaw_until_ms              # after THAW no lease expires before: the clock leapt, the leases did not
     uint64_t events_count               # events ever given: the number of the last one
-    uint64_t reserved[3]                # 88 + 96 + 128 + 64 + 80 + 8 + 8 + 8 + 8 + 24 = 512
+    uint64_t jobs_due_ms                # when jobs want to be looked at; 0: none does
+    uint64_t given_up_count             # ever: the number of the last entry of the work list
+    uint64_t reserved[33]
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -434,7 +483,11 @@ ctypedef struct Order:                  # 96 B
     uint8_t priority
     uint8_t attempts
     uint8_t orphaned                    # switch: the terminal's lease ended or went elsewhere while it was outstanding
-    uint8_t reserved[5]
+    uint8_t announce                    # 1: it is to be announced before it is sent
+    uint8_t announced                   # 1: it was
+    uint8_t deferred                    # 1: an idle terminal went first once
+    uint8_t overdue                     # 1: it was counted as failed when its deadline passed
+    uint8_t reserved
 
 ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint64_t tiers[2]                   # which tiers are not empty
@@ -473,7 +526,7 @@ ctypedef struct Class:                  # 19512 B
     uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
     uint16_t members[1024]              # its groups, by their number within the class
 
-ctypedef struct Server:                 # access server: 216 B
+ctypedef struct Server:                 # access server: 512 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -495,8 +548,8 @@ ctypedef struct Server:                 # access server: 216 B
     uint32_t allocations_count          # in this second
     uint32_t allocations_rate           # a second, moving average
     uint32_t queued_count
-    uint32_t head[5]                    # queues of orders by Priority
-    uint32_t tail[5]
+    uint32_t head[5][8]                 # queues of orders by Priority and lane: 0 those of no job, else 1 + job % 7
+    uint32_t tail[5][8]
     uint16_t window
     uint16_t outstanding
     uint16_t outstanding_max            # ever
@@ -510,14 +563,20 @@ ctypedef struct Server:                 # access server: 216 B
     uint8_t gate_reason
     uint8_t waits_for                   # why what is queued was not sent, when dispatch last looked
     uint8_t missed_count                # reports in a row with allocations that waited too long while orders were there
-    uint8_t reserved[11]
+    uint8_t lanes[5]                    # by Priority: a bit per lane that is not empty
+    uint8_t turn[5]                     # by Priority: the lane that had its turn last
+    uint8_t reserved
     uint32_t sent_count                 # orders sent in this session
     uint32_t taken_count                # of these it had received, as it told last
     uint32_t waiting                    # operations that waited in its queue, as it told last; NONE_INDEX: it does not tell
     uint32_t allocation_wait_us         # longest wait of an allocation, as it told last; NONE_INDEX: it does not tell
     uint32_t sweep                      # the sweep that reconciles it; 0: none
+    uint32_t announced_count            # swaps announced ahead and not sent yet
+    uint32_t unannounced_count          # queued ones that are to be announced
+    uint32_t planned_count              # terminals of the job that is being checked
+    uint32_t outage_ms                  # moving average from order to traffic; 0: never measured
 
-ctypedef struct Job:                    # 192 B
+ctypedef struct Job:                    # 512 B
     uint64_t created_ms
     uint64_t finished_ms
     uint64_t terminals_count            # selected
@@ -525,23 +584,78 @@ ctypedef struct Job:                    # 192 B
     uint64_t outstanding_count          # ordered or unknown
     uint64_t confirmed_count
     uint64_t refused_count              # refusals, also those tried again
+    uint64_t failed_count               # refusals, and orders that were not answered in time: what budgets are of
     uint64_t given_up_count
     uint64_t skipped_count              # nothing to do: terminal gone, in cool-down, already in a swap
+    uint64_t outage_ms                  # of all whose outage was measured
+    uint64_t deadline_ms                # 0: none
+    uint64_t quiet_from_ms              # the quiet hours that come next, or run; 0: none
+    uint64_t quiet_until_ms
+    uint64_t announce_ahead_ms
+    uint64_t headroom_below_bytes       # 0: every
+    uint64_t rate_next_us               # the next swap not before, Unix microseconds
+    uint64_t expected_finish_ms         # 0: not known
+    uint64_t estimated_ms               # when that was worked out
+    uint64_t estimated_settled          # and what was settled then
+    uint64_t settled_per_ks             # moving average, per 1,000 s
+    uint64_t settled_lately             # confirmed or failed since it began or was resumed: what the budget is judged by
+    uint64_t failed_lately
+    uint64_t announced_count            # announced and not sent yet
+    uint64_t demand_count               # check: terminals that need a target
+    uint64_t targets_count              # of them, those that would get one
+    uint64_t headroom_needed_bytes
+    uint64_t headroom_found_bytes       # at the least, of all SIMs that could serve them
+    uint64_t without[4]                 # by Without
     uint32_t actor
     uint32_t state
     uint32_t selecting                  # 0: all terminals are in · 1: JOB_ADD goes on · 2: a filter's sweep goes on
     uint32_t health_mask                # bit per Health; 0: every
-    uint16_t lot                        # NONE_SHORT: every
-    uint16_t server                     # NONE_SHORT: every
-    uint8_t priority
-    uint8_t reserved[3]
-    char reason[64]
     uint32_t id
     uint32_t outages_count              # confirmed swaps whose outage was measured, from the order to traffic
-    uint64_t outage_ms                  # of all of them
     uint32_t outage_max_ms
     uint32_t unmeasured_count           # confirmed swaps after which no traffic was reported in time
-    uint8_t reserved_tail[8]
+    uint32_t rate_per_minute            # 0: no ceiling
+    uint32_t canary_count               # swaps that must do well before the others are sent
+    uint32_t budget_ppm                 # failures of what was settled; beyond it the job pauses
+    uint32_t approver                   # NONE_INDEX: nobody
+    uint32_t check_orders               # how many orders its check looks at, before the SIMs
+    uint16_t lot                        # NONE_SHORT: every; so with the next ones. Entity indexes
+    uint16_t supplier
+    uint16_t carrier
+    uint16_t sim_class
+    uint16_t bank
+    uint16_t server
+    uint8_t priority
+    uint8_t on_infeasible
+    uint8_t dry_run
+    uint8_t listed                      # 1: its terminals are named by JOB_ADD
+    uint8_t begun                       # 1: it may be sent: checked, and approved where that is needed
+    uint8_t canary                      # 1: its first swaps are not judged yet
+    uint8_t why                         # JobWhy
+    uint8_t reserved
+    char reason[64]
+    uint8_t tail[120]
+
+ctypedef struct Check:                  # 265240 B
+    uint32_t demand[256][128]           # by market and tier: terminals that need a target
+    uint32_t supply[256][128]           # by class and tier: free healthy SIMs
+    uint64_t samples[4][64]             # terminals that would go without, by Without
+    uint32_t samples_count[4]
+    uint32_t counted[256]               # by class: 1: its headroom was counted
+    uint32_t job
+    uint32_t reserved
+
+ctypedef struct GivenUp:                # 48 B
+    uint64_t number                     # 0: none
+    uint64_t at_ms
+    uint64_t terminal
+    uint64_t subscriber
+    uint32_t job
+    uint32_t attempts
+    uint16_t server
+    uint8_t why                         # Acknowledgement
+    uint8_t resolved
+    uint32_t reserved
 
 ctypedef struct Sweep:                  # 32 B
     uint64_t cursor
@@ -602,7 +716,9 @@ cpdef enum RegionIndex:
     REGION_ICCID_TABLE = 18
     REGION_IMSI_TABLE = 19
     REGION_TERMINAL_TABLE = 20
-    REGIONS = 21
+    REGION_CHECK = 21
+    REGION_GIVEN_UP = 22
+    REGIONS = 23
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -632,7 +748,7 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[21]
+    Region regions[23]
     Header *header
     Entity *entities
     Sim *sims
@@ -647,6 +763,8 @@ ctypedef struct State:
     uint64_t *ready
     Job *jobs
     Sweep *sweeps
+    Check *check
+    GivenUp *given_up
     Wheel *wheel
     char *timers[5]                     # the first node, by TimerKind; the last are the wheel's heads
     uint64_t timer_strides[5]           # bytes from one node to the next

@@ -38,6 +38,8 @@ class Command(IntEnum):
     JOB_CANCEL = 44
     SWAPS_STOP = 45
     SWAPS_LIFT = 46
+    JOB_APPROVE = 47
+    GIVEN_UP_RESOLVE = 48
 
 class EntityKind(IntEnum):
     SUPPLIER = 1
@@ -48,6 +50,7 @@ class EntityKind(IntEnum):
     BANK = 6
     ACCESS_SERVER = 7
     ACTOR = 8
+    CARRIER = 9
 
 class Gate(IntEnum):
     GATE_DISCONNECTED = 1
@@ -74,6 +77,10 @@ class JobState(IntEnum):
     JOB_PAUSED = 3
     JOB_CANCELLED = 4
     JOB_DONE = 5
+    JOB_CHECKING = 6
+    JOB_CHECKED = 7
+    JOB_REFUSED = 8
+    JOB_AWAITING_APPROVAL = 9
 
 class Occupancy(IntEnum):
     FREE = 1
@@ -93,6 +100,7 @@ class OrderState(IntEnum):
     OUTSTANDING = 3
     UNKNOWN = 4
     PARKED = 5
+    ANNOUNCED = 6
 
 class Priority(IntEnum):
     PRIORITY_STOP = 0
@@ -123,7 +131,9 @@ class RegionIndex(IntEnum):
     REGION_ICCID_TABLE = 18
     REGION_IMSI_TABLE = 19
     REGION_TERMINAL_TABLE = 20
-    REGIONS = 21
+    REGION_CHECK = 21
+    REGION_GIVEN_UP = 22
+    REGIONS = 23
 
 class Role(IntEnum):
     OPERATOR = 1
@@ -147,6 +157,9 @@ class Setting(IntEnum):
     OUTAGE_MAX_MS = 11
     QUEUE_BUDGET_US = 12
     ALLOCATION_TARGET_MS = 13
+    APPROVAL_ABOVE = 14
+    IDLE_MS = 15
+    UNKNOWN_ASK_MS = 16
 
 class Status(IntEnum):
     OK = 1
@@ -183,8 +196,11 @@ class Status(IntEnum):
     ENTITIES_FULL = 45
     GROUPS_FULL = 46
     SWEEPS_FULL = 47
+    SECOND_PERSON = 48
+    RESTING = 49
 
 class EventKind(IntEnum):
+    EVENT_ANNOUNCED = 1
     EVENT_WITHDRAWN = 2
     EVENT_ORDERED = 3
     EVENT_REFUSED = 4
@@ -201,10 +217,32 @@ class ConfirmedBy(IntEnum):
     BY_TRAFFIC = 2
     BY_RECONCILIATION = 3
 
+class JobWhy(IntEnum):
+    WHY_NONE = 0
+    WHY_OPERATOR = 1
+    WHY_CANARY = 2
+    WHY_BUDGET = 3
+    WHY_TARGETS = 4
+    WHY_LATE = 5
+    WHY_QUIET = 6
+
+class Infeasible(IntEnum):
+    INFEASIBLE_REFUSE = 1
+    INFEASIBLE_PROCEED = 2
+    INFEASIBLE_PAUSE = 3
+
+class Without(IntEnum):
+    WITHOUT_TARGET = 0
+    WITHOUT_SWAP = 1
+    WITHOUT_REST = 2
+    WITHOUT_SERVER = 3
+    WITHOUTS = 4
+
 class WithdrawnBy(IntEnum):
     LEASE_OVER = 1
     NOT_HELD = 2
     JOB_OVER = 3
+    JOB_HELD = 4
 
 class SweepKind(IntEnum):
     SWEEP_UNUSED = 0
@@ -214,6 +252,7 @@ class SweepKind(IntEnum):
     SWEEP_RECONCILE = 4
     SWEEP_JOB_CANCEL = 5
     SWEEP_JOB_RESUME = 6
+    SWEEP_JOB_CHECK = 7
 
 class TimerKind(IntEnum):
     TIMER_TERMINAL = 0
@@ -247,6 +286,7 @@ class WaitsFor(IntEnum):
     WAITS_FOR_PACE = 4
     WAITS_FOR_TARGET = 5
     WAITS_FOR_STOP = 6
+    WAITS_FOR_JOB = 7
 
 ACTOR_ROLE: int
 ACTOR_SUBJECT: int
@@ -485,3 +525,42 @@ WAITS_FOR_GATE: WaitsFor
 WAITS_FOR_PACE: WaitsFor
 WAITS_FOR_TARGET: WaitsFor
 WAITS_FOR_STOP: WaitsFor
+CARRIER: EntityKind
+JOB_APPROVE: Command
+GIVEN_UP_RESOLVE: Command
+SECOND_PERSON: Status
+RESTING: Status
+ANNOUNCED: OrderState
+WAITS_FOR_JOB: WaitsFor
+JOB_CHECKING: JobState
+JOB_CHECKED: JobState
+JOB_REFUSED: JobState
+JOB_AWAITING_APPROVAL: JobState
+WHY_NONE: JobWhy
+WHY_OPERATOR: JobWhy
+WHY_CANARY: JobWhy
+WHY_BUDGET: JobWhy
+WHY_TARGETS: JobWhy
+WHY_LATE: JobWhy
+WHY_QUIET: JobWhy
+INFEASIBLE_REFUSE: Infeasible
+INFEASIBLE_PROCEED: Infeasible
+INFEASIBLE_PAUSE: Infeasible
+WITHOUT_TARGET: Without
+WITHOUT_SWAP: Without
+WITHOUT_REST: Without
+WITHOUT_SERVER: Without
+WITHOUTS: Without
+EVENT_ANNOUNCED: EventKind
+JOB_HELD: WithdrawnBy
+SWEEP_JOB_CHECK: SweepKind
+APPROVAL_ABOVE: Setting
+IDLE_MS: Setting
+UNKNOWN_ASK_MS: Setting
+REGION_CHECK: RegionIndex
+REGION_GIVEN_UP: RegionIndex
+LEASE_ARMED: int
+LANES: int
+GIVEN_UP_MAX: int
+SAMPLES_MAX: int
+CLASS_CARRIER: int

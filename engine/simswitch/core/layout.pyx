@@ -1,7 +1,7 @@
 # The enums of layout.pxd become Python objects here, and the sizes that its head comment promises are asserted at import.
 
 _SIZES = {
-    "Header": (sizeof(Header), 512),
+    "Header": (sizeof(Header), 1024),
     "Entity": (sizeof(Entity), 1024),
     "Sim": (sizeof(Sim), 64),
     "SimCold": (sizeof(SimCold), 48),
@@ -11,9 +11,11 @@ _SIZES = {
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 19512),
     "Market": (sizeof(Market), 64),
-    "Server": (sizeof(Server), 216),
-    "Job": (sizeof(Job), 192),
+    "Server": (sizeof(Server), 512),
+    "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),
+    "Check": (sizeof(Check), 265240),
+    "GivenUp": (sizeof(GivenUp), 48),
     "Wheel": (sizeof(Wheel), 8392),
 }
 for _name, (_actual, _promised) in _SIZES.items():
@@ -24,7 +26,7 @@ for _name, (_actual, _promised) in _SIZES.items():
 for _enum in (
     Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

@@ -33,6 +33,7 @@ include "sims.pxi"
 include "leases.pxi"
 include "events.pxi"
 include "orders.pxi"
+include "feasibility.pxi"
 include "sweeps.pxi"
 include "jobs.pxi"
 include "sessions.pxi"
@@ -98,7 +99,7 @@ for _kind, _columns in COMMAND_COLUMNS.items():
 cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
-    "iccid_table", "imsi_table", "terminal_table",
+    "iccid_table", "imsi_table", "terminal_table", "check", "given_up",
 )
 
 
@@ -200,8 +201,10 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_job_create(state, run)
     elif run.kind == JOB_ADD:
         apply_job_add(state, run)
-    elif run.kind == JOB_PAUSE or run.kind == JOB_RESUME or run.kind == JOB_CANCEL:
+    elif run.kind == JOB_PAUSE or run.kind == JOB_RESUME or run.kind == JOB_CANCEL or run.kind == JOB_APPROVE:
         apply_job_change(state, run)
+    elif run.kind == GIVEN_UP_RESOLVE:
+        apply_given_up_resolve(state, run)
     elif run.kind == SWAPS_STOP or run.kind == SWAPS_LIFT:
         apply_swaps_stop(state, run)
     elif run.kind == DEFINE:
@@ -371,6 +374,7 @@ cdef uint64_t _apply_batch(
         written += size
     work = WORK_MAX
     sweeps_run(state, now_ms, &work)
+    jobs_look(state, now_ms)
     work = WORK_MAX
     dispatch(state, now_ms, &work)
     written += _write_orders(state, outcomes + written)
@@ -385,7 +389,8 @@ cdef class Machine:
         self.outcomes = NULL
         self.outcomes_size = 0
         self.busy = False
-        self.state.orders_out = <OrderRow *> malloc(WORK_MAX * sizeof(OrderRow))
+        # Timers ask again what became of some, dispatch sends others.
+        self.state.orders_out = <OrderRow *> malloc(2 * WORK_MAX * sizeof(OrderRow))
         if self.state.orders_out == NULL:
             raise MemoryError("no memory for the orders of an apply")
 
@@ -414,12 +419,12 @@ cdef class Machine:
             sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
-            sizeof(TerminalSlot),
+            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
-            _slots(terminals),
+            _slots(terminals), 1, GIVEN_UP_MAX,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -528,7 +533,7 @@ cdef class Machine:
 
     cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth, uint64_t *items) except? 0:
         """Checks the form of every run and counts the items; gives the most bytes that the outcomes but events can take."""
-        cdef uint64_t offset = 0, runs = 0, most, room = OUTCOME_HEADER_BYTES + 8 + WORK_MAX * ORDER_BYTES
+        cdef uint64_t offset = 0, runs = 0, most, room = OUTCOME_HEADER_BYTES + 8 + 2 * WORK_MAX * ORDER_BYTES
         cdef const RunHeader *header
         growth[0] = False
         items[0] = 0
@@ -684,6 +689,8 @@ cdef class Machine:
             if state.ready[word]:
                 return int(state.header.now_ms)
         due = timers_next_ms(state)
+        if state.header.jobs_due_ms:
+            due = min(due, max(state.header.jobs_due_ms, state.header.now_ms))
         if state.header.sweeps_count:
             # A selection that waits for an order to become free needs no more than a look now and then.
             due = min(due, state.header.now_ms + (100 if sweeps_wait(state) else 0))
@@ -830,6 +837,10 @@ cdef class Machine:
     def job(self, uint32_t job_id):
         """One swap job by its id. IndexError: there is none, or its slot was taken by a later one."""
         return read_job(&self.state, job_id)
+
+    def given_up(self):
+        """The operator's work list: swaps that were given up and not resolved, oldest first."""
+        return read_given_up(&self.state)
 
     def jobs_count(self):
         """How many jobs were ever created: the next job's id."""

@@ -1,17 +1,21 @@
 # Orders to access servers.
 #
-#   swap   queued -> outstanding -> confirmed                      the terminal is on its target, the source cools
-#            ^  |        |-> refused: waiting (full jitter) -> queued … given up        the terminal is as it was
-#            |  v        |-> busy: queued again, no failed attempt; the gate backs off
-#          parked        '-> past its deadline: unknown, and so it stays until an acknowledgement, traffic under its
-#       (job paused)         epoch or reconciliation settles it (I9)
+#   swap   queued -> announced -> queued (in front) -> outstanding -> confirmed        the terminal is on its target, the
+#            ^  |    (if wanted)                          |                            source cools
+#            |  |                                         |-> refused: waiting (full jitter) -> queued … given up onto
+#            |  v                                         |   the work list              the terminal is as it was
+#          parked                                         |-> busy: queued again, no failed attempt; the gate backs off
+#    (job paused or not                                   '-> past its deadline: unknown, and so it stays until an
+#        begun)                                               acknowledgement, traffic under its epoch or reconciliation
+#                                                             settles it (I9); it is asked for now and then
 #
 #   stop, revoke   queued -> outstanding -> done: the SIM, held until then, cools
 #
 # A switch that is outstanding when its terminal's lease ends or goes elsewhere is *orphaned*: source and target are held
 # until it is settled, and then whichever of them the access server was left with gets a stop of its own.
 #
-# An access server's orders wait in one queue per priority; a bit per server says whom dispatch must look at. Its window
+# An access server's orders wait in queues by priority and lane; jobs have lanes of their own (a few share one) and take turns, so
+# that none of them delays another. A bit per server says whom dispatch must look at. Its window
 # bounds how many are outstanding (I3: never over 200), its queue when the next may come, its gate whether any is
 # sent. Time alone frees no place: only settling does.
 #
@@ -34,6 +38,10 @@ cdef enum:
     STARVED_MAX = 8               # searches without a target in one go, by priority
     STARVED_LOOK = 256            # swaps looked at for one that is not starved, by priority
     RATE_STALE_MS = 10_000
+    WAKE_SPREAD_MS = 1_000        # access servers that wait for the same job's rate don't wake together
+    BUDGET_LEAST = 20             # outcomes from which a job's error budget is judged
+    ANNOUNCED_MAX = 4096          # announced swaps of one access server
+    OUTAGE_START_MS = 30_000      # expected outage of a swap until one was measured
     POOL_FULL_MS = 1_000          # until an expiry that found no room for its order is tried again
 
 
@@ -55,34 +63,95 @@ cdef bint order_was_sent(State *state, uint64_t number) noexcept nogil:
     return 0 < (number >> NUMBER_BITS) < state.header.order_next and index < state.header.orders_max
 
 
+cdef inline int _lane(const Order *order) noexcept nogil:
+    return 0 if order.job == NONE_INDEX else 1 + order.job % (LANES - 1)
+
+
 cdef void _enqueue(State *state, uint32_t index) noexcept nogil:
+    """Behind all others of its lane."""
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
-    cdef uint32_t tail = server.tail[order.priority]
+    cdef int lane = _lane(order)
+    cdef uint32_t tail = server.tail[order.priority][lane]
     order.state = QUEUED
     order.next = NONE_INDEX
     order.previous = tail
     if tail == NONE_INDEX:
-        server.head[order.priority] = index
+        server.head[order.priority][lane] = index
+        server.lanes[order.priority] |= 1 << lane
     else:
         state.orders[tail].next = index
-    server.tail[order.priority] = index
+    server.tail[order.priority][lane] = index
     server.queued_count += 1
+    server.unannounced_count += order.announce
+    server_wake(state, order.server)
+
+
+cdef void _enqueue_first(State *state, uint32_t index) noexcept nogil:
+    """Before all others of its lane: it was promised for this instant."""
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    cdef int lane = _lane(order)
+    cdef uint32_t head = server.head[order.priority][lane]
+    if head == NONE_INDEX:
+        _enqueue(state, index)
+        return
+    order.state = QUEUED
+    order.next = head
+    order.previous = NONE_INDEX
+    state.orders[head].previous = index
+    server.head[order.priority][lane] = index
+    server.queued_count += 1
+    server.unannounced_count += order.announce
     server_wake(state, order.server)
 
 
 cdef void _dequeue(State *state, uint32_t index) noexcept nogil:
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
+    cdef int lane = _lane(order)
     if order.previous == NONE_INDEX:
-        server.head[order.priority] = order.next
+        server.head[order.priority][lane] = order.next
+        if order.next == NONE_INDEX:
+            server.lanes[order.priority] &= ~(1 << lane)
     else:
         state.orders[order.previous].next = order.next
     if order.next == NONE_INDEX:
-        server.tail[order.priority] = order.previous
+        server.tail[order.priority][lane] = order.previous
     else:
         state.orders[order.next].previous = order.previous
     server.queued_count -= 1
+    server.unannounced_count -= order.announce
+
+
+cdef void _leave_queue(State *state, uint32_t index) noexcept nogil:
+    """It will not be sent any more, wherever it waited."""
+    if state.orders[index].state == QUEUED:
+        _dequeue(state, index)
+    _promise_over(state, index)
+
+
+cdef void _promise_over(State *state, uint32_t index) noexcept nogil:
+    """It is sent now, or will not be: no longer one that was announced ahead and is to come."""
+    cdef const Order *order = &state.orders[index]
+    cdef Job *job
+    if order.announced and not order.ordered_ms:
+        state.servers[order.server].announced_count -= 1
+        job = job_find(state, order.job)
+        if job != NULL:
+            job.announced_count -= 1
+
+
+cdef void order_park(State *state, uint32_t index) noexcept nogil:
+    """Takes a queued swap out until its job goes on. One that was announced will not come at its instant."""
+    cdef Order *order = &state.orders[index]
+    _dequeue(state, index)
+    order.state = PARKED
+    if order.announced and not order.ordered_ms:
+        order_event(state, EVENT_WITHDRAWN, index, JOB_HELD, 0)
+        _promise_over(state, index)
+        order.announced = 0
+        order.announce = 1
 
 
 cdef uint32_t order_new(
@@ -92,6 +161,7 @@ cdef uint32_t order_new(
     """Takes an order from the pool and queues it. There is one: ask order_available first."""
     cdef uint32_t index = state.header.orders_free
     cdef Order *order = &state.orders[index]
+    cdef Job *record
     invariant(index != NONE_INDEX, "an order is made only where one is available")
     state.header.orders_free = order.next
     state.header.orders_used += 1
@@ -112,7 +182,13 @@ cdef uint32_t order_new(
     order.priority = <uint8_t> priority
     order.attempts = 0
     order.orphaned = 0
+    order.announce = 0
+    order.announced = 0
+    order.deferred = 0
+    order.overdue = 0
     if kind == SWITCH:
+        record = job_find(state, job)
+        order.announce = record != NULL and record.announce_ahead_ms > 0
         swap_unmeasured(state, terminal)
         invariant(state.terminals[terminal].order == NONE_INDEX, "I2: a terminal is in one swap at most")
         state.terminals[terminal].order = index
@@ -199,9 +275,53 @@ cdef void job_settle(State *state, uint32_t job, uint64_t now_ms) noexcept nogil
     cdef Job *record = job_find(state, job)
     if record == NULL or record.selecting or record.queued_count or record.outstanding_count or record.finished_ms:
         return
-    record.finished_ms = now_ms
-    if record.state != JOB_CANCELLED:
-        job_enter(state, record, JOB_DONE)
+    if job_ended(record):
+        record.finished_ms = now_ms
+    elif record.begun:
+        record.finished_ms = now_ms
+        job_enter(state, record, JOB_DONE, WHY_NONE)
+
+
+cdef inline bint job_ended(const Job *job) noexcept nogil:
+    """Whether no more of its swaps will be sent, whatever anybody says."""
+    return (
+        job.state == JOB_DONE or job.state == JOB_CANCELLED or job.state == JOB_REFUSED or job.state == JOB_CHECKED
+    )
+
+
+cdef void job_hold(State *state, Job *job, int why) noexcept nogil:
+    """Sends no more of it. What is out goes on."""
+    if job.state == JOB_RUNNING or job.state == JOB_SELECTING:
+        job_enter(state, job, JOB_PAUSED, why)
+
+
+cdef void _job_outcome(State *state, Job *job, bint failed) noexcept nogil:
+    """One of its swaps was confirmed or failed: judges its canary, and then its error budget."""
+    cdef bint beyond
+    job.settled_lately += 1
+    job.failed_lately += failed
+    job.failed_count += failed
+    beyond = job.failed_lately * 1_000_000 > job.settled_lately * job.budget_ppm
+    if job.canary:
+        if job.settled_lately < job.canary_count:
+            return
+        job.canary = 0
+        if beyond:
+            job_hold(state, job, WHY_CANARY)
+        else:
+            servers_wake(state)
+    elif beyond and failed and job.settled_lately >= BUDGET_LEAST:
+        job_hold(state, job, WHY_BUDGET)
+
+
+cdef bint _job_may_send(State *state, const Job *job, uint64_t now_ms, uint64_t *look_ms) noexcept nogil:
+    """Whether the job's own limits let one more of its swaps go; ``look_ms``: no later than that they may."""
+    if job.canary and job.outstanding_count + job.settled_lately >= job.canary_count:
+        return False  # all are woken when these are judged
+    if job.rate_per_minute and job.rate_next_us > now_ms * 1000:
+        look_ms[0] = min(look_ms[0], job.rate_next_us // 1000 + 1 + draw(state) % WAKE_SPREAD_MS)
+        return False
+    return True
 
 
 cdef void order_drop(State *state, uint32_t index, int why, uint64_t now_ms) noexcept nogil:
@@ -210,15 +330,14 @@ cdef void order_drop(State *state, uint32_t index, int why, uint64_t now_ms) noe
     cdef Job *job = job_find(state, order.job)
     cdef uint32_t id = order.job
     invariant(not order_outstanding(state, index), "I9: an outstanding order is settled, not dropped")
-    if order.ordered_ms:
+    if order.announced:
         order_event(state, EVENT_WITHDRAWN, index, why, 0)
-    if order.state == QUEUED:
-        _dequeue(state, index)
+    _leave_queue(state, index)
     if order.kind == SWITCH:
         state.terminals[order.terminal].order = NONE_INDEX
     if job != NULL:
         job.queued_count -= 1
-        job.skipped_count += 1
+        job.skipped_count += job.begun
     _free(state, index)
     job_settle(state, id, now_ms)
 
@@ -325,6 +444,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         if job != NULL:
             job.outstanding_count -= 1
             job.confirmed_count += 1
+            _job_outcome(state, job, False)
     elif state.sims[source].held and state.sims[source].next == index:
         sim_cool(state, source, now_ms)
     _free(state, index)
@@ -338,6 +458,7 @@ cdef void swap_traffic(State *state, uint32_t index, uint64_t now_ms) noexcept n
     """
     cdef const TerminalCold *cold = &state.terminals_cold[index]
     cdef Job *job
+    cdef Server *server = &state.servers[state.terminals[index].server]
     cdef uint64_t outage_ms
     if now_ms - cold.swapped_ms > <uint64_t> state.header.settings[<int> OUTAGE_MAX_MS]:
         swap_unmeasured(state, index)
@@ -346,6 +467,7 @@ cdef void swap_traffic(State *state, uint32_t index, uint64_t now_ms) noexcept n
     outage_ms = cold.to_confirm_ms + now_ms - cold.swapped_ms
     if outage_ms > NONE_INDEX:
         outage_ms = NONE_INDEX
+    server.outage_ms = <uint32_t> ((<uint64_t> server.outage_ms * 7 + outage_ms) >> 3 if server.outage_ms else outage_ms)
     job = job_find(state, cold.swap_job)
     if job != NULL:
         job.outages_count += 1
@@ -377,6 +499,22 @@ cdef void _return_target(State *state, uint32_t index) noexcept nogil:
         order.target = NONE_INDEX
 
 
+cdef void _note_given_up(State *state, const Order *order, int why, uint64_t now_ms) noexcept nogil:
+    """Onto the operator's work list; the oldest entry makes room."""
+    cdef GivenUp *entry
+    state.header.given_up_count += 1
+    entry = &state.given_up[state.header.given_up_count % GIVEN_UP_MAX]
+    entry.number = state.header.given_up_count
+    entry.at_ms = now_ms
+    entry.terminal = state.terminals[order.terminal].key
+    entry.subscriber = state.terminals[order.terminal].subscriber
+    entry.job = order.job
+    entry.attempts = order.attempts
+    entry.server = order.server
+    entry.why = <uint8_t> why
+    entry.resolved = 0
+
+
 cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms) noexcept nogil:
     """Refused in so many words: the terminal is as it was (I9). ``busy`` is no failed attempt."""
     cdef Order *order = &state.orders[index]
@@ -397,6 +535,8 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
         job.outstanding_count -= 1
         job.queued_count += 1
         job.refused_count += not busy
+        if not busy and not order.overdue:
+            _job_outcome(state, job, True)
     order.state = WAITING
     if _cancelled(state, index, now_ms):
         return
@@ -410,6 +550,7 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
             job.given_up_count += 1
         event(
             state, EVENT_GIVEN_UP, order.terminal, order.server, id, ACK_REFUSED, number, order.attempts)
+        _note_given_up(state, order, ACK_REFUSED, now_ms)
         _free(state, index)
         job_settle(state, id, now_ms)
         return
@@ -452,8 +593,7 @@ cdef void order_abandon(State *state, uint32_t index, uint64_t now_ms) noexcept 
         if job != NULL:
             job.outstanding_count -= 1
     else:
-        if order.state == QUEUED:
-            _dequeue(state, index)
+        _leave_queue(state, index)
         if job != NULL:
             job.queued_count -= 1
     if job != NULL:
@@ -472,23 +612,46 @@ cdef void order_abandon(State *state, uint32_t index, uint64_t now_ms) noexcept 
     job_settle(state, id, now_ms)
 
 
+cdef void _ask_later(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Has the access server asked in a while what became of an unknown order."""
+    cdef Order *order = &state.orders[index]
+    order.not_before_ms = now_ms + <uint64_t> state.header.settings[<int> UNKNOWN_ASK_MS]
+    timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
+
+
 cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Asked whether its deadline has passed, or its wait is over."""
     cdef Order *order = &state.orders[index]
+    cdef Job *job
     if order.state == OUTSTANDING:
         if order.deadline_ms > now_ms:
             timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
             return
         order.state = UNKNOWN
+        order.overdue = 1
+        _ask_later(state, index, now_ms)
         order_event(state, EVENT_OVERDUE, index, 0, now_ms - order.ordered_ms)
+        job = job_find(state, order.job)
+        if job != NULL:
+            _job_outcome(state, job, True)
         _shrink(state, order.server, 1, 2, WINDOW_DEADLINE, now_ms)
         if state.servers[order.server].gate == GATE_PROBING:
             _back_off(state, order.server, GATE_BY_DEADLINE, now_ms)
-    elif order.state == WAITING:
+    elif order.state == UNKNOWN:
         if order.not_before_ms > now_ms:
             timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
-        else:
+            return
+        # The same number again: who carried it out says so, and carries nothing out twice.
+        _ask_later(state, index, now_ms)
+        if order.session == state.servers[order.server].session and state.servers[order.server].reconciled:
+            _write_order(state, index, now_ms)
+    elif order.state == WAITING or order.state == ANNOUNCED:
+        if order.not_before_ms > now_ms:
+            timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
+        elif order.state == WAITING:
             _enqueue(state, index)
+        else:
+            _enqueue_first(state, index)
 
 
 # ---------------------------------------------------------------------------------------- window, pace and gate
@@ -496,6 +659,13 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
 cdef void server_wake(State *state, uint32_t index) noexcept nogil:
     """Dispatch looks at this access server at the end of the apply."""
     state.ready[index >> 6] |= <uint64_t> 1 << (index & 63)
+
+
+cdef void servers_wake(State *state) noexcept nogil:
+    """What held orders back on all of them holds them back no longer."""
+    cdef uint32_t index
+    for index in range(state.header.servers_count):
+        server_wake(state, index)
 
 
 cdef void server_set_gate(State *state, uint32_t index, int gate, int reason, uint64_t now_ms) noexcept nogil:
@@ -625,7 +795,7 @@ cdef inline bint _tells(const Server *server, uint64_t now_ms) noexcept nogil:
     return server.waiting != NONE_INDEX and server.service_us and now_ms - server.told_ms <= TOLD_STALE_MS
 
 
-cdef bint _queue_has_room(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+cdef bint _queue_has_room(State *state, uint32_t index, uint64_t now_ms, uint64_t *look_ms) noexcept nogil:
     """Whether little enough stands before one more order at the access server.
 
     Before it stand what waits there, and what was sent and had not arrived when it told: counted, not estimated. They may
@@ -636,10 +806,10 @@ cdef bint _queue_has_room(State *state, uint32_t index, uint64_t now_ms) noexcep
     cdef Server *server = &state.servers[index]
     cdef uint64_t budget_us = <uint64_t> state.header.settings[<int> QUEUE_BUDGET_US]
     cdef uint64_t service_us = server.service_us
-    cdef uint64_t ahead, floor_ms, look_ms
+    cdef uint64_t ahead, floor_ms, stale_ms
     if now_ms - server.told_ms > TOLD_STALE_MS:
         return True  # it is silent: paced by time
-    look_ms = server.told_ms + TOLD_STALE_MS + 1
+    stale_ms = server.told_ms + TOLD_STALE_MS + 1
     if not _tells(server, now_ms):
         # Paced by time too, and only while its queue is short by its own account.
         if server.queue_wait_us <= budget_us + service_us:
@@ -652,8 +822,8 @@ cdef bint _queue_has_room(State *state, uint32_t index, uint64_t now_ms) noexcep
             floor_ms = server.last_sent_ms + service_us * 20 // 1000
             if floor_ms <= now_ms:
                 return True
-            look_ms = min(look_ms, floor_ms)
-    timer_arm(state, TIMER_SERVER, index, look_ms)
+            stale_ms = min(stale_ms, floor_ms)
+    look_ms[0] = min(look_ms[0], stale_ms)
     return False
 
 
@@ -672,21 +842,22 @@ cdef void server_count_allocations(State *state, uint32_t index, uint32_t count,
     server.allocations_count += count
 
 
-cdef uint32_t _interval_us(const Server *server, uint64_t now_ms) noexcept nogil:
-    """How far apart orders are sent: a window a round trip, and within the capacity that allocations leave.
+cdef uint32_t _capacity_left_ppm(const Server *server, uint64_t now_ms) noexcept nogil:
+    """What swaps get of the server's capacity: nine tenths less the rate of allocations, and a twentieth at the least (I7)."""
+    cdef uint64_t used_ppm = 0
+    # The rate is counted when allocations come: where none came for a while, there are none.
+    if now_ms - server.rate_since_ms <= RATE_STALE_MS:
+        used_ppm = <uint64_t> server.allocations_rate * server.service_us
+    return <uint32_t> (900_000 - used_ppm) if used_ppm < 850_000 else 50_000
 
-    Of the server's capacity swaps get nine tenths less the rate of allocations, and a twentieth at the least (I7).
-    """
+
+cdef uint32_t _interval_us(const Server *server, uint64_t now_ms) noexcept nogil:
+    """How far apart orders are sent: a window a round trip, and within the capacity that allocations leave."""
     cdef uint64_t acknowledge_us = server.ack_us if server.ack_us else ACK_START_US
     cdef uint64_t interval = acknowledge_us // server.window
-    cdef uint64_t used_ppm = 0
-    cdef uint64_t left_ppm, by_capacity
+    cdef uint64_t by_capacity
     if server.service_us:
-        # The rate is counted when allocations come: where none came for a while, there are none.
-        if now_ms - server.rate_since_ms <= RATE_STALE_MS:
-            used_ppm = <uint64_t> server.allocations_rate * server.service_us
-        left_ppm = 900_000 - used_ppm if used_ppm < 850_000 else 50_000
-        by_capacity = <uint64_t> server.service_us * 1_000_000 // left_ppm
+        by_capacity = <uint64_t> server.service_us * 1_000_000 // _capacity_left_ppm(server, now_ms)
         if by_capacity > interval:
             interval = by_capacity
     return <uint32_t> interval if interval < 60_000_000 else 60_000_000
@@ -791,36 +962,20 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
 
 # ----------------------------------------------------------------------------------------------------- dispatch
 
-cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    cdef Order *order = &state.orders[index]
+cdef void _write_order(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The order leaves with this apply."""
+    cdef const Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
-    cdef Job *job = job_find(state, order.job)
     cdef OrderRow *row = &state.orders_out[state.orders_out_count]
-    cdef Sim *target
-    invariant(server.outstanding < server.window, "I3: no order is sent at or above the window")
-    invariant(server.outstanding < WINDOW_MAX, "I3: never more than 200 outstanding")
-    server.outstanding += 1
+    cdef const Sim *target
+    state.orders_out_count += 1
     server.sent_count += 1
     server.last_sent_ms = now_ms
-    if server.outstanding > server.outstanding_max:
-        server.outstanding_max = server.outstanding
-    order.state = OUTSTANDING
-    order.number = (state.header.order_next << NUMBER_BITS) | index
-    state.header.order_next += 1
-    order.ordered_ms = now_ms
-    order.deadline_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
-    order.session = server.session
-    timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
-    if job != NULL:
-        job.queued_count -= 1
-        job.outstanding_count += 1
-    state.orders_out_count += 1
-    order_event(state, EVENT_ORDERED, index, order.priority, sim_iccid(state, order.target))
     row.order = order.number
     row.terminal = state.terminals[order.terminal].key
     row.epoch = order.epoch
-    row.deadline_ms = order.deadline_ms
-    row.source_iccid = state.sims[order.source].iccid
+    row.deadline_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
+    row.source_iccid = sim_iccid(state, order.source)
     row.session = server.session
     row.access_server = order.server
     row.kind = order.kind
@@ -835,12 +990,94 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
         row.target_slot = NONE_SHORT
 
 
-cdef uint32_t _next_queued(State *state, const Server *server, int *priority) noexcept nogil:
-    """The first order at ``priority`` or below it, whose priority is put there; NONE_INDEX: there is none."""
+cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    cdef Job *job = job_find(state, order.job)
+    invariant(server.outstanding < server.window, "I3: no order is sent at or above the window")
+    invariant(server.outstanding < WINDOW_MAX, "I3: never more than 200 outstanding")
+    server.outstanding += 1
+    if server.outstanding > server.outstanding_max:
+        server.outstanding_max = server.outstanding
+    order.state = OUTSTANDING
+    order.number = (state.header.order_next << NUMBER_BITS) | index
+    state.header.order_next += 1
+    _promise_over(state, index)
+    order.ordered_ms = now_ms
+    order.deadline_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
+    order.session = server.session
+    order.overdue = 0
+    timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
+    if job != NULL:
+        job.queued_count -= 1
+        job.outstanding_count += 1
+        if job.rate_per_minute:
+            # A second's worth may be caught up at once.
+            job.rate_next_us = max(job.rate_next_us, max(now_ms, 1000) * 1000 - 1_000_000)
+            job.rate_next_us += 60_000_000 // job.rate_per_minute
+    if order.kind == SWITCH and not order.announced:
+        _announce(state, index, now_ms)
+    order_event(state, EVENT_ORDERED, index, order.priority, sim_iccid(state, order.target))
+    _write_order(state, index, now_ms)
+
+
+cdef void _announce(State *state, uint32_t index, uint64_t at_ms) noexcept nogil:
+    """Tells that the terminal will be swapped, and not before ``at_ms``."""
+    cdef Order *order = &state.orders[index]
+    cdef const Server *server = &state.servers[order.server]
+    order.announced = 1
+    event(
+        state, EVENT_ANNOUNCED, order.terminal, order.server, order.job, order.priority, at_ms,
+        server.outage_ms if server.outage_ms else OUTAGE_START_MS)
+
+
+cdef bint _announce_ahead(
+    State *state, uint32_t index, Job *job, uint64_t now_ms, uint64_t *look_ms
+) noexcept nogil:
+    """Announces a queued swap, and lets it wait for its instant. False: as many as may be sent till then are announced."""
+    cdef Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    cdef uint64_t ahead_ms = job.announce_ahead_ms
+    cdef uint64_t interval_us = max(<uint64_t> _interval_us(server, now_ms), 1)
+    cdef uint64_t most = server.window + ahead_ms * 1250 // interval_us
+    if server.announced_count >= min(most, <uint64_t> ANNOUNCED_MAX):
+        return False
+    if job.canary and job.announced_count + job.outstanding_count + job.settled_lately >= job.canary_count:
+        return False
+    if job.rate_per_minute and job.announced_count > ahead_ms * job.rate_per_minute // 60_000:
+        look_ms[0] = min(look_ms[0], now_ms + 60_000 // job.rate_per_minute + draw(state) % WAKE_SPREAD_MS)
+        return False
+    _dequeue(state, index)
+    order.state = ANNOUNCED
+    order.announce = 0
+    order.not_before_ms = now_ms + ahead_ms
+    server.announced_count += 1
+    job.announced_count += 1
+    timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
+    _announce(state, index, order.not_before_ms)
+    return True
+
+
+cdef inline bint _idle(const State *state, const Terminal *terminal, uint64_t now_ms) noexcept nogil:
+    """Whether no new bytes were reported for some time."""
+    return now_ms - <uint64_t> terminal.reported_s * 1000 >= <uint64_t> state.header.settings[<int> IDLE_MS]
+
+
+cdef uint32_t _next_queued(
+    const State *state, const Server *server, const uint8_t *skip, int *priority, int *lane
+) noexcept nogil:
+    """The first order of the lane whose turn it is, at ``priority`` or below it; NONE_INDEX: there is none.
+
+    ``skip``: by priority, a bit per lane that is not looked at.
+    """
     cdef int most = 1 if state.header.swaps_stopped else PRIORITIES
+    cdef uint32_t lanes, after
     while priority[0] < most:
-        if server.head[priority[0]] != NONE_INDEX:
-            return server.head[priority[0]]
+        lanes = server.lanes[priority[0]] & ~<uint32_t> skip[priority[0]]
+        if lanes:
+            after = lanes & (<uint32_t> 0xFFFFFFFE << server.turn[priority[0]])
+            lane[0] = first_set(after if after else lanes)
+            return server.head[priority[0]][lane[0]]
         priority[0] += 1
     return NONE_INDEX
 
@@ -856,11 +1093,38 @@ cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
                 prefetch(&state.sims[order.source])
 
 
+cdef int _held_back(State *state, uint32_t index, uint64_t now_ms, uint64_t *look_ms) noexcept nogil:
+    """Why one more order may not be sent to the access server now, WaitsFor; ``look_ms``: when to look again."""
+    cdef const Server *server = &state.servers[index]
+    if server.gate != GATE_OPEN and (server.gate != GATE_PROBING or server.probe_sent):
+        if server.gate == GATE_BACK_OFF:
+            look_ms[0] = min(look_ms[0], server.gate_until_ms)
+        return WAITS_FOR_GATE
+    if server.outstanding >= server.window:
+        return WAITS_FOR_WINDOW
+    if not _queue_has_room(state, index, now_ms, look_ms):
+        return WAITS_FOR_QUEUE
+    if not _tells(server, now_ms) and server.next_order_us > now_ms * 1000:
+        look_ms[0] = min(look_ms[0], (server.next_order_us + 999) // 1000)
+        return WAITS_FOR_PACE
+    return WAITS_FOR_NOTHING
+
+
 cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work) noexcept nogil:
+    """One access server's turn: _send_some. What holds it back and ends with time arms its timer."""
+    cdef uint64_t look_ms = ~<uint64_t> 0
+    cdef bint more = _send_some(state, index, now_ms, work, &look_ms)
+    if look_ms != ~<uint64_t> 0:
+        timer_arm(state, TIMER_SERVER, index, look_ms)
+    return more
+
+
+cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, uint64_t *look_ms) noexcept nogil:
     """Sends to one access server what may be sent now. True: its turn is over, or the bound on work was met; there is more.
 
     A swap for which no target is to be had goes behind the others, and no other of its market that expects as
-    much is searched for in this look; after some of them the next priority has its turn.
+    much is searched for in this look; after some of them the next priority has its turn. A lane whose job may not send is
+    passed over; while nothing may be sent, swaps are still announced.
     """
     cdef Server *server = &state.servers[index]
     cdef uint64_t now_us = now_ms * 1000
@@ -868,39 +1132,66 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
     cdef Order *order
     cdef Terminal *terminal
     cdef Job *job
-    cdef int priority = 0, searched = 0, looked = 0, sent = 0, tier
-    cdef bint starved = False
+    cdef int priority = 0, lane = 0, searched = 0, looked = 0, sent = 0, tier, held_back
+    cdef bint starved = False, limited = False
     cdef uint8_t[256] starved_tier
+    cdef uint8_t[PRIORITIES] skip
     server.waits_for = WAITS_FOR_NOTHING
-    if not server.queued_count:
-        return False
+    memset(skip, 0, sizeof(skip))
     while True:
-        if server.gate != GATE_OPEN and (server.gate != GATE_PROBING or server.probe_sent):
-            server.waits_for = WAITS_FOR_GATE
+        if not server.queued_count:
             return False
-        if server.outstanding >= server.window:
-            server.waits_for = WAITS_FOR_WINDOW
-            return False
-        order_index = _next_queued(state, server, &priority)
+        order_index = _next_queued(state, server, skip, &priority, &lane)
         if order_index == NONE_INDEX:
             if starved:
-                server.waits_for = WAITS_FOR_TARGET
-                timer_arm(state, TIMER_SERVER, index, now_ms + STARVED_MS)
-            elif server.queued_count:
-                server.waits_for = WAITS_FOR_STOP
+                look_ms[0] = min(look_ms[0], now_ms + STARVED_MS)
+            if not server.waits_for:
+                if starved:
+                    server.waits_for = WAITS_FOR_TARGET
+                elif limited:
+                    server.waits_for = WAITS_FOR_JOB
+                else:
+                    server.waits_for = WAITS_FOR_STOP
             return False
-        if not _queue_has_room(state, index, now_ms):
-            server.waits_for = WAITS_FOR_QUEUE
-            return False
-        if not _tells(server, now_ms) and server.next_order_us > now_us:
-            server.waits_for = WAITS_FOR_PACE
-            timer_arm(state, TIMER_SERVER, index, (server.next_order_us + 999) // 1000)
-            return False
+        held_back = _held_back(state, index, now_ms, look_ms)
+        if held_back:
+            server.waits_for = <uint8_t> held_back
+            if not server.unannounced_count or server.gate == GATE_DISCONNECTED:
+                return False
         if work[0] <= 0 or sent == TURN:
             return True
         work[0] -= 1
-        _queued_ahead(state, order_index + AHEAD_SIM)
         order = &state.orders[order_index]
+        job = NULL
+        if order.kind == SWITCH:
+            job = job_find(state, order.job)
+        if job != NULL:
+            if job.state != JOB_RUNNING and job.state != JOB_SELECTING:
+                order_park(state, order_index)
+                continue
+            if order.priority >= PRIORITY_PREDICTED and not order.announced and not order.deferred and (
+                not _idle(state, &state.terminals[order.terminal], now_ms)
+            ):
+                # Idle terminals go first; each that is busy lets the others pass once.
+                order.deferred = 1
+                _dequeue(state, order_index)
+                _enqueue(state, order_index)
+                continue
+            if order.announce:
+                if not _announce_ahead(state, order_index, job, now_ms, look_ms):
+                    skip[priority] |= 1 << lane
+                    limited = True
+                continue
+        if held_back:
+            skip[priority] |= 1 << lane
+            continue
+        if job != NULL:
+            if not _job_may_send(state, job, now_ms, look_ms):
+                skip[priority] |= 1 << lane
+                limited = True
+                continue
+        _queued_ahead(state, order_index + AHEAD_SIM)
+        server.turn[priority] = <uint8_t> lane
         _dequeue(state, order_index)
         if order.next != NONE_INDEX:
             # Its record was fetched one order ago.
@@ -908,10 +1199,6 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
             if state.orders[order.next].next != NONE_INDEX:
                 prefetch(&state.orders[state.orders[order.next].next])
         if order.kind == SWITCH:
-            job = job_find(state, order.job)
-            if job != NULL and job.state == JOB_PAUSED:
-                order.state = PARKED
-                continue
             terminal = &state.terminals[order.terminal]
             target = NONE_INDEX
             tier = terminal_tier(terminal)

@@ -212,12 +212,16 @@ cdef dict read_server(State *state, uint32_t index):
         "allocation_wait_us": None if server.allocation_wait_us == NONE_INDEX else int(server.allocation_wait_us),
         "interval_us": int(server.interval_us),
         "allocations_rate": int(server.allocations_rate),
+        "announced_count": int(server.announced_count),
+        "outage_ms": int(server.outage_ms),
     }
 
 
 cdef dict read_job(State *state, uint32_t job_id):
     """One swap job by its id. IndexError: there is none, or its slot was taken by a later one."""
     cdef Job *job = &state.jobs[job_id % state.header.jobs_max]
+    cdef int why
+    cdef uint32_t sample
     if job.id != job_id or job.state == JOB_UNUSED:
         raise IndexError(f"there is no job {job_id}")
     return {
@@ -230,7 +234,38 @@ cdef dict read_job(State *state, uint32_t job_id):
         "priority": int(job.priority),
         "health_mask": int(job.health_mask),
         "lot": None if job.lot == NONE_SHORT else int(job.lot),
+        "supplier": None if job.supplier == NONE_SHORT else int(job.supplier),
+        "carrier": None if job.carrier == NONE_SHORT else int(job.carrier),
+        "sim_class": None if job.sim_class == NONE_SHORT else int(job.sim_class),
+        "bank": None if job.bank == NONE_SHORT else int(job.bank),
         "server": None if job.server == NONE_SHORT else int(job.server),
+        "headroom_below_bytes": int(job.headroom_below_bytes),
+        "listed": bool(job.listed),
+        "begun": bool(job.begun),
+        "canary": bool(job.canary),
+        "why": int(job.why),
+        "deadline_ms": int(job.deadline_ms),
+        "quiet_from_ms": int(job.quiet_from_ms),
+        "quiet_until_ms": int(job.quiet_until_ms),
+        "announce_ahead_ms": int(job.announce_ahead_ms),
+        "rate_per_minute": int(job.rate_per_minute),
+        "canary_count": int(job.canary_count),
+        "budget_ppm": int(job.budget_ppm),
+        "on_infeasible": int(job.on_infeasible),
+        "dry_run": bool(job.dry_run),
+        "approver": None if job.approver == NONE_INDEX else int(job.approver),
+        "expected_finish_ms": int(job.expected_finish_ms),
+        "demand_count": int(job.demand_count),
+        "targets_count": int(job.targets_count),
+        "headroom_needed_bytes": int(job.headroom_needed_bytes),
+        "headroom_found_bytes": int(job.headroom_found_bytes),
+        "without": [int(job.without[why]) for why in range(WITHOUTS)],
+        "samples": [
+            [int(state.check.samples[why][sample]) for sample in range(state.check.samples_count[why])]
+            for why in range(WITHOUTS)
+        ] if state.check.job == job_id else None,
+        "failed_count": int(job.failed_count),
+        "announced_count": int(job.announced_count),
         "created_ms": int(job.created_ms),
         "finished_ms": int(job.finished_ms),
         "terminals_count": int(job.terminals_count),
@@ -245,6 +280,28 @@ cdef dict read_job(State *state, uint32_t job_id):
         "outage_max_ms": int(job.outage_max_ms),
         "unmeasured_count": int(job.unmeasured_count),
     }
+
+
+cdef list read_given_up(State *state):
+    """The operator's work list, oldest first."""
+    cdef uint64_t number = state.header.given_up_count
+    cdef uint64_t first = number - GIVEN_UP_MAX + 1 if number > GIVEN_UP_MAX else 1
+    cdef GivenUp *entry
+    rows = []
+    for number in range(first, state.header.given_up_count + 1):
+        entry = &state.given_up[number % GIVEN_UP_MAX]
+        if not entry.resolved:
+            rows.append({
+                "number": int(entry.number),
+                "at_ms": int(entry.at_ms),
+                "terminal": int(entry.terminal),
+                "subscriber": int(entry.subscriber),
+                "job": None if entry.job == NONE_INDEX else int(entry.job),
+                "attempts": int(entry.attempts),
+                "server": int(entry.server),
+                "why": int(entry.why),
+            })
+    return rows
 
 
 cdef list read_groups(State *state):

@@ -88,6 +88,8 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.ready = <uint64_t *> state.regions[<int> REGION_READY].data
     state.jobs = <Job *> state.regions[<int> REGION_JOBS].data
     state.sweeps = <Sweep *> state.regions[<int> REGION_SWEEPS].data
+    state.check = <Check *> state.regions[<int> REGION_CHECK].data
+    state.given_up = <GivenUp *> state.regions[<int> REGION_GIVEN_UP].data
     state.wheel = <Wheel *> state.regions[<int> REGION_WHEEL].data
     state.timers[<int> TIMER_TERMINAL] = <char *> state.regions[<int> REGION_TIMERS_TERMINALS].data
     state.timers[<int> TIMER_SIM] = <char *> &state.sims.next  # and previous, behind it: a node of the wheel

@@ -53,6 +53,8 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.JOB_PAUSE: _BRAKES,
     layout.JOB_RESUME: _OPERATORS,
     layout.JOB_CANCEL: _OPERATORS,
+    layout.JOB_APPROVE: _OPERATORS,
+    layout.GIVEN_UP_RESOLVE: _OPERATORS,
     layout.SWAPS_STOP: _BRAKES,
     layout.SWAPS_LIFT: _OPERATORS,
 }

@@ -2,6 +2,7 @@
 #
 #   kind                walks          and
 #   JOB_SELECT          SIMs           adds the terminals whose SIM the job's filter names
+#   JOB_CHECK           feasibility.pxi
 #   JOB_CANCEL          orders         drops the job's orders that were not sent
 #   JOB_RESUME          orders         queues the job's parked orders again
 #   RESET               SIMs           starts a window of a lot's SIMs anew (window 0: only works out their limits)
@@ -53,8 +54,7 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
     """Queues the swap of a terminal. False when there is no order left; ``status`` says what became of it."""
     cdef Job *job = job_find(state, job_id)
     cdef Terminal *terminal = &state.terminals[index]
-    cdef uint64_t swapped_ms = state.terminals_cold[index].swapped_ms
-    cdef uint64_t cool_down_ms = <uint64_t> state.header.settings[<int> SWAP_COOL_DOWN_MS]
+    cdef uint32_t order
     if terminal.sim == NONE_INDEX:
         status[0] = NO_LEASE
         return True
@@ -62,9 +62,8 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         status[0] = SAME
         job.skipped_count += 1
         return True
-    # Throttling overrides the cool-down of a terminal.
-    if swapped_ms and swapped_ms + cool_down_ms > now_ms and state.sims[terminal.sim].health != THROTTLED:
-        status[0] = WRONG_STATE
+    if terminal_rests(state, index, now_ms):
+        status[0] = RESTING
         job.skipped_count += 1
         return True
     if not order_spare(state):
@@ -72,24 +71,19 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         return False
     job.terminals_count += 1
     job.queued_count += 1
-    order_new(state, SWITCH, index, terminal.sim, terminal.server, job.priority, job_id, 0, now_ms)
+    order = order_new(state, SWITCH, index, terminal.sim, terminal.server, job.priority, job_id, 0, now_ms)
+    if not job.begun:
+        order_park(state, order)
     status[0] = OK
     return True
 
 
 cdef bint _select(State *state, Sweep *sweep, Job *job, uint32_t index, uint64_t now_ms) noexcept nogil:
     """One SIM of a job's selection. False: no order is left, try again later."""
-    cdef Sim *sim = &state.sims[index]
     cdef int status
-    if sim.occupancy != ASSIGNED:
+    if not job_selects(state, job, index):
         return True
-    if job.health_mask and not (job.health_mask >> sim.health) & 1:
-        return True
-    if job.lot != NONE_SHORT and state.groups[sim.group].lot != job.lot:
-        return True
-    if job.server != NONE_SHORT and state.terminals[sim.terminal].server != job.server:
-        return True
-    return job_add_terminal(state, job.id, sim.terminal, now_ms, &status)
+    return job_add_terminal(state, job.id, state.sims[index].terminal, now_ms, &status)
 
 
 cdef void _reset(State *state, uint64_t argument, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -157,9 +151,15 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             return True
         if not _select(state, sweep, job, index, now_ms):
             return False
+    elif sweep.kind == SWEEP_JOB_CHECK:
+        job = job_find(state, <uint32_t> sweep.argument)
+        if job == NULL or job.state != JOB_CHECKING:
+            sweep.cursor = sweep.end
+            return True
+        check_step(state, sweep, job, now_ms)
     elif sweep.kind == SWEEP_JOB_CANCEL:
         order = &state.orders[index]
-        if order.job == sweep.argument and (order.state == QUEUED or order.state == WAITING or order.state == PARKED):
+        if order.job == sweep.argument and order.state != ORDER_UNUSED and not order_outstanding(state, index):
             order_drop(state, index, JOB_OVER, now_ms)
     elif sweep.kind == SWEEP_JOB_RESUME:
         if state.orders[index].job == sweep.argument:
@@ -185,8 +185,12 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
         if job != NULL:
             job.selecting = 0
             if job.state == JOB_SELECTING:
-                job_enter(state, job, JOB_RUNNING)
+                job_enter(state, job, JOB_RUNNING, WHY_NONE)
             job_settle(state, job.id, now_ms)
+    elif sweep.kind == SWEEP_JOB_CHECK:
+        job = job_find(state, <uint32_t> sweep.argument)
+        if job != NULL and job.state == JOB_CHECKING:
+            job_checked(state, job, now_ms)
     elif sweep.kind == SWEEP_RECONCILE:
         for index in range(state.header.servers_count):
             if state.servers[index].sweep == sweep.id:
@@ -210,20 +214,21 @@ cdef void sweeps_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
     """Goes on with the first sweep; a sweep that cannot go on lets the next one work."""
     cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
     cdef Sweep *sweep
-    cdef Sweep blocked
+    cdef Sweep first
     cdef uint32_t tries = state.header.sweeps_count
     while state.header.sweeps_count and work[0] > 0 and tries > 0:
         sweep = &state.sweeps[state.header.sweeps_head]
         while sweep.cursor < sweep.end and work[0] > 0:
-            work[0] -= 1
+            work[0] -= MARKET_WORK if sweep.kind == SWEEP_JOB_CHECK and check_is_heavy(sweep) else 1
             if not _step(state, sweep, now_ms):
                 break
         if sweep.cursor >= sweep.end:
-            _finish(state, sweep, now_ms)
+            first = sweep[0]
             state.header.sweeps_head = <uint32_t> ((state.header.sweeps_head + 1) % size)
             state.header.sweeps_count -= 1
+            _finish(state, &first, now_ms)
         elif work[0] > 0:
-            blocked = sweep[0]
+            first = sweep[0]
             state.header.sweeps_head = <uint32_t> ((state.header.sweeps_head + 1) % size)
-            state.sweeps[(state.header.sweeps_head + state.header.sweeps_count - 1) % size] = blocked
+            state.sweeps[(state.header.sweeps_head + state.header.sweeps_count - 1) % size] = first
             tries -= 1

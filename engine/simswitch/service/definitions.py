@@ -89,8 +89,11 @@ def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
     }
 
 
-def _class_numbers(sim_class: pb.SimClass, _directory: Directory) -> Numbers:
-    return {layout.CLASS_RESERVE: sim_class.reserve_count}
+def _class_numbers(sim_class: pb.SimClass, directory: Directory) -> Numbers:
+    numbers: Numbers = {layout.CLASS_RESERVE: sim_class.reserve_count}
+    if sim_class.carrier:
+        numbers[layout.CLASS_CARRIER] = directory.get(layout.CARRIER, sim_class.carrier).index
+    return numbers
 
 
 def _market_numbers(market: pb.Market, directory: Directory) -> Numbers:

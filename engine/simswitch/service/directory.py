@@ -31,6 +31,7 @@ KIND_WORDS: Mapping[int, str] = {
     layout.BANK: "bank",
     layout.ACCESS_SERVER: "access server",
     layout.ACTOR: "actor",
+    layout.CARRIER: "carrier",
 }
 _UNKNOWN_REASONS: Mapping[int, int] = {
     layout.MARKET: layout.UNKNOWN_MARKET,

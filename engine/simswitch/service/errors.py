@@ -151,6 +151,10 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.JOBS_FULL: Reason(_FULL, "JOBS_FULL", "There is no room for another swap job: {what}.", 5_000),
     layout.ENTITIES_FULL: Reason(_FULL, "ENTITIES_FULL", "There is no room for another definition: {what}."),
     layout.GROUPS_FULL: Reason(_FULL, "GROUPS_FULL", "There is no room for another group of SIMs: {what}."),
+    layout.SECOND_PERSON: Reason(
+        _PRECONDITION, "SECOND_PERSON", "Who ordered it can't approve it: {what}. Another operator must."
+    ),
+    layout.RESTING: Reason(_PRECONDITION, "RESTING", "The terminal was swapped too lately: {what}."),
     layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),
 }
 

@@ -52,6 +52,9 @@ class InventoryHandlers(ColumnCalls):
         call.may(layout.DEFINE)
         name = kind.message.DESCRIPTOR.name
         message = getattr(getattr(pb, f"Define{name}Request").FromString(data), kind.field)
+        if kind.kind == layout.SIM_CLASS and message.carrier:
+            # Carriers are known by name alone, from the classes that name them.
+            await self.directory.define(layout.CARRIER, message.carrier, {}, b"", actor=call.actor.index)
         numbers = kind.numbers(message, self.directory)
         status, entity = await self.directory.define(
             kind.kind, message.name, numbers, document(message), actor=call.actor.index

@@ -10,7 +10,7 @@ import numpy as np
 
 from simswitch.cell import Cell
 from simswitch.core import layout
-from simswitch.core.commands import OutcomeRun, run
+from simswitch.core.commands import OutcomeRun, job_create, run
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
 from simswitch.core.wire import ITEMS_MAX
@@ -22,12 +22,22 @@ from simswitch.v1 import sim_pb2
 from simswitch.v1 import swap_pb2 as pb
 
 REASON_BYTES_MAX = 64
+RESOLVED_MAX = 1_000
+ERROR_BUDGET_PPM = 50_000
+"""Of a job that says nothing of it."""
 WATCH_DEFAULT_MS = 1_000
 WATCH_MIN_MS = 100
 WATCH_MAX_MS = 60_000
 
 _LIST = b"jobs"
-_FINISHED = (pb.JOB_STATE_CANCELLED, pb.JOB_STATE_DONE)
+_LIST_GIVEN_UP = b"given"
+_FINISHED = (pb.JOB_STATE_CANCELLED, pb.JOB_STATE_DONE, pb.JOB_STATE_REFUSED, pb.JOB_STATE_CHECKED)
+_WITHOUT = {
+    layout.WITHOUT_TARGET: pb.WITHOUT_TARGET,
+    layout.WITHOUT_SWAP: pb.WITHOUT_SWAP,
+    layout.WITHOUT_REST: pb.WITHOUT_REST,
+    layout.WITHOUT_SERVER: pb.WITHOUT_ACCESS_SERVER,
+}
 
 
 class SwapHandlers:
@@ -58,18 +68,33 @@ class SwapHandlers:
                 raise Refused(INVALID_ARGUMENT, f"health {health} does not exist")
             health_mask |= 1 << health
         selecting = not request.terminal and not request.terminals_follow
+        if not 0 <= request.on_infeasible <= pb.INFEASIBLE_PAUSE:
+            raise Refused(INVALID_ARGUMENT, f"on_infeasible {request.on_infeasible} does not exist")
         outcome = await self._cell.submit(
-            run(
-                layout.JOB_CREATE,
+            job_create(
+                request.reason,
                 actor=call.actor.index,
-                reason=np.array([reason], "S64"),
                 health_mask=health_mask,
-                lot=self._directory.get(layout.LOT, request.lot).index if request.lot else layout.NONE_SHORT,
+                lot=self._index(layout.LOT, request.lot),
+                supplier=self._index(layout.SUPPLIER, request.supplier),
+                carrier=self._index(layout.CARRIER, request.carrier),
+                sim_class=self._index(layout.SIM_CLASS, request.sim_class),
+                bank=self._index(layout.BANK, request.bank),
                 server=self._directory.server(request.access_server).server
                 if request.access_server
                 else layout.NONE_SHORT,
+                headroom_below_bytes=request.headroom_below_bytes,
                 priority=request.priority or pb.PRIORITY_THROTTLED,
                 selecting=int(selecting),
+                deadline_ms=request.deadline_ms,
+                announce_ahead_ms=request.announce_ahead_ms,
+                quiet_from_ms=request.quiet_hours.from_ms,
+                quiet_until_ms=request.quiet_hours.until_ms,
+                canary_count=request.canary_count,
+                budget_ppm=request.error_budget_ppm if request.HasField("error_budget_ppm") else ERROR_BUDGET_PPM,
+                rate_per_minute=request.rate_per_minute,
+                on_infeasible=request.on_infeasible or pb.INFEASIBLE_REFUSE,
+                dry_run=int(request.dry_run),
             )
         )
         check(int(outcome["status"][0]), request.reason)
@@ -96,6 +121,9 @@ class SwapHandlers:
         if request.last:
             await self._complete(request.job, call)
         return response.SerializeToString()
+
+    def _index(self, kind: int, name: str) -> int:
+        return self._directory.get(kind, name).index if name else layout.NONE_SHORT
 
     def _add(self, number: int, terminals: Any, call: Call) -> asyncio.Future[OutcomeRun]:
         keys = np.fromiter(terminals, np.uint64, len(terminals))
@@ -143,6 +171,44 @@ class SwapHandlers:
     async def resume_job(self, data: bytes, call: Call) -> bytes:
         number = pb.ResumeJobRequest.FromString(data).job
         return pb.ResumeJobResponse(job=await self._change(layout.JOB_RESUME, number, call)).SerializeToString()
+
+    async def approve_job(self, data: bytes, call: Call) -> bytes:
+        number = pb.ApproveJobRequest.FromString(data).job
+        return pb.ApproveJobResponse(job=await self._change(layout.JOB_APPROVE, number, call)).SerializeToString()
+
+    async def list_given_up(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.SWAPS)
+        request = pb.ListGivenUpRequest.FromString(data)
+        size = page_size(request.page_size)
+        start = page_start(request.page_token, _LIST_GIVEN_UP)
+        entries = await self._cell.read(lambda machine: machine.given_up())
+        entries = [entry for entry in entries if entry["number"] >= start]
+        servers = {entity.server: entity.name for entity in self._directory.all(layout.ACCESS_SERVER)}
+        return pb.ListGivenUpResponse(
+            entries=[
+                pb.GivenUp(
+                    number=entry["number"],
+                    at_ms=entry["at_ms"],
+                    terminal=entry["terminal"],
+                    subscriber=entry["subscriber"],
+                    job=entry["job"],
+                    access_server=servers[entry["server"]],
+                    attempts_count=entry["attempts"],
+                )
+                for entry in entries[:size]
+            ],
+            next_page_token=page_token(entries[size]["number"], _LIST_GIVEN_UP) if len(entries) > size else "",
+        ).SerializeToString()
+
+    async def resolve_given_up(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.GIVEN_UP_RESOLVE)
+        numbers = pb.ResolveGivenUpRequest.FromString(data).numbers
+        if not 1 <= len(numbers) <= RESOLVED_MAX:
+            raise Refused(INVALID_ARGUMENT, f"{len(numbers):,} numbers; a call has 1 to {RESOLVED_MAX:,}")
+        outcome = await self._cell.submit(
+            run(layout.GIVEN_UP_RESOLVE, len(numbers), actor=call.actor.index, number=np.array(numbers, np.uint64))
+        )
+        return pb.ResolveGivenUpResponse(status=outcome["status"].tolist()).SerializeToString()
 
     async def cancel_job(self, data: bytes, call: Call) -> bytes:
         number = pb.CancelJobRequest.FromString(data).job
@@ -211,7 +277,31 @@ class SwapHandlers:
             outage_ms=job["outage_ms"],
             outage_max_ms=job["outage_max_ms"],
             unmeasured_count=job["unmeasured_count"],
+            why=job["why"],
+            feasibility=_feasibility(job) if job["expected_finish_ms"] else None,
+            expected_finish_ms=job["expected_finish_ms"] or None,
+            deadline_ms=job["deadline_ms"] or None,
+            failed_count=job["failed_count"],
+            announced_count=job["announced_count"],
+            canary=job["canary"],
+            approver="" if job["approver"] is None else self._directory.name(job["approver"]),
+            dry_run=job["dry_run"],
         )
+
+
+def _feasibility(job: Mapping[str, Any]) -> pb.Feasibility:
+    samples = job["samples"] or [[]] * len(_WITHOUT)
+    return pb.Feasibility(
+        terminals_count=job["demand_count"],
+        targets_count=job["targets_count"],
+        headroom_needed_bytes=job["headroom_needed_bytes"],
+        headroom_found_bytes=job["headroom_found_bytes"],
+        without=[
+            pb.WithoutCount(why=word, count=job["without"][why], terminals=samples[why])
+            for why, word in _WITHOUT.items()
+            if job["without"][why]
+        ],
+    )
 
 
 def _find_job(machine: Machine, number: int) -> Mapping[str, Any] | None:

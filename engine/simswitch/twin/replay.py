@@ -132,6 +132,11 @@ class _Builder:
             "retry_after_s": (layout.RETRY_AFTER_MS, 1000),
             "attempts_max": (layout.ATTEMPTS_MAX, 1),
         }
+        # Nobody else is there to approve a job.
+        self.step(
+            commands.run(layout.CONFIGURE, setting=layout.APPROVAL_ABOVE, value=layout.NONE_INDEX - 1),
+            "set approval_above",
+        )
         for key, value in self.scenario.engine.items():
             setting, factor = settings[key]
             self.step(commands.run(layout.CONFIGURE, setting=setting, value=round(value * factor)), f"set {key}")
@@ -347,15 +352,7 @@ class _Replay:
         """The operator orders every terminal on a throttled SIM to be switched."""
         self.ordered_ns = self.loop.now_ns
         if self.policy == "engine":
-            run = commands.run(
-                layout.JOB_CREATE,
-                reason=b"slowed by the carrier",
-                health_mask=1 << layout.THROTTLED,
-                lot=layout.NONE_SHORT,
-                server=layout.NONE_SHORT,
-                priority=layout.PRIORITY_THROTTLED,
-                selecting=1,
-            )
+            run = commands.job_create("slowed by the carrier", health_mask=1 << layout.THROTTLED, selecting=1)
             self.job = int(_accepted(self.say(run), "create the job")["job"][0])
             return
         terminals = self.loop.terminals_on(self.throttled)

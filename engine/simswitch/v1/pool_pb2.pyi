@@ -156,6 +156,8 @@ class _WaitsForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitsFor.Val
     """For SIMs: there are none to be had."""
     WAITS_FOR_STOP: _WaitsFor.ValueType  # 6
     """Swaps are stopped."""
+    WAITS_FOR_JOB: _WaitsFor.ValueType  # 7
+    """For the job's canary, its rate, or the instant that was announced."""
 
 class WaitsFor(_WaitsFor, metaclass=_WaitsForEnumTypeWrapper):
     """What orders that are queued for an access server wait for."""
@@ -174,6 +176,8 @@ WAITS_FOR_TARGET: WaitsFor.ValueType  # 5
 """For SIMs: there are none to be had."""
 WAITS_FOR_STOP: WaitsFor.ValueType  # 6
 """Swaps are stopped."""
+WAITS_FOR_JOB: WaitsFor.ValueType  # 7
+"""For the job's canary, its rate, or the instant that was announced."""
 Global___WaitsFor: _TypeAlias = WaitsFor  # noqa: Y015
 
 class _Setting:
@@ -210,6 +214,12 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """An order is sent while what stands before it at the access server takes less than this, microseconds."""
     SETTING_ALLOCATION_TARGET_MS: _Setting.ValueType  # 13
     """How long an allocation may wait on an access server before swaps give way, milliseconds."""
+    SETTING_APPROVAL_ABOVE: _Setting.ValueType  # 14
+    """A job of more terminals needs a second person."""
+    SETTING_IDLE_MS: _Setting.ValueType  # 15
+    """A terminal without new bytes for so long is idle, and is moved before others, milliseconds."""
+    SETTING_UNKNOWN_ASK_MS: _Setting.ValueType  # 16
+    """How often an access server is asked what became of an order that it did not answer, milliseconds."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -242,6 +252,12 @@ SETTING_QUEUE_BUDGET_US: Setting.ValueType  # 12
 """An order is sent while what stands before it at the access server takes less than this, microseconds."""
 SETTING_ALLOCATION_TARGET_MS: Setting.ValueType  # 13
 """How long an allocation may wait on an access server before swaps give way, milliseconds."""
+SETTING_APPROVAL_ABOVE: Setting.ValueType  # 14
+"""A job of more terminals needs a second person."""
+SETTING_IDLE_MS: Setting.ValueType  # 15
+"""A terminal without new bytes for so long is idle, and is moved before others, milliseconds."""
+SETTING_UNKNOWN_ASK_MS: Setting.ValueType  # 16
+"""How often an access server is asked what became of an order that it did not answer, milliseconds."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final

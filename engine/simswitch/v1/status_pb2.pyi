@@ -98,6 +98,10 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """No room for another group (class x lot x bank)."""
     STATUS_SWEEPS_FULL: _Status.ValueType  # 47
     """Too much work over many items goes on already. Try again soon."""
+    STATUS_SECOND_PERSON: _Status.ValueType  # 48
+    """Who ordered the job can't approve it."""
+    STATUS_RESTING: _Status.ValueType  # 49
+    """The terminal was swapped too lately."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -174,6 +178,10 @@ STATUS_GROUPS_FULL: Status.ValueType  # 46
 """No room for another group (class x lot x bank)."""
 STATUS_SWEEPS_FULL: Status.ValueType  # 47
 """Too much work over many items goes on already. Try again soon."""
+STATUS_SECOND_PERSON: Status.ValueType  # 48
+"""Who ordered the job can't approve it."""
+STATUS_RESTING: Status.ValueType  # 49
+"""The terminal was swapped too lately."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final

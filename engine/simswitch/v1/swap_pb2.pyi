@@ -71,6 +71,14 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """It was cancelled."""
     JOB_STATE_DONE: _JobState.ValueType  # 5
     """Every swap is settled."""
+    JOB_STATE_CHECKING: _JobState.ValueType  # 6
+    """Whether there is a target for everybody, and by when it would be over, is being worked out."""
+    JOB_STATE_CHECKED: _JobState.ValueType  # 7
+    """That was all that was wanted: a dry run."""
+    JOB_STATE_REFUSED: _JobState.ValueType  # 8
+    """It would leave somebody without, or be late. Nobody was moved."""
+    JOB_STATE_AWAITING_APPROVAL: _JobState.ValueType  # 9
+    """It waits for ApproveJob by a second person."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """How far a job is."""
@@ -87,7 +95,187 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 4
 """It was cancelled."""
 JOB_STATE_DONE: JobState.ValueType  # 5
 """Every swap is settled."""
+JOB_STATE_CHECKING: JobState.ValueType  # 6
+"""Whether there is a target for everybody, and by when it would be over, is being worked out."""
+JOB_STATE_CHECKED: JobState.ValueType  # 7
+"""That was all that was wanted: a dry run."""
+JOB_STATE_REFUSED: JobState.ValueType  # 8
+"""It would leave somebody without, or be late. Nobody was moved."""
+JOB_STATE_AWAITING_APPROVAL: JobState.ValueType  # 9
+"""It waits for ApproveJob by a second person."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
+
+class _JobWhy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobWhyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobWhy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_WHY_UNSPECIFIED: _JobWhy.ValueType  # 0
+    """There is nothing to say."""
+    JOB_WHY_OPERATOR: _JobWhy.ValueType  # 1
+    """An operator wanted it."""
+    JOB_WHY_CANARY: _JobWhy.ValueType  # 2
+    """Too many of its first swaps failed."""
+    JOB_WHY_BUDGET: _JobWhy.ValueType  # 3
+    """Too many of its swaps failed."""
+    JOB_WHY_TARGETS: _JobWhy.ValueType  # 4
+    """Not every terminal would get a target."""
+    JOB_WHY_LATE: _JobWhy.ValueType  # 5
+    """It would be over after its deadline."""
+    JOB_WHY_QUIET: _JobWhy.ValueType  # 6
+    """Its quiet hours: it goes on by itself."""
+
+class JobWhy(_JobWhy, metaclass=_JobWhyEnumTypeWrapper):
+    """Why a job is paused, refused or cancelled; what a dry run found."""
+
+JOB_WHY_UNSPECIFIED: JobWhy.ValueType  # 0
+"""There is nothing to say."""
+JOB_WHY_OPERATOR: JobWhy.ValueType  # 1
+"""An operator wanted it."""
+JOB_WHY_CANARY: JobWhy.ValueType  # 2
+"""Too many of its first swaps failed."""
+JOB_WHY_BUDGET: JobWhy.ValueType  # 3
+"""Too many of its swaps failed."""
+JOB_WHY_TARGETS: JobWhy.ValueType  # 4
+"""Not every terminal would get a target."""
+JOB_WHY_LATE: JobWhy.ValueType  # 5
+"""It would be over after its deadline."""
+JOB_WHY_QUIET: JobWhy.ValueType  # 6
+"""Its quiet hours: it goes on by itself."""
+Global___JobWhy: _TypeAlias = JobWhy  # noqa: Y015
+
+class _Infeasible:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InfeasibleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Infeasible.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INFEASIBLE_UNSPECIFIED: _Infeasible.ValueType  # 0
+    """In CreateJob: REFUSE."""
+    INFEASIBLE_REFUSE: _Infeasible.ValueType  # 1
+    """It moves nobody."""
+    INFEASIBLE_PROCEED: _Infeasible.ValueType  # 2
+    """It moves those whom it can."""
+    INFEASIBLE_PAUSE: _Infeasible.ValueType  # 3
+    """It waits for ResumeJob."""
+
+class Infeasible(_Infeasible, metaclass=_InfeasibleEnumTypeWrapper):
+    """What a job does when its check says that somebody would go without, or that it would be late."""
+
+INFEASIBLE_UNSPECIFIED: Infeasible.ValueType  # 0
+"""In CreateJob: REFUSE."""
+INFEASIBLE_REFUSE: Infeasible.ValueType  # 1
+"""It moves nobody."""
+INFEASIBLE_PROCEED: Infeasible.ValueType  # 2
+"""It moves those whom it can."""
+INFEASIBLE_PAUSE: Infeasible.ValueType  # 3
+"""It waits for ResumeJob."""
+Global___Infeasible: _TypeAlias = Infeasible  # noqa: Y015
+
+class _Without:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WithoutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Without.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WITHOUT_UNSPECIFIED: _Without.ValueType  # 0
+    """Never sent."""
+    WITHOUT_TARGET: _Without.ValueType  # 1
+    """No SIM in its market that swaps may take has its expected use left."""
+    WITHOUT_SWAP: _Without.ValueType  # 2
+    """It is in another swap."""
+    WITHOUT_REST: _Without.ValueType  # 3
+    """It is in its cool-down."""
+    WITHOUT_ACCESS_SERVER: _Without.ValueType  # 4
+    """Its access server is not connected."""
+
+class Without(_Without, metaclass=_WithoutEnumTypeWrapper):
+    """Why a terminal that a job selects would not be moved."""
+
+WITHOUT_UNSPECIFIED: Without.ValueType  # 0
+"""Never sent."""
+WITHOUT_TARGET: Without.ValueType  # 1
+"""No SIM in its market that swaps may take has its expected use left."""
+WITHOUT_SWAP: Without.ValueType  # 2
+"""It is in another swap."""
+WITHOUT_REST: Without.ValueType  # 3
+"""It is in its cool-down."""
+WITHOUT_ACCESS_SERVER: Without.ValueType  # 4
+"""Its access server is not connected."""
+Global___Without: _TypeAlias = Without  # noqa: Y015
+
+@_typing.final
+class WithoutCount(_message.Message):
+    """Terminals that would not be moved, for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TERMINALS_FIELD_NUMBER: _builtins.int
+    why: Global___Without.ValueType
+    """Why."""
+    count: _builtins.int
+    """How many."""
+    @_builtins.property
+    def terminals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Some of them, at most 64. Empty when another job was checked since."""
+
+    def __init__(
+        self,
+        *,
+        why: Global___Without.ValueType = ...,
+        count: _builtins.int = ...,
+        terminals: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "terminals", b"terminals", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithoutCount: _TypeAlias = WithoutCount  # noqa: Y015
+
+@_typing.final
+class Feasibility(_message.Message):
+    """What the check of a job found. Estimates, at the instant of the check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMINALS_COUNT_FIELD_NUMBER: _builtins.int
+    TARGETS_COUNT_FIELD_NUMBER: _builtins.int
+    HEADROOM_NEEDED_BYTES_FIELD_NUMBER: _builtins.int
+    HEADROOM_FOUND_BYTES_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
+    terminals_count: _builtins.int
+    """Terminals that need a target."""
+    targets_count: _builtins.int
+    """Of them, those that would get one."""
+    headroom_needed_bytes: _builtins.int
+    """Headroom that they need together, bytes."""
+    headroom_found_bytes: _builtins.int
+    """Headroom of the SIMs that could serve them, bytes, at the least."""
+    @_builtins.property
+    def without(self) -> _containers.RepeatedCompositeFieldContainer[Global___WithoutCount]:
+        """Who would go without."""
+
+    def __init__(
+        self,
+        *,
+        terminals_count: _builtins.int = ...,
+        targets_count: _builtins.int = ...,
+        headroom_needed_bytes: _builtins.int = ...,
+        headroom_found_bytes: _builtins.int = ...,
+        without: _abc.Iterable[Global___WithoutCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headroom_found_bytes", b"headroom_found_bytes", "headroom_needed_bytes", b"headroom_needed_bytes", "targets_count", b"targets_count", "terminals_count", b"terminals_count", "without", b"without"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Feasibility: _TypeAlias = Feasibility  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
@@ -113,6 +301,15 @@ class Job(_message.Message):
     OUTAGE_MS_FIELD_NUMBER: _builtins.int
     OUTAGE_MAX_MS_FIELD_NUMBER: _builtins.int
     UNMEASURED_COUNT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    FEASIBILITY_FIELD_NUMBER: _builtins.int
+    EXPECTED_FINISH_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    ANNOUNCED_COUNT_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 0."""
     state: Global___JobState.ValueType
@@ -149,6 +346,26 @@ class Job(_message.Message):
     """The longest, milliseconds."""
     unmeasured_count: _builtins.int
     """Terminals moved for which no traffic was reported in time (SETTING_OUTAGE_MAX_MS), or before they left."""
+    why: Global___JobWhy.ValueType
+    """Why it is paused, refused or cancelled; what a dry run found."""
+    expected_finish_ms: _builtins.int
+    """When it will be over, Unix milliseconds: by its check at first, by its own pace later. Absent: not known."""
+    deadline_ms: _builtins.int
+    """By when it is to be over, Unix milliseconds. Absent: no deadline."""
+    failed_count: _builtins.int
+    """Refusals, and orders that were not answered in time: what its canary and its error budget are judged by."""
+    announced_count: _builtins.int
+    """Swaps that were announced ahead and not sent yet. They are queued too."""
+    canary: _builtins.bool
+    """Its first swaps are out, and the others wait until these are judged."""
+    approver: _builtins.str
+    """Who approved it. Empty: nobody, or nobody had to."""
+    dry_run: _builtins.bool
+    """It was only checked."""
+    @_builtins.property
+    def feasibility(self) -> Global___Feasibility:
+        """What its check found. Absent: it was not checked yet."""
+
     def __init__(
         self,
         *,
@@ -170,13 +387,35 @@ class Job(_message.Message):
         outage_ms: _builtins.int = ...,
         outage_max_ms: _builtins.int = ...,
         unmeasured_count: _builtins.int = ...,
+        why: Global___JobWhy.ValueType = ...,
+        feasibility: Global___Feasibility | None = ...,
+        expected_finish_ms: _builtins.int | None = ...,
+        deadline_ms: _builtins.int | None = ...,
+        failed_count: _builtins.int = ...,
+        announced_count: _builtins.int = ...,
+        canary: _builtins.bool = ...,
+        approver: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms", "finished_ms", b"finished_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "_expected_finish_ms", b"_expected_finish_ms", "_feasibility", b"_feasibility", "_finished_ms", b"_finished_ms", "deadline_ms", b"deadline_ms", "expected_finish_ms", b"expected_finish_ms", "feasibility", b"feasibility", "finished_ms", b"finished_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms", "actor", b"actor", "confirmed_count", b"confirmed_count", "created_ms", b"created_ms", "finished_ms", b"finished_ms", "given_up_count", b"given_up_count", "number", b"number", "outage_max_ms", b"outage_max_ms", "outage_ms", b"outage_ms", "outages_count", b"outages_count", "outstanding_count", b"outstanding_count", "priority", b"priority", "queued_count", b"queued_count", "reason", b"reason", "refused_count", b"refused_count", "skipped_count", b"skipped_count", "state", b"state", "terminals_count", b"terminals_count", "unmeasured_count", b"unmeasured_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "_expected_finish_ms", b"_expected_finish_ms", "_feasibility", b"_feasibility", "_finished_ms", b"_finished_ms", "actor", b"actor", "announced_count", b"announced_count", "approver", b"approver", "canary", b"canary", "confirmed_count", b"confirmed_count", "created_ms", b"created_ms", "deadline_ms", b"deadline_ms", "dry_run", b"dry_run", "expected_finish_ms", b"expected_finish_ms", "failed_count", b"failed_count", "feasibility", b"feasibility", "finished_ms", b"finished_ms", "given_up_count", b"given_up_count", "number", b"number", "outage_max_ms", b"outage_max_ms", "outage_ms", b"outage_ms", "outages_count", b"outages_count", "outstanding_count", b"outstanding_count", "priority", b"priority", "queued_count", b"queued_count", "reason", b"reason", "refused_count", b"refused_count", "skipped_count", b"skipped_count", "state", b"state", "terminals_count", b"terminals_count", "unmeasured_count", b"unmeasured_count", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
+    _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
+    _WhichOneofReturnType__expected_finish_ms: _TypeAlias = _typing.Literal["expected_finish_ms"]  # noqa: Y015
+    _WhichOneofArgType__expected_finish_ms: _TypeAlias = _typing.Literal["_expected_finish_ms", b"_expected_finish_ms"]  # noqa: Y015
+    _WhichOneofReturnType__feasibility: _TypeAlias = _typing.Literal["feasibility"]  # noqa: Y015
+    _WhichOneofArgType__feasibility: _TypeAlias = _typing.Literal["_feasibility", b"_feasibility"]  # noqa: Y015
     _WhichOneofReturnType__finished_ms: _TypeAlias = _typing.Literal["finished_ms"]  # noqa: Y015
     _WhichOneofArgType__finished_ms: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_finish_ms) -> _WhichOneofReturnType__expected_finish_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feasibility) -> _WhichOneofReturnType__feasibility | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_ms) -> _WhichOneofReturnType__finished_ms | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
@@ -194,6 +433,19 @@ class CreateJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
     TERMINALS_FOLLOW_FIELD_NUMBER: _builtins.int
+    SUPPLIER_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    SIM_CLASS_FIELD_NUMBER: _builtins.int
+    BANK_FIELD_NUMBER: _builtins.int
+    HEADROOM_BELOW_BYTES_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    ANNOUNCE_AHEAD_MS_FIELD_NUMBER: _builtins.int
+    QUIET_HOURS_FIELD_NUMBER: _builtins.int
+    CANARY_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_BUDGET_PPM_FIELD_NUMBER: _builtins.int
+    RATE_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    ON_INFEASIBLE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why: up to 64 bytes of UTF-8, at least 1. Shown with the job."""
     lot: _builtins.str
@@ -206,6 +458,30 @@ class CreateJobRequest(_message.Message):
     """Without terminals in terminal: true takes none by the filter and waits for AddJobTerminals, which says which were
     the last.
     """
+    supplier: _builtins.str
+    """Only terminals with a SIM of this supplier's lots. Empty: every supplier."""
+    carrier: _builtins.str
+    """Only terminals with a SIM of a class of this carrier. Empty: every carrier."""
+    sim_class: _builtins.str
+    """Only terminals with a SIM of this class. Empty: every class."""
+    bank: _builtins.str
+    """Only terminals with a SIM in this bank. Empty: every bank."""
+    headroom_below_bytes: _builtins.int
+    """Only terminals whose SIM has less headroom than this, bytes. 0: any headroom."""
+    deadline_ms: _builtins.int
+    """By when it is to be over, Unix milliseconds. 0: no deadline."""
+    announce_ahead_ms: _builtins.int
+    """How long before its order each swap is announced, milliseconds, at most a day. 0: with its order."""
+    canary_count: _builtins.int
+    """So many swaps are sent first, and the others when these did well. 0: no canary."""
+    error_budget_ppm: _builtins.int
+    """Failures, in millionths of what was settled, beyond which it pauses. Absent: 50,000, that is 5 %. 1,000,000: never."""
+    rate_per_minute: _builtins.int
+    """Swaps a minute at the most, over all access servers. 0: as fast as these can."""
+    on_infeasible: Global___Infeasible.ValueType
+    """What becomes of it when somebody would go without or it would be late. UNSPECIFIED: REFUSE."""
+    dry_run: _builtins.bool
+    """Only checks it: nobody is moved."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedScalarFieldContainer[_sim_pb2.Health.ValueType]:
         """Move the terminals whose SIM has one of these. Empty: any health. Without meaning when terminal is given."""
@@ -215,6 +491,10 @@ class CreateJobRequest(_message.Message):
         """Column: exactly these terminals, up to 65,536; the filter above is then not used. Empty: the terminals are found by
         the filter.
         """
+
+    @_builtins.property
+    def quiet_hours(self) -> Global___QuietHours:
+        """Hours of each day in which none of its swaps is sent. Absent: none."""
 
     def __init__(
         self,
@@ -226,14 +506,55 @@ class CreateJobRequest(_message.Message):
         priority: Global___Priority.ValueType = ...,
         terminal: _abc.Iterable[_builtins.int] | None = ...,
         terminals_follow: _builtins.bool = ...,
+        supplier: _builtins.str = ...,
+        carrier: _builtins.str = ...,
+        sim_class: _builtins.str = ...,
+        bank: _builtins.str = ...,
+        headroom_below_bytes: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
+        announce_ahead_ms: _builtins.int = ...,
+        quiet_hours: Global___QuietHours | None = ...,
+        canary_count: _builtins.int = ...,
+        error_budget_ppm: _builtins.int | None = ...,
+        rate_per_minute: _builtins.int = ...,
+        on_infeasible: Global___Infeasible.ValueType = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_budget_ppm", b"_error_budget_ppm", "error_budget_ppm", b"error_budget_ppm", "quiet_hours", b"quiet_hours"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_budget_ppm", b"_error_budget_ppm", "access_server", b"access_server", "announce_ahead_ms", b"announce_ahead_ms", "bank", b"bank", "canary_count", b"canary_count", "carrier", b"carrier", "deadline_ms", b"deadline_ms", "dry_run", b"dry_run", "error_budget_ppm", b"error_budget_ppm", "headroom_below_bytes", b"headroom_below_bytes", "healths", b"healths", "lot", b"lot", "on_infeasible", b"on_infeasible", "priority", b"priority", "quiet_hours", b"quiet_hours", "rate_per_minute", b"rate_per_minute", "reason", b"reason", "sim_class", b"sim_class", "supplier", b"supplier", "terminal", b"terminal", "terminals_follow", b"terminals_follow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error_budget_ppm: _TypeAlias = _typing.Literal["error_budget_ppm"]  # noqa: Y015
+    _WhichOneofArgType__error_budget_ppm: _TypeAlias = _typing.Literal["_error_budget_ppm", b"_error_budget_ppm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_budget_ppm) -> _WhichOneofReturnType__error_budget_ppm | None: ...
+
+Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
+
+@_typing.final
+class QuietHours(_message.Message):
+    """Hours of each day, in 24 hours of a time zone that keeps its offset while the job runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    from_ms: _builtins.int
+    """When they begin next, or began, Unix milliseconds."""
+    until_ms: _builtins.int
+    """When they end, Unix milliseconds: within a day after from_ms, and not passed yet."""
+    def __init__(
+        self,
+        *,
+        from_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "healths", b"healths", "lot", b"lot", "priority", b"priority", "reason", b"reason", "terminal", b"terminal", "terminals_follow", b"terminals_follow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "until_ms", b"until_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
+Global___QuietHours: _TypeAlias = QuietHours  # noqa: Y015
 
 @_typing.final
 class CreateJobResponse(_message.Message):
@@ -516,6 +837,202 @@ class ResumeJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeJobResponse: _TypeAlias = ResumeJobResponse  # noqa: Y015
+
+@_typing.final
+class ApproveJobRequest(_message.Message):
+    """Which job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    job: _builtins.int
+    """The job's number."""
+    def __init__(
+        self,
+        *,
+        job: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveJobRequest: _TypeAlias = ApproveJobRequest  # noqa: Y015
+
+@_typing.final
+class ApproveJobResponse(_message.Message):
+    """The job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """As it stands now."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveJobResponse: _TypeAlias = ApproveJobResponse  # noqa: Y015
+
+@_typing.final
+class GivenUp(_message.Message):
+    """A swap that was given up: its terminal stays on its SIM until somebody looks after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    SUBSCRIBER_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    ACCESS_SERVER_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_COUNT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The entry's number, from 1."""
+    at_ms: _builtins.int
+    """When it was given up, Unix milliseconds."""
+    terminal: _builtins.int
+    """The terminal."""
+    subscriber: _builtins.int
+    """Who uses it."""
+    job: _builtins.int
+    """The job. Absent: none."""
+    access_server: _builtins.str
+    """The access server that refused it."""
+    attempts_count: _builtins.int
+    """How often it was tried."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        terminal: _builtins.int = ...,
+        subscriber: _builtins.int = ...,
+        job: _builtins.int | None = ...,
+        access_server: _builtins.str = ...,
+        attempts_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "at_ms", b"at_ms", "attempts_count", b"attempts_count", "job", b"job", "number", b"number", "subscriber", b"subscriber", "terminal", b"terminal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
+    _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__job) -> _WhichOneofReturnType__job | None: ...
+
+Global___GivenUp: _TypeAlias = GivenUp  # noqa: Y015
+
+@_typing.final
+class ListGivenUpRequest(_message.Message):
+    """Asks for the work list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Entries a page, at most 1,000. 0: 100."""
+    page_token: _builtins.str
+    """From the last page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGivenUpRequest: _TypeAlias = ListGivenUpRequest  # noqa: Y015
+
+@_typing.final
+class ListGivenUpResponse(_message.Message):
+    """One page of the work list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty: this was the last."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenUp]:
+        """The entries, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___GivenUp] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGivenUpResponse: _TypeAlias = ListGivenUpResponse  # noqa: Y015
+
+@_typing.final
+class ResolveGivenUpRequest(_message.Message):
+    """Which entries are done with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their numbers, 1 to 1,000."""
+
+    def __init__(
+        self,
+        *,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveGivenUpRequest: _TypeAlias = ResolveGivenUpRequest  # noqa: Y015
+
+@_typing.final
+class ResolveGivenUpResponse(_message.Message):
+    """One result for each entry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
+        """OK, SAME (it was resolved before) or UNKNOWN_ORDER (there is no such entry any more)."""
+
+    def __init__(
+        self,
+        *,
+        status: _abc.Iterable[_status_pb2.Status.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveGivenUpResponse: _TypeAlias = ResolveGivenUpResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):

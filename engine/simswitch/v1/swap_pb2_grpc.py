@@ -65,6 +65,11 @@ class SwapServiceStub:
                 request_serializer=simswitch_dot_v1_dot_swap__pb2.ResumeJobRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_swap__pb2.ResumeJobResponse.FromString,
                 _registered_method=True)
+        self.ApproveJob = channel.unary_unary(
+                '/simswitch.v1.SwapService/ApproveJob',
+                request_serializer=simswitch_dot_v1_dot_swap__pb2.ApproveJobRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_swap__pb2.ApproveJobResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/simswitch.v1.SwapService/CancelJob',
                 request_serializer=simswitch_dot_v1_dot_swap__pb2.CancelJobRequest.SerializeToString,
@@ -84,6 +89,16 @@ class SwapServiceStub:
                 '/simswitch.v1.SwapService/WatchJob',
                 request_serializer=simswitch_dot_v1_dot_swap__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_swap__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.ListGivenUp = channel.unary_unary(
+                '/simswitch.v1.SwapService/ListGivenUp',
+                request_serializer=simswitch_dot_v1_dot_swap__pb2.ListGivenUpRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_swap__pb2.ListGivenUpResponse.FromString,
+                _registered_method=True)
+        self.ResolveGivenUp = channel.unary_unary(
+                '/simswitch.v1.SwapService/ResolveGivenUp',
+                request_serializer=simswitch_dot_v1_dot_swap__pb2.ResolveGivenUpRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_swap__pb2.ResolveGivenUpResponse.FromString,
                 _registered_method=True)
 
 
@@ -127,7 +142,14 @@ class SwapServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Goes on with a paused job, and says that no more terminals follow. Safe to retry.
+        """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveJob(self, request, context):
+        """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +178,20 @@ class SwapServiceServicer:
 
     def WatchJob(self, request, context):
         """Tells how far a job is, again and again, until it is done or cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGivenUp(self, request, context):
+        """The work list: swaps that were given up, oldest first. Of the last 4,096, those that nobody has resolved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveGivenUp(self, request, context):
+        """Takes entries off the work list. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +230,11 @@ def add_SwapServiceServicer_to_server(servicer, server):
                     request_deserializer=simswitch_dot_v1_dot_swap__pb2.ResumeJobRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_swap__pb2.ResumeJobResponse.SerializeToString,
             ),
+            'ApproveJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveJob,
+                    request_deserializer=simswitch_dot_v1_dot_swap__pb2.ApproveJobRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_swap__pb2.ApproveJobResponse.SerializeToString,
+            ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=simswitch_dot_v1_dot_swap__pb2.CancelJobRequest.FromString,
@@ -213,6 +254,16 @@ def add_SwapServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=simswitch_dot_v1_dot_swap__pb2.WatchJobRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_swap__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'ListGivenUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGivenUp,
+                    request_deserializer=simswitch_dot_v1_dot_swap__pb2.ListGivenUpRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_swap__pb2.ListGivenUpResponse.SerializeToString,
+            ),
+            'ResolveGivenUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveGivenUp,
+                    request_deserializer=simswitch_dot_v1_dot_swap__pb2.ResolveGivenUpRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_swap__pb2.ResolveGivenUpResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -389,6 +440,33 @@ class SwapService:
             _registered_method=True)
 
     @staticmethod
+    def ApproveJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.SwapService/ApproveJob',
+            simswitch_dot_v1_dot_swap__pb2.ApproveJobRequest.SerializeToString,
+            simswitch_dot_v1_dot_swap__pb2.ApproveJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelJob(request,
             target,
             options=(),
@@ -486,6 +564,60 @@ class SwapService:
             '/simswitch.v1.SwapService/WatchJob',
             simswitch_dot_v1_dot_swap__pb2.WatchJobRequest.SerializeToString,
             simswitch_dot_v1_dot_swap__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGivenUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.SwapService/ListGivenUp',
+            simswitch_dot_v1_dot_swap__pb2.ListGivenUpRequest.SerializeToString,
+            simswitch_dot_v1_dot_swap__pb2.ListGivenUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveGivenUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.SwapService/ResolveGivenUp',
+            simswitch_dot_v1_dot_swap__pb2.ResolveGivenUpRequest.SerializeToString,
+            simswitch_dot_v1_dot_swap__pb2.ResolveGivenUpResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,7 +44,9 @@ class SwapServiceStub:
     PauseJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.PauseJobRequest, _swap_pb2.PauseJobResponse]
     """Sends no more orders of the job; those outstanding are finished. Safe to retry."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ResumeJobRequest, _swap_pb2.ResumeJobResponse]
-    """Goes on with a paused job, and says that no more terminals follow. Safe to retry."""
+    """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry."""
+    ApproveJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ApproveJobRequest, _swap_pb2.ApproveJobResponse]
+    """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.CancelJobRequest, _swap_pb2.CancelJobResponse]
     """Ends a job; orders outstanding are finished, the others are dropped. Safe to retry."""
     StopAllSwaps: _grpc.UnaryUnaryMultiCallable[_swap_pb2.StopAllSwapsRequest, _swap_pb2.StopAllSwapsResponse]
@@ -53,6 +55,10 @@ class SwapServiceStub:
     """Lets swaps go on after StopAllSwaps. Safe to retry."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_swap_pb2.WatchJobRequest, _swap_pb2.WatchJobResponse]
     """Tells how far a job is, again and again, until it is done or cancelled."""
+    ListGivenUp: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ListGivenUpRequest, _swap_pb2.ListGivenUpResponse]
+    """The work list: swaps that were given up, oldest first. Of the last 4,096, those that nobody has resolved."""
+    ResolveGivenUp: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ResolveGivenUpRequest, _swap_pb2.ResolveGivenUpResponse]
+    """Takes entries off the work list. Safe to retry."""
 
 @_typing.type_check_only
 class SwapServiceAsyncStub(SwapServiceStub):
@@ -70,7 +76,9 @@ class SwapServiceAsyncStub(SwapServiceStub):
     PauseJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.PauseJobRequest, _swap_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Sends no more orders of the job; those outstanding are finished. Safe to retry."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.ResumeJobRequest, _swap_pb2.ResumeJobResponse]  # type: ignore[assignment]
-    """Goes on with a paused job, and says that no more terminals follow. Safe to retry."""
+    """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry."""
+    ApproveJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.ApproveJobRequest, _swap_pb2.ApproveJobResponse]  # type: ignore[assignment]
+    """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.CancelJobRequest, _swap_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ends a job; orders outstanding are finished, the others are dropped. Safe to retry."""
     StopAllSwaps: _aio.UnaryUnaryMultiCallable[_swap_pb2.StopAllSwapsRequest, _swap_pb2.StopAllSwapsResponse]  # type: ignore[assignment]
@@ -79,6 +87,10 @@ class SwapServiceAsyncStub(SwapServiceStub):
     """Lets swaps go on after StopAllSwaps. Safe to retry."""
     WatchJob: _aio.UnaryStreamMultiCallable[_swap_pb2.WatchJobRequest, _swap_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Tells how far a job is, again and again, until it is done or cancelled."""
+    ListGivenUp: _aio.UnaryUnaryMultiCallable[_swap_pb2.ListGivenUpRequest, _swap_pb2.ListGivenUpResponse]  # type: ignore[assignment]
+    """The work list: swaps that were given up, oldest first. Of the last 4,096, those that nobody has resolved."""
+    ResolveGivenUp: _aio.UnaryUnaryMultiCallable[_swap_pb2.ResolveGivenUpRequest, _swap_pb2.ResolveGivenUpResponse]  # type: ignore[assignment]
+    """Takes entries off the work list. Safe to retry."""
 
 class SwapServiceServicer(metaclass=_abc_1.ABCMeta):
     """Swap jobs. No job ever makes an access server have more than 200 orders outstanding."""
@@ -129,7 +141,15 @@ class SwapServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _swap_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_swap_pb2.ResumeJobResponse, _abc.Awaitable[_swap_pb2.ResumeJobResponse]]:
-        """Goes on with a paused job, and says that no more terminals follow. Safe to retry."""
+        """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def ApproveJob(
+        self,
+        request: _swap_pb2.ApproveJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_swap_pb2.ApproveJobResponse, _abc.Awaitable[_swap_pb2.ApproveJobResponse]]:
+        """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry."""
 
     @_abc_1.abstractmethod
     def CancelJob(
@@ -162,5 +182,21 @@ class SwapServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_swap_pb2.WatchJobResponse], _abc.AsyncIterator[_swap_pb2.WatchJobResponse]]:
         """Tells how far a job is, again and again, until it is done or cancelled."""
+
+    @_abc_1.abstractmethod
+    def ListGivenUp(
+        self,
+        request: _swap_pb2.ListGivenUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_swap_pb2.ListGivenUpResponse, _abc.Awaitable[_swap_pb2.ListGivenUpResponse]]:
+        """The work list: swaps that were given up, oldest first. Of the last 4,096, those that nobody has resolved."""
+
+    @_abc_1.abstractmethod
+    def ResolveGivenUp(
+        self,
+        request: _swap_pb2.ResolveGivenUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_swap_pb2.ResolveGivenUpResponse, _abc.Awaitable[_swap_pb2.ResolveGivenUpResponse]]:
+        """Takes entries off the work list. Safe to retry."""
 
 def add_SwapServiceServicer_to_server(servicer: SwapServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

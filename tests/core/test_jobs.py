@@ -1,0 +1,231 @@
+"""What jobs promise: rates, turns, announcements, budgets, idle terminals first, a check that says who goes without."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from simswitch.core import commands, layout
+
+from tests.model.transitions import T, allocate, lease_epoch, list_of, new_world
+from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
+
+MINUTE_MS = 60_000
+
+
+def world_of(terminals: int, servers: int = 1, sims: int = 0) -> World:
+    """So many terminals with a SIM each, spread over access servers."""
+    world = empty_world(sims_max=4_000, terminals_max=2_000, orders_max=4_000)
+    world.import_sims(sims or 2 * terminals + 10)
+    for server in range(servers):
+        world.send(world.allocate(list(range(1 + server, terminals + 1, servers)), server=server))
+    return world
+
+
+def begin(world: World, *terminals: int, **options: int) -> int:
+    job, run = list_of(world, *terminals, **options)
+    world.send(run)
+    while world.machine.job(job)["state"] == layout.JOB_CHECKING:
+        world.send(commands.run(layout.TICK))
+    return job
+
+
+def answer(world: World, result: int = layout.ACK_DONE, server: int = 0, since: int = 0) -> int:
+    """Acknowledges the orders that came since then; how many."""
+    orders = [order for order in world.orders[since:] if order["access_server"] == server]
+    for order in orders:
+        world.send(world.acknowledge(order["order"], result, server))
+    return len(orders)
+
+
+def test_a_rate_is_a_ceiling_over_all_access_servers() -> None:
+    world = world_of(200, servers=2)
+    begin(world, *range(1, 201), rate_per_minute=60)
+    answered = 0
+    for _ in range(MINUTE_MS // STEP_MS):
+        world.pass_ms(STEP_MS)
+        orders, answered = world.orders[answered:], len(world.orders)
+        for order in orders:
+            world.send(world.acknowledge(order["order"], layout.ACK_DONE, order["access_server"]))
+    # One a second, and a second's worth at once.
+    assert 50 <= len(world.orders) <= 62
+    assert Counter(order["access_server"] for order in world.orders).keys() == {0, 1}
+
+
+def test_jobs_of_one_access_server_take_turns() -> None:
+    world = world_of(220)
+    large = begin(world, *range(1, 201))
+    small = begin(world, *range(201, 221))
+    sent = 0
+    for _ in range(200):
+        world.pass_ms(10 * STEP_MS)
+        answered, sent = sent, len(world.orders)
+        answer(world, since=answered)
+        if world.machine.job(small)["state"] == layout.JOB_DONE:
+            break
+    done = world.machine.job(large)["confirmed_count"]
+    assert done < 60, f"{done} swaps of the large job were sent before the small one was over"
+
+
+def test_a_slow_access_server_delays_nobody_else() -> None:
+    world = world_of(100, servers=2)
+    begin(world, *range(1, 101))
+    answered = 0
+    for _ in range(100):
+        world.pass_ms(10 * STEP_MS)
+        orders, answered = world.orders[answered:], len(world.orders)
+        for order in orders:
+            if order["access_server"] == 1:
+                world.send(world.acknowledge(order["order"], layout.ACK_DONE, server=1))
+    assert world.machine.server(1)["confirmed_count"] == 50
+    assert world.machine.server(0)["confirmed_count"] == 0
+
+
+def test_what_is_announced_is_not_sent_before_its_instant_and_keeps_the_access_server_fed() -> None:
+    world = world_of(100)
+    ahead_ms = 40 * STEP_MS
+    begin(world, *range(1, 101), announce_ahead_ms=ahead_ms)
+    promised: dict[int, int] = {}
+    answered = told = 0
+    for _ in range(300):
+        world.pass_ms(STEP_MS)
+        for event in world.events[told:]:
+            if event["kind"] == layout.EVENT_ANNOUNCED:
+                promised[event["terminal"]] = event["a"]
+        told = len(world.events)
+        orders, answered = world.orders[answered:], len(world.orders)
+        for order in orders:
+            assert world.now_ms >= promised[order["terminal"]], f"{order} came before its instant"
+            world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+    assert world.machine.job(0)["confirmed_count"] == 100
+    assert len(promised) == 100
+    counts = Counter(event["kind"] for event in world.events)
+    assert counts[layout.EVENT_ANNOUNCED] == 100, "a swap was announced twice"
+
+
+def test_a_job_pauses_on_its_error_budget_and_is_judged_anew_when_it_is_resumed() -> None:
+    world = world_of(120)
+    job = begin(world, *range(1, 121), budget_ppm=100_000)
+    answered = 0
+    while world.machine.job(job)["state"] == layout.JOB_RUNNING:
+        world.pass_ms(STEP_MS)
+        orders, answered = world.orders[answered:], len(world.orders)
+        for number, order in enumerate(orders):
+            result = layout.ACK_REFUSED if number % 4 == 0 else layout.ACK_DONE
+            world.send(world.acknowledge(order["order"], result))
+        assert world.now_ms < world.records[0].now_ms + 1_000 * STEP_MS
+    record = world.machine.job(job)
+    assert (record["state"], record["why"]) == (layout.JOB_PAUSED, layout.WHY_BUDGET)
+    assert record["failed_count"] + record["confirmed_count"] >= 20
+    assert world.status(world.job(layout.JOB_RESUME, job)) == layout.OK
+    world.pass_ms(STEP_MS)
+    for order in world.orders[answered : answered + 5]:
+        world.send(world.acknowledge(order["order"], layout.ACK_REFUSED))
+    assert world.machine.job(job)["state"] == layout.JOB_RUNNING, "the failures before it was resumed count"
+
+
+def test_a_canary_goes_first_and_the_others_when_it_did_well() -> None:
+    world = world_of(100, servers=2)
+    job = begin(world, *range(1, 101), canary_count=5, budget_ppm=0)
+    for _ in range(20):
+        world.pass_ms(STEP_MS)
+    assert len(world.orders) == 5
+    for server in (0, 1):
+        answer(world, server=server)
+    for _ in range(20):
+        world.pass_ms(STEP_MS)
+    assert len(world.orders) > 30
+    assert not world.machine.job(job)["canary"]
+
+
+def test_idle_terminals_go_first() -> None:
+    world = world_of(40)
+    world.configure(layout.IDLE_MS, 100 * STEP_MS)
+    world.pass_ms(200 * STEP_MS)
+    for terminal in range(1, 21):
+        world.send(world.usage(terminal, lease_epoch(world, terminal), MIB))
+    begin(world, *range(1, 41), priority=layout.PRIORITY_REBALANCE)
+    for _ in range(20):
+        world.pass_ms(STEP_MS)
+    first = [order["terminal"] for order in world.orders[:20]]
+    assert min(first) > 20, f"{sorted(first)[:3]} had new bytes just before"
+
+
+def test_a_check_says_how_many_who_and_why() -> None:
+    world = new_world(sims=40, terminals_max=64)
+    world.send(world.allocate(list(range(1, 31))))
+    begin(world, 1, 2)
+    world.send(world.acknowledge(world.orders[0]["order"], layout.ACK_DONE))
+    (outcome,) = world.send(
+        world.job_create(selecting=1, dry_run=1, on_infeasible=layout.INFEASIBLE_REFUSE, bank=world.entities["bank-1"])
+    )
+    job = world.machine.job(int(outcome["job"][0]))
+    assert (job["state"], job["why"]) == (layout.JOB_CHECKED, layout.WHY_TARGETS)
+    # Of 40 SIMs 30 are assigned, one is reserved, one cools, and the class keeps one back from swaps.
+    free = 40 - 30 - 1 - 1 - 1
+    assert job["without"][layout.WITHOUT_REST] == 1
+    assert job["without"][layout.WITHOUT_SWAP] == 1
+    assert (job["demand_count"], job["targets_count"]) == (28, free)
+    assert job["without"][layout.WITHOUT_TARGET] == 28 - free
+    assert len(job["samples"][layout.WITHOUT_TARGET]) == 28 - free
+    assert job["samples"][layout.WITHOUT_REST] == [1]
+    assert job["headroom_needed_bytes"] >= 28 * 100 * MIB
+    assert job["expected_finish_ms"] >= world.now_ms
+    assert job["terminals_count"] == 0
+    assert len(world.orders) == 2, "a dry run moved somebody"
+
+
+@pytest.mark.parametrize("name", ["supplier", "carrier", "sim_class", "lot", "bank", "headroom_below_bytes"])
+def test_a_filter_names_only_what_it_says(name: str) -> None:
+    """Each filter on its own: the terminals that it names, and none of the others."""
+    world = new_world(sims=0)
+    home, other = world.entities["gold-a"], world.entities["silver-a"]
+    blue = world.define(layout.CARRIER, "blue")
+    world.define(layout.SUPPLIER, "other")
+    world.define(layout.SIM_CLASS, "silver", {layout.CLASS_CARRIER: blue})
+    numbers = {layout.LOT_SUPPLIER: world.entities["other"], layout.LOT_CLASS: world.entities["silver"]}
+    world.define(layout.LOT, "silver-a", {**numbers, layout.LOT_PLAN: world.entities["monthly"]})
+    world.import_sims(10, "gold-a", "bank-1", opening_bytes=50 * GIB)
+    world.import_sims(10, "silver-a", "bank-2", opening_bytes=99 * GIB)
+    world.send(world.allocate(list(range(1, 6)), market="home"), world.allocate(list(range(6, 9)), market="away"))
+    value = {
+        "supplier": world.entities["other"],
+        "carrier": blue,
+        "sim_class": world.entities["silver"],
+        "lot": other,
+        "bank": world.entities["bank-2"],
+        "headroom_below_bytes": 2 * GIB,
+    }[name]
+    (outcome,) = world.send(world.job_create(selecting=1, dry_run=1, **{name: value}))
+    assert world.machine.job(int(outcome["job"][0]))["demand_count"] == 3
+    assert home != other
+
+
+def test_two_jobs_over_the_same_terminal_never_swap_it_twice() -> None:
+    world = world_of(20)
+    for _ in range(3):
+        (outcome,) = world.send(world.job_create(selecting=1))
+        assert outcome["status"][0] == layout.OK
+    answered = 0
+    for _ in range(100):
+        world.pass_ms(STEP_MS)
+        orders, answered = world.orders[answered:], len(world.orders)
+        for order in orders:
+            world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+    assert Counter(order["terminal"] for order in world.orders) == Counter(range(1, 21))
+    assert all(world.machine.job(job)["state"] == layout.JOB_DONE for job in range(3))
+
+
+def test_the_work_list_keeps_the_newest_entries() -> None:
+    world = new_world(sims=6)
+    world.configure(layout.ATTEMPTS_MAX, 1)
+    world.configure(layout.SWAP_COOL_DOWN_MS, 0)
+    allocate(world)
+    for _ in range(3):
+        begin(world, T)
+        world.pass_ms(10 * STEP_MS)
+        answer(world, layout.ACK_REFUSED, since=len(world.orders) - 1)
+    assert [entry["number"] for entry in world.machine.given_up()] == [1, 2, 3]
+    world.send(commands.run(layout.GIVEN_UP_RESOLVE, 1, number=2))
+    assert [entry["number"] for entry in world.machine.given_up()] == [1, 3]
+    assert world.machine.given_up()[0]["terminal"] == T
