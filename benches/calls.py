@@ -353,7 +353,13 @@ def _holder(address: str, name: str, first: int, count: int) -> Iterator[None]:
 
 def _start_job(operator: OperatorClient, size: int) -> int:
     """A job for the terminals 1 to ``size``."""
-    asked = swap_pb2.CreateJobRequest(reason="bench", priority=swap_pb2.PRIORITY_REBALANCE, terminals_follow=True)
+    asked = swap_pb2.CreateJobRequest(
+        reason="bench",
+        priority=swap_pb2.PRIORITY_REBALANCE,
+        terminals_follow=True,
+        error_budget_ppm=1_000_000,
+        on_infeasible=swap_pb2.INFEASIBLE_PROCEED,
+    )
     number = operator.swaps.CreateJob(asked).job.number
     for start in range(1, size + 1, ADD_ITEMS):
         terminals = range(start, min(start + ADD_ITEMS, size + 1))

@@ -165,7 +165,7 @@ def _server(
     config = folder / "simswitch.toml"
     config.write_text(
         f"[capacity]\nsims = {size}\nterminals = {size}\norders = {orders}\n"
-        f'[service]\ntransport = "{transport}"\n[engine]\n{engine}\n'
+        f'[service]\ntransport = "{transport}"\n[engine]\napproval_above = 4_000_000_000\nautomatic_swaps = 0\n{engine}\n'
     )
     data = folder / "data"
     (data / "address").unlink(missing_ok=True)

@@ -131,6 +131,8 @@ class World:
             (layout.EXPECTED_FLOOR_BYTES, MIB),
             (layout.LINE_BYTES_PER_S, 10**9),
             (layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1),
+            (layout.AUTOMATIC_SWAPS, 0),
+            (layout.SWAPS_PER_DAY_MAX, 255),
         ):
             self.expect(commands.run(layout.CONFIGURE, 1, setting=setting, value=value), layout.OK, layout.SAME)
         supplier = self.entity(layout.SUPPLIER, "supplier")

@@ -159,6 +159,34 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "engine", "approval_above", None, "A job of more terminals needs a second person.", 0, (1 << 32) - 2, 10_000
     ),
+    Setting(
+        "engine",
+        "automatic_swaps",
+        None,
+        "Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent or throttled, 3 both, 0 none.",
+        0,
+        3,
+        3,
+    ),
+    Setting(
+        "engine",
+        "automatic_ahead_ms",
+        None,
+        "How long ahead swaps off low SIMs are announced.",
+        0,
+        _DAY_MS - 1,
+        60_000,
+    ),
+    Setting("engine", "swaps_per_day_max", None, "Swaps of one terminal in a day.", 1, 255, 4),
+    Setting(
+        "engine",
+        "day_begins_ms",
+        None,
+        "When the day begins: local midnight, after midnight UTC (54_000_000 in Japan).",
+        0,
+        _DAY_MS - 1,
+        54_000_000,
+    ),
     Setting("engine", "idle_ms", None, "A terminal without new bytes for so long is idle.", 0, _DAY_MS, 600_000),
     Setting(
         "engine",

@@ -21,6 +21,7 @@ from tests.model.things import (
 )
 
 OWN_TIER_TRIES = 8
+DAY_MS = 86_400_000
 
 
 @dataclass(eq=False)
@@ -29,8 +30,8 @@ class Books:
 
     markets: dict[int, tuple[int, list[int]]]
     """By entity: expected bytes and the classes in order of preference."""
-    lots: dict[int, tuple[int, list[int], int, int]]
-    """By entity: class, quotas of the windows, low and exhausted watermarks."""
+    lots: dict[int, tuple[int, list[int], int, int, int]]
+    """By entity: class, quotas of the windows, low and exhausted watermarks, changes of terminal in a day."""
     banks: set[int]
     reserves: dict[int, int]
     settings: dict[int, int]
@@ -55,6 +56,9 @@ class Books:
     frozen: bool = False
     swaps_stopped: bool = False
     events_count: int = 0
+    automatic_due_ms: int = 0
+    short: set[int] = field(default_factory=set)
+    """Markets whose swaps found no target."""
     job_records: Any = None
     """The core's, after this apply: for what the model does not work out, when a job would be over."""
     events_due: list[tuple[int, ...]] = field(default_factory=list)
@@ -159,13 +163,79 @@ class Books:
         """Healthy, low or exhausted by our own count; what others found stays."""
         if sim.health > layout.EXHAUSTED:
             return
-        _, _, low, exhausted = self.lots[sim.lot]
+        before = sim.health
+        _, _, low, exhausted, _ = self.lots[sim.lot]
         if sim.headroom_bytes < exhausted:
             sim.health = layout.EXHAUSTED
         elif sim.headroom_bytes < low:
             sim.health = layout.LOW
         else:
             sim.health = layout.HEALTHY
+        if sim.health != before:
+            self._turned(sim)
+
+    # Swaps that nobody orders, and the ceilings of a day.
+
+    def _day(self, at_ms: int) -> int:
+        begins = self.settings[layout.DAY_BEGINS_MS]
+        return (at_ms - begins) // DAY_MS if at_ms >= begins else 0
+
+    def _turned(self, sim: SimModel) -> None:
+        """The health of a SIM is another now."""
+        if sim.occupancy == layout.ASSIGNED and sim.health != layout.HEALTHY:
+            self._automatic(sim)
+
+    def _automatic(self, sim: SimModel) -> None:
+        terminal, wanted = sim.holder, self.settings[layout.AUTOMATIC_SWAPS]
+        assert terminal is not None
+        if sim.health == layout.LOW and wanted & 1:
+            priority = layout.PRIORITY_PREDICTED
+        elif sim.health in (layout.EXHAUSTED, layout.THROTTLED) and wanted & 2:
+            priority = layout.PRIORITY_THROTTLED
+        else:
+            return
+        if terminal.swap is not None:
+            order = terminal.swap
+            if not order.in_flight and priority < order.priority:
+                order.priority = priority
+                if not order.announced_ms:
+                    order.ahead_ms = self._ahead_ms(order.job, priority)
+            return
+        short = priority == layout.PRIORITY_PREDICTED and terminal.market in self.short
+        if self._rests(terminal) or self._at_ceiling(terminal) or not self._orders_spare() or short:
+            self._automatic_later()
+            return
+        self._unmeasured(terminal)
+        terminal.swap = OrderModel(
+            layout.SWITCH, terminal, sim, terminal.server, 0, ahead_ms=self._ahead_ms(None, priority), priority=priority
+        )
+        self.orders.append(terminal.swap)
+
+    def _ahead_ms(self, job: JobModel | None, priority: int) -> int:
+        if job is not None:
+            return int(job.options["announce_ahead_ms"])
+        return self.settings[layout.AUTOMATIC_AHEAD_MS] if priority == layout.PRIORITY_PREDICTED else 0
+
+    def _automatic_later(self) -> None:
+        self.automatic_due_ms = self.automatic_due_ms or self.now_ms + 60_000
+
+    def _at_ceiling(self, terminal: TerminalModel) -> bool:
+        today = self._day(terminal.swapped_ms) == self._day(self.now_ms)
+        return today and terminal.swaps_today >= self.settings[layout.SWAPS_PER_DAY_MAX]
+
+    def _count_swap(self, terminal: TerminalModel) -> None:
+        if self._day(terminal.swapped_ms) != self._day(self.now_ms):
+            terminal.swaps_today = 0
+        terminal.swaps_today += 1
+        terminal.swapped_ms = self.now_ms
+
+    def _given_to(self, sim: SimModel, terminal: TerminalModel) -> None:
+        """Assigned to it or reserved for it."""
+        if sim.holder is not terminal:
+            today = self._day(self.now_ms)
+            day, count = sim.changed
+            sim.changed = (today, count + 1 if day == today else 1)
+        sim.holder = terminal
 
     def _set_limit(self, sim: SimModel) -> None:
         quotas = self.lots[sim.lot][1]
@@ -179,6 +249,10 @@ class Books:
         sim.occupancy = layout.COOLING
         sim.held_by = None
         sim.cooling_until_ms = self.now_ms + self.settings[layout.COOLING_MS]
+        today, most = self._day(self.now_ms), self.lots[sim.lot][4]
+        if most and sim.changed[0] == today and sim.changed[1] >= most:
+            day_ends_ms = (today + 1) * DAY_MS + self.settings[layout.DAY_BEGINS_MS]
+            sim.cooling_until_ms = max(sim.cooling_until_ms, day_ends_ms)
 
     def _hold(self, sim: SimModel, terminal: TerminalModel, order: OrderModel) -> None:
         sim.occupancy = layout.COOLING
@@ -187,8 +261,10 @@ class Books:
 
     def _begin(self, terminal: TerminalModel, sim: SimModel, epoch: int) -> None:
         sim.occupancy = layout.ASSIGNED
-        sim.holder = terminal
+        self._given_to(sim, terminal)
         sim.held_by = None
+        if sim.health != layout.HEALTHY:
+            self._automatic_later()
         terminal.sim = sim
         terminal.epoch = epoch
         terminal.reported_bytes = 0
@@ -316,7 +392,7 @@ class Books:
         terminal.swap = None
         terminal.server = order.server
         self._begin(terminal, target, order.epoch)
-        terminal.swapped_ms = self.now_ms
+        self._count_swap(terminal)
         terminal.awaits = (order.ordered_ms, order.job)
         if order.job is not None:
             order.job.confirmed += 1
@@ -386,6 +462,9 @@ class Books:
             )
             self.orders.remove(order)
             order.terminal.swap = None
+            if order.job is None:
+                self._count_swap(order.terminal)
+                self._automatic_later()
 
     def _requeue(self, order: OrderModel) -> None:
         self._order_event(layout.EVENT_REFUSED, order, 0, order.attempts)
@@ -424,10 +503,22 @@ class Books:
             return layout.SAME
         if self._rests(terminal):
             return layout.RESTING
+        if self._at_ceiling(terminal):
+            return layout.DAY_CEILING
         if not self._orders_spare():
             return layout.ORDERS_FULL
         self._unmeasured(terminal)
-        order = OrderModel(layout.SWITCH, terminal, terminal.sim, terminal.server, 0, job)
+        priority = job.options["priority"]
+        order = OrderModel(
+            layout.SWITCH,
+            terminal,
+            terminal.sim,
+            terminal.server,
+            0,
+            job,
+            ahead_ms=self._ahead_ms(job, priority),
+            priority=priority,
+        )
         self.orders.append(order)
         terminal.swap = order
         job.terminals += 1

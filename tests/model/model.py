@@ -75,6 +75,9 @@ class Model(Books):
                     raise Mismatch(f"command {header} {item} was answered {answer}; allowed are {sorted(allowed)}")
         self._run_sweeps()
         self._quiet_hours()
+        if self.automatic_due_ms and self.automatic_due_ms <= self.now_ms:
+            self.automatic_due_ms = 0
+            self.sweeps.append(Sweep("automatic", end=len(self.sims)))
         sent = outcomes[-2]
         names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
         columns = {name: sent[name].tolist() for name in names}
@@ -87,36 +90,40 @@ class Model(Books):
 
     def _follow_announcements(self, run: OutcomeRun) -> None:
         """When a swap is announced ahead, and when one of a paused job is withdrawn, is the core's choice."""
-        columns = zip(*(run[name].tolist() for name in ("kind", "terminal", "reason", "a")), strict=True)
-        for kind, key, reason, a in columns:
+        columns = zip(*(run[name].tolist() for name in ("kind", "terminal", "reason", "a", "b")), strict=True)
+        for kind, key, reason, a, b in columns:
+            if kind in (layout.EVENT_SHORTFALL, layout.EVENT_SHORTFALL_OVER):
+                self._follow_shortfall(kind, a, reason, b)
+                continue
             ahead = kind == layout.EVENT_ANNOUNCED and a > self.now_ms
             held = kind == layout.EVENT_WITHDRAWN and reason == layout.JOB_HELD
             if not ahead and not held:
                 continue
             order = self.terminals[key].swap
-            if order is None or order.in_flight or order.job is None:
-                raise Mismatch(f"terminal {key} is in no swap of a job that waits: {kind}, {reason}")
+            if order is None or order.in_flight:
+                raise Mismatch(f"terminal {key} is in no swap that waits: {kind}, {reason}")
             self._require(order.promised == held, f"terminal {key}: told {kind} {reason}")
-            running = order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
-            self._require(running == ahead, f"a swap of job {order.job.id}, {order.job.state}, was told of: {kind}")
+            running = order.job is None or order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
+            self._require(running == ahead, f"a swap of terminal {key} was told of: {kind}")
             if held:
                 self._order_event(layout.EVENT_WITHDRAWN, order, reason)
                 order.announced_ms = 0
                 continue
-            self._require(a == self.now_ms + order.job.options["announce_ahead_ms"], f"announced for {a}")
+            self._require(a == self.now_ms + order.ahead_ms, f"announced for {a}")
             order.announced_ms = a
             self._announced(order)
 
+    def _follow_shortfall(self, kind: int, market: int, reason: int, b: int) -> None:
+        begins = kind == layout.EVENT_SHORTFALL
+        self._require(begins != (market in self.short), f"market {market}: told {kind} while short: {self.short}")
+        self.short ^= {market}
+        self._event(kind, reason=reason, a=market, b=b)
+
     def _announced(self, order: OrderModel) -> None:
-        priority = self._priority(order)
         expected = self.servers[order.server].outage_ms or 30_000
-        self._order_event(layout.EVENT_ANNOUNCED, order, priority, expected)
+        self._order_event(layout.EVENT_ANNOUNCED, order, order.priority, expected)
         kind, terminal, subscriber, server, job, reason, _, b = self.events_due.pop()
         self.events_due.append((kind, terminal, subscriber, server, job, reason, order.announced_ms, b))
-
-    @staticmethod
-    def _priority(order: OrderModel) -> int:
-        return order.job.options["priority"] if order.job is not None else layout.PRIORITY_STOP
 
     def _told(self, run: OutcomeRun) -> None:
         """The events: numbered without a gap, and each of those that had to come, once."""
@@ -337,6 +344,7 @@ class Model(Books):
         if sim.health == layout.RETIRED:
             return {layout.WRONG_STATE}
         sim.health = health
+        self._turned(sim)
         if health == layout.HEALTHY:
             self._judge(sim)
         return {layout.OK}
@@ -586,13 +594,12 @@ class Model(Books):
         if order.job is not None:
             running = order.job.begun and order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
             self._require(running, f"a swap of a job in state {order.job.state} was sent: {row}")
-            ahead = order.job.options["announce_ahead_ms"]
-            come = not ahead or 0 < order.announced_ms <= self.now_ms
-            self._require(come, f"announced for {order.announced_ms}: {row}")
             if order.job.canary:
                 out = sum(other.job is order.job and other.in_flight for other in self.orders)
                 tried = out + order.job.settled_lately
                 self._require(tried <= order.job.options["canary_count"], f"{tried} swaps of the canary: {row}")
+        come = not order.ahead_ms or 0 < order.announced_ms <= self.now_ms
+        self._require(come, f"announced for {order.announced_ms}: {row}")
         if first:
             order.announced_ms = self.now_ms
             self._announced(order)
@@ -604,10 +611,10 @@ class Model(Books):
         left = len(self._free_healthy(target.sim_class)) - 1
         self._require(left >= self.reserves[target.sim_class], f"I7: the swap {row} went below the reserve")
         target.occupancy = layout.RESERVED
-        target.holder = terminal
+        self._given_to(target, terminal)
         order.target = target
         order.epoch = self._new_epoch(row["epoch"])
-        self._order_event(layout.EVENT_ORDERED, order, self._priority(order), target.iccid)
+        self._order_event(layout.EVENT_ORDERED, order, order.priority, target.iccid)
 
     # --------------------------------------------------------------------------------------------- jobs
 
@@ -679,6 +686,8 @@ class Model(Books):
                 job.without[layout.WITHOUT_SWAP] += 1
             elif terminal.swap is None and self._rests(terminal):
                 job.without[layout.WITHOUT_REST] += 1
+            elif terminal.swap is None and self._at_ceiling(terminal):
+                job.without[layout.WITHOUT_CEILING] += 1
             elif not self.servers[terminal.server].session:
                 job.without[layout.WITHOUT_SERVER] += 1
             else:
@@ -868,6 +877,10 @@ class Model(Books):
                 if sim.lot == sweep.lot:
                     sim.offsets[sweep.window - 1] = -sim.counted_bytes
                     self._set_limit(sim)
+        elif sweep.kind == "automatic":
+            for sim in self.sims[: sweep.end]:
+                if sim.occupancy == layout.ASSIGNED and sim.health != layout.HEALTHY:
+                    self._automatic(sim)
         elif sweep.job is not None:
             return self._job_sweep(sweep, sweep.job)
         elif self.servers[sweep.server].session == sweep.session:
@@ -1074,7 +1087,8 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
     for index in kinds[layout.LOT]:
         plan = entities[entities[index]["numbers"][layout.LOT_PLAN]]["numbers"].tolist()
         low, exhausted = plan[layout.PLAN_LOW_BYTES], plan[layout.PLAN_EXHAUSTED_BYTES]
-        lots[index] = (int(entities[index]["numbers"][layout.LOT_CLASS]), plan[:3], low, exhausted)
+        changes = max(plan[layout.PLAN_CHANGES_PER_DAY], 0)
+        lots[index] = (int(entities[index]["numbers"][layout.LOT_CLASS]), plan[:3], low, exhausted, changes)
     servers = [
         ServerModel(int(record["session"]), 1, bool(record["reconciled"]))
         for record in tables["servers"][: header["servers_count"]]

@@ -177,6 +177,13 @@ def _skipped_more(case: Case) -> bool:
     return after == before + 1
 
 
+DAY_MS = 86_400_000
+
+
+def _cools_until(case: Case) -> int:
+    return int(case.world.machine.sim(case.named_sim)["cooling_until_ms"])
+
+
 WORDS: dict[str, Callable[[Case], bool]] = {
     "epoch=same": lambda case: bool(
         case.terminal(case.after)["epoch"]
@@ -204,6 +211,9 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "order=STOP": lambda case: _new_order(case, layout.STOP),
     "order=REVOKE": lambda case: _new_order(case, layout.REVOKE),
     "order=confirmed": _order_confirmed,
+    "order=SWITCH": lambda case: _new_order(case, layout.SWITCH),
+    "orders=none": lambda case: not (case.after["orders"]["state"] != layout.ORDER_UNUSED).any(),
+    "until=midnight": lambda case: _cools_until(case) == -(-case.world.now_ms // DAY_MS) * DAY_MS,
     "order=orphaned": lambda case: bool(case.after["orders"][case.order]["orphaned"]),
     "order=back_to_queue": _back_to_queue,
     "counted=both": _counted_both,

@@ -30,6 +30,8 @@ class SimModel:
     holder: TerminalModel | None = None
     counted_bytes: int = 0
     cooling_until_ms: int = 0
+    changed: tuple[int, int] = (0, 0)
+    """A day, and how often it was given to another terminal in it."""
     held_by: OrderModel | None = None
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
@@ -54,6 +56,8 @@ class TerminalModel:
     expected_tier: int = 0
     swap: OrderModel | None = None
     swapped_ms: int = 0
+    swaps_today: int = 0
+    """On the day of swapped_ms."""
     named_in: int = 0
     awaits: tuple[int, JobModel | None] | None = None
     """After a swap, until traffic is reported: when it was ordered, and its job."""
@@ -98,6 +102,9 @@ class OrderModel:
     server: int
     epoch: int
     job: JobModel | None = None
+    ahead_ms: int = 0
+    """How long before it is sent it is announced."""
+    priority: int = layout.PRIORITY_STOP
     target: SimModel | None = None
     state: str = "queued"
     number: int = 0

@@ -13,6 +13,7 @@ from tests.model.records import Table
 from tests.model.world import (
     COOLING_MS,
     DEADLINE_MS,
+    GIB,
     LEASE_MS,
     MIB,
     OUTAGE_MAX_MS,
@@ -312,7 +313,36 @@ def _unnamed(row: Row) -> Case:
 # ------------------------------------------------------------------------------------------ rows on SIMs
 
 
+def _automatic(row: Row) -> Case:
+    """A SIM that turns while it is assigned, with automatic swaps on."""
+    world = new_world()
+    world.configure(layout.AUTOMATIC_SWAPS, 3)
+    world.configure(layout.AUTOMATIC_AHEAD_MS, AHEAD_MS)
+    allocate(world)
+    if row.when == "it is throttled, its terminal's ceiling is met":
+        world.configure(layout.SWAPS_PER_DAY_MAX, 1)
+        order_swap(world)
+        world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
+    health = layout.LOW if row.when == "it is low, announced ahead" else layout.THROTTLED
+    return Case(world, world.set_health(sim_index(world), health), named_sim=sim_index(world))
+
+
+def _changed_often(_row: Row) -> Case:
+    world = new_world(sims=0)
+    plan = {layout.PLAN_QUOTA_CYCLE: 100 * GIB, layout.PLAN_CHANGES_PER_DAY: 2}
+    world.define(layout.PLAN, "monthly", plan)
+    world.import_sims(1)
+    for terminal in (OTHER, T):
+        allocate(world, terminal)
+        if terminal == OTHER:
+            world.send(world.lease(layout.RELEASE, terminal, lease_epoch(world, terminal)))
+            world.pass_ms(COOLING_MS)
+    return Case(world, world.lease(layout.RELEASE, T, lease_epoch(world)), named_sim=0)
+
+
 def _health(row: Row) -> Case:
+    if row.when.startswith(("it is throttled", "it is low")):
+        return _automatic(row)
     world = new_world()
     health = layout.SUSPENDED
     named = 0
@@ -576,6 +606,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("lease", "SESSION_HOLDS"): _hello,
     ("lease", "SESSION_READY"): _unnamed,
     ("sim", "SET_HEALTH"): _health,
+    ("sim", "RELEASE"): _changed_often,
     ("sim", "(timer)"): _cooling,
     ("order", "(dispatch)"): _queued,
     ("order", "RELEASE"): _queued,
@@ -609,6 +640,10 @@ WHENS = frozenset(
         "SIM assigned or reserved",
         "SIM held by a server that must let go",
         "access server not defined",
+        "it is low, announced ahead",
+        "it is throttled, automatic swaps are on",
+        "it is throttled, its terminal's ceiling is met",
+        "its plan's changes of a day are used up",
         "a dry run",
         "another number",
         "by who ordered it",

@@ -17,7 +17,7 @@ from tests.model.invariants import violations
 from tests.model.model import ENDED, Model, model_of
 from tests.model.records import Table
 from tests.model.things import JobModel, OrderModel, TerminalModel
-from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world, iccid_number
+from tests.model.world import GIB, LEASE_MS, MIB, START_MS, STEP_MS, World, empty_world, iccid_number
 
 TERMINALS = 24
 SIMS = 60
@@ -25,6 +25,9 @@ UNKNOWN_KEY = 10**12
 JOBS_MAX = 1000
 JOBS_ALIVE_MAX = 3
 APPROVAL_ABOVE = 5
+SWAPS_PER_DAY_MAX = 30
+# The walk begins some minutes before midnight.
+DAY_BEGINS_MS = (START_MS + 10_000 * STEP_MS) % 86_400_000
 
 
 class Walk:
@@ -35,7 +38,14 @@ class Walk:
         self.random = random.Random(seed)
         self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS + 2, orders_max=orders_max)
         self.world.keeps_records = keeps_records
-        self.world.configure(layout.APPROVAL_ABOVE, APPROVAL_ABOVE)
+        for setting, value in (
+            (layout.APPROVAL_ABOVE, APPROVAL_ABOVE),
+            (layout.AUTOMATIC_SWAPS, self.random.randrange(4)),
+            (layout.AUTOMATIC_AHEAD_MS, 5 * STEP_MS),
+            (layout.SWAPS_PER_DAY_MAX, SWAPS_PER_DAY_MAX),
+            (layout.DAY_BEGINS_MS, DAY_BEGINS_MS),
+        ):
+            self.world.configure(setting, value)
         self.world.records.clear()
         self.machine = self.world.machine
         self.second = self.world.entities["operator:second"]

@@ -293,6 +293,8 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
         (layout.LINE_BYTES_PER_S, LINE_BYTES_PER_S),
         (layout.OUTAGE_MAX_MS, OUTAGE_MAX_MS),
         (layout.UNKNOWN_ASK_MS, UNKNOWN_ASK_MS),
+        (layout.AUTOMATIC_SWAPS, 0),
+        (layout.SWAPS_PER_DAY_MAX, 255),
     ):
         world.configure(setting, value)
     world.define(layout.SUPPLIER, "supplier")

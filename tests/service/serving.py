@@ -11,6 +11,7 @@ from simswitch.cell import Capacity, Cell, CellSettings
 from simswitch.client import OperatorClient
 from simswitch.service.server import RunningServer, start
 from simswitch.v1 import inventory_pb2 as inv
+from simswitch.v1 import pool_pb2
 
 SIMS = 200
 
@@ -80,6 +81,9 @@ def define(operator: OperatorClient, sims: int = SIMS) -> None:
     for name in ("as-01", "as-02"):
         server = inv.AccessServer(name=name)
         inventory.DefineAccessServer(inv.DefineAccessServerRequest(access_server=server))
+    # Swaps are what tests order.
+    none = pool_pb2.SettingValue(setting=pool_pb2.SETTING_AUTOMATIC_SWAPS, value=0)
+    operator.pool.Configure(pool_pb2.ConfigureRequest(settings=[none]))
     numbers = range(sims)
     inventory.ImportSims(
         iter(

@@ -43,6 +43,7 @@ WITHOUT = {
     "swap": "in another swap",
     "rest": "in their cool-down",
     "access_server": "on an access server that is not connected",
+    "ceiling": "swapped as often today as a terminal may be",
 }
 
 

@@ -16,6 +16,8 @@
 #   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
 #                                                              NO_LEASE: not named
 #   JOB          JobState            -                         JobWhy                    job
+#   SHORTFALL    market              headroom wanted, bytes    Priority                  market: a swap finds no target
+#   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 
 cdef enum:
     EVENTS_PER_ITEM = 6           # at most, of a command's item, a timer, a sweep's item or an order

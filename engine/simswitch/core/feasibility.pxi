@@ -90,6 +90,8 @@ cdef int _without(const State *state, const Job *job, uint32_t index, uint64_t n
         return WITHOUT_SWAP
     if swap == NONE_INDEX and terminal_rests(state, index, now_ms):
         return WITHOUT_REST
+    if swap == NONE_INDEX and terminal_at_ceiling(state, index):
+        return WITHOUT_CEILING
     if not state.servers[terminal.server].session:
         return WITHOUT_SERVER
     return WITHOUTS

@@ -4,7 +4,6 @@
 # defining one again under its kind and name changes it. A group (class x lot x bank) comes into being with its first SIM.
 
 
-cdef int64_t DAY_MS = 86_400_000
 # 18 digits after the leading 89 (and the bit that says so), and 15 of an IMSI, are the most there can be.
 cdef uint64_t ICCID_MAX = 2_000_000_000_000_000_000ULL
 cdef uint64_t IMSI_MAX = 1_000_000_000_000_000ULL
@@ -31,13 +30,17 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> APPROVAL_ABOVE] = 10_000
     settings[<int> IDLE_MS] = 600_000
     settings[<int> UNKNOWN_ASK_MS] = 60_000
+    settings[<int> AUTOMATIC_SWAPS] = 3
+    settings[<int> AUTOMATIC_AHEAD_MS] = 60_000
+    settings[<int> SWAPS_PER_DAY_MAX] = 4
+    settings[<int> DAY_BEGINS_MS] = 0
 
 
 cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
     if setting == LEASE_MS or setting == ORDER_DEADLINE_MS:
-        return 1_000 <= value <= 7 * DAY_MS
+        return 1_000 <= value <= 7 * <int64_t> DAY_MS
     if setting == COOLING_MS or setting == SWAP_COOL_DOWN_MS:
-        return 0 <= value <= 7 * DAY_MS
+        return 0 <= value <= 7 * <int64_t> DAY_MS
     if setting == EXPECTED_FLOOR_BYTES:
         return 1 <= value < BYTES_MAX
     if setting == LOW_BYTES or setting == EXHAUSTED_BYTES:
@@ -60,6 +63,12 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 0 <= value <= DAY_MS
     if setting == UNKNOWN_ASK_MS:
         return 1_000 <= value <= DAY_MS
+    if setting == AUTOMATIC_SWAPS:
+        return 0 <= value <= 3
+    if setting == AUTOMATIC_AHEAD_MS or setting == DAY_BEGINS_MS:
+        return 0 <= value < DAY_MS
+    if setting == SWAPS_PER_DAY_MAX:
+        return 1 <= value <= 255
     return False
 
 
@@ -106,7 +115,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
             return INVALID_ARGUMENT
         ended = wanted.name[position] == 0
     if wanted.kind == PLAN:
-        for position in range(6):
+        for position in range(7):
             if numbers[position] < -1 or numbers[position] >= BYTES_MAX:
                 return INVALID_ARGUMENT
     elif wanted.kind == LOT:
@@ -161,6 +170,7 @@ cdef void _group_watermarks(State *state, Group *group) noexcept nogil:
     group.exhausted_bytes = plan[<int> PLAN_EXHAUSTED_BYTES]
     if group.exhausted_bytes < 0:
         group.exhausted_bytes = state.header.settings[<int> EXHAUSTED_BYTES]
+    group.changes_max = <uint8_t> max(<int64_t> 0, min(plan[<int> PLAN_CHANGES_PER_DAY], <int64_t> 255))
 
 
 cdef void _begin_dense(State *state, Entity *entity, uint32_t index) noexcept nogil:

@@ -19,7 +19,7 @@
 #   servers              512   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
-#   check             265240   1                    supply and demand of the job that is being checked, or was last
+#   check             265752   1                    supply and demand of the job that is being checked, or was last
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
@@ -114,6 +114,7 @@ cpdef enum:
     PLAN_ROLLING_DAYS = 3
     PLAN_LOW_BYTES = 4           # headroom below which a SIM is low; -1: the setting
     PLAN_EXHAUSTED_BYTES = 5     # headroom below which a SIM is exhausted; -1: the setting
+    PLAN_CHANGES_PER_DAY = 6     # changes of terminal of one SIM in a day; -1 or 0: any number
     # lot
     LOT_SUPPLIER = 0             # entity indexes
     LOT_PLAN = 1
@@ -202,6 +203,7 @@ cpdef enum Status:
     SWEEPS_FULL = 47
     SECOND_PERSON = 48           # who ordered the job can't approve it
     RESTING = 49                 # in its cool-down
+    DAY_CEILING = 50             # swapped as often today as a terminal may be
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -297,7 +299,8 @@ cpdef enum Without:
     WITHOUT_SWAP = 1             # it is in another swap
     WITHOUT_REST = 2             # it is in its cool-down
     WITHOUT_SERVER = 3           # its access server has no session
-    WITHOUTS = 4
+    WITHOUT_CEILING = 4          # it was swapped as often today as a terminal may be
+    WITHOUTS = 5
 
 # What an event tells of (events.pxi says what its a, b and reason are).
 cpdef enum EventKind:
@@ -312,6 +315,8 @@ cpdef enum EventKind:
     EVENT_GIVEN_UP = 9
     EVENT_DIFFERENCE = 10
     EVENT_JOB = 11
+    EVENT_SHORTFALL = 12
+    EVENT_SHORTFALL_OVER = 13
 
 cpdef enum ConfirmedBy:
     BY_ACKNOWLEDGEMENT = 1
@@ -334,6 +339,7 @@ cpdef enum SweepKind:
     SWEEP_JOB_CANCEL = 5
     SWEEP_JOB_RESUME = 6
     SWEEP_JOB_CHECK = 7
+    SWEEP_AUTOMATIC = 8
 
 cpdef enum Setting:
     LEASE_MS = 1
@@ -352,6 +358,10 @@ cpdef enum Setting:
     APPROVAL_ABOVE = 14          # a job of more terminals needs a second person
     IDLE_MS = 15                 # a terminal without new bytes for so long is idle
     UNKNOWN_ASK_MS = 16          # how often an access server is asked what became of an order that it did not answer
+    AUTOMATIC_SWAPS = 17         # without a job: 1 off SIMs that turn low · 2 off those that are spent or throttled · 3 both
+    AUTOMATIC_AHEAD_MS = 18      # how long ahead those off low SIMs are announced
+    SWAPS_PER_DAY_MAX = 19       # of one terminal
+    DAY_BEGINS_MS = 20           # local midnight, after midnight UTC
 
 # ---------------------------------------------------------------------------------------------- records
 
@@ -402,7 +412,9 @@ ctypedef struct Header:                 # 1024 B
     uint64_t events_count               # events ever given: the number of the last one
     uint64_t jobs_due_ms                # when jobs want to be looked at; 0: none does
     uint64_t given_up_count             # ever: the number of the last entry of the work list
-    uint64_t reserved[33]
+    uint64_t automatic_due_ms           # when SIMs are looked through for automatic swaps; 0: no need
+    uint64_t day                        # the day of now_ms, counted from DAY_BEGINS_MS
+    uint64_t reserved[31]
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -419,7 +431,8 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     int64_t limit_bytes                 # counted_bytes at which the nearest cap is reached: headroom = limit - counted
     uint64_t rest_sequence              # when it became free, in the order of all; ranks it inside its tier
-    uint64_t cooling_until_ms           # while cooling
+    uint64_t cooling                    # bits 0 to 43: until when it cools, ms; 44 to 55: a day's number; 56 to 63: changes of
+                                        # terminal in that day
     uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
     uint32_t next                       # neighbours in its tier, while it is in the selection index (the head's previous is
     uint32_t previous                   # stale), or on the wheel, while it cools. While held: next is the order that holds it
@@ -455,12 +468,13 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint8_t expected_tier               # tier from which every SIM has the expected use left; + LEASE_ARMED
 
 ctypedef struct TerminalCold:           # 24 B
-    uint64_t swapped_ms                 # last confirmed swap; 0: never
+    uint64_t swapped_ms                 # last swap that was confirmed, or given up and of no job; 0: never
     uint32_t to_confirm_ms              # from its order to its confirmation, saturated
     uint32_t swap_job                   # the job that it was of; NONE_INDEX: none
     uint32_t session                    # last session whose hello named it
     uint16_t swaps_count                # confirmed ones, saturated
-    uint16_t held_count                 # SIMs that are held because of it, until some access server lets go; few (HELD_MAX)
+    uint8_t swaps_today                 # on the day of swapped_ms, saturated
+    uint8_t held_count                  # SIMs that are held because of it, until some access server lets go; few (HELD_MAX)
 
 ctypedef struct Order:                  # 96 B
     uint64_t number                     # what the access server sees; 0: none yet
@@ -505,14 +519,17 @@ ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint16_t bank                       # entity index
     uint8_t masked                      # 1: none of its SIMs is selected: its lot, its bank or itself is masked
     uint8_t masked_itself
-    uint8_t reserved[6]
+    uint8_t changes_max                 # changes of terminal of one of its SIMs in a day, from the plan; 0: any number
+    uint8_t reserved[5]
 
 ctypedef struct Market:                 # 64 B
     int64_t expected_bytes              # expected use of a lease; -1: the floor
     uint32_t entity
     uint32_t classes_count
     uint16_t classes[12]                # indexes into classes, in order of preference
-    uint8_t reserved[24]
+    uint64_t short_since_ms             # since when swaps find no target in it; 0: they do
+    uint8_t short_tier                  # the lowest tier for which none was found
+    uint8_t reserved[15]
 
 ctypedef struct Class:                  # 19512 B
     uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM
@@ -605,7 +622,7 @@ ctypedef struct Job:                    # 512 B
     uint64_t targets_count              # of them, those that would get one
     uint64_t headroom_needed_bytes
     uint64_t headroom_found_bytes       # at the least, of all SIMs that could serve them
-    uint64_t without[4]                 # by Without
+    uint64_t without[5]                 # by Without
     uint32_t actor
     uint32_t state
     uint32_t selecting                  # 0: all terminals are in · 1: JOB_ADD goes on · 2: a filter's sweep goes on
@@ -634,16 +651,15 @@ ctypedef struct Job:                    # 512 B
     uint8_t why                         # JobWhy
     uint8_t reserved
     char reason[64]
-    uint8_t tail[120]
+    uint8_t tail[112]
 
-ctypedef struct Check:                  # 265240 B
+ctypedef struct Check:                  # 265752 B
     uint32_t demand[256][128]           # by market and tier: terminals that need a target
     uint32_t supply[256][128]           # by class and tier: free healthy SIMs
-    uint64_t samples[4][64]             # terminals that would go without, by Without
-    uint32_t samples_count[4]
+    uint64_t samples[5][64]             # terminals that would go without, by Without
+    uint32_t samples_count[5]
     uint32_t counted[256]               # by class: 1: its headroom was counted
     uint32_t job
-    uint32_t reserved
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

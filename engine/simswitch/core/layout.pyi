@@ -160,6 +160,10 @@ class Setting(IntEnum):
     APPROVAL_ABOVE = 14
     IDLE_MS = 15
     UNKNOWN_ASK_MS = 16
+    AUTOMATIC_SWAPS = 17
+    AUTOMATIC_AHEAD_MS = 18
+    SWAPS_PER_DAY_MAX = 19
+    DAY_BEGINS_MS = 20
 
 class Status(IntEnum):
     OK = 1
@@ -198,6 +202,7 @@ class Status(IntEnum):
     SWEEPS_FULL = 47
     SECOND_PERSON = 48
     RESTING = 49
+    DAY_CEILING = 50
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -211,6 +216,8 @@ class EventKind(IntEnum):
     EVENT_GIVEN_UP = 9
     EVENT_DIFFERENCE = 10
     EVENT_JOB = 11
+    EVENT_SHORTFALL = 12
+    EVENT_SHORTFALL_OVER = 13
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -236,7 +243,8 @@ class Without(IntEnum):
     WITHOUT_SWAP = 1
     WITHOUT_REST = 2
     WITHOUT_SERVER = 3
-    WITHOUTS = 4
+    WITHOUT_CEILING = 4
+    WITHOUTS = 5
 
 class WithdrawnBy(IntEnum):
     LEASE_OVER = 1
@@ -253,6 +261,7 @@ class SweepKind(IntEnum):
     SWEEP_JOB_CANCEL = 5
     SWEEP_JOB_RESUME = 6
     SWEEP_JOB_CHECK = 7
+    SWEEP_AUTOMATIC = 8
 
 class TimerKind(IntEnum):
     TIMER_TERMINAL = 0
@@ -564,3 +573,13 @@ LANES: int
 GIVEN_UP_MAX: int
 SAMPLES_MAX: int
 CLASS_CARRIER: int
+DAY_CEILING: Status
+WITHOUT_CEILING: Without
+EVENT_SHORTFALL: EventKind
+EVENT_SHORTFALL_OVER: EventKind
+SWEEP_AUTOMATIC: SweepKind
+AUTOMATIC_SWAPS: Setting
+AUTOMATIC_AHEAD_MS: Setting
+SWAPS_PER_DAY_MAX: Setting
+DAY_BEGINS_MS: Setting
+PLAN_CHANGES_PER_DAY: int

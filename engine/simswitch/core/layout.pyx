@@ -14,7 +14,7 @@ _SIZES = {
     "Server": (sizeof(Server), 512),
     "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),
-    "Check": (sizeof(Check), 265240),
+    "Check": (sizeof(Check), 265752),
     "GivenUp": (sizeof(GivenUp), 48),
     "Wheel": (sizeof(Wheel), 8392),
 }

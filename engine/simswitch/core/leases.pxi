@@ -169,6 +169,8 @@ cdef void lease_begin(
     invariant(terminal.sim == NONE_INDEX, "I2: a terminal holds at most one assigned SIM")
     invariant(state.sims[sim_index].occupancy != ASSIGNED, "I1: a SIM is assigned to at most one terminal")
     sim_occupy(state, sim_index, ASSIGNED, terminal_index)
+    if state.sims[sim_index].health != HEALTHY:
+        automatic_later(state, now_ms)
     terminal.sim = sim_index
     terminal.epoch = epoch
     terminal.reported_bytes = 0

@@ -34,6 +34,7 @@ include "leases.pxi"
 include "events.pxi"
 include "orders.pxi"
 include "feasibility.pxi"
+include "automatic.pxi"
 include "sweeps.pxi"
 include "jobs.pxi"
 include "sessions.pxi"
@@ -336,6 +337,7 @@ cdef uint64_t _apply_batch(
     cdef Run run
     cdef int work
     state.header.now_ms = now_ms
+    state.header.day = day_of(state, now_ms)
     state.header.seed = seed
     state.header.sequence += 1
     state.orders_out_count = 0
@@ -375,6 +377,7 @@ cdef uint64_t _apply_batch(
     work = WORK_MAX
     sweeps_run(state, now_ms, &work)
     jobs_look(state, now_ms)
+    automatic_look(state, now_ms)
     work = WORK_MAX
     dispatch(state, now_ms, &work)
     written += _write_orders(state, outcomes + written)
@@ -637,7 +640,7 @@ cdef class Machine:
             raise RuntimeError("a machine is used by one thread at a time")
         if now_ms < self.state.header.now_ms:
             raise ValueError(f"time goes on: {now_ms} ms is before the last apply's {self.state.header.now_ms} ms")
-        if now_ms >= <uint64_t> 1 << 52:
+        if now_ms >= <uint64_t> 1 << 43:
             raise ValueError(f"{now_ms} is no instant in Unix milliseconds")
         room = self._validate(data, size, &growth, &items)
         # Pages that no event ever reaches cost nothing.
@@ -691,6 +694,8 @@ cdef class Machine:
         due = timers_next_ms(state)
         if state.header.jobs_due_ms:
             due = min(due, max(state.header.jobs_due_ms, state.header.now_ms))
+        if state.header.automatic_due_ms:
+            due = min(due, max(state.header.automatic_due_ms, state.header.now_ms))
         if state.header.sweeps_count:
             # A selection that waits for an order to become free needs no more than a look now and then.
             due = min(due, state.header.now_ms + (100 if sweeps_wait(state) else 0))

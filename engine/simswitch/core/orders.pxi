@@ -188,12 +188,34 @@ cdef uint32_t order_new(
     order.overdue = 0
     if kind == SWITCH:
         record = job_find(state, job)
-        order.announce = record != NULL and record.announce_ahead_ms > 0
+        order.announce = _announce_ahead_ms(state, record, priority) > 0
         swap_unmeasured(state, terminal)
         invariant(state.terminals[terminal].order == NONE_INDEX, "I2: a terminal is in one swap at most")
         state.terminals[terminal].order = index
     _enqueue(state, index)
     return index
+
+
+cdef inline uint64_t _announce_ahead_ms(const State *state, const Job *job, int priority) noexcept nogil:
+    """How long ahead a swap of the job, or of none, is announced."""
+    if job != NULL:
+        return job.announce_ahead_ms
+    return <uint64_t> state.header.settings[<int> AUTOMATIC_AHEAD_MS] if priority == PRIORITY_PREDICTED else 0
+
+
+cdef void order_hurry(State *state, uint32_t index, int priority) noexcept nogil:
+    """A swap that waits goes before those of lower priority from now on."""
+    cdef Order *order = &state.orders[index]
+    cdef bint queued = order.state == QUEUED
+    if order.priority <= priority or order_outstanding(state, index):
+        return
+    if queued:
+        _dequeue(state, index)
+    order.priority = <uint8_t> priority
+    if not _announce_ahead_ms(state, job_find(state, order.job), priority):
+        order.announce = 0
+    if queued:
+        _enqueue(state, index)
 
 
 cdef void _free(State *state, uint32_t index) noexcept nogil:
@@ -436,7 +458,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         sim_cool(state, source, now_ms)
         lease_begin(state, terminal_index, target, server, terminal.market, terminal_tier(terminal), epoch, now_ms)
         cold = &state.terminals_cold[terminal_index]
-        cold.swapped_ms = now_ms
+        terminal_count_swap(state, terminal_index, now_ms)
         cold.swaps_count += cold.swaps_count < NONE_SHORT
         cold.swap_job = id
         cold.to_confirm_ms = <uint32_t> (now_ms - ordered_ms) if now_ms - ordered_ms < NONE_INDEX else NONE_INDEX
@@ -551,6 +573,10 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
         event(
             state, EVENT_GIVEN_UP, order.terminal, order.server, id, ACK_REFUSED, number, order.attempts)
         _note_given_up(state, order, ACK_REFUSED, now_ms)
+        if order.job == NONE_INDEX:
+            # Or it would be tried again and again. Its SIM may still want it to move, tomorrow.
+            terminal_count_swap(state, order.terminal, now_ms)
+            automatic_later(state, now_ms)
         _free(state, index)
         job_settle(state, id, now_ms)
         return
@@ -1037,14 +1063,16 @@ cdef bint _announce_ahead(
     """Announces a queued swap, and lets it wait for its instant. False: as many as may be sent till then are announced."""
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
-    cdef uint64_t ahead_ms = job.announce_ahead_ms
+    cdef uint64_t ahead_ms = _announce_ahead_ms(state, job, order.priority)
     cdef uint64_t interval_us = max(<uint64_t> _interval_us(server, now_ms), 1)
     cdef uint64_t most = server.window + ahead_ms * 1250 // interval_us
     if server.announced_count >= min(most, <uint64_t> ANNOUNCED_MAX):
         return False
-    if job.canary and job.announced_count + job.outstanding_count + job.settled_lately >= job.canary_count:
+    if job == NULL:
+        pass
+    elif job.canary and job.announced_count + job.outstanding_count + job.settled_lately >= job.canary_count:
         return False
-    if job.rate_per_minute and job.announced_count > ahead_ms * job.rate_per_minute // 60_000:
+    elif job.rate_per_minute and job.announced_count > ahead_ms * job.rate_per_minute // 60_000:
         look_ms[0] = min(look_ms[0], now_ms + 60_000 // job.rate_per_minute + draw(state) % WAKE_SPREAD_MS)
         return False
     _dequeue(state, index)
@@ -1052,7 +1080,8 @@ cdef bint _announce_ahead(
     order.announce = 0
     order.not_before_ms = now_ms + ahead_ms
     server.announced_count += 1
-    job.announced_count += 1
+    if job != NULL:
+        job.announced_count += 1
     timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
     _announce(state, index, order.not_before_ms)
     return True
@@ -1091,6 +1120,26 @@ cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
             prefetch(&state.terminals[order.terminal])
             if order.source != NONE_INDEX:
                 prefetch(&state.sims[order.source])
+
+
+cdef void _shortfall(
+    State *state, uint32_t index, int tier, bint missing, int priority, uint64_t now_ms
+) noexcept nogil:
+    """A swap searched its market for a target that has as much left as ``tier``: the shortfall begins, goes on or is over."""
+    cdef Market *market = &state.markets[index]
+    if missing:
+        if not market.short_since_ms:
+            market.short_since_ms = now_ms
+            market.short_tier = <uint8_t> tier
+            event(
+                state, EVENT_SHORTFALL, NONE_INDEX, NONE_SHORT, NONE_INDEX, priority, market.entity,
+                <uint64_t> tier_lowest_bytes(tier))
+        elif tier < market.short_tier:
+            market.short_tier = <uint8_t> tier
+    elif market.short_since_ms and tier >= market.short_tier:
+        event(
+            state, EVENT_SHORTFALL_OVER, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, market.entity, market.short_since_ms)
+        market.short_since_ms = 0
 
 
 cdef int _held_back(State *state, uint32_t index, uint64_t now_ms, uint64_t *look_ms) noexcept nogil:
@@ -1177,11 +1226,11 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
                 _dequeue(state, order_index)
                 _enqueue(state, order_index)
                 continue
-            if order.announce:
-                if not _announce_ahead(state, order_index, job, now_ms, look_ms):
-                    skip[priority] |= 1 << lane
-                    limited = True
-                continue
+        if order.announce:
+            if not _announce_ahead(state, order_index, job, now_ms, look_ms):
+                skip[priority] |= 1 << lane
+                limited = True
+            continue
         if held_back:
             skip[priority] |= 1 << lane
             continue
@@ -1206,6 +1255,7 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
                 target = market_select(
                     state, terminal.market, tier_lowest_bytes(tier), tier, True)
                 searched += target == NONE_INDEX
+                _shortfall(state, terminal.market, tier, target == NONE_INDEX, order.priority, now_ms)
             if target == NONE_INDEX:
                 if not starved:
                     starved = True

@@ -5,7 +5,7 @@
 # How the records look from NumPy; the sizes are those that layout.pyx asserts.
 _SIM = np.dtype([
     ("iccid", "<u8"), ("counted_bytes", "<u8"), ("limit_bytes", "<i8"), ("rest_sequence", "<u8"),
-    ("cooling_until_ms", "<u8"), ("terminal", "<u4"), ("next", "<u4"), ("previous", "<u4"), ("hint", "<u4"),
+    ("cooling", "<u8"), ("terminal", "<u4"), ("next", "<u4"), ("previous", "<u4"), ("hint", "<u4"),
     ("group", "<u2"), ("slot", "<u2"), ("tier", "u1"), ("occupancy", "u1"), ("health", "u1"), ("held", "u1"),
 ])
 _SIM_COLD = np.dtype([
@@ -122,7 +122,8 @@ cdef dict read_sim(State *state, uint32_t index):
         "used_cycle_bytes": int(<int64_t> sim.counted_bytes + cold.offset_cycle_bytes),
         "used_day_bytes": int(<int64_t> sim.counted_bytes + cold.offset_day_bytes),
         "used_rolling_bytes": int(<int64_t> sim.counted_bytes + cold.offset_rolling_bytes),
-        "cooling_until_ms": int(sim.cooling_until_ms),
+        "cooling_until_ms": int(sim_cooling_until_ms(sim)),
+        "changes_today": sim_changes_today(state, sim),
         "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
         "terminal_index": None if sim.terminal == NONE_INDEX else int(sim.terminal),
     }
@@ -332,8 +333,9 @@ cdef dict read_sims_columns(State *state):
     terminals = np.frombuffer(_bytes(state.terminals, sizeof(Terminal), state.header.terminals_count), _TERMINAL, state.header.terminals_count)
     columns = {
         name: hot[name].copy()
-        for name in ("iccid", "counted_bytes", "slot", "occupancy", "health", "held", "cooling_until_ms")
+        for name in ("iccid", "counted_bytes", "slot", "occupancy", "health", "held")
     }
+    columns["cooling_until_ms"] = hot["cooling"] & np.uint64(COOLING_MASK)
     limit = hot["limit_bytes"]
     columns["headroom_bytes"] = np.where(
         limit == 0x7FFFFFFFFFFFFFFF, limit, limit - hot["counted_bytes"].astype(np.int64))

@@ -11,6 +11,10 @@
 # Everything is O(1); the memory belongs to Machine.
 
 
+cdef enum:
+    DAY_MS = 86_400_000
+
+
 cdef uint32_t sim_find(State *state, uint64_t iccid) noexcept nogil:
     """The index of the SIM with this ICCID, or NONE_INDEX."""
     cdef uint64_t slot = mix(iccid) & state.sim_mask
@@ -49,6 +53,27 @@ cdef void sim_enter(State *state, uint32_t index) noexcept nogil:
     state.imsi_table[slot] = index
 
 
+cdef extern from *:
+    """
+    #define SIMSWITCH_COOLING_MASK (((uint64_t) 1 << 44) - 1)
+    """
+    const uint64_t COOLING_MASK "SIMSWITCH_COOLING_MASK"
+
+
+cdef inline uint64_t sim_cooling_until_ms(const Sim *sim) noexcept nogil:
+    return sim.cooling & COOLING_MASK
+
+
+cdef inline uint32_t sim_changes_today(const State *state, const Sim *sim) noexcept nogil:
+    """How often it was given to another terminal than the one before, today."""
+    return <uint32_t> (sim.cooling >> 56) if ((sim.cooling >> 44) & 0xFFF) == (state.header.day & 0xFFF) else 0
+
+
+cdef void _count_change(State *state, Sim *sim) noexcept nogil:
+    cdef uint64_t count = min(sim_changes_today(state, sim) + 1, <uint32_t> 255)
+    sim.cooling = (sim.cooling & COOLING_MASK) | (state.header.day & 0xFFF) << 44 | count << 56
+
+
 cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t terminal) noexcept nogil:
     """Changes the occupancy; the index follows. ``terminal`` is kept as the holder or the last holder."""
     cdef Sim *sim = &state.sims[index]
@@ -63,19 +88,28 @@ cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t termi
     state.header.occupancy_count[sim.occupancy] -= 1
     state.header.occupancy_count[occupancy] += 1
     sim.occupancy = <uint8_t> occupancy
+    if terminal != sim.terminal and (occupancy == ASSIGNED or occupancy == RESERVED):
+        _count_change(state, sim)
     sim.terminal = terminal
     if occupancy == FREE and sim.health == HEALTHY:
         index_insert(state, index)
 
 
 cdef void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Released and let go of: it rests for the cooling time, then it is free."""
+    """Released and let go of: it rests for the cooling time, then it is free.
+
+    One that has changed terminal as often today as its plan allows rests until the day is over: carriers look at that.
+    """
     cdef Sim *sim = &state.sims[index]
+    cdef uint32_t changes_max = state.groups[sim.group].changes_max
+    cdef uint64_t until_ms = now_ms + <uint64_t> state.header.settings[<int> COOLING_MS]
     cdef Wheel *wheel = state.wheel
     cdef uint32_t earlier = wheel.recent[(wheel.recent_next - HINT_DISTANCE) & (RECENT - 1)]
     sim_occupy(state, index, COOLING, sim.terminal)
-    sim.cooling_until_ms = now_ms + <uint64_t> state.header.settings[<int> COOLING_MS]
-    timer_arm(state, TIMER_SIM, index, sim.cooling_until_ms)
+    if changes_max and sim_changes_today(state, sim) >= changes_max:
+        until_ms = max(until_ms, (state.header.day + 1) * DAY_MS + <uint64_t> state.header.settings[<int> DAY_BEGINS_MS])
+    sim.cooling = (sim.cooling & ~COOLING_MASK) | (until_ms & COOLING_MASK)
+    timer_arm(state, TIMER_SIM, index, until_ms)
     # SIMs that cool one after the other will fire so too: each learns who stands HINT_DISTANCE behind it (tiers.pxi).
     sim.hint = NONE_INDEX
     if earlier != NONE_INDEX:
@@ -98,8 +132,8 @@ cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogi
     cdef Sim *sim = &state.sims[index]
     if sim.hint != NONE_INDEX:
         prefetch(&state.sims[sim.hint])
-    if sim.cooling_until_ms > now_ms:
-        timer_arm(state, TIMER_SIM, index, sim.cooling_until_ms)
+    if sim_cooling_until_ms(sim) > now_ms:
+        timer_arm(state, TIMER_SIM, index, sim_cooling_until_ms(sim))
     else:
         sim_occupy(state, index, FREE, sim.terminal)
 
@@ -118,6 +152,8 @@ cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_
     state.sims_cold[index].health_since_ms = now_ms
     if sim.occupancy == FREE and health == HEALTHY:
         index_insert(state, index)
+    elif sim.occupancy == ASSIGNED and health != HEALTHY:
+        automatic_swap(state, index, now_ms)
 
 
 cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

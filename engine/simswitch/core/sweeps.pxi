@@ -3,6 +3,7 @@
 #   kind                walks          and
 #   JOB_SELECT          SIMs           adds the terminals whose SIM the job's filter names
 #   JOB_CHECK           feasibility.pxi
+#   AUTOMATIC           SIMs           swaps terminals off those that turned low or worse and could not be moved then
 #   JOB_CANCEL          orders         drops the job's orders that were not sent
 #   JOB_RESUME          orders         queues the job's parked orders again
 #   RESET               SIMs           starts a window of a lot's SIMs anew (window 0: only works out their limits)
@@ -64,6 +65,10 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         return True
     if terminal_rests(state, index, now_ms):
         status[0] = RESTING
+        job.skipped_count += 1
+        return True
+    if terminal_at_ceiling(state, index):
+        status[0] = DAY_CEILING
         job.skipped_count += 1
         return True
     if not order_spare(state):
@@ -157,6 +162,9 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             sweep.cursor = sweep.end
             return True
         check_step(state, sweep, job, now_ms)
+    elif sweep.kind == SWEEP_AUTOMATIC:
+        if state.sims[index].occupancy == ASSIGNED and state.sims[index].health != HEALTHY:
+            automatic_swap(state, index, now_ms)
     elif sweep.kind == SWEEP_JOB_CANCEL:
         order = &state.orders[index]
         if order.job == sweep.argument and order.state != ORDER_UNUSED and not order_outstanding(state, index):

@@ -137,6 +137,7 @@ def settings(plan: Plan) -> str:
             f"segment_bytes = {16 << 20:_}",
             "free_mark_bytes = 0",
             "[engine]",
+            "automatic_swaps = 0",
             f"lease_ms = {3_600_000 // scale:_}",
             f"cooling_ms = {20_000 // scale:_}",
             f"order_deadline_ms = {180_000 // scale:_}",
@@ -194,7 +195,12 @@ def order_switch(address: str) -> int:
 
     with connected(address, ACTOR) as service:
         response = service.swaps.CreateJob(
-            swap_pb2.CreateJobRequest(reason="slowed by the carrier", healths=[sim_pb2.HEALTH_THROTTLED]), timeout=30
+            swap_pb2.CreateJobRequest(
+                reason="slowed by the carrier",
+                healths=[sim_pb2.HEALTH_THROTTLED],
+                on_infeasible=swap_pb2.INFEASIBLE_PROCEED,
+            ),
+            timeout=30,
         )
     return response.job.number
 

@@ -230,7 +230,7 @@ def _plan(name: str, table: _Table) -> Plan:
         raise table.refuse(
             "exhausted_bytes", f"this lies above low_bytes ({low_bytes:,}): a SIM is low before it is exhausted"
         )
-    return Plan(name, carrier, windows, low_bytes, exhausted_bytes, table.number("changes_per_day_max", 0, 0, 10_000))
+    return Plan(name, carrier, windows, low_bytes, exhausted_bytes, table.number("changes_per_day_max", 0, 0, 255))
 
 
 def _window(table: _Table, position: int, value: Any) -> Window:

@@ -47,6 +47,10 @@ def _bytes(name: str, value: int) -> int:
     return value
 
 
+CHANGES_MAX = 255
+"""Changes of terminal of one SIM in a day that are counted."""
+
+
 def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
     places = {
         pb.CAP_WINDOW_KIND_CYCLE: layout.PLAN_QUOTA_CYCLE,
@@ -68,6 +72,10 @@ def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
         numbers[layout.PLAN_LOW_BYTES] = _bytes("low_bytes", plan.low_bytes)
     if plan.HasField("exhausted_bytes"):
         numbers[layout.PLAN_EXHAUSTED_BYTES] = _bytes("exhausted_bytes", plan.exhausted_bytes)
+    if plan.changes_per_day_max > CHANGES_MAX:
+        raise Refused(INVALID_ARGUMENT, f"changes_per_day_max is at most {CHANGES_MAX}, not {plan.changes_per_day_max}")
+    if plan.changes_per_day_max:
+        numbers[layout.PLAN_CHANGES_PER_DAY] = plan.changes_per_day_max
     return numbers
 
 

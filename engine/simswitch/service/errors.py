@@ -154,6 +154,9 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.SECOND_PERSON: Reason(
         _PRECONDITION, "SECOND_PERSON", "Who ordered it can't approve it: {what}. Another operator must."
     ),
+    layout.DAY_CEILING: Reason(
+        _PRECONDITION, "DAY_CEILING", "The terminal was swapped as often today as a terminal may be: {what}."
+    ),
     layout.RESTING: Reason(_PRECONDITION, "RESTING", "The terminal was swapped too lately: {what}."),
     layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),
 }

@@ -132,11 +132,10 @@ class _Builder:
             "retry_after_s": (layout.RETRY_AFTER_MS, 1000),
             "attempts_max": (layout.ATTEMPTS_MAX, 1),
         }
-        # Nobody else is there to approve a job.
-        self.step(
-            commands.run(layout.CONFIGURE, setting=layout.APPROVAL_ABOVE, value=layout.NONE_INDEX - 1),
-            "set approval_above",
-        )
+        # Nobody else is there to approve a job, and the operator is the one who orders swaps.
+        for setting, least in ((layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1), (layout.AUTOMATIC_SWAPS, 0)):
+            run = commands.run(layout.CONFIGURE, setting=setting, value=least)
+            self.step(run, f"set {setting.name.lower()}")
         for key, value in self.scenario.engine.items():
             setting, factor = settings[key]
             self.step(commands.run(layout.CONFIGURE, setting=setting, value=round(value * factor)), f"set {key}")

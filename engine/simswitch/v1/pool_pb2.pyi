@@ -220,6 +220,14 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """A terminal without new bytes for so long is idle, and is moved before others, milliseconds."""
     SETTING_UNKNOWN_ASK_MS: _Setting.ValueType  # 16
     """How often an access server is asked what became of an order that it did not answer, milliseconds."""
+    SETTING_AUTOMATIC_SWAPS: _Setting.ValueType  # 17
+    """Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent or throttled, 3 both, 0 none."""
+    SETTING_AUTOMATIC_AHEAD_MS: _Setting.ValueType  # 18
+    """How long ahead swaps off low SIMs are announced, milliseconds."""
+    SETTING_SWAPS_PER_DAY_MAX: _Setting.ValueType  # 19
+    """Swaps of one terminal in a day."""
+    SETTING_DAY_BEGINS_MS: _Setting.ValueType  # 20
+    """When the day begins: local midnight, milliseconds after midnight UTC."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -258,6 +266,14 @@ SETTING_IDLE_MS: Setting.ValueType  # 15
 """A terminal without new bytes for so long is idle, and is moved before others, milliseconds."""
 SETTING_UNKNOWN_ASK_MS: Setting.ValueType  # 16
 """How often an access server is asked what became of an order that it did not answer, milliseconds."""
+SETTING_AUTOMATIC_SWAPS: Setting.ValueType  # 17
+"""Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent or throttled, 3 both, 0 none."""
+SETTING_AUTOMATIC_AHEAD_MS: Setting.ValueType  # 18
+"""How long ahead swaps off low SIMs are announced, milliseconds."""
+SETTING_SWAPS_PER_DAY_MAX: Setting.ValueType  # 19
+"""Swaps of one terminal in a day."""
+SETTING_DAY_BEGINS_MS: Setting.ValueType  # 20
+"""When the day begins: local midnight, milliseconds after midnight UTC."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final

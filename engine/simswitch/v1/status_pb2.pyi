@@ -102,6 +102,8 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """Who ordered the job can't approve it."""
     STATUS_RESTING: _Status.ValueType  # 49
     """The terminal was swapped too lately."""
+    STATUS_DAY_CEILING: _Status.ValueType  # 50
+    """The terminal was swapped as often today as a terminal may be."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -182,6 +184,8 @@ STATUS_SECOND_PERSON: Status.ValueType  # 48
 """Who ordered the job can't approve it."""
 STATUS_RESTING: Status.ValueType  # 49
 """The terminal was swapped too lately."""
+STATUS_DAY_CEILING: Status.ValueType  # 50
+"""The terminal was swapped as often today as a terminal may be."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final

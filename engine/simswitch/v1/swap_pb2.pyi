@@ -189,6 +189,8 @@ class _WithoutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Without.Value
     """It is in its cool-down."""
     WITHOUT_ACCESS_SERVER: _Without.ValueType  # 4
     """Its access server is not connected."""
+    WITHOUT_CEILING: _Without.ValueType  # 5
+    """It was swapped as often today as a terminal may be."""
 
 class Without(_Without, metaclass=_WithoutEnumTypeWrapper):
     """Why a terminal that a job selects would not be moved."""
@@ -203,6 +205,8 @@ WITHOUT_REST: Without.ValueType  # 3
 """It is in its cool-down."""
 WITHOUT_ACCESS_SERVER: Without.ValueType  # 4
 """Its access server is not connected."""
+WITHOUT_CEILING: Without.ValueType  # 5
+"""It was swapped as often today as a terminal may be."""
 Global___Without: _TypeAlias = Without  # noqa: Y015
 
 @_typing.final
