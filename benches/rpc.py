@@ -36,6 +36,9 @@ START_TIMEOUT_S = 60.0
 
 Progress = Callable[[str], None]
 
+ENGINE = "approval_above = 4_000_000_000\nautomatic_swaps = 0\nswaps_per_day_max = 255\n"
+"""Nobody is there to approve a job, and terminals are swapped again and again."""
+
 
 def measure(folder: Path, size: int, progress: Progress, items: int = 100) -> Result:
     """Allocates for ``size`` terminals from a quarter more SIMs. ``folder`` is made, and removed afterwards."""
@@ -165,7 +168,7 @@ def _server(
     config = folder / "simswitch.toml"
     config.write_text(
         f"[capacity]\nsims = {size}\nterminals = {size}\norders = {orders}\n"
-        f'[service]\ntransport = "{transport}"\n[engine]\napproval_above = 4_000_000_000\nautomatic_swaps = 0\n{engine}\n'
+        f'[service]\ntransport = "{transport}"\n[engine]\n{ENGINE}{engine}\n'
     )
     data = folder / "data"
     (data / "address").unlink(missing_ok=True)

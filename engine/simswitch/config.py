@@ -187,6 +187,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _DAY_MS - 1,
         54_000_000,
     ),
+    Setting(
+        "engine",
+        "fencing_ms",
+        None,
+        "From declaring an access server dead until what it held is freed.",
+        1_000,
+        7 * _DAY_MS,
+        600_000,
+    ),
     Setting("engine", "idle_ms", None, "A terminal without new bytes for so long is idle.", 0, _DAY_MS, 600_000),
     Setting(
         "engine",

@@ -60,8 +60,8 @@ def slow(operator: OperatorClient, leases: list[Lease]) -> None:
     assert set(operator.inventory.SetSimHealth(request).status) == {OK}
 
 
-def move(operator: OperatorClient) -> int:
-    request = swap_pb2.CreateJobRequest(reason="slowed", healths=[sim_pb2.HEALTH_THROTTLED])
+def move(operator: OperatorClient, **options: Any) -> int:
+    request = swap_pb2.CreateJobRequest(reason="slowed", healths=[sim_pb2.HEALTH_THROTTLED], **options)
     return operator.swaps.CreateJob(request).job.number
 
 
@@ -447,7 +447,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def test_kill_in_the_middle_of_a_job_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"announce_ahead_ms": 500, "canary_count": 10, "rate_per_minute": 3_000}],
+    ids=["plain", "announced, canary, rate"],
+)
+def test_kill_in_the_middle_of_a_job_loses_nothing(tmp_path: Path, options: dict[str, int]) -> None:
     """I6, seen from outside: what was acknowledged stands after SIGKILL, and the job goes on to its end."""
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -480,7 +485,7 @@ def test_kill_in_the_middle_of_a_job_loses_nothing(tmp_path: Path) -> None:
                 def order_job() -> int:
                     with OperatorClient(address) as operator:
                         slow(operator, list(before.values()))
-                        return move(operator)
+                        return move(operator, **options)
 
                 number = await asyncio.to_thread(order_job)
                 await until(lambda: len(carried_out) >= 5)
@@ -501,6 +506,7 @@ def test_kill_in_the_middle_of_a_job_loses_nothing(tmp_path: Path) -> None:
 
                 job = await asyncio.to_thread(finish)
                 assert job.state == swap_pb2.JOB_STATE_DONE
+                assert (job.terminals_count, job.confirmed_count) == (len(before), len(before))
                 after = {lease.terminal: lease for lease in holdings}
                 assert set(after) == set(before)
                 assert all(after[key].iccid != before[key].iccid for key in before)

@@ -274,8 +274,16 @@ class Books:
     def _extend(self, terminal: TerminalModel) -> None:
         terminal.expires_ms = self.now_ms + self.settings[layout.LEASE_MS]
         server = self.servers[terminal.server]
+        self._lives(terminal.server, layout.DEATH_BELIED)
         if server.reconciling:
             terminal.named_in = server.session
+
+    def _lives(self, index: int, what: int) -> None:
+        """An access server that was declared dead is not."""
+        server = self.servers[index]
+        if server.dead_ms:
+            self._event(layout.EVENT_DEATH, server=index, reason=what, a=server.dead_ms)
+        server.dead, server.dead_ms = False, 0
 
     def _new_epoch(self, epoch: int) -> int:
         self._require(epoch > self.last_epoch, f"epoch {epoch} is not above every earlier one, {self.last_epoch}")

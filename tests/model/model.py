@@ -416,6 +416,7 @@ class Model(Books):
         server = self.servers[call.header["access_server"]]
         earlier = max(other.session for other in self.servers)
         self._require(call.answer["session"] > earlier, f"session {call.answer['session']} is not above {earlier}")
+        self._lives(call.header["access_server"], layout.DEATH_BELIED)
         server.session = call.answer["session"]
         server.open_epoch = self.last_epoch + 1
         server.reconciled = False
@@ -529,6 +530,39 @@ class Model(Books):
             self.servers[call.header["access_server"]].session = 0
             self.servers[call.header["access_server"]].reconciling = False
         return {status}
+
+    def _declare_dead(self, call: Call) -> set[int]:
+        index, undo = call.header["access_server"], call.item["undo"]
+        if not self._known_server(call.header):
+            return {layout.UNKNOWN_ACCESS_SERVER}
+        if undo > 1:
+            return {layout.INVALID_ARGUMENT}
+        server = self.servers[index]
+        if undo:
+            if not server.dead_ms:
+                return {layout.WRONG_STATE}
+            self._lives(index, layout.DEATH_UNDONE)
+            return {layout.OK}
+        if server.session:
+            return {layout.WRONG_STATE}
+        if server.dead:
+            return {layout.SAME}
+        server.dead, server.dead_ms = True, self.now_ms + self.settings[layout.FENCING_MS]
+        self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_DECLARED, a=server.dead_ms)
+        return {layout.OK}
+
+    def _bury(self, sweep: Sweep) -> None:
+        """All that a dead access server held is freed, unless it gave a sign of life."""
+        if not self.servers[sweep.server].dead:
+            return
+        for order in [order for order in self.orders if order.server == sweep.server]:
+            if order.kind != layout.SWITCH or order.in_flight:
+                self._abandon(order)
+        for terminal in self.terminals.values():
+            if terminal.sim is not None and terminal.server == sweep.server:
+                iccid = terminal.sim.iccid
+                self._event(layout.EVENT_DIFFERENCE, terminal, sweep.server, reason=layout.NO_LEASE, b=iccid)
+                self._release(terminal)
 
     def _restart(self) -> None:
         for server in self.servers:
@@ -832,15 +866,19 @@ class Model(Books):
                 order.asked_ms = self.now_ms
                 self._job_outcome(order.job, failed=True)
                 self._order_event(layout.EVENT_OVERDUE, order, 0, self.now_ms - order.ordered_ms)
+        for index, server in enumerate(self.servers):
+            if server.dead and 0 < server.dead_ms <= self.now_ms:
+                self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_SETTLED, a=server.dead_ms)
+                server.dead_ms = 0
+                self.sweeps.append(Sweep("dead", server=index))
         over = [
-            (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX)
+            (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX and not self._protected(terminal))
             for index, terminal in enumerate(self.terminals.values())
             if terminal.sim is not None and terminal.expires_ms <= self.now_ms
         ]
         # Those that ended come first: they may have taken the last orders from those that go on.
         for terminal, ended in over:
             if ended:
-                self._require(not self._protected(terminal), f"the lease of terminal {terminal.key} may not end now")
                 self._take_away(terminal, layout.REVOKE)
         full = len(self.orders) >= self.orders_max
         for terminal, ended in over:
@@ -877,6 +915,8 @@ class Model(Books):
                 if sim.lot == sweep.lot:
                     sim.offsets[sweep.window - 1] = -sim.counted_bytes
                     self._set_limit(sim)
+        elif sweep.kind == "dead":
+            self._bury(sweep)
         elif sweep.kind == "automatic":
             for sim in self.sims[: sweep.end]:
                 if sim.occupancy == layout.ASSIGNED and sim.health != layout.HEALTHY:
@@ -1074,6 +1114,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.JOB_RESUME: Model._job_change,
     layout.JOB_CANCEL: Model._job_change,
     layout.JOB_APPROVE: Model._job_change,
+    layout.DECLARE_DEAD: Model._declare_dead,
 }
 
 

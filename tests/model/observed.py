@@ -213,6 +213,8 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "order=confirmed": _order_confirmed,
     "order=SWITCH": lambda case: _new_order(case, layout.SWITCH),
     "orders=none": lambda case: not (case.after["orders"]["state"] != layout.ORDER_UNUSED).any(),
+    "leases=ended": lambda case: lease_word(case, case.after) == "none",
+    "sims=cooling": lambda case: sim_word(_source(case)) == sim_word(_target(case)) == "cooling",
     "until=midnight": lambda case: _cools_until(case) == -(-case.world.now_ms // DAY_MS) * DAY_MS,
     "order=orphaned": lambda case: bool(case.after["orders"][case.order]["orphaned"]),
     "order=back_to_queue": _back_to_queue,
@@ -247,6 +249,8 @@ def event_is(case: Case, row: Row, event: dict[str, int], name: str) -> bool:
     """Whether it is of that kind and about the row's terminal or job."""
     if event["kind"] != layout.EventKind["EVENT_" + name]:
         return False
+    if row.subject == "gate":
+        return event["access_server"] == case.server
     return event["job"] == case.job if row.subject == "job" else event["terminal"] == T
 
 

@@ -36,6 +36,7 @@ WANTED = {
     (layout.ACKNOWLEDGE, layout.OK),
     (layout.ACKNOWLEDGE, layout.LATE),
     (layout.ACKNOWLEDGE, layout.STALE_SESSION),
+    (layout.DECLARE_DEAD, layout.OK),
     (layout.JOB_ADD, layout.OK),
     (layout.JOB_APPROVE, layout.OK),
     (layout.JOB_APPROVE, layout.SECOND_PERSON),

@@ -26,6 +26,7 @@ from tests.model.world import (
 TABLE = Path(__file__).parents[2] / "engine/simswitch/core/transitions.txt"
 NONE = layout.NONE_INDEX
 AHEAD_MS = 10 * STEP_MS
+FENCING_MS = 30 * STEP_MS
 T = 1
 """The terminal that a row is about; others are there to be in the way."""
 OTHER = 2
@@ -463,7 +464,28 @@ def _deadline(row: Row) -> Case:
 # ----------------------------------------------------------------------------------- rows on gates, jobs
 
 
+def _death(row: Row) -> Case:
+    world = new_world()
+    world.configure(layout.FENCING_MS, FENCING_MS)
+    bring(world, "swapping")
+    undo = int(row.when == "undo")
+    declare = commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=undo)
+    if row.state != "open":
+        world.send(world.close(0))
+    if row.state == "dead":
+        assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=0)) == layout.OK
+    if row.command == "SESSION_OPEN":
+        return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
+    if row.command == "RENEW":
+        return Case(world, world.lease(layout.RENEW, T, lease_epoch(world)))
+    if row.command == "(timer)":
+        return Case(world, wait_ms=FENCING_MS)
+    return Case(world, declare)
+
+
 def _gate(row: Row) -> Case:
+    if row.command == "DECLARE_DEAD" or row.state == "dead":
+        return _death(row)
     world = new_world()
     if row.command == "SESSION_OPEN":
         return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
@@ -614,6 +636,8 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("order", "ACKNOWLEDGE DONE"): _acknowledged,
     ("order", "ACKNOWLEDGE REFUSED"): _acknowledged,
     ("order", "ACKNOWLEDGE BUSY"): _acknowledged,
+    ("gate", "DECLARE_DEAD"): _gate,
+    ("gate", "RENEW"): _gate,
     ("gate", "SESSION_OPEN"): _gate,
     ("gate", "SESSION_READY"): _gate,
     ("gate", "SESSION_CLOSE"): _gate,
@@ -639,6 +663,9 @@ WHENS = frozenset(
         "never sent",
         "SIM assigned or reserved",
         "SIM held by a server that must let go",
+        "a lease that it holds",
+        "the fencing delay has passed",
+        "undo",
         "access server not defined",
         "it is low, announced ahead",
         "it is throttled, automatic swaps are on",

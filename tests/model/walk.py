@@ -44,6 +44,7 @@ class Walk:
             (layout.AUTOMATIC_AHEAD_MS, 5 * STEP_MS),
             (layout.SWAPS_PER_DAY_MAX, SWAPS_PER_DAY_MAX),
             (layout.DAY_BEGINS_MS, DAY_BEGINS_MS),
+            (layout.FENCING_MS, 16 * STEP_MS),
         ):
             self.world.configure(setting, value)
         self.world.records.clear()
@@ -68,6 +69,7 @@ class Walk:
             (3, self.session_holds),
             (2, self.session_ready),
             (1, self.session_close),
+            (2, self.declare_dead),
             (4, self.job_create),
             (5, self.job_add),
             (3, self.job_change),
@@ -282,6 +284,11 @@ class Walk:
         server = self._server()
         return commands.run(layout.SESSION_CLOSE, access_server=server, argument=self._session(server))
 
+    def declare_dead(self) -> bytes:
+        away = [index for index, server in enumerate(self.model.servers) if not server.session]
+        server = self.random.choice(away) if away and self._one_in(2) else self._server()
+        return commands.run(layout.DECLARE_DEAD, 1, access_server=server, undo=self.random.choice((0, 0, 0, 0, 1, 2)))
+
     def session_holds(self) -> bytes:
         """What an access server says in its hello: mostly the truth as far as it goes, and only before READY."""
         waiting = [index for index, server in enumerate(self.model.servers) if server.session and not server.reconciled]
@@ -320,7 +327,7 @@ class Walk:
         if stuck and self._one_in(3):
             return self._move_on(stuck)
         away = [index for index, server in enumerate(self.model.servers) if not server.session]
-        if away:
+        if away and not (self.model.servers[away[0]].dead and self._one_in(2)):
             return commands.run(layout.SESSION_OPEN, access_server=self.random.choice(away))
         waiting = [index for index, server in enumerate(self.model.servers) if not server.reconciled]
         if waiting and self._one_in(3):

@@ -476,6 +476,56 @@ def test_jobs(client: Client, pool: OperatorClient) -> None:
     assert refusal(lambda: list(pool.swaps.WatchJob(bad))).reason == "INVALID_ARGUMENT"
 
 
+def test_a_job_says_what_it_would_do_and_is_refused_when_it_cant(client: Client, pool: OperatorClient) -> None:
+    client.allocate_many(np.arange(1, 121), "jp")
+    asked = swap_pb2.CreateJobRequest(
+        reason="half the pool", lot="lot", supplier="wholesale", sim_class="class", bank="bank", dry_run=True
+    )
+    dry = pool.swaps.CreateJob(asked).job
+    assert (dry.state, dry.why) == (swap_pb2.JOB_STATE_CHECKED, swap_pb2.JOB_WHY_UNSPECIFIED)
+    (without,) = dry.feasibility.without
+    assert (without.why, without.count) == (swap_pb2.WITHOUT_ACCESS_SERVER, 120), "no access server has a session"
+    assert len(without.terminals) == 64
+    refused = refusal(lambda: pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="x", carrier="nobody's")))
+    assert refused.reason == "UNKNOWN_ENTITY"
+    hours = swap_pb2.QuietHours(from_ms=2, until_ms=1)
+    for request in (
+        swap_pb2.CreateJobRequest(reason="x", quiet_hours=hours),
+        swap_pb2.CreateJobRequest(reason="x", error_budget_ppm=2_000_000),
+        swap_pb2.CreateJobRequest(reason="x", announce_ahead_ms=10**12),
+        swap_pb2.CreateJobRequest(reason="x", rate_per_minute=10**9),
+    ):
+        assert refusal(lambda request=request: pool.swaps.CreateJob(request)).reason == "INVALID_ARGUMENT"
+
+
+def test_a_large_job_needs_a_second_person(client: Client, pool: OperatorClient, serving: Serving) -> None:
+    client.allocate_many(np.arange(1, 11), "jp")
+    few = pool_pb2.SettingValue(setting=pool_pb2.SETTING_APPROVAL_ABOVE, value=5)
+    pool.pool.Configure(pool_pb2.ConfigureRequest(settings=[few]))
+    job = pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="large", terminal=range(1, 11))).job
+    assert job.state == swap_pb2.JOB_STATE_AWAITING_APPROVAL
+    approve = swap_pb2.ApproveJobRequest(job=job.number)
+    assert refusal(lambda: pool.swaps.ApproveJob(approve)).reason == "SECOND_PERSON"
+    with OperatorClient(serving.address, actor="operator:second") as second:
+        approved = second.swaps.ApproveJob(approve).job
+    assert (approved.state, approved.approver) == (swap_pb2.JOB_STATE_RUNNING, "operator:second")
+    assert refusal(lambda: pool.swaps.ApproveJob(approve)).reason == "WRONG_STATE"
+
+
+def test_an_access_server_is_declared_dead_and_is_not(client: Client, pool: OperatorClient) -> None:
+    client.allocate(1, "jp")
+    request = pool_pb2.DeclareDeadRequest(access_server="as-01")
+    declared = pool.pool.DeclareDead(request).status
+    assert declared.gate == pool_pb2.GATE_DEAD
+    assert declared.dead_ms > 0
+    assert pool.pool.DeclareDead(request).status.dead_ms == declared.dead_ms
+    undo = pool_pb2.DeclareDeadRequest(access_server="as-01", undo=True)
+    assert pool.pool.DeclareDead(undo).status.gate == pool_pb2.GATE_DISCONNECTED
+    assert refusal(lambda: pool.pool.DeclareDead(undo)).reason == "WRONG_STATE"
+    unknown = pool_pb2.DeclareDeadRequest(access_server="as-99")
+    assert refusal(lambda: pool.pool.DeclareDead(unknown)).reason == "UNKNOWN_ACCESS_SERVER"
+
+
 def test_access_server_status(pool: OperatorClient) -> None:
     request = pool_pb2.GetAccessServerStatusRequest(name="as-01")
     status = pool.pool.GetAccessServerStatus(request).status

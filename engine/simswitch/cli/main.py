@@ -14,7 +14,19 @@ from typing import Annotated
 import typer
 
 from simswitch import __version__
-from simswitch.cli import clock, data, demonstration, inventory, load, replay, serve, settings, status, swap
+from simswitch.cli import (
+    access_server,
+    clock,
+    data,
+    demonstration,
+    inventory,
+    load,
+    replay,
+    serve,
+    settings,
+    status,
+    swap,
+)
 from simswitch.cli.exits import MEANINGS, CommandFailed
 from simswitch.cli.screen import complain
 
@@ -51,6 +63,7 @@ app.command("serve")(serve.serve)
 app.command("import")(inventory.import_inventory)
 app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
+app.add_typer(access_server.app, name="access-server")
 app.add_typer(clock.app, name="clock")
 app.command("replay")(replay.replay)
 app.command("load")(load.load)

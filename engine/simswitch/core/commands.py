@@ -26,6 +26,7 @@ from simswitch.core.layout import (
     ADOPT,
     ALLOCATE,
     CONFIGURE,
+    DECLARE_DEAD,
     DEFINE,
     DOCUMENT_BYTES,
     FREEZE,
@@ -188,6 +189,7 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     GIVEN_UP_RESOLVE: (("number", "<u8"),),
     SWAPS_STOP: (),
     SWAPS_LIFT: (),
+    DECLARE_DEAD: (("undo", "u1"),),
 }
 """What goes into a run of each kind. A kind without columns has exactly one item."""
 

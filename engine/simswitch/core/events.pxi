@@ -16,6 +16,7 @@
 #   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
 #                                                              NO_LEASE: not named
 #   JOB          JobState            -                         JobWhy                    job
+#   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   SHORTFALL    market              headroom wanted, bytes    Priority                  market: a swap finds no target
 #   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 

@@ -34,6 +34,7 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> AUTOMATIC_AHEAD_MS] = 60_000
     settings[<int> SWAPS_PER_DAY_MAX] = 4
     settings[<int> DAY_BEGINS_MS] = 0
+    settings[<int> FENCING_MS] = 600_000
 
 
 cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
@@ -67,6 +68,8 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 0 <= value <= 3
     if setting == AUTOMATIC_AHEAD_MS or setting == DAY_BEGINS_MS:
         return 0 <= value < DAY_MS
+    if setting == FENCING_MS:
+        return 1_000 <= value <= 7 * <int64_t> DAY_MS
     if setting == SWAPS_PER_DAY_MAX:
         return 1 <= value <= 255
     return False

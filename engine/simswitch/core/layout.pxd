@@ -16,7 +16,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19512   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
-#   servers              512   servers_max          window, gate and queues of an access server
+#   servers              520   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
@@ -164,6 +164,7 @@ cpdef enum Command:
     SWAPS_LIFT = 46
     JOB_APPROVE = 47
     GIVEN_UP_RESOLVE = 48
+    DECLARE_DEAD = 49
 
 # Per-item results, in order of precedence within each block: the first that applies is given.
 cpdef enum Status:
@@ -238,6 +239,7 @@ cpdef enum Gate:
     GATE_BACK_OFF = 3
     GATE_PROBING = 4
     GATE_PAUSED = 5
+    GATE_DEAD = 6                # an operator says that it will not come back
 
 cpdef enum WindowReason:
     WINDOW_INITIAL = 1
@@ -254,6 +256,8 @@ cpdef enum GateReason:
     GATE_BY_DEADLINE = 4         # a probe was not acknowledged in time
     GATE_BY_PROBE = 5            # the back-off is over: one order is to show how it is
     GATE_BY_PROBED = 6           # and showed it
+    GATE_BY_OPERATOR = 7
+    GATE_BY_LIFE = 8             # it was declared dead and gave a sign of life
 
 cpdef enum WaitsFor:
     WAITS_FOR_NOTHING = 0
@@ -317,6 +321,7 @@ cpdef enum EventKind:
     EVENT_JOB = 11
     EVENT_SHORTFALL = 12
     EVENT_SHORTFALL_OVER = 13
+    EVENT_DEATH = 14
 
 cpdef enum ConfirmedBy:
     BY_ACKNOWLEDGEMENT = 1
@@ -329,6 +334,13 @@ cpdef enum WithdrawnBy:
     NOT_HELD = 2                 # the access server said hello and holds neither SIM
     JOB_OVER = 3                 # the job was cancelled before it could be tried again
     JOB_HELD = 4                 # the job was paused after it was announced
+
+# What became of an access server that was declared dead.
+cpdef enum Death:
+    DEATH_DECLARED = 1
+    DEATH_UNDONE = 2             # by an operator
+    DEATH_BELIED = 3             # it gave a sign of life in time
+    DEATH_SETTLED = 4            # what it held is freed
 
 cpdef enum SweepKind:
     SWEEP_UNUSED = 0
@@ -362,6 +374,7 @@ cpdef enum Setting:
     AUTOMATIC_AHEAD_MS = 18      # how long ahead those off low SIMs are announced
     SWAPS_PER_DAY_MAX = 19       # of one terminal
     DAY_BEGINS_MS = 20           # local midnight, after midnight UTC
+    FENCING_MS = 21              # from declaring an access server dead until what it held is freed
 
 # ---------------------------------------------------------------------------------------------- records
 
@@ -543,7 +556,7 @@ ctypedef struct Class:                  # 19512 B
     uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
     uint16_t members[1024]              # its groups, by their number within the class
 
-ctypedef struct Server:                 # access server: 512 B
+ctypedef struct Server:                 # access server: 520 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -555,6 +568,7 @@ ctypedef struct Server:                 # access server: 512 B
     uint64_t session_epoch              # leases whose epoch is not below began after the hello
     uint64_t told_ms                    # when it last reported its load; 0: not in this session
     uint64_t last_sent_ms
+    uint64_t dead_ms                    # declared dead: when what it held is freed; 0: it is not, or that was done
     uint32_t session                    # 0: none; a newer hello fences the older
     uint32_t entity
     uint32_t ack_us                     # moving average from order to acknowledgement

@@ -40,6 +40,7 @@ class Command(IntEnum):
     SWAPS_LIFT = 46
     JOB_APPROVE = 47
     GIVEN_UP_RESOLVE = 48
+    DECLARE_DEAD = 49
 
 class EntityKind(IntEnum):
     SUPPLIER = 1
@@ -58,6 +59,7 @@ class Gate(IntEnum):
     GATE_BACK_OFF = 3
     GATE_PROBING = 4
     GATE_PAUSED = 5
+    GATE_DEAD = 6
 
 class Health(IntEnum):
     HEALTHY = 1
@@ -164,6 +166,7 @@ class Setting(IntEnum):
     AUTOMATIC_AHEAD_MS = 18
     SWAPS_PER_DAY_MAX = 19
     DAY_BEGINS_MS = 20
+    FENCING_MS = 21
 
 class Status(IntEnum):
     OK = 1
@@ -218,6 +221,7 @@ class EventKind(IntEnum):
     EVENT_JOB = 11
     EVENT_SHORTFALL = 12
     EVENT_SHORTFALL_OVER = 13
+    EVENT_DEATH = 14
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -245,6 +249,12 @@ class Without(IntEnum):
     WITHOUT_SERVER = 3
     WITHOUT_CEILING = 4
     WITHOUTS = 5
+
+class Death(IntEnum):
+    DEATH_DECLARED = 1
+    DEATH_UNDONE = 2
+    DEATH_BELIED = 3
+    DEATH_SETTLED = 4
 
 class WithdrawnBy(IntEnum):
     LEASE_OVER = 1
@@ -286,6 +296,8 @@ class GateReason(IntEnum):
     GATE_BY_DEADLINE = 4
     GATE_BY_PROBE = 5
     GATE_BY_PROBED = 6
+    GATE_BY_OPERATOR = 7
+    GATE_BY_LIFE = 8
 
 class WaitsFor(IntEnum):
     WAITS_FOR_NOTHING = 0
@@ -583,3 +595,13 @@ AUTOMATIC_AHEAD_MS: Setting
 SWAPS_PER_DAY_MAX: Setting
 DAY_BEGINS_MS: Setting
 PLAN_CHANGES_PER_DAY: int
+DECLARE_DEAD: Command
+GATE_DEAD: Gate
+GATE_BY_OPERATOR: GateReason
+GATE_BY_LIFE: GateReason
+EVENT_DEATH: EventKind
+DEATH_DECLARED: Death
+DEATH_UNDONE: Death
+DEATH_BELIED: Death
+DEATH_SETTLED: Death
+FENCING_MS: Setting

@@ -11,7 +11,7 @@ _SIZES = {
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 19512),
     "Market": (sizeof(Market), 64),
-    "Server": (sizeof(Server), 512),
+    "Server": (sizeof(Server), 520),
     "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),
     "Check": (sizeof(Check), 265752),
@@ -26,7 +26,7 @@ for _name, (_actual, _promised) in _SIZES.items():
 for _enum in (
     Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

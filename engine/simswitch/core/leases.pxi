@@ -189,6 +189,8 @@ cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept n
     cdef Terminal *terminal = &state.terminals[index]
     cdef Server *server = &state.servers[terminal.server]
     terminal.expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+    if server.gate == GATE_DEAD:
+        server_lives(state, terminal.server, DEATH_BELIED, now_ms)
     if server.reconciling:
         # A sign of life counts as being named in the hello that is being compared now.
         state.terminals_cold[index].session = server.session

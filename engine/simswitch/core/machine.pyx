@@ -204,6 +204,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_job_add(state, run)
     elif run.kind == JOB_PAUSE or run.kind == JOB_RESUME or run.kind == JOB_CANCEL or run.kind == JOB_APPROVE:
         apply_job_change(state, run)
+    elif run.kind == DECLARE_DEAD:
+        apply_declare_dead(state, run)
     elif run.kind == GIVEN_UP_RESOLVE:
         apply_given_up_resolve(state, run)
     elif run.kind == SWAPS_STOP or run.kind == SWAPS_LIFT:

@@ -213,6 +213,7 @@ cdef dict read_server(State *state, uint32_t index):
         "allocation_wait_us": None if server.allocation_wait_us == NONE_INDEX else int(server.allocation_wait_us),
         "interval_us": int(server.interval_us),
         "allocations_rate": int(server.allocations_rate),
+        "dead_ms": int(server.dead_ms),
         "announced_count": int(server.announced_count),
         "outage_ms": int(server.outage_ms),
     }

@@ -55,6 +55,7 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.JOB_CANCEL: _OPERATORS,
     layout.JOB_APPROVE: _OPERATORS,
     layout.GIVEN_UP_RESOLVE: _OPERATORS,
+    layout.DECLARE_DEAD: _OPERATORS,
     layout.SWAPS_STOP: _BRAKES,
     layout.SWAPS_LIFT: _OPERATORS,
 }

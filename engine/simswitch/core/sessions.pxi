@@ -40,6 +40,8 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.waiting = NONE_INDEX
     server.allocation_wait_us = NONE_INDEX
     server.missed_count = 0
+    if server.gate == GATE_DEAD:
+        server_lives(state, run.server, DEATH_BELIED, run.now_ms)
     server_set_gate(state, run.server, GATE_DISCONNECTED, GATE_BY_SESSION, run.now_ms)
     session[0] = server.session
     status[0] = OK
@@ -175,7 +177,66 @@ cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept n
     server.session = 0
     server.reconciling = 0
     server.sweep = 0
-    server_set_gate(state, index, GATE_DISCONNECTED, GATE_BY_SESSION, now_ms)
+    if server.gate != GATE_DEAD:
+        server_set_gate(state, index, GATE_DISCONNECTED, GATE_BY_SESSION, now_ms)
+
+
+# ------------------------------------------------------------------------------------------ a dead access server
+#
+# What a silent access server holds is nobody else's: two terminals on one IMSI are worse than one without. When an operator
+# declares it dead, what it held is freed after the fencing delay, in which any sign of life belies him.
+
+cdef void _tell_death(State *state, uint32_t index, int what) noexcept nogil:
+    event(state, EVENT_DEATH, NONE_INDEX, index, NONE_INDEX, what, state.servers[index].dead_ms, 0)
+
+
+cdef void server_lives(State *state, uint32_t index, int what, uint64_t now_ms) noexcept nogil:
+    """It is not dead, ``what``: Death. What was not freed yet stays as it is."""
+    cdef Server *server = &state.servers[index]
+    if server.dead_ms:
+        _tell_death(state, index, what)
+    server.dead_ms = 0
+    server_set_gate(
+        state, index, GATE_DISCONNECTED, GATE_BY_LIFE if what == DEATH_BELIED else GATE_BY_OPERATOR, now_ms)
+
+
+cdef void server_bury(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The fencing delay has passed: all that it held is freed, as if it had said hello and held nothing."""
+    cdef Server *server = &state.servers[index]
+    if not sweep_reconcile(state, index):
+        timer_arm(state, TIMER_SERVER, index, now_ms + POOL_FULL_MS)
+        return
+    _tell_death(state, index, DEATH_SETTLED)
+    server.dead_ms = 0
+
+
+cdef int _declare_dead(State *state, uint32_t index, int undo, uint64_t now_ms) noexcept nogil:
+    cdef Server *server
+    if index >= state.header.servers_count:
+        return UNKNOWN_ACCESS_SERVER
+    if undo > 1:
+        return INVALID_ARGUMENT
+    server = &state.servers[index]
+    if undo:
+        if not server.dead_ms:
+            return WRONG_STATE
+        server_lives(state, index, DEATH_UNDONE, now_ms)
+        return OK
+    if server.session:
+        return WRONG_STATE
+    if server.gate == GATE_DEAD:
+        return SAME
+    server.dead_ms = now_ms + <uint64_t> state.header.settings[<int> FENCING_MS]
+    server_set_gate(state, index, GATE_DEAD, GATE_BY_OPERATOR, now_ms)
+    timer_arm(state, TIMER_SERVER, index, server.dead_ms)
+    _tell_death(state, index, DEATH_DECLARED)
+    return OK
+
+
+cdef void apply_declare_dead(State *state, const Run *run) noexcept nogil:
+    cdef uint32_t item
+    for item in range(run.count):
+        run.outcomes[item] = <uint8_t> _declare_dead(state, run.server, run.columns[item], run.now_ms)
 
 
 cdef void apply_session_close(State *state, const Run *run) noexcept nogil:

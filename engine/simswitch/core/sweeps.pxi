@@ -110,6 +110,8 @@ cdef bint _gone(State *state, uint32_t index) noexcept nogil:
     """Whether the hello did not name this terminal, whose lease began before it."""
     cdef Terminal *terminal = &state.terminals[index]
     cdef Server *server = &state.servers[terminal.server]
+    if server.gate == GATE_DEAD:
+        return terminal.sim != NONE_INDEX
     return (
         terminal.sim != NONE_INDEX and terminal.epoch < server.session_epoch
         and state.terminals_cold[index].session != server.session
@@ -128,7 +130,12 @@ cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uin
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
     cdef uint32_t terminal = order.terminal
-    if not order_outstanding(state, index) or server.sweep != sweep.id or order.session == server.session:
+    if server.sweep != sweep.id:
+        return
+    if server.gate == GATE_DEAD and order.state != ORDER_UNUSED and order.kind != SWITCH:
+        order_abandon(state, index, now_ms)  # nobody will let go, and nobody holds it
+        return
+    if not order_outstanding(state, index) or order.session == server.session:
         return
     if order.kind != SWITCH:
         order_requeue(state, index, now_ms)  # letting go twice does no harm

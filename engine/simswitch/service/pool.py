@@ -154,6 +154,21 @@ class PoolHandlers:
         check(int(outcome["status"][0]), request.lot or request.bank)
         return pb.SetMaskResponse().SerializeToString()
 
+    async def declare_dead(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.DECLARE_DEAD)
+        request = pb.DeclareDeadRequest.FromString(data)
+        server = self._directory.server(request.access_server)
+        outcome = await self._cell.submit(
+            run(layout.DECLARE_DEAD, 1, actor=call.actor.index, access_server=server.server, undo=int(request.undo))
+        )
+        status = int(outcome["status"][0])
+        if status == layout.WRONG_STATE:
+            why = "it is not declared dead, or what it held is freed already" if request.undo else "it has a session"
+            check(status, f"{request.access_server}: {why}")
+        check(status, request.access_server)
+        state = await self._cell.read(lambda machine: machine.server(server.server))
+        return pb.DeclareDeadResponse(status=_status(server, state)).SerializeToString()
+
     async def confirm_clock(self, data: bytes, call: Call) -> bytes:
         call.may(layout.THAW)
         pb.ConfirmClockRequest.FromString(data)
@@ -203,4 +218,7 @@ def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:
         allocations_per_s=state["allocations_rate"],
         waiting=state["waiting"],
         allocation_wait_us=state["allocation_wait_us"],
+        dead_ms=state["dead_ms"] or None,
+        announced_count=state["announced_count"],
+        outage_ms=state["outage_ms"],
     )

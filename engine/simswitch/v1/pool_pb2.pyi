@@ -38,6 +38,8 @@ class _GateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gate.ValueType],
     """One order is out to see whether it is still busy."""
     GATE_PAUSED: _Gate.ValueType  # 5
     """Swaps are stopped."""
+    GATE_DEAD: _Gate.ValueType  # 6
+    """An operator says that it will not come back: nothing is sent, and what it held is freed."""
 
 class Gate(_Gate, metaclass=_GateEnumTypeWrapper):
     """Whether an access server may be sent orders."""
@@ -54,6 +56,8 @@ GATE_PROBING: Gate.ValueType  # 4
 """One order is out to see whether it is still busy."""
 GATE_PAUSED: Gate.ValueType  # 5
 """Swaps are stopped."""
+GATE_DEAD: Gate.ValueType  # 6
+"""An operator says that it will not come back: nothing is sent, and what it held is freed."""
 Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
 class _WindowReason:
@@ -116,6 +120,10 @@ class _GateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateReason
     """The back-off is over, and one order is to show how it is."""
     GATE_REASON_PROBED: _GateReason.ValueType  # 6
     """A probe was acknowledged."""
+    GATE_REASON_OPERATOR: _GateReason.ValueType  # 7
+    """An operator declared the access server dead, or took that back."""
+    GATE_REASON_LIFE: _GateReason.ValueType  # 8
+    """It was declared dead and gave a sign of life."""
 
 class GateReason(_GateReason, metaclass=_GateReasonEnumTypeWrapper):
     """Why a gate last changed."""
@@ -134,6 +142,10 @@ GATE_REASON_PROBE: GateReason.ValueType  # 5
 """The back-off is over, and one order is to show how it is."""
 GATE_REASON_PROBED: GateReason.ValueType  # 6
 """A probe was acknowledged."""
+GATE_REASON_OPERATOR: GateReason.ValueType  # 7
+"""An operator declared the access server dead, or took that back."""
+GATE_REASON_LIFE: GateReason.ValueType  # 8
+"""It was declared dead and gave a sign of life."""
 Global___GateReason: _TypeAlias = GateReason  # noqa: Y015
 
 class _WaitsFor:
@@ -228,6 +240,8 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """Swaps of one terminal in a day."""
     SETTING_DAY_BEGINS_MS: _Setting.ValueType  # 20
     """When the day begins: local midnight, milliseconds after midnight UTC."""
+    SETTING_FENCING_MS: _Setting.ValueType  # 21
+    """From declaring an access server dead until what it held is freed, milliseconds."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -274,6 +288,8 @@ SETTING_SWAPS_PER_DAY_MAX: Setting.ValueType  # 19
 """Swaps of one terminal in a day."""
 SETTING_DAY_BEGINS_MS: Setting.ValueType  # 20
 """When the day begins: local midnight, milliseconds after midnight UTC."""
+SETTING_FENCING_MS: Setting.ValueType  # 21
+"""From declaring an access server dead until what it held is freed, milliseconds."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 @_typing.final
@@ -491,6 +507,9 @@ class AccessServerStatus(_message.Message):
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     ALLOCATION_WAIT_US_FIELD_NUMBER: _builtins.int
+    DEAD_MS_FIELD_NUMBER: _builtins.int
+    ANNOUNCED_COUNT_FIELD_NUMBER: _builtins.int
+    OUTAGE_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     session: _builtins.int
@@ -531,6 +550,12 @@ class AccessServerStatus(_message.Message):
     """As last reported: operations that wait in its queue. Absent: it does not tell."""
     allocation_wait_us: _builtins.int
     """As last reported: the longest that an allocation waited, microseconds. Absent: it does not tell."""
+    dead_ms: _builtins.int
+    """Declared dead: when what it held is freed, Unix milliseconds. Absent: it is not, or that was done."""
+    announced_count: _builtins.int
+    """Swaps that were announced ahead and not sent yet."""
+    outage_ms: _builtins.int
+    """Outage of a swap on it, from its order to traffic, milliseconds: a moving average. 0: never measured."""
     def __init__(
         self,
         *,
@@ -554,17 +579,24 @@ class AccessServerStatus(_message.Message):
         waits_for: Global___WaitsFor.ValueType = ...,
         waiting: _builtins.int | None = ...,
         allocation_wait_us: _builtins.int | None = ...,
+        dead_ms: _builtins.int | None = ...,
+        announced_count: _builtins.int = ...,
+        outage_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "dead_ms", b"dead_ms", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "confirmed_count", b"confirmed_count", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
     _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015
+    _WhichOneofReturnType__dead_ms: _TypeAlias = _typing.Literal["dead_ms"]  # noqa: Y015
+    _WhichOneofArgType__dead_ms: _TypeAlias = _typing.Literal["_dead_ms", b"_dead_ms"]  # noqa: Y015
     _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
     _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allocation_wait_us) -> _WhichOneofReturnType__allocation_wait_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_ms) -> _WhichOneofReturnType__dead_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
@@ -874,3 +906,53 @@ class ConfirmClockResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmClockResponse: _TypeAlias = ConfirmClockResponse  # noqa: Y015
+
+@_typing.final
+class DeclareDeadRequest(_message.Message):
+    """Which access server is dead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_SERVER_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    access_server: _builtins.str
+    """Its name."""
+    undo: _builtins.bool
+    """It is not dead after all: possible until what it held is freed."""
+    def __init__(
+        self,
+        *,
+        access_server: _builtins.str = ...,
+        undo: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclareDeadRequest: _TypeAlias = DeclareDeadRequest  # noqa: Y015
+
+@_typing.final
+class DeclareDeadResponse(_message.Message):
+    """The access server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___AccessServerStatus:
+        """As it stands now."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___AccessServerStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclareDeadResponse: _TypeAlias = DeclareDeadResponse  # noqa: Y015

@@ -70,6 +70,11 @@ class PoolServiceStub:
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockResponse.FromString,
                 _registered_method=True)
+        self.DeclareDead = channel.unary_unary(
+                '/simswitch.v1.PoolService/DeclareDead',
+                request_serializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServiceServicer:
@@ -127,6 +132,14 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeclareDead(self, request, context):
+        """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
+        sign of life from it undoes this. Refused while it has a session. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +177,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.ConfirmClock,
                     request_deserializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_pool__pb2.ConfirmClockResponse.SerializeToString,
+            ),
+            'DeclareDead': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclareDead,
+                    request_deserializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +374,33 @@ class PoolService:
             '/simswitch.v1.PoolService/ConfirmClock',
             simswitch_dot_v1_dot_pool__pb2.ConfirmClockRequest.SerializeToString,
             simswitch_dot_v1_dot_pool__pb2.ConfirmClockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclareDead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.PoolService/DeclareDead',
+            simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.SerializeToString,
+            simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class PoolServiceStub:
     """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
     again. May be repeated.
     """
+    DeclareDead: _grpc.UnaryUnaryMultiCallable[_pool_pb2.DeclareDeadRequest, _pool_pb2.DeclareDeadResponse]
+    """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
+    sign of life from it undoes this. Refused while it has a session. Safe to retry.
+    """
 
 @_typing.type_check_only
 class PoolServiceAsyncStub(PoolServiceStub):
@@ -74,6 +78,10 @@ class PoolServiceAsyncStub(PoolServiceStub):
     ConfirmClock: _aio.UnaryUnaryMultiCallable[_pool_pb2.ConfirmClockRequest, _pool_pb2.ConfirmClockResponse]  # type: ignore[assignment]
     """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
     again. May be repeated.
+    """
+    DeclareDead: _aio.UnaryUnaryMultiCallable[_pool_pb2.DeclareDeadRequest, _pool_pb2.DeclareDeadResponse]  # type: ignore[assignment]
+    """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
+    sign of life from it undoes this. Refused while it has a session. Safe to retry.
     """
 
 class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +145,16 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_pool_pb2.ConfirmClockResponse, _abc.Awaitable[_pool_pb2.ConfirmClockResponse]]:
         """Says that the wall clock is right after it jumped forward: its time is taken, and leases expire and windows reset
         again. May be repeated.
+        """
+
+    @_abc_1.abstractmethod
+    def DeclareDead(
+        self,
+        request: _pool_pb2.DeclareDeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.DeclareDeadResponse, _abc.Awaitable[_pool_pb2.DeclareDeadResponse]]:
+        """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
+        sign of life from it undoes this. Refused while it has a session. Safe to retry.
         """
 
 def add_PoolServiceServicer_to_server(servicer: PoolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

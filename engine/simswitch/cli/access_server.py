@@ -1,0 +1,70 @@
+"""``simswitch access-server``: the access servers, and what to do about one that will not come back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from simswitch.cli.amounts import instant_text
+from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import print_json, show
+
+app = typer.Typer(help="Look at the access servers; declare one dead.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_servers(
+    address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None, json: JsonOption = False
+) -> None:
+    """Show all access servers: gate, window and why each last changed, and what queued orders wait for."""
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import pages, plain
+    from simswitch.cli.status import server_table
+    from simswitch.v1 import pool_pb2
+
+    with connected(*target(config, address, actor)) as service:
+        request = pool_pb2.ListAccessServerStatusesRequest
+        servers = [plain(entry) for entry in pages(service.pool.ListAccessServerStatuses, request, "statuses")]
+    if json:
+        print_json({"access_servers": servers})
+    else:
+        show(server_table(servers) if servers else "There are no access servers.")
+
+
+@app.command("declare-dead")
+def declare_dead(
+    name: Annotated[str, typer.Argument(help="The access server's name.")],
+    undo: Annotated[bool, typer.Option("--undo", help="It is not dead after all.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for the name again.")] = False,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Free what a dead access server held, after a delay.
+
+    Until then nothing it holds is given to another, and a sign of life from it undoes this. Be sure that it is off: two
+    terminals on one IMSI are worse than one without.
+    """
+    if not undo and not yes and typer.prompt(f"Type {name} to declare it dead", err=True) != name:
+        raise CommandFailed(Exit.USAGE, "the names differ: nothing was done")
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import CALL_TIMEOUT_S, plain
+    from simswitch.v1 import pool_pb2
+
+    with connected(*target(config, address, actor)) as service:
+        request = pool_pb2.DeclareDeadRequest(access_server=name, undo=undo)
+        server = plain(service.pool.DeclareDead(request, timeout=CALL_TIMEOUT_S).status)
+    if json:
+        print_json(server)
+    elif undo:
+        show(f"{name} is not declared dead any more. It is disconnected, and what it holds stays held.")
+    elif server["dead_ms"] is None:
+        show(f"{name} is dead, and what it held is freed already.")
+    else:
+        show(
+            f"{name} is declared dead. What it held is freed at {instant_text(server['dead_ms'])}, "
+            f"unless it gives a sign of life. `simswitch access-server declare-dead {name} --undo` takes this back."
+        )
