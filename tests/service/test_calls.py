@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -495,7 +496,7 @@ def test_a_job_says_what_it_would_do_and_is_refused_when_it_cant(client: Client,
         swap_pb2.CreateJobRequest(reason="x", announce_ahead_ms=10**12),
         swap_pb2.CreateJobRequest(reason="x", rate_per_minute=10**9),
     ):
-        assert refusal(lambda request=request: pool.swaps.CreateJob(request)).reason == "INVALID_ARGUMENT"
+        assert refusal(partial(pool.swaps.CreateJob, request)).reason == "INVALID_ARGUMENT"
 
 
 def test_a_large_job_needs_a_second_person(client: Client, pool: OperatorClient, serving: Serving) -> None:

@@ -9,6 +9,7 @@
 # little wrong; they are an estimate in any case.
 
 cdef enum:
+    CHECK_AHEAD = 12              # orders ahead of the one that is looked at
     MARKET_WORK = 64              # items of work that one market stands for: 128 tiers of up to 12 classes
     RATE_START_US = 30_000_000    # round trip of an order until one was measured, for estimates
     ESTIMATE_MS = 10_000          # how often the end of a running job is estimated again
@@ -204,9 +205,14 @@ cdef void check_step(State *state, Sweep *sweep, Job *job, uint64_t now_ms) noex
     """One item of a job's check."""
     cdef uint64_t items = sweep.argument >> 32
     cdef uint64_t markets = sweep.end - 2 * items
+    cdef const Order *order
     if sweep.cursor == 0:
         _check_clear(state, job)
     if sweep.cursor < items:
+        if sweep.cursor + CHECK_AHEAD < job.check_orders:
+            order = &state.orders[sweep.cursor + CHECK_AHEAD]
+            if order.state != ORDER_UNUSED:
+                prefetch(&state.terminals[order.terminal])
         _count(state, job, <uint32_t> sweep.cursor, now_ms)
         if sweep.cursor >= job.check_orders:
             _count_supply(state, <uint32_t> sweep.cursor - job.check_orders)

@@ -512,7 +512,7 @@ ctypedef struct Order:                  # 96 B
     uint8_t orphaned                    # switch: the terminal's lease ended or went elsewhere while it was outstanding
     uint8_t announce                    # 1: it is to be announced before it is sent
     uint8_t announced                   # 1: it was
-    uint8_t deferred                    # 1: an idle terminal went first once
+    uint8_t idle                        # 1: its terminal was idle when the swap was wanted: it goes before others of its lane
     uint8_t overdue                     # 1: it was counted as failed when its deadline passed
     uint8_t reserved
 

@@ -106,6 +106,14 @@ cdef void _enqueue_first(State *state, uint32_t index) noexcept nogil:
     server_wake(state, order.server)
 
 
+cdef inline void order_queue(State *state, uint32_t index) noexcept nogil:
+    """Idle terminals go before others."""
+    if state.orders[index].idle:
+        _enqueue_first(state, index)
+    else:
+        _enqueue(state, index)
+
+
 cdef void _dequeue(State *state, uint32_t index) noexcept nogil:
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
@@ -158,7 +166,7 @@ cdef uint32_t order_new(
     State *state, int kind, uint32_t terminal, uint32_t source, uint32_t server, int priority, uint32_t job,
     uint64_t epoch, uint64_t now_ms
 ) noexcept nogil:
-    """Takes an order from the pool and queues it. There is one: ask order_available first."""
+    """Takes an order from the pool and queues it, unless its job is not begun. There is one: ask order_available first."""
     cdef uint32_t index = state.header.orders_free
     cdef Order *order = &state.orders[index]
     cdef Job *record
@@ -184,16 +192,26 @@ cdef uint32_t order_new(
     order.orphaned = 0
     order.announce = 0
     order.announced = 0
-    order.deferred = 0
+    order.idle = 0
     order.overdue = 0
     if kind == SWITCH:
         record = job_find(state, job)
+        # Nothing is slowed yet where these are moved, so whom it disturbs least goes first.
+        order.idle = priority >= PRIORITY_PREDICTED and _idle(state, &state.terminals[terminal], now_ms)
         order.announce = _announce_ahead_ms(state, record, priority) > 0
         swap_unmeasured(state, terminal)
         invariant(state.terminals[terminal].order == NONE_INDEX, "I2: a terminal is in one swap at most")
         state.terminals[terminal].order = index
-    _enqueue(state, index)
+        if record != NULL and not record.begun:
+            order.state = PARKED
+            return index
+    order_queue(state, index)
     return index
+
+
+cdef inline bint _idle(const State *state, const Terminal *terminal, uint64_t now_ms) noexcept nogil:
+    """Whether no new bytes were reported for some time."""
+    return now_ms - <uint64_t> terminal.reported_s * 1000 >= <uint64_t> state.header.settings[<int> IDLE_MS]
 
 
 cdef inline uint64_t _announce_ahead_ms(const State *state, const Job *job, int priority) noexcept nogil:
@@ -376,7 +394,7 @@ cdef bint _cancelled(State *state, uint32_t index, uint64_t now_ms) noexcept nog
 cdef void order_unpark(State *state, uint32_t index) noexcept nogil:
     """Its job goes on."""
     if state.orders[index].state == PARKED:
-        _enqueue(state, index)
+        order_queue(state, index)
 
 
 # --------------------------------------------------------------------------------------------- settling an order
@@ -1092,11 +1110,6 @@ cdef bint _announce_ahead(
     return True
 
 
-cdef inline bint _idle(const State *state, const Terminal *terminal, uint64_t now_ms) noexcept nogil:
-    """Whether no new bytes were reported for some time."""
-    return now_ms - <uint64_t> terminal.reported_s * 1000 >= <uint64_t> state.header.settings[<int> IDLE_MS]
-
-
 cdef uint32_t _next_queued(
     const State *state, const Server *server, const uint8_t *skip, int *priority, int *lane
 ) noexcept nogil:
@@ -1222,14 +1235,6 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
         if job != NULL:
             if job.state != JOB_RUNNING and job.state != JOB_SELECTING:
                 order_park(state, order_index)
-                continue
-            if order.priority >= PRIORITY_PREDICTED and not order.announced and not order.deferred and (
-                not _idle(state, &state.terminals[order.terminal], now_ms)
-            ):
-                # Idle terminals go first; each that is busy lets the others pass once.
-                order.deferred = 1
-                _dequeue(state, order_index)
-                _enqueue(state, order_index)
                 continue
         if order.announce:
             if not _announce_ahead(state, order_index, job, now_ms, look_ms):

@@ -55,7 +55,6 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
     """Queues the swap of a terminal. False when there is no order left; ``status`` says what became of it."""
     cdef Job *job = job_find(state, job_id)
     cdef Terminal *terminal = &state.terminals[index]
-    cdef uint32_t order
     if terminal.sim == NONE_INDEX:
         status[0] = NO_LEASE
         return True
@@ -76,9 +75,7 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         return False
     job.terminals_count += 1
     job.queued_count += 1
-    order = order_new(state, SWITCH, index, terminal.sim, terminal.server, job.priority, job_id, 0, now_ms)
-    if not job.begun:
-        order_park(state, order)
+    order_new(state, SWITCH, index, terminal.sim, terminal.server, job.priority, job_id, 0, now_ms)
     status[0] = OK
     return True
 
