@@ -35,10 +35,11 @@ def failure(error: ServiceError, address: str) -> CommandFailed:
         return CommandFailed(
             Exit.UNREACHABLE,
             f"no service answers at {address}. Start one with `simswitch serve DIR`, or name another with --address",
+            later=True,
         )
     if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return CommandFailed(Exit.UNREACHABLE, f"the service at {address} did not answer in time")
+        return CommandFailed(Exit.UNREACHABLE, f"the service at {address} did not answer in time", later=True)
     if error.code is grpc.StatusCode.UNIMPLEMENTED:
         return CommandFailed(Exit.UNREACHABLE, f"what answers at {address} is no simswitch service of this version")
     advice = f"; try again in {error.retry_after_ms / 1000:.1f} s" if error.retry_after_ms else ""
-    return CommandFailed(Exit.REFUSED, f"{error}{advice}")
+    return CommandFailed(Exit.REFUSED, f"{error}{advice}", later=bool(error.retry_after_ms))

@@ -31,6 +31,8 @@ MEANINGS = {
 class CommandFailed(Exception):
     """Ends a command with an exit code and one clear line."""
 
-    def __init__(self, code: Exit, text: str) -> None:
+    def __init__(self, code: Exit, text: str, *, later: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.later = later
+        """Trying again later helps."""

@@ -19,6 +19,7 @@ from simswitch.cli import (
     clock,
     data,
     demonstration,
+    events,
     inventory,
     load,
     replay,
@@ -26,6 +27,7 @@ from simswitch.cli import (
     settings,
     status,
     swap,
+    webhook,
 )
 from simswitch.cli.exits import MEANINGS, CommandFailed
 from simswitch.cli.screen import complain
@@ -65,6 +67,8 @@ app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
 app.add_typer(clock.app, name="clock")
+app.command("events")(events.events)
+app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)
 app.command("load")(load.load)
 app.command("demo")(demonstration.demo)

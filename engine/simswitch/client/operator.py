@@ -17,7 +17,7 @@ import numpy.typing as npt
 from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS
 from simswitch.client.errors import service_error
 from simswitch.core.commands import encode_iccid
-from simswitch.v1 import inventory_pb2_grpc, pool_pb2_grpc, swap_pb2_grpc
+from simswitch.v1 import event_pb2_grpc, inventory_pb2_grpc, pool_pb2_grpc, swap_pb2_grpc
 
 ACTOR_DEFAULT = "operator:local"
 
@@ -82,6 +82,7 @@ class OperatorClient:
         channel = grpc.intercept_channel(self._channel, _Actor(actor))
         self.inventory = inventory_pb2_grpc.InventoryServiceStub(channel)
         self.swaps = swap_pb2_grpc.SwapServiceStub(channel)
+        self.events = event_pb2_grpc.EventServiceStub(channel)
         self.pool = pool_pb2_grpc.PoolServiceStub(channel)
 
     def close(self) -> None:

@@ -52,6 +52,7 @@ cdef dict read_header(State *state):
         "sweeps_count": int(header.sweeps_count),
         "counted_bytes": int(header.counted_bytes),
         "impossible_count": int(header.impossible_count),
+        "events_count": int(header.events_count),
         "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
         "occupancy": {
             occupancy.name.lower(): int(header.occupancy_count[<int> occupancy]) for occupancy in layout.Occupancy},

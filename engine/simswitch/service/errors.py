@@ -82,10 +82,13 @@ OVERLOADED = Reason(_Code.RESOURCE_EXHAUSTED, "OVERLOADED", "Too many calls are 
 TOO_MANY_SESSIONS = Reason(
     _Code.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", "There are {what} sessions already. Try again later.", 5_000
 )
+TOO_MANY_WATCHERS = Reason(
+    _Code.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS", "{what} watch events already. Try again later.", 5_000
+)
 SLOW_CONSUMER = Reason(
     _Code.RESOURCE_EXHAUSTED,
     "SLOW_CONSUMER",
-    "The session does not read what it is sent ({what} messages are waiting). Connect again and reconcile.",
+    "The stream does not read what it is sent ({what} messages are waiting). Connect again.",
     1_000,
 )
 DISK_FULL = Reason(

@@ -35,6 +35,7 @@ from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, Refused, refused
+from simswitch.service.events import EventHandlers
 from simswitch.service.follower import keep_follower
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.joined import SINGLE, Joined, Joiner
@@ -42,7 +43,7 @@ from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
 from simswitch.service.swaps import SwapHandlers
-from simswitch.v1 import access_server_pb2, allocation_pb2, inventory_pb2, pool_pb2, swap_pb2, usage_pb2
+from simswitch.v1 import access_server_pb2, allocation_pb2, event_pb2, inventory_pb2, pool_pb2, swap_pb2, usage_pb2
 
 if TYPE_CHECKING:
     from simswitch.service.native import Front
@@ -148,12 +149,14 @@ class Service:
         self.actors = Actors(self.directory)
         self.sessions = SessionHandlers(cell, self.directory)
         self.swaps = SwapHandlers(cell, self.directory)
+        self.events = EventHandlers(cell, self.directory)
         self.inventory = InventoryHandlers(cell, self.directory)
         services: list[tuple[Any, str, Any]] = [
             (allocation_pb2, "AllocationService", AllocationHandlers(cell, self.directory)),
             (access_server_pb2, "AccessServerService", self.sessions),
             (usage_pb2, "UsageService", UsageHandlers(cell, self.directory)),
             (swap_pb2, "SwapService", self.swaps),
+            (event_pb2, "EventService", self.events),
             (inventory_pb2, "InventoryService", self.inventory),
             (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
         ]
@@ -168,11 +171,14 @@ class Service:
         """Takes the definitions over from the machine; from then on orders are delivered."""
         await self.directory.load()
         self.cell.on_orders = self.sessions.deliver
+        self.events.begin(await self.cell.read(lambda machine: int(machine.header()["events_count"])))
+        self.cell.on_events = self.events.tell
 
     def drain(self) -> None:
         """Ends the calls that would never end by themselves."""
         self.sessions.drain()
         self.swaps.drain()
+        self.events.drain()
 
     def generic_handlers(self) -> list[Any]:
         """What grpc.aio is given: identity serializers throughout."""

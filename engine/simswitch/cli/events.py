@@ -1,0 +1,109 @@
+"""``simswitch events``: what happens to swaps, jobs, markets and access servers."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import complain
+
+
+class EventWord(StrEnum):
+    """Kinds of events."""
+
+    ANNOUNCED = "announced"
+    WITHDRAWN = "withdrawn"
+    ORDERED = "ordered"
+    REFUSED = "refused"
+    OVERDUE = "overdue"
+    CONFIRMED = "confirmed"
+    TRAFFIC = "traffic"
+    UNMEASURED = "unmeasured"
+    GIVEN_UP = "given_up"
+    DIFFERENCE = "difference"
+    JOB = "job"
+    SHORTFALL = "shortfall"
+    SHORTFALL_OVER = "shortfall_over"
+    DEATH = "death"
+
+
+def events(
+    after: Annotated[
+        int | None, typer.Option(help="Those with a higher number. Default: all that are known.", min=0)
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens.")] = False,
+    kind: Annotated[list[EventWord] | None, typer.Option(help="Only these. May be repeated.")] = None,
+    subscriber: Annotated[int, typer.Option(help="Only what concerns this subscriber.", min=0)] = 0,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what happened, a line an event: announcements, orders, outages, jobs. With --json an object a line."""
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import plain
+    from simswitch.v1 import event_pb2
+
+    request = event_pb2.WatchEventsRequest(
+        after=after or 0,
+        kinds=[event_pb2.EventKind.Value(f"EVENT_KIND_{word.name}") for word in kind or []],
+        subscriber=subscriber,
+        once=not follow,
+    )
+    with connected(*target(config, address, actor)) as service:
+        for response in service.events.WatchEvents(request):
+            if response.missed_count and after is not None:
+                complain(f"{response.missed_count:,} events are not remembered any more")
+            for event in response.events:
+                found = plain(event)
+                if json:
+                    print(json_text.dumps(found, ensure_ascii=False))
+                else:
+                    print(line(found))
+            sys.stdout.flush()
+
+
+def line(event: dict[str, Any]) -> str:
+    """One event for people."""
+    who = f"terminal {event['terminal']}" if event["terminal"] else ""
+    of_job = f"job {event['job']}" if event["job"] is not None else ""
+    words = " ".join(filter(None, (who, event["access_server"], of_job, details(event))))
+    kind = event["kind"].replace("_", " ")
+    return f"{event['number']:>10}  {instant_text(event['told_ms'])}  {kind:<14}  {words}"
+
+
+def details(event: dict[str, Any]) -> str:
+    """What is particular to its kind."""
+    match event["kind"]:
+        case "announced":
+            expected = f"about {event['expected_outage_ms'] / 1000:.0f} s without traffic"
+            return f"not before {instant_text(event['not_before_ms'])}, {expected} ({event['priority']})"
+        case "withdrawn":
+            return str(event["withdrawn_by"]).replace("_", " ")
+        case "ordered":
+            return f"order {event['order']} ({event['priority']})"
+        case "overdue" | "confirmed":
+            return f"after {event['elapsed_ms'] / 1000:.1f} s"
+        case "refused" | "given_up":
+            return f"attempt {event['attempts_count']}"
+        case "traffic":
+            return f"{event['outage_ms'] / 1000:.1f} s after the order"
+        case "difference":
+            return str(event["status"]).replace("_", " ")
+        case "job":
+            why = f" ({event['job_why']})" if event["job_why"] else ""
+            return str(event["job_state"]).replace("_", " ") + why
+        case "shortfall":
+            return f"market {event['market']}: no SIM with {bytes_text(event['headroom_bytes'])} left for swaps"
+        case "shortfall_over":
+            return f"market {event['market']}"
+        case "death":
+            return str(event["death"])
+        case _:
+            return ""

@@ -1,0 +1,156 @@
+"""EventService: what happens, to whoever wants to hear it.
+
+The newest events are remembered, and each watcher has a number up to which it was told. Events are handed over
+when they are durable, in the event loop (``Cell.on_events``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from simswitch.cell import Cell
+from simswitch.core import layout
+from simswitch.core.commands import OutcomeRun
+from simswitch.core.roles import Read
+from simswitch.service.call import Call
+from simswitch.service.directory import Directory
+from simswitch.service.errors import INVALID_ARGUMENT, SLOW_CONSUMER, TOO_MANY_WATCHERS, Refused
+from simswitch.v1 import event_pb2 as pb
+
+EVENTS_MAX = 65_536
+"""Events that are remembered."""
+WATCHERS_MAX = 64
+RESPONSE_MAX = 1_000
+
+_FIELDS = ("event", "terminal", "subscriber", "a", "b", "job", "access_server", "kind", "reason")
+_ORDERED = (pb.EVENT_KIND_WITHDRAWN, pb.EVENT_KIND_ORDERED, pb.EVENT_KIND_REFUSED, pb.EVENT_KIND_OVERDUE)
+_OF_ORDERS = (*_ORDERED, pb.EVENT_KIND_CONFIRMED, pb.EVENT_KIND_GIVEN_UP)
+
+
+class EventHandlers:
+    """EventService."""
+
+    def __init__(self, cell: Cell, directory: Directory) -> None:
+        self._cell = cell
+        self._directory = directory
+        self._events: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=EVENTS_MAX)
+        """When it was told of, and its columns."""
+        self._last = 0
+        self._happened = asyncio.Event()
+        self._watchers = 0
+        self._draining = False
+
+    def begin(self, last: int) -> None:
+        """``last``: the number of the newest event when the service started."""
+        self._last = max(self._last, last)
+
+    def tell(self, run: OutcomeRun) -> None:
+        """The events of one record (``Cell.on_events``)."""
+        told_ms = time.time_ns() // 1_000_000
+        rows = list(zip(*(run[name].tolist() for name in _FIELDS), strict=True))
+        self._events.extend((told_ms, row) for row in rows)
+        self._last = rows[-1][0]
+        happened, self._happened = self._happened, asyncio.Event()
+        happened.set()
+
+    def drain(self) -> None:
+        """Ends those who watch."""
+        self._draining = True
+        self._happened.set()
+
+    async def watch_events(self, data: bytes, call: Call) -> AsyncGenerator[bytes, None]:
+        call.may_read(Read.SWAPS)
+        request = pb.WatchEventsRequest.FromString(data)
+        for kind in request.kinds:
+            if kind not in pb.EventKind.values() or not kind:
+                raise Refused(INVALID_ARGUMENT, f"event kind {kind} does not exist")
+        if self._watchers >= WATCHERS_MAX:
+            raise Refused(TOO_MANY_WATCHERS, str(WATCHERS_MAX))
+        self._watchers += 1
+        try:
+            async for response in self._watch(request):
+                yield response.SerializeToString()
+        finally:
+            self._watchers -= 1
+
+    async def _watch(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse, None]:
+        after = min(request.after, self._last) if request.HasField("after") else self._last
+        kinds = frozenset(request.kinds)
+        missed = max(self._first() - after - 1, 0)
+        after += missed
+        first = True
+        while not self._draining:
+            happened = self._happened
+            rows = self._after(after)
+            if first or rows:
+                wanted = [
+                    self._event(told_ms, row)
+                    for told_ms, row in rows
+                    if (not kinds or row[7] in kinds) and request.subscriber in (0, row[2])
+                ]
+                after = rows[-1][1][0] if rows else after
+                if first or wanted:
+                    yield pb.WatchEventsResponse(events=wanted, last=after, missed_count=missed)
+                first, missed = False, 0
+            if after == self._last:
+                if request.once:
+                    return
+                await happened.wait()
+
+    def _first(self) -> int:
+        """The number of the oldest event that is remembered, or of the next one."""
+        return self._events[0][1][0] if self._events else self._last + 1
+
+    def _after(self, number: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Some of the events after that one."""
+        start = number + 1 - self._first()
+        if start < 0:
+            raise Refused(SLOW_CONSUMER, f"more than {EVENTS_MAX:,}")
+        return [self._events[place] for place in range(start, min(start + RESPONSE_MAX, len(self._events)))]
+
+    def _event(self, told_ms: int, row: tuple[int, ...]) -> pb.Event:
+        number, terminal, subscriber, a, b, job, server, kind, reason = row
+        fields: dict[str, Any] = {}
+        if kind in _OF_ORDERS:
+            fields["order"] = a
+        if kind == pb.EVENT_KIND_ANNOUNCED:
+            fields |= {"not_before_ms": a, "expected_outage_ms": b, "priority": reason}
+        elif kind == pb.EVENT_KIND_ORDERED:
+            fields |= {"priority": reason}
+        elif kind == pb.EVENT_KIND_WITHDRAWN:
+            fields |= {"withdrawn_by": reason}
+        elif kind in (pb.EVENT_KIND_REFUSED, pb.EVENT_KIND_GIVEN_UP):
+            fields |= {"attempts_count": b}
+        elif kind in (pb.EVENT_KIND_OVERDUE, pb.EVENT_KIND_CONFIRMED):
+            fields |= {"elapsed_ms": b}
+        elif kind == pb.EVENT_KIND_TRAFFIC:
+            fields |= {"outage_ms": b}
+        elif kind == pb.EVENT_KIND_DIFFERENCE:
+            fields |= {"status": reason}
+        elif kind == pb.EVENT_KIND_JOB:
+            fields |= {"job_state": a, "job_why": reason}
+        elif kind == pb.EVENT_KIND_SHORTFALL:
+            fields |= {"market": self._directory.name(a), "headroom_bytes": b, "priority": reason}
+        elif kind == pb.EVENT_KIND_SHORTFALL_OVER:
+            fields |= {"market": self._directory.name(a)}
+        elif kind == pb.EVENT_KIND_DEATH:
+            fields |= {"death": reason, "freed_ms": a}
+        return pb.Event(
+            number=number,
+            told_ms=told_ms,
+            kind=pb.EventKind.ValueType(kind),
+            terminal=terminal,
+            subscriber=subscriber,
+            access_server=self._server(server),
+            job=None if job == layout.NONE_INDEX else job,
+            **fields,
+        )
+
+    def _server(self, number: int) -> str:
+        if number == layout.NONE_SHORT:
+            return ""
+        return next(entity.name for entity in self._directory.all(layout.ACCESS_SERVER) if entity.server == number)

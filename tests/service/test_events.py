@@ -1,0 +1,123 @@
+"""Events over gRPC: in order, without a gap, for many who watch, and none of them for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from simswitch.client import Client, Holdings, OperatorClient, Result, SessionThread
+from simswitch.client.operator import iccid_column
+from simswitch.service import events as hub
+from simswitch.v1 import event_pb2 as pb
+from simswitch.v1 import inventory_pb2, sim_pb2, swap_pb2
+
+from tests.service.serving import Serving
+
+TERMINALS = 12
+
+
+@pytest.fixture
+def moved(serving: Serving, pool: OperatorClient) -> int:
+    """A job that is over; its number."""
+    holdings = Holdings()
+    with Client(serving.address, access_server="as-01", holdings=holdings) as client:
+        client.allocate_many(np.arange(1, TERMINALS + 1), "jp", subscribers=np.arange(101, 101 + TERMINALS))
+    with SessionThread(serving.address, "as-01", lambda _: Result.DONE, holdings=holdings) as session:
+        session.serving(20)
+        slowed = inventory_pb2.SetSimHealthRequest(
+            iccid=iccid_column(lease.iccid for lease in holdings), health=sim_pb2.HEALTH_THROTTLED
+        )
+        pool.inventory.SetSimHealth(slowed)
+        asked = swap_pb2.CreateJobRequest(reason="slowed", healths=[sim_pb2.HEALTH_THROTTLED])
+        number = pool.swaps.CreateJob(asked).job.number
+        for _ in pool.swaps.WatchJob(swap_pb2.WatchJobRequest(job=number, interval_ms=100), timeout=40):
+            pass
+    return int(number)
+
+
+def told(pool: OperatorClient, **request: object) -> list[pb.Event]:
+    found = []
+    for response in pool.events.WatchEvents(pb.WatchEventsRequest(once=True, **request), timeout=20):  # type: ignore[arg-type]
+        found += list(response.events)
+    return found
+
+
+def test_each_swap_is_announced_ordered_and_confirmed_in_that_order(pool: OperatorClient, moved: int) -> None:
+    found = told(pool, after=0)
+    assert [event.number for event in found] == list(range(1, len(found) + 1))
+    for terminal in range(1, TERMINALS + 1):
+        mine = [event for event in found if event.terminal == terminal and event.kind != pb.EVENT_KIND_DIFFERENCE]
+        kinds = [event.kind for event in mine]
+        assert kinds == [pb.EVENT_KIND_ANNOUNCED, pb.EVENT_KIND_ORDERED, pb.EVENT_KIND_CONFIRMED]
+        announced = mine[0]
+        assert (announced.job, announced.subscriber, announced.access_server) == (moved, 100 + terminal, "as-01")
+        assert announced.priority == swap_pb2.PRIORITY_THROTTLED
+        assert announced.expected_outage_ms > 0
+    states = [event.job_state for event in found if event.kind == pb.EVENT_KIND_JOB]
+    assert states[-1] == swap_pb2.JOB_STATE_DONE
+
+
+def test_a_filter_and_a_number_to_go_on_from(pool: OperatorClient, moved: int) -> None:
+    assert moved == 0
+    mine = told(pool, after=0, subscriber=103)
+    assert {event.terminal for event in mine} == {3}
+    only = told(pool, after=0, kinds=[pb.EVENT_KIND_CONFIRMED])
+    assert len(only) == TERMINALS
+    assert told(pool, after=only[-1].number, kinds=[pb.EVENT_KIND_CONFIRMED]) == []
+
+
+def test_who_watches_hears_what_happens_later(serving: Serving, pool: OperatorClient) -> None:
+    heard: list[pb.Event] = []
+    first = threading.Event()
+
+    def watch() -> None:
+        with OperatorClient(serving.address) as other:
+            for response in other.events.WatchEvents(pb.WatchEventsRequest(), timeout=20):
+                first.set()
+                heard.extend(response.events)
+                if heard:
+                    return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert first.wait(20)
+    pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="nobody", terminals_follow=True))
+    watcher.join(20)
+    assert [event.kind for event in heard] == [pb.EVENT_KIND_JOB]
+
+
+def test_what_is_not_remembered_is_counted_and_a_slow_watcher_is_ended(
+    serving: Serving, pool: OperatorClient, moved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert moved == 0
+    assert serving.running is not None
+    events = serving.running.service.events
+    last = events._last
+    serving.in_loop(lambda: [events._events.popleft() for _ in range(5)])
+    responses = list(pool.events.WatchEvents(pb.WatchEventsRequest(after=0, once=True), timeout=20))
+    assert responses[0].missed_count == 5
+    assert responses[-1].last == last
+    monkeypatch.setattr(hub, "WATCHERS_MAX", 0)
+    with pytest.raises(grpc.RpcError, match="watch events already"):
+        told(pool, after=0)
+
+
+def test_a_watcher_that_the_ring_overtakes_is_ended(serving: Serving, pool: OperatorClient, moved: int) -> None:
+    assert moved == 0
+    assert pool
+    assert serving.running is not None
+    events = serving.running.service.events
+
+    async def overtaken() -> None:
+        watching = events._watch(pb.WatchEventsRequest(after=0))
+        await anext(watching)
+        events._events.clear()
+        events._last += 5
+        events._happened.set()
+        await anext(watching)
+
+    with pytest.raises(Exception, match="does not read"):
+        asyncio.run_coroutine_threadsafe(overtaken(), serving._loop).result(10)
