@@ -8,8 +8,8 @@
     {"events": [{"number": 17, "kind": "announced", "terminal": 355000000000025, …}, …]}
 
 The names and the signature follow the Standard Webhooks convention. Who answers with 2xx has taken all of them; then
-the number of the last is written to the cursor file, durably. Anything else is tried again, with full jitter from 1 s to
-5 minutes, for ever; 410 ends it. So a receiver may see an event twice, and tells by its number.
+the number of the last is written to the cursor file, durably. Anything else is tried again, with full jitter from 1 s
+to 5 minutes, for ever; 410 ends it. So a receiver may see an event twice, and tells by its number.
 """
 
 from __future__ import annotations
