@@ -60,6 +60,7 @@ def plan(
         refused_below=[round(refused_share * 2**32)] * servers,
         busy_above=[-1] * servers,
         draws=np.random.default_rng(5).integers(0, 2**32, DRAWS_COUNT, dtype=np.uint32),
+        first_sim={},
         slowed=[],
     )
 

@@ -13,7 +13,7 @@ from simswitch.twin.scenario import ScenarioError, load, parse
 TINY = (resources.files("simswitch.twin") / "scenarios" / "tiny.toml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tiny", "incident-2020", "million-day"])
+@pytest.mark.parametrize("name", ["tiny", "incident-2020", "million-day", "troubles"])
 def test_shipped_scenarios_are_valid(name: str) -> None:
     scenario = load(Path(str(resources.files("simswitch.twin") / "scenarios" / f"{name}.toml")))
     assert scenario.name == name
@@ -116,3 +116,23 @@ m = 3
     }
     document = TomlDocument(text)
     assert {path: document.line(path) for path in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ('kind = "switch"\ncanary = 0', "canary is a whole number from 1"),
+        ('kind = "switch"\nlot = "third"', "lot is one of first, spare"),
+        ('kind = "stop"\naccess_servers = "as"', "lacks 'for_s'"),
+        ('kind = "lose"\naccess_servers = "as"\nfor_s = 9', "lacks 'share'"),
+        ('kind = "busy"\naccess_servers = "as"\nfor_s = 9\nserver = 3', "server is a whole number from 1 to 2"),
+        ('kind = "bad"\nlot = "third"\nfor_s = 9', "lot is one of first, spare"),
+        ('kind = "dead"\naccess_servers = "as"\ndeclared_after_s = 9', "dead names one server"),
+        ('kind = "switch"\n[[events]]\nat_s = 130\nkind = "switch"', "only the engine, or none, can be given two"),
+    ],
+)
+def test_a_bad_event_is_refused(event: str, says: str) -> None:
+    text = TINY.replace('kind = "switch"', event)
+    assert text != TINY
+    with pytest.raises(ScenarioError, match=re.escape(says)):
+        parse(text, "bad", "bad.toml")

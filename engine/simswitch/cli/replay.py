@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
 
 
 def replay(
-    scenario: Annotated[Path, typer.Argument(help="The scenario, a TOML file; or the name of one that is shipped.")],
+    scenario: Annotated[
+        Path | None, typer.Argument(help="The scenario, a TOML file; or the name of one that is shipped.")
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file; - is standard output.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw the policies beside each other into this PNG.")
     ] = None,
+    plot_servers: Annotated[
+        Path | None,
+        typer.Option("--plot-servers", help="Draw orders and waits of access servers into this PNG."),
+    ] = None,
+    list_shipped: Annotated[bool, typer.Option("--list", help="List the scenarios that are shipped.")] = False,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="Only this policy of the scenario. May be repeated.")
     ] = None,
@@ -29,13 +37,18 @@ def replay(
     """Replay a scenario with every policy that it names, and compare them."""
     from simswitch import twin
 
+    shipped = {found.stem: found for found in sorted((Path(twin.__file__).parent / "scenarios").glob("*.toml"))}
+    if list_shipped:
+        show(table("scenarios", ["name", "what it shows"], [[name, _about(path)] for name, path in shipped.items()], 2))
+        return
+    if scenario is None:
+        raise CommandFailed(Exit.USAGE, f"which scenario? A file, or one that is shipped: {', '.join(shipped)}")
     path = scenario
     if not path.exists():
-        shipped = Path(twin.__file__).parent / "scenarios" / f"{scenario.name.removesuffix('.toml')}.toml"
-        if len(scenario.parts) != 1 or not shipped.exists():
-            names = ", ".join(sorted(found.stem for found in shipped.parent.glob("*.toml")))
-            raise CommandFailed(Exit.USAGE, f"there is no file {scenario}; scenarios that are shipped: {names}")
-        path = shipped
+        name = scenario.name.removesuffix(".toml")
+        if len(scenario.parts) != 1 or name not in shipped:
+            raise CommandFailed(Exit.USAGE, f"there is no file {scenario}; shipped are {', '.join(shipped)}")
+        path = shipped[name]
     try:
         result = twin.replay(path, policies=policy)
     except twin.ScenarioError as error:
@@ -50,12 +63,22 @@ def replay(
         if json is not None:
             _write(json, document)
             complain(f"figures: {json}")
-    if plot is not None:
+    for option, draw, picture in (("--plot", twin.plot, plot), ("--plot-servers", twin.plot_servers, plot_servers)):
+        if picture is None:
+            continue
         try:
-            twin.plot(result, plot)
+            draw(result, picture)
         except ImportError as error:
-            raise CommandFailed(Exit.REFUSED, "--plot needs matplotlib: install simswitch[plot]") from error
-        complain(f"picture: {plot}")
+            raise CommandFailed(Exit.REFUSED, f"{option} needs matplotlib: install simswitch[plot]") from error
+        except ValueError as error:
+            raise CommandFailed(Exit.USAGE, str(error)) from error
+        complain(f"picture: {picture}")
+
+
+def _about(path: Path) -> str:
+    """The first sentence of a scenario's opening comment."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in lines).split(". ")[0].rstrip(".")
 
 
 def _write(path: Path, result: dict[str, object]) -> None:

@@ -38,6 +38,7 @@ from simswitch.twin.world cimport (
     enqueue,
     fail_request,
     hold,
+    is_new,
     lose_line,
     record_wait,
     request,
@@ -184,7 +185,7 @@ cdef int answer_allocation(World *w, Item *item, uint8_t status, uint64_t epoch,
         return fail_request(w, terminal, w.now_ns)
     w.waiting -= 1
     w.granted += 1
-    record_wait(w, item.at_ns - device.request_ns)
+    record_wait(w, station, item.at_ns - device.request_ns)
     w.outage_us += (item.at_ns - device.asked_ns) // 1000
     hold(w, terminal, epoch, sim, w.now_ns)
     return 0
@@ -249,13 +250,19 @@ cdef int read_orders(World *w, const uint8_t *data, uint64_t count) except -1 no
         if kinds[index] == layout.SWITCH and operation.target >= w.sims_count:
             with gil:
                 raise ValueError("the engine ordered a switch to a SIM that the scenario has not")
+        if operation.session != station.session:
+            # On its way when the session broke.
+            continue
         station.taken_count += 1
+        if not is_new(w, server, &operation):
+            continue
         station.orders_in_flight += 1
         if station.orders_in_flight > station.orders_in_flight_max:
             station.orders_in_flight_max = station.orders_in_flight
         if kinds[index] == layout.SWITCH:
             begin_switch(w, station)
-            if station.busy_above >= 0 and station.ring_count > station.busy_above:
+            if not station.stopped and (
+                    station.busy or (station.busy_above >= 0 and station.ring_count > station.busy_above)):
                 end_switch(w, station, &w.switches_busy, w.now_ns)
                 acknowledge(w, server, &operation, layout.ACK_BUSY, w.now_ns)
                 continue

@@ -34,6 +34,29 @@ class Loop:
     def slow(self, sims: npt.NDArray[np.uint32], bytes_per_s: int) -> None:
         """The carrier slows these SIMs."""
     def set_speed(self, server: int, service_ns: int) -> None: ...
+    def set_stopped(self, server: int, stopped: bool) -> None:
+        """Stopped, an access server does nothing and says nothing; its queue stands. It goes on after
+        ``disconnect`` or ``take_down`` too, once it is connected."""
+    def set_busy(self, server: int, busy: bool) -> None:
+        """While it is, an access server answers every switch BUSY."""
+    def set_lost(self, server: int, share: float) -> None:
+        """The share of its acknowledgements that are lost on their way."""
+    def refuse_on(self, sims: npt.NDArray[np.uint32], share: float) -> None:
+        """The share of switches to these SIMs that fail."""
+    def disconnect(self, server: int) -> None:
+        """Its session breaks; it drops the orders that it has not begun."""
+    def take_down(self, server: int) -> None:
+        """It is gone, with its session and its queue. Terminals keep their lines; who asks there hears nothing."""
+    def connect(self, server: int, session: int) -> None:
+        """It has a new session."""
+    def move_away(self, server: int, others: npt.NDArray[np.uint32]) -> None:
+        """Its terminals go to others, and ask there for a SIM within the pause of a retry."""
+    def holdings(self, server: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+        """What its terminals hold: terminals, epochs and SIMs; of one in the middle of a switch, its target."""
+    def server_waits_us(self) -> list[int]:
+        """Per access server, the longest wait of an allocation since the last sample."""
+    def server_failed(self) -> list[int]:
+        """Per access server, the requests that failed so far."""
     def terminals_on(self, sims: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
         """The terminals that have a line now, on a SIM that is marked in ``sims``."""
     def waits_us(self) -> npt.NDArray[np.uint32]:

@@ -16,6 +16,8 @@ from simswitch.twin.records cimport (
     DEVICE_ON,
     DEVICE_PAUSED,
     DEVICE_REQUESTING,
+    DEVICE_SWITCHING,
+    DEVICE_SWITCH_ASKED,
     EVENT_LOAD,
     ITEM_INITIAL,
     OUT_ALLOCATE,
@@ -27,7 +29,17 @@ from simswitch.twin.records cimport (
     Station,
     World,
 )
-from simswitch.twin.world cimport advance, become, is_well, order_batch, send
+from simswitch.twin.world cimport (
+    advance,
+    become,
+    disconnect,
+    go_on,
+    is_well,
+    move_away,
+    order_batch,
+    send,
+    take_down,
+)
 
 
 cdef void *take(size_t count, size_t item_bytes) except NULL:
@@ -71,6 +83,7 @@ cdef class Loop:
         w.devices = <Device *>take(w.devices_count, sizeof(Device))
         w.stations = <Station *>take(w.stations_count, sizeof(Station))
         w.slow_bytes_per_s = <int64_t *>take(w.sims_count, sizeof(int64_t))
+        w.sim_refused_below = <uint32_t *>take(w.sims_count, sizeof(uint32_t))
         w.draws = <uint32_t *>take(w.draws_count, sizeof(uint32_t))
         w.session_on_ns = <int64_t *>take(w.sessions_count, sizeof(int64_t))
         w.session_off_ns = <int64_t *>take(w.sessions_count, sizeof(int64_t))
@@ -163,6 +176,7 @@ cdef class Loop:
         free(w.devices)
         free(w.stations)
         free(w.slow_bytes_per_s)
+        free(w.sim_refused_below)
         free(w.draws)
         free(w.session_on_ns)
         free(w.session_off_ns)
@@ -268,6 +282,75 @@ cdef class Loop:
         # The operation that is being served ends as it began.
         self.w.stations[server].service_ns = service_ns
 
+    def _station(self, uint32_t server):
+        if server >= self.w.stations_count:
+            raise ValueError(f"there is no access server {server}")
+
+    def set_stopped(self, uint32_t server, bint stopped):
+        self._station(server)
+        if stopped:
+            self.w.stations[server].stopped = 1
+        else:
+            go_on(&self.w, server)
+
+    def set_busy(self, uint32_t server, bint busy):
+        self._station(server)
+        self.w.stations[server].busy = busy
+
+    def set_lost(self, uint32_t server, double share):
+        self._station(server)
+        self.w.stations[server].lost_below = <uint64_t>(share * 4294967296.0)
+
+    def refuse_on(self, const uint32_t[::1] sims, double share):
+        cdef Py_ssize_t index
+        for index in range(len(sims)):
+            if sims[index] >= self.w.sims_count:
+                raise ValueError(f"there is no SIM {sims[index]}")
+            self.w.sim_refused_below[sims[index]] = <uint32_t>min(share * 4294967296.0, 4294967295.0)
+
+    def disconnect(self, uint32_t server):
+        self._station(server)
+        disconnect(&self.w, server)
+
+    def take_down(self, uint32_t server):
+        self._station(server)
+        take_down(&self.w, server)
+
+    def connect(self, uint32_t server, uint64_t session):
+        self._station(server)
+        self.w.stations[server].session = session
+
+    def move_away(self, uint32_t server, const uint32_t[::1] others):
+        cdef Py_ssize_t index
+        self._station(server)
+        for index in range(len(others)):
+            self._station(others[index])
+        if not len(others):
+            raise ValueError("there is no other access server")
+        move_away(&self.w, server, &others[0], <uint32_t>len(others))
+
+    def holdings(self, uint32_t server):
+        cdef World *w = &self.w
+        cdef uint32_t index
+        cdef Device *device
+        self._station(server)
+        terminals, epochs, sims = [], [], []
+        for index in range(w.devices_count):
+            device = &w.devices[index]
+            if device.server != server:
+                continue
+            if device.state == DEVICE_SWITCHING:
+                # It has let go of its last SIM.
+                terminals.append(index)
+                epochs.append(device.pending_epoch)
+                sims.append(device.pending_sim)
+            elif device.state == DEVICE_ON or device.state == DEVICE_SWITCH_ASKED:
+                terminals.append(index)
+                epochs.append(device.epoch)
+                sims.append(device.sim)
+        return (
+            np.array(terminals, dtype=np.uint64), np.array(epochs, dtype=np.uint64), np.array(sims, dtype=np.uint32))
+
     def terminals_on(self, const uint8_t[::1] sims):
         cdef World *w = &self.w
         cdef uint32_t index
@@ -289,6 +372,14 @@ cdef class Loop:
             memcpy(&column[0], self.w.waits_us, <size_t>self.w.waits_count * sizeof(uint32_t))
         return result
 
+    def server_waits_us(self):
+        cdef uint32_t index
+        return [self.w.stations[index].wait_peak_us for index in range(self.w.stations_count)]
+
+    def server_failed(self):
+        cdef uint32_t index
+        return [self.w.stations[index].failed for index in range(self.w.stations_count)]
+
     def sample(self):
         cdef World *w = &self.w
         cdef uint32_t index
@@ -302,6 +393,8 @@ cdef class Loop:
         for index in range(w.stations_count):
             w.in_flight_worst_peak = max(w.in_flight_worst_peak, w.stations[index].in_flight)
         w.wait_peak_us = 0
+        for index in range(w.stations_count):
+            w.stations[index].wait_peak_us = 0
         return peaks
 
     def counters(self):
@@ -331,6 +424,8 @@ cdef class Loop:
             "orders_in_flight_max": orders_worst,
             "driven_left": w.driven_left,
             "lines_lost": w.lines_lost,
+            "acknowledgements_lost": w.acknowledgements_lost,
+            "orders_repeated": w.orders_repeated,
             "settled_ns": w.settled_ns,
             "on": w.on_count,
             "well": w.well_count,

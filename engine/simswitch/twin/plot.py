@@ -1,15 +1,18 @@
-"""Draws a replay: the policies side by side over time."""
+"""Draws a replay: the policies side by side over time, and each access server as the engine saw it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from simswitch.core import layout
+
 # Distinguishable without colour vision, and by their line styles in grey.
 _STYLES = {
     "unbounded": ("#c0392b", "-", "unbounded: all at once"),
     "fixed": ("#d68910", "--", "fixed: n every gap"),
     "engine": ("#1f618d", "-", "through the engine"),
+    "none": ("#7f8c8d", ":", "none: nobody is switched"),
 }
 _PANELS = (
     ("failed_per_s", "failed allocations\nper second", "symlog"),
@@ -19,13 +22,18 @@ _PANELS = (
 )
 
 
-def plot(result: dict[str, Any], path: str | Path) -> None:
-    """Writes the picture of what ``replay`` returned as PNG."""
+def _pyplot() -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def plot(result: dict[str, Any], path: str | Path) -> None:
+    """Writes the picture of what ``replay`` returned as PNG."""
+    pyplot = _pyplot()
     series = result["series"]
     figure, panels = pyplot.subplots(len(_PANELS), 1, sharex=True, figsize=(11, 11), layout="constrained")
     for axes, (name, label, scale) in zip(panels, _PANELS, strict=True):
@@ -52,4 +60,45 @@ def plot(result: dict[str, Any], path: str | Path) -> None:
     )
     figure.suptitle(f"{result['scenario']} (seed {result['seed']})\nfailed allocations: {failed}")
     figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def plot_servers(result: dict[str, Any], path: str | Path) -> None:
+    """Writes how the engine saw the first access servers, a row each, as PNG. ``ValueError``: it was not replayed."""
+    servers = result["servers"]
+    if not servers:
+        raise ValueError('the picture of the access servers is of the policy "engine", which was not replayed')
+    pyplot = _pyplot()
+    minutes = [at_s / 60 for at_s in result["series"]["engine"]["at_s"]]
+    longest_s = 1.2 * max(max(columns["allocation_wait_s"] + columns["queue_wait_s"]) for columns in servers.values())
+    figure, rows = pyplot.subplots(
+        len(servers), 2, sharex=True, sharey="col", squeeze=False, figsize=(13, 1.7 * len(servers) + 1.6),
+        layout="constrained",
+    )  # fmt: skip
+    for (orders, waits), (name, columns) in zip(rows, servers.items(), strict=True):
+        orders.plot(minutes, columns["window"], color="#1f618d", linewidth=1.3, label="window")
+        orders.fill_between(minutes, columns["outstanding"], color="#aed6f1", label="outstanding orders")
+        shut = [gate != layout.GATE_OPEN for gate in columns["gate"]]
+        orders.fill_between(
+            minutes, 0, 1, where=shut, transform=orders.get_xaxis_transform(), color="#f5b7b1", alpha=0.5,
+            label="gate not open",
+        )  # fmt: skip
+        orders.set_ylabel(name)
+        waits.plot(minutes, columns["allocation_wait_s"], color="#c0392b", linewidth=1.0, label="longest allocation")
+        waits.plot(minutes, columns["queue_wait_s"], color="#1f618d", linewidth=1.0, linestyle="--", label="queue wait")
+        waits.set_yscale("symlog", linthresh=0.1)
+        waits.set_ylim(0, longest_s)
+        orders.set_ylim(0, 210)
+        for axes in (orders, waits):
+            axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+            if result.get("ordered_s") is not None:
+                axes.axvline(result["ordered_s"] / 60, color="#555555", linewidth=0.8, linestyle="-.")
+    rows[0][0].set_title("orders of each access server")
+    rows[0][1].set_title("seconds waited there")
+    for axes in rows[-1]:
+        axes.set_xlabel("minutes of virtual time (dash-dotted: the first switch is ordered)")
+    for axes in rows[0]:
+        axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    figure.suptitle(f"{result['scenario']} (seed {result['seed']}): access servers as the engine sees them")
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)

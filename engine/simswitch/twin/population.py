@@ -51,6 +51,8 @@ class Plan:
     """-1: never busy."""
     draws: npt.NDArray[np.uint32]
     """For outages and refusals."""
+    first_sim: dict[str, tuple[int, int]]
+    """Of each lot: its first SIM, and how many."""
     slowed: list[npt.NDArray[np.uint32]]
     """The SIMs of each slow event, in the order of the scenario's events."""
 
@@ -176,5 +178,6 @@ def draw(scenario: Scenario, market_index: dict[str, int]) -> Plan:
         refused_below=[round(server.switch_refused_share * 2**32) for server in servers],
         busy_above=[-1 if server.busy_queue_operations is None else server.busy_queue_operations for server in servers],
         draws=np.random.default_rng(of_switches).integers(0, 2**32, DRAWS_COUNT, dtype=np.uint32),
+        first_sim=first_sim,
         slowed=slowed,
     )

@@ -3,7 +3,7 @@
 #   record      bytes each   count                           what stands in it
 #   ---------   ----------   -----------------------------   -------------------------------------------------
 #   Device             136   terminals                       one terminal: its lease, its use, what it waits for
-#   Station           ~400   access servers                  queue, speed, patience, what is in flight
+#   Station         ~9,800   access servers                  queue, speed, patience, what is in flight, its last orders
 #   Operation           72   grows with the queues           one place in an access server's queue
 #   Event               40   one a terminal, server, switch  a timer; in a bucket, or in the heap of the quantum
 #   buckets              4   quanta of the whole run         first event of each quantum
@@ -14,6 +14,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     NONE = 0xFFFFFFFF            # no such index
+    SEEN = 1024                  # orders that an access server remembers, so that none is carried out twice
+    SEEN_PENDING = 0             # still carried out; otherwise layout.AckResult
 
 cdef enum DeviceState:
     DEVICE_OFF = 0
@@ -28,6 +30,7 @@ cdef enum OperationKind:
     OPERATION_ALLOCATE = 0
     OPERATION_ORDER = 1          # an order of the engine
     OPERATION_DRIVEN = 2         # a switch that a driver ordered, past the engine
+    OPERATION_VOID = 3           # it was being served when it was dropped
 
 # Why an allocation was asked for.
 cdef enum ItemFlag:
@@ -129,7 +132,18 @@ ctypedef struct Station:             # an access server
     uint32_t driven_next             # its part of the driver's list
     uint32_t driven_end
     uint32_t dirty
-    uint64_t session
+    uint64_t session                 # 0: it has none; its orders are not heard, nor are its acknowledgements
+    uint64_t lost_below              # of 2**32: share of acknowledgements that are lost on their way
+    uint64_t seen[1024]              # the orders that came last, in a ring; and what became of each
+    uint8_t seen_result[1024]
+    uint32_t seen_next
+    uint32_t serve_mark              # raised when the operation that is being served becomes void
+    uint32_t stopped                 # it does nothing and says nothing; its queue stands
+    uint32_t frozen                  # its operation was done while it was stopped
+    uint32_t down                    # and its queue is gone: who asks hears nothing
+    uint32_t busy                    # every switch is answered BUSY
+    uint32_t wait_peak_us            # of its allocations since the last sample
+    uint32_t failed                  # requests
     uint16_t number
     Box boxes[5]                     # what is to be said
     Box said[5]                      # what was said, until it is answered
@@ -169,6 +183,7 @@ ctypedef struct World:
     Device *devices
     Station *stations
     int64_t *slow_bytes_per_s        # per SIM; INT64_MAX: at full speed
+    uint32_t *sim_refused_below      # per SIM, of 2**32: share of switches to it that fail
     uint32_t *draws
     int64_t *session_on_ns
     int64_t *session_off_ns
@@ -208,6 +223,9 @@ ctypedef struct World:
     uint64_t in_flight_max
     uint64_t driven_left             # not yet ordered by the driver
     uint64_t lines_lost
+    uint64_t acknowledgements_lost
+    uint64_t orders_repeated         # the engine asked again for one that was seen before
+    uint64_t draws_used              # of lost acknowledgements
     int64_t settled_ns               # when a switch was last settled
     uint32_t on_count                # terminals that are on
     uint32_t well_count              # of these, with a line that the carrier has not slowed

@@ -6,8 +6,8 @@
 
 What the engine does is the same under every policy. ``engine`` orders the bulk switch as a job of the core;
 ``unbounded`` and ``fixed`` order switches straight at the simulated access servers, past the core, as was done in
-2020, and the access servers then ask the engine for another SIM. Python runs once per quantum in which something was
-said, never per event.
+2020, and the access servers then ask the engine for another SIM; ``none`` orders nothing. Python runs once per quantum
+in which something was said, never per event.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from simswitch.clock import VirtualClock
 from simswitch.core import commands, layout
 from simswitch.twin import population
 from simswitch.twin.loop import Loop
-from simswitch.twin.scenario import POLICIES, Lot, Scenario, Slow, Speed, load
+from simswitch.twin.scenario import POLICIES, Bad, Dead, Fault, Lot, Scenario, Slow, Speed, Switch, load
 
 KEY_FIRST = 350_000_000_000_000
 """The first terminal's key: an IMEI without its check digit."""
@@ -36,10 +36,13 @@ ICCID_FIRST = 81_000_000_000_000_0
 IMSI_FIRST = 440_000_000_000_000
 SAMPLES = 600
 """Points of the time series."""
+SERVERS_SHOWN = 8
+"""Access servers that have time series of their own."""
 IMPORT_CHUNK = 60_000
 DEFINITIONS_MAX = 256
 
 Progress = Callable[[str, float], None]
+SERVER_COLUMNS = ("window", "gate", "outstanding", "confirmed", "queue_wait_s", "allocation_wait_s")
 
 
 class ReplayError(RuntimeError):
@@ -131,6 +134,9 @@ class _Builder:
             "swap_cool_down_s": (layout.SWAP_COOL_DOWN_MS, 1000),
             "retry_after_s": (layout.RETRY_AFTER_MS, 1000),
             "attempts_max": (layout.ATTEMPTS_MAX, 1),
+            "unknown_ask_s": (layout.UNKNOWN_ASK_MS, 1000),
+            "fencing_s": (layout.FENCING_MS, 1000),
+            "automatic_swaps": (layout.AUTOMATIC_SWAPS, 1),
         }
         # Nobody else is there to approve a job, and the operator is the one who orders swaps.
         for setting, least in ((layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1), (layout.AUTOMATIC_SWAPS, 0)):
@@ -287,7 +293,7 @@ class _Replay:
             iccid_first=ICCID_FIRST,
         )
         self.throttled = np.zeros(self.plan.sims_count, np.uint8)
-        self.job: int | None = None
+        self.jobs: list[int] = []
         self.ordered_ns: int | None = None
         self.finished_ns: int | None = None
         self.series: dict[str, list[float]] = {
@@ -301,6 +307,11 @@ class _Replay:
                 "in_flight_total",
                 "well_share",
             )
+        }
+        # Of the engine's view of the first access servers, by their names.
+        names = [f"{group.name}-{place + 1}" for group in scenario.access_servers for place in range(group.count)]
+        self.servers: dict[str, dict[str, list[float]]] = {
+            name: {column: [] for column in SERVER_COLUMNS} for name in names[:SERVERS_SHOWN]
         }
         self._last: dict[str, int] = {}
 
@@ -327,8 +338,18 @@ class _Replay:
                 found.append((seen_ns, partial(self.observe, sims)))
             elif isinstance(event, Speed):
                 found.append((at_ns, partial(self.change_speed, event)))
+            elif isinstance(event, Switch):
+                if self.policy != "none":
+                    found.append((at_ns, partial(self.order, event)))
+            elif isinstance(event, Dead):
+                found.append((at_ns, partial(self.die, event)))
+                dead = self.places(event.access_servers, event.server)[0]
+                declared_ns = at_ns + population.nanoseconds(event.declared_after_s)
+                found.append((declared_ns, partial(self.declare_dead, dead)))
             else:
-                found.append((at_ns, self.order))
+                until_ns = at_ns + population.nanoseconds(event.for_s)
+                begin, end = self.bad(event) if isinstance(event, Bad) else self.fault(event)
+                found += [(at_ns, begin), (until_ns, end)]
         return sorted(found, key=lambda happening: happening[0])
 
     def observe(self, sims: npt.NDArray[np.uint32]) -> None:
@@ -339,22 +360,112 @@ class _Replay:
             run = commands.run(layout.SET_HEALTH, len(iccids), iccid=iccids, health=layout.THROTTLED)
             _accepted(self.say(run), "set a SIM's health")
 
-    def change_speed(self, event: Speed) -> None:
+    def places(self, name: str, server: int | None) -> list[int]:
+        """The access servers of a group, or its one of that number, as the loop counts them."""
         first = 0
         for group in self.scenario.access_servers:
-            if group.name == event.access_servers:
-                for server in range(first, first + group.count):
-                    self.loop.set_speed(server, population.service_ns(event.operations_per_s))
+            if group.name == name:
+                return list(range(first, first + group.count)) if server is None else [first + server - 1]
             first += group.count
+        raise ReplayError(f"there are no access servers {name}")
 
-    def order(self) -> None:
-        """The operator orders every terminal on a throttled SIM to be switched."""
-        self.ordered_ns = self.loop.now_ns
+    def change_speed(self, event: Speed) -> None:
+        for server in self.places(event.access_servers, None):
+            self.loop.set_speed(server, population.service_ns(event.operations_per_s))
+
+    def fault(self, event: Fault) -> tuple[Callable[[], None], Callable[[], None]]:
+        """What begins and ends a fault of access servers."""
+        loop = self.loop
+        begin: Callable[[int], None]
+        end: Callable[[int], None]
+        if event.kind == "stop":
+            begin, end = partial(loop.set_stopped, stopped=True), partial(loop.set_stopped, stopped=False)
+        elif event.kind == "busy":
+            begin, end = partial(loop.set_busy, busy=True), partial(loop.set_busy, busy=False)
+        elif event.kind == "lose":
+            begin, end = partial(loop.set_lost, share=event.share), partial(loop.set_lost, share=0.0)
+        elif event.kind == "restart":
+            begin, end = partial(self.part, leave=loop.take_down), self.join
+        else:
+            begin, end = partial(self.part, leave=loop.disconnect), self.join
+        servers = self.places(event.access_servers, event.server)
+
+        def each(happen: Callable[[int], None]) -> None:
+            for server in servers:
+                happen(server)
+
+        return partial(each, begin), partial(each, end)
+
+    def part(self, server: int, leave: Callable[[int], None]) -> None:
+        """The session of an access server ends."""
+        leave(server)
+        number, session = self.engine.numbers[server], self.engine.sessions[server]
+        self.say(commands.run(layout.SESSION_CLOSE, access_server=number, argument=session))
+
+    def join(self, server: int) -> None:
+        """An access server says hello again, what it holds, and that this was all."""
+        number = self.engine.numbers[server]
+        opened = self.say(commands.run(layout.SESSION_OPEN, access_server=number))
+        session = int(_accepted(opened, "open a session")["session"][0])
+        self.engine.sessions[server] = session
+        self.loop.connect(server, session)
+        self.loop.set_stopped(server, stopped=False)
+        terminals, epochs, sims = self.loop.holdings(server)
+        for begin in range(0, len(terminals), IMPORT_CHUNK):
+            part = slice(begin, begin + IMPORT_CHUNK)
+            run = commands.run(
+                layout.SESSION_HOLDS,
+                len(terminals[part]),
+                access_server=number,
+                argument=session,
+                terminal=KEY_FIRST + terminals[part],
+                epoch=epochs[part],
+                iccid=self.engine.iccids[sims[part]],
+            )
+            self.say(run)
+        ready = self.say(commands.run(layout.SESSION_READY, access_server=number, argument=session))
+        _accepted(ready, "reconcile a session")
+
+    def bad(self, event: Bad) -> tuple[Callable[[], None], Callable[[], None]]:
+        first, count = self.plan.first_sim[event.lot]
+        sims = np.arange(first, first + count, dtype=np.uint32)
+        return partial(self.loop.refuse_on, sims, event.share), partial(self.loop.refuse_on, sims, 0.0)
+
+    def die(self, event: Dead) -> None:
+        dead = self.places(event.access_servers, event.server)[0]
+        self.part(dead, self.loop.take_down)
+        others = [server for server in self.places(event.access_servers, None) if server != dead]
+        self.loop.move_away(dead, np.array(others, np.uint32))
+
+    def declare_dead(self, server: int) -> None:
+        run = commands.run(layout.DECLARE_DEAD, access_server=self.engine.numbers[server], undo=0)
+        _accepted(self.say(run), "declare an access server dead")
+
+    def order(self, event: Switch) -> None:
+        """The operator orders every terminal on a throttled SIM, or on a SIM of a lot, to be switched."""
+        if self.ordered_ns is None:
+            self.ordered_ns = self.loop.now_ns
         if self.policy == "engine":
-            run = commands.job_create("slowed by the carrier", health_mask=1 << layout.THROTTLED, selecting=1)
-            self.job = int(_accepted(self.say(run), "create the job")["job"][0])
+            options: dict[str, int] = {"announce_ahead_ms": round(event.announce_ahead_s * 1000)}
+            if event.lot is None:
+                options["health_mask"] = 1 << layout.THROTTLED
+            else:
+                options["lot"] = self.engine.lots[event.lot]
+            if event.canary is not None:
+                options["canary_count"] = event.canary
+            if event.error_budget is not None:
+                options["budget_ppm"] = round(event.error_budget * 1e6)
+            if event.rate_per_minute is not None:
+                options["rate_per_minute"] = event.rate_per_minute
+            run = commands.job_create("slowed by the carrier", selecting=1, **options)
+            self.jobs.append(int(_accepted(self.say(run), "create the job")["job"][0]))
             return
-        terminals = self.loop.terminals_on(self.throttled)
+        wanted = self.throttled
+        if event.lot is not None:
+            first, count = self.plan.first_sim[event.lot]
+            wanted = np.zeros_like(self.throttled)
+            wanted[first : first + count] = 1
+        terminals = self.loop.terminals_on(wanted)
         if self.policy == "fixed":
             gap_ns = population.nanoseconds(self.scenario.fixed_gap_seconds)
             self.loop.order_switches(terminals, self.scenario.fixed_n, gap_ns)
@@ -367,15 +478,30 @@ class _Replay:
         """Whether the bulk switch is over; and a point of the time series."""
         counters = self.loop.counters()
         if self.ordered_ns is not None and self.finished_ns is None:
-            if self.job is None:
-                over = counters["driven_left"] == 0 and counters["in_flight"] == 0
+            if self.policy == "engine":
+                over = all(self.engine.cell.machine.job(job)["state"] == layout.JOB_DONE for job in self.jobs)
             else:
-                over = self.engine.cell.machine.job(self.job)["state"] == layout.JOB_DONE
+                over = counters["driven_left"] == 0 and counters["in_flight"] == 0
             if over:
                 self.finished_ns = max(counters["settled_ns"], self.ordered_ns)
         self.sample(counters)
 
+    def sample_servers(self) -> None:
+        """The engine's view of the first access servers, and what allocations there had to wait."""
+        if self.policy != "engine":
+            return
+        waits_us = self.loop.server_waits_us()
+        for place, columns in enumerate(self.servers.values()):
+            seen = self.engine.cell.machine.server(self.engine.numbers[place])
+            columns["window"].append(seen["window"])
+            columns["gate"].append(seen["gate"])
+            columns["outstanding"].append(seen["outstanding"])
+            columns["confirmed"].append(seen["confirmed_count"])
+            columns["queue_wait_s"].append(seen["queue_wait_us"] / 1e6)
+            columns["allocation_wait_s"].append(waits_us[place] / 1e6)
+
     def sample(self, counters: dict[str, int]) -> None:
+        self.sample_servers()
         peaks = self.loop.sample()
         now_s = self.loop.now_ns / 1e9
         series = self.series
@@ -455,9 +581,9 @@ def replay(
     """Replays a scenario file, once per policy; ``policies`` overrides those that the file names.
 
     ``progress`` is called with the policy and the share of it that is done. The result has the keys of the published
-    JSON (``document``), and ``series``: per policy, what ``plot`` draws. ``state_hash`` is that of the engine
-    policy's machine, or of the last policy's when ``engine`` is not among them, as 16 hexadecimal digits. Raises
-    ``ScenarioError`` and ``ReplayError``.
+    JSON (``document``), and what ``plot`` draws: ``series`` per policy, ``servers`` per access server. ``state_hash``
+    is that of the engine policy's machine, or of the last policy's when ``engine`` is not among them, as 16 hexadecimal
+    digits. Raises ``ScenarioError`` and ``ReplayError``.
     """
     return replay_scenario(load(scenario_path), policies, progress)
 
@@ -472,22 +598,26 @@ def replay_scenario(
         raise ReplayError(f"the policies are {', '.join(POLICIES)}, not {', '.join(unknown) or 'none at all'}")
     figures: dict[str, Any] = {}
     series: dict[str, Any] = {}
+    servers: dict[str, Any] = {}
     state_hash = 0
     for policy in chosen:
         run = _Replay(scenario, policy, progress)
         run.run()
         figures[policy] = run.figures()
         series[policy] = run.series
+        if policy == "engine":
+            servers = run.servers
         if policy == "engine" or "engine" not in figures:
             state_hash = run.engine.cell.machine.state_hash()
         run.engine.cell.close()
-    ordered_s = next((event.at_s for event in scenario.events if not isinstance(event, Slow | Speed)), None)
+    ordered_s = next((event.at_s for event in scenario.events if isinstance(event, Switch)), None)
     return {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "state_hash": f"{state_hash:016x}",
         "policies": figures,
         "series": series,
+        "servers": servers,
         "ordered_s": ordered_s,
     }
 

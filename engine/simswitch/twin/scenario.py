@@ -6,14 +6,16 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
     start = 2020-02-21T06:00:00+09:00    the instant at which virtual time begins, with its offset
     duration_s = 14400           how long to replay
     quantum_ms = 100             1 to 10,000. How long requests to the engine gather (events keep their exact instants)
-    policies = ["unbounded", "fixed", "engine"]     the ways of switching in bulk to compare
+    policies = ["unbounded", "fixed", "engine"]     the ways of switching in bulk to compare; "none" never does: what
+                                 happens without it
 
     [fixed]                      of the policy of that name: at each access server ...
     n = 200                      ... so many switches at once ...
     gap_seconds = 60             ... and again after each gap
 
     [engine]                     settings of the engine; what is not given keeps the engine's default
-    lease_s, cooling_s, order_deadline_s, swap_cool_down_s, retry_after_s, attempts_max
+    lease_s, cooling_s, order_deadline_s, swap_cool_down_s, retry_after_s, attempts_max, unknown_ask_s, fencing_s,
+    automatic_swaps              of the last: 0 (the default here) to 3, see the service's settings
 
     [[plans]]
     name = "..."
@@ -65,7 +67,18 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
     kind = "slow"                the carrier slows SIMs of a lot:  lot, share or count, slowed_kbps = 128,
                                  observed_after_s = 0 (then the SIMs are set to throttled in the engine)
     kind = "speed"               access servers become slower or faster:  access_servers, operations_per_s
-    kind = "switch"              the operator orders all terminals on throttled SIMs to be switched; once a scenario
+    kind = "switch"              the operator orders all terminals on throttled SIMs to be switched, or all on a lot's:
+                                 lot; for the engine also canary, error_budget (share), rate_per_minute,
+                                 announce_ahead_s. Drivers can be given one order in a scenario, the engine any number
+    kind = "stop"                access servers do nothing and say nothing; their queues stand: access_servers, for_s
+    kind = "restart"             access servers go with their sessions and queues, and say hello after for_s
+    kind = "disconnect"          access servers lose their sessions, and say hello after for_s
+    kind = "busy"                access servers answer every switch BUSY: access_servers, for_s
+    kind = "lose"                a share of acknowledgements is lost on the way: access_servers, for_s, share
+                                 All five: server = 2 is only the second of the group
+    kind = "bad"                 switches to SIMs of a lot fail: lot, for_s, share = 1.0
+    kind = "dead"                an access server is gone for good and its terminals ask at the group's others:
+                                 access_servers, server, and declared_after_s until the operator says so to the engine
 """
 
 from __future__ import annotations
@@ -78,7 +91,8 @@ from typing import Any
 
 from simswitch.toml_lines import KeyPath, TomlDocument, TomlRefused
 
-POLICIES = ("unbounded", "fixed", "engine")
+POLICIES = ("unbounded", "fixed", "engine", "none")
+FAULTS = ("stop", "restart", "disconnect", "busy", "lose")
 TERMINALS_MAX = 20_000_000
 SIMS_MAX = 20_000_000
 SERVERS_MAX = 4_096
@@ -178,6 +192,43 @@ class Speed:
 @dataclass(frozen=True)
 class Switch:
     at_s: float
+    lot: str | None = None
+    canary: int | None = None
+    error_budget: float | None = None
+    rate_per_minute: int | None = None
+    announce_ahead_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of FAULTS."""
+
+    at_s: float
+    kind: str
+    access_servers: str
+    server: int | None
+    """From 1; None: all of the group."""
+    for_s: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Bad:
+    at_s: float
+    lot: str
+    for_s: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Dead:
+    at_s: float
+    access_servers: str
+    server: int
+    declared_after_s: float
+
+
+Event = Slow | Speed | Switch | Fault | Bad | Dead
 
 
 @dataclass(frozen=True)
@@ -197,7 +248,7 @@ class Scenario:
     markets: tuple[Market, ...]
     access_servers: tuple[AccessServers, ...]
     terminals: tuple[Terminals, ...]
-    events: tuple[Slow | Speed | Switch, ...]
+    events: tuple[Event, ...]
 
 
 class _Table:
@@ -317,6 +368,9 @@ _SETTINGS = {
     "swap_cool_down_s": (0.0, 1e7),
     "retry_after_s": (0.001, 1e5),
     "attempts_max": (1.0, 100.0),
+    "unknown_ask_s": (1.0, 1e5),
+    "fencing_s": (1.0, 1e6),
+    "automatic_swaps": (0.0, 3.0),
 }
 
 
@@ -379,11 +433,11 @@ def _read_terminals(table: _Table, markets: tuple[str, ...], servers: tuple[str,
 
 
 def _read_event(
-    table: _Table, lots: Mapping[str, Lot], servers: tuple[str, ...], duration_s: float
-) -> Slow | Speed | Switch:
+    table: _Table, lots: Mapping[str, Lot], servers: Mapping[str, AccessServers], duration_s: float
+) -> Event:
     at_s = table.number("at_s", 0.0, duration_s)
-    kind = table.text("kind", ("slow", "speed", "switch"))
-    event: Slow | Speed | Switch
+    kind = table.text("kind", ("slow", "speed", "switch", *FAULTS, "bad", "dead"))
+    event: Event
     if kind == "slow":
         lot = table.text("lot", tuple(lots))
         share = table.maybe_number("share", 0.0, 1.0)
@@ -393,9 +447,29 @@ def _read_event(
         kbps = table.integer("slowed_kbps", 0, 10**6, 128)
         event = Slow(at_s, lot, share, count, kbps, table.number("observed_after_s", 0.0, duration_s, 0.0))
     elif kind == "speed":
-        event = Speed(at_s, table.text("access_servers", servers), table.number("operations_per_s", 0.01, 1e6))
+        event = Speed(at_s, table.text("access_servers", tuple(servers)), table.number("operations_per_s", 0.01, 1e6))
+    elif kind == "switch":
+        event = Switch(
+            at_s,
+            table.text("lot", tuple(lots)) if "lot" in table.values else None,
+            table.maybe_integer("canary", 1, 10**9),
+            table.maybe_number("error_budget", 0.0, 1.0),
+            table.maybe_integer("rate_per_minute", 1, 10**6),
+            table.number("announce_ahead_s", 0.0, 86_400.0, 0.0),
+        )
+    elif kind == "bad":
+        lot = table.text("lot", tuple(lots))
+        event = Bad(at_s, lot, table.number("for_s", 0.001, 1e8), table.number("share", 0.0, 1.0, 1.0))
     else:
-        event = Switch(at_s)
+        group = servers[table.text("access_servers", tuple(servers))]
+        place = table.maybe_integer("server", 1, group.count)
+        if kind == "dead":
+            if place is None or group.count < 2:
+                raise table.refuse("dead names one server of a group of several, from 1")
+            event = Dead(at_s, group.name, place, table.number("declared_after_s", 0.0, 1e8))
+        else:
+            share = table.number("share", 0.0, 1.0) if kind == "lose" else 1.0
+            event = Fault(at_s, kind, group.name, place, table.number("for_s", 0.001, 1e8), share)
     table.finish()
     return event
 
@@ -421,7 +495,7 @@ def _parse(document: TomlDocument, name: str) -> Scenario:
     quantum_ms = root.integer("quantum_ms", 1, 10_000, 100)
     if duration_s * 1000 / quantum_ms > QUANTA_MAX:
         raise root.refuse(f"that is more than {QUANTA_MAX} quanta: raise quantum_ms", "quantum_ms")
-    policies = root.texts("policies", POLICIES, len(POLICIES), POLICIES)
+    policies = root.texts("policies", POLICIES, len(POLICIES), POLICIES[:3])
     fixed = root.table("fixed")
     fixed_n = fixed.integer("n", 1, 10**9, 200)
     fixed_gap_seconds = fixed.number("gap_seconds", 0.001, 1e6, 60.0)
@@ -489,10 +563,11 @@ def _parse(document: TomlDocument, name: str) -> Scenario:
         raise root.refuse(f"there are more than {SESSIONS_MAX} sessions", "terminals")
 
     tables = root.tables("events", required=False)
-    events = tuple(_read_event(table, lots, server_names, duration_s) for table in tables)
+    by_name = {group.name: group for group in servers}
+    events = tuple(_read_event(table, lots, by_name, duration_s) for table in tables)
     switches = [table for table, event in zip(tables, events, strict=True) if isinstance(event, Switch)]
-    if len(switches) > 1:
-        raise switches[1].refuse("a second bulk switch: a scenario has at most one")
+    if len(switches) > 1 and not {"unbounded", "fixed"}.isdisjoint(policies):
+        raise switches[1].refuse("a second bulk switch: only the engine, or none, can be given two")
     root.finish()
     return Scenario(
         name,

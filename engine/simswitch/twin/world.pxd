@@ -19,7 +19,7 @@ cdef inline void become(World *w, Device *device, uint8_t state) noexcept nogil:
     w.on_count += state != DEVICE_OFF
 
 
-cdef int record_wait(World *w, int64_t wait_ns) except -1 nogil
+cdef int record_wait(World *w, Station *station, int64_t wait_ns) except -1 nogil
 cdef int send(World *w, uint32_t server, int kind, uint32_t terminal, uint64_t a, uint64_t b, int64_t at_ns,
     uint32_t flag) except -1 nogil
 cdef void begin_switch(World *w, Station *station) noexcept nogil
@@ -34,4 +34,9 @@ cdef int fail_request(World *w, uint32_t terminal, int64_t now_ns) except -1 nog
 cdef int arm(World *w, uint32_t terminal, int64_t at_ns) except -1 nogil
 cdef int hold(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t now_ns) except -1 nogil
 cdef int order_batch(World *w, uint32_t server, int64_t now_ns) except -1 nogil
+cdef bint is_new(World *w, uint32_t server, const Operation *operation) except -1 nogil
+cdef int go_on(World *w, uint32_t server) except -1 nogil
+cdef int disconnect(World *w, uint32_t server) except -1 nogil
+cdef int take_down(World *w, uint32_t server) except -1 nogil
+cdef int move_away(World *w, uint32_t server, const uint32_t *others, uint32_t others_count) except -1 nogil
 cdef int advance(World *w, int64_t limit_ns) except -1 nogil

@@ -17,7 +17,7 @@ An event costs O(1) to set and O(log of the events in its quantum) to find; empt
 Memory: 136 B a terminal, 40 B for its timer, 16 B a session, 8 B a SIM. Loop owns all of it.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
@@ -43,11 +43,15 @@ from simswitch.twin.records cimport (
     OPERATION_ALLOCATE,
     OPERATION_DRIVEN,
     OPERATION_ORDER,
+    OPERATION_VOID,
     OUT_ACKNOWLEDGE,
     OUT_ALLOCATE,
+    OUT_KINDS,
     OUT_LOAD,
     OUT_RELEASE,
     OUT_USAGE,
+    SEEN,
+    SEEN_PENDING,
     Box,
     Device,
     Event,
@@ -86,11 +90,18 @@ cdef int send(World *w, uint32_t server, int kind, uint32_t terminal, uint64_t a
     item.b = b
     item.at_ns = at_ns
     item.flag = flag
+    if not station.stopped:
+        speak(w, server)
+    return 0
+
+
+cdef void speak(World *w, uint32_t server) noexcept nogil:
+    """What is in its boxes leaves at the end of this quantum."""
+    cdef Station *station = &w.stations[server]
     if not station.dirty:
         station.dirty = 1
         w.dirty[w.dirty_count] = server
         w.dirty_count += 1
-    return 0
 
 
 cdef int count_use(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
@@ -111,7 +122,7 @@ cdef int count_use(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
 
 # ---------------------------------------------------------------------------------------- access servers
 
-cdef int record_wait(World *w, int64_t wait_ns) except -1 nogil:
+cdef int record_wait(World *w, Station *station, int64_t wait_ns) except -1 nogil:
     cdef uint32_t wait_us = <uint32_t>(wait_ns // 1000)
     cdef uint32_t *larger
     if w.waits_count == w.waits_size:
@@ -126,6 +137,8 @@ cdef int record_wait(World *w, int64_t wait_ns) except -1 nogil:
     w.wait_sum_us += wait_us
     if wait_us > w.wait_peak_us:
         w.wait_peak_us = wait_us
+    if wait_us > station.wait_peak_us:
+        station.wait_peak_us = wait_us
     return 0
 
 
@@ -135,6 +148,8 @@ cdef int tell_load(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
     cdef int64_t wait_ns = station.last_wait_ns
     cdef uint64_t service_us = <uint64_t>min(station.service_ns // 1000, <int64_t>0xFFFFFFFF)
     cdef uint64_t wait_us
+    if station.stopped or not station.session:
+        return 0
     if station.ring_count > 0:
         wait_ns = max(wait_ns, now_ns - station.ring[station.ring_head].arrived_ns)
     wait_us = <uint64_t>min(wait_ns // 1000, <int64_t>0xFFFFFFFF)
@@ -186,6 +201,8 @@ cdef bint abandoned(World *w, Operation *operation) noexcept nogil:
         return device.generation != operation.generation or device.state != DEVICE_REQUESTING
     if operation.kind == OPERATION_DRIVEN:
         return device.generation != operation.generation or device.state != DEVICE_ON
+    if operation.kind == OPERATION_VOID:
+        return True
     if operation.order_kind == layout.SWITCH:
         return device.state != DEVICE_ON or device.sim == NONE or operation.source != device.sim
     return False
@@ -194,10 +211,53 @@ cdef bint abandoned(World *w, Operation *operation) noexcept nogil:
 cdef int acknowledge(World *w, uint32_t server, Operation *operation, int result, int64_t now_ns) except -1 nogil:
     """An order of the engine is settled: it leaves its place and the engine hears of it."""
     cdef Station *station = &w.stations[server]
+    cdef uint32_t place
     station.orders_in_flight -= 1
-    if operation.session == station.session:
-        send(w, server, OUT_ACKNOWLEDGE, operation.terminal, operation.order, <uint64_t>result, now_ns, 0)
-    return 0
+    if operation.session != station.session:
+        return 0
+    place = seen_at(station, operation.order)
+    if place != SEEN:
+        station.seen_result[place] = <uint8_t>result
+    return answer(w, server, operation.terminal, operation.order, result, now_ns)
+
+
+cdef int answer(World *w, uint32_t server, uint32_t terminal, uint64_t order, int result, int64_t now_ns) except -1 nogil:
+    """Tells the engine what became of an order, unless the answer is lost on its way."""
+    cdef Station *station = &w.stations[server]
+    cdef uint64_t draw
+    if station.lost_below:
+        draw = w.draws[(w.draws_used * 6151 + 71) % w.draws_count]
+        w.draws_used += 1
+        if draw < station.lost_below:
+            w.acknowledgements_lost += 1
+            return 0
+    return send(w, server, OUT_ACKNOWLEDGE, terminal, order, <uint64_t>result, now_ns, 0)
+
+
+cdef uint32_t seen_at(const Station *station, uint64_t order) noexcept nogil:
+    """Where an order of this session is remembered; SEEN: nowhere."""
+    cdef uint32_t back, place
+    for back in range(1, <uint32_t>SEEN + 1):
+        place = (station.seen_next - back) & (<uint32_t>SEEN - 1)
+        if station.seen[place] == order:
+            return place
+    return SEEN
+
+
+cdef bint is_new(World *w, uint32_t server, const Operation *operation) except -1 nogil:
+    """Whether the order came for the first time. One that the engine asks for again is answered as before."""
+    cdef Station *station = &w.stations[server]
+    cdef uint32_t place = seen_at(station, operation.order)
+    if place == SEEN:
+        place = station.seen_next & (<uint32_t>SEEN - 1)
+        station.seen_next += 1
+        station.seen[place] = operation.order
+        station.seen_result[place] = SEEN_PENDING
+        return True
+    w.orders_repeated += 1
+    if station.seen_result[place] != SEEN_PENDING:
+        answer(w, server, operation.terminal, operation.order, station.seen_result[place], w.now_ns)
+    return False
 
 
 cdef int abandon(World *w, uint32_t server, Operation *operation, int64_t now_ns) except -1 nogil:
@@ -213,6 +273,8 @@ cdef int abandon(World *w, uint32_t server, Operation *operation, int64_t now_ns
 cdef int serve_next(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
     """Takes the next operation that somebody still waits for."""
     cdef Station *station = &w.stations[server]
+    if station.stopped:
+        return 0
     while station.ring_count > 0:
         station.current = station.ring[station.ring_head]
         station.ring_head = (station.ring_head + 1) & (station.ring_size - 1)
@@ -227,7 +289,7 @@ cdef int serve_next(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
         # The engine hears at once that there may be room.
         if station.current.kind == OPERATION_ORDER or (station.ring_count == 0 and station.told_full):
             tell_soon(w, server, now_ns)
-        return schedule(w, now_ns + station.service_ns, EVENT_SERVED, server, 0)
+        return schedule(w, now_ns + station.service_ns, EVENT_SERVED, server, station.serve_mark)
     station.serving = 0
     station.last_wait_ns = 0
     if station.told_full:
@@ -239,6 +301,8 @@ cdef int enqueue(World *w, uint32_t server, Operation *operation) except -1 nogi
     cdef Station *station = &w.stations[server]
     cdef Operation *larger
     cdef uint32_t place, size
+    if station.down:
+        return 0
     station.active = 1
     if station.ring_count == station.ring_size:
         size = station.ring_size * 2
@@ -276,11 +340,14 @@ cdef int switch_line(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, 
     return schedule(w, now_ns + device.outage_ns, EVENT_SWITCHED, terminal, device.timer)
 
 
-cdef bint refuses(World *w, uint32_t terminal, Station *station) noexcept nogil:
-    """Whether the terminal refuses this switch: a share of them does, drawn before the run."""
+cdef bint refuses(World *w, uint32_t terminal, Station *station, uint32_t target) noexcept nogil:
+    """Whether this switch fails: a share of them does, by access server and by target SIM, drawn before the run."""
+    cdef uint64_t below = station.refused_below
     cdef Device *device = &w.devices[terminal]
     cdef uint64_t draw = w.draws[(terminal * <uint64_t>31 + <uint64_t>device.switches_count * 104729 + 17) % w.draws_count]
-    if draw < station.refused_below:
+    if target != NONE and w.sim_refused_below[target] > below:
+        below = w.sim_refused_below[target]
+    if draw < below:
         # The next attempt is another draw.
         device.switches_count += 1
         return True
@@ -300,7 +367,7 @@ cdef int served(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
         device.timer += 1
         send(w, server, OUT_ALLOCATE, operation.terminal, 0, 0, now_ns, 0)
     elif operation.kind == OPERATION_DRIVEN:
-        if refuses(w, operation.terminal, station):
+        if refuses(w, operation.terminal, station, NONE):
             end_switch(w, station, &w.switches_failed, now_ns)
         else:
             count_use(w, operation.terminal, now_ns)
@@ -308,7 +375,7 @@ cdef int served(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
             device.timer += 1
             send(w, server, OUT_ALLOCATE, operation.terminal, 0, 0, now_ns, ITEM_DRIVEN)
     elif operation.order_kind == layout.SWITCH:
-        if refuses(w, operation.terminal, station):
+        if refuses(w, operation.terminal, station, <uint32_t>operation.target):
             end_switch(w, station, &w.switches_failed, now_ns)
             acknowledge(w, server, &operation, layout.ACK_REFUSED, now_ns)
         else:
@@ -381,7 +448,8 @@ cdef int fail_request(World *w, uint32_t terminal, int64_t now_ns) except -1 nog
     cdef Station *station = &w.stations[device.server]
     w.waiting -= 1
     w.failed += 1
-    record_wait(w, station.timeout_ns)
+    station.failed += 1
+    record_wait(w, station, station.timeout_ns)
     become(w, device, DEVICE_PAUSED)
     device.generation += 1
     return arm(w, terminal, min(now_ns + station.pause_ns, device.off_ns))
@@ -416,12 +484,16 @@ cdef int hold(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t
 cdef int switched(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
     cdef Device *device = &w.devices[terminal]
     cdef Station *station = &w.stations[device.server]
+    cdef Operation operation
     w.outage_us += device.outage_ns // 1000
     end_switch(w, station, &w.switches_completed, now_ns)
     hold(w, terminal, device.pending_epoch, device.pending_sim, now_ns)
     if device.pending_order:
-        station.orders_in_flight -= 1
-        send(w, device.server, OUT_ACKNOWLEDGE, terminal, device.pending_order, layout.ACK_DONE, now_ns, 0)
+        memset(&operation, 0, sizeof(Operation))
+        operation.order = device.pending_order
+        operation.terminal = terminal
+        operation.session = station.session
+        return acknowledge(w, device.server, &operation, layout.ACK_DONE, now_ns)
     return 0
 
 
@@ -433,6 +505,125 @@ cdef int turn_on(World *w, uint64_t session, int64_t now_ns) except -1 nogil:
     if device.state == DEVICE_OFF:
         device.asked_ns = now_ns
         return request(w, terminal, now_ns)
+    return 0
+
+
+# ----------------------------------------------------------------------------- access servers that stop and restart
+
+cdef int go_on(World *w, uint32_t server) except -1 nogil:
+    """It works again, and says what it had to say meanwhile."""
+    cdef Station *station = &w.stations[server]
+    cdef int kind
+    station.stopped = 0
+    station.down = 0
+    for kind in range(<int>OUT_KINDS):
+        if station.boxes[kind].count:
+            speak(w, server)
+    if station.frozen:
+        station.frozen = 0
+        return served(w, server, w.now_ns)
+    if not station.serving:
+        return serve_next(w, server, w.now_ns)
+    return 0
+
+
+cdef int disconnect(World *w, uint32_t server) except -1 nogil:
+    """Its session breaks: what it has not begun of its orders it drops, and nobody hears of the others."""
+    cdef Station *station = &w.stations[server]
+    cdef uint32_t place, kept, index
+    cdef Operation *operation
+    cdef Device *device
+    station.session = 0
+    station.boxes[<int>OUT_ACKNOWLEDGE].count = 0
+    station.boxes[<int>OUT_LOAD].count = 0
+    station.taken_count = 0
+    memset(station.seen, 0, sizeof(station.seen))
+    kept = 0
+    for place in range(station.ring_count):
+        operation = &station.ring[(station.ring_head + place) & (station.ring_size - 1)]
+        if operation.kind == OPERATION_ORDER:
+            drop_order(w, station, operation)
+        else:
+            station.ring[(station.ring_head + kept) & (station.ring_size - 1)] = operation[0]
+            kept += 1
+    station.ring_count = kept
+    if station.serving and station.current.kind == OPERATION_ORDER:
+        drop_order(w, station, &station.current)
+        station.current.kind = OPERATION_VOID
+    # Switches that are under way end, but no longer by an acknowledgement.
+    for index in range(w.devices_count):
+        device = &w.devices[index]
+        if device.server == server and device.state == DEVICE_SWITCHING and device.pending_order:
+            device.pending_order = 0
+            station.orders_in_flight -= 1
+    return 0
+
+
+cdef void drop_order(World *w, Station *station, const Operation *operation) noexcept nogil:
+    if operation.order_kind == layout.SWITCH:
+        end_switch(w, station, &w.switches_withdrawn, w.now_ns)
+    station.orders_in_flight -= 1
+
+
+cdef int take_down(World *w, uint32_t server) except -1 nogil:
+    """It is gone with its session and its queue; terminals keep their lines."""
+    cdef Station *station = &w.stations[server]
+    cdef Item *item
+    cdef uint32_t place
+    cdef int kind
+    disconnect(w, server)
+    station.down = 1
+    station.stopped = 1
+    station.frozen = 0
+    station.serve_mark += 1
+    for place in range(station.ring_count):
+        if station.ring[(station.ring_head + place) & (station.ring_size - 1)].kind == OPERATION_DRIVEN:
+            end_switch(w, station, &w.switches_withdrawn, w.now_ns)
+    station.ring_count = 0
+    if station.serving:
+        if station.current.kind == OPERATION_DRIVEN:
+            end_switch(w, station, &w.switches_withdrawn, w.now_ns)
+    station.serving = 0
+    for place in range(station.boxes[<int>OUT_ALLOCATE].count):
+        # It was served, and nobody will tell.
+        item = &station.boxes[<int>OUT_ALLOCATE].items[place]
+        if item.flag == ITEM_DRIVEN:
+            become(w, &w.devices[item.terminal], DEVICE_ON)
+            end_switch(w, station, &w.switches_withdrawn, w.now_ns)
+            arm(w, item.terminal, min(w.devices[item.terminal].next_report_ns, w.devices[item.terminal].off_ns))
+        elif w.devices[item.terminal].state == DEVICE_ASKED:
+            fail_request(w, item.terminal, w.now_ns)
+    for kind in range(<int>OUT_KINDS):
+        station.boxes[kind].count = 0
+    return 0
+
+
+cdef int move_away(World *w, uint32_t server, const uint32_t *others, uint32_t others_count) except -1 nogil:
+    """Its terminals go to the others, in turn; who had a line asks there for another."""
+    cdef Station *station = &w.stations[server]
+    cdef Device *device
+    cdef uint32_t index, turn = 0
+    cdef uint8_t state
+    for index in range(w.devices_count):
+        device = &w.devices[index]
+        if device.server != server:
+            continue
+        state = device.state
+        if state == DEVICE_SWITCHING:
+            end_switch(w, station, &w.switches_withdrawn, w.now_ns)
+        if state == DEVICE_REQUESTING:
+            fail_request(w, index, w.now_ns)
+        device.server = <uint16_t>others[turn]
+        turn = (turn + 1) % others_count
+        if state == DEVICE_ON or state == DEVICE_SWITCHING:
+            w.lines_lost += 1
+            become(w, device, DEVICE_PAUSED)
+            device.sim = NONE
+            device.asked_ns = w.now_ns
+            device.generation += 1
+            # Not all in the same instant.
+            arm(w, index, min(device.off_ns, w.now_ns + <int64_t>(
+                (<uint64_t>(station.pause_ns // 1000) * w.draws[index % w.draws_count]) >> 32) * 1000))
     return 0
 
 
@@ -503,7 +694,12 @@ cdef int process(World *w, uint64_t quantum) except -1 nogil:
             if w.devices[event.subject].timer == event.mark:
                 device_timer(w, event.subject, event.at_ns)
         elif event.kind == EVENT_SERVED:
-            served(w, event.subject, event.at_ns)
+            if w.stations[event.subject].serve_mark != event.mark:
+                pass
+            elif w.stations[event.subject].stopped:
+                w.stations[event.subject].frozen = 1
+            else:
+                served(w, event.subject, event.at_ns)
         elif event.kind == EVENT_TURNED_ON:
             turn_on(w, event.subject, event.at_ns)
         elif event.kind == EVENT_SWITCHED:

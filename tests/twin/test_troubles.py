@@ -1,0 +1,129 @@
+"""Access servers that slow down, stop, answer BUSY, lose acknowledgements, restart, lose their session and die."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simswitch.core import layout
+from simswitch.twin.replay import KEY_FIRST, _Replay
+from simswitch.twin.scenario import Dead, Scenario, Slow, Switch, load
+
+TROUBLES = load(Path(str(resources.files("simswitch.twin") / "scenarios" / "troubles.toml")))
+NAMES = [f"{group.name}-{place + 1}" for group in TROUBLES.access_servers for place in range(group.count)]
+
+
+def replayed(scenario: Scenario, policy: str = "engine") -> _Replay:
+    run = _Replay(scenario, policy, None)
+    run.run()
+    return run
+
+
+@pytest.fixture(scope="module")
+def troubles() -> _Replay:
+    return replayed(TROUBLES)
+
+
+@pytest.fixture(scope="module")
+def untroubled() -> _Replay:
+    events = tuple(event for event in TROUBLES.events if isinstance(event, Slow | Switch))
+    return replayed(replace(TROUBLES, events=events))
+
+
+def finished_s(run: _Replay, name: str) -> float:
+    """When the last swap of an access server was confirmed."""
+    confirmed = run.servers[name]["confirmed"]
+    return run.series["at_s"][confirmed.index(confirmed[-1])]
+
+
+def test_no_allocation_fails_that_would_not_have_failed_without_the_swaps(troubles: _Replay) -> None:
+    alone = replayed(TROUBLES, "none")
+    failed = dict(zip(NAMES, troubles.loop.server_failed(), strict=True))
+    assert failed == dict(zip(NAMES, alone.loop.server_failed(), strict=True))
+    assert {name for name, count in failed.items() if count} == {"stops-1", "restarts-1"}
+    assert troubles.loop.counters()["orders_in_flight_max"] <= 200
+
+
+def test_every_terminal_is_swapped_once_and_none_is_forgotten(troubles: _Replay) -> None:
+    """What access servers really hold is what the engine believes, to the epoch; the job is done."""
+    machine, counters = troubles.engine.cell.machine, troubles.loop.counters()
+    job = machine.job(troubles.jobs[0])
+    assert job["state"] == layout.JOB_DONE
+    assert job["given_up_count"] == 0
+    assert job["confirmed_count"] + job["skipped_count"] == job["terminals_count"]
+    assert counters["acknowledgements_lost"] > 10
+    assert counters["orders_repeated"] > 10
+    assert machine.check() == []
+    assert troubles.loop.refusals() == {}
+    columns = machine.terminals_columns()
+    believed = {
+        int(key) - KEY_FIRST: (int(epoch), int(sim), int(server))
+        for key, epoch, sim, server in zip(
+            columns["key"], columns["epoch"], columns["sim"], columns["server"], strict=True
+        )
+        if sim != layout.NONE_INDEX
+    }
+    held = {
+        int(terminal): (int(epoch), int(sim), troubles.engine.numbers[server])
+        for server in range(len(NAMES))
+        for terminal, epoch, sim in zip(*troubles.loop.holdings(server), strict=True)
+    }
+    assert len(held) > 15_000
+    assert held == believed
+    assert not set(troubles.throttled.nonzero()[0].tolist()) & {sim for _, sim, _ in held.values()}
+
+
+def test_ones_trouble_is_not_anothers(troubles: _Replay, untroubled: _Replay) -> None:
+    """Who has no trouble is done when it would be done anyway; the others are later."""
+    assert abs(finished_s(troubles, "steady-1") - finished_s(untroubled, "steady-1")) <= 20
+    for name in ("slows-1", "stops-1", "busy-1", "loses-1", "restarts-1", "breaks-1"):
+        assert finished_s(troubles, name) > finished_s(untroubled, name) + 60
+
+
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        ("busy-1", layout.GATE_BACK_OFF),
+        ("restarts-1", layout.GATE_DISCONNECTED),
+        ("breaks-1", layout.GATE_DISCONNECTED),
+    ],
+)
+def test_the_gate_closes_and_opens_again(troubles: _Replay, name: str, gate: int) -> None:
+    gates = troubles.servers[name]["gate"]
+    assert gate in gates
+    assert gates[-1] == layout.GATE_OPEN
+    assert gate not in troubles.servers["steady-1"]["gate"]
+
+
+@pytest.mark.parametrize("name", ["stops-1", "busy-1", "loses-1"])
+def test_the_window_gives_way_and_comes_back(troubles: _Replay, name: str) -> None:
+    windows = troubles.servers[name]["window"]
+    steps = np.diff(windows)
+    falls = np.flatnonzero(steps < 0)
+    assert len(falls)
+    assert np.any(steps[falls[-1] :] > 0)
+    assert troubles.servers["steady-1"]["window"] == sorted(troubles.servers["steady-1"]["window"])
+
+
+def test_what_a_dead_access_server_held_is_freed_after_the_fencing_delay_and_not_before() -> None:
+    dead = next(event for event in TROUBLES.events if isinstance(event, Dead))
+    fenced_s = dead.at_s + dead.declared_after_s + TROUBLES.engine["fencing_s"]
+    # Besides, its terminals have long asked elsewhere.
+    counts = []
+    for duration_s in (fenced_s - 5, fenced_s + 5):
+        run = replayed(replace(TROUBLES, duration_s=duration_s, events=(dead,)))
+        seen = run.engine.cell.machine.server(run.engine.numbers[NAMES.index("dies-2")])
+        assert seen["gate"] == layout.GATE_DEAD
+        assert len(run.loop.holdings(NAMES.index("dies-2"))[0]) == 0
+        sims = run.engine.cell.machine.sims_columns()
+        assigned = int(np.count_nonzero(sims["occupancy"] == layout.ASSIGNED))
+        lines = len(run.loop.terminals_on(np.ones(run.plan.sims_count, np.uint8)))
+        counts.append((int(seen["queued_count"]), int(np.count_nonzero(sims["held"])), assigned - lines))
+    # Stops that nobody heard; SIMs that wait for them; leases of terminals that went off without asking elsewhere.
+    assert counts[0][0] > 1_500
+    assert counts[0][1] > 1_500
+    assert 0 < counts[0][2] < 100
+    assert counts[1] == (0, 0, 0)
