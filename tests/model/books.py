@@ -57,6 +57,14 @@ class Books:
     swaps_stopped: bool = False
     events_count: int = 0
     automatic_due_ms: int = 0
+    carriers: dict[int, int] = field(default_factory=dict)
+    """Of a class, where it is told."""
+    breakers: dict[int, int] = field(default_factory=dict)
+    """By entity, where it is not closed. What opens them is not worked out here: they are followed."""
+    blocked: set[int] = field(default_factory=set)
+    """Entities whose breakers may block at some moment of this apply, and ..."""
+    surely_blocked: set[int] = field(default_factory=set)
+    """... in all of it."""
     short: set[int] = field(default_factory=set)
     """Markets whose swaps found no target."""
     job_records: Any = None
@@ -134,9 +142,16 @@ class Books:
             and not self._masked(sim)
         ]
 
+    def _belongs_to(self, sim: SimModel) -> set[int]:
+        return {sim.bank, sim.lot, sim.sim_class, self.carriers.get(sim.sim_class, sim.sim_class)}
+
+    def _sound(self, sim_class: int) -> list[SimModel]:
+        """Free and healthy, and no breaker is in the way."""
+        return [sim for sim in self._free_healthy(sim_class) if self.blocked.isdisjoint(self._belongs_to(sim))]
+
     def _must_find(self, sim_class: int, expected: int) -> bool:
         """Whether the class has a SIM that selection may not miss."""
-        free = self._free_healthy(sim_class)
+        free = self._sound(sim_class)
         tier = tier_satisfying(expected)
         if any(tier_of(sim.headroom_bytes) >= tier and sim.headroom_bytes >= expected for sim in free):
             return True
@@ -154,10 +169,20 @@ class Books:
         for earlier in classes[: classes.index(sim.sim_class)]:
             spared = reserve and len(self._free_healthy(earlier)) <= self.reserves[earlier]
             self._require(spared or not self._must_find(earlier, expected), f"{what} passed class {earlier} over")
-        tiers = {tier_of(other.headroom_bytes) for other in self._free_healthy(sim.sim_class)}
-        satisfying = [tier for tier in tiers if tier >= tier_satisfying(expected)]
+        broken = self._belongs_to(sim) & self.surely_blocked
+        self._require(not (reserve and broken), f"{what} got SIM {sim.index} although breakers {broken} are open")
+        if broken:
+            self._require(not self._must_find(sim.sim_class, expected), f"{what} did not go around {broken}")
+            return
+        wanted = tier_satisfying(expected)
+        tiers = {tier_of(other.headroom_bytes) for other in self._sound(sim.sim_class)}
+        satisfying = [tier for tier in tiers if tier >= wanted]
+        # One that a breaker lets through as its probe may be tighter.
         if satisfying:
-            self._require(tier_of(sim.headroom_bytes) == min(satisfying), f"{what} did not get the tightest tier")
+            tightest = wanted <= tier_of(sim.headroom_bytes) <= min(satisfying)
+            probes = not self.blocked.isdisjoint(self._belongs_to(sim))
+            exact = tier_of(sim.headroom_bytes) == min(satisfying)
+            self._require(exact or (tightest and probes), f"{what} did not get the tightest tier")
 
     def _judge(self, sim: SimModel) -> None:
         """Healthy, low or exhausted by our own count; what others found stays."""

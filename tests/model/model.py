@@ -42,6 +42,16 @@ HELD_MAX = 4
 BYTES_MAX = 1 << 62
 ORDER_NUMBER_BITS = 24
 DAY_MS = 86_400_000
+BREAKER_STEPS = {
+    (layout.BREAKER_CLOSED, layout.BREAKER_OPEN),
+    (layout.BREAKER_OPEN, layout.BREAKER_HALF_OPEN),
+    (layout.BREAKER_HALF_OPEN, layout.BREAKER_PROBING),
+    (layout.BREAKER_PROBING, layout.BREAKER_HALF_OPEN),
+    (layout.BREAKER_PROBING, layout.BREAKER_OPEN),
+    (layout.BREAKER_PROBING, layout.BREAKER_CLOSED),
+    # An access server's, whose gate says when it is tried.
+    (layout.BREAKER_OPEN, layout.BREAKER_CLOSED),
+}
 ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_CHECKED)
 
 
@@ -56,6 +66,7 @@ class Model(Books):
         runs = list(command_runs(batch))
         later, self.now_ms = now_ms != self.now_ms, now_ms
         self.job_records = tables["jobs"]
+        self._follow_breakers(outcomes[-1], tables["breakers"])
         # What holds timers back holds back those that are due at this very instant too.
         kinds = [header["kind"] for header, _ in runs]
         if layout.RESTART in kinds:
@@ -87,6 +98,28 @@ class Model(Books):
         self._follow_announcements(outcomes[-1])
         self._told(outcomes[-1])
         self.compare(tables)
+
+    def _follow_breakers(self, run: OutcomeRun, records: Table) -> None:
+        """Each goes from state to state as it may, and ends as the core's records say."""
+        blocking = (layout.BREAKER_OPEN, layout.BREAKER_PROBING)
+        ever = {entity for entity, state in self.breakers.items() if state in blocking}
+        always = set(ever)
+        columns = zip(*(run[name].tolist() for name in ("kind", "reason", "a", "b")), strict=True)
+        for kind, state, entity, retry_ms in columns:
+            if kind != layout.EVENT_BREAKER:
+                continue
+            step = (self.breakers.get(entity, layout.BREAKER_CLOSED), state)
+            self._require(step in BREAKER_STEPS, f"the breaker of entity {entity} went from {step[0]} to {step[1]}")
+            self._event(kind, reason=state, a=entity, b=retry_ms)
+            self.breakers[entity] = state
+            if state in blocking:
+                ever.add(entity)
+            else:
+                always.discard(entity)
+        self.blocked, self.surely_blocked = ever, always
+        told = {entity: state for entity, state in self.breakers.items() if state != layout.BREAKER_CLOSED}
+        seen = {entity: int(records["state"][entity]) for entity in records["state"].nonzero()[0].tolist()}
+        self._require(told == seen, f"breakers: told {told}, the core's records say {seen}")
 
     def _follow_announcements(self, run: OutcomeRun) -> None:
         """When a swap is announced ahead, and when one of a paused job is withdrawn, is the core's choice."""
@@ -1144,6 +1177,11 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         },
         lots=lots,
         banks=set(kinds[layout.BANK]),
+        carriers={
+            index: int(entities[index]["numbers"][layout.CLASS_CARRIER])
+            for index in kinds[layout.SIM_CLASS]
+            if entities[index]["numbers"][layout.CLASS_CARRIER] >= 0
+        },
         reserves={index: max(int(entities[index]["numbers"][0]), 0) for index in kinds[layout.SIM_CLASS]},
         settings={number: int(value) for number, value in enumerate(header["settings"])},
         terminals_max=int(header["terminals_max"]),

@@ -43,6 +43,7 @@ _RECORDS = {
     "sweeps": "Sweep",
     "check": "Check",
     "given_up": "GivenUp",
+    "breakers": "Breaker",
     "terminal_table": "TerminalSlot",
 }
 """Which record stands in which region."""

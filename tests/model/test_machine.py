@@ -46,7 +46,6 @@ WANTED = {
     (commands.EVENTS, layout.EVENT_ANNOUNCED),
     (commands.EVENTS, layout.EVENT_WITHDRAWN),
     (commands.EVENTS, layout.EVENT_ORDERED),
-    (commands.EVENTS, layout.EVENT_REFUSED),
     (commands.EVENTS, layout.EVENT_CONFIRMED),
     (commands.EVENTS, layout.EVENT_TRAFFIC),
     (commands.EVENTS, layout.EVENT_UNMEASURED),

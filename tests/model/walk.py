@@ -26,6 +26,8 @@ JOBS_MAX = 1000
 JOBS_ALIVE_MAX = 3
 APPROVAL_ABOVE = 5
 SWAPS_PER_DAY_MAX = 30
+BREAKER_PPM = 250_000
+BREAKER_LEAST = 4
 # The walk begins some minutes before midnight.
 DAY_BEGINS_MS = (START_MS + 10_000 * STEP_MS) % 86_400_000
 
@@ -43,6 +45,9 @@ class Walk:
             (layout.AUTOMATIC_SWAPS, self.random.randrange(4)),
             (layout.AUTOMATIC_AHEAD_MS, 5 * STEP_MS),
             (layout.SWAPS_PER_DAY_MAX, SWAPS_PER_DAY_MAX),
+            (layout.BREAKER_PPM, BREAKER_PPM if seed % 4 else 1_000_000),
+            (layout.BREAKER_LEAST, BREAKER_LEAST),
+            (layout.BREAKER_MS, 16 * STEP_MS),
             (layout.DAY_BEGINS_MS, DAY_BEGINS_MS),
             (layout.FENCING_MS, 16 * STEP_MS),
         ):

@@ -12,7 +12,7 @@ from simswitch.client import Client, Holdings, OperatorClient, Result, SessionTh
 from simswitch.client.operator import iccid_column
 from simswitch.service import events as hub
 from simswitch.v1 import event_pb2 as pb
-from simswitch.v1 import inventory_pb2, sim_pb2, swap_pb2
+from simswitch.v1 import inventory_pb2, pool_pb2, sim_pb2, swap_pb2
 
 from tests.service.serving import Serving
 
@@ -121,3 +121,27 @@ def test_a_watcher_that_the_ring_overtakes_is_ended(serving: Serving, pool: Oper
 
     with pytest.raises(Exception, match="does not read"):
         asyncio.run_coroutine_threadsafe(overtaken(), serving._loop).result(10)
+
+
+def test_a_breaker_that_opens_is_told_of_and_listed(serving: Serving, pool: OperatorClient) -> None:
+    settings = [pool_pb2.SettingValue(setting=pool_pb2.SETTING_BREAKER_LEAST, value=4)]
+    pool.pool.Configure(pool_pb2.ConfigureRequest(settings=settings))
+    assert list(pool.pool.ListBreakers(pool_pb2.ListBreakersRequest()).breakers) == []
+    holdings = Holdings()
+    with Client(serving.address, access_server="as-01", holdings=holdings) as client:
+        client.allocate_many(np.arange(1, TERMINALS + 1), "jp")
+    with SessionThread(serving.address, "as-01", lambda _: Result.REFUSED, holdings=holdings) as session:
+        session.serving(20)
+        slowed = inventory_pb2.SetSimHealthRequest(
+            iccid=iccid_column(lease.iccid for lease in holdings), health=sim_pb2.HEALTH_THROTTLED
+        )
+        pool.inventory.SetSimHealth(slowed)
+        pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="slowed", healths=[sim_pb2.HEALTH_THROTTLED]))
+        watch = pb.WatchEventsRequest(after=0, kinds=[pb.EVENT_KIND_BREAKER])
+        opened = next(response.events[0] for response in pool.events.WatchEvents(watch, timeout=20) if response.events)
+    assert opened.breaker_state == pb.BREAKER_STATE_OPEN
+    assert opened.retry_ms > 0
+    listed = {breaker.name: breaker for breaker in pool.pool.ListBreakers(pool_pb2.ListBreakersRequest()).breakers}
+    found = listed[opened.breaker_name]
+    assert (found.state, found.retry_ms) == (pb.BREAKER_STATE_OPEN, opened.retry_ms)
+    assert found.of == pool_pb2.BREAKER_OF_BANK

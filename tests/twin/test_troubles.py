@@ -127,3 +127,22 @@ def test_what_a_dead_access_server_held_is_freed_after_the_fencing_delay_and_not
     assert counts[0][1] > 1_500
     assert 0 < counts[0][2] < 100
     assert counts[1] == (0, 0, 0)
+
+
+def test_swaps_keep_away_from_a_lot_whose_sims_fail_and_come_back_when_they_don_t() -> None:
+    bad_lot = load(Path(str(resources.files("simswitch.twin") / "scenarios" / "bad-lot.toml")))
+    run = replayed(bad_lot)
+    never = replayed(replace(bad_lot, engine={"breaker_share": 1.0}))
+    failed, failed_anyway = (each.loop.counters()["switches_failed"] for each in (run, never))
+    assert failed < 40 < 900 < failed_anyway
+    job, anyway = (each.engine.cell.machine.job(0) for each in (run, never))
+    assert job["state"] == layout.JOB_DONE
+    assert job["confirmed_count"] + job["skipped_count"] == job["terminals_count"]
+    assert job["finished_ms"] - job["created_ms"] < 0.9 * (anyway["finished_ms"] - anyway["created_ms"])
+    # It was tried while it was bad, and is used now that it is well.
+    assert run.engine.cell.machine.breakers() == []
+    first, count = run.plan.first_sim["bad"]
+    mark = np.zeros(run.plan.sims_count, np.uint8)
+    mark[first : first + count] = 1
+    on_start = len(run.plan.on_at_start)
+    assert len(run.loop.terminals_on(mark)) > 0.2 * on_start

@@ -31,6 +31,7 @@ class EventWord(StrEnum):
     SHORTFALL = "shortfall"
     SHORTFALL_OVER = "shortfall_over"
     DEATH = "death"
+    BREAKER = "breaker"
 
 
 def events(
@@ -105,5 +106,9 @@ def details(event: dict[str, Any]) -> str:
             return f"market {event['market']}"
         case "death":
             return str(event["death"])
+        case "breaker":
+            again = f", tried again at {instant_text(event['retry_ms'])}" if event["breaker_state"] == "open" else ""
+            state = str(event["breaker_state"]).replace("_", " ")
+            return f"{event['breaker_name']}: {state}{again if event['retry_ms'] else ''}"
         case _:
             return ""

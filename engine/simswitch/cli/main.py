@@ -16,6 +16,7 @@ import typer
 from simswitch import __version__
 from simswitch.cli import (
     access_server,
+    breakers,
     clock,
     data,
     demonstration,
@@ -67,6 +68,7 @@ app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
 app.add_typer(clock.app, name="clock")
+app.command("breakers")(breakers.breakers)
 app.command("events")(events.events)
 app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)

@@ -15,6 +15,7 @@ cdef list check_state(State *state, object pause):
     _check_sims(state, faults, pause)
     _check_index(state, faults, pause)
     _check_terminals(state, faults, pause)
+    _check_breakers(state, faults)
     _check_orders(state, faults)
     _check_totals(state, faults, pause)
     return faults[:FAULTS_MAX]
@@ -146,6 +147,34 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
                 faults.append(f"I5: class {position}, tier {tier}: the summary is wrong")
             if bool((sim_class.tiers[tier >> 6] >> (tier & 63)) & 1) != bool(summary):
                 faults.append(f"I5: class {position}, tier {tier}: its bit is wrong")
+    return 0
+
+
+cdef int _check_breakers(State *state, list faults) except -1:
+    """What selection goes by is what the breakers say; a probe that is out is an order in flight."""
+    cdef uint32_t index, blocking = 0, tried = 0
+    cdef const Breaker *breaker
+    cdef const Group *group
+    cdef bint shown
+    for index in range(state.header.entities_count):
+        breaker = &state.breakers[index]
+        if breaker.state == BREAKER_PROBING and (
+            breaker.probe == 0 or breaker.probe > state.header.orders_max
+            or not order_outstanding(state, breaker.probe - 1) or not state.orders[breaker.probe - 1].probes
+        ):
+            faults.append(f"the breaker of entity {index} waits for order {breaker.probe - 1}, which is not its probe")
+        if state.entities[index].kind != ACCESS_SERVER:
+            blocking += breaker_blocks(state, index)
+            tried += breaker.state == BREAKER_HALF_OPEN
+    if blocking != state.header.breakers_blocking or tried != state.header.breakers_tried:
+        faults.append(
+            f"{blocking} breakers block and {tried} are half open, "
+            f"counted are {state.header.breakers_blocking} and {state.header.breakers_tried}")
+    for index in range(state.header.groups_count):
+        group = &state.groups[index]
+        shown = (state.classes[group.sim_class].broken[group.local >> 6] >> (group.local & 63)) & 1
+        if shown != (breaker_blocks(state, group.bank) or breaker_blocks(state, group.lot)):
+            faults.append(f"I5: group {index}: its class shows it as broken: {shown}")
     return 0
 
 

@@ -17,6 +17,7 @@
 #                                                              NO_LEASE: not named
 #   JOB          JobState            -                         JobWhy                    job
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
+#   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   SHORTFALL    market              headroom wanted, bytes    Priority                  market: a swap finds no target
 #   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 

@@ -34,6 +34,9 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> AUTOMATIC_AHEAD_MS] = 60_000
     settings[<int> SWAPS_PER_DAY_MAX] = 4
     settings[<int> DAY_BEGINS_MS] = 0
+    settings[<int> BREAKER_PPM] = 300_000
+    settings[<int> BREAKER_MS] = 60_000
+    settings[<int> BREAKER_LEAST] = 20
     settings[<int> FENCING_MS] = 600_000
 
 
@@ -70,6 +73,12 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 0 <= value < DAY_MS
     if setting == FENCING_MS:
         return 1_000 <= value <= 7 * <int64_t> DAY_MS
+    if setting == BREAKER_PPM:
+        return 1 <= value <= 1_000_000
+    if setting == BREAKER_LEAST:
+        return 1 <= value <= 1_000_000
+    if setting == BREAKER_MS:
+        return 1_000 <= value <= BREAKER_OPEN_MAX_MS
     if setting == SWAPS_PER_DAY_MAX:
         return 1 <= value <= 255
     return False
@@ -326,6 +335,7 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
     sim_class.members[sim_class.groups_count] = <uint16_t> index
     sim_class.groups_count += 1
     group.masked = state.entities[lot].masked or state.entities[bank].masked
+    breaker_mark(state, group)
     _group_watermarks(state, group)
     return index
 

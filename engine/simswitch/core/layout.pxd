@@ -14,12 +14,13 @@
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
-#   classes            19512   classes_max          which groups have a SIM in which tier
+#   classes            19640   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
 #   servers              520   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
+#   breakers              40   as entities          where swaps fail beyond a budget
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
@@ -32,7 +33,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 5
+    MACHINE_VERSION = 6
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -258,6 +259,7 @@ cpdef enum GateReason:
     GATE_BY_PROBED = 6           # and showed it
     GATE_BY_OPERATOR = 7
     GATE_BY_LIFE = 8             # it was declared dead and gave a sign of life
+    GATE_BY_FAILURES = 9         # too many swaps on it failed: its breaker is open
 
 cpdef enum WaitsFor:
     WAITS_FOR_NOTHING = 0
@@ -322,6 +324,13 @@ cpdef enum EventKind:
     EVENT_SHORTFALL = 12
     EVENT_SHORTFALL_OVER = 13
     EVENT_DEATH = 14
+    EVENT_BREAKER = 15
+
+cpdef enum BreakerState:
+    BREAKER_CLOSED = 0
+    BREAKER_OPEN = 1
+    BREAKER_HALF_OPEN = 2        # one swap may try
+    BREAKER_PROBING = 3          # and is out
 
 cpdef enum ConfirmedBy:
     BY_ACKNOWLEDGEMENT = 1
@@ -375,6 +384,9 @@ cpdef enum Setting:
     SWAPS_PER_DAY_MAX = 19       # of one terminal
     DAY_BEGINS_MS = 20           # local midnight, after midnight UTC
     FENCING_MS = 21              # from declaring an access server dead until what it held is freed
+    BREAKER_PPM = 22             # failed swaps of all at which a breaker opens; 1,000,000: never
+    BREAKER_MS = 23              # how long it stays open at first
+    BREAKER_LEAST = 24           # swaps from which is judged
 
 # ---------------------------------------------------------------------------------------------- records
 
@@ -427,7 +439,10 @@ ctypedef struct Header:                 # 1024 B
     uint64_t given_up_count             # ever: the number of the last entry of the work list
     uint64_t automatic_due_ms           # when SIMs are looked through for automatic swaps; 0: no need
     uint64_t day                        # the day of now_ms, counted from DAY_BEGINS_MS
-    uint64_t reserved[31]
+    uint64_t breakers_due_ms            # when the next open breaker may be tried; 0: none is open
+    uint32_t breakers_blocking          # open or with their probe out, access servers' not counted
+    uint32_t breakers_tried             # half open, access servers' not counted
+    uint64_t reserved[29]
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -514,7 +529,18 @@ ctypedef struct Order:                  # 96 B
     uint8_t announced                   # 1: it was
     uint8_t idle                        # 1: its terminal was idle when the swap was wanted: it goes before others of its lane
     uint8_t overdue                     # 1: it was counted as failed when its deadline passed
-    uint8_t reserved
+    uint8_t probes                      # 1: it is the probe of a breaker
+
+ctypedef struct Breaker:                # 40 B
+    uint64_t changed_ms
+    uint64_t retry_ms                   # when it is tried again; 0: an access server's, whose gate says when
+    uint64_t faded_ms                   # when its counts were last halved
+    uint32_t probe                      # order + 1; 0: none is out
+    uint32_t failures
+    uint32_t successes
+    uint8_t state
+    uint8_t opens                       # in a row, saturated
+    uint8_t reserved[2]
 
 ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint64_t tiers[2]                   # which tiers are not empty
@@ -544,7 +570,7 @@ ctypedef struct Market:                 # 64 B
     uint8_t short_tier                  # the lowest tier for which none was found
     uint8_t reserved[15]
 
-ctypedef struct Class:                  # 19512 B
+ctypedef struct Class:                  # 19640 B
     uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM
     uint64_t free_count                 # SIMs in the index, masked groups not counted
     uint64_t groups_count
@@ -554,6 +580,7 @@ ctypedef struct Class:                  # 19512 B
     uint32_t reserved
     uint64_t summary[128]               # which words of groups[tier] are not zero
     uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
+    uint64_t broken[16]                 # groups whose bank's or lot's breaker blocks
     uint16_t members[1024]              # its groups, by their number within the class
 
 ctypedef struct Server:                 # access server: 520 B
@@ -748,7 +775,8 @@ cpdef enum RegionIndex:
     REGION_TERMINAL_TABLE = 20
     REGION_CHECK = 21
     REGION_GIVEN_UP = 22
-    REGIONS = 23
+    REGION_BREAKERS = 23
+    REGIONS = 24
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -778,7 +806,7 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[23]
+    Region regions[24]
     Header *header
     Entity *entities
     Sim *sims
@@ -795,6 +823,7 @@ ctypedef struct State:
     Sweep *sweeps
     Check *check
     GivenUp *given_up
+    Breaker *breakers
     Wheel *wheel
     char *timers[5]                     # the first node, by TimerKind; the last are the wheel's heads
     uint64_t timer_strides[5]           # bytes from one node to the next

@@ -135,7 +135,8 @@ class RegionIndex(IntEnum):
     REGION_TERMINAL_TABLE = 20
     REGION_CHECK = 21
     REGION_GIVEN_UP = 22
-    REGIONS = 23
+    REGION_BREAKERS = 23
+    REGIONS = 24
 
 class Role(IntEnum):
     OPERATOR = 1
@@ -167,6 +168,9 @@ class Setting(IntEnum):
     SWAPS_PER_DAY_MAX = 19
     DAY_BEGINS_MS = 20
     FENCING_MS = 21
+    BREAKER_PPM = 22
+    BREAKER_MS = 23
+    BREAKER_LEAST = 24
 
 class Status(IntEnum):
     OK = 1
@@ -222,6 +226,7 @@ class EventKind(IntEnum):
     EVENT_SHORTFALL = 12
     EVENT_SHORTFALL_OVER = 13
     EVENT_DEATH = 14
+    EVENT_BREAKER = 15
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -255,6 +260,12 @@ class Death(IntEnum):
     DEATH_UNDONE = 2
     DEATH_BELIED = 3
     DEATH_SETTLED = 4
+
+class BreakerState(IntEnum):
+    BREAKER_CLOSED = 0
+    BREAKER_OPEN = 1
+    BREAKER_HALF_OPEN = 2
+    BREAKER_PROBING = 3
 
 class WithdrawnBy(IntEnum):
     LEASE_OVER = 1
@@ -298,6 +309,7 @@ class GateReason(IntEnum):
     GATE_BY_PROBED = 6
     GATE_BY_OPERATOR = 7
     GATE_BY_LIFE = 8
+    GATE_BY_FAILURES = 9
 
 class WaitsFor(IntEnum):
     WAITS_FOR_NOTHING = 0
@@ -605,3 +617,13 @@ DEATH_UNDONE: Death
 DEATH_BELIED: Death
 DEATH_SETTLED: Death
 FENCING_MS: Setting
+GATE_BY_FAILURES: GateReason
+EVENT_BREAKER: EventKind
+BREAKER_CLOSED: BreakerState
+BREAKER_OPEN: BreakerState
+BREAKER_HALF_OPEN: BreakerState
+BREAKER_PROBING: BreakerState
+BREAKER_PPM: Setting
+BREAKER_MS: Setting
+REGION_BREAKERS: RegionIndex
+BREAKER_LEAST: Setting

@@ -9,13 +9,14 @@ _SIZES = {
     "TerminalCold": (sizeof(TerminalCold), 24),
     "Order": (sizeof(Order), 96),
     "Group": (sizeof(Group), 9792),
-    "Class": (sizeof(Class), 19512),
+    "Class": (sizeof(Class), 19640),
     "Market": (sizeof(Market), 64),
     "Server": (sizeof(Server), 520),
     "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),
     "Check": (sizeof(Check), 265752),
     "GivenUp": (sizeof(GivenUp), 48),
+    "Breaker": (sizeof(Breaker), 40),
     "Wheel": (sizeof(Wheel), 8392),
 }
 for _name, (_actual, _promised) in _SIZES.items():
@@ -26,7 +27,7 @@ for _name, (_actual, _promised) in _SIZES.items():
 for _enum in (
     Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, BreakerState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

@@ -32,6 +32,7 @@ include "timers.pxi"
 include "sims.pxi"
 include "leases.pxi"
 include "events.pxi"
+include "breakers.pxi"
 include "orders.pxi"
 include "feasibility.pxi"
 include "automatic.pxi"
@@ -100,7 +101,7 @@ for _kind, _columns in COMMAND_COLUMNS.items():
 cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
-    "iccid_table", "imsi_table", "terminal_table", "check", "given_up",
+    "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
 )
 
 
@@ -380,6 +381,7 @@ cdef uint64_t _apply_batch(
     sweeps_run(state, now_ms, &work)
     jobs_look(state, now_ms)
     automatic_look(state, now_ms)
+    breakers_look(state, now_ms)
     work = WORK_MAX
     dispatch(state, now_ms, &work)
     written += _write_orders(state, outcomes + written)
@@ -424,12 +426,12 @@ cdef class Machine:
             sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
-            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp),
+            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
-            _slots(terminals), 1, GIVEN_UP_MAX,
+            _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -646,7 +648,7 @@ cdef class Machine:
             raise ValueError(f"{now_ms} is no instant in Unix milliseconds")
         room = self._validate(data, size, &growth, &items)
         # Pages that no event ever reaches cost nothing.
-        events_max = EVENTS_PER_ITEM * (items + 3 * <uint64_t> WORK_MAX)
+        events_max = EVENTS_PER_ITEM * (items + 3 * <uint64_t> WORK_MAX) + BREAKERS_LOOK
         if events_max > self.state.events_out_max:
             more = <EventRow *> realloc(self.state.events_out, events_max * sizeof(EventRow))
             if more == NULL:
@@ -696,6 +698,8 @@ cdef class Machine:
         due = timers_next_ms(state)
         if state.header.jobs_due_ms:
             due = min(due, max(state.header.jobs_due_ms, state.header.now_ms))
+        if state.header.breakers_due_ms:
+            due = min(due, max(state.header.breakers_due_ms, state.header.now_ms))
         if state.header.automatic_due_ms:
             due = min(due, max(state.header.automatic_due_ms, state.header.now_ms))
         if state.header.sweeps_count:
@@ -848,6 +852,10 @@ cdef class Machine:
     def given_up(self):
         """The operator's work list: swaps that were given up and not resolved, oldest first."""
         return read_given_up(&self.state)
+
+    def breakers(self):
+        """The breakers that are not closed, and those that counted a failure lately."""
+        return read_breakers(&self.state)
 
     def jobs_count(self):
         """How many jobs were ever created: the next job's id."""

@@ -194,6 +194,7 @@ cdef uint32_t order_new(
     order.announced = 0
     order.idle = 0
     order.overdue = 0
+    order.probes = 0
     if kind == SWITCH:
         record = job_find(state, job)
         # Nothing is slowed yet where these are moved, so whom it disturbs least goes first.
@@ -293,6 +294,8 @@ cdef void _leave_place(State *state, uint32_t index) noexcept nogil:
     cdef Server *server = &state.servers[order.server]
     invariant(server.outstanding > 0, "I3: an outstanding order is counted")
     server.outstanding -= 1
+    if order.probes:
+        breakers_unprobed(state, index, state.header.now_ms)
     if server.gate == GATE_PROBING:
         server.probe_sent = 0  # settled otherwise than by an answer: the next order is the probe
     timer_disarm(state, TIMER_ORDER, index)
@@ -464,6 +467,8 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
     cdef uint64_t ordered_ms = order.ordered_ms
     cdef TerminalCold *cold
     order_event(state, EVENT_CONFIRMED, index, how, now_ms - order.ordered_ms)
+    if order.kind == SWITCH and not order.orphaned:
+        swap_outcome(state, index, True, now_ms)
     _leave_place(state, index)
     state.servers[server].confirmed_count += 1
     if order.orphaned:
@@ -565,6 +570,8 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
     if not busy and order.attempts < 255:
         order.attempts += 1
     order_event(state, EVENT_REFUSED, index, ACK_BUSY if busy else ACK_REFUSED, order.attempts)
+    if order.kind == SWITCH and not (busy or order.orphaned):
+        swap_outcome(state, index, False, now_ms)
     _leave_place(state, index)
     order.number = 0
     if order.orphaned:
@@ -678,6 +685,9 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
         job = job_find(state, order.job)
         if job != NULL:
             _job_outcome(state, job, True)
+        if order.probes:
+            # Late is not refused (I9): no failure is counted, but another has to try.
+            breakers_unprobed(state, index, now_ms)
         _shrink(state, order.server, 1, 2, WINDOW_DEADLINE, now_ms)
         if state.servers[order.server].gate == GATE_PROBING:
             _back_off(state, order.server, GATE_BY_DEADLINE, now_ms)
@@ -765,7 +775,7 @@ cdef void _back_off(State *state, uint32_t index, int reason, uint64_t now_ms) n
 
 
 cdef void server_acknowledged(
-    State *state, uint32_t index, uint64_t ordered_ms, bint busy, uint64_t now_ms
+    State *state, uint32_t index, uint64_t ordered_ms, int result, uint64_t now_ms
 ) noexcept nogil:
     """An order was answered: the round trip is learned, the window grows when a whole window came back clean."""
     cdef Server *server = &state.servers[index]
@@ -778,12 +788,16 @@ cdef void server_acknowledged(
         server.ack_us = <uint32_t> sample_us
     else:
         server.ack_us = <uint32_t> ((<uint64_t> server.ack_us * 7 + sample_us) >> 3)
-    if busy:
+    if result == ACK_BUSY:
         _shrink(state, index, 1, 2, WINDOW_BUSY, now_ms)
         if server.gate == GATE_OPEN or server.gate == GATE_PROBING:
             _back_off(state, index, GATE_BY_BUSY, now_ms)
         return
+    if server.gate == GATE_PROBING and result == ACK_REFUSED and server_breaker_open(state, index):
+        _back_off(state, index, GATE_BY_FAILURES, now_ms)
+        return
     if server.gate == GATE_PROBING:
+        server_breaker_close(state, index, now_ms)
         server.back_offs = 0
         server_set_gate(state, index, GATE_OPEN, GATE_BY_PROBED, now_ms)
         # What it could take before says little now: it ramps up as from the start.
@@ -1284,6 +1298,8 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
             order.target = target
             order.epoch = epoch_new(state)
             sim_occupy(state, target, RESERVED, order.terminal)
+            if state.header.breakers_tried:
+                breakers_probe(state, order_index, now_ms)
         _send(state, order_index, now_ms)
         sent += 1
         if server.gate == GATE_PROBING:

@@ -307,6 +307,28 @@ cdef list read_given_up(State *state):
     return rows
 
 
+cdef list read_breakers(State *state):
+    """The breakers that are not closed, and those that counted a failure lately."""
+    cdef uint32_t index
+    cdef const Breaker *breaker
+    rows = []
+    for index in range(state.header.entities_count):
+        breaker = &state.breakers[index]
+        if breaker.state != BREAKER_CLOSED or breaker.failures:
+            rows.append({
+                "entity": int(index),
+                "kind": int(state.entities[index].kind),
+                "name": _name(state, index),
+                "state": int(breaker.state),
+                "failures": int(breaker.failures),
+                "successes": int(breaker.successes),
+                "changed_ms": int(breaker.changed_ms),
+                "retry_ms": int(breaker.retry_ms),
+                "opens": int(breaker.opens),
+            })
+    return rows
+
+
 cdef list read_groups(State *state):
     """Counts of SIMs and of free healthy ones by class, lot and bank."""
     cdef uint32_t index

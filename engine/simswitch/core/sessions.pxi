@@ -167,6 +167,7 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
         else:
             server.reconciled = 1
             server.back_offs = 0
+            server_breaker_close(state, run.server, run.now_ms)
             server_set_gate(state, run.server, GATE_OPEN, GATE_BY_READY, run.now_ms)
     run.outcomes[0] = <uint8_t> status
 
@@ -276,7 +277,7 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
         if record.server != run.server or record.session != run.argument:
             run.outcomes[item] = STALE_SESSION
             continue
-        server_acknowledged(state, run.server, record.ordered_ms, results[item] == ACK_BUSY, run.now_ms)
+        server_acknowledged(state, run.server, record.ordered_ms, results[item], run.now_ms)
         if results[item] == ACK_DONE:
             order_confirm(state, order, BY_ACKNOWLEDGEMENT, run.now_ms)
         else:

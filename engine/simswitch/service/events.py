@@ -31,6 +31,14 @@ _ORDERED = (pb.EVENT_KIND_WITHDRAWN, pb.EVENT_KIND_ORDERED, pb.EVENT_KIND_REFUSE
 _OF_ORDERS = (*_ORDERED, pb.EVENT_KIND_CONFIRMED, pb.EVENT_KIND_GIVEN_UP)
 
 
+BREAKER_STATES = {
+    layout.BREAKER_OPEN: pb.BREAKER_STATE_OPEN,
+    layout.BREAKER_HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
+    layout.BREAKER_PROBING: pb.BREAKER_STATE_PROBING,
+    layout.BREAKER_CLOSED: pb.BREAKER_STATE_CLOSED,
+}
+
+
 class EventHandlers:
     """EventService."""
 
@@ -139,6 +147,9 @@ class EventHandlers:
             fields |= {"market": self._directory.name(a)}
         elif kind == pb.EVENT_KIND_DEATH:
             fields |= {"death": reason, "freed_ms": a}
+        elif kind == pb.EVENT_KIND_BREAKER:
+            state = BREAKER_STATES[layout.BreakerState(reason)]
+            fields |= {"breaker_state": state, "breaker_name": self._directory.name(a), "retry_ms": b}
         return pb.Event(
             number=number,
             told_ms=told_ms,

@@ -15,11 +15,19 @@ from simswitch.core.roles import Read
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, Refused, check
+from simswitch.service.events import BREAKER_STATES
 from simswitch.service.paging import page_size, page_start, page_token
 from simswitch.v1 import pool_pb2 as pb
 from simswitch.v1 import sim_pb2
 
 _LIST = b"serv"
+_BREAKER_OF: dict[int, pb.BreakerOf.ValueType] = {
+    layout.BANK: pb.BREAKER_OF_BANK,
+    layout.LOT: pb.BREAKER_OF_LOT,
+    layout.SIM_CLASS: pb.BREAKER_OF_CLASS,
+    layout.CARRIER: pb.BREAKER_OF_CARRIER,
+    layout.ACCESS_SERVER: pb.BREAKER_OF_ACCESS_SERVER,
+}
 
 
 class PoolHandlers:
@@ -168,6 +176,25 @@ class PoolHandlers:
         check(status, request.access_server)
         state = await self._cell.read(lambda machine: machine.server(server.server))
         return pb.DeclareDeadResponse(status=_status(server, state)).SerializeToString()
+
+    async def list_breakers(self, data: bytes, call: Call) -> bytes:
+        call.may_read(Read.POOL)
+        pb.ListBreakersRequest.FromString(data)
+        return pb.ListBreakersResponse(
+            breakers=[
+                pb.Breaker(
+                    of=_BREAKER_OF[row["kind"]],
+                    name=row["name"],
+                    state=BREAKER_STATES[layout.BreakerState(row["state"])],
+                    failures_count=row["failures"],
+                    successes_count=row["successes"],
+                    changed_ms=row["changed_ms"],
+                    retry_ms=row["retry_ms"] if row["state"] == layout.BREAKER_OPEN else 0,
+                    opens_count=row["opens"],
+                )
+                for row in await self._cell.read(lambda machine: machine.breakers())
+            ]
+        ).SerializeToString()
 
     async def confirm_clock(self, data: bytes, call: Call) -> bytes:
         call.may(layout.THAW)

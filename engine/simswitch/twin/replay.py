@@ -137,6 +137,7 @@ class _Builder:
             "unknown_ask_s": (layout.UNKNOWN_ASK_MS, 1000),
             "fencing_s": (layout.FENCING_MS, 1000),
             "automatic_swaps": (layout.AUTOMATIC_SWAPS, 1),
+            "breaker_share": (layout.BREAKER_PPM, 1_000_000),
         }
         # Nobody else is there to approve a job, and the operator is the one who orders swaps.
         for setting, least in ((layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1), (layout.AUTOMATIC_SWAPS, 0)):

@@ -57,6 +57,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """One that wants as much found one."""
     EVENT_KIND_DEATH: _EventKind.ValueType  # 14
     """An access server was declared dead, or what follows from that."""
+    EVENT_KIND_BREAKER: _EventKind.ValueType  # 15
+    """A circuit breaker opened, lets one swap try, or closed."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What happened."""
@@ -91,6 +93,8 @@ EVENT_KIND_SHORTFALL_OVER: EventKind.ValueType  # 13
 """One that wants as much found one."""
 EVENT_KIND_DEATH: EventKind.ValueType  # 14
 """An access server was declared dead, or what follows from that."""
+EVENT_KIND_BREAKER: EventKind.ValueType  # 15
+"""A circuit breaker opened, lets one swap try, or closed."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _WithdrawnBy:
@@ -157,6 +161,38 @@ DEATH_SETTLED: Death.ValueType  # 4
 """What it held is freed."""
 Global___Death: _TypeAlias = Death  # noqa: Y015
 
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """They are. (Of an event: not a BREAKER.)"""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 1
+    """They are not."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 2
+    """The next one is, to see how it goes."""
+    BREAKER_STATE_PROBING: _BreakerState.ValueType  # 3
+    """It is out."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 4
+    """They are again."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """Whether swaps are sent to what a circuit breaker is of."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""They are. (Of an event: not a BREAKER.)"""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 1
+"""They are not."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 2
+"""The next one is, to see how it goes."""
+BREAKER_STATE_PROBING: BreakerState.ValueType  # 3
+"""It is out."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 4
+"""They are again."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
 @_typing.final
 class Event(_message.Message):
     """One event. Fields that its kind does not have are absent or 0."""
@@ -185,6 +221,9 @@ class Event(_message.Message):
     HEADROOM_BYTES_FIELD_NUMBER: _builtins.int
     DEATH_FIELD_NUMBER: _builtins.int
     FREED_MS_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    BREAKER_NAME_FIELD_NUMBER: _builtins.int
+    RETRY_MS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -229,6 +268,12 @@ class Event(_message.Message):
     """DEATH: what."""
     freed_ms: _builtins.int
     """DEATH: when what it held is freed, Unix milliseconds."""
+    breaker_state: Global___BreakerState.ValueType
+    """BREAKER: its state."""
+    breaker_name: _builtins.str
+    """BREAKER: the bank, lot, class, carrier or access server."""
+    retry_ms: _builtins.int
+    """BREAKER: when it is tried again, Unix milliseconds."""
     def __init__(
         self,
         *,
@@ -254,10 +299,13 @@ class Event(_message.Message):
         headroom_bytes: _builtins.int = ...,
         death: Global___Death.ValueType = ...,
         freed_ms: _builtins.int = ...,
+        breaker_state: Global___BreakerState.ValueType = ...,
+        breaker_name: _builtins.str = ...,
+        retry_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "priority", b"priority", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "priority", b"priority", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

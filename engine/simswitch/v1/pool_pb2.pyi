@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from simswitch.v1 import event_pb2 as _event_pb2
 from simswitch.v1 import sim_pb2 as _sim_pb2
 import builtins as _builtins
 import sys
@@ -124,6 +125,8 @@ class _GateReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateReason
     """An operator declared the access server dead, or took that back."""
     GATE_REASON_LIFE: _GateReason.ValueType  # 8
     """It was declared dead and gave a sign of life."""
+    GATE_REASON_FAILURES: _GateReason.ValueType  # 9
+    """Too many swaps on it failed: its circuit breaker is open."""
 
 class GateReason(_GateReason, metaclass=_GateReasonEnumTypeWrapper):
     """Why a gate last changed."""
@@ -146,6 +149,8 @@ GATE_REASON_OPERATOR: GateReason.ValueType  # 7
 """An operator declared the access server dead, or took that back."""
 GATE_REASON_LIFE: GateReason.ValueType  # 8
 """It was declared dead and gave a sign of life."""
+GATE_REASON_FAILURES: GateReason.ValueType  # 9
+"""Too many swaps on it failed: its circuit breaker is open."""
 Global___GateReason: _TypeAlias = GateReason  # noqa: Y015
 
 class _WaitsFor:
@@ -242,6 +247,12 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """When the day begins: local midnight, milliseconds after midnight UTC."""
     SETTING_FENCING_MS: _Setting.ValueType  # 21
     """From declaring an access server dead until what it held is freed, milliseconds."""
+    SETTING_BREAKER_PPM: _Setting.ValueType  # 22
+    """Failed swaps in a million at which a circuit breaker opens. 1,000,000: never."""
+    SETTING_BREAKER_MS: _Setting.ValueType  # 23
+    """How long a circuit breaker stays open at first, milliseconds; doubled each time, up to half an hour."""
+    SETTING_BREAKER_LEAST: _Setting.ValueType  # 24
+    """How many swaps must have come out before a circuit breaker judges them."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -290,7 +301,49 @@ SETTING_DAY_BEGINS_MS: Setting.ValueType  # 20
 """When the day begins: local midnight, milliseconds after midnight UTC."""
 SETTING_FENCING_MS: Setting.ValueType  # 21
 """From declaring an access server dead until what it held is freed, milliseconds."""
+SETTING_BREAKER_PPM: Setting.ValueType  # 22
+"""Failed swaps in a million at which a circuit breaker opens. 1,000,000: never."""
+SETTING_BREAKER_MS: Setting.ValueType  # 23
+"""How long a circuit breaker stays open at first, milliseconds; doubled each time, up to half an hour."""
+SETTING_BREAKER_LEAST: Setting.ValueType  # 24
+"""How many swaps must have come out before a circuit breaker judges them."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
+
+class _BreakerOf:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerOfEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerOf.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_OF_UNSPECIFIED: _BreakerOf.ValueType  # 0
+    """Never sent."""
+    BREAKER_OF_BANK: _BreakerOf.ValueType  # 1
+    """A bank."""
+    BREAKER_OF_LOT: _BreakerOf.ValueType  # 2
+    """A lot."""
+    BREAKER_OF_CLASS: _BreakerOf.ValueType  # 3
+    """A class."""
+    BREAKER_OF_CARRIER: _BreakerOf.ValueType  # 4
+    """A carrier."""
+    BREAKER_OF_ACCESS_SERVER: _BreakerOf.ValueType  # 5
+    """An access server."""
+
+class BreakerOf(_BreakerOf, metaclass=_BreakerOfEnumTypeWrapper):
+    """What a circuit breaker is of."""
+
+BREAKER_OF_UNSPECIFIED: BreakerOf.ValueType  # 0
+"""Never sent."""
+BREAKER_OF_BANK: BreakerOf.ValueType  # 1
+"""A bank."""
+BREAKER_OF_LOT: BreakerOf.ValueType  # 2
+"""A lot."""
+BREAKER_OF_CLASS: BreakerOf.ValueType  # 3
+"""A class."""
+BREAKER_OF_CARRIER: BreakerOf.ValueType  # 4
+"""A carrier."""
+BREAKER_OF_ACCESS_SERVER: BreakerOf.ValueType  # 5
+"""An access server."""
+Global___BreakerOf: _TypeAlias = BreakerOf  # noqa: Y015
 
 @_typing.final
 class GetSummaryRequest(_message.Message):
@@ -906,6 +959,97 @@ class ConfirmClockResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmClockResponse: _TypeAlias = ConfirmClockResponse  # noqa: Y015
+
+@_typing.final
+class ListBreakersRequest(_message.Message):
+    """Asks for the circuit breakers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBreakersRequest: _TypeAlias = ListBreakersRequest  # noqa: Y015
+
+@_typing.final
+class ListBreakersResponse(_message.Message):
+    """The circuit breakers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]:
+        """Those that are not closed, and those that counted a failure lately."""
+
+    def __init__(
+        self,
+        *,
+        breakers: _abc.Iterable[Global___Breaker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBreakersResponse: _TypeAlias = ListBreakersResponse  # noqa: Y015
+
+@_typing.final
+class Breaker(_message.Message):
+    """Whether swaps are sent to the SIMs of a bank, lot, class or carrier, or through an access server, after too many have failed there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILURES_COUNT_FIELD_NUMBER: _builtins.int
+    SUCCESSES_COUNT_FIELD_NUMBER: _builtins.int
+    CHANGED_MS_FIELD_NUMBER: _builtins.int
+    RETRY_MS_FIELD_NUMBER: _builtins.int
+    OPENS_COUNT_FIELD_NUMBER: _builtins.int
+    of: Global___BreakerOf.ValueType
+    """Of what."""
+    name: _builtins.str
+    """Its name."""
+    state: _event_pb2.BreakerState.ValueType
+    """Whether swaps are sent there."""
+    failures_count: _builtins.int
+    """Swaps that failed lately. Counts are halved every half minute, and begin anew when a narrower breaker opens."""
+    successes_count: _builtins.int
+    """And those that went well."""
+    changed_ms: _builtins.int
+    """When its state last changed, Unix milliseconds. 0: never."""
+    retry_ms: _builtins.int
+    """OPEN: when it is tried again, Unix milliseconds. 0: when the access server's gate says so."""
+    opens_count: _builtins.int
+    """How often it opened without closing in between."""
+    def __init__(
+        self,
+        *,
+        of: Global___BreakerOf.ValueType = ...,
+        name: _builtins.str = ...,
+        state: _event_pb2.BreakerState.ValueType = ...,
+        failures_count: _builtins.int = ...,
+        successes_count: _builtins.int = ...,
+        changed_ms: _builtins.int = ...,
+        retry_ms: _builtins.int = ...,
+        opens_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ms", b"changed_ms", "failures_count", b"failures_count", "name", b"name", "of", b"of", "opens_count", b"opens_count", "retry_ms", b"retry_ms", "state", b"state", "successes_count", b"successes_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
 
 @_typing.final
 class DeclareDeadRequest(_message.Message):

@@ -75,6 +75,11 @@ class PoolServiceStub:
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.FromString,
                 _registered_method=True)
+        self.ListBreakers = channel.unary_unary(
+                '/simswitch.v1.PoolService/ListBreakers',
+                request_serializer=simswitch_dot_v1_dot_pool__pb2.ListBreakersRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_pool__pb2.ListBreakersResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServiceServicer:
@@ -140,6 +145,13 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBreakers(self, request, context):
+        """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -182,6 +194,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.DeclareDead,
                     request_deserializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.SerializeToString,
+            ),
+            'ListBreakers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakers,
+                    request_deserializer=simswitch_dot_v1_dot_pool__pb2.ListBreakersRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_pool__pb2.ListBreakersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -401,6 +418,33 @@ class PoolService:
             '/simswitch.v1.PoolService/DeclareDead',
             simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.SerializeToString,
             simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBreakers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.PoolService/ListBreakers',
+            simswitch_dot_v1_dot_pool__pb2.ListBreakersRequest.SerializeToString,
+            simswitch_dot_v1_dot_pool__pb2.ListBreakersResponse.FromString,
             options,
             channel_credentials,
             insecure,

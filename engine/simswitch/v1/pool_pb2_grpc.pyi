@@ -55,6 +55,8 @@ class PoolServiceStub:
     """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
     sign of life from it undoes this. Refused while it has a session. Safe to retry.
     """
+    ListBreakers: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListBreakersRequest, _pool_pb2.ListBreakersResponse]
+    """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately."""
 
 @_typing.type_check_only
 class PoolServiceAsyncStub(PoolServiceStub):
@@ -83,6 +85,8 @@ class PoolServiceAsyncStub(PoolServiceStub):
     """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
     sign of life from it undoes this. Refused while it has a session. Safe to retry.
     """
+    ListBreakers: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListBreakersRequest, _pool_pb2.ListBreakersResponse]  # type: ignore[assignment]
+    """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately."""
 
 class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
     """Looks at the pool and sets how the engine works."""
@@ -156,5 +160,13 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
         sign of life from it undoes this. Refused while it has a session. Safe to retry.
         """
+
+    @_abc_1.abstractmethod
+    def ListBreakers(
+        self,
+        request: _pool_pb2.ListBreakersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.ListBreakersResponse, _abc.Awaitable[_pool_pb2.ListBreakersResponse]]:
+        """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately."""
 
 def add_PoolServiceServicer_to_server(servicer: PoolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,296 @@
+# Circuit breakers: where swaps go wrong beyond a budget no more are sent, until one that is tried goes well.
+#
+#   closed -- too many failed --> open -- its time is over --> half open -- the next swap there --> probing
+#      ^                           ^                               ^                                |  |  |
+#      |                           '---- failed: twice as long ----+--------------------------------'  |  |
+#      |                                                           '---- it came to nothing -----------'  |
+#      '---- went well -------------------------------------------------------------------------------- --'
+#
+# There is one for every bank, lot, class, carrier and access server, beside its entity. A swap's outcome counts for all that its
+# target belongs to and for the access server that carried it out. Of these the narrowest that explains the failures is to blame, and
+# opens when they are beyond the budget; what was counted until then is explained, and all counts begin anew: a bad lot
+# opens itself and neither its banks nor its carrier. Counts are halved every half minute, so that an hour without trouble
+# does not hide one that begins.
+#
+# While one is open (or its probe is out), swaps choose targets elsewhere, or wait; allocations go elsewhere if they can,
+# and are never refused for it (I7). An access server's is its gate: it backs off, and the gate's probe is the breaker's.
+
+
+cdef enum:
+    BREAKER_FADE_MS = 30_000      # counts are halved each time
+    BREAKER_OPEN_MAX_MS = 1_800_000
+    BREAKERS_LOOK = 64            # that may become half open in one apply
+    BELONGS_TO = 4                # entities of a SIM: bank, lot, class, carrier
+
+
+cdef inline bint breaker_blocks(const State *state, uint32_t entity) noexcept nogil:
+    cdef const Breaker *breaker = &state.breakers[entity]
+    return breaker.state == BREAKER_OPEN or breaker.state == BREAKER_PROBING
+
+
+cdef void _belongs_to(const State *state, const Group *group, uint32_t *entities) noexcept nogil:
+    """A group's bank, lot, class and carrier, from the narrowest on; NONE_INDEX: it has none."""
+    cdef int64_t carrier
+    entities[0] = group.bank
+    entities[1] = group.lot
+    entities[2] = state.classes[group.sim_class].entity
+    carrier = state.entities[entities[2]].numbers[<int> CLASS_CARRIER]
+    entities[3] = <uint32_t> carrier if carrier >= 0 else NONE_INDEX
+
+
+cdef void breaker_mark(State *state, const Group *group) noexcept nogil:
+    """The group's bit in its class follows the breakers of its bank and its lot."""
+    cdef Class *sim_class = &state.classes[group.sim_class]
+    cdef uint64_t bit = <uint64_t> 1 << (group.local & 63)
+    if breaker_blocks(state, group.bank) or breaker_blocks(state, group.lot):
+        sim_class.broken[group.local >> 6] |= bit
+    else:
+        sim_class.broken[group.local >> 6] &= ~bit
+
+
+cdef void _breaker_enter(State *state, uint32_t entity, int entered, uint64_t now_ms) noexcept nogil:
+    cdef Breaker *breaker = &state.breakers[entity]
+    cdef bint blocked = breaker_blocks(state, entity)
+    cdef int kind = state.entities[entity].kind
+    cdef uint32_t index
+    if kind != ACCESS_SERVER:
+        state.header.breakers_tried -= breaker.state == BREAKER_HALF_OPEN
+        state.header.breakers_tried += entered == BREAKER_HALF_OPEN
+    breaker.state = <uint8_t> entered
+    breaker.changed_ms = now_ms
+    event(state, EVENT_BREAKER, NONE_INDEX, NONE_SHORT, NONE_INDEX, entered, entity, breaker.retry_ms)
+    if breaker_blocks(state, entity) == blocked or kind == ACCESS_SERVER:
+        return
+    if blocked:
+        state.header.breakers_blocking -= 1
+    else:
+        state.header.breakers_blocking += 1
+    if kind == BANK or kind == LOT:
+        for index in range(state.header.groups_count):
+            if state.groups[index].bank == entity or state.groups[index].lot == entity:
+                breaker_mark(state, &state.groups[index])
+
+
+cdef void _breaker_open(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    cdef Breaker *breaker = &state.breakers[entity]
+    cdef uint64_t span_ms = <uint64_t> state.header.settings[<int> BREAKER_MS] << min(breaker.opens, <uint8_t> 10)
+    span_ms = min(span_ms, <uint64_t> BREAKER_OPEN_MAX_MS)
+    breaker.opens += breaker.opens < 255
+    breaker.probe = 0
+    breaker.retry_ms = now_ms + 1 + span_ms // 2 + draw(state) % (span_ms // 2 + 1)
+    if not state.header.breakers_due_ms or breaker.retry_ms < state.header.breakers_due_ms:
+        state.header.breakers_due_ms = breaker.retry_ms
+    _breaker_enter(state, entity, BREAKER_OPEN, now_ms)
+
+
+cdef void _breaker_close(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    cdef Breaker *breaker = &state.breakers[entity]
+    breaker.probe = 0
+    breaker.opens = 0
+    breaker.failures = 0
+    breaker.successes = 0
+    breaker.retry_ms = 0
+    _breaker_enter(state, entity, BREAKER_CLOSED, now_ms)
+    servers_wake(state)
+
+
+cdef void _breaker_count(State *state, uint32_t entity, bint ok, uint64_t now_ms) noexcept nogil:
+    cdef Breaker *breaker = &state.breakers[entity]
+    # All at the same instants, so that they can be compared.
+    cdef uint64_t halves = now_ms // BREAKER_FADE_MS - breaker.faded_ms // BREAKER_FADE_MS
+    if halves:
+        halves = min(halves, <uint64_t> 31)
+        breaker.failures >>= halves
+        breaker.successes >>= halves
+        breaker.faded_ms = now_ms
+    breaker.failures += not ok
+    breaker.successes += ok
+
+
+cdef bint _beyond(const State *state, const Breaker *breaker) noexcept nogil:
+    """Whether it counted enough, and too many of them failed."""
+    cdef uint64_t all_count = <uint64_t> breaker.failures + breaker.successes
+    return all_count >= <uint64_t> state.header.settings[<int> BREAKER_LEAST] and (
+        <uint64_t> breaker.failures * 1_000_000 > all_count * <uint64_t> state.header.settings[<int> BREAKER_PPM])
+
+
+cdef int _to_blame(const State *state, const uint32_t *entities) noexcept nogil:
+    """Which of them explains the failures: of those where nearly as large a share fails as where it is worst, the narrowest
+    that has most of the failures. -1: none has counted enough to tell."""
+    cdef uint64_t worst_ppm = 0, most = 0
+    cdef uint64_t[BELONGS_TO + 1] shares_ppm
+    cdef uint64_t all_count
+    cdef const Breaker *breaker
+    cdef int place
+    for place in range(BELONGS_TO + 1):
+        shares_ppm[place] = 0
+        if entities[place] == NONE_INDEX:
+            continue
+        breaker = &state.breakers[entities[place]]
+        all_count = <uint64_t> breaker.failures + breaker.successes
+        if 4 * all_count >= <uint64_t> state.header.settings[<int> BREAKER_LEAST]:
+            shares_ppm[place] = <uint64_t> breaker.failures * 1_000_000 // all_count
+            worst_ppm = max(worst_ppm, shares_ppm[place])
+    for place in range(BELONGS_TO + 1):
+        if shares_ppm[place] and 5 * shares_ppm[place] >= 4 * worst_ppm:
+            most = max(most, <uint64_t> state.breakers[entities[place]].failures)
+    for place in range(BELONGS_TO + 1):
+        if shares_ppm[place] and 5 * shares_ppm[place] >= 4 * worst_ppm:
+            if 4 * <uint64_t> state.breakers[entities[place]].failures >= 3 * most:
+                return place
+    return -1
+
+
+cdef void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) noexcept nogil:
+    """What became of a swap that was sent, for all that may be to blame. Its target is still known."""
+    cdef Order *order = &state.orders[index]
+    cdef uint32_t[BELONGS_TO + 1] entities
+    cdef Breaker *breaker
+    cdef bint explained = False
+    cdef int place
+    _belongs_to(state, &state.groups[state.sims[order.target].group], entities)
+    entities[BELONGS_TO] = state.servers[order.server].entity
+    order.probes = 0
+    for place in range(BELONGS_TO + 1):
+        if entities[place] == NONE_INDEX:
+            continue
+        breaker = &state.breakers[entities[place]]
+        if breaker.state != BREAKER_CLOSED:
+            explained = True
+            if breaker.state == BREAKER_PROBING and breaker.probe == index + 1:
+                if ok:
+                    _breaker_close(state, entities[place], now_ms)
+                else:
+                    _breaker_open(state, entities[place], now_ms)
+    if explained:
+        return
+    for place in range(BELONGS_TO + 1):
+        if entities[place] != NONE_INDEX:
+            _breaker_count(state, entities[place], ok, now_ms)
+    place = -1 if ok else _to_blame(state, entities)
+    if place < 0 or not _beyond(state, &state.breakers[entities[place]]):
+        return
+    if place < BELONGS_TO:
+        _breaker_open(state, entities[place], now_ms)
+    elif state.servers[order.server].gate == GATE_OPEN:
+        _breaker_enter(state, entities[place], BREAKER_OPEN, now_ms)
+        _back_off(state, order.server, GATE_BY_FAILURES, now_ms)
+    # What was counted until now is explained.
+    for place in range(<int> state.header.entities_count):
+        state.breakers[place].failures = 0
+        state.breakers[place].successes = 0
+
+
+cdef void breakers_probe(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """A swap that is sent is the probe of every half open breaker of its target."""
+    cdef Order *order = &state.orders[index]
+    cdef uint32_t[BELONGS_TO] entities
+    cdef int place
+    _belongs_to(state, &state.groups[state.sims[order.target].group], entities)
+    for place in range(BELONGS_TO):
+        if entities[place] != NONE_INDEX and state.breakers[entities[place]].state == BREAKER_HALF_OPEN:
+            state.breakers[entities[place]].probe = index + 1
+            order.probes = 1
+            _breaker_enter(state, entities[place], BREAKER_PROBING, now_ms)
+
+
+cdef void breakers_unprobed(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The probe says nothing: another is wanted."""
+    cdef Order *order = &state.orders[index]
+    cdef uint32_t[BELONGS_TO] entities
+    cdef Breaker *breaker
+    cdef int place
+    order.probes = 0
+    _belongs_to(state, &state.groups[state.sims[order.target].group], entities)
+    for place in range(BELONGS_TO):
+        if entities[place] == NONE_INDEX:
+            continue
+        breaker = &state.breakers[entities[place]]
+        if breaker.state == BREAKER_PROBING and breaker.probe == index + 1:
+            breaker.probe = 0
+            _breaker_enter(state, entities[place], BREAKER_HALF_OPEN, now_ms)
+            servers_wake(state)
+
+
+cdef void server_breaker_close(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The access server's gate opens again."""
+    if state.breakers[state.servers[index].entity].state != BREAKER_CLOSED:
+        _breaker_close(state, state.servers[index].entity, now_ms)
+
+
+cdef bint server_breaker_open(const State *state, uint32_t index) noexcept nogil:
+    return state.breakers[state.servers[index].entity].state != BREAKER_CLOSED
+
+
+cdef void breakers_look(State *state, uint64_t now_ms) noexcept nogil:
+    """Those whose time is over let one swap through."""
+    cdef uint32_t entity, found = 0
+    cdef uint64_t next_ms = 0
+    cdef const Breaker *breaker
+    if not state.header.breakers_due_ms or state.header.breakers_due_ms > now_ms:
+        return
+    for entity in range(state.header.entities_count):
+        breaker = &state.breakers[entity]
+        if breaker.state != BREAKER_OPEN or not breaker.retry_ms:
+            continue
+        if breaker.retry_ms <= now_ms and found < BREAKERS_LOOK:
+            found += 1
+            _breaker_enter(state, entity, BREAKER_HALF_OPEN, now_ms)
+        elif not next_ms or breaker.retry_ms < next_ms:
+            next_ms = breaker.retry_ms
+    state.header.breakers_due_ms = next_ms
+    if found:
+        servers_wake(state)
+
+
+# --------------------------------------------------------------------------------------- choosing around them
+
+cdef int _next_sound(const Class *sim_class, int tier) noexcept nogil:
+    """As next_local, among the groups whose breakers let a swap through; -1: there is none."""
+    cdef int start = <int> ((sim_class.last_group + 1) % (64 * GROUP_WORDS))
+    cdef int step, word
+    cdef uint64_t bits
+    for step in range(GROUP_WORDS + 1):
+        word = ((start >> 6) + step) % GROUP_WORDS
+        bits = sim_class.groups[tier][word] & ~sim_class.broken[word]
+        if step == 0:
+            bits &= ~<uint64_t> 0 << (start & 63)
+        if bits:
+            return (word << 6) + first_set(bits)
+    return -1
+
+
+cdef uint32_t class_select_sound(State *state, uint16_t class_index, int64_t expected, int tier) noexcept nogil:
+    """As class_select, where breakers of its class are open: slower, and only then."""
+    cdef Class *sim_class = &state.classes[class_index]
+    cdef int own, local, tries
+    cdef uint32_t index
+    for own in range(tier, TIERS):
+        if not (sim_class.tiers[own >> 6] >> (own & 63)) & 1:
+            continue
+        local = _next_sound(sim_class, own)
+        if local >= 0:
+            index = state.groups[sim_class.members[local]].head[own]
+            if headroom_bytes(&state.sims[index]) < expected:
+                return NONE_INDEX  # only in the last tier, which is open upwards
+            sim_class.last_group = local
+            return index
+    if tier == 0 or tier_of(expected) == tier:
+        return NONE_INDEX
+    local = _next_sound(sim_class, tier - 1)
+    if local < 0:
+        return NONE_INDEX
+    index = state.groups[sim_class.members[local]].head[tier - 1]
+    for tries in range(OWN_TIER_TRIES):
+        if index == NONE_INDEX:
+            break
+        if headroom_bytes(&state.sims[index]) >= expected:
+            sim_class.last_group = local
+            return index
+        index = state.sims[index].next
+    return NONE_INDEX
+
+
+cdef inline bint class_broken(const State *state, const Class *sim_class) noexcept nogil:
+    cdef int64_t carrier = state.entities[sim_class.entity].numbers[<int> CLASS_CARRIER]
+    return breaker_blocks(state, sim_class.entity) or (carrier >= 0 and breaker_blocks(state, <uint32_t> carrier))
