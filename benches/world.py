@@ -132,6 +132,7 @@ class World:
             (layout.LINE_BYTES_PER_S, 10**9),
             (layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1),
             (layout.AUTOMATIC_SWAPS, 0),
+            (layout.ADMISSION_QUEUE_MS, 0),
             (layout.SWAPS_PER_DAY_MAX, 255),
         ):
             self.expect(commands.run(layout.CONFIGURE, 1, setting=setting, value=value), layout.OK, layout.SAME)

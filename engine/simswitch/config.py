@@ -215,6 +215,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         60_000,
     ),
     Setting("engine", "breaker_least", None, "Swaps from which that is judged.", 1, 1_000_000, 20),
+    Setting(
+        "engine",
+        "admission_queue_ms",
+        None,
+        "How much work an access server's queue may hold before terminals are told to wait; 0: they never are.",
+        0,
+        600_000,
+        2_000,
+    ),
     Setting("engine", "idle_ms", None, "A terminal without new bytes for so long is idle.", 0, _DAY_MS, 600_000),
     Setting(
         "engine",

@@ -56,7 +56,7 @@ def test_the_documented_example_is_right() -> None:
         for line in (module.__doc__ or "").splitlines()
         if line.startswith("    ")
     )
-    assert parse_definitions(TomlDocument(text)).count == 6
+    assert parse_definitions(TomlDocument(text)).count == 7
 
 
 @pytest.mark.parametrize(

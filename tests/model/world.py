@@ -295,6 +295,7 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
         (layout.UNKNOWN_ASK_MS, UNKNOWN_ASK_MS),
         (layout.AUTOMATIC_SWAPS, 0),
         (layout.SWAPS_PER_DAY_MAX, 255),
+        (layout.ADMISSION_QUEUE_MS, 0),
     ):
         world.configure(setting, value)
     world.define(layout.SUPPLIER, "supplier")

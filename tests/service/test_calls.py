@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.client import Client, OperatorClient, Result, ServiceError, SessionThread
 from simswitch.client.operator import iccid_column, service_errors
 from simswitch.core import layout
 from simswitch.core.commands import decode_iccid
@@ -525,6 +526,41 @@ def test_an_access_server_is_declared_dead_and_is_not(client: Client, pool: Oper
     assert refusal(lambda: pool.pool.DeclareDead(undo)).reason == "WRONG_STATE"
     unknown = pool_pb2.DeclareDeadRequest(access_server="as-99")
     assert refusal(lambda: pool.pool.DeclareDead(unknown)).reason == "UNKNOWN_ACCESS_SERVER"
+
+
+def test_past_its_pace_terminals_are_told_when_to_come_and_groups_go_before_each_other(
+    serving: Serving, client: Client, pool: OperatorClient
+) -> None:
+    for name, priority in (("first", 1), ("last", 3)):
+        group = inventory_pb2.SubscriberGroup(name=name, priority=priority)
+        pool.inventory.DefineSubscriberGroup(inventory_pb2.DefineSubscriberGroupRequest(subscriber_group=group))
+    listed = pool.inventory.ListSubscriberGroups(inventory_pb2.ListSubscriberGroupsRequest()).subscriber_groups
+    assert [(group.name, group.priority) for group in listed] == [("first", 1), ("last", 3)]
+    wrong = inventory_pb2.SubscriberGroup(name="wrong", priority=4)
+    request = inventory_pb2.DefineSubscriberGroupRequest(subscriber_group=wrong)
+    assert refusal(lambda: pool.inventory.DefineSubscriberGroup(request)).reason == "INVALID_ARGUMENT"
+    with SessionThread(serving.address, "as-01", lambda _: Result.DONE) as session:
+        session.serving(20)
+        session.report_load(queue_wait_us=0, service_us=500_000, waiting=0, allocation_wait_us=0)
+        deadline = time.monotonic() + 20
+        while not serving.cell.call_read(lambda machine: machine.server(0)["service_us"]):
+            assert time.monotonic() < deadline
+        terminals = np.arange(1, 31)
+        last = client.allocate_many(terminals, "jp", subscriber_group="last")
+        first = client.allocate_many(terminals + 100, "jp", subscriber_group="first")
+        waits = last.status == layout.ADMISSION_WAIT
+        assert 4 <= np.count_nonzero(last.status == layout.OK) <= 7
+        assert (first.status == layout.ADMISSION_WAIT).all()
+        # Their places are a quarter further apart than if they had the access server for themselves.
+        assert first.retry_after_ms.max() < last.retry_after_ms.max() * 1.6
+        assert (last.retry_after_ms[waits] > 0).all()
+        error = refusal(lambda: client.allocate(1_000, "jp", subscriber_group="first"))
+        assert (error.reason, error.code.name) == ("ADMISSION_WAIT", "RESOURCE_EXHAUSTED")
+        assert error.retry_after_ms > 1_000
+        assert refusal(lambda: client.allocate(1, "jp", subscriber_group="none")).reason == "UNKNOWN_ENTITY"
+    status = pool.pool.GetAccessServerStatus(pool_pb2.GetAccessServerStatusRequest(name="as-01")).status
+    assert status.waits_count == np.count_nonzero(waits) + len(terminals) + 1
+    assert status.booked_until_ms > 0
 
 
 def test_access_server_status(pool: OperatorClient) -> None:

@@ -126,6 +126,7 @@ def import_files(
             "markets": len(definitions.markets),
             "banks": len(definitions.banks),
             "access_servers": len(definitions.access_servers),
+            "subscriber_groups": len(definitions.subscriber_groups),
             "lots": len(lots),
         }
         if reading is None:

@@ -46,13 +46,16 @@ class _Calls:
         self.timeout_s = timeout_s
         self.metadata = ((ACTOR_KEY, actor or f"access-server:{access_server}"),)
 
-    def allocate_one_request(self, terminal: int, market: str, subscriber: int, expected_bytes: int) -> bytes:
+    def allocate_one_request(
+        self, terminal: int, market: str, subscriber: int, expected_bytes: int, subscriber_group: str
+    ) -> bytes:
         return allocation_pb2.AllocateRequest(
             access_server=self.access_server,
             market=market,
             terminal=terminal,
             subscriber=subscriber,
             expected_bytes=expected_bytes,
+            subscriber_group=subscriber_group,
         ).SerializeToString()
 
     def allocated_one(self, data: bytes) -> Lease:
@@ -69,9 +72,12 @@ class _Calls:
         market_index: npt.ArrayLike,
         subscribers: npt.ArrayLike,
         expected_bytes: npt.ArrayLike,
+        subscriber_group: str,
     ) -> bytes:
         names = [market] if isinstance(market, str) else list(market)
-        texts = allocation_pb2.AllocateSimsRequest(access_server=self.access_server, markets=names)
+        texts = allocation_pb2.AllocateSimsRequest(
+            access_server=self.access_server, markets=names, subscriber_group=subscriber_group
+        )
         values = {
             "terminal": terminals,
             "subscriber": subscribers,
@@ -169,12 +175,14 @@ class Client(_Calls):
         except grpc.RpcError as error:
             raise service_error(error) from error
 
-    def allocate(self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0) -> Lease:
+    def allocate(
+        self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0, subscriber_group: str = ""
+    ) -> Lease:
         """A SIM for one terminal; the lease that stands if it has a usable one.
 
-        Raises ``ServiceError``: reason ``NO_HEALTHY_SIM`` says when to try again.
+        Raises ``ServiceError``: the reasons ``NO_HEALTHY_SIM`` and ``ADMISSION_WAIT`` say when to try again.
         """
-        request = self.allocate_one_request(terminal, market, subscriber, expected_bytes)
+        request = self.allocate_one_request(terminal, market, subscriber, expected_bytes, subscriber_group)
         return self.allocated_one(self._call(_SERVICE + "Allocate", request))
 
     def allocate_many(
@@ -185,9 +193,10 @@ class Client(_Calls):
         market_index: npt.ArrayLike = 0,
         subscribers: npt.ArrayLike = 0,
         expected_bytes: npt.ArrayLike = 0,
+        subscriber_group: str = "",
     ) -> Grants:
         """SIMs for up to 65,536 terminals. With several markets, ``market_index`` says which each terminal is in."""
-        request = self.allocate_request(terminals, market, market_index, subscribers, expected_bytes)
+        request = self.allocate_request(terminals, market, market_index, subscribers, expected_bytes, subscriber_group)
         data = self._call(_SERVICE + "AllocateSims", request)
         return self.granted(layout.ALLOCATE, contract.ALLOCATE_RESPONSE, terminals, data)
 
@@ -253,12 +262,14 @@ class AsyncClient(_Calls):
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
 
-    async def allocate(self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0) -> Lease:
+    async def allocate(
+        self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0, subscriber_group: str = ""
+    ) -> Lease:
         """A SIM for one terminal; the lease that stands if it has a usable one.
 
-        Raises ``ServiceError``: reason ``NO_HEALTHY_SIM`` says when to try again.
+        Raises ``ServiceError``: the reasons ``NO_HEALTHY_SIM`` and ``ADMISSION_WAIT`` say when to try again.
         """
-        request = self.allocate_one_request(terminal, market, subscriber, expected_bytes)
+        request = self.allocate_one_request(terminal, market, subscriber, expected_bytes, subscriber_group)
         return self.allocated_one(await self._call(_SERVICE + "Allocate", request))
 
     async def allocate_many(
@@ -269,9 +280,10 @@ class AsyncClient(_Calls):
         market_index: npt.ArrayLike = 0,
         subscribers: npt.ArrayLike = 0,
         expected_bytes: npt.ArrayLike = 0,
+        subscriber_group: str = "",
     ) -> Grants:
         """SIMs for up to 65,536 terminals. With several markets, ``market_index`` says which each terminal is in."""
-        request = self.allocate_request(terminals, market, market_index, subscribers, expected_bytes)
+        request = self.allocate_request(terminals, market, market_index, subscribers, expected_bytes, subscriber_group)
         data = await self._call(_SERVICE + "AllocateSims", request)
         return self.granted(layout.ALLOCATE, contract.ALLOCATE_RESPONSE, terminals, data)
 

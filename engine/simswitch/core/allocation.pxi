@@ -55,10 +55,11 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
 
 cdef void _allocate(
     State *state, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
-    uint32_t server, uint64_t now_ms
+    uint32_t server, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal
     cdef int64_t expected
+    cdef uint64_t wait_ms
     cdef int tier, status
     cdef uint32_t sim
     if index != NONE_INDEX:
@@ -79,6 +80,19 @@ cdef void _allocate(
     elif state.header.terminals_count == state.header.terminals_max:
         _refuse(state, grant, item, TERMINALS_FULL)
         return
+    if index == NONE_INDEX or state.terminals[index].sim == NONE_INDEX:
+        wait_ms = admission_wait_ms(state, server, index, lane, now_ms)
+        if wait_ms:
+            _refuse(state, grant, item, ADMISSION_WAIT)
+            grant.retry_after_ms[item] = <uint32_t> min(wait_ms, <uint64_t> NONE_INDEX)
+            # Names that nobody has heard of get at most seven eighths of the room.
+            if index == NONE_INDEX and (
+                state.header.terminals_count < state.header.terminals_max - state.header.terminals_max // 8
+            ):
+                index = terminal_add(state, key)
+            if index != NONE_INDEX:
+                admission_keep(state, index, server, now_ms, wait_ms)
+            return
     expected = expected_bytes(state, market, requested)
     tier = tier_satisfying(expected)
     sim = market_select(state, market, expected, tier, False)
@@ -107,9 +121,13 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef Grant grant = grant_columns(run)
     cdef Finder finder
     cdef uint32_t item, index
-    if run.server >= state.header.servers_count:
+    # Of the subscriber group that all of them belong to; 0: of none.
+    cdef int lane = <int> run.argument - 1 if run.argument else ADMISSION_LANES // 2
+    if run.server >= state.header.servers_count or run.argument > ADMISSION_LANES:
         for item in range(count):
-            _refuse(state, &grant, item, UNKNOWN_ACCESS_SERVER)
+            _refuse(
+                state, &grant, item,
+                UNKNOWN_ACCESS_SERVER if run.server >= state.header.servers_count else INVALID_ARGUMENT)
         return
     server_count_allocations(state, run.server, count, run.now_ms)
     finder_begin(&finder, state, keys, count, TOUCH_RECORD)
@@ -120,7 +138,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
             continue
         _allocate(
             state, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
-            run.server, run.now_ms)
+            run.server, lane, run.now_ms)
 
 
 cdef inline int _lease_status(
@@ -139,7 +157,7 @@ cdef inline int _lease_status(
     if terminal.epoch == epoch:
         return OK
     if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].epoch == epoch:
-        server_acknowledged(state, state.orders[order].server, state.orders[order].ordered_ms, False, now_ms)
+        server_acknowledged(state, state.orders[order].server, state.orders[order].ordered_ms, ACK_DONE, now_ms)
         order_confirm(state, order, BY_TRAFFIC, now_ms)
         return OK
     return STALE_EPOCH

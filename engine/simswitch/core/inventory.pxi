@@ -37,6 +37,7 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> BREAKER_PPM] = 300_000
     settings[<int> BREAKER_MS] = 60_000
     settings[<int> BREAKER_LEAST] = 20
+    settings[<int> ADMISSION_QUEUE_MS] = 2_000
     settings[<int> FENCING_MS] = 600_000
 
 
@@ -75,6 +76,8 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 1_000 <= value <= 7 * <int64_t> DAY_MS
     if setting == BREAKER_PPM:
         return 1 <= value <= 1_000_000
+    if setting == ADMISSION_QUEUE_MS:
+        return 0 <= value <= 600_000
     if setting == BREAKER_LEAST:
         return 1 <= value <= 1_000_000
     if setting == BREAKER_MS:
@@ -120,7 +123,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     cdef const int64_t *numbers = wanted.numbers
     cdef int position
     cdef bint ended = False
-    if wanted.kind < SUPPLIER or wanted.kind > CARRIER or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
+    if wanted.kind < SUPPLIER or wanted.kind > SUBSCRIBER_GROUP or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
         return INVALID_ARGUMENT
     for position in range(NAME_BYTES):
         if ended and wanted.name[position] != 0:
@@ -130,6 +133,9 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
         for position in range(7):
             if numbers[position] < -1 or numbers[position] >= BYTES_MAX:
                 return INVALID_ARGUMENT
+    elif wanted.kind == SUBSCRIBER_GROUP:
+        if not 1 <= numbers[<int> GROUP_PRIORITY] <= ADMISSION_LANES:
+            return INVALID_ARGUMENT
     elif wanted.kind == LOT:
         if numbers[<int> LOT_CHECK_DIGIT_EXEMPT] < -1 or numbers[<int> LOT_CHECK_DIGIT_EXEMPT] > 1:
             return INVALID_ARGUMENT

@@ -16,7 +16,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19640   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
-#   servers              520   servers_max          window, gate and queues of an access server
+#   servers              568   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
@@ -64,6 +64,7 @@ cpdef enum:
     WINDOW_START = 20
     PRIORITIES = 5
     LANES = 8                    # of a priority: jobs take turns
+    ADMISSION_LANES = 3          # by subscriber priority
     GIVEN_UP_MAX = 4096          # swaps on the operator's work list
     SAMPLES_MAX = 64             # terminals that a check names, by the reason why they would go without
     RUN_ITEMS_MAX = 65536        # items in one run of commands
@@ -97,6 +98,7 @@ cpdef enum EntityKind:
     ACCESS_SERVER = 7
     ACTOR = 8
     CARRIER = 9
+    SUBSCRIBER_GROUP = 10
 
 cpdef enum Role:
     OPERATOR = 1
@@ -124,6 +126,8 @@ cpdef enum:
     # class
     CLASS_RESERVE = 0            # free healthy SIMs that swaps never touch (I7); -1 is 0
     CLASS_CARRIER = 1            # entity index; -1: not told
+    # subscriber group
+    GROUP_PRIORITY = 0           # 1 first, 2, 3 last when not all can be admitted at once
     # market
     MARKET_EXPECTED_BYTES = 0    # expected use of a lease; -1: the floor
     MARKET_FIRST_CLASS = 1       # entity indexes of up to MARKET_CLASSES classes, in order of preference
@@ -206,6 +210,7 @@ cpdef enum Status:
     SECOND_PERSON = 48           # who ordered the job can't approve it
     RESTING = 49                 # in its cool-down
     DAY_CEILING = 50             # swapped as often today as a terminal may be
+    ADMISSION_WAIT = 51          # more ask at its access server than it can attach
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -249,6 +254,7 @@ cpdef enum WindowReason:
     WINDOW_DEADLINE = 4
     WINDOW_PROBED = 7            # ramp after a back-off
     WINDOW_ALLOCATIONS = 8       # allocations on it waited too long
+    WINDOW_STORM = 9             # ramp after more had asked at once than it could attach
 
 cpdef enum GateReason:
     GATE_BY_SESSION = 1          # its session began or ended
@@ -387,6 +393,7 @@ cpdef enum Setting:
     BREAKER_PPM = 22             # failed swaps of all at which a breaker opens; 1,000,000: never
     BREAKER_MS = 23              # how long it stays open at first
     BREAKER_LEAST = 24           # swaps from which is judged
+    ADMISSION_QUEUE_MS = 25      # how much work for it an access server's queue may hold before terminals are told to wait; 0: any
 
 # ---------------------------------------------------------------------------------------------- records
 
@@ -485,7 +492,8 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem
     uint64_t subscriber
     uint64_t epoch                      # of the current lease (fencing); 0: never had one
-    uint64_t expires_ms                 # lazily re-armed: the timer may fire earlier and find this later
+    uint64_t expires_ms                 # lazily re-armed: the timer may fire earlier and find this later. Without a lease: when it
+                                        # was told to come back (admission.pxi); 0: it was not
     uint64_t reported_bytes             # cumulative, of this epoch
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     uint32_t sim                        # NONE_INDEX: no lease
@@ -583,7 +591,7 @@ ctypedef struct Class:                  # 19640 B
     uint64_t broken[16]                 # groups whose bank's or lot's breaker blocks
     uint16_t members[1024]              # its groups, by their number within the class
 
-ctypedef struct Server:                 # access server: 520 B
+ctypedef struct Server:                 # access server: 568 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -596,6 +604,10 @@ ctypedef struct Server:                 # access server: 520 B
     uint64_t told_ms                    # when it last reported its load; 0: not in this session
     uint64_t last_sent_ms
     uint64_t dead_ms                    # declared dead: when what it held is freed; 0: it is not, or that was done
+    uint64_t admitted_us                # when its queue is empty by what was admitted, Unix microseconds
+    uint64_t booked_ms[3]               # by lane: the last place that was given to a terminal told to wait
+    uint32_t booked_us[3]               # and what of a millisecond comes on top
+    uint32_t waits_count                # told to wait, ever, saturated
     uint32_t session                    # 0: none; a newer hello fences the older
     uint32_t entity
     uint32_t ack_us                     # moving average from order to acknowledgement
@@ -623,7 +635,7 @@ ctypedef struct Server:                 # access server: 520 B
     uint8_t missed_count                # reports in a row with allocations that waited too long while orders were there
     uint8_t lanes[5]                    # by Priority: a bit per lane that is not empty
     uint8_t turn[5]                     # by Priority: the lane that had its turn last
-    uint8_t reserved
+    uint8_t stormed                     # 1: terminals were told to wait, and swaps have not ramped up since
     uint32_t sent_count                 # orders sent in this session
     uint32_t taken_count                # of these it had received, as it told last
     uint32_t waiting                    # operations that waited in its queue, as it told last; NONE_INDEX: it does not tell

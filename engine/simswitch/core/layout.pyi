@@ -52,6 +52,7 @@ class EntityKind(IntEnum):
     ACCESS_SERVER = 7
     ACTOR = 8
     CARRIER = 9
+    SUBSCRIBER_GROUP = 10
 
 class Gate(IntEnum):
     GATE_DISCONNECTED = 1
@@ -171,6 +172,7 @@ class Setting(IntEnum):
     BREAKER_PPM = 22
     BREAKER_MS = 23
     BREAKER_LEAST = 24
+    ADMISSION_QUEUE_MS = 25
 
 class Status(IntEnum):
     OK = 1
@@ -210,6 +212,7 @@ class Status(IntEnum):
     SECOND_PERSON = 48
     RESTING = 49
     DAY_CEILING = 50
+    ADMISSION_WAIT = 51
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -299,6 +302,7 @@ class WindowReason(IntEnum):
     WINDOW_DEADLINE = 4
     WINDOW_PROBED = 7
     WINDOW_ALLOCATIONS = 8
+    WINDOW_STORM = 9
 
 class GateReason(IntEnum):
     GATE_BY_SESSION = 1
@@ -627,3 +631,9 @@ BREAKER_PPM: Setting
 BREAKER_MS: Setting
 REGION_BREAKERS: RegionIndex
 BREAKER_LEAST: Setting
+SUBSCRIBER_GROUP: EntityKind
+ADMISSION_WAIT: Status
+WINDOW_STORM: WindowReason
+ADMISSION_QUEUE_MS: Setting
+ADMISSION_LANES: int
+GROUP_PRIORITY: int

@@ -828,6 +828,7 @@ cdef void server_load(
     # What it has not been sent it can't have received.
     server.taken_count = min(taken, server.sent_count)
     server.told_ms = now_ms
+    admission_ended(state, index, now_ms)
     if waiting != NONE_INDEX or not server.outstanding or _allocations_wait_us(server) <= _target_us(state):
         server.missed_count = 0
     else:
@@ -876,7 +877,7 @@ cdef bint _queue_has_room(State *state, uint32_t index, uint64_t now_ms, uint64_
         ahead = <uint64_t> server.waiting + (server.sent_count - server.taken_count)
         if ahead * service_us <= budget_us and (service_us < CALM_US or server.queue_wait_us <= service_us):
             return True
-        if 2 * <uint64_t> _allocations_wait_us(server) <= _target_us(state):
+        if 2 * <uint64_t> _allocations_wait_us(server) <= _target_us(state) and not admission_booked(server, now_ms):
             floor_ms = server.last_sent_ms + service_us * 20 // 1000
             if floor_ms <= now_ms:
                 return True
@@ -959,6 +960,7 @@ cdef void lease_release(State *state, uint32_t terminal_index, uint64_t now_ms) 
     cdef uint32_t sim = terminal.sim
     _leave_swap(state, terminal_index, True, now_ms)
     terminal.sim = NONE_INDEX
+    terminal.expires_ms = 0
     sim_cool(state, sim, now_ms)
 
 
@@ -972,6 +974,7 @@ cdef void lease_take_away(State *state, uint32_t terminal_index, int kind, uint6
     cdef uint32_t order
     _leave_swap(state, terminal_index, False, now_ms)
     terminal.sim = NONE_INDEX
+    terminal.expires_ms = 0
     order = order_new(
         state, kind, terminal_index, sim, terminal.server, PRIORITY_STOP, NONE_INDEX, terminal.epoch, now_ms)
     sim_hold(state, sim, terminal_index, order)
@@ -988,6 +991,7 @@ cdef void lease_replace(State *state, uint32_t terminal_index, uint32_t server, 
     if terminal_swap(terminal) != NONE_INDEX and order_outstanding(state, terminal.order):
         _orphan(state, terminal.order, False, now_ms)
         terminal.sim = NONE_INDEX
+        terminal.expires_ms = 0
     elif terminal.server == server:
         lease_release(state, terminal_index, now_ms)
     else:

@@ -216,6 +216,8 @@ cdef dict read_server(State *state, uint32_t index):
         "allocations_rate": int(server.allocations_rate),
         "dead_ms": int(server.dead_ms),
         "announced_count": int(server.announced_count),
+        "waits_count": int(server.waits_count),
+        "booked_until_ms": int(max(server.booked_ms[0], server.booked_ms[1], server.booked_ms[2])),
         "outage_ms": int(server.outage_ms),
     }
 

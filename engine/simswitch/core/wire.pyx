@@ -544,12 +544,19 @@ cdef class Batch:
         self.count = <uint32_t> count
         return 0
 
+    cdef int has_text(self, int field) except -1:
+        if not 0 <= field < len(self.texts):
+            raise IndexError(f"{self.table.message} has {len(self.texts)} text fields, not number {field}")
+        return 0
+
     def text(self, int field):
-        """The text of a field that is not repeated; empty when it did not come."""
+        """The text of a field that is not repeated; empty when it did not come. IndexError: there is no such field."""
+        self.has_text(field)
         return self.texts[field] or ""
 
     def names(self, int field):
-        """The texts of a repeated field."""
+        """The texts of a repeated field. IndexError: there is no such field."""
+        self.has_text(field)
         return list(self.texts[field] or ())
 
     def run(self, uint16_t kind, *, uint32_t actor, uint16_t access_server, uint64_t argument=0, indexes=()):

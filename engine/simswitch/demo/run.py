@@ -138,6 +138,8 @@ def settings(plan: Plan) -> str:
             "free_mark_bytes = 0",
             "[engine]",
             "automatic_swaps = 0",
+            # Its access servers ask when the operation is done, not before.
+            "admission_queue_ms = 0",
             f"lease_ms = {3_600_000 // scale:_}",
             f"cooling_ms = {20_000 // scale:_}",
             f"order_deadline_ms = {180_000 // scale:_}",

@@ -30,6 +30,9 @@
     [access_servers.as-01]             the machines that give terminals their SIMs
     location = "Tokyo 1"               optional
 
+    [subscriber_groups.brand-a]        who uses terminals
+    priority = 1                       optional, 1 to 3: who is admitted first when more ask at once than can be
+
 Every key is checked; one that does not stand here is refused with its line. Names have 1 to 64 bytes.
 """
 
@@ -105,6 +108,12 @@ class AccessServer:
     location: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriberGroup:
+    name: str
+    priority: int = 2
+
+
 @dataclass(slots=True)
 class Definitions:
     """What a definitions file defines, in its order."""
@@ -115,11 +124,15 @@ class Definitions:
     markets: list[Market] = field(default_factory=list)
     banks: list[Bank] = field(default_factory=list)
     access_servers: list[AccessServer] = field(default_factory=list)
+    subscriber_groups: list[SubscriberGroup] = field(default_factory=list)
 
     @property
     def count(self) -> int:
         """Everything that is defined."""
-        kinds = (self.suppliers, self.plans, self.classes, self.markets, self.banks, self.access_servers)
+        kinds = (
+            *(self.suppliers, self.plans, self.classes, self.markets, self.banks),
+            *(self.access_servers, self.subscriber_groups),
+        )
         return sum(len(kind) for kind in kinds)
 
 
@@ -138,6 +151,7 @@ def parse_definitions(document: TomlDocument) -> Definitions:
         "markets": _market,
         "banks": _bank,
         "access_servers": _access_server,
+        "subscriber_groups": _subscriber_group,
     }
     for section, tables in document.values.items():
         if section not in sections:
@@ -271,3 +285,7 @@ def _bank(name: str, table: _Table) -> Bank:
 
 def _access_server(name: str, table: _Table) -> AccessServer:
     return AccessServer(name, table.text("location"))
+
+
+def _subscriber_group(name: str, table: _Table) -> SubscriberGroup:
+    return SubscriberGroup(name, table.number("priority", 2, 1, 3))

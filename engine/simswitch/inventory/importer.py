@@ -142,6 +142,15 @@ def define(
         )
         for entry in definitions.access_servers
     ]
+    calls += [
+        (
+            stub.DefineSubscriberGroup,
+            messages.DefineSubscriberGroupRequest(
+                subscriber_group=messages.SubscriberGroup(name=entry.name, priority=entry.priority)
+            ),
+        )
+        for entry in definitions.subscriber_groups
+    ]
     calls += [(stub.DefineLot, messages.DefineLotRequest(lot=_lot(lot))) for lot in lots]
     for call, request in calls:
         call(request, timeout=CALL_TIMEOUT_S)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from simswitch import contract
 from simswitch.cell import Cell
@@ -66,9 +67,22 @@ class ColumnCalls:
         call.may(kind, server)
         if batch.count == 0:
             return b""
-        indexes = (b"", self.directory.indexes(layout.MARKET, batch.names(1))) if markets else ()
-        commands = batch.run(kind, actor=call.actor.index, access_server=server.server, indexes=indexes)
+        indexes: tuple[Any, ...] = ()
+        priority = 0
+        if markets:
+            indexes = (b"", self.directory.indexes(layout.MARKET, batch.names(1)))
+        if kind == layout.ALLOCATE:
+            priority = self.priority(batch.text(2))
+        commands = batch.run(
+            kind, actor=call.actor.index, access_server=server.server, argument=priority, indexes=indexes
+        )
         return Work(commands, lambda outcome: response.encode(outcome.data, outcome.count))
+
+    def priority(self, group: str) -> int:
+        """Of a subscriber group; 0: of none."""
+        if not group:
+            return 0
+        return self.directory.get(layout.SUBSCRIBER_GROUP, group).numbers[layout.GROUP_PRIORITY]
 
     async def answer(self, work: bytes | Work, call: Call) -> bytes:
         """For those who wait in the event loop."""
@@ -90,6 +104,7 @@ class AllocationHandlers(ColumnCalls):
             layout.ALLOCATE,
             actor=call.actor.index,
             access_server=server.server,
+            argument=self.priority(request.subscriber_group),
             terminal=request.terminal,
             subscriber=request.subscriber,
             expected_bytes=request.expected_bytes,

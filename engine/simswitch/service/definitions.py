@@ -118,7 +118,21 @@ def _market_numbers(market: pb.Market, directory: Directory) -> Numbers:
     return numbers
 
 
+def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
+    if not 1 <= group.priority <= layout.ADMISSION_LANES:
+        raise Refused(INVALID_ARGUMENT, f"priority is 1 to {layout.ADMISSION_LANES}, not {group.priority}")
+    return {layout.GROUP_PRIORITY: group.priority}
+
+
 KINDS: Mapping[str, Kind] = {
+    "subscriber_group": Kind(
+        layout.SUBSCRIBER_GROUP,
+        pb.SubscriberGroup,
+        "subscriber_group",
+        "subscriber_groups",
+        "SubscriberGroups",
+        _group_numbers,
+    ),
     "supplier": Kind(layout.SUPPLIER, pb.Supplier, "supplier", "suppliers", "Suppliers", _no_numbers),
     "plan": Kind(layout.PLAN, pb.Plan, "plan", "plans", "Plans", _plan_numbers),
     "lot": Kind(layout.LOT, pb.Lot, "lot", "lots", "Lots", _lot_numbers),

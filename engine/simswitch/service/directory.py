@@ -32,6 +32,7 @@ KIND_WORDS: Mapping[int, str] = {
     layout.ACCESS_SERVER: "access server",
     layout.ACTOR: "actor",
     layout.CARRIER: "carrier",
+    layout.SUBSCRIBER_GROUP: "subscriber group",
 }
 _UNKNOWN_REASONS: Mapping[int, int] = {
     layout.MARKET: layout.UNKNOWN_MARKET,

@@ -160,6 +160,11 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.DAY_CEILING: Reason(
         _PRECONDITION, "DAY_CEILING", "The terminal was swapped as often today as a terminal may be: {what}."
     ),
+    layout.ADMISSION_WAIT: Reason(
+        _FULL,
+        "ADMISSION_WAIT",
+        "More terminals ask there than the access server can attach; the place is kept: {what}.",
+    ),
     layout.RESTING: Reason(_PRECONDITION, "RESTING", "The terminal was swapped too lately: {what}."),
     layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),
 }

@@ -248,4 +248,6 @@ def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:
         dead_ms=state["dead_ms"] or None,
         announced_count=state["announced_count"],
         outage_ms=state["outage_ms"],
+        waits_count=state["waits_count"],
+        booked_until_ms=state["booked_until_ms"],
     )

@@ -137,10 +137,16 @@ class _Builder:
             "unknown_ask_s": (layout.UNKNOWN_ASK_MS, 1000),
             "fencing_s": (layout.FENCING_MS, 1000),
             "automatic_swaps": (layout.AUTOMATIC_SWAPS, 1),
+            "admission_queue_s": (layout.ADMISSION_QUEUE_MS, 1000),
             "breaker_share": (layout.BREAKER_PPM, 1_000_000),
         }
         # Nobody else is there to approve a job, and the operator is the one who orders swaps.
-        for setting, least in ((layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1), (layout.AUTOMATIC_SWAPS, 0)):
+        # Its access servers ask when the operation is done, unless it says otherwise.
+        for setting, least in (
+            (layout.APPROVAL_ABOVE, layout.NONE_INDEX - 1),
+            (layout.AUTOMATIC_SWAPS, 0),
+            (layout.ADMISSION_QUEUE_MS, 0),
+        ):
             run = commands.run(layout.CONFIGURE, setting=setting, value=least)
             self.step(run, f"set {setting.name.lower()}")
         for key, value in self.scenario.engine.items():

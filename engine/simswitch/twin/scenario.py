@@ -16,6 +16,7 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
     [engine]                     settings of the engine; what is not given keeps the engine's default
     lease_s, cooling_s, order_deadline_s, swap_cool_down_s, retry_after_s, attempts_max, unknown_ask_s, fencing_s,
     automatic_swaps              0 (the default here) to 3, see the service's settings
+    admission_queue_s            0 (the default here): nobody is told to wait
     breaker_share                of failed swaps at which a circuit breaker opens; 1: never
 
     [[plans]]
@@ -372,6 +373,7 @@ _SETTINGS = {
     "unknown_ask_s": (1.0, 1e5),
     "fencing_s": (1.0, 1e6),
     "automatic_swaps": (0.0, 3.0),
+    "admission_queue_s": (0.0, 600.0),
     "breaker_share": (0.000001, 1.0),
 }
 

@@ -79,6 +79,7 @@ class AllocateRequest(_message.Message):
     TERMINAL_FIELD_NUMBER: _builtins.int
     SUBSCRIBER_FIELD_NUMBER: _builtins.int
     EXPECTED_BYTES_FIELD_NUMBER: _builtins.int
+    SUBSCRIBER_GROUP_FIELD_NUMBER: _builtins.int
     access_server: _builtins.str
     """The access server that the terminal is connected to."""
     market: _builtins.str
@@ -89,6 +90,8 @@ class AllocateRequest(_message.Message):
     """Who uses it. 0: unknown."""
     expected_bytes: _builtins.int
     """Bytes that the lease will need. 0: the market's figure."""
+    subscriber_group: _builtins.str
+    """The subscriber group. Empty: none."""
     def __init__(
         self,
         *,
@@ -97,10 +100,11 @@ class AllocateRequest(_message.Message):
         terminal: _builtins.int = ...,
         subscriber: _builtins.int = ...,
         expected_bytes: _builtins.int = ...,
+        subscriber_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "expected_bytes", b"expected_bytes", "market", b"market", "subscriber", b"subscriber", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "expected_bytes", b"expected_bytes", "market", b"market", "subscriber", b"subscriber", "subscriber_group", b"subscriber_group", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,8 +152,11 @@ class AllocateSimsRequest(_message.Message):
     SUBSCRIBER_FIELD_NUMBER: _builtins.int
     EXPECTED_BYTES_FIELD_NUMBER: _builtins.int
     MARKET_FIELD_NUMBER: _builtins.int
+    SUBSCRIBER_GROUP_FIELD_NUMBER: _builtins.int
     access_server: _builtins.str
     """The access server that the terminals are connected to."""
+    subscriber_group: _builtins.str
+    """The subscriber group that all of them belong to. Empty: none."""
     @_builtins.property
     def markets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The markets that occur in the batch, 1 to 256 names. With one name the column market may be left out."""
@@ -179,10 +186,11 @@ class AllocateSimsRequest(_message.Message):
         subscriber: _abc.Iterable[_builtins.int] | None = ...,
         expected_bytes: _abc.Iterable[_builtins.int] | None = ...,
         market: _abc.Iterable[_builtins.int] | None = ...,
+        subscriber_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "expected_bytes", b"expected_bytes", "market", b"market", "markets", b"markets", "subscriber", b"subscriber", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "expected_bytes", b"expected_bytes", "market", b"market", "markets", b"markets", "subscriber", b"subscriber", "subscriber_group", b"subscriber_group", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -443,6 +443,36 @@ class Bank(_message.Message):
 Global___Bank: _TypeAlias = Bank  # noqa: Y015
 
 @_typing.final
+class SubscriberGroup(_message.Message):
+    """Subscribers of one brand, say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    number: _builtins.int
+    """Given by the engine. Ignored in a definition."""
+    priority: _builtins.int
+    """Who goes first when more ask at once than can be admitted: 1 first, 2 as those of no group, 3 last."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        number: _builtins.int = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "number", b"number", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriberGroup: _TypeAlias = SubscriberGroup  # noqa: Y015
+
+@_typing.final
 class AccessServer(_message.Message):
     """A machine that gives terminals their SIMs."""
 
@@ -1383,6 +1413,158 @@ class ListBanksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBanksResponse: _TypeAlias = ListBanksResponse  # noqa: Y015
+
+@_typing.final
+class DefineSubscriberGroupRequest(_message.Message):
+    """A subscriber group to define."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIBER_GROUP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscriber_group(self) -> Global___SubscriberGroup:
+        """The whole definition."""
+
+    def __init__(
+        self,
+        *,
+        subscriber_group: Global___SubscriberGroup | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscriber_group", b"subscriber_group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscriber_group", b"subscriber_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefineSubscriberGroupRequest: _TypeAlias = DefineSubscriberGroupRequest  # noqa: Y015
+
+@_typing.final
+class DefineSubscriberGroupResponse(_message.Message):
+    """The definition that stands now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    SUBSCRIBER_GROUP_FIELD_NUMBER: _builtins.int
+    status: _status_pb2.Status.ValueType
+    """OK, or SAME when it stood already."""
+    @_builtins.property
+    def subscriber_group(self) -> Global___SubscriberGroup:
+        """With its number."""
+
+    def __init__(
+        self,
+        *,
+        status: _status_pb2.Status.ValueType = ...,
+        subscriber_group: Global___SubscriberGroup | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscriber_group", b"subscriber_group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status", "subscriber_group", b"subscriber_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefineSubscriberGroupResponse: _TypeAlias = DefineSubscriberGroupResponse  # noqa: Y015
+
+@_typing.final
+class GetSubscriberGroupRequest(_message.Message):
+    """Which subscriber group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSubscriberGroupRequest: _TypeAlias = GetSubscriberGroupRequest  # noqa: Y015
+
+@_typing.final
+class GetSubscriberGroupResponse(_message.Message):
+    """The subscriber group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIBER_GROUP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscriber_group(self) -> Global___SubscriberGroup:
+        """As it is defined now."""
+
+    def __init__(
+        self,
+        *,
+        subscriber_group: Global___SubscriberGroup | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscriber_group", b"subscriber_group"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscriber_group", b"subscriber_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSubscriberGroupResponse: _TypeAlias = GetSubscriberGroupResponse  # noqa: Y015
+
+@_typing.final
+class ListSubscriberGroupsRequest(_message.Message):
+    """Which page of subscriber groups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many a page, at most 1,000. 0: 100."""
+    page_token: _builtins.str
+    """From the last page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscriberGroupsRequest: _TypeAlias = ListSubscriberGroupsRequest  # noqa: Y015
+
+@_typing.final
+class ListSubscriberGroupsResponse(_message.Message):
+    """One page of subscriber groups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIBER_GROUPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty: this was the last."""
+    @_builtins.property
+    def subscriber_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriberGroup]:
+        """As they are defined now."""
+
+    def __init__(
+        self,
+        *,
+        subscriber_groups: _abc.Iterable[Global___SubscriberGroup] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "subscriber_groups", b"subscriber_groups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscriberGroupsResponse: _TypeAlias = ListSubscriberGroupsResponse  # noqa: Y015
 
 @_typing.final
 class DefineAccessServerRequest(_message.Message):

@@ -140,6 +140,21 @@ class InventoryServiceStub:
                 request_serializer=simswitch_dot_v1_dot_inventory__pb2.ListAccessServersRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListAccessServersResponse.FromString,
                 _registered_method=True)
+        self.DefineSubscriberGroup = channel.unary_unary(
+                '/simswitch.v1.InventoryService/DefineSubscriberGroup',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.DefineSubscriberGroupRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.DefineSubscriberGroupResponse.FromString,
+                _registered_method=True)
+        self.GetSubscriberGroup = channel.unary_unary(
+                '/simswitch.v1.InventoryService/GetSubscriberGroup',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.GetSubscriberGroupRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.GetSubscriberGroupResponse.FromString,
+                _registered_method=True)
+        self.ListSubscriberGroups = channel.unary_unary(
+                '/simswitch.v1.InventoryService/ListSubscriberGroups',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsResponse.FromString,
+                _registered_method=True)
         self.ImportSims = channel.stream_unary(
                 '/simswitch.v1.InventoryService/ImportSims',
                 request_serializer=simswitch_dot_v1_dot_inventory__pb2.ImportSimsRequest.SerializeToString,
@@ -323,6 +338,27 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DefineSubscriberGroup(self, request, context):
+        """Defines a subscriber group, or replaces its definition. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSubscriberGroup(self, request, context):
+        """One subscriber group by its name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubscriberGroups(self, request, context):
+        """All subscriber groups in the order in which they were defined.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportSims(self, request_iterator, context):
         """Takes SIMs into the pool. Safe to retry: a SIM that exists with the same data gives SAME. One import runs at a time;
         a second one is refused (RESOURCE_EXHAUSTED) with when to try again.
@@ -474,6 +510,21 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ListAccessServers,
                     request_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListAccessServersRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_inventory__pb2.ListAccessServersResponse.SerializeToString,
+            ),
+            'DefineSubscriberGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.DefineSubscriberGroup,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.DefineSubscriberGroupRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.DefineSubscriberGroupResponse.SerializeToString,
+            ),
+            'GetSubscriberGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSubscriberGroup,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.GetSubscriberGroupRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.GetSubscriberGroupResponse.SerializeToString,
+            ),
+            'ListSubscriberGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscriberGroups,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsResponse.SerializeToString,
             ),
             'ImportSims': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportSims,
@@ -1074,6 +1125,87 @@ class InventoryService:
             '/simswitch.v1.InventoryService/ListAccessServers',
             simswitch_dot_v1_dot_inventory__pb2.ListAccessServersRequest.SerializeToString,
             simswitch_dot_v1_dot_inventory__pb2.ListAccessServersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DefineSubscriberGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/DefineSubscriberGroup',
+            simswitch_dot_v1_dot_inventory__pb2.DefineSubscriberGroupRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.DefineSubscriberGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSubscriberGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/GetSubscriberGroup',
+            simswitch_dot_v1_dot_inventory__pb2.GetSubscriberGroupRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.GetSubscriberGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscriberGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/ListSubscriberGroups',
+            simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

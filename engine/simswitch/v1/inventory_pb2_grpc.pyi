@@ -79,6 +79,12 @@ class InventoryServiceStub:
     """One access server by its name."""
     ListAccessServers: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListAccessServersRequest, _inventory_pb2.ListAccessServersResponse]
     """All access servers in the order in which they were defined."""
+    DefineSubscriberGroup: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DefineSubscriberGroupRequest, _inventory_pb2.DefineSubscriberGroupResponse]
+    """Defines a subscriber group, or replaces its definition. Safe to retry."""
+    GetSubscriberGroup: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.GetSubscriberGroupRequest, _inventory_pb2.GetSubscriberGroupResponse]
+    """One subscriber group by its name."""
+    ListSubscriberGroups: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListSubscriberGroupsRequest, _inventory_pb2.ListSubscriberGroupsResponse]
+    """All subscriber groups in the order in which they were defined."""
     ImportSims: _grpc.StreamUnaryMultiCallable[_inventory_pb2.ImportSimsRequest, _inventory_pb2.ImportSimsResponse]
     """Takes SIMs into the pool. Safe to retry: a SIM that exists with the same data gives SAME. One import runs at a time;
     a second one is refused (RESOURCE_EXHAUSTED) with when to try again.
@@ -143,6 +149,12 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """One access server by its name."""
     ListAccessServers: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListAccessServersRequest, _inventory_pb2.ListAccessServersResponse]  # type: ignore[assignment]
     """All access servers in the order in which they were defined."""
+    DefineSubscriberGroup: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DefineSubscriberGroupRequest, _inventory_pb2.DefineSubscriberGroupResponse]  # type: ignore[assignment]
+    """Defines a subscriber group, or replaces its definition. Safe to retry."""
+    GetSubscriberGroup: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetSubscriberGroupRequest, _inventory_pb2.GetSubscriberGroupResponse]  # type: ignore[assignment]
+    """One subscriber group by its name."""
+    ListSubscriberGroups: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListSubscriberGroupsRequest, _inventory_pb2.ListSubscriberGroupsResponse]  # type: ignore[assignment]
+    """All subscriber groups in the order in which they were defined."""
     ImportSims: _aio.StreamUnaryMultiCallable[_inventory_pb2.ImportSimsRequest, _inventory_pb2.ImportSimsResponse]  # type: ignore[assignment]
     """Takes SIMs into the pool. Safe to retry: a SIM that exists with the same data gives SAME. One import runs at a time;
     a second one is refused (RESOURCE_EXHAUSTED) with when to try again.
@@ -330,6 +342,30 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ListAccessServersResponse, _abc.Awaitable[_inventory_pb2.ListAccessServersResponse]]:
         """All access servers in the order in which they were defined."""
+
+    @_abc_1.abstractmethod
+    def DefineSubscriberGroup(
+        self,
+        request: _inventory_pb2.DefineSubscriberGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.DefineSubscriberGroupResponse, _abc.Awaitable[_inventory_pb2.DefineSubscriberGroupResponse]]:
+        """Defines a subscriber group, or replaces its definition. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def GetSubscriberGroup(
+        self,
+        request: _inventory_pb2.GetSubscriberGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.GetSubscriberGroupResponse, _abc.Awaitable[_inventory_pb2.GetSubscriberGroupResponse]]:
+        """One subscriber group by its name."""
+
+    @_abc_1.abstractmethod
+    def ListSubscriberGroups(
+        self,
+        request: _inventory_pb2.ListSubscriberGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListSubscriberGroupsResponse, _abc.Awaitable[_inventory_pb2.ListSubscriberGroupsResponse]]:
+        """All subscriber groups in the order in which they were defined."""
 
     @_abc_1.abstractmethod
     def ImportSims(

@@ -81,6 +81,8 @@ class _WindowReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WindowRe
     """It grows again after a probe."""
     WINDOW_REASON_ALLOCATIONS: _WindowReason.ValueType  # 8
     """Allocations on the access server waited too long."""
+    WINDOW_REASON_STORM: _WindowReason.ValueType  # 9
+    """More terminals had asked at once than the access server could attach: a ramp."""
 
 class WindowReason(_WindowReason, metaclass=_WindowReasonEnumTypeWrapper):
     """Why a window last changed."""
@@ -99,6 +101,8 @@ WINDOW_REASON_PROBED: WindowReason.ValueType  # 7
 """It grows again after a probe."""
 WINDOW_REASON_ALLOCATIONS: WindowReason.ValueType  # 8
 """Allocations on the access server waited too long."""
+WINDOW_REASON_STORM: WindowReason.ValueType  # 9
+"""More terminals had asked at once than the access server could attach: a ramp."""
 Global___WindowReason: _TypeAlias = WindowReason  # noqa: Y015
 
 class _GateReason:
@@ -253,6 +257,8 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """How long a circuit breaker stays open at first, milliseconds; doubled each time, up to half an hour."""
     SETTING_BREAKER_LEAST: _Setting.ValueType  # 24
     """How many swaps must have come out before a circuit breaker judges them."""
+    SETTING_ADMISSION_QUEUE_MS: _Setting.ValueType  # 25
+    """How much work an access server's queue may hold before terminals are told to wait, milliseconds. 0: they never are."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -307,6 +313,8 @@ SETTING_BREAKER_MS: Setting.ValueType  # 23
 """How long a circuit breaker stays open at first, milliseconds; doubled each time, up to half an hour."""
 SETTING_BREAKER_LEAST: Setting.ValueType  # 24
 """How many swaps must have come out before a circuit breaker judges them."""
+SETTING_ADMISSION_QUEUE_MS: Setting.ValueType  # 25
+"""How much work an access server's queue may hold before terminals are told to wait, milliseconds. 0: they never are."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 class _BreakerOf:
@@ -563,6 +571,8 @@ class AccessServerStatus(_message.Message):
     DEAD_MS_FIELD_NUMBER: _builtins.int
     ANNOUNCED_COUNT_FIELD_NUMBER: _builtins.int
     OUTAGE_MS_FIELD_NUMBER: _builtins.int
+    WAITS_COUNT_FIELD_NUMBER: _builtins.int
+    BOOKED_UNTIL_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     session: _builtins.int
@@ -609,6 +619,10 @@ class AccessServerStatus(_message.Message):
     """Swaps that were announced ahead and not sent yet."""
     outage_ms: _builtins.int
     """Outage of a swap on it, from its order to traffic, milliseconds: a moving average. 0: never measured."""
+    waits_count: _builtins.int
+    """How often a terminal was told to wait (ADMISSION_WAIT)."""
+    booked_until_ms: _builtins.int
+    """The last place that was given to one of these, Unix milliseconds. 0: none ever was."""
     def __init__(
         self,
         *,
@@ -635,10 +649,12 @@ class AccessServerStatus(_message.Message):
         dead_ms: _builtins.int | None = ...,
         announced_count: _builtins.int = ...,
         outage_ms: _builtins.int = ...,
+        waits_count: _builtins.int = ...,
+        booked_until_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "dead_ms", b"dead_ms", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "booked_until_ms", b"booked_until_ms", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_count", b"waits_count", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
     _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015

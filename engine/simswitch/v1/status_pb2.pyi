@@ -104,6 +104,8 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """The terminal was swapped too lately."""
     STATUS_DAY_CEILING: _Status.ValueType  # 50
     """The terminal was swapped as often today as a terminal may be."""
+    STATUS_ADMISSION_WAIT: _Status.ValueType  # 51
+    """More terminals ask at the access server than it can attach: come back when retry_after_ms says, the place is kept."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -186,6 +188,8 @@ STATUS_RESTING: Status.ValueType  # 49
 """The terminal was swapped too lately."""
 STATUS_DAY_CEILING: Status.ValueType  # 50
 """The terminal was swapped as often today as a terminal may be."""
+STATUS_ADMISSION_WAIT: Status.ValueType  # 51
+"""More terminals ask at the access server than it can attach: come back when retry_after_ms says, the place is kept."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
