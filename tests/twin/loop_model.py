@@ -59,6 +59,7 @@ def plan(
         outage_spread_ns=[round(spread_s * SECOND_NS)] * servers,
         refused_below=[round(refused_share * 2**32)] * servers,
         busy_above=[-1] * servers,
+        asks_first=[False] * servers,
         draws=np.random.default_rng(5).integers(0, 2**32, DRAWS_COUNT, dtype=np.uint32),
         first_sim={},
         slowed=[],

@@ -13,7 +13,7 @@ from simswitch.twin.scenario import ScenarioError, load, parse
 TINY = (resources.files("simswitch.twin") / "scenarios" / "tiny.toml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tiny", "incident-2020", "million-day", "troubles"])
+@pytest.mark.parametrize("name", ["tiny", "incident-2020", "million-day", "troubles", "bad-lot", "storm-200k"])
 def test_shipped_scenarios_are_valid(name: str) -> None:
     scenario = load(Path(str(resources.files("simswitch.twin") / "scenarios" / f"{name}.toml")))
     assert scenario.name == name

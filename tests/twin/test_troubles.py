@@ -146,3 +146,22 @@ def test_swaps_keep_away_from_a_lot_whose_sims_fail_and_come_back_when_they_don_
     mark[first : first + count] = 1
     on_start = len(run.plan.on_at_start)
     assert len(run.loop.terminals_on(mark)) > 0.2 * on_start
+
+
+def test_200_000_terminals_that_ask_at_once_are_admitted_at_the_pace_of_their_access_servers() -> None:
+    """400 a second can attach: that takes 500 s, and nobody's attempt fails; swaps go on."""
+    storm = load(Path(str(resources.files("simswitch.twin") / "scenarios" / "storm-200k.toml")))
+    run = replayed(storm)
+    counters, figures = run.loop.counters(), run.figures()
+    # A few have left meanwhile; whoever is on has a line.
+    assert counters["granted"] > 199_900
+    assert len(run.loop.terminals_on(np.ones(run.plan.sims_count, np.uint8))) == counters["on"]
+    assert figures["allocations_failed"] == 0
+    assert (figures["allocation_wait_p99_s"] or 99) <= 1.0
+    # Each was told once, and was let in when it came.
+    assert counters["told_to_wait"] < 1.05 * counters["granted"]
+    assert 500 < counters["line_last_ns"] / 1e9 - 120 < 1.25 * 500
+    assert run.engine.cell.machine.job(0)["state"] == layout.JOB_DONE
+    assert run.engine.cell.machine.check() == []
+    everybody = replayed(replace(storm, engine={**storm.engine, "admission_queue_s": 0.0}, duration_s=300))
+    assert everybody.loop.counters()["failed"] > 200_000

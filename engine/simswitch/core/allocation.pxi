@@ -85,13 +85,9 @@ cdef void _allocate(
         if wait_ms:
             _refuse(state, grant, item, ADMISSION_WAIT)
             grant.retry_after_ms[item] = <uint32_t> min(wait_ms, <uint64_t> NONE_INDEX)
-            # Names that nobody has heard of get at most seven eighths of the room.
-            if index == NONE_INDEX and (
-                state.header.terminals_count < state.header.terminals_max - state.header.terminals_max // 8
-            ):
+            if index == NONE_INDEX:
                 index = terminal_add(state, key)
-            if index != NONE_INDEX:
-                admission_keep(state, index, server, now_ms, wait_ms)
+            admission_keep(state, index, server, now_ms, wait_ms)
             return
     expected = expected_bytes(state, market, requested)
     tier = tier_satisfying(expected)

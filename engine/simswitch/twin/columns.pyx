@@ -12,7 +12,9 @@ from simswitch.core cimport layout
 from simswitch.twin.records cimport (
     NONE,
     DEVICE_ON,
+    DEVICE_REQUESTING,
     ITEM_DRIVEN,
+    ITEM_FIRST,
     ITEM_INITIAL,
     OPERATION_ORDER,
     OUT_ACKNOWLEDGE,
@@ -32,8 +34,10 @@ from simswitch.twin.records cimport (
 from simswitch.twin.world cimport (
     acknowledge,
     arm,
+    attach,
     become,
     begin_switch,
+    come_back,
     end_switch,
     enqueue,
     fail_request,
@@ -42,6 +46,7 @@ from simswitch.twin.world cimport (
     lose_line,
     record_wait,
     request,
+    send,
     switch_line,
 )
 
@@ -161,7 +166,9 @@ cdef int plan_runs(World *w, uint64_t *size) except -1 nogil:
     return 0
 
 
-cdef int answer_allocation(World *w, Item *item, uint8_t status, uint64_t epoch, uint32_t sim) except -1 nogil:
+cdef int answer_allocation(
+    World *w, Item *item, uint8_t status, uint64_t epoch, uint32_t sim, uint32_t retry_after_ms
+) except -1 nogil:
     cdef uint32_t terminal = item.terminal
     cdef Device *device = &w.devices[terminal]
     cdef Station *station = &w.stations[device.server]
@@ -172,6 +179,15 @@ cdef int answer_allocation(World *w, Item *item, uint8_t status, uint64_t epoch,
         become(w, device, DEVICE_ON)
         end_switch(w, station, &w.switches_withdrawn if given else &w.switches_failed, w.now_ns)
         return arm(w, terminal, min(device.next_report_ns, device.off_ns))
+    if item.flag == ITEM_FIRST:
+        if device.state != DEVICE_REQUESTING or device.request_ns != item.at_ns:
+            # It gave up, or left, before the answer came.
+            return send(w, device.server, OUT_RELEASE, terminal, epoch, 0, w.now_ns, 0) if given else 0
+        if given:
+            return attach(w, terminal, epoch, sim, w.now_ns)
+        if status == layout.ADMISSION_WAIT:
+            return come_back(w, terminal, w.now_ns + <int64_t>retry_after_ms * 1_000_000)
+        return fail_request(w, terminal, w.now_ns)
     if item.flag == ITEM_INITIAL:
         if not given:
             device.asked_ns = w.now_ns
@@ -203,7 +219,8 @@ cdef int read_answers(World *w, Run *run, const uint8_t *data) except -1 nogil:
         status = data + count * 36
         for index in range(count):
             answer_allocation(w, &items[index], status[index], wide[index],
-                              (<const uint32_t *>(data + count * 24))[index])
+                              (<const uint32_t *>(data + count * 24))[index],
+                              (<const uint32_t *>(data + count * 28))[index])
         return 0
     for index in range(count):
         if status[index] <= layout.LATE:

@@ -65,7 +65,7 @@ class Loop:
     def sample(self) -> dict[str, int]:
         """Peaks since the last sample: in_flight_total, in_flight_worst, wait_max_us."""
     def counters(self) -> dict[str, int]:
-        """Totals so far. requested = granted + failed + withdrawn + waiting.
+        """Totals so far. requested = granted + failed + withdrawn + told_to_wait + waiting.
 
         ``on`` and ``well`` stand for now: terminals that are on, and those with a line that the carrier has not slowed.
         """

@@ -155,6 +155,9 @@ cdef class Loop:
             station.outage_spread_us = plan.outage_spread_ns[index] // 1000
             station.refused_below = plan.refused_below[index]
             station.busy_above = plan.busy_above[index]
+            station.asks_first = plan.asks_first[index]
+            # It says how fast it is before anybody asks.
+            station.active = station.asks_first
             station.number = numbers[index]
             station.session = sessions[index]
             if station.service_ns < 1 or station.timeout_ns < 1 or station.pause_ns < 1:
@@ -411,6 +414,8 @@ cdef class Loop:
             "failed": w.failed,
             "withdrawn": w.withdrawn,
             "waiting": w.waiting,
+            "told_to_wait": w.told_to_wait,
+            "line_last_ns": w.line_last_ns,
             "events": w.events_count,
             "commands": w.commands_count,
             "switches_ordered": w.switches_ordered,

@@ -49,6 +49,7 @@ class Plan:
     """Of 2**32."""
     busy_above: list[int]
     """-1: never busy."""
+    asks_first: list[bool]
     draws: npt.NDArray[np.uint32]
     """For outages and refusals."""
     first_sim: dict[str, tuple[int, int]]
@@ -177,6 +178,7 @@ def draw(scenario: Scenario, market_index: dict[str, int]) -> Plan:
         outage_spread_ns=[nanoseconds(server.switch_outage_spread_s) for server in servers],
         refused_below=[round(server.switch_refused_share * 2**32) for server in servers],
         busy_above=[-1 if server.busy_queue_operations is None else server.busy_queue_operations for server in servers],
+        asks_first=[server.asks_first for server in servers],
         draws=np.random.default_rng(of_switches).integers(0, 2**32, DRAWS_COUNT, dtype=np.uint32),
         first_sim=first_sim,
         slowed=slowed,

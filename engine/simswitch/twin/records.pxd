@@ -37,6 +37,7 @@ cdef enum ItemFlag:
     ITEM_REQUEST = 0
     ITEM_INITIAL = 1             # the terminal is on when the scenario begins: no request of it is counted
     ITEM_DRIVEN = 2              # the re-allocation of a driver's switch
+    ITEM_FIRST = 3               # its operation is still to come
 
 cdef enum EventKind:
     EVENT_TURNED_ON = 0
@@ -67,7 +68,7 @@ ctypedef struct Device:
     uint64_t used_bytes              # cumulative, of this epoch
     uint64_t reported_bytes          # what the last report said
     uint64_t epoch
-    uint64_t pending_epoch           # while switching: what it will hold
+    uint64_t pending_epoch           # while switching, or while it attaches with the SIM it was given: what it will hold; 0: nothing
     uint64_t pending_order           # the engine's order that is being carried out; 0: a driver's
     int64_t outage_ns                # of the switch that is being carried out
     uint32_t pending_sim
@@ -144,6 +145,7 @@ ctypedef struct Station:             # an access server
     uint32_t busy                    # every switch is answered BUSY
     uint32_t wait_peak_us            # of its allocations since the last sample
     uint32_t failed                  # requests
+    uint32_t asks_first              # the engine is asked before the operation, not after it
     uint16_t number
     Box boxes[5]                     # what is to be said
     Box said[5]                      # what was said, until it is answered
@@ -206,12 +208,13 @@ ctypedef struct World:
     uint32_t *waits_us               # of every request that was answered or given up
     uint64_t waits_count
     uint64_t waits_size
-    # Counters. requested = granted + failed + withdrawn + waiting, always.
+    # Counters. requested = granted + failed + withdrawn + told to wait + waiting, always.
     uint64_t requested
     uint64_t granted
     uint64_t failed
     uint64_t withdrawn
     uint64_t waiting
+    uint64_t told_to_wait            # requests that were answered with a time to come back
     uint64_t events_count
     uint64_t commands_count
     uint64_t switches_ordered        # = completed + failed + withdrawn + in flight
@@ -227,6 +230,7 @@ ctypedef struct World:
     uint64_t orders_repeated         # the engine asked again for one that was seen before
     uint64_t draws_used              # of lost acknowledgements
     int64_t settled_ns               # when a switch was last settled
+    int64_t line_last_ns             # when a terminal that asks first last had its line
     uint32_t on_count                # terminals that are on
     uint32_t well_count              # of these, with a line that the carrier has not slowed
     int64_t outage_us                # summed over terminals

@@ -47,6 +47,8 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
     switch_outage_s = 20.0       how long a switching terminal has no line, at least ...
     switch_outage_spread_s = 0.0 ... and how much longer, at most (uniform, drawn per switch)
     switch_refused_share = 0.0   share of switches that the terminal refuses
+    asks = "after"               the engine is asked for a SIM after the operation of an allocation, or "first": then a
+                                 terminal may be told when to come back (admission_queue_s), and comes
     busy_queue_operations        queued operations above which an order of the engine is answered BUSY; not given: never
 
     [[terminals]]                a group of terminals that are alike
@@ -155,6 +157,7 @@ class AccessServers:
     switch_outage_spread_s: float
     switch_refused_share: float
     busy_queue_operations: int | None
+    asks_first: bool
 
 
 @dataclass(frozen=True)
@@ -403,6 +406,7 @@ def _read_servers(table: _Table) -> AccessServers:
         table.number("switch_outage_spread_s", 0.0, 3600, 0.0),
         table.number("switch_refused_share", 0.0, 1.0, 0.0),
         table.maybe_integer("busy_queue_operations", 0, 1_000_000),
+        table.text("asks", ("after", "first"), "after") == "first",
     )
     table.finish()
     return servers

@@ -30,6 +30,8 @@ cdef int switch_line(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, 
     int64_t now_ns) except -1 nogil
 cdef int request(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil
 cdef int lose_line(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil
+cdef int attach(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t now_ns) except -1 nogil
+cdef int come_back(World *w, uint32_t terminal, int64_t at_ns) except -1 nogil
 cdef int fail_request(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil
 cdef int arm(World *w, uint32_t terminal, int64_t at_ns) except -1 nogil
 cdef int hold(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t now_ns) except -1 nogil

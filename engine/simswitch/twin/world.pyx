@@ -40,6 +40,7 @@ from simswitch.twin.records cimport (
     EVENT_TELL,
     EVENT_TURNED_ON,
     ITEM_DRIVEN,
+    ITEM_FIRST,
     OPERATION_ALLOCATE,
     OPERATION_DRIVEN,
     OPERATION_ORDER,
@@ -362,6 +363,13 @@ cdef int served(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
     station.active = 1
     if abandoned(w, &operation):
         abandon(w, server, &operation, now_ns)
+    elif operation.kind == OPERATION_ALLOCATE and station.asks_first:
+        w.waiting -= 1
+        w.granted += 1
+        record_wait(w, station, now_ns - device.request_ns)
+        w.outage_us += (now_ns - device.asked_ns) // 1000
+        w.line_last_ns = now_ns
+        hold(w, operation.terminal, device.pending_epoch, device.pending_sim, now_ns)
     elif operation.kind == OPERATION_ALLOCATE:
         become(w, device, DEVICE_ASKED)
         device.timer += 1
@@ -413,7 +421,44 @@ cdef int request(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
     operation.generation = device.generation
     operation.arrived_ns = now_ns
     arm(w, terminal, min(until_ns, device.off_ns))
+    if station.asks_first:
+        if not station.down:
+            send(w, device.server, OUT_ALLOCATE, terminal, 0, 0, now_ns, ITEM_FIRST)
+        return 0
     return enqueue(w, device.server, &operation)
+
+
+cdef int attach(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t now_ns) except -1 nogil:
+    """The engine gave it a SIM first: now it attaches, which takes an operation."""
+    cdef Device *device = &w.devices[terminal]
+    cdef Operation operation
+    memset(&operation, 0, sizeof(Operation))
+    device.pending_epoch = epoch
+    device.pending_sim = sim
+    operation.kind = OPERATION_ALLOCATE
+    operation.terminal = terminal
+    operation.generation = device.generation
+    operation.arrived_ns = now_ns
+    return enqueue(w, device.server, &operation)
+
+
+cdef int let_go(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
+    """It was given a SIM and will not attach with it."""
+    cdef Device *device = &w.devices[terminal]
+    if device.pending_epoch:
+        send(w, device.server, OUT_RELEASE, terminal, device.pending_epoch, 0, now_ns, 0)
+        device.pending_epoch = 0
+    return 0
+
+
+cdef int come_back(World *w, uint32_t terminal, int64_t at_ns) except -1 nogil:
+    """It was told to ask again then."""
+    cdef Device *device = &w.devices[terminal]
+    w.waiting -= 1
+    w.told_to_wait += 1
+    become(w, device, DEVICE_PAUSED)
+    device.generation += 1
+    return arm(w, terminal, min(at_ns, device.off_ns))
 
 
 cdef int lose_line(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
@@ -435,6 +480,7 @@ cdef int turn_off(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
         if device.state == DEVICE_REQUESTING:
             w.waiting -= 1
             w.withdrawn += 1
+            let_go(w, terminal, now_ns)
         w.outage_us += (now_ns - device.asked_ns) // 1000
     become(w, device, DEVICE_OFF)
     device.sim = NONE
@@ -446,6 +492,7 @@ cdef int turn_off(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
 cdef int fail_request(World *w, uint32_t terminal, int64_t now_ns) except -1 nogil:
     cdef Device *device = &w.devices[terminal]
     cdef Station *station = &w.stations[device.server]
+    let_go(w, terminal, now_ns)
     w.waiting -= 1
     w.failed += 1
     station.failed += 1
@@ -473,6 +520,7 @@ cdef int hold(World *w, uint32_t terminal, uint64_t epoch, uint32_t sim, int64_t
     cdef Device *device = &w.devices[terminal]
     device.epoch = epoch
     device.sim = sim
+    device.pending_epoch = 0
     become(w, device, DEVICE_ON)
     device.used_bytes = 0
     device.reported_bytes = 0
@@ -619,6 +667,7 @@ cdef int move_away(World *w, uint32_t server, const uint32_t *others, uint32_t o
             w.lines_lost += 1
             become(w, device, DEVICE_PAUSED)
             device.sim = NONE
+            device.pending_epoch = 0
             device.asked_ns = w.now_ns
             device.generation += 1
             # Not all in the same instant.
