@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ def test_the_story_is_told_and_the_crash_loses_nothing(tmp_path: Path) -> None:
     assert "0 leases were lost" in told.stdout
     assert "1 second here stands for 10 seconds" in told.stdout
     assert "status --address 127.0.0.1:" in told.stdout
+    paths = re.findall(r"the window of as-\d+: ([\d →]+)", told.stdout)
+    assert len(paths) == 3
+    assert all(path.startswith("20 → 40") for path in paths), paths
 
     result = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
     assert list(result) == ["scenario", "seed", "state_hash", "policies"]

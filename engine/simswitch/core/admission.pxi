@@ -61,6 +61,14 @@ cdef uint64_t _book(State *state, Server *server, int lane, uint64_t interval_us
     return server.booked_ms[lane]
 
 
+cdef bint admission_of_all(const State *state, uint32_t server) noexcept nogil:
+    """Whether nobody has to wait: that is the setting, or nobody knows how long an operation takes."""
+    return (
+        state.header.settings[<int> ADMISSION_QUEUE_MS] == 0
+        or not state.servers[server].service_us or not state.servers[server].session
+    )
+
+
 cdef uint64_t admission_wait_ms(State *state, uint32_t server_index, uint32_t terminal, int lane, uint64_t now_ms) noexcept nogil:
     """0: it is admitted, and counted. Otherwise how long it has to wait; a terminal that is known keeps its appointment."""
     cdef Server *server = &state.servers[server_index]
@@ -70,8 +78,6 @@ cdef uint64_t admission_wait_ms(State *state, uint32_t server_index, uint32_t te
     cdef uint64_t ends_us, ahead_ms, at_ms
     cdef uint64_t appointment_ms = 0
     cdef bint let_in
-    if not queue_ms or not server.service_us or not server.session:
-        return 0
     ends_us = _queue_ends_us(server, now_ms)
     ahead_ms = ends_us // 1000 - now_ms
     if terminal != NONE_INDEX:

@@ -55,7 +55,7 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
 
 cdef void _allocate(
     State *state, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
-    uint32_t server, int lane, uint64_t now_ms
+    uint32_t server, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal
     cdef int64_t expected
@@ -80,7 +80,7 @@ cdef void _allocate(
     elif state.header.terminals_count == state.header.terminals_max:
         _refuse(state, grant, item, TERMINALS_FULL)
         return
-    if index == NONE_INDEX or state.terminals[index].sim == NONE_INDEX:
+    if not admits_all and (index == NONE_INDEX or state.terminals[index].sim == NONE_INDEX):
         wait_ms = admission_wait_ms(state, server, index, lane, now_ms)
         if wait_ms:
             _refuse(state, grant, item, ADMISSION_WAIT)
@@ -118,6 +118,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef Finder finder
     cdef uint32_t item, index
     # Of the subscriber group that all of them belong to; 0: of none.
+    cdef bint admits_all
     cdef int lane = <int> run.argument - 1 if run.argument else ADMISSION_LANES // 2
     if run.server >= state.header.servers_count or run.argument > ADMISSION_LANES:
         for item in range(count):
@@ -126,6 +127,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
                 UNKNOWN_ACCESS_SERVER if run.server >= state.header.servers_count else INVALID_ARGUMENT)
         return
     server_count_allocations(state, run.server, count, run.now_ms)
+    admits_all = admission_of_all(state, run.server)
     finder_begin(&finder, state, keys, count, TOUCH_RECORD)
     for item in range(count):
         index = finder_next(&finder, item)
@@ -134,7 +136,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
             continue
         _allocate(
             state, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
-            run.server, lane, run.now_ms)
+            run.server, admits_all, lane, run.now_ms)
 
 
 cdef inline int _lease_status(

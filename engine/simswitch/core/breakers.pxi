@@ -294,3 +294,18 @@ cdef uint32_t class_select_sound(State *state, uint16_t class_index, int64_t exp
 cdef inline bint class_broken(const State *state, const Class *sim_class) noexcept nogil:
     cdef int64_t carrier = state.entities[sim_class.entity].numbers[<int> CLASS_CARRIER]
     return breaker_blocks(state, sim_class.entity) or (carrier >= 0 and breaker_blocks(state, <uint32_t> carrier))
+
+
+cdef uint32_t market_select_sound(State *state, int market, int64_t expected, int tier, bint keep_reserve) noexcept nogil:
+    """As market_select, and only from where no breaker is in the way."""
+    cdef Market *record = &state.markets[market]
+    cdef uint32_t position, found
+    cdef uint16_t sim_class
+    for position in range(record.classes_count):
+        sim_class = record.classes[position]
+        if (keep_reserve and _spared(state, sim_class)) or class_broken(state, &state.classes[sim_class]):
+            continue
+        found = class_select_sound(state, sim_class, expected, tier)
+        if found != NONE_INDEX:
+            return found
+    return NONE_INDEX

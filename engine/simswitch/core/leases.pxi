@@ -209,36 +209,27 @@ cdef int64_t expected_bytes(State *state, int market, uint64_t requested) noexce
     return expected if expected > floor else floor
 
 
+cdef inline bint _spared(const State *state, uint16_t sim_class) noexcept nogil:
+    """Whether the class has no more than its reserve (I7)."""
+    return state.classes[sim_class].free_count <= state.classes[sim_class].reserve_count
+
+
 cdef uint32_t market_select(State *state, int market, int64_t expected, int tier, bint keep_reserve) noexcept nogil:
     """A free healthy SIM for a terminal in the market, from the first class in its order that has one (I4).
 
     With ``keep_reserve`` a class is not taken below its reserve (I7: that is for swaps), and breakers are kept to; an
     allocation only goes around them while it can.
     """
-    cdef uint32_t found
-    if state.header.breakers_blocking:
-        found = _market_select(state, market, expected, tier, keep_reserve, True)
-        if found != NONE_INDEX or keep_reserve:
-            return found
-    return _market_select(state, market, expected, tier, keep_reserve, False)
-
-
-cdef inline uint32_t _market_select(
-    State *state, int market, int64_t expected, int tier, bint keep_reserve, bint sound
-) noexcept nogil:
     cdef Market *record = &state.markets[market]
     cdef uint32_t position, found
-    cdef uint16_t class_index
+    if state.header.breakers_blocking:
+        found = market_select_sound(state, market, expected, tier, keep_reserve)
+        if found != NONE_INDEX or keep_reserve:
+            return found
     for position in range(record.classes_count):
-        class_index = record.classes[position]
-        if keep_reserve and state.classes[class_index].free_count <= state.classes[class_index].reserve_count:
+        if keep_reserve and _spared(state, record.classes[position]):
             continue
-        if not sound:
-            found = class_select(state, class_index, expected, tier)
-        elif class_broken(state, &state.classes[class_index]):
-            continue
-        else:
-            found = class_select_sound(state, class_index, expected, tier)
+        found = class_select(state, record.classes[position], expected, tier)
         if found != NONE_INDEX:
             invariant(
                 state.sims[found].occupancy == FREE and state.sims[found].health == HEALTHY,

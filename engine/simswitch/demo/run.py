@@ -7,6 +7,7 @@ orders the switch. The second time the server is killed in the middle with SIGKI
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from simswitch.core.commands import encode_iccid
 from simswitch.demo.plan import ACCESS_SERVERS, SHORT, SLOWED_LOT, STANDARD, Plan, write_sims
 from simswitch.demo.processes import DemonstrationFailed, FleetProcess, Server
 from simswitch.inventory.digits import luhn_check_digit
+
+if TYPE_CHECKING:
+    from simswitch.client import OperatorClient
 
 ACTOR = "operator:demo"
 DATA = Path(__file__).parent / "data"
@@ -229,16 +233,20 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
     total = plan.slowed_sims_count
     totals_max = 0
     killed = not through_engine
+    windows = Windows(server) if through_engine else None
     with progress_display() as display:
         task = display.add_task("   switches", total=total)
         while (elapsed_s := time.monotonic() - ordered_s) < plan.watched_s / plan.scale:
             now = _now(fleets)
             totals_max = max(totals_max, now["in_flight"])
             _sample(told.series, plan, elapsed_s, now, _longest_wait_s(fleets))
+            seen = f"{now['in_flight']} outstanding"
+            if windows is not None:
+                seen += f" in windows of {windows.look(told.series)}"
             display.update(
                 task,
                 completed=now["completed"],
-                description=f"   switches; {now['in_flight']} outstanding, {now['failed']} allocations failed",
+                description=f"   switches; {seen}, {now['failed']} allocations failed",
             )
             if not killed and now["completed"] >= total * plan.killed_after_share:
                 killed = True
@@ -246,6 +254,9 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
                 told.crash = _crash(server, fleets)
                 told.notes["back"] = (time.monotonic() - ordered_s) * plan.scale
             time.sleep(SAMPLE_S)
+    if windows is not None:
+        windows.close()
+        show(*(f"   the window of {name}: {path}" for name, path in window_paths(told.series).items()))
     servers = []
     for fleet in fleets:
         fleet.tell("finish")
@@ -257,6 +268,54 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
     if told.crash:
         told.crash["reconciled"] = _reconciled(fleets)
     return told
+
+
+WINDOW = "window of "
+"""Begins the names of the columns that have them."""
+
+
+class Windows:
+    """The access servers' windows, as the server tells an operator; nothing while it is away."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._client: OperatorClient | None = None
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def look(self, series: dict[str, list[float | None]]) -> str:
+        """Adds a point to each column; gives all of them in a few words."""
+        import grpc
+
+        from simswitch.client import OperatorClient, ServiceError
+        from simswitch.v1 import pool_pb2
+
+        found: dict[str, int] = {}
+        try:
+            if self._client is None:
+                self._client = OperatorClient(self._server.address, actor=ACTOR)
+            request = pool_pb2.ListAccessServerStatusesRequest()
+            statuses = self._client.pool.ListAccessServerStatuses(request, timeout=SAMPLE_S).statuses
+            found = {status.name: status.window for status in statuses}
+        except (grpc.RpcError, ServiceError):
+            self.close()
+        for name in ACCESS_SERVERS:
+            series.setdefault(WINDOW + name, []).append(found.get(name))
+        return ", ".join(str(found.get(name, "?")) for name in ACCESS_SERVERS)
+
+
+def window_paths(series: dict[str, list[float | None]]) -> dict[str, str]:
+    """By access server: the sizes that its window had, one after the other."""
+    paths = {}
+    for column, values in series.items():
+        if column.startswith(WINDOW):
+            known = [int(value) for value in values if value is not None]
+            steps = known[:1] + [after for before, after in itertools.pairwise(known) if after != before]
+            paths[column.removeprefix(WINDOW)] = " → ".join(map(str, steps))
+    return paths
 
 
 def _now(fleets: list[FleetProcess]) -> dict[str, int]:
