@@ -254,9 +254,6 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
                 told.crash = _crash(server, fleets)
                 told.notes["back"] = (time.monotonic() - ordered_s) * plan.scale
             time.sleep(SAMPLE_S)
-    if windows is not None:
-        windows.close()
-        show(*(f"   the window of {name}: {path}" for name, path in window_paths(told.series).items()))
     servers = []
     for fleet in fleets:
         fleet.tell("finish")
@@ -264,6 +261,10 @@ def _watch(plan: Plan, server: Server, fleets: list[FleetProcess], through_engin
         servers += fleet.expect("figures")["servers"]
     # The waits that ended since the last look are in the figures, so they are in the picture too.
     _sample(told.series, plan, time.monotonic() - ordered_s, _now(fleets), _longest_wait_s(fleets))
+    if windows is not None:
+        windows.look(told.series)
+        windows.close()
+        show(*(f"   the window of {name}: {path}" for name, path in window_paths(told.series).items()))
     told.figures = figures(plan, servers, totals_max)
     if told.crash:
         told.crash["reconciled"] = _reconciled(fleets)
