@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from simswitch.core import layout
-from simswitch.core.commands import COMMAND_COLUMNS, ORDERS, OUTCOME_COLUMNS, Columns
+from simswitch.core.commands import COMMAND_COLUMNS, OPTIONAL_COLUMNS, ORDERS, OUTCOME_COLUMNS, Columns
 from simswitch.core.wire import Table
 from simswitch.v1 import access_server_pb2, allocation_pb2, inventory_pb2, usage_pb2
 
@@ -74,7 +74,7 @@ _STATUS: Columns = (("status", "u1"),)
 ALLOCATE_REQUEST = _table(
     allocation_pb2.AllocateSimsRequest,
     COMMAND_COLUMNS[layout.ALLOCATE],
-    optional=("subscriber", "expected_bytes"),
+    optional=OPTIONAL_COLUMNS[layout.ALLOCATE],
     names={"market": "markets"},
 )
 ALLOCATE_RESPONSE = _table(allocation_pb2.AllocateSimsResponse, OUTCOME_COLUMNS[layout.ALLOCATE])
@@ -88,26 +88,32 @@ ATTACH_FAILURE_REQUEST = _table(
 ATTACH_FAILURE_RESPONSE = _table(
     allocation_pb2.ReportAttachFailureResponse, OUTCOME_COLUMNS[layout.REPORT_ATTACH_FAILURE]
 )
-USAGE_REQUEST = _table(usage_pb2.ReportUsageRequest, COMMAND_COLUMNS[layout.REPORT_USAGE])
-USAGE_RESPONSE = _table(usage_pb2.ReportUsageResponse, _STATUS)
+USAGE_REQUEST = _table(
+    usage_pb2.ReportUsageRequest,
+    COMMAND_COLUMNS[layout.REPORT_USAGE],
+    optional=OPTIONAL_COLUMNS[layout.REPORT_USAGE],
+)
+USAGE_RESPONSE = _table(usage_pb2.ReportUsageResponse, OUTCOME_COLUMNS[layout.REPORT_USAGE])
 HOLDS = _table(access_server_pb2.Holds, COMMAND_COLUMNS[layout.SESSION_HOLDS])
 HOLDS_RESULT = _table(access_server_pb2.HoldsResult, _STATUS)
 ACKNOWLEDGEMENTS = _table(access_server_pb2.Acknowledgements, COMMAND_COLUMNS[layout.ACKNOWLEDGE])
 ACKNOWLEDGEMENTS_RESULT = _table(access_server_pb2.AcknowledgementsResult, _STATUS)
-USAGE = _table(access_server_pb2.Usage, COMMAND_COLUMNS[layout.REPORT_USAGE])
-USAGE_RESULT = _table(access_server_pb2.UsageResult, _STATUS)
+USAGE = _table(
+    access_server_pb2.Usage, COMMAND_COLUMNS[layout.REPORT_USAGE], optional=OPTIONAL_COLUMNS[layout.REPORT_USAGE]
+)
+USAGE_RESULT = _table(access_server_pb2.UsageResult, OUTCOME_COLUMNS[layout.REPORT_USAGE])
 ORDERS_MESSAGE = _table(access_server_pb2.Orders, OUTCOME_COLUMNS[ORDERS])
 IMPORT_REQUEST = _table(
     inventory_pb2.ImportSimsRequest,
     COMMAND_COLUMNS[layout.IMPORT_SIMS],
-    optional=("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
+    optional=OPTIONAL_COLUMNS[layout.IMPORT_SIMS],
     names={"lot": "lots", "bank": "banks"},
     ignored=("mode",),
 )
 ADOPT_REQUEST = _table(
     inventory_pb2.AdoptTerminalsRequest,
     COMMAND_COLUMNS[layout.ADOPT],
-    optional=("subscriber", "expected_bytes"),
+    optional=OPTIONAL_COLUMNS[layout.ADOPT],
     names={"market": "markets"},
 )
 ADOPT_RESPONSE = _table(inventory_pb2.AdoptTerminalsResponse, OUTCOME_COLUMNS[layout.ADOPT])

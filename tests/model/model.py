@@ -247,6 +247,10 @@ class Model(Books):
     def _on_lease(self, header: Row, item: Row, answer: Row) -> int:
         kind = header["kind"]
         terminal = self.terminals.get(item["terminal"])
+        if kind == layout.REPORT_USAGE:
+            sim = answer["sim"] == layout.NONE_INDEX
+            self._require(sim == (answer["status"] != layout.OK), f"a report was answered {answer}")
+            self._require(bool(answer["counted_bytes"]) != sim, f"a report was answered {answer}")
         status = self._by_epoch(terminal, item["epoch"], header["access_server"])
         if status != layout.OK:
             return status
@@ -258,12 +262,12 @@ class Model(Books):
         elif kind == layout.RELEASE:
             self._release(terminal)
         elif kind == layout.REPORT_USAGE:
-            return self._usage(terminal, item["up_bytes"] + item["down_bytes"])
+            return self._usage(terminal, item["up_bytes"] + item["down_bytes"], answer)
         else:
             return self._attach_failure(terminal, answer)
         return layout.OK
 
-    def _usage(self, terminal: TerminalModel, total: int) -> int:
+    def _usage(self, terminal: TerminalModel, total: int, answer: Row) -> int:
         assert terminal.sim is not None
         line = self.settings[layout.LINE_BYTES_PER_S]
         delta = total - terminal.reported_bytes
@@ -276,6 +280,8 @@ class Model(Books):
         ):
             self.impossible_count += 1
             return layout.IMPOSSIBLE_USAGE
+        counted = (answer["counted_bytes"], answer["sim"])
+        self._require(counted == (delta, terminal.sim.index), f"counted at the wrong SIM, or not all: {answer}")
         terminal.reported_bytes = total
         terminal.reported_s = self.now_ms // 1000
         terminal.counted_bytes += delta

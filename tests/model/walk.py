@@ -233,7 +233,9 @@ class Walk:
         more = self.random.choice((0, -1, 1, 5 * MIB, 300 * MIB, 1_900 * MIB, 500 * GIB))
         up = max(before + more, 0)
         down = 2**64 - 1 if self._one_in(30) else self.random.choice((0, MIB))
-        return self.world.usage(key, epoch, up, down, self._server_of(key))
+        # How the terminal fared changes nothing.
+        fared = {"goodput_kbps": up % 2**32, "radio": up % 2**8}
+        return self.world.usage(key, epoch, up, down, self._server_of(key), **fared)
 
     def adopt(self) -> bytes:
         return commands.run(

@@ -189,7 +189,7 @@ class World(Driver):
         return commands.run(kind, 1, access_server=server, terminal=terminal, epoch=epoch)
 
     @staticmethod
-    def usage(terminal: int, epoch: int, up_bytes: int, down_bytes: int = 0, server: int = 0) -> bytes:
+    def usage(terminal: int, epoch: int, up_bytes: int, down_bytes: int = 0, server: int = 0, **fared: int) -> bytes:
         return commands.run(
             layout.REPORT_USAGE,
             1,
@@ -198,6 +198,7 @@ class World(Driver):
             epoch=epoch,
             up_bytes=up_bytes,
             down_bytes=down_bytes,
+            **fared,
         )
 
     def adopt(self, terminal: int, sim: int, server: int = 0, market: str = "home") -> bytes:

@@ -129,10 +129,15 @@ class _Calls:
         )
 
     def usage_request(
-        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+        self,
+        terminals: npt.ArrayLike,
+        epochs: npt.ArrayLike,
+        up_bytes: npt.ArrayLike,
+        down_bytes: npt.ArrayLike,
+        **fared: npt.ArrayLike,
     ) -> bytes:
         texts = usage_pb2.ReportUsageRequest(access_server=self.access_server)
-        values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes}
+        values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes, **fared}
         return columns.request(layout.REPORT_USAGE, contract.USAGE_REQUEST, values, texts)
 
 
@@ -215,10 +220,18 @@ class Client(_Calls):
         return self.granted(layout.REPORT_ATTACH_FAILURE, contract.ATTACH_FAILURE_RESPONSE, terminals, data)
 
     def report_usage(
-        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+        self,
+        terminals: npt.ArrayLike,
+        epochs: npt.ArrayLike,
+        up_bytes: npt.ArrayLike,
+        down_bytes: npt.ArrayLike,
+        **fared: npt.ArrayLike,
     ) -> Column:
-        """Bytes of each lease since it began; gives a status for each."""
-        data = self._call(_USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes))
+        """Bytes of each lease since it began; gives a status for each.
+
+        ``fared``: the columns ``span_ms``, ``goodput_kbps``, ``demand_permille`` and ``radio``, as far as known.
+        """
+        data = self._call(_USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes, **fared))
         statuses: Column = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)["status"]
         return statuses
 
@@ -302,9 +315,19 @@ class AsyncClient(_Calls):
         return self.granted(layout.REPORT_ATTACH_FAILURE, contract.ATTACH_FAILURE_RESPONSE, terminals, data)
 
     async def report_usage(
-        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+        self,
+        terminals: npt.ArrayLike,
+        epochs: npt.ArrayLike,
+        up_bytes: npt.ArrayLike,
+        down_bytes: npt.ArrayLike,
+        **fared: npt.ArrayLike,
     ) -> Column:
-        """Bytes of each lease since it began; gives a status for each."""
-        data = await self._call(_USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes))
+        """Bytes of each lease since it began; gives a status for each.
+
+        ``fared``: the columns ``span_ms``, ``goodput_kbps``, ``demand_permille`` and ``radio``, as far as known.
+        """
+        data = await self._call(
+            _USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes, **fared)
+        )
         statuses: Column = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)["status"]
         return statuses

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from simswitch.core import wire
-from simswitch.core.commands import COMMAND_COLUMNS, OutcomeRun
+from simswitch.core.commands import COMMAND_COLUMNS, OPTIONAL_COLUMNS, OutcomeRun
 from simswitch.core.wire import Table
 
 Column = npt.NDArray[Any]
@@ -53,10 +53,12 @@ class Renewals:
 def request(kind: int, table: Table, columns: Mapping[str, npt.ArrayLike], texts: Message) -> bytes:
     """The request of ``kind``: its columns in the order of the core, and its texts as a message without columns.
 
-    A scalar stands for a column of that value. Raises ``ValueError`` when the columns differ in length.
+    A scalar stands for a column of that value; columns that may be left out are zeros then. Raises
+    ``ValueError`` when the columns differ in length.
     """
     layout = COMMAND_COLUMNS[kind]
-    arrays = {name: np.asarray(columns[name], np.dtype(code)) for name, code in layout}
+    given = {**dict.fromkeys(OPTIONAL_COLUMNS.get(kind, ()), 0), **columns}
+    arrays = {name: np.asarray(given[name], np.dtype(code)) for name, code in layout}
     lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the columns differ in length: {lengths}")

@@ -494,16 +494,22 @@ class Session:
         return True
 
     async def report_usage(
-        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+        self,
+        terminals: npt.ArrayLike,
+        epochs: npt.ArrayLike,
+        up_bytes: npt.ArrayLike,
+        down_bytes: npt.ArrayLike,
+        **fared: npt.ArrayLike,
     ) -> npt.NDArray[Any]:
         """Bytes of each lease since it began; gives a status for each.
 
+        ``fared``: the columns ``span_ms``, ``goodput_kbps``, ``demand_permille`` and ``radio``, as far as known.
         Raises ``ServiceError`` when the service is away.
         """
         link = self._link
         if link is None:
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service is away", 0)
-        values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes}
+        values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes, **fared}
         content = columns.request(layout.REPORT_USAGE, contract.USAGE, values, pb.Usage())
         future: asyncio.Future[npt.NDArray[Any]] = asyncio.get_running_loop().create_future()
         link.results.append(future)

@@ -92,10 +92,17 @@ class SessionThread:
         )
 
     def report_usage(
-        self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, up_bytes: npt.ArrayLike, down_bytes: npt.ArrayLike
+        self,
+        terminals: npt.ArrayLike,
+        epochs: npt.ArrayLike,
+        up_bytes: npt.ArrayLike,
+        down_bytes: npt.ArrayLike,
+        **fared: npt.ArrayLike,
     ) -> npt.NDArray[Any]:
         """Bytes of each lease since it began; gives a status for each."""
-        result: npt.NDArray[Any] = self._wait(self.session.report_usage(terminals, epochs, up_bytes, down_bytes))
+        result: npt.NDArray[Any] = self._wait(
+            self.session.report_usage(terminals, epochs, up_bytes, down_bytes, **fared)
+        )
         return result
 
     def _wait(self, coroutine: Any) -> Any:

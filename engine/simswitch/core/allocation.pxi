@@ -207,7 +207,9 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *epochs = keys + count
     cdef const uint64_t *up_bytes = epochs + count
     cdef const uint64_t *down_bytes = up_bytes + count
-    cdef uint8_t *status = run.outcomes
+    cdef uint64_t *counted_bytes = <uint64_t *> run.outcomes
+    cdef uint32_t *sims = <uint32_t *> (counted_bytes + count)
+    cdef uint8_t *status = <uint8_t *> (sims + count)
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t now_s = run.now_ms // 1000
     cdef uint64_t total, delta
@@ -217,6 +219,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef Sim *sim
     finder_begin(&finder, state, keys, count, TOUCH_SIM)
     for item in range(count):
+        counted_bytes[item] = 0
+        sims[item] = NONE_INDEX
         index = finder_next(&finder, item)
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
@@ -245,6 +249,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
+        counted_bytes[item] = delta
+        sims[item] = terminal.sim
         lease_extend(state, index, run.now_ms)
         if terminal.order == AWAITS_TRAFFIC:
             swap_traffic(state, index, run.now_ms)

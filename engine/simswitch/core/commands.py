@@ -141,8 +141,18 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     ALLOCATE: (("terminal", "<u8"), ("subscriber", "<u8"), ("expected_bytes", "<u8"), ("market", "<u2")),
     RENEW: _LEASE,
     RELEASE: _LEASE,
-    # Cumulative since the epoch began.
-    REPORT_USAGE: (*_LEASE, ("up_bytes", "<u8"), ("down_bytes", "<u8")),
+    # Bytes are cumulative since the epoch began. What follows is of the span that the report covers, and only kept: how
+    # long it was, the sustained rate while more was wanted than went (0: no demand), the share of the span with such
+    # demand, and the radio, 1 worst to 5 best. 0 is not told; read a share above 1,000 and a radio above 5 as not told.
+    REPORT_USAGE: (
+        *_LEASE,
+        ("up_bytes", "<u8"),
+        ("down_bytes", "<u8"),
+        ("span_ms", "<u4"),
+        ("goodput_kbps", "<u4"),
+        ("demand_permille", "<u2"),
+        ("radio", "u1"),
+    ),
     REPORT_ATTACH_FAILURE: _LEASE,
     SESSION_OPEN: (),
     SESSION_HOLDS: (*_LEASE, ("iccid", "<u8")),
@@ -193,6 +203,14 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
 }
 """What goes into a run of each kind. A kind without columns has exactly one item."""
 
+OPTIONAL_COLUMNS: Mapping[int, tuple[str, ...]] = {
+    ALLOCATE: ("subscriber", "expected_bytes"),
+    ADOPT: ("subscriber", "expected_bytes"),
+    IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
+    REPORT_USAGE: ("span_ms", "goodput_kbps", "demand_permille", "radio"),
+}
+"""Columns that whoever puts a run together may leave out, here and in messages: they are zeros then."""
+
 OUTCOME_COLUMNS: Mapping[int, Columns] = {
     **dict.fromkeys(COMMAND_COLUMNS, _STATUS),
     DEFINE: (("index", "<u4"), ("status", "u1")),
@@ -201,6 +219,8 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
     ALLOCATE: _GRANT,
     REPORT_ATTACH_FAILURE: _GRANT,
     RENEW: (("expires_ms", "<u8"), ("status", "u1")),
+    # What the report newly counted (0: nothing) and at which SIM (NONE_INDEX: none); only the status goes on the wire.
+    REPORT_USAGE: (("counted_bytes", "<u8"), ("sim", "<u4"), ("status", "u1")),
     SESSION_OPEN: (("session", "<u8"), ("status", "u1")),
     JOB_CREATE: (("job", "<u4"), ("status", "u1")),
     ORDERS: (
@@ -247,17 +267,18 @@ def run(
 ) -> bytes:
     """One run of ``count`` commands of ``kind``; each column is an array of that length or a scalar.
 
-    Raises ``ValueError`` when a column is missing, unknown or of another length.
+    Raises ``ValueError`` when a column is missing that may not be left out, unknown or of another length.
     """
     layout = COMMAND_COLUMNS[kind]
-    if set(columns) != {name for name, _ in layout}:
+    given: dict[str, npt.ArrayLike] = {**dict.fromkeys(OPTIONAL_COLUMNS.get(kind, ()), 0), **columns}
+    if set(given) != {name for name, _ in layout}:
         raise ValueError(f"command {kind} takes the columns {[name for name, _ in layout]}, not {sorted(columns)}")
     size = RUN_HEADER.itemsize + _columns_bytes(layout, count)
     padded = -(-size // 8) * 8
     header = np.array([(padded, kind, access_server, count, actor, argument)], RUN_HEADER)
     parts = [header.tobytes()]
     for name, code in layout:
-        value = np.broadcast_to(np.asarray(columns[name], dtype=np.dtype(code)), (count,))
+        value = np.broadcast_to(np.asarray(given[name], dtype=np.dtype(code)), (count,))
         parts.append(value.tobytes())
     parts.append(bytes(padded - size))
     return b"".join(parts)

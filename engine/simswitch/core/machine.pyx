@@ -239,6 +239,8 @@ cdef void _refuse_run(const Run *run) noexcept nogil:
         memset(run.outcomes, 0xFF, 4 * <uint64_t> run.count)
     elif run.kind == ALLOCATE or run.kind == ADOPT or run.kind == REPORT_ATTACH_FAILURE:
         memset(grant_columns(run).sim, 0xFF, 4 * <uint64_t> run.count)
+    elif run.kind == REPORT_USAGE:
+        memset(run.outcomes + 8 * <uint64_t> run.count, 0xFF, 4 * <uint64_t> run.count)
     memset(run.outcomes + <uint64_t> (OUTCOME_BYTES[run.kind] - 1) * run.count, NOT_PERMITTED, run.count)
 
 

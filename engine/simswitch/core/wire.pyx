@@ -5,7 +5,7 @@
 #
 # A Table says which field of a message is which column. Decoding goes over the fields twice: the first time it checks
 # every byte, counts each column and keeps the few texts; the second time it copies. Encoding works out the exact size
-# of the reply first and fills its bytes in place. What an item costs:
+# of the reply first and fills its bytes in place; a column that may be left out is, when it is all zeros. What an item costs:
 #
 #     the same width in message and run          one memcpy a column
 #     fixed32 <-> u2                             a loop that the compiler vectorises
@@ -302,6 +302,11 @@ cdef uint8_t *write_widened(uint8_t *place, const uint8_t *column, uint64_t coun
     return place + 4 * count
 
 
+cdef inline bint all_zeros(const uint8_t *column, uint64_t size) noexcept nogil:
+    # Most columns that are not show it in their first bytes.
+    return column[0] == 0 and memcmp(column, column + 1, size - 1) == 0
+
+
 cdef void pick(uint8_t *place, const uint8_t *column, uint8_t width, const uint32_t *rows, uint64_t count) noexcept nogil:
     cdef uint64_t item
     if width == 8:
@@ -434,7 +439,8 @@ cdef class Table:
             return b""
         for index in range(self.columns_count):
             kind = &self.columns[index]
-            if kind.number:
+            sizes[index] = 0
+            if kind.number and (kind.required or kind.names >= 0 or not all_zeros(column, kind.width * count)):
                 if kind.wire == WIRE_VARINT:
                     sizes[index] = numbers_bytes(column, kind.width, count)
                 else:
@@ -446,7 +452,7 @@ cdef class Table:
         column = source
         for index in range(self.columns_count):
             kind = &self.columns[index]
-            if kind.number:
+            if sizes[index]:
                 place = write_varint(place, kind.number << 3 | WIRE_SIZED)
                 place = write_varint(place, sizes[index])
                 if kind.wire == WIRE_VARINT:

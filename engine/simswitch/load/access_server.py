@@ -55,6 +55,7 @@ NAP_NS = 200_000_000
 BULK_ITEMS = 1_000
 """Terminals a call when the load takes its first leases and when it gives all back."""
 GIVE_BACK_S = 10.0
+RADIO_BEST = 5
 OPEN_S = 30.0
 
 _ALLOCATION = "/simswitch.v1.AllocationService/"
@@ -75,14 +76,15 @@ _Group = tuple[int, Indexes, Instants, Instants]
 class _Messages:
     """Requests for one terminal, from what all of them share: encoded once."""
 
-    def __init__(self, access_server: str, market: str) -> None:
+    def __init__(self, access_server: str, market: str, span_ms: int) -> None:
         request = allocation_pb2.AllocateRequest(access_server=access_server, market=market)
         self._allocate = request.SerializeToString()
         self._renew = allocation_pb2.RenewRequest(access_server=access_server).SerializeToString()
         self._release = allocation_pb2.ReleaseRequest(access_server=access_server).SerializeToString()
         self._usage = usage_pb2.ReportUsageRequest(access_server=access_server).SerializeToString()
         self._lease = struct.Struct("<QQ").pack
-        self._report = struct.Struct("<QQQQ").pack
+        self._span_ms = span_ms
+        self._report = struct.Struct("<QQQQIIHB").pack
 
     def request(self, kind: int, terminal: int, epoch: int, counted_bytes: int) -> bytes:
         if kind == Operation.ATTACH:
@@ -93,7 +95,8 @@ class _Messages:
         if kind == Operation.LEAVE:
             return self._release + contract.RELEASE_REQUEST.encode(self._lease(terminal, epoch), 1)
         half = counted_bytes // 2
-        return self._usage + contract.USAGE_REQUEST.encode(self._report(terminal, epoch, half, counted_bytes - half), 1)
+        report = self._report(terminal, epoch, half, counted_bytes - half, self._span_ms, 0, 0, RADIO_BEST)
+        return self._usage + contract.USAGE_REQUEST.encode(report, 1)
 
 
 _RESPONSES: dict[int, Table] = {
@@ -119,7 +122,7 @@ class AccessServer:
         self._market = market
         self._plan = plan
         self._recorder = recorder
-        self._messages = _Messages(name, market)
+        self._messages = _Messages(name, market, plan.usage_span_ms)
         self._metadata = ((ACTOR_KEY, f"access-server:{name}"),)
         self._counted = np.zeros(count, np.int64)
         self._busy = np.zeros(count, np.bool_)
@@ -418,7 +421,9 @@ class AccessServer:
                 else:
                     counted = self._counted[positions] = self._counted[positions] + self._plan.usage_bytes
                     half = counted // 2
-                    statuses = await self._client.report_usage(keys, epochs, half, counted - half)
+                    statuses = await self._client.report_usage(
+                        keys, epochs, half, counted - half, span_ms=self._plan.usage_span_ms, radio=RADIO_BEST
+                    )
                 over = np.isin(statuses, list(_OVER)) | ((kind == Operation.LEAVE) & (statuses <= GRANTED_MAX))
                 held.epoch[positions[over & (held.epoch[positions] == epochs)]] = 0
         except ServiceError as error:

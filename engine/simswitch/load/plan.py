@@ -76,6 +76,11 @@ class Plan:
         return self.natural(self.terminals, self.dwell_s, self.away_s, self.renew_s, self.usage_s) / self.rate
 
     @property
+    def usage_span_ms(self) -> int:
+        """What a report of usage covers."""
+        return min(round(self.usage_s * self.scale * 1_000), 0xFFFF_FFFF)
+
+    @property
     def connected_share(self) -> float:
         return self.dwell_s / (self.dwell_s + self.away_s)
 

@@ -62,7 +62,7 @@ cdef uint64_t run_size(int kind, uint64_t count) noexcept nogil:
     if kind == OUT_ALLOCATE:
         item_bytes = 26
     elif kind == OUT_USAGE:
-        item_bytes = 32
+        item_bytes = 43
     elif kind == OUT_RELEASE:
         item_bytes = 16
     elif kind == OUT_ACKNOWLEDGE:
@@ -116,6 +116,8 @@ cdef void write_run(World *w, Run *run, uint8_t *out) noexcept nogil:
             # An eighth goes up.
             wide[2 * count + index] = items[index].b >> 3
             wide[3 * count + index] = items[index].b - (items[index].b >> 3)
+        # How the terminals fared is not told.
+        memset(wide + 4 * count, 0, 11 * count)
     elif run.kind == OUT_RELEASE:
         for index in range(count):
             wide[index] = w.key_first + items[index].terminal
@@ -222,6 +224,9 @@ cdef int read_answers(World *w, Run *run, const uint8_t *data) except -1 nogil:
                               (<const uint32_t *>(data + count * 24))[index],
                               (<const uint32_t *>(data + count * 28))[index])
         return 0
+    if run.kind == OUT_USAGE:
+        # counted_bytes; sim; status
+        status = data + count * 12
     for index in range(count):
         if status[index] <= layout.LATE:
             continue

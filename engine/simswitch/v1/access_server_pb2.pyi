@@ -398,6 +398,10 @@ class Usage(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     UP_BYTES_FIELD_NUMBER: _builtins.int
     DOWN_BYTES_FIELD_NUMBER: _builtins.int
+    SPAN_MS_FIELD_NUMBER: _builtins.int
+    GOODPUT_KBPS_FIELD_NUMBER: _builtins.int
+    DEMAND_PERMILLE_FIELD_NUMBER: _builtins.int
+    RADIO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def terminal(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: the terminal's key."""
@@ -414,6 +418,24 @@ class Usage(_message.Message):
     def down_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: bytes to the terminal since the epoch began."""
 
+    @_builtins.property
+    def span_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: how long the span was that the report covers, milliseconds. 0: not told. This and the next three columns may be left
+        out, each for itself; they say how the terminal fared in that span, and count nothing.
+        """
+
+    @_builtins.property
+    def goodput_kbps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: the sustained rate while more was wanted than went, kbit/s. 0: no such demand, or not told."""
+
+    @_builtins.property
+    def demand_permille(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: the share of the span with such demand, in thousandths; above 1,000: not told. 0: none, or not told."""
+
+    @_builtins.property
+    def radio(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: the radio's quality, 1 worst to 5 best; above: not told. 0: not told."""
+
     def __init__(
         self,
         *,
@@ -421,10 +443,14 @@ class Usage(_message.Message):
         epoch: _abc.Iterable[_builtins.int] | None = ...,
         up_bytes: _abc.Iterable[_builtins.int] | None = ...,
         down_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        span_ms: _abc.Iterable[_builtins.int] | None = ...,
+        goodput_kbps: _abc.Iterable[_builtins.int] | None = ...,
+        demand_permille: _abc.Iterable[_builtins.int] | None = ...,
+        radio: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["down_bytes", b"down_bytes", "epoch", b"epoch", "terminal", b"terminal", "up_bytes", b"up_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand_permille", b"demand_permille", "down_bytes", b"down_bytes", "epoch", b"epoch", "goodput_kbps", b"goodput_kbps", "radio", b"radio", "span_ms", b"span_ms", "terminal", b"terminal", "up_bytes", b"up_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
