@@ -54,8 +54,8 @@ def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
 
 def follow(folder: Folder, config: ConfigOption = None) -> None:
     """Follow a server's journal: check every outcome, and make the snapshots. `serve` starts this by itself."""
+    from simswitch.following import main as follow_folder
     from simswitch.journal.errors import JournalError
-    from simswitch.journal.follower import main as follow_folder
 
     seconds = settings(config).number("follower", "snapshot_seconds")
 

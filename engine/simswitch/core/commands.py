@@ -329,24 +329,61 @@ def definition(kind: int, name: str, numbers: Mapping[int, int] | None = None, d
     return record.tobytes()
 
 
-class OutcomeRun:
-    """The outcomes of one run: ``outcome["status"]`` is a read-only array with one value per command."""
+class _Columns:
+    """The columns of one run, by name: read-only arrays with one value an item."""
 
     __slots__ = ("_columns", "count", "data", "kind")
 
-    def __init__(self, kind: int, count: int, data: memoryview) -> None:
+    def __init__(self, kind: int, count: int, data: memoryview, columns: Columns) -> None:
         self.kind = kind
         self.count = count
         self.data = data
         self._columns: dict[str, tuple[int, str]] = {}
         offset = 0
-        for name, code in OUTCOME_COLUMNS[kind]:
+        for name, code in columns:
             self._columns[name] = (offset, code)
             offset += np.dtype(code).itemsize * count
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         offset, code = self._columns[name]
         return np.frombuffer(self.data, np.dtype(code), self.count, offset)
+
+
+class OutcomeRun(_Columns):
+    """The outcomes of one run: ``outcome["status"]`` is a read-only array with one value per command."""
+
+    __slots__ = ()
+
+    def __init__(self, kind: int, count: int, data: memoryview) -> None:
+        super().__init__(kind, count, data, OUTCOME_COLUMNS[kind])
+
+
+class CommandRun(_Columns):
+    """The commands of one run, as a record of the journal holds them."""
+
+    __slots__ = ("access_server", "actor", "argument", "whole")
+
+    def __init__(self, header: Any, whole: memoryview) -> None:
+        kind = int(header["kind"])
+        super().__init__(kind, int(header["count"]), whole[RUN_HEADER.itemsize :], COMMAND_COLUMNS[kind])
+        self.access_server = int(header["access_server"])
+        self.actor = int(header["actor"])
+        self.argument = int(header["argument"])
+        self.whole = whole
+        """Header and columns."""
+
+
+def command_runs(batch: bytes | memoryview) -> list[CommandRun]:
+    """Splits a batch that an apply has taken. The arrays look into ``batch``."""
+    view = memoryview(batch)
+    runs = []
+    offset = 0
+    while offset < len(view):
+        header = np.frombuffer(view, RUN_HEADER, 1, offset)[0]
+        end = offset + int(header["size"])
+        runs.append(CommandRun(header, view[offset:end]))
+        offset = end
+    return runs
 
 
 def outcome_runs(data: bytes | memoryview) -> list[OutcomeRun]:

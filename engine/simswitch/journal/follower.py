@@ -21,7 +21,25 @@ be recovered is found while the server still has the right one.
   removes it.
 - When a snapshot has no room (what the journal needs has to stay free), it leaves the file too, follows on, tries again
   every minute, and takes the file away when it has succeeded.
-- It ends by itself on SIGTERM, and when the process that started it is gone.
+- It ends by itself on SIGTERM, after it has read what is there, and when the process that started it is gone.
+
+**Readers** get each record that was applied, once, with its outcomes and the state after it; they keep what they make
+of it together with the sequence that it reaches, durably. They are told to commit about once a second, before a
+snapshot is written (so before any segment is removed) and at the end, and always after the records were made durable in
+the journal. After a restart
+
+    the reader has all up to     the follower starts from                             what the reader misses
+    -------------------------    -------------------------------------------------    ----------------------------------
+    the newest snapshot, more    the newest snapshot                                  nothing
+    less                         the newest snapshot it has passed, or the journal's  nothing
+                                 beginning, if every record behind that is there
+    less, and records are gone   the oldest snapshot from which every record is       what is gone: it sees the jump
+                                 there
+    less, and what is there is   the oldest; at the record that can't be replayed it  what lies between that record and
+    of another machine version   leaps to the newest snapshot                         the newest snapshot
+    or damaged
+
+A reader that can't go on (its file is damaged, its disk full) is dropped, with an alarm; the snapshots go on.
 """
 
 from __future__ import annotations
@@ -35,13 +53,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Protocol
 
+from simswitch.core.commands import OutcomeRun, outcome_runs
+from simswitch.core.machine import Machine
 from simswitch.journal.append import Place
 from simswitch.journal.disk import Disk, DiskFile, RealDisk
-from simswitch.journal.errors import JournalDamaged, JournalError
+from simswitch.journal.errors import JournalDamaged, JournalError, MachineVersionDiffers
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, decode_segment_header, record_bytes, segment_name
-from simswitch.journal.recovery import MachineKind, real_machine, replay, restore_newest
-from simswitch.journal.snapshot import prune, write_snapshot
+from simswitch.journal.recovery import Base, MachineKind, real_machine, replay, restore_newest
+from simswitch.journal.snapshot import newest_snapshot_sequence, prune, snapshot_sequences, write_snapshot
 from simswitch.journal.walk import RESTORE, Record, RecordReader, check_record, list_segments
 
 ALARM_NAME = "follower-alarm.txt"
@@ -54,6 +75,9 @@ _RECORDS_PER_TURN = 256
 _NO_ROOM_WAIT_S = 60.0
 _AT_A_STRETCH_S = 0.001
 _GIVE_WAY_S = 0.0001
+_COMMIT_S = 1.0
+_COMMIT_SHARE = 20
+_FINISH_S = 10.0
 
 
 class InvariantBroken(JournalError):
@@ -62,6 +86,39 @@ class InvariantBroken(JournalError):
 
 class FollowerStopped(Exception):
     """It was told to stop while it took a snapshot, which was given up."""
+
+
+class ReaderFailed(Exception):
+    """A reader can't go on; the text says what is wrong with what it keeps, and what to do."""
+
+
+class Reader(Protocol):
+    """Sees every record once, in order, and keeps what it makes of them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sequence(self) -> int:
+        """The last record that is in what it keeps, durably."""
+
+    def applied(self, record: Record, outcomes: list[OutcomeRun], machine: Machine) -> None:
+        """One record, what it gave, and the state after it; all of them are valid during the call only.
+
+        Sequences go up by one, except where records are gone for good. May raise ``ReaderFailed``.
+        """
+
+    def commit(self, sequence: int) -> None:
+        """Makes durable, at once or not at all, what came of the records that it was given, of which this is the last.
+
+        It may have been given none. May raise ``ReaderFailed``.
+        """
+
+    def close(self) -> None: ...
+
+
+OpenReader = Callable[[], Reader]
+"""May raise ``ReaderFailed``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +167,7 @@ class Follower:
         settings: FollowerSettings | None = None,
         stopped: Callable[[], bool] = lambda: False,
         said: Callable[[str], object] = lambda _: None,
+        readers: Sequence[OpenReader] = (),
     ) -> None:
         self._disk = disk
         self._kind = machine or real_machine()
@@ -117,14 +175,30 @@ class Follower:
         self._stopped = stopped
         self._said = said
         self._file: DiskFile | None = None
-        self._reader: RecordReader | None = None
+        self._records: RecordReader | None = None
         self._segment_bytes = 0
-        base = restore_newest(disk, self._kind)
+        self._reader_alarm: str | None = None
+        self._readers: list[Reader] = []
+        for opening in readers:
+            try:
+                self._readers.append(opening())
+            except ReaderFailed as error:
+                self._drop(None, error)
+        self._commit_due_s = time.monotonic() + _COMMIT_S
+        self.warnings: list[str] = []
+        self._newest_sequence = newest_snapshot_sequence(disk)
+        self._begin(self._base())
+        self._no_room_s: float | None = None
+        self._gave_way_s = time.monotonic()
+
+    def _begin(self, base: Base) -> None:
+        """From here on. What was found wrong is in ``warnings``."""
+        header = base.header
         self.machine = base.machine
-        self.warnings = base.warnings
-        self.snapshot_sequence = base.header.sequence if base.header is not None else 0
-        self._journal_id = base.header.journal_id if base.header is not None else None
-        self._chain = base.header.chain if base.header is not None else 0
+        self.warnings += base.warnings
+        self.snapshot_sequence = header.sequence if header is not None else 0
+        self._journal_id = header.journal_id if header is not None else None
+        self._chain = header.chain if header is not None else 0
         self._place: Place | None = None
         self._vouched_sequence = self.snapshot_sequence
         self.tail_s = 0.0
@@ -132,8 +206,20 @@ class Follower:
         self.tail_bytes = 0
         """What they take in the journal."""
         self._snapshot_s = time.monotonic()
-        self._no_room_s: float | None = None
-        self._gave_way_s = time.monotonic()
+
+    def _base(self) -> Base:
+        """What the readers need (the table above); without any, the newest snapshot."""
+        wanted = min((reader.sequence for reader in self._readers), default=self._newest_sequence)
+        begun = [segment.header for segment in list_segments(self._disk) if isinstance(segment.header, SegmentHeader)]
+        first = min((header.first_sequence for header in begun), default=1)
+        starts = [start for start in (0, *snapshot_sequences(self._disk)) if start + 1 >= first]
+        if wanted < self._newest_sequence and starts:
+            base = restore_newest(
+                self._disk, self._kind, at_most=max((start for start in starts if start <= wanted), default=starts[0])
+            )
+            if base.machine.sequence + 1 >= first:
+                return base
+        return restore_newest(self._disk, self._kind)
 
     @property
     def sequence(self) -> int:
@@ -141,12 +227,30 @@ class Follower:
         return self.machine.sequence
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self._close_segment()
+        for reader in self._readers:
+            reader.close()
 
-    def turn(self) -> bool:
+    def _close_segment(self) -> None:
+        if self._records is not None:
+            self._records.close()
+            self._records = None
+
+    def turn(self, *, snapshots: bool = True) -> bool:
         """Applies what is there, up to a bound, and takes a snapshot when one is due. False: there was nothing new."""
+        try:
+            return self._turn(snapshots)
+        except (JournalDamaged, MachineVersionDiffers) as error:
+            if self.machine.sequence >= self._newest_sequence:
+                raise
+            # Only the readers wanted what lies before the newest snapshot.
+            self._commit_readers()
+            missed = f"the records from {self.machine.sequence + 1} to {self._newest_sequence} can't be read again"
+            self._said(f"{missed}, and stay unknown to history: {error}")
+            self._begin(restore_newest(self._disk, self._kind))
+            return True
+
+    def _turn(self, snapshots: bool) -> bool:
         if self._place is None and not self._find_place():
             return False
         applied = 0
@@ -156,28 +260,88 @@ class Follower:
             if record is None:
                 break
             if record.header.sequence > self.machine.sequence:
-                replay(self.machine, record, self._kind.version)
+                self._apply(record)
                 self.tail_bytes += record_bytes(record.header.payload_bytes)
             applied += 1
             if time.monotonic() - self._gave_way_s >= _AT_A_STRETCH_S:
                 self._give_way()
         if applied:
             self.tail_s += time.thread_time() - began_s
-        if self._snapshot_due():
+        else:
+            self._drop_those_ahead()
+        if snapshots and self._snapshot_due():
             self.take_snapshot()
+        elif time.monotonic() >= self._commit_due_s:
+            self._commit_readers()
         return applied > 0
+
+    def _apply(self, record: Record) -> None:
+        outcome = replay(self.machine, record, self._kind.version)
+        if not self._readers:
+            return
+        outcomes = outcome_runs(outcome.data)
+        for reader in tuple(self._readers):
+            if record.header.sequence > reader.sequence:
+                try:
+                    reader.applied(record, outcomes, self.machine)
+                except ReaderFailed as error:
+                    self._drop(reader, error)
+
+    def _commit_readers(self) -> None:
+        """What they have seen counts only when no power cut can take it out of the journal again."""
+        sequence = self.machine.sequence
+        began_s = time.monotonic()
+        behind = [reader for reader in self._readers if reader.sequence < sequence]
+        if behind:
+            self._vouch()
+        for reader in behind:
+            try:
+                reader.commit(sequence)
+            except ReaderFailed as error:
+                self._drop(reader, error)
+        now_s = time.monotonic()
+        # The longer it takes the rarer it is: many reports of one subscriber then become one row that is written.
+        self._commit_due_s = now_s + max(_COMMIT_S, _COMMIT_SHARE * (now_s - began_s))
+
+    def _drop_those_ahead(self) -> None:
+        """At the journal's end: nobody can have seen more than there is, unless the journal went back."""
+        for reader in tuple(self._readers):
+            if reader.sequence > self.machine.sequence:
+                what = f"{reader.name} knows {reader.sequence} records, and the journal ends at {self.machine.sequence}"
+                self._drop(reader, ReaderFailed(f"{what}: it is of another journal. Move it away; a new one is begun"))
+
+    def _vouch(self) -> None:
+        """The last record that was applied is durable after it."""
+        if self._vouched_sequence < self.machine.sequence:
+            assert self._file is not None
+            self._file.fdatasync()
+            self._vouched_sequence = self.machine.sequence
+
+    def _drop(self, reader: Reader | None, error: ReaderFailed) -> None:
+        if reader is not None:
+            self._readers.remove(reader)
+            reader.close()
+        self._reader_alarm = f"snapshots go on, but {error}"
+        self._said(self._reader_alarm)
+        _raise_alarm(self._disk, self._reader_alarm)
+
+    def finish(self, read_on: bool) -> None:
+        """The end: what is there is still read (``read_on``), at most for some seconds, and the readers commit."""
+        self._stopped = lambda: False
+        end_s = time.monotonic() + _FINISH_S
+        while read_on and time.monotonic() < end_s and self.turn(snapshots=False):
+            pass
+        self._commit_readers()
 
     def take_snapshot(self) -> None:
         """Vouches for the last record that was applied; first makes sure that it may."""
         place = self._place
         if place is None or place.sequence != self.machine.sequence + 1:
             return
+        self._commit_readers()
         began_s = time.monotonic()
         assert self._journal_id is not None
-        assert self._file is not None
-        if self._vouched_sequence < self.machine.sequence:
-            self._file.fdatasync()
-            self._vouched_sequence = self.machine.sequence
+        self._vouch()
         try:
             write_snapshot(
                 self._disk,
@@ -201,6 +365,8 @@ class Follower:
         if self._no_room_s is not None:
             self._no_room_s = None
             self._disk.unlink(ALARM_NAME)
+            if self._reader_alarm is not None:
+                _raise_alarm(self._disk, self._reader_alarm)
         # Only now: the snapshot shortens the tail already, and a fault would come of a replay just as well. What the
         # older one needs stays until then.
         faults = self.machine.check(self._give_way)
@@ -227,6 +393,9 @@ class Follower:
     def _snapshot_due(self) -> bool:
         settings = self._settings
         if self._no_room_s is not None and time.monotonic() - self._no_room_s < _NO_ROOM_WAIT_S:
+            return False
+        if self.machine.sequence < self._newest_sequence:
+            # There is one behind this record already.
             return False
         return self.tail_bytes > 0 and (
             self.tail_s >= settings.replay_s
@@ -262,9 +431,9 @@ class Follower:
                 "the segment is of another journal",
                 RESTORE,
             )
-        self.close()
+        self._close_segment()
         self._file = self._disk.open(segment_name(header.number), writable=False)
-        self._reader = RecordReader(self._file, header.number, header.segment_bytes, _WINDOW_BYTES)
+        self._records = RecordReader(self._file, header.number, header.segment_bytes, _WINDOW_BYTES)
         self._segment_bytes = header.segment_bytes
         self._place = Place(header.number, BLOCK_BYTES, header.first_sequence, header.previous_checksum)
 
@@ -276,16 +445,16 @@ class Follower:
             )  # fmt: skip
 
     def _next_record(self) -> Record | None:
-        place, reader = self._place, self._reader
+        place, records = self._place, self._records
         assert place is not None
-        assert reader is not None
-        record = reader.at(place.offset)
+        assert records is not None
+        record = records.at(place.offset)
         if isinstance(record, str):
             # The window may be older than the record, so the second look reads again. The next segment is asked for in
             # between: if it has been begun, everything that belongs here was there by then.
             following = self._begun_segment(place.segment + 1)
-            reader.refresh()
-            record = reader.at(place.offset)
+            records.refresh()
+            record = records.at(place.offset)
             if isinstance(record, str):
                 if following is None:
                     return None
@@ -330,6 +499,7 @@ def follow(
     stopped: Callable[[], bool] | None = None,
     said: Callable[[str], object] | None = None,
     parent: int | None = None,
+    readers: Sequence[OpenReader] = (),
 ) -> int:
     """Follows the journal of a data folder until it is told to stop, and returns the exit status.
 
@@ -338,20 +508,24 @@ def follow(
     """
     settings = settings or FollowerSettings()
     say = said or _say
+    parent = os.getppid() if parent is None else parent
     if stopped is None:
-        stopped = _stopped_by_signal_or_parent(os.getppid() if parent is None else parent)
+        stopped = _stopped_by_signal_or_parent(parent)
     os.nice(settings.niceness)
     disk = RealDisk(folder, create=False)
     follower: Follower | None = None
     try:
-        follower = Follower(disk, machine, settings, stopped, say)
+        follower = Follower(disk, machine, settings, stopped, say, readers)
         for warning in follower.warnings:
             say(warning)
-        while not stopped():
-            if not follower.turn():
-                time.sleep(settings.poll_s)
-    except FollowerStopped:
-        return EXIT_STOPPED
+        try:
+            while not stopped():
+                if not follower.turn():
+                    time.sleep(settings.poll_s)
+        except FollowerStopped:
+            pass
+        # What its server has written last is still to be read, but not what another server writes after it.
+        follower.finish(read_on=os.getppid() == parent)
     except JournalError as error:
         _raise_alarm(disk, str(error))
         say(f"the follower stops: {error}")
@@ -390,11 +564,8 @@ def _stopped_by_signal_or_parent(parent: int) -> Callable[[], bool]:
     return lambda: bool(signals) or os.getppid() != parent
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = FollowerSettings()
-    parser = argparse.ArgumentParser(
-        prog="simswitch-follower", description="Follows a journal and writes its snapshots."
-    )
     parser.add_argument("folder", help="the server's data folder")
     parser.add_argument("--snapshot-replay-ms", type=float, default=defaults.replay_s * 1000, metavar="MS")
     parser.add_argument("--snapshot-bytes", type=int, default=defaults.bytes_max, metavar="BYTES")
@@ -403,7 +574,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--poll-ms", type=float, default=defaults.poll_s * 1000, metavar="MS")
     # The server names itself: it may be killed before this process first asks who its parent is.
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="stop when this is not the parent")
-    parsed = parser.parse_args(arguments)
+
+
+def run(parsed: argparse.Namespace, readers: Sequence[OpenReader] = ()) -> int:
+    """``follow`` with the words of the command line."""
     settings = FollowerSettings(
         replay_s=parsed.snapshot_replay_ms / 1000,
         bytes_max=parsed.snapshot_bytes,
@@ -411,7 +585,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         free_mark_bytes=parsed.free_mark_bytes,
         poll_s=parsed.poll_ms / 1000,
     )
-    return follow(parsed.folder, settings, parent=parsed.parent)
+    return follow(parsed.folder, settings, parent=parsed.parent, readers=readers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="simswitch-follower", description="Follows a journal and writes its snapshots."
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simswitch.core.layout import MACHINE_VERSION
-from simswitch.core.machine import Machine
+from simswitch.core.machine import Machine, Outcome
 from simswitch.journal.append import Place
 from simswitch.journal.disk import Disk
 from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers, OutcomeDiffers
@@ -67,12 +67,16 @@ class Base:
     warnings: list[str]
 
 
-def restore_newest(disk: Disk, kind: MachineKind, progress: Progress | None = None) -> Base:
-    """The newest snapshot that is valid; a damaged one is passed over with a warning, but still vouches for its
-    sequence."""
+def restore_newest(
+    disk: Disk, kind: MachineKind, progress: Progress | None = None, *, at_most: int | None = None
+) -> Base:
+    """The newest snapshot that is valid (and not behind the record ``at_most``); a damaged one is passed over with a
+    warning, but still vouches for its sequence."""
     warnings: list[str] = []
     durable_sequence = 0
     for sequence in reversed(snapshot_sequences(disk)):
+        if at_most is not None and sequence > at_most:
+            continue
         name = snapshot_name(sequence)
         try:
             durable_sequence = max(durable_sequence, _vouched_sequence(disk, name))
@@ -111,14 +115,15 @@ def _restore(kind: MachineKind, name: str, header: SnapshotHeader, regions: list
     return machine
 
 
-def replay(machine: Machine, record: Record, version: int) -> None:
-    """Applies one record and checks what it gave (I10)."""
+def replay(machine: Machine, record: Record, version: int) -> Outcome:
+    """Applies one record, checks what it gave (I10), and returns that."""
     header = record.header
     if header.machine_version != version:
         raise MachineVersionDiffers(header.sequence, header.machine_version, version)
     outcome = machine.apply(record.payload, header.now_ms, header.seed)
     if outcome.hash != header.outcome_hash or machine.sequence != header.sequence:
         raise OutcomeDiffers(header.sequence, header.outcome_hash, outcome.hash)
+    return outcome
 
 
 def recover(disk: Disk, kind: MachineKind, *, repair: bool, progress: Progress | None = None) -> Recovery:

@@ -36,7 +36,8 @@ class Patience:
 async def keep_follower(
     command: Sequence[str], folder: Path, stopping: asyncio.Event, patience: Patience | None = None
 ) -> None:
-    """Keeps a follower running until ``stopping`` is set; then ends it and returns."""
+    """Keeps a follower running until ``stopping`` is set; then ends it, which reads on to the end first, and
+    returns."""
     patience = patience or Patience()
     failures = 0
     stop = asyncio.create_task(stopping.wait())

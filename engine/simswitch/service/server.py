@@ -401,13 +401,14 @@ async def serve(
         Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
     )
     following: asyncio.Task[None] | None = None
+    silent = asyncio.Event()
     try:
         _configure(cell, settings.engine)
         running = await start(cell, settings.host, settings.port, settings.transport)
         if settings.follower:
-            command = [sys.executable, "-m", "simswitch.journal.follower", str(path), "--parent", str(os.getpid())]
+            command = [sys.executable, "-m", "simswitch.following", str(path), "--parent", str(os.getpid())]
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes), *settings.follower_options]
-            following = asyncio.create_task(keep_follower(command, path, stopping))
+            following = asyncio.create_task(keep_follower(command, path, silent))
         _write_address(path, running.address)
         if ready is not None:
             ready(running.address)
@@ -415,8 +416,10 @@ async def serve(
         await running.stop()
     finally:
         (path / ADDRESS_FILE).unlink(missing_ok=True)
+        # The follower is ended when nothing is written any more, so that history has all of it.
+        await asyncio.to_thread(cell.stop)
+        silent.set()
         if following is not None:
-            stopping.set()
             await following
         await asyncio.to_thread(cell.close)
 

@@ -1,0 +1,33 @@
+"""The process beside a server: the follower, and those who read the journal through it.
+
+    python -m simswitch.following FOLDER [the follower's options]
+
+It is put together here because the follower itself knows nothing of its readers (``journal.follower.Reader``), and they
+nothing of each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from simswitch.journal import follower
+from simswitch.journal.follower import OpenReader
+
+
+def readers(parsed: argparse.Namespace) -> list[OpenReader]:
+    """How each is opened, in the order in which they see a record."""
+    del parsed
+    return []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="simswitch-follower", description="Follows a journal for its readers.")
+    follower.add_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    return follower.run(parsed, readers(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
