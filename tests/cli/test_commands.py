@@ -127,6 +127,35 @@ def test_everything_is_stopped_and_lifted(run: Run) -> None:
     assert "ALL SWAPS ARE STOPPED" not in run("status").stdout
 
 
+def test_an_access_server_is_paused_and_resumed(run: Run) -> None:
+    assert json.loads(run("access-server", "pause", "as-1", "--json").stdout)["paused"] is True
+    assert ", paused" in run("access-server", "list").stdout
+    resumed = run("access-server", "resume", "as-1")
+    assert "as-1 gets orders again" in resumed.stdout
+    assert ", paused" not in run("access-server", "list").stdout
+    assert run("access-server", "pause", "as-99").returncode == Exit.REFUSED
+
+
+def test_a_list_says_which_of_its_terminals_are_not_in_the_job(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "terminals.txt").write_text("77\n78\n77\n", encoding="ascii")
+    dry = ("swap", "create", "--reason", "a test", "--terminals", "terminals.txt", "--dry-run")
+    assert json.loads(run(*dry, "--json").stdout)["left_out"] == {"unknown_terminal": [78], "same": [77]}
+    shown = run(*dry).stdout
+    assert "1 that nobody knows (such as 78)" in shown
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--deadline=1960-01-01T00:00", "--deadline=0001-01-01", "--announce-ahead=9999999999999999d", "--rate=99999999999",
+     "--canary=99999999999", "--headroom-below=99999999TB", "--error-budget=101%", "--quiet=22:00-22:00"],
+)  # fmt: skip
+def test_what_is_out_of_its_range_is_refused_before_anything_is_sent(run: Run, option: str) -> None:
+    refused = run("swap", "create", "--reason", "a test", option)
+    assert refused.returncode == Exit.USAGE
+    assert "Traceback" not in refused.stderr
+    assert option.split("=")[0] in refused.stderr
+
+
 def test_the_engine_section_of_the_settings_is_taken(server: Server) -> None:
     from simswitch.client import OperatorClient
     from simswitch.v1 import pool_pb2

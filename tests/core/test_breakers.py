@@ -234,3 +234,98 @@ def test_a_state_with_an_open_breaker_is_restored_as_it_was() -> None:
     restored = type(world.machine).restore(regions)
     assert restored.state_hash() == world.machine.state_hash()
     assert restored.breakers() == world.machine.breakers()
+
+
+def attach(world: World, count: int, well: Callable[[int], bool], first: int = 1_000) -> None:
+    """So many terminals are given a SIM; those on a SIM that is not well say so, until they have one that is."""
+    for terminal in range(first, first + count):
+        world.send(world.allocate([terminal]))
+        for _ in range(20):
+            index = world.machine.find_terminal(terminal)
+            assert index is not None
+            lease = world.machine.terminal(index)
+            if well(lease["sim"]):
+                break
+            world.pass_ms(640)
+            world.send(world.lease(layout.REPORT_ATTACH_FAILURE, terminal, lease["epoch"]))
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("bank", "bank-1"), ("lot", "gold-a")])
+def test_attaches_that_fail_open_the_narrowest_that_explains_them(kind: str, name: str) -> None:
+    world = world_of(10)
+    bad = world.entities[name]
+
+    def well(sim: int) -> bool:
+        return bool(world.machine.sim(sim)[kind] != bad)
+
+    attach(world, 120, well)
+    assert set(states(world)) == {name}
+    # Allocations go elsewhere from now on.
+    attach(world, 20, well, first=1_500)
+    on = [world.machine.terminal(world.machine.find_terminal(1_500 + place) or 0)["sim"] for place in range(20)]
+    assert all(map(well, on))
+
+
+def test_a_few_attaches_of_many_that_fail_open_nothing() -> None:
+    world = world_of(10)
+    # One SIM in nine, wherever it stands.
+    attach(world, 300, lambda sim: sim % 9 != 0)
+    assert states(world) == {}
+    assert breaker(world, "gold-a")["failures"] + breaker(world, "silver-a")["failures"] > 0
+
+
+def test_failures_of_leases_that_were_not_counted_open_nothing() -> None:
+    """Whoever reports all failures of an hour at once: of how many leases, nobody knows."""
+    world = world_of(10)
+    terminals = list(range(1_000, 1_100))
+    world.send(world.allocate(terminals))
+    for terminal in terminals:
+        lease = world.machine.terminal(world.machine.find_terminal(terminal) or 0)
+        world.send(world.lease(layout.REPORT_ATTACH_FAILURE, terminal, lease["epoch"]))
+    assert states(world) == {}
+
+
+def test_leases_that_begin_well_close_a_half_open_breaker_and_one_that_fails_opens_it_again() -> None:
+    world = world_of(10)
+    bad = [True]
+    gold, silver = world.entities["gold-a"], world.entities["silver-a"]
+
+    def well(sim: int) -> bool:
+        return not (bad[0] and world.machine.sim(sim)["lot"] == gold)
+
+    attach(world, 120, well)
+    world.send(commands.run(layout.MASK, 1, lot=silver, bank=layout.NONE_SHORT, masked=1))
+    for _ in range(60):
+        world.pass_ms(640)
+        if states(world).get("gold-a") == layout.BREAKER_HALF_OPEN:
+            break
+    world.pass_ms(1_000)
+    attach(world, 1, well, first=1_300)
+    assert states(world)["gold-a"] == layout.BREAKER_OPEN
+    bad[0] = False
+    for place in range(200):
+        world.pass_ms(640)
+        attach(world, 1, well, first=1_400 + place)
+        if not states(world):
+            break
+    assert states(world) == {}
+
+
+def test_a_swap_whose_target_does_not_attach_is_a_failed_one() -> None:
+    world = world_of(200)
+    begin(world, *range(1, 201), rate_per_minute=1_200, budget_ppm=1_000_000)
+    opened_by = world.entities["gold-a"]
+    for _ in range(60):
+        world.pass_ms(640)
+        for order in world.orders:
+            if world.machine.order(order["order"] & 0xFFFFFF)["number"] != order["order"]:
+                continue
+            if target(world, order)["lot"] == opened_by:
+                world.send(world.lease(layout.REPORT_ATTACH_FAILURE, order["terminal"], order["epoch"]))
+            else:
+                world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+        if states(world):
+            break
+    assert states(world) == {"gold-a": layout.BREAKER_OPEN}
+    assert world.machine.job(0)["failed_count"] > 0

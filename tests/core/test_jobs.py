@@ -229,3 +229,81 @@ def test_the_work_list_keeps_the_newest_entries() -> None:
     world.send(commands.run(layout.GIVEN_UP_RESOLVE, 1, number=2))
     assert [entry["number"] for entry in world.machine.given_up()] == [1, 3]
     assert world.machine.given_up()[0]["terminal"] == T
+
+
+def withdrawn(world: World) -> list[int]:
+    return [event["reason"] for event in world.events if event["kind"] == layout.EVENT_WITHDRAWN]
+
+
+def test_a_paused_access_server_gets_no_order_and_nothing_is_recalled() -> None:
+    world = world_of(60, servers=2)
+    begin(world, *range(1, 61))
+    world.pass_ms(10 * STEP_MS)
+    assert world.status(commands.run(layout.SERVER_PAUSE, access_server=0)) == layout.OK
+    outstanding = world.machine.server(0)["outstanding"]
+    assert outstanding > 0
+    sent = len(world.orders)
+    # Also what is not answered in time is not asked for again, and a stop waits too.
+    world.send(world.allocate([1], server=1))
+    for _ in range(20):
+        world.pass_ms(MINUTE_MS)
+    assert {order["access_server"] for order in world.orders[sent:]} == {1}
+    assert world.machine.server(0)["outstanding"] == outstanding
+    # It survives its session and a restart of the service.
+    world.send(world.close(0))
+    world.send(commands.run(layout.RESTART))
+    for server in (0, 1):
+        world.open_session(server, ready=False)
+    world.send(world.ready(0, world.sessions[0]))
+    seen = world.machine.server(0)
+    assert (seen["gate"], seen["paused"]) == (layout.GATE_PAUSED, 1)
+    sent = len(world.orders)
+    world.pass_ms(MINUTE_MS)
+    assert not [order for order in world.orders[sent:] if order["access_server"] == 0]
+    assert world.machine.check() == []
+
+
+def test_a_resumed_access_server_is_probed_with_one_order_and_ramps_up() -> None:
+    world = world_of(60)
+    assert world.status(commands.run(layout.SERVER_PAUSE, access_server=0)) == layout.OK
+    begin(world, *range(1, 61), on_infeasible=layout.INFEASIBLE_PROCEED)
+    world.pass_ms(MINUTE_MS)
+    assert world.orders == []
+    assert world.machine.job(0)["without"][layout.WITHOUT_SERVER] == 60
+    assert world.status(commands.run(layout.SERVER_RESUME, access_server=0)) == layout.OK
+    world.pass_ms(STEP_MS)
+    assert (len(world.orders), world.machine.server(0)["gate"]) == (1, layout.GATE_PROBING)
+    for _ in range(200):
+        world.pass_ms(10 * STEP_MS)
+        for order in world.orders:
+            if world.machine.order(order["order"] & 0xFFFFFF)["number"] == order["order"]:
+                world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+    assert world.machine.job(0)["state"] == layout.JOB_DONE
+
+
+@pytest.mark.parametrize("hold", ["stop", "pause"])
+def test_what_was_announced_is_withdrawn_when_it_cannot_come_and_announced_anew(hold: str) -> None:
+    world = world_of(10)
+    ahead_ms = 40 * STEP_MS
+    begin(world, *range(1, 11), announce_ahead_ms=ahead_ms)
+    world.pass_ms(STEP_MS)
+    begins, ends = {
+        "stop": (commands.run(layout.SWAPS_STOP), commands.run(layout.SWAPS_LIFT)),
+        "pause": (
+            commands.run(layout.SERVER_PAUSE, access_server=0),
+            commands.run(layout.SERVER_RESUME, access_server=0),
+        ),
+    }[hold]
+    world.send(begins)
+    world.pass_ms(2 * ahead_ms)
+    assert withdrawn(world) == [layout.PROMISE_BROKEN] * 10
+    told = len(world.events)
+    world.pass_ms(2 * ahead_ms)
+    assert world.events[told:] == []
+    world.send(ends)
+    lifted_ms = world.now_ms
+    world.pass_ms(STEP_MS)
+    again = [event["a"] for event in world.events[told:] if event["kind"] == layout.EVENT_ANNOUNCED]
+    assert len(again) == 10
+    assert min(again) >= lifted_ms + ahead_ms
+    assert world.orders == []

@@ -429,7 +429,7 @@ class Books:
         terminal.awaits = (order.ordered_ms, order.job)
         if order.job is not None:
             order.job.confirmed += 1
-        self._job_outcome(order.job, failed=False)
+        self._job_outcome(order.job, failed=how == layout.BY_ATTACH_FAILURE)
 
     def _traffic(self, terminal: TerminalModel) -> None:
         """Bytes were counted: the first after a swap tell how long its outage was."""

@@ -49,6 +49,9 @@ BREAKER_STEPS = {
     (layout.BREAKER_PROBING, layout.BREAKER_HALF_OPEN),
     (layout.BREAKER_PROBING, layout.BREAKER_OPEN),
     (layout.BREAKER_PROBING, layout.BREAKER_CLOSED),
+    # By what became of leases that began there.
+    (layout.BREAKER_HALF_OPEN, layout.BREAKER_OPEN),
+    (layout.BREAKER_HALF_OPEN, layout.BREAKER_CLOSED),
     # An access server's, whose gate says when it is tried.
     (layout.BREAKER_OPEN, layout.BREAKER_CLOSED),
 }
@@ -129,7 +132,8 @@ class Model(Books):
                 self._follow_shortfall(kind, a, reason, b)
                 continue
             ahead = kind == layout.EVENT_ANNOUNCED and a > self.now_ms
-            held = kind == layout.EVENT_WITHDRAWN and reason == layout.JOB_HELD
+            broken = kind == layout.EVENT_WITHDRAWN and reason == layout.PROMISE_BROKEN
+            held = broken or (kind == layout.EVENT_WITHDRAWN and reason == layout.JOB_HELD)
             if not ahead and not held:
                 continue
             order = self.terminals[key].swap
@@ -137,7 +141,7 @@ class Model(Books):
                 raise Mismatch(f"terminal {key} is in no swap that waits: {kind}, {reason}")
             self._require(order.promised == held, f"terminal {key}: told {kind} {reason}")
             running = order.job is None or order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
-            self._require(running == ahead, f"a swap of terminal {key} was told of: {kind}")
+            self._require(running == (ahead or broken), f"a swap of terminal {key} was told of: {kind}")
             if held:
                 self._order_event(layout.EVENT_WITHDRAWN, order, reason)
                 order.announced_ms = 0
@@ -228,7 +232,7 @@ class Model(Books):
         self._check_grant(terminal, call.answer)
         return {status}
 
-    def _by_epoch(self, terminal: TerminalModel | None, epoch: int, server: int) -> int:
+    def _by_epoch(self, terminal: TerminalModel | None, epoch: int, server: int, how: int) -> int:
         """What a command that names a lease meets; a sign of an outstanding switch's epoch confirms the switch."""
         if terminal is None:
             return layout.UNKNOWN_TERMINAL
@@ -240,7 +244,7 @@ class Model(Books):
             return layout.OK
         order = terminal.swap
         if order is not None and order.in_flight and order.epoch == epoch:
-            self._confirm(order, layout.BY_TRAFFIC)
+            self._confirm(order, how)
             return layout.OK
         return layout.STALE_EPOCH
 
@@ -251,7 +255,8 @@ class Model(Books):
             sim = answer["sim"] == layout.NONE_INDEX
             self._require(sim == (answer["status"] != layout.OK), f"a report was answered {answer}")
             self._require(bool(answer["counted_bytes"]) != sim, f"a report was answered {answer}")
-        status = self._by_epoch(terminal, item["epoch"], header["access_server"])
+        how = layout.BY_ATTACH_FAILURE if kind == layout.REPORT_ATTACH_FAILURE else layout.BY_TRAFFIC
+        status = self._by_epoch(terminal, item["epoch"], header["access_server"], how)
         if status != layout.OK:
             return status
         assert terminal is not None
@@ -590,6 +595,16 @@ class Model(Books):
         self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_DECLARED, a=server.dead_ms)
         return {layout.OK}
 
+    def _server_pause(self, call: Call) -> set[int]:
+        if not self._known_server(call.header):
+            return {layout.UNKNOWN_ACCESS_SERVER}
+        index, paused = call.header["access_server"], call.header["kind"] == layout.SERVER_PAUSE
+        if self.servers[index].paused == paused:
+            return {layout.SAME}
+        self.servers[index].paused = paused
+        self._event(layout.EVENT_PAUSE, server=index, reason=int(paused))
+        return {layout.OK}
+
     def _bury(self, sweep: Sweep) -> None:
         """All that a dead access server held is freed, unless it gave a sign of life."""
         if not self.servers[sweep.server].dead:
@@ -761,7 +776,7 @@ class Model(Books):
                 job.without[layout.WITHOUT_REST] += 1
             elif terminal.swap is None and self._at_ceiling(terminal):
                 job.without[layout.WITHOUT_CEILING] += 1
-            elif not self.servers[terminal.server].session:
+            elif not self.servers[terminal.server].session or self.servers[terminal.server].paused:
                 job.without[layout.WITHOUT_SERVER] += 1
             else:
                 demand.append(terminal)
@@ -1154,6 +1169,8 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.JOB_CANCEL: Model._job_change,
     layout.JOB_APPROVE: Model._job_change,
     layout.DECLARE_DEAD: Model._declare_dead,
+    layout.SERVER_PAUSE: Model._server_pause,
+    layout.SERVER_RESUME: Model._server_pause,
 }
 
 

@@ -137,6 +137,7 @@ class ServerModel:
     reconciling: bool = False
     """From its hello until all that the hello did not name is settled."""
     outage_ms: int = 0
+    paused: bool = False
     dead: bool = False
     dead_ms: int = 0
     """When what it held is freed; 0: not, or that was done."""

@@ -416,6 +416,8 @@ def _announced(row: Row, world: World) -> Case:
         return Case(world, world.lease(layout.RELEASE, T, lease_epoch(world)), job=job)
     if row.when == "its instant has come, its job is paused":
         world.send(world.job(layout.JOB_PAUSE, job))
+    if row.when == "its instant has come, its access server is paused":
+        world.send(commands.run(layout.SERVER_PAUSE, access_server=0))
     return Case(world, wait_ms=AHEAD_MS, job=job)
 
 
@@ -483,7 +485,30 @@ def _death(row: Row) -> Case:
     return Case(world, declare)
 
 
+def _pause(row: Row) -> Case:
+    world = new_world()
+    bring(world, "swapping")
+    order = world.orders[-1]["order"]
+    if row.state == "back_off":
+        world.send(world.acknowledge(order, layout.ACK_BUSY))
+    elif row.state == "disconnected":
+        world.send(world.close(0))
+    elif row.state == "paused":
+        assert world.status(commands.run(layout.SERVER_PAUSE, access_server=0)) == layout.OK
+    if row.command == "SESSION_CLOSE":
+        return Case(world, world.close(0))
+    if row.command == "SESSION_READY":
+        world.open_session(0, ready=False)
+        return Case(world, world.ready(0))
+    if row.command.startswith("ACKNOWLEDGE"):
+        return Case(world, world.acknowledge(order, int(getattr(layout, "ACK_" + row.command.partition(" ")[2]))))
+    server = 99 if row.when == "access server not defined" else 0
+    return Case(world, commands.run(getattr(layout, row.command), access_server=server))
+
+
 def _gate(row: Row) -> Case:
+    if row.command.startswith("SERVER_") or row.state == "paused":
+        return _pause(row)
     if row.command == "DECLARE_DEAD" or row.state == "dead":
         return _death(row)
     world = new_world()
@@ -637,6 +662,8 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("order", "ACKNOWLEDGE REFUSED"): _acknowledged,
     ("order", "ACKNOWLEDGE BUSY"): _acknowledged,
     ("gate", "DECLARE_DEAD"): _gate,
+    ("gate", "SERVER_PAUSE"): _gate,
+    ("gate", "SERVER_RESUME"): _gate,
     ("gate", "RENEW"): _gate,
     ("gate", "SESSION_OPEN"): _gate,
     ("gate", "SESSION_READY"): _gate,
@@ -679,6 +706,7 @@ WHENS = frozenset(
         "its canary failed",
         "its instant has come",
         "its instant has come, its job is paused",
+        "its instant has come, its access server is paused",
         "its job announces ahead",
         "its quiet hours begin",
         "its quiet hours end",

@@ -75,6 +75,7 @@ class Walk:
             (2, self.session_ready),
             (1, self.session_close),
             (2, self.declare_dead),
+            (2, self.server_pause),
             (4, self.job_create),
             (5, self.job_add),
             (3, self.job_change),
@@ -295,6 +296,10 @@ class Walk:
         away = [index for index, server in enumerate(self.model.servers) if not server.session]
         server = self.random.choice(away) if away and self._one_in(2) else self._server()
         return commands.run(layout.DECLARE_DEAD, 1, access_server=server, undo=self.random.choice((0, 0, 0, 0, 1, 2)))
+
+    def server_pause(self) -> bytes:
+        kind = self.random.choice((layout.SERVER_PAUSE, layout.SERVER_RESUME))
+        return commands.run(kind, access_server=self._server())
 
     def session_holds(self) -> bytes:
         """What an access server says in its hello: mostly the truth as far as it goes, and only before READY."""

@@ -22,6 +22,7 @@ from simswitch.v1 import (
     access_server_pb2,
     allocation_pb2,
     allocation_pb2_grpc,
+    event_pb2,
     inventory_pb2,
     pool_pb2,
     sim_pb2,
@@ -526,6 +527,20 @@ def test_an_access_server_is_declared_dead_and_is_not(client: Client, pool: Oper
     assert refusal(lambda: pool.pool.DeclareDead(undo)).reason == "WRONG_STATE"
     unknown = pool_pb2.DeclareDeadRequest(access_server="as-99")
     assert refusal(lambda: pool.pool.DeclareDead(unknown)).reason == "UNKNOWN_ACCESS_SERVER"
+
+
+def test_an_access_server_is_paused_and_resumed(pool: OperatorClient) -> None:
+    request = pool_pb2.PauseAccessServerRequest(access_server="as-01")
+    for _ in range(2):
+        paused = pool.pool.PauseAccessServer(request).status
+        assert (paused.paused, paused.gate) == (True, pool_pb2.GATE_DISCONNECTED)
+    resumed = pool.pool.ResumeAccessServer(pool_pb2.ResumeAccessServerRequest(access_server="as-01")).status
+    assert not resumed.paused
+    happened = pool.events.WatchEvents(event_pb2.WatchEventsRequest(after=0, once=True))
+    told = [event for response in happened for event in response.events if event.kind == event_pb2.EVENT_KIND_PAUSE]
+    assert [(event.access_server, event.paused) for event in told] == [("as-01", True), ("as-01", False)]
+    unknown = pool_pb2.PauseAccessServerRequest(access_server="as-99")
+    assert refusal(lambda: pool.pool.PauseAccessServer(unknown)).reason == "UNKNOWN_ACCESS_SERVER"
 
 
 def test_past_its_pace_terminals_are_told_when_to_come_and_groups_go_before_each_other(

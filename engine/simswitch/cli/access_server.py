@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,9 @@ from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show
 
-app = typer.Typer(help="Look at the access servers; declare one dead.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Look at the access servers; pause one; declare one dead.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command("list")
@@ -33,9 +35,55 @@ def list_servers(
         show(server_table(servers) if servers else "There are no access servers.")
 
 
+Name = Annotated[str, typer.Argument(help="The access server's name.")]
+
+
+@app.command("pause")
+def pause(
+    name: Name,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send an access server no order any more, until `resume`. What is out is finished; allocations go on."""
+    from simswitch.v1 import pool_pb2
+
+    said = f"{name} gets no orders, whatever becomes of its session, until `simswitch access-server resume {name}`."
+    request = pool_pb2.PauseAccessServerRequest(access_server=name)
+    _change(target(config, address, actor), "PauseAccessServer", request, said, json)
+
+
+@app.command("resume")
+def resume(
+    name: Name,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let orders go to a paused access server again: one first, to see how it is, then a ramp."""
+    from simswitch.v1 import pool_pb2
+
+    request = pool_pb2.ResumeAccessServerRequest(access_server=name)
+    _change(target(config, address, actor), "ResumeAccessServer", request, f"{name} gets orders again.", json)
+
+
+def _change(where: tuple[str, str], call: str, request: Any, said: str, json: bool) -> None:
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import CALL_TIMEOUT_S, plain
+
+    with connected(*where) as service:
+        server = plain(getattr(service.pool, call)(request, timeout=CALL_TIMEOUT_S).status)
+    if json:
+        print_json(server)
+    else:
+        show(f"{said} {server['outstanding_count']} orders are out.")
+
+
 @app.command("declare-dead")
 def declare_dead(
-    name: Annotated[str, typer.Argument(help="The access server's name.")],
+    name: Name,
     undo: Annotated[bool, typer.Option("--undo", help="It is not dead after all.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask for the name again.")] = False,
     address: AddressOption = None,

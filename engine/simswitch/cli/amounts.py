@@ -21,6 +21,9 @@ _BYTES = {
     "TiB": 1 << 40,
 }
 _DAY = timedelta(days=1)
+MS_MAX = 1 << 52
+"""Instants and spans are below it, some 140,000 years."""
+BYTES_MAX = 1 << 62
 
 
 def _wrong(option: str, text: str, wanted: str) -> CommandFailed:
@@ -32,7 +35,10 @@ def span_ms(option: str, text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if found is None:
         raise _wrong(option, text, "a span such as 90s, 5m, 4h or 2d")
-    return round(float(found[1]) * _SPAN_MS[found[2] or "s"])
+    milliseconds = round(float(found[1]) * _SPAN_MS[found[2] or "s"])
+    if milliseconds >= MS_MAX:
+        raise _wrong(option, text, "a shorter span")
+    return milliseconds
 
 
 def instant_ms(option: str, text: str, now: datetime) -> int:
@@ -40,10 +46,12 @@ def instant_ms(option: str, text: str, now: datetime) -> int:
     if re.fullmatch(r"\d+(?:\.\d+)?[smhd]", text.strip()):
         return round(now.timestamp() * 1000) + span_ms(option, text)
     try:
-        instant = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise _wrong(option, text, "a span such as 4h, or an instant such as 2026-03-21T07:00") from None
-    return round(instant.astimezone().timestamp() * 1000)
+        milliseconds = round(datetime.fromisoformat(text.strip()).astimezone().timestamp() * 1000)
+    except (ValueError, OverflowError):
+        milliseconds = -1
+    if milliseconds < 0:
+        raise _wrong(option, text, "a span such as 4h, or an instant such as 2026-03-21T07:00")
+    return milliseconds
 
 
 def hours_ms(option: str, text: str, now: datetime) -> tuple[int, int]:
@@ -88,7 +96,10 @@ def bytes_of(option: str, text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?B?)", text.strip())
     if found is None or found[2] not in _BYTES:
         raise _wrong(option, text, f"an amount such as 5GB (units: {', '.join(filter(None, _BYTES))})")
-    return round(float(found[1]) * _BYTES[found[2]])
+    count = round(float(found[1]) * _BYTES[found[2]])
+    if count >= BYTES_MAX:
+        raise _wrong(option, text, "a smaller amount")
+    return count
 
 
 def bytes_text(count: int) -> str:

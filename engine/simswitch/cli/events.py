@@ -32,15 +32,17 @@ class EventWord(StrEnum):
     SHORTFALL_OVER = "shortfall_over"
     DEATH = "death"
     BREAKER = "breaker"
+    PAUSE = "pause"
 
 
 def events(
     after: Annotated[
-        int | None, typer.Option(help="Those with a higher number. Default: all that are known.", min=0)
+        int | None,
+        typer.Option(help="Those with a higher number. Default: all that are known.", min=0, max=(1 << 64) - 1),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens.")] = False,
     kind: Annotated[list[EventWord] | None, typer.Option(help="Only these. May be repeated.")] = None,
-    subscriber: Annotated[int, typer.Option(help="Only what concerns this subscriber.", min=0)] = 0,
+    subscriber: Annotated[int, typer.Option(help="Only what concerns this subscriber.", min=0, max=(1 << 64) - 1)] = 0,
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
@@ -110,5 +112,7 @@ def details(event: dict[str, Any]) -> str:
             again = f", tried again at {instant_text(event['retry_ms'])}" if event["breaker_state"] == "open" else ""
             state = str(event["breaker_state"]).replace("_", " ")
             return f"{event['breaker_name']}: {state}{again if event['retry_ms'] else ''}"
+        case "pause":
+            return "gets no orders" if event["paused"] else "gets orders again"
         case _:
             return ""

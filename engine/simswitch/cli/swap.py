@@ -22,13 +22,14 @@ CALL_TIMEOUT_S = 30.0
 FINISHED = ("done", "cancelled", "refused", "checked")
 CHECK_POLL_S = 0.05
 SAMPLES_SHOWN = 5
+RATE_MAX = 60_000_000
 
 app = typer.Typer(
     help="Move terminals off bad SIMs, in bulk; pause, cancel or stop that.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Job = Annotated[int, typer.Argument(help="The job's number.", min=0)]
+Job = Annotated[int, typer.Argument(help="The job's number.", min=0, max=0xFFFFFFFE)]
 GOING_ON = ("selecting", "running", "paused", "awaiting_approval")
 WHY = {
     "operator": "an operator wanted it",
@@ -42,9 +43,18 @@ WITHOUT = {
     "target": "with no healthy SIM to be had",
     "swap": "in another swap",
     "rest": "in their cool-down",
-    "access_server": "on an access server that is not connected",
+    "access_server": "on an access server that is not connected, or is paused",
     "ceiling": "swapped as often today as a terminal may be",
 }
+LEFT_OUT = {
+    "unknown_terminal": "that nobody knows",
+    "no_lease": "without a SIM",
+    "same": "named twice, or in another swap",
+    "resting": "in their cool-down",
+    "day_ceiling": "swapped as often today as a terminal may be",
+    "orders_full": "for which there is no order left: raise [capacity] orders",
+}
+"""Why a terminal of a list is not in the job."""
 
 
 class HealthWord(StrEnum):
@@ -100,9 +110,11 @@ def create(
     deadline: Annotated[str, typer.Option(help="By when it is to be over: a span (4h) or an instant.")] = "",
     announce_ahead: Annotated[str, typer.Option(help="How long ahead each swap is announced, such as 2m.")] = "",
     quiet: Annotated[str, typer.Option(help="Hours without swaps: 22:00-07:00, or '22:00-07:00 Asia/Tokyo'.")] = "",
-    canary: Annotated[int, typer.Option(help="Swaps that must do well before the others are sent.", min=0)] = 0,
+    canary: Annotated[
+        int, typer.Option(help="Swaps that must do well before the others are sent.", min=0, max=0xFFFFFFFF)
+    ] = 0,
     error_budget: Annotated[str, typer.Option(help="Share of failures beyond which it pauses.")] = "5%",
-    rate: Annotated[int, typer.Option(help="Swaps a minute, at the most. 0: no ceiling.", min=0)] = 0,
+    rate: Annotated[int, typer.Option(help="Swaps a minute, at the most. 0: no ceiling.", min=0, max=RATE_MAX)] = 0,
     if_infeasible: Annotated[
         InfeasibleWord, typer.Option(help="When somebody would go without, or it would be late.")
     ] = InfeasibleWord.REFUSE,
@@ -121,9 +133,10 @@ def create(
     now = datetime.now().astimezone()
     quiet_from_ms, quiet_until_ms = hours_ms("--quiet", quiet, now) if quiet else (0, 0)
     named = _read_terminals(terminals) if terminals else None
+    left_out: dict[str, list[int]] = {}
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import plain
-    from simswitch.v1 import sim_pb2, swap_pb2
+    from simswitch.v1 import sim_pb2, status_pb2, swap_pb2
 
     with connected(*target(config, address, actor)) as service:
         words = [] if named is not None else health or [HealthWord.THROTTLED]
@@ -156,13 +169,19 @@ def create(
             for start in range(0, len(named), TERMINALS_OF_CALL_MAX):
                 part = named[start : start + TERMINALS_OF_CALL_MAX]
                 request = swap_pb2.AddJobTerminalsRequest(job=job.number, terminal=part)
-                service.swaps.AddJobTerminals(request, timeout=CALL_TIMEOUT_S)
+                added = service.swaps.AddJobTerminals(request, timeout=CALL_TIMEOUT_S)
+                for terminal, status in zip(part, added.status, strict=True):
+                    if status != status_pb2.STATUS_OK:
+                        word = status_pb2.Status.Name(status).removeprefix("STATUS_").lower()
+                        left_out.setdefault(word, []).append(terminal)
             # Saying "go on" also says that the list is complete.
             job = service.swaps.ResumeJob(swap_pb2.ResumeJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job
         while job.state == swap_pb2.JOB_STATE_CHECKING:
             time.sleep(CHECK_POLL_S)
             job = service.swaps.GetJob(swap_pb2.GetJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job
         checked = plain(job)
+        if named is not None:
+            checked["left_out"] = left_out
         if json and not (watch and checked["state"] in GOING_ON):
             print_json(checked)
         elif not json:
@@ -185,12 +204,18 @@ def check_lines(job: dict[str, Any]) -> list[str]:
     for entry in found["without"]:
         some = ", ".join(str(terminal) for terminal in entry["terminals"][:SAMPLES_SHOWN])
         lines.append(f"without     {entry['count']:>12,} {WITHOUT[entry['why']]}{f' (such as {some})' if some else ''}")
+    for status, terminals in job.get("left_out", {}).items():
+        some = ", ".join(map(str, terminals[:SAMPLES_SHOWN]))
+        lines.append(
+            f"left out    {len(terminals):>12,} {LEFT_OUT.get(status, status.replace('_', ' '))} (such as {some})"
+        )
     lines.append(f"over by     {instant_text(job['expected_finish_ms'])}, with today's windows")
     if job["deadline_ms"] is not None:
         lines.append(f"deadline    {instant_text(job['deadline_ms'])}")
     number = job["number"]
     if job["state"] == "checked":
-        lines.append(f"A dry run: nobody is moved. {WHY[job['why']].capitalize() if job['why'] else 'It can be done'}.")
+        can = "It can be done" if found["terminals_count"] else "Nobody would be"
+        lines.append(f"A dry run: nobody is moved. {WHY[job['why']].capitalize() if job['why'] else can}.")
     elif job["state"] == "awaiting_approval":
         lines.append(f"So many need a second person: `simswitch swap approve {number}`.")
     elif job["state"] == "paused":
@@ -277,7 +302,8 @@ def approve(
 @app.command("work")
 def work(
     resolve: Annotated[
-        list[int] | None, typer.Option(help="Take the entry with this number off the list. May be repeated.", min=1)
+        list[int] | None,
+        typer.Option(help="Take the entry with this number off the list. May be repeated.", min=1, max=(1 << 64) - 1),
     ] = None,
     address: AddressOption = None,
     actor: ActorOption = None,

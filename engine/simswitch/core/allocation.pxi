@@ -105,6 +105,8 @@ cdef void _allocate(
         status = MOVED
     state.terminals[index].subscriber = subscriber
     lease_begin(state, index, sim, server, market, tier, epoch_new(state), now_ms)
+    if attaches_count(state, now_ms):
+        attach_begun(state, index, now_ms)
     _grant(state, grant, item, index, status)
 
 
@@ -140,9 +142,9 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
 
 
 cdef inline int _lease_status(
-    State *state, uint32_t index, uint64_t epoch, uint32_t server, uint64_t now_ms
+    State *state, uint32_t index, uint64_t epoch, uint32_t server, int how, uint64_t now_ms
 ) noexcept nogil:
-    """OK when ``epoch`` is the lease's, also because it is that of an outstanding switch, which a sign of it confirms.
+    """OK when ``epoch`` is the lease's, also because it is that of an outstanding switch, which a sign of it confirms, ``how``.
 
     ``server`` is the access server that speaks: of another one's lease it knows nothing, whatever epoch it guesses.
     """
@@ -156,7 +158,7 @@ cdef inline int _lease_status(
         return OK
     if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].epoch == epoch:
         server_acknowledged(state, state.orders[order].server, state.orders[order].ordered_ms, ACK_DONE, now_ms)
-        order_confirm(state, order, BY_TRAFFIC, now_ms)
+        order_confirm(state, order, how, now_ms)
         return OK
     return STALE_EPOCH
 
@@ -176,7 +178,7 @@ cdef void apply_renew(State *state, const Run *run) noexcept nogil:
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
-        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, run.now_ms)
+        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
         if status[item] == OK:
             lease_extend(state, index, run.now_ms)
             expires_ms[item] = state.terminals[index].expires_ms
@@ -195,7 +197,7 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
-        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, run.now_ms)
+        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
         if status[item] == OK:
             lease_release(state, index, run.now_ms)
 
@@ -225,7 +227,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
-        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, run.now_ms)
+        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
         if status[item] != OK:
             continue
         terminal = &state.terminals[index]
@@ -265,6 +267,7 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
     cdef const uint64_t *epochs = keys + count
     cdef Grant grant = grant_columns(run)
     cdef uint32_t item, index, sim, old
+    cdef uint64_t epoch
     cdef Terminal *terminal
     cdef int tier, status
     for item in range(count):
@@ -273,11 +276,14 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
             _refuse(state, &grant, item, UNKNOWN_TERMINAL)
             continue
         terminal = &state.terminals[index]
-        status = _lease_status(state, index, epochs[item], run.server, run.now_ms)
+        epoch = terminal.epoch
+        status = _lease_status(state, index, epochs[item], run.server, BY_ATTACH_FAILURE, run.now_ms)
         if status != OK:
             _refuse(state, &grant, item, status)
             continue
         old = terminal.sim
+        if terminal.epoch == epoch:
+            attach_failed(state, index, run.now_ms)
         if state.sims[old].health != RETIRED:
             sim_set_health(state, old, QUARANTINED, run.now_ms)
         lease_replace(state, index, terminal.server, run.now_ms)
@@ -287,6 +293,8 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
             _refuse_for_now(state, &grant, item, NO_HEALTHY_SIM)
             continue
         lease_begin(state, index, sim, terminal.server, terminal.market, tier, epoch_new(state), run.now_ms)
+        if attaches_count(state, run.now_ms):
+            attach_begun(state, index, run.now_ms)
         _grant(state, &grant, item, index, MOVED)
 
 

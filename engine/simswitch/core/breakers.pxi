@@ -7,10 +7,15 @@
 #      '---- went well -------------------------------------------------------------------------------- --'
 #
 # There is one for every bank, lot, class, carrier and access server, beside its entity. A swap's outcome counts for all that its
-# target belongs to and for the access server that carried it out. Of these the narrowest that explains the failures is to blame, and
+# target belongs to and for the access server that carried it out; so does each lease that begins by an allocation, as long as
+# attaches fail: one that begins counts as well until its attach is told to have failed. Where none has failed lately nothing is
+# counted, so the first failure only begins the counting, and an allocation costs one comparison.
+# Of these the narrowest that explains the failures is to blame, and
 # opens when they are beyond the budget; what was counted until then is explained, and all counts begin anew: a bad lot
 # opens itself and neither its banks nor its carrier. Counts are halved every half minute, so that an hour without trouble
 # does not hide one that begins.
+#
+# Half open it closes too when enough leases began there for long enough and none failed: not every market has swaps.
 #
 # While one is open (or its probe is out), swaps choose targets elsewhere, or wait; allocations go elsewhere if they can,
 # and are never refused for it (I7). An access server's is its gate: it backs off, and the gate's probe is the breaker's.
@@ -19,6 +24,7 @@
 cdef enum:
     BREAKER_FADE_MS = 30_000      # counts are halved each time
     BREAKER_OPEN_MAX_MS = 1_800_000
+    ATTACHES_MS = 120_000         # leases that begin are counted for so long after an attach failed
     BREAKERS_LOOK = 64            # that may become half open in one apply
     BELONGS_TO = 4                # entities of a SIM: bank, lot, class, carrier
 
@@ -36,6 +42,12 @@ cdef void _belongs_to(const State *state, const Group *group, uint32_t *entities
     entities[2] = state.classes[group.sim_class].entity
     carrier = state.entities[entities[2]].numbers[<int> CLASS_CARRIER]
     entities[3] = <uint32_t> carrier if carrier >= 0 else NONE_INDEX
+
+
+cdef void _concerned(const State *state, uint32_t sim, uint32_t server, uint32_t *entities) noexcept nogil:
+    """All that a SIM's use on an access server counts for."""
+    _belongs_to(state, &state.groups[state.sims[sim].group], entities)
+    entities[BELONGS_TO] = state.servers[server].entity
 
 
 cdef void breaker_mark(State *state, const Group *group) noexcept nogil:
@@ -141,6 +153,22 @@ cdef int _to_blame(const State *state, const uint32_t *entities) noexcept nogil:
     return -1
 
 
+cdef void _judge(State *state, const uint32_t *entities, uint32_t server, uint64_t now_ms) noexcept nogil:
+    """One more has failed: opens what is to blame, if it is beyond its budget."""
+    cdef int place = _to_blame(state, entities)
+    if place < 0 or not _beyond(state, &state.breakers[entities[place]]):
+        return
+    if place < BELONGS_TO:
+        _breaker_open(state, entities[place], now_ms)
+    elif state.servers[server].gate == GATE_OPEN:
+        _breaker_enter(state, entities[place], BREAKER_OPEN, now_ms)
+        _back_off(state, server, GATE_BY_FAILURES, now_ms)
+    # What was counted until now is explained.
+    for place in range(<int> state.header.entities_count):
+        state.breakers[place].failures = 0
+        state.breakers[place].successes = 0
+
+
 cdef void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) noexcept nogil:
     """What became of a swap that was sent, for all that may be to blame. Its target is still known."""
     cdef Order *order = &state.orders[index]
@@ -148,8 +176,7 @@ cdef void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) n
     cdef Breaker *breaker
     cdef bint explained = False
     cdef int place
-    _belongs_to(state, &state.groups[state.sims[order.target].group], entities)
-    entities[BELONGS_TO] = state.servers[order.server].entity
+    _concerned(state, order.target, order.server, entities)
     order.probes = 0
     for place in range(BELONGS_TO + 1):
         if entities[place] == NONE_INDEX:
@@ -167,18 +194,64 @@ cdef void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) n
     for place in range(BELONGS_TO + 1):
         if entities[place] != NONE_INDEX:
             _breaker_count(state, entities[place], ok, now_ms)
-    place = -1 if ok else _to_blame(state, entities)
-    if place < 0 or not _beyond(state, &state.breakers[entities[place]]):
+    if not ok:
+        _judge(state, entities, order.server, now_ms)
+
+
+cdef inline bint attaches_count(const State *state, uint64_t now_ms) noexcept nogil:
+    """Whether leases that begin are counted."""
+    return state.header.attaches_until_ms > now_ms or state.header.breakers_tried
+
+
+cdef void attach_begun(State *state, uint32_t terminal, uint64_t now_ms) noexcept nogil:
+    """A lease has begun by an allocation: it is taken for well until attach_failed."""
+    cdef uint32_t[BELONGS_TO + 1] entities
+    cdef Breaker *breaker
+    cdef int place
+    _concerned(state, state.terminals[terminal].sim, state.terminals[terminal].server, entities)
+    for place in range(BELONGS_TO + 1):
+        if entities[place] == NONE_INDEX:
+            continue
+        breaker = &state.breakers[entities[place]]
+        if breaker.state == BREAKER_CLOSED:
+            _breaker_count(state, entities[place], True, now_ms)
+        elif breaker.state == BREAKER_HALF_OPEN and place < BELONGS_TO:
+            breaker.successes += 1
+            if (
+                breaker.successes >= <uint64_t> state.header.settings[<int> BREAKER_LEAST]
+                and now_ms - breaker.changed_ms >= <uint64_t> state.header.settings[<int> BREAKER_MS]
+            ):
+                _breaker_close(state, entities[place], now_ms)
+
+
+cdef void attach_failed(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The SIM that the terminal was given would not attach."""
+    cdef const Terminal *terminal = &state.terminals[index]
+    cdef uint32_t[BELONGS_TO + 1] entities
+    cdef Breaker *breaker
+    cdef bint explained = False
+    cdef int place
+    if state.header.attaches_until_ms <= now_ms:
+        state.header.attaches_epoch = (<uint64_t> state.header.incarnation << 48) | state.header.epoch_next
+    state.header.attaches_until_ms = now_ms + ATTACHES_MS
+    _concerned(state, terminal.sim, terminal.server, entities)
+    for place in range(BELONGS_TO + 1):
+        if entities[place] == NONE_INDEX:
+            continue
+        breaker = &state.breakers[entities[place]]
+        if breaker.state != BREAKER_CLOSED:
+            explained = True
+            # Seconds are rounded down: what began in the second in which it became half open says nothing.
+            if breaker.state == BREAKER_HALF_OPEN and <uint64_t> terminal.reported_s * 1000 > breaker.changed_ms:
+                _breaker_open(state, entities[place], now_ms)
+    if explained or terminal.epoch < state.header.attaches_epoch:
         return
-    if place < BELONGS_TO:
-        _breaker_open(state, entities[place], now_ms)
-    elif state.servers[order.server].gate == GATE_OPEN:
-        _breaker_enter(state, entities[place], BREAKER_OPEN, now_ms)
-        _back_off(state, order.server, GATE_BY_FAILURES, now_ms)
-    # What was counted until now is explained.
-    for place in range(<int> state.header.entities_count):
-        state.breakers[place].failures = 0
-        state.breakers[place].successes = 0
+    for place in range(BELONGS_TO + 1):
+        if entities[place] != NONE_INDEX:
+            _breaker_count(state, entities[place], False, now_ms)
+            breaker = &state.breakers[entities[place]]
+            breaker.successes -= breaker.successes > 0
+    _judge(state, entities, terminal.server, now_ms)
 
 
 cdef void breakers_probe(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

@@ -50,6 +50,8 @@ from simswitch.core.layout import (
     REPORT_USAGE,
     RESET_WINDOW,
     RESTART,
+    SERVER_PAUSE,
+    SERVER_RESUME,
     SESSION_CLOSE,
     SESSION_HOLDS,
     SESSION_OPEN,
@@ -200,6 +202,8 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     SWAPS_STOP: (),
     SWAPS_LIFT: (),
     DECLARE_DEAD: (("undo", "u1"),),
+    SERVER_PAUSE: (),
+    SERVER_RESUME: (),
 }
 """What goes into a run of each kind. A kind without columns has exactly one item."""
 

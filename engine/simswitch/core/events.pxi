@@ -18,11 +18,12 @@
 #   JOB          JobState            -                         JobWhy                    job
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
+#   PAUSE        -                   -                         1 paused, 0 no longer     access server
 #   SHORTFALL    market              headroom wanted, bytes    Priority                  market: a swap finds no target
 #   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 
 cdef enum:
-    EVENTS_PER_ITEM = 6           # at most, of a command's item, a timer, a sweep's item or an order
+    EVENTS_PER_ITEM = 12          # at most, of a command's item, a timer, a sweep's item or an order
 
 
 cdef EventRow *event(

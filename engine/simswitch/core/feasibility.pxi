@@ -93,7 +93,7 @@ cdef int _without(const State *state, const Job *job, uint32_t index, uint64_t n
         return WITHOUT_REST
     if swap == NONE_INDEX and terminal_at_ceiling(state, index):
         return WITHOUT_CEILING
-    if not state.servers[terminal.server].session:
+    if not state.servers[terminal.server].session or state.servers[terminal.server].paused:
         return WITHOUT_SERVER
     return WITHOUTS
 

@@ -16,7 +16,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19640   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
-#   servers              568   servers_max          window, gate and queues of an access server
+#   servers              576   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
@@ -170,6 +170,8 @@ cpdef enum Command:
     JOB_APPROVE = 47
     GIVEN_UP_RESOLVE = 48
     DECLARE_DEAD = 49
+    SERVER_PAUSE = 58            # no order is sent to the access server until SERVER_RESUME; nothing is recalled
+    SERVER_RESUME = 59
 
 # Per-item results, in order of precedence within each block: the first that applies is given.
 cpdef enum Status:
@@ -310,7 +312,7 @@ cpdef enum Without:
     WITHOUT_TARGET = 0           # no SIM in its market that swaps may take has its expected use left
     WITHOUT_SWAP = 1             # it is in another swap
     WITHOUT_REST = 2             # it is in its cool-down
-    WITHOUT_SERVER = 3           # its access server has no session
+    WITHOUT_SERVER = 3           # its access server has no session, or is paused
     WITHOUT_CEILING = 4          # it was swapped as often today as a terminal may be
     WITHOUTS = 5
 
@@ -331,6 +333,7 @@ cpdef enum EventKind:
     EVENT_SHORTFALL_OVER = 13
     EVENT_DEATH = 14
     EVENT_BREAKER = 15
+    EVENT_PAUSE = 24
 
 cpdef enum BreakerState:
     BREAKER_CLOSED = 0
@@ -342,6 +345,7 @@ cpdef enum ConfirmedBy:
     BY_ACKNOWLEDGEMENT = 1
     BY_TRAFFIC = 2
     BY_RECONCILIATION = 3
+    BY_ATTACH_FAILURE = 4        # the terminal was moved, and the target would not attach
 
 # Why a swap that was ordered will not be confirmed.
 cpdef enum WithdrawnBy:
@@ -349,6 +353,7 @@ cpdef enum WithdrawnBy:
     NOT_HELD = 2                 # the access server said hello and holds neither SIM
     JOB_OVER = 3                 # the job was cancelled before it could be tried again
     JOB_HELD = 4                 # the job was paused after it was announced
+    PROMISE_BROKEN = 5           # it could not be sent at its instant, nor soon after: it is announced anew
 
 # What became of an access server that was declared dead.
 cpdef enum Death:
@@ -449,7 +454,9 @@ ctypedef struct Header:                 # 1024 B
     uint64_t breakers_due_ms            # when the next open breaker may be tried; 0: none is open
     uint32_t breakers_blocking          # open or with their probe out, access servers' not counted
     uint32_t breakers_tried             # half open, access servers' not counted
-    uint64_t reserved[29]
+    uint64_t attaches_until_ms          # till then leases that begin count at breakers: an attach failed lately; 0: none did
+    uint64_t attaches_epoch             # the first of these leases
+    uint64_t reserved[27]
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -591,7 +598,7 @@ ctypedef struct Class:                  # 19640 B
     uint64_t broken[16]                 # groups whose bank's or lot's breaker blocks
     uint16_t members[1024]              # its groups, by their number within the class
 
-ctypedef struct Server:                 # access server: 568 B
+ctypedef struct Server:                 # access server: 576 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -636,6 +643,8 @@ ctypedef struct Server:                 # access server: 568 B
     uint8_t lanes[5]                    # by Priority: a bit per lane that is not empty
     uint8_t turn[5]                     # by Priority: the lane that had its turn last
     uint8_t stormed                     # 1: terminals were told to wait, and swaps have not ramped up since
+    uint8_t paused                      # 1: an operator wants no order sent, in whatever session
+    uint8_t reserved[7]
     uint32_t sent_count                 # orders sent in this session
     uint32_t taken_count                # of these it had received, as it told last
     uint32_t waiting                    # operations that waited in its queue, as it told last; NONE_INDEX: it does not tell

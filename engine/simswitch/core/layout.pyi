@@ -41,6 +41,8 @@ class Command(IntEnum):
     JOB_APPROVE = 47
     GIVEN_UP_RESOLVE = 48
     DECLARE_DEAD = 49
+    SERVER_PAUSE = 58
+    SERVER_RESUME = 59
 
 class EntityKind(IntEnum):
     SUPPLIER = 1
@@ -230,11 +232,13 @@ class EventKind(IntEnum):
     EVENT_SHORTFALL_OVER = 13
     EVENT_DEATH = 14
     EVENT_BREAKER = 15
+    EVENT_PAUSE = 24
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
     BY_TRAFFIC = 2
     BY_RECONCILIATION = 3
+    BY_ATTACH_FAILURE = 4
 
 class JobWhy(IntEnum):
     WHY_NONE = 0
@@ -275,6 +279,7 @@ class WithdrawnBy(IntEnum):
     NOT_HELD = 2
     JOB_OVER = 3
     JOB_HELD = 4
+    PROMISE_BROKEN = 5
 
 class SweepKind(IntEnum):
     SWEEP_UNUSED = 0
@@ -527,6 +532,7 @@ EVENT_JOB: EventKind
 BY_ACKNOWLEDGEMENT: ConfirmedBy
 BY_TRAFFIC: ConfirmedBy
 BY_RECONCILIATION: ConfirmedBy
+BY_ATTACH_FAILURE: ConfirmedBy
 LEASE_OVER: WithdrawnBy
 NOT_HELD: WithdrawnBy
 JOB_OVER: WithdrawnBy
@@ -590,6 +596,7 @@ WITHOUT_SERVER: Without
 WITHOUTS: Without
 EVENT_ANNOUNCED: EventKind
 JOB_HELD: WithdrawnBy
+PROMISE_BROKEN: WithdrawnBy
 SWEEP_JOB_CHECK: SweepKind
 APPROVAL_ABOVE: Setting
 IDLE_MS: Setting
@@ -612,6 +619,8 @@ SWAPS_PER_DAY_MAX: Setting
 DAY_BEGINS_MS: Setting
 PLAN_CHANGES_PER_DAY: int
 DECLARE_DEAD: Command
+SERVER_PAUSE: Command
+SERVER_RESUME: Command
 GATE_DEAD: Gate
 GATE_BY_OPERATOR: GateReason
 GATE_BY_LIFE: GateReason
@@ -623,6 +632,7 @@ DEATH_SETTLED: Death
 FENCING_MS: Setting
 GATE_BY_FAILURES: GateReason
 EVENT_BREAKER: EventKind
+EVENT_PAUSE: EventKind
 BREAKER_CLOSED: BreakerState
 BREAKER_OPEN: BreakerState
 BREAKER_HALF_OPEN: BreakerState

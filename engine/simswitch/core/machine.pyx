@@ -208,6 +208,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_job_change(state, run)
     elif run.kind == DECLARE_DEAD:
         apply_declare_dead(state, run)
+    elif run.kind == SERVER_PAUSE or run.kind == SERVER_RESUME:
+        apply_server_pause(state, run)
     elif run.kind == GIVEN_UP_RESOLVE:
         apply_given_up_resolve(state, run)
     elif run.kind == SWAPS_STOP or run.kind == SWAPS_LIFT:

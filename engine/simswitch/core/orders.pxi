@@ -42,6 +42,7 @@ cdef enum:
     BUDGET_LEAST = 20             # outcomes from which a job's error budget is judged
     ANNOUNCED_MAX = 4096          # announced swaps of one access server
     OUTAGE_START_MS = 30_000      # expected outage of a swap until one was measured
+    PROMISE_LATE_MS = 60_000      # after its instant a swap that was announced is announced anew
     POOL_FULL_MS = 1_000          # until an expiry that found no room for its order is tried again
 
 
@@ -156,10 +157,16 @@ cdef void order_park(State *state, uint32_t index) noexcept nogil:
     _dequeue(state, index)
     order.state = PARKED
     if order.announced and not order.ordered_ms:
-        order_event(state, EVENT_WITHDRAWN, index, JOB_HELD, 0)
-        _promise_over(state, index)
-        order.announced = 0
-        order.announce = 1
+        _promise_break(state, index, JOB_HELD)
+
+
+cdef void _promise_break(State *state, uint32_t index, int why) noexcept nogil:
+    """It was announced and will not come at its instant, nor soon after: it is announced anew before it is sent. Not queued."""
+    cdef Order *order = &state.orders[index]
+    order_event(state, EVENT_WITHDRAWN, index, why, 0)
+    _promise_over(state, index)
+    order.announced = 0
+    order.announce = 1
 
 
 cdef uint32_t order_new(
@@ -468,7 +475,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
     cdef TerminalCold *cold
     order_event(state, EVENT_CONFIRMED, index, how, now_ms - order.ordered_ms)
     if order.kind == SWITCH and not order.orphaned:
-        swap_outcome(state, index, True, now_ms)
+        swap_outcome(state, index, how != BY_ATTACH_FAILURE, now_ms)
     _leave_place(state, index)
     state.servers[server].confirmed_count += 1
     if order.orphaned:
@@ -489,7 +496,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         if job != NULL:
             job.outstanding_count -= 1
             job.confirmed_count += 1
-            _job_outcome(state, job, False)
+            _job_outcome(state, job, how == BY_ATTACH_FAILURE)
     elif state.sims[source].held and state.sims[source].next == index:
         sim_cool(state, source, now_ms)
     _free(state, index)
@@ -697,12 +704,19 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
             return
         # The same number again: who carried it out says so, and carries nothing out twice.
         _ask_later(state, index, now_ms)
-        if order.session == state.servers[order.server].session and state.servers[order.server].reconciled:
+        # While it is paused it is asked nothing: who never received the order would begin with it.
+        if (
+            order.session == state.servers[order.server].session and state.servers[order.server].reconciled
+            and not state.servers[order.server].paused
+        ):
             _write_order(state, index, now_ms)
     elif order.state == WAITING or order.state == ANNOUNCED:
         if order.not_before_ms > now_ms:
             timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
         elif order.state == WAITING:
+            _enqueue(state, index)
+        elif state.header.swaps_stopped or state.servers[order.server].paused:
+            _promise_break(state, index, PROMISE_BROKEN)
             _enqueue(state, index)
         else:
             _enqueue_first(state, index)
@@ -1241,7 +1255,7 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
         held_back = _held_back(state, index, now_ms, look_ms)
         if held_back:
             server.waits_for = <uint8_t> held_back
-            if not server.unannounced_count or server.gate == GATE_DISCONNECTED:
+            if not server.unannounced_count or server.gate == GATE_DISCONNECTED or server.gate == GATE_PAUSED:
                 return False
         if work[0] <= 0 or sent == TURN:
             return True
@@ -1254,6 +1268,11 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
             if job.state != JOB_RUNNING and job.state != JOB_SELECTING:
                 order_park(state, order_index)
                 continue
+        if order.announced and not (order.ordered_ms or held_back) and order.not_before_ms + PROMISE_LATE_MS < now_ms:
+            _dequeue(state, order_index)
+            _promise_break(state, order_index, PROMISE_BROKEN)
+            _enqueue(state, order_index)
+            continue
         if order.announce:
             if not _announce_ahead(state, order_index, job, now_ms, look_ms):
                 skip[priority] |= 1 << lane

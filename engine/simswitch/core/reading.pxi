@@ -198,6 +198,7 @@ cdef dict read_server(State *state, uint32_t index):
         "gate_changed_ms": int(server.gate_changed_ms),
         "gate_until_ms": int(server.gate_until_ms),
         "gate_reason": int(server.gate_reason),
+        "paused": int(server.paused),
         "waits_for": int(server.waits_for),
         "back_offs": int(server.back_offs),
         "window": int(server.window),

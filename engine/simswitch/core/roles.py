@@ -56,6 +56,8 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.JOB_APPROVE: _OPERATORS,
     layout.GIVEN_UP_RESOLVE: _OPERATORS,
     layout.DECLARE_DEAD: _OPERATORS,
+    layout.SERVER_PAUSE: _BRAKES,
+    layout.SERVER_RESUME: _OPERATORS,
     layout.SWAPS_STOP: _BRAKES,
     layout.SWAPS_LIFT: _OPERATORS,
 }

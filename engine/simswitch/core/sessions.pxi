@@ -168,7 +168,10 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
             server.reconciled = 1
             server.back_offs = 0
             server_breaker_close(state, run.server, run.now_ms)
-            server_set_gate(state, run.server, GATE_OPEN, GATE_BY_READY, run.now_ms)
+            if server.paused:
+                server_set_gate(state, run.server, GATE_PAUSED, GATE_BY_OPERATOR, run.now_ms)
+            else:
+                server_set_gate(state, run.server, GATE_OPEN, GATE_BY_READY, run.now_ms)
     run.outcomes[0] = <uint8_t> status
 
 
@@ -238,6 +241,28 @@ cdef void apply_declare_dead(State *state, const Run *run) noexcept nogil:
     cdef uint32_t item
     for item in range(run.count):
         run.outcomes[item] = <uint8_t> _declare_dead(state, run.server, run.columns[item], run.now_ms)
+
+
+cdef void apply_server_pause(State *state, const Run *run) noexcept nogil:
+    """No order is sent to the access server, in this session or a later one, until it is resumed; then one shows how it is.
+
+    What is outstanding is settled as ever, and allocations go on.
+    """
+    cdef uint8_t paused = run.kind == SERVER_PAUSE
+    cdef Server *server
+    if run.server >= state.header.servers_count:
+        run.outcomes[0] = UNKNOWN_ACCESS_SERVER
+        return
+    server = &state.servers[run.server]
+    run.outcomes[0] = SAME if server.paused == paused else OK
+    if server.paused == paused:
+        return
+    server.paused = paused
+    event(state, EVENT_PAUSE, NONE_INDEX, run.server, NONE_INDEX, paused, 0, 0)
+    if server.gate == GATE_OPEN or server.gate == GATE_BACK_OFF or server.gate == GATE_PROBING:
+        server_set_gate(state, run.server, GATE_PAUSED, GATE_BY_OPERATOR, run.now_ms)
+    elif server.gate == GATE_PAUSED:
+        server_set_gate(state, run.server, GATE_PROBING, GATE_BY_OPERATOR, run.now_ms)
 
 
 cdef void apply_session_close(State *state, const Run *run) noexcept nogil:

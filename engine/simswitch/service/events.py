@@ -150,6 +150,8 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_BREAKER:
             state = BREAKER_STATES[layout.BreakerState(reason)]
             fields |= {"breaker_state": state, "breaker_name": self._directory.name(a), "retry_ms": b}
+        elif kind == pb.EVENT_KIND_PAUSE:
+            fields |= {"paused": bool(reason)}
         return pb.Event(
             number=number,
             told_ms=told_ms,

@@ -177,6 +177,23 @@ class PoolHandlers:
         state = await self._cell.read(lambda machine: machine.server(server.server))
         return pb.DeclareDeadResponse(status=_status(server, state)).SerializeToString()
 
+    async def pause_access_server(self, data: bytes, call: Call) -> bytes:
+        name = pb.PauseAccessServerRequest.FromString(data).access_server
+        status = await self._change(layout.SERVER_PAUSE, name, call)
+        return pb.PauseAccessServerResponse(status=status).SerializeToString()
+
+    async def resume_access_server(self, data: bytes, call: Call) -> bytes:
+        name = pb.ResumeAccessServerRequest.FromString(data).access_server
+        status = await self._change(layout.SERVER_RESUME, name, call)
+        return pb.ResumeAccessServerResponse(status=status).SerializeToString()
+
+    async def _change(self, command: int, name: str, call: Call) -> pb.AccessServerStatus:
+        call.may(command)
+        server = self._directory.server(name)
+        outcome = await self._cell.submit(run(command, actor=call.actor.index, access_server=server.server))
+        check(int(outcome["status"][0]), name)
+        return _status(server, await self._cell.read(lambda machine: machine.server(server.server)))
+
     async def list_breakers(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.POOL)
         pb.ListBreakersRequest.FromString(data)
@@ -234,6 +251,7 @@ def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:
         gate=state["gate"],
         gate_changed_ms=state["gate_changed_ms"],
         gate_reason=state["gate_reason"],
+        paused=bool(state["paused"]),
         waits_for=state["waits_for"],
         outstanding_count=state["outstanding"],
         outstanding_count_max=state["outstanding_max"],

@@ -29,6 +29,15 @@ WATCH_DEFAULT_MS = 1_000
 WATCH_MIN_MS = 100
 WATCH_MAX_MS = 60_000
 
+_MOST = {
+    "deadline_ms": (1 << 52) - 1,
+    "announce_ahead_ms": 86_400_000,
+    "error_budget_ppm": 1_000_000,
+    "rate_per_minute": 60_000_000,
+    "headroom_below_bytes": (1 << 62) - 1,
+}
+"""What the core would refuse without saying which field it is."""
+
 _LIST = b"jobs"
 _LIST_GIVEN_UP = b"given"
 _FINISHED = (pb.JOB_STATE_CANCELLED, pb.JOB_STATE_DONE, pb.JOB_STATE_REFUSED, pb.JOB_STATE_CHECKED)
@@ -71,6 +80,9 @@ class SwapHandlers:
         selecting = not request.terminal and not request.terminals_follow
         if not 0 <= request.on_infeasible <= pb.INFEASIBLE_PAUSE:
             raise Refused(INVALID_ARGUMENT, f"on_infeasible {request.on_infeasible} does not exist")
+        for field, most in _MOST.items():
+            if getattr(request, field) > most:
+                raise Refused(INVALID_ARGUMENT, f"{field} is at most {most:,}, not {getattr(request, field):,}")
         outcome = await self._cell.submit(
             job_create(
                 request.reason,

@@ -59,6 +59,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """An access server was declared dead, or what follows from that."""
     EVENT_KIND_BREAKER: _EventKind.ValueType  # 15
     """A circuit breaker opened, lets one swap try, or closed."""
+    EVENT_KIND_PAUSE: _EventKind.ValueType  # 24
+    """An access server was paused, or resumed."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What happened."""
@@ -95,6 +97,8 @@ EVENT_KIND_DEATH: EventKind.ValueType  # 14
 """An access server was declared dead, or what follows from that."""
 EVENT_KIND_BREAKER: EventKind.ValueType  # 15
 """A circuit breaker opened, lets one swap try, or closed."""
+EVENT_KIND_PAUSE: EventKind.ValueType  # 24
+"""An access server was paused, or resumed."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _WithdrawnBy:
@@ -113,6 +117,8 @@ class _WithdrawnByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Withdrawn
     """The job was cancelled."""
     WITHDRAWN_BY_JOB_HELD: _WithdrawnBy.ValueType  # 4
     """The job was paused."""
+    WITHDRAWN_BY_PROMISE_BROKEN: _WithdrawnBy.ValueType  # 5
+    """It could not be sent at its instant, nor soon after: it is announced anew before it is."""
 
 class WithdrawnBy(_WithdrawnBy, metaclass=_WithdrawnByEnumTypeWrapper):
     """Why a swap that was announced or ordered will not be."""
@@ -127,6 +133,8 @@ WITHDRAWN_BY_JOB_OVER: WithdrawnBy.ValueType  # 3
 """The job was cancelled."""
 WITHDRAWN_BY_JOB_HELD: WithdrawnBy.ValueType  # 4
 """The job was paused."""
+WITHDRAWN_BY_PROMISE_BROKEN: WithdrawnBy.ValueType  # 5
+"""It could not be sent at its instant, nor soon after: it is announced anew before it is."""
 Global___WithdrawnBy: _TypeAlias = WithdrawnBy  # noqa: Y015
 
 class _Death:
@@ -224,6 +232,7 @@ class Event(_message.Message):
     BREAKER_STATE_FIELD_NUMBER: _builtins.int
     BREAKER_NAME_FIELD_NUMBER: _builtins.int
     RETRY_MS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -274,6 +283,8 @@ class Event(_message.Message):
     """BREAKER: the bank, lot, class, carrier or access server."""
     retry_ms: _builtins.int
     """BREAKER: when it is tried again, Unix milliseconds."""
+    paused: _builtins.bool
+    """PAUSE: it gets no orders. False: it does again."""
     def __init__(
         self,
         *,
@@ -302,10 +313,11 @@ class Event(_message.Message):
         breaker_state: Global___BreakerState.ValueType = ...,
         breaker_name: _builtins.str = ...,
         retry_ms: _builtins.int = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "priority", b"priority", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

@@ -38,7 +38,7 @@ class _GateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gate.ValueType],
     GATE_PROBING: _Gate.ValueType  # 4
     """One order is out to see whether it is still busy."""
     GATE_PAUSED: _Gate.ValueType  # 5
-    """Swaps are stopped."""
+    """An operator wants it so: none until ResumeAccessServer."""
     GATE_DEAD: _Gate.ValueType  # 6
     """An operator says that it will not come back: nothing is sent, and what it held is freed."""
 
@@ -56,7 +56,7 @@ GATE_BACK_OFF: Gate.ValueType  # 3
 GATE_PROBING: Gate.ValueType  # 4
 """One order is out to see whether it is still busy."""
 GATE_PAUSED: Gate.ValueType  # 5
-"""Swaps are stopped."""
+"""An operator wants it so: none until ResumeAccessServer."""
 GATE_DEAD: Gate.ValueType  # 6
 """An operator says that it will not come back: nothing is sent, and what it held is freed."""
 Global___Gate: _TypeAlias = Gate  # noqa: Y015
@@ -573,6 +573,7 @@ class AccessServerStatus(_message.Message):
     OUTAGE_MS_FIELD_NUMBER: _builtins.int
     WAITS_COUNT_FIELD_NUMBER: _builtins.int
     BOOKED_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     session: _builtins.int
@@ -623,6 +624,8 @@ class AccessServerStatus(_message.Message):
     """How often a terminal was told to wait (ADMISSION_WAIT)."""
     booked_until_ms: _builtins.int
     """The last place that was given to one of these, Unix milliseconds. 0: none ever was."""
+    paused: _builtins.bool
+    """PauseAccessServer is in force, whatever the gate says."""
     def __init__(
         self,
         *,
@@ -651,10 +654,11 @@ class AccessServerStatus(_message.Message):
         outage_ms: _builtins.int = ...,
         waits_count: _builtins.int = ...,
         booked_until_ms: _builtins.int = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "dead_ms", b"dead_ms", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "booked_until_ms", b"booked_until_ms", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_count", b"waits_count", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "booked_until_ms", b"booked_until_ms", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "paused", b"paused", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_count", b"waits_count", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
     _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015
@@ -1116,3 +1120,95 @@ class DeclareDeadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeclareDeadResponse: _TypeAlias = DeclareDeadResponse  # noqa: Y015
+
+@_typing.final
+class PauseAccessServerRequest(_message.Message):
+    """Which access server gets no order any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_SERVER_FIELD_NUMBER: _builtins.int
+    access_server: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        access_server: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseAccessServerRequest: _TypeAlias = PauseAccessServerRequest  # noqa: Y015
+
+@_typing.final
+class PauseAccessServerResponse(_message.Message):
+    """The access server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___AccessServerStatus:
+        """As it stands now."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___AccessServerStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseAccessServerResponse: _TypeAlias = PauseAccessServerResponse  # noqa: Y015
+
+@_typing.final
+class ResumeAccessServerRequest(_message.Message):
+    """Which access server gets orders again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_SERVER_FIELD_NUMBER: _builtins.int
+    access_server: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        access_server: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeAccessServerRequest: _TypeAlias = ResumeAccessServerRequest  # noqa: Y015
+
+@_typing.final
+class ResumeAccessServerResponse(_message.Message):
+    """The access server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___AccessServerStatus:
+        """As it stands now."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___AccessServerStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeAccessServerResponse: _TypeAlias = ResumeAccessServerResponse  # noqa: Y015

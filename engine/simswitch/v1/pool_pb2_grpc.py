@@ -75,6 +75,16 @@ class PoolServiceStub:
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.FromString,
                 _registered_method=True)
+        self.PauseAccessServer = channel.unary_unary(
+                '/simswitch.v1.PoolService/PauseAccessServer',
+                request_serializer=simswitch_dot_v1_dot_pool__pb2.PauseAccessServerRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_pool__pb2.PauseAccessServerResponse.FromString,
+                _registered_method=True)
+        self.ResumeAccessServer = channel.unary_unary(
+                '/simswitch.v1.PoolService/ResumeAccessServer',
+                request_serializer=simswitch_dot_v1_dot_pool__pb2.ResumeAccessServerRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_pool__pb2.ResumeAccessServerResponse.FromString,
+                _registered_method=True)
         self.ListBreakers = channel.unary_unary(
                 '/simswitch.v1.PoolService/ListBreakers',
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.ListBreakersRequest.SerializeToString,
@@ -145,6 +155,21 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseAccessServer(self, request, context):
+        """Sends the access server no order any more, in this session or a later one, until ResumeAccessServer. What is outstanding is settled
+        as ever, nothing is recalled, and allocations go on. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAccessServer(self, request, context):
+        """Lets orders go to it again: one first, to see how it is, then a ramp. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBreakers(self, request, context):
         """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately.
         """
@@ -194,6 +219,16 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.DeclareDead,
                     request_deserializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.SerializeToString,
+            ),
+            'PauseAccessServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseAccessServer,
+                    request_deserializer=simswitch_dot_v1_dot_pool__pb2.PauseAccessServerRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_pool__pb2.PauseAccessServerResponse.SerializeToString,
+            ),
+            'ResumeAccessServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAccessServer,
+                    request_deserializer=simswitch_dot_v1_dot_pool__pb2.ResumeAccessServerRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_pool__pb2.ResumeAccessServerResponse.SerializeToString,
             ),
             'ListBreakers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBreakers,
@@ -418,6 +453,60 @@ class PoolService:
             '/simswitch.v1.PoolService/DeclareDead',
             simswitch_dot_v1_dot_pool__pb2.DeclareDeadRequest.SerializeToString,
             simswitch_dot_v1_dot_pool__pb2.DeclareDeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseAccessServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.PoolService/PauseAccessServer',
+            simswitch_dot_v1_dot_pool__pb2.PauseAccessServerRequest.SerializeToString,
+            simswitch_dot_v1_dot_pool__pb2.PauseAccessServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAccessServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.PoolService/ResumeAccessServer',
+            simswitch_dot_v1_dot_pool__pb2.ResumeAccessServerRequest.SerializeToString,
+            simswitch_dot_v1_dot_pool__pb2.ResumeAccessServerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,12 @@ class PoolServiceStub:
     """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
     sign of life from it undoes this. Refused while it has a session. Safe to retry.
     """
+    PauseAccessServer: _grpc.UnaryUnaryMultiCallable[_pool_pb2.PauseAccessServerRequest, _pool_pb2.PauseAccessServerResponse]
+    """Sends the access server no order any more, in this session or a later one, until ResumeAccessServer. What is outstanding is settled
+    as ever, nothing is recalled, and allocations go on. Safe to retry.
+    """
+    ResumeAccessServer: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ResumeAccessServerRequest, _pool_pb2.ResumeAccessServerResponse]
+    """Lets orders go to it again: one first, to see how it is, then a ramp. Safe to retry."""
     ListBreakers: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListBreakersRequest, _pool_pb2.ListBreakersResponse]
     """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately."""
 
@@ -85,6 +91,12 @@ class PoolServiceAsyncStub(PoolServiceStub):
     """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
     sign of life from it undoes this. Refused while it has a session. Safe to retry.
     """
+    PauseAccessServer: _aio.UnaryUnaryMultiCallable[_pool_pb2.PauseAccessServerRequest, _pool_pb2.PauseAccessServerResponse]  # type: ignore[assignment]
+    """Sends the access server no order any more, in this session or a later one, until ResumeAccessServer. What is outstanding is settled
+    as ever, nothing is recalled, and allocations go on. Safe to retry.
+    """
+    ResumeAccessServer: _aio.UnaryUnaryMultiCallable[_pool_pb2.ResumeAccessServerRequest, _pool_pb2.ResumeAccessServerResponse]  # type: ignore[assignment]
+    """Lets orders go to it again: one first, to see how it is, then a ramp. Safe to retry."""
     ListBreakers: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListBreakersRequest, _pool_pb2.ListBreakersResponse]  # type: ignore[assignment]
     """Where swaps fail: the circuit breakers that are not closed, and those that counted a failure lately."""
 
@@ -160,6 +172,24 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
         sign of life from it undoes this. Refused while it has a session. Safe to retry.
         """
+
+    @_abc_1.abstractmethod
+    def PauseAccessServer(
+        self,
+        request: _pool_pb2.PauseAccessServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.PauseAccessServerResponse, _abc.Awaitable[_pool_pb2.PauseAccessServerResponse]]:
+        """Sends the access server no order any more, in this session or a later one, until ResumeAccessServer. What is outstanding is settled
+        as ever, nothing is recalled, and allocations go on. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeAccessServer(
+        self,
+        request: _pool_pb2.ResumeAccessServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.ResumeAccessServerResponse, _abc.Awaitable[_pool_pb2.ResumeAccessServerResponse]]:
+        """Lets orders go to it again: one first, to see how it is, then a ramp. Safe to retry."""
 
     @_abc_1.abstractmethod
     def ListBreakers(
