@@ -15,7 +15,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller proto debug sanitized sanitize fuzz serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit proto debug sanitized sanitize fuzz serve demo clean
 
 build: build/.built
 
@@ -67,6 +67,9 @@ bench-peers: build .venv/.peers
 # A job on access servers of every speed, in the twin, beside the best fixed batch that a search finds.
 controller: build
 	$(BIN)/python -m tests.twin.controller $(ARGS)
+
+fit: build
+	$(BIN)/python -m tests.twin.fit $(ARGS)
 
 proto: build
 	$(BIN)/python proto/generate.py
