@@ -1,8 +1,8 @@
 """Tight or roomy fit: what either costs in swaps a terminal and day, and what is left on SIMs at their reset.
 
-The pool is the engine's own; terminals use what a lognormal market uses (sigma 1.681), report each hour, and are moved by
-automatic swaps, which are answered at once. *Tight* asks for the expected use of a lease and so gets the tightest SIM that
-has it; *roomy* asks for nearly a whole fresh SIM, and for less only where none has that.
+The pool is the engine's own; terminals use what a lognormal market uses (sigma 1.681), report each hour, and are moved
+by automatic swaps, which are answered at once. *Tight* asks for the expected use of a lease and so gets the tightest
+SIM that has it; *roomy* asks for nearly a whole fresh SIM, and for less only where none has that.
 
 ``python -m tests.twin.fit [terminals] [days]`` prints a table.
 """
