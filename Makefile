@@ -15,7 +15,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit proto debug sanitized sanitize fuzz serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps proto debug sanitized sanitize fuzz serve demo clean
 
 build: build/.built
 
@@ -70,6 +70,10 @@ controller: build
 
 fit: build
 	$(BIN)/python -m tests.twin.fit $(ARGS)
+
+# Detector and learner against carriers with hidden caps: 50 seeds, drawn when it runs.
+caps: build
+	$(BIN)/python -m tests.caps.season $(ARGS)
 
 proto: build
 	$(BIN)/python proto/generate.py

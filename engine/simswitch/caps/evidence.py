@@ -1,0 +1,122 @@
+"""Observations: what decisions and quiet SIMs say about the carrier's limits, censored as they are.
+
+    throttled SIM      its cap lies between the use at the last window above the plateau and at the first one on it:
+                       interval-censored, in each window of the plan (cycle, day, rolling) of which both are a part
+    unthrottled SIM    its cap, if there is one, is above the use at its last fast window: right-censored
+
+Which window a limit belongs to is not decided here: an event is kept for all of them, and the learner finds the one in
+which the events agree. Of the unthrottled, only those of a lot that have used most are kept: that somebody who used
+little was not slowed says next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import numpy as np
+
+from simswitch.caps.throttle import Column, Decisions, Unslowed
+
+QUIET_MAX = 200
+"""Unthrottled SIMs that are kept of each lot, window and day."""
+
+
+class Window(IntEnum):
+    """As SET_CAP names them."""
+
+    CYCLE = 1
+    DAY = 2
+    ROLLING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """As columns of one length."""
+
+    lot: Column
+    sim: Column
+    window: Column
+    at_ms: Column
+    lower_bytes: Column
+    upper_bytes: Column
+    """0: right-censored, the SIM was not slowed."""
+    goodput_kbps: Column
+    """What the SIM was slowed to; 0: it was not."""
+
+    def __len__(self) -> int:
+        return len(self.lot)
+
+    def chosen(self, which: Column) -> Observations:
+        """Some of them, by a mask or by places."""
+        return Observations(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+
+
+def gathered(parts: Sequence[Observations]) -> Observations:
+    """Observations one after the other."""
+    return Observations(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            if parts
+            else np.zeros(0, np.int64)
+            for field in fields(Observations)
+        }
+    )
+
+
+def of_throttled(decisions: Decisions, used_bytes: Mapping[Window, Column]) -> Observations:
+    """``used_bytes``: what the SIM of each decision has used in each window by now; -1 where its plan has none.
+
+    A bound from before the window began says nothing about it: what was counted since is then more than what was used
+    in it.
+    """
+    parts = []
+    for window, used in used_bytes.items():
+        lower = used - decisions.above_bytes
+        upper = used - decisions.first_bytes
+        valid = np.flatnonzero(
+            decisions.throttled & (used >= 0) & (decisions.above_s > 0) & (lower > 0) & (upper >= lower)
+        )
+        parts.append(
+            Observations(
+                lot=decisions.lot[valid],
+                sim=decisions.sim[valid],
+                window=np.full(len(valid), int(window)),
+                at_ms=decisions.first_s[valid] * 1000,
+                lower_bytes=lower[valid],
+                upper_bytes=np.maximum(upper[valid], lower[valid] + 1),
+                goodput_kbps=decisions.goodput_kbps[valid],
+            )
+        )
+    return gathered(parts)
+
+
+def of_unthrottled(
+    unslowed: Unslowed, lot: Column, used_bytes: Mapping[Window, Column], since_s: int, keep: int = QUIET_MAX
+) -> Observations:
+    """Of SIMs that were surely fast since an instant and are not under suspicion: those with the most use.
+
+    The columns are those of all SIMs, as ``unslowed`` has them.
+    """
+    parts = []
+    for window, used in used_bytes.items():
+        lower = used - unslowed.since_bytes.astype(np.int64)
+        which = np.flatnonzero(unslowed.clear & (unslowed.at_s >= max(since_s, 1)) & (used >= 0) & (lower > 0))
+        order = which[np.lexsort((-lower[which], lot[which]))]
+        lots = lot[order]
+        begins = np.flatnonzero(np.diff(lots, prepend=-1))
+        place = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order))))
+        order = order[place < keep]
+        parts.append(
+            Observations(
+                lot=lot[order].astype(np.int64),
+                sim=order,
+                window=np.full(len(order), int(window)),
+                at_ms=unslowed.at_s[order] * 1000,
+                lower_bytes=lower[order],
+                upper_bytes=np.zeros(len(order), np.int64),
+                goodput_kbps=np.zeros(len(order), np.int64),
+            )
+        )
+    return gathered(parts)

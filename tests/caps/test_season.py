@@ -1,0 +1,25 @@
+"""The numbers, in short form: medians over a few seeds drawn when it runs. The long form is `make caps`, 50 seeds."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from tests.caps.season import medians, run
+
+SEEDS = 3
+
+
+@pytest.mark.timeout(600)
+def test_decisions_caps_and_changes_are_as_good_as_promised() -> None:
+    first = secrets.randbelow(1 << 31)
+    print(f"seeds {first} to {first + SEEDS - 1}")
+    figures = medians([run(seed) for seed in range(first, first + SEEDS)])
+    assert figures["slowed_sim_days"] > 500
+    assert figures["false_share"] < 0.005, figures
+    assert figures["missed_share"] < 0.02, figures
+    assert figures["tier_error"] < 0.05, figures
+    assert figures["tiers_missing"] == 0, figures
+    assert figures["lowered_hours"] <= 24, figures
+    assert figures["raised_hours"] <= 24, figures
