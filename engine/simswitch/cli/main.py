@@ -23,6 +23,7 @@ from simswitch.cli import (
     events,
     inventory,
     load,
+    plan,
     replay,
     serve,
     settings,
@@ -72,6 +73,7 @@ app.command("breakers")(breakers.breakers)
 app.command("events")(events.events)
 app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)
+app.command("plan")(plan.plan)
 app.command("load")(load.load)
 app.command("demo")(demonstration.demo)
 app.command("inspect")(data.inspect)

@@ -1,0 +1,177 @@
+"""Use by day in the weeks to come, as paths.
+
+A path is one way in which the days could go; quantiles of a day, of a sum of days or of the day on which something runs
+out are read from many of them, so that what hangs together (one week above the trend stays above it) stays together.
+
+The model is exponential smoothing with a damped trend and the day of the week, on the logarithm of the use per
+subscriber, from statsmodels. Growth in subscribers multiplies it. Holidays and campaigns that people know of
+are divided out of the past and multiplied into the future: a model that has seen three holidays learns nothing of them.
+
+With less than three weeks of past, a week's pattern can't be told from chance, and the days of the week are left out;
+with less than eight days the forecast is the mean of what there is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+PATHS = 2000
+_WEEK = 7
+_SEASONAL_DAYS = 3 * _WEEK
+_MODEL_DAYS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was used, one figure a day without a gap."""
+
+    first_day: date
+    used_bytes: Floats
+    subscribers: Floats
+    """Those that used anything, or all there were: the same thing on every day."""
+
+    def __post_init__(self) -> None:
+        if len(self.used_bytes) != len(self.subscribers):
+            raise ValueError(f"{len(self.used_bytes)} days of use, but {len(self.subscribers)} of subscribers")
+        if not len(self.used_bytes):
+            raise ValueError("a forecast needs at least one whole day of use")
+        if not np.all(self.subscribers > 0):
+            raise ValueError("a day without subscribers can't be part of the past: begin after it")
+
+    @property
+    def days(self) -> int:
+        return len(self.used_bytes)
+
+    @property
+    def next_day(self) -> date:
+        return self.first_day + timedelta(days=self.days)
+
+    def until(self, day: date) -> Past:
+        """What was known on the morning of ``day``."""
+        days = (day - self.first_day).days
+        return Past(self.first_day, self.used_bytes[:days], self.subscribers[:days])
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Use by day from ``first_day`` on: ``paths[path, day]``, in bytes."""
+
+    first_day: date
+    paths: Floats
+    model: str
+
+    def quantile(self, share: float) -> Floats:
+        """By day."""
+        return np.asarray(np.quantile(self.paths, share, axis=0))
+
+
+def _factors(first: date, days: int, known: Mapping[date, float]) -> Floats:
+    return np.array([known.get(first + timedelta(days=day), 1.0) for day in range(days)])
+
+
+def _fitted(logarithms: Floats) -> tuple[Any, str]:
+    """The model of the past. Raises ``ValueError`` or ``LinAlgError`` when there is none."""
+    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+
+    seasonal = len(logarithms) >= _SEASONAL_DAYS
+    model = ETSModel(
+        logarithms,
+        error="add",
+        trend="add",
+        damped_trend=True,
+        seasonal="add" if seasonal else None,
+        seasonal_periods=_WEEK if seasonal else None,
+    )
+    with warnings.catch_warnings():
+        # It tells of optimisers that stopped early; the backtest judges what came of it.
+        warnings.simplefilter("ignore")
+        fitted = model.fit(disp=False)
+    if not np.isfinite(fitted.sse):
+        raise ValueError("no model fits")
+    return fitted, "exponential smoothing" + (" with days of the week" if seasonal else "")
+
+
+def forecast(
+    past: Past,
+    days: int,
+    *,
+    seed: int,
+    subscribers_by_day: float | None = None,
+    factors: Mapping[date, float] | None = None,
+    paths: int = PATHS,
+) -> Forecast:
+    """The next ``days``.
+
+    ``subscribers_by_day`` is how many more there are each day; None goes on as the past fortnight did. ``factors`` says
+    of days that are unlike others how much more (1.2) or less (0.7) is used on them.
+    """
+    known = factors or {}
+    random = np.random.default_rng(seed)
+    adjusted = past.used_bytes / past.subscribers / _factors(past.first_day, past.days, known)
+    logarithms = np.log(np.maximum(adjusted, 1.0))
+    if past.days >= _MODEL_DAYS:
+        fitted, model = _fitted(logarithms)
+        # Each parameter that was fitted takes from what the past says about chance.
+        freedom = max(1, past.days - len(fitted.params))
+        errors = random.normal(0.0, float(np.sqrt(fitted.sse / freedom)), (days, paths))
+        drawn = np.asarray(fitted.simulate(days, anchor="end", repetitions=paths, random_errors=errors))
+        ahead = drawn.reshape(days, paths).T
+    else:
+        spread = float(logarithms.std(ddof=1)) if past.days > 1 else 0.3
+        level = random.normal(float(logarithms.mean()), spread / np.sqrt(past.days), (paths, 1))
+        ahead = level + random.normal(0.0, spread, (paths, days))
+        model = f"the mean of {past.days} days"
+    per_day = _growth(past) if subscribers_by_day is None else subscribers_by_day
+    subscribers = np.maximum(past.subscribers[-1] + per_day * np.arange(1, days + 1), 0.0)
+    result = np.exp(ahead) * subscribers * _factors(past.next_day, days, known)
+    return Forecast(past.next_day, result, model)
+
+
+def _growth(past: Past) -> float:
+    """Subscribers a day, over the past fortnight."""
+    lately = past.subscribers[-2 * _WEEK :]
+    return float((lately[-1] - lately[0]) / (len(lately) - 1)) if len(lately) > 1 else 0.0
+
+
+def naive(past: Past, days: int) -> Floats:
+    """What one would say without a model: each day as the same day of last week."""
+    lately = past.used_bytes[-_WEEK:]
+    return np.array([lately[day % len(lately)] for day in range(days)])
+
+
+def backtest(
+    past: Past, horizon: int, *, seed: int, first: int = _SEASONAL_DAYS, factors: Mapping[date, float] | None = None
+) -> dict[str, Any]:
+    """What the forecast would have said on each earlier day, against what came, beside the naive one.
+
+    Errors are of the sum over the horizon, as shares of what came; ``covered`` is how often it lay between the 5 % and
+    the 95 % quantile, which nine in ten should.
+    """
+    ours: list[float] = []
+    theirs: list[float] = []
+    covered: list[bool] = []
+    for days in range(min(first, past.days), past.days - horizon + 1):
+        known = past.until(past.first_day + timedelta(days=days))
+        sums = forecast(known, horizon, seed=seed + days, factors=factors, paths=500).paths.sum(axis=1)
+        came = float(past.used_bytes[days : days + horizon].sum())
+        ours.append(abs(float(np.median(sums)) - came) / came)
+        theirs.append(abs(float(naive(known, horizon).sum()) - came) / came)
+        low, high = np.quantile(sums, (0.05, 0.95))
+        covered.append(bool(low <= came <= high))
+    if not ours:
+        return {"origins": 0, "horizon_days": horizon}
+    return {
+        "origins": len(ours),
+        "horizon_days": horizon,
+        "error_mean": float(np.mean(ours)),
+        "naive_error_mean": float(np.mean(theirs)),
+        "covered": float(np.mean(covered)),
+    }

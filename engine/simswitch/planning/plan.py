@@ -1,0 +1,210 @@
+"""The whole answer: both constraints, the day on which the pool runs dry, what closes the gap, and what would be if."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+
+from simswitch.planning.forecast import Floats, Forecast, Past, backtest, forecast
+from simswitch.planning.limits import OperatingLimit, operating_limit
+from simswitch.planning.purchase import advice
+from simswitch.planning.simultaneity import Peak, described
+from simswitch.planning.terms import Terms
+from simswitch.planning.volume import CapInterval, DryDates, LotState, Supply, run_dry
+
+_BACKTEST_DAYS = 7
+_WHAT_IF_LOTS = 5
+_CAP_LOWER = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known on the morning of ``past.next_day``."""
+
+    past: Past
+    lots: tuple[LotState, ...]
+    share_by_lot: dict[str, float]
+    """Of what was used in this cycle, the share that went over each lot's SIMs."""
+    month_used_bytes: Floats
+    """By subscriber, in this calendar month; empty: not known."""
+    terminals: int
+    """That may want a SIM at once."""
+    sims_fit: int
+    """Healthy ones, free or assigned: what can be handed out at once."""
+    peak: Peak | None
+    """None: no busy hours have been seen yet."""
+
+    @property
+    def today(self) -> date:
+        return self.past.next_day
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    situation: Situation
+    terms: Terms
+    forecast: Forecast
+    dry: DryDates
+    document: dict[str, Any]
+    """All figures, as JSON."""
+
+
+def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
+    """Works everything out. The same situation, terms and seed give the same figures."""
+    ahead = _forecast(situation, terms, seed)
+    supplies = terms.supplies
+    dry = run_dry(ahead, situation.lots, supplies, seed=seed)
+    limit = _limit(situation, terms, ahead, dry)
+    no_growth = forecast(
+        situation.past,
+        terms.horizon_days,
+        seed=seed,
+        subscribers_by_day=min(0.0, terms.subscribers_by_day or 0.0),
+        factors=terms.holidays,
+    )
+    document = {
+        "today": situation.today.isoformat(),
+        "seed": seed,
+        "horizon_days": terms.horizon_days,
+        "volume": {
+            "sims": sum(lot.sims for lot in situation.lots),
+            "left_bytes": {
+                "lower_bound": sum(float(lot.left(np.array([lot.cap.low_bytes]))[0]) for lot in situation.lots),
+                "median": sum(float(lot.left(np.array([lot.cap.middle_bytes]))[0]) for lot in situation.lots),
+            },
+            "forecast": {
+                "model": ahead.model,
+                "days": [
+                    {
+                        "day": (ahead.first_day + timedelta(days=day)).isoformat(),
+                        "use_p50_bytes": float(middle),
+                        "use_p95_bytes": float(high),
+                    }
+                    for day, (middle, high) in enumerate(zip(ahead.quantile(0.5), ahead.quantile(0.95), strict=True))
+                ],
+                "backtest": backtest(situation.past, _BACKTEST_DAYS, seed=seed, factors=terms.factors()),
+            },
+            **_dry_figures(dry),
+            "groups": _groups(situation, ahead, seed),
+        },
+        "simultaneity": (
+            described(situation.terminals, situation.sims_fit, situation.peak, terms.blocking_max)
+            if situation.peak is not None
+            else None
+        ),
+        "purchases": (
+            [advice(dry, offer, terms.missing_sim_cost, situation.today) for offer in terms.offers]
+            if terms.missing_sim_cost is not None
+            else []
+        ),
+        "operating_limit": _limit_figures(limit) if limit is not None else None,
+        "no_new_sales": _dry_figures(run_dry(no_growth, situation.lots, supplies, seed=seed)),
+        "what_if": _what_if(situation, terms, ahead, seed),
+    }
+    return Plan(situation, terms, ahead, dry, document)
+
+
+def _forecast(situation: Situation, terms: Terms, seed: int) -> Forecast:
+    ahead = forecast(
+        situation.past,
+        terms.horizon_days,
+        seed=seed,
+        subscribers_by_day=terms.subscribers_by_day,
+        factors=terms.factors(),
+    )
+    come = np.array(terms.subscribers_who_come(situation.today, terms.horizon_days))
+    return replace(ahead, paths=ahead.paths * (1 + come / situation.past.subscribers[-1]))
+
+
+def _days_left_in_month(today: date) -> int:
+    following = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return (following - today).days
+
+
+def _dry_figures(dry: DryDates) -> dict[str, Any]:
+    """``dry_p95``: with 95 % certainty it is not dry before that day."""
+    middle, early = dry.date_at(0.5), dry.date_at(0.05)
+    last = dry.first_day + timedelta(days=dry.days - 1)
+    return {
+        "dry_p50": middle.isoformat() if middle else None,
+        "dry_p95": early.isoformat() if early else None,
+        "dry_within_horizon": dry.probability_by(last),
+        "short_p50_bytes": float(np.median(dry.short_bytes)),
+        "short_p95_bytes": float(np.quantile(dry.short_bytes, 0.95)),
+    }
+
+
+def _limit(situation: Situation, terms: Terms, ahead: Forecast, dry: DryDates) -> OperatingLimit | None:
+    """What the rest of the month would need, against what it can be given: use at its 95 % quantile, caps at their
+    lower bound. None: it is not known what each subscriber has used."""
+    days = min(_days_left_in_month(situation.today), ahead.paths.shape[1])
+    used = float(situation.month_used_bytes.sum())
+    if not used:
+        return None
+    if dry.probability_by(dry.first_day + timedelta(days=days - 1)) <= 0.05:
+        return OperatingLimit(None, 0, 0, len(situation.month_used_bytes), 0.0, True)
+    sums = ahead.paths[:, :days].sum(axis=1)
+    wanted = float(np.quantile(sums, 0.95))
+    by_day = ahead.paths[:, :days].mean(axis=0)
+    certain = Forecast(ahead.first_day, (by_day * wanted / by_day.sum())[np.newaxis, :], ahead.model)
+    lowest = [replace(lot, cap=CapInterval.exactly(lot.cap.low_bytes)) for lot in situation.lots]
+    short = float(run_dry(certain, lowest, terms.supplies, seed=0).short_bytes[0])
+    return operating_limit(situation.month_used_bytes, wanted / used, wanted - short)
+
+
+def _limit_figures(limit: OperatingLimit) -> dict[str, Any]:
+    return {
+        "limit_bytes": limit.limit_bytes,
+        "touched": limit.touched,
+        "touched_already": limit.touched_already,
+        "subscribers": limit.subscribers,
+        "saved_bytes": limit.saved_bytes,
+        "enough": limit.enough,
+    }
+
+
+def _groups(situation: Situation, ahead: Forecast, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """By lot, class, carrier and supplier: what is left, and when that is dry if each keeps its share of the use."""
+    result: dict[str, list[dict[str, Any]]] = {}
+    for way, attribute in (("lot", "name"), ("class", "sim_class"), ("carrier", "carrier"), ("supplier", "supplier")):
+        by_name: dict[str, list[LotState]] = {}
+        for lot in situation.lots:
+            by_name.setdefault(getattr(lot, attribute), []).append(lot)
+        result[way] = [_group(name, lots, situation, ahead, seed) for name, lots in by_name.items()]
+    return result
+
+
+def _group(name: str, lots: Sequence[LotState], situation: Situation, ahead: Forecast, seed: int) -> dict[str, Any]:
+    share = sum(situation.share_by_lot.get(lot.name, 0.0) for lot in lots)
+    dry = run_dry(replace(ahead, paths=ahead.paths * share), lots, seed=seed)
+    return {
+        "name": name,
+        "sims": sum(lot.sims for lot in lots),
+        "left_lower_bound_bytes": sum(float(lot.left(np.array([lot.cap.low_bytes]))[0]) for lot in lots),
+        "share_of_use": share,
+        **_dry_figures(dry),
+    }
+
+
+def _what_if(situation: Situation, terms: Terms, ahead: Forecast, seed: int) -> list[dict[str, Any]]:
+    def row(name: str, lots: Sequence[LotState], arriving: Sequence[Supply]) -> dict[str, Any]:
+        return {"if": name, **_dry_figures(run_dry(ahead, lots, arriving, seed=seed))}
+
+    supplies = terms.supplies
+    rows = [row("it goes on as it is", situation.lots, supplies)]
+    if supplies:
+        rows.append(row("supply stops", situation.lots, ()))
+    for carrier in dict.fromkeys(lot.carrier for lot in situation.lots):
+        lower = [
+            replace(lot, cap=lot.cap.scaled(_CAP_LOWER)) if lot.carrier == carrier else lot for lot in situation.lots
+        ]
+        rows.append(row(f"the caps of {carrier or 'the carrier'} are 20 % lower", lower, supplies))
+    largest = sorted(situation.lots, key=lambda lot: -float(lot.left(np.array([lot.cap.low_bytes]))[0]))
+    for recalled in largest[:_WHAT_IF_LOTS]:
+        rest = [lot for lot in situation.lots if lot is not recalled]
+        rows.append(row(f"lot {recalled.name} is recalled", rest, supplies))
+    return rows

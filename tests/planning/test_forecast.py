@@ -1,0 +1,73 @@
+"""Forecasts of use by day."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+from simswitch.planning.forecast import Past, backtest, forecast
+
+from tests.planning.generator import FIRST_DAY, month
+
+
+def weekly(days: int, subscribers: float = 1000.0) -> Past:
+    """A week's pattern and nothing else."""
+    pattern = np.array([10.0, 9, 9, 10, 12, 15, 14]) * 1e9
+    return Past(FIRST_DAY, pattern[np.arange(days) % 7] * 1.0, np.full(days, subscribers))
+
+
+def test_the_days_of_the_week_are_learned() -> None:
+    past = weekly(42)
+    ahead = forecast(past, 7, seed=1)
+    assert ahead.first_day == FIRST_DAY + timedelta(days=42)
+    assert ahead.quantile(0.5) == pytest.approx(past.used_bytes[:7], rel=0.02)
+    assert "days of the week" in ahead.model
+
+
+def test_growth_multiplies() -> None:
+    ahead = forecast(weekly(42), 7, seed=1, subscribers_by_day=100.0)
+    factors = 1 + 0.1 * np.arange(1, 8)
+    assert ahead.quantile(0.5) == pytest.approx(weekly(7).used_bytes * factors, rel=0.02)
+
+
+def test_a_holiday_is_multiplied_in_and_divided_out() -> None:
+    past = weekly(42)
+    then, soon = FIRST_DAY + timedelta(days=30), FIRST_DAY + timedelta(days=45)
+    used = past.used_bytes.copy()
+    used[30] *= 2
+    told = forecast(Past(FIRST_DAY, used, past.subscribers), 7, seed=1, factors={then: 2.0, soon: 3.0})
+    expected = past.used_bytes[:7].copy()
+    expected[3] *= 3
+    assert told.quantile(0.5) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("days", [1, 2, 7, 8, 20, 21])
+def test_a_short_past_is_enough_to_say_something(days: int) -> None:
+    ahead = forecast(weekly(days), 14, seed=3)
+    assert ahead.paths.shape == (2000, 14)
+    assert np.all(np.isfinite(ahead.paths))
+    assert np.all(ahead.quantile(0.05) <= ahead.quantile(0.95))
+
+
+def test_the_same_seed_gives_the_same_paths() -> None:
+    past = weekly(30)
+    assert np.array_equal(forecast(past, 5, seed=9).paths, forecast(past, 5, seed=9).paths)
+    assert not np.array_equal(forecast(past, 5, seed=9).paths, forecast(past, 5, seed=10).paths)
+
+
+def test_the_backtest_beats_the_naive_forecast_where_use_grows() -> None:
+    drawn = month(11)
+    found = backtest(Past(FIRST_DAY, drawn.used_bytes, drawn.subscribers), 7, seed=1)
+    assert found["origins"] == 60 - 21 - 7 + 1
+    assert found["error_mean"] < found["naive_error_mean"]
+    assert 0 <= found["covered"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("use", "subscribers", "says"),
+    [([], [], "at least one whole day"), ([1.0], [], "1 days of use, but 0"), ([1.0], [0.0], "without subscribers")],
+)
+def test_a_past_that_is_none_is_refused(use: list[float], subscribers: list[float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Past(date(2026, 1, 1), np.array(use), np.array(subscribers))
