@@ -9,13 +9,17 @@ ARGS ?=
 # The data folder of `make serve`, and its settings (empty: the defaults).
 DATA ?= build/data
 CONFIG ?=
+# The run of `make simulate`: a seed (empty: drawn), and where it ends (empty: after 2,000 steps).
+SEED ?=
+STEPS ?=
+CRASHES ?=
 
 BIN := .venv/bin
 SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps proto debug sanitized sanitize fuzz serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps proto debug sanitized sanitize fuzz simulate serve demo clean
 
 build: build/.built
 
@@ -97,6 +101,11 @@ sanitize: sanitized
 # A million messages through the wire and through protobuf's parser, under the sanitizers.
 fuzz: sanitized
 	$(SANITIZED) -m tests.fuzz.run $(ARGS)
+
+# One seed drives load, time and faults over the real cell on a disk in memory; leaves build/simulate.json.
+simulate: build
+	$(BIN)/python -m tests.simulator.run $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
+		$(if $(CRASHES),--crashes $(CRASHES)) $(ARGS)
 
 serve: build
 	$(BIN)/simswitch serve $(DATA) $(if $(CONFIG),--config $(CONFIG))

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import os
 import struct
 import threading
@@ -417,9 +418,14 @@ class Cell:
         try:
             if journal is not None and disk is not None and self._failed is None:
                 if snapshot and newest_snapshot_sequence(disk) < journal.durable_sequence:
-                    write_snapshot(
-                        disk, self._machine, journal.journal_id, self._machine_version, journal.previous_checksum
-                    )
+                    try:
+                        write_snapshot(
+                            disk, self._machine, journal.journal_id, self._machine_version, journal.previous_checksum
+                        )
+                    except OSError as error:
+                        # The journal has everything; the next start only takes longer.
+                        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                            raise
                 prune(disk)
         finally:
             if journal is not None:

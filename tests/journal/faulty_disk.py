@@ -2,31 +2,109 @@
 
 What was written is seen at once and durable only after ``fdatasync`` (names: after ``fsync_folder``), as with a page
 cache. ``crash`` gives the disk that is found afterwards: of what was not durable each sector of 512 bytes has been
-written, or not.
+written, or not. ``lose_write``, ``misdirect_write`` and ``flip`` are what a disk does that lies.
 """
 
 from __future__ import annotations
 
-import copy
 import errno
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 
 from simswitch.journal.disk import Bytes
 from simswitch.journal.errors import FolderInUse
 
 SECTOR_BYTES = 512
+BLOCK_BYTES = 4096
+_WRITES_KEPT = 4
 
 
 class Content:
-    """One file, whatever its name is at the moment."""
+    """One file, whatever its name is at the moment.
 
-    def __init__(self) -> None:
-        self.seen = bytearray()
-        self.durable = bytearray()
+    ``_undo`` holds what stood where something was written since the last sync: offset, the bytes before, how many were
+    written, and the size of the file before.
+    """
+
+    def __init__(self, data: bytes | bytearray = b"") -> None:
+        self.seen = bytearray(data)
+        self._undo: list[tuple[int, bytes, int, int]] = []
+        self._shared = False
+        self.writes: deque[tuple[int, bytes, bytes]] = deque(maxlen=_WRITES_KEPT)
+        """The last ones: offset, the bytes before, the bytes written."""
+
+    @property
+    def durable(self) -> bytearray:
+        found = bytearray(self.seen)
+        for offset, before, count, size in reversed(self._undo):
+            found[offset : offset + max(count, len(before))] = before
+            del found[size:]
+        return found
+
+    def own(self) -> None:
+        """Before a change: other disks may share the bytes."""
+        if self._shared:
+            self.seen = bytearray(self.seen)
+            self._shared = False
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.own()
+        size = len(self.seen)
+        if size < offset:
+            self.write(size, bytes(offset - size))
+            size = offset
+        before = bytes(self.seen[offset : offset + len(data)])
+        self._undo.append((offset, before, len(data), size))
+        self.writes.append((offset, before, data))
+        self.seen[offset : offset + len(data)] = data
+
+    def truncate(self, size: int) -> None:
+        self.own()
+        self._undo.append((size, bytes(self.seen[size:]), 0, len(self.seen)))
+        del self.seen[size:]
 
     def sync(self) -> None:
-        self.durable = bytearray(self.seen)
+        self._undo.clear()
+
+    def shared(self) -> Content:
+        """The same bytes for another disk; who writes first takes a copy."""
+        other = Content.__new__(Content)
+        other.seen = self.seen
+        other._undo = []
+        other._shared = self._shared = True
+        other.writes = self.writes.copy()
+        return other
+
+    def after_crash(self, random: Random, faults: Counter[str]) -> Content:
+        """What is found of it: each sector that was not durable was written, or not."""
+        if not self._undo:
+            return self.shared()
+        durable = self.durable
+        found = Content(durable)
+        found.writes = self.writes.copy()
+        size = random.choice((len(durable), len(self.seen)))
+        found.seen = found.seen.ljust(size, b"\0")[:size]
+        # A disk carries writes out whole, up to some sector, or in any order.
+        way = random.choice(("none", "all", "prefix", "each"))
+        states = []
+        for offset, before, count, _ in self._undo:
+            first, end = offset // SECTOR_BYTES, -(-(offset + max(count, len(before))) // SECTOR_BYTES)
+            sectors = range(first, end)
+            until = random.randrange(first, end + 1) if way == "prefix" else end
+            written = 0
+            for sector in sectors:
+                if way == "all" or (way == "prefix" and sector < until) or (way == "each" and random.random() < 0.5):
+                    at, over = sector * SECTOR_BYTES, min((sector + 1) * SECTOR_BYTES, size, len(self.seen))
+                    if at < over:
+                        found.seen[at:over] = self.seen[at:over]
+                    written += 1
+            states.append(written / max(len(sectors), 1))
+        faults["torn"] += any(0 < state < 1 for state in states)
+        faults["lost"] += any(state == 0 for state in states)
+        faults["reordered"] += any(earlier < 1 and later > 0 for earlier, later in pairwise(states))
+        return found
 
 
 class FaultyFile:
@@ -36,11 +114,7 @@ class FaultyFile:
         self.closed = False
 
     def pwrite(self, buffers: Sequence[Bytes], offset: int) -> None:
-        data = b"".join(bytes(buffer) for buffer in buffers)
-        seen = self.content.seen
-        if len(seen) < offset + len(data):
-            seen.extend(bytes(offset + len(data) - len(seen)))
-        seen[offset : offset + len(data)] = data
+        self.content.write(offset, b"".join(bytes(buffer) for buffer in buffers))
         # A write that fails may have been carried out in part: a crash then decides sector by sector.
         self._disk.event("pwrite")
 
@@ -48,10 +122,10 @@ class FaultyFile:
         return bytes(self.content.seen[offset : offset + size])
 
     def pread_into(self, place: memoryview, offset: int) -> None:
-        place[:] = self.pread(place.nbytes, offset)
+        place[:] = self.content.seen[offset : offset + place.nbytes]
 
     def truncate(self, size: int) -> None:
-        del self.content.seen[size:]
+        self.content.truncate(size)
         self._disk.event("truncate")
 
     def fdatasync(self) -> None:
@@ -86,6 +160,8 @@ class FaultyDisk:
         self.fail_at: int | None = None
         """The event with this number, counted from 0, fails."""
         self.failure = OSError(errno.EIO, "the disk failed")
+        self.faults: Counter[str] = Counter()
+        """What crashes have done, by kind."""
         self.before: Callable[[str], object] | None = None
         """Called before each event; may block."""
 
@@ -139,6 +215,7 @@ class FaultyDisk:
         """The disk as it is found after the machine lost its power now."""
         after = FaultyDisk()
         after.free = self.free
+        after.faults = self.faults
         # Names that were not synced are found, or not; they are never found half.
         names = dict(self.durable)
         for name in {**self.durable, **self.seen}:
@@ -148,15 +225,7 @@ class FaultyDisk:
                 else:
                     names.pop(name, None)
         for name, content in names.items():
-            found = Content()
-            size = random.choice((len(content.durable), len(content.seen)))
-            found.seen = bytearray(content.durable.ljust(size, b"\0")[:size])
-            for start in range(0, min(size, len(content.seen)), SECTOR_BYTES):
-                end = min(start + SECTOR_BYTES, size)
-                if found.seen[start:end] != content.seen[start:end] and random.random() < 0.5:
-                    found.seen[start:end] = content.seen[start:end]
-            found.sync()
-            after.seen[name] = found
+            after.seen[name] = content.after_crash(random, self.faults)
         after.durable = dict(after.seen)
         return after
 
@@ -165,16 +234,31 @@ class FaultyDisk:
         other = FaultyDisk()
         other.free = self.free
         for name, content in self.seen.items():
-            other.seen[name] = copy.copy(content)
-            other.seen[name].seen = bytearray(content.seen)
-            other.seen[name].sync()
+            other.seen[name] = Content(content.seen)
+            other.seen[name].writes = content.writes.copy()
         other.durable = dict(other.seen)
         return other
 
     def flip(self, name: str, offset: int, bit: int = 0) -> None:
+        self.seen[name].own()
         self.seen[name].seen[offset] ^= 1 << bit
         self.seen[name].sync()
 
     def overwrite(self, name: str, offset: int, data: bytes) -> None:
+        self.seen[name].own()
         self.seen[name].seen[offset : offset + len(data)] = data
         self.seen[name].sync()
+
+    def lose_write(self, name: str, back: int = 0) -> tuple[int, int]:
+        """The last write but ``back`` was called durable and is not there. Gives its place: offset and size."""
+        offset, before, data = self.seen[name].writes[-1 - back]
+        self.overwrite(name, offset, before.ljust(len(data), b"\0"))
+        return offset, len(data)
+
+    def misdirect_write(self, name: str, back: int, other: str, block: int) -> tuple[int, int]:
+        """The same write went to another block, perhaps of another file, over whatever stands there."""
+        data = self.seen[name].writes[-1 - back][2]
+        place = self.lose_write(name, back)
+        room = len(self.seen[other].seen) - block * BLOCK_BYTES
+        self.overwrite(other, block * BLOCK_BYTES, data[: max(room, 0)])
+        return place

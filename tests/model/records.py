@@ -83,15 +83,17 @@ def copy_regions(machine: Machine) -> Regions:
     return [(name, size, count, bytes(data)) for name, size, count, data in machine.snapshot_regions()]
 
 
-def tables(regions: Regions) -> dict[str, Table]:
-    """Writable copies of the regions that hold records; the others as 32-bit numbers."""
+def tables(regions: Regions, *, writable: bool = True) -> dict[str, Table]:
+    """Writable copies of the regions that hold records, or what stands there itself; the others as 32-bit numbers."""
     found: dict[str, Table] = {}
     for name, size, count, data in regions:
         record = _RECORDS.get(name)
         kind = np.dtype("<u4") if record is None else record_types()[record]
         if record is not None and kind.itemsize != size:
             raise AssertionError(f"layout.pxd gives {record} {kind.itemsize} bytes, the machine says {size}")
-        found[name] = np.frombuffer(data, kind).copy()
+        found[name] = np.frombuffer(data, kind)
+        if writable:
+            found[name] = found[name].copy()
         if record is not None and len(found[name]) != count:
             raise AssertionError(f"region {name}: {len(found[name])} records, the machine says {count}")
     return found

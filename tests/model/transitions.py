@@ -126,8 +126,8 @@ class Case:
 # ----------------------------------------------------------------------------------------- states before
 
 
-def new_world(sims: int = 6, **capacities: int) -> World:
-    world = empty_world(**capacities)
+def new_world(sims: int = 6, terminals_max: int = 64, orders_max: int = 64) -> World:
+    world = empty_world(terminals_max=terminals_max, orders_max=orders_max)
     if sims:
         world.import_sims(sims)
     return world

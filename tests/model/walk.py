@@ -35,10 +35,17 @@ DAY_BEGINS_MS = (START_MS + 10_000 * STEP_MS) % 86_400_000
 class Walk:
     """One walk. ``step`` applies one batch; ``commands_count`` counts items."""
 
-    def __init__(self, seed: int, sims: int = SIMS, orders_max: int = 256, keeps_records: bool = True) -> None:
+    def __init__(
+        self,
+        seed: int,
+        sims: int = SIMS,
+        orders_max: int = 256,
+        keeps_records: bool = True,
+        world: World | None = None,
+    ) -> None:
         self.seed = seed
         self.random = random.Random(seed)
-        self.world: World = empty_world(sims_max=sims, terminals_max=TERMINALS + 2, orders_max=orders_max)
+        self.world = empty_world(sims_max=sims, terminals_max=TERMINALS + 2, orders_max=orders_max, world=world)
         self.world.keeps_records = keeps_records
         for setting, value in (
             (layout.APPROVAL_ABOVE, APPROVAL_ABOVE),

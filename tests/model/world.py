@@ -277,13 +277,16 @@ class World(Driver):
         return commands.run(layout.JOB_ADD, 1, argument=job, terminal=terminal)
 
 
-def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 64) -> World:
+def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 64, world: World | None = None) -> World:
     """Settings and entities, no SIM yet; both access servers connected.
 
     home   gold, then silver        gold keeps a reserve of one SIM from swaps
     away   silver
+
+    ``world``: one whose machine is still empty, to be filled instead of a new one.
     """
-    world = World(Machine(sims_max=sims_max, terminals_max=terminals_max, orders_max=orders_max))
+    if world is None:
+        world = World(Machine(sims_max=sims_max, terminals_max=terminals_max, orders_max=orders_max))
     for setting, value in (
         (layout.LEASE_MS, LEASE_MS),
         (layout.COOLING_MS, COOLING_MS),

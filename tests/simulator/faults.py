@@ -1,0 +1,292 @@
+"""Deliberate faults, one at a time, each of which the simulator has to find: it would else prove nothing.
+
+Faults of the Python layers are put in their place by patching. Those of the core are made around the machine, so that
+no build can hold them: what it is given, or the records that it has left, are changed on the way, always in the same
+manner, so that a replay agrees with what was there and only the model knows better.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+from unittest.mock import patch
+
+import numpy as np
+from simswitch.cell import Cell, _Group, _Record
+from simswitch.core import layout
+from simswitch.core.machine import Machine, Outcome
+from simswitch.journal import walk
+from simswitch.journal.append import Journal
+from simswitch.journal.follower import Follower
+from simswitch.journal.recovery import MachineKind
+from simswitch.journal.snapshot import snapshot_sequences
+
+from tests.model.records import Table, copy_regions, pack, tables
+from tests.simulator.access_servers import split
+from tests.simulator.simulation import Kind, machine_kind
+
+_HEADER = struct.Struct("<IHHIIQ")
+
+# ---------------------------------------------------------------------------------------------- of the Python layers
+
+
+@contextmanager
+def reply_before_durable() -> Iterator[None]:
+    """Calls are answered when they are applied."""
+    commit, deliver = Cell._commit, Cell._deliver
+
+    def commit_late(self: Cell, records: list[_Record]) -> None:
+        group = early.pop(id(self), None)
+        if group is not None:
+            deliver(self, group)
+        commit(self, records)
+
+    def note(self: Cell, group: _Group) -> None:
+        apply_group(self, group)
+        early[id(self)] = group
+
+    def deliver_the_rest(self: Cell, group: _Group) -> None:
+        if any(call.error is not None for call in group.calls):
+            deliver(self, group)
+
+    early: dict[int, _Group] = {}
+    apply_group = Cell._apply_group
+    with (
+        patch.object(Cell, "_commit", commit_late),
+        patch.object(Cell, "_apply_group", note),
+        patch.object(Cell, "_deliver", deliver_the_rest),
+    ):
+        yield
+
+
+@contextmanager
+def skipped_sync() -> Iterator[None]:
+    """One record of seven is written, and not made durable."""
+    append = Journal.append
+
+    class Unsynced:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def fdatasync(self) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    def sometimes(self: Journal, now_ms: int, seed: int, payload: Any, outcome_hash: int) -> int:
+        file = self._file
+        if file is None or self._sequence % 7 or self._offset + 4 * 4096 > self._file_bytes:
+            return append(self, now_ms, seed, payload, outcome_hash)
+        self._file = cast(Any, Unsynced(file))
+        try:
+            return append(self, now_ms, seed, payload, outcome_hash)
+        finally:
+            self._file = file
+
+    with patch.object(Journal, "append", sometimes):
+        yield
+
+
+@contextmanager
+def undurable_read() -> Iterator[None]:
+    """A read is answered at once, whatever it saw."""
+    apply_group = Cell._apply_group
+
+    def answer(self: Cell, group: _Group) -> None:
+        apply_group(self, group)
+        for call in group.calls:
+            if getattr(call, "function", None) is not None:
+                cast(Any, call).answer()
+
+    with patch.object(Cell, "_apply_group", answer):
+        yield
+
+
+@contextmanager
+def early_snapshot() -> Iterator[None]:
+    """The follower vouches for a record without having made it durable."""
+    take = Follower.take_snapshot
+
+    def vouch(self: Follower) -> None:
+        self._vouched_sequence = self.machine.sequence
+        take(self)
+
+    with patch.object(Follower, "take_snapshot", vouch):
+        yield
+
+
+@contextmanager
+def early_prune() -> Iterator[None]:
+    """What the older snapshots need goes before the new one is there."""
+    take = Follower.take_snapshot
+
+    def prune_first(self: Follower) -> None:
+        for sequence in snapshot_sequences(self._disk):
+            self._disk.unlink(f"snapshot-{sequence:020d}.state")
+        self._disk.fsync_folder()
+        take(self)
+
+    with patch.object(Follower, "take_snapshot", prune_first):
+        yield
+
+
+@contextmanager
+def torn_taken() -> Iterator[None]:
+    """A record counts as whole when its header is."""
+    with patch.object(walk, "payload_fault", lambda *_: None):
+        yield
+
+
+@contextmanager
+def other_instant() -> Iterator[None]:
+    """The journal has another instant than the machine was told."""
+    begin = Cell._apply_batch
+
+    def backdate(self: Cell, batch: bytes, now_ms: int) -> _Record:
+        record = begin(self, batch, now_ms)
+        record.now_ms += 64
+        return record
+
+    with patch.object(Cell, "_apply_batch", backdate):
+        yield
+
+
+# ---------------------------------------------------------------------------------------------- of the core
+
+Change = Callable[[dict[str, Table]], bool]
+"""Changes the records that a machine has left; False: nothing to change."""
+
+
+class _Altered:
+    """A machine that has a fault."""
+
+    def __init__(self, machine: Machine, *, before: Change | None = None, after: Change | None = None) -> None:
+        self.machine = machine
+        self._before, self._after = before, after
+
+    def apply(self, batch: bytes, now_ms: int, seed: int) -> Outcome:
+        if self._before is not None:
+            self._change(self._before)
+        outcome = self.machine.apply(batch, now_ms, seed)
+        if self._after is not None:
+            self._change(self._after)
+        return outcome
+
+    def _change(self, change: Change) -> None:
+        regions = copy_regions(self.machine)
+        state = tables(regions)
+        if change(state):
+            self.machine = Machine.restore(pack(regions, state))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.machine, name)
+
+
+def altered(*, before: Change | None = None, after: Change | None = None) -> Kind:
+    def kind(watch: Callable[[Machine], Any]) -> MachineKind:
+        return machine_kind(lambda machine: watch(cast(Machine, _Altered(machine, before=before, after=after))))
+
+    return kind
+
+
+def _place_freed(state: dict[str, Table]) -> bool:
+    """A place of the window is free as soon as its order is overdue (I3)."""
+    overdue = state["orders"]["server"][
+        (state["orders"]["state"] == layout.UNKNOWN) & (state["orders"]["attempts"] == 0)
+    ]
+    changed = False
+    for server in set(overdue.tolist()):
+        if state["servers"]["outstanding"][server]:
+            state["servers"]["outstanding"][server] -= 1
+            changed = True
+    return changed
+
+
+def _lost_timer(state: dict[str, Table]) -> bool:
+    """The deadline of one order of three is forgotten."""
+    orders = state["orders"]
+    late = np.flatnonzero((orders["state"] == layout.OUTSTANDING) & (orders["number"] % 3 == 0))
+    late = late[orders["deadline_ms"][late] < orders["ordered_ms"][late] + 600_000]
+    orders["deadline_ms"][late] += 3_600_000
+    return bool(late.size)
+
+
+def _epoch_reused(state: dict[str, Table]) -> bool:
+    """Every fifth epoch is given twice."""
+    header = state["header"]
+    if header["epoch_next"][0] % 5 or header["sequence"][0] % 3:
+        return False
+    header["epoch_next"] -= 1
+    return True
+
+
+def _wider_window(state: dict[str, Table]) -> bool:
+    """Dispatch sees a larger window than there is, where something waits; afterwards it is as it was."""
+    servers = state["servers"]
+    servers["window"][servers["queued_count"] > 0] += 1_000
+    return bool((servers["queued_count"] > 0).any())
+
+
+def _narrow_again(state: dict[str, Table]) -> bool:
+    servers = state["servers"]
+    wide = servers["window"] > 200
+    servers["window"][wide] = np.maximum(servers["window"][wide], 1_001) - 1_000
+    return bool(wide.any())
+
+
+def _cooled_early(state: dict[str, Table]) -> bool:
+    """A SIM that an access server may still use is no longer held."""
+    sims = state["sims"]
+    held = np.flatnonzero(sims["held"] == 1)
+    if not held.size or state["header"]["sequence"][0] % 4:
+        return False
+    sims["held"][held[:1]] = 0
+    return True
+
+
+class _Doubled:
+    """A machine that counts each usage report twice over."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def apply(self, batch: bytes, now_ms: int, seed: int) -> Outcome:
+        runs = []
+        for run in split(batch):
+            _, kind, _, count, _, _ = _HEADER.unpack_from(run)
+            if kind == layout.REPORT_USAGE:
+                told = bytearray(run)
+                up = np.frombuffer(told, "<u8", count, _HEADER.size + 16 * count)
+                up[up < 1 << 40] *= 2
+                run = bytes(told)
+            runs.append(run)
+        return self.machine.apply(b"".join(runs), now_ms, seed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.machine, name)
+
+
+def _doubled_usage(watch: Callable[[Machine], Any]) -> MachineKind:
+    return machine_kind(lambda machine: watch(cast(Machine, _Doubled(machine))))
+
+
+PATCHES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    "reply before durable": reply_before_durable,
+    "a skipped fsync": skipped_sync,
+    "a read of undurable state": undurable_read,
+    "a snapshot vouching too early": early_snapshot,
+    "snapshots pruned too early": early_prune,
+    "a torn record that is taken": torn_taken,
+    "another instant in the journal": other_instant,
+}
+KINDS: Mapping[str, Kind] = {
+    "a place freed by time": altered(after=_place_freed),
+    "a lost timer": altered(after=_lost_timer),
+    "an epoch reused": altered(after=_epoch_reused),
+    "an order sent past the window": altered(before=_wider_window, after=_narrow_again),
+    "a held SIM let go by time": altered(after=_cooled_early),
+    "a doubled usage report": _doubled_usage,
+}

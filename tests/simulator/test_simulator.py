@@ -1,0 +1,51 @@
+"""A bounded run of the simulator, and the simulator itself tested: each deliberate fault is found."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+from simswitch.core import layout
+
+from tests.simulator.faults import KINDS, PATCHES
+from tests.simulator.run import simulate
+from tests.simulator.simulation import Chances, Simulation, machine_kind
+
+SEED = 11
+STEPS_MAX = 20_000
+# The model sees a fault of the core at once, so nothing else needs to go wrong meanwhile.
+CORE_CHANCES = Chances(every_point=0, damage=0, follower=0, power_cut=0.01)
+
+
+def test_i1_i3_i6_i8_i10_a_crash_at_every_durable_point_loses_and_doubles_nothing() -> None:
+    report = simulate(1, 150)
+    assert report["found"] == []
+    assert report["crashes"] > 1_000
+    assert report["lives"] > 3
+    assert {"torn", "lost", "reordered", "flipped", "misdirected", "power cut", "lied"} <= set(report["faults"])
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    assert simulate(3, 25) == simulate(3, 25)
+
+
+def test_the_load_has_every_role_and_most_commands() -> None:
+    simulation = Simulation(5, Chances(every_point=0, damage=0))
+    for _ in range(150):
+        simulation.step()
+    kinds = {kind for kind, status in simulation.answers if status != layout.NOT_PERMITTED}
+    assert len(kinds) > 20
+    assert any(status == layout.NOT_PERMITTED for _, status in simulation.answers)
+
+
+@pytest.mark.parametrize("name", [*PATCHES, *KINDS])
+def test_a_deliberate_fault_is_caught(name: str) -> None:
+    with PATCHES.get(name, nullcontext)():
+        report = simulate(
+            SEED,
+            STEPS_MAX,
+            chances=Chances() if name in PATCHES else CORE_CHANCES,
+            kind=KINDS.get(name, machine_kind),
+        )
+    assert report["violations"] == 1, f"{name} went unnoticed for {report['steps']} steps"
+    assert report["found"][0].split(":")[0].endswith(("Violation", "Mismatch")), report["found"]
