@@ -75,7 +75,7 @@ def test_i6_a_crash_at_every_event_of_the_disk_loses_nothing_acknowledged() -> N
         acknowledged: list[int] = []
         with pytest.raises((JournalFailed, OSError)):
             two_lives(disk, acknowledged)
-        for seed in range(3):
+        for seed in range(5):
             found = disk.crash(Random(fail_at * 10 + seed))
             cell = opened(found)
             numbers = numbers_of(cell.machine)
