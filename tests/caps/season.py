@@ -83,7 +83,7 @@ def run(
     last_slowed = np.full(sims, -PASSED_S)
     log = _Log(carrier)
     alerts: dict[tuple[int, str], float] = {}
-    invented = 0
+    invented: set[tuple[int, str]] = set()
     for number, (reports, truth) in enumerate(carrier.steps()):
         now_s = (number + 1) * STEP_S
         detector.moved(truth.moved)
@@ -106,9 +106,10 @@ def run(
                 for change in findings.changes:
                     true = bool(plans[lot].changes) and change.at_ms >= BEGIN_MS + CHANGE_DAY * DAY_MS
                     key = (lot, str(change.kind))
-                    if key not in alerts:
-                        alerts[key] = now_s / 3600 - CHANGE_DAY * 24
-                        invented += not true
+                    if true:
+                        alerts.setdefault(key, now_s / 3600 - CHANGE_DAY * 24)
+                    else:
+                        invented.add(key)
     if picture is not None:
         findings = log.find_all()[0]
         plot("lot 0", findings.caps[0], findings.changes, int(plans[0].tiers[0].quota_bytes), picture)
@@ -128,7 +129,7 @@ def run(
         tiers_invented=extra,
         lowered_hours=alerts.get((0, "lowered"), float("inf")),
         raised_hours=alerts.get((2, "raised"), float("inf")),
-        changes_invented=invented,
+        changes_invented=len(invented),
     )
 
 
