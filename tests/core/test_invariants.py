@@ -13,7 +13,7 @@ from simswitch.core.machine import Machine
 from tests.model.invariants import violations
 from tests.model.records import copy_regions
 from tests.model.transitions import OTHER, T, allocate, lease_epoch, list_job, new_world, order_swap, sim_index
-from tests.model.world import COOL_DOWN_MS, DEADLINE_MS, GIB, MIB, STEP_MS, World, empty_world, replay
+from tests.model.world import COOL_DOWN_MS, COOLING_MS, DEADLINE_MS, GIB, MIB, STEP_MS, World, empty_world, replay
 
 
 def healthy_only(world: World, *sims: int) -> None:
@@ -221,6 +221,29 @@ def test_i8_each_byte_is_counted_once() -> None:
     header = world.machine.header()
     assert header["counted_bytes"] == 8 * MIB
     assert header["impossible_count"] == 2
+
+
+def test_i8_the_final_report_of_a_lease_counts_at_its_sim_whoever_has_that_now() -> None:
+    """I8: late, but the truth: to the SIM and the terminal that it belonged to; asked again it changes nothing."""
+    world = new_world()
+    epoch, sim = allocate(world), sim_index(world)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(2 * COOLING_MS)
+    assert world.status(world.adopt(OTHER, sim)) == layout.OK
+    assert world.status(world.usage(T, epoch, 5 * MIB)) == layout.ENDED
+    assert world.status(world.usage(T, epoch, 5 * MIB)) == layout.NO_LEASE
+    tables = world.tables()
+    assert tables["sims"]["counted_bytes"][sim] == 5 * MIB == tables["terminals"]["counted_bytes"].sum()
+    assert world.machine.header()["set_aside_count"] == 0
+    assert world.machine.check() == []
+    # Of an older lease nobody knows how much was counted: it is set aside, and told.
+    allocate(world)
+    assert world.status(world.usage(T, epoch, 9 * MIB)) == layout.STALE_EPOCH
+    header = world.machine.header()
+    assert (header["set_aside_count"], header["set_aside_bytes"], header["counted_bytes"]) == (1, 9 * MIB, 5 * MIB)
+    told = world.events[-1]
+    assert (told["kind"], told["terminal"], told["a"]) == (layout.EVENT_SET_ASIDE, T, 9 * MIB)
+    assert told["reason"] == layout.STALE_EPOCH
 
 
 def test_i9_a_swap_keeps_its_source_until_the_target_is_confirmed() -> None:

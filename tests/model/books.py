@@ -51,6 +51,8 @@ class Books:
     sweeps: list[Sweep] = field(default_factory=list)
     counted_bytes: int = 0
     impossible_count: int = 0
+    set_aside_count: int = 0
+    set_aside_bytes: int = 0
     grace_until_ms: int = 0
     thaw_until_ms: int = 0
     frozen: bool = False
@@ -341,14 +343,14 @@ class Books:
         sim = terminal.sim
         assert sim is not None
         self._leave_swap(terminal, source_let_go=True)
-        terminal.sim = None
+        terminal.sim, terminal.last_sim = None, sim
         self._cool(sim)
 
     def _take_away(self, terminal: TerminalModel, kind: int) -> None:
         sim = terminal.sim
         assert sim is not None
         self._leave_swap(terminal, source_let_go=False)
-        terminal.sim = None
+        terminal.sim, terminal.last_sim = None, sim
         order = OrderModel(kind, terminal, sim, terminal.server, terminal.epoch)
         self.orders.append(order)
         self._hold(sim, terminal, order)
@@ -356,7 +358,7 @@ class Books:
     def _replace(self, terminal: TerminalModel, server: int) -> None:
         if terminal.swap is not None and terminal.swap.in_flight:
             self._leave_swap(terminal, source_let_go=False)
-            terminal.sim = None
+            terminal.sim, terminal.last_sim = None, terminal.sim
         elif terminal.server == server:
             self._release(terminal)
         else:

@@ -252,11 +252,13 @@ class Model(Books):
         kind = header["kind"]
         terminal = self.terminals.get(item["terminal"])
         if kind == layout.REPORT_USAGE:
-            sim = answer["sim"] == layout.NONE_INDEX
-            self._require(sim == (answer["status"] != layout.OK), f"a report was answered {answer}")
-            self._require(bool(answer["counted_bytes"]) != sim, f"a report was answered {answer}")
+            nothing = answer["status"] not in (layout.OK, layout.ENDED)
+            self._require(nothing == (answer["sim"] == layout.NONE_INDEX), f"a report was answered {answer}")
+            self._require(nothing != bool(answer["counted_bytes"]), f"a report was answered {answer}")
         how = layout.BY_ATTACH_FAILURE if kind == layout.REPORT_ATTACH_FAILURE else layout.BY_TRAFFIC
         status = self._by_epoch(terminal, item["epoch"], header["access_server"], how)
+        if kind == layout.REPORT_USAGE:
+            return self._usage(header, item, terminal, status, answer)
         if status != layout.OK:
             return status
         assert terminal is not None
@@ -266,36 +268,63 @@ class Model(Books):
             self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {answer} is not {terminal.expires_ms}")
         elif kind == layout.RELEASE:
             self._release(terminal)
-        elif kind == layout.REPORT_USAGE:
-            return self._usage(terminal, item["up_bytes"] + item["down_bytes"], answer)
         else:
             return self._attach_failure(terminal, answer)
         return layout.OK
 
-    def _usage(self, terminal: TerminalModel, total: int, answer: Row) -> int:
-        assert terminal.sim is not None
+    def _usage(self, header: Row, item: Row, terminal: TerminalModel | None, status: int, answer: Row) -> int:
+        total = item["up_bytes"] + item["down_bytes"]
+        sim = None if terminal is None else terminal.sim
+        if status == layout.NO_LEASE:
+            assert terminal is not None
+            asked_by = header["access_server"] in (terminal.server, layout.NONE_SHORT)
+            if terminal.last_sim is not None and terminal.epoch == item["epoch"] and asked_by:
+                status, sim = layout.ENDED, terminal.last_sim
+        if status not in (layout.OK, layout.ENDED):
+            return self._aside(header, item, terminal, status, total)
+        assert terminal is not None
+        assert sim is not None
         line = self.settings[layout.LINE_BYTES_PER_S]
         delta = total - terminal.reported_bytes
-        if total < 2**64 and delta <= 0:
-            return layout.LATE
+        if delta <= 0:
+            return layout.LATE if status == layout.OK else layout.NO_LEASE
         if (
             total >= 2**64
-            or terminal.sim.counted_bytes + delta >= BYTES_MAX
+            or sim.counted_bytes + delta >= BYTES_MAX
             or delta // line >= self.now_ms // 1000 - terminal.reported_s + 2
         ):
-            self.impossible_count += 1
-            return layout.IMPOSSIBLE_USAGE
+            return self._aside(header, item, terminal, layout.IMPOSSIBLE_USAGE, total, sim.iccid)
         counted = (answer["counted_bytes"], answer["sim"])
-        self._require(counted == (delta, terminal.sim.index), f"counted at the wrong SIM, or not all: {answer}")
+        self._require(counted == (delta, sim.index), f"counted at the wrong SIM, or not all: {answer}")
         terminal.reported_bytes = total
         terminal.reported_s = self.now_ms // 1000
         terminal.counted_bytes += delta
-        terminal.sim.counted_bytes += delta
+        sim.counted_bytes += delta
         self.counted_bytes += delta
-        self._extend(terminal)
-        self._traffic(terminal)
-        self._judge(terminal.sim)
-        return layout.OK
+        if status == layout.OK:
+            self._extend(terminal)
+            self._traffic(terminal)
+        self._judge(sim)
+        return status
+
+    def _aside(
+        self, header: Row, item: Row, terminal: TerminalModel | None, status: int, total: int, iccid: int = 0
+    ) -> int:
+        """Not counted, and never silently."""
+        told = min(total, 2**64 - 1)
+        if not told:
+            return status
+        if status == layout.IMPOSSIBLE_USAGE:
+            self.impossible_count += 1
+        else:
+            self.set_aside_count += 1
+            self.set_aside_bytes = min(self.set_aside_bytes + told, 2**64 - 1)
+        subscriber = 0 if terminal is None else terminal.subscriber
+        server = header["access_server"]
+        self.events_due.append(
+            (layout.EVENT_SET_ASIDE, item["terminal"], subscriber, server, layout.NONE_INDEX, status, told, iccid)
+        )
+        return status
 
     def _attach_failure(self, terminal: TerminalModel, answer: Row) -> int:
         old = terminal.sim
@@ -1102,7 +1131,14 @@ class Model(Books):
                 queued_count=sum(not order.in_flight for order in mine),
                 outstanding_count=sum(order.in_flight for order in mine),
             )
-        self._same("the totals", header, counted_bytes=self.counted_bytes, impossible_count=self.impossible_count)
+        self._same(
+            "the totals",
+            header,
+            counted_bytes=self.counted_bytes,
+            impossible_count=self.impossible_count,
+            set_aside_count=self.set_aside_count,
+            set_aside_bytes=self.set_aside_bytes,
+        )
 
     def _same(self, what: str, record: Any, **expected: int) -> None:
         for name, value in expected.items():

@@ -13,6 +13,7 @@ from tests.model.transitions import NONE, Case, Row, T
 from tests.model.world import EXHAUSTED_BYTES, LEASE_MS, LOW_BYTES
 
 AWAITS_TRAFFIC = NONE - 1
+LAST_SIM = 1 << 31
 ORDER_WORDS: dict[int, str] = {
     layout.QUEUED: "queued",
     layout.WAITING: "waiting",
@@ -121,6 +122,12 @@ def _counted_both(case: Case) -> bool:
     return more > 0 and by_sim == total and int(terminal["counted_bytes"]) == total
 
 
+def _counted_last(case: Case) -> bool:
+    """The SIM of the lease that is over has it, as the terminal and the total have."""
+    named = int(case.terminal(case.after)["order"]) - LAST_SIM
+    return _counted_both(case) and int(case.after["sims"][named]["counted_bytes"]) > 0
+
+
 def _health_by_headroom(case: Case) -> bool:
     sim = case.sim_of(case.after)
     headroom = int(sim["limit_bytes"]) - int(sim["counted_bytes"])
@@ -223,6 +230,10 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "impossible_count+1": lambda case: (
         int(case.after["header"]["impossible_count"][0]) == int(case.before["header"]["impossible_count"][0]) + 1
     ),
+    "set_aside+1": lambda case: (
+        int(case.after["header"]["set_aside_count"][0]) == int(case.before["header"]["set_aside_count"][0]) + 1
+    ),
+    "counted=last": _counted_last,
     "retry_after=jittered": _retry_jittered,
     "index=in": lambda case: bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE),
     "index=out": lambda case: bool(case.after["sims"][case.named_sim]["tier"] == layout.TIER_NONE),

@@ -59,6 +59,8 @@ class TerminalModel:
     swaps_today: int = 0
     """On the day of swapped_ms."""
     named_in: int = 0
+    last_sim: SimModel | None = None
+    """Of its last lease, once that is over."""
     awaits: tuple[int, JobModel | None] | None = None
     """After a swap, until traffic is reported: when it was ordered, and its job."""
     protected_ms: int = 0

@@ -233,7 +233,7 @@ def _by_epoch(row: Row) -> Case:
     elif row.when == "epoch of the order":
         epoch = world.orders[-1]["epoch"]
     elif row.when == "not above the last report":
-        usage = MIB
+        usage = MIB if row.state == "held" else 0
     elif row.when == "later than the longest outage":
         world.pass_ms(OUTAGE_MAX_MS + STEP_MS)
         world.send(world.lease(layout.RENEW, T, epoch))

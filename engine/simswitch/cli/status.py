@@ -44,6 +44,11 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         parts.append("ALL SWAPS ARE STOPPED. `simswitch swap lift` lets them go on.")
     if summary["frozen"]:
         parts.append("THE CLOCK JUMPED: nothing expires until `simswitch clock confirm`.")
+    if summary["set_aside_count"] or summary["impossible_count"]:
+        parts.append(
+            f"Usage reports set aside: {summary['set_aside_count']:,} of no lease that is known, "
+            f"{summary['impossible_count']:,} impossible. `simswitch events` names each."
+        )
     parts.append(table("By health", ["health", "SIMs"], [[e["health"], e["count"]] for e in summary["healths"]]))
     parts.append(
         table("By occupancy", ["occupancy", "SIMs"], [[e["occupancy"], e["count"]] for e in summary["occupancies"]])

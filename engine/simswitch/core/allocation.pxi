@@ -202,8 +202,33 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
             lease_release(state, index, run.now_ms)
 
 
+cdef void _set_aside(
+    State *state, const Run *run, uint32_t index, uint64_t key, int status, uint64_t told_bytes
+) noexcept nogil:
+    """A report that is not counted: never silently. One of no bytes says nothing."""
+    cdef EventRow *row
+    cdef uint64_t iccid = 0
+    if told_bytes == 0:
+        return
+    if status == IMPOSSIBLE_USAGE:
+        state.header.impossible_count += 1
+        if state.terminals[index].sim != NONE_INDEX:
+            iccid = sim_iccid(state, state.terminals[index].sim)
+        else:
+            iccid = sim_iccid(state, terminal_last_sim(&state.terminals[index]))
+    else:
+        state.header.set_aside_count += 1
+        state.header.set_aside_bytes += min(told_bytes, ~state.header.set_aside_bytes)
+    row = event(state, EVENT_SET_ASIDE, index, run.server, NONE_INDEX, status, told_bytes, iccid)
+    row.terminal = key
+
+
 cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
-    """Counts each byte once (I8): reports are cumulative per lease epoch, so what is not above the last says nothing."""
+    """Counts each byte once (I8): reports are cumulative per lease epoch, so what is not above the last says nothing.
+
+    The final report of the terminal's last lease counts also when that lease is over, at the SIM that it was of, whoever has
+    that now. What belongs to an older lease or to nobody is set aside.
+    """
     cdef uint32_t count = run.count
     cdef const uint64_t *keys = <const uint64_t *> run.columns
     cdef const uint64_t *epochs = keys + count
@@ -211,11 +236,12 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *down_bytes = up_bytes + count
     cdef uint64_t *counted_bytes = <uint64_t *> run.outcomes
     cdef uint32_t *sims = <uint32_t *> (counted_bytes + count)
-    cdef uint8_t *status = <uint8_t *> (sims + count)
+    cdef uint8_t *statuses = <uint8_t *> (sims + count)
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t now_s = run.now_ms // 1000
     cdef uint64_t total, delta
-    cdef uint32_t item, index
+    cdef uint32_t item, index, sim_index
+    cdef int status
     cdef Finder finder
     cdef Terminal *terminal
     cdef Sim *sim
@@ -224,40 +250,52 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         counted_bytes[item] = 0
         sims[item] = NONE_INDEX
         index = finder_next(&finder, item)
-        if index == NONE_INDEX:
-            status[item] = UNKNOWN_TERMINAL
-            continue
-        status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
-        if status[item] != OK:
-            continue
-        terminal = &state.terminals[index]
         total = up_bytes[item] + down_bytes[item]
         if total < up_bytes[item]:
-            state.header.impossible_count += 1
-            status[item] = IMPOSSIBLE_USAGE
+            total = ~<uint64_t> 0
+        if index == NONE_INDEX:
+            statuses[item] = UNKNOWN_TERMINAL
+            _set_aside(state, run, index, keys[item], UNKNOWN_TERMINAL, total)
+            continue
+        terminal = &state.terminals[index]
+        status = _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
+        sim_index = terminal.sim
+        if status == NO_LEASE and epochs[item] == terminal.epoch and (
+            run.server == terminal.server or run.server == NONE_SHORT
+        ) and terminal_last_sim(terminal) != NONE_INDEX:
+            sim_index = terminal_last_sim(terminal)
+            status = ENDED
+        if status != OK and status != ENDED:
+            statuses[item] = <uint8_t> status
+            _set_aside(state, run, index, keys[item], status, total)
             continue
         if total <= terminal.reported_bytes:
-            status[item] = LATE
+            statuses[item] = LATE if status == OK else NO_LEASE
             continue
         delta = total - terminal.reported_bytes
+        sim = &state.sims[sim_index]
         # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
-        if delta // line >= now_s - terminal.reported_s + 2 or state.sims[terminal.sim].counted_bytes + delta >= BYTES_MAX:
-            state.header.impossible_count += 1
-            status[item] = IMPOSSIBLE_USAGE
+        if (
+            total == ~<uint64_t> 0 or delta // line >= now_s - terminal.reported_s + 2
+            or sim.counted_bytes + delta >= BYTES_MAX
+        ):
+            statuses[item] = IMPOSSIBLE_USAGE
+            _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total)
             continue
-        sim = &state.sims[terminal.sim]
         terminal.reported_bytes = total
         terminal.reported_s = <uint32_t> now_s
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
         counted_bytes[item] = delta
-        sims[item] = terminal.sim
-        lease_extend(state, index, run.now_ms)
-        if terminal.order == AWAITS_TRAFFIC:
-            swap_traffic(state, index, run.now_ms)
+        sims[item] = sim_index
+        statuses[item] = <uint8_t> status
+        if status == OK:
+            lease_extend(state, index, run.now_ms)
+            if terminal.order == AWAITS_TRAFFIC:
+                swap_traffic(state, index, run.now_ms)
         if sim.health <= EXHAUSTED:
-            sim_judge_headroom(state, terminal.sim, run.now_ms)
+            sim_judge_headroom(state, sim_index, run.now_ms)
 
 
 cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nogil:

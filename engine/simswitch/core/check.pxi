@@ -210,6 +210,9 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
         if terminal.order == AWAITS_TRAFFIC:
             if terminal.sim == NONE_INDEX:
                 faults.append(f"terminal {index} has no lease and awaits traffic")
+        elif terminal.order != NONE_INDEX and terminal.order >= LAST_SIM:
+            if terminal.sim != NONE_INDEX or terminal.order - LAST_SIM >= state.header.sims_count:
+                faults.append(f"terminal {index} names SIM {terminal.order - LAST_SIM} as that of a lease that is over")
         elif terminal.order != NONE_INDEX:
             order = &state.orders[terminal.order]
             if order.kind != SWITCH or order.terminal != index or order.state == ORDER_UNUSED or order.orphaned:

@@ -19,6 +19,7 @@
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server
+#   SET_ASIDE    bytes as told       ICCID, 0 not known        Status                    terminal: a report not counted
 #   SHORTFALL    market              headroom wanted, bytes    Priority                  market: a swap finds no target
 #   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 

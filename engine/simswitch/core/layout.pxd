@@ -39,6 +39,7 @@ cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
 
 cdef enum:
+    LAST_SIM = 0x80000000        # instead of a terminal's order, once its lease has ended: + the SIM of that lease
     AWAITS_TRAFFIC = 0xFFFFFFFE  # instead of a terminal's order: its swap is confirmed and no traffic was reported since
 
 cdef extern from *:
@@ -181,6 +182,7 @@ cpdef enum Status:
     LATE = 4                     # a duplicate or late report or acknowledgement: nothing changed (I8)
     SETTLED = 5                  # reconciliation settled an outstanding order
     REVOKED = 6                  # reconciliation: the access server must let go of this SIM; an order follows
+    ENDED = 7                    # a report of the terminal's last lease, which is over: counted
     NOT_PERMITTED = 20
     INVALID_ARGUMENT = 21
     UNKNOWN_ACCESS_SERVER = 22
@@ -334,6 +336,7 @@ cpdef enum EventKind:
     EVENT_DEATH = 14
     EVENT_BREAKER = 15
     EVENT_PAUSE = 24
+    EVENT_SET_ASIDE = 16
 
 cpdef enum BreakerState:
     BREAKER_CLOSED = 0
@@ -412,7 +415,7 @@ ctypedef struct Header:                 # 1024 B
     uint64_t rest_next                  # order in which SIMs became free
     uint64_t order_next                 # counter part of order numbers
     uint64_t counted_bytes              # I8: sum of all accepted reports
-    uint64_t impossible_count           # reports set aside
+    uint64_t impossible_count           # reports set aside because no line could carry as much
     uint64_t timer_tick                 # wheel position, in TICK_MS
     uint32_t incarnation                # upper 16 bits of every epoch; restore and promotion raise it
     uint32_t frozen                     # 1: the clock jumped
@@ -456,7 +459,9 @@ ctypedef struct Header:                 # 1024 B
     uint32_t breakers_tried             # half open, access servers' not counted
     uint64_t attaches_until_ms          # till then leases that begin count at breakers: an attach failed lately; 0: none did
     uint64_t attaches_epoch             # the first of these leases
-    uint64_t reserved[27]
+    uint64_t set_aside_count            # reports set aside because nobody knows the terminal, or its lease is another
+    uint64_t set_aside_bytes            # what they said, saturated; one that came twice stands in it twice
+    uint64_t reserved[25]
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -504,7 +509,7 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t reported_bytes             # cumulative, of this epoch
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     uint32_t sim                        # NONE_INDEX: no lease
-    uint32_t order                      # its swap, queued or ordered; NONE_INDEX: none; or AWAITS_TRAFFIC
+    uint32_t order                      # its swap, queued or ordered; NONE_INDEX: none; AWAITS_TRAFFIC; or LAST_SIM and a SIM
     uint32_t reported_s                 # instant of the last accepted report or of the lease's begin, Unix seconds
     uint16_t server                     # access server: index into servers
     uint8_t market                      # index into markets

@@ -183,6 +183,7 @@ class Status(IntEnum):
     LATE = 4
     SETTLED = 5
     REVOKED = 6
+    ENDED = 7
     NOT_PERMITTED = 20
     INVALID_ARGUMENT = 21
     UNKNOWN_ACCESS_SERVER = 22
@@ -233,6 +234,7 @@ class EventKind(IntEnum):
     EVENT_DEATH = 14
     EVENT_BREAKER = 15
     EVENT_PAUSE = 24
+    EVENT_SET_ASIDE = 16
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -491,6 +493,7 @@ MOVED: Status
 LATE: Status
 SETTLED: Status
 REVOKED: Status
+ENDED: Status
 NOT_PERMITTED: Status
 INVALID_ARGUMENT: Status
 UNKNOWN_ACCESS_SERVER: Status
@@ -633,6 +636,7 @@ FENCING_MS: Setting
 GATE_BY_FAILURES: GateReason
 EVENT_BREAKER: EventKind
 EVENT_PAUSE: EventKind
+EVENT_SET_ASIDE: EventKind
 BREAKER_CLOSED: BreakerState
 BREAKER_OPEN: BreakerState
 BREAKER_HALF_OPEN: BreakerState

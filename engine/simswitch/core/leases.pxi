@@ -31,7 +31,12 @@ cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
 
 cdef inline uint32_t terminal_swap(const Terminal *terminal) noexcept nogil:
     """Its swap that is queued or ordered, or NONE_INDEX."""
-    return terminal.order if terminal.order != AWAITS_TRAFFIC else NONE_INDEX
+    return terminal.order if terminal.order < LAST_SIM else NONE_INDEX
+
+
+cdef inline uint32_t terminal_last_sim(const Terminal *terminal) noexcept nogil:
+    """The SIM of its lease that has ended, whose final usage may still come; NONE_INDEX: it has a lease, or never had one."""
+    return terminal.order - LAST_SIM if terminal.sim == NONE_INDEX and terminal.order < AWAITS_TRAFFIC else NONE_INDEX
 
 
 cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
@@ -172,6 +177,7 @@ cdef void lease_begin(
     if state.sims[sim_index].health != HEALTHY:
         automatic_later(state, now_ms)
     terminal.sim = sim_index
+    terminal.order = NONE_INDEX
     terminal.epoch = epoch
     terminal.reported_bytes = 0
     terminal.reported_s = <uint32_t> (now_ms / 1000)

@@ -959,7 +959,7 @@ cdef void _leave_swap(State *state, uint32_t terminal_index, bint source_let_go,
     """The terminal's lease ends or changes: what becomes of its swap."""
     cdef uint32_t order
     swap_unmeasured(state, terminal_index)
-    order = state.terminals[terminal_index].order
+    order = terminal_swap(&state.terminals[terminal_index])
     if order == NONE_INDEX:
         return
     if order_outstanding(state, order):
@@ -974,6 +974,7 @@ cdef void lease_release(State *state, uint32_t terminal_index, uint64_t now_ms) 
     cdef uint32_t sim = terminal.sim
     _leave_swap(state, terminal_index, True, now_ms)
     terminal.sim = NONE_INDEX
+    terminal.order = LAST_SIM + sim
     terminal.expires_ms = 0
     sim_cool(state, sim, now_ms)
 
@@ -988,6 +989,7 @@ cdef void lease_take_away(State *state, uint32_t terminal_index, int kind, uint6
     cdef uint32_t order
     _leave_swap(state, terminal_index, False, now_ms)
     terminal.sim = NONE_INDEX
+    terminal.order = LAST_SIM + sim
     terminal.expires_ms = 0
     order = order_new(
         state, kind, terminal_index, sim, terminal.server, PRIORITY_STOP, NONE_INDEX, terminal.epoch, now_ms)
@@ -1005,6 +1007,7 @@ cdef void lease_replace(State *state, uint32_t terminal_index, uint32_t server, 
     if terminal_swap(terminal) != NONE_INDEX and order_outstanding(state, terminal.order):
         _orphan(state, terminal.order, False, now_ms)
         terminal.sim = NONE_INDEX
+        terminal.order = LAST_SIM + sim
         terminal.expires_ms = 0
     elif terminal.server == server:
         lease_release(state, terminal_index, now_ms)

@@ -52,6 +52,8 @@ cdef dict read_header(State *state):
         "sweeps_count": int(header.sweeps_count),
         "counted_bytes": int(header.counted_bytes),
         "impossible_count": int(header.impossible_count),
+        "set_aside_count": int(header.set_aside_count),
+        "set_aside_bytes": int(header.set_aside_bytes),
         "events_count": int(header.events_count),
         "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
         "occupancy": {

@@ -66,7 +66,7 @@ _PATHS = {
     Operation.LEAVE: _ALLOCATION + "Release",
 }
 _STATUSES = {name.removeprefix("STATUS_"): number for name, number in status_pb2.Status.items()}
-_OVER = {layout.UNKNOWN_TERMINAL, layout.STALE_EPOCH, layout.NO_LEASE}
+_OVER = {layout.ENDED, layout.UNKNOWN_TERMINAL, layout.STALE_EPOCH, layout.NO_LEASE}
 """Answers that say that the lease is over."""
 
 _Single = tuple[int, int, int, int]

@@ -14,7 +14,7 @@ from typing import Any
 
 from simswitch.cell import Cell
 from simswitch.core import layout
-from simswitch.core.commands import OutcomeRun
+from simswitch.core.commands import OutcomeRun, decode_iccid
 from simswitch.core.roles import Read
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory
@@ -139,6 +139,8 @@ class EventHandlers:
             fields |= {"outage_ms": b}
         elif kind == pb.EVENT_KIND_DIFFERENCE:
             fields |= {"status": reason}
+        elif kind == pb.EVENT_KIND_SET_ASIDE:
+            fields |= {"status": reason, "told_bytes": a, "iccid": decode_iccid(b) if b else ""}
         elif kind == pb.EVENT_KIND_JOB:
             fields |= {"job_state": a, "job_why": reason}
         elif kind == pb.EVENT_KIND_SHORTFALL:

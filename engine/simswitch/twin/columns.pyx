@@ -233,7 +233,7 @@ cdef int read_answers(World *w, Run *run, const uint8_t *data) except -1 nogil:
         w.statuses[status[index] & 63] += 1
         if run.kind == OUT_USAGE:
             device = &w.devices[items[index].terminal]
-            if (status[index] == layout.NO_LEASE or status[index] == layout.STALE_EPOCH) and (
+            if (status[index] == layout.ENDED or status[index] == layout.NO_LEASE or status[index] == layout.STALE_EPOCH) and (
                     device.state == DEVICE_ON and device.epoch == items[index].a):
                 lose_line(w, items[index].terminal, w.now_ns)
     return 0

@@ -61,6 +61,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A circuit breaker opened, lets one swap try, or closed."""
     EVENT_KIND_PAUSE: _EventKind.ValueType  # 24
     """An access server was paused, or resumed."""
+    EVENT_KIND_SET_ASIDE: _EventKind.ValueType  # 16
+    """A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What happened."""
@@ -99,6 +101,8 @@ EVENT_KIND_BREAKER: EventKind.ValueType  # 15
 """A circuit breaker opened, lets one swap try, or closed."""
 EVENT_KIND_PAUSE: EventKind.ValueType  # 24
 """An access server was paused, or resumed."""
+EVENT_KIND_SET_ASIDE: EventKind.ValueType  # 16
+"""A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _WithdrawnBy:
@@ -233,6 +237,8 @@ class Event(_message.Message):
     BREAKER_NAME_FIELD_NUMBER: _builtins.int
     RETRY_MS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    TOLD_BYTES_FIELD_NUMBER: _builtins.int
+    ICCID_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -268,7 +274,7 @@ class Event(_message.Message):
     job_why: _swap_pb2.JobWhy.ValueType
     """JOB: why."""
     status: _status_pb2.Status.ValueType
-    """DIFFERENCE: what became of what the access server named."""
+    """DIFFERENCE: what became of what the access server named. SET_ASIDE: why the report was not counted."""
     market: _builtins.str
     """SHORTFALL and SHORTFALL_OVER: the market."""
     headroom_bytes: _builtins.int
@@ -285,6 +291,10 @@ class Event(_message.Message):
     """BREAKER: when it is tried again, Unix milliseconds."""
     paused: _builtins.bool
     """PAUSE: it gets no orders. False: it does again."""
+    told_bytes: _builtins.int
+    """SET_ASIDE: the bytes that the report told of, cumulative over its lease."""
+    iccid: _builtins.str
+    """SET_ASIDE: the SIM that it would have counted at. Empty: not known."""
     def __init__(
         self,
         *,
@@ -314,10 +324,12 @@ class Event(_message.Message):
         breaker_name: _builtins.str = ...,
         retry_ms: _builtins.int = ...,
         paused: _builtins.bool = ...,
+        told_bytes: _builtins.int = ...,
+        iccid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

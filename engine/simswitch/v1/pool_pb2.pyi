@@ -390,6 +390,9 @@ class GetSummaryResponse(_message.Message):
     OUTSTANDING_COUNT_FIELD_NUMBER: _builtins.int
     SWAPS_STOPPED_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_COUNT_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_BYTES_FIELD_NUMBER: _builtins.int
+    IMPOSSIBLE_COUNT_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -406,6 +409,12 @@ class GetSummaryResponse(_message.Message):
     """StopAllSwaps is in force."""
     frozen: _builtins.bool
     """The clock jumped; nothing expires until it is confirmed."""
+    set_aside_count: _builtins.int
+    """Reports of usage that were set aside because nobody knows the terminal, or their lease is an older one."""
+    set_aside_bytes: _builtins.int
+    """What those said, bytes; each is cumulative over its lease, and one that came twice stands in it twice."""
+    impossible_count: _builtins.int
+    """Reports of usage that were set aside because no line could carry as much."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
         """SIMs by health. Those with none are left out."""
@@ -447,10 +456,13 @@ class GetSummaryResponse(_message.Message):
         outstanding_count: _builtins.int = ...,
         swaps_stopped: _builtins.bool = ...,
         frozen: _builtins.bool = ...,
+        set_aside_count: _builtins.int = ...,
+        set_aside_bytes: _builtins.int = ...,
+        impossible_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "frozen", b"frozen", "healths", b"healths", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,6 +42,8 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """Reconciliation settled an outstanding order with what the access server holds."""
     STATUS_REVOKED: _Status.ValueType  # 6
     """Reconciliation: the access server must let go of this SIM. An order follows."""
+    STATUS_ENDED: _Status.ValueType  # 7
+    """A report of the terminal's last lease, which is over: it was counted. Let go of the SIM."""
     STATUS_NOT_PERMITTED: _Status.ValueType  # 20
     """The role of the actor may not do this."""
     STATUS_INVALID_ARGUMENT: _Status.ValueType  # 21
@@ -126,6 +128,8 @@ STATUS_SETTLED: Status.ValueType  # 5
 """Reconciliation settled an outstanding order with what the access server holds."""
 STATUS_REVOKED: Status.ValueType  # 6
 """Reconciliation: the access server must let go of this SIM. An order follows."""
+STATUS_ENDED: Status.ValueType  # 7
+"""A report of the terminal's last lease, which is over: it was counted. Let go of the SIM."""
 STATUS_NOT_PERMITTED: Status.ValueType  # 20
 """The role of the actor may not do this."""
 STATUS_INVALID_ARGUMENT: Status.ValueType  # 21
