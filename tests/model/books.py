@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from simswitch.core import layout
@@ -51,6 +52,8 @@ class Books:
     sweeps: list[Sweep] = field(default_factory=list)
     counted_bytes: int = 0
     impossible_count: int = 0
+    subscribers: dict[int, tuple[date, int, int]] = field(default_factory=dict)
+    """The last day with use, and the bytes of that day and of its month."""
     set_aside_count: int = 0
     set_aside_bytes: int = 0
     grace_until_ms: int = 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 from simswitch.core import commands, layout
@@ -301,11 +302,35 @@ class Model(Books):
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         self.counted_bytes += delta
+        if terminal.subscriber:
+            self._subscriber_used(terminal.subscriber, delta)
         if status == layout.OK:
             self._extend(terminal)
             self._traffic(terminal)
         self._judge(sim)
         return status
+
+    def _today(self) -> date:
+        begins_ms = self.settings[layout.DAY_BEGINS_MS]
+        local_ms = self.now_ms - begins_ms + (DAY_MS if begins_ms >= DAY_MS // 2 else 0)
+        return date(1970, 1, 1) + timedelta(days=local_ms // DAY_MS)
+
+    def _subscriber_used(self, key: int, delta: int) -> None:
+        today = self._today()
+        day, day_bytes, month_bytes = self.subscribers.get(key, (today, 0, 0))
+        if today > day:
+            same = (today.year, today.month) == (day.year, day.month)
+            day, day_bytes, month_bytes = today, 0, month_bytes if same else 0
+        self.subscribers[key] = day, day_bytes + delta, month_bytes + delta
+
+    def _compare_subscribers(self, table: Table, header: Table) -> None:
+        found = {}
+        for record in table[table["key"] != 0]:
+            stamp = int(record["day"]) >> 42
+            day = date(1970 + (stamp >> 5) // 12, (stamp >> 5) % 12 + 1, stamp & 31)
+            found[int(record["key"])] = (day, int(record["day"]) & (1 << 42) - 1, int(record["month"]))
+        self._require(found == self.subscribers, f"subscribers: {found}, should be {self.subscribers}")
+        self._same("the subscribers", header, subscribers_count=len(found), subscribers_missed=0)
 
     def _aside(
         self, header: Row, item: Row, terminal: TerminalModel | None, status: int, total: int, iccid: int = 0
@@ -1131,6 +1156,7 @@ class Model(Books):
                 queued_count=sum(not order.in_flight for order in mine),
                 outstanding_count=sum(order.in_flight for order in mine),
             )
+        self._compare_subscribers(tables["subscribers"], header)
         self._same(
             "the totals",
             header,

@@ -44,6 +44,7 @@ _RECORDS = {
     "check": "Check",
     "given_up": "GivenUp",
     "breakers": "Breaker",
+    "subscribers": "Subscriber",
     "terminal_table": "TerminalSlot",
 }
 """Which record stands in which region."""

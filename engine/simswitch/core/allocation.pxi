@@ -245,7 +245,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef Finder finder
     cdef Terminal *terminal
     cdef Sim *sim
-    finder_begin(&finder, state, keys, count, TOUCH_SIM)
+    finder_begin(&finder, state, keys, count, TOUCH_USAGE)
     for item in range(count):
         counted_bytes[item] = 0
         sims[item] = NONE_INDEX
@@ -287,6 +287,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
+        subscriber_count(state, terminal.subscriber, delta)
         counted_bytes[item] = delta
         sims[item] = sim_index
         statuses[item] = <uint8_t> status

@@ -98,6 +98,9 @@ cdef void apply_configure(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = SAME
         else:
             state.header.settings[settings[item]] = values[item]
+            # Days may begin at another time.
+            state.header.day = day_of(state, run.now_ms)
+            state.header.stamp = calendar_stamp(state)
             run.outcomes[item] = OK
             # Watermarks are judged when a SIM's count next changes; groups keep a copy of them.
             for group in range(state.header.groups_count):

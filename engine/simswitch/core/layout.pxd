@@ -12,6 +12,7 @@
 #   sims_cold             48   sims_max             what only imports, resets and reports touch
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
+#   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19640   classes_max          which groups have a SIM in which tier
@@ -27,7 +28,7 @@
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
 #
-# Per SIM: 64 + 48 + 2 x 4 / 0.6 (tables) = 125 B.  Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.
+# Per SIM: 64 + 48 + 2 x 4 / 0.6 (tables) = 125 B.  Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -461,7 +462,15 @@ ctypedef struct Header:                 # 1024 B
     uint64_t attaches_epoch             # the first of these leases
     uint64_t set_aside_count            # reports set aside because nobody knows the terminal, or its lease is another
     uint64_t set_aside_bytes            # what they said, saturated; one that came twice stands in it twice
-    uint64_t reserved[25]
+    uint64_t stamp                      # month and day of the month of the local date (subscribers.pxi); 0: to be worked out
+    uint64_t subscribers_count
+    uint64_t subscribers_missed         # reports that were counted at no subscriber, because the table was full
+    uint64_t reserved[22]
+
+ctypedef struct Subscriber:             # 24 B
+    uint64_t key                        # 0: empty
+    uint64_t month                      # bytes of the month; the upper 16 bits are 0
+    uint64_t day                        # bytes of the day, and which day that is (subscribers.pxi)
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -802,7 +811,8 @@ cpdef enum RegionIndex:
     REGION_CHECK = 21
     REGION_GIVEN_UP = 22
     REGION_BREAKERS = 23
-    REGIONS = 24
+    REGION_SUBSCRIBERS = 24
+    REGIONS = 25
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -832,7 +842,7 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[24]
+    Region regions[25]
     Header *header
     Entity *entities
     Sim *sims
@@ -850,6 +860,7 @@ ctypedef struct State:
     Check *check
     GivenUp *given_up
     Breaker *breakers
+    Subscriber *subscribers
     Wheel *wheel
     char *timers[5]                     # the first node, by TimerKind; the last are the wheel's heads
     uint64_t timer_strides[5]           # bytes from one node to the next

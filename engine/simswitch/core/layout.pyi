@@ -139,6 +139,7 @@ class RegionIndex(IntEnum):
     REGION_CHECK = 21
     REGION_GIVEN_UP = 22
     REGION_BREAKERS = 23
+    REGION_SUBSCRIBERS = 24
     REGIONS = 24
 
 class Role(IntEnum):
@@ -644,6 +645,7 @@ BREAKER_PROBING: BreakerState
 BREAKER_PPM: Setting
 BREAKER_MS: Setting
 REGION_BREAKERS: RegionIndex
+REGION_SUBSCRIBERS: RegionIndex
 BREAKER_LEAST: Setting
 SUBSCRIBER_GROUP: EntityKind
 ADMISSION_WAIT: Status

@@ -17,6 +17,7 @@ _SIZES = {
     "Check": (sizeof(Check), 265752),
     "GivenUp": (sizeof(GivenUp), 48),
     "Breaker": (sizeof(Breaker), 40),
+    "Subscriber": (sizeof(Subscriber), 24),
     "Wheel": (sizeof(Wheel), 8392),
 }
 for _name, (_actual, _promised) in _SIZES.items():

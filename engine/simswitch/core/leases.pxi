@@ -87,6 +87,7 @@ ctypedef struct Finder:
 cdef enum:
     TOUCH_RECORD = 0              # the terminal's record only
     TOUCH_SIM = 1                 # and its SIM
+    TOUCH_USAGE = 2               # and its subscriber
 
 
 cdef inline void _finder_slot(Finder *finder, uint32_t item) noexcept nogil:
@@ -119,6 +120,8 @@ cdef inline void _finder_sim(Finder *finder, uint32_t item) noexcept nogil:
         sim = state.terminals[guess].sim
         if sim != NONE_INDEX:
             prefetch(&state.sims[sim])
+        if finder.touch == TOUCH_USAGE:
+            prefetch(subscriber_place(state, state.terminals[guess].subscriber))
 
 
 cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint32_t count, int touch) noexcept nogil:
@@ -132,7 +135,7 @@ cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint3
         _finder_slot(finder, item)
     for item in range(AHEAD_RECORD if count > AHEAD_RECORD else count):
         _finder_record(finder, item)
-    if touch == TOUCH_SIM:
+    if touch != TOUCH_RECORD:
         for item in range(AHEAD_SIM if count > AHEAD_SIM else count):
             _finder_sim(finder, item)
 
@@ -144,7 +147,7 @@ cdef inline uint32_t finder_next(Finder *finder, uint32_t item) noexcept nogil:
         _finder_slot(finder, item + AHEAD_SLOT)
     if item + AHEAD_RECORD < finder.count:
         _finder_record(finder, item + AHEAD_RECORD)
-    if finder.touch == TOUCH_SIM and item + AHEAD_SIM < finder.count:
+    if finder.touch != TOUCH_RECORD and item + AHEAD_SIM < finder.count:
         _finder_sim(finder, item + AHEAD_SIM)
     guess = finder.guesses[item & (AHEAD_RING - 1)]
     if guess != NONE_INDEX and finder.state.terminals[guess].key == finder.keys[item]:

@@ -13,6 +13,7 @@ cdef class Machine:
     cdef int _take(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1
     cdef int _begin(self) except -1
     cdef int _resize(self, tuple regions, uint64_t count) except -1
+    cdef int _grow_subscribers(self, uint64_t slots) except -1
     cdef int _grow_to(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1
     cdef uint64_t _used(self, int region) noexcept
     cdef uint64_t _validate(self, const uint8_t *batch, uint64_t size, bint *growth, uint64_t *items) except? 0

@@ -31,6 +31,7 @@ include "tiers.pxi"
 include "timers.pxi"
 include "sims.pxi"
 include "leases.pxi"
+include "subscribers.pxi"
 include "events.pxi"
 include "breakers.pxi"
 include "orders.pxi"
@@ -103,6 +104,7 @@ cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
+    "subscribers",
 )
 
 
@@ -345,7 +347,9 @@ cdef uint64_t _apply_batch(
     cdef Run run
     cdef int work
     state.header.now_ms = now_ms
-    state.header.day = day_of(state, now_ms)
+    if state.header.day != day_of(state, now_ms) or not state.header.stamp:
+        state.header.day = day_of(state, now_ms)
+        state.header.stamp = calendar_stamp(state)
     state.header.seed = seed
     state.header.sequence += 1
     state.orders_out_count = 0
@@ -431,12 +435,12 @@ cdef class Machine:
             sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
-            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker),
+            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
-            _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX,
+            _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals),
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -485,6 +489,25 @@ cdef class Machine:
         regions_bind(&self.state)
         return 0
 
+    cdef int _grow_subscribers(self, uint64_t slots) except -1:
+        """Moves the subscribers to a larger table. MemoryError: nothing has changed."""
+        cdef State *state = &self.state
+        cdef uint64_t old = state.regions[<int> REGION_SUBSCRIBERS].count
+        cdef uint64_t slot
+        cdef Subscriber *records = <Subscriber *> malloc(old * sizeof(Subscriber))
+        if records == NULL:
+            raise MemoryError(f"no room to move {old} subscribers")
+        try:
+            memcpy(records, state.subscribers, old * sizeof(Subscriber))
+            self._resize((REGION_SUBSCRIBERS,), slots)
+            memset(state.subscribers, 0, old * sizeof(Subscriber))
+            for slot in range(old):
+                if records[slot].key:
+                    memcpy(subscriber_find(state, records[slot].key), &records[slot], sizeof(Subscriber))
+        finally:
+            free(records)
+        return 0
+
     cdef int _grow_to(self, uint64_t sims, uint64_t terminals, uint64_t orders) except -1:
         """Raises the capacities to at least these. MemoryError leaves the state usable as it was."""
         cdef State *state = &self.state
@@ -503,6 +526,10 @@ cdef class Machine:
         if terminals > state.header.terminals_max:
             old = state.header.terminals_max
             self._resize((REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_TERMINALS), terminals)
+            # Memory for both tables, before either changes.
+            region_reserve(&state.regions[<int> REGION_TERMINAL_TABLE], _slots(terminals))
+            regions_bind(state)
+            self._grow_subscribers(subscriber_slots(terminals))
             self._resize((REGION_TERMINAL_TABLE,), _slots(terminals))
             memset(state.timers[<int> TIMER_TERMINAL] + old * sizeof(TimerNode), 0xFF, (terminals - old) * sizeof(TimerNode))
             memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
@@ -841,6 +868,10 @@ cdef class Machine:
     def terminal(self, uint32_t index):
         """One terminal and its lease. IndexError: there is none of that index."""
         return read_terminal(&self.state, index)
+
+    def subscriber(self, uint64_t key):
+        """What a subscriber has used today and this month; None: it has used nothing yet."""
+        return read_subscriber(&self.state, key)
 
     def order(self, uint32_t index):
         """One order of the pool. IndexError: there is none of that index."""

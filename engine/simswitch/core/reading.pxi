@@ -52,6 +52,8 @@ cdef dict read_header(State *state):
         "sweeps_count": int(header.sweeps_count),
         "counted_bytes": int(header.counted_bytes),
         "impossible_count": int(header.impossible_count),
+        "subscribers_count": int(header.subscribers_count),
+        "subscribers_missed": int(header.subscribers_missed),
         "set_aside_count": int(header.set_aside_count),
         "set_aside_bytes": int(header.set_aside_bytes),
         "events_count": int(header.events_count),
@@ -154,6 +156,24 @@ cdef dict read_terminal(State *state, uint32_t index):
         "market": int(state.markets[terminal.market].entity),
         "swapped_ms": int(state.terminals_cold[index].swapped_ms),
         "swaps_count": int(state.terminals_cold[index].swaps_count),
+    }
+
+
+cdef object read_subscriber(State *state, uint64_t key):
+    """What a subscriber has used today and this month; None: nobody of that key is known."""
+    cdef const Subscriber *record
+    cdef uint64_t stamp = state.header.stamp
+    if key == 0:
+        return None
+    record = subscriber_find(state, key)
+    if record.key == 0:
+        return None
+    stamp = max(stamp, subscriber_stamp(record))
+    return {
+        "key": int(record.key),
+        "year": 1970 + int((stamp >> 5) // 12), "month": int((stamp >> 5) % 12 + 1), "day": int(stamp & 31),
+        "day_bytes": int(subscriber_day_bytes(record)) if subscriber_stamp(record) == stamp else 0,
+        "month_bytes": int(subscriber_month_bytes(record)) if subscriber_stamp(record) >> 5 == stamp >> 5 else 0,
     }
 
 
