@@ -1,6 +1,6 @@
 """The process beside a server: the follower, and those who read the journal through it.
 
-    python -m simswitch.following FOLDER [the follower's options]
+    python -m simswitch.following FOLDER [the follower's options] [--no-history]
 
 It is put together here because the follower itself knows nothing of its readers (``journal.follower.Reader``), and they
 nothing of each other.
@@ -11,20 +11,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
+from simswitch.history.projector import Projector
 from simswitch.journal import follower
 from simswitch.journal.follower import OpenReader
 
 
 def readers(parsed: argparse.Namespace) -> list[OpenReader]:
     """How each is opened, in the order in which they see a record."""
-    del parsed
-    return []
+    return [partial(Projector, parsed.folder)] if parsed.history else []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="simswitch-follower", description="Follows a journal for its readers.")
     follower.add_arguments(parser)
+    parser.add_argument("--no-history", dest="history", action="store_false", help="keep no history.sqlite")
     parsed = parser.parse_args(arguments)
     return follower.run(parsed, readers(parsed))
 

@@ -21,6 +21,7 @@ from simswitch.cli import (
     data,
     demonstration,
     events,
+    history,
     inventory,
     load,
     plan,
@@ -78,6 +79,8 @@ app.command("load")(load.load)
 app.command("demo")(demonstration.demo)
 app.command("inspect")(data.inspect)
 app.command("follow")(data.follow)
+app.command("history")(history.history)
+app.command("export")(history.export)
 app.command("config")(settings.config)
 
 

@@ -61,7 +61,10 @@ def serve(
             free_mark_bytes=values.number("journal", "free_mark_bytes"),
         ),
         follower=bool(values.values["follower", "enabled"]),
-        follower_options=("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),
+        follower_options=(
+            *("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),
+            *(() if values.values["follower", "history"] else ("--no-history",)),
+        ),
         engine={Setting[name.upper()]: value for name, value in values.engine_settings().items()},
     )
     try:

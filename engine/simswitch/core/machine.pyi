@@ -71,6 +71,10 @@ class Machine:
         """The number of an access server (``access_server`` in runs) by its entity index."""
     def find_sim(self, iccid: int) -> int | None: ...
     def find_terminal(self, key: int) -> int | None: ...
+    def subscribers(self, terminals: Any) -> Any:
+        """Whose terminals these are (uint64 array of keys and of subscribers); 0 where one is not known."""
+    def sim_counts(self, sims: Any) -> tuple[Any, Any]:
+        """ICCIDs and lifetime counts of SIMs by their index (uint32 array), as NumPy arrays."""
     def sim(self, index: int) -> dict[str, Any]:
         """iccid, imsi, lot, bank, slot, occupancy, health, headroom_bytes, used by window, terminal key or None …"""
     def terminal(self, index: int) -> dict[str, Any]: ...

@@ -861,6 +861,14 @@ cdef class Machine:
         cdef uint32_t index = terminal_find(&self.state, key)
         return None if index == NONE_INDEX else int(index)
 
+    def subscribers(self, const uint64_t[::1] terminals not None):
+        """Whose terminals these are."""
+        return read_subscribers(&self.state, terminals)
+
+    def sim_counts(self, const uint32_t[::1] sims not None):
+        """ICCIDs and lifetime counts by index."""
+        return read_sim_counts(&self.state, sims)
+
     def sim(self, uint32_t index):
         """One SIM. IndexError: there is none of that index."""
         return read_sim(&self.state, index)

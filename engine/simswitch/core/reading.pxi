@@ -406,3 +406,31 @@ cdef dict read_terminals_columns(State *state):
     """Copies of the terminal columns as NumPy arrays, one value a terminal. sim: 0xFFFFFFFF is none."""
     rows = np.frombuffer(_bytes(state.terminals, sizeof(Terminal), state.header.terminals_count), _TERMINAL, state.header.terminals_count)
     return {name: rows[name].copy() for name in rows.dtype.names}
+
+
+cdef object read_subscribers(State *state, const uint64_t[::1] keys):
+    """Whose terminals these are, as a NumPy array; 0 where the terminal is not known."""
+    found = np.zeros(keys.shape[0], np.uint64)
+    cdef uint64_t[::1] subscribers = found
+    cdef uint32_t index
+    cdef Py_ssize_t item
+    for item in range(keys.shape[0]):
+        index = terminal_find(state, keys[item])
+        if index != NONE_INDEX:
+            subscribers[item] = state.terminals[index].subscriber
+    return found
+
+
+cdef tuple read_sim_counts(State *state, const uint32_t[::1] sims):
+    """ICCIDs and lifetime counts of SIMs by their index, as NumPy arrays. IndexError: there is none of an index."""
+    iccids = np.zeros(sims.shape[0], np.uint64)
+    counts = np.zeros(sims.shape[0], np.uint64)
+    cdef uint64_t[::1] iccid = iccids
+    cdef uint64_t[::1] counted = counts
+    cdef Py_ssize_t item
+    for item in range(sims.shape[0]):
+        if sims[item] >= state.header.sims_count:
+            raise IndexError(f"there is no SIM {sims[item]}; there are {state.header.sims_count}")
+        iccid[item] = state.sims[sims[item]].iccid
+        counted[item] = state.sims[sims[item]].counted_bytes
+    return iccids, counts

@@ -1,0 +1,1 @@
+"""What happened, in SQLite: ``schema`` specifies the file, ``projector`` writes it, ``reading`` reads it."""

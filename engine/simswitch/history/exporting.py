@@ -1,0 +1,68 @@
+"""Rows of history as files for other programs: CSV, and Parquet where pyarrow is installed (the extra ``export``)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from itertools import chain, islice
+from typing import Any, BinaryIO
+
+_PIECE = 50_000
+
+Row = dict[str, Any]
+
+
+class ExportMissing(ValueError):
+    """The package that a format needs is not installed."""
+
+
+def write_csv(rows: Iterable[Row], target: BinaryIO) -> int:
+    """How many rows were written; bytes stand as hexadecimal digits, and nothing for NULL."""
+    text = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    count = 0
+    for row in rows:
+        if not count:
+            writer.writerow(row)
+        writer.writerow(value.hex() if isinstance(value, bytes) else value for value in row.values())
+        count += 1
+    text.flush()
+    text.detach()
+    return count
+
+
+def write_parquet(rows: Iterable[Row], target: BinaryIO) -> int:
+    """How many rows were written, piece by piece: memory does not grow with the table."""
+    try:
+        arrow: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
+    except ModuleNotFoundError as error:
+        raise ExportMissing("Parquet needs the package pyarrow: pip install 'simswitch[export]', or use CSV") from error
+    pieces = _pieces(rows)
+    first = next(pieces, [])
+    if not first:
+        raise ExportMissing("there are no rows, and Parquet would not know their columns")
+    schema = arrow.schema([(name, _type(arrow, first, name)) for name in first[0]])
+    count = 0
+    with parquet.ParquetWriter(target, schema) as writer:
+        for piece in chain([first], pieces):
+            writer.write_table(arrow.Table.from_pylist(piece, schema))
+            count += len(piece)
+    return count
+
+
+def _pieces(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while piece := list(islice(iterator, _PIECE)):
+        yield piece
+
+
+def _type(arrow: Any, rows: list[Row], name: str) -> Any:
+    kinds = {type(row[name]) for row in rows} - {type(None)}
+    if kinds == {str}:
+        return arrow.string()
+    if kinds == {bytes}:
+        return arrow.binary()
+    return arrow.uint64() if name in ("subscriber", "terminal", "order") else arrow.int64()

@@ -1,0 +1,360 @@
+"""What the journal's records mean for history: a reader of the follower.
+
+Between two commits use is gathered as arrays and added up once, so that a subscriber's many reports become one row that
+is written. Whatever is gathered is lost with the process, and comes again: the position moves with the rows, in one
+transaction. A commit costs about one row a subscriber and a SIM that had traffic since the last one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simswitch.core import layout
+from simswitch.core.commands import COMMAND_COLUMNS, CommandRun, OutcomeRun, command_runs
+from simswitch.core.machine import Machine
+from simswitch.core.roles import COMMAND_ROLES
+from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
+from simswitch.journal.follower import ReaderFailed
+from simswitch.journal.walk import Record
+
+READER = "history"
+LOCK_NAME = "history.lock"
+LOCK_WAIT_S = 20.0
+DETAILS_MAX = 16
+_DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
+_MINUTE_MS = 60_000
+_EVENT_FIELDS = ("kind", "terminal", "subscriber", "a", "b", "job", "access_server", "reason")
+_DECISIONS = frozenset(
+    kind for kind, roles in COMMAND_ROLES.items() if layout.ROLE_ACCESS_SERVER not in roles and kind != layout.TICK
+)
+
+Key = tuple[int, ...]
+
+
+def day_of(at_ms: int, day_begins_ms: int) -> int:
+    """Days since 1970-01-01 of the local date. A day that begins after 12:00 UTC is that of a place east of it."""
+    ahead_ms = -day_begins_ms if day_begins_ms < _DAY_MS // 2 else _DAY_MS - day_begins_ms
+    return (at_ms + ahead_ms) // _DAY_MS
+
+
+def month_of(day: int) -> int:
+    return int(np.datetime64(day, "D").astype("datetime64[M]").astype(np.int64))
+
+
+class Projector:
+    """The reader that writes ``history.sqlite``."""
+
+    name = READER
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / NAME
+        self._lock = _locked(Path(folder) / LOCK_NAME)
+        try:
+            self._connection = open_writer(folder)
+            row = self._connection.execute(
+                "SELECT sequence, at_ms, checksum, journal_id FROM positions WHERE reader = ?", (READER,)
+            ).fetchone()
+        except (HistoryRefused, sqlite3.Error) as error:
+            os.close(self._lock)
+            reason = error if isinstance(error, HistoryRefused) else damaged(self._path, error)
+            raise ReaderFailed(str(reason)) from error
+        self.sequence: int = row[0] if row else 0
+        self._at_ms: int = row[1] if row else 0
+        self._checksum: int = row[2] if row else 0
+        self._journal_id: bytes | None = row[3] if row else None
+        self._last = self.sequence
+        self._begins_ms: int | None = None
+        self._names: dict[int, str] = {}
+        self._servers: dict[int, int] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was gathered is written."""
+        self._use: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
+        self._sims: dict[int, npt.NDArray[Any]] = {}
+        self._refused: dict[Key, list[int]] = {}
+        self._rows: list[tuple[str, Key | tuple[Any, ...]]] = []
+        self._entities: list[tuple[int, int, str]] = []
+
+    def close(self) -> None:
+        self._connection.close()
+        os.close(self._lock)
+
+    # ------------------------------------------------------------------------------------------ one record
+
+    def applied(self, record: Record, outcomes: list[OutcomeRun], machine: Machine) -> None:
+        header = record.header
+        self._follow_on(record, machine)
+        runs = command_runs(record.payload)
+        for place, (run, outcome) in enumerate(zip(runs, outcomes, strict=False)):
+            if run.kind == layout.REPORT_USAGE:
+                self._usage(run, outcome, header.now_ms, machine)
+            elif run.kind == layout.ALLOCATE:
+                self._refusals(run, outcome, header.now_ms)
+            elif run.kind in _DECISIONS:
+                self._decision(place, run, outcome, record, machine)
+        if outcomes[-1].count:
+            self._events(outcomes[-1], header.now_ms, machine)
+        self._last, self._at_ms, self._checksum = header.sequence, header.now_ms, record.checksum
+
+    def _follow_on(self, record: Record, machine: Machine) -> None:
+        header = record.header
+        if self._journal_id not in (None, header.journal_id):
+            raise ReaderFailed(f"{self._path} is of another journal. Move it away; a new one is begun")
+        self._journal_id = header.journal_id
+        if self._begins_ms is None:
+            # The first record since the start: names and settings come from the state.
+            self._learn(machine)
+        if header.sequence != self._last + 1:
+            gap = (self._last + 1, header.sequence - 1, self._at_ms, header.now_ms)
+            self._rows.append(("INSERT INTO gaps VALUES (?, ?, ?, ?)", gap))
+        elif self._last and header.previous_checksum != self._checksum & 0xFFFF_FFFF_FFFF_FFFF:
+            raise ReaderFailed(
+                f"{self._path} saw another record {self._last} than the journal has now: the folder was restored from "
+                "a copy, and history was not. Move it away, or restore it from the same copy"
+            )
+
+    def _learn(self, machine: Machine) -> None:
+        self._begins_ms = machine.header()["settings"]["day_begins_ms"]
+        entities = machine.entities()
+        self._names = {entity["index"]: entity["name"] for entity in entities}
+        self._entities = [(entity["index"], entity["kind"], entity["name"]) for entity in entities]
+        self._servers = {
+            number: entity["index"]
+            for entity in entities
+            if entity["kind"] == layout.ACCESS_SERVER and (number := machine.server_index(entity["index"])) is not None
+        }
+
+    def _usage(self, run: CommandRun, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
+        counted = outcome["counted_bytes"]
+        some = counted > 0
+        if not some.any():
+            return
+        assert self._begins_ms is not None
+        subscribers = machine.subscribers(np.ascontiguousarray(run["terminal"][some]))
+        self._use.setdefault(day_of(now_ms, self._begins_ms), []).append((subscribers, counted[some]))
+        hour = now_ms // _HOUR_MS
+        sims = np.unique(outcome["sim"][some])
+        iccids, counts = machine.sim_counts(np.ascontiguousarray(sims[sims != layout.NONE_INDEX]))
+        self._gather_sims(hour, iccids, counts)
+
+    def _gather_sims(self, hour: int, iccids: npt.NDArray[Any], counts: npt.NDArray[Any]) -> None:
+        """The last count of each SIM in the hour."""
+        rows = np.stack((iccids, counts))
+        known = self._sims.get(hour)
+        if known is not None:
+            rows = np.concatenate((rows, known), axis=1)
+            _, first = np.unique(rows[0], return_index=True)
+            rows = rows[:, first]
+        self._sims[hour] = rows
+
+    def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
+        refused = np.flatnonzero(outcome["status"] >= layout.NOT_PERMITTED)
+        if not refused.size:
+            return
+        server = self._servers.get(run.access_server, -1)
+        rows = zip(
+            outcome["status"][refused].tolist(),
+            run["market"][refused].tolist(),
+            signed_list(run["terminal"][refused]),
+            signed_list(run["subscriber"][refused]),
+            strict=True,
+        )
+        for status, market, terminal, subscriber in rows:
+            key = (now_ms // _MINUTE_MS, server, market, status, terminal, subscriber)
+            found = self._refused.setdefault(key, [now_ms, now_ms, 0])
+            found[1] = now_ms
+            found[2] += 1
+
+    def _decision(self, place: int, run: CommandRun, outcome: OutcomeRun, record: Record, machine: Machine) -> None:
+        if run.kind in (layout.DEFINE, layout.CONFIGURE):
+            self._learn(machine)
+        statuses = Counter(layout.Status(status).name.lower() for status in outcome["status"].tolist())
+        columns = {name: _plain(run[name][:DETAILS_MAX]) for name, code in COMMAND_COLUMNS[run.kind] if code != "V1024"}
+        if run.kind == layout.DEFINE:
+            columns["defined"] = [self._names.get(index, "") for index in outcome["index"].tolist()]
+        subject = self._names.get(self._servers.get(run.access_server, -1), "")
+        if not subject and run.argument:
+            subject = str(run.argument)
+        row = (
+            record.header.now_ms,
+            record.header.sequence,
+            place,
+            self._names.get(run.actor, str(run.actor)),
+            layout.Command(run.kind).name.lower(),
+            subject,
+            run.count,
+            _json(statuses),
+            _json(columns),
+            hashlib.sha256(run.whole).digest(),
+        )
+        statement = (
+            "INSERT INTO decisions (at_ms, sequence, run, actor, kind, subject, items, statuses, detail, digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        self._rows.append((statement, row))
+
+    def _events(self, run: OutcomeRun, now_ms: int, machine: Machine) -> None:
+        columns = (run[name].tolist() for name in _EVENT_FIELDS)
+        for kind, terminal, subscriber, a, b, job, server, reason in zip(*columns, strict=True):
+            order = signed(a)
+            if kind == layout.EVENT_ORDERED:
+                self._rows.append((
+                    "INSERT OR REPLACE INTO swaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 0, 0)",
+                    (order, _some(job), signed(terminal), signed(subscriber), self._servers.get(server, -1), signed(b),
+                     reason, now_ms),
+                ))  # fmt: skip
+            elif kind == layout.EVENT_CONFIRMED:
+                self._settled(order, 1, reason, now_ms)
+            elif kind == layout.EVENT_REFUSED:
+                self._settled(order, 2, reason, None)
+            elif kind == layout.EVENT_OVERDUE:
+                self._settled(order, 3, 0, None)
+            elif kind == layout.EVENT_WITHDRAWN and order:
+                self._settled(order, 4, reason, None)
+            elif kind == layout.EVENT_GIVEN_UP:
+                self._rows.append(("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?)", (order, now_ms, b)))
+            elif kind == layout.EVENT_TRAFFIC:
+                self._rows.append((
+                    "UPDATE swaps SET outage_ms = ? WHERE terminal = ? AND confirmed_ms = ?",
+                    (b, signed(terminal), a),
+                ))  # fmt: skip
+            elif kind == layout.EVENT_JOB:
+                self._job(job, a, reason, now_ms, machine)
+
+    def _settled(self, order: int, result: int, why: int, confirmed_ms: int | None) -> None:
+        statement = 'UPDATE swaps SET result = ?, why = ?, confirmed_ms = ? WHERE "order" = ?'
+        self._rows.append((statement, (result, why, confirmed_ms, order)))
+
+    def _job(self, job: int, state: int, why: int, now_ms: int, machine: Machine) -> None:
+        try:
+            figures = machine.job(job)
+        except IndexError:
+            # A later job has its place already, in the same record.
+            figures = {}
+        figures.pop("samples", None)
+        row = (job, state, why, now_ms, _json(figures))
+        self._rows.append(("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)", row))
+
+    # ------------------------------------------------------------------------------------------ commit
+
+    def commit(self, sequence: int) -> None:
+        if self._last == self.sequence:
+            return
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise ReaderFailed(str(damaged(self._path, error))) from error
+        self.sequence = sequence
+        self._forget()
+
+    def _write(self, connection: sqlite3.Connection) -> None:
+        held = connection.execute("SELECT sequence FROM positions WHERE reader = ?", (READER,)).fetchone()
+        if (held[0] if held else 0) != self.sequence:
+            raise ReaderFailed(
+                f"{self._path} was written by another process, up to record {held[0]}. One folder has one follower: "
+                "end the other one"
+            )
+        connection.executemany("INSERT OR REPLACE INTO entities VALUES (?, ?, ?)", self._entities)
+        for statement, row in self._rows:
+            connection.execute(statement, row)
+        for day, pieces in self._use.items():
+            subscribers, place = np.unique(np.concatenate([piece[0] for piece in pieces]), return_inverse=True)
+            totals = np.zeros(len(subscribers), np.uint64)
+            np.add.at(totals, place, np.concatenate([piece[1] for piece in pieces]))
+            _add(connection, "use_day", "day", day, subscribers, totals)
+            _add(connection, "use_month", "month", month_of(day), subscribers, totals)
+        for hour, (iccids, counts) in self._sims.items():
+            connection.executemany(
+                f"INSERT OR REPLACE INTO sim_hour VALUES ({hour}, ?, ?)",
+                zip(signed_list(iccids), signed_list(counts), strict=True),
+            )
+        self._write_refusals(connection)
+        connection.execute(
+            "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
+            (READER, self._last, self._at_ms, signed(self._checksum), self._journal_id),
+        )
+
+    def _write_refusals(self, connection: sqlite3.Connection) -> None:
+        for (minute, server, market, status, terminal, subscriber), (first, last, count) in self._refused.items():
+            hour = minute // 60
+            key = (hour, server, market, status, terminal)
+            found = connection.execute(
+                "SELECT last_ms FROM affected WHERE hour = ? AND access_server = ? AND market = ? AND status = ? "
+                "AND terminal = ?",
+                key,
+            ).fetchone()
+            # It counts as one of the minute's terminals once, however often history was written in that minute.
+            again = found is not None and found[0] >= minute * _MINUTE_MS
+            connection.execute(
+                "INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "count = count + excluded.count, terminals = terminals + excluded.terminals",
+                (minute, server, market, status, count, 0 if again else 1),
+            )
+            connection.execute(
+                "INSERT INTO affected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "last_ms = excluded.last_ms, count = count + excluded.count",
+                (*key, subscriber, first, last, count),
+            )
+
+
+def _add(
+    connection: sqlite3.Connection,
+    table: str,
+    span: str,
+    number: int,
+    subscribers: npt.NDArray[Any],
+    totals: npt.NDArray[Any],
+) -> None:
+    connection.executemany(
+        f"INSERT INTO {table} VALUES ({number}, ?, ?) ON CONFLICT ({span}, subscriber) "
+        "DO UPDATE SET bytes = bytes + excluded.bytes",
+        zip(signed_list(subscribers), signed_list(totals), strict=True),
+    )
+
+
+def _locked(path: Path) -> int:
+    """Of two followers that overlap the second waits until the first, whose server is gone, has ended."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    end_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                os.close(lock)
+                raise ReaderFailed(f"{path} is held by another follower: end it, and start the service again") from None
+            time.sleep(0.05)
+        else:
+            return lock
+
+
+def _some(job: int) -> int | None:
+    return None if job == layout.NONE_INDEX else job
+
+
+def _plain(values: npt.NDArray[Any]) -> list[Any]:
+    return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values.tolist()]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,110 @@
+"""What history answers. Every function takes a connection of ``schema.open_reader``."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from simswitch.history.schema import signed, unsigned
+
+TABLES = (
+    "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "decisions",
+    "observations", "entities", "gaps", "positions",
+)  # fmt: skip
+_SPANS = {
+    "use_day": ("day", 86_400_000),
+    "sim_hour": ("hour", 3_600_000),
+    "swaps": ("ordered_ms", 1),
+    "given_up": ("at_ms", 1),
+    "jobs": ("changed_ms", 1),
+    "refusals": ("minute", 60_000),
+    "affected": ("hour", 3_600_000),
+    "decisions": ("at_ms", 1),
+    "observations": ("at_ms", 1),
+}
+_UNSIGNED = frozenset({"subscriber", "terminal", "order", "target", "iccid", "checksum"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How far history is."""
+
+    sequence: int
+    at_ms: int
+    gaps: list[tuple[int, int, int, int]]
+    """First and last record that it never saw, and the instants around them."""
+
+
+def known(connection: sqlite3.Connection) -> Known:
+    row = connection.execute("SELECT sequence, at_ms FROM positions WHERE reader = 'history'").fetchone()
+    gaps = connection.execute("SELECT * FROM gaps ORDER BY first_sequence").fetchall()
+    sequence, at_ms = row or (0, 0)
+    return Known(sequence, at_ms, gaps)
+
+
+def rows(
+    connection: sqlite3.Connection,
+    table: str,
+    from_ms: int | None = None,
+    until_ms: int | None = None,
+    *,
+    limit: int = -1,
+    **equal: int,
+) -> Iterator[dict[str, Any]]:
+    """Rows of a table, by instant where it has one (from, and before until), and by values of its columns.
+
+    ``ValueError``: there is no such table, or it has no instant.
+    """
+    if table not in TABLES:
+        raise ValueError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
+    wanted = []
+    values = []
+    if from_ms is not None or until_ms is not None:
+        if table not in _SPANS:
+            raise ValueError(f"{table} has no instants; export it whole")
+        column, size_ms = _SPANS[table]
+        for instant, sign in ((from_ms, ">="), (until_ms, "<")):
+            if instant is not None:
+                wanted.append(f"{column} {sign} ?")
+                values.append(-(-instant // size_ms) if sign == "<" else instant // size_ms)
+    for name, value in equal.items():
+        wanted.append(f'"{name}" = ?')
+        values.append(signed(value))
+    where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    cursor = connection.execute(f"SELECT * FROM {table}{where} LIMIT ?", (*values, limit))
+    names = [column[0] for column in cursor.description]
+    for row in cursor:
+        yield {
+            name: unsigned(value) if name in _UNSIGNED and value is not None else value
+            for name, value in zip(names, row, strict=True)
+        }
+
+
+def outages(connection: sqlite3.Connection, from_ms: int, until_ms: int) -> list[tuple[int, int, int]]:
+    """Subscriber, swaps and outage in ms, the longest outage first."""
+    found = connection.execute(
+        "SELECT subscriber, count(*), sum(outage_ms) FROM swaps WHERE ordered_ms >= ? AND ordered_ms < ? "
+        "AND outage_ms IS NOT NULL GROUP BY subscriber ORDER BY 3 DESC",
+        (from_ms, until_ms),
+    )
+    return [(unsigned(subscriber), count, outage) for subscriber, count, outage in found]
+
+
+def subscribers_refused(connection: sqlite3.Connection, from_ms: int, until_ms: int) -> int:
+    """How many different subscribers were refused a SIM in the hours that the span touches."""
+    found = connection.execute(
+        "SELECT count(DISTINCT subscriber) FROM affected WHERE hour BETWEEN ? AND ? AND last_ms >= ? AND first_ms < ?",
+        (from_ms // 3_600_000, until_ms // 3_600_000, from_ms, until_ms),
+    ).fetchone()
+    return int(found[0])
+
+
+def counted_at(connection: sqlite3.Connection, iccid: int, at_ms: int) -> int | None:
+    """A SIM's lifetime count at the end of the last hour with traffic up to that instant. None: not known."""
+    found = connection.execute(
+        "SELECT counted_bytes FROM sim_hour WHERE hour <= ? AND iccid = ? ORDER BY hour DESC LIMIT 1",
+        (at_ms // 3_600_000, signed(iccid)),
+    ).fetchone()
+    return None if found is None else int(found[0])

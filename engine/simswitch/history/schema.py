@@ -1,0 +1,152 @@
+"""The file ``history.sqlite`` of a data folder. This comment is its specification, with the statements below.
+
+It is a SQLite database in WAL mode, written by the follower's process alone; anybody may read it. ``application_id`` is
+0x53494D48, ``user_version`` the version of the schema. A file of a later version is refused.
+
+Exactly once: ``positions`` says up to which record a reader of the journal has come, and is written in the transaction
+that writes what came of those records. Every transaction is synced (``synchronous = FULL``) before the follower takes a
+snapshot, so a segment that is removed is in history. What history does not know stands in ``gaps``.
+
+Numbers: day = days since 1970-01-01 of the local date (the setting DAY_BEGINS_MS), month = months since 1970-01 of that
+date, hour and minute = since 1970-01-01 UTC; all are those of numpy's datetime64. Instants are Unix milliseconds.
+Terminals, subscribers and orders are 64 bits without a sign there and with one here (``signed``).
+ICCIDs are as the engine encodes them. Access servers, markets, lots and actors are entity indexes; ``entities`` has
+their names.
+
+    bytes a row, about     use_day, use_month 22 · sim_hour 22 · swaps 80 · affected 50
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NAME = "history.sqlite"
+APPLICATION_ID = 0x53494D48
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE positions (reader TEXT PRIMARY KEY, sequence INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    checksum INTEGER NOT NULL, journal_id BLOB NOT NULL) STRICT;
+-- Records that history never saw; until_ms: the instant of the first that it saw again.
+CREATE TABLE gaps (first_sequence INTEGER PRIMARY KEY, last_sequence INTEGER NOT NULL, from_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE entities (entity INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL) STRICT;
+-- Newly counted bytes, by the instant of the record that counted them. Subscriber 0: told of none.
+CREATE TABLE use_day (day INTEGER, subscriber INTEGER, bytes INTEGER NOT NULL,
+    PRIMARY KEY (day, subscriber)) STRICT, WITHOUT ROWID;
+CREATE TABLE use_month (month INTEGER, subscriber INTEGER, bytes INTEGER NOT NULL,
+    PRIMARY KEY (month, subscriber)) STRICT, WITHOUT ROWID;
+-- The lifetime count at the end of the hour, of SIMs on which something was counted in it.
+CREATE TABLE sim_hour (hour INTEGER, iccid INTEGER, counted_bytes INTEGER NOT NULL,
+    PRIMARY KEY (hour, iccid)) STRICT, WITHOUT ROWID;
+-- One row an order. result: 0 ordered, 1 confirmed (why: ConfirmedBy), 2 refused (why: Acknowledgement), 3 overdue,
+-- 4 withdrawn (why: WithdrawnBy). outage_ms: null until traffic was reported, or not in time.
+CREATE TABLE swaps ("order" INTEGER PRIMARY KEY, job INTEGER, terminal INTEGER NOT NULL, subscriber INTEGER NOT NULL,
+    access_server INTEGER NOT NULL, target INTEGER NOT NULL, priority INTEGER NOT NULL, ordered_ms INTEGER NOT NULL,
+    confirmed_ms INTEGER, outage_ms INTEGER, result INTEGER NOT NULL, why INTEGER NOT NULL) STRICT;
+CREATE INDEX swaps_terminal ON swaps (terminal, ordered_ms);
+CREATE INDEX swaps_subscriber ON swaps (subscriber, ordered_ms);
+CREATE INDEX swaps_job ON swaps (job) WHERE job IS NOT NULL;
+CREATE INDEX swaps_ordered ON swaps (ordered_ms);
+-- Swaps that were given up after their last refusal: orders of ``swaps``.
+CREATE TABLE given_up ("order" INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL) STRICT;
+-- State by state, as events told; the figures are those after the record.
+CREATE TABLE jobs (job INTEGER PRIMARY KEY, state INTEGER NOT NULL, why INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+    detail TEXT NOT NULL) STRICT;
+-- Allocations refused. terminals: how many different ones in that minute.
+CREATE TABLE refusals (minute INTEGER, access_server INTEGER, market INTEGER, status INTEGER, count INTEGER NOT NULL,
+    terminals INTEGER NOT NULL, PRIMARY KEY (minute, access_server, market, status)) STRICT, WITHOUT ROWID;
+-- Who was refused, by hour: people can be counted over any span without counting one twice.
+CREATE TABLE affected (hour INTEGER, access_server INTEGER, market INTEGER, status INTEGER, terminal INTEGER,
+    subscriber INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (hour, access_server, market, status, terminal)) STRICT, WITHOUT ROWID;
+-- One row a run of commands that an access server may not give, refused ones too; ticks are none. run: its place in the
+-- record. statuses: how often each was answered. detail: the columns of up to 16 items. digest: SHA-256 of the run.
+CREATE TABLE decisions (event INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    run INTEGER NOT NULL, actor TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, items INTEGER NOT NULL,
+    statuses TEXT NOT NULL, detail TEXT NOT NULL, digest BLOB NOT NULL, UNIQUE (sequence, run)) STRICT;
+-- What was observed of a SIM between resets; written by whoever observes (its own row in positions).
+CREATE TABLE observations (lot INTEGER NOT NULL, iccid INTEGER NOT NULL, window INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL, used_lower INTEGER NOT NULL, used_upper INTEGER, censored INTEGER NOT NULL,
+    goodput_kbps INTEGER NOT NULL) STRICT;
+CREATE INDEX observations_lot ON observations (lot, at_ms);
+"""
+
+
+class HistoryRefused(Exception):
+    """The file can't be used; the text says why, and what to do."""
+
+
+def open_writer(folder: str | Path) -> sqlite3.Connection:
+    """The file, made when it is missing. Raises ``HistoryRefused``."""
+    path = Path(folder) / NAME
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -65536")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; "
+                "COMMIT"
+            )
+        _check(connection, path)
+    except sqlite3.Error as error:
+        raise damaged(path, error) from error
+    return connection
+
+
+def open_reader(folder: str | Path) -> sqlite3.Connection:
+    """The file for reading only. Raises ``HistoryRefused``, also when there is no history yet."""
+    path = Path(folder) / NAME
+    if not path.exists():
+        raise _not_yet(path)
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+            raise _not_yet(path)
+        _check(connection, path)
+    except sqlite3.Error as error:
+        raise damaged(path, error) from error
+    return connection
+
+
+def _not_yet(path: Path) -> HistoryRefused:
+    return HistoryRefused(f"there is no history yet in {path}. The follower of a running service makes it")
+
+
+def damaged(path: Path, error: sqlite3.Error) -> HistoryRefused:
+    return HistoryRefused(
+        f"{path} can't be used: {error}. If it is damaged, stop the service, move it and its -wal and -shm away, and "
+        "start again: a new one begins with the oldest segment of the journal that is left"
+    )
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    identity = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if identity != APPLICATION_ID:
+        raise HistoryRefused(f"{path} is no history of simswitch. Move it away")
+    if version != VERSION:
+        raise HistoryRefused(
+            f"{path} has schema version {version}, this program knows {VERSION}: use the one that made it"
+        )
+
+
+def signed(number: int) -> int:
+    """As SQLite keeps 64 bits."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def unsigned(number: int) -> int:
+    return number & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def signed_list(numbers: npt.NDArray[Any]) -> list[int]:
+    values: list[int] = numbers.astype(np.uint64).view(np.int64).tolist()
+    return values

@@ -1,0 +1,244 @@
+"""History from a real journal: each thing once, whatever kills the follower, and equal to the machine's counts (I8)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
+from simswitch.core import commands, layout
+from simswitch.history.exporting import write_csv
+from simswitch.history.projector import Projector, day_of, month_of
+from simswitch.history.reading import counted_at, known, rows, subscribers_refused
+from simswitch.history.schema import NAME, HistoryRefused, open_reader
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.follower import Follower, FollowerSettings, read_alarm
+from simswitch.journal.snapshot import snapshot_sequences
+
+from tests.cell.small_pool import MARKET_INDEX, SERVER_NUMBER, allocate, fill
+
+BEGIN_MS = 1_700_000_000_000
+NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
+
+
+class Life:
+    """A cell whose terminals report use; what it counted is noted beside, item by item."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = VirtualClock(BEGIN_MS)
+        self.cell = Cell.open(
+            folder, capacity=Capacity(2_000, 2_000, 100), journal=JournalSettings(1 << 20, 0), clock=self.clock
+        )
+        fill(self.cell.step, 500)
+        self.leases: dict[int, int] = {}
+        self.reported: dict[int, int] = {}
+        self.use: dict[tuple[int, int], int] = {}
+
+    def attach(self, first: int, count: int) -> None:
+        outcome = commands.outcome_runs(self.cell.step(allocate(first, count)).data)[0]
+        self.leases.update(zip(range(first, first + count), outcome["epoch"].tolist(), strict=True))
+
+    def report(self, random: Random, count: int) -> None:
+        self.clock.advance(random.randrange(1, 4) * 60_000)
+        terminals = [random.choice(list(self.leases)) for _ in range(count)]
+        totals = []
+        for terminal in terminals:
+            self.reported[terminal] = self.reported.get(terminal, 0) + random.randrange(1, 10_000)
+            totals.append(self.reported[terminal])
+        run = commands.run(
+            layout.REPORT_USAGE,
+            count,
+            access_server=SERVER_NUMBER,
+            terminal=terminals,
+            epoch=[self.leases[terminal] for terminal in terminals],
+            up_bytes=0,
+            down_bytes=totals,
+        )
+        outcome = commands.outcome_runs(self.cell.step(run).data)[0]
+        day = day_of(self.cell.machine.now_ms, self.cell.machine.header()["settings"]["day_begins_ms"])
+        for terminal, counted in zip(terminals, outcome["counted_bytes"].tolist(), strict=True):
+            index = self.cell.machine.find_terminal(terminal)
+            assert index is not None
+            key = (day, self.cell.machine.terminal(index)["subscriber"])
+            self.use[key] = self.use.get(key, 0) + counted
+
+
+def follower(folder: Path) -> Follower:
+    return Follower(RealDisk(folder), settings=NEVER, readers=[lambda: Projector(folder)])
+
+
+def finished(folder: Path) -> None:
+    following = follower(folder)
+    following.finish(read_on=True)
+    following.close()
+
+
+def test_use_by_day_and_month_is_what_was_counted_however_often_the_follower_dies(tmp_path: Path) -> None:
+    random = Random(7)
+    life = Life(tmp_path)
+    life.attach(1, 50)
+    for _ in range(60):
+        life.report(random, 20)
+        if random.random() < 0.3:
+            following = follower(tmp_path)
+            following.turn()
+            if random.random() < 0.5:
+                following.finish(read_on=False)
+            elif random.random() < 0.5:
+                following.take_snapshot()
+            # Otherwise what it had gathered is gone.
+            following.close()
+    finished(tmp_path)
+    connection = open_reader(tmp_path)
+    kept = {(row["day"], row["subscriber"]): row["bytes"] for row in rows(connection, "use_day")}
+    assert kept == {key: counted for key, counted in life.use.items() if counted}
+    months: dict[tuple[int, int], int] = {}
+    for (day, subscriber), counted in kept.items():
+        months[month_of(day), subscriber] = months.get((month_of(day), subscriber), 0) + counted
+    assert {(row["month"], row["subscriber"]): row["bytes"] for row in rows(connection, "use_month")} == months
+    assert sum(kept.values()) == life.cell.machine.header()["counted_bytes"]
+    assert len(kept) > 60
+    columns = life.cell.machine.sims_columns()
+    for iccid, counted in zip(columns["iccid"].tolist(), columns["counted_bytes"].tolist(), strict=True):
+        if counted:
+            assert counted_at(connection, iccid, life.cell.machine.now_ms) == counted
+    state = known(connection)
+    assert (state.sequence, state.gaps) == (life.cell.durable_sequence, [])
+    life.cell.close()
+
+
+def position(folder: Path) -> int:
+    try:
+        return known(open_reader(folder)).sequence
+    except HistoryRefused:
+        return 0
+
+
+def test_a_killed_process_leaves_nothing_twice_and_nothing_out(tmp_path: Path) -> None:
+    random = Random(11)
+    life = Life(tmp_path)
+    life.attach(1, 50)
+    for _ in range(5):
+        for _ in range(30):
+            life.report(random, 20)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "simswitch.following", str(tmp_path), "--poll-ms", "1", "--snapshot-bytes", "50000"]
+        )
+        end_s = time.monotonic() + 60
+        before = position(tmp_path)
+        while position(tmp_path) <= before:
+            assert process.poll() is None
+            assert time.monotonic() < end_s
+            life.report(random, 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished(tmp_path)
+    kept = {(row["day"], row["subscriber"]): row["bytes"] for row in rows(open_reader(tmp_path), "use_day")}
+    assert kept == {key: counted for key, counted in life.use.items() if counted}
+    assert known(open_reader(tmp_path)).gaps == []
+    life.cell.close()
+
+
+def test_refusals_count_a_terminal_once_a_minute_also_across_commits(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.attach(1, 500)
+    following = follower(tmp_path)
+    for _ in range(3):
+        # There is no SIM left: the same ten are refused thrice within the minute.
+        life.cell.step(allocate(10_001, 10))
+        following.turn()
+        following._commit_readers()
+    life.clock.advance(60_000)
+    life.cell.step(allocate(10_001, 5))
+    following.turn()
+    following.finish(read_on=True)
+    following.close()
+    connection = open_reader(tmp_path)
+    found = [(row["status"], row["market"], row["count"], row["terminals"]) for row in rows(connection, "refusals")]
+    assert found == [(layout.NO_HEALTHY_SIM, MARKET_INDEX, 30, 10), (layout.NO_HEALTHY_SIM, MARKET_INDEX, 5, 5)]
+    assert subscribers_refused(connection, BEGIN_MS, BEGIN_MS + 3_600_000) == 10
+    assert subscribers_refused(connection, BEGIN_MS + 7_200_000, BEGIN_MS + 9_000_000) == 0
+    life.cell.close()
+
+
+def test_decisions_say_who_decided_what_and_refused_ones_too(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    iccid = int(life.cell.machine.sim(0)["iccid"])
+    setting = commands.run(layout.CONFIGURE, setting=layout.LEASE_MS, value=60_000)
+    life.cell.step(setting)
+    actor = commands.definition(layout.ACTOR, "auditor:eve", {layout.ACTOR_ROLE: layout.AUDITOR})
+    life.cell.step(commands.run(layout.DEFINE, definition=np.frombuffer(actor, "V1024")))
+    eve = life.cell.machine.entity_index(layout.ACTOR, "auditor:eve")
+    assert eve is not None
+    columns = {name: 0 for name, _ in commands.COMMAND_COLUMNS[layout.SET_HEALTH]}
+    life.cell.step(
+        commands.run(layout.SET_HEALTH, actor=eve, **{**columns, "iccid": iccid, "health": layout.QUARANTINED})
+    )
+    finished(tmp_path)
+    found = list(rows(open_reader(tmp_path), "decisions"))
+    assert [row["event"] for row in found] == list(range(1, len(found) + 1))
+    last, before = found[-1], found[-3]
+    assert (last["actor"], last["kind"], last["statuses"]) == ("auditor:eve", "set_health", '{"not_permitted":1}')
+    assert f'"iccid":[{iccid}]' in last["detail"]
+    assert (before["kind"], before["statuses"]) == ("configure", '{"ok":1}')
+    assert '"value":[60000]' in before["detail"]
+    assert all(row["kind"] not in ("allocate", "tick", "report_usage") for row in found)
+    target = io.BytesIO()
+    assert write_csv(iter(found), target) == len(found)
+    lines = list(csv.DictReader(io.StringIO(target.getvalue().decode())))
+    assert lines[-1]["actor"] == "auditor:eve"
+    life.cell.close()
+
+
+def test_a_damaged_history_is_refused_with_what_to_do_and_snapshots_go_on(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    (tmp_path / NAME).write_bytes(b"this is no database " * 500)
+    following = follower(tmp_path)
+    following.turn()
+    following.take_snapshot()
+    following.close()
+    assert snapshot_sequences(RealDisk(tmp_path)) == [life.cell.durable_sequence]
+    assert "move it and its -wal and -shm away" in (read_alarm(RealDisk(tmp_path)) or "")
+    with pytest.raises(HistoryRefused, match="file is not a database"):
+        open_reader(tmp_path)
+    for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    finished(tmp_path)
+    # The snapshot is behind, and the first segment still there: a new history knows all of it.
+    assert known(open_reader(tmp_path)).gaps == []
+    life.cell.close()
+
+
+def test_a_history_of_another_course_of_the_journal_is_refused(tmp_path: Path) -> None:
+    for course, terminals in (("first", 5), ("second", 6)):
+        life = Life(tmp_path / course)
+        life.attach(1, terminals)
+        if course == "second":
+            os.replace(tmp_path / "first" / NAME, tmp_path / "second" / NAME)
+            life.attach(50, 1)
+        finished(tmp_path / course)
+        life.cell.close()
+    assert "is of another journal" in (read_alarm(RealDisk(tmp_path / "second")) or "")
+
+
+def test_without_a_file_there_is_no_history_yet(tmp_path: Path) -> None:
+    with pytest.raises(HistoryRefused, match="no history yet"):
+        open_reader(tmp_path)
+
+
+def test_the_day_is_that_of_the_place() -> None:
+    japan_ms = 54_000_000
+    midnight_ms = 1_585_666_800_000  # 2020-04-01 00:00 in Japan
+    assert np.datetime64(day_of(midnight_ms, japan_ms), "D") == np.datetime64("2020-04-01")
+    assert np.datetime64(day_of(midnight_ms - 1, japan_ms), "D") == np.datetime64("2020-03-31")
+    assert np.datetime64(month_of(day_of(midnight_ms, japan_ms)), "M") == np.datetime64("2020-04")
+    assert np.datetime64(day_of(midnight_ms, 5 * 3_600_000), "D") == np.datetime64("2020-03-31")
