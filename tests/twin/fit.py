@@ -210,9 +210,7 @@ def _headroom(world: World) -> npt.NDArray[np.int64]:
 def main() -> None:
     terminals = int(sys.argv[1]) if sys.argv[1:] else 5_000
     days = int(sys.argv[2]) if sys.argv[2:] else 7
-    print(
-        "SIMs a terminal  fit    seed  swaps/terminal/day  stranded MB/SIM/day  refused  large refused  beyond a quota, % of bytes"
-    )
+    print("SIMs a terminal  fit    seed  swaps/terminal/day  stranded MB/SIM/day  refused  large refused  beyond, %")
     for share in (0.4, 0.6, 1.0):
         for seed in (1, 2, 3):
             for fit in EXPECTED_BYTES:
