@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from simswitch.core import commands, layout
+from simswitch.core.commands import set_health
 from simswitch.core.machine import Machine, MalformedBatch
 
 from tests.model.invariants import violations
@@ -222,7 +223,7 @@ def test_who_may_do_what() -> None:
     before = world.tables()
     assert world.status(run(layout.ALLOCATE, 1, actor=actor, access_server=1, **columns)) == layout.NOT_PERMITTED
     assert world.status(run(layout.ALLOCATE, 1, actor=9_999, access_server=0, **columns)) == layout.NOT_PERMITTED
-    refused = run(layout.SET_HEALTH, 1, actor=actor, access_server=0, iccid=iccid_number(0), health=layout.HEALTHY)
+    refused = set_health([iccid_number(0)], layout.HEALTHY, actor=actor)
     assert world.status(refused) == layout.NOT_PERMITTED
     assert same_but_the_header(world, before)
     assert lease_epoch(world) > 0

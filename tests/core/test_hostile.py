@@ -296,7 +296,7 @@ def test_a_server_that_joins_a_waiting_walk_is_covered_wholly() -> None:
     pool.send(layout.GROW, sims=12_000, terminals=0, orders=0)
     pool.import_sims(9_000)
     first = pool.open(0)
-    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 3])
+    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 1])
     pool.ready(first, 0)
     pool.allocate(77, server=1)
     pool.connect(1)
@@ -313,7 +313,7 @@ def test_a_sweep_that_needs_no_order_does_not_wait_for_one() -> None:
     pool.allocate(np.arange(500))
     pool.job()
     pool.settle()
-    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 3])
+    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 1])
     assert pool.machine.header()["sweeps_count"] > 1
     assert pool.machine.next_due_ms == pool.now_ms
 

@@ -11,6 +11,7 @@ from simswitch.core import layout
 from tests.model.invariants import tier_of
 from tests.model.things import (
     JobModel,
+    LotModel,
     Mismatch,
     OrderModel,
     Row,
@@ -31,8 +32,7 @@ class Books:
 
     markets: dict[int, tuple[int, list[int]]]
     """By entity: expected bytes and the classes in order of preference."""
-    lots: dict[int, tuple[int, list[int], int, int, int]]
-    """By entity: class, quotas of the windows, low and exhausted watermarks, changes of terminal in a day."""
+    lots: dict[int, LotModel]
     banks: set[int]
     reserves: dict[int, int]
     settings: dict[int, int]
@@ -194,10 +194,10 @@ class Books:
         if sim.health > layout.EXHAUSTED:
             return
         before = sim.health
-        _, _, low, exhausted, _ = self.lots[sim.lot]
-        if sim.headroom_bytes < exhausted:
+        lot = self.lots[sim.lot]
+        if sim.headroom_bytes < lot.exhausted_bytes:
             sim.health = layout.EXHAUSTED
-        elif sim.headroom_bytes < low:
+        elif sim.headroom_bytes < lot.low_bytes:
             sim.health = layout.LOW
         else:
             sim.health = layout.HEALTHY
@@ -268,7 +268,7 @@ class Books:
         sim.holder = terminal
 
     def _set_limit(self, sim: SimModel) -> None:
-        quotas = self.lots[sim.lot][1]
+        quotas = [quota for quota, _ in self.lots[sim.lot].caps]
         sim.limit_bytes = min(
             (quota - offset for quota, offset in zip(quotas, sim.offsets, strict=True) if quota >= 0),
             default=2**63 - 1,
@@ -279,7 +279,7 @@ class Books:
         sim.occupancy = layout.COOLING
         sim.held_by = None
         sim.cooling_until_ms = self.now_ms + self.settings[layout.COOLING_MS]
-        today, most = self._day(self.now_ms), self.lots[sim.lot][4]
+        today, most = self._day(self.now_ms), self.lots[sim.lot].changes_max
         if most and sim.changed[0] == today and sim.changed[1] >= most:
             day_ends_ms = (today + 1) * DAY_MS + self.settings[layout.DAY_BEGINS_MS]
             sim.cooling_until_ms = max(sim.cooling_until_ms, day_ends_ms)

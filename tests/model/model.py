@@ -25,6 +25,7 @@ from tests.model.records import Table
 from tests.model.things import (
     Call,
     JobModel,
+    LotModel,
     Mismatch,
     OrderModel,
     Row,
@@ -355,6 +356,8 @@ class Model(Books):
         old = terminal.sim
         assert old is not None
         if old.health != layout.RETIRED:
+            if old.health != layout.QUARANTINED:
+                self._health_event(old, layout.QUARANTINED)
             old.health = layout.QUARANTINED
         self._replace(terminal, terminal.server)
         expected = lowest_bytes(terminal.expected_tier)
@@ -418,7 +421,7 @@ class Model(Books):
         sim = SimModel(
             len(self.sims),
             call.item["iccid"],
-            self.lots[call.item["lot"]][0],
+            self.lots[call.item["lot"]].sim_class,
             call.item["lot"],
             call.item["bank"],
             0,
@@ -433,7 +436,7 @@ class Model(Books):
     def _set_health(self, call: Call) -> set[int]:
         sim = self._sim(call.item["iccid"])
         health = call.item["health"]
-        if not layout.HEALTHY <= health <= layout.RETIRED:
+        if not layout.HEALTHY <= health <= layout.RETIRED or call.item["confidence_permille"] > 1_000:
             return {layout.INVALID_ARGUMENT}
         if sim is None:
             return {layout.UNKNOWN_SIM}
@@ -441,10 +444,42 @@ class Model(Books):
             return {layout.SAME}
         if sim.health == layout.RETIRED:
             return {layout.WRONG_STATE}
+        names = ("goodput_kbps", "windows", "confidence_permille")
+        goodput_kbps, windows, confidence = (call.item[name] for name in names)
+        self._health_event(sim, health, goodput_kbps | windows << 32 | confidence << 48)
         sim.health = health
         self._turned(sim)
         if health == layout.HEALTHY:
             self._judge(sim)
+        return {layout.OK}
+
+    def _health_event(self, sim: SimModel, health: int, evidence: int = 0) -> None:
+        holder = sim.holder if sim.occupancy == layout.ASSIGNED else None
+        server = layout.NONE_SHORT if holder is None else holder.server
+        self._event(layout.EVENT_HEALTH, holder, server, reason=health, a=sim.iccid, b=evidence)
+
+    def _set_cap(self, call: Call) -> set[int]:
+        entity, window, quota, basis = (call.item[name] for name in ("lot", "window", "quota_bytes", "basis"))
+        lot = self.lots.get(entity)
+        if lot is None:
+            return {layout.UNKNOWN_LOT}
+        possible = 1 <= window <= (layout.WINDOWS if lot.rolling_days else layout.WINDOW_DAY)
+        if not possible or not 1 <= basis <= layout.BASIS_LEARNED or not -1 <= quota < BYTES_MAX:
+            return {layout.INVALID_ARGUMENT}
+        cap = (quota, basis) if quota >= 0 else lot.planned[window - 1]
+        before = lot.caps[window - 1]
+        if cap == before:
+            return {layout.SAME}
+        lot.caps[window - 1] = cap
+        if cap[0] != before[0]:
+            # Lots share the next walk.
+            walk = next((sweep for sweep in self.sweeps if sweep.kind == "limits"), None)
+            if walk is None:
+                walk = Sweep("limits")
+                self.sweeps.append(walk)
+            walk.end = len(self.sims)
+            walk.lots.setdefault(entity, set()).update({window - 1} if before[0] < 0 else ())
+        self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
         return {layout.OK}
 
     def _mask(self, call: Call) -> set[int]:
@@ -469,10 +504,16 @@ class Model(Books):
     def _reset_window(self, call: Call) -> set[int]:
         if call.item["lot"] not in self.lots:
             return {layout.UNKNOWN_LOT}
-        if not 1 <= call.item["window"] <= 3:
+        lot, window = self.lots[call.item["lot"]], call.item["window"]
+        if not 1 <= window <= 3 or (window == layout.WINDOW_ROLLING and not lot.rolling_days):
             return {layout.INVALID_ARGUMENT}
         if self.frozen:
             return {layout.WRONG_STATE}
+        if window == layout.WINDOW_ROLLING:
+            lot.turned_days += 1
+            if lot.turned_days < lot.step_days:
+                return {layout.OK}
+            lot.turned_days = 0
         self.sweeps.append(Sweep("reset", lot=call.item["lot"], window=call.item["window"], end=len(self.sims)))
         return {layout.OK}
 
@@ -813,15 +854,15 @@ class Model(Books):
         self.jobs.append(job)
         self._event(layout.EVENT_JOB, job=job.id, a=job.state)
         if not listed:
-            self.sweeps.append(Sweep("check", job=job))
+            self.sweeps.append(Sweep("check", job=job, end=len(self.sims)))
         return {layout.OK}
 
     # What the check of a job finds, and what follows from it.
 
-    def _check_job(self, job: JobModel) -> None:
+    def _check_job(self, job: JobModel, sims: list[SimModel]) -> None:
         wanted = [order.terminal for order in self.orders if order.job is job]
         if not job.listed:
-            wanted = [sim.holder for sim in self.sims if self._selects(job, sim) and sim.holder is not None]
+            wanted = [sim.holder for sim in sims if self._selects(job, sim) and sim.holder is not None]
         demand: list[TerminalModel] = []
         for terminal in wanted:
             if terminal.swap is not None and terminal.swap.job is not job:
@@ -837,7 +878,7 @@ class Model(Books):
         job.demand = len(demand)
         supply = {}
         for sim_class, reserve in self.reserves.items():
-            tiers = sorted(tier_of(sim.headroom_bytes) for sim in self._free_healthy(sim_class))
+            tiers = sorted(tier_of(sim.headroom_bytes) for sim in self._free_healthy(sim_class) if sim in sims)
             supply[sim_class] = tiers[reserve:]
         markets = list(self.markets)
         for terminal in sorted(demand, key=lambda each: (markets.index(each.market), -each.expected_tier)):
@@ -946,7 +987,7 @@ class Model(Books):
         if job.listing:
             job.listing = False
             self._enter(job, layout.JOB_CHECKING)
-            self.sweeps.append(Sweep("check", job=job))
+            self.sweeps.append(Sweep("check", job=job, end=len(self.sims)))
             return layout.OK
         if job.state == layout.JOB_SELECTING:
             return layout.SAME
@@ -1020,8 +1061,19 @@ class Model(Books):
     def _run_sweep(self, sweep: Sweep) -> bool:
         if sweep.kind == "reset":
             for sim in self.sims[: sweep.end]:
-                if sim.lot == sweep.lot:
+                if sim.lot == sweep.lot and sweep.window == layout.WINDOW_ROLLING:
+                    self._turn(sim)
+                elif sim.lot == sweep.lot:
                     sim.offsets[sweep.window - 1] = -sim.counted_bytes
+                if sim.lot == sweep.lot:
+                    self._set_limit(sim)
+        elif sweep.kind == "limits":
+            for sim in self.sims[: sweep.end]:
+                if sim.lot in sweep.lots:
+                    for window in sweep.lots[sim.lot]:
+                        sim.offsets[window] = -sim.counted_bytes
+                        if window == layout.WINDOW_ROLLING - 1:
+                            sim.days = []
                     self._set_limit(sim)
         elif sweep.kind == "dead":
             self._bury(sweep)
@@ -1035,6 +1087,13 @@ class Model(Books):
             self._reconcile(sweep)
         return True
 
+    def _turn(self, sim: SimModel) -> None:
+        """A day of the rolling window is over."""
+        lot = self.lots[sim.lot]
+        today = sim.counted_bytes + sim.offsets[2] - sum(sim.days)
+        sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
+        sim.offsets[2] = sum(sim.days) - sim.counted_bytes
+
     def _job_sweep(self, sweep: Sweep, job: JobModel) -> bool:
         if sweep.kind == "cancel":
             for order in [order for order in self.orders if order.job is job and not order.in_flight]:
@@ -1042,7 +1101,7 @@ class Model(Books):
             return True
         if sweep.kind == "check":
             if job.state == layout.JOB_CHECKING:
-                self._check_job(job)
+                self._check_job(job, self.sims[: sweep.end])
             return True
         if job.state == layout.JOB_CANCELLED:
             return True
@@ -1115,6 +1174,10 @@ class Model(Books):
                 limit_bytes=sim.limit_bytes,
                 terminal=layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)],
             )
+        rolling = tables["sims_rolling"]["offset_bytes"].tolist()
+        for sim in self.sims:
+            offset = rolling[sim.index] if sim.index < len(rolling) else 0
+            self._require(offset == sim.offsets[2], f"SIM {sim.index}: its rolling offset is {offset}")
         for terminal, record in zip(self.terminals.values(), tables["terminals"], strict=False):
             self._same(
                 f"terminal {terminal.key}",
@@ -1213,6 +1276,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.SET_HEALTH: Model._set_health,
     layout.MASK: Model._mask,
     layout.RESET_WINDOW: Model._reset_window,
+    layout.SET_CAP: Model._set_cap,
     layout.CONFIGURE: Model._configure,
     layout.GROW: Model._grow,
     layout.THAW: Model._thaw,
@@ -1247,7 +1311,10 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         plan = entities[entities[index]["numbers"][layout.LOT_PLAN]]["numbers"].tolist()
         low, exhausted = plan[layout.PLAN_LOW_BYTES], plan[layout.PLAN_EXHAUSTED_BYTES]
         changes = max(plan[layout.PLAN_CHANGES_PER_DAY], 0)
-        lots[index] = (int(entities[index]["numbers"][layout.LOT_CLASS]), plan[:3], low, exhausted, changes)
+        caps = [(quota, int(layout.BASIS_BELIEVED) if quota >= 0 else 0) for quota in plan[: layout.WINDOWS]]
+        sim_class = int(entities[index]["numbers"][layout.LOT_CLASS])
+        days = max(plan[layout.PLAN_ROLLING_DAYS], 0)
+        lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
     servers = [
         ServerModel(int(record["session"]), 1, bool(record["reconciled"]))
         for record in tables["servers"][: header["servers_count"]]
@@ -1276,4 +1343,5 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         servers=servers,
         grace_until_ms=int(header["grace_until_ms"]),
         thaw_until_ms=int(header["thaw_until_ms"]),
+        events_count=int(header["events_count"]),
     )

@@ -68,9 +68,36 @@ def word_after(row: Row, case: Case) -> str:
         return order_word(case)
     if row.subject == "gate":
         return layout.Gate(int(case.after["servers"][case.server]["gate"])).name.removeprefix("GATE_").lower()
+    if row.subject == "cap":
+        return cap_word(case)
     if row.subject == "given_up":
         return "resolved" if case.after["given_up"]["resolved"][1] else "open"
     return layout.JobState(int(case.after["jobs"][case.job]["state"])).name.removeprefix("JOB_").lower()
+
+
+def _lot(case: Case, tables: dict[str, Table], name: str) -> int:
+    return int(tables["lots"][case.lot][name][case.window])
+
+
+def cap_word(case: Case) -> str:
+    quota, planned = (_lot(case, case.after, name) for name in ("quota_bytes", "planned_bytes"))
+    if quota < 0:
+        return "none"
+    return "planned" if quota == planned else "set"
+
+
+def _limits_by(case: Case, offset: int) -> bool:
+    """Of the SIM that has used something."""
+    sim = case.after["sims"][case.named_sim]
+    limits = [_lot(case, case.after, "quota_bytes") - offset]
+    if case.window != layout.WINDOW_CYCLE - 1:
+        limits.append(int(case.after["lots"][case.lot]["quota_bytes"][0]))
+    return bool(sim["limit_bytes"] == min(limits) and case.events[-1]["a"] == _lot(case, case.after, "quota_bytes"))
+
+
+def _before_stays(case: Case) -> bool:
+    names = (("before_bytes", "quota_bytes"), ("before_basis", "basis"), ("before_since_ms", "since_ms"))
+    return all(_lot(case, case.after, before) == _lot(case, case.before, now) for before, now in names)
 
 
 def unchanged(row: Row, case: Case) -> bool:
@@ -88,6 +115,7 @@ def unchanged(row: Row, case: Case) -> bool:
         "order": ("orders", "sims", "terminals"),
         "gate": ("servers",),
         "job": ("orders", "sims"),
+        "cap": ("lots", "sims"),
     }
     return all(np.array_equal(case.before[name], case.after[name]) for name in tables[row.subject])
 
@@ -242,6 +270,10 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY)
     ),
     "skipped+1": _skipped_more,
+    "limits=by_cap": lambda case: _limits_by(case, 0),
+    "limits=from_now": lambda case: _limits_by(case, -int(case.after["sims"][case.named_sim]["counted_bytes"])),
+    "before=plan": _before_stays,
+    "before=set": _before_stays,
     "gate=back_off": lambda case: bool(case.after["servers"][0]["gate"] == layout.GATE_BACK_OFF),
     "window=halved": _window_halved,
     "session=new": lambda case: bool(case.answer["session"] > case.before["servers"]["session"].max()),
@@ -283,6 +315,9 @@ def differences(row: Row, case: Case) -> list[str]:
         if kind == "event":
             if not any(event_is(case, row, event, name) for event in case.events):
                 found.append(f"the event {name} did not come: {case.events}")
+        elif kind == "told":
+            if not any(event["kind"] == layout.EventKind["EVENT_" + name] for event in case.events):
+                found.append(f"{name} was not told: {case.events}")
         elif word not in WORDS:
             found.append(f"nobody knows what {word} means")
         elif not found and not WORDS[word](case):

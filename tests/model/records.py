@@ -45,6 +45,8 @@ _RECORDS = {
     "given_up": "GivenUp",
     "breakers": "Breaker",
     "subscribers": "Subscriber",
+    "sims_rolling": "SimRolling",
+    "lots": "Lot",
     "terminal_table": "TerminalSlot",
 }
 """Which record stands in which region."""

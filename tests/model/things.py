@@ -17,6 +17,25 @@ class Mismatch(AssertionError):
 
 
 @dataclass(eq=False)
+class LotModel:
+    sim_class: int
+    planned: list[tuple[int, int]]
+    """By window: what the plan says, and its basis; -1 and 0: nothing."""
+    low_bytes: int
+    exhausted_bytes: int
+    changes_max: int
+    caps: list[tuple[int, int]]
+    """What is in force."""
+    rolling_days: int = 0
+    turned_days: int = 0
+
+    @property
+    def step_days(self) -> int:
+        """A ring of fourteen places has to do for any number of days."""
+        return max(1, -(-(self.rolling_days - 1) // 14))
+
+
+@dataclass(eq=False)
 class SimModel:
     index: int
     iccid: int
@@ -33,6 +52,8 @@ class SimModel:
     changed: tuple[int, int] = (0, 0)
     """A day, and how often it was given to another terminal in it."""
     held_by: OrderModel | None = None
+    days: list[int] = field(default_factory=list)
+    """Of a rolling window: what the days before today that count used, the last one first, in whole 4 KiB."""
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
 
@@ -156,6 +177,8 @@ class Sweep:
     window: int = 0
     cursor: int = 0
     end: int = 0
+    lots: dict[int, set[int]] = field(default_factory=dict)
+    """Of a walk over limits: the windows that count from now on, by lot."""
 
 
 Row = dict[str, Any]

@@ -74,6 +74,8 @@ class Case:
     named_sim: int = 0
     job: int = 0
     server: int = 0
+    lot: int = 0
+    window: int = 0
     before: dict[str, Table] = field(default_factory=dict)
     after: dict[str, Table] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
@@ -381,6 +383,30 @@ def _cooling(row: Row) -> Case:
     return Case(world, wait_ms=COOLING_MS, named_sim=named)
 
 
+# ---------------------------------------------------------------------------------------- rows on caps
+
+
+def _cap(row: Row) -> Case:
+    """The cycle's cap of gold-a, which its plan has, or the day's, which it has not; one SIM has used something."""
+    world = new_world()
+    world.send(world.usage(T, allocate(world), 3 * MIB))
+    window = layout.WINDOW_DAY if row.state == "none" else layout.WINDOW_CYCLE
+    quota, basis = 30 * GIB, layout.BASIS_LEARNED
+    if row.state == "set":
+        assert world.status(world.set_cap("gold-a", window, quota)) == layout.OK
+        quota = -1
+    elif row.when == "what is in force":
+        quota, basis = 100 * GIB, layout.BASIS_BELIEVED
+    elif row.when == "a rolling one, its plan has no days":
+        window = layout.WINDOW_ROLLING
+    elif row.when == "lot not defined":
+        world.entities["gold-a"] = world.entities["gold"]
+    world.pass_ms(STEP_MS)
+    case = Case(world, world.set_cap("gold-a", window, quota, basis), named_sim=0, lot=world.entities["gold-a"])
+    case.window = window - 1
+    return case
+
+
 # ---------------------------------------------------------------------------------------- rows on orders
 
 
@@ -679,11 +705,16 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("job", "(dispatch)"): _quiet,
     ("job", "ACKNOWLEDGE REFUSED"): _canary,
     ("given_up", "GIVEN_UP_RESOLVE"): _given_up,
+    ("cap", "SET_CAP"): _cap,
 }
 WHENS = frozenset(
     {
         "-",
         "ICCID not known",
+        "a rolling one, its plan has no days",
+        "lot not defined",
+        "what is in force",
+        "what the plan says",
         "READY was said",
         "from another access server",
         "lease expired, access server has no session",

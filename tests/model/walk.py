@@ -90,6 +90,7 @@ class Walk:
             (1, self.freeze_or_thaw),
             (1, self.mask),
             (1, self.reset_window),
+            (1, self.set_cap),
             (1, self.import_sims),
         ]
         self._import_pool(sims)
@@ -259,7 +260,8 @@ class Walk:
 
     def set_health(self) -> bytes:
         health = self.random.choices((0, 1, 2, 3, 4, 5, 8, 9, 10), (1, 40, 4, 3, 12, 3, 3, 0.1, 1))[0]
-        return commands.run(layout.SET_HEALTH, 1, iccid=self._sim(), health=health)
+        evidence = {"goodput_kbps": 384, "windows": 5, "confidence_permille": self.random.choice((990, 1001))}
+        return commands.set_health([self._sim()], health, **(evidence if self._one_in(3) else {}))
 
     def _in_flight(self) -> list[OrderModel]:
         return [order for order in self.model.orders if order.in_flight]
@@ -361,7 +363,7 @@ class Walk:
             )
         sick = [sim for sim in self.model.sims if sim.health > layout.EXHAUSTED and sim.health != layout.RETIRED]
         if sick:
-            return commands.run(layout.SET_HEALTH, 1, iccid=self.random.choice(sick).iccid, health=layout.HEALTHY)
+            return commands.set_health([self.random.choice(sick).iccid], layout.HEALTHY)
         spent = [sim for sim in self.model.sims if sim.health in (layout.LOW, layout.EXHAUSTED)]
         if len(spent) > len(self.model.sims) // 3:
             return commands.run(layout.RESET_WINDOW, 1, lot=self.random.choice(spent).lot, window=1)
@@ -445,7 +447,18 @@ class Walk:
         return commands.run(layout.MASK, 1, lot=lot, bank=bank, masked=self.random.choice((0, 0, 0, 0, 0, 1, 2)))
 
     def reset_window(self) -> bytes:
-        return commands.run(layout.RESET_WINDOW, 1, lot=self._lot(), window=self.random.choice((0, 1, 1, 2, 3, 4)))
+        return commands.run(layout.RESET_WINDOW, 1, lot=self._lot(), window=self.random.choice((0, 1, 1, 2, 3, 3, 4)))
 
     def import_sims(self) -> bytes:
         return self._import_run(1, "gold-a", "bank-1")
+
+    def set_cap(self) -> bytes:
+        """Mostly what leaves some SIMs something; now and then the plan's word again."""
+        return commands.run(
+            layout.SET_CAP,
+            1,
+            lot=self._lot(),
+            window=self.random.choice((0, 1, 1, 1, 2, 2, 3, 4)),
+            quota_bytes=self.random.choice((-2, -1, -1, 40 * GIB, 98 * GIB, 300 * GIB, 2**62)),
+            basis=self.random.choice((0, 1, 2, 3, 3, 4)),
+        )

@@ -33,6 +33,8 @@ LINE_BYTES_PER_S = 1_000 * MIB
 OUTAGE_MAX_MS = 20 * STEP_MS
 UNKNOWN_ASK_MS = 30 * STEP_MS
 SUBSCRIBER = 900
+ROLLING_BYTES = 8 * GIB
+ROLLING_DAYS = 3
 
 
 def iccid_number(number: int) -> int:
@@ -215,7 +217,11 @@ class World(Driver):
 
     @staticmethod
     def set_health(sim: int, health: int) -> bytes:
-        return commands.run(layout.SET_HEALTH, 1, iccid=iccid_number(sim), health=health)
+        return commands.set_health([iccid_number(sim)], health)
+
+    def set_cap(self, lot: str, window: int, quota_bytes: int, basis: int = layout.BASIS_LEARNED) -> bytes:
+        entity = self.entities[lot]
+        return commands.run(layout.SET_CAP, 1, lot=entity, window=window, quota_bytes=quota_bytes, basis=basis)
 
     def ready(self, server: int, session: int | None = None) -> bytes:
         return commands.run(
@@ -305,8 +311,11 @@ def empty_world(sims_max: int = 64, terminals_max: int = 64, orders_max: int = 6
     world.define(layout.SUPPLIER, "supplier")
     watermarks = {layout.PLAN_LOW_BYTES: LOW_BYTES, layout.PLAN_EXHAUSTED_BYTES: EXHAUSTED_BYTES}
     world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 100 * GIB, **watermarks})
+    rolling = {layout.PLAN_QUOTA_ROLLING: ROLLING_BYTES, layout.PLAN_ROLLING_DAYS: ROLLING_DAYS}
     world.define(
-        layout.PLAN, "daily", {layout.PLAN_QUOTA_CYCLE: 50 * GIB, layout.PLAN_QUOTA_DAY: 3 * GIB, **watermarks}
+        layout.PLAN,
+        "daily",
+        {layout.PLAN_QUOTA_CYCLE: 50 * GIB, layout.PLAN_QUOTA_DAY: 3 * GIB, **rolling, **watermarks},
     )
     gold = world.define(layout.SIM_CLASS, "gold", {layout.CLASS_RESERVE: 1})
     silver = world.define(layout.SIM_CLASS, "silver")

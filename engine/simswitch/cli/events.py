@@ -32,6 +32,8 @@ class EventWord(StrEnum):
     SHORTFALL_OVER = "shortfall_over"
     DEATH = "death"
     BREAKER = "breaker"
+    HEALTH = "health"
+    CAP = "cap"
     PAUSE = "pause"
 
 
@@ -108,6 +110,14 @@ def details(event: dict[str, Any]) -> str:
             return f"market {event['market']}"
         case "death":
             return str(event["death"])
+        case "health":
+            seen = f"{event['goodput_kbps']} kbit/s under demand in {event['windows_count']} windows"
+            sure = f"{seen}, {event['confidence_permille'] / 10:.1f} % sure"
+            return f"SIM {event['iccid']}: {event['health']} ({sure if event['windows_count'] else 'as somebody says'})"
+        case "cap":
+            quota = event["quota_bytes"]
+            cap = "no cap" if quota is None else f"{bytes_text(quota)} ({event['certainty']})"
+            return f"{event['lot_or_plan']}, {event['window']}: {cap}"
         case "breaker":
             again = f", tried again at {instant_text(event['retry_ms'])}" if event["breaker_state"] == "open" else ""
             state = str(event["breaker_state"]).replace("_", " ")

@@ -17,6 +17,7 @@ from simswitch import __version__
 from simswitch.cli import (
     access_server,
     breakers,
+    caps,
     clock,
     data,
     demonstration,
@@ -71,6 +72,7 @@ app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
 app.add_typer(clock.app, name="clock")
 app.command("breakers")(breakers.breakers)
+app.command("caps")(caps.caps)
 app.command("events")(events.events)
 app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)

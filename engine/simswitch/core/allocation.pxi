@@ -324,6 +324,8 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
         if terminal.epoch == epoch:
             attach_failed(state, index, run.now_ms)
         if state.sims[old].health != RETIRED:
+            if state.sims[old].health != QUARANTINED:
+                health_event(state, old, QUARANTINED, 0)
             sim_set_health(state, old, QUARANTINED, run.now_ms)
         lease_replace(state, index, terminal.server, run.now_ms)
         tier = terminal_tier(terminal)

@@ -31,7 +31,7 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
         if not index % PAUSE_ITEMS:
             pause()
         sim = &state.sims[index]
-        if sim_find(state, sim.iccid) != index or sim_find_imsi(state, state.sims_cold[index].imsi) != index:
+        if sim_find(state, sim.iccid) != index or sim_find_imsi(state, sim_imsi(&state.sims_cold[index])) != index:
             faults.append(f"SIM {index}: not found by its ICCID and IMSI")
         if not FREE <= sim.occupancy <= COOLING or not HEALTHY <= sim.health <= RETIRED:
             faults.append(f"SIM {index}: occupancy {sim.occupancy}, health {sim.health}")

@@ -56,6 +56,7 @@ from simswitch.core.layout import (
     SESSION_HOLDS,
     SESSION_OPEN,
     SESSION_READY,
+    SET_CAP,
     SET_HEALTH,
     SWAPS_LIFT,
     SWAPS_STOP,
@@ -129,13 +130,22 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
         ("expected_bytes", "<u8"),
         ("market", "<u2"),
     ),
-    SET_HEALTH: (("iccid", "<u8"), ("health", "u1")),
+    # What speaks for it, zeros when a person says so: goodput under demand, how many windows showed it, how sure it is.
+    SET_HEALTH: (
+        ("iccid", "<u8"),
+        ("goodput_kbps", "<u4"),
+        ("windows", "<u2"),
+        ("confidence_permille", "<u2"),
+        ("health", "u1"),
+    ),
     CONFIGURE: (("value", "<i8"), ("setting", "<u2")),
     GROW: (("sims", "<u8"), ("terminals", "<u8"), ("orders", "<u8")),
     RESTART: (),
     FREEZE: (),
     THAW: (),
-    # window: 1 cycle, 2 day, 3 rolling.
+    # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis.
+    SET_CAP: (("quota_bytes", "<i8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),
+    # window: Window. It starts anew; of a rolling one a day is over.
     RESET_WINDOW: (("lot", "<u2"), ("window", "u1")),
     # lot and bank: NONE_SHORT is every; masked: 1 or 0.
     MASK: (("lot", "<u2"), ("bank", "<u2"), ("masked", "u1")),
@@ -313,6 +323,13 @@ def job_create(reason: str = "", *, actor: int = 0, **options: Any) -> bytes:
         **options,
     }
     return run(JOB_CREATE, 1, actor=actor, reason=np.array([reason.encode()], "S64"), **asked)
+
+
+def set_health(iccids: npt.ArrayLike, health: npt.ArrayLike, *, actor: int = 0, **evidence: npt.ArrayLike) -> bytes:
+    """A run of SET_HEALTH. Without ``evidence`` (its columns) a person says so."""
+    numbers = np.asarray(iccids, np.uint64)
+    columns: dict[str, Any] = {"goodput_kbps": 0, "windows": 0, "confidence_permille": 0, **evidence}
+    return run(SET_HEALTH, len(numbers), actor=actor, iccid=numbers, health=health, **columns)
 
 
 def definition(kind: int, name: str, numbers: Mapping[int, int] | None = None, document: bytes = b"") -> bytes:

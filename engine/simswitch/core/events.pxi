@@ -16,6 +16,12 @@
 #   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
 #                                                              NO_LEASE: not named
 #   JOB          JobState            -                         JobWhy                    job
+#   HEALTH       ICCID                     goodput, kbit/s, and from  the new Health            a SIM, of which somebody says so,
+#                                          bit 32 windows, from 48                           or whose attach failed; with its
+#                                          confidence, permille; 0:                          terminal while it is assigned
+#                                          no evidence
+#   CAP          quota, bytes; -1: none    lot or plan, and from bit  -                         the cap in force from now on, of a
+#                                          16 Window, from 24 Basis                          lot or of a plan's lots
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server
@@ -68,3 +74,14 @@ cdef void job_enter(State *state, Job *job, int entered, int why) noexcept nogil
 cdef uint64_t sim_iccid(State *state, uint32_t sim) noexcept nogil:
     """0: none."""
     return state.sims[sim].iccid if sim != NONE_INDEX else 0
+
+
+cdef void health_event(State *state, uint32_t sim, int health, uint64_t evidence) noexcept nogil:
+    """A SIM's health is about to be another because somebody says so."""
+    cdef const Sim *record = &state.sims[sim]
+    if record.occupancy == ASSIGNED:
+        event(
+            state, EVENT_HEALTH, record.terminal, state.terminals[record.terminal].server, NONE_INDEX, health,
+            record.iccid, evidence)
+    else:
+        event(state, EVENT_HEALTH, NONE_INDEX, NONE_SHORT, NONE_INDEX, health, record.iccid, evidence)

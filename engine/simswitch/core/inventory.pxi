@@ -133,15 +133,25 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
             return INVALID_ARGUMENT
         ended = wanted.name[position] == 0
     if wanted.kind == PLAN:
-        for position in range(7):
+        for position in range(PLAN_BASIS_CYCLE + WINDOWS):
             if numbers[position] < -1 or numbers[position] >= BYTES_MAX:
                 return INVALID_ARGUMENT
+        for position in range(PLAN_BASIS_CYCLE, PLAN_BASIS_CYCLE + WINDOWS):
+            if numbers[position] != -1 and not BASIS_CONTRACTUAL <= numbers[position] <= BASIS_LEARNED:
+                return INVALID_ARGUMENT
+        if numbers[<int> PLAN_POOLED] > 1 or numbers[<int> PLAN_ROLLING_DAYS] > ROLLING_DAYS_MAX:
+            return INVALID_ARGUMENT
+        if numbers[<int> PLAN_QUOTA_ROLLING] >= 0 and numbers[<int> PLAN_ROLLING_DAYS] < 1:
+            return INVALID_ARGUMENT
     elif wanted.kind == SUBSCRIBER_GROUP:
         if not 1 <= numbers[<int> GROUP_PRIORITY] <= ADMISSION_LANES:
             return INVALID_ARGUMENT
     elif wanted.kind == LOT:
         if numbers[<int> LOT_CHECK_DIGIT_EXEMPT] < -1 or numbers[<int> LOT_CHECK_DIGIT_EXEMPT] > 1:
             return INVALID_ARGUMENT
+        for position in range(LOT_ACTIVE_FROM_S, LOT_VALID_UNTIL_S + 1):
+            if not -1 <= numbers[position] < NONE_INDEX:
+                return INVALID_ARGUMENT
         if (
             not _is(state, numbers[<int> LOT_SUPPLIER], SUPPLIER) or not _is(state, numbers[<int> LOT_PLAN], PLAN)
             or not _is(state, numbers[<int> LOT_CLASS], SIM_CLASS)
@@ -225,14 +235,18 @@ cdef void _begin_dense(State *state, Entity *entity, uint32_t index) noexcept no
         server.slow_start = 1
         memset(server.head, 0xFF, sizeof(server.head))
         memset(server.tail, 0xFF, sizeof(server.tail))
+    elif entity.kind == LOT:
+        lot_begin(state, index)
 
 
-cdef void _follow_definition(State *state, Entity *entity) noexcept nogil:
+cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Brings the records that depend on an entity up to date with it."""
+    cdef Entity *entity = &state.entities[index]
     cdef Market *market
     cdef int64_t number
-    cdef int position
-    cdef uint32_t group
+    cdef int position, basis, changed = 0
+    cdef uint32_t group, other
+    cdef const int64_t *numbers
     if entity.kind == SIM_CLASS:
         number = entity.numbers[<int> CLASS_RESERVE]
         state.classes[entity.dense].reserve_count = <uint64_t> number if number > 0 else 0
@@ -249,9 +263,25 @@ cdef void _follow_definition(State *state, Entity *entity) noexcept nogil:
     elif entity.kind == PLAN or entity.kind == LOT:
         for group in range(state.header.groups_count):
             _group_watermarks(state, &state.groups[group])
+        for other in range(state.header.entities_count):
+            if state.entities[other].kind == LOT and (
+                other == index or state.entities[other].numbers[<int> LOT_PLAN] == <int64_t> index
+            ):
+                changed |= lot_follow_plan(state, other, now_ms)
+        # A plan's lots follow it; of each of them nothing is told.
+        numbers = entity.numbers
+        if entity.kind == LOT:
+            numbers = state.entities[numbers[<int> LOT_PLAN]].numbers
+        for position in range(WINDOWS):
+            if (changed >> position) & 1:
+                number = numbers[<int> PLAN_QUOTA_CYCLE + position]
+                basis = 0 if number < 0 else <int> max(numbers[<int> PLAN_BASIS_CYCLE + position], <int64_t> 0)
+                event(
+                    state, EVENT_CAP, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, <uint64_t> number,
+                    cap_words(index, position, basis if basis or number < 0 else BASIS_BELIEVED))
 
 
-cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexcept nogil:
+cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *index_out) noexcept nogil:
     cdef int status = _definition_status(state, wanted)
     cdef uint32_t index
     cdef Entity *entity
@@ -273,7 +303,7 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
         entity.masked = 0
         state.header.entities_count += 1
         _begin_dense(state, entity, index)
-        _follow_definition(state, entity)
+        _follow_definition(state, index, now_ms)
         index_out[0] = index
         return OK
     entity = &state.entities[index]
@@ -290,7 +320,10 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
         for group in range(state.header.groups_count):
             if state.groups[group].lot == index:
                 return WRONG_STATE  # its SIMs stand in groups of that class
-    if (entity.kind == PLAN or entity.kind == LOT) and state.header.sweeps_count == sweeps_max:
+    if (
+        (entity.kind == PLAN or entity.kind == LOT) and state.header.sweeps_count == sweeps_max
+        and sweep_waiting(state, SWEEP_LIMITS) == NULL
+    ):
         return SWEEPS_FULL
     dense = entity.dense
     masked = entity.masked
@@ -298,11 +331,7 @@ cdef int _define(State *state, const Entity *wanted, uint32_t *index_out) noexce
     memset(entity.reserved, 0, sizeof(entity.reserved))
     entity.dense = dense
     entity.masked = masked
-    _follow_definition(state, entity)
-    if entity.kind == PLAN:
-        sweep_add(state, SWEEP_PLAN, index, state.header.sims_count)
-    elif entity.kind == LOT:
-        sweep_add(state, SWEEP_RESET, index, state.header.sims_count)
+    _follow_definition(state, index, now_ms)
     return OK
 
 
@@ -312,7 +341,7 @@ cdef void apply_define(State *state, const Run *run) noexcept nogil:
     cdef uint8_t *status = <uint8_t *> (indexes + run.count)
     cdef uint32_t item
     for item in range(run.count):
-        status[item] = <uint8_t> _define(state, &definitions[item], &indexes[item])
+        status[item] = <uint8_t> _define(state, &definitions[item], run.now_ms, &indexes[item])
 
 
 # ---------------------------------------------------------------------------------------------------------- SIMs
@@ -344,6 +373,7 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
     sim_class.members[sim_class.groups_count] = <uint16_t> index
     sim_class.groups_count += 1
     group.masked = state.entities[lot].masked or state.entities[bank].masked
+    state.lots[lot].populated = 1
     breaker_mark(state, group)
     _group_watermarks(state, group)
     return index
@@ -355,6 +385,7 @@ cdef int _import_sim(
 ) noexcept nogil:
     cdef uint32_t index = sim_find(state, iccid)
     cdef uint32_t group
+    cdef int window
     cdef Sim *sim
     cdef SimCold *cold
     index_out[0] = NONE_INDEX
@@ -372,7 +403,7 @@ cdef int _import_sim(
         index_out[0] = index
         sim = &state.sims[index]
         if (
-            state.sims_cold[index].imsi == imsi and state.groups[sim.group].lot == lot
+            sim_imsi(&state.sims_cold[index]) == imsi and state.groups[sim.group].lot == lot
             and state.groups[sim.group].bank == bank and sim.slot == slot
         ):
             return SAME
@@ -399,11 +430,10 @@ cdef int _import_sim(
     sim.tier = TIER_NONE
     sim.occupancy = FREE
     sim.health = health
-    cold.imsi = imsi
-    cold.offset_cycle_bytes = <int64_t> openings[0]
-    cold.offset_day_bytes = <int64_t> openings[1]
-    cold.offset_rolling_bytes = <int64_t> openings[2]
-    cold.health_since_ms = now_ms
+    cold.identity = imsi
+    for window in range(WINDOWS):
+        sim_set_offset_bytes(state, index, window, <int64_t> openings[window])
+    cold.health_since_s = <uint32_t> (now_ms // 1000)
     state.header.occupancy_count[<int> FREE] += 1
     state.header.health_count[health] += 1
     state.groups[group].sims_count += 1
@@ -440,11 +470,14 @@ cdef void apply_import_sims(State *state, const Run *run) noexcept nogil:
 
 cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *iccids = <const uint64_t *> run.columns
-    cdef const uint8_t *healths = <const uint8_t *> (iccids + run.count)
+    cdef const uint32_t *goodputs_kbps = <const uint32_t *> (iccids + run.count)
+    cdef const uint16_t *windows = <const uint16_t *> (goodputs_kbps + run.count)
+    cdef const uint16_t *confidences = windows + run.count
+    cdef const uint8_t *healths = <const uint8_t *> (confidences + run.count)
     cdef uint32_t item, index
     for item in range(run.count):
         index = sim_find(state, iccids[item])
-        if healths[item] < HEALTHY or healths[item] > RETIRED:
+        if healths[item] < HEALTHY or healths[item] > RETIRED or confidences[item] > 1000:
             run.outcomes[item] = INVALID_ARGUMENT
         elif index == NONE_INDEX:
             run.outcomes[item] = UNKNOWN_SIM
@@ -453,6 +486,9 @@ cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
         elif state.sims[index].health == RETIRED:
             run.outcomes[item] = WRONG_STATE
         else:
+            health_event(
+                state, index, healths[item], <uint64_t> goodputs_kbps[item] | <uint64_t> windows[item] << 32
+                | <uint64_t> confidences[item] << 48)
             sim_set_health(state, index, healths[item], run.now_ms)
             # "Healthy" means: nothing but our own count speaks against it.
             if healths[item] == HEALTHY:
@@ -497,18 +533,25 @@ cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
     cdef const uint16_t *lots = <const uint16_t *> run.columns
     cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
     cdef uint32_t item
+    cdef Lot *lot
     for item in range(run.count):
+        lot = &state.lots[lots[item]]
         if not _is(state, lots[item], LOT):
             run.outcomes[item] = UNKNOWN_LOT
-        elif windows[item] < 1 or windows[item] > 3:
+        elif not WINDOW_CYCLE <= windows[item] <= WINDOW_ROLLING or (windows[item] == WINDOW_ROLLING and not lot.rolling_days):
             run.outcomes[item] = INVALID_ARGUMENT
         elif state.header.frozen:
             run.outcomes[item] = WRONG_STATE
+        elif windows[item] == WINDOW_ROLLING and lot.turned_days + 1 < rolling_step_days(lot.rolling_days):
+            lot.turned_days += 1
+            run.outcomes[item] = OK
         elif not sweep_add(
             state, SWEEP_RESET, lots[item] | (<uint64_t> windows[item] << 32), state.header.sims_count
         ):
             run.outcomes[item] = SWEEPS_FULL
         else:
+            if windows[item] == WINDOW_ROLLING:
+                lot.turned_days = 0
             run.outcomes[item] = OK
 
 

@@ -9,7 +9,8 @@
 #   entities            1024   entities_count       suppliers, plans, lots, classes, markets, banks,
 #                                                   access servers, actors: names, numbers, documents
 #   sims                  64   sims_max             what an operation on a SIM touches
-#   sims_cold             48   sims_max             what only imports, resets and reports touch
+#   sims_cold             32   sims_max             what only imports, resets and reports touch
+#   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
@@ -22,13 +23,15 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
+#   lots                 320   as entities          the caps of a lot's windows that are in force, and their resets
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
 #
-# Per SIM: 64 + 48 + 2 x 4 / 0.6 (tables) = 125 B.  Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
+# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, and 64 B in a plan with rolling days.
+# Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -72,6 +75,9 @@ cpdef enum:
     RUN_ITEMS_MAX = 65536        # items in one run of commands
     NAME_BYTES = 64
     DOCUMENT_BYTES = 824
+    WINDOWS = 3
+    ROLLING_DAYS = 14            # a longer rolling window counts in steps of several days
+    ROLLING_DAYS_MAX = 366
 
 cpdef enum Occupancy:
     FREE = 1
@@ -89,6 +95,18 @@ cpdef enum Health:
     MISSING = 7
     QUARANTINED = 8
     RETIRED = 9                  # final
+
+# What a cap counts over. Its place in the arrays of a lot is one less.
+cpdef enum Window:
+    WINDOW_CYCLE = 1
+    WINDOW_DAY = 2
+    WINDOW_ROLLING = 3
+
+# How well a cap is known.
+cpdef enum Basis:
+    BASIS_CONTRACTUAL = 1
+    BASIS_BELIEVED = 2
+    BASIS_LEARNED = 3
 
 cpdef enum EntityKind:
     SUPPLIER = 1
@@ -120,11 +138,20 @@ cpdef enum:
     PLAN_LOW_BYTES = 4           # headroom below which a SIM is low; -1: the setting
     PLAN_EXHAUSTED_BYTES = 5     # headroom below which a SIM is exhausted; -1: the setting
     PLAN_CHANGES_PER_DAY = 6     # changes of terminal of one SIM in a day; -1 or 0: any number
+    PLAN_POOLED = 7              # 1: the SIMs of a lot share its quotas
+    PLAN_SPEED_CYCLE_KBPS = 8    # speed above the quota of each window; -1: not known, or none
+    PLAN_SPEED_DAY_KBPS = 9
+    PLAN_SPEED_ROLLING_KBPS = 10
+    PLAN_BASIS_CYCLE = 11        # Basis of each quota; -1: believed
+    PLAN_BASIS_DAY = 12
+    PLAN_BASIS_ROLLING = 13
     # lot
     LOT_SUPPLIER = 0             # entity indexes
     LOT_PLAN = 1
     LOT_CLASS = 2
     LOT_CHECK_DIGIT_EXEMPT = 3   # 1: the issuer's check digits deviate (checked at import, outside the core)
+    LOT_ACTIVE_FROM_S = 4        # its SIMs work from this instant, Unix seconds; -1: they do
+    LOT_VALID_UNTIL_S = 5        # and until this one; -1: no end is known
     # class
     CLASS_RESERVE = 0            # free healthy SIMs that swaps never touch (I7); -1 is 0
     CLASS_CARRIER = 1            # entity index; -1: not told
@@ -172,6 +199,7 @@ cpdef enum Command:
     JOB_APPROVE = 47
     GIVEN_UP_RESOLVE = 48
     DECLARE_DEAD = 49
+    SET_CAP = 50
     SERVER_PAUSE = 58            # no order is sent to the access server until SERVER_RESUME; nothing is recalled
     SERVER_RESUME = 59
 
@@ -336,6 +364,8 @@ cpdef enum EventKind:
     EVENT_SHORTFALL_OVER = 13
     EVENT_DEATH = 14
     EVENT_BREAKER = 15
+    EVENT_HEALTH = 18
+    EVENT_CAP = 19
     EVENT_PAUSE = 24
     EVENT_SET_ASIDE = 16
 
@@ -370,7 +400,7 @@ cpdef enum SweepKind:
     SWEEP_UNUSED = 0
     SWEEP_JOB_SELECT = 1
     SWEEP_RESET = 2
-    SWEEP_PLAN = 3
+    SWEEP_LIMITS = 3
     SWEEP_RECONCILE = 4
     SWEEP_JOB_CANCEL = 5
     SWEEP_JOB_RESUME = 6
@@ -458,6 +488,8 @@ ctypedef struct Header:                 # 1024 B
     uint64_t breakers_due_ms            # when the next open breaker may be tried; 0: none is open
     uint32_t breakers_blocking          # open or with their probe out, access servers' not counted
     uint32_t breakers_tried             # half open, access servers' not counted
+    uint32_t rolling_end                # SIMs from this one on have no rolling window
+    uint32_t reserved_short
     uint64_t attaches_until_ms          # till then leases that begin count at breakers: an attach failed lately; 0: none did
     uint64_t attaches_epoch             # the first of these leases
     uint64_t set_aside_count            # reports set aside because nobody knows the terminal, or its lease is another
@@ -465,7 +497,7 @@ ctypedef struct Header:                 # 1024 B
     uint64_t stamp                      # month and day of the month of the local date (subscribers.pxi); 0: to be worked out
     uint64_t subscribers_count
     uint64_t subscribers_missed         # reports that were counted at no subscriber, because the table was full
-    uint64_t reserved[22]
+    uint64_t reserved[21]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -500,14 +532,16 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint8_t health
     uint8_t held                        # cooling and its access server has not yet let go: not freed by time
 
-ctypedef struct SimCold:                # 48 B
-    uint64_t imsi
+ctypedef struct SimCold:                # 32 B
+    uint64_t identity                   # bits 0 to 49: the IMSI
     int64_t offset_cycle_bytes          # used in a window = counted_bytes + offset: opening balance, resets
     int64_t offset_day_bytes
-    int64_t offset_rolling_bytes
-    uint64_t health_since_ms
+    uint32_t health_since_s             # Unix seconds
     uint32_t revoke                     # order + 1 that takes it from a server that should not have it; 0: none
-    uint32_t reserved
+
+ctypedef struct SimRolling:             # 64 B
+    int64_t offset_bytes                # as of the other windows: the days of the ring and today's
+    uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem
@@ -737,6 +771,24 @@ ctypedef struct Check:                  # 265752 B
     uint32_t counted[256]               # by class: 1: its headroom was counted
     uint32_t job
 
+ctypedef struct Lot:                    # 320 B, by the lot's entity; the windows of arrays as in Window, less one
+    int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
+    int64_t planned_bytes[3]            # what its plan says; -1: none
+    int64_t before_bytes[3]             # what was in force before; -1: none
+    uint64_t since_ms[3]                # since when it is in force
+    uint64_t before_since_ms[3]         # and the one before; 0: there was none
+    uint8_t basis[3]                    # 0: there is no cap
+    uint8_t planned_basis[3]
+    uint8_t before_basis[3]
+    uint8_t pooled                      # 1: its SIMs share the quotas
+    uint8_t populated                   # 1: it has SIMs
+    uint8_t begins                      # bit per window in which the walk has SIMs before begins_end count from then on
+    uint16_t turned_days                # since its rolling window last took a step, where that is of several days
+    uint16_t rolling_days
+    uint32_t limits_sweep               # the walk that works out its SIMs' limits, or did last; 0: none did
+    uint32_t begins_end
+    uint64_t reserved[22]
+
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none
     uint64_t at_ms
@@ -812,7 +864,9 @@ cpdef enum RegionIndex:
     REGION_GIVEN_UP = 22
     REGION_BREAKERS = 23
     REGION_SUBSCRIBERS = 24
-    REGIONS = 25
+    REGION_SIMS_ROLLING = 25
+    REGION_LOTS = 26
+    REGIONS = 27
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -842,11 +896,13 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[25]
+    Region regions[27]
     Header *header
     Entity *entities
     Sim *sims
     SimCold *sims_cold
+    SimRolling *sims_rolling
+    Lot *lots
     Terminal *terminals
     TerminalCold *terminals_cold
     Order *orders

@@ -4,7 +4,9 @@ _SIZES = {
     "Header": (sizeof(Header), 1024),
     "Entity": (sizeof(Entity), 1024),
     "Sim": (sizeof(Sim), 64),
-    "SimCold": (sizeof(SimCold), 48),
+    "SimCold": (sizeof(SimCold), 32),
+    "SimRolling": (sizeof(SimRolling), 64),
+    "Lot": (sizeof(Lot), 320),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
     "Order": (sizeof(Order), 96),
@@ -26,7 +28,7 @@ for _name, (_actual, _promised) in _SIZES.items():
 
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
-    Occupancy, Health, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
+    Occupancy, Health, Window, Basis, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
     JobState, BreakerState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):

@@ -93,6 +93,8 @@ class Machine:
         lot, bank, slot, terminal): for lists, exports, reports and tests."""
     def terminals_columns(self) -> dict[str, Any]: ...
     def groups(self) -> list[dict[str, Any]]: ...
+    def lot(self, entity: int) -> dict[str, Any]:
+        """The caps of a lot, lists with an entry a window. IndexError: that entity is no lot."""
 
 def xxh64(data: Buffer, seed: int = 0) -> int:
     """XXH64 of the bytes, as specified by its author (Yann Collet). Used for every checksum."""

@@ -29,6 +29,7 @@ from simswitch.core.runs cimport Grant, Run, grant_columns
 include "regions.pxi"
 include "tiers.pxi"
 include "timers.pxi"
+include "windows.pxi"
 include "sims.pxi"
 include "leases.pxi"
 include "subscribers.pxi"
@@ -38,6 +39,7 @@ include "orders.pxi"
 include "feasibility.pxi"
 include "automatic.pxi"
 include "sweeps.pxi"
+include "caps.pxi"
 include "jobs.pxi"
 include "sessions.pxi"
 include "admission.pxi"
@@ -104,7 +106,7 @@ cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
-    "subscribers",
+    "subscribers", "sims_rolling", "lots",
 )
 
 
@@ -230,6 +232,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_mask(state, run)
     elif run.kind == RESET_WINDOW:
         apply_reset_window(state, run)
+    elif run.kind == SET_CAP:
+        apply_set_cap(state, run)
     elif run.kind == THAW:
         apply_thaw(state, run)
     else:
@@ -435,12 +439,12 @@ cdef class Machine:
             sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
-            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber),
+            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
-            _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals),
+            _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -516,7 +520,7 @@ cdef class Machine:
             raise ValueError(f"{sims} SIMs, {terminals} terminals, {orders} orders: at most {<int> ITEMS_MAX}, "
                              f"{<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
         if sims > state.header.sims_max:
-            self._resize((REGION_SIMS, REGION_SIMS_COLD), sims)
+            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_SIMS_ROLLING), sims)
             self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), _slots(sims))
             memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
             memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
@@ -552,10 +556,12 @@ cdef class Machine:
     cdef uint64_t _used(self, int region) noexcept:
         """How many items of a region are part of the state; what lies behind them is zero and was never used."""
         cdef Header *header = self.state.header
-        if region == REGION_ENTITIES:
+        if region == REGION_ENTITIES or region == REGION_LOTS:
             return header.entities_count
         if region == REGION_SIMS or region == REGION_SIMS_COLD:
             return header.sims_count
+        if region == REGION_SIMS_ROLLING:
+            return header.rolling_end
         if region == REGION_TERMINALS or region == REGION_TERMINALS_COLD or region == REGION_TIMERS_TERMINALS:
             return header.terminals_count
         if region == REGION_GROUPS:
@@ -785,7 +791,7 @@ cdef class Machine:
         if header.machine_version != MACHINE_VERSION:
             raise ValueError(f"the snapshot is of machine version {header.machine_version}, this is {MACHINE_VERSION}")
         if (
-            header.sims_count > header.sims_max or header.terminals_count > header.terminals_max
+            header.sims_count > header.sims_max or header.rolling_end > header.sims_count or header.terminals_count > header.terminals_max
             or header.sims_max > ITEMS_MAX or header.terminals_max > ITEMS_MAX or header.orders_max > ORDERS_MAX
             or header.entities_max != ENTITIES_MAX or header.entities_count > ENTITIES_MAX or header.entities_count < 1
             or header.groups_max != GROUPS_MAX or header.groups_count > GROUPS_MAX
@@ -908,6 +914,10 @@ cdef class Machine:
     def groups(self):
         """Counts of SIMs and of free healthy ones by class, lot and bank."""
         return read_groups(&self.state)
+
+    def lot(self, uint32_t entity):
+        """The caps of a lot. IndexError: that entity is no lot."""
+        return read_lot(&self.state, entity)
 
     def sims_columns(self):
         """Copies of the SIM columns as NumPy arrays, one value a SIM."""

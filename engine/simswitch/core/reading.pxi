@@ -9,8 +9,7 @@ _SIM = np.dtype([
     ("group", "<u2"), ("slot", "<u2"), ("tier", "u1"), ("occupancy", "u1"), ("health", "u1"), ("held", "u1"),
 ])
 _SIM_COLD = np.dtype([
-    ("imsi", "<u8"), ("offset_cycle_bytes", "<i8"), ("offset_day_bytes", "<i8"), ("offset_rolling_bytes", "<i8"),
-    ("health_since_ms", "<u8"), ("reserved", "<u8"),
+    ("identity", "<u8"), ("offset_cycle_bytes", "<i8"), ("offset_day_bytes", "<i8"), ("health_since_s", "<u4"), ("revoke", "<u4"),
 ])
 _TERMINAL = np.dtype([
     ("key", "<u8"), ("subscriber", "<u8"), ("epoch", "<u8"), ("expires_ms", "<u8"), ("reported_bytes", "<u8"),
@@ -111,7 +110,7 @@ cdef dict read_sim(State *state, uint32_t index):
     return {
         "index": int(index),
         "iccid": int(sim.iccid),
-        "imsi": int(cold.imsi),
+        "imsi": int(sim_imsi(cold)),
         "lot": int(group.lot), "lot_name": _name(state, group.lot),
         "bank": int(group.bank), "bank_name": _name(state, group.bank),
         "class": int(state.classes[group.sim_class].entity),
@@ -121,12 +120,12 @@ cdef dict read_sim(State *state, uint32_t index):
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
         "health": int(sim.health),
-        "health_since_ms": int(cold.health_since_ms),
+        "health_since_ms": int(cold.health_since_s) * 1000,
         "headroom_bytes": None if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF else int(headroom_bytes(sim)),
         "counted_bytes": int(sim.counted_bytes),
-        "used_cycle_bytes": int(<int64_t> sim.counted_bytes + cold.offset_cycle_bytes),
-        "used_day_bytes": int(<int64_t> sim.counted_bytes + cold.offset_day_bytes),
-        "used_rolling_bytes": int(<int64_t> sim.counted_bytes + cold.offset_rolling_bytes),
+        "used_cycle_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_CYCLE - 1)),
+        "used_day_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_DAY - 1)),
+        "used_rolling_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_ROLLING - 1)),
         "cooling_until_ms": int(sim_cooling_until_ms(sim)),
         "changes_today": sim_changes_today(state, sim),
         "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
@@ -373,6 +372,30 @@ cdef list read_groups(State *state):
     return rows
 
 
+cdef dict read_lot(State *state, uint32_t entity):
+    """The caps of a lot; each list has an entry a window, in the order of Window. None: no cap."""
+    cdef const Lot *lot = &state.lots[entity]
+    cdef int window
+    if entity >= state.header.entities_count or state.entities[entity].kind != LOT:
+        raise IndexError(f"entity {entity} is no lot")
+    return {
+        "pooled": bool(lot.pooled),
+        "rolling_days": int(lot.rolling_days),
+        "quota_bytes": [_quota(lot.quota_bytes[window]) for window in range(WINDOWS)],
+        "basis": [int(lot.basis[window]) for window in range(WINDOWS)],
+        "since_ms": [int(lot.since_ms[window]) for window in range(WINDOWS)],
+        "planned_bytes": [_quota(lot.planned_bytes[window]) for window in range(WINDOWS)],
+        "planned_basis": [int(lot.planned_basis[window]) for window in range(WINDOWS)],
+        "before_bytes": [_quota(lot.before_bytes[window]) for window in range(WINDOWS)],
+        "before_basis": [int(lot.before_basis[window]) for window in range(WINDOWS)],
+        "before_since_ms": [int(lot.before_since_ms[window]) for window in range(WINDOWS)],
+    }
+
+
+cdef object _quota(int64_t quota):
+    return None if quota < 0 else int(quota)
+
+
 cdef dict read_sims_columns(State *state):
     """Copies of the SIM columns as NumPy arrays, one value a SIM."""
     cdef uint64_t count = state.header.sims_count
@@ -388,9 +411,13 @@ cdef dict read_sims_columns(State *state):
     limit = hot["limit_bytes"]
     columns["headroom_bytes"] = np.where(
         limit == 0x7FFFFFFFFFFFFFFF, limit, limit - hot["counted_bytes"].astype(np.int64))
-    columns["imsi"] = cold["imsi"].copy()
-    for window in ("cycle", "day", "rolling"):
+    columns["imsi"] = cold["identity"] & np.uint64(IMSI_MASK)
+    for window in ("cycle", "day"):
         columns[f"used_{window}_bytes"] = hot["counted_bytes"].astype(np.int64) + cold[f"offset_{window}_bytes"]
+    rolling = np.frombuffer(
+        _bytes(state.sims_rolling, sizeof(SimRolling), state.header.rolling_end), np.int64).reshape(-1, sizeof(SimRolling) // 8)
+    columns["used_rolling_bytes"] = hot["counted_bytes"].astype(np.int64)
+    columns["used_rolling_bytes"][: len(rolling)] += rolling[:, 0]
     columns["lot"] = groups["lot"][hot["group"]] if count else np.zeros(0, np.uint16)
     columns["bank"] = groups["bank"][hot["group"]] if count else np.zeros(0, np.uint16)
     columns["terminal_index"] = hot["terminal"].copy()

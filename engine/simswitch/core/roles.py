@@ -36,6 +36,7 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.SET_HEALTH: _OPERATORS,
     layout.CONFIGURE: _OPERATORS,
     layout.RESET_WINDOW: _OPERATORS,
+    layout.SET_CAP: _OPERATORS,
     layout.MASK: _OPERATORS,
     layout.ALLOCATE: _SERVERS,
     layout.RENEW: _SERVERS,

@@ -33,7 +33,7 @@ cdef uint32_t sim_find_imsi(State *state, uint64_t imsi) noexcept nogil:
     cdef uint64_t slot = mix(imsi) & state.sim_mask
     cdef uint64_t probes = 0
     while state.imsi_table[slot] != NONE_INDEX:
-        if state.sims_cold[state.imsi_table[slot]].imsi == imsi:
+        if sim_imsi(&state.sims_cold[state.imsi_table[slot]]) == imsi:
             return state.imsi_table[slot]
         slot = (slot + 1) & state.sim_mask
         probes += 1
@@ -47,7 +47,7 @@ cdef void sim_enter(State *state, uint32_t index) noexcept nogil:
     while state.iccid_table[slot] != NONE_INDEX:
         slot = (slot + 1) & state.sim_mask
     state.iccid_table[slot] = index
-    slot = mix(state.sims_cold[index].imsi) & state.sim_mask
+    slot = mix(sim_imsi(&state.sims_cold[index])) & state.sim_mask
     while state.imsi_table[slot] != NONE_INDEX:
         slot = (slot + 1) & state.sim_mask
     state.imsi_table[slot] = index
@@ -149,7 +149,7 @@ cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_
     state.header.health_count[sim.health] -= 1
     state.header.health_count[health] += 1
     sim.health = <uint8_t> health
-    state.sims_cold[index].health_since_ms = now_ms
+    state.sims_cold[index].health_since_s = <uint32_t> (now_ms // 1000)
     if sim.occupancy == FREE and health == HEALTHY:
         index_insert(state, index)
     elif sim.occupancy == ASSIGNED and health != HEALTHY:
@@ -182,17 +182,13 @@ cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noex
 cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Works out anew at which count the nearest cap is reached: min over windows of quota - offset."""
     cdef Sim *sim = &state.sims[index]
-    cdef SimCold *cold = &state.sims_cold[index]
-    cdef int64_t *lot = state.entities[state.groups[sim.group].lot].numbers
-    cdef int64_t *plan = state.entities[lot[<int> LOT_PLAN]].numbers
-    cdef int64_t limit = 0x7FFFFFFFFFFFFFFF
+    cdef const Lot *lot = &state.lots[state.groups[sim.group].lot]
+    cdef int64_t limit = NO_LIMIT
+    cdef int window
     # Quotas are below 2^62 and offsets within it (checked where they enter), so no difference overflows.
-    if plan[<int> PLAN_QUOTA_CYCLE] >= 0 and plan[<int> PLAN_QUOTA_CYCLE] - cold.offset_cycle_bytes < limit:
-        limit = plan[<int> PLAN_QUOTA_CYCLE] - cold.offset_cycle_bytes
-    if plan[<int> PLAN_QUOTA_DAY] >= 0 and plan[<int> PLAN_QUOTA_DAY] - cold.offset_day_bytes < limit:
-        limit = plan[<int> PLAN_QUOTA_DAY] - cold.offset_day_bytes
-    if plan[<int> PLAN_QUOTA_ROLLING] >= 0 and plan[<int> PLAN_QUOTA_ROLLING] - cold.offset_rolling_bytes < limit:
-        limit = plan[<int> PLAN_QUOTA_ROLLING] - cold.offset_rolling_bytes
+    for window in range(WINDOWS):
+        if lot.quota_bytes[window] >= 0 and not lot.pooled:
+            limit = min(limit, lot.quota_bytes[window] - sim_offset_bytes(state, index, window))
     sim.limit_bytes = limit
     sim_judge_headroom(state, index, now_ms)
 

@@ -6,8 +6,8 @@
 #   AUTOMATIC           SIMs           swaps terminals off those that turned low or worse and could not be moved then
 #   JOB_CANCEL          orders         drops the job's orders that were not sent
 #   JOB_RESUME          orders         queues the job's parked orders again
-#   RESET               SIMs           starts a window of a lot's SIMs anew (window 0: only works out their limits)
-#   PLAN                SIMs           works out the limits under a changed plan
+#   RESET               SIMs           starts a window of a lot's SIMs anew; of a rolling one a day is over
+#   LIMITS              SIMs           works out the limits of the lots whose caps are others (caps.pxi)
 #   RECONCILE           orders, then   settles what an older session of an access server left outstanding, and ends leases
 #                       terminals      that it no longer holds; one walk serves all servers that were ready before it began
 
@@ -29,18 +29,26 @@ cdef bint sweep_add(State *state, int kind, uint64_t argument, uint64_t end) noe
     return True
 
 
-cdef bint sweep_reconcile(State *state, uint32_t server) noexcept nogil:
-    """Has an access server reconciled by the next walk, which a thousand that come back together share."""
+cdef Sweep *sweep_waiting(State *state, uint32_t kind) noexcept nogil:
+    """A sweep of that kind that has not begun, which others may share; NULL: there is none."""
     cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
     cdef uint64_t position
     cdef Sweep *sweep
     for position in range(state.header.sweeps_count):
         sweep = &state.sweeps[(state.header.sweeps_head + position) % size]
-        if sweep.kind == SWEEP_RECONCILE and sweep.cursor == 0:
-            sweep.argument = state.header.orders_max
-            sweep.end = sweep.argument + state.header.terminals_count
-            state.servers[server].sweep = sweep.id
-            return True
+        if sweep.kind == kind and sweep.cursor == 0:
+            return sweep
+    return NULL
+
+
+cdef bint sweep_reconcile(State *state, uint32_t server) noexcept nogil:
+    """Has an access server reconciled by the next walk, which a thousand that come back together share."""
+    cdef Sweep *sweep = sweep_waiting(state, SWEEP_RECONCILE)
+    if sweep != NULL:
+        sweep.argument = state.header.orders_max
+        sweep.end = sweep.argument + state.header.terminals_count
+        state.servers[server].sweep = sweep.id
+        return True
     # The argument is where orders end and terminals begin: the pool of orders may grow meanwhile.
     if not sweep_add(
         state, SWEEP_RECONCILE, state.header.orders_max,
@@ -89,18 +97,12 @@ cdef bint _select(State *state, Sweep *sweep, Job *job, uint32_t index, uint64_t
 
 
 cdef void _reset(State *state, uint64_t argument, uint32_t index, uint64_t now_ms) noexcept nogil:
-    cdef Sim *sim = &state.sims[index]
-    cdef SimCold *cold = &state.sims_cold[index]
-    cdef uint64_t window = argument >> 32
-    if state.groups[sim.group].lot != <uint32_t> argument:
-        return
-    if window == 1:
-        cold.offset_cycle_bytes = -<int64_t> sim.counted_bytes
-    elif window == 2:
-        cold.offset_day_bytes = -<int64_t> sim.counted_bytes
-    elif window == 3:
-        cold.offset_rolling_bytes = -<int64_t> sim.counted_bytes
-    sim_set_limit(state, index, now_ms)
+    if state.groups[state.sims[index].group].lot == <uint32_t> argument:
+        if argument >> 32 == WINDOW_ROLLING:
+            window_turn(state, index, state.lots[<uint32_t> argument].rolling_days)
+        else:
+            window_restart(state, index, <int> (argument >> 32) - 1)
+        sim_set_limit(state, index, now_ms)
 
 
 cdef bint _gone(State *state, uint32_t index) noexcept nogil:
@@ -178,9 +180,8 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             order_unpark(state, index)
     elif sweep.kind == SWEEP_RESET:
         _reset(state, sweep.argument, index, now_ms)
-    elif sweep.kind == SWEEP_PLAN:
-        if <uint64_t> state.entities[state.groups[state.sims[index].group].lot].numbers[<int> LOT_PLAN] == sweep.argument:
-            sim_set_limit(state, index, now_ms)
+    elif sweep.kind == SWEEP_LIMITS:
+        lot_limits(state, index, sweep.id, now_ms)
     elif sweep.cursor < sweep.argument:
         _reconcile_order(state, sweep, index, now_ms)
     else:
@@ -203,6 +204,8 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
         job = job_find(state, <uint32_t> sweep.argument)
         if job != NULL and job.state == JOB_CHECKING:
             job_checked(state, job, now_ms)
+    elif sweep.kind == SWEEP_LIMITS:
+        lots_walked(state, sweep.id)
     elif sweep.kind == SWEEP_RECONCILE:
         for index in range(state.header.servers_count):
             if state.servers[index].sweep == sweep.id:

@@ -66,6 +66,12 @@ def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
         if rolling != (1 <= window.days <= 366):
             raise Refused(INVALID_ARGUMENT, "days is 1 to 366 for a rolling window, otherwise 0")
         numbers[place] = _bytes("quota_bytes", window.quota_bytes)
+        position = place - layout.PLAN_QUOTA_CYCLE
+        if window.certainty:
+            numbers[layout.PLAN_BASIS_CYCLE + position] = window.certainty
+        if window.speed_after_bits_per_s:
+            kbps = min(-(-window.speed_after_bits_per_s // 1_000), _BYTES_MAX)
+            numbers[layout.PLAN_SPEED_CYCLE_KBPS + position] = kbps
         if rolling:
             numbers[layout.PLAN_ROLLING_DAYS] = window.days
     if plan.HasField("low_bytes"):

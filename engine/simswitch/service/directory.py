@@ -118,6 +118,9 @@ class Directory:
         entity = self._by_index.get(index)
         return "" if entity is None else entity.name
 
+    def by_index(self, index: int) -> Entity:
+        return self._by_index[index]
+
     def server_by_number(self, number: int) -> Entity:
         return self._by_server[number]
 

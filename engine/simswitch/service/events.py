@@ -25,6 +25,7 @@ EVENTS_MAX = 65_536
 """Events that are remembered."""
 WATCHERS_MAX = 64
 RESPONSE_MAX = 1_000
+BYTES_MAX = 2**62
 
 _FIELDS = ("event", "terminal", "subscriber", "a", "b", "job", "access_server", "kind", "reason")
 _ORDERED = (pb.EVENT_KIND_WITHDRAWN, pb.EVENT_KIND_ORDERED, pb.EVENT_KIND_REFUSED, pb.EVENT_KIND_OVERDUE)
@@ -152,6 +153,13 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_BREAKER:
             state = BREAKER_STATES[layout.BreakerState(reason)]
             fields |= {"breaker_state": state, "breaker_name": self._directory.name(a), "retry_ms": b}
+        elif kind == pb.EVENT_KIND_HEALTH:
+            fields |= {"iccid": decode_iccid(a), "health": reason, "goodput_kbps": b & 0xFFFFFFFF}
+            fields |= {"windows_count": b >> 32 & 0xFFFF, "confidence_permille": b >> 48}
+        elif kind == pb.EVENT_KIND_CAP:
+            fields |= {"lot_or_plan": self._directory.name(b & 0xFFFF), "window": b >> 16 & 0xFF, "certainty": b >> 24}
+            if a < BYTES_MAX:
+                fields["quota_bytes"] = a
         elif kind == pb.EVENT_KIND_PAUSE:
             fields |= {"paused": bool(reason)}
         return pb.Event(

@@ -11,7 +11,7 @@ import numpy as np
 from simswitch import contract
 from simswitch.cell import Cell
 from simswitch.core import layout
-from simswitch.core.commands import decode_iccid, encode_iccid, run
+from simswitch.core.commands import decode_iccid, encode_iccid, set_health
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
 from simswitch.core.wire import ITEMS_MAX
@@ -153,7 +153,17 @@ class InventoryHandlers(ColumnCalls):
         request = pb.SetSimHealthRequest.FromString(data)
         if not sim_pb2.HEALTH_HEALTHY <= request.health < sim_pb2.HEALTH_RETIRED:
             raise Refused(INVALID_ARGUMENT, f"health {request.health} can't be set")
-        statuses = await self._set_health(request.iccid, request.health, call)
+        columns = {
+            "goodput_kbps": request.goodput_kbps,
+            "windows": request.windows_count,
+            "confidence_permille": request.confidence_permille,
+        }
+        evidence = {name: np.asarray(column, np.uint64) for name, column in columns.items() if column}
+        for name, most in (("goodput_kbps", 2**32), ("windows", 2**16), ("confidence_permille", 1_001)):
+            column = evidence.get(name)
+            if column is not None and (len(column) != len(request.iccid) or column.max() >= most):
+                raise Refused(INVALID_ARGUMENT, f"{name} has {len(request.iccid)} values below {most:,}")
+        statuses = await self._set_health(request.iccid, request.health, call, **evidence)
         return pb.SetSimHealthResponse(status=statuses).SerializeToString()
 
     async def retire_sims(self, data: bytes, call: Call) -> bytes:
@@ -161,16 +171,15 @@ class InventoryHandlers(ColumnCalls):
         statuses = await self._set_health(request.iccid, layout.RETIRED, call)
         return pb.RetireSimsResponse(status=statuses).SerializeToString()
 
-    async def _set_health(self, iccids: Any, health: int, call: Call) -> Any:
+    async def _set_health(self, iccids: Any, health: int, call: Call, **evidence: Any) -> Any:
         call.may(layout.SET_HEALTH)
         if len(iccids) > ITEMS_MAX:
             raise Refused(TOO_MANY_ITEMS, f"{len(iccids):,} SIMs; a call may have {ITEMS_MAX:,}")
         if not iccids:
             return []
         numbers = np.fromiter(iccids, np.uint64, len(iccids))
-        outcome = await self.cell.submit(
-            run(layout.SET_HEALTH, len(numbers), actor=call.actor.index, iccid=numbers, health=health), call.deadline
-        )
+        commands = set_health(numbers, health, actor=call.actor.index, **evidence)
+        outcome = await self.cell.submit(commands, call.deadline)
         return outcome["status"].tolist()
 
     def _sim(self, sim: Mapping[str, Any]) -> sim_pb2.Sim:

@@ -33,6 +33,7 @@ from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
+from simswitch.service.caps import CapsHandlers
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, Refused, refused
 from simswitch.service.events import EventHandlers
@@ -43,7 +44,16 @@ from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
 from simswitch.service.swaps import SwapHandlers
-from simswitch.v1 import access_server_pb2, allocation_pb2, event_pb2, inventory_pb2, pool_pb2, swap_pb2, usage_pb2
+from simswitch.v1 import (
+    access_server_pb2,
+    allocation_pb2,
+    caps_pb2,
+    event_pb2,
+    inventory_pb2,
+    pool_pb2,
+    swap_pb2,
+    usage_pb2,
+)
 
 if TYPE_CHECKING:
     from simswitch.service.native import Front
@@ -159,6 +169,7 @@ class Service:
             (event_pb2, "EventService", self.events),
             (inventory_pb2, "InventoryService", self.inventory),
             (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
+            (caps_pb2, "CapsService", CapsHandlers(cell, self.directory)),
         ]
         self.names: list[str] = []
         self.methods: dict[str, Method] = {}

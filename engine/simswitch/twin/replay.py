@@ -364,7 +364,7 @@ class _Replay:
         self.throttled[sims] = 1
         for begin in range(0, len(sims), IMPORT_CHUNK):
             iccids = self.engine.iccids[sims[begin : begin + IMPORT_CHUNK]]
-            run = commands.run(layout.SET_HEALTH, len(iccids), iccid=iccids, health=layout.THROTTLED)
+            run = commands.set_health(iccids, layout.THROTTLED)
             _accepted(self.say(run), "set a SIM's health")
 
     def places(self, name: str, server: int | None) -> list[int]:

@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from simswitch.v1 import inventory_pb2 as _inventory_pb2
+from simswitch.v1 import sim_pb2 as _sim_pb2
 from simswitch.v1 import status_pb2 as _status_pb2
 from simswitch.v1 import swap_pb2 as _swap_pb2
 import builtins as _builtins
@@ -59,6 +61,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """An access server was declared dead, or what follows from that."""
     EVENT_KIND_BREAKER: _EventKind.ValueType  # 15
     """A circuit breaker opened, lets one swap try, or closed."""
+    EVENT_KIND_HEALTH: _EventKind.ValueType  # 18
+    """A SIM's health is another because somebody says so, or because it would not attach."""
+    EVENT_KIND_CAP: _EventKind.ValueType  # 19
+    """A cap of a lot, or of a plan's lots, is another from now on."""
     EVENT_KIND_PAUSE: _EventKind.ValueType  # 24
     """An access server was paused, or resumed."""
     EVENT_KIND_SET_ASIDE: _EventKind.ValueType  # 16
@@ -99,6 +105,10 @@ EVENT_KIND_DEATH: EventKind.ValueType  # 14
 """An access server was declared dead, or what follows from that."""
 EVENT_KIND_BREAKER: EventKind.ValueType  # 15
 """A circuit breaker opened, lets one swap try, or closed."""
+EVENT_KIND_HEALTH: EventKind.ValueType  # 18
+"""A SIM's health is another because somebody says so, or because it would not attach."""
+EVENT_KIND_CAP: EventKind.ValueType  # 19
+"""A cap of a lot, or of a plan's lots, is another from now on."""
 EVENT_KIND_PAUSE: EventKind.ValueType  # 24
 """An access server was paused, or resumed."""
 EVENT_KIND_SET_ASIDE: EventKind.ValueType  # 16
@@ -239,6 +249,14 @@ class Event(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     TOLD_BYTES_FIELD_NUMBER: _builtins.int
     ICCID_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    GOODPUT_KBPS_FIELD_NUMBER: _builtins.int
+    WINDOWS_COUNT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_PERMILLE_FIELD_NUMBER: _builtins.int
+    LOT_OR_PLAN_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -294,7 +312,23 @@ class Event(_message.Message):
     told_bytes: _builtins.int
     """SET_ASIDE: the bytes that the report told of, cumulative over its lease."""
     iccid: _builtins.str
-    """SET_ASIDE: the SIM that it would have counted at. Empty: not known."""
+    """SET_ASIDE: the SIM that it would have counted at; HEALTH: the SIM. Empty: not known."""
+    health: _sim_pb2.Health.ValueType
+    """HEALTH: the new one."""
+    goodput_kbps: _builtins.int
+    """HEALTH: goodput under demand that speaks for it, kbit/s. 0: nothing was measured."""
+    windows_count: _builtins.int
+    """HEALTH: how many windows showed it. 0: nothing was measured."""
+    confidence_permille: _builtins.int
+    """HEALTH: how sure it is, permille. 0: nothing was measured."""
+    lot_or_plan: _builtins.str
+    """CAP: the lot, or the plan whose lots follow it."""
+    window: _inventory_pb2.CapWindowKind.ValueType
+    """CAP: which window."""
+    quota_bytes: _builtins.int
+    """CAP: bytes in the window. Absent: there is no cap any more."""
+    certainty: _inventory_pb2.Certainty.ValueType
+    """CAP: how well it is known."""
     def __init__(
         self,
         *,
@@ -326,14 +360,27 @@ class Event(_message.Message):
         paused: _builtins.bool = ...,
         told_bytes: _builtins.int = ...,
         iccid: _builtins.str = ...,
+        health: _sim_pb2.Health.ValueType = ...,
+        goodput_kbps: _builtins.int = ...,
+        windows_count: _builtins.int = ...,
+        confidence_permille: _builtins.int = ...,
+        lot_or_plan: _builtins.str = ...,
+        window: _inventory_pb2.CapWindowKind.ValueType = ...,
+        quota_bytes: _builtins.int | None = ...,
+        certainty: _inventory_pb2.Certainty.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "headroom_bytes", b"headroom_bytes", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015
+    _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
+    _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__job) -> _WhichOneofReturnType__job | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
 

@@ -2070,21 +2070,41 @@ class SetSimHealthRequest(_message.Message):
 
     ICCID_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    GOODPUT_KBPS_FIELD_NUMBER: _builtins.int
+    WINDOWS_COUNT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_PERMILLE_FIELD_NUMBER: _builtins.int
     health: _sim_pb2.Health.ValueType
     """The health of all of them. Not UNSPECIFIED and not RETIRED (RetireSims)."""
     @_builtins.property
     def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: the ICCID as a number; up to 65,536."""
 
+    @_builtins.property
+    def goodput_kbps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: what speaks for it: goodput while more was wanted than went, kbit/s. May be left out: nothing does, somebody
+        says so.
+        """
+
+    @_builtins.property
+    def windows_count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: how many windows showed it, up to 65,535. May be left out."""
+
+    @_builtins.property
+    def confidence_permille(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: how sure it is, 0 to 1,000 permille. May be left out."""
+
     def __init__(
         self,
         *,
         iccid: _abc.Iterable[_builtins.int] | None = ...,
         health: _sim_pb2.Health.ValueType = ...,
+        goodput_kbps: _abc.Iterable[_builtins.int] | None = ...,
+        windows_count: _abc.Iterable[_builtins.int] | None = ...,
+        confidence_permille: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "iccid", b"iccid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_permille", b"confidence_permille", "goodput_kbps", b"goodput_kbps", "health", b"health", "iccid", b"iccid", "windows_count", b"windows_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,139 @@
+# The caps of a lot that are in force: what its plan says, until SET_CAP says otherwise (what was learned, say). The latest word
+# holds, and the one before stays beside it.
+#
+# A new cap changes the limits of very many SIMs: they are worked out anew by a walk over the SIMs, which all lots share that were
+# changed before it began.
+
+
+cdef bint lot_walk(State *state, uint32_t lot) noexcept nogil:
+    """Has the limits of a lot's SIMs worked out by the next walk. False: no sweep is to spare."""
+    cdef Sweep *sweep
+    if not state.lots[lot].populated:
+        return True
+    sweep = sweep_waiting(state, SWEEP_LIMITS)
+    if sweep == NULL:
+        if not sweep_add(state, SWEEP_LIMITS, 0, state.header.sims_count):
+            return False
+        state.lots[lot].limits_sweep = state.header.sweep_next
+    else:
+        sweep.end = state.header.sims_count
+        state.lots[lot].limits_sweep = sweep.id
+    return True
+
+
+cdef void lot_limits(State *state, uint32_t index, uint32_t sweep, uint64_t now_ms) noexcept nogil:
+    """One SIM of the walk."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int window
+    if lot.limits_sweep != sweep:
+        return
+    if lot.begins and index < lot.begins_end:
+        for window in range(WINDOWS):
+            if (lot.begins >> window) & 1:
+                window_restart(state, index, window)
+    sim_set_limit(state, index, now_ms)
+
+
+cdef void lots_walked(State *state, uint32_t sweep) noexcept nogil:
+    """The walk is over."""
+    cdef uint32_t entity
+    for entity in range(state.header.entities_count):
+        if state.lots[entity].limits_sweep == sweep:
+            state.lots[entity].begins = 0
+
+
+cdef void _set_cap(
+    State *state, uint32_t entity, int window, int64_t quota, int basis, uint64_t now_ms
+) noexcept nogil:
+    cdef Lot *lot = &state.lots[entity]
+    if lot.quota_bytes[window] < 0 and lot.since_ms[window]:
+        # Nobody told when the window began: it counts from now on, not from the beginning of all time.
+        lot.begins |= <uint8_t> (1 << window)
+        lot.begins_end = state.header.sims_count
+    lot.before_bytes[window] = lot.quota_bytes[window]
+    lot.before_basis[window] = lot.basis[window]
+    lot.before_since_ms[window] = lot.since_ms[window]
+    lot.quota_bytes[window] = quota
+    lot.basis[window] = <uint8_t> (basis if quota >= 0 else 0)
+    lot.since_ms[window] = now_ms
+
+
+cdef uint64_t cap_words(uint32_t entity, int window, int basis) noexcept nogil:
+    """The b of EVENT_CAP."""
+    return <uint64_t> entity | (<uint64_t> window + 1) << 16 | <uint64_t> basis << 24
+
+
+cdef void lot_begin(State *state, uint32_t entity) noexcept nogil:
+    """A lot is defined: it has no cap yet."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int window
+    for window in range(WINDOWS):
+        lot.quota_bytes[window] = -1
+        lot.planned_bytes[window] = -1
+        lot.before_bytes[window] = -1
+
+
+cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Takes over what the lot's plan says where it says something new. What was learned stays where it does not.
+
+    Gives a bit for each window that has another cap now.
+    """
+    cdef Lot *lot = &state.lots[entity]
+    cdef const int64_t *plan = state.entities[state.entities[entity].numbers[<int> LOT_PLAN]].numbers
+    cdef int window, changed = 0
+    cdef int64_t quota, basis
+    lot.pooled = plan[<int> PLAN_POOLED] == 1
+    lot.rolling_days = <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0)
+    for window in range(WINDOWS):
+        quota = plan[<int> PLAN_QUOTA_CYCLE + window]
+        basis = plan[<int> PLAN_BASIS_CYCLE + window]
+        if quota < 0:
+            basis = 0
+        elif basis < 0:
+            basis = BASIS_BELIEVED
+        if quota != lot.planned_bytes[window] or basis != lot.planned_basis[window]:
+            lot.planned_bytes[window] = quota
+            lot.planned_basis[window] = <uint8_t> basis
+            _set_cap(state, entity, window, quota, <int> basis, now_ms)
+            changed |= 1 << window
+        elif not lot.since_ms[window]:
+            lot.since_ms[window] = now_ms
+    # A plan or a lot is refused as SWEEPS_FULL before it comes to this (inventory.pxi).
+    lot_walk(state, entity)
+    return changed
+
+
+cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
+    cdef const int64_t *quotas = <const int64_t *> run.columns
+    cdef const uint16_t *lots = <const uint16_t *> (quotas + run.count)
+    cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
+    cdef const uint8_t *bases = windows + run.count
+    cdef uint32_t item
+    cdef int window, basis
+    cdef int64_t quota
+    cdef Lot *lot
+    for item in range(run.count):
+        if not _is(state, lots[item], LOT):
+            run.outcomes[item] = UNKNOWN_LOT
+            continue
+        lot = &state.lots[lots[item]]
+        window = windows[item] - 1
+        if (
+            not 0 <= window < WINDOWS or not BASIS_CONTRACTUAL <= bases[item] <= BASIS_LEARNED
+            or not -1 <= quotas[item] < BYTES_MAX or (window == WINDOW_ROLLING - 1 and not lot.rolling_days)
+        ):
+            run.outcomes[item] = INVALID_ARGUMENT
+            continue
+        quota, basis = quotas[item], bases[item]
+        if quota < 0:
+            quota, basis = lot.planned_bytes[window], lot.planned_basis[window]
+        if lot.quota_bytes[window] == quota and lot.basis[window] == basis:
+            run.outcomes[item] = SAME
+        elif lot.quota_bytes[window] != quota and not lot_walk(state, lots[item]):
+            run.outcomes[item] = SWEEPS_FULL
+        else:
+            _set_cap(state, lots[item], window, quota, basis, run.now_ms)
+            event(
+                state, EVENT_CAP, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, <uint64_t> quota,
+                cap_words(lots[item], window, lot.basis[window]))
+            run.outcomes[item] = OK

@@ -1,0 +1,84 @@
+# What a SIM has used in the windows of its plan.
+#
+#     used in a window = counted_bytes + offset         a reset, an opening balance, a carrier's figure move the offset
+#
+# Cycle and day stand in the SIM's cold record. A rolling window needs its days one by one, so it has a region of its own, of which
+# nothing is touched, hashed or written while no plan rolls.
+#
+#     offset.. today | 1 | 2 | ... | 13      the days before today that still count, the last one first
+#
+# A window of more days than the ring has places counts in steps of several days, and so over some days more than it has: never over
+# fewer. Everything is O(1); a day's turn is O(ROLLING_DAYS) a SIM.
+
+cdef extern from *:
+    """
+    #define SIMSWITCH_IMSI_MASK (((uint64_t) 1 << 50) - 1)
+    """
+    const uint64_t IMSI_MASK "SIMSWITCH_IMSI_MASK"
+
+
+cdef enum:
+    ROLLING_SHIFT = 12            # a day of the ring counts in 4 KiB, rounded up
+
+
+cdef extern from *:
+    """
+    #define SIMSWITCH_NO_LIMIT INT64_MAX
+    """
+    const int64_t NO_LIMIT "SIMSWITCH_NO_LIMIT"     # a SIM's limit when no cap applies
+
+
+cdef inline uint64_t sim_imsi(const SimCold *cold) noexcept nogil:
+    return cold.identity & IMSI_MASK
+
+
+cdef inline int64_t sim_offset_bytes(State *state, uint32_t index, int window) noexcept nogil:
+    """``window`` counts from 0 here."""
+    if window == WINDOW_CYCLE - 1:
+        return state.sims_cold[index].offset_cycle_bytes
+    if window == WINDOW_DAY - 1:
+        return state.sims_cold[index].offset_day_bytes
+    return state.sims_rolling[index].offset_bytes if index < state.header.rolling_end else 0
+
+
+cdef void sim_set_offset_bytes(State *state, uint32_t index, int window, int64_t offset) noexcept nogil:
+    if window == WINDOW_CYCLE - 1:
+        state.sims_cold[index].offset_cycle_bytes = offset
+    elif window == WINDOW_DAY - 1:
+        state.sims_cold[index].offset_day_bytes = offset
+    elif offset != sim_offset_bytes(state, index, window):
+        state.header.rolling_end = max(state.header.rolling_end, index + 1)
+        state.sims_rolling[index].offset_bytes = offset
+
+
+cdef void window_restart(State *state, uint32_t index, int window) noexcept nogil:
+    """Nothing counts from before now; of a rolling window, no day."""
+    sim_set_offset_bytes(state, index, window, -<int64_t> state.sims[index].counted_bytes)
+    if window == WINDOW_ROLLING - 1 and index < state.header.rolling_end:
+        memset(state.sims_rolling[index].days, 0, sizeof(state.sims_rolling[index].days))
+
+
+cdef inline uint32_t rolling_step_days(uint32_t days) noexcept nogil:
+    """How many days a place of the ring stands for."""
+    return max((max(days, <uint32_t> 1) - 1 + ROLLING_DAYS - 1) // ROLLING_DAYS, <uint32_t> 1)
+
+
+cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogil:
+    """A day of the rolling window is over, or a step: what was used in it joins the ring, and the oldest leaves."""
+    cdef uint32_t step = rolling_step_days(days)
+    cdef uint32_t places = (max(days, <uint32_t> 1) - 1 + step - 1) // step
+    cdef int64_t counted = <int64_t> state.sims[index].counted_bytes
+    cdef int64_t today = counted + sim_offset_bytes(state, index, WINDOW_ROLLING - 1)
+    cdef int64_t past = 0
+    cdef SimRolling *rolling = &state.sims_rolling[index]
+    cdef uint32_t place
+    state.header.rolling_end = max(state.header.rolling_end, index + 1)
+    for place in range(ROLLING_DAYS):
+        today -= <int64_t> rolling.days[place] << ROLLING_SHIFT
+    for place in range(ROLLING_DAYS - 1, 0, -1):
+        rolling.days[place] = rolling.days[place - 1] if place < places else 0
+    today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
+    rolling.days[0] = <uint32_t> min(today, <int64_t> NONE_INDEX) if places else 0
+    for place in range(places):
+        past += <int64_t> rolling.days[place] << ROLLING_SHIFT
+    rolling.offset_bytes = past - counted

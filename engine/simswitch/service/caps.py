@@ -1,0 +1,111 @@
+"""CapsService: the caps that are in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simswitch.cell import Cell
+from simswitch.core import layout
+from simswitch.core.commands import run
+from simswitch.core.machine import Machine
+from simswitch.core.roles import Read
+from simswitch.service.call import Call
+from simswitch.service.directory import Directory, Entity
+from simswitch.service.errors import INVALID_ARGUMENT, TOO_MANY_ITEMS, Refused
+from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.v1 import caps_pb2 as pb
+from simswitch.v1 import inventory_pb2
+
+CHANGES_MAX = 4_096
+_LIST = b"lots"
+_BYTES_MAX = 2**62
+_SPEEDS = (layout.PLAN_SPEED_CYCLE_KBPS, layout.PLAN_SPEED_DAY_KBPS, layout.PLAN_SPEED_ROLLING_KBPS)
+
+
+class CapsHandlers:
+    """CapsService."""
+
+    def __init__(self, cell: Cell, directory: Directory) -> None:
+        self._cell = cell
+        self._directory = directory
+
+    async def set_caps(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.SET_CAP)
+        changes = pb.SetCapsRequest.FromString(data).changes
+        if len(changes) > CHANGES_MAX:
+            raise Refused(TOO_MANY_ITEMS, f"{len(changes):,} caps; a call may have {CHANGES_MAX:,}")
+        if not changes:
+            return pb.SetCapsResponse().SerializeToString()
+        quotas = []
+        for change in changes:
+            if change.quota_bytes >= _BYTES_MAX:
+                raise Refused(INVALID_ARGUMENT, f"quota_bytes is below {_BYTES_MAX:,}, not {change.quota_bytes:,}")
+            if not change.certainty:
+                raise Refused(INVALID_ARGUMENT, f"certainty is to be said of the cap of {change.lot!r}")
+            quotas.append(change.quota_bytes if change.HasField("quota_bytes") else -1)
+        commands = run(
+            layout.SET_CAP,
+            len(changes),
+            actor=call.actor.index,
+            lot=np.asarray(self._directory.indexes(layout.LOT, (change.lot for change in changes))),
+            window=[min(int(change.window), 255) for change in changes],
+            quota_bytes=quotas,
+            basis=[min(int(change.certainty), 255) for change in changes],
+        )
+        outcome = await self._cell.submit(commands, call.deadline)
+        return pb.SetCapsResponse(statuses=outcome["status"].tolist()).SerializeToString()
+
+    async def list_lot_caps(self, data: bytes, call: Call) -> bytes:
+        request = pb.ListLotCapsRequest.FromString(data)
+        size = page_size(request.page_size)
+        start = page_start(request.page_token, _LIST)
+        lots = self._lots(request.lot, call)
+        lots = [lot for lot in lots if lot.index >= start]
+        following = page_token(lots[size].index, _LIST) if len(lots) > size else ""
+        lots = lots[:size]
+
+        def read(machine: Machine) -> list[dict[str, Any]]:
+            return [machine.lot(lot.index) for lot in lots]
+
+        found = await self._cell.read(read)
+        return pb.ListLotCapsResponse(
+            lots=[self._lot_caps(lot, caps) for lot, caps in zip(lots, found, strict=True)],
+            next_page_token=following,
+        ).SerializeToString()
+
+    def _lots(self, name: str, call: Call) -> list[Entity]:
+        """The lots of that name, or all, that the actor may see: a supplier its own."""
+        lots = [self._directory.get(layout.LOT, name)] if name else self._directory.all(layout.LOT)
+        if call.actor.role == layout.ROLE_SUPPLIER:
+            return [lot for lot in lots if lot.numbers[layout.LOT_SUPPLIER] == call.actor.subject]
+        call.may_read(Read.TERMS)
+        return lots
+
+    def _lot_caps(self, lot: Entity, caps: dict[str, Any]) -> pb.LotCaps:
+        plan = self._directory.by_index(lot.numbers[layout.LOT_PLAN])
+        message = pb.LotCaps(
+            lot=lot.name,
+            plan=plan.name,
+            supplier=self._directory.name(lot.numbers[layout.LOT_SUPPLIER]),
+            pooled=caps["pooled"],
+            rolling_days=caps["rolling_days"],
+        )
+        for place, window in enumerate(layout.Window):
+            columns = {name: values[place] for name, values in caps.items() if isinstance(values, list)}
+            if columns["quota_bytes"] is None and columns["before_bytes"] is None:
+                continue
+            message.windows.add(
+                window=inventory_pb2.CapWindowKind.ValueType(window),
+                quota_bytes=columns["quota_bytes"],
+                certainty=columns["basis"],
+                since_ms=columns["since_ms"],
+                planned_bytes=columns["planned_bytes"],
+                planned_certainty=columns["planned_basis"],
+                before_bytes=columns["before_bytes"],
+                before_certainty=columns["before_basis"],
+                before_since_ms=columns["before_since_ms"],
+                speed_after_bits_per_s=max(plan.numbers[_SPEEDS[place]], 0) * 1_000,
+            )
+        return message

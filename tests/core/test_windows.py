@@ -1,0 +1,125 @@
+"""Windows: what counts in them as days pass, and what a cap that changes does to limits."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+
+from tests.model.records import copy_regions
+from tests.model.transitions import T, allocate
+from tests.model.world import GIB, MIB, World, empty_world
+
+KIB4 = 4096
+
+
+def rolling_world(days: int) -> tuple[World, int]:
+    """A plan with so many rolling days, and a terminal that holds one of its SIMs; its epoch."""
+    world = empty_world()
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: days}
+    world.define(layout.PLAN, "monthly", numbers)
+    world.import_sims(3)
+    return world, allocate(world)
+
+
+def a_day_is_over(world: World) -> None:
+    run = commands.run(layout.RESET_WINDOW, 1, lot=world.entities["gold-a"], window=layout.WINDOW_ROLLING)
+    assert world.status(run) == layout.OK
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 7, 15, 16, 30, 31, 90, 366])
+def test_a_rolling_window_rolls_and_never_counts_fewer_days_than_it_has(days: int) -> None:
+    """Up to fifteen days it is exact but for rounding up; with more it may count some days too many."""
+    drawn = random.Random(days)
+    world, epoch = rolling_world(days)
+    step = max(1, -(-(days - 1) // layout.ROLLING_DAYS))
+    total, by_day = 0, [0]
+    for _ in range(2 * days + 3):
+        for _ in range(2):
+            more = drawn.randrange(1, 3 * MIB)
+            total, by_day[-1] = total + more, by_day[-1] + more
+            assert world.status(world.usage(T, epoch, total)) == layout.OK
+        used = world.machine.sim(0)["used_rolling_bytes"]
+        least = sum(by_day[-days:])
+        most = sum(by_day[-(days + 2 * step - 2) :]) + days * KIB4
+        assert least <= used <= most
+        assert world.machine.sim(0)["headroom_bytes"] == 10 * GIB - used
+        a_day_is_over(world)
+        by_day.append(0)
+    assert world.machine.check() == []
+
+
+def test_nothing_is_kept_for_rolling_days_where_no_plan_has_any() -> None:
+    world = empty_world()
+    world.define(layout.PLAN, "daily", {layout.PLAN_QUOTA_CYCLE: 50 * GIB, layout.PLAN_QUOTA_DAY: 3 * GIB})
+    world.import_sims(5)
+    world.import_sims(5, lot="gold-b")
+    regions = {name: count for name, _, count, _ in world.machine.snapshot_regions()}
+    assert (regions["sims"], regions["sims_rolling"]) == (10, 0)
+
+
+def test_the_ring_survives_a_snapshot_and_growth() -> None:
+    world, epoch = rolling_world(3)
+    world.send(world.usage(T, epoch, 700 * MIB))
+    a_day_is_over(world)
+    world.send(commands.run(layout.GROW, 1, sims=5_000, terminals=100, orders=100))
+    restored = Machine.restore(copy_regions(world.machine))
+    assert restored.state_hash() == world.machine.state_hash()
+    assert restored.sim(0)["used_rolling_bytes"] == world.machine.sim(0)["used_rolling_bytes"] == 700 * MIB
+
+
+def test_a_learned_cap_stays_when_the_plan_is_defined_anew_and_yields_where_the_plan_says_something_new() -> None:
+    world = empty_world()
+    (sim,) = world.import_sims(1)
+    lot = world.entities["gold-a"]
+    assert world.status(world.set_cap("gold-a", layout.WINDOW_CYCLE, 30 * GIB)) == layout.OK
+    assert world.machine.sim(sim)["headroom_bytes"] == 30 * GIB
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 100 * GIB, layout.PLAN_LOW_BYTES: MIB})
+    assert world.machine.lot(lot)["quota_bytes"][0] == 30 * GIB
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 60 * GIB, layout.PLAN_LOW_BYTES: MIB})
+    caps = world.machine.lot(lot)
+    assert (caps["quota_bytes"][0], caps["basis"][0]) == (60 * GIB, layout.BASIS_BELIEVED)
+    assert (caps["before_bytes"][0], caps["before_basis"][0]) == (30 * GIB, layout.BASIS_LEARNED)
+    assert world.machine.sim(sim)["headroom_bytes"] == 60 * GIB
+    told = [(event["a"], event["b"]) for event in world.events if event["kind"] == layout.EVENT_CAP]
+    of_plan = world.entities["monthly"] | layout.WINDOW_CYCLE << 16 | layout.BASIS_BELIEVED << 24
+    assert told[-2:] == [(30 * GIB, lot | 1 << 16 | layout.BASIS_LEARNED << 24), (60 * GIB, of_plan)]
+
+
+def test_the_caps_of_many_lots_are_worked_out_in_one_walk() -> None:
+    """More lots than there is room for sweeps."""
+    world = empty_world(sims_max=5_000)
+    numbers = {
+        layout.LOT_SUPPLIER: world.entities["supplier"],
+        layout.LOT_PLAN: world.entities["monthly"],
+        layout.LOT_CLASS: world.entities["gold"],
+    }
+    lots = [f"lot-{number}" for number in range(300)]
+    for lot in lots:
+        world.define(layout.LOT, lot, numbers)
+        world.import_sims(15, lot=lot)
+    run = commands.run(
+        layout.SET_CAP,
+        len(lots),
+        lot=[world.entities[lot] for lot in lots],
+        window=layout.WINDOW_CYCLE,
+        quota_bytes=7 * GIB,
+        basis=layout.BASIS_LEARNED,
+    )
+    assert set(world.statuses(run)) == {layout.OK}
+    while world.machine.header()["sweeps_count"]:
+        world.pass_ms(64)
+    assert set(world.machine.sims_columns()["headroom_bytes"].tolist()) == {7 * GIB}
+
+
+def test_a_plan_says_only_what_can_be() -> None:
+    world = empty_world()
+    for numbers in (
+        {layout.PLAN_QUOTA_ROLLING: GIB},
+        {layout.PLAN_QUOTA_ROLLING: GIB, layout.PLAN_ROLLING_DAYS: 367},
+        {layout.PLAN_QUOTA_DAY: GIB, layout.PLAN_BASIS_DAY: 4},
+    ):
+        with pytest.raises(AssertionError, match=str(int(layout.INVALID_ARGUMENT))):
+            world.define(layout.PLAN, "wrong", numbers)
