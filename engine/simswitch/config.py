@@ -42,6 +42,9 @@ _GIB = 1 << 30
 
 SECTIONS: Final[Mapping[str, str]] = {
     "service": "Where the service listens, and where the other commands look for it.",
+    "tls": "What the service proves itself with. Files in PEM, read anew when they change.",
+    "access": "How callers prove who they are.",
+    "connection": "What the other commands prove themselves with. Options of the same names count before these.",
     "capacity": "What memory is taken for at the start. It can be raised later, and never shrinks.",
     "journal": "How the journal lies on the disk.",
     "queue": "Calls that wait for the engine. Past these bounds a call is refused at once, and told when to try again.",
@@ -54,8 +57,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "service",
         "address",
         "127.0.0.1:7467",
-        "Host and port. Only loopback is accepted. Port 0 takes a free one, which is shown and written to the file "
-        "'address' in the data folder.",
+        "Host and port. Without TLS only loopback is accepted. Port 0 takes a free one, which is shown and written to "
+        "the file 'address' in the data folder.",
     ),
     Setting(
         "service",
@@ -65,6 +68,54 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         choices=("grpcio", "native"),
     ),
     Setting("service", "actor", "operator:local", "Who the commands act as: a role and a name."),
+    Setting(
+        "tls",
+        "certificate",
+        None,
+        "The service's certificate. With it the service speaks TLS only.",
+        example="tls/server.pem",
+    ),
+    Setting("tls", "key", None, "Its key, without a password.", example="tls/server.key"),
+    Setting(
+        "tls",
+        "client_ca",
+        None,
+        "Who signs the access servers' certificates, and no others. Nobody comes in at 'address' without one.",
+        example="tls/access-servers-ca.pem",
+    ),
+    Setting(
+        "tls",
+        "revoked",
+        None,
+        "Certificates of access servers that count no more: SHA-256 fingerprints, one a line.",
+        example="tls/revoked.txt",
+    ),
+    Setting(
+        "tls",
+        "people_address",
+        None,
+        "Host and port where people come with tokens and without certificates.",
+        example="0.0.0.0:7468",
+    ),
+    Setting(
+        "access",
+        "required",
+        False,
+        "Nobody is believed without a token, on loopback without TLS too. With TLS it is always so.",
+    ),
+    Setting("access", "people_calls_per_s", 200, "Calls a second of a person with a token; 0: any number.", 0, 1 << 20),
+    Setting(
+        "access",
+        "access_server_calls_per_s",
+        20_000,
+        "Calls a second of one access server with a certificate; 0: any number.",
+        0,
+        1 << 20,
+    ),
+    Setting("connection", "ca", None, "Who signed the service's certificate.", example="tls/ca.pem"),
+    Setting("connection", "certificate", None, "An access server's certificate.", example="tls/as-01.pem"),
+    Setting("connection", "key", None, "Its key.", example="tls/as-01.key"),
+    Setting("connection", "token_file", None, "A person's token; nobody else may read the file.", example="token"),
     Setting("capacity", "sims", 100_000, "SIMs.", 1, 16_777_216),
     Setting("capacity", "terminals", 100_000, "Terminals that ever had a lease.", 1, 16_777_216),
     Setting("capacity", "orders", 20_000, "Orders that are queued or outstanding.", 1, 16_777_216),
@@ -254,6 +305,14 @@ class Config:
 
     def text(self, section: str, name: str) -> str:
         return str(self.values[section, name])
+
+    def path(self, section: str, name: str) -> Path | None:
+        """A file, as seen from the folder of the settings."""
+        value = self.values.get((section, name))
+        if value is None:
+            return None
+        path = Path(str(value))
+        return path if self.file is None else self.file.parent / path
 
     def engine_settings(self) -> dict[str, int]:
         """The engine's settings that the file gives, by name."""

@@ -19,8 +19,12 @@ SIMS = 200
 class Serving:
     """A server that can be stopped, and started again on the same folder."""
 
-    def __init__(self, folder: Path, transport: str = "grpcio", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, transport: str = "grpcio", *, options: dict[str, Any] | None = None, **settings: Any
+    ) -> None:
+        """``options``: more of ``start``."""
         self.folder = folder
+        self._options = options or {}
         self._transport = transport
         self._settings = CellSettings(**settings)
         self._loop = asyncio.new_event_loop()
@@ -34,7 +38,7 @@ class Serving:
             self.folder, capacity=Capacity(sims=2_000, terminals=2_000, orders=1_000), settings=self._settings
         )
         self.running = asyncio.run_coroutine_threadsafe(
-            start(self.cell, port=port, transport=self._transport), self._loop
+            start(self.cell, port=port, transport=self._transport, folder=self.folder, **self._options), self._loop
         ).result(20)
         self.address = self.running.address
 

@@ -17,7 +17,7 @@ from simswitch.client import Client, OperatorClient, Result, ServiceError, Sessi
 from simswitch.client.operator import iccid_column, service_errors
 from simswitch.core import layout
 from simswitch.core.commands import decode_iccid
-from simswitch.service.server import AddressNotAllowed, check_loopback
+from simswitch.service.server import AddressNotAllowed, check_address
 from simswitch.v1 import (
     access_server_pb2,
     allocation_pb2,
@@ -622,10 +622,10 @@ def test_health_and_drain(serving: Serving) -> None:
 
 def test_only_loopback() -> None:
     for host in ("127.0.0.1", "::1", "localhost"):
-        check_loopback(host)
+        check_address(host)
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(AddressNotAllowed, match="TLS"):
-            check_loopback(host)
+            check_address(host)
 
 
 def test_every_refusal_of_the_core_has_a_reason() -> None:

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import cast
 
 import grpc
+from simswitch.audit.attempts import Attempts
 from simswitch.cell import Posted
 from simswitch.core import layout
-from simswitch.service.call import Actor, Call
+from simswitch.service.call import Actor, Call, Pace
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.joined import Joiner
 from simswitch.v1 import allocation_pb2 as pb
@@ -83,7 +84,7 @@ def test_who_joins_after_all_others_left_is_not_dropped() -> None:
 
     finished: list[Posted] = []
     joiner: Joiner[int] = Joiner(cast(Directory, SimpleNamespace(find=find, name=str)), finished.extend)
-    call = Call(Actor(1, "operator:local", layout.Role.OPERATOR, -1), None)
+    call = Call(Actor(1, "operator:local", layout.Role.OPERATOR, -1, Pace(0), Attempts(None), "claimed"), None)
     group = joiner.join(1, single(1), call)
     assert group is not None
     group.leave()

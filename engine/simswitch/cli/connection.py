@@ -13,15 +13,20 @@ import grpc
 
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.client import OperatorClient, ServiceError
+from simswitch.client.credentials import PLAIN, Credentials, CredentialsRefused
 from simswitch.client.operator import service_errors
 
 
 @contextmanager
-def connected(address: str, actor: str) -> Iterator[OperatorClient]:
+def connected(address: str, actor: str | None, credentials: Credentials = PLAIN) -> Iterator[OperatorClient]:
     """A connection for the time of a command; a call that fails inside becomes ``CommandFailed``."""
     # gRPC would otherwise write lines of its own beside ours when nobody answers.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with OperatorClient(address, actor=actor) as client:
+    try:
+        client = OperatorClient(address, actor=actor, credentials=credentials)
+    except CredentialsRefused as error:
+        raise CommandFailed(Exit.USAGE, str(error)) from error
+    with client:
         try:
             with service_errors():
                 yield client
@@ -32,6 +37,10 @@ def connected(address: str, actor: str) -> Iterator[OperatorClient]:
 def failure(error: ServiceError, address: str) -> CommandFailed:
     """The exit code and the line for a failed call."""
     if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
+        if "handshake" in error.text.lower():
+            return CommandFailed(
+                Exit.UNREACHABLE, f"{address} was reached, but the two sides do not trust each other: {error.text}"
+            )
         return CommandFailed(
             Exit.UNREACHABLE,
             f"no service answers at {address}. Start one with `simswitch serve DIR`, or name another with --address",

@@ -92,11 +92,11 @@ def load(
         batch=batch,
         seed=seed,
     )
-    where, who = target(config, address, actor)
+    where, who, credentials = target(config, address, actor)
     # A service manager's SIGTERM ends a load as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run = Load(where, plan, processes=processes, market=market, actor=who, leave=leave)
+        run = Load(where, plan, processes=processes, market=market, actor=who, credentials=credentials, leave=leave)
         document = with_progress(run)
     except ServiceError as error:
         raise failure(error, where) from error

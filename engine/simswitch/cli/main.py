@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ import typer
 from simswitch import __version__
 from simswitch.cli import (
     access_server,
+    audit,
     breakers,
     caps,
     clock,
@@ -31,9 +33,11 @@ from simswitch.cli import (
     settings,
     status,
     swap,
+    token,
     webhook,
 )
 from simswitch.cli.exits import MEANINGS, CommandFailed
+from simswitch.cli.options import given
 from simswitch.cli.screen import complain
 
 EPILOG = "Exit codes: " + "; ".join(f"{code.value} {text}" for code, text in MEANINGS.items()) + "."
@@ -60,9 +64,22 @@ def _program(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and leave.", callback=_version, is_eager=True)
     ] = False,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", envvar="SIMSWITCH_CA", help="Who signed the service's certificate: TLS.")
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--certificate", envvar="SIMSWITCH_CERTIFICATE", help="An access server's certificate."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", envvar="SIMSWITCH_KEY", help="The key of that.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", envvar="SIMSWITCH_TOKEN_FILE", help="A person's token, which only he may read."),
+    ] = None,
 ) -> None:
     """Hands out SIMs to terminals that carry none, and moves terminals off bad SIMs."""
     del version
+    given.update(ca=ca, certificate=certificate, key=key, token_file=token_file)
 
 
 app.command("serve")(serve.serve)
@@ -71,6 +88,8 @@ app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
 app.add_typer(clock.app, name="clock")
+app.add_typer(token.app, name="token")
+app.add_typer(audit.app, name="audit")
 app.command("breakers")(breakers.breakers)
 app.command("caps")(caps.caps)
 app.command("events")(events.events)

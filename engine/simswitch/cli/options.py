@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
+    from simswitch.client.credentials import Credentials
     from simswitch.config import Config
 
 ConfigOption = Annotated[
@@ -45,7 +46,28 @@ def settings(path: Path | None) -> Config:
         raise CommandFailed(Exit.USAGE, f"{path} can't be read: {error.strerror}") from error
 
 
-def target(config: Path | None, address: str | None, actor: str | None) -> tuple[str, str]:
-    """Which service to talk to, and as whom."""
+CONNECTION = ("ca", "certificate", "key", "token_file")
+"""What `simswitch` itself takes before the command, and the section connection of the settings: files."""
+
+given: dict[str, Path | None] = {}
+"""Those that stand before the command, or in the environment."""
+
+
+class Target(NamedTuple):
+    """Which service to talk to, as whom, and how that is proven."""
+
+    address: str
+    actor: str | None
+    credentials: Credentials
+
+
+def target(config: Path | None, address: str | None, actor: str | None) -> Target:
+    """From the options, the environment and the settings, in this order."""
+    from simswitch.client.credentials import Credentials
+
     values = settings(config)
-    return address or values.text("service", "address"), actor or values.text("service", "actor")
+    files = {name: given.get(name) or values.path("connection", name) for name in CONNECTION}
+    credentials = Credentials(**files)
+    if actor is None and credentials.token_file is None and credentials.certificate is None:
+        actor = values.text("service", "actor")
+    return Target(address or values.text("service", "address"), actor, credentials)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ConfigOption, settings
 from simswitch.cli.screen import complain
+from simswitch.masking import log_masked
+
+if TYPE_CHECKING:
+    from simswitch.access.certificates import TlsFiles
+    from simswitch.config import Config
 
 
 class Transport(StrEnum):
@@ -28,22 +33,34 @@ def serve(
         Transport | None,
         typer.Option("--transport", help="What carries the calls. Default: that of the settings, grpcio."),
     ] = None,
+    insecure_plaintext_beyond_loopback: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-plaintext-beyond-loopback",
+            help="Listen where others can reach it, without TLS: tokens and all else can be read on the way. For a "
+            "network that nobody else is on, or behind a proxy that ends TLS.",
+        ),
+    ] = False,
 ) -> None:
     """Run the service on a data folder until SIGTERM or Ctrl-C."""
     values = settings(config)
+    log_masked()
     host, port = split_address(address or values.text("service", "address"))
 
     import asyncio
 
+    from simswitch.access.certificates import CertificateRefused
     from simswitch.cell import Capacity, CellSettings, JournalSettings
     from simswitch.core.layout import Setting
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
+    from simswitch.service.access import AccessSettings
     from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused, TransportMissing
     from simswitch.service.server import serve as run_service
 
     def ready(bound: str) -> None:
         complain(f"simswitch serves {folder} at {bound}; Ctrl-C ends it")
 
+    people = values.values.get(("tls", "people_address"))
     server = ServerSettings(
         host=host,
         port=port,
@@ -65,11 +82,20 @@ def serve(
             *("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),
             *(() if values.values["follower", "history"] else ("--no-history",)),
         ),
+        access=AccessSettings(
+            tls=tls_files(values),
+            revoked=values.path("tls", "revoked"),
+            required=bool(values.values["access", "required"]),
+            people_calls_per_s=values.number("access", "people_calls_per_s"),
+            server_calls_per_s=values.number("access", "access_server_calls_per_s"),
+        ),
+        people_address=split_address(str(people)) if people is not None else None,
+        plaintext_beyond_loopback=insecure_plaintext_beyond_loopback,
         engine={Setting[name.upper()]: value for name, value in values.engine_settings().items()},
     )
     try:
         asyncio.run(run_service(folder, server, ready=ready))
-    except (AddressNotAllowed, SettingRefused, TransportMissing) as error:
+    except (AddressNotAllowed, CertificateRefused, SettingRefused, TransportMissing) as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
     except (FolderInUse, JournalFull) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
@@ -78,6 +104,20 @@ def serve(
     except (OSError, RuntimeError) as error:
         # gRPC reports a port that is taken as a RuntimeError.
         raise CommandFailed(Exit.REFUSED, f"can't serve {folder} at {host}:{port}: {error}") from error
+
+
+def tls_files(values: Config) -> TlsFiles | None:
+    """None: the settings ask for no TLS."""
+    from simswitch.access.certificates import TlsFiles
+
+    certificate, key, client_ca = (values.path("tls", name) for name in ("certificate", "key", "client_ca"))
+    if certificate is None and key is None:
+        if client_ca is not None or values.path("tls", "revoked") is not None:
+            raise CommandFailed(Exit.USAGE, "the section tls needs certificate and key")
+        return None
+    if certificate is None or key is None:
+        raise CommandFailed(Exit.USAGE, "certificate and key go together in the section tls: give both")
+    return TlsFiles(certificate, key, client_ca)
 
 
 def split_address(address: str) -> tuple[str, int]:

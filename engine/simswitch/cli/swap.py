@@ -13,7 +13,7 @@ import typer
 
 from simswitch.cli.amounts import bytes_of, bytes_text, hours_ms, instant_ms, instant_text, share_ppm, span_ms
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import print_json, progress, show, table
 
 TERMINALS_OF_CALL_MAX = 65_536
@@ -402,7 +402,7 @@ def watch_job(
         _watch(service, job, json)
 
 
-def _on_job(where: tuple[str, str], call: str, request: Any, json: bool) -> None:
+def _on_job(where: Target, call: str, request: Any, json: bool) -> None:
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import plain
     from simswitch.cli.status import job_table

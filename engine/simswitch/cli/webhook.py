@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, target
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, Target, target
 from simswitch.cli.screen import complain, show
 
 AGAIN_S = 2.0
@@ -41,7 +41,7 @@ def webhook(
         show(f"Events go to {url}.")
         while True:
             try:
-                deliver(_batches(*target(config, address, actor), read_cursor(cursor)), sender, cursor)
+                deliver(_batches(target(config, address, actor), read_cursor(cursor)), sender, cursor)
             except CommandFailed as error:
                 if not error.later:
                     raise
@@ -53,7 +53,7 @@ def webhook(
         return
 
 
-def _batches(address: str, actor: str, after: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+def _batches(service_at: Target, after: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import plain
     from simswitch.v1 import event_pb2
@@ -62,7 +62,7 @@ def _batches(address: str, actor: str, after: int) -> Iterator[tuple[list[dict[s
     request = event_pb2.WatchEventsRequest(
         after=after, kinds=[event_pb2.EventKind.Value(f"EVENT_KIND_{word}") for word in KINDS]
     )
-    with connected(address, actor) as service:
+    with connected(*service_at) as service:
         for response in service.events.WatchEvents(request):
             if response.missed_count:
                 complain(f"{response.missed_count:,} events are not remembered any more: they are not sent")

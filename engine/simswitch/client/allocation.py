@@ -17,6 +17,7 @@ import numpy.typing as npt
 from simswitch import contract
 from simswitch.client import columns
 from simswitch.client.columns import Column, Grants, Renewals
+from simswitch.client.credentials import PLAIN, Credentials
 from simswitch.client.errors import service_error
 from simswitch.client.holdings import Holdings, Lease
 from simswitch.core import layout
@@ -24,14 +25,7 @@ from simswitch.core.commands import decode_iccid
 from simswitch.core.wire import Table
 from simswitch.v1 import allocation_pb2, usage_pb2
 
-ACTOR_KEY = "simswitch-actor"
 TIMEOUT_S = 10.0
-CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", contract.MESSAGE_BYTES_MAX),
-    ("grpc.max_receive_message_length", contract.MESSAGE_BYTES_MAX),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-]
 
 _SERVICE = "/simswitch.v1.AllocationService/"
 _USAGE = "/simswitch.v1.UsageService/"
@@ -40,11 +34,19 @@ _USAGE = "/simswitch.v1.UsageService/"
 class _Calls:
     """Requests and responses, without the waiting between them."""
 
-    def __init__(self, access_server: str, actor: str | None, timeout_s: float, holdings: Holdings | None) -> None:
+    def __init__(
+        self,
+        address: str,
+        access_server: str,
+        actor: str | None,
+        credentials: Credentials,
+        timeout_s: float,
+        holdings: Holdings | None,
+    ) -> None:
         self.access_server = access_server
         self.holdings = holdings
         self.timeout_s = timeout_s
-        self.metadata = ((ACTOR_KEY, actor or f"access-server:{access_server}"),)
+        self.metadata = credentials.metadata(address, actor, f"access-server:{access_server}")
 
     def allocate_one_request(
         self, terminal: int, market: str, subscriber: int, expected_bytes: int, subscriber_group: str
@@ -144,7 +146,8 @@ class _Calls:
 class Client(_Calls):
     """Calls of one access server, for threads. One client may be used by several of them.
 
-    ``actor`` is ``access-server:NAME`` unless given. With ``holdings`` the client notes what it was given.
+    ``actor`` is ``access-server:NAME`` unless given or proven.
+    With ``holdings`` the client notes what it was given.
     """
 
     def __init__(
@@ -153,11 +156,12 @@ class Client(_Calls):
         *,
         access_server: str,
         actor: str | None = None,
+        credentials: Credentials = PLAIN,
         timeout_s: float = TIMEOUT_S,
         holdings: Holdings | None = None,
     ) -> None:
-        super().__init__(access_server, actor, timeout_s, holdings)
-        self._channel: Any = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        super().__init__(address, access_server, actor, credentials, timeout_s, holdings)
+        self._channel: Any = credentials.channel(address)
         self._methods: dict[str, Callable[..., Any]] = {}
 
     def close(self) -> None:
@@ -239,7 +243,8 @@ class Client(_Calls):
 class AsyncClient(_Calls):
     """Calls of one access server, for asyncio.
 
-    ``actor`` is ``access-server:NAME`` unless given. With ``holdings`` the client notes what it was given.
+    ``actor`` is ``access-server:NAME`` unless given or proven.
+    With ``holdings`` the client notes what it was given.
     """
 
     def __init__(
@@ -248,11 +253,12 @@ class AsyncClient(_Calls):
         *,
         access_server: str,
         actor: str | None = None,
+        credentials: Credentials = PLAIN,
         timeout_s: float = TIMEOUT_S,
         holdings: Holdings | None = None,
     ) -> None:
-        super().__init__(access_server, actor, timeout_s, holdings)
-        self._channel: Any = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        super().__init__(address, access_server, actor, credentials, timeout_s, holdings)
+        self._channel: Any = credentials.aio_channel(address)
         self._methods: dict[str, Callable[..., Any]] = {}
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS
+from simswitch.client.credentials import PLAIN, Credentials, Metadata
 from simswitch.client.errors import service_error
 from simswitch.core.commands import encode_iccid
 from simswitch.v1 import caps_pb2_grpc, event_pb2_grpc, inventory_pb2_grpc, pool_pb2_grpc, swap_pb2_grpc
@@ -45,8 +45,8 @@ else:
 class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
     """Says with every call who acts."""
 
-    def __init__(self, actor: str) -> None:
-        self._actor = actor
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
 
     def _call(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         details = client_call_details
@@ -54,7 +54,7 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
             _CallDetails(
                 details.method,
                 details.timeout,
-                [*(details.metadata or ()), (ACTOR_KEY, self._actor)],
+                [*(details.metadata or ()), *self._metadata],
                 details.credentials,
                 getattr(details, "wait_for_ready", None),
                 getattr(details, "compression", None),
@@ -75,11 +75,12 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
 
 
 class OperatorClient:
-    """The services that an operator uses."""
+    """The services that an operator uses. ``actor`` is ``operator:local`` unless given or proven."""
 
-    def __init__(self, address: str, *, actor: str = ACTOR_DEFAULT) -> None:
-        self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
-        channel = grpc.intercept_channel(self._channel, _Actor(actor))
+    def __init__(self, address: str, *, actor: str | None = None, credentials: Credentials = PLAIN) -> None:
+        metadata = credentials.metadata(address, actor, ACTOR_DEFAULT)
+        self._channel = credentials.channel(address)
+        channel = grpc.intercept_channel(self._channel, _Actor(metadata))
         self.inventory = inventory_pb2_grpc.InventoryServiceStub(channel)
         self.swaps = swap_pb2_grpc.SwapServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from simswitch import contract
 from simswitch.client import columns
-from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS
+from simswitch.client.credentials import PLAIN, Credentials, CredentialsRefused, Metadata
 from simswitch.client.errors import ServiceError, service_error
 from simswitch.client.holdings import Holdings, Lease
 from simswitch.core import layout
@@ -218,6 +218,7 @@ class Session:
         *,
         holdings: Holdings | None = None,
         actor: str | None = None,
+        credentials: Credentials = PLAIN,
         software: str = "simswitch-client",
         on_state: Callable[[SessionState], object] | None = None,
         on_error: Callable[[Exception], object] | None = None,
@@ -237,7 +238,8 @@ class Session:
         self._on_error = on_error
         self._on_unknown = on_unknown
         self._software = software
-        self._metadata = ((ACTOR_KEY, actor or f"access-server:{access_server}"),)
+        self._actor = actor
+        self._credentials = credentials
         self._pause_first_s = pause_first_s
         self._pause_max_s = pause_max_s
         self._random = random_source or random.Random()
@@ -311,20 +313,26 @@ class Session:
 
     async def _keep(self) -> None:
         attempts = 0
-        async with grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
-            while True:
-                self._change(SessionState.CONNECTING)
-                try:
-                    await self._once(channel)
-                except grpc.aio.AioRpcError as error:
-                    self._judge(service_error(error))
-                except ServiceError as error:
-                    self._judge(error)
-                attempts = 0 if self._settled.is_set() else attempts + 1
-                self._settled.clear()
-                self._change(SessionState.WAITING)
-                bound_s = min(self._pause_max_s, self._pause_first_s * 2 ** min(attempts, 20))
-                await asyncio.sleep(self._random.uniform(0, bound_s))
+        while True:
+            self._change(SessionState.CONNECTING)
+            try:
+                # A connection of its own each time: a certificate or a token may have been replaced since.
+                metadata = self._credentials.metadata(self.address, self._actor, f"access-server:{self.access_server}")
+                async with self._credentials.aio_channel(self.address) as channel:
+                    await self._once(channel, metadata)
+            except grpc.aio.AioRpcError as error:
+                self._judge(service_error(error))
+            except ServiceError as error:
+                self._judge(error)
+            except CredentialsRefused as error:
+                # They may be in the middle of being replaced.
+                if self._on_error is not None:
+                    self._on_error(error)
+            attempts = 0 if self._settled.is_set() else attempts + 1
+            self._settled.clear()
+            self._change(SessionState.WAITING)
+            bound_s = min(self._pause_max_s, self._pause_first_s * 2 ** min(attempts, 20))
+            await asyncio.sleep(self._random.uniform(0, bound_s))
 
     def _judge(self, error: ServiceError) -> None:
         """Raises when coming again would not help: the service itself has said so, and for a reason that stands.
@@ -346,8 +354,8 @@ class Session:
             if self._on_state is not None:
                 self._on_state(state)
 
-    async def _once(self, channel: Any) -> None:
-        call: Any = channel.stream_stream(_PATH)(metadata=self._metadata)
+    async def _once(self, channel: Any, metadata: Metadata) -> None:
+        call: Any = channel.stream_stream(_PATH)(metadata=metadata)
         link = _Link(call)
         writer = asyncio.create_task(link.write())
         try:

@@ -1,4 +1,5 @@
-"""Who may do what: the one table. The core refuses a command by it (``NOT_PERMITTED``), the service a call.
+"""Who may do what: the one table. The core refuses a command by it (``NOT_PERMITTED``), the service a call, before any
+handler sees it.
 
 Roles are bound where that makes sense: an access server may only speak for itself, a supplier only sees its own lots.
 That binding is checked beside this table, from the actor's subject.
@@ -77,6 +78,8 @@ class Read(IntEnum):
     """Counts, windows and settings."""
     SWAPS = 5
     """Swap jobs."""
+    LOTS = 6
+    """Lots with their terms; a supplier sees its own."""
 
 
 READ_ROLES: Mapping[Read, frozenset[int]] = {
@@ -85,7 +88,87 @@ READ_ROLES: Mapping[Read, frozenset[int]] = {
     Read.SIMS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
     Read.POOL: frozenset({_SYSTEM, _OPERATOR, _PROVIDER, _AUDITOR}),
     Read.SWAPS: frozenset({_SYSTEM, _OPERATOR, _PROVIDER, _AUDITOR}),
+    Read.LOTS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _AUDITOR}),
 }
+
+CALL_RIGHTS: Mapping[str, int | Read] = {
+    "AccessServerService/Session": layout.SESSION_OPEN,
+    "AllocationService/Allocate": layout.ALLOCATE,
+    "AllocationService/AllocateSims": layout.ALLOCATE,
+    "AllocationService/AllocateStream": layout.ALLOCATE,
+    "AllocationService/Renew": layout.RENEW,
+    "AllocationService/Release": layout.RELEASE,
+    "AllocationService/ReportAttachFailure": layout.REPORT_ATTACH_FAILURE,
+    "EventService/WatchEvents": Read.SWAPS,
+    "InventoryService/DefineSupplier": layout.DEFINE,
+    "InventoryService/GetSupplier": Read.TERMS,
+    "InventoryService/ListSuppliers": Read.TERMS,
+    "InventoryService/DefinePlan": layout.DEFINE,
+    "InventoryService/GetPlan": Read.TERMS,
+    "InventoryService/ListPlans": Read.TERMS,
+    "InventoryService/DefineLot": layout.DEFINE,
+    "InventoryService/GetLot": Read.LOTS,
+    "InventoryService/ListLots": Read.LOTS,
+    "InventoryService/DefineSimClass": layout.DEFINE,
+    "InventoryService/GetSimClass": Read.PLACES,
+    "InventoryService/ListSimClasses": Read.PLACES,
+    "InventoryService/DefineMarket": layout.DEFINE,
+    "InventoryService/GetMarket": Read.PLACES,
+    "InventoryService/ListMarkets": Read.PLACES,
+    "InventoryService/DefineBank": layout.DEFINE,
+    "InventoryService/GetBank": Read.PLACES,
+    "InventoryService/ListBanks": Read.PLACES,
+    "InventoryService/DefineAccessServer": layout.DEFINE,
+    "InventoryService/GetAccessServer": Read.PLACES,
+    "InventoryService/ListAccessServers": Read.PLACES,
+    "InventoryService/DefineSubscriberGroup": layout.DEFINE,
+    "InventoryService/GetSubscriberGroup": Read.PLACES,
+    "InventoryService/ListSubscriberGroups": Read.PLACES,
+    "InventoryService/ImportSims": layout.IMPORT_SIMS,
+    "InventoryService/AdoptTerminals": layout.ADOPT,
+    "InventoryService/GetSim": Read.SIMS,
+    "InventoryService/ListSims": Read.SIMS,
+    "InventoryService/SetSimHealth": layout.SET_HEALTH,
+    "InventoryService/RetireSims": layout.SET_HEALTH,
+    "PoolService/GetSummary": Read.POOL,
+    "PoolService/GetAccessServerStatus": Read.POOL,
+    "PoolService/ListAccessServerStatuses": Read.POOL,
+    "PoolService/GetSettings": Read.POOL,
+    "PoolService/Configure": layout.CONFIGURE,
+    "PoolService/SetMask": layout.MASK,
+    "PoolService/ConfirmClock": layout.THAW,
+    "PoolService/DeclareDead": layout.DECLARE_DEAD,
+    "PoolService/ListBreakers": Read.POOL,
+    "PoolService/PauseAccessServer": layout.SERVER_PAUSE,
+    "PoolService/ResumeAccessServer": layout.SERVER_RESUME,
+    "SwapService/CreateJob": layout.JOB_CREATE,
+    "SwapService/AddJobTerminals": layout.JOB_ADD,
+    "SwapService/GetJob": Read.SWAPS,
+    "SwapService/ListJobs": Read.SWAPS,
+    "SwapService/PauseJob": layout.JOB_PAUSE,
+    "SwapService/ResumeJob": layout.JOB_RESUME,
+    "SwapService/ApproveJob": layout.JOB_APPROVE,
+    "SwapService/CancelJob": layout.JOB_CANCEL,
+    "SwapService/StopAllSwaps": layout.SWAPS_STOP,
+    "SwapService/LiftStop": layout.SWAPS_LIFT,
+    "SwapService/WatchJob": Read.SWAPS,
+    "SwapService/ListGivenUp": Read.SWAPS,
+    "SwapService/ResolveGivenUp": layout.GIVEN_UP_RESOLVE,
+    "UsageService/ReportUsage": layout.REPORT_USAGE,
+}
+"""What a call's actor must be allowed: to give a command, or to look at something. A call without a row here stops the
+service from starting, so that none can be forgotten."""
+
+
+def call_roles(call: str) -> frozenset[int]:
+    """Who may make a call, by its ``Service/Method``."""
+    right = CALL_RIGHTS.get(call)
+    if right is None:
+        raise LookupError(
+            f"the call {call} has no row in CALL_RIGHTS of simswitch/core/roles.py: say there who may make it"
+        )
+    return READ_ROLES[right] if isinstance(right, Read) else COMMAND_ROLES[right]
+
 
 ROLE_WORDS: Mapping[str, int] = {
     "operator": _OPERATOR,

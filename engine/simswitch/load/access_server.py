@@ -17,7 +17,6 @@ import asyncio
 import struct
 import time
 from collections import Counter, deque
-from typing import Any
 
 import grpc
 import numpy as np
@@ -25,7 +24,8 @@ import numpy.typing as npt
 
 from simswitch import contract
 from simswitch.client import AsyncClient, Order, Result, ServiceError, Session
-from simswitch.client.allocation import ACTOR_KEY, CHANNEL_OPTIONS, TIMEOUT_S
+from simswitch.client.allocation import TIMEOUT_S
+from simswitch.client.credentials import PLAIN, Credentials
 from simswitch.client.errors import service_error
 from simswitch.client.session import SessionState
 from simswitch.core import layout
@@ -109,7 +109,16 @@ _RESPONSES: dict[int, Table] = {
 class AccessServer:
     """``run`` follows the schedule from an instant of ``time.monotonic_ns()`` on, until the end or ``stop``."""
 
-    def __init__(self, address: str, name: str, number: int, market: str, plan: Plan, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        number: int,
+        market: str,
+        plan: Plan,
+        recorder: Recorder,
+        credentials: Credentials = PLAIN,
+    ) -> None:
         self.name = name
         self.schedule = Schedule(plan, number)
         self.hash = 0
@@ -123,7 +132,8 @@ class AccessServer:
         self._plan = plan
         self._recorder = recorder
         self._messages = _Messages(name, market, plan.usage_span_ms)
-        self._metadata = ((ACTOR_KEY, f"access-server:{name}"),)
+        self._credentials = credentials
+        self._metadata = credentials.metadata(address, None, f"access-server:{name}")
         self._counted = np.zeros(count, np.int64)
         self._busy = np.zeros(count, np.bool_)
         self._waiting: dict[int, deque[tuple[int, int, int]]] = {}
@@ -142,10 +152,17 @@ class AccessServer:
 
     async def open(self) -> None:
         """Begins the session, telling that nothing is held: what an earlier load left here is given back by that."""
-        self._channel = _channel(self._address)
+        self._channel = self._credentials.aio_channel(self._address)
         self._methods = [self._channel.unary_unary(_PATHS[kind]) for kind in Operation]
-        self._client = AsyncClient(self._address, access_server=self.name)
-        self.session = Session(self._address, self.name, _carry_out, holdings=self.held, software="simswitch load")
+        self._client = AsyncClient(self._address, access_server=self.name, credentials=self._credentials)
+        self.session = Session(
+            self._address,
+            self.name,
+            _carry_out,
+            holdings=self.held,
+            credentials=self._credentials,
+            software="simswitch load",
+        )
         self.session_task = self.session.start()
         await self.session.serving(OPEN_S)
 
@@ -185,7 +202,9 @@ class AccessServer:
         fenced = self.session.state is SessionState.FENCED
         await self.session.close()
         if settle and not fenced:
-            async with Session(self._address, self.name, _carry_out, holdings=self.held) as session:
+            async with Session(
+                self._address, self.name, _carry_out, holdings=self.held, credentials=self._credentials
+            ) as session:
                 session.start()
                 try:
                     await session.serving(OPEN_S)
@@ -449,10 +468,6 @@ class AccessServer:
                     self._gather(kind, np.array([position]), np.array([due]), np.array([late]), now)
             if waiting is not None and not waiting:
                 del self._waiting[position]
-
-
-def _channel(address: str) -> Any:
-    return grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
 
 
 async def _carry_out(_order: Order) -> Result:

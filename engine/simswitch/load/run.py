@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from simswitch.client import OperatorClient
+from simswitch.client.credentials import PLAIN, Credentials
 from simswitch.client.operator import service_errors
 from simswitch.load.figures import Figures
 from simswitch.load.plan import SECOND_NS, Plan
@@ -115,7 +116,8 @@ class Load:
         *,
         processes: int,
         market: str | None = None,
-        actor: str = "operator:local",
+        actor: str | None = None,
+        credentials: Credentials = PLAIN,
         leave: bool = False,
     ) -> None:
         if not 1 <= processes <= plan.access_servers <= plan.terminals:
@@ -128,6 +130,7 @@ class Load:
         self._processes_count = processes
         self._market = market
         self._actor = actor
+        self._credentials = credentials
         self._leave = leave
         self.on_progress: OnProgress = lambda *_: None
         self._events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
@@ -145,7 +148,10 @@ class Load:
     def look(self) -> str:
         """The market that is used. Raises ``LoadRefused`` when the service can't bear the load, or should not."""
         plan = self._plan
-        with OperatorClient(self._address, actor=self._actor) as client, service_errors():
+        with (
+            OperatorClient(self._address, actor=self._actor, credentials=self._credentials) as client,
+            service_errors(),
+        ):
             summary = client.pool.GetSummary(pool_pb2.GetSummaryRequest(), timeout=CALL_TIMEOUT_S)
             answer = client.pool.GetSettings(pool_pb2.GetSettingsRequest(), timeout=CALL_TIMEOUT_S)
             statuses: dict[str, Any] = {}
@@ -255,6 +261,7 @@ class Load:
             mine = range(number, self._plan.access_servers, self._processes_count)
             servers = {server: SERVER_NAME.format(server + 1) for server in mine}
             figures = {"address": self._address, "servers": servers, "market": market, "plan": plan}
+            figures["credentials"] = self._credentials.paths()
             self._workers.append(_Process(number, figures, self._events))
 
     def _all(self, do: str, **words: object) -> None:

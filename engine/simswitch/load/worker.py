@@ -20,9 +20,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from simswitch.client import ServiceError
+from simswitch.client.credentials import Credentials
 from simswitch.client.session import Fenced
 from simswitch.load.access_server import AccessServer
 from simswitch.load.plan import Plan
@@ -34,10 +36,13 @@ REPORT_S = 0.25
 class Worker:
     """The access servers of one process, and what it says."""
 
-    def __init__(self, address: str, servers: dict[int, str], market: str, plan: Plan) -> None:
+    def __init__(
+        self, address: str, servers: dict[int, str], market: str, plan: Plan, credentials: Credentials
+    ) -> None:
         self._recorder = Recorder()
         self._servers = [
-            AccessServer(address, name, number, market, plan, self._recorder) for number, name in servers.items()
+            AccessServer(address, name, number, market, plan, self._recorder, credentials)
+            for number, name in servers.items()
         ]
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
@@ -138,7 +143,9 @@ def _busy_ns() -> int:
 async def main() -> None:
     figures = json.loads(sys.argv[1])
     servers = {int(number): name for number, name in figures["servers"].items()}
-    worker = Worker(figures["address"], servers, figures["market"], Plan(**figures["plan"]))
+    files = {name: Path(path) for name, path in figures["credentials"].items()}
+    credentials = Credentials(**files)
+    worker = Worker(figures["address"], servers, figures["market"], Plan(**figures["plan"]), credentials)
     writer = threading.Thread(target=worker.write)
     writer.start()
     told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

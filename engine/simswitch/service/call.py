@@ -1,34 +1,68 @@
-"""One call: who makes it, until when, and what its actor may do.
-
-The actor stands in the call's metadata as ``simswitch-actor``, such as ``operator:alice`` or ``access-server:as-01``.
-Without one it is ``operator:local``: the service listens on loopback only. An actor that is met for the first time is
-defined on the fly, at most 1,024 of them.
-"""
+"""One call: who makes it, until when, and what its actor may do. Who an actor is, ``service.access`` finds out."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from simswitch.core import layout
-from simswitch.core.roles import COMMAND_ROLES, READ_ROLES, ROLE_WORDS, Read
-from simswitch.service.directory import Directory, Entity
-from simswitch.service.errors import INVALID_ACTOR, NOT_PERMITTED, TOO_MANY_ACTORS, Refused
+from simswitch.core.roles import COMMAND_ROLES, READ_ROLES, Read
+from simswitch.service.directory import Entity
+from simswitch.service.errors import NOT_PERMITTED, RATE_LIMITED, Refused
 
-ACTOR_KEY = "simswitch-actor"
-ACTOR_DEFAULT = "operator:local"
-ACTORS_MAX = 1_024
+STREAMS_MAX = 64
+"""Streams of one identity at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+class Notes(Protocol):
+    """Where refused attempts are noted."""
+
+    def note(self, why: str, who: str, source: str, what: str) -> None: ...
+
+
+class Pace:
+    """How fast one identity may call: a steady rate, and a second's worth of it at once (GCRA: one number)."""
+
+    __slots__ = ("_due_s", "_step_s")
+
+    def __init__(self, calls_per_s: int) -> None:
+        """``calls_per_s``: 0 is any number."""
+        self._step_s = 1 / calls_per_s if calls_per_s else 0.0
+        self._due_s = 0.0
+
+    def wait_s(self) -> float:
+        """How long the call must wait; 0, when it may go on, and then it counts."""
+        if not self._step_s:
+            return 0.0
+        now_s = time.monotonic()
+        due_s = max(self._due_s, now_s)
+        if due_s - now_s > 1.0:
+            return due_s - now_s - 1.0
+        self._due_s = due_s + self._step_s
+        return 0.0
+
+
+@dataclass(slots=True, eq=False)
 class Actor:
-    """Who makes calls."""
+    """Who makes calls, by one credential: a certificate, a token, or a claim."""
 
     index: int
     name: str
     role: int
     subject: int
     """Index of the access server or supplier that it may speak for; -1: it is bound to none."""
+    pace: Pace
+    notes: Notes
+    credential: str
+    """For the audit log, never a secret: ``claimed``, ``token 01ab…``, ``certificate 34cd…``."""
+    ends_s: float | None = None
+    """Unix seconds at which the credential expires."""
+    withdrawn: str = ""
+    """Why the credential counts no more."""
+    streams: set[asyncio.Task[object]] = field(default_factory=set)
+    """Calls that are ended when it is withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,51 +76,22 @@ class Call:
     def may(self, command: int, server: Entity | None = None) -> None:
         """Refuses what the actor's role, or its binding to an access server, does not allow."""
         if self.actor.role not in COMMAND_ROLES[command]:
-            raise Refused(NOT_PERMITTED, f"{self.actor.name} has not the role for it")
+            raise self.denied(f"{self.actor.name} has not the role for it")
         bound = self.actor.role == layout.ROLE_ACCESS_SERVER
         if bound and server is not None and self.actor.subject != server.index:
-            raise Refused(NOT_PERMITTED, f"{self.actor.name} can't speak for the access server {server.name!r}")
+            raise self.denied(f"{self.actor.name} can't speak for the access server {server.name!r}")
 
     def may_read(self, read: Read) -> None:
         if self.actor.role not in READ_ROLES[read]:
-            raise Refused(NOT_PERMITTED, f"{self.actor.name} has not the role to see it")
+            raise self.denied(f"{self.actor.name} has not the role to see it")
 
+    def denied(self, what: str) -> Refused:
+        """The refusal, which is noted in the audit log."""
+        self.actor.notes.note(NOT_PERMITTED.name, self.actor.name, self.actor.credential, what)
+        return Refused(NOT_PERMITTED, what)
 
-class Actors:
-    """Those that are known."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-        self._lock = asyncio.Lock()
-        self._known: dict[str, Actor] = {}
-
-    def known(self, name: str) -> Actor | None:
-        """Without waiting: all calls but an actor's first one."""
-        return self._known.get(name)
-
-    async def get(self, name: str) -> Actor:
-        async with self._lock:
-            actor = self._known.get(name)
-            if actor is None:
-                actor = await self._define(name)
-                self._known[name] = actor
-            return actor
-
-    async def _define(self, name: str) -> Actor:
-        word, _, person = name.partition(":")
-        role = ROLE_WORDS.get(word)
-        if role is None or not person or len(name.encode()) > layout.NAME_BYTES:
-            raise Refused(INVALID_ACTOR, repr(name[:80]))
-        subject = -1
-        if role == layout.ROLE_ACCESS_SERVER:
-            subject = self._directory.get(layout.ACCESS_SERVER, person).index
-        elif role == layout.ROLE_SUPPLIER:
-            subject = self._directory.get(layout.SUPPLIER, person).index
-        entity = self._directory.find(layout.ACTOR, name)
-        if entity is None:
-            if len(self._directory.all(layout.ACTOR)) >= ACTORS_MAX:
-                raise Refused(TOO_MANY_ACTORS, f"{ACTORS_MAX:,}")
-            numbers = {layout.ACTOR_ROLE: role, layout.ACTOR_SUBJECT: subject}
-            # The system vouches for a new actor: nobody else may exist before it does.
-            _, entity = await self._directory.define(layout.ACTOR, name, numbers, b"", actor=0)
-        return Actor(entity.index, name, role, subject)
+    def keep_pace(self) -> None:
+        """Refuses a call that comes before its turn."""
+        wait_s = self.actor.pace.wait_s()
+        if wait_s > 0:
+            raise Refused(RATE_LIMITED, self.actor.name, max(1, round(wait_s * 1000)))

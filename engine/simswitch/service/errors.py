@@ -77,6 +77,23 @@ INVALID_ACTOR = Reason(
     "INVALID_ACTOR",
     "The actor {what} is not of the form role:name with a known role, such as operator:alice.",
 )
+NO_CREDENTIALS = Reason(
+    _Code.UNAUTHENTICATED, "NO_CREDENTIALS", "Nobody is believed here without a client certificate or a token."
+)
+TOKEN_REFUSED = Reason(_Code.UNAUTHENTICATED, "TOKEN_REFUSED", "The token does not count: {what}. Ask for another.")
+CERTIFICATE_REFUSED = Reason(
+    _Code.UNAUTHENTICATED, "CERTIFICATE_REFUSED", "The client's certificate does not count: {what}."
+)
+WITHDRAWN = Reason(_Code.UNAUTHENTICATED, "WITHDRAWN", "What the stream was opened with counts no more: {what}.")
+TWO_CREDENTIALS = Reason(
+    _Code.UNAUTHENTICATED, "TWO_CREDENTIALS", "A call comes with a certificate or with a token: {what}."
+)
+RATE_LIMITED = Reason(
+    _Code.RESOURCE_EXHAUSTED, "RATE_LIMITED", "{what} calls more often than one identity may. Try again later.", 1_000
+)
+TOO_MANY_STREAMS = Reason(
+    _Code.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", "The identity has {what} streams open already. Close one.", 5_000
+)
 NOT_PERMITTED = Reason(_Code.PERMISSION_DENIED, "NOT_PERMITTED", "The actor may not do this: {what}.")
 OVERLOADED = Reason(_Code.RESOURCE_EXHAUSTED, "OVERLOADED", "Too many calls are waiting. Try again later.", 100)
 TOO_MANY_SESSIONS = Reason(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.descriptor import ServiceDescriptor
 
 from simswitch.core.commands import OutcomeRun
+from simswitch.core.roles import call_roles
 from simswitch.service.call import Call
 
 
@@ -51,17 +52,30 @@ def hot(handler: _Handler) -> _Handler:
 
 
 def methods(descriptor: ServiceDescriptor, handlers: Any) -> Iterator[Method]:
-    """The methods of a service; one without a handler is an ``AttributeError``."""
+    """The methods of a service, each behind its row of the role table. One without a handler is an ``AttributeError``,
+    one without a row a ``LookupError``."""
     special = getattr(handlers, "definitions", {})
     for method in descriptor.methods:
         handler = special.get(method.name) or getattr(handlers, snake_case(method.name))
+        call = f"{descriptor.name}/{method.name}"
         yield Method(
             f"/{descriptor.full_name}/{method.name}",
-            handler,
+            _guarded(handler, call, call_roles(call)),
             getattr(handler, "hot", False),
             method.client_streaming,
             method.server_streaming,
         )
+
+
+def _guarded(handler: Callable[[Any, Call], Any], name: str, roles: frozenset[int]) -> Callable[[Any, Call], Any]:
+    """The one way to a handler, whichever transport brings the call."""
+
+    def guarded(request: Any, call: Call) -> Any:
+        if call.actor.role not in roles:
+            raise call.denied(f"{call.actor.name} has not the role for {name}")
+        return handler(request, call)
+
+    return guarded
 
 
 def snake_case(name: str) -> str:

@@ -36,7 +36,8 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from simswitch.cell import Cell, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core.commands import OutcomeRun
-from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Call
+from simswitch.service.access import Proof, proof
+from simswitch.service.call import Call
 from simswitch.service.errors import DRAINING, INTERNAL, Refused, refused
 from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Work
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 EVENTS_MAX = 256
 """Calls that are taken from the front at once, and so go to the cell together."""
 CALLS_PER_CONNECTION_MAX = 1_024
+SOURCE = "native"
+"""Where a call came from, as far as this transport tells."""
 
 log = logging.getLogger("simswitch.service")
 
@@ -71,7 +74,7 @@ class Front:
 
     def __init__(self, cell: Cell, service: Service, address: str) -> None:
         self._cell = cell
-        self._actors = service.actors
+        self._access = service.access
         hot = [method for method in service.methods.values() if method.hot]
         self._handlers = [method.handler for method in hot]
         self._single = [method.path for method in hot].index(SINGLE)
@@ -145,7 +148,7 @@ class Front:
     # -------------------------------------------------------------------------------------------- the receiver
 
     def _receive(self) -> None:
-        known = self._actors.known
+        known = self._access.known
         while (events := self._front.recv_batch_details(EVENTS_MAX)) is not None:
             now = time.monotonic()
             calls: list[Posted] = []
@@ -158,16 +161,18 @@ class Front:
                 assert data is not None
                 assert details is not None
                 metadata, _, remaining_s = details
-                name = ACTOR_DEFAULT
-                for key, value in metadata:
-                    if key == ACTOR_KEY:
-                        name = cast(str, value)
+                given = proof(metadata, None, SOURCE)
                 deadline = None if remaining_s is None else now + remaining_s
-                actor = known(name)
-                if actor is None:
-                    self._loop.call_soon_threadsafe(self._begin_meeting, number, method, data, name, deadline)
+                try:
+                    actor = known(given)
+                    if actor is None:
+                        self._loop.call_soon_threadsafe(self._begin_meeting, number, method, data, given, deadline)
+                        continue
+                    call = Call(actor, deadline)
+                    call.keep_pace()
+                except Refused as error:
+                    self._refuse(number, error)
                     continue
-                call = Call(actor, deadline)
                 if method == self._single and not self._draining:
                     joined = self._joiner.join(number, data, call)
                     if joined is not None:
@@ -199,8 +204,8 @@ class Front:
         self._waiting[number] = waiting
         calls.append(waiting)
 
-    def _begin_meeting(self, number: int, method: int, data: bytes, name: str, deadline: float | None) -> None:
-        task = self._loop.create_task(self._meet(number, method, data, name, deadline))
+    def _begin_meeting(self, number: int, method: int, data: bytes, given: Proof, deadline: float | None) -> None:
+        task = self._loop.create_task(self._meet(number, method, data, given, deadline))
         self._meeting.add(task)
         task.add_done_callback(self._met)
 
@@ -208,10 +213,10 @@ class Front:
         self._meeting.discard(task)
         self._answered()
 
-    async def _meet(self, number: int, method: int, data: bytes, name: str, deadline: float | None) -> None:
+    async def _meet(self, number: int, method: int, data: bytes, given: Proof, deadline: float | None) -> None:
         """The first call of an actor: it has to be made known, durably, before the call itself."""
         try:
-            actor = await self._actors.get(name)
+            actor = await self._access.meet(given)
         except Exception as error:
             self._refuse(number, error)
             return

@@ -4,8 +4,12 @@ Every method is registered with the bytes of its messages, so that hot calls nev
 can't be decoded is refused with a clear status. The methods are those of the contract's descriptors; one without a
 handler stops the server from starting.
 
-Bounds: 8 MiB a message, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their work). Past them
-RESOURCE_EXHAUSTED, at once. The address must be a loopback one: there is no TLS yet.
+Bounds: 8 MiB a message, 8 KiB of metadata, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their
+work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake. Past them RESOURCE_EXHAUSTED, at once.
+
+Without TLS the address must be a loopback one, unless the settings say in so many words that it need not be. With it,
+access servers come with certificates (``address``) and people with tokens (``people_address``): one gRPC port can
+either insist on a certificate or not ask for one.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -27,15 +32,17 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from simswitch.access.certificates import Certificates
 from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
+from simswitch.service.access import Access, AccessSettings, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
-from simswitch.service.call import ACTOR_DEFAULT, ACTOR_KEY, Actors, Call
+from simswitch.service.call import Call
 from simswitch.service.caps import CapsHandlers
 from simswitch.service.directory import Directory
-from simswitch.service.errors import INTERNAL, Refused, refused
+from simswitch.service.errors import INTERNAL, WITHDRAWN, Refused, refused
 from simswitch.service.events import EventHandlers
 from simswitch.service.follower import keep_follower
 from simswitch.service.inventory import InventoryHandlers
@@ -60,12 +67,23 @@ if TYPE_CHECKING:
 
 CALLS_MAX = 1_024
 PENDING_MAX = 100_000
+METADATA_BYTES_MAX = 8_192
+CONNECTIONS_MAX = 8_192
+HANDSHAKE_MS = 10_000
+CONNECTION_AGE_MS = 86_400_000
+"""With TLS: after a day a connection is made anew, and a certificate that has expired since is noticed."""
+CONNECTION_GRACE_MS = 600_000
+_OF_TLS = (
+    ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+)
 DRAIN_SECONDS = 5.0
 GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
 GATHER_STEP_S = 0.001
 BUSY_PART = 0.75
 ADDRESS_FILE = "address"
+PEOPLE_ADDRESS_FILE = "people-address"
 
 log = logging.getLogger("simswitch.service")
 
@@ -91,6 +109,11 @@ class ServerSettings:
     """A process beside the server that follows the journal, checks it and writes the snapshots."""
     follower_options: tuple[str, ...] = ()
     """More words for its command line."""
+    access: AccessSettings = field(default_factory=AccessSettings)
+    people_address: tuple[str, int] | None = None
+    """Host and port where people come with tokens and need no certificate; only with TLS."""
+    plaintext_beyond_loopback: bool = False
+    """The address may be any although there is no TLS: said in so many words. Tokens can then be read on the way."""
     engine: Mapping[int, int] = field(default_factory=dict)
     """Settings of the engine (``layout.Setting``) that are to stand at start; the others stay as they are."""
 
@@ -107,15 +130,36 @@ class SettingRefused(ValueError):
     """The engine does not take a value that is to stand at start."""
 
 
-def check_loopback(host: str) -> None:
-    """Raises ``AddressNotAllowed`` unless only this machine can reach the address."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
     try:
-        if ipaddress.ip_address(host).is_loopback:
-            return
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        if host == "localhost":
-            return
-    raise AddressNotAllowed(f"{host!r} is not a loopback address, and there is no TLS yet: use 127.0.0.1 or ::1")
+        return host == "localhost"
+
+
+def check_address(
+    host: str,
+    transport: str = "grpcio",
+    access: AccessSettings | None = None,
+    people_address: tuple[str, int] | None = None,
+    plaintext_beyond_loopback: bool = False,
+) -> None:
+    """Raises ``AddressNotAllowed`` when the server would be reachable in a way that nobody asked for."""
+    tls = None if access is None else access.tls
+    if transport == "native" and (tls is not None or not is_loopback(host)):
+        raise AddressNotAllowed(
+            "the transport native has no TLS of its own: use grpcio, or loopback and a proxy that ends TLS"
+        )
+    if tls is not None:
+        return
+    if people_address is not None:
+        raise AddressNotAllowed("people_address needs TLS: set certificate and key in the section tls of the settings")
+    if not is_loopback(host) and not plaintext_beyond_loopback:
+        raise AddressNotAllowed(
+            f"{host!r} is not a loopback address, and without TLS everything could be read on the way: set certificate "
+            "and key in the section tls of the settings, or use 127.0.0.1 or ::1"
+        )
 
 
 def native() -> Any:
@@ -152,11 +196,12 @@ class Busy:
 class Service:
     """All handlers over one started cell."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, access: AccessSettings, folder: Path | None = None) -> None:
         self.cell = cell
         self._loop = asyncio.get_running_loop()
         self.directory = Directory(cell)
-        self.actors = Actors(self.directory)
+        self.access = Access(self.directory, access, folder)
+        self._tls = access.tls is not None
         self.sessions = SessionHandlers(cell, self.directory)
         self.swaps = SwapHandlers(cell, self.directory)
         self.events = EventHandlers(cell, self.directory)
@@ -271,26 +316,37 @@ class Service:
 
     def _to_stream(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> AsyncIterator[bytes]:
+            stream = asyncio.current_task()
+            assert stream is not None
             try:
-                replies = method.handler(request, await self._call(context))
+                call = await self._call(context)
+                self.access.enter(call, stream)
                 try:
-                    async for reply in replies:
-                        yield reply
+                    replies = method.handler(request, call)
+                    try:
+                        async for reply in replies:
+                            yield reply
+                    finally:
+                        await replies.aclose()
+                except asyncio.CancelledError:
+                    if not call.actor.withdrawn:
+                        raise
+                    # Cancelled by us: the client is still there, and is told why.
+                    raise Refused(WITHDRAWN, call.actor.withdrawn) from None
                 finally:
-                    await replies.aclose()
+                    self.access.leave(call, stream)
             except Exception as error:
                 await _abort(context, error)
 
         return answer
 
     async def _call(self, context: Context) -> Call:
-        name = ACTOR_DEFAULT
-        for key, value in context.invocation_metadata() or ():
-            if key == ACTOR_KEY:
-                name = value
-        actor = self.actors.known(name) or await self.actors.get(name)
+        given = proof(context.invocation_metadata(), context.auth_context() if self._tls else None, context.peer())
+        actor = self.access.known(given) or await self.access.meet(given)
         remaining_s = context.time_remaining()
-        return Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
+        call = Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
+        call.keep_pace()
+        return call
 
 
 def _answer_joined(groups: Sequence[Posted]) -> None:
@@ -326,7 +382,13 @@ class RunningServer:
     """A server that listens; made by ``start``."""
 
     def __init__(
-        self, server: grpc.aio.Server, service: Service, port: int, address: str, front: Front | None = None
+        self,
+        server: grpc.aio.Server,
+        service: Service,
+        port: int,
+        address: str,
+        people_address: str | None = None,
+        front: Front | None = None,
     ) -> None:
         self._server = server
         self._front = front
@@ -334,6 +396,8 @@ class RunningServer:
         self.service = service
         self.port = port
         self.address = address
+        self.people_address = people_address
+        self._watching: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
         """Says so to the health service, ends sessions, lets calls finish, and stops listening."""
@@ -344,11 +408,18 @@ class RunningServer:
         else:
             await asyncio.gather(self._server.stop(DRAIN_SECONDS), self._front.drain(DRAIN_SECONDS))
             await self._front.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
 
     async def begin(self) -> None:
+        self._watching = asyncio.create_task(self.service.access.watch())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*self.service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if not self.service.access.required:
+            # It asks nobody who he is. Health does not either, and tells nothing but whether we serve.
+            names = (*self.service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
         for name in ("", *self.service.names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
@@ -356,17 +427,40 @@ class RunningServer:
             self._front.start()
 
 
-async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0, transport: str = "grpcio") -> RunningServer:
-    """Serves a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``."""
-    check_loopback(host)
+async def start(
+    cell: Cell,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    transport: str = "grpcio",
+    *,
+    access: AccessSettings | None = None,
+    people_address: tuple[str, int] | None = None,
+    plaintext_beyond_loopback: bool = False,
+    folder: Path | None = None,
+) -> RunningServer:
+    """Serves a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``.
+
+    In ``folder`` stand the tokens, and the audit log of refused attempts.
+    """
+    access = access or AccessSettings()
+    check_address(host, transport, access, people_address, plaintext_beyond_loopback)
+    if not is_loopback(host):
+        access = replace(access, required=True)
+    certificates = None if access.tls is None else Certificates(access.tls)
     cell.start(asyncio.get_running_loop())
-    service = Service(cell)
+    service = Service(cell, access, folder)
     await service.load()
     server = grpc.aio.server(
         maximum_concurrent_rpcs=CALLS_MAX + 4_096,
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+            # Both bounds alike: between them gRPC would refuse some at random.
+            ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
+            ("grpc.max_concurrent_streams", CALLS_MAX),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.so_reuseport", 0),
             # Of more than 1,000 calls that are not taken over yet grpc would cancel some at random.
             ("grpc.server.max_pending_requests", PENDING_MAX),
@@ -374,18 +468,34 @@ async def start(cell: Cell, host: str = "127.0.0.1", port: int = 0, transport: s
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            *(_OF_TLS if certificates else ()),
         ],
     )
     server.add_generic_rpc_handlers(tuple(service.generic_handlers()))
-    shown = f"[{host}]" if ":" in host else host
+    shown = _shown(host, port)
     front: Front | None = None
+    people: str | None = None
     if transport == "native":
-        front = native().Front(cell, service, f"{shown}:{port}")
+        front = native().Front(cell, service, shown)
         server.add_insecure_port(front.behind)
-    bound = front.port if front else server.add_insecure_port(f"{shown}:{port}")
-    running = RunningServer(server, service, bound, f"{shown}:{bound}", front)
+        bound = front.port
+    elif certificates is None:
+        bound = server.add_insecure_port(shown)
+    else:
+        asked = access.tls is not None and access.tls.client_ca is not None
+        bound = server.add_secure_port(shown, certificates.credentials(clients_certificate=asked))
+        if people_address is not None:
+            people_bound = server.add_secure_port(
+                _shown(*people_address), certificates.credentials(clients_certificate=False)
+            )
+            people = _shown(people_address[0], people_bound)
+    running = RunningServer(server, service, bound, _shown(host, bound), people, front)
     await running.begin()
     return running
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def serve(
@@ -399,7 +509,6 @@ async def serve(
     Once it listens, the address stands in the file ``address`` of the folder, and ``ready`` is called with it.
     """
     settings = settings or ServerSettings()
-    check_loopback(settings.host)
     if settings.transport == "native":
         native()
     stopping = asyncio.Event()
@@ -415,12 +524,23 @@ async def serve(
     silent = asyncio.Event()
     try:
         _configure(cell, settings.engine)
-        running = await start(cell, settings.host, settings.port, settings.transport)
+        running = await start(
+            cell,
+            settings.host,
+            settings.port,
+            settings.transport,
+            access=settings.access,
+            people_address=settings.people_address,
+            plaintext_beyond_loopback=settings.plaintext_beyond_loopback,
+            folder=path,
+        )
         if settings.follower:
             command = [sys.executable, "-m", "simswitch.following", str(path), "--parent", str(os.getpid())]
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes), *settings.follower_options]
             following = asyncio.create_task(keep_follower(command, path, silent))
-        _write_address(path, running.address)
+        _write_address(path / ADDRESS_FILE, running.address)
+        if running.people_address is not None:
+            _write_address(path / PEOPLE_ADDRESS_FILE, running.people_address)
         if ready is not None:
             ready(running.address)
         await stopping.wait()
@@ -430,6 +550,7 @@ async def serve(
         # The follower is ended when nothing is written any more, so that history has all of it.
         await asyncio.to_thread(cell.stop)
         silent.set()
+        (path / PEOPLE_ADDRESS_FILE).unlink(missing_ok=True)
         if following is not None:
             await following
         await asyncio.to_thread(cell.close)
@@ -444,8 +565,8 @@ def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
             raise SettingRefused(f"the engine refuses the value {value} of its setting {name}")
 
 
-def _write_address(folder: Path, address: str) -> None:
+def _write_address(path: Path, address: str) -> None:
     # Whoever waits for the file never sees half of it.
-    unfinished = folder / f"{ADDRESS_FILE}.new"
+    unfinished = path.with_name(f"{path.name}.new")
     unfinished.write_text(address + "\n", encoding="ascii")
-    unfinished.replace(folder / ADDRESS_FILE)
+    unfinished.replace(path)

@@ -1,0 +1,1 @@
+"""What callers prove themselves with: tokens of people, certificates of access servers."""

@@ -1,0 +1,179 @@
+"""The server's certificate, read anew when its files change, and the access server that a client's certificate names.
+
+gRPC asks for the certificate before every handshake. Then the files are looked at: when they changed since, and fit
+together, the new ones count from that handshake on; connections that stand go on with what they began with. While they
+do not fit together (a key was replaced, its certificate not yet) the old ones stay, and the log says so once.
+
+A client's certificate names its access server in one of two ways:
+
+    a URI among its alternative names      simswitch:access-server:as-01     (counts alone, if there is one of this
+    scheme) its common name                        as-01
+
+The CA that signs them is for access servers alone: whoever it signs for is one. The file of revoked certificates has
+one SHA-256 fingerprint a line (``openssl x509 -fingerprint -sha256``), and is read anew like the others.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import os
+import re
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+log = logging.getLogger("simswitch.service")
+
+SCHEME = "simswitch:"
+_PREFIX = f"{SCHEME}access-server:"
+REVOKED_MAX = 65_536
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+Stamp = tuple[tuple[int, int, int], ...]
+
+
+class CertificateRefused(ValueError):
+    """The files of a certificate can't be used, or a client's certificate names nobody."""
+
+
+def stamp(paths: Sequence[Path]) -> Stamp:
+    """Changes when one of the files does. Raises ``OSError`` when one is not there."""
+    found = [os.stat(path) for path in paths]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files in PEM."""
+
+    certificate: Path
+    """The server's, with those of the CAs between it and the root."""
+    key: Path
+    client_ca: Path | None = None
+    """Who signs the access servers' certificates; None: certificates of clients are not asked for."""
+
+    def paths(self) -> list[Path]:
+        return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """What gRPC takes. Raises ``CertificateRefused`` naming the file."""
+        try:
+            contents = {path: path.read_bytes() for path in self.paths()}
+        except OSError as error:
+            raise CertificateRefused(f"{error.filename} can't be read: {error.strerror}") from error
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (ssl.SSLError, ValueError) as error:
+            raise CertificateRefused(f"{self.certificate} and {self.key} don't fit together: {error}") from error
+        if self.client_ca is not None:
+            try:
+                context.load_verify_locations(self.client_ca)
+            except ssl.SSLError as error:
+                raise CertificateRefused(f"{self.client_ca} holds no certificate in PEM: {error}") from error
+        return grpc.ssl_server_certificate_configuration(
+            [(contents[self.key], contents[self.certificate])],
+            None if self.client_ca is None else contents[self.client_ca],
+        )
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password; give one without, that only the service can read")
+
+
+class Certificates:
+    """The files as they stand; for gRPC's threads."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._mutex = threading.Lock()
+        self._stamp = self._look()
+        self._first = files.read()
+        self._trouble = ""
+        self.reloads_count = 0
+
+    def _look(self) -> Stamp:
+        try:
+            return stamp(self._files.paths())
+        except OSError as error:
+            raise CertificateRefused(f"{error.filename} can't be read: {error.strerror}") from error
+
+    def credentials(self, *, clients_certificate: bool) -> grpc.ServerCredentials:
+        """For one port. ``clients_certificate``: nobody comes in without one of ours."""
+        made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+            self._first, _Fetcher(self).fetch, clients_certificate
+        )
+        return made
+
+    def newest(self, seen: Stamp | None) -> tuple[Stamp, Any]:
+        """What changed since ``seen``; None: nothing that can be used."""
+        with self._mutex:
+            try:
+                now = self._look()
+                if now != self._stamp:
+                    self._first, self._stamp = self._files.read(), now
+                    self.reloads_count += 1
+                self._trouble = ""
+            except CertificateRefused as error:
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    log.error("the certificate stays as it is: %s", error)
+            return self._stamp, None if seen == self._stamp else self._first
+
+
+class _Fetcher:
+    """Each port is told once of each change."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+        self._seen: Stamp | None = None
+
+    def fetch(self) -> Any:
+        self._seen, found = self._certificates.newest(self._seen)
+        return found
+
+
+def fingerprint(pem: bytes) -> str:
+    """SHA-256 of a certificate, as openssl prints it, without colons and in small letters."""
+    text = pem.partition(b"-----BEGIN CERTIFICATE-----")[2].partition(b"-----END CERTIFICATE-----")[0]
+    return hashlib.sha256(base64.b64decode(text)).hexdigest()
+
+
+def named_in(auth: Mapping[str, Sequence[bytes]]) -> str:
+    """The access server that a verified certificate names. Raises ``CertificateRefused``."""
+    uris = [uri.decode(errors="replace") for uri in auth.get("peer_uri", ())]
+    ours = [uri for uri in uris if uri.startswith(SCHEME)]
+    if ours:
+        if len(ours) > 1 or not ours[0].startswith(_PREFIX):
+            raise CertificateRefused(f"of the scheme {SCHEME} it has {ours!r}; one {_PREFIX}NAME belongs there")
+        return ours[0].removeprefix(_PREFIX)
+    names = [name.decode(errors="replace") for name in auth.get("x509_common_name", ())]
+    if len(names) != 1 or not names[0]:
+        raise CertificateRefused(f"it has neither a URI {_PREFIX}NAME nor one common name")
+    return names[0]
+
+
+def read_revoked(path: Path) -> frozenset[str]:
+    """Fingerprints, with or without colons; lines that begin with # are for people. Raises ``CertificateRefused``."""
+    found = set()
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CertificateRefused(f"{path} can't be read: {error}") from error
+    for index, line in enumerate(lines, 1):
+        text = line.rpartition("=")[2].replace(":", "").strip().lower()
+        if not text or line.startswith("#"):
+            continue
+        if not _FINGERPRINT.fullmatch(text):
+            raise CertificateRefused(f"{path}:{index}: no SHA-256 fingerprint: 64 hexadecimal digits belong here")
+        found.add(text)
+    if len(found) > REVOKED_MAX:
+        raise CertificateRefused(f"{path} names {len(found):,} certificates, more than {REVOKED_MAX:,}")
+    return frozenset(found)

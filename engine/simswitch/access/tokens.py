@@ -1,0 +1,160 @@
+"""Tokens: what people prove themselves with. Made, revoked and listed on the machine of the data folder; read by the
+service.
+
+A token is ``ss_<id>_<secret>``: the id is 8 random bytes and names it in lists and logs, the secret 32 random bytes;
+both in hexadecimal. Only the SHA-256 of the secret is kept. A slow hash such as scrypt makes guessing expensive where
+people choose the secret; nobody guesses 256 random bits, and a hash that costs a millisecond for each call would be a
+way to bring the service down.
+
+The file is a chain (``audit.chain``): a token is made by one line and revoked by another, each with who did it (the
+user of the operating system) and when, so the list of tokens is its own audit trail.
+
+    {"what": "created", "token": id, "actor": "operator:alice", "secret_sha256": …, "expires_ms": …, "by": "root", …}
+    {"what": "revoked", "token": id, "by": "root", …}
+
+Bounds: 4,096 tokens that are neither revoked nor expired; at most 400 days until a token expires.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simswitch.audit.chain import Chain, all_entries
+
+FILE = "access/tokens.log"
+TOKENS_MAX = 4_096
+DAYS_MAX = 400
+DAY_MS = 86_400_000
+
+_FORM = re.compile(r"ss_([0-9a-f]{16})_([0-9a-f]{64})")
+
+
+class TokenRefused(Exception):
+    """A token can't be made or revoked; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of one."""
+
+    id: str
+    actor: str
+    secret_sha256: str
+    created_ms: int
+    expires_ms: int
+    created_by: str
+    revoked_ms: int | None = None
+
+    def state(self, now_ms: int) -> str:
+        if self.revoked_ms is not None:
+            return "revoked"
+        return "expired" if now_ms >= self.expires_ms else "valid"
+
+
+def id_of(token: str) -> str | None:
+    """The part of a token that may be shown; None: it has not the form of one."""
+    found = _FORM.fullmatch(token)
+    return found and found[1]
+
+
+def find(tokens: Mapping[str, Token], token: str) -> Token | None:
+    """The token whose secret this is, whatever its state."""
+    found = _FORM.fullmatch(token)
+    known = tokens.get(found[1]) if found else None
+    if found is None or known is None:
+        return None
+    digest = hashlib.sha256(bytes.fromhex(found[2])).hexdigest()
+    return known if hmac.compare_digest(digest, known.secret_sha256) else None
+
+
+def read_tokens(folder: Path) -> dict[str, Token]:
+    """All that were ever made, by id. Raises ``ChainDamaged``."""
+    path = folder / FILE
+    tokens: dict[str, Token] = {}
+    if not path.exists():
+        return tokens
+    for entry in all_entries(path):
+        fields = entry.fields
+        if fields["what"] == "created":
+            tokens[fields["token"]] = Token(
+                fields["token"],
+                fields["actor"],
+                fields["secret_sha256"],
+                fields["at_ms"],
+                fields["expires_ms"],
+                fields["by"],
+            )
+        elif fields["what"] == "revoked":
+            tokens[fields["token"]] = replace(tokens[fields["token"]], revoked_ms=fields["at_ms"])
+    return tokens
+
+
+def create_token(folder: Path, actor: str, lasts_ms: int) -> tuple[Token, str]:
+    """Makes a token and gives it, this once. Raises ``TokenRefused``."""
+    if not 1 <= lasts_ms <= DAYS_MAX * DAY_MS:
+        raise TokenRefused(f"a token lasts at most {DAYS_MAX} days, and longer than no time")
+    _check_folder(folder)
+    chain = Chain(folder / FILE)
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        valid = sum(token.state(now_ms) == "valid" for token in read_tokens(folder).values())
+        if valid >= TOKENS_MAX:
+            raise TokenRefused(f"there are {valid:,} valid tokens already; revoke some")
+        secret = secrets.token_bytes(32)
+        token = Token(
+            secrets.token_hex(8), actor, hashlib.sha256(secret).hexdigest(), now_ms, now_ms + lasts_ms, _user()
+        )
+        chain.append(
+            {
+                "at_ms": now_ms,
+                "what": "created",
+                "token": token.id,
+                "actor": actor,
+                "secret_sha256": token.secret_sha256,
+                "expires_ms": token.expires_ms,
+                "by": token.created_by,
+            }
+        )
+        chain.sync()
+    finally:
+        chain.close()
+    return token, f"ss_{token.id}_{secret.hex()}"
+
+
+def revoke_token(folder: Path, token: str) -> Token:
+    """Raises ``TokenRefused`` when there is none of this id; one that is revoked already stays so."""
+    _check_folder(folder)
+    chain = Chain(folder / FILE)
+    try:
+        known = read_tokens(folder).get(token)
+        if known is None:
+            raise TokenRefused(f"there is no token {token}; `simswitch token list` names them")
+        if known.revoked_ms is None:
+            now_ms = time.time_ns() // 1_000_000
+            chain.append({"at_ms": now_ms, "what": "revoked", "token": token, "actor": known.actor, "by": _user()})
+            chain.sync()
+            known = replace(known, revoked_ms=now_ms)
+    finally:
+        chain.close()
+    return known
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise TokenRefused(f"{folder} is no folder: name the data folder of the service")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,98 @@
+"""Who was refused for what it is or may not do: failed authentication, and NOT_PERMITTED.
+
+An attempt is written when it is the first of its kind in a minute (who, from where, what); the others of that minute
+are counted, and the count is written when the minute is over. At most 64 kinds a minute are told apart, all others are
+counted together; so a flood costs at most 130 lines a minute, and the two files at most 32 MiB.
+
+``note`` only remembers, from any thread, and never waits. ``write`` is for a thread that may wait for the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simswitch.audit.chain import Chain
+from simswitch.masking import masked
+
+FILE = "audit/attempts.log"
+KINDS_MAX = 64
+MINUTE_S = 60.0
+SIZE_MAX = 16 << 20
+TEXT_MAX = 200
+
+Key = tuple[str, str, str, str]
+
+
+class Attempts:
+    """What is to be written; without a folder it is only counted."""
+
+    def __init__(self, folder: Path | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._chain = None if folder is None else Chain(folder / FILE, size_max=SIZE_MAX)
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._minute_s = clock()
+        self._counts: dict[Key, int] = {}
+        self._others = 0
+        self._lines: list[dict[str, Any]] = []
+        self.count = 0
+        """Of all attempts since the start."""
+
+    def note(self, why: str, who: str, source: str, what: str) -> None:
+        """``why``: the refusal's reason. ``who``: the identity, proven or claimed; never a secret."""
+        key = (why, masked(who[:TEXT_MAX]), source[:TEXT_MAX], masked(what[:TEXT_MAX]))
+        with self._mutex:
+            self.count += 1
+            self._turn()
+            if key in self._counts:
+                self._counts[key] += 1
+            elif len(self._counts) < KINDS_MAX:
+                self._counts[key] = 1
+                self._lines.append(self._line(key, 1))
+            else:
+                self._others += 1
+
+    def write(self, *, final: bool = False) -> None:
+        """Makes what was noted durable; ``final`` also the counts of a minute that is not over."""
+        with self._mutex:
+            self._turn(final=final)
+            lines, self._lines = self._lines, []
+        if self._chain is None or not lines:
+            return
+        for line in lines:
+            self._chain.append(line)
+        self._chain.sync()
+
+    def close(self) -> None:
+        self.write(final=True)
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
+
+    def _turn(self, *, final: bool = False) -> None:
+        """With the mutex held: the counts of a minute that is over become lines."""
+        now_s = self._clock()
+        if now_s - self._minute_s < MINUTE_S and not final:
+            return
+        for key, count in self._counts.items():
+            if count > 1:
+                self._lines.append(self._line(key, count - 1) | {"more": True})
+        if self._others:
+            self._lines.append(self._line(("OTHERS", "", "", ""), self._others) | {"more": True})
+        self._counts.clear()
+        self._others = 0
+        self._minute_s = now_s
+
+    def _line(self, key: Key, count: int) -> dict[str, Any]:
+        why, who, source, what = key
+        return {
+            "at_ms": time.time_ns() // 1_000_000,
+            "why": why,
+            "who": who,
+            "from": source,
+            "what": what,
+            "count": count,
+        }

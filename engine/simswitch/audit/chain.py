@@ -1,0 +1,179 @@
+"""A file that only grows, and in which nothing can be changed, left out or put in without it showing.
+
+    <SHA-256 of the JSON, 64 hex digits> <space> <JSON on one line, in ASCII> <newline>
+
+    {"number": 7, "previous": "<the hash of line 6>", "at_ms": …, "what": …, …}
+
+A line counts if and only if its hash is that of its JSON, its ``previous`` is the hash of the line before, and its
+number is one more. The first line of all has the number 1 and 64 zeros as previous. So whoever knows one hash can tell
+whether anything up to that line was touched. Whoever may write the file can still make all of it anew: against that,
+keep a hash elsewhere (``simswitch audit verify`` prints the last) and compare.
+
+A last line without a newline was being written when the process died. It is cut off by the next writer, who writes it
+anew where it knows it. A file with a bound is renamed to ``….1`` when it is full, and the next one goes on with its
+numbers and hashes; what stood in an older ``….1`` is gone.
+
+One writer at a time, by an exclusive lock. Files are for the owner only. Line: at most 64 KiB.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LINE_BYTES_MAX = 65_536
+FIRST = "0" * 64
+_HASH_CHARACTERS = 64
+
+
+class ChainDamaged(Exception):
+    """A line does not vouch for itself, or not for the one before. Says file, line and what is wrong."""
+
+
+class ChainInUse(Exception):
+    """Another process writes this file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line."""
+
+    number: int
+    hash: str
+    fields: Mapping[str, Any]
+
+
+def line_of(fields: Mapping[str, Any]) -> tuple[str, bytes]:
+    """The hash and the line of an entry that has all its fields."""
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    if len(text) + _HASH_CHARACTERS + 2 > LINE_BYTES_MAX:
+        raise ValueError(f"an entry of {len(text):,} bytes does not fit into a line of {LINE_BYTES_MAX:,}")
+    digest = hashlib.sha256(text).hexdigest()
+    return digest, digest.encode("ascii") + b" " + text + b"\n"
+
+
+def entry_of(line: bytes, where: str) -> Entry:
+    """The entry of a line without its newline. Raises ``ChainDamaged``."""
+    digest, space, text = line.partition(b" ")
+    if not space or hashlib.sha256(text).hexdigest().encode("ascii") != digest:
+        raise ChainDamaged(f"{where}: the line is not what its hash says: it was changed after it was written")
+    try:
+        fields = json.loads(text)
+        return Entry(int(fields["number"]), digest.decode("ascii"), fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ChainDamaged(f"{where}: the line is no entry: {error}") from error
+
+
+def older(path: Path) -> Path:
+    """Where a file with a bound goes when it is full."""
+    return path.with_name(path.name + ".1")
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """The entries of a file from its first to its last whole line, each checked. Raises ``ChainDamaged``.
+
+    Where the file does not begin with the first entry of all, its first line is taken as it is.
+    """
+    last: Entry | None = None
+    with path.open("rb") as file:
+        for index, line in enumerate(file, 1):
+            where = f"{path}:{index}"
+            if not line.endswith(b"\n"):
+                return
+            entry = entry_of(line[:-1], where)
+            if last is None and entry.number == 1 and entry.fields["previous"] != FIRST:
+                raise ChainDamaged(f"{where}: the first entry of all names another before it")
+            if last is not None:
+                if entry.number != last.number + 1:
+                    raise ChainDamaged(
+                        f"{where}: entry {entry.number} follows entry {last.number}: something was left out or put in"
+                    )
+                if entry.fields["previous"] != last.hash:
+                    raise ChainDamaged(f"{where}: entry {entry.number} does not follow the entry that stands before it")
+            last = entry
+            yield entry
+
+
+def all_entries(path: Path) -> Iterator[Entry]:
+    """Those of the older file too, where there is one."""
+    last: Entry | None = None
+    for file in (older(path), path):
+        if not file.exists():
+            continue
+        for entry in entries(file):
+            if last is not None and file == path:
+                if entry.number != last.number + 1 or entry.fields["previous"] != last.hash:
+                    raise ChainDamaged(f"{file}:1: entry {entry.number} does not go on from {older(path)}")
+                last = None
+            elif file != path:
+                last = entry
+            yield entry
+
+
+class Chain:
+    """The one writer of a file; ended by ``close``."""
+
+    def __init__(self, path: Path, *, size_max: int | None = None) -> None:
+        self.path = path
+        self._size_max = size_max
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open()
+        self.last = self._find_last()
+        if self.last is None and size_max is not None and older(path).exists():
+            # It died between renaming the old file and the first line of the new one.
+            for entry in entries(older(path)):
+                self.last = entry
+
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise ChainInUse(f"another process writes {self.path}: end it, or wait until it is done") from None
+
+    def _find_last(self) -> Entry | None:
+        size = os.fstat(self._file).st_size
+        start = max(0, size - 2 * LINE_BYTES_MAX)
+        tail = os.pread(self._file, size - start, start)
+        whole = tail.rfind(b"\n") + 1
+        if whole < len(tail):
+            os.ftruncate(self._file, start + whole)
+        if not whole:
+            if start:
+                raise ChainDamaged(f"{self.path}: the end of the file is no line")
+            return None
+        return entry_of(tail[:whole].splitlines()[-1], f"{self.path}, last line")
+
+    @property
+    def number(self) -> int:
+        """Of the last entry; 0: there is none."""
+        return 0 if self.last is None else self.last.number
+
+    def append(self, fields: Mapping[str, Any]) -> Entry:
+        """Writes an entry; it is durable after ``sync``."""
+        previous = FIRST if self.last is None else self.last.hash
+        whole = {"number": self.number + 1, "previous": previous, **fields}
+        digest, line = line_of(whole)
+        if self._size_max is not None and os.fstat(self._file).st_size + len(line) > self._size_max:
+            self.sync()
+            self.path.replace(older(self.path))
+            os.close(self._file)
+            self._open()
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self.last = Entry(self.number + 1, digest, whole)
+        return self.last
+
+    def sync(self) -> None:
+        os.fdatasync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)

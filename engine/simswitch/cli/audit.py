@@ -1,0 +1,47 @@
+"""``simswitch audit``: whether anybody touched the audit log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.options import JsonOption
+from simswitch.cli.screen import print_json, show, table
+
+app = typer.Typer(help="Verify the audit log.", no_args_is_help=True)
+
+
+@app.command("verify")
+def verify(
+    folder: Annotated[Path, typer.Argument(help="The data folder.", exists=True, file_okay=False)],
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE:NUMBER:HASH as this command printed it earlier: the entry must still be that one."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Walk every chained file and print the last hash of each.
+
+    A change, a gap or an insertion is named with file and line. Whoever may write the files could make them anew from
+    the start: keep what this prints somewhere else, and give it back with --expect.
+    """
+    from simswitch.audit.chain import ChainDamaged
+    from simswitch.audit.verify import Expected, verify_folder
+
+    try:
+        wanted = [Expected.of(text) for text in expect or ()]
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, str(error)) from error
+    try:
+        found = verify_folder(folder, wanted)
+    except ChainDamaged as error:
+        raise CommandFailed(Exit.DAMAGED, str(error)) from error
+    names = ["file", "first", "last", "hash"]
+    rows = [[file.name, file.first, file.last, file.hash] for file in found]
+    if json:
+        print_json({"files": [dict(zip(names, row, strict=True)) for row in rows]})
+    else:
+        show(table("The audit log is sound", names, rows, numbers_from=len(names)))

@@ -1,0 +1,33 @@
+"""Numbers of SIMs, subscribers and devices have no business in logs: what is logged is masked here, tracebacks
+included.
+
+Any run of 14 to 20 digits (ICCID, IMSI, IMEI) keeps its first four and last two; a token keeps its id.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+_DIGITS = re.compile(r"(?<!\d)\d{14,20}(?!\d)")
+_TOKEN = re.compile(r"(ss_[0-9a-f]{16})_[0-9a-f]+")
+
+
+def masked(text: str) -> str:
+    """The text without what would name a person or open a door."""
+    text = _TOKEN.sub(r"\1_…", text)
+    return _DIGITS.sub(lambda found: f"{found[0][:4]}{'*' * (len(found[0]) - 6)}{found[0][-2:]}", text)
+
+
+class MaskingFormatter(logging.Formatter):
+    """Masks the whole line, after everything has come together in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+
+def log_masked() -> None:
+    """Makes the process's log: warnings and worse on standard error, masked."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

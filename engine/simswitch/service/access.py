@@ -1,0 +1,301 @@
+"""Who makes a call: the one way from what came with it to an ``Actor``, for both transports.
+
+    a client certificate    names an access server (``access.certificates``); a token beside it is refused
+    a token                 ``authorization: Bearer ss_…``: whoever it was made for (``access.tokens``)
+    neither                 where authentication is required, refused; else the name claimed in ``simswitch-actor``,
+                            such as ``operator:alice``; without one ``operator:local``
+
+Authentication is required wherever there is TLS or the address is more than loopback, or where the settings say so.
+What is claimed must then be what is proven, or be left out. On loopback without it everybody on the machine may claim
+what he likes.
+
+Bounds: an actor that is met for the first time is defined in the engine: of people at most 1,024, 64 of them by claims
+(all that claim are one identity: whoever reaches loopback); of access servers and suppliers as many as are defined.
+Certificates that are remembered: 8,192. Calls a second by identity: ``AccessSettings``.
+
+Tokens and revoked certificates are read anew within a second of their change; the streams of a credential that is
+revoked or expires then end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from simswitch.access.certificates import (
+    CertificateRefused,
+    Stamp,
+    TlsFiles,
+    fingerprint,
+    named_in,
+    read_revoked,
+    stamp,
+)
+from simswitch.access.tokens import FILE, Token, find, id_of, read_tokens
+from simswitch.audit.attempts import Attempts
+from simswitch.audit.chain import ChainDamaged
+from simswitch.core import layout
+from simswitch.core.roles import ROLE_WORDS
+from simswitch.service.call import STREAMS_MAX, Actor, Call, Pace
+from simswitch.service.directory import Directory
+from simswitch.service.errors import (
+    CERTIFICATE_REFUSED,
+    INVALID_ACTOR,
+    NO_CREDENTIALS,
+    NOT_PERMITTED,
+    TOKEN_REFUSED,
+    TOO_MANY_ACTORS,
+    TOO_MANY_STREAMS,
+    TWO_CREDENTIALS,
+    Reason,
+    Refused,
+)
+
+ACTOR_KEY = "simswitch-actor"
+ACTOR_DEFAULT = "operator:local"
+TOKEN_KEY = "authorization"
+BEARER = "Bearer "
+PEOPLE_MAX = 1_024
+CLAIMED_MAX = 64
+CERTIFICATES_MAX = 8_192
+LOOK_EVERY_S = 1.0
+
+log = logging.getLogger("simswitch.service")
+
+Auth = Mapping[str, Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """How callers prove who they are."""
+
+    tls: TlsFiles | None = None
+    revoked: Path | None = None
+    """Fingerprints of client certificates that count no more."""
+    required: bool = False
+    """Nobody is believed without proof; always so where there is TLS."""
+    people_calls_per_s: int = 200
+    server_calls_per_s: int = 20_000
+    """Of each identity that has proven itself; 0: any number."""
+
+
+class Proof(NamedTuple):
+    """What came with a call."""
+
+    claimed: str | None
+    token: str | None
+    auth: Auth | None
+    source: str
+
+    @property
+    def certificate(self) -> bytes | None:
+        found = None if self.auth is None else self.auth.get("x509_pem_cert")
+        return found[0] if found else None
+
+
+def proof(metadata: Iterable[tuple[str, str | bytes]] | None, auth: Auth | None, source: str) -> Proof:
+    """Of several values of a key the last counts."""
+    claimed = token = None
+    for key, value in metadata or ():
+        if key == ACTOR_KEY:
+            claimed = value if isinstance(value, str) else value.decode(errors="replace")
+        elif key == TOKEN_KEY:
+            text = value if isinstance(value, str) else value.decode(errors="replace")
+            token = text.removeprefix(BEARER)
+    return Proof(claimed, token, auth, source)
+
+
+class Access:
+    """All identities that are known. ``known`` may be called from any thread."""
+
+    def __init__(self, directory: Directory, settings: AccessSettings, folder: Path | None) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._folder = folder
+        self.required = settings.required or settings.tls is not None
+        self.attempts = Attempts(folder)
+        self._lock = asyncio.Lock()
+        self._claimed: dict[str, Actor] = {}
+        self._tokens: Mapping[str, Token] = {}
+        self._by_token: dict[str, Actor] = {}
+        self._by_certificate: dict[bytes, Actor] = {}
+        self._revoked: frozenset[str] = frozenset()
+        self._paces: dict[int, Pace] = {}
+        self._stamps: dict[Path, Stamp | None] = {}
+        self._look()
+
+    # -------------------------------------------------------------------------------------------- who it is
+
+    def known(self, given: Proof) -> Actor | None:
+        """Without waiting: all calls but an actor's first one. None: ``meet`` has to decide. Raises ``Refused``."""
+        certificate = given.certificate
+        if certificate is not None:
+            if given.token is not None:
+                raise self._failed(TWO_CREDENTIALS, given, "a certificate", "a token came beside it")
+            actor = self._by_certificate.get(certificate)
+        elif given.token is not None:
+            token = find(self._tokens, given.token)
+            if token is None:
+                shown = id_of(given.token)
+                raise self._failed(TOKEN_REFUSED, given, f"token {shown or 'without form'}", "it is not known")
+            actor = self._by_token.get(token.id)
+            state = token.state(time.time_ns() // 1_000_000)
+            if state != "valid":
+                raise self._failed(TOKEN_REFUSED, given, f"{token.actor}, token {token.id}", f"it is {state}")
+        elif self.required:
+            raise self._failed(NO_CREDENTIALS, given, given.claimed or "nobody", "")
+        else:
+            return self._claimed.get(given.claimed or ACTOR_DEFAULT)
+        if actor is None:
+            return None
+        if actor.withdrawn:
+            raise self._failed(CERTIFICATE_REFUSED, given, actor.name, actor.withdrawn)
+        if given.claimed is not None and given.claimed != actor.name:
+            what = f"it claims to be {given.claimed[:80]!r}, its {actor.credential} is of {actor.name}"
+            raise self._failed(NOT_PERMITTED, given, actor.name, what)
+        return actor
+
+    async def meet(self, given: Proof) -> Actor:
+        """The first call of an actor: it has to be made known, durably, before the call itself."""
+        async with self._lock:
+            actor = self.known(given)
+            if actor is None:
+                await self._meet(given)
+                actor = self.known(given)
+            assert actor is not None
+            return actor
+
+    async def _meet(self, given: Proof) -> None:
+        certificate = given.certificate
+        if certificate is not None and given.auth is not None:
+            try:
+                name = named_in(given.auth)
+                digest = fingerprint(certificate)
+            except (CertificateRefused, ValueError) as error:
+                raise self._failed(CERTIFICATE_REFUSED, given, "a certificate", str(error)) from error
+            actor = await self._actor(f"access-server:{name}", f"certificate {digest}")
+            if digest in self._revoked:
+                actor.withdrawn = "it is revoked"
+            if len(self._by_certificate) >= CERTIFICATES_MAX:
+                self._by_certificate.clear()
+            self._by_certificate[certificate] = actor
+        elif given.token is not None:
+            token = find(self._tokens, given.token)
+            assert token is not None
+            actor = await self._actor(token.actor, f"token {token.id}")
+            actor.ends_s = token.expires_ms / 1000
+            self._by_token[token.id] = actor
+        else:
+            name = given.claimed or ACTOR_DEFAULT
+            self._claimed[name] = await self._actor(name, "claimed")
+
+    async def _actor(self, name: str, credential: str) -> Actor:
+        word, _, person = name.partition(":")
+        role = ROLE_WORDS.get(word)
+        if role is None or not person or len(name.encode()) > layout.NAME_BYTES:
+            raise Refused(INVALID_ACTOR, repr(name[:80]))
+        subject = -1
+        if role == layout.ROLE_ACCESS_SERVER:
+            subject = self._directory.get(layout.ACCESS_SERVER, person).index
+        elif role == layout.ROLE_SUPPLIER:
+            subject = self._directory.get(layout.SUPPLIER, person).index
+        entity = self._directory.find(layout.ACTOR, name)
+        if entity is None:
+            if subject < 0:
+                self._room_for_a_person(credential == "claimed")
+            numbers = {layout.ACTOR_ROLE: role, layout.ACTOR_SUBJECT: subject}
+            # The system vouches for a new actor: nobody else may exist before it does.
+            _, entity = await self._directory.define(layout.ACTOR, name, numbers, b"", actor=0)
+        proven = credential != "claimed"
+        pace = self._paces.get(entity.index)
+        if pace is None:
+            settings = self._settings
+            server = role == layout.ROLE_ACCESS_SERVER
+            pace = Pace((settings.server_calls_per_s if server else settings.people_calls_per_s) if proven else 0)
+            self._paces[entity.index] = pace
+        return Actor(entity.index, name, role, subject, pace, self.attempts, credential)
+
+    def _room_for_a_person(self, claiming: bool) -> None:
+        people = sum(entity.numbers[layout.ACTOR_SUBJECT] < 0 for entity in self._directory.all(layout.ACTOR))
+        most = CLAIMED_MAX if claiming else PEOPLE_MAX
+        if people >= most:
+            raise Refused(TOO_MANY_ACTORS, f"{most:,}")
+
+    def _failed(self, reason: Reason, given: Proof, who: str, what: str) -> Refused:
+        self.attempts.note(reason.name, who, given.source, what)
+        return Refused(reason, what)
+
+    # -------------------------------------------------------------------------------------------- while it lasts
+
+    def enter(self, call: Call, stream: asyncio.Task[object]) -> None:
+        """A stream begins; ``leave`` when it has ended."""
+        if len(call.actor.streams) >= STREAMS_MAX:
+            raise Refused(TOO_MANY_STREAMS, f"{STREAMS_MAX}")
+        call.actor.streams.add(stream)
+
+    def leave(self, call: Call, stream: asyncio.Task[object]) -> None:
+        call.actor.streams.discard(stream)
+
+    async def watch(self) -> None:
+        """Until cancelled: sees what was revoked or has expired, and writes down who was refused."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_EVERY_S)
+                self._look()
+                self._end_expired()
+                await asyncio.to_thread(self.attempts.write)
+        finally:
+            self.attempts.close()
+
+    def _end_expired(self) -> None:
+        now_s = time.time()
+        for actor in self._by_token.values():
+            if actor.ends_s is not None and actor.ends_s <= now_s:
+                _withdraw(actor, "it is expired")
+
+    def _look(self) -> None:
+        """Reads tokens and revoked certificates when their files changed. What can't be read stays as it was."""
+        if self._folder is not None and self._changed(self._folder / FILE):
+            try:
+                self._tokens = read_tokens(self._folder)
+            except (ChainDamaged, OSError) as error:
+                log.error("the tokens stay as they were: %s", error)
+            for id_, actor in self._by_token.items():
+                token = self._tokens.get(id_)
+                if token is None or token.revoked_ms is not None:
+                    _withdraw(actor, "it is revoked")
+        if self._settings.revoked is not None and self._changed(self._settings.revoked):
+            try:
+                self._revoked = read_revoked(self._settings.revoked)
+            except CertificateRefused as error:
+                log.error("the revoked certificates stay as they were: %s", error)
+            self._revoke_certificates()
+
+    def _revoke_certificates(self) -> None:
+        for pem, actor in list(self._by_certificate.items()):
+            if actor.credential.partition(" ")[2] in self._revoked:
+                _withdraw(actor, "it is revoked")
+            elif actor.withdrawn:
+                # It was taken off the list: met anew.
+                del self._by_certificate[pem]
+
+    def _changed(self, path: Path) -> bool:
+        try:
+            now: Stamp | None = stamp([path])
+        except OSError:
+            now = None
+        if now == self._stamps.get(path):
+            return False
+        self._stamps[path] = now
+        return now is not None
+
+
+def _withdraw(actor: Actor, why: str) -> None:
+    actor.withdrawn = why
+    for stream in list(actor.streams):
+        stream.cancel()

@@ -1,0 +1,115 @@
+"""The audit log: what is changed in it shows; what is refused stands in it, bounded and without secrets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from simswitch.access.tokens import FILE as TOKENS
+from simswitch.access.tokens import create_token, read_tokens, revoke_token
+from simswitch.audit.attempts import FILE, Attempts
+from simswitch.audit.chain import Chain, ChainDamaged, ChainInUse, all_entries, entries, line_of
+from simswitch.audit.verify import Expected, verify_folder
+from simswitch.masking import masked
+
+
+def written(path: Path, count: int = 5) -> list[bytes]:
+    chain = Chain(path)
+    for number in range(count):
+        chain.append({"what": f"{number}"})
+    chain.close()
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_it_goes_on_where_it_ended_and_cuts_off_what_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    written(path)
+    with path.open("ab") as file:
+        file.write(b"0123 half a li")
+    written(path, 2)
+    assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("how", ["changed", "left out", "twice", "swapped", "first cut off and renumbered"])
+def test_every_change_is_found(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "log"
+    lines = written(path)
+    if how == "changed":
+        lines[2] = lines[2].replace(b'"what":"2"', b'"what":"9"')
+    elif how == "left out":
+        del lines[2]
+    elif how == "twice":
+        lines.insert(2, lines[2])
+    elif how == "swapped":
+        lines[1], lines[2] = lines[2], lines[1]
+    else:
+        fields = json.loads(lines[1].partition(b" ")[2]) | {"number": 1}
+        lines[:2] = [line_of(fields)[1]]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(ChainDamaged):
+        list(entries(path))
+
+
+def test_one_made_anew_is_found_by_a_hash_that_was_noted(tmp_path: Path) -> None:
+    create_token(tmp_path, "operator:alice", 1_000)
+    create_token(tmp_path, "operator:eve", 1_000)
+    (walked,) = verify_folder(tmp_path)
+    noted = Expected(TOKENS, walked.last, walked.hash)
+    assert verify_folder(tmp_path, [noted]) == [walked]
+    (tmp_path / TOKENS).unlink()
+    create_token(tmp_path, "operator:alice", 1_000)
+    with pytest.raises(ChainDamaged, match="cut off"):
+        verify_folder(tmp_path, [noted])
+    create_token(tmp_path, "operator:mallory", 1_000)
+    with pytest.raises(ChainDamaged, match="made anew"):
+        verify_folder(tmp_path, [noted])
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "log")
+    with pytest.raises(ChainInUse):
+        Chain(tmp_path / "log")
+    chain.close()
+
+
+def test_a_full_file_goes_on_in_another(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    chain = Chain(path, size_max=1_000)
+    for number in range(20):
+        chain.append({"what": number})
+    chain.close()
+    numbers = [entry.number for entry in all_entries(path)]
+    assert numbers == list(range(numbers[0], 21))
+    assert path.stat().st_size <= 1_000
+
+
+def test_a_flood_of_attempts_is_counted_and_costs_few_lines(tmp_path: Path) -> None:
+    now_s = [0.0]
+    attempts = Attempts(tmp_path, clock=lambda: now_s[0])
+    for number in range(100_000):
+        attempts.note("TOKEN_REFUSED", f"token {number % 1000}", "ipv4:192.0.2.1:1", "it is not known")
+    attempts.write()
+    now_s[0] = 61.0
+    attempts.write()
+    attempts.close()
+    found = [entry.fields for entry in entries(tmp_path / FILE)]
+    assert len(found) <= 130
+    assert sum(fields["count"] for fields in found) == 100_000
+
+
+def test_tokens_are_hashed_and_every_one_is_its_own_audit_trail(tmp_path: Path) -> None:
+    token, text = create_token(tmp_path, "operator:alice", 1_000)
+    revoke_token(tmp_path, token.id)
+    stored = (tmp_path / TOKENS).read_text()
+    assert text not in stored
+    assert text.rpartition("_")[2] not in stored
+    assert (tmp_path / TOKENS).stat().st_mode & 0o077 == 0
+    assert read_tokens(tmp_path)[token.id].state(0) == "revoked"
+    assert [entry.fields["what"] for entry in entries(tmp_path / TOKENS)] == ["created", "revoked"]
+
+
+def test_what_is_logged_is_masked(tmp_path: Path) -> None:
+    _, text = create_token(tmp_path, "operator:alice", 1_000)
+    line = masked(f"SIM 8981100000000000077 of 440100000000001 by {text}, job 12345678")
+    assert line == f"SIM 8981*************77 of 4401*********01 by {text[:19]}_…, job 12345678"
