@@ -8,7 +8,7 @@ import typer
 
 from simswitch.cli.amounts import instant_text
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import print_json, show
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def resume(
     _change(target(config, address, actor), "ResumeAccessServer", request, f"{name} gets orders again.", json)
 
 
-def _change(where: tuple[str, str], call: str, request: Any, said: str, json: bool) -> None:
+def _change(where: Target, call: str, request: Any, said: str, json: bool) -> None:
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, plain
 
