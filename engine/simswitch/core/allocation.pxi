@@ -1,8 +1,6 @@
 # Commands on terminals: the hot ones.
 #
-# Each run is one loop. Cache misses are what they cost, so a run fetches ahead: the table slot of the terminal AHEAD_SLOT places
-# on, the record of the one AHEAD_RECORD places on, and for those that touch the SIM also the SIM of the one AHEAD_SIM
-# places on. An allocation never waits (I7): it is granted, or refused at once with the reason and when to try again.
+# Each run is one loop. Cache misses are what they cost, so a run fetches ahead, a block of items at a time (leases.pxi). An allocation never waits (I7): it is granted, or refused at once with the reason and when to try again.
 
 
 cdef enum:
@@ -54,7 +52,7 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
 
 
 cdef void _allocate(
-    State *state, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
+    State *state, Finder *finder, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
     uint32_t server, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal
@@ -95,8 +93,7 @@ cdef void _allocate(
     if sim == NONE_INDEX:
         _refuse_for_now(state, grant, item, NO_HEALTHY_SIM)
         return
-    if state.sims[sim].hint != NONE_INDEX:
-        prefetch(&state.sims[state.sims[sim].hint])
+    finder_hint(finder, state.sims[sim].hint)
     status = OK
     if index == NONE_INDEX:
         index = terminal_add(state, key)
@@ -137,7 +134,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
             _refuse(state, &grant, item, UNKNOWN_MARKET)
             continue
         _allocate(
-            state, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
+            state, &finder, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
             run.server, admits_all, lane, run.now_ms)
 
 

@@ -60,7 +60,7 @@ cpdef enum:
     GROUP_WORDS = 16             # 64-bit words over the groups of a class
     GROUPS_PER_CLASS = 1024      # 64 * GROUP_WORDS
     RECENT = 16                  # ring of the last SIMs pushed into a tier of a group, for prefetch hints
-    HINT_DISTANCE = 12           # how far ahead a hint points
+    HINT_DISTANCE = 16           # how far ahead a hint points
     OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
     TICK_SHIFT = 6               # the wheel turns once in 64 ms
     MARKET_CLASSES = 12

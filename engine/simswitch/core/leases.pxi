@@ -64,15 +64,23 @@ cdef uint32_t terminal_add(State *state, uint64_t key) noexcept nogil:
     return index
 
 
-# A run of commands finds its terminals in stages, each some items ahead of the next, so that the misses of many items are under way
-# at once: slot of the table -> record (and timer) -> SIM (and its timer). A tag of 32 bits names the right record nearly always;
-# only the last stage compares keys, and searches again when the tag lied or the terminal came into being in this run.
+# A run of commands finds its terminals in stages, each a block of items ahead of the next, so that the misses of many items are under
+# way at once: slot of the table -> record -> SIM. A tag of 32 bits names the right record nearly always; only the last stage
+# compares keys, and searches again when the tag lied or the terminal came into being in this run.
+#
+#      item i, the first of a block      i .. i+7    i+8 .. i+15    i+16 .. i+23    i+24 .. i+31
+#                                        used now    SIM            record          slot
+#
+# A whole block is fetched in one go, because a fetch holds up what stands behind it until its address is translated. Where
+# the host backs a guest's huge pages with small ones, each random line costs a walk through two page tables, longer than the line
+# itself; the walks of one block overlap, those of single fetches an item apart hardly did.
 
 cdef enum:
-    AHEAD_SLOT = 24
-    AHEAD_RECORD = 16
-    AHEAD_SIM = 8
-    AHEAD_RING = 32               # a power of two above AHEAD_SLOT
+    AHEAD = 8                     # items of a block
+    AHEAD_SIM = AHEAD
+    AHEAD_RECORD = 2 * AHEAD
+    AHEAD_SLOT = 3 * AHEAD
+    AHEAD_RING = 4 * AHEAD        # a power of two
 
 
 ctypedef struct Finder:
@@ -80,6 +88,8 @@ ctypedef struct Finder:
     const uint64_t *keys
     uint32_t count
     int touch                     # what the run will touch: TOUCH_*
+    uint32_t wanted_count
+    uint32_t[AHEAD] wanted        # SIMs that later items will touch, as the hints say: fetched with the next block
     uint64_t[AHEAD_RING] hashes
     uint32_t[AHEAD_RING] guesses
 
@@ -90,69 +100,88 @@ cdef enum:
     TOUCH_USAGE = 2               # and its subscriber
 
 
-cdef inline void _finder_slot(Finder *finder, uint32_t item) noexcept nogil:
-    cdef uint64_t hash = mix(finder.keys[item])
-    finder.hashes[item & (AHEAD_RING - 1)] = hash
-    prefetch(&finder.state.terminal_table[hash & finder.state.terminal_mask])
+cdef inline void _fetch_slots(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
+    cdef const TerminalSlot *table = finder.state.terminal_table
+    cdef uint64_t mask = finder.state.terminal_mask
+    cdef uint64_t hash
+    cdef uint32_t item
+    for item in range(first, min(behind, finder.count)):
+        hash = mix(finder.keys[item])
+        finder.hashes[item & (AHEAD_RING - 1)] = hash
+        prefetch(&table[hash & mask])
 
 
-cdef inline void _finder_record(Finder *finder, uint32_t item) noexcept nogil:
+cdef inline void _fetch_records(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
+    cdef const TerminalSlot *table = finder.state.terminal_table
+    cdef const Terminal *terminals = finder.state.terminals
+    cdef uint64_t mask = finder.state.terminal_mask
+    cdef uint64_t slot
+    cdef uint32_t item, tag
+    for item in range(first, min(behind, finder.count)):
+        slot = finder.hashes[item & (AHEAD_RING - 1)]
+        tag = <uint32_t> (slot >> 32)
+        slot &= mask
+        while table[slot].tag != tag and table[slot].index != NONE_INDEX:
+            slot = (slot + 1) & mask
+        finder.guesses[item & (AHEAD_RING - 1)] = table[slot].index
+        if table[slot].index != NONE_INDEX:
+            prefetch(&terminals[table[slot].index])
+
+
+cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
     cdef State *state = finder.state
-    cdef uint64_t hash = finder.hashes[item & (AHEAD_RING - 1)]
-    cdef uint64_t slot = hash & state.terminal_mask
-    cdef TerminalSlot *place = &state.terminal_table[slot]
-    cdef uint32_t tag = <uint32_t> (hash >> 32)
-    cdef uint32_t guess
-    while place.tag != tag and place.index != NONE_INDEX:
-        slot = (slot + 1) & state.terminal_mask
-        place = &state.terminal_table[slot]
-    guess = place.index
-    finder.guesses[item & (AHEAD_RING - 1)] = guess
-    if guess != NONE_INDEX:
-        prefetch(&state.terminals[guess])
-
-
-cdef inline void _finder_sim(Finder *finder, uint32_t item) noexcept nogil:
-    cdef State *state = finder.state
-    cdef uint32_t guess = finder.guesses[item & (AHEAD_RING - 1)]
-    cdef uint32_t sim
-    if guess != NONE_INDEX:
-        sim = state.terminals[guess].sim
-        if sim != NONE_INDEX:
-            prefetch(&state.sims[sim])
-        if finder.touch == TOUCH_USAGE:
-            prefetch(subscriber_place(state, state.terminals[guess].subscriber))
+    cdef uint32_t item, guess, sim
+    for item in range(first, min(behind, finder.count)):
+        guess = finder.guesses[item & (AHEAD_RING - 1)]
+        if guess != NONE_INDEX:
+            sim = state.terminals[guess].sim
+            if sim != NONE_INDEX:
+                prefetch(&state.sims[sim])
+            if finder.touch == TOUCH_USAGE:
+                prefetch(subscriber_place(state, state.terminals[guess].subscriber))
 
 
 cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint32_t count, int touch) noexcept nogil:
     """For the keys of a run; then finder_next for each item in turn."""
-    cdef uint32_t item
     finder.state = state
     finder.keys = keys
     finder.count = count
     finder.touch = touch
-    for item in range(AHEAD_SLOT if count > AHEAD_SLOT else count):
-        _finder_slot(finder, item)
-    for item in range(AHEAD_RECORD if count > AHEAD_RECORD else count):
-        _finder_record(finder, item)
+    finder.wanted_count = 0
+    _fetch_slots(finder, 0, AHEAD_SLOT)
+    _fetch_records(finder, 0, AHEAD_RECORD)
     if touch != TOUCH_RECORD:
-        for item in range(AHEAD_SIM if count > AHEAD_SIM else count):
-            _finder_sim(finder, item)
+        _fetch_sims(finder, 0, AHEAD_SIM)
+
+
+cdef void _fetch_block(Finder *finder, uint32_t item) noexcept nogil:
+    """What the block of items ahead of ``item``'s will need, and so on."""
+    cdef uint32_t place
+    for place in range(finder.wanted_count):
+        prefetch(&finder.state.sims[finder.wanted[place]])
+    finder.wanted_count = 0
+    _fetch_slots(finder, item + AHEAD_SLOT, item + AHEAD_RING)
+    _fetch_records(finder, item + AHEAD_RECORD, item + AHEAD_SLOT)
+    if finder.touch != TOUCH_RECORD:
+        _fetch_sims(finder, item + AHEAD_SIM, item + AHEAD_RECORD)
 
 
 cdef inline uint32_t finder_next(Finder *finder, uint32_t item) noexcept nogil:
     """The index of the item's terminal, or NONE_INDEX."""
     cdef uint32_t guess
-    if item + AHEAD_SLOT < finder.count:
-        _finder_slot(finder, item + AHEAD_SLOT)
-    if item + AHEAD_RECORD < finder.count:
-        _finder_record(finder, item + AHEAD_RECORD)
-    if finder.touch != TOUCH_RECORD and item + AHEAD_SIM < finder.count:
-        _finder_sim(finder, item + AHEAD_SIM)
+    if item & (AHEAD - 1) == 0:
+        _fetch_block(finder, item)
     guess = finder.guesses[item & (AHEAD_RING - 1)]
     if guess != NONE_INDEX and finder.state.terminals[guess].key == finder.keys[item]:
         return guess
     return _find_hashed(finder.state, finder.keys[item], finder.hashes[item & (AHEAD_RING - 1)])
+
+
+cdef inline void finder_hint(Finder *finder, uint32_t sim) noexcept nogil:
+    """The SIM that this item took hints at one that a later item will take."""
+    if sim != NONE_INDEX and finder.wanted_count < AHEAD:
+        finder.wanted[finder.wanted_count] = sim
+        finder.wanted_count += 1
 
 
 cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:

@@ -99,6 +99,8 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "AllocationService/Renew": layout.RENEW,
     "AllocationService/Release": layout.RELEASE,
     "AllocationService/ReportAttachFailure": layout.REPORT_ATTACH_FAILURE,
+    "CapsService/SetCaps": layout.SET_CAP,
+    "CapsService/ListLotCaps": Read.LOTS,
     "EventService/WatchEvents": Read.SWAPS,
     "InventoryService/DefineSupplier": layout.DEFINE,
     "InventoryService/GetSupplier": Read.TERMS,
