@@ -408,13 +408,18 @@ class Cell:
         for worker in self._workers:
             worker.join()
 
-    def close(self, *, snapshot: bool = True) -> None:
-        """``stop``, then a snapshot of the last state, and the folder is free for the next server."""
+    def close(self, *, snapshot: bool = True) -> bool:
+        """``stop``, then a snapshot of the last state, and the folder is free for the next server.
+
+        False: there was no room for the snapshot. The journal has everything; the next start replays its tail, and only
+        a server of the same machine version can.
+        """
         self.stop()
         if self._closed:
-            return
+            return True
         self._closed = True
         journal, disk = self._journal, self._disk
+        complete = True
         try:
             if journal is not None and disk is not None and self._failed is None:
                 if snapshot and newest_snapshot_sequence(disk) < journal.durable_sequence:
@@ -423,15 +428,16 @@ class Cell:
                             disk, self._machine, journal.journal_id, self._machine_version, journal.previous_checksum
                         )
                     except OSError as error:
-                        # The journal has everything; the next start only takes longer.
                         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                             raise
+                        complete = False
                 prune(disk)
         finally:
             if journal is not None:
                 journal.close()
             if self._lock_held is not None:
                 self._lock_held.release()
+        return complete
 
     # ------------------------------------------------------------------------------------------ one by one
 

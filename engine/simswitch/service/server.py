@@ -553,7 +553,11 @@ async def serve(
         (path / PEOPLE_ADDRESS_FILE).unlink(missing_ok=True)
         if following is not None:
             await following
-        await asyncio.to_thread(cell.close)
+        if not await asyncio.to_thread(cell.close):
+            sys.stderr.write(
+                "simswitch: there was no room for the last snapshot. Nothing is lost: the next start replays the tail of the "
+                "journal. Before an upgrade, make room, start this version once more and end it.\n"
+            )
 
 
 def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
