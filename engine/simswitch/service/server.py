@@ -555,8 +555,8 @@ async def serve(
             await following
         if not await asyncio.to_thread(cell.close):
             sys.stderr.write(
-                "simswitch: there was no room for the last snapshot. Nothing is lost: the next start replays the tail of the "
-                "journal. Before an upgrade, make room, start this version once more and end it.\n"
+                "simswitch: there was no room for the last snapshot. Nothing is lost: the journal has it all.\n"
+                "Before an upgrade, make room, start this version once more and end it.\n"
             )
 
 
