@@ -29,6 +29,7 @@ from simswitch.cli import (
     load,
     plan,
     replay,
+    report,
     serve,
     settings,
     status,
@@ -96,6 +97,7 @@ app.command("events")(events.events)
 app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)
 app.command("plan")(plan.plan)
+app.add_typer(report.app, name="report")
 app.command("load")(load.load)
 app.command("demo")(demonstration.demo)
 app.command("inspect")(data.inspect)
