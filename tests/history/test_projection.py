@@ -78,9 +78,7 @@ def follower(folder: Path) -> Follower:
 
 def finished(folder: Path) -> None:
     following = follower(folder)
-    while following.turn():
-        pass
-    following.finish(read_on=False)
+    following.finish(read_on=True)
     following.close()
 
 

@@ -23,7 +23,7 @@ from tests.model.walk import SIMS, TERMINALS, Walk
 from tests.model.world import Driver
 
 FORMATS = Path(__file__).with_name("formats")
-SEED, STEPS = 6, 260
+SEED = 12
 
 
 def recorded() -> list[tuple[bytes, int, int]]:
@@ -77,6 +77,15 @@ def facts(machine: Machine) -> dict[str, Any]:
             for sim in sims
         },
         "jobs_count": machine.jobs_count(),
+        "lots": {str(lot["index"]): machine.lot(lot["index"]) for lot in machine.entities(layout.LOT)},
+        "subscribers": {str(terminal): machine.subscriber(terminal) for terminal in range(1, TERMINALS + 1)},
+        "swaps": {
+            str(terminal["key"]): machine.sim(order["target"])["iccid"]
+            for order in map(machine.order, range(header["orders_max"]))
+            if order["kind"] == layout.SWITCH
+            and order["state"] in (layout.OrderState.OUTSTANDING, layout.OrderState.UNKNOWN)
+            for terminal in [machine.terminal(order["terminal"])]
+        },
     }
 
 

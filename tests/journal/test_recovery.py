@@ -149,8 +149,9 @@ def test_a_snapshot_is_never_half_loaded() -> None:
 
     with open_snapshot(disk, sequence) as (header, _):
         assert header.sequence == sequence
-        ends = [entry.offset + entry.item_bytes * entry.count for entry in header.regions]
-    for offset in [*range(400), *range(BLOCK, ends[0]), *range(2 * BLOCK, ends[1])]:
+        places = [(BLOCK, len(header.description))]
+        places += [(entry.offset, entry.item_bytes * entry.count) for entry in header.regions]
+    for offset in [*range(400), *(start + each for start, size in places for each in range(min(size, 400)))]:
         disk.flip(name, offset)
         with pytest.raises(JournalDamaged):
             load(disk)

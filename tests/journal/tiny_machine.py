@@ -123,7 +123,10 @@ def _outcome(kind: int, count: int, body: bytes) -> bytes:
 
 def tiny_kind(version: int = 1) -> MachineKind:
     return MachineKind(
-        lambda: cast(Machine, TinyMachine()), lambda regions: cast(Machine, TinyMachine.restore(regions)), version
+        lambda: cast(Machine, TinyMachine()),
+        lambda regions: cast(Machine, TinyMachine.restore(regions)),
+        version,
+        lambda _, regions: regions,
     )
 
 

@@ -1,5 +1,7 @@
 # The enums of layout.pxd become Python objects here, and the sizes that its head comment promises are asserted at import.
 
+import numpy as np
+
 _SIZES = {
     "Header": (sizeof(Header), 1024),
     "Entity": (sizeof(Entity), 1024),
@@ -26,9 +28,35 @@ for _name, (_actual, _promised) in _SIZES.items():
     if _actual != _promised:
         raise ImportError(f"record {_name} has {_actual} bytes, layout.pxd promises {_promised}")
 
+# The fields of a region's records as the compiler has laid them out: a snapshot carries them, so that a later machine can read it
+# field by field. The wheel, its nodes and the tables of indexes are no records.
+cdef Check _largest
+
+RECORD_TYPES = {
+    "header": np.asarray(<Header[:1]> <Header *> &_largest).dtype,
+    "entities": np.asarray(<Entity[:1]> <Entity *> &_largest).dtype,
+    "sims": np.asarray(<Sim[:1]> <Sim *> &_largest).dtype,
+    "sims_cold": np.asarray(<SimCold[:1]> <SimCold *> &_largest).dtype,
+    "sims_rolling": np.asarray(<SimRolling[:1]> <SimRolling *> &_largest).dtype,
+    "lots": np.asarray(<Lot[:1]> <Lot *> &_largest).dtype,
+    "terminals": np.asarray(<Terminal[:1]> <Terminal *> &_largest).dtype,
+    "terminals_cold": np.asarray(<TerminalCold[:1]> <TerminalCold *> &_largest).dtype,
+    "orders": np.asarray(<Order[:1]> <Order *> &_largest).dtype,
+    "groups": np.asarray(<Group[:1]> <Group *> &_largest).dtype,
+    "classes": np.asarray(<Class[:1]> <Class *> &_largest).dtype,
+    "markets": np.asarray(<Market[:1]> <Market *> &_largest).dtype,
+    "servers": np.asarray(<Server[:1]> <Server *> &_largest).dtype,
+    "jobs": np.asarray(<Job[:1]> <Job *> &_largest).dtype,
+    "sweeps": np.asarray(<Sweep[:1]> <Sweep *> &_largest).dtype,
+    "check": np.asarray(<Check[:1]> <Check *> &_largest).dtype,
+    "given_up": np.asarray(<GivenUp[:1]> <GivenUp *> &_largest).dtype,
+    "breakers": np.asarray(<Breaker[:1]> <Breaker *> &_largest).dtype,
+    "subscribers": np.asarray(<Subscriber[:1]> <Subscriber *> &_largest).dtype,
+}
+
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
-    Occupancy, Health, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
+    Occupancy, Health, Window, Basis, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
     JobState, BreakerState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):

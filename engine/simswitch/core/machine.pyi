@@ -60,6 +60,10 @@ class Machine:
         A region other than the first may come as a function that writes its bytes where it is told, so that a large one
         exists only once. What it raises goes through, and there is no machine.
         """
+    @classmethod
+    def region_sizes(cls, header: Buffer) -> list[tuple[str, int, int]]:
+        """(name, item bytes, count) of each region that belongs to a snapshot's header. Raises ``ValueError`` as
+        ``restore`` does."""
     def raise_incarnation(self) -> None:
         """Fences every epoch handed out so far. For restore and promotion, never while serving."""
     def header(self) -> dict[str, Any]:
@@ -73,9 +77,6 @@ class Machine:
     def find_terminal(self, key: int) -> int | None: ...
     def subscribers(self, terminals: Any) -> Any:
         """Whose terminals these are (uint64 array of keys and of subscribers); 0 where one is not known."""
-    def sim_uses(self, sims: Any) -> dict[str, Any]:
-        """Of SIMs by their index (uint32 array), as NumPy arrays: iccid, lot, health, and used_bytes with a row a
-        window; -1 where a SIM's plan does not roll."""
     def sim_counts(self, sims: Any) -> tuple[Any, Any]:
         """ICCIDs and lifetime counts of SIMs by their index (uint32 array), as NumPy arrays."""
     def sim(self, index: int) -> dict[str, Any]:

@@ -234,8 +234,6 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_reset_window(state, run)
     elif run.kind == SET_CAP:
         apply_set_cap(state, run)
-    elif run.kind == CAP_CHANGED:
-        apply_cap_changed(state, run)
     elif run.kind == THAW:
         apply_thaw(state, run)
     else:
@@ -777,16 +775,12 @@ cdef class Machine:
         return iter(rows)
 
     @classmethod
-    def restore(cls, regions):
-        """The machine of a snapshot."""
+    def _with_header(cls, data):
+        """A machine with a snapshot's header and all of its memory taken; everything else is zero."""
         cdef Machine machine
         cdef Header header
-        cdef int region
         cdef const uint8_t[::1] view
-        rows = list(regions)
-        if tuple(row[0] for row in rows) != REGION_NAMES:
-            raise ValueError(f"a snapshot has the regions {REGION_NAMES}, not {tuple(row[0] for row in rows)}")
-        view = memoryview(rows[0][3]).cast("B")
+        view = memoryview(data).cast("B")
         if len(view) != sizeof(Header):
             raise ValueError(f"the header has {sizeof(Header)} bytes, not {len(view)}")
         memcpy(&header, &view[0], sizeof(Header))
@@ -806,6 +800,30 @@ cdef class Machine:
         machine = cls.__new__(cls)
         machine._take(header.sims_max, header.terminals_max, header.orders_max)
         memcpy(machine.state.header, &header, sizeof(Header))
+        return machine
+
+    @classmethod
+    def region_sizes(cls, header not None):
+        """(name, item bytes, count) of each region that belongs to a snapshot's header."""
+        cdef Machine machine = cls._with_header(header)
+        cdef int region
+        return [
+            (REGION_NAMES[region], int(machine.state.regions[region].item_bytes), int(machine._used(region)))
+            for region in range(REGIONS)
+        ]
+
+    @classmethod
+    def restore(cls, regions):
+        """The machine of a snapshot."""
+        cdef Machine machine
+        cdef Header *header
+        cdef int region
+        cdef const uint8_t[::1] view
+        rows = list(regions)
+        if tuple(row[0] for row in rows) != REGION_NAMES:
+            raise ValueError(f"a snapshot has the regions {REGION_NAMES}, not {tuple(row[0] for row in rows)}")
+        machine = cls._with_header(rows[0][3])
+        header = machine.state.header
         for region in range(REGIONS):
             name, item_bytes, count, data = rows[region]
             used = machine._used(region)
@@ -872,10 +890,6 @@ cdef class Machine:
     def subscribers(self, const uint64_t[::1] terminals not None):
         """Whose terminals these are."""
         return read_subscribers(&self.state, terminals)
-
-    def sim_uses(self, const uint32_t[::1] sims not None):
-        """ICCIDs, lots, healths and what was used in each window, by index."""
-        return read_sim_uses(&self.state, sims)
 
     def sim_counts(self, const uint32_t[::1] sims not None):
         """ICCIDs and lifetime counts by index."""

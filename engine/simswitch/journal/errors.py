@@ -52,6 +52,10 @@ class MachineVersionDiffers(JournalError):
         self.running = running
 
 
+class SnapshotNotMigrated(JournalError):
+    """A sound snapshot is of a machine version that this program can't read. Nothing was changed."""
+
+
 class JournalFull(JournalError):
     """Free space is below the mark: nothing more is admitted until there is room. Nothing was applied."""
 

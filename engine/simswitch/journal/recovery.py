@@ -15,7 +15,8 @@ from simswitch.core.layout import MACHINE_VERSION
 from simswitch.core.machine import Machine, Outcome
 from simswitch.journal.append import Place
 from simswitch.journal.disk import Disk
-from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers, OutcomeDiffers
+from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers, OutcomeDiffers, SnapshotNotMigrated
+from simswitch.journal.migration import NotMigrated, migrate
 from simswitch.journal.snapshot import (
     SnapshotHeader,
     StoredRegion,
@@ -38,6 +39,8 @@ class MachineKind:
     create: Callable[[], Machine]
     restore: Callable[[list[Any]], Machine]
     version: int
+    migrate: Callable[[SnapshotHeader, list[StoredRegion]], list[StoredRegion]] = migrate
+    """Makes the regions of this version from those of an earlier one."""
 
 
 def real_machine() -> MachineKind:
@@ -71,7 +74,10 @@ def restore_newest(
     disk: Disk, kind: MachineKind, progress: Progress | None = None, *, at_most: int | None = None
 ) -> Base:
     """The newest snapshot that is valid (and not behind the record ``at_most``); a damaged one is passed over with a
-    warning, but still vouches for its sequence."""
+    warning, but still vouches for its sequence. One of an earlier machine version becomes this version's state.
+
+    Raises ``SnapshotNotMigrated`` when a sound one is of a version that can't be read.
+    """
     warnings: list[str] = []
     durable_sequence = 0
     for sequence in reversed(snapshot_sequences(disk)):
@@ -106,7 +112,11 @@ def _restore(kind: MachineKind, name: str, header: SnapshotHeader, regions: list
         return JournalDamaged("snapshot", name, 0, header.sequence, what, "Keep the file as it is")
 
     try:
+        if header.machine_version != kind.version:
+            regions = kind.migrate(header, regions)
         machine = kind.restore(regions)
+    except NotMigrated as error:
+        raise SnapshotNotMigrated(f"{name}: {error}") from error
     except ValueError as error:
         raise refuse(f"the machine refuses its regions: {error}") from error
     if machine.sequence != header.sequence:

@@ -3,13 +3,13 @@
 A snapshot is a file ``snapshot-00000000000000000042.state``, named after the sequence it was taken after. All numbers
 are little-endian.
 
-    snapshot = | header 4,096 | region | zeros to 4,096 | region | … |
+    snapshot = | header 4,096 | description | zeros to 4,096 | region | zeros to 4,096 | region | … |
 
     header                                                      why it is there
     ------  ----  --------------------------------------------  --------------------------------------------------------
          0     8  magic "SIMSWSNP"
          8     8  checksum: XXH64 of bytes 16 to 4,095          the directory is trusted before a region is read
-        16     4  format version, 2
+        16     4  format version, 3                            2 had no description, and zeros where it is named
         20     4  machine version                               the state is that machine's; a newer one may read it
         24    16  journal id                                    a snapshot of another journal is recognised
         40     8  sequence: records applied                     the tail is replayed from the next one on
@@ -19,19 +19,25 @@ are little-endian.
         72     4  count of regions, at most 60
         76     4  zeros
         80     8  bytes of the file
-        88   168  zeros
+        88     8  bytes of the description                     it stands at 4,096
+        96     8  checksum of the description: XXH64
+       104   152  zeros
        256  64·n  directory: name, 24 bytes; u64 each: offset, item bytes, count, hash, zeros
+
+The description names the fields of each region's records (``migration``), so that a later machine version can read
+them. It is no part of the state and of its hash.
 
 The hash of a region is that of ``Machine.state_hash``: each piece of 1 MiB has its XXH64, and these are folded. So a
 snapshot is written, read and checked piece by piece, and a restore reads several pieces at a time into the very place
 where they stay. Folding the regions' hashes gives the state hash: to check them is to check it.
 
 A snapshot is valid if and only if the header's magic, version and checksum are right, the file has its size, the
-regions have their hashes, and these give the state hash. It is written under another name, made durable, read back from
-the disk and compared, and only then given its name; so a file of that name was whole once, and a crash leaves at most
-a file ending in ``.writing``. It is made durable piece by piece: one flush of it all would hold up the journal's. For
-the same reason it is read back in small parts, and a file that is no longer needed is renamed to end in ``.removing``
-and cut shorter step by step: freeing all its blocks at once holds up every commit on the file system.
+description its checksum, the regions have their hashes, and these give the state hash. It is written under another
+name, made durable, read back from the disk and compared, and only then given its name; so a file of that name was whole
+once, and a crash leaves at most a file ending in ``.writing``. It is made durable piece by piece: one flush of it all
+would hold up the journal's. For the same reason it is read back in small parts, and a file that is no longer needed is
+renamed to end in ``.removing`` and cut shorter step by step: freeing all its blocks at once holds up every commit on
+the file system.
 
 The two newest are kept. Segments that lie wholly below the older of the two are not needed by either, and are removed,
 oldest first and one durable removal after the other, so that a crash leaves no hole.
@@ -52,23 +58,27 @@ from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
+from simswitch.core import layout
 from simswitch.core.machine import HASH_PIECE_BYTES, xxh64
 from simswitch.journal.disk import Bytes, Disk, DiskFile
 from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader
+from simswitch.journal.migration import describe
 from simswitch.journal.walk import list_segments
 
-SNAPSHOT_FORMAT_VERSION = 2
+SNAPSHOT_FORMAT_VERSION = 3
 SNAPSHOTS_KEPT = 2
 WRITING_SUFFIX = ".writing"
 REMOVING_SUFFIX = ".removing"
 
 _MAGIC = b"SIMSWSNP"
 _SUM = struct.Struct("<8sQ")
-_FIXED = struct.Struct("<II16sQQQQI4xQ")
+_FIXED = struct.Struct("<II16sQQQQI4xQQQ")
 _ENTRY = struct.Struct("<24sQQQQ8x")
 _DIRECTORY_OFFSET = 256
 _REGIONS_MAX = 60
+_DESCRIPTION_BYTES_MAX = 1 << 20
+_VERSIONS = (2, SNAPSHOT_FORMAT_VERSION)
 _READERS = 4
 _CHECK_BYTES = 128 * 1024
 _REMOVE_BYTES = 8 * 1024 * 1024
@@ -113,6 +123,8 @@ class SnapshotHeader:
     chain: int
     file_bytes: int
     regions: tuple[RegionEntry, ...]
+    description: bytes
+    """Empty in format 2."""
 
     def encode(self) -> bytes:
         fixed = _FIXED.pack(
@@ -125,6 +137,8 @@ class SnapshotHeader:
             self.chain,
             len(self.regions),
             self.file_bytes,
+            len(self.description),
+            xxh64(self.description),
         )
         directory = b"".join(
             _ENTRY.pack(entry.name.encode(), entry.offset, entry.item_bytes, entry.count, entry.checksum)
@@ -161,20 +175,27 @@ def read_snapshot_header(file: DiskFile, name: str) -> SnapshotHeader:
     magic, checksum = _SUM.unpack_from(block)
     if magic != _MAGIC or checksum != xxh64(memoryview(block)[_SUM.size :]):
         raise refuse("the snapshot's header is not valid")
-    version, machine, identity, sequence, now_ms, state_hash, chain, count, size = _FIXED.unpack_from(block, _SUM.size)
-    if version != SNAPSHOT_FORMAT_VERSION:
-        raise refuse(f"the snapshot has format version {version}, this program reads {SNAPSHOT_FORMAT_VERSION}")
+    version, machine, identity, sequence, now_ms, state_hash, chain, count, size, described_bytes, described_sum = (
+        _FIXED.unpack_from(block, _SUM.size)
+    )
+    if version not in _VERSIONS:
+        raise refuse(f"the snapshot has format version {version}, this program reads {_VERSIONS}")
     if count > _REGIONS_MAX:
         raise refuse(f"the snapshot names {count} regions")
     if file.size() != size:
         raise refuse(f"the snapshot has {size} bytes by its header and {file.size()} on disk")
+    if described_bytes > _DESCRIPTION_BYTES_MAX:
+        raise refuse(f"the snapshot's description has {described_bytes} bytes")
+    description = bytes(file.pread(described_bytes, BLOCK_BYTES)) if described_bytes else b""
+    if version > 2 and xxh64(description) != described_sum:
+        raise refuse("the checksum of the description is wrong")
     regions = []
     for index in range(count):
         raw, offset, item_bytes, items, region_sum = _ENTRY.unpack_from(block, _DIRECTORY_OFFSET + index * _ENTRY.size)
         regions.append(RegionEntry(raw.rstrip(b"\0").decode(), offset, item_bytes, items, region_sum))
     if not regions or fold((entry.checksum for entry in regions), machine) != state_hash:
         raise refuse("the regions' hashes do not give the state hash (I10)")
-    return SnapshotHeader(machine, identity, sequence, now_ms, state_hash, chain, size, tuple(regions))
+    return SnapshotHeader(machine, identity, sequence, now_ms, state_hash, chain, size, tuple(regions), description)
 
 
 def fold(hashes: Iterable[int], digest: int = 0) -> int:
@@ -261,7 +282,9 @@ def write_snapshot(
     before anything is written when less than ``keep_free_bytes`` would be left on the disk.
     """
     regions = list(machine.snapshot_regions())
-    file_bytes = BLOCK_BYTES + sum(_blocks(item_bytes * count) for _, item_bytes, count, _ in regions)
+    description = describe(layout.RECORD_TYPES)
+    file_bytes = BLOCK_BYTES + _blocks(len(description))
+    file_bytes += sum(_blocks(item_bytes * count) for _, item_bytes, count, _ in regions)
     free = disk.free_bytes()
     if free - file_bytes < keep_free_bytes:
         raise OSError(
@@ -273,7 +296,8 @@ def write_snapshot(
     file = disk.open(temporary, create=True, read_ahead=False)
     try:
         entries = []
-        offset = BLOCK_BYTES
+        offset = BLOCK_BYTES + _blocks(len(description))
+        file.pwrite((description, bytes(-len(description) % BLOCK_BYTES)), BLOCK_BYTES)
         for region, item_bytes, count, data in regions:
             with memoryview(data) as view:
                 digest = fold(_write_pieces(file, view.cast("B"), offset, pause))
@@ -288,6 +312,7 @@ def write_snapshot(
             chain,
             offset,
             tuple(entries),
+            description,
         )
         file.pwrite((header.encode(),), 0)
         file.settle()

@@ -1,0 +1,203 @@
+"""Old state in a new machine: a snapshot of an earlier machine version is read field by field, by name.
+
+A snapshot of format 3 carries the names, types and places of its records' fields (``describe``). Those of the machine
+versions 6 and 7 carry none; ``layouts/`` keeps what they would have said.
+
+    old record   | iccid | counted_bytes | imsi | …            by name        | iccid | counted_bytes | identity | …
+                     └──────────┴──────────╳──────────────────────────────────────┴──────────┘        zero, or a hook's
+
+- A field that both have is copied; an array as far as both reach. A value that doesn't fit is refused.
+- A field, a region or a place of an array that only the new machine has is zero. Where zero doesn't mean "as before",
+  the version that brought it has a hook: ``HEADERS`` for what decides how long regions are, ``STATES`` for all else.
+- A region that is no record (the wheel, tables of indexes) is copied as it is.
+
+Hooks of all versions in between run in order, each on the oldest state and the newest. So whoever takes a field away or
+changes its meaning looks after the hooks too; the fixtures of ``tests/journal/formats`` show what they forgot. It takes
+the memory of both states at once, and happens once: the next snapshot is the new machine's. The same snapshot always
+gives the same state (I10).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simswitch.core import layout
+from simswitch.core.machine import Machine
+
+if TYPE_CHECKING:
+    from simswitch.journal.snapshot import SnapshotHeader, StoredRegion
+
+Types = Mapping[str, np.dtype[Any]]
+"""The records of the regions that hold any."""
+Tables = dict[str, npt.NDArray[Any]]
+"""Regions as arrays of their records."""
+
+_LIMITS_SWEEP, _RESET_SWEEP = int(layout.SWEEP_LIMITS), int(layout.SWEEP_RESET)
+
+
+class NotMigrated(ValueError):
+    """The state is of another machine version, and nothing here can read it. The text says what to do."""
+
+
+def describe(types: Types) -> bytes:
+    """The fields of records, as a snapshot carries them: by region, each with its name, type, place and shape."""
+    return json.dumps(
+        {
+            region: {
+                "bytes": record.itemsize,
+                "fields": [_field(name, *record.fields[name][:2]) for name in record.names or () if record.fields],
+            }
+            for region, record in types.items()
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def _field(name: str, kind: np.dtype[Any], offset: int) -> tuple[str, str, int, tuple[int, ...]]:
+    return name, kind.base.str, offset, kind.shape
+
+
+def described(text: bytes) -> Types:
+    """The opposite of ``describe``. Raises ``ValueError`` when it is none."""
+    try:
+        return {
+            region: np.dtype(
+                {
+                    "names": [field[0] for field in record["fields"]],
+                    "formats": [(field[1], tuple(field[3])) for field in record["fields"]],
+                    "offsets": [field[2] for field in record["fields"]],
+                    "itemsize": record["bytes"],
+                }
+            )
+            for region, record in json.loads(text).items()
+        }
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the description of the records can't be read: {error}") from error
+
+
+def migrate(header: SnapshotHeader, regions: list[StoredRegion]) -> list[StoredRegion]:
+    """The regions of this machine, from those of an earlier one. Raises ``NotMigrated`` when there is no way."""
+    running = int(layout.MACHINE_VERSION)
+    if header.machine_version > running:
+        raise NotMigrated(
+            f"the state is of machine version {header.machine_version}, this program has version {running}: a newer "
+            "program wrote it. Start that one; there is no way back"
+        )
+    old = load(machine_types(header), regions)
+    begun = {"header": np.zeros(1, layout.RECORD_TYPES["header"])}
+    _carry("header", old["header"], begun["header"])
+    begun["header"]["machine_version"] = running
+    versions = range(header.machine_version + 1, running + 1)
+    for version in versions:
+        if version in HEADERS:
+            HEADERS[version](old, begun["header"])
+    new: Tables = {}
+    for name, item_bytes, count in Machine.region_sizes(begun["header"].tobytes()):
+        new[name] = np.zeros(count, layout.RECORD_TYPES.get(name, np.dtype(f"V{item_bytes}")))
+        if name in begun:
+            new[name] = begun[name]
+        elif name in old:
+            _carry(name, old[name], new[name])
+    for version in versions:
+        if version in STATES:
+            STATES[version](old, new)
+    return [(name, table.dtype.itemsize, len(table), memoryview(table.tobytes())) for name, table in new.items()]
+
+
+def machine_types(header: SnapshotHeader) -> Types:
+    """The records of the snapshot's regions, as itself says or as ``layouts/`` does."""
+    if header.description:
+        return described(header.description)
+    file = resources.files("simswitch.journal") / "layouts" / f"machine-{header.machine_version}.json"
+    if not file.is_file():
+        raise NotMigrated(
+            f"the state is of machine version {header.machine_version}, which says nothing of its records, and this "
+            "program doesn't know them. Open the folder with a program in between, and stop that one cleanly"
+        )
+    return described(file.read_bytes())
+
+
+def load(types: Types, regions: list[StoredRegion]) -> Tables:
+    """All of a snapshot as arrays. Raises ``ValueError`` where the description doesn't fit it."""
+    tables: Tables = {}
+    for name, item_bytes, count, data in regions:
+        place = bytearray(item_bytes * count)
+        if callable(data):
+            if count:
+                data(memoryview(place))
+        else:
+            place[:] = data
+        record = types.get(name, np.dtype(f"V{item_bytes}"))
+        if record.itemsize != item_bytes:
+            raise ValueError(f"region {name} has items of {item_bytes} bytes, its description says {record.itemsize}")
+        tables[name] = np.frombuffer(place, record)
+    return tables
+
+
+def _carry(region: str, old: npt.NDArray[Any], new: npt.NDArray[Any]) -> None:
+    """Copies what both have of a region."""
+    count = min(len(old), len(new))
+    if len(old) > count and bytes(old[count:].tobytes()).strip(b"\0"):
+        raise NotMigrated(f"region {region} has {len(old)} items, this machine has room for {count}")
+    if new.dtype.names is None or old.dtype.names is None:
+        if old.dtype.itemsize != new.dtype.itemsize:
+            raise NotMigrated(f"region {region} is no record, and its items take other bytes: it needs a hook")
+        new[:count] = old[:count]
+        return
+    for name in set(old.dtype.names) & set(new.dtype.names):
+        before, after = old[name][:count], new[name][:count]
+        if before.ndim != after.ndim:
+            raise NotMigrated(f"field {name} of region {region} has another shape: it needs a hook")
+        shared = tuple(slice(min(sizes)) for sizes in zip(before.shape, after.shape, strict=True))
+        after[shared] = before[shared]
+        if not np.array_equal(after[shared], before[shared]) or np.count_nonzero(after) != np.count_nonzero(before):
+            raise NotMigrated(f"field {name} of region {region} has values for which this machine has no room")
+
+
+def _header_of_7(old: Tables, header: npt.NDArray[Any]) -> None:
+    """Rolling windows got a region of their own, which reaches to the last SIM that has one."""
+    rolling = np.flatnonzero(old["sims_cold"]["offset_rolling_bytes"])
+    header["rolling_end"] = rolling[-1] + 1 if len(rolling) else 0
+
+
+def _state_of_7(old: Tables, new: Tables) -> None:
+    """A SIM's IMSI and the second of its health in fewer bytes; the caps of each lot in a record, with what its plan
+    says; one walk that works out the limits of many lots, where each plan and lot had its own."""
+    cold, now_ms = old["sims_cold"], int(old["header"]["now_ms"][0])
+    new["sims_cold"]["identity"] = cold["imsi"]
+    new["sims_cold"]["health_since_s"] = cold["health_since_ms"] // 1000
+    rolling = new["sims_rolling"]
+    rolling["offset_bytes"] = cold["offset_rolling_bytes"][: len(rolling)]
+    populated = set(old["groups"]["lot"].tolist())
+    entities = new["entities"]
+    for lot in np.flatnonzero(entities["kind"] == layout.LOT).tolist():
+        plan = entities["numbers"][entities["numbers"][lot, layout.LOT_PLAN]]
+        record = new["lots"][lot]
+        quotas = plan[[layout.PLAN_QUOTA_CYCLE, layout.PLAN_QUOTA_DAY, layout.PLAN_QUOTA_ROLLING]]
+        record["quota_bytes"] = record["planned_bytes"] = quotas
+        record["before_bytes"] = -1
+        record["basis"] = record["planned_basis"] = np.where(quotas >= 0, layout.BASIS_BELIEVED, 0)
+        record["since_ms"] = now_ms
+        record["rolling_days"] = max(plan[layout.PLAN_ROLLING_DAYS], 0)
+        record["populated"] = lot in populated
+    head, size = int(old["header"]["sweeps_head"][0]), len(new["sweeps"])
+    for position in range(int(old["header"]["sweeps_count"][0])):
+        sweep = new["sweeps"][(head + position) % size]
+        kind, argument = int(sweep["kind"]), int(sweep["argument"])
+        if kind == _LIMITS_SWEEP or (kind == _RESET_SWEEP and argument >> 32 == 0):
+            # It named a plan, or a lot without a window. The last walk of a lot is the one that counts, from the front.
+            lots = np.flatnonzero(entities["kind"] == layout.LOT)
+            plans = entities["numbers"][lots, layout.LOT_PLAN]
+            named = lots[plans == argument] if kind == _LIMITS_SWEEP else [argument]
+            new["lots"]["limits_sweep"][named] = sweep["id"]
+            sweep["kind"], sweep["cursor"], sweep["argument"] = _LIMITS_SWEEP, 0, 0
+
+
+HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7}
+STATES: dict[int, Callable[[Tables, Tables], None]] = {7: _state_of_7}

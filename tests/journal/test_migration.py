@@ -1,0 +1,297 @@
+"""Old state in a new machine: the folders that released versions left, and what is done field by field."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from simswitch.cell import Cell, JournalSettings, VirtualClock
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers, SnapshotNotMigrated
+from simswitch.journal.migration import (
+    HEADERS,
+    STATES,
+    NotMigrated,
+    Tables,
+    describe,
+    described,
+    load,
+    machine_types,
+    migrate,
+)
+from simswitch.journal.recovery import real_machine, recover, restore_newest
+from simswitch.journal.snapshot import (
+    SnapshotHeader,
+    StoredRegion,
+    open_snapshot,
+    snapshot_name,
+    snapshot_sequences,
+    write_snapshot,
+)
+
+from tests.journal.faulty_disk import FaultyDisk
+from tests.journal.make_format import FORMATS, facts
+from tests.model.records import Regions, copy_regions, tables
+from tests.model.walk import Walk
+
+RUNNING = int(layout.MACHINE_VERSION)
+RELEASED = sorted(path.name.removesuffix(".tar.xz") for path in FORMATS.glob("*.tar.xz"))
+
+
+@pytest.fixture
+def released(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, dict[str, Any]]:
+    """The data folder of a released version, and what stood in it."""
+    with tarfile.open(FORMATS / f"{request.param}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path, json.loads((FORMATS / f"{request.param}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("released", RELEASED, indirect=True)
+def test_a_released_versions_folder_opens_with_all_that_was_in_it(released: tuple[Path, dict[str, Any]]) -> None:
+    folder, told = released
+    clock = VirtualClock(0)
+
+    def opened() -> Cell:
+        return Cell.open(folder, journal=JournalSettings(segment_bytes=256 * 1024, free_mark_bytes=0), clock=clock)
+
+    cell = opened()
+    machine = cell.machine
+    found = json.loads(json.dumps(facts(machine), default=int))
+    assert {name: found[name] for name in told} == told
+    assert machine.check() == []
+    assert machine.header()["machine_version"] == RUNNING
+    # Leases hold, and go on under the epochs that they had.
+    clock.set(machine.now_ms)
+    for terminal, lease in told["leases"].items():
+        index = machine.find_terminal(int(terminal))
+        assert index is not None
+        server = machine.terminal(index)["server"]
+        run = commands.run(layout.RENEW, 1, access_server=server, terminal=[np.uint64(terminal)], epoch=lease["epoch"])
+        (outcome, *_) = commands.outcome_runs(cell.step(run).data)
+        assert outcome["status"].tolist() == [layout.OK], terminal
+    # Timers, queues and walks that were under way go on.
+    for _ in range(200):
+        clock.set(clock.now_ms() + 1_000)
+        cell.step(commands.run(layout.TICK))
+    assert machine.check() == []
+    left = machine.state_hash()
+    cell.close()
+    assert recover(RealDisk(folder), real_machine(), repair=False).machine.state_hash() == left
+
+
+@pytest.mark.parametrize("released", RELEASED, indirect=True)
+def test_i10_the_same_snapshot_gives_the_same_state_and_the_next_snapshot_is_of_this_version(
+    released: tuple[Path, dict[str, Any]],
+) -> None:
+    disk = RealDisk(released[0])
+    base = restore_newest(disk, real_machine())
+    assert base.warnings == []
+    assert base.machine.state_hash() == restore_newest(disk, real_machine()).machine.state_hash()
+    assert base.header is not None
+    target = FaultyDisk()
+    write_snapshot(target, base.machine, base.header.journal_id, RUNNING, base.header.chain)
+    (sequence,) = snapshot_sequences(target)
+    with open_snapshot(target, sequence) as (header, regions):
+        assert header.machine_version == RUNNING
+        assert described(header.description) == layout.RECORD_TYPES
+        assert Machine.restore(regions).state_hash() == base.machine.state_hash() == header.state_hash
+
+
+@pytest.mark.parametrize("released", [name for name in RELEASED if name != f"machine-{RUNNING}"], indirect=True)
+def test_a_released_versions_tail_is_refused(released: tuple[Path, dict[str, Any]]) -> None:
+    for path in released[0].glob("snapshot-*"):
+        path.unlink()
+    with pytest.raises(MachineVersionDiffers, match="stop it cleanly"):
+        recover(RealDisk(released[0]), real_machine(), repair=True)
+
+
+@pytest.mark.parametrize("released", ["machine-6"], indirect=True)
+def test_7_takes_caps_from_plans_rolling_offsets_from_cold_records_and_walks_that_were_under_way(
+    released: tuple[Path, dict[str, Any]],
+) -> None:
+    """Machine 6 had no record of a lot: limits came from its plan, by a walk for each plan and lot."""
+    disk = RealDisk(released[0])
+    with open_snapshot(disk, snapshot_sequences(disk)[-1]) as (header, stored):
+        old = load(machine_types(header), stored)
+    lots = {entity["name"]: entity["index"] for entity in Machine.restore(migrate(header, packed(old))).entities()}
+    rolls = np.flatnonzero(old["groups"]["lot"][old["sims"]["group"]] == lots["gold-b"])
+    old["sims_cold"]["offset_rolling_bytes"] = 0
+    old["sims_cold"]["offset_rolling_bytes"][rolls[:-1]] = 3 << 30
+    old["sims"]["limit_bytes"][rolls] += 1 << 40
+    walks = old["sweeps"][(int(old["header"]["sweeps_head"][0]) + np.arange(2)) % len(old["sweeps"])]
+    assert int(old["header"]["sweeps_count"][0]) == 0
+    walks["kind"] = layout.SWEEP_LIMITS, layout.SWEEP_RESET
+    walks["argument"] = lots["daily"], lots["silver-a"]
+    walks["cursor"], walks["end"], walks["id"] = 7, len(old["sims"]), (901, 902)
+    old["sweeps"][(int(old["header"]["sweeps_head"][0]) + np.arange(2)) % len(old["sweeps"])] = walks
+    old["header"]["sweeps_count"], old["header"]["sweep_next"] = 2, 902
+    silver = np.flatnonzero(old["groups"]["lot"][old["sims"]["group"]] == lots["silver-a"])
+    limits = old["sims"]["limit_bytes"][silver].tolist()
+    old["sims"]["limit_bytes"][silver] += 1 << 40
+
+    machine = Machine.restore(migrate(header, packed(old)))
+    for _ in range(3):
+        machine.apply(commands.run(layout.TICK), machine.now_ms, 1)
+    now = tables(copy_regions(machine))
+    assert int(now["header"]["sweeps_count"][0]) == 0
+    assert now["header"]["rolling_end"][0] == rolls[-2] + 1
+    assert now["sims"]["limit_bytes"][silver].tolist() == limits
+    plan = old["entities"]["numbers"][lots["daily"]]
+    cold = old["sims_cold"][rolls]
+    offsets = (cold["offset_cycle_bytes"], cold["offset_day_bytes"], cold["offset_rolling_bytes"])
+    expected = np.min([quota - used for quota, used in zip(plan[:3], offsets, strict=True) if quota >= 0], axis=0)
+    assert now["sims"]["limit_bytes"][rolls].tolist() == expected.tolist()
+    assert machine.lot(lots["gold-b"])["quota_bytes"] == [None if quota < 0 else quota for quota in plan[:3].tolist()]
+    assert now["lots"]["populated"][[lots[name] for name in ("gold-a", "gold-b", "silver-a")]].tolist() == [1, 1, 1]
+
+
+def packed(old: Tables) -> list[StoredRegion]:
+    return [(name, table.dtype.itemsize, len(table), memoryview(table.tobytes())) for name, table in old.items()]
+
+
+def test_every_region_of_records_is_described_as_layout_pxd_says() -> None:
+    parsed = tables(copy_regions(Machine()))
+    numbers = {name for name in parsed if name.startswith("timers_") or name.endswith("_table")}
+    assert set(layout.RECORD_TYPES) == set(parsed) - numbers - {"wheel", "ready"}
+    for region, found in described(describe(layout.RECORD_TYPES)).items():
+        assert (found.names, found.itemsize) == (parsed[region].dtype.names, parsed[region].dtype.itemsize)
+        assert places(found) == places(parsed[region].dtype)
+
+
+def places(record: np.dtype[Any]) -> list[int]:
+    assert record.fields is not None
+    return [record.fields[name][1] for name in record.names or ()]
+
+
+# ------------------------------------------------------------------------------------------- field by field
+
+
+def walked() -> Machine:
+    walk = Walk(3, keeps_records=False)
+    for _ in range(60):
+        walk.step()
+    return walk.machine
+
+
+def older(
+    machine: Machine, changed: dict[str, np.dtype[Any]], version: int
+) -> tuple[SnapshotHeader, list[StoredRegion]]:
+    """The same state as a machine would have written it whose records in these regions had another layout."""
+    types = dict(layout.RECORD_TYPES) | changed
+    regions: list[StoredRegion] = []
+    for name, item_bytes, count, data in copy_regions(machine):
+        if name in changed:
+            now = np.frombuffer(data, layout.RECORD_TYPES[name])
+            then = np.zeros(count, changed[name])
+            for field in set(now.dtype.names or ()) & set(then.dtype.names or ()):
+                within = tuple(map(slice, then[field].shape))
+                then[field] = now[field][within]
+            regions.append((name, then.itemsize, count, then.tobytes()))
+        else:
+            regions.append((name, item_bytes, count, data))
+    header = SnapshotHeader(version, b"", machine.sequence, machine.now_ms, 0, 0, 0, (), describe(types))
+    return header, regions
+
+
+def reshaped(region: str, **fields: Any) -> np.dtype[Any]:
+    """The region's record with its fields in the opposite order, some of another type, or (None) left out."""
+    now = layout.RECORD_TYPES[region]
+    found = [
+        (name, fields[name] if name in fields else now[name])
+        for name in reversed(now.names or ())
+        if fields.get(name, "") is not None
+    ]
+    return np.dtype(found)
+
+
+@pytest.fixture
+def no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but names and zeros."""
+    for hooks in (HEADERS, STATES):
+        for version in tuple(hooks):
+            monkeypatch.delitem(hooks, version)
+
+
+@pytest.mark.usefixtures("no_hooks")
+def test_fields_go_by_name_whatever_their_place_and_width_and_new_ones_are_zero() -> None:
+    machine = walked()
+    changed = {
+        "sims": reshaped("sims"),
+        "servers": reshaped("servers", window="<u8", admitted_us=None),
+        "header": reshaped("header", settings=("<i8", (40,)), swaps_stopped="<u8"),
+    }
+    before = tables(copy_regions(machine))
+    after = tables(loaded(migrate(*older(machine, changed, RUNNING - 1))))
+    for name, table in before.items():
+        if name == "servers":
+            assert after[name]["admitted_us"].tolist() == [0] * len(table)
+            table["admitted_us"] = 0
+        assert after[name].tobytes() == table.tobytes(), name
+
+
+@pytest.mark.usefixtures("no_hooks")
+def test_a_region_that_the_old_machine_had_not_is_zero() -> None:
+    machine = walked()
+    header, regions = older(machine, {}, RUNNING - 1)
+    rest = [region for region in regions if region[0] != "given_up"]
+    after = {name: data for name, _, _, data in loaded(migrate(header, rest))}
+    before = {name: data for name, _, _, data in copy_regions(machine)}
+    assert after.pop("given_up") == bytes(len(before.pop("given_up")))
+    assert after == before
+
+
+@pytest.mark.usefixtures("no_hooks")
+@pytest.mark.parametrize(
+    ("wider", "value"),
+    [({"window": "<u4"}, (1 << 16) + 1), ({"lanes": ("u1", (6,))}, 1)],
+    ids=["too large a number", "a place too many"],
+)
+def test_what_has_no_room_is_refused_and_named(wider: dict[str, Any], value: int) -> None:
+    machine = walked()
+    (field,) = wider
+    header, regions = older(machine, {"servers": reshaped("servers")}, RUNNING - 1)
+    record = reshaped("servers", **wider)
+    position = [name for name, *_ in regions].index("servers")
+    servers = np.zeros(regions[position][2], record)
+    servers[field][1] = value
+    regions[position] = ("servers", record.itemsize, len(servers), servers.tobytes())
+    types = dict(layout.RECORD_TYPES) | {"servers": record}
+    with pytest.raises(NotMigrated, match=f"field {field} of region servers"):
+        migrate(replace(header, description=describe(types)), regions)
+
+
+def test_versions_that_cannot_be_read_are_refused_and_nothing_is_passed_over() -> None:
+    machine = walked()
+    for version, words in ((RUNNING + 1, "a newer program wrote it"), (5, "a program in between")):
+        disk = FaultyDisk()
+        header = write_snapshot(disk, machine, b"j" * 16, version, 0)
+        file = disk.open(snapshot_name(header.sequence))
+        if version == 5:
+            # Format 2 had no description.
+            _rewrite(file, replace(header, description=b""))
+        with pytest.raises(SnapshotNotMigrated, match=words):
+            restore_newest(disk, real_machine())
+
+
+def test_a_flipped_bit_in_the_description_is_damage() -> None:
+    disk = FaultyDisk()
+    header = write_snapshot(disk, walked(), b"j" * 16, RUNNING, 0)
+    file = disk.open(snapshot_name(header.sequence))
+    file.pwrite((bytes([file.pread(1, 5_000)[0] ^ 4]),), 5_000)
+    with pytest.raises(JournalDamaged, match="description"), open_snapshot(disk, header.sequence):
+        pass
+
+
+def _rewrite(file: Any, header: SnapshotHeader) -> None:
+    file.pwrite((header.encode(),), 0)
+
+
+def loaded(regions: Any) -> Regions:
+    return [(name, item_bytes, count, bytes(data)) for name, item_bytes, count, data in regions]
