@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from simswitch.caps.observer import Observer
 from simswitch.history.projector import Projector
 from simswitch.journal import follower
 from simswitch.journal.follower import OpenReader
@@ -20,7 +21,7 @@ from simswitch.journal.follower import OpenReader
 
 def readers(parsed: argparse.Namespace) -> list[OpenReader]:
     """How each is opened, in the order in which they see a record."""
-    return [partial(Projector, parsed.folder)] if parsed.history else []
+    return [partial(Projector, parsed.folder), partial(Observer, parsed.folder)] if parsed.history else []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

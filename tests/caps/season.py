@@ -150,9 +150,9 @@ class _Log:
             self._parts.append(of_throttled(decisions, used))
 
     def quiet(self, detector: ThrottleDetector, now_s: int) -> None:
-        found = of_unthrottled(
-            detector.unslowed(self._carrier.sims), self._carrier.lot, self._used(), BEGIN_MS // 1000 + now_s - 3600
-        )
+        unslowed = detector.unslowed(0, self._carrier.sims, BEGIN_MS // 1000 + now_s - 3600)
+        used = {window: column[unslowed.sim] for window, column in self._used().items()}
+        found = of_unthrottled(unslowed, self._carrier.lot[unslowed.sim], used)
         # Of each SIM, window and day the highest.
         day = (now_s - 1) // 86_400
         parts = [*self._quiet.get(day, []), found]

@@ -132,6 +132,8 @@ def test_a_reset_is_noticed_once_and_a_burst_is_none() -> None:
     found = lot.show([1, 2], [18_000])
     assert list(found.sim) == [1, 2]
     assert not found.throttled.any()
+    assert list(found.goodput_kbps) == [18_000, 18_000]
+    assert not found.confidence_permille.any()
     assert not len(lot.show([1, 2], [19_000, 17_000]))
     assert list(np.flatnonzero(~lot.detector.throttled(np.arange(MATES)))) == [1, 2]
 
@@ -175,6 +177,17 @@ def test_one_batch_or_many_decide_the_same() -> None:
     kept = {(int(sim), bool(throttled)) for sim, throttled in zip(apart.sim, apart.throttled, strict=True)}
     same = {(int(sim), bool(throttled)) for sim, throttled in zip(together.sim, together.throttled, strict=True)}
     assert len(kept & same) >= 0.8 * len(kept)
+
+
+def test_a_decision_s_bounds_are_those_at_the_end_of_its_batch() -> None:
+    lot = Lot()
+    steps = [reports(list(range(MATES)), lot.minute + 5 * number, 950, mb=number) for number in range(1, 6)]
+    columns = {field.name: np.concatenate([getattr(step, field.name) for step in steps]) for field in fields(Reports)}
+    found = lot.detector.observe(Reports(**columns))
+    assert sorted(found.sim) == list(range(MATES))
+    assert (found.windows == 3).all()
+    assert found.first_bytes == pytest.approx(np.full(MATES, (2 + 3 + 4 + 5) * 1e6), rel=1e-6)
+    assert found.above_bytes == pytest.approx(np.full(MATES, (10 + 1 + 2 + 3 + 4 + 5) * 1e6), rel=1e-6)
 
 
 def test_columns_of_different_lengths_are_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simswitch.caps.evidence import Observations, Window, gathered, of_throttled, of_unthrottled
+from simswitch.caps.evidence import Observations, Window, gathered, highest, of_throttled, of_unthrottled
 from simswitch.caps.throttle import Decisions, Unslowed
 from simswitch.caps.tiers import ChangeKind, find
 
@@ -125,11 +125,9 @@ def test_a_bound_from_before_the_window_began_says_nothing_about_it() -> None:
 
 
 def test_of_the_quiet_those_with_most_use_are_kept_of_each_lot() -> None:
-    sims = 10
-    unslowed = Unslowed(np.full(sims, 5_000), np.full(sims, 10.0), np.arange(sims) != 9)
-    unslowed.at_s[0] = 100
-    lot = np.arange(sims) % 2
-    found = of_unthrottled(unslowed, lot, {Window.DAY: 100 * np.arange(sims)}, 1_000, keep=2)
-    assert list(found.sim) == [8, 6, 7, 5]
+    sims = np.arange(9)
+    unslowed = Unslowed(100 + sims, np.full(9, 5_000), np.full(9, 10.0))
+    found = highest(of_unthrottled(unslowed, sims % 2, {Window.DAY: 100 * sims, Window.CYCLE: 0 * sims - 1}), keep=2)
+    assert list(found.sim) == [108, 106, 107, 105]
     assert list(found.lower_bytes) == [790, 590, 690, 490]
     assert not found.upper_bytes.any()

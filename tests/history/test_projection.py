@@ -78,7 +78,9 @@ def follower(folder: Path) -> Follower:
 
 def finished(folder: Path) -> None:
     following = follower(folder)
-    following.finish(read_on=True)
+    while following.turn():
+        pass
+    following.finish(read_on=False)
     following.close()
 
 

@@ -442,7 +442,7 @@ class Model(Books):
             return {layout.UNKNOWN_SIM}
         if sim.health == health:
             return {layout.SAME}
-        if sim.health == layout.RETIRED:
+        if sim.health == layout.RETIRED or (call.item["windows"] and sim.health > layout.THROTTLED):
             return {layout.WRONG_STATE}
         names = ("goodput_kbps", "windows", "confidence_permille")
         goodput_kbps, windows, confidence = (call.item[name] for name in names)
@@ -480,6 +480,16 @@ class Model(Books):
             walk.end = len(self.sims)
             walk.lots.setdefault(entity, set()).update({window - 1} if before[0] < 0 else ())
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
+        return {layout.OK}
+
+    def _cap_changed(self, call: Call) -> set[int]:
+        names = ("lot", "window", "amount", "seen_s", "shift")
+        entity, window, amount, seen_s, shift = (call.item[name] for name in names)
+        if entity not in self.lots:
+            return {layout.UNKNOWN_LOT}
+        if not 1 <= window <= layout.WINDOWS or not 1 <= shift <= layout.CAP_SPEED or amount >= BYTES_MAX:
+            return {layout.INVALID_ARGUMENT}
+        self._event(layout.EVENT_CAP_CHANGED, reason=shift, a=amount, b=entity | window << 16 | seen_s << 24)
         return {layout.OK}
 
     def _mask(self, call: Call) -> set[int]:
@@ -1277,6 +1287,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.MASK: Model._mask,
     layout.RESET_WINDOW: Model._reset_window,
     layout.SET_CAP: Model._set_cap,
+    layout.CAP_CHANGED: Model._cap_changed,
     layout.CONFIGURE: Model._configure,
     layout.GROW: Model._grow,
     layout.THAW: Model._thaw,

@@ -54,6 +54,7 @@ WANTED = {
     (commands.EVENTS, layout.EVENT_BREAKER),
     (commands.EVENTS, layout.EVENT_PAUSE),
     (commands.EVENTS, layout.EVENT_SET_ASIDE),
+    (commands.EVENTS, layout.EVENT_CAP_CHANGED),
     (commands.EVENTS, layout.EVENT_CONFIRMED),
     (commands.EVENTS, layout.EVENT_TRAFFIC),
     (commands.EVENTS, layout.EVENT_UNMEASURED),

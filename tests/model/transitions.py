@@ -21,6 +21,7 @@ from tests.model.world import (
     UNKNOWN_ASK_MS,
     World,
     empty_world,
+    iccid_number,
 )
 
 TABLE = Path(__file__).parents[2] / "engine/simswitch/core/transitions.txt"
@@ -352,6 +353,12 @@ def _health(row: Row) -> Case:
     if row.when == "healthy":
         world.send(world.set_health(named, layout.SUSPENDED))
         health = layout.HEALTHY
+    elif row.when.startswith("observed"):
+        before = layout.THROTTLED if row.when.endswith("throttled") else layout.QUARANTINED
+        world.send(world.set_health(named, before))
+        evidence = {"goodput_kbps": 384, "windows": 2, "confidence_permille": 999}
+        run = commands.set_health([iccid_number(named)], layout.HEALTHY, **evidence)
+        return Case(world, run, named_sim=named)
     elif row.when == "it is retired":
         world.send(world.set_health(named, layout.RETIRED))
         health = layout.HEALTHY
@@ -404,6 +411,15 @@ def _cap(row: Row) -> Case:
     world.pass_ms(STEP_MS)
     case = Case(world, world.set_cap("gold-a", window, quota, basis), named_sim=0, lot=world.entities["gold-a"])
     case.window = window - 1
+    return case
+
+
+def _cap_changed(row: Row) -> Case:
+    world = new_world()
+    lot = "gold" if row.when == "lot not defined" else "gold-a"
+    window = 4 if row.when == "a window that there is not" else layout.WINDOW_CYCLE
+    case = Case(world, world.cap_changed(lot, window), named_sim=0, lot=world.entities["gold-a"])
+    case.window = layout.WINDOW_CYCLE - 1
     return case
 
 
@@ -706,11 +722,15 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("job", "ACKNOWLEDGE REFUSED"): _canary,
     ("given_up", "GIVEN_UP_RESOLVE"): _given_up,
     ("cap", "SET_CAP"): _cap,
+    ("cap", "CAP_CHANGED"): _cap_changed,
 }
 WHENS = frozenset(
     {
         "-",
         "ICCID not known",
+        "observed, it is quarantined",
+        "observed, it is throttled",
+        "a window that there is not",
         "a rolling one, its plan has no days",
         "lot not defined",
         "what is in force",

@@ -91,6 +91,7 @@ class Walk:
             (1, self.mask),
             (1, self.reset_window),
             (1, self.set_cap),
+            (1, self.cap_changed),
             (1, self.import_sims),
         ]
         self._import_pool(sims)
@@ -451,6 +452,17 @@ class Walk:
 
     def import_sims(self) -> bytes:
         return self._import_run(1, "gold-a", "bank-1")
+
+    def cap_changed(self) -> bytes:
+        return commands.run(
+            layout.CAP_CHANGED,
+            1,
+            lot=self._lot(),
+            window=self.random.choice((0, 1, 2, 3, 4)),
+            amount=self.random.choice((0, 3 * GIB, 2**62)),
+            seen_s=self.random.randrange(2**32),
+            shift=self.random.choice((0, 1, 2, 3, 4)),
+        )
 
     def set_cap(self) -> bytes:
         """Mostly what leaves some SIMs something; now and then the plan's word again."""

@@ -219,6 +219,12 @@ class World(Driver):
     def set_health(sim: int, health: int) -> bytes:
         return commands.set_health([iccid_number(sim)], health)
 
+    def cap_changed(self, lot: str, window: int = layout.WINDOW_DAY, shift: int = layout.CAP_LOWERED) -> bytes:
+        entity = self.entities[lot]
+        return commands.run(
+            layout.CAP_CHANGED, 1, lot=entity, window=window, shift=shift, amount=2 * 10**9, seen_s=1_580_000_000
+        )
+
     def set_cap(self, lot: str, window: int, quota_bytes: int, basis: int = layout.BASIS_LEARNED) -> bytes:
         entity = self.entities[lot]
         return commands.run(layout.SET_CAP, 1, lot=entity, window=window, quota_bytes=quota_bytes, basis=basis)

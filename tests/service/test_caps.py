@@ -105,3 +105,37 @@ def test_the_evidence_for_a_sim_s_health_is_told(pool: OperatorClient) -> None:
     assert refusal(lambda: pool.inventory.SetSimHealth(request)).reason == "INVALID_ARGUMENT"
     request.confidence_permille[:] = [1, 1]
     assert refusal(lambda: pool.inventory.SetSimHealth(request)).reason == "INVALID_ARGUMENT"
+
+
+def test_what_was_observed_does_not_overrule_a_quarantine(pool: OperatorClient) -> None:
+    sim = pool.inventory.ListSims(inventory_pb2.ListSimsRequest(page_size=1)).sims[0]
+    number = int(sim.iccid[2:]) * 2
+
+    def say(health: sim_pb2.Health.ValueType, windows: int) -> int:
+        request = inventory_pb2.SetSimHealthRequest(
+            iccid=[number], health=health, goodput_kbps=[0], windows_count=[windows], confidence_permille=[0]
+        )
+        return pool.inventory.SetSimHealth(request).status[0]
+
+    assert say(sim_pb2.HEALTH_QUARANTINED, 0) == status_pb2.STATUS_OK
+    assert say(sim_pb2.HEALTH_HEALTHY, 2) == status_pb2.STATUS_WRONG_STATE
+    assert say(sim_pb2.HEALTH_HEALTHY, 0) == status_pb2.STATUS_OK
+
+
+def test_a_cap_that_a_carrier_has_changed_is_told_and_nothing_is_set(serving: Serving, pool: OperatorClient) -> None:
+    before = pool.caps.ListLotCaps(pb.ListLotCapsRequest())
+    seen = [
+        pb.CapShiftSeen(lot=lot, window=window, shift=pb.CAP_SHIFT_RAISED, amount=4 * GIB, first_evidence_ms=86_400_500)
+        for lot, window in (("lot", DAY), ("nowhere", DAY), ("lot", inventory_pb2.CAP_WINDOW_KIND_UNSPECIFIED))
+    ]
+    statuses = pool.caps.TellCapShifts(pb.TellCapShiftsRequest(shifts=seen)).statuses
+    wanted = [layout.OK, layout.UNKNOWN_LOT, layout.INVALID_ARGUMENT]
+    assert list(statuses) == [int(status) for status in wanted]
+    assert pool.caps.ListLotCaps(pb.ListLotCapsRequest()) == before
+    watch = event_pb2.WatchEventsRequest(after=0, kinds=[event_pb2.EVENT_KIND_CAP_CHANGED], once=True)
+    (told,) = [event for response in pool.events.WatchEvents(watch) for event in response.events]
+    assert (told.lot_or_plan, told.window, told.shift, told.amount) == ("lot", DAY, pb.CAP_SHIFT_RAISED, 4 * GIB)
+    assert told.first_evidence_ms == 86_400_000
+    with OperatorClient(serving.address, actor="auditor:eve") as auditor:
+        request = pb.TellCapShiftsRequest(shifts=seen[:1])
+        assert refusal(lambda: auditor.caps.TellCapShifts(request)).reason == "NOT_PERMITTED"

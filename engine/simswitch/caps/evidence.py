@@ -92,31 +92,29 @@ def of_throttled(decisions: Decisions, used_bytes: Mapping[Window, Column]) -> O
     return gathered(parts)
 
 
-def of_unthrottled(
-    unslowed: Unslowed, lot: Column, used_bytes: Mapping[Window, Column], since_s: int, keep: int = QUIET_MAX
-) -> Observations:
-    """Of SIMs that were surely fast since an instant and are not under suspicion: those with the most use.
-
-    The columns are those of all SIMs, as ``unslowed`` has them.
-    """
+def of_unthrottled(unslowed: Unslowed, lot: Column, used_bytes: Mapping[Window, Column]) -> Observations:
+    """``lot`` and ``used_bytes`` are those of the same SIMs."""
     parts = []
     for window, used in used_bytes.items():
         lower = used - unslowed.since_bytes.astype(np.int64)
-        which = np.flatnonzero(unslowed.clear & (unslowed.at_s >= max(since_s, 1)) & (used >= 0) & (lower > 0))
-        order = which[np.lexsort((-lower[which], lot[which]))]
-        lots = lot[order]
-        begins = np.flatnonzero(np.diff(lots, prepend=-1))
-        place = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order))))
-        order = order[place < keep]
+        valid = np.flatnonzero((used >= 0) & (lower > 0))
         parts.append(
             Observations(
-                lot=lot[order].astype(np.int64),
-                sim=order,
-                window=np.full(len(order), int(window)),
-                at_ms=unslowed.at_s[order] * 1000,
-                lower_bytes=lower[order],
-                upper_bytes=np.zeros(len(order), np.int64),
-                goodput_kbps=np.zeros(len(order), np.int64),
+                lot=lot[valid].astype(np.int64),
+                sim=unslowed.sim[valid],
+                window=np.full(len(valid), int(window)),
+                at_ms=unslowed.at_s[valid] * 1000,
+                lower_bytes=lower[valid],
+                upper_bytes=np.zeros(len(valid), np.int64),
+                goodput_kbps=np.zeros(len(valid), np.int64),
             )
         )
-    return gathered(parts)
+    return highest(gathered(parts))
+
+
+def highest(quiet: Observations, keep: int = QUIET_MAX) -> Observations:
+    """Of each lot and window those that have used most."""
+    order = np.lexsort((-quiet.lower_bytes, quiet.window, quiet.lot))
+    begins = np.diff(quiet.lot[order] * 4 + quiet.window[order], prepend=-1) != 0
+    place = np.arange(len(order)) - np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
+    return quiet.chosen(order[place < keep])

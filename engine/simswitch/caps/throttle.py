@@ -33,7 +33,7 @@ and scattered; a SIM's second report in a batch waits for the next round. No Pyt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -146,20 +146,21 @@ class Decisions:
     lot: Column
     at_ms: Column
     throttled: Column
-    """False: the SIM is no longer slowed; only the columns up to goodput_kbps (what it was slowed to) say anything."""
+    """False: the SIM is no longer slowed. Then only the columns up to windows say anything."""
     goodput_kbps: Column
-    """The plateau."""
+    """The plateau; or what the SIM does again."""
     windows: Column
+    """Of the plateau that agree; or in a row that were above it, one that was well above for two."""
     demand_s: Column
-    """The windows of the plateau that agree, and the demand in them."""
     confidence_permille: Column
+    """0: no longer slowed, which is a rule and no likelihood."""
     above_s: Column
     above_bytes: Column
     """The end of the last window above the plateau, Unix seconds (0: none was seen), and what was counted since it
-    began: the SIM may have been slowed within it."""
+    began, up to the end of the batch: the SIM may have been slowed within it."""
     first_s: Column
     first_bytes: Column
-    """The end of the first window on the plateau, and what was counted since."""
+    """The end of the first window on the plateau, and what was counted since, up to the end of the batch."""
 
     def __len__(self) -> int:
         return len(self.sim)
@@ -167,14 +168,13 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Unslowed:
-    """When every SIM was last seen not to be slowed."""
+    """SIMs that were surely not slowed when they were last seen, as columns."""
 
+    sim: Column
     at_s: Column
-    """Unix seconds; 0: not yet."""
+    """When that was, Unix seconds."""
     since_bytes: Column
     """Counted since that window began."""
-    clear: Column
-    """Whether the SIM has not been slowed or under suspicion since."""
 
 
 class ThrottleDetector:
@@ -207,16 +207,13 @@ class ThrottleDetector:
         self._hold(int(sim.max(initial=-1)) + 1, 0)
         return np.asarray(self._sims["state"][sim] == _THROTTLED)
 
-    def unslowed(self, sims: int) -> Unslowed:
-        """Of the first so many SIMs."""
-        self._hold(sims, 0)
-        rows = self._sims[:sims]
+    def unslowed(self, begin: int, end: int, since_s: int) -> Unslowed:
+        """Of the SIMs from ``begin`` to before ``end`` those seen fast since an instant under no suspicion since."""
+        rows = self._sims[begin:end]
         suspected = (rows["windows"] >= RUN_WINDOWS_MIN) & (rows["level"] < rows["best"] - FAST)
-        return Unslowed(
-            rows["fast_s"].astype(np.int64),
-            rows["fast_bytes"].astype(np.float64),
-            (rows["state"] == _NORMAL) & ~suspected,
-        )
+        which = np.flatnonzero((rows["fast_s"] >= max(since_s, 1)) & (rows["state"] == _NORMAL) & ~suspected)
+        rows = rows[which]
+        return Unslowed(begin + which, rows["fast_s"].astype(np.int64), rows["fast_bytes"].astype(np.float64))
 
     def moved(self, sim: Column) -> None:
         """The SIMs are on other terminals now: how fast they were says nothing any more, nor do their runs."""
@@ -265,10 +262,17 @@ class ThrottleDetector:
         place[order] = np.arange(len(sim)) - np.repeat(begins, lengths)
         if not place.any():
             return joined(self._round(sim, lot, *columns))
+        # What each SIM counts behind a report, in the rest of the batch.
+        counted = columns[-1][order]
+        total = np.cumsum(counted)
+        behind = np.empty(len(sim))
+        behind[order] = np.repeat(total[np.append(begins[1:], len(order)) - 1], lengths) - total
         found = []
         for number in range(int(place.max()) + 1):
             chosen = np.flatnonzero(place == number)
-            found += self._round(sim[chosen], lot[chosen], *(column[chosen] for column in columns))
+            parts = self._round(sim[chosen], lot[chosen], *(column[chosen] for column in columns))
+            by_sim = chosen[np.argsort(sim[chosen])]
+            found += [_later(part, behind[by_sim[np.searchsorted(sim[by_sim], part.sim)]]) for part in parts]
         return joined(found)
 
     def _turn_day(self, at_ms: int) -> None:
@@ -276,7 +280,8 @@ class ThrottleDetector:
         day = at_ms // _DAY_MS
         if day > self._day:
             self._votes *= 0.25 ** min(day - self._day, 8)
-            self._sims["bin"] = 0
+            # Not all of them: writing a page that no SIM has touched would take memory for it.
+            self._sims["bin"][self._sims["bin"] != 0] = 0
             self._day = day
 
     def _round(
@@ -296,8 +301,12 @@ class ThrottleDetector:
         rows = self._sims[sim]
 
         released = self._release(rows, level, demand_s)
-        found = [_decisions(sim, lot, at_ms, rows, released, np.zeros(len(sim)))]
-        rows["state"][released] = _NORMAL
+        found = []
+        if released.any():
+            lifted = rows.copy()
+            lifted["plateau"], lifted["windows"], lifted["demand_s"] = level, rows["lifted"], demand_s
+            found.append(_decisions(sim, lot, at_ms, lifted, released, np.full(len(sim), -np.inf)))
+            rows["state"][released] = _NORMAL
 
         # A weak signal explains a low window. It doesn't explain a high one.
         weak = (radio > 0) & (radio <= RADIO_WEAK)
@@ -469,6 +478,12 @@ def _decisions(sim: Column, lot: Column, at_ms: Column, rows: Column, chosen: Co
         first_s=rows["first_s"].astype(np.int64),
         first_bytes=rows["first_bytes"].astype(np.int64),
     )
+
+
+def _later(decisions: Decisions, counted: Column) -> Decisions:
+    """As of an instant at which so much more is counted."""
+    more = np.rint(counted).astype(np.int64)
+    return replace(decisions, above_bytes=decisions.above_bytes + more, first_bytes=decisions.first_bytes + more)
 
 
 def joined(parts: Sequence[Decisions]) -> Decisions:

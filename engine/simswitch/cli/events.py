@@ -34,6 +34,7 @@ class EventWord(StrEnum):
     BREAKER = "breaker"
     HEALTH = "health"
     CAP = "cap"
+    CAP_CHANGED = "cap_changed"
     PAUSE = "pause"
 
 
@@ -112,12 +113,17 @@ def details(event: dict[str, Any]) -> str:
             return str(event["death"])
         case "health":
             seen = f"{event['goodput_kbps']} kbit/s under demand in {event['windows_count']} windows"
-            sure = f"{seen}, {event['confidence_permille'] / 10:.1f} % sure"
+            sure = f"{seen}, {event['confidence_permille'] / 10:.1f} % sure" if event["confidence_permille"] else seen
             return f"SIM {event['iccid']}: {event['health']} ({sure if event['windows_count'] else 'as somebody says'})"
         case "cap":
             quota = event["quota_bytes"]
             cap = "no cap" if quota is None else f"{bytes_text(quota)} ({event['certainty']})"
             return f"{event['lot_or_plan']}, {event['window']}: {cap}"
+        case "cap_changed":
+            speed = event["shift"] == "speed"
+            amount = f"{event['amount']} kbit/s" if speed else bytes_text(event["amount"])
+            since = f"since {instant_text(event['first_evidence_ms'])}"
+            return f"{event['lot_or_plan']}, {event['window']}: {event['shift']} without a word, {amount}, {since}"
         case "breaker":
             again = f", tried again at {instant_text(event['retry_ms'])}" if event["breaker_state"] == "open" else ""
             state = str(event["breaker_state"]).replace("_", " ")

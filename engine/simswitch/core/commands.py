@@ -25,6 +25,7 @@ from simswitch.core.layout import (
     ACKNOWLEDGE,
     ADOPT,
     ALLOCATE,
+    CAP_CHANGED,
     CONFIGURE,
     DECLARE_DEAD,
     DEFINE,
@@ -145,6 +146,9 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     THAW: (),
     # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis.
     SET_CAP: (("quota_bytes", "<i8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),
+    # window: Window; shift: CapShift. amount: bytes from which SIMs are slowed now; of a raised cap those up to which
+    # they were seen not to be; of another speed the kbit/s. seen_s: the first evidence of it, Unix seconds.
+    CAP_CHANGED: (("amount", "<u8"), ("seen_s", "<u4"), ("lot", "<u2"), ("window", "u1"), ("shift", "u1")),
     # window: Window. It starts anew; of a rolling one a day is over.
     RESET_WINDOW: (("lot", "<u2"), ("window", "u1")),
     # lot and bank: NONE_SHORT is every; masked: 1 or 0.

@@ -22,6 +22,9 @@
 #                                          no evidence
 #   CAP          quota, bytes; -1: none    lot or plan, and from bit  -                         the cap in force from now on, of a
 #                                          16 Window, from 24 Basis                          lot or of a plan's lots
+#   CAP_CHANGED  bytes; of a speed kbit/s  lot, and from bit 16        CapShift                a carrier was seen to keep another cap
+#                                          Window, from 24 its first
+#                                          evidence, Unix seconds
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server

@@ -483,7 +483,8 @@ cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = UNKNOWN_SIM
         elif state.sims[index].health == healths[item]:
             run.outcomes[item] = SAME
-        elif state.sims[index].health == RETIRED:
+        elif state.sims[index].health == RETIRED or (windows[item] and state.sims[index].health > THROTTLED):
+            # What was observed overrules our own count, and what was observed before. Nobody else.
             run.outcomes[item] = WRONG_STATE
         else:
             health_event(

@@ -37,7 +37,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 7
+    MACHINE_VERSION = 8
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -107,6 +107,12 @@ cpdef enum Basis:
     BASIS_CONTRACTUAL = 1
     BASIS_BELIEVED = 2
     BASIS_LEARNED = 3
+
+# How a carrier's cap was seen to have changed.
+cpdef enum CapShift:
+    CAP_LOWERED = 1
+    CAP_RAISED = 2
+    CAP_SPEED = 3                # the same cap, another speed after it
 
 cpdef enum EntityKind:
     SUPPLIER = 1
@@ -178,6 +184,7 @@ cpdef enum Command:
     THAW = 10
     RESET_WINDOW = 11
     MASK = 12
+    CAP_CHANGED = 13             # a carrier was seen to keep another cap than before: told, nothing is set
     ALLOCATE = 20
     RENEW = 21
     RELEASE = 22
@@ -367,6 +374,7 @@ cpdef enum EventKind:
     EVENT_HEALTH = 18
     EVENT_CAP = 19
     EVENT_PAUSE = 24
+    EVENT_CAP_CHANGED = 29
     EVENT_SET_ASIDE = 16
 
 cpdef enum BreakerState:

@@ -23,6 +23,7 @@ class Command(IntEnum):
     THAW = 10
     RESET_WINDOW = 11
     MASK = 12
+    CAP_CHANGED = 13
     ALLOCATE = 20
     RENEW = 21
     RELEASE = 22
@@ -57,6 +58,11 @@ class Basis(IntEnum):
     BASIS_CONTRACTUAL = 1
     BASIS_BELIEVED = 2
     BASIS_LEARNED = 3
+
+class CapShift(IntEnum):
+    CAP_LOWERED = 1
+    CAP_RAISED = 2
+    CAP_SPEED = 3
 
 class EntityKind(IntEnum):
     SUPPLIER = 1
@@ -253,6 +259,7 @@ class EventKind(IntEnum):
     EVENT_HEALTH = 18
     EVENT_CAP = 19
     EVENT_PAUSE = 24
+    EVENT_CAP_CHANGED = 29
     EVENT_SET_ASIDE = 16
 
 class ConfirmedBy(IntEnum):
@@ -692,6 +699,11 @@ BASIS_CONTRACTUAL: Basis
 BASIS_BELIEVED: Basis
 BASIS_LEARNED: Basis
 SET_CAP: Command
+CAP_CHANGED: Command
+EVENT_CAP_CHANGED: EventKind
+CAP_LOWERED: CapShift
+CAP_RAISED: CapShift
+CAP_SPEED: CapShift
 REGION_SIMS_ROLLING: RegionIndex
 REGION_LOTS: RegionIndex
 RECORD_TYPES: dict[str, np.dtype[Any]]

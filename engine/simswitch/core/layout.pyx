@@ -56,7 +56,7 @@ RECORD_TYPES = {
 
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
-    Occupancy, Health, Window, Basis, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
+    Occupancy, Health, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
     JobState, BreakerState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):

@@ -77,6 +77,9 @@ class Machine:
     def find_terminal(self, key: int) -> int | None: ...
     def subscribers(self, terminals: Any) -> Any:
         """Whose terminals these are (uint64 array of keys and of subscribers); 0 where one is not known."""
+    def sim_uses(self, sims: Any) -> dict[str, Any]:
+        """Of SIMs by their index (uint32 array), as NumPy arrays: iccid, lot, health, and used_bytes with a row a
+        window; -1 where a SIM's plan does not roll."""
     def sim_counts(self, sims: Any) -> tuple[Any, Any]:
         """ICCIDs and lifetime counts of SIMs by their index (uint32 array), as NumPy arrays."""
     def sim(self, index: int) -> dict[str, Any]:

@@ -234,6 +234,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_reset_window(state, run)
     elif run.kind == SET_CAP:
         apply_set_cap(state, run)
+    elif run.kind == CAP_CHANGED:
+        apply_cap_changed(state, run)
     elif run.kind == THAW:
         apply_thaw(state, run)
     else:
@@ -890,6 +892,10 @@ cdef class Machine:
     def subscribers(self, const uint64_t[::1] terminals not None):
         """Whose terminals these are."""
         return read_subscribers(&self.state, terminals)
+
+    def sim_uses(self, const uint32_t[::1] sims not None):
+        """ICCIDs, lots, healths and what was used in each window, by index."""
+        return read_sim_uses(&self.state, sims)
 
     def sim_counts(self, const uint32_t[::1] sims not None):
         """ICCIDs and lifetime counts by index."""

@@ -448,6 +448,33 @@ cdef object read_subscribers(State *state, const uint64_t[::1] keys):
     return found
 
 
+cdef dict read_sim_uses(State *state, const uint32_t[::1] sims):
+    """Of SIMs by their index, as NumPy arrays: ICCID, lot (entity index), health, and what each has used in its windows; -1: its
+    plan has no such window. IndexError: there is none of an index."""
+    cdef Py_ssize_t item, count = sims.shape[0]
+    columns = {
+        "iccid": np.zeros(count, np.uint64), "lot": np.zeros(count, np.uint16), "health": np.zeros(count, np.uint8),
+        "used_bytes": np.zeros((WINDOWS, count), np.int64)}
+    cdef uint64_t[::1] iccid = columns["iccid"]
+    cdef uint16_t[::1] lot = columns["lot"]
+    cdef uint8_t[::1] health = columns["health"]
+    cdef int64_t[:, ::1] used = columns["used_bytes"]
+    cdef const Sim *sim
+    cdef int window
+    for item in range(count):
+        if sims[item] >= state.header.sims_count:
+            raise IndexError(f"there is no SIM {sims[item]}; there are {state.header.sims_count}")
+        sim = &state.sims[sims[item]]
+        iccid[item] = sim.iccid
+        lot[item] = state.groups[sim.group].lot
+        health[item] = sim.health
+        for window in range(WINDOWS):
+            used[window, item] = <int64_t> sim.counted_bytes + sim_offset_bytes(state, sims[item], window)
+        if not state.lots[lot[item]].rolling_days:
+            used[WINDOW_ROLLING - 1, item] = -1
+    return columns
+
+
 cdef tuple read_sim_counts(State *state, const uint32_t[::1] sims):
     """ICCIDs and lifetime counts of SIMs by their index, as NumPy arrays. IndexError: there is none of an index."""
     iccids = np.zeros(sims.shape[0], np.uint64)

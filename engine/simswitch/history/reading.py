@@ -11,7 +11,7 @@ from simswitch.history.schema import signed, unsigned
 
 TABLES = (
     "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "decisions",
-    "observations", "entities", "gaps", "positions",
+    "observations", "throttles", "health", "caps", "cap_shifts", "entities", "gaps", "positions",
 )  # fmt: skip
 _SPANS = {
     "use_day": ("day", 86_400_000),
@@ -23,6 +23,10 @@ _SPANS = {
     "affected": ("hour", 3_600_000),
     "decisions": ("at_ms", 1),
     "observations": ("at_ms", 1),
+    "throttles": ("at_ms", 1),
+    "health": ("at_ms", 1),
+    "caps": ("at_ms", 1),
+    "cap_shifts": ("at_ms", 1),
 }
 _UNSIGNED = frozenset({"subscriber", "terminal", "order", "target", "iccid", "checksum"})
 

@@ -1,7 +1,8 @@
 """The file ``history.sqlite`` of a data folder. This comment is its specification, with the statements below.
 
 It is a SQLite database in WAL mode, written by the follower's process alone; anybody may read it. ``application_id`` is
-0x53494D48, ``user_version`` the version of the schema. A file of a later version is refused.
+0x53494D48, ``user_version`` the version of the schema. A file of a later version is refused; one of an earlier gets the
+tables that it lacks (``ADDITIONS``) when the follower opens it.
 
 Exactly once: ``positions`` says up to which record a reader of the journal has come, and is written in the transaction
 that writes what came of those records. Every transaction is synced (``synchronous = FULL``) before the follower takes a
@@ -27,7 +28,6 @@ import numpy.typing as npt
 
 NAME = "history.sqlite"
 APPLICATION_ID = 0x53494D48
-VERSION = 1
 
 SCHEMA = """
 CREATE TABLE positions (reader TEXT PRIMARY KEY, sequence INTEGER NOT NULL, at_ms INTEGER NOT NULL,
@@ -77,6 +77,34 @@ CREATE TABLE observations (lot INTEGER NOT NULL, iccid INTEGER NOT NULL, window 
 CREATE INDEX observations_lot ON observations (lot, at_ms);
 """
 
+ADDITIONS = {
+    3: """
+-- Of a SIM that was slowed one row a window and instant; of one that was not (censored; used_upper is null then) the
+-- highest use of each window and day.
+CREATE UNIQUE INDEX observations_quiet ON observations (iccid, window, at_ms / 86400000) WHERE censored;
+CREATE UNIQUE INDEX observations_slowed ON observations (iccid, window, at_ms) WHERE NOT censored;
+CREATE INDEX observations_at ON observations (at_ms);
+-- What the detector decided of a SIM: slowed to goodput_kbps, or no longer (throttled 0). Evidence: windows of the
+-- plateau that agree, the demand in them, how sure that makes it.
+CREATE TABLE throttles (iccid INTEGER, at_ms INTEGER, lot INTEGER NOT NULL, throttled INTEGER NOT NULL,
+    goodput_kbps INTEGER NOT NULL, windows INTEGER NOT NULL, demand_s INTEGER NOT NULL,
+    confidence_permille INTEGER NOT NULL, PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;
+CREATE INDEX throttles_at ON throttles (at_ms);
+-- What was said of a SIM's health (Health), with what spoke for it; zeros: a person said so, or an attach failed.
+CREATE TABLE health (iccid INTEGER, at_ms INTEGER, health INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
+    windows INTEGER NOT NULL, confidence_permille INTEGER NOT NULL, PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;
+-- Which cap was in force from then on, of a lot, or of a plan whose lots follow it. quota_bytes null: none.
+CREATE TABLE caps (lot INTEGER, window INTEGER, at_ms INTEGER, quota_bytes INTEGER, basis INTEGER NOT NULL,
+    PRIMARY KEY (lot, window, at_ms)) STRICT, WITHOUT ROWID;
+-- Caps that a carrier was seen to have changed. shift: CapShift; amount: bytes, of another speed kbit/s.
+CREATE TABLE cap_shifts (lot INTEGER, window INTEGER, at_ms INTEGER, shift INTEGER, amount INTEGER NOT NULL,
+    first_evidence_ms INTEGER NOT NULL, PRIMARY KEY (lot, window, at_ms, shift)) STRICT, WITHOUT ROWID;
+""",
+}
+"""What each version after the first adds."""
+
+VERSION = max(ADDITIONS)
+
 
 class HistoryRefused(Exception):
     """The file can't be used; the text says why, and what to do."""
@@ -90,10 +118,14 @@ def open_writer(folder: str | Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -65536")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version < VERSION:
+            if version:
+                _check(connection, path, at_least=1)
+            added = "".join(text for number, text in ADDITIONS.items() if number > version)
             connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; "
-                "COMMIT"
+                f"BEGIN IMMEDIATE; {'' if version else SCHEMA} {added} PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {VERSION}; COMMIT"
             )
         _check(connection, path)
     except sqlite3.Error as error:
@@ -127,14 +159,19 @@ def damaged(path: Path, error: sqlite3.Error) -> HistoryRefused:
     )
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, at_least: int = VERSION) -> None:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if identity != APPLICATION_ID:
         raise HistoryRefused(f"{path} is no history of simswitch. Move it away")
-    if version != VERSION:
+    if version > VERSION:
         raise HistoryRefused(
             f"{path} has schema version {version}, this program knows {VERSION}: use the one that made it"
+        )
+    if version < at_least:
+        raise HistoryRefused(
+            f"{path} has schema version {version}, this program wants {VERSION}: start the service with this program "
+            "once, its follower adds what is missing"
         )
 
 

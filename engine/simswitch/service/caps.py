@@ -57,6 +57,26 @@ class CapsHandlers:
         outcome = await self._cell.submit(commands, call.deadline)
         return pb.SetCapsResponse(statuses=outcome["status"].tolist()).SerializeToString()
 
+    async def tell_cap_shifts(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.CAP_CHANGED)
+        shifts = pb.TellCapShiftsRequest.FromString(data).shifts
+        if len(shifts) > CHANGES_MAX:
+            raise Refused(TOO_MANY_ITEMS, f"{len(shifts):,} caps; a call may have {CHANGES_MAX:,}")
+        if not shifts:
+            return pb.TellCapShiftsResponse().SerializeToString()
+        commands = run(
+            layout.CAP_CHANGED,
+            len(shifts),
+            actor=call.actor.index,
+            lot=np.asarray(self._directory.indexes(layout.LOT, (shift.lot for shift in shifts))),
+            window=[min(int(shift.window), 255) for shift in shifts],
+            shift=[min(int(shift.shift), 255) for shift in shifts],
+            amount=[shift.amount for shift in shifts],
+            seen_s=[min(shift.first_evidence_ms // 1000, 0xFFFFFFFF) for shift in shifts],
+        )
+        outcome = await self._cell.submit(commands, call.deadline)
+        return pb.TellCapShiftsResponse(statuses=outcome["status"].tolist()).SerializeToString()
+
     async def list_lot_caps(self, data: bytes, call: Call) -> bytes:
         request = pb.ListLotCapsRequest.FromString(data)
         size = page_size(request.page_size)

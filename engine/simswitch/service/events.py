@@ -160,6 +160,9 @@ class EventHandlers:
             fields |= {"lot_or_plan": self._directory.name(b & 0xFFFF), "window": b >> 16 & 0xFF, "certainty": b >> 24}
             if a < BYTES_MAX:
                 fields["quota_bytes"] = a
+        elif kind == pb.EVENT_KIND_CAP_CHANGED:
+            fields |= {"lot_or_plan": self._directory.name(b & 0xFFFF), "window": b >> 16 & 0xFF, "shift": reason}
+            fields |= {"amount": a, "first_evidence_ms": (b >> 24) * 1000}
         elif kind == pb.EVENT_KIND_PAUSE:
             fields |= {"paused": bool(reason)}
         return pb.Event(

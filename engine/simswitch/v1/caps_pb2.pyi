@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from simswitch.v1 import inventory_pb2 as _inventory_pb2
 from simswitch.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CapShift:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CapShiftEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CapShift.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAP_SHIFT_UNSPECIFIED: _CapShift.ValueType  # 0
+    """Refused."""
+    CAP_SHIFT_LOWERED: _CapShift.ValueType  # 1
+    """SIMs are slowed earlier."""
+    CAP_SHIFT_RAISED: _CapShift.ValueType  # 2
+    """SIMs are slowed later, or not at all."""
+    CAP_SHIFT_SPEED: _CapShift.ValueType  # 3
+    """They are slowed to another speed."""
+
+class CapShift(_CapShift, metaclass=_CapShiftEnumTypeWrapper):
+    """How a carrier's cap was seen to have changed."""
+
+CAP_SHIFT_UNSPECIFIED: CapShift.ValueType  # 0
+"""Refused."""
+CAP_SHIFT_LOWERED: CapShift.ValueType  # 1
+"""SIMs are slowed earlier."""
+CAP_SHIFT_RAISED: CapShift.ValueType  # 2
+"""SIMs are slowed later, or not at all."""
+CAP_SHIFT_SPEED: CapShift.ValueType  # 3
+"""They are slowed to another speed."""
+Global___CapShift: _TypeAlias = CapShift  # noqa: Y015
 
 @_typing.final
 class CapChange(_message.Message):
@@ -105,6 +134,92 @@ class SetCapsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetCapsResponse: _TypeAlias = SetCapsResponse  # noqa: Y015
+
+@_typing.final
+class CapShiftSeen(_message.Message):
+    """One cap that is another than it was, without a word from its carrier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FIRST_EVIDENCE_MS_FIELD_NUMBER: _builtins.int
+    lot: _builtins.str
+    """The lot."""
+    window: _inventory_pb2.CapWindowKind.ValueType
+    """Which of its windows."""
+    shift: Global___CapShift.ValueType
+    """How it changed. Not UNSPECIFIED."""
+    amount: _builtins.int
+    """LOWERED: bytes from which SIMs are slowed now. RAISED: up to which they were seen not to be. SPEED: the speed, kbit/s."""
+    first_evidence_ms: _builtins.int
+    """The first evidence of it, Unix milliseconds; kept to the second."""
+    def __init__(
+        self,
+        *,
+        lot: _builtins.str = ...,
+        window: _inventory_pb2.CapWindowKind.ValueType = ...,
+        shift: Global___CapShift.ValueType = ...,
+        amount: _builtins.int = ...,
+        first_evidence_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "first_evidence_ms", b"first_evidence_ms", "lot", b"lot", "shift", b"shift", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapShiftSeen: _TypeAlias = CapShiftSeen  # noqa: Y015
+
+@_typing.final
+class TellCapShiftsRequest(_message.Message):
+    """What is to be told, up to 4,096."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHIFTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shifts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CapShiftSeen]:
+        """In the order in which they are told."""
+
+    def __init__(
+        self,
+        *,
+        shifts: _abc.Iterable[Global___CapShiftSeen] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shifts", b"shifts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellCapShiftsRequest: _TypeAlias = TellCapShiftsRequest  # noqa: Y015
+
+@_typing.final
+class TellCapShiftsResponse(_message.Message):
+    """One result for each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
+        """OK, or why not."""
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[_status_pb2.Status.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellCapShiftsResponse: _TypeAlias = TellCapShiftsResponse  # noqa: Y015
 
 @_typing.final
 class LotCap(_message.Message):

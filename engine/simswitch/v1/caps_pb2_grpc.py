@@ -40,6 +40,11 @@ class CapsServiceStub:
                 request_serializer=simswitch_dot_v1_dot_caps__pb2.SetCapsRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_caps__pb2.SetCapsResponse.FromString,
                 _registered_method=True)
+        self.TellCapShifts = channel.unary_unary(
+                '/simswitch.v1.CapsService/TellCapShifts',
+                request_serializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsResponse.FromString,
+                _registered_method=True)
         self.ListLotCaps = channel.unary_unary(
                 '/simswitch.v1.CapsService/ListLotCaps',
                 request_serializer=simswitch_dot_v1_dot_caps__pb2.ListLotCapsRequest.SerializeToString,
@@ -59,6 +64,13 @@ class CapsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TellCapShifts(self, request, context):
+        """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLotCaps(self, request, context):
         """The caps of lots in the order in which the lots were defined. A supplier sees its own lots.
         """
@@ -73,6 +85,11 @@ def add_CapsServiceServicer_to_server(servicer, server):
                     servicer.SetCaps,
                     request_deserializer=simswitch_dot_v1_dot_caps__pb2.SetCapsRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_caps__pb2.SetCapsResponse.SerializeToString,
+            ),
+            'TellCapShifts': grpc.unary_unary_rpc_method_handler(
+                    servicer.TellCapShifts,
+                    request_deserializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsResponse.SerializeToString,
             ),
             'ListLotCaps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLotCaps,
@@ -108,6 +125,33 @@ class CapsService:
             '/simswitch.v1.CapsService/SetCaps',
             simswitch_dot_v1_dot_caps__pb2.SetCapsRequest.SerializeToString,
             simswitch_dot_v1_dot_caps__pb2.SetCapsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TellCapShifts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.CapsService/TellCapShifts',
+            simswitch_dot_v1_dot_caps__pb2.TellCapShiftsRequest.SerializeToString,
+            simswitch_dot_v1_dot_caps__pb2.TellCapShiftsResponse.FromString,
             options,
             channel_credentials,
             insecure,

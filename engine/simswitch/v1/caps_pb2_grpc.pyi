@@ -37,6 +37,8 @@ class CapsServiceStub:
     """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
     in the record. Safe to retry: SAME.
     """
+    TellCapShifts: _grpc.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]
+    """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
     ListLotCaps: _grpc.UnaryUnaryMultiCallable[_caps_pb2.ListLotCapsRequest, _caps_pb2.ListLotCapsResponse]
     """The caps of lots in the order in which the lots were defined. A supplier sees its own lots."""
 
@@ -49,6 +51,8 @@ class CapsServiceAsyncStub(CapsServiceStub):
     """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
     in the record. Safe to retry: SAME.
     """
+    TellCapShifts: _aio.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]  # type: ignore[assignment]
+    """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
     ListLotCaps: _aio.UnaryUnaryMultiCallable[_caps_pb2.ListLotCapsRequest, _caps_pb2.ListLotCapsResponse]  # type: ignore[assignment]
     """The caps of lots in the order in which the lots were defined. A supplier sees its own lots."""
 
@@ -64,6 +68,14 @@ class CapsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
         in the record. Safe to retry: SAME.
         """
+
+    @_abc_1.abstractmethod
+    def TellCapShifts(
+        self,
+        request: _caps_pb2.TellCapShiftsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_caps_pb2.TellCapShiftsResponse, _abc.Awaitable[_caps_pb2.TellCapShiftsResponse]]:
+        """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
 
     @_abc_1.abstractmethod
     def ListLotCaps(

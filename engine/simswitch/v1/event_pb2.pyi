@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from simswitch.v1 import caps_pb2 as _caps_pb2
 from simswitch.v1 import inventory_pb2 as _inventory_pb2
 from simswitch.v1 import sim_pb2 as _sim_pb2
 from simswitch.v1 import status_pb2 as _status_pb2
@@ -69,6 +70,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """An access server was paused, or resumed."""
     EVENT_KIND_SET_ASIDE: _EventKind.ValueType  # 16
     """A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
+    EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
+    """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What happened."""
@@ -113,6 +116,8 @@ EVENT_KIND_PAUSE: EventKind.ValueType  # 24
 """An access server was paused, or resumed."""
 EVENT_KIND_SET_ASIDE: EventKind.ValueType  # 16
 """A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
+EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
+"""A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _WithdrawnBy:
@@ -257,6 +262,9 @@ class Event(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FIRST_EVIDENCE_MS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -322,13 +330,19 @@ class Event(_message.Message):
     confidence_permille: _builtins.int
     """HEALTH: how sure it is, permille. 0: nothing was measured."""
     lot_or_plan: _builtins.str
-    """CAP: the lot, or the plan whose lots follow it."""
+    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED: the lot."""
     window: _inventory_pb2.CapWindowKind.ValueType
-    """CAP: which window."""
+    """CAP, CAP_CHANGED: which window."""
     quota_bytes: _builtins.int
     """CAP: bytes in the window. Absent: there is no cap any more."""
     certainty: _inventory_pb2.Certainty.ValueType
     """CAP: how well it is known."""
+    shift: _caps_pb2.CapShift.ValueType
+    """CAP_CHANGED: how."""
+    amount: _builtins.int
+    """CAP_CHANGED: bytes from which SIMs are slowed now, or, RAISED, up to which they were seen not to be; SPEED: kbit/s."""
+    first_evidence_ms: _builtins.int
+    """CAP_CHANGED: the first evidence of it, Unix milliseconds."""
     def __init__(
         self,
         *,
@@ -368,10 +382,13 @@ class Event(_message.Message):
         window: _inventory_pb2.CapWindowKind.ValueType = ...,
         quota_bytes: _builtins.int | None = ...,
         certainty: _inventory_pb2.Certainty.ValueType = ...,
+        shift: _caps_pb2.CapShift.ValueType = ...,
+        amount: _builtins.int = ...,
+        first_evidence_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "amount", b"amount", "attempts_count", b"attempts_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

@@ -1,0 +1,292 @@
+"""The detector beside the service: a reader of the follower that keeps in history what it sees of slowed SIMs.
+
+    REPORT_USAGE ─▶ gathered ─▶ detector ─▶ decisions ─▶ throttles, observations      (at most a second, or a minute of
+         │                          │                                                  the journal's time, later)
+         └─ another terminal ──▶ moved       once an hour: quiet SIMs ─▶ observations
+    events HEALTH, CAP, CAP_CHANGED ─────────────────────────────────────▶ health, caps, cap_shifts
+
+Reports are gathered and worked on together, since a call of the detector costs the same for one report and for a
+thousand. Rows and position go into one transaction, so each row stands in history once, whatever is killed when. What
+the detector knows is in memory only: after a restart it is told which SIMs it held for slowed and the engine still
+does, and sees runs anew within three windows.
+
+What it says of a SIM holds for the terminal that the SIM is in: when another one reports, it begins anew, and a SIM
+that the engine no longer holds for slowed (after a reset, say) isn't slowed for the detector either.
+
+Bounds: 68 bytes a SIM that has reported; 65,536 gathered reports; 16,384 SIMs looked at for quiet ones each time that
+reports were worked on; 200 quiet SIMs of each lot and window.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simswitch.caps.evidence import Observations, Window, gathered, highest, of_throttled, of_unthrottled
+from simswitch.caps.throttle import Column, Decisions, Reports, ThrottleDetector
+from simswitch.core import layout
+from simswitch.core.commands import CommandRun, OutcomeRun, command_runs
+from simswitch.core.machine import Machine
+from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
+from simswitch.journal.follower import ReaderFailed
+from simswitch.journal.walk import Record
+
+READER = "caps"
+GATHERED_MAX = 65_536
+GATHERED_MS = 60_000
+QUIET_MS = 3_600_000
+QUIET_SIMS = 16_384
+KEPT_MS = 62 * 86_400_000
+"""Observations: two cycles."""
+_TERMINALS = (layout.OK, layout.LATE)
+"""Statuses of reports of the lease that is on: whoever reports so has the SIM."""
+_COLUMNS = ("span_ms", "goodput_kbps", "demand_permille", "radio")
+
+_OBSERVE = "INSERT OR IGNORE INTO observations VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_OBSERVE_QUIET = (
+    "INSERT INTO observations VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (iccid, window, at_ms / 86400000) "
+    "WHERE censored DO UPDATE SET at_ms = excluded.at_ms, used_lower = excluded.used_lower "
+    "WHERE excluded.used_lower > used_lower"
+)
+_THROTTLE = "INSERT OR REPLACE INTO throttles VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Observer:
+    """The reader that writes what was observed."""
+
+    name = READER
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / NAME
+        try:
+            self._connection = open_writer(folder)
+            row = self._connection.execute(
+                "SELECT sequence, at_ms, checksum, journal_id FROM positions WHERE reader = ?", (READER,)
+            ).fetchone()
+        except (HistoryRefused, sqlite3.Error) as error:
+            reason = error if isinstance(error, HistoryRefused) else damaged(self._path, error)
+            raise ReaderFailed(str(reason)) from error
+        self.sequence: int = row[0] if row else 0
+        self._last = self.sequence
+        self._at_ms: int = row[1] if row else 0
+        self._checksum: int = row[2] if row else 0
+        self._journal_id: bytes | None = row[3] if row else None
+        self._machine: Machine | None = None
+        self._detector = ThrottleDetector()
+        self._holder = np.zeros(0, np.uint32)
+        """A hash of the terminal that reported last with each SIM; 0: none has."""
+        self._gathered: list[dict[str, Column]] = []
+        self._gathered_count = 0
+        self._gathered_ms = 0
+        self._quiet: Observations | None = None
+        self._quiet_next = 0
+        """The first SIM that this hour's look at quiet ones has not come to."""
+        self._quiet_since_ms = self._at_ms
+        self._rows: list[tuple[str, tuple[Any, ...]]] = []
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # ------------------------------------------------------------------------------------------ one record
+
+    def applied(self, record: Record, outcomes: list[OutcomeRun], machine: Machine) -> None:
+        header = record.header
+        if self._journal_id not in (None, header.journal_id):
+            raise ReaderFailed(f"{self._path} is of another journal. Move it away; a new one is begun")
+        self._journal_id = header.journal_id
+        if machine is not self._machine:
+            self._begin(machine)
+            self._quiet_since_ms = self._quiet_since_ms or header.now_ms
+        for run, outcome in zip(command_runs(record.payload), outcomes, strict=False):
+            if run.kind == layout.REPORT_USAGE:
+                self._gather(run, outcome, header.now_ms)
+        if outcomes[-1].count:
+            self._events(outcomes[-1], header.now_ms)
+        self._last, self._at_ms, self._checksum = header.sequence, header.now_ms, record.checksum
+        if self._gathered_count >= GATHERED_MAX or (
+            self._gathered_count and header.now_ms - self._gathered_ms >= GATHERED_MS
+        ):
+            self._work()
+
+    def _begin(self, machine: Machine) -> None:
+        """The first record since the start, or after a leap: the engine knows who is held for slowed, history how
+        slow."""
+        self._machine = machine
+        found = self._connection.execute(
+            "SELECT iccid, goodput_kbps, throttled, max(at_ms) FROM throttles GROUP BY iccid"
+        )
+        known = [(machine.find_sim(iccid), speed) for iccid, speed, throttled, _ in found if throttled]
+        sims = np.array([sim for sim, _ in known if sim is not None], np.int64)
+        speeds = np.array([speed for sim, speed in known if sim is not None])
+        slowed = _uses(machine, sims)["health"] == layout.THROTTLED
+        self._detector.told(sims[slowed], np.ones(int(slowed.sum()), bool), speeds[slowed])
+
+    def _gather(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
+        some = np.flatnonzero(outcome["sim"] != layout.NONE_INDEX)
+        if not some.size:
+            return
+        # Of a lease that is over only the bytes count: somebody else may have the SIM by now.
+        holds = np.isin(outcome["status"][some], _TERMINALS)
+        columns = {name: np.where(holds, run[name][some], 0) for name in _COLUMNS}
+        terminal = run["terminal"][some]
+        columns["terminal"] = np.where(holds, (terminal ^ (terminal >> np.uint64(32))).astype(np.uint32), 0)
+        columns["sim"] = outcome["sim"][some].astype(np.int64)
+        columns["counted_bytes"] = outcome["counted_bytes"][some]
+        columns["at_ms"] = np.full(some.size, now_ms)
+        if not self._gathered_count:
+            self._gathered_ms = now_ms
+        self._gathered.append(columns)
+        self._gathered_count += some.size
+
+    def _events(self, run: OutcomeRun, now_ms: int) -> None:
+        wanted = np.isin(run["kind"], (layout.EVENT_HEALTH, layout.EVENT_CAP, layout.EVENT_CAP_CHANGED))
+        if not wanted.any():
+            return
+        columns = (run[name][wanted].tolist() for name in ("kind", "a", "b", "reason"))
+        for kind, a, b, reason in zip(*columns, strict=True):
+            if kind == layout.EVENT_HEALTH:
+                self._rows.append((
+                    "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?, ?, ?)",
+                    (signed(a), now_ms, reason, b & 0xFFFFFFFF, b >> 32 & 0xFFFF, b >> 48),
+                ))  # fmt: skip
+                self._overruled(a, reason)
+            elif kind == layout.EVENT_CAP:
+                quota = a if a < 1 << 62 else None
+                self._rows.append((
+                    "INSERT OR REPLACE INTO caps VALUES (?, ?, ?, ?, ?)",
+                    (b & 0xFFFF, b >> 16 & 0xFF, now_ms, quota, b >> 24),
+                ))  # fmt: skip
+            else:
+                self._rows.append((
+                    "INSERT OR REPLACE INTO cap_shifts VALUES (?, ?, ?, ?, ?, ?)",
+                    (b & 0xFFFF, b >> 16 & 0xFF, now_ms, reason, a, (b >> 24) * 1000),
+                ))  # fmt: skip
+
+    def _overruled(self, iccid: int, health: int) -> None:
+        """Somebody says that a SIM is not slowed: the detector may find anew that it is."""
+        assert self._machine is not None
+        sim = self._machine.find_sim(iccid)
+        if health != layout.THROTTLED and sim is not None:
+            self._forget(np.array([sim]))
+
+    def _forget(self, sims: Column) -> None:
+        held = sims[self._detector.throttled(sims)]
+        self._detector.told(held, np.zeros(len(held), bool), np.ones(len(held)))
+
+    # ------------------------------------------------------------------------------------------ what it shows
+
+    def _work(self) -> None:
+        """Shows the detector what was gathered. The engine's counts are those after the last of it."""
+        machine = self._machine
+        assert machine is not None
+        if self._gathered_count:
+            columns = {name: np.concatenate([part[name] for part in self._gathered]) for name in self._gathered[0]}
+            self._gathered, self._gathered_count = [], 0
+            sims = columns["sim"]
+            lot = _uses(machine, sims)["lot"]
+            self._move(sims, columns.pop("terminal"), machine)
+            self._decided(self._detector.observe(Reports(lot=lot, **columns)), machine)
+        self._look_for_quiet(machine)
+
+    def _move(self, sims: Column, terminals: Column, machine: Machine) -> None:
+        """SIMs that are in another terminal now."""
+        top = int(sims.max()) + 1
+        if top > len(self._holder):
+            # All at once: pages that no SIM has touched cost nothing.
+            grown = np.zeros(max(top, machine.header()["sims_max"]), np.uint32)
+            grown[: len(self._holder)] = self._holder
+            self._holder = grown
+        other = (terminals != 0) & (self._holder[sims] != terminals)
+        moved = np.unique(sims[other])
+        self._holder[sims[other]] = terminals[other]
+        if moved.size:
+            self._detector.moved(moved)
+            self._forget(moved[_uses(machine, moved)["health"] != layout.THROTTLED])
+
+    def _decided(self, decisions: Decisions, machine: Machine) -> None:
+        if not len(decisions):
+            return
+        uses = _uses(machine, decisions.sim)
+        iccids = signed_list(uses["iccid"])
+        columns = (
+            decisions.at_ms, decisions.lot, decisions.throttled, decisions.goodput_kbps,
+            decisions.windows, decisions.demand_s, decisions.confidence_permille,
+        )  # fmt: skip
+        rows = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
+        self._rows += [(_THROTTLE, (iccid, *row)) for iccid, row in zip(iccids, rows, strict=True)]
+        self._observed(of_throttled(decisions, _used(uses)), machine)
+
+    def _observed(self, observations: Observations, machine: Machine) -> None:
+        iccids = signed_list(_uses(machine, observations.sim)["iccid"])
+        slowed = observations.upper_bytes > 0
+        columns = (
+            observations.lot, observations.window, observations.at_ms, observations.lower_bytes,
+            observations.upper_bytes, ~slowed, observations.goodput_kbps,
+        )  # fmt: skip
+        rows = zip(iccids, *(column.astype(np.int64).tolist() for column in columns), strict=True)
+        for iccid, lot, window, at_ms, lower, upper, censored, goodput_kbps in rows:
+            row = (lot, iccid, window, at_ms, lower, None if censored else upper, censored, goodput_kbps)
+            self._rows.append((_OBSERVE_QUIET if censored else _OBSERVE, row))
+
+    def _look_for_quiet(self, machine: Machine) -> None:
+        """Once an hour, some SIMs at a time: those that have used most and were not slowed."""
+        if self._quiet is None:
+            if self._at_ms - self._quiet_since_ms < QUIET_MS:
+                return
+            self._quiet, self._quiet_next = gathered([]), 0
+        sims = machine.header()["sims_count"]
+        begin, self._quiet_next = self._quiet_next, min(self._quiet_next + QUIET_SIMS, sims)
+        since_s = max(self._quiet_since_ms, self._at_ms - 2 * QUIET_MS) // 1000
+        unslowed = self._detector.unslowed(begin, self._quiet_next, since_s)
+        uses = _uses(machine, unslowed.sim)
+        found = of_unthrottled(unslowed, uses["lot"], _used(uses))
+        self._quiet = highest(gathered([self._quiet, found]))
+        if self._quiet_next == sims:
+            self._observed(self._quiet, machine)
+            self._rows.append(("DELETE FROM observations WHERE at_ms < ?", (self._at_ms - KEPT_MS,)))
+            self._quiet, self._quiet_since_ms = None, self._at_ms
+
+    # ------------------------------------------------------------------------------------------ commit
+
+    def commit(self, sequence: int) -> None:
+        if self._last == self.sequence:
+            return
+        self._work()
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise ReaderFailed(str(damaged(self._path, error))) from error
+        self.sequence = sequence
+        self._rows = []
+
+    def _write(self, connection: sqlite3.Connection) -> None:
+        held = connection.execute("SELECT sequence FROM positions WHERE reader = ?", (READER,)).fetchone()
+        if (held[0] if held else 0) != self.sequence:
+            raise ReaderFailed(
+                f"{self._path} was written by another process, up to record {held[0]}. One folder has one follower: "
+                "end the other one"
+            )
+        for statement, row in self._rows:
+            connection.execute(statement, row)
+        connection.execute(
+            "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
+            (READER, self._last, self._at_ms, signed(self._checksum), self._journal_id),
+        )
+
+
+def _uses(machine: Machine, sims: Column) -> dict[str, Any]:
+    return machine.sim_uses(sims.astype(np.uint32))
+
+
+def _used(uses: dict[str, Any]) -> dict[Window, Column]:
+    return {window: uses["used_bytes"][window - 1] for window in Window}
