@@ -108,10 +108,10 @@ cdef void _breaker_close(State *state, uint32_t entity, uint64_t now_ms) noexcep
 
 cdef void _breaker_count(State *state, uint32_t entity, bint ok, uint64_t now_ms) noexcept nogil:
     cdef Breaker *breaker = &state.breakers[entity]
+    cdef uint64_t halves
     # All at the same instants, so that they can be compared.
-    cdef uint64_t halves = now_ms // BREAKER_FADE_MS - breaker.faded_ms // BREAKER_FADE_MS
-    if halves:
-        halves = min(halves, <uint64_t> 31)
+    if breaker.faded_ms < now_ms - now_ms % BREAKER_FADE_MS:
+        halves = min(now_ms // BREAKER_FADE_MS - breaker.faded_ms // BREAKER_FADE_MS, <uint64_t> 31)
         breaker.failures >>= halves
         breaker.successes >>= halves
         breaker.faded_ms = now_ms
@@ -175,10 +175,13 @@ cdef void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) n
     cdef uint32_t[BELONGS_TO + 1] entities
     cdef Breaker *breaker
     cdef bint explained = False
+    # While none is open none need be asked, which is nearly always.
+    cdef bint all_closed = not (
+        state.header.breakers_blocking or state.header.breakers_tried or server_breaker_open(state, order.server))
     cdef int place
     _concerned(state, order.target, order.server, entities)
     order.probes = 0
-    for place in range(BELONGS_TO + 1):
+    for place in range(0 if all_closed else BELONGS_TO + 1):
         if entities[place] == NONE_INDEX:
             continue
         breaker = &state.breakers[entities[place]]

@@ -244,9 +244,10 @@ cdef void order_hurry(State *state, uint32_t index, int priority) noexcept nogil
         _enqueue(state, index)
 
 
-cdef void _free(State *state, uint32_t index) noexcept nogil:
+cdef inline void _free(State *state, uint32_t index) noexcept nogil:
     cdef Order *order = &state.orders[index]
-    timer_disarm(state, TIMER_ORDER, index)
+    if order.state != OUTSTANDING:
+        timer_disarm(state, TIMER_ORDER, index)
     if order.kind == REVOKE and order.source != NONE_INDEX and state.sims_cold[order.source].revoke == index + 1:
         state.sims_cold[order.source].revoke = 0
     order.state = ORDER_UNUSED
@@ -266,28 +267,44 @@ cdef uint32_t order_find(State *state, uint64_t number) noexcept nogil:
     return <uint32_t> index if order_outstanding(state, <uint32_t> index) else NONE_INDEX
 
 
-cdef inline void order_ahead(State *state, uint64_t number) noexcept nogil:
-    """An order will be wanted soon: its lines and its timer."""
-    cdef uint64_t index = number & ((1 << NUMBER_BITS) - 1)
-    if index < state.header.orders_max:
-        prefetch(&state.orders[index])
-        prefetch(<char *> &state.orders[index] + sizeof(Order) - 1)
-        prefetch(timer_node(state, (<uint32_t> TIMER_ORDER << 29) | <uint32_t> index))
+# A run of acknowledgements fetches ahead as other runs do (leases.pxi), a block of items at a time: the orders, and a block later
+# what settling them touches.
+
+cdef inline void _fetch_orders(State *state, const uint64_t *numbers, uint32_t first, uint32_t behind) noexcept nogil:
+    cdef uint64_t index
+    cdef uint32_t item
+    for item in range(first, behind):
+        index = numbers[item] & ((1 << NUMBER_BITS) - 1)
+        if index < state.header.orders_max:
+            prefetch(&state.orders[index])
+            prefetch(<char *> &state.orders[index] + sizeof(Order) - 1)
 
 
-cdef inline void swap_ahead(State *state, uint64_t number) noexcept nogil:
-    """And somewhat later what settling it touches: the terminal and both SIMs."""
-    cdef uint64_t index = number & ((1 << NUMBER_BITS) - 1)
+cdef inline void _fetch_swaps(State *state, const uint64_t *numbers, uint32_t first, uint32_t behind) noexcept nogil:
+    cdef uint64_t index
+    cdef uint32_t item
     cdef const Order *order
-    if index < state.header.orders_max:
-        order = &state.orders[index]
-        if order.state != ORDER_UNUSED:
-            prefetch(&state.terminals[order.terminal])
-            prefetch(&state.terminals_cold[order.terminal])
-            if order.source != NONE_INDEX:
-                prefetch(&state.sims[order.source])
-            if order.target != NONE_INDEX:
-                prefetch(&state.sims[order.target])
+    for item in range(first, behind):
+        index = numbers[item] & ((1 << NUMBER_BITS) - 1)
+        if index < state.header.orders_max:
+            order = &state.orders[index]
+            if order.state != ORDER_UNUSED:
+                prefetch(&state.terminals[order.terminal])
+                prefetch(&state.terminals_cold[order.terminal])
+                prefetch(<char *> &state.terminals_cold[order.terminal] + sizeof(TerminalCold) - 1)
+                if order.source != NONE_INDEX:
+                    prefetch(&state.sims[order.source])
+                if order.target != NONE_INDEX:
+                    prefetch(&state.sims[order.target])
+
+
+cdef void acknowledged_ahead(State *state, const uint64_t *numbers, uint32_t count, uint32_t item) noexcept nogil:
+    """What the block of items ahead of ``item``'s will need, and so on; for the first item of a block."""
+    if item == 0:
+        _fetch_orders(state, numbers, 0, min(count, <uint32_t> (2 * AHEAD)))
+        _fetch_swaps(state, numbers, 0, min(count, <uint32_t> AHEAD))
+    _fetch_orders(state, numbers, item + 2 * AHEAD, min(count, item + 3 * AHEAD))
+    _fetch_swaps(state, numbers, item + AHEAD, min(count, item + 2 * AHEAD))
 
 
 cdef bint order_outstanding(State *state, uint32_t index) noexcept nogil:
@@ -295,7 +312,7 @@ cdef bint order_outstanding(State *state, uint32_t index) noexcept nogil:
     return state.orders[index].state == OUTSTANDING or state.orders[index].state == UNKNOWN
 
 
-cdef void _leave_place(State *state, uint32_t index) noexcept nogil:
+cdef inline void _leave_place(State *state, uint32_t index) noexcept nogil:
     """The order is settled: its place in the window is free again, and only now."""
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
@@ -305,7 +322,8 @@ cdef void _leave_place(State *state, uint32_t index) noexcept nogil:
         breakers_unprobed(state, index, state.header.now_ms)
     if server.gate == GATE_PROBING:
         server.probe_sent = 0  # settled otherwise than by an answer: the next order is the probe
-    timer_disarm(state, TIMER_ORDER, index)
+    if order.state == UNKNOWN:
+        timer_disarm(state, TIMER_ORDER, index)
     server_wake(state, order.server)
 
 
@@ -314,9 +332,9 @@ cdef void _leave_place(State *state, uint32_t index) noexcept nogil:
 cdef Job *job_find(State *state, uint32_t job) noexcept nogil:
     """The job with that id, or NULL: never created, or its slot was taken by a later one."""
     cdef Job *record
-    if job == NONE_INDEX or state.header.jobs_max == 0:
+    if job == NONE_INDEX:
         return NULL
-    record = &state.jobs[job % state.header.jobs_max]
+    record = &state.jobs[job & (JOBS_MAX - 1)]
     return record if record.id == job and record.state != JOB_UNUSED else NULL
 
 
@@ -345,7 +363,7 @@ cdef void job_hold(State *state, Job *job, int why) noexcept nogil:
         job_enter(state, job, JOB_PAUSED, why)
 
 
-cdef void _job_outcome(State *state, Job *job, bint failed) noexcept nogil:
+cdef inline void _job_outcome(State *state, Job *job, bint failed) noexcept nogil:
     """One of its swaps was confirmed or failed: judges its canary, and then its error budget."""
     cdef bint beyond
     job.settled_lately += 1
@@ -724,7 +742,7 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
 
 # ---------------------------------------------------------------------------------------- window, pace and gate
 
-cdef void server_wake(State *state, uint32_t index) noexcept nogil:
+cdef inline void server_wake(State *state, uint32_t index) noexcept nogil:
     """Dispatch looks at this access server at the end of the apply."""
     state.ready[index >> 6] |= <uint64_t> 1 << (index & 63)
 
@@ -1091,7 +1109,9 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     order.deadline_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
     order.session = server.session
     order.overdue = 0
-    timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
+    # The deadline of an order that had this place before is no later, unless the setting was made shorter: then it asks late.
+    if timer_node(state, (<uint32_t> TIMER_ORDER << 29) | index).next == NONE_INDEX:
+        timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
     if job != NULL:
         job.queued_count -= 1
         job.outstanding_count += 1

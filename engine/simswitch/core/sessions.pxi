@@ -279,15 +279,9 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
     cdef int refusal = _session_status(state, run)
     cdef uint32_t item, order
     cdef Order *record
-    for item in range(min(run.count, <uint32_t> AHEAD_RECORD)):
-        order_ahead(state, numbers[item])
-    for item in range(min(run.count, <uint32_t> AHEAD_SIM)):
-        swap_ahead(state, numbers[item])
     for item in range(run.count):
-        if item + AHEAD_RECORD < run.count:
-            order_ahead(state, numbers[item + AHEAD_RECORD])
-        if item + AHEAD_SIM < run.count:
-            swap_ahead(state, numbers[item + AHEAD_SIM])
+        if item & (AHEAD - 1) == 0:
+            acknowledged_ahead(state, numbers, run.count, item)
         if refusal != OK:
             run.outcomes[item] = <uint8_t> refusal
             continue

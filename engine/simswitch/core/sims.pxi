@@ -74,21 +74,27 @@ cdef void _count_change(State *state, Sim *sim) noexcept nogil:
     sim.cooling = (sim.cooling & COOLING_MASK) | (state.header.day & 0xFFF) << 44 | count << 56
 
 
-cdef void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t terminal) noexcept nogil:
-    """Changes the occupancy; the index follows. ``terminal`` is kept as the holder or the last holder."""
-    cdef Sim *sim = &state.sims[index]
+cdef void _leave_list(State *state, Sim *sim, uint32_t index) noexcept nogil:
+    """Off the list that it stands in: of its tier, of the wheel, or that of who holds it."""
     if sim.tier != TIER_NONE:
         index_remove(state, index)
     elif sim.held:
         sim.held = 0
         sim.next = NONE_INDEX
         state.terminals_cold[sim.terminal].held_count -= 1
-    elif sim.next != NONE_INDEX:
+    else:
         timer_disarm(state, TIMER_SIM, index)
+
+
+cdef inline void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t terminal) noexcept nogil:
+    """Changes the occupancy; the index follows. ``terminal`` is kept as the holder or the last holder."""
+    cdef Sim *sim = &state.sims[index]
+    if sim.next != NONE_INDEX or sim.tier != TIER_NONE:
+        _leave_list(state, sim, index)
     state.header.occupancy_count[sim.occupancy] -= 1
     state.header.occupancy_count[occupancy] += 1
     sim.occupancy = <uint8_t> occupancy
-    if terminal != sim.terminal and (occupancy == ASSIGNED or occupancy == RESERVED):
+    if (occupancy == ASSIGNED or occupancy == RESERVED) and terminal != sim.terminal:
         _count_change(state, sim)
     sim.terminal = terminal
     if occupancy == FREE and sim.health == HEALTHY:

@@ -45,10 +45,7 @@ cdef void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
     # The level is that of the highest digit in which the due tick differs from the tick that fires next: the timer
     # then comes down when that digit turns.
     distance = due_tick ^ next_tick
-    level = 0
-    while level < LEVELS - 1 and distance >= SLOTS:
-        distance >>= 8
-        level += 1
+    level = min(last_set(distance | 1) >> 3, <int> LEVELS - 1)
     if due_tick - next_tick > <uint64_t> (SLOTS - 1) << (8 * (LEVELS - 1)):
         # Beyond the span of the wheel: wait in the last slot to come round, then be asked again. Within it, a top digit
         # below the present one is simply met in the next round.
