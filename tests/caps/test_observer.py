@@ -66,7 +66,7 @@ class Life:
                 up_bytes=0,
                 down_bytes=[self.totals[terminal] for terminal in who],
                 span_ms=STEP_MS,
-                goodput_kbps=[kbps + 3 * terminal for terminal in who],
+                goodput_kbps=[kbps + terminal % 10 for terminal in who],
                 demand_permille=1_000,
                 radio=4,
             )

@@ -26,6 +26,7 @@ from simswitch.cli import (
     events,
     history,
     inventory,
+    learn,
     load,
     plan,
     replay,
@@ -93,6 +94,7 @@ app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")
 app.command("breakers")(breakers.breakers)
 app.command("caps")(caps.caps)
+app.command("learn")(learn.learn)
 app.command("events")(events.events)
 app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)

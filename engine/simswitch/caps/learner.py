@@ -1,0 +1,220 @@
+"""What follows from what was observed: a process beside the service, which posts it as commands.
+
+    history.sqlite ──▶ decisions nobody has answered ──▶ SetSimHealth, with their evidence          once a second
+                   └─▶ observations of each lot ──▶ find ──▶ SetCaps (learned), TellCapShifts       once an hour
+
+So the engine's journal holds integers only, and a replay needs no statistics.
+
+It keeps nothing. What was posted comes back through the journal into history (tables health, caps and cap_shifts), so
+after a restart of either side it posts what has had no answer, and what it posts twice changes nothing: a decision is
+answered by any later word on its SIM's health, its own or a person's; a cap by one within a percent; a shift by one of
+the same lot, window and kind whose first evidence is within a day.
+
+What it sets: in each window the lowest cap that slows SIMs, by its lower 5 % quantile, when that differs by more than a
+percent from what is in force. A contractual cap is only ever lowered: that a carrier slows later than it may is nothing
+to rely on. A shift is told and logged; a raised cap whose new value nobody has met yet sets nothing.
+
+Needs SciPy.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simswitch.caps.evidence import Observations, Window
+from simswitch.caps.tiers import Change, ChangeKind, Findings, LearnedCap, find
+from simswitch.client import OperatorClient
+from simswitch.core import layout
+from simswitch.history.schema import unsigned
+from simswitch.v1 import caps_pb2, inventory_pb2, sim_pb2, status_pb2
+
+DAY_MS = 86_400_000
+POSTED_MAX = 4_096
+SLOWED_MAX, QUIET_MAX = 30_000, 10_000
+"""The newest observations of a lot that are read."""
+MOVED = 0.01
+"""A cap that differs by less from the one in force stays."""
+OLD_MS = 7 * DAY_MS
+"""What changed longer ago is no news."""
+_OVERLAP_MS = 60_000
+_SHIFTS = {
+    ChangeKind.LOWERED: caps_pb2.CAP_SHIFT_LOWERED,
+    ChangeKind.RAISED: caps_pb2.CAP_SHIFT_RAISED,
+    ChangeKind.SPEED: caps_pb2.CAP_SHIFT_SPEED,
+}
+
+
+def observed(connection: sqlite3.Connection, lot: int) -> Observations:
+    """What history has observed of a lot (entity index): the newest, in the order of time."""
+    select = (
+        "SELECT iccid, window, at_ms, used_lower, coalesce(used_upper, 0), goodput_kbps FROM observations "
+        "WHERE lot = ? AND censored = ? ORDER BY at_ms DESC LIMIT ?"
+    )
+    found = [
+        row
+        for censored, most in ((0, SLOWED_MAX), (1, QUIET_MAX))
+        for row in connection.execute(select, (lot, censored, most))
+    ]
+    columns = np.array(found, np.int64).reshape(-1, 6)
+    columns = columns[np.argsort(columns[:, 2], kind="stable")]
+    sim, window, at_ms, lower, upper, goodput = columns.T
+    return Observations(np.full(len(columns), lot), sim, window, at_ms, lower, upper, goodput)
+
+
+def lots(connection: sqlite3.Connection) -> dict[int, str]:
+    """The names of lots by their entity index."""
+    kind = int(layout.LOT)
+    return dict(connection.execute("SELECT entity, name FROM entities WHERE kind = ? ORDER BY entity", (kind,)))
+
+
+def lowest(findings: Findings) -> dict[Window, LearnedCap]:
+    """Of each window the cap that slows first."""
+    found: dict[Window, LearnedCap] = {}
+    for cap in findings.caps:
+        if cap.window not in found or cap.quota_bytes < found[cap.window].quota_bytes:
+            found[cap.window] = cap
+    return found
+
+
+@dataclass(slots=True)
+class Learner:
+    """Looks at history when it is told to, and posts what follows. ``said`` hears each thing that was posted."""
+
+    service: OperatorClient
+    said: Callable[[str], object]
+    _after_ms: int | None = None
+    """Decisions up to here have been looked at, but for some that may have come later at nearly the same time."""
+    _posted: dict[tuple[int, int], None] = field(default_factory=dict)
+    _seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By lot: how many observations there were, and the newest."""
+    _shifts: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    # ------------------------------------------------------------------------------------------ health
+
+    def decide(self, connection: sqlite3.Connection) -> int:
+        """Posts the decisions that nobody has answered: of each SIM the last one. How many."""
+        if self._after_ms is None:
+            newest = connection.execute("SELECT max(at_ms) FROM throttles").fetchone()[0]
+            if newest is None:
+                return 0
+            self._after_ms = newest - DAY_MS
+        found = connection.execute(
+            "SELECT iccid, at_ms, throttled, goodput_kbps, windows, confidence_permille FROM throttles AS decided "
+            "WHERE at_ms >= ? "
+            "AND NOT EXISTS (SELECT 1 FROM throttles WHERE iccid = decided.iccid AND at_ms > decided.at_ms) "
+            "AND NOT EXISTS (SELECT 1 FROM health WHERE iccid = decided.iccid AND at_ms >= decided.at_ms) "
+            "ORDER BY at_ms LIMIT ?",
+            (self._after_ms - _OVERLAP_MS, POSTED_MAX + len(self._posted)),
+        ).fetchall()
+        decisions = [row for row in found if row[:2] not in self._posted][:POSTED_MAX]
+        for throttled in (1, 0):
+            self._say(throttled, [row for row in decisions if row[2] == throttled])
+        if decisions:
+            self._after_ms = max(self._after_ms, decisions[-1][1])
+            self._posted.update(dict.fromkeys(row[:2] for row in decisions))
+            self._posted = {key: None for key in self._posted if key[1] >= self._after_ms - _OVERLAP_MS}
+        return len(decisions)
+
+    def _say(self, throttled: int, decisions: list[tuple[int, ...]]) -> None:
+        if not decisions:
+            return
+        response = self.service.inventory.SetSimHealth(
+            inventory_pb2.SetSimHealthRequest(
+                iccid=[unsigned(row[0]) for row in decisions],
+                health=sim_pb2.HEALTH_THROTTLED if throttled else sim_pb2.HEALTH_HEALTHY,
+                goodput_kbps=[row[3] for row in decisions],
+                windows_count=[row[4] for row in decisions],
+                confidence_permille=[row[5] for row in decisions],
+            )
+        )
+        done = sum(status == status_pb2.STATUS_OK for status in response.status)
+        what = "slowed" if throttled else "no longer slowed"
+        self.said(f"{done} of {len(decisions)} SIMs that were seen {what} have another health now")
+
+    # ------------------------------------------------------------------------------------------ caps
+
+    def learn(self, connection: sqlite3.Connection) -> int:
+        """Looks at the lots of which something new was observed. How many they are."""
+        looked = 0
+        for lot, name in lots(connection).items():
+            seen = connection.execute("SELECT count(*), max(at_ms) FROM observations WHERE lot = ?", (lot,)).fetchone()
+            if seen == self._seen.get(lot, (0, None)):
+                continue
+            findings = find(observed(connection, lot))
+            self._tell(connection, lot, name, findings.changes)
+            self._set(name, lowest(findings))
+            self._seen[lot] = seen
+            looked += 1
+        return looked
+
+    def _set(self, name: str, learned: dict[Window, LearnedCap]) -> None:
+        if not learned:
+            return
+        response = self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=name))
+        in_force = {cap.window: cap for found in response.lots for cap in found.windows}
+        moved = []
+        for window, cap in learned.items():
+            now = in_force.get(inventory_pb2.CapWindowKind.ValueType(window))
+            if now is not None and now.HasField("quota_bytes"):
+                contractual = (
+                    now.planned_bytes if now.planned_certainty == inventory_pb2.CERTAINTY_CONTRACTUAL else None
+                )
+                quota = cap.quota_bytes if contractual is None else min(cap.quota_bytes, contractual)
+                if abs(quota - now.quota_bytes) <= MOVED * now.quota_bytes:
+                    continue
+                before = f"{now.quota_bytes:,} bytes"
+            else:
+                quota, before = cap.quota_bytes, "none"
+            moved.append((window, cap, quota, before))
+        self._post(name, moved)
+
+    def _post(self, name: str, moved: list[tuple[Window, LearnedCap, int, str]]) -> None:
+        if not moved:
+            return
+        response = self.service.caps.SetCaps(
+            caps_pb2.SetCapsRequest(
+                changes=[
+                    caps_pb2.CapChange(
+                        lot=name,
+                        window=inventory_pb2.CapWindowKind.ValueType(window),
+                        quota_bytes=quota,
+                        certainty=inventory_pb2.CERTAINTY_LEARNED,
+                    )
+                    for window, _, quota, _ in moved
+                ]
+            )
+        )
+        for (window, cap, quota, before), status in zip(moved, response.statuses, strict=True):
+            word = status_pb2.Status.Name(status).removeprefix("STATUS_").lower()
+            self.said(
+                f"lot {name}, {window.name.lower()}: {quota:,} bytes from {cap.throttled} slowed SIMs, "
+                f"{cap.speed_kbps} kbit/s after it; before {before} ({word})"
+            )
+
+    def _tell(self, connection: sqlite3.Connection, lot: int, name: str, changes: Iterable[Change]) -> None:
+        told = connection.execute("SELECT lot, window, shift, first_evidence_ms FROM cap_shifts WHERE lot = ?", (lot,))
+        known = [*told.fetchall(), *self._shifts]
+        newest = connection.execute("SELECT max(at_ms) FROM observations WHERE lot = ?", (lot,)).fetchone()[0]
+        for change in changes:
+            shift = _SHIFTS[change.kind]
+            key = (lot, int(change.window), int(shift))
+            again = any(other[:3] == key and abs(other[3] - change.at_ms) < DAY_MS for other in known)
+            if again or change.at_ms < newest - OLD_MS:
+                continue
+            seen = caps_pb2.CapShiftSeen(
+                lot=name,
+                window=inventory_pb2.CapWindowKind.ValueType(change.window),
+                shift=shift,
+                amount=change.speed_kbps if change.kind == ChangeKind.SPEED else change.after_bytes,
+                first_evidence_ms=change.at_ms,
+            )
+            self.service.caps.TellCapShifts(caps_pb2.TellCapShiftsRequest(shifts=[seen]))
+            self._shifts = [*self._shifts[-999:], (*key, change.at_ms)]
+            self.said(
+                f"lot {name}, {change.window.name.lower()}: {change.kind} without a word, from {change.before_bytes:,} "
+                f"bytes at {change.speed_before_kbps} kbit/s to {change.after_bytes:,} at {change.speed_kbps}"
+            )

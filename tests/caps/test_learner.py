@@ -1,0 +1,205 @@
+"""What the learner posts of a history made by hand, to a real service: once, and after a restart what had no answer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simswitch.caps.evidence import Observations, gathered
+from simswitch.caps.learner import Learner, observed
+from simswitch.client import OperatorClient
+from simswitch.core import layout
+from simswitch.history.schema import open_writer
+from simswitch.v1 import caps_pb2, event_pb2, inventory_pb2, sim_pb2
+
+from tests.caps.carrier import BEGIN_MS, DAY_MS
+from tests.caps.test_tiers import seen
+from tests.service.serving import Serving, define
+
+DAY = inventory_pb2.CAP_WINDOW_KIND_DAY
+LOT = 4
+
+
+@dataclass
+class Life:
+    operator: OperatorClient
+    history: sqlite3.Connection
+    said: list[str] = field(default_factory=list)
+
+    def learner(self) -> Learner:
+        return Learner(self.operator, self.said.append)
+
+    def decided(self, sim: int, at_ms: int, throttled: int = 1) -> None:
+        row = (iccid(sim), at_ms, LOT, throttled, 950, 4, 900, 997 * throttled)
+        self.history.execute("INSERT INTO throttles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def observe(self, observations: Observations) -> None:
+        columns = (
+            observations.lot + LOT, observations.sim, observations.window, observations.at_ms,
+            observations.lower_bytes, observations.upper_bytes, observations.upper_bytes == 0,
+            observations.goodput_kbps,
+        )  # fmt: skip
+        for row in zip(*(column.astype(np.int64).tolist() for column in columns), strict=True):
+            self.history.execute("INSERT OR IGNORE INTO observations VALUES (?, ?, ?, ?, ?, nullif(?, 0), ?, ?)", row)
+
+    def health(self, sim: int) -> int:
+        found = self.operator.inventory.GetSim(inventory_pb2.GetSimRequest(iccid=f"89{10**15 + sim:017d}"))
+        return found.sim.health
+
+    def told(self, kind: event_pb2.EventKind.ValueType) -> list[event_pb2.Event]:
+        request = event_pb2.WatchEventsRequest(after=0, kinds=[kind], once=True)
+        return [event for response in self.operator.events.WatchEvents(request) for event in response.events]
+
+    def day_quota(self) -> int | None:
+        (lot,) = self.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot="lot")).lots
+        return next((window.quota_bytes for window in lot.windows if window.window == DAY), None)
+
+
+def iccid(sim: int) -> int:
+    return 2 * (10**15 + sim)
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Iterator[Life]:
+    serving = Serving(tmp_path / "data")
+    history = open_writer(tmp_path)
+    history.execute("INSERT INTO entities VALUES (?, ?, 'lot')", (LOT, int(layout.LOT)))
+    try:
+        with OperatorClient(serving.address, actor="operator:learner") as operator:
+            define(operator)
+            yield Life(operator, history)
+    finally:
+        history.close()
+        serving.end()
+
+
+def test_a_decision_is_posted_once_and_of_each_sim_the_last(life: Life) -> None:
+    for sim in range(3):
+        life.decided(sim, BEGIN_MS + sim)
+    life.decided(1, BEGIN_MS + 500, throttled=0)
+    learner = life.learner()
+    assert learner.decide(life.history) == 3
+    assert [life.health(sim) for sim in range(3)] == [
+        sim_pb2.HEALTH_THROTTLED, sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED,
+    ]  # fmt: skip
+    told = life.told(event_pb2.EVENT_KIND_HEALTH)
+    assert [(event.goodput_kbps, event.windows_count, event.confidence_permille) for event in told] == [
+        (950, 4, 997)
+    ] * 2
+    assert learner.decide(life.history) == 0
+    # Another, before history knows: the same once more changes nothing.
+    assert life.learner().decide(life.history) == 3
+    assert life.told(event_pb2.EVENT_KIND_HEALTH) == told
+    life.decided(2, BEGIN_MS + 600, throttled=0)
+    assert learner.decide(life.history) == 1
+    assert life.health(2) == sim_pb2.HEALTH_HEALTHY
+
+
+def test_whose_word_came_later_holds(life: Life) -> None:
+    life.decided(0, BEGIN_MS)
+    life.decided(1, BEGIN_MS)
+    word = (iccid(0), BEGIN_MS + 1, int(layout.HEALTHY), 0, 0, 0)
+    life.history.execute("INSERT INTO health VALUES (?, ?, ?, ?, ?, ?)", word)
+    assert life.learner().decide(life.history) == 1
+    assert [life.health(sim) for sim in (0, 1)] == [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED]
+
+
+def test_more_decisions_at_one_instant_than_a_call_takes_are_all_posted(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simswitch.caps.learner.POSTED_MAX", 3)
+    for sim in range(10):
+        life.decided(sim, BEGIN_MS)
+    learner = life.learner()
+    assert [learner.decide(life.history) for _ in range(5)] == [3, 3, 3, 1, 0]
+    assert len(life.told(event_pb2.EVENT_KIND_HEALTH)) == 10
+
+
+def test_what_a_person_took_out_of_use_stays_out(life: Life) -> None:
+    out = inventory_pb2.SetSimHealthRequest(iccid=[iccid(0)], health=sim_pb2.HEALTH_QUARANTINED)
+    life.operator.inventory.SetSimHealth(out)
+    for at_ms, throttled in ((BEGIN_MS, 1), (BEGIN_MS + 5, 0)):
+        life.decided(0, at_ms, throttled)
+        life.learner().decide(life.history)
+        assert life.health(0) == sim_pb2.HEALTH_QUARANTINED
+    assert life.said == [
+        "0 of 1 SIMs that were seen slowed have another health now",
+        "0 of 1 SIMs that were seen no longer slowed have another health now",
+    ]
+
+
+def test_a_cap_is_set_by_its_lower_quantile_and_only_when_it_moved(life: Life) -> None:
+    random = np.random.default_rng(1)
+    life.observe(gathered([seen(random, day, 3.0, 950, first=100 * day) for day in range(3)]))
+    learner = life.learner()
+    assert learner.learn(life.history) == 1
+    quota = life.day_quota()
+    assert quota is not None
+    assert 2.7e9 < quota < 3.0e9
+    assert learner.learn(life.history) == 0
+    assert life.learner().learn(life.history) == 1
+    assert len([event for event in life.told(event_pb2.EVENT_KIND_CAP) if event.window == DAY]) == 1
+    assert len(life.said) == 1
+    # A percent more or less is the same cap.
+    life.observe(seen(random, 3, 3.01, 950, first=900))
+    assert learner.learn(life.history) == 1
+    assert life.day_quota() == quota
+
+
+def test_a_contractual_cap_is_only_lowered(life: Life) -> None:
+    def agreed(gigabytes: float) -> None:
+        window = inventory_pb2.CapWindow(
+            kind=DAY, quota_bytes=int(gigabytes * 1e9), certainty=inventory_pb2.CERTAINTY_CONTRACTUAL
+        )
+        plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[window])
+        life.operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+
+    agreed(2.0)
+    random = np.random.default_rng(2)
+    life.observe(gathered([seen(random, day, 3.0, 950, first=100 * day) for day in range(3)]))
+    life.learner().learn(life.history)
+    assert life.day_quota() == 2_000_000_000
+    agreed(4.0)
+    life.learner().learn(life.history)
+    assert 2.7e9 < (life.day_quota() or 0) < 3.0e9
+
+
+@pytest.mark.parametrize(("after", "shift"), [(2.0, caps_pb2.CAP_SHIFT_LOWERED), (4.5, caps_pb2.CAP_SHIFT_RAISED)])
+def test_a_silent_change_is_told_once(life: Life, after: float, shift: caps_pb2.CapShift.ValueType) -> None:
+    random = np.random.default_rng(4)
+    days = [seen(random, day, 3.0, 950, first=100 * day) for day in range(4)]
+    learner = life.learner()
+    life.observe(gathered(days))
+    learner.learn(life.history)
+    assert not life.told(event_pb2.EVENT_KIND_CAP_CHANGED)
+    life.observe(seen(random, 4, after, 950, first=400))
+    learner.learn(life.history)
+    (told,) = life.told(event_pb2.EVENT_KIND_CAP_CHANGED)
+    assert (told.lot_or_plan, told.window, told.shift) == ("lot", DAY, shift)
+    assert told.amount == pytest.approx(after * 1e9, rel=0.05)
+    assert told.first_evidence_ms >= BEGIN_MS + 4 * DAY_MS
+    assert f"day: {caps_pb2.CapShift.Name(shift).removeprefix('CAP_SHIFT_').lower()} without a word" in "".join(
+        life.said
+    )
+    # More evidence of the same, and a learner that was started anew with a history that knows.
+    life.observe(seen(random, 5, after, 950, first=500))
+    learner.learn(life.history)
+    row = (LOT, DAY, told.told_ms, shift, told.amount, told.first_evidence_ms)
+    life.history.execute("INSERT INTO cap_shifts VALUES (?, ?, ?, ?, ?, ?)", row)
+    life.learner().learn(life.history)
+    assert len(life.told(event_pb2.EVENT_KIND_CAP_CHANGED)) == 1
+
+
+def test_what_is_read_of_a_lot_is_the_newest_in_the_order_of_time(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simswitch.caps.learner.SLOWED_MAX", 10)
+    random = np.random.default_rng(7)
+    life.observe(gathered([seen(random, day, 3.0, 950, first=100 * day) for day in (2, 0, 1)]))
+    found = observed(life.history, LOT)
+    slowed = found.at_ms[found.upper_bytes > 0]
+    assert len(slowed) == 10
+    assert (slowed >= BEGIN_MS + 2 * DAY_MS).all()
+    assert (np.diff(found.at_ms) >= 0).all()
