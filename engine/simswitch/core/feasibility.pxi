@@ -195,33 +195,33 @@ cdef void _name_one(State *state, const Job *job, uint32_t item, uint64_t now_ms
         _sample(state, WITHOUT_TARGET, index)
 
 
-cdef bint check_is_heavy(const Sweep *sweep) noexcept nogil:
-    """Whether the next item is a market."""
-    cdef uint64_t items = sweep.argument >> 32
-    return items <= sweep.cursor < sweep.end - items
-
-
-cdef void check_step(State *state, Sweep *sweep, Job *job, uint64_t now_ms) noexcept nogil:
-    """One item of a job's check."""
+cdef void check_run(State *state, Sweep *sweep, Job *job, uint64_t now_ms, int *work) noexcept nogil:
+    """Items of a job's check, as many as ``work`` allows; a market stands for many."""
     cdef uint64_t items = sweep.argument >> 32
     cdef uint64_t markets = sweep.end - 2 * items
     cdef const Order *order
     if sweep.cursor == 0:
         _check_clear(state, job)
-    if sweep.cursor < items:
-        if sweep.cursor + CHECK_AHEAD < job.check_orders:
+    while sweep.cursor < sweep.end and work[0] > 0:
+        if sweep.cursor < job.check_orders:
             order = &state.orders[sweep.cursor + CHECK_AHEAD]
-            if order.state != ORDER_UNUSED:
+            if sweep.cursor + CHECK_AHEAD < job.check_orders and order.state != ORDER_UNUSED:
                 prefetch(&state.terminals[order.terminal])
-        _count(state, job, <uint32_t> sweep.cursor, now_ms)
-        if sweep.cursor >= job.check_orders:
-            _count_supply(state, <uint32_t> sweep.cursor - job.check_orders)
-    elif sweep.cursor < items + markets:
-        _meet(state, job, <uint32_t> (sweep.cursor - items))
-    elif not job.without[<int> WITHOUT_TARGET] or state.check.samples_count[<int> WITHOUT_TARGET] == SAMPLES_MAX:
-        sweep.cursor = sweep.end - 1
-    else:
-        _name_one(state, job, <uint32_t> (sweep.cursor - items - markets), now_ms)
+                terminal_cold_ahead(state, order.terminal)
+            _count(state, job, <uint32_t> sweep.cursor, now_ms)
+        elif sweep.cursor < items:
+            if not job.listed:
+                _count(state, job, <uint32_t> sweep.cursor, now_ms)
+            _count_supply(state, <uint32_t> (sweep.cursor - job.check_orders))
+        elif sweep.cursor < items + markets:
+            _meet(state, job, <uint32_t> (sweep.cursor - items))
+            work[0] -= MARKET_WORK - 1
+        elif not job.without[<int> WITHOUT_TARGET] or state.check.samples_count[<int> WITHOUT_TARGET] == SAMPLES_MAX:
+            sweep.cursor = sweep.end - 1
+        else:
+            _name_one(state, job, <uint32_t> (sweep.cursor - items - markets), now_ms)
+        sweep.cursor += 1
+        work[0] -= 1
 
 
 # ---------------------------------------------------------------------------------------- when it would be over

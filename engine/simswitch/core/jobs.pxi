@@ -163,14 +163,16 @@ cdef void apply_job_add(State *state, const Run *run) noexcept nogil:
     cdef Job *job = job_find(state, <uint32_t> run.argument) if run.argument < NONE_INDEX else NULL
     cdef uint32_t item, index
     cdef int what
+    cdef Finder finder
+    finder_begin(&finder, state, keys, run.count, TOUCH_COLD)
     for item in range(run.count):
+        index = finder_next(&finder, item)
         if job == NULL:
             status[item] = UNKNOWN_JOB
             continue
         if job.selecting != 1:
             status[item] = WRONG_STATE
             continue
-        index = terminal_find(state, keys[item])
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue

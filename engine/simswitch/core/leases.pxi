@@ -98,6 +98,7 @@ cdef enum:
     TOUCH_RECORD = 0              # the terminal's record only
     TOUCH_SIM = 1                 # and its SIM
     TOUCH_USAGE = 2               # and its subscriber
+    TOUCH_COLD = 3                # the terminal's records, not its SIM
 
 
 cdef inline void _fetch_slots(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
@@ -126,6 +127,14 @@ cdef inline void _fetch_records(Finder *finder, uint32_t first, uint32_t behind)
         finder.guesses[item & (AHEAD_RING - 1)] = table[slot].index
         if table[slot].index != NONE_INDEX:
             prefetch(&terminals[table[slot].index])
+            if finder.touch == TOUCH_COLD:
+                terminal_cold_ahead(finder.state, table[slot].index)
+
+
+cdef inline void terminal_cold_ahead(State *state, uint32_t index) noexcept nogil:
+    """Fetches a terminal's cold record: both ends, since a quarter of them lie in two lines."""
+    prefetch(&state.terminals_cold[index])
+    prefetch(<char *> &state.terminals_cold[index] + sizeof(TerminalCold) - 1)
 
 
 cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
@@ -153,7 +162,7 @@ cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint3
     finder.wanted_count = 0
     _fetch_slots(finder, 0, AHEAD_SLOT)
     _fetch_records(finder, 0, AHEAD_RECORD)
-    if touch != TOUCH_RECORD:
+    if touch == TOUCH_SIM or touch == TOUCH_USAGE:
         _fetch_sims(finder, 0, AHEAD_SIM)
 
 
@@ -165,7 +174,7 @@ cdef void _fetch_block(Finder *finder, uint32_t item) noexcept nogil:
     finder.wanted_count = 0
     _fetch_slots(finder, item + AHEAD_SLOT, item + AHEAD_RING)
     _fetch_records(finder, item + AHEAD_RECORD, item + AHEAD_SLOT)
-    if finder.touch != TOUCH_RECORD:
+    if finder.touch == TOUCH_SIM or finder.touch == TOUCH_USAGE:
         _fetch_sims(finder, item + AHEAD_SIM, item + AHEAD_RECORD)
 
 

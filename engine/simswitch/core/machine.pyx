@@ -290,7 +290,8 @@ cdef uint64_t _write_orders(State *state, uint8_t *place) noexcept nogil:
     cdef uint64_t item
     cdef const OrderRow *row
     cdef uint64_t size = _padded(OUTCOME_HEADER_BYTES + ORDER_BYTES * count)
-    memset(place, 0, size)
+    memset(header, 0, sizeof(OutcomeHeader))
+    memset(place + OUTCOME_HEADER_BYTES + ORDER_BYTES * count, 0, size - OUTCOME_HEADER_BYTES - ORDER_BYTES * count)
     header.size = <uint32_t> size
     header.kind = 100
     header.count = <uint32_t> count

@@ -290,8 +290,7 @@ cdef inline void _fetch_swaps(State *state, const uint64_t *numbers, uint32_t fi
             order = &state.orders[index]
             if order.state != ORDER_UNUSED:
                 prefetch(&state.terminals[order.terminal])
-                prefetch(&state.terminals_cold[order.terminal])
-                prefetch(<char *> &state.terminals_cold[order.terminal] + sizeof(TerminalCold) - 1)
+                terminal_cold_ahead(state, order.terminal)
                 if order.source != NONE_INDEX:
                     prefetch(&state.sims[order.source])
                 if order.target != NONE_INDEX:
@@ -1185,14 +1184,19 @@ cdef uint32_t _next_queued(
 
 
 cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
-    """What sending this order will touch. A guess: who was queued together stands together in the pool."""
-    cdef const Order *order
-    if index < state.header.orders_max:
-        order = &state.orders[index]
-        if order.state == QUEUED:
-            prefetch(&state.terminals[order.terminal])
-            if order.source != NONE_INDEX:
-                prefetch(&state.sims[order.source])
+    """What sending this order will touch, which stands in the queue behind the one that is sent, and the order behind it.
+
+    Fetching further ahead would have to read orders that are not here yet. So did a guess at neighbours in the pool, which
+    belong to other access servers.
+    """
+    cdef const Order *order = &state.orders[index]
+    prefetch(&state.terminals[order.terminal])
+    if order.source != NONE_INDEX:
+        prefetch(&state.sims[order.source])
+    prefetch(timer_node(state, (<uint32_t> TIMER_ORDER << 29) | index))
+    if order.next != NONE_INDEX:
+        prefetch(&state.orders[order.next])
+        prefetch(<char *> &state.orders[order.next] + sizeof(Order) - 1)
 
 
 cdef void _shortfall(
@@ -1309,14 +1313,10 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
                 skip[priority] |= 1 << lane
                 limited = True
                 continue
-        _queued_ahead(state, order_index + AHEAD_SIM)
         server.turn[priority] = <uint8_t> lane
         _dequeue(state, order_index)
         if order.next != NONE_INDEX:
-            # Its record was fetched one order ago.
             _queued_ahead(state, order.next)
-            if state.orders[order.next].next != NONE_INDEX:
-                prefetch(&state.orders[state.orders[order.next].next])
         if order.kind == SWITCH:
             terminal = &state.terminals[order.terminal]
             target = NONE_INDEX

@@ -162,12 +162,6 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             return True
         if not _select(state, sweep, job, index, now_ms):
             return False
-    elif sweep.kind == SWEEP_JOB_CHECK:
-        job = job_find(state, <uint32_t> sweep.argument)
-        if job == NULL or job.state != JOB_CHECKING:
-            sweep.cursor = sweep.end
-            return True
-        check_step(state, sweep, job, now_ms)
     elif sweep.kind == SWEEP_AUTOMATIC:
         if state.sims[index].occupancy == ASSIGNED and state.sims[index].health != HEALTHY:
             automatic_swap(state, index, now_ms)
@@ -230,11 +224,18 @@ cdef void sweeps_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
     cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
     cdef Sweep *sweep
     cdef Sweep first
+    cdef Job *job
     cdef uint32_t tries = state.header.sweeps_count
     while state.header.sweeps_count and work[0] > 0 and tries > 0:
         sweep = &state.sweeps[state.header.sweeps_head]
+        if sweep.kind == SWEEP_JOB_CHECK:
+            job = job_find(state, <uint32_t> sweep.argument)
+            if job == NULL or job.state != JOB_CHECKING:
+                sweep.cursor = sweep.end
+            else:
+                check_run(state, sweep, job, now_ms, work)
         while sweep.cursor < sweep.end and work[0] > 0:
-            work[0] -= MARKET_WORK if sweep.kind == SWEEP_JOB_CHECK and check_is_heavy(sweep) else 1
+            work[0] -= 1
             if not _step(state, sweep, now_ms):
                 break
         if sweep.cursor >= sweep.end:
