@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from simswitch.core import commands, layout
 from simswitch.history.exporting import write_csv
 from simswitch.history.projector import Projector, day_of, month_of
 from simswitch.history.reading import counted_at, known, rows, subscribers_refused
-from simswitch.history.schema import NAME, HistoryRefused, open_reader
+from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings, read_alarm
 from simswitch.journal.snapshot import snapshot_sequences
@@ -244,3 +246,72 @@ def test_the_day_is_that_of_the_place() -> None:
     assert np.datetime64(day_of(midnight_ms - 1, japan_ms), "D") == np.datetime64("2020-03-31")
     assert np.datetime64(month_of(day_of(midnight_ms, japan_ms)), "M") == np.datetime64("2020-04")
     assert np.datetime64(day_of(midnight_ms, 5 * 3_600_000), "D") == np.datetime64("2020-03-31")
+
+
+def told(life: Life, session: int, wait_us: int, failed: int) -> None:
+    columns = {"queue_wait_us": 0, "service_us": 0, "waiting": 0, "taken_count": 0, "allocation_wait_us": wait_us}
+    run = commands.run(
+        layout.REPORT_LOAD, access_server=SERVER_NUMBER, argument=session, failed_count=failed, **columns
+    )
+    assert commands.outcome_runs(life.cell.step(run).data)[0]["status"].tolist() == [layout.OK]
+
+
+def test_service_by_the_minute_is_kept_once_however_often_the_follower_dies(tmp_path: Path) -> None:
+    """Waits that access servers tell of, terminals on throttled SIMs, and the lots at each hour."""
+    life = Life(tmp_path)
+    life.attach(1, 50)
+    opened = life.cell.step(commands.run(layout.SESSION_OPEN, access_server=SERVER_NUMBER))
+    session = int(commands.outcome_runs(opened.data)[0]["session"][0])
+    columns = life.cell.machine.sims_columns()
+    held = columns["iccid"][columns["occupancy"] == layout.ASSIGNED]
+    life.cell.step(commands.set_health(held[:7], layout.THROTTLED))
+    first = BEGIN_MS // 60_000
+    for minute in range(55):
+        life.clock.set((first + 1 + minute) * 60_000)
+        # Twice in a minute; the second adds to the first. A wait below the target of a second is none.
+        told(life, session, 1_500_000 if minute % 2 else 900_000, 3 if minute == 8 else 0)
+        told(life, session, layout.NONE_INDEX, 2 if minute == 8 else 0)
+        if minute % 13 == 6:
+            following = follower(tmp_path)
+            following.turn()
+            if minute % 2:
+                following.finish(read_on=False)
+            following.close()
+        if minute == 30:
+            life.cell.step(commands.set_health(held[:5], layout.HEALTHY))
+    finished(tmp_path)
+    history = open_reader(tmp_path)
+    waits = {row["minute"] - first - 1: (row["wait_ms"], row["failed"]) for row in rows(history, "waits")}
+    assert waits == {8: (900, 5), **dict.fromkeys(range(1, 55, 2), (1500, 0))}
+    slowed = {row["minute"] - first - 1: (row["terminals"], row["leased"]) for row in rows(history, "slowed")}
+    assert slowed == {minute: (7 if minute <= 30 else 2, 50) for minute in range(55)}
+    minutes = [row["minutes"] for row in rows(history, "slowed_terminals")]
+    assert sum(minutes) == 7 * 31 + 2 * 24
+    assert max(minutes) == 46
+    lots = list(rows(history, "lots"))
+    # The last hour's turn stands for the day that runs.
+    assert [row["at_ms"] // 3_600_000 for row in lots] == [life.cell.machine.now_ms // 3_600_000]
+    columns = life.cell.machine.sims_columns()
+    usable = columns["health"] == layout.HEALTHY
+    assert lots[0]["sims"] == 500
+    assert (lots[0]["throttled"], lots[0]["healthy"], lots[0]["assigned"]) == (2, usable.sum(), 50)
+    assert lots[0]["headroom_bytes"] == columns["headroom_bytes"][usable].sum()
+    assert lots[0]["used_cycle_bytes"] == lots[0]["counted_bytes"] == columns["counted_bytes"].sum() == 0
+    markets = [tuple(row.values())[1:] for row in rows(history, "leases")]
+    assert markets == [(MARKET_INDEX, 50, 50, usable.sum())]
+    assert json.loads(lots[0]["detail"])["supplier"] == "supplier"
+    life.cell.close()
+
+
+def test_a_file_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / NAME)
+    connection.executescript(f"{SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+    connection.execute("INSERT INTO use_day VALUES (1, 2, 3)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(HistoryRefused, match="start the service with this program once"):
+        open_reader(tmp_path)
+    open_writer(tmp_path).close()
+    history = open_reader(tmp_path)
+    assert [row["bytes"] for row in rows(history, "use_day")] == [3]
+    assert list(rows(history, "lots")) == []

@@ -16,7 +16,15 @@ from simswitch.core import commands, layout
 from simswitch.history.projector import Projector
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings
-from simswitch.reports.accident import Facts, Span, day_words, judge, read_facts, spans
+from simswitch.reports.accident import (
+    Facts,
+    Minute,
+    Span,
+    day_words,
+    judge,
+    read_facts,
+    spans,
+)
 from simswitch.reports.rendering import Report, Section, Text, both, html, markdown
 from simswitch.reports.rules import RuleSet, read_rules, shipped
 from simswitch.toml_lines import TomlRefused
@@ -79,13 +87,13 @@ def test_the_table_of_the_incident(folder: Path) -> None:
     dates = re.search(r"\| 発生日時 \| (.*?)<br><small>", japanese)
     assert dates is not None
     assert dates[1].split("<br>") == [f"令和2年{month}月{day}日" for month, day in DATES]
-    assert "| 継続時間 | 9時間24分<br>" in japanese
+    assert "| 継続時間 | 9時間24分<br>うち停止(割当失敗) 9時間24分、品質低下のみ 0時間00分<br>" in japanese
     assert "| 影響利用者数 | 30,000以上(" in japanese
     assert "記録された端末数: 7<br>" in japanese
     assert "電話 97,660 件<br>Webフォーム 138,340 件<br>(令和2年5月19日時点)" in japanese
     assert "重大な事故に該当する(2時間以上かつ30,000人以上)。" in japanese
     assert "詳細報告は令和2年3月22日まで。" in japanese
-    assert "| 2020-02-21 | 18:00 | 18:51 | 0時間51分 | 357 |" in japanese
+    assert "| 2020-02-21 | 18:00 | 18:51 | 0時間51分 | 0時間51分 | 357 | 0 | 0 |" in japanese
 
 
 def test_in_english_counted_and_as_a_page(folder: Path, tmp_path: Path) -> None:
@@ -100,7 +108,7 @@ def test_in_english_counted_and_as_a_page(folder: Path, tmp_path: Path) -> None:
     assert "Not a serious accident." in text
     assert "In the quarterly report, by 31 May 2020." in text
     # Each figure that was counted says from what.
-    assert text.count("refusals of the minutes") >= 3
+    assert text.count("refusals, waits and slowed, minutes ") >= 3
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,7 @@ def test_in_english_counted_and_as_a_page(folder: Path, tmp_path: Path) -> None:
         (("--zone", "Asia/Nowhere"), "there is no time zone 'Asia/Nowhere'"),
         (("--rules", "jp-1999"), "jp-1999 can't be read: No such file or directory; shipped are jp-2020"),
         (("--to", "2020-01-01"), "is not before --to"),
-        (("--from", "2020-03-25"), "no allocation failed in this time"),
+        (("--from", "2020-03-25"), "service was neither stopped nor degraded in this time"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(folder: Path, words: tuple[str, ...], says: str) -> None:
@@ -149,17 +157,19 @@ def test_deadlines() -> None:
 
 
 def test_minutes_are_joined_over_ten_without_trouble_and_not_over_eleven() -> None:
-    assert spans([(100, 5), (101, 5), (110, 1), (120, 2)]) == [Span(100, 120, 13)]
-    assert spans([(100, 5), (111, 5)]) == [Span(100, 100, 5), Span(111, 111, 5)]
-    assert spans([]) == []
+    found = {100: Minute(5), 101: Minute(0, 5), 110: Minute(slowed=7), 120: Minute(2, slowed=3)}
+    assert spans(found) == [Span(100, 120, 3, 7, 5, 7)]
+    assert spans({100: Minute(5), 111: Minute(late=True)}) == [Span(100, 100, 1, 5, 0, 0), Span(111, 111, 0, 0, 0, 0)]
+    assert spans({}) == []
 
 
 def test_users_are_deemed_only_for_fast_equipment() -> None:
-    found = judge([Span(0, 563, 9)], 8_000, facts(), rules(), TOKYO)
+    span = Span(0, 563, 564, 9, 0, 0)
+    found = judge([span], 8_000, facts(), rules(), TOKYO)
     assert (found.users, found.users_counted) == (30_000, 8_000)
-    assert judge([Span(0, 563, 9)], 8_000, facts(basis="counted"), rules(), TOKYO).users == 8_000
+    assert judge([span], 8_000, facts(basis="counted"), rules(), TOKYO).users == 8_000
     with pytest.raises(ValueError, match=r"more than 2 Gbit/s, and equipment_bits_per_s is 2 Gbit/s"):
-        judge([Span(0, 563, 9)], 8_000, facts(equipment_bits_per_s=2_000_000_000), rules(), TOKYO)
+        judge([span], 8_000, facts(equipment_bits_per_s=2_000_000_000), rules(), TOKYO)
 
 
 def test_eras() -> None:

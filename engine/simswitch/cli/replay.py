@@ -37,18 +37,13 @@ def replay(
     """Replay a scenario with every policy that it names, and compare them."""
     from simswitch import twin
 
-    shipped = {found.stem: found for found in sorted((Path(twin.__file__).parent / "scenarios").glob("*.toml"))}
     if list_shipped:
-        show(table("scenarios", ["name", "what it shows"], [[name, _about(path)] for name, path in shipped.items()], 2))
+        rows = [[name, _about(path)] for name, path in shipped().items()]
+        show(table("scenarios", ["name", "what it shows"], rows, 2))
         return
     if scenario is None:
-        raise CommandFailed(Exit.USAGE, f"which scenario? A file, or one that is shipped: {', '.join(shipped)}")
-    path = scenario
-    if not path.exists():
-        name = scenario.name.removesuffix(".toml")
-        if len(scenario.parts) != 1 or name not in shipped:
-            raise CommandFailed(Exit.USAGE, f"there is no file {scenario}; shipped are {', '.join(shipped)}")
-        path = shipped[name]
+        raise CommandFailed(Exit.USAGE, f"which scenario? A file, or one that is shipped: {', '.join(shipped())}")
+    path = scenario_file(scenario)
     try:
         result = twin.replay(path, policies=policy)
     except twin.ScenarioError as error:
@@ -73,6 +68,23 @@ def replay(
         except ValueError as error:
             raise CommandFailed(Exit.USAGE, str(error)) from error
         complain(f"picture: {picture}")
+
+
+def shipped() -> dict[str, Path]:
+    """The scenarios that come with the program, by name."""
+    from simswitch import twin
+
+    return {found.stem: found for found in sorted((Path(twin.__file__).parent / "scenarios").glob("*.toml"))}
+
+
+def scenario_file(scenario: Path) -> Path:
+    """The file that was named, or the shipped one of that name."""
+    if scenario.exists():
+        return scenario
+    name = scenario.name.removesuffix(".toml")
+    if len(scenario.parts) != 1 or name not in shipped():
+        raise CommandFailed(Exit.USAGE, f"there is no file {scenario}; shipped are {', '.join(shipped())}")
+    return shipped()[name]
 
 
 def _about(path: Path) -> str:

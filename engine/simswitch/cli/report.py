@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from simswitch.cli.data import Folder
 from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.replay import scenario_file
 from simswitch.cli.screen import complain
 
 app = typer.Typer(help="Write reports from what happened.", no_args_is_help=True)
@@ -26,10 +26,23 @@ class Language(StrEnum):
 
 @app.command("accident")
 def accident(
-    folder: Folder,
+    folder: Annotated[Path, typer.Argument(help="The data folder.", file_okay=False)],
     facts: Annotated[Path, typer.Option("--facts", help="TOML: what people know (examples/accident-2020.toml).")],
-    from_: Annotated[datetime, typer.Option("--from", formats=_FORMATS, help="From when on, in the zone.")],
-    to: Annotated[datetime, typer.Option("--to", formats=_FORMATS, help="Before when, in the zone.")],
+    from_: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=_FORMATS, help="From when on, in the zone. Without: as far as history goes."),
+    ] = None,
+    to: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=_FORMATS, help="Before when, in the zone. Without: as far as history goes."),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--replay", help="First replay this scenario, on each of its dates, and keep its history in DIR."),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option("--policy", help="How swaps are ordered in it: unbounded (as in 2020), fixed, engine.")
+    ] = "unbounded",
     zone: Annotated[str, typer.Option("--zone", help="Time zone of the report's dates.")] = "Asia/Tokyo",
     rules: Annotated[
         str, typer.Option("--rules", help="Rule set: the name of one that is shipped, or a TOML file.")
@@ -51,20 +64,20 @@ def accident(
         here = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise CommandFailed(Exit.USAGE, f"--zone: there is no time zone {zone!r}") from error
-    span = [round(instant.replace(tzinfo=here).timestamp() * 1000) for instant in (from_, to)]
-    if span[0] >= span[1]:
+    if replay is None and (from_ is None or to is None):
+        raise CommandFailed(Exit.USAGE, "which time? Give --from and --to (only what was replayed is taken as a whole)")
+    begin_ms = 0 if from_ is None else round(from_.replace(tzinfo=here).timestamp() * 1000)
+    end_ms = 1 << 50 if to is None else round(to.replace(tzinfo=here).timestamp() * 1000)
+    if begin_ms >= end_ms:
         raise CommandFailed(Exit.USAGE, f"--from {from_} is not before --to {to}")
+    if replay is not None:
+        _replay(replay, policy, folder)
     path = shipped().get(rules, Path(rules))
     try:
         rule_set, known = read_rules(path), accidents.read_facts(facts)
         history = open_reader(folder)
-        found = accidents.judge(
-            accidents.spans(accidents.refusals(history, *span)),
-            accidents.terminals_refused(history, *span),
-            known,
-            rule_set,
-            here,
-        )
+        spans = accidents.spans(accidents.minutes(history, begin_ms, end_ms))
+        found = accidents.judge(spans, accidents.terminals_affected(history, spans), known, rule_set, here)
         document = accidents.report(found, known, rule_set, str(folder))
         page = rendering.markdown(document, language) if html is None else rendering.html(document, language)
     except OSError as error:
@@ -82,3 +95,15 @@ def accident(
     except OSError as error:
         raise CommandFailed(Exit.REFUSED, f"{html} can't be written: {error.strerror}") from error
     complain(f"report: {html}")
+
+
+def _replay(scenario: Path, policy: str, folder: Path) -> None:
+    from simswitch import twin
+    from simswitch.history.schema import HistoryRefused
+
+    try:
+        twin.record(scenario_file(scenario), policy, folder, lambda day: complain(f"{day} is replayed"))
+    except twin.ScenarioError as error:
+        raise CommandFailed(Exit.USAGE, str(error)) from error
+    except (twin.ReplayError, HistoryRefused) as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error

@@ -159,17 +159,25 @@ class _Link:
         self.changed.set()
 
     def report_load(
-        self, queue_wait_us: int, service_us: int, waiting: int | None, allocation_wait_us: int | None
+        self,
+        queue_wait_us: int,
+        service_us: int,
+        waiting: int | None,
+        allocation_wait_us: int | None,
+        failed_count: int,
     ) -> None:
-        if self.load is not None and self.load.HasField("allocation_wait_us"):
+        if self.load is not None:
             # What is sent stands for all that was said since.
-            allocation_wait_us = max(allocation_wait_us or 0, self.load.allocation_wait_us)
+            failed_count += self.load.failed_count
+            if self.load.HasField("allocation_wait_us"):
+                allocation_wait_us = max(allocation_wait_us or 0, self.load.allocation_wait_us)
         due = self.load is None
         self.load = pb.Load(
             queue_wait_us=queue_wait_us,
             service_us=service_us,
             waiting=waiting,
             allocation_wait_us=allocation_wait_us,
+            failed_count=failed_count,
         )
         if due:
             loop = asyncio.get_running_loop()
@@ -485,7 +493,12 @@ class Session:
             self._failed(failure)
 
     def report_load(
-        self, queue_wait_us: int, service_us: int, waiting: int | None = None, allocation_wait_us: int | None = None
+        self,
+        queue_wait_us: int,
+        service_us: int,
+        waiting: int | None = None,
+        allocation_wait_us: int | None = None,
+        failed_count: int = 0,
     ) -> bool:
         """How busy the access server is, at least once a second. False: the service is away, nothing is sent.
 
@@ -493,12 +506,12 @@ class Session:
         it is sent orders by what waits rather than by time, and reports also when it begins an order, and, after it had
         told of a queue, when it begins an operation with nothing behind it and when it has nothing to do. It may call
         this as often as it likes: of what comes within 100 ms the last is sent. ``allocation_wait_us`` is the longest
-        wait of an allocation since the last call.
+        wait of an allocation since the last call, ``failed_count`` how many were given up since.
         """
         link = self._link
         if link is None:
             return False
-        link.report_load(queue_wait_us, service_us, waiting, allocation_wait_us)
+        link.report_load(queue_wait_us, service_us, waiting, allocation_wait_us, failed_count)
         return True
 
     async def report_usage(

@@ -83,12 +83,17 @@ class SessionThread:
         return found
 
     def report_load(
-        self, queue_wait_us: int, service_us: int, waiting: int | None = None, allocation_wait_us: int | None = None
+        self,
+        queue_wait_us: int,
+        service_us: int,
+        waiting: int | None = None,
+        allocation_wait_us: int | None = None,
+        failed_count: int = 0,
     ) -> None:
         """How busy the access server is: ``Session.report_load``."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(
-            self.session.report_load, queue_wait_us, service_us, waiting, allocation_wait_us
+            self.session.report_load, queue_wait_us, service_us, waiting, allocation_wait_us, failed_count
         )
 
     def report_usage(

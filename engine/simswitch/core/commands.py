@@ -175,12 +175,14 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     SESSION_READY: (),
     SESSION_CLOSE: (),
     ACKNOWLEDGE: (("order", "<u8"), ("result", "u1")),
+    # failed_count: allocations given up since the last report, without the engine's doing; only kept.
     REPORT_LOAD: (
         ("queue_wait_us", "<u4"),
         ("service_us", "<u4"),
         ("waiting", "<u4"),
         ("taken_count", "<u4"),
         ("allocation_wait_us", "<u4"),
+        ("failed_count", "<u4"),
     ),
     # health_mask: bit 1 << Health, 0 every; lot to server: NONE_SHORT every; headroom_below_bytes: 0 every.
     # selecting: 1 selects by this filter, 0 waits for JOB_ADD. deadline_ms, quiet_from_ms, rate_per_minute and
@@ -226,6 +228,7 @@ OPTIONAL_COLUMNS: Mapping[int, tuple[str, ...]] = {
     ADOPT: ("subscriber", "expected_bytes"),
     IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
     REPORT_USAGE: ("span_ms", "goodput_kbps", "demand_permille", "radio"),
+    REPORT_LOAD: ("failed_count",),
 }
 """Columns that whoever puts a run together may leave out, here and in messages: they are zeros then."""
 

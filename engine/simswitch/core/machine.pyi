@@ -82,6 +82,16 @@ class Machine:
         window; -1 where a SIM's plan does not roll."""
     def sim_counts(self, sims: Any) -> tuple[Any, Any]:
         """ICCIDs and lifetime counts of SIMs by their index (uint32 array), as NumPy arrays."""
+    def throttled_holders(self) -> tuple[Any, Any, Any]:
+        """Keys of the terminals that hold a throttled SIM, their subscribers and the numbers of their access servers,
+        as NumPy arrays. It walks over the SIMs."""
+    def lots_pool(self) -> dict[str, Any]:
+        """By a lot's entity index (rows): SIMs by ``Health`` (``healths``) and ``Occupancy`` (``occupancies``), those
+        ``unlimited``, ``headroom_bytes`` of the other healthy and low ones, ``used_cycle_bytes`` of those that are
+        healthy, low or exhausted, ``counted_bytes`` of all. It walks over the SIMs."""
+    def markets_pool(self) -> tuple[Any, Any]:
+        """By a market's entity index: terminals that were last in it, and those of them with a lease. It walks over the
+        terminals."""
     def sim(self, index: int) -> dict[str, Any]:
         """iccid, imsi, lot, bank, slot, occupancy, health, headroom_bytes, used by window, terminal key or None …"""
     def terminal(self, index: int) -> dict[str, Any]: ...

@@ -902,6 +902,18 @@ cdef class Machine:
         """ICCIDs and lifetime counts by index."""
         return read_sim_counts(&self.state, sims)
 
+    def throttled_holders(self):
+        """Who holds a throttled SIM."""
+        return read_throttled_holders(&self.state)
+
+    def lots_pool(self):
+        """What stands in each lot."""
+        return read_lots_pool(&self.state)
+
+    def markets_pool(self):
+        """Terminals of each market, and those with a lease."""
+        return read_markets_pool(&self.state)
+
     def sim(self, uint32_t index):
         """One SIM. IndexError: there is none of that index."""
         return read_sim(&self.state, index)

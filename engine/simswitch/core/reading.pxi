@@ -392,6 +392,93 @@ cdef dict read_lot(State *state, uint32_t entity):
     }
 
 
+cdef tuple read_throttled_holders(State *state):
+    """Terminals that hold a throttled SIM, their subscribers and access servers, as NumPy arrays. A walk over the SIMs,
+    which ends with the last throttled one."""
+    cdef uint64_t left = state.header.health_count[<int> THROTTLED]
+    terminals = np.zeros(left, np.uint64)
+    subscribers = np.zeros(left, np.uint64)
+    servers = np.zeros(left, np.uint16)
+    cdef uint64_t[::1] terminal_column = terminals
+    cdef uint64_t[::1] subscriber_column = subscribers
+    cdef uint16_t[::1] server_column = servers
+    cdef uint64_t found = 0
+    cdef uint64_t index
+    cdef const Sim *sim
+    cdef const Terminal *terminal
+    for index in range(state.header.sims_count):
+        if left == 0:
+            break
+        sim = &state.sims[index]
+        if sim.health != THROTTLED:
+            continue
+        left -= 1
+        if sim.occupancy == ASSIGNED:
+            terminal = &state.terminals[sim.terminal]
+            terminal_column[found] = terminal.key
+            subscriber_column[found] = terminal.subscriber
+            server_column[found] = terminal.server
+            found += 1
+    return terminals[:found], subscribers[:found], servers[:found]
+
+
+cdef dict read_lots_pool(State *state):
+    """What stands in each lot, as NumPy arrays by its entity: SIMs by health and by occupancy, those without a cap, the
+    headroom of the others while they are healthy or low, what was used in this cycle on those that are healthy, low or
+    exhausted, and all that was ever counted. A walk over the SIMs."""
+    cdef uint64_t count = state.header.entities_count
+    healths = np.zeros((count, 10), np.uint64)
+    occupancies = np.zeros((count, 8), np.uint64)
+    unlimited = np.zeros(count, np.uint64)
+    headroom = np.zeros(count, np.uint64)
+    cycle = np.zeros(count, np.int64)
+    counted = np.zeros(count, np.uint64)
+    cdef int64_t[::1] cycle_column = cycle
+    cdef uint64_t[:, ::1] health_rows = healths
+    cdef uint64_t[:, ::1] occupancy_rows = occupancies
+    cdef uint64_t[::1] unlimited_column = unlimited
+    cdef uint64_t[::1] headroom_column = headroom
+    cdef uint64_t[::1] counted_column = counted
+    cdef uint64_t index
+    cdef uint16_t lot
+    cdef const Sim *sim
+    for index in range(state.header.sims_count):
+        sim = &state.sims[index]
+        lot = state.groups[sim.group].lot
+        health_rows[lot, sim.health] += 1
+        occupancy_rows[lot, sim.occupancy] += 1
+        counted_column[lot] += sim.counted_bytes
+        if sim.health == HEALTHY or sim.health == LOW or sim.health == EXHAUSTED:
+            cycle_column[lot] += <int64_t> sim.counted_bytes + state.sims_cold[index].offset_cycle_bytes
+        if sim.health != HEALTHY and sim.health != LOW:
+            continue
+        if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF:
+            unlimited_column[lot] += 1
+        elif sim.limit_bytes > <int64_t> sim.counted_bytes:
+            headroom_column[lot] += <uint64_t> sim.limit_bytes - sim.counted_bytes
+    return {
+        "healths": healths, "occupancies": occupancies, "unlimited": unlimited, "headroom_bytes": headroom,
+        "used_cycle_bytes": cycle, "counted_bytes": counted,
+    }
+
+
+cdef tuple read_markets_pool(State *state):
+    """Terminals that were last in each market, and those of them with a lease, as NumPy arrays by the market's entity. A
+    walk over the terminals."""
+    terminals = np.zeros(state.header.entities_count, np.uint64)
+    leased = np.zeros(state.header.entities_count, np.uint64)
+    cdef uint64_t[::1] terminal_column = terminals
+    cdef uint64_t[::1] leased_column = leased
+    cdef uint64_t index
+    cdef uint32_t market
+    for index in range(state.header.terminals_count):
+        market = state.markets[state.terminals[index].market].entity
+        terminal_column[market] += 1
+        if state.terminals[index].sim != NONE_INDEX:
+            leased_column[market] += 1
+    return terminals, leased
+
+
 cdef object _quota(int64_t quota):
     return None if quota < 0 else int(quota)
 

@@ -35,6 +35,10 @@ DETAILS_MAX = 16
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 _MINUTE_MS = 60_000
+_BYTES_MAX = (1 << 63) - 1
+_HEALTHS = (
+    layout.HEALTHY, layout.LOW, layout.EXHAUSTED, layout.THROTTLED, layout.QUARANTINED, layout.RETIRED,
+)  # fmt: skip
 _EVENT_FIELDS = ("kind", "terminal", "subscriber", "a", "b", "job", "access_server", "reason")
 _DECISIONS = frozenset(
     kind for kind, roles in COMMAND_ROLES.items() if layout.ROLE_ACCESS_SERVER not in roles and kind != layout.TICK
@@ -75,7 +79,11 @@ class Projector:
         self._checksum: int = row[2] if row else 0
         self._journal_id: bytes | None = row[3] if row else None
         self._last = self.sequence
+        # Of the record before: nothing is looked at twice, and a snapshot that was missed is made up for.
+        self._minute = self._at_ms // _MINUTE_MS if row else -1
+        self._hour = self._at_ms // _HOUR_MS if row else -1
         self._begins_ms: int | None = None
+        self._wait_target_us = 0
         self._names: dict[int, str] = {}
         self._servers: dict[int, int] = {}
         self._forget()
@@ -83,8 +91,10 @@ class Projector:
     def _forget(self) -> None:
         """What was gathered is written."""
         self._use: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
-        self._sims: dict[int, npt.NDArray[Any]] = {}
+        self._sims: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
         self._refused: dict[Key, list[int]] = {}
+        self._waits: dict[Key, list[int]] = {}
+        self._slowed: list[tuple[int, int, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]] = []
         self._rows: list[tuple[str, Key | tuple[Any, ...]]] = []
         self._entities: list[tuple[int, int, str]] = []
 
@@ -97,12 +107,15 @@ class Projector:
     def applied(self, record: Record, outcomes: list[OutcomeRun], machine: Machine) -> None:
         header = record.header
         self._follow_on(record, machine)
+        self._look(header.now_ms, machine)
         runs = command_runs(record.payload)
         for place, (run, outcome) in enumerate(zip(runs, outcomes, strict=False)):
             if run.kind == layout.REPORT_USAGE:
                 self._usage(run, outcome, header.now_ms, machine)
             elif run.kind == layout.ALLOCATE:
                 self._refusals(run, outcome, header.now_ms)
+            elif run.kind == layout.REPORT_LOAD:
+                self._load(run, outcome, header.now_ms)
             elif run.kind in _DECISIONS:
                 self._decision(place, run, outcome, record, machine)
         if outcomes[-1].count:
@@ -127,7 +140,9 @@ class Projector:
             )
 
     def _learn(self, machine: Machine) -> None:
-        self._begins_ms = machine.header()["settings"]["day_begins_ms"]
+        settings = machine.header()["settings"]
+        self._begins_ms = settings["day_begins_ms"]
+        self._wait_target_us = settings["allocation_target_ms"] * 1000
         entities = machine.entities()
         self._names = {entity["index"]: entity["name"] for entity in entities}
         self._entities = [(entity["index"], entity["kind"], entity["name"]) for entity in entities]
@@ -137,6 +152,33 @@ class Projector:
             if entity["kind"] == layout.ACCESS_SERVER and (number := machine.server_index(entity["index"])) is not None
         }
 
+    def _look(self, now_ms: int, machine: Machine) -> None:
+        """What is read from the state, as it is after the first record of a minute and of an hour."""
+        assert self._begins_ms is not None
+        if now_ms // _MINUTE_MS != self._minute:
+            self._minute = now_ms // _MINUTE_MS
+            header = machine.header()
+            if header["health"]["throttled"]:
+                holders = machine.throttled_holders()
+                if len(holders[0]):
+                    self._slowed.append((self._minute, header["occupancy"]["assigned"], holders))
+        if now_ms // _HOUR_MS != self._hour:
+            if self._hour >= 0:
+                self._rows += pool_rows(machine, day_of(self._at_ms, self._begins_ms), now_ms)
+            self._hour = now_ms // _HOUR_MS
+
+    def _load(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
+        """What an access server tells of allocations there: those that waited for too long, or were given up."""
+        waits_us = run["allocation_wait_us"]
+        waits_us = np.where(waits_us == layout.NONE_INDEX, 0, waits_us)
+        failed = run["failed_count"]
+        some = ((waits_us > self._wait_target_us) | (failed > 0)) & (outcome["status"] == layout.OK)
+        if some.any():
+            key = (now_ms // _MINUTE_MS, self._servers.get(run.access_server, -1))
+            found = self._waits.setdefault(key, [0, 0])
+            found[0] = max(found[0], int(waits_us[some].max()) // 1000)
+            found[1] += int(failed[some].sum())
+
     def _usage(self, run: CommandRun, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
         counted = outcome["counted_bytes"]
         some = counted > 0
@@ -145,20 +187,9 @@ class Projector:
         assert self._begins_ms is not None
         subscribers = machine.subscribers(np.ascontiguousarray(run["terminal"][some]))
         self._use.setdefault(day_of(now_ms, self._begins_ms), []).append((subscribers, counted[some]))
-        hour = now_ms // _HOUR_MS
-        sims = np.unique(outcome["sim"][some])
-        iccids, counts = machine.sim_counts(np.ascontiguousarray(sims[sims != layout.NONE_INDEX]))
-        self._gather_sims(hour, iccids, counts)
-
-    def _gather_sims(self, hour: int, iccids: npt.NDArray[Any], counts: npt.NDArray[Any]) -> None:
-        """The last count of each SIM in the hour."""
-        rows = np.stack((iccids, counts))
-        known = self._sims.get(hour)
-        if known is not None:
-            rows = np.concatenate((rows, known), axis=1)
-            _, first = np.unique(rows[0], return_index=True)
-            rows = rows[:, first]
-        self._sims[hour] = rows
+        sims = outcome["sim"][some]
+        figures = machine.sim_counts(np.ascontiguousarray(sims[sims != layout.NONE_INDEX]))
+        self._sims.setdefault(now_ms // _HOUR_MS, []).append(figures)
 
     def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
         refused = np.flatnonzero(outcome["status"] >= layout.NOT_PERMITTED)
@@ -283,16 +314,40 @@ class Projector:
             np.add.at(totals, place, np.concatenate([piece[1] for piece in pieces]))
             _add(connection, "use_day", "day", day, subscribers, totals)
             _add(connection, "use_month", "month", month_of(day), subscribers, totals)
-        for hour, (iccids, counts) in self._sims.items():
+        for hour, figures in self._sims.items():
+            # A lifetime count only grows, so the last one of the hour is the largest.
+            iccids, place = np.unique(np.concatenate([piece[0] for piece in figures]), return_inverse=True)
+            counts = np.zeros(len(iccids), np.uint64)
+            np.maximum.at(counts, place, np.concatenate([piece[1] for piece in figures]))
             connection.executemany(
                 f"INSERT OR REPLACE INTO sim_hour VALUES ({hour}, ?, ?)",
                 zip(signed_list(iccids), signed_list(counts), strict=True),
             )
         self._write_refusals(connection)
+        connection.executemany(
+            "INSERT INTO waits VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "wait_ms = max(wait_ms, excluded.wait_ms), failed = failed + excluded.failed",
+            [(*key, *figures) for key, figures in self._waits.items()],
+        )
+        self._write_slowed(connection)
         connection.execute(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
             (READER, self._last, self._at_ms, signed(self._checksum), self._journal_id),
         )
+
+    def _write_slowed(self, connection: sqlite3.Connection) -> None:
+        for minute, leased, (terminals, subscribers, servers) in self._slowed:
+            connection.execute("INSERT OR REPLACE INTO slowed VALUES (?, ?, ?)", (minute, len(terminals), leased))
+            connection.executemany(
+                f"INSERT INTO slowed_terminals VALUES ({minute // 60}, ?, ?, ?, {minute}, {minute}, 1) "
+                "ON CONFLICT DO UPDATE SET last_minute = excluded.last_minute, minutes = minutes + 1",
+                zip(
+                    signed_list(terminals),
+                    signed_list(subscribers),
+                    (self._servers.get(server, -1) for server in servers.tolist()),
+                    strict=True,
+                ),
+            )
 
     def _write_refusals(self, connection: sqlite3.Connection) -> None:
         for (minute, server, market, status, terminal, subscriber), (first, last, count) in self._refused.items():
@@ -315,6 +370,65 @@ class Projector:
                 "last_ms = excluded.last_ms, count = count + excluded.count",
                 (*key, subscriber, first, last, count),
             )
+
+
+def pool_rows(machine: Machine, day: int, at_ms: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """The pool by lot and the leases by market, as rows of the tables ``lots`` and ``leases``."""
+    pool = machine.lots_pool()
+    entities = {entity["index"]: entity for entity in machine.entities()}
+    fit: Counter[int] = Counter()
+    rows: list[tuple[str, tuple[Any, ...]]] = []
+    for index, entity in entities.items():
+        if entity["kind"] != layout.LOT:
+            continue
+        healths = [int(count) for count in pool["healths"][index]]
+        fit[entity["numbers"][layout.LOT_CLASS]] += healths[layout.HEALTHY] + healths[layout.LOW]
+        figures = (
+            day,
+            index,
+            at_ms,
+            sum(healths),
+            *(healths[health] for health in _HEALTHS),
+            sum(healths) - sum(healths[health] for health in _HEALTHS),
+            int(pool["occupancies"][index][layout.FREE]),
+            int(pool["occupancies"][index][layout.ASSIGNED]),
+            int(pool["unlimited"][index]),
+            min(int(pool["headroom_bytes"][index]), _BYTES_MAX),
+            int(pool["used_cycle_bytes"][index]),
+            int(pool["counted_bytes"][index]),
+            _json(_lot_detail(machine, entity, entities)),
+        )
+        rows.append((f"INSERT OR REPLACE INTO lots VALUES ({', '.join('?' * len(figures))})", figures))
+    terminals, leased = machine.markets_pool()
+    for index, entity in entities.items():
+        if entity["kind"] == layout.MARKET:
+            classes = entity["numbers"][layout.MARKET_FIRST_CLASS : layout.MARKET_FIRST_CLASS + layout.MARKET_CLASSES]
+            market = (at_ms // _HOUR_MS, index, int(terminals[index]), int(leased[index]), sum(fit[c] for c in classes))
+            rows.append(("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", market))
+    return rows
+
+
+def _lot_detail(machine: Machine, lot: dict[str, Any], entities: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    numbers = lot["numbers"]
+
+    def name(index: int) -> str:
+        return entities[index]["name"] if index in entities else ""
+
+    sim_class = entities.get(numbers[layout.LOT_CLASS])
+    caps = machine.lot(lot["index"])
+    return {
+        "supplier": name(numbers[layout.LOT_SUPPLIER]),
+        "carrier": name(sim_class["numbers"][layout.CLASS_CARRIER]) if sim_class else "",
+        "plan": name(numbers[layout.LOT_PLAN]),
+        "class": name(numbers[layout.LOT_CLASS]),
+        "active_from_s": numbers[layout.LOT_ACTIVE_FROM_S],
+        "valid_until_s": numbers[layout.LOT_VALID_UNTIL_S],
+        "terms": lot["document"].decode(errors="replace"),
+        **{
+            key: caps[key]
+            for key in ("quota_bytes", "basis", "since_ms", "before_bytes", "planned_bytes", "rolling_days")
+        },
+    }
 
 
 def _add(

@@ -10,8 +10,9 @@ from typing import Any
 from simswitch.history.schema import signed, unsigned
 
 TABLES = (
-    "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "decisions",
-    "observations", "throttles", "health", "caps", "cap_shifts", "entities", "gaps", "positions",
+    "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits", "slowed",
+    "slowed_terminals", "lots", "leases", "decisions", "observations", "throttles", "health", "caps", "cap_shifts",
+    "entities", "gaps", "positions",
 )  # fmt: skip
 _SPANS = {
     "use_day": ("day", 86_400_000),
@@ -21,6 +22,11 @@ _SPANS = {
     "jobs": ("changed_ms", 1),
     "refusals": ("minute", 60_000),
     "affected": ("hour", 3_600_000),
+    "waits": ("minute", 60_000),
+    "slowed": ("minute", 60_000),
+    "slowed_terminals": ("hour", 3_600_000),
+    "lots": ("day", 86_400_000),
+    "leases": ("hour", 3_600_000),
     "decisions": ("at_ms", 1),
     "observations": ("at_ms", 1),
     "throttles": ("at_ms", 1),

@@ -14,7 +14,7 @@ Terminals, subscribers and orders are 64 bits without a sign there and with one 
 ICCIDs are as the engine encodes them. Access servers, markets, lots and actors are entity indexes; ``entities`` has
 their names.
 
-    bytes a row, about     use_day, use_month 22 · sim_hour 22 · swaps 80 · affected 50
+    bytes a row, about     use_day, use_month 22 · sim_hour 22 · swaps 80 · affected, slowed_terminals 50
 """
 
 from __future__ import annotations
@@ -78,6 +78,32 @@ CREATE INDEX observations_lot ON observations (lot, at_ms);
 """
 
 ADDITIONS = {
+    2: """
+-- Minutes in which an access server told of allocations that waited for longer than their target (wait_ms: the longest)
+-- or that were given up there, of which it tells the number only.
+CREATE TABLE waits (minute INTEGER, access_server INTEGER, wait_ms INTEGER NOT NULL, failed INTEGER NOT NULL,
+    PRIMARY KEY (minute, access_server)) STRICT, WITHOUT ROWID;
+-- Minutes at whose first record terminals held throttled SIMs: how many, of how many with a lease.
+CREATE TABLE slowed (minute INTEGER PRIMARY KEY, terminals INTEGER NOT NULL, leased INTEGER NOT NULL) STRICT;
+-- Which ones, by hour as in ``affected``: in how many of its minutes.
+CREATE TABLE slowed_terminals (hour INTEGER, terminal INTEGER, subscriber INTEGER NOT NULL,
+    access_server INTEGER NOT NULL, first_minute INTEGER NOT NULL, last_minute INTEGER NOT NULL,
+    minutes INTEGER NOT NULL, PRIMARY KEY (hour, terminal)) STRICT, WITHOUT ROWID;
+-- The pool by lot at the end of each day, written at the first record of every hour for the day of the record before;
+-- at_ms is that first record's instant. SIMs by health (others: suspended, unreachable, missing) and by occupancy;
+-- headroom_bytes of healthy and low SIMs with a cap; unlimited: how many of them have none; used_cycle_bytes of
+-- healthy, low and exhausted ones. detail: supplier, carrier, plan and class by name, the caps by window with their
+-- bases, dates, and the lot's terms.
+CREATE TABLE lots (day INTEGER, lot INTEGER, at_ms INTEGER NOT NULL, sims INTEGER NOT NULL, healthy INTEGER NOT NULL,
+    low INTEGER NOT NULL, exhausted INTEGER NOT NULL, throttled INTEGER NOT NULL, quarantined INTEGER NOT NULL,
+    retired INTEGER NOT NULL, others INTEGER NOT NULL, free INTEGER NOT NULL, assigned INTEGER NOT NULL,
+    unlimited INTEGER NOT NULL, headroom_bytes INTEGER NOT NULL, used_cycle_bytes INTEGER NOT NULL,
+    counted_bytes INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (day, lot)) STRICT, WITHOUT ROWID;
+-- At the first record of every hour: terminals that were last in the market, those with a lease, and the SIMs of its
+-- classes that are healthy or low.
+CREATE TABLE leases (hour INTEGER, market INTEGER, terminals INTEGER NOT NULL, leased INTEGER NOT NULL,
+    fit INTEGER NOT NULL, PRIMARY KEY (hour, market)) STRICT, WITHOUT ROWID;
+""",
     3: """
 -- Of a SIM that was slowed one row a window and instant; of one that was not (censored; used_upper is null then) the
 -- highest use of each window and day.

@@ -1,20 +1,25 @@
 """The accident report: when service failed, for whom, how long, and what that makes of it by the rules.
 
-What happened comes from history: allocations that were refused, by minute, and the terminals that they came from. What
-only people know (names, equipment, cause, what is done about it) comes from a TOML file of facts. Minutes with refusals
-that are no further apart than ``JOIN_MINUTES`` are one span. The duration is the sum of the spans: an accident of
-eleven dates does not last while it is not there.
+What happened comes from history. What only people know (names, equipment, cause, what is done about it) comes from a
+TOML file of facts. A minute has
 
-Users are counted, each once however often. Where the operator says that they can't be (``basis = "deemed"``), the rule
-set's deemed figure stands for them if the equipment is fast enough, and the report says which of both it was.
+    stopped service     when allocations were refused (``refusals``) or given up at an access server (``waits``)
+    degraded service    when terminals held SIMs that the carrier had slowed (``slowed``), a hundredth at least of those
+                        with a lease (``DEGRADED_SHARE``): a few of them are every day's work; or when an allocation
+                        waited for ``LATE_MS`` (``waits``)
 
-Being told to come back (ADMISSION_WAIT) is no failure. Degraded service is not recorded in history yet.
+Both count. Such minutes that are no further apart than ``JOIN_MINUTES`` are one span. The duration is the sum of the
+spans: an accident of eleven dates does not last while it is not there.
+
+Users are counted, each once however often: terminals that were refused and terminals on slowed SIMs. Of attempts that
+were given up at an access server nobody knows whose they were. Where the operator says that users can't be counted
+(``basis = "deemed"``), the rule set's deemed figure stands for them if the equipment is fast enough, and the report
+says which of both it was. Being told to come back (ADMISSION_WAIT) is no failure.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
@@ -25,8 +30,25 @@ from simswitch.reports.rules import Fields, RuleSet, Verdict
 from simswitch.toml_lines import TomlDocument
 
 JOIN_MINUTES = 10
+DEGRADED_SHARE = 0.01
+LATE_MS = 5_000
 FAILED = (layout.NO_HEALTHY_SIM, layout.TERMINALS_FULL, layout.ORDERS_FULL)
 """Statuses of an allocation that leave a terminal without service."""
+
+
+@dataclass(slots=True)
+class Minute:
+    """What went wrong in it. Attempts that failed: refused by the engine, and given up at access servers."""
+
+    refused: int = 0
+    given_up: int = 0
+    slowed: int = 0
+    """Terminals on slowed SIMs; 0 as well while they are fewer than counts."""
+    late: bool = False
+
+    @property
+    def stopped(self) -> bool:
+        return self.refused + self.given_up > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +57,12 @@ class Span:
 
     first_minute: int
     last_minute: int
+    stopped_minutes: int
+    """Of these, those in which attempts failed; in the others service was degraded, or all right for a moment."""
     refused: int
+    given_up: int
+    slowed_max: int
+    """Most terminals on slowed SIMs at once."""
 
     @property
     def seconds(self) -> int:
@@ -103,44 +130,74 @@ def read_facts(path: Path) -> Facts:
     return found
 
 
-def refusals(history: sqlite3.Connection, from_ms: int, until_ms: int) -> list[tuple[int, int]]:
-    """Minute and refused attempts, in order of time."""
+def minutes(history: sqlite3.Connection, from_ms: int, until_ms: int) -> dict[int, Minute]:
+    """The minutes in which service was stopped or degraded, in order of time."""
+    between = (from_ms // 60_000, -(-until_ms // 60_000))
+    found: dict[int, Minute] = {}
     marks = ", ".join("?" * len(FAILED))
-    found = history.execute(
+    for minute, count in history.execute(
         f"SELECT minute, sum(count) FROM refusals WHERE minute >= ? AND minute < ? AND status IN ({marks}) "
-        "GROUP BY minute ORDER BY minute",
-        (from_ms // 60_000, -(-until_ms // 60_000), *FAILED),
-    )
-    return [(int(minute), int(count)) for minute, count in found]
+        "GROUP BY minute",
+        (*between, *FAILED),
+    ):
+        found.setdefault(minute, Minute()).refused = count
+    for minute, failed, wait_ms in history.execute(
+        "SELECT minute, sum(failed), max(wait_ms) FROM waits WHERE minute >= ? AND minute < ? GROUP BY minute "
+        f"HAVING sum(failed) > 0 OR max(wait_ms) >= {LATE_MS}",
+        between,
+    ):
+        entry = found.setdefault(minute, Minute())
+        entry.given_up, entry.late = failed, wait_ms >= LATE_MS
+    for minute, terminals in history.execute(
+        "SELECT minute, terminals FROM slowed WHERE minute >= ? AND minute < ? AND terminals >= ? * leased",
+        (*between, DEGRADED_SHARE),
+    ):
+        found.setdefault(minute, Minute()).slowed = terminals
+    return dict(sorted(found.items()))
 
 
-def terminals_refused(history: sqlite3.Connection, from_ms: int, until_ms: int) -> int:
-    """How many terminals got no SIM, each counted once."""
+def terminals_affected(history: sqlite3.Connection, found: list[Span]) -> int:
+    """How many terminals got no SIM or held a slowed one in these spans, each counted once.
+
+    Whoever was affected in an hour is known with the first and the last time in it.
+    """
     marks = ", ".join("?" * len(FAILED))
-    found = history.execute(
-        f"SELECT count(DISTINCT terminal) FROM affected WHERE hour BETWEEN ? AND ? AND status IN ({marks}) "
-        "AND last_ms >= ? AND first_ms < ?",
-        (from_ms // 3_600_000, until_ms // 3_600_000, *FAILED, from_ms, until_ms),
+    those = ", ".join(f"({span.first_minute}, {span.last_minute})" for span in found) or "(0, -1)"
+    hours = "hour BETWEEN first / 60 AND last / 60"
+    counted = history.execute(
+        f"WITH spans(first, last) AS (VALUES {those}) SELECT count(*) FROM ("
+        f"SELECT terminal FROM spans JOIN affected ON {hours} AND status IN ({marks}) "
+        "AND last_ms >= first * 60000 AND first_ms < (last + 1) * 60000 UNION "
+        f"SELECT terminal FROM spans JOIN slowed_terminals ON {hours} "
+        "AND last_minute >= first AND first_minute <= last)",
+        FAILED,
     )
-    return int(found.fetchone()[0])
+    return int(counted.fetchone()[0])
 
 
-def spans(minutes: Iterable[tuple[int, int]]) -> list[Span]:
-    """Joins minutes, given with their refused attempts in order of time."""
+def spans(found: dict[int, Minute]) -> list[Span]:
+    """Joins minutes, in order of time."""
     result: list[Span] = []
-    for minute, refused in minutes:
+    for minute, entry in found.items():
+        new = Span(minute, minute, int(entry.stopped), entry.refused, entry.given_up, entry.slowed)
         if result and minute - result[-1].last_minute <= JOIN_MINUTES:
             last = result.pop()
-            result.append(Span(last.first_minute, minute, last.refused + refused))
-        else:
-            result.append(Span(minute, minute, refused))
+            new = Span(
+                last.first_minute,
+                minute,
+                last.stopped_minutes + new.stopped_minutes,
+                last.refused + new.refused,
+                last.given_up + new.given_up,
+                max(last.slowed_max, new.slowed_max),
+            )
+        result.append(new)
     return result
 
 
 def judge(found: list[Span], users_counted: int, facts: Facts, rules: RuleSet, zone: tzinfo) -> Accident:
     """Raises ``ValueError`` when nothing happened, or for what the rule set does not provide for."""
     if not found:
-        raise ValueError("no allocation failed in this time: there is nothing to report")
+        raise ValueError("service was neither stopped nor degraded in this time: there is nothing to report")
     users = users_counted
     if facts.basis == "deemed":
         if facts.equipment_bits_per_s <= rules.deemed_above_bits_per_s:
@@ -175,9 +232,9 @@ def day_words(day: date) -> Words:
 def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Report:
     """The table of the minutes, then the spans that its figures were counted from. ``source`` names the data folder."""
     first, last = accident.spans[0].first_minute, accident.spans[-1].last_minute
-    records = f"{source}: refusals of the minutes {first} to {last}"
-    counted = both(f"{accident.users_counted:,}(端末数)", f"{accident.users_counted:,} (terminals)")
-    users = [counted]
+    records = f"{source}: refusals, waits and slowed, minutes {first} to {last}"
+    of_users = f"{source}: affected and slowed_terminals, in the same spans"
+    users = [both(f"{accident.users_counted:,}(端末数)", f"{accident.users_counted:,} (terminals)")]
     if facts.basis == "deemed":
         speed = f"{rules.deemed_above_bits_per_s / 1e9:g}"
         users = [
@@ -187,11 +244,28 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
             ),
             both(f"記録された端末数: {accident.users_counted:,}", f"terminals on record: {accident.users_counted:,}"),
         ]
+    given_up = sum(span.given_up for span in accident.spans)
+    if given_up:
+        users.append(
+            both(
+                f"このほかアクセスサーバで断念された割当 {given_up:,} 回(端末は特定できない)",
+                f"besides, {given_up:,} attempts were given up at access servers (of terminals that nobody knows)",
+            )
+        )
+    stopped_s = sum(span.stopped_minutes for span in accident.spans) * 60
+    stopped, degraded = duration(stopped_s), duration(accident.seconds - stopped_s)
+    lasted = [
+        duration(accident.seconds),
+        both(
+            f"うち停止(割当失敗) {stopped['ja']}、品質低下のみ {degraded['ja']}",
+            f"of it stopped (attempts failed) {stopped['en']}, only degraded {degraded['en']}",
+        ),
+    ]
     rows = [
         (both("事業者名", "operators"), Text(facts.operators)),
         (both("発生日時", "dates"), Text([day_words(day) for day in accident.dates()], records)),
-        (both("継続時間", "duration"), Text([duration(accident.seconds)], records)),
-        (both("影響利用者数", "users affected"), Text(users, f"{source}: affected, in the same time")),
+        (both("継続時間", "duration"), Text(lasted, records)),
+        (both("影響利用者数", "users affected"), Text(users, of_users)),
         (both("影響地域", "area"), Text([facts.area])),
         (both("事業者への問合せ件数", "inquiries"), Text(_inquiries(facts))),
         (both("障害内容", "what happened"), Text([facts.what])),
@@ -209,7 +283,10 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
         both("開始", "from"),
         both("終了", "to"),
         both("継続時間", "duration"),
-        both("割当失敗(回)", "attempts refused"),
+        both("うち停止", "stopped"),
+        both("割当拒否(回)", "attempts refused"),
+        both("断念(回)", "attempts given up"),
+        both("低速SIMの端末(最大)", "terminals on slowed SIMs, at most"),
     ]
     table: list[list[Cell]] = [
         [
@@ -217,13 +294,20 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
             _local(span.first_minute, accident.zone).strftime("%H:%M"),
             _local(span.last_minute + 1, accident.zone).strftime("%H:%M"),
             duration(span.seconds),
+            duration(span.stopped_minutes * 60),
             span.refused,
+            span.given_up,
+            span.slowed_max,
         ]
         for span in accident.spans
     ]
     note = both(
-        f"記録: {records}。`simswitch history` の refusals と affected で確認できる。",
-        f"Records: {records}. `simswitch history` lists them: tables refusals and affected.",
+        f"記録: {records}; {of_users}。同名の表を `simswitch history` で確認できる。リースを持つ"
+        f"端末の{DEGRADED_SHARE:.0%}以上が低速化したSIMにある分、または割当が{LATE_MS // 1000}秒以上待った分を"
+        "品質低下とする。",
+        f"Records: {records}; {of_users}. `simswitch history` lists these tables. Degraded are minutes in which "
+        f"{DEGRADED_SHARE:.0%} or more of the terminals with a lease held slowed SIMs, or an allocation waited for "
+        f"{LATE_MS // 1000} s.",
     )
     return Report(
         both("電気通信事故報告", "Telecommunications accident report"),

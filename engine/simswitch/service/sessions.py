@@ -293,6 +293,7 @@ class SessionHandlers:
                 "allocation_wait_us": (
                     load.allocation_wait_us if load.HasField("allocation_wait_us") else layout.NONE_INDEX
                 ),
+                "failed_count": load.failed_count,
             }
             _still_stands(await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns)), session)
         elif number == _PING:

@@ -68,7 +68,7 @@ cdef uint64_t run_size(int kind, uint64_t count) noexcept nogil:
     elif kind == OUT_ACKNOWLEDGE:
         item_bytes = 9
     else:
-        item_bytes = 20
+        item_bytes = 24
     return (RUN_BYTES + item_bytes * count + 7) & ~<uint64_t>7
 
 
@@ -133,6 +133,7 @@ cdef void write_run(World *w, Run *run, uint8_t *out) noexcept nogil:
             half[2 * count + index] = <uint32_t>items[index].b
             half[3 * count + index] = items[index].terminal
             half[4 * count + index] = items[index].flag
+            half[5 * count + index] = <uint32_t>(items[index].b >> 32)
 
 
 cdef int plan_runs(World *w, uint64_t *size) except -1 nogil:

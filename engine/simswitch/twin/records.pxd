@@ -145,6 +145,7 @@ ctypedef struct Station:             # an access server
     uint32_t busy                    # every switch is answered BUSY
     uint32_t wait_peak_us            # of its allocations since the last sample
     uint32_t failed                  # requests
+    uint32_t failed_told             # of these, those that a load report told of
     uint32_t asks_first              # the engine is asked before the operation, not after it
     uint16_t number
     Box boxes[5]                     # what is to be said

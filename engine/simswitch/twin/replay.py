@@ -27,6 +27,7 @@ from simswitch.clock import VirtualClock
 from simswitch.core import commands, layout
 from simswitch.twin import population
 from simswitch.twin.loop import Loop
+from simswitch.twin.record import RecordedCell
 from simswitch.twin.scenario import POLICIES, Bad, Dead, Fault, Lot, Scenario, Slow, Speed, Switch, load
 
 KEY_FIRST = 350_000_000_000_000
@@ -53,7 +54,7 @@ class ReplayError(RuntimeError):
 class _Engine:
     """The cell of one policy, and what its entities are called there."""
 
-    cell: Cell
+    cell: Cell | RecordedCell
     clock: VirtualClock
     start_ms: int
     markets: dict[str, int]
@@ -96,19 +97,20 @@ def _accepted(outcome: commands.OutcomeRun, what: str) -> commands.OutcomeRun:
 class _Builder:
     """Fills an empty engine with a scenario's inventory."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, folder: Path | None = None) -> None:
         self.scenario = scenario
         self.start_ms = round(scenario.start.timestamp() * 1000)
         self.clock = VirtualClock(self.start_ms)
         sims = sum(lot.sims for lot in scenario.lots)
         terminals = sum(group.count for group in scenario.terminals)
         seeds = itertools.cycle(population.engine_seeds(scenario))
-        self.cell = Cell.in_memory(
+        cell = Cell.in_memory(
             # Every terminal may be queued for a switch at the same time, and be stopped besides.
             capacity=Capacity(sims=sims, terminals=terminals, orders=2 * terminals + 1024),
             clock=self.clock,
             seeds=lambda: next(seeds),
         )
+        self.cell = cell if folder is None else RecordedCell(cell, self.clock, folder)
 
     def step(self, run: bytes, what: str) -> commands.OutcomeRun:
         return _accepted(commands.outcome_runs(self.cell.step(run).data)[0], what)
@@ -286,11 +288,13 @@ class _Builder:
 class _Replay:
     """One policy's replay."""
 
-    def __init__(self, scenario: Scenario, policy: str, progress: Progress | None) -> None:
+    def __init__(
+        self, scenario: Scenario, policy: str, progress: Progress | None, engine: _Engine | None = None
+    ) -> None:
         self.scenario = scenario
         self.policy = policy
         self.progress = progress
-        self.engine = _Builder(scenario).build()
+        self.engine = engine or _Builder(scenario).build()
         self.plan = population.draw(scenario, self.engine.markets)
         self.loop = Loop(
             self.plan,
@@ -627,6 +631,56 @@ def replay_scenario(
         "servers": servers,
         "ordered_s": ordered_s,
     }
+
+
+def record(
+    scenario_path: str | Path, policy: str, folder: Path, said: Callable[[str], object] = lambda _: None
+) -> dict[str, dict[str, int | float | None]]:
+    """Replays a scenario on each of its dates, one after the other with the same engine, and writes a history of it.
+
+    Between two dates the terminals leave and the carrier lifts its limits. Returns the figures of each date, and says
+    when one is over. Raises ``ScenarioError``, ``ReplayError`` and ``HistoryRefused``.
+    """
+    scenario = load(scenario_path)
+    if policy not in POLICIES:
+        raise ReplayError(f"the policies are {', '.join(POLICIES)}, not {policy}")
+    engine = _Builder(scenario, folder).build()
+    figures: dict[str, dict[str, int | float | None]] = {}
+    for day in scenario.days():
+        if figures:
+            _begin_anew(engine, day)
+        run = _Replay(day, policy, None, engine)
+        run.run()
+        figures[f"{day.start:%Y-%m-%d}"] = run.figures()
+        said(f"{day.start:%Y-%m-%d}")
+        for number, session in zip(engine.numbers, engine.sessions, strict=True):
+            engine.cell.step(commands.run(layout.SESSION_CLOSE, access_server=number, argument=session))
+    engine.cell.close()
+    return figures
+
+
+def _begin_anew(engine: _Engine, scenario: Scenario) -> None:
+    """An hour before a later date begins access servers say hello and hold nothing; no SIM is slowed any more."""
+    engine.start_ms = round(scenario.start.timestamp() * 1000)
+
+    def settle(until_ms: int) -> None:
+        while (due_ms := engine.cell.machine.next_due_ms) is not None and due_ms <= until_ms:
+            engine.clock.set(max(due_ms, engine.clock.now_ms()))
+            engine.cell.step_tick()
+        engine.clock.set(until_ms)
+
+    settle(engine.start_ms - 3_600_000)
+    for place, number in enumerate(engine.numbers):
+        opened = commands.outcome_runs(engine.cell.step(commands.run(layout.SESSION_OPEN, access_server=number)).data)
+        engine.sessions[place] = int(_accepted(opened[0], "open a session")["session"][0])
+        ready = commands.run(layout.SESSION_READY, access_server=number, argument=engine.sessions[place])
+        _accepted(commands.outcome_runs(engine.cell.step(ready).data)[0], "reconcile a session")
+    columns = engine.cell.machine.sims_columns()
+    slowed = columns["iccid"][columns["health"] == layout.THROTTLED]
+    for begin in range(0, len(slowed), IMPORT_CHUNK):
+        run = commands.set_health(slowed[begin : begin + IMPORT_CHUNK], layout.HEALTHY)
+        _accepted(commands.outcome_runs(engine.cell.step(run).data)[0], "set a SIM's health")
+    settle(engine.start_ms)
 
 
 def document(result: dict[str, Any]) -> dict[str, Any]:

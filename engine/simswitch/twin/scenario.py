@@ -5,6 +5,7 @@ A scenario is a TOML file. Every key that is not listed here is refused, and eve
     seed = 1                     all randomness comes from it; the same seed gives the same result, bit for bit
     start = 2020-02-21T06:00:00+09:00    the instant at which virtual time begins, with its offset
     duration_s = 14400           how long to replay
+    also_on = [2020-02-24]       later dates on which the same happens again, with other draws: for ``record`` only
     quantum_ms = 100             1 to 10,000. How long requests to the engine gather (events keep their exact instants)
     policies = ["unbounded", "fixed", "engine"]     the ways of switching in bulk to compare; "none" never does: what
                                  happens without it
@@ -89,7 +90,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ SIMS_MAX = 20_000_000
 SERVERS_MAX = 4_096
 QUANTA_MAX = 200_000_000
 SESSIONS_MAX = 200_000_000
+DAYS_QUANTUM_MS = 500
 
 
 class ScenarioError(ValueError):
@@ -254,6 +256,19 @@ class Scenario:
     access_servers: tuple[AccessServers, ...]
     terminals: tuple[Terminals, ...]
     events: tuple[Event, ...]
+    also_on: tuple[datetime.date, ...] = ()
+
+    def days(self) -> list[Scenario]:
+        """The scenario on each of its dates. The draws of a later one come from a seed of its own.
+
+        What is said gathers for half a second at least: who asks for this wants figures by the minute.
+        """
+        first = self.start.date()
+        quantum_ms = max(self.quantum_ms, DAYS_QUANTUM_MS)
+        return [
+            replace(self, seed=self.seed + (day - first).days, start=self.start + (day - first), quantum_ms=quantum_ms)
+            for day in (first, *self.also_on)
+        ]
 
 
 class _Table:
@@ -336,6 +351,16 @@ class _Table:
         if not isinstance(value, datetime.datetime) or value.tzinfo is None or not 1971 <= value.year <= 2200:
             raise self.refuse(f"{key} is a date and time with its offset, such as 2020-02-21T06:00:00+09:00", key)
         return value
+
+    def dates(self, key: str, after: datetime.date) -> tuple[datetime.date, ...]:
+        value = self._take(key, [], False)
+        last = after
+        for day in value if isinstance(value, list) else [None]:
+            # An instant is a date too, in Python only.
+            if not isinstance(day, datetime.date) or isinstance(day, datetime.datetime) or day <= last:
+                raise self.refuse(f"{key} is a list of dates such as 2020-02-24, each after {last}", key)
+            last = day
+        return tuple(value)
 
     def table(self, key: str) -> _Table:
         value = self._take(key, {}, False)
@@ -499,6 +524,7 @@ def _parse(document: TomlDocument, name: str) -> Scenario:
     root = _Table(document, (), document.values)
     seed = root.integer("seed", 0, 2**63 - 1)
     start = root.instant("start")
+    also_on = root.dates("also_on", start.date())
     duration_s = root.number("duration_s", 1.0, 1e8)
     quantum_ms = root.integer("quantum_ms", 1, 10_000, 100)
     if duration_s * 1000 / quantum_ms > QUANTA_MAX:
@@ -594,6 +620,7 @@ def _parse(document: TomlDocument, name: str) -> Scenario:
         servers,
         terminals,
         events,
+        also_on,
     )
 
 

@@ -154,8 +154,10 @@ cdef int tell_load(World *w, uint32_t server, int64_t now_ns) except -1 nogil:
     if station.ring_count > 0:
         wait_ns = max(wait_ns, now_ns - station.ring[station.ring_head].arrived_ns)
     wait_us = <uint64_t>min(wait_ns // 1000, <int64_t>0xFFFFFFFF)
-    send(w, server, OUT_LOAD, station.taken_count, wait_us | service_us << 32, station.ring_count, now_ns,
+    send(w, server, OUT_LOAD, station.taken_count, wait_us | service_us << 32,
+         station.ring_count | <uint64_t>(station.failed - station.failed_told) << 32, now_ns,
          <uint32_t>min(station.allocation_wait_ns // 1000, <int64_t>0xFFFFFFFE))
+    station.failed_told = station.failed
     station.told_ns = now_ns
     station.told_full = station.ring_count > 0 or wait_ns > station.service_ns
     station.allocation_wait_ns = 0

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from simswitch.v1 import status_pb2 as simswitch_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n simswitch/v1/access_server.proto\x12\x0csimswitch.v1\x1a\x19simswitch/v1/status.proto\"\xb7\x02\n\x0eSessionRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.simswitch.v1.HelloH\x00\x12$\n\x05holds\x18\x02 \x01(\x0b\x32\x13.simswitch.v1.HoldsH\x00\x12$\n\x05ready\x18\x03 \x01(\x0b\x32\x13.simswitch.v1.ReadyH\x00\x12:\n\x10\x61\x63knowledgements\x18\x04 \x01(\x0b\x32\x1e.simswitch.v1.AcknowledgementsH\x00\x12\"\n\x04load\x18\x05 \x01(\x0b\x32\x12.simswitch.v1.LoadH\x00\x12$\n\x05usage\x18\x06 \x01(\x0b\x32\x13.simswitch.v1.UsageH\x00\x12\"\n\x04ping\x18\x07 \x01(\x0b\x32\x12.simswitch.v1.PingH\x00\x42\t\n\x07message\"\x9a\x03\n\x0fSessionResponse\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.simswitch.v1.OpenedH\x00\x12\x31\n\x0cholds_result\x18\x02 \x01(\x0b\x32\x19.simswitch.v1.HoldsResultH\x00\x12\x31\n\x0cready_result\x18\x03 \x01(\x0b\x32\x19.simswitch.v1.ReadyResultH\x00\x12&\n\x06orders\x18\x04 \x01(\x0b\x32\x14.simswitch.v1.OrdersH\x00\x12G\n\x17\x61\x63knowledgements_result\x18\x05 \x01(\x0b\x32$.simswitch.v1.AcknowledgementsResultH\x00\x12\x31\n\x0cusage_result\x18\x06 \x01(\x0b\x32\x19.simswitch.v1.UsageResultH\x00\x12\"\n\x04pong\x18\x07 \x01(\x0b\x32\x12.simswitch.v1.PongH\x00\x12&\n\x06notice\x18\x08 \x01(\x0b\x32\x14.simswitch.v1.NoticeH\x00\x42\t\n\x07message\"0\n\x05Hello\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08software\x18\x02 \x01(\t\"7\n\x05Holds\x12\x10\n\x08terminal\x18\x01 \x03(\x06\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\r\n\x05iccid\x18\x03 \x03(\x06\"\x07\n\x05Ready\"V\n\x10\x41\x63knowledgements\x12\r\n\x05order\x18\x01 \x03(\x06\x12\x33\n\x06result\x18\x02 \x03(\x0e\x32#.simswitch.v1.AcknowledgementResult\"\xa0\x01\n\x04Load\x12\x15\n\rqueue_wait_us\x18\x01 \x01(\r\x12\x12\n\nservice_us\x18\x02 \x01(\r\x12\x14\n\x07waiting\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0btaken_count\x18\x04 \x01(\r\x12\x1f\n\x12\x61llocation_wait_us\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_waitingB\x15\n\x13_allocation_wait_us\"\x9d\x01\n\x05Usage\x12\x10\n\x08terminal\x18\x01 \x03(\x06\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\x10\n\x08up_bytes\x18\x03 \x03(\x06\x12\x12\n\ndown_bytes\x18\x04 \x03(\x06\x12\x0f\n\x07span_ms\x18\x05 \x03(\x07\x12\x14\n\x0cgoodput_kbps\x18\x06 \x03(\x07\x12\x17\n\x0f\x64\x65mand_permille\x18\x07 \x03(\x07\x12\r\n\x05radio\x18\x08 \x03(\r\"\x15\n\x04Ping\x12\r\n\x05nonce\x18\x01 \x01(\x06\"B\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x15\n\raccess_server\x18\x02 \x01(\r\x12\x10\n\x08lease_ms\x18\x03 \x01(\x04\"3\n\x0bHoldsResult\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"b\n\x0bReadyResult\x12$\n\x06status\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Status\x12-\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32\x18.simswitch.v1.Difference\"A\n\nDifference\x12$\n\x06status\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Status\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xca\x01\n\x06Orders\x12\r\n\x05order\x18\x01 \x03(\x06\x12%\n\x04kind\x18\x02 \x03(\x0e\x32\x17.simswitch.v1.OrderKind\x12\x10\n\x08terminal\x18\x03 \x03(\x06\x12\r\n\x05\x65poch\x18\x04 \x03(\x06\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x05 \x03(\x06\x12\x14\n\x0csource_iccid\x18\x06 \x03(\x06\x12\x14\n\x0ctarget_iccid\x18\x07 \x03(\x06\x12\x13\n\x0btarget_bank\x18\x08 \x03(\x07\x12\x13\n\x0btarget_slot\x18\t \x03(\x07\">\n\x16\x41\x63knowledgementsResult\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"3\n\x0bUsageResult\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"\x15\n\x04Pong\x12\r\n\x05nonce\x18\x01 \x01(\x06\">\n\x06Notice\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.simswitch.v1.NoticeKind\x12\x0c\n\x04text\x18\x02 \x01(\t*\xa5\x01\n\x15\x41\x63knowledgementResult\x12&\n\"ACKNOWLEDGEMENT_RESULT_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41\x43KNOWLEDGEMENT_RESULT_DONE\x10\x01\x12\"\n\x1e\x41\x43KNOWLEDGEMENT_RESULT_REFUSED\x10\x02\x12\x1f\n\x1b\x41\x43KNOWLEDGEMENT_RESULT_BUSY\x10\x03*j\n\tOrderKind\x12\x1a\n\x16ORDER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11ORDER_KIND_SWITCH\x10\x01\x12\x13\n\x0fORDER_KIND_STOP\x10\x02\x12\x15\n\x11ORDER_KIND_REVOKE\x10\x03*[\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12NOTICE_KIND_FENCED\x10\x01\x12\x18\n\x14NOTICE_KIND_DRAINING\x10\x02\x32\x61\n\x13\x41\x63\x63\x65ssServerService\x12J\n\x07Session\x12\x1c.simswitch.v1.SessionRequest\x1a\x1d.simswitch.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n simswitch/v1/access_server.proto\x12\x0csimswitch.v1\x1a\x19simswitch/v1/status.proto\"\xb7\x02\n\x0eSessionRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.simswitch.v1.HelloH\x00\x12$\n\x05holds\x18\x02 \x01(\x0b\x32\x13.simswitch.v1.HoldsH\x00\x12$\n\x05ready\x18\x03 \x01(\x0b\x32\x13.simswitch.v1.ReadyH\x00\x12:\n\x10\x61\x63knowledgements\x18\x04 \x01(\x0b\x32\x1e.simswitch.v1.AcknowledgementsH\x00\x12\"\n\x04load\x18\x05 \x01(\x0b\x32\x12.simswitch.v1.LoadH\x00\x12$\n\x05usage\x18\x06 \x01(\x0b\x32\x13.simswitch.v1.UsageH\x00\x12\"\n\x04ping\x18\x07 \x01(\x0b\x32\x12.simswitch.v1.PingH\x00\x42\t\n\x07message\"\x9a\x03\n\x0fSessionResponse\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.simswitch.v1.OpenedH\x00\x12\x31\n\x0cholds_result\x18\x02 \x01(\x0b\x32\x19.simswitch.v1.HoldsResultH\x00\x12\x31\n\x0cready_result\x18\x03 \x01(\x0b\x32\x19.simswitch.v1.ReadyResultH\x00\x12&\n\x06orders\x18\x04 \x01(\x0b\x32\x14.simswitch.v1.OrdersH\x00\x12G\n\x17\x61\x63knowledgements_result\x18\x05 \x01(\x0b\x32$.simswitch.v1.AcknowledgementsResultH\x00\x12\x31\n\x0cusage_result\x18\x06 \x01(\x0b\x32\x19.simswitch.v1.UsageResultH\x00\x12\"\n\x04pong\x18\x07 \x01(\x0b\x32\x12.simswitch.v1.PongH\x00\x12&\n\x06notice\x18\x08 \x01(\x0b\x32\x14.simswitch.v1.NoticeH\x00\x42\t\n\x07message\"0\n\x05Hello\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08software\x18\x02 \x01(\t\"7\n\x05Holds\x12\x10\n\x08terminal\x18\x01 \x03(\x06\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\r\n\x05iccid\x18\x03 \x03(\x06\"\x07\n\x05Ready\"V\n\x10\x41\x63knowledgements\x12\r\n\x05order\x18\x01 \x03(\x06\x12\x33\n\x06result\x18\x02 \x03(\x0e\x32#.simswitch.v1.AcknowledgementResult\"\xb6\x01\n\x04Load\x12\x15\n\rqueue_wait_us\x18\x01 \x01(\r\x12\x12\n\nservice_us\x18\x02 \x01(\r\x12\x14\n\x07waiting\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0btaken_count\x18\x04 \x01(\r\x12\x1f\n\x12\x61llocation_wait_us\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\rB\n\n\x08_waitingB\x15\n\x13_allocation_wait_us\"\x9d\x01\n\x05Usage\x12\x10\n\x08terminal\x18\x01 \x03(\x06\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\x10\n\x08up_bytes\x18\x03 \x03(\x06\x12\x12\n\ndown_bytes\x18\x04 \x03(\x06\x12\x0f\n\x07span_ms\x18\x05 \x03(\x07\x12\x14\n\x0cgoodput_kbps\x18\x06 \x03(\x07\x12\x17\n\x0f\x64\x65mand_permille\x18\x07 \x03(\x07\x12\r\n\x05radio\x18\x08 \x03(\r\"\x15\n\x04Ping\x12\r\n\x05nonce\x18\x01 \x01(\x06\"B\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x15\n\raccess_server\x18\x02 \x01(\r\x12\x10\n\x08lease_ms\x18\x03 \x01(\x04\"3\n\x0bHoldsResult\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"b\n\x0bReadyResult\x12$\n\x06status\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Status\x12-\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32\x18.simswitch.v1.Difference\"A\n\nDifference\x12$\n\x06status\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Status\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xca\x01\n\x06Orders\x12\r\n\x05order\x18\x01 \x03(\x06\x12%\n\x04kind\x18\x02 \x03(\x0e\x32\x17.simswitch.v1.OrderKind\x12\x10\n\x08terminal\x18\x03 \x03(\x06\x12\r\n\x05\x65poch\x18\x04 \x03(\x06\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x05 \x03(\x06\x12\x14\n\x0csource_iccid\x18\x06 \x03(\x06\x12\x14\n\x0ctarget_iccid\x18\x07 \x03(\x06\x12\x13\n\x0btarget_bank\x18\x08 \x03(\x07\x12\x13\n\x0btarget_slot\x18\t \x03(\x07\">\n\x16\x41\x63knowledgementsResult\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"3\n\x0bUsageResult\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"\x15\n\x04Pong\x12\r\n\x05nonce\x18\x01 \x01(\x06\">\n\x06Notice\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.simswitch.v1.NoticeKind\x12\x0c\n\x04text\x18\x02 \x01(\t*\xa5\x01\n\x15\x41\x63knowledgementResult\x12&\n\"ACKNOWLEDGEMENT_RESULT_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41\x43KNOWLEDGEMENT_RESULT_DONE\x10\x01\x12\"\n\x1e\x41\x43KNOWLEDGEMENT_RESULT_REFUSED\x10\x02\x12\x1f\n\x1b\x41\x43KNOWLEDGEMENT_RESULT_BUSY\x10\x03*j\n\tOrderKind\x12\x1a\n\x16ORDER_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11ORDER_KIND_SWITCH\x10\x01\x12\x13\n\x0fORDER_KIND_STOP\x10\x02\x12\x15\n\x11ORDER_KIND_REVOKE\x10\x03*[\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12NOTICE_KIND_FENCED\x10\x01\x12\x18\n\x14NOTICE_KIND_DRAINING\x10\x02\x32\x61\n\x13\x41\x63\x63\x65ssServerService\x12J\n\x07Session\x12\x1c.simswitch.v1.SessionRequest\x1a\x1d.simswitch.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simswitch.v1.access_server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACKNOWLEDGEMENTRESULT']._serialized_start=2052
-  _globals['_ACKNOWLEDGEMENTRESULT']._serialized_end=2217
-  _globals['_ORDERKIND']._serialized_start=2219
-  _globals['_ORDERKIND']._serialized_end=2325
-  _globals['_NOTICEKIND']._serialized_start=2327
-  _globals['_NOTICEKIND']._serialized_end=2418
+  _globals['_ACKNOWLEDGEMENTRESULT']._serialized_start=2074
+  _globals['_ACKNOWLEDGEMENTRESULT']._serialized_end=2239
+  _globals['_ORDERKIND']._serialized_start=2241
+  _globals['_ORDERKIND']._serialized_end=2347
+  _globals['_NOTICEKIND']._serialized_start=2349
+  _globals['_NOTICEKIND']._serialized_end=2440
   _globals['_SESSIONREQUEST']._serialized_start=78
   _globals['_SESSIONREQUEST']._serialized_end=389
   _globals['_SESSIONRESPONSE']._serialized_start=392
@@ -51,29 +51,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACKNOWLEDGEMENTS']._serialized_start=920
   _globals['_ACKNOWLEDGEMENTS']._serialized_end=1006
   _globals['_LOAD']._serialized_start=1009
-  _globals['_LOAD']._serialized_end=1169
-  _globals['_USAGE']._serialized_start=1172
-  _globals['_USAGE']._serialized_end=1329
-  _globals['_PING']._serialized_start=1331
-  _globals['_PING']._serialized_end=1352
-  _globals['_OPENED']._serialized_start=1354
-  _globals['_OPENED']._serialized_end=1420
-  _globals['_HOLDSRESULT']._serialized_start=1422
-  _globals['_HOLDSRESULT']._serialized_end=1473
-  _globals['_READYRESULT']._serialized_start=1475
-  _globals['_READYRESULT']._serialized_end=1573
-  _globals['_DIFFERENCE']._serialized_start=1575
-  _globals['_DIFFERENCE']._serialized_end=1640
-  _globals['_ORDERS']._serialized_start=1643
-  _globals['_ORDERS']._serialized_end=1845
-  _globals['_ACKNOWLEDGEMENTSRESULT']._serialized_start=1847
-  _globals['_ACKNOWLEDGEMENTSRESULT']._serialized_end=1909
-  _globals['_USAGERESULT']._serialized_start=1911
-  _globals['_USAGERESULT']._serialized_end=1962
-  _globals['_PONG']._serialized_start=1964
-  _globals['_PONG']._serialized_end=1985
-  _globals['_NOTICE']._serialized_start=1987
-  _globals['_NOTICE']._serialized_end=2049
-  _globals['_ACCESSSERVERSERVICE']._serialized_start=2420
-  _globals['_ACCESSSERVERSERVICE']._serialized_end=2517
+  _globals['_LOAD']._serialized_end=1191
+  _globals['_USAGE']._serialized_start=1194
+  _globals['_USAGE']._serialized_end=1351
+  _globals['_PING']._serialized_start=1353
+  _globals['_PING']._serialized_end=1374
+  _globals['_OPENED']._serialized_start=1376
+  _globals['_OPENED']._serialized_end=1442
+  _globals['_HOLDSRESULT']._serialized_start=1444
+  _globals['_HOLDSRESULT']._serialized_end=1495
+  _globals['_READYRESULT']._serialized_start=1497
+  _globals['_READYRESULT']._serialized_end=1595
+  _globals['_DIFFERENCE']._serialized_start=1597
+  _globals['_DIFFERENCE']._serialized_end=1662
+  _globals['_ORDERS']._serialized_start=1665
+  _globals['_ORDERS']._serialized_end=1867
+  _globals['_ACKNOWLEDGEMENTSRESULT']._serialized_start=1869
+  _globals['_ACKNOWLEDGEMENTSRESULT']._serialized_end=1931
+  _globals['_USAGERESULT']._serialized_start=1933
+  _globals['_USAGERESULT']._serialized_end=1984
+  _globals['_PONG']._serialized_start=1986
+  _globals['_PONG']._serialized_end=2007
+  _globals['_NOTICE']._serialized_start=2009
+  _globals['_NOTICE']._serialized_end=2071
+  _globals['_ACCESSSERVERSERVICE']._serialized_start=2442
+  _globals['_ACCESSSERVERSERVICE']._serialized_end=2539
 # @@protoc_insertion_point(module_scope)

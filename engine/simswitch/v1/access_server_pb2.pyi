@@ -354,6 +354,7 @@ class Load(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     TAKEN_COUNT_FIELD_NUMBER: _builtins.int
     ALLOCATION_WAIT_US_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
     queue_wait_us: _builtins.int
     """How long an operation waits in the access server's queue before it is begun, microseconds. 0: no queue."""
     service_us: _builtins.int
@@ -364,6 +365,11 @@ class Load(_message.Message):
     """Orders received in this session so far; needed with waiting."""
     allocation_wait_us: _builtins.int
     """The longest that an allocation waited since the last report, microseconds. Absent: as any operation."""
+    failed_count: _builtins.int
+    """Allocations that were given up since the last report because the access server did not get to them, or because the
+    terminal could not wait: the service hears of them here only. 0: none, or it does not tell. A report that is sent
+    again counts again.
+    """
     def __init__(
         self,
         *,
@@ -372,10 +378,11 @@ class Load(_message.Message):
         waiting: _builtins.int | None = ...,
         taken_count: _builtins.int = ...,
         allocation_wait_us: _builtins.int | None = ...,
+        failed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "queue_wait_us", b"queue_wait_us", "service_us", b"service_us", "taken_count", b"taken_count", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "failed_count", b"failed_count", "queue_wait_us", b"queue_wait_us", "service_us", b"service_us", "taken_count", b"taken_count", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
     _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015
