@@ -49,6 +49,8 @@ FACTORS = {
     "swap": (1.7,) * 4,
 }
 POOLS_WITH_GOALS = ("spread", "one_tier")
+RECORDS = "usage.records"
+RECORDS_GOAL = 5_000_000.0
 
 Progress = Callable[[str], None]
 
@@ -60,7 +62,8 @@ def row(operation: str, pool: Pool) -> str:
 
 def rows(pool: Pool) -> tuple[str, ...]:
     """What :func:`measure` gives. A warm pool has no free SIMs to swap to."""
-    return tuple(row(operation, pool) for operation in KINDS if not (pool.warm and operation == "swap"))
+    records = (RECORDS,) if pool.name == "spread" else ()
+    return tuple(row(operation, pool) for operation in KINDS if not (pool.warm and operation == "swap")) + records
 
 
 def goal(operation: str, pool: Pool, size: int, loop_ns: float) -> dict[str, Any]:
@@ -105,6 +108,16 @@ def measure(size: int, pool: Pool, seed: int, rounds: int, progress: Progress) -
     sound(world)
     loop_ns, state_hash = median(touched), world.hash
     design = f", the design's: {DESIGN_LOOP_NS[size]:.0f}" if size in DESIGN_LOOP_NS else ""
+    records = Result(
+        name=RECORDS,
+        size=size,
+        value=1e9 / median(samples["report_usage"]),
+        unit="1/s",
+        hash=state_hash,
+        goal=RECORDS_GOAL,
+        better="higher",
+        note=f"core.report_usage as a rate; each record counts at a SIM, a terminal and one of {size:,} subscribers",
+    )
     return [
         Result(
             name=row(operation, pool),
@@ -118,7 +131,7 @@ def measure(size: int, pool: Pool, seed: int, rounds: int, progress: Progress) -
         )
         for operation, found in samples.items()
         if found
-    ]
+    ] + [records] * (RECORDS in rows(pool))
 
 
 def use(world: World, chosen: I64, batch_items: int) -> dict[str, list[float]]:

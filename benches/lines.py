@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from simswitch.core.machine import Outcome
@@ -43,32 +44,42 @@ def measure(folder: Path, size: int, seed: int, progress: Callable[[str], None])
         if done.returncode:
             raise RuntimeError(f"callgrind ended with {done.returncode}: {done.stderr[-500:]}")
         items, digest = done.stdout.split()
-        missed = dict(missed_lines(path) for path in folder.glob("out.*"))
+        counted = dict(counted_events(path) for path in folder.glob("out.*"))
     finally:
         shutil.rmtree(folder)
     return [
         Result(
             name=f"lines.{operation}",
             size=size,
-            value=missed[operation] / int(items),
+            value=counted[operation].lines / int(items),
             unit="lines",
             hash=digest,
-            reference=missed["loop"] / int(items),
-            note=f"missed in a simulated cache of {int(CACHE.split(',')[0]) >> 10} KiB; reference: the loop",
+            reference=counted["loop"].lines / int(items),
+            note=f"missed in a simulated cache of {int(CACHE.split(',')[0]) >> 10} KiB; reference: the loop; "
+            f"{counted[operation].instructions / int(items):,.0f} instructions, the loop "
+            f"{counted['loop'].instructions / int(items):,.0f}",
         )
         for operation in OPERATIONS
     ]
 
 
-def missed_lines(path: Path) -> tuple[str, int]:
-    """What a dump is named after, and how many data lines missed the last level."""
+class Counted(NamedTuple):
+    """In all items of an operation."""
+
+    instructions: int
+    lines: int
+    """Data lines that missed the last level."""
+
+
+def counted_events(path: Path) -> tuple[str, Counted]:
+    """What a dump is named after, and what was counted."""
     heads = {}
     for line in path.read_text().splitlines():
         head, _, rest = line.partition(": ")
         heads[f"{head}: {rest.partition(':')[0]}" if head == "desc" else head] = rest
     trigger = heads.get("desc: Trigger", "")
     found = dict(zip(heads["events"].split(), map(int, heads["totals"].split()), strict=False))
-    return trigger.rpartition(" ")[2], found.get("DLmr", 0) + found.get("DLmw", 0)
+    return trigger.rpartition(" ")[2], Counted(found.get("Ir", 0), found.get("DLmr", 0) + found.get("DLmw", 0))
 
 
 class CountedWorld(World):

@@ -43,6 +43,7 @@ REQUIRED = (
     "journal.commit",
     "start.cold",
     "memory.resident",
+    "usage.records",
 )
 # Families that only run when they are asked for.
 ON_DEMAND = ("lines",)

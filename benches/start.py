@@ -1,7 +1,7 @@
-"""Start, memory and snapshots of a full pool: a real server and its follower, ``size`` SIMs and as many terminals.
+"""Start, memory and snapshots of a full pool: a real server and its follower, ``size`` SIMs, terminals and subscribers.
 
-    fill       a process of its own imports the SIMs and allocates for every terminal, through commands, and ends: a
-               snapshot
+    fill       a process of its own imports the SIMs, allocates for every terminal and reports what it used, through
+               commands, and ends: a snapshot
     tail       another one goes on from there until the follower would have made two snapshots, and dies
     start      `simswitch serve` from its call until it listens; every file that it reads has left the page cache
     resident   what the server and its follower hold then, by the kernel's count
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
 from simswitch.client import Client
 from simswitch.core import commands, layout
-from simswitch.core.machine import xxh64
+from simswitch.core.machine import Machine, xxh64
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings
 from simswitch.journal.format import SegmentHeader
@@ -50,6 +50,7 @@ COOLED_MS = 128
 RUN_ITEMS = 50_000
 TAIL_ITEMS = 1_000
 FREE_SHARE = 10
+USED_BYTES = 1 << 20
 MARKET = "market"
 ACCESS_SERVER = "as-0"
 LISTEN_WITHIN_S = 120.0
@@ -101,7 +102,7 @@ class Pool:
         return int(self.run(commands.run(layout.DEFINE, 1, definition=record))["index"][0])
 
     def fill(self, size: int) -> None:
-        """``size`` SIMs, as many terminals with a lease, of which a few are ended again."""
+        """``size`` SIMs, as many terminals with a lease, of which a few are ended again, and as many subscribers."""
         for setting, value in ((layout.LEASE_MS, LEASE_MS), (layout.COOLING_MS, 0)):
             self.run(commands.run(layout.CONFIGURE, 1, setting=setting, value=value))
         plan = self.entity(layout.PLAN, "plan", {layout.PLAN_QUOTA_CYCLE: 100 << 30})
@@ -134,6 +135,7 @@ class Pool:
         for start in range(0, size, RUN_ITEMS):
             stop = min(start + RUN_ITEMS, size)
             epochs = self.allocate(keys_of(start, stop))
+            self.report_usage(keys_of(start, stop), epochs)
             if start < size // FREE_SHARE:
                 count = min(stop, size // FREE_SHARE) - start
                 self.release(keys_of(start, start + count), epochs[:count])
@@ -154,6 +156,20 @@ class Pool:
         # What does not depend on the hour: which SIMs were given.
         self.folded = xxh64(found["iccid"].tobytes(), self.folded)
         return np.array(found["epoch"])
+
+    def report_usage(self, keys: U64, epochs: U64) -> None:
+        """A subscriber is known from its first bytes on."""
+        self.run(
+            commands.run(
+                layout.REPORT_USAGE,
+                len(keys),
+                access_server=0,
+                terminal=keys,
+                epoch=epochs,
+                up_bytes=0,
+                down_bytes=USED_BYTES,
+            )
+        )
 
     def release(self, keys: U64, epochs: U64) -> None:
         self.run(commands.run(layout.RELEASE, len(keys), access_server=0, terminal=keys, epoch=epochs))
@@ -339,6 +355,12 @@ def resident_bytes(process: int) -> dict[str, int]:
     return {name: int(words.split()[0]) << 10 for name, _, words in (line.partition(":") for line in lines)}
 
 
+def subscribers_bytes(size: int) -> int:
+    """The table of the subscribers, at most as many as terminals."""
+    regions = Machine(sims_max=1, terminals_max=size).snapshot_regions()
+    return next(item_bytes * count for name, item_bytes, count, _ in regions if name == "subscribers")
+
+
 def _peak_bytes(process: int) -> int:
     """The most that it ever held."""
     (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM")]
@@ -397,7 +419,7 @@ def measure(folder: Path, size: int, progress: Progress, pairs: int = 2, quiet_s
                 f"{name} {found['Rss'] / 1e9:.2f}, of it in huge pages {found['AnonHugePages'] / 1e9:.2f}"
                 for name, found in held.items()
             )
-            + f"; most ever {max(peaks) / 1e9:.2f}",
+            + f"; most ever {max(peaks) / 1e9:.2f}; as many subscribers, in {subscribers_bytes(size) / 1e9:.2f} of it",
         ),
         Result(
             name="start.snapshot_p99",

@@ -96,7 +96,7 @@ def test_a_rival_pool_does_the_same_job(make: Callable[[list[int]], pools.Python
 def test_lines_reads_what_callgrind_wrote(tmp_path: Path) -> None:
     dump = "desc: Trigger: Client Request: renew\nevents: Ir Dr Dw DLmr DLmw\ntotals: 9 8 7 40 2\n"
     (tmp_path / "out.1").write_text(dump)
-    assert lines.missed_lines(tmp_path / "out.1") == ("renew", 42)
+    assert lines.counted_events(tmp_path / "out.1") == ("renew", lines.Counted(instructions=9, lines=42))
 
 
 def test_journal(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
