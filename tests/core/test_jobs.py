@@ -307,3 +307,78 @@ def test_what_was_announced_is_withdrawn_when_it_cannot_come_and_announced_anew(
     assert len(again) == 10
     assert min(again) >= lifted_ms + ahead_ms
     assert world.orders == []
+
+
+def test_a_job_that_waited_for_approval_moves_no_more_than_was_approved() -> None:
+    """Beyond its size it leaves out whoever came under its filter since, and says so in its end."""
+    world = world_of(6)
+    world.configure(layout.APPROVAL_ABOVE, 3)
+    (outcome,) = world.send(world.job_create(selecting=1))
+    job = int(outcome["job"][0])
+    assert world.machine.job(job)["state"] == layout.JOB_AWAITING_APPROVAL
+    world.send(world.allocate([7, 8]))
+    assert world.status(world.job(layout.JOB_APPROVE, job, world.entities["operator:second"])) == layout.OK
+    answered = 0
+    for _ in range(20):
+        world.pass_ms(10 * STEP_MS)
+        since, answered = answered, len(world.orders)
+        answer(world, since=since)
+    found = world.machine.job(job)
+    assert (found["state"], found["why"]) == (layout.JOB_DONE, layout.WHY_SIZE)
+    assert (found["size_max"], found["confirmed_count"], found["beyond_count"]) == (6, 6, 2)
+    end = [event for event in world.events if event["kind"] == layout.EVENT_JOB][-1]
+    assert (end["a"], end["reason"], end["b"]) == (layout.JOB_DONE, layout.WHY_SIZE, 2)
+
+
+def test_what_needs_no_second_person_is_not_cut_to_what_the_check_found() -> None:
+    """Who comes under the filter after the check is moved too, up to the size that nobody has to approve."""
+    world = world_of(2)
+    world.configure(layout.APPROVAL_ABOVE, 3)
+    for sim in range(world.sims_count):
+        if world.machine.sim(sim)["occupancy"] == layout.FREE:
+            world.send(world.set_health(sim, layout.QUARANTINED))
+    (outcome,) = world.send(world.job_create(selecting=1, on_infeasible=layout.INFEASIBLE_PAUSE))
+    job = int(outcome["job"][0])
+    assert world.machine.job(job)["state"] == layout.JOB_PAUSED
+    for sim in range(world.sims_count):
+        world.send(world.set_health(sim, layout.HEALTHY))
+    world.send(world.allocate([3, 4, 5]))
+    world.send(world.job(layout.JOB_RESUME, job))
+    found = world.machine.job(job)
+    assert (found["terminals_count"], found["beyond_count"]) == (3, 2)
+
+
+def test_terminals_of_an_access_server_that_is_away_count_for_approval() -> None:
+    """They are moved when it is back, whatever the check could promise them."""
+    world = world_of(6, servers=2)
+    world.configure(layout.APPROVAL_ABOVE, 3)
+    world.send(commands.run(layout.SESSION_CLOSE, access_server=1, argument=world.sessions[1]))
+    (outcome,) = world.send(world.job_create(selecting=1))
+    found = world.machine.job(int(outcome["job"][0]))
+    assert (found["demand_count"], found["state"]) == (3, layout.JOB_AWAITING_APPROVAL)
+
+
+def test_whoever_is_served_first_leaves_the_targets_that_the_most_demanding_need() -> None:
+    """The check found a target for both; a roomy one for the first would leave none for the second."""
+    world = new_world(sims=0)
+    world.import_sims(2, "silver-a")
+    for terminal, expected in ((1, GIB), (2, 5 * GIB)):
+        world.send(world.allocate([terminal], market="away", expected_bytes=expected))
+    small, large = world.import_sims(2, "silver-a", opening_bytes=[98 * GIB, 90 * GIB])
+    job = begin(world, 1, 2, on_infeasible=layout.INFEASIBLE_REFUSE)
+    world.pass_ms(MINUTE_MS)
+    assert world.machine.job(job)["outstanding_count"] == 2
+    assert [world.machine.sim(sim)["occupancy"] for sim in (small, large)] == [layout.RESERVED] * 2
+
+
+def test_allocations_and_swaps_of_no_job_take_the_sim_with_most_left() -> None:
+    world = new_world(sims=0)
+    world.configure(layout.AUTOMATIC_SWAPS, 3)
+    world.configure(layout.AUTOMATIC_AHEAD_MS, 0)
+    opening_bytes = [80 * GIB, 86 * GIB, 90 * GIB, 98 * GIB]
+    first, second, third, tight = world.import_sims(4, "silver-a", opening_bytes=opening_bytes)
+    world.send(world.allocate([1], market="away"), world.allocate([2], market="away"))
+    assert [world.machine.sim(sim)["occupancy"] for sim in (first, second)] == [layout.ASSIGNED] * 2
+    world.send(world.set_health(first, layout.THROTTLED))
+    assert world.machine.sim(third)["occupancy"] == layout.RESERVED
+    assert world.machine.sim(tight)["occupancy"] == layout.FREE

@@ -103,7 +103,7 @@ class Books:
         if job.state == state:
             return False
         job.state = state
-        self._event(layout.EVENT_JOB, job=job.id, a=state, reason=why)
+        self._event(layout.EVENT_JOB, job=job.id, a=state, b=job.beyond, reason=why)
         return True
 
     def _hold_job(self, job: JobModel, why: int) -> None:
@@ -163,8 +163,8 @@ class Books:
         own = [sim for sim in free if tier_of(sim.headroom_bytes) == tier - 1]
         return len(own) <= OWN_TIER_TRIES and any(sim.headroom_bytes >= expected for sim in own)
 
-    def _check_choice(self, sim: SimModel, market: int, expected: int, what: str, reserve: bool) -> None:
-        """I4, and good fit: the first class that can serve, its tightest tier in which every SIM will do."""
+    def _check_choice(self, sim: SimModel, market: int, expected: int, what: str, reserve: bool, roomy: bool) -> None:
+        """I4, and fit: the first class that can serve, and its roomiest or tightest tier in which every SIM will do."""
         self._require(sim.occupancy == layout.FREE, f"I4: {what} got SIM {sim.index}, which is not free")
         self._require(sim.health == layout.HEALTHY, f"I4: {what} got SIM {sim.index}, which is not healthy")
         self._require(sim.headroom_bytes >= expected, f"I4: {what} got SIM {sim.index} with too little left")
@@ -182,12 +182,12 @@ class Books:
         wanted = tier_satisfying(expected)
         tiers = {tier_of(other.headroom_bytes) for other in self._sound(sim.sim_class)}
         satisfying = [tier for tier in tiers if tier >= wanted]
-        # One that a breaker lets through as its probe may be tighter.
+        # One that a breaker lets through as its probe may fit better.
         if satisfying:
-            tightest = wanted <= tier_of(sim.headroom_bytes) <= min(satisfying)
+            tier, best = tier_of(sim.headroom_bytes), max(satisfying) if roomy else min(satisfying)
+            better = tier >= best if roomy else wanted <= tier <= best
             probes = not self.blocked.isdisjoint(self._belongs_to(sim))
-            exact = tier_of(sim.headroom_bytes) == min(satisfying)
-            self._require(exact or (tightest and probes), f"{what} did not get the tightest tier")
+            self._require(tier == best or (better and probes), f"{what} got tier {tier} and not {best}")
 
     def _judge(self, sim: SimModel) -> None:
         """Healthy, low or exhausted by our own count; what others found stays."""
@@ -543,6 +543,9 @@ class Books:
             return layout.RESTING
         if self._at_ceiling(terminal):
             return layout.DAY_CEILING
+        if job.size_max is not None and job.terminals >= job.size_max:
+            job.beyond += 1
+            return layout.SAME
         if not self._orders_spare():
             return layout.ORDERS_FULL
         self._unmeasured(terminal)
@@ -567,4 +570,4 @@ class Books:
             if job.state in (layout.JOB_RUNNING, layout.JOB_PAUSED, layout.JOB_SELECTING):
                 waits = job.listing or job.sweeping or any(order.job is job for order in self.orders)
                 if job.begun and not waits:
-                    self._enter(job, layout.JOB_DONE)
+                    self._enter(job, layout.JOB_DONE, layout.WHY_SIZE if job.beyond else layout.WHY_NONE)

@@ -220,7 +220,8 @@ class Model(Books):
             return {layout.NO_HEALTHY_SIM}
         self._require(call.answer["sim"] < len(self.sims), f"an allocation was answered {call.answer}")
         sim = self.sims[call.answer["sim"]]
-        self._check_choice(sim, market, expected, f"the allocation of terminal {call.item['terminal']}", reserve=False)
+        what = f"the allocation of terminal {call.item['terminal']}"
+        self._check_choice(sim, market, expected, what, reserve=False, roomy=True)
         status = layout.OK
         if terminal is None:
             terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
@@ -368,7 +369,8 @@ class Model(Books):
             return layout.NO_HEALTHY_SIM
         self._require(answer["sim"] < len(self.sims), f"an attach failure was answered {answer}")
         sim = self.sims[answer["sim"]]
-        self._check_choice(sim, terminal.market, expected, f"the failed terminal {terminal.key}", reserve=False)
+        what = f"the failed terminal {terminal.key}"
+        self._check_choice(sim, terminal.market, expected, what, reserve=False, roomy=True)
         self._begin(terminal, sim, self._new_epoch(answer["epoch"]))
         self._check_grant(terminal, answer)
         return layout.MOVED
@@ -800,7 +802,8 @@ class Model(Books):
         if target is None:
             raise Mismatch(f"the target of {row} is no SIM")
         terminal = order.terminal
-        self._check_choice(target, terminal.market, lowest_bytes(terminal.expected_tier), "a swap", reserve=True)
+        lowest = lowest_bytes(terminal.expected_tier)
+        self._check_choice(target, terminal.market, lowest, "a swap", reserve=True, roomy=order.job is None)
         left = len(self._free_healthy(target.sim_class)) - 1
         self._require(left >= self.reserves[target.sim_class], f"I7: the swap {row} went below the reserve")
         target.occupancy = layout.RESERVED
@@ -925,11 +928,12 @@ class Model(Books):
             self.sweeps.append(Sweep("cancel", job=job))
 
     def _begin_job(self, job: JobModel) -> None:
-        count = job.terminals if job.listed else job.demand
+        count = job.terminals if job.listed else job.demand + job.without[layout.WITHOUT_SERVER]
         if count > self.settings[layout.APPROVAL_ABOVE] and job.approver is None:
             self._enter(job, layout.JOB_AWAITING_APPROVAL)
             return
         job.begun = True
+        job.size_max = None if job.listed else max(count, self.settings[layout.APPROVAL_ABOVE])
         job.canary = 0 < job.options["canary_count"] < count
         self._enter(job, layout.JOB_RUNNING if job.listed else layout.JOB_SELECTING)
         if not job.listed:
@@ -1221,6 +1225,9 @@ class Model(Books):
                 targets_count=job.targets,
                 announced_count=sum(order.promised for order in mine),
                 terminals_count=job.terminals,
+                bounded=int(job.size_max is not None),
+                size_max=job.size_max or 0,
+                beyond_count=job.beyond,
                 confirmed_count=job.confirmed,
                 outages_count=len(job.outages),
                 outage_ms=sum(job.outages),

@@ -283,6 +283,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "why=QUIET": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_QUIET),
     "why=CANARY": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_CANARY),
     "why=TARGETS": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_TARGETS),
+    "left_out=1": lambda case: bool(case.after["jobs"][case.job]["beyond_count"] == 1),
     "why=LATE": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_LATE),
     "queued=dropped": lambda case: not (case.after["orders"]["state"] == layout.QUEUED).any(),
 }

@@ -115,6 +115,9 @@ class JobModel:
     outages: list[int] = field(default_factory=list)
     unmeasured: int = 0
     terminals: int = 0
+    size_max: int | None = None
+    """So many terminals it may take by its filter."""
+    beyond: int = 0
 
 
 @dataclass(eq=False)

@@ -611,6 +611,11 @@ def _checked(row: Row) -> Case:
     """Rows on a job that is checked, or was."""
     world = new_world()
     allocate(world)
+    if row.when == "another came under its filter since":
+        (outcome,) = world.send(world.job_create(selecting=1, **_options(row, world)))
+        allocate(world, OTHER)
+        job = int(outcome["job"][0])
+        return Case(world, world.job(layout.JOB_APPROVE, job, world.entities["operator:second"]), job=job)
     job, run = list_of(world, T, **_options(row, world))
     if row.state != "selecting":
         world.send(run)
@@ -750,6 +755,7 @@ WHENS = frozenset(
         "it is throttled, its terminal's ceiling is met",
         "its plan's changes of a day are used up",
         "a dry run",
+        "another came under its filter since",
         "another number",
         "by who ordered it",
         "it needs a second person",

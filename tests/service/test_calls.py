@@ -492,6 +492,7 @@ def test_a_job_says_what_it_would_do_and_is_refused_when_it_cant(client: Client,
     assert len(without.terminals) == 64
     refused = refusal(lambda: pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="x", carrier="nobody's")))
     assert refused.reason == "UNKNOWN_ENTITY"
+    assert "carrier called" in str(refused), "a class may be called that"
     hours = swap_pb2.QuietHours(from_ms=2, until_ms=1)
     for request in (
         swap_pb2.CreateJobRequest(reason="x", quiet_hours=hours),

@@ -104,7 +104,8 @@ def details(event: dict[str, Any]) -> str:
             return str(event["status"]).replace("_", " ")
         case "job":
             why = f" ({event['job_why']})" if event["job_why"] else ""
-            return str(event["job_state"]).replace("_", " ") + why
+            beyond = f", {event['beyond_count']:,} beyond its size left out" if event["beyond_count"] else ""
+            return str(event["job_state"]).replace("_", " ") + why + beyond
         case "shortfall":
             return f"market {event['market']}: no SIM with {bytes_text(event['headroom_bytes'])} left for swaps"
         case "shortfall_over":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
@@ -88,6 +89,15 @@ def server_table(servers: list[dict[str, Any]]) -> Any:
     return table("Access servers", columns, rows, numbers_from=2)
 
 
+def over_by_text(job: dict[str, Any]) -> str:
+    """When a job will be over. Empty when it is, or when nothing says so: an estimate that has passed doesn't."""
+    found, expected_ms = job["feasibility"], job["expected_finish_ms"]
+    moves = found and (found["targets_count"] or job["confirmed_count"])
+    if job["finished_ms"] or not moves or not expected_ms or expected_ms < time.time() * 1000:
+        return ""
+    return instant_text(expected_ms)
+
+
 def job_table(jobs: list[dict[str, Any]]) -> Any:
     """Swap jobs and how far they are."""
     rows = [
@@ -102,7 +112,7 @@ def job_table(jobs: list[dict[str, Any]]) -> Any:
             e["queued_count"],
             e["given_up_count"],
             e["skipped_count"],
-            instant_text(e["expected_finish_ms"]) if e["expected_finish_ms"] and not e["finished_ms"] else "",
+            over_by_text(e),
             f"{e['outage_ms'] / e['outages_count'] / 1000:.1f} s" if e["outages_count"] else "",
         ]
         for e in jobs

@@ -38,6 +38,7 @@ WHY = {
     "targets": "not every terminal would get a target",
     "late": "it would be over after its deadline",
     "quiet": "its quiet hours",
+    "size": "more terminals came under its filter than its check had found",
 }
 WITHOUT = {
     "target": "with no healthy SIM to be had",
@@ -186,6 +187,8 @@ def create(
             print_json(checked)
         elif not json:
             show(*check_lines(checked))
+            if service.swaps.ListJobs(swap_pb2.ListJobsRequest(page_size=1), timeout=CALL_TIMEOUT_S).stopped:
+                show("All swaps are stopped: none is sent until `simswitch swap lift`.")
         if checked["state"] == "refused":
             raise CommandFailed(Exit.REFUSED, f"job {job.number} moves nobody: {WHY[checked['why']]}")
         if watch and checked["state"] in GOING_ON:
@@ -209,7 +212,10 @@ def check_lines(job: dict[str, Any]) -> list[str]:
         lines.append(
             f"left out    {len(terminals):>12,} {LEFT_OUT.get(status, status.replace('_', ' '))} (such as {some})"
         )
-    lines.append(f"over by     {instant_text(job['expected_finish_ms'])}, with today's windows")
+    if found["targets_count"]:
+        lines.append(f"over by     {instant_text(job['expected_finish_ms'])}, with today's windows")
+    else:
+        lines.append("over by     not known: nobody can be moved now")
     if job["deadline_ms"] is not None:
         lines.append(f"deadline    {instant_text(job['deadline_ms'])}")
     number = job["number"]
@@ -218,6 +224,10 @@ def check_lines(job: dict[str, Any]) -> list[str]:
         lines.append(f"A dry run: nobody is moved. {WHY[job['why']].capitalize() if job['why'] else can}.")
     elif job["state"] == "awaiting_approval":
         lines.append(f"So many need a second person: `simswitch swap approve {number}`.")
+    elif job["why"] == "quiet":
+        lines.append(f"job {number} is paused: its quiet hours. It goes on by itself when they are over.")
+    elif job["state"] == "done":
+        lines.append(f"job {number} is over: there was nobody to move.")
     elif job["state"] == "paused":
         lines.append(f"job {number} is paused: {WHY[job['why']]}. `simswitch swap resume {number}` lets it go on.")
     elif job["state"] != "refused":
@@ -341,7 +351,8 @@ def work(
             for entry in entries
         ]
         columns = ["entry", "terminal", "subscriber", "access server", "given up", "attempts", "job"]
-        show(table("Given up", columns, rows, numbers_from=5))
+        title = "Given up: refused by their access servers as often as a swap is tried"
+        show(table(title, columns, rows, numbers_from=5))
 
 
 @app.command("cancel")
@@ -417,7 +428,7 @@ def _on_job(where: Target, call: str, request: Any, json: bool) -> None:
 
 def _watch(service: Any, number: int, json: bool) -> None:
     from simswitch.cli.messages import plain
-    from simswitch.cli.status import job_table
+    from simswitch.cli.status import job_table, over_by_text
     from simswitch.v1 import swap_pb2
 
     request = swap_pb2.WatchJobRequest(job=number, interval_ms=WATCH_INTERVAL_MS)
@@ -433,7 +444,7 @@ def _watch(service: Any, number: int, json: bool) -> None:
                 total=last["terminals_count"] or None,
                 completed=settled,
                 description=f"job {number} {_state_text(last)}, {last['outstanding_count']} outstanding"
-                + (f", over by {instant_text(last['expected_finish_ms'])}" if last["expected_finish_ms"] else ""),
+                + (f", over by {over_by}" if (over_by := over_by_text(last)) else ""),
             )
     if not last:
         raise CommandFailed(Exit.REFUSED, f"the service said nothing about job {number}")
@@ -454,6 +465,12 @@ def _end(job: dict[str, Any], json: bool, describe: Callable[[], None]) -> None:
         raise CommandFailed(Exit.REFUSED, f"job {job['number']} is {job['state']}, and the service ended the watch")
     if job["state"] == "refused":
         raise CommandFailed(Exit.REFUSED, f"job {job['number']} moves nobody: {WHY[job['why']]}")
+    if job["beyond_count"]:
+        raise CommandFailed(
+            Exit.REFUSED,
+            f"{job['beyond_count']:,} terminals more than the {job['size_max']:,} that it may move came under its "
+            "filter and stay where they are: order another job for them",
+        )
     if job["given_up_count"]:
         raise CommandFailed(Exit.REFUSED, f"{job['given_up_count']:,} terminals stay where they were")
 

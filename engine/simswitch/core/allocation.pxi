@@ -89,7 +89,7 @@ cdef void _allocate(
             return
     expected = expected_bytes(state, market, requested)
     tier = tier_satisfying(expected)
-    sim = market_select(state, market, expected, tier, False)
+    sim = market_select(state, market, expected, tier, False, True)
     if sim == NONE_INDEX:
         _refuse_for_now(state, grant, item, NO_HEALTHY_SIM)
         return
@@ -326,7 +326,7 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
             sim_set_health(state, old, QUARANTINED, run.now_ms)
         lease_replace(state, index, terminal.server, run.now_ms)
         tier = terminal_tier(terminal)
-        sim = market_select(state, terminal.market, tier_lowest_bytes(tier), tier, False)
+        sim = market_select(state, terminal.market, tier_lowest_bytes(tier), tier, False, True)
         if sim == NONE_INDEX:
             _refuse_for_now(state, &grant, item, NO_HEALTHY_SIM)
             continue

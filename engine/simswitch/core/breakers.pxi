@@ -336,12 +336,15 @@ cdef int _next_sound(const Class *sim_class, int tier) noexcept nogil:
     return -1
 
 
-cdef uint32_t class_select_sound(State *state, uint16_t class_index, int64_t expected, int tier) noexcept nogil:
+cdef uint32_t class_select_sound(
+    State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
+) noexcept nogil:
     """As class_select, where breakers of its class are open: slower, and only then."""
     cdef Class *sim_class = &state.classes[class_index]
-    cdef int own, local, tries
+    cdef int step, own, local, tries
     cdef uint32_t index
-    for own in range(tier, TIERS):
+    for step in range(TIERS - tier):
+        own = TIERS - 1 - step if roomy else tier + step
         if not (sim_class.tiers[own >> 6] >> (own & 63)) & 1:
             continue
         local = _next_sound(sim_class, own)
@@ -372,7 +375,9 @@ cdef inline bint class_broken(const State *state, const Class *sim_class) noexce
     return breaker_blocks(state, sim_class.entity) or (carrier >= 0 and breaker_blocks(state, <uint32_t> carrier))
 
 
-cdef uint32_t market_select_sound(State *state, int market, int64_t expected, int tier, bint keep_reserve) noexcept nogil:
+cdef uint32_t market_select_sound(
+    State *state, int market, int64_t expected, int tier, bint keep_reserve, bint roomy
+) noexcept nogil:
     """As market_select, and only from where no breaker is in the way."""
     cdef Market *record = &state.markets[market]
     cdef uint32_t position, found
@@ -381,7 +386,7 @@ cdef uint32_t market_select_sound(State *state, int market, int64_t expected, in
         sim_class = record.classes[position]
         if (keep_reserve and _spared(state, sim_class)) or class_broken(state, &state.classes[sim_class]):
             continue
-        found = class_select_sound(state, sim_class, expected, tier)
+        found = class_select_sound(state, sim_class, expected, tier, roomy)
         if found != NONE_INDEX:
             return found
     return NONE_INDEX

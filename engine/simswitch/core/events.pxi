@@ -15,7 +15,7 @@
 #   GIVEN_UP     order               attempts                  Acknowledgement           swap
 #   DIFFERENCE   held ICCID, 0 none  believed ICCID, 0 none    Status of the hold;       terminal at a hello
 #                                                              NO_LEASE: not named
-#   JOB          JobState            -                         JobWhy                    job
+#   JOB          JobState            left out, beyond its size JobWhy                    job
 #   HEALTH       ICCID                     goodput, kbit/s, and from  the new Health            a SIM, of which somebody says so,
 #                                          bit 32 windows, from 48                           or whose attach failed; with its
 #                                          confidence, permille; 0:                          terminal while it is assigned
@@ -71,7 +71,7 @@ cdef void job_enter(State *state, Job *job, int entered, int why) noexcept nogil
     job.why = <uint8_t> why
     if job.state != <uint32_t> entered:
         job.state = entered
-        event(state, EVENT_JOB, NONE_INDEX, NONE_SHORT, job.id, why, entered, 0)
+        event(state, EVENT_JOB, NONE_INDEX, NONE_SHORT, job.id, why, entered, job.beyond_count)
 
 
 cdef uint64_t sim_iccid(State *state, uint32_t sim) noexcept nogil:

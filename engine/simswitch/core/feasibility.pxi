@@ -306,8 +306,12 @@ cdef void _job_close(State *state, Job *job, int entered, int why, uint64_t now_
 
 
 cdef int job_begin(State *state, Job *job, uint64_t now_ms) noexcept nogil:
-    """Lets a job that was checked go, or wait for a second person."""
-    cdef uint64_t count = job.terminals_count if job.listed else job.demand_count
+    """Lets a job that was checked go, or wait for a second person.
+
+    What comes under its filter later, while it waits or is selected, is beyond what anybody has approved: its size is what
+    was checked, or what needs no second person. Who has no access server now is moved when that is back, so counts.
+    """
+    cdef uint64_t count = job.terminals_count if job.listed else job.demand_count + job.without[<int> WITHOUT_SERVER]
     cdef bint room
     if count > <uint64_t> state.header.settings[<int> APPROVAL_ABOVE] and job.approver == NONE_INDEX:
         job_enter(state, job, JOB_AWAITING_APPROVAL, WHY_NONE)
@@ -319,6 +323,9 @@ cdef int job_begin(State *state, Job *job, uint64_t now_ms) noexcept nogil:
     if not room:
         return SWEEPS_FULL
     job.begun = 1
+    if not job.listed:
+        job.bounded = 1
+        job.size_max = max(count, <uint64_t> state.header.settings[<int> APPROVAL_ABOVE])
     job.canary = 0 < job.canary_count < count
     job.selecting = 0 if job.listed else 2
     job_enter(state, job, JOB_RUNNING if job.listed else JOB_SELECTING, WHY_NONE)

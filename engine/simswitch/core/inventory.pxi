@@ -123,7 +123,7 @@ cdef uint32_t _find_entity(State *state, const Entity *wanted) noexcept nogil:
 
 cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     """Whether the record is well formed and what it names exists."""
-    cdef const int64_t *numbers = wanted.numbers
+    cdef const int64_t *numbers = &wanted.numbers[0]
     cdef int position
     cdef bint ended = False
     if wanted.kind < SUPPLIER or wanted.kind > SUBSCRIBER_GROUP or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:

@@ -329,7 +329,7 @@ cpdef enum JobState:
     JOB_REFUSED = 8              # it would leave somebody without, or be late
     JOB_AWAITING_APPROVAL = 9    # so many terminals need a second person
 
-# Why a job is paused, refused or cancelled.
+# Why a job is paused, refused or cancelled, or done with some left out.
 cpdef enum JobWhy:
     WHY_NONE = 0
     WHY_OPERATOR = 1
@@ -338,6 +338,7 @@ cpdef enum JobWhy:
     WHY_TARGETS = 4              # not every terminal would get a target
     WHY_LATE = 5                 # it would be over after its deadline
     WHY_QUIET = 6                # its quiet hours
+    WHY_SIZE = 7                 # done, and more came under its filter than its check had found
 
 # What a job does when its check says that somebody would go without or that it would be late.
 cpdef enum Infeasible:
@@ -767,9 +768,11 @@ ctypedef struct Job:                    # 512 B
     uint8_t begun                       # 1: it may be sent: checked, and approved where that is needed
     uint8_t canary                      # 1: its first swaps are not judged yet
     uint8_t why                         # JobWhy
-    uint8_t reserved
+    uint8_t bounded                     # 1: its filter may select no more than size_max
     char reason[64]
-    uint8_t tail[112]
+    uint64_t size_max                   # terminals
+    uint64_t beyond_count               # terminals that came under its filter beyond that, and are left out
+    uint8_t tail[96]
 
 ctypedef struct Check:                  # 265752 B
     uint32_t demand[256][128]           # by market and tier: terminals that need a target

@@ -276,6 +276,7 @@ class JobWhy(IntEnum):
     WHY_TARGETS = 4
     WHY_LATE = 5
     WHY_QUIET = 6
+    WHY_SIZE = 7
 
 class Infeasible(IntEnum):
     INFEASIBLE_REFUSE = 1
@@ -627,6 +628,7 @@ WHY_BUDGET: JobWhy
 WHY_TARGETS: JobWhy
 WHY_LATE: JobWhy
 WHY_QUIET: JobWhy
+WHY_SIZE: JobWhy
 INFEASIBLE_REFUSE: Infeasible
 INFEASIBLE_PROCEED: Infeasible
 INFEASIBLE_PAUSE: Infeasible

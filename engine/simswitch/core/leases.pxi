@@ -264,22 +264,24 @@ cdef inline bint _spared(const State *state, uint16_t sim_class) noexcept nogil:
     return state.classes[sim_class].free_count <= state.classes[sim_class].reserve_count
 
 
-cdef uint32_t market_select(State *state, int market, int64_t expected, int tier, bint keep_reserve) noexcept nogil:
+cdef uint32_t market_select(
+    State *state, int market, int64_t expected, int tier, bint keep_reserve, bint roomy
+) noexcept nogil:
     """A free healthy SIM for a terminal in the market, from the first class in its order that has one (I4).
 
-    With ``keep_reserve`` a class is not taken below its reserve (I7: that is for swaps), and breakers are kept to; an
+    ``roomy``: with as much left as there is, else as little as will do. With ``keep_reserve`` a class is not taken below its reserve (I7: that is for swaps), and breakers are kept to; an
     allocation only goes around them while it can.
     """
     cdef Market *record = &state.markets[market]
     cdef uint32_t position, found
     if state.header.breakers_blocking:
-        found = market_select_sound(state, market, expected, tier, keep_reserve)
+        found = market_select_sound(state, market, expected, tier, keep_reserve, roomy)
         if found != NONE_INDEX or keep_reserve:
             return found
     for position in range(record.classes_count):
         if keep_reserve and _spared(state, record.classes[position]):
             continue
-        found = class_select(state, record.classes[position], expected, tier)
+        found = class_select(state, record.classes[position], expected, tier, roomy)
         if found != NONE_INDEX:
             invariant(
                 state.sims[found].occupancy == FREE and state.sims[found].health == HEALTHY,

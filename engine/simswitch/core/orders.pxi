@@ -346,7 +346,7 @@ cdef void job_settle(State *state, uint32_t job, uint64_t now_ms) noexcept nogil
         record.finished_ms = now_ms
     elif record.begun:
         record.finished_ms = now_ms
-        job_enter(state, record, JOB_DONE, WHY_NONE)
+        job_enter(state, record, JOB_DONE, WHY_SIZE if record.beyond_count else WHY_NONE)
 
 
 cdef inline bint job_ended(const Job *job) noexcept nogil:
@@ -1323,7 +1323,7 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
             tier = terminal_tier(terminal)
             if not starved or tier < starved_tier[terminal.market]:
                 target = market_select(
-                    state, terminal.market, tier_lowest_bytes(tier), tier, True)
+                    state, terminal.market, tier_lowest_bytes(tier), tier, True, order.job == NONE_INDEX)
                 searched += target == NONE_INDEX
                 _shortfall(state, terminal.market, tier, target == NONE_INDEX, order.priority, now_ms)
             if target == NONE_INDEX:

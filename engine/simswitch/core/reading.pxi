@@ -296,6 +296,8 @@ cdef dict read_job(State *state, uint32_t job_id):
         "created_ms": int(job.created_ms),
         "finished_ms": int(job.finished_ms),
         "terminals_count": int(job.terminals_count),
+        "size_max": int(job.size_max) if job.bounded else None,
+        "beyond_count": int(job.beyond_count),
         "queued_count": int(job.queued_count),
         "outstanding_count": int(job.outstanding_count),
         "confirmed_count": int(job.confirmed_count),

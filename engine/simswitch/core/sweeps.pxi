@@ -78,6 +78,10 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         status[0] = DAY_CEILING
         job.skipped_count += 1
         return True
+    if job.bounded and job.terminals_count >= job.size_max:
+        status[0] = SAME
+        job.beyond_count += 1
+        return True
     if not order_spare(state):
         status[0] = ORDERS_FULL
         return False

@@ -7,8 +7,9 @@
 #     group.head[tier] -> SIM -> SIM -> ... -> group.tail[tier]  the one that has rested longest stands first
 #
 # A tier is a quarter of a power of two of headroom in MiB (two-level segregated fit, as TLSF does for memory blocks:
-# Masmano et al. 2004). The tightest tier in which *every* SIM satisfies the request is found with find-first-set. Only if there is
-# none, up to OWN_TIER_TRIES SIMs of the tier in which the request itself lies are tried, since there some fit and
+# Masmano et al. 2004). Of the tiers in which *every* SIM satisfies the request the roomiest is found with find-last-set: who has
+# more left is swapped less. A job's swaps take the tightest instead, with find-first-set, since its check has promised a target
+# to the most demanding too, and whoever is served first must not take it. Only if there is no such tier, up to OWN_TIER_TRIES SIMs of the tier in which the request itself lies are tried, since there some fit and
 # some don't. Groups of a class take turns, so that no bank or lot is emptied first.
 #
 # A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pxi rebuilds it.
@@ -154,23 +155,24 @@ cdef inline int next_local(Class *sim_class, int tier) noexcept nogil:
 
 
 cdef inline uint32_t class_select(
-    State *state, uint16_t class_index, int64_t expected, int tier
+    State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
-    """A free healthy SIM of the class with ``expected`` bytes left, or NONE_INDEX. ``tier`` is tier_satisfying."""
+    """A free healthy SIM of the class with ``expected`` bytes left, or NONE_INDEX. ``tier`` is tier_satisfying.
+
+    ``roomy``: one that has as much left as any, else as little as will do.
+    """
     cdef Class *sim_class = &state.classes[class_index]
-    cdef uint64_t bits
+    cdef uint64_t low = 0, high = sim_class.tiers[1]
     cdef int own, tries, local, first
     cdef uint32_t index
     if tier < 64:
-        bits = sim_class.tiers[0] & (~<uint64_t> 0 << tier)
-        if bits != 0:
-            own = first_set(bits)
-        else:
-            bits = sim_class.tiers[1]
-            own = 64 + first_set(bits) if bits != 0 else TIERS
+        low = sim_class.tiers[0] & (~<uint64_t> 0 << tier)
     else:
-        bits = sim_class.tiers[1] & (~<uint64_t> 0 << (tier - 64))
-        own = 64 + first_set(bits) if bits != 0 else TIERS
+        high &= ~<uint64_t> 0 << (tier - 64)
+    if roomy:
+        own = 64 + last_set(high) if high else (last_set(low) if low else TIERS)
+    else:
+        own = first_set(low) if low else (64 + first_set(high) if high else TIERS)
     if own < TIERS:
         local = next_local(sim_class, own)
         sim_class.last_group = local

@@ -74,12 +74,15 @@ SHORT = Plan(
 
 
 def write_sims(path: Path, plan: Plan) -> int:
-    """The demonstration's CSV of SIMs; gives their number. The slowed lot has been used for most of its cycle."""
+    """The demonstration's CSV of SIMs; gives their number.
+
+    By what is believed the lot that gets slowed has the most left, so the engine hands it out first.
+    """
     rows = ["iccid,imsi,lot,bank,slot,used_cycle_bytes,as_of"]
     for number in range(plan.slowed_sims_count + plan.healthy_sims_count):
         lot = SLOWED_LOT if number < plan.slowed_sims_count else HEALTHY_LOT
         body = f"8981100{number:011d}"
-        used = 60_000_000_000 if lot == SLOWED_LOT else 0
+        used = 0 if lot == SLOWED_LOT else 20_000_000_000
         bank = "bank-1" if number % 2 else "bank-2"
         iccid = f"{body}{luhn_check_digit(body)}"
         rows.append(f"{iccid},44010{number:010d},{lot},{bank},{number // 2},{used},2020-03-12T00:00:00+09:00")

@@ -167,8 +167,8 @@ def _fill(fleets: list[FleetProcess], plan: Plan) -> None:
     total = plan.terminals_count * len(ACCESS_SERVERS)
     with progress_display() as display:
         task = display.add_task("   handing out SIMs", total=total)
-        # The engine hands out the tightest SIM that is good enough, so the used lot goes first: to as many terminals
-        # of each access server.
+        # The engine hands out the SIMs with most left, so the lot that gets slowed goes first: to as many terminals of
+        # each access server.
         for first, last in ((0, plan.slowed_count), (plan.slowed_count, plan.terminals_count)):
             for fleet in fleets:
                 fleet.tell("fill", first=first, last=last)

@@ -106,8 +106,11 @@ class Directory:
         """Refuses a name that is not defined."""
         entity = self._by_name[kind].get(name)
         if entity is None:
-            status = _UNKNOWN_REASONS.get(kind, layout.UNKNOWN_ENTITY)
-            raise Refused(STATUS_REASONS[status], repr(name))
+            status = _UNKNOWN_REASONS.get(kind)
+            if status is not None:
+                raise Refused(STATUS_REASONS[status], repr(name))
+            word = layout.EntityKind(kind).name.removeprefix("SIM_").lower().replace("_", " ")
+            raise Refused(STATUS_REASONS[layout.UNKNOWN_ENTITY], f"{word} called {name!r}")
         return entity
 
     def server(self, name: str) -> Entity:

@@ -144,7 +144,7 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.UNKNOWN_MARKET: Reason(_NOT_FOUND, "UNKNOWN_MARKET", "No market is called {what}. Define it first."),
     layout.UNKNOWN_LOT: Reason(_NOT_FOUND, "UNKNOWN_LOT", "No lot is called {what}. Define it first."),
     layout.UNKNOWN_BANK: Reason(_NOT_FOUND, "UNKNOWN_BANK", "No bank is called {what}. Define it first."),
-    layout.UNKNOWN_ENTITY: Reason(_NOT_FOUND, "UNKNOWN_ENTITY", "Nothing is called {what}. Define it first."),
+    layout.UNKNOWN_ENTITY: Reason(_NOT_FOUND, "UNKNOWN_ENTITY", "There is no {what}. Define it first."),
     layout.UNKNOWN_TERMINAL: Reason(_NOT_FOUND, "UNKNOWN_TERMINAL", "The terminal {what} never had a lease."),
     layout.UNKNOWN_SIM: Reason(_NOT_FOUND, "UNKNOWN_SIM", "No SIM has the ICCID {what}."),
     layout.UNKNOWN_ORDER: Reason(_NOT_FOUND, "UNKNOWN_ORDER", "No order has the number {what}."),

@@ -143,7 +143,7 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_SET_ASIDE:
             fields |= {"status": reason, "told_bytes": a, "iccid": decode_iccid(b) if b else ""}
         elif kind == pb.EVENT_KIND_JOB:
-            fields |= {"job_state": a, "job_why": reason}
+            fields |= {"job_state": a, "job_why": reason, "beyond_count": b}
         elif kind == pb.EVENT_KIND_SHORTFALL:
             fields |= {"market": self._directory.name(a), "headroom_bytes": b, "priority": reason}
         elif kind == pb.EVENT_KIND_SHORTFALL_OVER:

@@ -299,6 +299,8 @@ class SwapHandlers:
             canary=job["canary"],
             approver="" if job["approver"] is None else self._directory.name(job["approver"]),
             dry_run=job["dry_run"],
+            size_max=job["size_max"],
+            beyond_count=job["beyond_count"],
         )
 
 

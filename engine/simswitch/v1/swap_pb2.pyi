@@ -125,9 +125,11 @@ class _JobWhyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobWhy.ValueTy
     """It would be over after its deadline."""
     JOB_WHY_QUIET: _JobWhy.ValueType  # 6
     """Its quiet hours: it goes on by itself."""
+    JOB_WHY_SIZE: _JobWhy.ValueType  # 7
+    """More terminals came under its filter than its check had found. They were left out."""
 
 class JobWhy(_JobWhy, metaclass=_JobWhyEnumTypeWrapper):
-    """Why a job is paused, refused or cancelled; what a dry run found."""
+    """Why a job is paused, refused or cancelled, or done with some left out; what a dry run found."""
 
 JOB_WHY_UNSPECIFIED: JobWhy.ValueType  # 0
 """There is nothing to say."""
@@ -143,6 +145,8 @@ JOB_WHY_LATE: JobWhy.ValueType  # 5
 """It would be over after its deadline."""
 JOB_WHY_QUIET: JobWhy.ValueType  # 6
 """Its quiet hours: it goes on by itself."""
+JOB_WHY_SIZE: JobWhy.ValueType  # 7
+"""More terminals came under its filter than its check had found. They were left out."""
 Global___JobWhy: _TypeAlias = JobWhy  # noqa: Y015
 
 class _Infeasible:
@@ -314,6 +318,8 @@ class Job(_message.Message):
     CANARY_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    SIZE_MAX_FIELD_NUMBER: _builtins.int
+    BEYOND_COUNT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 0."""
     state: Global___JobState.ValueType
@@ -351,7 +357,7 @@ class Job(_message.Message):
     unmeasured_count: _builtins.int
     """Terminals moved for which no traffic was reported in time (SETTING_OUTAGE_MAX_MS), or before they left."""
     why: Global___JobWhy.ValueType
-    """Why it is paused, refused or cancelled; what a dry run found."""
+    """Why it is paused, refused or cancelled, or done with some left out; what a dry run found."""
     expected_finish_ms: _builtins.int
     """When it will be over, Unix milliseconds: by its check at first, by its own pace later. Absent: not known."""
     deadline_ms: _builtins.int
@@ -366,6 +372,12 @@ class Job(_message.Message):
     """Who approved it. Empty: nobody, or nobody had to."""
     dry_run: _builtins.bool
     """It was only checked."""
+    size_max: _builtins.int
+    """Terminals that it may move when it takes them by a filter: as many as its check found, which is what a second person
+    approves, or as many as need none, whichever is more. Absent: its terminals are named, or it is not begun.
+    """
+    beyond_count: _builtins.int
+    """Terminals that its filter named beyond that: they are left out. Order another job for them."""
     @_builtins.property
     def feasibility(self) -> Global___Feasibility:
         """What its check found. Absent: it was not checked yet."""
@@ -400,10 +412,12 @@ class Job(_message.Message):
         canary: _builtins.bool = ...,
         approver: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        size_max: _builtins.int | None = ...,
+        beyond_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "_expected_finish_ms", b"_expected_finish_ms", "_feasibility", b"_feasibility", "_finished_ms", b"_finished_ms", "deadline_ms", b"deadline_ms", "expected_finish_ms", b"expected_finish_ms", "feasibility", b"feasibility", "finished_ms", b"finished_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "_expected_finish_ms", b"_expected_finish_ms", "_feasibility", b"_feasibility", "_finished_ms", b"_finished_ms", "_size_max", b"_size_max", "deadline_ms", b"deadline_ms", "expected_finish_ms", b"expected_finish_ms", "feasibility", b"feasibility", "finished_ms", b"finished_ms", "size_max", b"size_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "_expected_finish_ms", b"_expected_finish_ms", "_feasibility", b"_feasibility", "_finished_ms", b"_finished_ms", "actor", b"actor", "announced_count", b"announced_count", "approver", b"approver", "canary", b"canary", "confirmed_count", b"confirmed_count", "created_ms", b"created_ms", "deadline_ms", b"deadline_ms", "dry_run", b"dry_run", "expected_finish_ms", b"expected_finish_ms", "failed_count", b"failed_count", "feasibility", b"feasibility", "finished_ms", b"finished_ms", "given_up_count", b"given_up_count", "number", b"number", "outage_max_ms", b"outage_max_ms", "outage_ms", b"outage_ms", "outages_count", b"outages_count", "outstanding_count", b"outstanding_count", "priority", b"priority", "queued_count", b"queued_count", "reason", b"reason", "refused_count", b"refused_count", "skipped_count", b"skipped_count", "state", b"state", "terminals_count", b"terminals_count", "unmeasured_count", b"unmeasured_count", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "_expected_finish_ms", b"_expected_finish_ms", "_feasibility", b"_feasibility", "_finished_ms", b"_finished_ms", "_size_max", b"_size_max", "actor", b"actor", "announced_count", b"announced_count", "approver", b"approver", "beyond_count", b"beyond_count", "canary", b"canary", "confirmed_count", b"confirmed_count", "created_ms", b"created_ms", "deadline_ms", b"deadline_ms", "dry_run", b"dry_run", "expected_finish_ms", b"expected_finish_ms", "failed_count", b"failed_count", "feasibility", b"feasibility", "finished_ms", b"finished_ms", "given_up_count", b"given_up_count", "number", b"number", "outage_max_ms", b"outage_max_ms", "outage_ms", b"outage_ms", "outages_count", b"outages_count", "outstanding_count", b"outstanding_count", "priority", b"priority", "queued_count", b"queued_count", "reason", b"reason", "refused_count", b"refused_count", "size_max", b"size_max", "skipped_count", b"skipped_count", "state", b"state", "terminals_count", b"terminals_count", "unmeasured_count", b"unmeasured_count", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
     _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
@@ -413,6 +427,8 @@ class Job(_message.Message):
     _WhichOneofArgType__feasibility: _TypeAlias = _typing.Literal["_feasibility", b"_feasibility"]  # noqa: Y015
     _WhichOneofReturnType__finished_ms: _TypeAlias = _typing.Literal["finished_ms"]  # noqa: Y015
     _WhichOneofArgType__finished_ms: _TypeAlias = _typing.Literal["_finished_ms", b"_finished_ms"]  # noqa: Y015
+    _WhichOneofReturnType__size_max: _TypeAlias = _typing.Literal["size_max"]  # noqa: Y015
+    _WhichOneofArgType__size_max: _TypeAlias = _typing.Literal["_size_max", b"_size_max"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
     @_typing.overload
@@ -421,6 +437,8 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__feasibility) -> _WhichOneofReturnType__feasibility | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_ms) -> _WhichOneofReturnType__finished_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_max) -> _WhichOneofReturnType__size_max | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
 
@@ -890,7 +908,9 @@ Global___ApproveJobResponse: _TypeAlias = ApproveJobResponse  # noqa: Y015
 
 @_typing.final
 class GivenUp(_message.Message):
-    """A swap that was given up: its terminal stays on its SIM until somebody looks after it."""
+    """A swap that was given up, because its access server refused it as often as a swap is tried: its terminal stays on its SIM
+    until somebody looks after it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
