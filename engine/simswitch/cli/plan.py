@@ -14,8 +14,16 @@ from simswitch.cli.screen import complain, print_json, show, table
 
 
 def plan(
-    use: Annotated[Path, typer.Argument(help="CSV: day, used_bytes, subscribers; terminals and peak_active if known.")],
-    lots: Annotated[Path, typer.Argument(help="CSV: what each lot has left, and how well its cap is known.")],
+    use: Annotated[
+        Path,
+        typer.Argument(
+            help="A service's data folder; or a CSV: day, used_bytes, subscribers; terminals and peak_active if known."
+        ),
+    ],
+    lots: Annotated[
+        Path | None,
+        typer.Argument(help="With a CSV of use, one of lots: what each has left, and how well its cap is known."),
+    ] = None,
     subscribers: Annotated[
         Path | None,
         typer.Option("--subscribers", help="CSV with the column used_bytes: each subscriber's use in this month."),
@@ -24,25 +32,37 @@ def plan(
         Path | None,
         typer.Option("--terms", help="TOML: holidays, campaigns, supplies, offers, costs (examples/plan/terms.toml)."),
     ] = None,
+    cycle_day: Annotated[
+        int,
+        typer.Option("--cycle-day", min=1, max=31, help="Of a folder: the day on which cycles begin anew."),
+    ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the paths that are drawn.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw use, what is left and the dry date (PNG).")] = None,
     json: JsonOption = False,
 ) -> None:
     """Say when the pool runs dry, how many SIMs to buy by when, and which limit would close the gap."""
+    from simswitch.history.schema import HistoryRefused, open_reader
     from simswitch.inventory.problems import FileRefused
-    from simswitch.planning import tables
+    from simswitch.planning import observed, tables
     from simswitch.planning.plan import plan as make_plan
     from simswitch.planning.terms import read_terms
     from simswitch.toml_lines import TomlRefused
 
+    if use.is_dir() != (lots is None):
+        raise CommandFailed(Exit.USAGE, "give the data folder of a service, or two CSV files: of use and of lots")
+    if use.is_dir() and subscribers is not None:
+        raise CommandFailed(Exit.USAGE, "--subscribers goes with CSV files; a service's history knows them")
     try:
-        situation = tables.read_situation(use, lots, subscribers)
+        if lots is None:
+            situation = observed.read_situation(open_reader(use), cycle_day=cycle_day)
+        else:
+            situation = tables.read_situation(use, lots, subscribers)
         found = make_plan(situation, read_terms(terms), seed=seed)
     except FileRefused as error:
         for problem in error.problems:
             complain(problem.render(error.file))
         raise CommandFailed(Exit.REFUSED, f"{error}; nothing was planned") from error
-    except TomlRefused as error:
+    except (HistoryRefused, TomlRefused, observed.NotEnough) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except OSError as error:
         raise CommandFailed(Exit.REFUSED, f"{error.filename} can't be read: {error.strerror}") from error
@@ -84,10 +104,12 @@ def _shown(found: dict[str, Any]) -> list[Any]:
         f"  forecast by              {forecast['model']}",
     ]
     if test["origins"]:
-        parts.append(
+        parts += [
             f"  tried on {test['origins']} past weeks   off by {test['error_mean']:.1%} on average, the week "
-            f"before by {test['naive_error_mean']:.1%}; {test['covered']:.0%} within 5 % to 95 %"
-        )
+            f"before by {test['naive_error_mean']:.1%}; {test['covered']:.0%} within 5 % to 95 %",
+            f"                           ({test['covered_by_the_model']:.0%} before its bands were widened, now by "
+            f"{test['widening']:.2f})",
+        ]
     if simultaneity is not None:
         parts += [
             f"  at once                  {simultaneity['blocking']:.2%} of the attempts in the busiest hour find no "
@@ -95,6 +117,27 @@ def _shown(found: dict[str, Any]) -> list[Any]:
             f"{simultaneity['sims_missing']:,} more",
         ]
     parts += ["  " + _limit_line(limit), ""]
+    if len(found["markets"]) > 1:
+        lines = [
+            [
+                row["market"],
+                row["terminals"],
+                row["sims"],
+                f"{row['blocking']:.2%}",
+                row["sims_needed"],
+                row["sims_missing"],
+            ]
+            for row in found["markets"]
+        ]
+        columns = [
+            "market",
+            "terminals",
+            "SIMs that serve it",
+            "find none in the busy hour",
+            "SIMs needed",
+            "missing",
+        ]
+        parts.append(table("At once, by market", columns, lines))
     for way, rows in volume["groups"].items():
         if len(rows) > 1 or way == "lot":
             lines = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +10,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from simswitch.cli.data import Folder
 from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.options import JsonOption
 from simswitch.cli.replay import scenario_file
-from simswitch.cli.screen import complain
+from simswitch.cli.screen import complain, print_json
 
 app = typer.Typer(help="Write reports from what happened.", no_args_is_help=True)
 
@@ -22,6 +24,13 @@ _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M"]
 class Language(StrEnum):
     JAPANESE = "ja"
     ENGLISH = "en"
+
+
+ZoneOption = Annotated[str, typer.Option("--zone", help="Time zone of the report's dates.")]
+LanguageOption = Annotated[Language, typer.Option("--language", help="ja or en.")]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Write a page that prints well to this file, instead of Markdown.")
+]
 
 
 @app.command("accident")
@@ -43,15 +52,12 @@ def accident(
     policy: Annotated[
         str, typer.Option("--policy", help="How swaps are ordered in it: unbounded (as in 2020), fixed, engine.")
     ] = "unbounded",
-    zone: Annotated[str, typer.Option("--zone", help="Time zone of the report's dates.")] = "Asia/Tokyo",
+    zone: ZoneOption = "Asia/Tokyo",
     rules: Annotated[
         str, typer.Option("--rules", help="Rule set: the name of one that is shipped, or a TOML file.")
     ] = "jp-2020",
-    language: Annotated[Language, typer.Option("--language", help="ja or en.")] = Language.JAPANESE,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", help="Write a page that prints well to this file, instead of Markdown."),
-    ] = None,
+    language: LanguageOption = Language.JAPANESE,
+    html: HtmlOption = None,
 ) -> None:
     """Write the report on an accident: when allocations failed, for whom, how long, and what that makes of it."""
     from simswitch.history.schema import HistoryRefused, open_reader
@@ -60,10 +66,7 @@ def accident(
     from simswitch.reports.rules import read_rules, shipped
     from simswitch.toml_lines import TomlRefused
 
-    try:
-        here = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise CommandFailed(Exit.USAGE, f"--zone: there is no time zone {zone!r}") from error
+    here = _zone(zone)
     if replay is None and (from_ is None or to is None):
         raise CommandFailed(Exit.USAGE, "which time? Give --from and --to (only what was replayed is taken as a whole)")
     begin_ms = 0 if from_ is None else round(from_.replace(tzinfo=here).timestamp() * 1000)
@@ -87,6 +90,58 @@ def accident(
         raise CommandFailed(Exit.REFUSED, "--html needs Jinja: install simswitch[report]") from error
     except (HistoryRefused, TomlRefused, ValueError) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
+    _write(page, html)
+
+
+@app.command("daily")
+def daily(
+    folder: Folder,
+    day: Annotated[
+        datetime | None,
+        typer.Option("--day", formats=["%Y-%m-%d"], help="Which day. Default: the last that is over."),
+    ] = None,
+    zone: ZoneOption = "Asia/Tokyo",
+    language: LanguageOption = Language.JAPANESE,
+    html: HtmlOption = None,
+    json: JsonOption = False,
+    cycle_day: Annotated[
+        int, typer.Option("--cycle-day", min=1, max=31, help="The day of the month on which cycles begin anew.")
+    ] = 1,
+) -> None:
+    """Write the daily operations report: pool by lot, use, swaps, service and jobs, against the day before."""
+    from simswitch.history.schema import HistoryRefused, open_reader
+    from simswitch.reports import daily as pages
+    from simswitch.reports import rendering
+
+    here = _zone(zone)
+    try:
+        history = open_reader(folder)
+        wanted = pages.last_day(history) if day is None else day.date()
+        if wanted is None:
+            raise CommandFailed(Exit.REFUSED, "history has no day that is over yet: name one with --day")
+        today, yesterday = (pages.read_day(history, at, here) for at in (wanted, wanted - timedelta(days=1)))
+        shortfall = pages.shortfall_text(history, wanted, cycle_day)
+    except HistoryRefused as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
+    if json:
+        print_json(pages.document(today, yesterday, shortfall))
+        return
+    document = pages.report(today, yesterday, shortfall, here, str(folder))
+    try:
+        page = rendering.markdown(document, language) if html is None else rendering.html(document, language)
+    except ImportError as error:
+        raise CommandFailed(Exit.REFUSED, "--html needs Jinja: install simswitch[report]") from error
+    _write(page, html)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise CommandFailed(Exit.USAGE, f"--zone: there is no time zone {name!r}") from error
+
+
+def _write(page: str, html: Path | None) -> None:
     if html is None:
         typer.echo(page, nl=False)
         return

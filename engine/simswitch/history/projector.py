@@ -95,6 +95,7 @@ class Projector:
         self._refused: dict[Key, list[int]] = {}
         self._waits: dict[Key, list[int]] = {}
         self._slowed: list[tuple[int, int, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]] = []
+        self._over: list[int] = []
         self._rows: list[tuple[str, Key | tuple[Any, ...]]] = []
         self._entities: list[tuple[int, int, str]] = []
 
@@ -164,7 +165,10 @@ class Projector:
                     self._slowed.append((self._minute, header["occupancy"]["assigned"], holders))
         if now_ms // _HOUR_MS != self._hour:
             if self._hour >= 0:
-                self._rows += pool_rows(machine, day_of(self._at_ms, self._begins_ms), now_ms)
+                day = day_of(self._at_ms, self._begins_ms)
+                self._rows += pool_rows(machine, day, now_ms)
+                if day != day_of(now_ms, self._begins_ms):
+                    self._over.append(day)
             self._hour = now_ms // _HOUR_MS
 
     def _load(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
@@ -314,6 +318,11 @@ class Projector:
             np.add.at(totals, place, np.concatenate([piece[1] for piece in pieces]))
             _add(connection, "use_day", "day", day, subscribers, totals)
             _add(connection, "use_month", "month", month_of(day), subscribers, totals)
+        for day in self._over:
+            connection.execute(
+                "INSERT OR REPLACE INTO days SELECT ?, coalesce(sum(bytes), 0), count(*) FROM use_day WHERE day = ?",
+                (day, day),
+            )
         for hour, figures in self._sims.items():
             # A lifetime count only grows, so the last one of the hour is the largest.
             iccids, place = np.unique(np.concatenate([piece[0] for piece in figures]), return_inverse=True)

@@ -11,8 +11,8 @@ from simswitch.history.schema import signed, unsigned
 
 TABLES = (
     "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits", "slowed",
-    "slowed_terminals", "lots", "leases", "decisions", "observations", "throttles", "health", "caps", "cap_shifts",
-    "entities", "gaps", "positions",
+    "slowed_terminals", "lots", "leases", "days", "decisions", "observations", "throttles", "health", "caps",
+    "cap_shifts", "entities", "gaps", "positions",
 )  # fmt: skip
 _SPANS = {
     "use_day": ("day", 86_400_000),
@@ -27,6 +27,7 @@ _SPANS = {
     "slowed_terminals": ("hour", 3_600_000),
     "lots": ("day", 86_400_000),
     "leases": ("hour", 3_600_000),
+    "days": ("day", 86_400_000),
     "decisions": ("at_ms", 1),
     "observations": ("at_ms", 1),
     "throttles": ("at_ms", 1),
@@ -90,6 +91,17 @@ def rows(
             name: unsigned(value) if name in _UNSIGNED and value is not None else value
             for name, value in zip(names, row, strict=True)
         }
+
+
+def day_totals(connection: sqlite3.Connection, day: int) -> tuple[int, int]:
+    """Bytes that were used on a day, and by how many subscribers."""
+    found = connection.execute("SELECT bytes, subscribers FROM days WHERE day = ?", (day,)).fetchone()
+    if found is None:
+        # The day is not over, or nobody followed when it ended.
+        found = connection.execute(
+            "SELECT coalesce(sum(bytes), 0), count(*) FROM use_day WHERE day = ?", (day,)
+        ).fetchone()
+    return int(found[0]), int(found[1])
 
 
 def outages(connection: sqlite3.Connection, from_ms: int, until_ms: int) -> list[tuple[int, int, int]]:

@@ -126,6 +126,10 @@ CREATE TABLE caps (lot INTEGER, window INTEGER, at_ms INTEGER, quota_bytes INTEG
 CREATE TABLE cap_shifts (lot INTEGER, window INTEGER, at_ms INTEGER, shift INTEGER, amount INTEGER NOT NULL,
     first_evidence_ms INTEGER NOT NULL, PRIMARY KEY (lot, window, at_ms, shift)) STRICT, WITHOUT ROWID;
 """,
+    5: """
+-- Of days that are over: what was used, and by how many subscribers. So that nobody counts millions of rows again.
+CREATE TABLE days (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, subscribers INTEGER NOT NULL) STRICT;
+""",
 }
 """What each version after the first adds."""
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from simswitch.planning.forecast import Floats, Forecast, Past, backtest, forecast
+from simswitch.planning.forecast import Floats, Forecast, Past, backtest, forecast, trials, widened, widening
 from simswitch.planning.limits import OperatingLimit, operating_limit
 from simswitch.planning.purchase import advice
-from simswitch.planning.simultaneity import Peak, described
+from simswitch.planning.simultaneity import MarketPeak, Peak, described
 from simswitch.planning.terms import Terms
 from simswitch.planning.volume import CapInterval, DryDates, LotState, Supply, run_dry
 
@@ -37,6 +37,8 @@ class Situation:
     """Healthy ones, free or assigned: what can be handed out at once."""
     peak: Peak | None
     """None: no busy hours have been seen yet."""
+    markets: tuple[MarketPeak, ...] = ()
+    """The same by market, where that is known."""
 
     @property
     def today(self) -> date:
@@ -55,16 +57,21 @@ class Plan:
 
 def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
     """Works everything out. The same situation, terms and seed give the same figures."""
-    ahead = _forecast(situation, terms, seed)
+    tried = trials(situation.past, _BACKTEST_DAYS, seed=seed, factors=terms.factors())
+    wider = widening(tried)
+    ahead = widened(_forecast(situation, terms, seed), wider)
     supplies = terms.supplies
     dry = run_dry(ahead, situation.lots, supplies, seed=seed)
     limit = _limit(situation, terms, ahead, dry)
-    no_growth = forecast(
-        situation.past,
-        terms.horizon_days,
-        seed=seed,
-        subscribers_by_day=min(0.0, terms.subscribers_by_day or 0.0),
-        factors=terms.holidays,
+    no_growth = widened(
+        forecast(
+            situation.past,
+            terms.horizon_days,
+            seed=seed,
+            subscribers_by_day=min(0.0, terms.subscribers_by_day or 0.0),
+            factors=terms.holidays,
+        ),
+        wider,
     )
     document = {
         "today": situation.today.isoformat(),
@@ -86,7 +93,7 @@ def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
                     }
                     for day, (middle, high) in enumerate(zip(ahead.quantile(0.5), ahead.quantile(0.95), strict=True))
                 ],
-                "backtest": backtest(situation.past, _BACKTEST_DAYS, seed=seed, factors=terms.factors()),
+                "backtest": backtest(tried, _BACKTEST_DAYS),
             },
             **_dry_figures(dry),
             "groups": _groups(situation, ahead, seed),
@@ -96,6 +103,11 @@ def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
             if situation.peak is not None
             else None
         ),
+        "markets": [
+            {"market": market.name, **described(market.terminals, market.fit, market.peak, terms.blocking_max)}
+            for market in situation.markets
+            if market.peak is not None
+        ],
         "purchases": (
             [advice(dry, offer, terms.missing_sim_cost, situation.today) for offer in terms.offers]
             if terms.missing_sim_cost is not None

@@ -87,12 +87,24 @@ class Peak:
         from scipy.stats import beta
 
         _checked(self.mean, "the mean activity", 1e-9, 1 - 1e-9)
-        if self.deviation <= 0:
-            return np.array([self.mean])
         room = self.mean * (1 - self.mean)
+        # Days that are alike to the last digits leave no distribution to take quantiles of.
+        if self.deviation**2 < room * 1e-9:
+            return np.array([self.mean])
         weight = room / min(self.deviation**2, room * 0.999) - 1
         middles = (np.arange(_PEAK_POINTS) + 0.5) / _PEAK_POINTS
         return np.asarray(beta.ppf(middles, self.mean * weight, (1 - self.mean) * weight))
+
+
+@dataclass(frozen=True, slots=True)
+class MarketPeak:
+    """How many terminals of a market may want a SIM at once, and how many SIMs serve it."""
+
+    name: str
+    terminals: int
+    fit: int
+    peak: Peak | None
+    """None: no busy hours have been seen yet."""
 
 
 def blocking(terminals: int, sims: int, peak: Peak) -> float:

@@ -1,0 +1,180 @@
+"""What a plan is made from, out of a service's history: use by day, the pool by lot, leases by market.
+
+    use          whole local days from ``use_day``, the last ones without a gap, at most ``DAYS_MAX``
+    lots         the newest snapshot in ``lots``: SIMs that are fit, what was used in the cycle, and the caps in force,
+                 which are lower bounds already (what a carrier promised, what is believed, or the 5 % quantile that was
+                 learned); so the plan takes them as they are
+    share        of the use, each lot's growth of counted bytes over the last week of snapshots
+    peaks        the hour of each day with most leases, of all markets together and of each (``leases``)
+    subscribers  what each has used in the running month (``use_month``)
+
+A lot's use is spread evenly over its SIMs, as with files. A cap over rolling days stands for as many of its days; a lot
+with no cap over a cycle has a day's quota only, or none.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import sqlite3
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from simswitch.core import layout
+from simswitch.history.reading import day_totals, known
+from simswitch.planning.forecast import Floats, Past
+from simswitch.planning.plan import Situation
+from simswitch.planning.simultaneity import MarketPeak, Peak
+from simswitch.planning.volume import CapInterval, LotState
+
+DAYS_MAX = 180
+PEAK_DAYS = 28
+SHARE_DAYS = 7
+NO_CAP_BYTES = 1e18
+_EPOCH = date(1970, 1, 1)
+
+
+class NotEnough(ValueError):
+    """History doesn't have what a plan needs; the text says what, and what to do."""
+
+
+def read_situation(
+    history: sqlite3.Connection, *, cycle_day: int = 1, until: date | None = None, by_subscriber: bool = True
+) -> Situation:
+    """What history says, on the morning of ``until`` or of the day on which it ends.
+
+    ``cycle_day`` is the day of the month on which the carriers' cycles begin anew. Without ``by_subscriber`` what each
+    has used is left out. Raises ``NotEnough``.
+    """
+    past = _past(history, until)
+    today = past.next_day
+    number = (today - _EPOCH).days
+    snapshot = history.execute("SELECT max(day) FROM lots WHERE day < ?", (number,)).fetchone()[0]
+    if snapshot is None:
+        raise NotEnough("history has no snapshot of the pool yet: the follower writes one at every full hour")
+    lots = _lots(history, snapshot, _resets(today, cycle_day))
+    markets = _markets(history, number)
+    return Situation(
+        past,
+        lots,
+        _shares(history, snapshot, lots),
+        _month(history, today) if by_subscriber else np.zeros(0),
+        sum(market.terminals for market in markets),
+        sum(lot.sims for lot in lots),
+        _peak(history, number, None),
+        markets,
+    )
+
+
+def _past(history: sqlite3.Connection, until: date | None) -> Past:
+    # The last day that has use is not over yet.
+    newest = history.execute("SELECT max(day) FROM use_day").fetchone()[0]
+    if newest is None:
+        raise NotEnough("history has no use yet: a plan needs at least one whole day")
+    end = newest if until is None else (until - _EPOCH).days
+    whole: list[tuple[int, int]] = []
+    for day in range(end - 1, end - 1 - DAYS_MAX, -1):
+        used, subscribers = day_totals(history, day)
+        if not subscribers:
+            break
+        whole.append((used, subscribers))
+    if not whole:
+        at = datetime.fromtimestamp(known(history).at_ms / 1000, UTC)
+        before = _EPOCH + timedelta(days=end)
+        raise NotEnough(f"history has no whole day of use before {before}; it is as of {at:%Y-%m-%d %H:%M} UTC")
+    used, subscribers = np.array(whole[::-1], dtype=float).T
+    return Past(_EPOCH + timedelta(days=end - len(whole)), used, subscribers)
+
+
+def _resets(today: date, cycle_day: int) -> tuple[date, ...]:
+    result = []
+    year, month = today.year, today.month
+    for _ in range(15):
+        day = date(year, month, min(cycle_day, calendar.monthrange(year, month)[1]))
+        if day >= today:
+            result.append(day)
+        year, month = year + month // 12, month % 12 + 1
+    return tuple(result)
+
+
+def _lots(history: sqlite3.Connection, day: int, resets: tuple[date, ...]) -> tuple[LotState, ...]:
+    names = dict(history.execute("SELECT entity, name FROM entities WHERE kind = ?", (layout.LOT,)).fetchall())
+    result = []
+    for lot, sims, used, text in history.execute(
+        "SELECT lot, healthy + low + exhausted, used_cycle_bytes, detail FROM lots WHERE day = ? ORDER BY lot", (day,)
+    ):
+        detail = json.loads(text)
+        if sims:
+            result.append(_lot(names.get(lot, str(lot)), sims, used, detail, resets))
+    if not result:
+        raise NotEnough("no lot has SIMs that are fit for use")
+    return tuple(result)
+
+
+def _lot(name: str, sims: int, used: int, detail: Mapping[str, Any], resets: tuple[date, ...]) -> LotState:
+    cycle, day, rolling = detail["quota_bytes"]
+    days = [] if day is None else [day]
+    if rolling is not None:
+        days.append(rolling / max(detail["rolling_days"], 1))
+    until = detail["valid_until_s"]
+    return LotState(
+        name,
+        CapInterval.exactly(float(cycle) if cycle else NO_CAP_BYTES),
+        np.full(sims, max(used, 0) / sims),
+        resets,
+        float(min(days)) if days else None,
+        datetime.fromtimestamp(until, UTC).date() if until > 0 else None,
+        detail["class"],
+        detail["carrier"],
+        detail["supplier"],
+    )
+
+
+def _shares(history: sqlite3.Connection, day: int, lots: tuple[LotState, ...]) -> dict[str, float]:
+    grown = history.execute(
+        "SELECT e.name, max(l.counted_bytes) - min(l.counted_bytes) FROM lots AS l "
+        "JOIN entities AS e ON e.entity = l.lot WHERE l.day BETWEEN ? AND ? GROUP BY l.lot",
+        (day - SHARE_DAYS, day),
+    ).fetchall()
+    whole = sum(growth for _, growth in grown)
+    if whole:
+        return {name: growth / whole for name, growth in grown}
+    return {lot.name: 1 / len(lots) for lot in lots}
+
+
+def _peak(history: sqlite3.Connection, day: int, market: int | None) -> Peak | None:
+    """From the hour of each day with most leases. None: no terminal was ever without one, or none was seen."""
+    rows = history.execute(
+        "SELECT hour / 24, max(share) FROM (SELECT hour, CAST(sum(leased) AS REAL) / sum(terminals) AS share "
+        "FROM leases WHERE hour >= ? AND hour < ? AND terminals > 0 AND (? IS NULL OR market = ?) GROUP BY hour) "
+        "GROUP BY hour / 24",
+        ((day - PEAK_DAYS) * 24, day * 24, market, market),
+    ).fetchall()
+    shares = [share for _, share in rows if 0 < share < 1]
+    return Peak.observed(shares) if shares else None
+
+
+def _markets(history: sqlite3.Connection, day: int) -> tuple[MarketPeak, ...]:
+    """Each market as it was in its last hour before a day."""
+    rows = history.execute(
+        "SELECT e.name, l.market, l.terminals, l.fit FROM leases AS l JOIN entities AS e ON e.entity = l.market "
+        "WHERE l.hour = (SELECT max(hour) FROM leases WHERE hour < ?)",
+        (day * 24 + 24,),
+    ).fetchall()
+    return tuple(
+        MarketPeak(name, terminals, fit, _peak(history, day, market))
+        for name, market, terminals, fit in rows
+        if terminals
+    )
+
+
+def _month(history: sqlite3.Connection, today: date) -> Floats:
+    yesterday = today - timedelta(days=1)
+    month = (yesterday.year - 1970) * 12 + yesterday.month - 1
+    if today.month != yesterday.month:
+        return np.zeros(0)
+    rows = history.execute("SELECT bytes FROM use_month WHERE month = ?", (month,))
+    return np.fromiter((used for (used,) in rows), dtype=float)

@@ -1,0 +1,137 @@
+"""The daily report against what a small service really did."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simswitch.core import layout
+from simswitch.history.schema import open_reader
+from simswitch.planning import observed
+from simswitch.reports.daily import cap_changes, hidden, read_day
+
+from tests.reports.service_days import FIRST_DAY, GIB, SIMS, TERMINALS, Days
+
+DAYS = 10
+LAST = FIRST_DAY + timedelta(days=DAYS - 1)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Days]:
+    folder = tmp_path_factory.mktemp("daily") / "data"
+    return folder, Days(folder, DAYS)
+
+
+def run(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "simswitch", "report", "daily", folder, "--zone", "UTC", *words]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+def test_a_day_is_what_happened_on_it(service: tuple[Path, Days]) -> None:
+    folder, really = service
+    today = read_day(open_reader(folder), LAST, UTC)
+    columns = really.sims[-1]
+    health = columns["health"]
+    assert (today.sum("sims"), today.sum("throttled"), today.sum("quarantined")) == (SIMS, 3, 2)
+    usable = (health == layout.HEALTHY) | (health == layout.LOW)
+    assert today.sum("headroom_bytes") == columns["headroom_bytes"][usable].sum()
+    assert (today.used_bytes, today.subscribers) == (sum(really.used[LAST].values()), TERMINALS)
+    heaviest = sorted(really.used[LAST].values(), reverse=True)
+    assert [each.bytes for each in today.heavy] == heaviest[:10]
+    month = sum(used.get(today.heavy[0].subscriber, 0) for day, used in really.used.items() if day.month == 10)
+    assert today.heavy[0].month_bytes == month
+    assert [(span.stopped_minutes, span.refused) for span in today.spans] == [(1, really.refused)]
+    assert today.decisions == 3
+
+
+def test_against_yesterday(service: tuple[Path, Days]) -> None:
+    folder, _ = service
+    history = open_reader(folder)
+    today, yesterday = read_day(history, LAST, UTC), read_day(history, LAST - timedelta(days=1), UTC)
+    assert yesterday.sum("throttled") == 0
+    changes = cap_changes(today, yesterday)
+    assert [(change.before_bytes, change.bytes, change.basis) for change in changes] == [
+        (100 * GIB, 80 * GIB, layout.BASIS_LEARNED)
+    ]
+    done = run(folder, "--language", "en")
+    assert done.returncode == 0, done.stderr
+    assert f"Daily operations report, {LAST.day} {LAST:%B %Y}" in done.stdout
+    assert "| throttled SIMs | 3 (+3)<br>" in done.stdout
+    assert re.search(r"\| lot \| cycle \| 107\.4 GB \| 85\.9 GB \| learned \|", done.stdout)
+    assert re.search(r"\| supplier \| lot \| plan; 85\.9 GB a cycle, learned \| 100 \| 95 \|", done.stdout)
+    assert re.search(r"\| when it runs dry \| P50: .*; P95: ", done.stdout)
+
+
+def test_in_japanese_as_a_page_and_as_json(service: tuple[Path, Days], tmp_path: Path) -> None:
+    folder, really = service
+    page = tmp_path / "daily.html"
+    done = run(folder, "--html", page)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>日次運用報告 令和8年10月7日</h1>" in text
+    assert "<p>3(前日比 +3)</p>" in text
+    found = json.loads(run(folder, "--json").stdout)
+    assert found["today"]["used_bytes"] == sum(really.used[LAST].values())
+    assert found["yesterday"]["day"] == (LAST - timedelta(days=1)).isoformat()
+    assert found["caps_changed"][0]["quota_bytes"] == 80 * GIB
+
+
+def test_a_day_of_which_nothing_is_known(service: tuple[Path, Days], tmp_path: Path) -> None:
+    done = run(service[0], "--day", "2020-01-01", "--language", "en")
+    assert done.returncode == 0, done.stderr
+    assert "There is no record of the pool on this day" in done.stdout
+    assert "not known: history has no whole day of use" in done.stdout
+    assert run(tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize(("number", "shown"), [(7, "****7"), (123, "****23"), (81_903_112_345, "*********45")])
+def test_subscribers_are_masked(number: int, shown: str) -> None:
+    assert hidden(number) == shown
+
+
+def test_the_plan_of_a_folder_is_made_from_what_was_counted(service: tuple[Path, Days]) -> None:
+    folder, really = service
+    situation = observed.read_situation(open_reader(folder))
+    assert situation.past.first_day == FIRST_DAY
+    assert situation.today == LAST + timedelta(days=1)
+    days = [sum(really.used[FIRST_DAY + timedelta(days=day)].values()) for day in range(DAYS)]
+    assert situation.past.used_bytes.tolist() == days
+    assert set(situation.past.subscribers.tolist()) == {TERMINALS}
+    lot = situation.lots[0]
+    columns = really.sims[-1]
+    fit = np.isin(columns["health"], (layout.HEALTHY, layout.LOW, layout.EXHAUSTED))
+    assert (lot.sims, lot.cap.low_bytes) == (fit.sum(), 80 * GIB)
+    assert lot.used_bytes.sum() == pytest.approx(columns["used_cycle_bytes"][fit].sum())
+    assert lot.resets[0] == date(2026, 11, 1)
+    assert situation.month_used_bytes.sum() == sum(
+        sum(used.values()) for day, used in really.used.items() if day.month == 10
+    )
+    # 40 of the 60 terminals that were ever seen had a lease at once, day by day; others came on the last evening.
+    assert situation.peak is not None
+    assert situation.peak.mean == pytest.approx(40 / 60)
+    assert [(market.name, market.terminals) for market in situation.markets] == [
+        ("market", 60 + SIMS + 5 - really.refused)
+    ]
+
+
+def test_plan_by_command(service: tuple[Path, Days], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "simswitch", "plan", str(service[0]), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["today"] == "2026-10-08"
+    assert [row["name"] for row in found["volume"]["groups"]["lot"]] == ["lot"]
+    assert found["markets"][0]["market"] == "market"
+    for words, says in (
+        ([str(service[0]), "lots.csv"], "give the data folder of a service, or two CSV files"),
+        ([str(tmp_path)], "there is no history yet"),
+    ):
+        refused = subprocess.run([*command[:4], *words], capture_output=True, text=True, check=False)
+        assert refused.returncode in (1, 2)
+        assert says in refused.stderr
