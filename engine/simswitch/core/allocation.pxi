@@ -4,6 +4,7 @@
 
 
 cdef enum:
+    CLASSES_NEAR = 8              # so many stay in the cache
     HELD_MAX = 4                  # SIMs that may be held because of one terminal before it is refused another
 
 
@@ -107,6 +108,73 @@ cdef void _allocate(
     _grant(state, grant, item, index, status)
 
 
+# Few classes stay in the cache. Where there are many, their records and those of their groups are as cold as SIMs, and a SIM's
+# hint is of a list that is not soon taken from again. So a run fetches these ahead too, in blocks as its terminals (leases.pxi):
+#
+#     class -> its words for the tier -> the group whose turn it is -> the SIM that stands first
+#
+# All are guesses: what goes before in the run may change any of them.
+
+cdef inline Class *_preferred(State *state, uint16_t market) noexcept nogil:
+    """The first class of a market, by its entity; NULL: there is none."""
+    cdef const Market *record
+    if market >= state.header.entities_count or state.entities[market].kind != MARKET:
+        return NULL
+    record = &state.markets[state.entities[market].dense]
+    return &state.classes[record.classes[0]] if record.classes_count else NULL
+
+
+cdef inline int _tier_wanted(State *state, const Class *sim_class, uint16_t market, uint64_t requested) noexcept nogil:
+    cdef int64_t expected = expected_bytes(state, state.entities[market].dense, requested)
+    return class_tier_from(sim_class, tier_satisfying(expected), True)
+
+
+cdef void _fetch_selection(
+    State *state, const uint16_t *markets, const uint64_t *requested, uint32_t first, uint32_t behind, int stage
+) noexcept nogil:
+    """For these items of a run, one stage further than for those behind them."""
+    cdef uint32_t item
+    cdef Class *sim_class
+    cdef Group *group
+    cdef int tier, local
+    for item in range(first, behind):
+        sim_class = _preferred(state, markets[item])
+        if sim_class == NULL:
+            continue
+        if stage == 0:
+            prefetch(sim_class)
+            continue
+        tier = _tier_wanted(state, sim_class, markets[item], requested[item])
+        if tier == TIERS:
+            continue
+        if stage == 1:
+            local = <int> ((sim_class.last_group + 1) % GROUPS_PER_CLASS)
+            prefetch(&sim_class.summary[tier])
+            prefetch(&sim_class.groups[tier][local >> 6])
+            prefetch(&sim_class.members[local])
+            continue
+        group = &state.groups[sim_class.members[next_local(sim_class, tier)]]
+        if stage == 2:
+            prefetch(group)
+            prefetch(&group.head[tier])
+            prefetch(&group.tail[tier])
+            prefetch(&group.sim_class)
+        else:
+            prefetch(&state.sims[group.head[tier]])
+
+
+cdef void selection_ahead(
+    State *state, const uint16_t *markets, const uint64_t *requested, uint32_t count, uint32_t item
+) noexcept nogil:
+    """For the first item of each block of a run."""
+    cdef int stage
+    cdef uint32_t start
+    for stage in range(4):
+        # Before the first block nothing was fetched for those that would have had their turn.
+        start = item + (3 - stage) * AHEAD
+        _fetch_selection(state, markets, requested, start if item else 0, min(count, start + AHEAD), stage)
+
+
 cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef uint32_t count = run.count
     cdef const uint64_t *keys = <const uint64_t *> run.columns
@@ -118,6 +186,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef uint32_t item, index
     # Of the subscriber group that all of them belong to; 0: of none.
     cdef bint admits_all
+    cdef bint scattered = state.header.classes_count > CLASSES_NEAR
     cdef int lane = <int> run.argument - 1 if run.argument else ADMISSION_LANES // 2
     if run.server >= state.header.servers_count or run.argument > ADMISSION_LANES:
         for item in range(count):
@@ -129,6 +198,8 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     admits_all = admission_of_all(state, run.server)
     finder_begin(&finder, state, keys, count, TOUCH_RECORD)
     for item in range(count):
+        if scattered and item & (AHEAD - 1) == 0:
+            selection_ahead(state, markets, requested, count, item)
         index = finder_next(&finder, item)
         if markets[item] >= state.header.entities_count or state.entities[markets[item]].kind != MARKET:
             _refuse(state, &grant, item, UNKNOWN_MARKET)

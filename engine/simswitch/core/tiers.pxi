@@ -154,6 +154,18 @@ cdef inline int next_local(Class *sim_class, int tier) noexcept nogil:
     return (word << 6) + first_set(bits)
 
 
+cdef inline int class_tier_from(const Class *sim_class, int tier, bint roomy) noexcept nogil:
+    """The lowest tier from ``tier`` on in which the class has a SIM; ``roomy``: the highest. TIERS: there is none."""
+    cdef uint64_t low = 0, high = sim_class.tiers[1]
+    if tier < 64:
+        low = sim_class.tiers[0] & (~<uint64_t> 0 << tier)
+    else:
+        high &= ~<uint64_t> 0 << (tier - 64)
+    if roomy:
+        return 64 + last_set(high) if high else (last_set(low) if low else TIERS)
+    return first_set(low) if low else (64 + first_set(high) if high else TIERS)
+
+
 cdef inline uint32_t class_select(
     State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
@@ -162,17 +174,9 @@ cdef inline uint32_t class_select(
     ``roomy``: one that has as much left as any, else as little as will do.
     """
     cdef Class *sim_class = &state.classes[class_index]
-    cdef uint64_t low = 0, high = sim_class.tiers[1]
     cdef int own, tries, local, first
     cdef uint32_t index
-    if tier < 64:
-        low = sim_class.tiers[0] & (~<uint64_t> 0 << tier)
-    else:
-        high &= ~<uint64_t> 0 << (tier - 64)
-    if roomy:
-        own = 64 + last_set(high) if high else (last_set(low) if low else TIERS)
-    else:
-        own = first_set(low) if low else (64 + first_set(high) if high else TIERS)
+    own = class_tier_from(sim_class, tier, roomy)
     if own < TIERS:
         local = next_local(sim_class, own)
         sim_class.last_group = local
