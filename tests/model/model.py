@@ -832,7 +832,9 @@ class Model(Books):
     def _job_create(self, call: Call) -> set[int]:
         asked = call.item
         quiet_from, quiet_until = asked["quiet_from_ms"], asked["quiet_until_ms"]
-        quiet = not (quiet_from or quiet_until) or quiet_from < quiet_until < quiet_from + DAY_MS
+        quiet = not (quiet_from or quiet_until) or (
+            quiet_from < quiet_until < quiet_from + DAY_MS and self.now_ms < quiet_until <= self.now_ms + 2 * DAY_MS
+        )
         if (
             not 1 <= asked["priority"] < layout.PRIORITIES
             or asked["selecting"] > 1

@@ -512,6 +512,10 @@ def _death(row: Row) -> Case:
     world = new_world()
     world.configure(layout.FENCING_MS, FENCING_MS)
     bring(world, "swapping")
+    if row.when == "the fencing delay passes with it":
+        # What an older hello named is what the walk would take.
+        world.open_session(0, ready=False)
+        world.send(world.holds(0, T, lease_epoch(world), sim_index(world)))
     undo = int(row.when == "undo")
     declare = commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=undo)
     if row.state != "open":
@@ -521,6 +525,8 @@ def _death(row: Row) -> Case:
     if row.command == "SESSION_OPEN":
         return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
     if row.command == "RENEW":
+        if row.when == "the fencing delay passes with it":
+            world.now_ms += FENCING_MS
         return Case(world, world.lease(layout.RENEW, T, lease_epoch(world)))
     if row.command == "(timer)":
         return Case(world, wait_ms=FENCING_MS)
@@ -811,6 +817,7 @@ WHENS = frozenset(
         "terminal holds nothing",
         "terminal is already in a swap",
         "terminals full",
+        "the fencing delay passes with it",
         "the hello did not name it",
     }
 )

@@ -200,6 +200,7 @@ cdef void server_lives(State *state, uint32_t index, int what, uint64_t now_ms) 
     if server.dead_ms:
         _tell_death(state, index, what)
     server.dead_ms = 0
+    server.sweep = 0  # the walk that frees what it held may be under way already
     server_set_gate(
         state, index, GATE_DISCONNECTED, GATE_BY_LIFE if what == DEATH_BELIED else GATE_BY_OPERATOR, now_ms)
 
