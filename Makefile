@@ -19,7 +19,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps proto debug sanitized sanitize fuzz simulate serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports proto debug sanitized sanitize fuzz simulate serve demo clean
 
 build: build/.built
 
@@ -78,6 +78,10 @@ fit: build
 # Detector and learner against carriers with hidden caps: 50 seeds, drawn when it runs.
 caps: build
 	$(BIN)/python -m tests.caps.season $(ARGS)
+
+# Reports over a history of 10,000,000 subscribers and a month: time and memory. Takes 10 GB of disk meanwhile.
+reports: build
+	$(BIN)/python -m tests.reports.large $(ARGS)
 
 proto: build
 	$(BIN)/python proto/generate.py

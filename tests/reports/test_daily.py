@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,23 +39,24 @@ def test_a_day_is_what_happened_on_it(service: tuple[Path, Days]) -> None:
     today = read_day(open_reader(folder), LAST, UTC)
     columns = really.sims[-1]
     health = columns["health"]
-    assert (today.sum("sims"), today.sum("throttled"), today.sum("quarantined")) == (SIMS, 3, 2)
+    assert (today.pool["sims"], today.pool["throttled"], today.pool["quarantined"]) == (SIMS, 3, 2)
     usable = (health == layout.HEALTHY) | (health == layout.LOW)
-    assert today.sum("headroom_bytes") == columns["headroom_bytes"][usable].sum()
+    assert today.pool["headroom_bytes"] == columns["headroom_bytes"][usable].sum()
     assert (today.used_bytes, today.subscribers) == (sum(really.used[LAST].values()), TERMINALS)
     heaviest = sorted(really.used[LAST].values(), reverse=True)
     assert [each.bytes for each in today.heavy] == heaviest[:10]
     month = sum(used.get(today.heavy[0].subscriber, 0) for day, used in really.used.items() if day.month == 10)
     assert today.heavy[0].month_bytes == month
     assert [(span.stopped_minutes, span.refused) for span in today.spans] == [(1, really.refused)]
-    assert today.decisions == 3
+    assert [row.kind for row in today.decisions] == ["set_health", "set_health", "set_cap"]
+    assert today.decisions_count == 3
 
 
 def test_against_yesterday(service: tuple[Path, Days]) -> None:
     folder, _ = service
     history = open_reader(folder)
     today, yesterday = read_day(history, LAST, UTC), read_day(history, LAST - timedelta(days=1), UTC)
-    assert yesterday.sum("throttled") == 0
+    assert yesterday.pool["throttled"] == 0
     changes = cap_changes(today, yesterday)
     assert [(change.before_bytes, change.bytes, change.basis) for change in changes] == [
         (100 * GIB, 80 * GIB, layout.BASIS_LEARNED)
@@ -80,6 +82,59 @@ def test_in_japanese_as_a_page_and_as_json(service: tuple[Path, Days], tmp_path:
     assert found["today"]["used_bytes"] == sum(really.used[LAST].values())
     assert found["yesterday"]["day"] == (LAST - timedelta(days=1)).isoformat()
     assert found["caps_changed"][0]["quota_bytes"] == 80 * GIB
+
+
+def shown(folder: Path, party: str) -> tuple[str, dict[str, Any]]:
+    """The page and the JSON for a party."""
+    page, figures = run(folder, "--language", "en", "--for", party), run(folder, "--json", "--for", party)
+    assert (page.returncode, figures.returncode) == (0, 0), page.stderr + figures.stderr
+    return page.stdout, json.loads(figures.stdout)
+
+
+SECTIONS = {
+    "operator": {"lots", "service", "caps", "heavy", "trail"},
+    "auditor": {"lots", "service", "caps", "heavy", "trail"},
+    "technology-provider": {"service"},
+    "supplier:supplier": {"lots", "caps"},
+    "supplier:another": set(),
+}
+TITLES = {
+    "lots": "## Suppliers and lots",
+    "service": "## Stopped or degraded service",
+    "caps": "## Caps learned or changed",
+    "heavy": "## Heavy users",
+    "trail": "## The trail of decisions",
+}
+
+
+@pytest.mark.parametrize("party", SECTIONS)
+def test_each_party_sees_its_part_and_nothing_else(service: tuple[Path, Days], party: str) -> None:
+    page, figures = shown(service[0], party)
+    assert {name for name, title in TITLES.items() if title in page} == SECTIONS[party]
+    today = figures["today"]
+    assert bool(today["lots"]) == ("lots" in SECTIONS[party])
+    assert bool(figures["caps_changed"]) == ("caps" in SECTIONS[party])
+    assert bool(today["service"]) == bool(today["used_bytes"]) == ("service" in SECTIONS[party])
+    assert bool(today["heavy"]) == ("heavy" in SECTIONS[party])
+    assert bool(today["decisions"]) == bool(today["decisions_count"]) == ("trail" in SECTIONS[party])
+    assert bool(today["swaps"]) == bool(figures["shortfall"]) == (not party.startswith("supplier"))
+    # The technology provider knows how many SIMs there are, and of no lot.
+    assert ("| SIMs | 100 (" in page) == (party != "supplier:another")
+
+
+def test_the_trail_says_who_decided_what_on_which_figures(service: tuple[Path, Days]) -> None:
+    _, figures = shown(service[0], "auditor")
+    cap = figures["today"]["decisions"][-1]
+    assert (cap["kind"], json.loads(cap["statuses"])) == ("set_cap", {"ok": 1})
+    assert json.loads(cap["figures"])["quota_bytes"] == [80 * GIB]
+    assert re.fullmatch("[0-9a-f]{64}", cap["digest"])
+
+
+def test_a_party_that_there_is_none_of(service: tuple[Path, Days]) -> None:
+    for party, says in (("janitor", "there is no role 'janitor'"), ("supplier", "which supplier?")):
+        refused = run(service[0], "--for", party)
+        assert refused.returncode == 2
+        assert says in refused.stderr
 
 
 def test_a_day_of_which_nothing_is_known(service: tuple[Path, Days], tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ def daily(
     language: LanguageOption = Language.JAPANESE,
     html: HtmlOption = None,
     json: JsonOption = False,
+    for_: Annotated[
+        str,
+        typer.Option(
+            "--for", help="For whom: operator, supplier:NAME, technology-provider, or auditor (with the decisions)."
+        ),
+    ] = "operator",
     cycle_day: Annotated[
         int, typer.Option("--cycle-day", min=1, max=31, help="The day of the month on which cycles begin anew.")
     ] = 1,
@@ -112,6 +118,7 @@ def daily(
     from simswitch.history.schema import HistoryRefused, open_reader
     from simswitch.reports import daily as pages
     from simswitch.reports import rendering
+    from simswitch.reports.views import View
 
     here = _zone(zone)
     try:
@@ -119,10 +126,14 @@ def daily(
         wanted = pages.last_day(history) if day is None else day.date()
         if wanted is None:
             raise CommandFailed(Exit.REFUSED, "history has no day that is over yet: name one with --day")
-        today, yesterday = (pages.read_day(history, at, here) for at in (wanted, wanted - timedelta(days=1)))
+        view = View.of(for_)
+        days = (pages.read_day(history, at, here) for at in (wanted, wanted - timedelta(days=1)))
+        today, yesterday = (view.seen(day) for day in days)
         shortfall = pages.shortfall_text(history, wanted, cycle_day)
     except HistoryRefused as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"--for: {error}") from error
     if json:
         print_json(pages.document(today, yesterday, shortfall))
         return

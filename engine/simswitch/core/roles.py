@@ -81,6 +81,10 @@ class Read(IntEnum):
     """Swap jobs."""
     LOTS = 6
     """Lots with their terms; a supplier sees its own."""
+    SUBSCRIBERS = 7
+    """People: what they used, what limits did to them, who is exempt."""
+    DECISIONS = 8
+    """The trail: who decided what, when, on which figures."""
 
 
 READ_ROLES: Mapping[Read, frozenset[int]] = {
@@ -90,6 +94,8 @@ READ_ROLES: Mapping[Read, frozenset[int]] = {
     Read.POOL: frozenset({_SYSTEM, _OPERATOR, _PROVIDER, _AUDITOR}),
     Read.SWAPS: frozenset({_SYSTEM, _OPERATOR, _PROVIDER, _AUDITOR}),
     Read.LOTS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _AUDITOR}),
+    Read.SUBSCRIBERS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
+    Read.DECISIONS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
 }
 
 CALL_RIGHTS: Mapping[str, int | Read] = {

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 
 from simswitch.core import layout
+from simswitch.core.roles import Read
 from simswitch.history.reading import day_totals
 from simswitch.history.schema import unsigned
 from simswitch.masking import masked
@@ -24,6 +25,8 @@ from simswitch.reports.rendering import Cell, Report, Section, Text, Words, both
 
 HEAVY_SHOWN = 10
 JOBS_SHOWN = 50
+DECISIONS_SHOWN = 200
+FIGURES_SHOWN = 200
 HORIZON_DAYS = 40
 _EPOCH = date(1970, 1, 1)
 _BASES: dict[int, Words] = {
@@ -32,6 +35,7 @@ _BASES: dict[int, Words] = {
     layout.BASIS_LEARNED: both("学習", "learned"),
 }
 _DETAILS = ("carrier", "plan", "class", "quota_bytes", "basis", "valid_until_s")
+_SUMS = ("sims", "healthy", "low", "throttled", "quarantined", "headroom_bytes")
 _WINDOWS = (both("周期", "cycle"), both("日", "day"), both("連続日数", "rolling days"))
 
 
@@ -67,12 +71,30 @@ class Heavy:
     month_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A row of ``decisions``."""
+
+    at_ms: int
+    actor: str
+    kind: str
+    subject: str
+    items: int
+    statuses: str
+    figures: str
+    """The columns of up to 16 items, as JSON: what was decided on."""
+    digest: str
+    """SHA-256 of the whole run of commands, as the journal has it."""
+
+
 @dataclass(slots=True)
 class Day:
     """What history says of one day."""
 
     day: date
     lots: list[LotRow] = field(default_factory=list)
+    pool: dict[str, int] = field(default_factory=dict)
+    """Sums over the lots (``sums``)."""
     at_ms: int = 0
     """When the lots were looked at; 0: there is no snapshot of that day."""
     used_bytes: int = 0
@@ -82,7 +104,11 @@ class Day:
     spans: list[Span] = field(default_factory=list)
     jobs: list[tuple[int, str, int, int, int, int, int]] = field(default_factory=list)
     """Job, reason, state, why, terminals, confirmed, given up."""
-    decisions: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+    """The last ``DECISIONS_SHOWN``."""
+    decisions_count: int = 0
+    rights: frozenset[Read] = frozenset(Read)
+    """What of it may be shown (``views``)."""
 
     @property
     def minutes(self) -> int:
@@ -92,9 +118,6 @@ class Day:
     @property
     def stopped_minutes(self) -> int:
         return sum(span.stopped_minutes for span in self.spans)
-
-    def sum(self, column: str) -> int:
-        return sum(row.figures[column] for row in self.lots)
 
 
 def read_day(history: sqlite3.Connection, day: date, zone: tzinfo) -> Day:
@@ -114,6 +137,7 @@ def read_day(history: sqlite3.Connection, day: date, zone: tzinfo) -> Day:
         name = names.get(values["lot"], str(values["lot"]))
         found.lots.append(LotRow(values["lot"], name, detail["supplier"], values, detail))
     found.lots.sort(key=lambda lot: (lot.supplier, lot.name))
+    found.pool = sums(found.lots)
     found.used_bytes, found.subscribers = day_totals(history, number)
     month = (day.year - 1970) * 12 + day.month - 1
     found.heavy = [
@@ -140,10 +164,23 @@ def read_day(history: sqlite3.Connection, day: date, zone: tzinfo) -> Day:
         of_job = json.loads(text)
         counts = (of_job.get(name, 0) for name in ("terminals_count", "confirmed_count", "given_up_count"))
         found.jobs.append((job, of_job.get("reason", ""), state, why, *counts))
-    found.decisions = history.execute(
+    found.decisions_count = history.execute(
         "SELECT count(*) FROM decisions WHERE at_ms >= ? AND at_ms < ?", (begin_ms, end_ms)
     ).fetchone()[0]
+    found.decisions = [
+        Decision(*row)
+        for row in history.execute(
+            "SELECT at_ms, actor, kind, subject, items, statuses, detail, lower(hex(digest)) FROM decisions "
+            "WHERE at_ms >= ? AND at_ms < ? ORDER BY event DESC LIMIT ?",
+            (begin_ms, end_ms, DECISIONS_SHOWN),
+        )
+    ][::-1]
     return found
+
+
+def sums(lots: Sequence[LotRow]) -> dict[str, int]:
+    """Of the columns that the overview shows."""
+    return {name: sum(lot.figures[name] for lot in lots) for name in _SUMS}
 
 
 def last_day(history: sqlite3.Connection) -> date | None:
@@ -195,7 +232,7 @@ def shortfall_text(history: sqlite3.Connection, day: date, cycle_day: int) -> Te
 
 
 def report(today: Day, yesterday: Day, shortfall: Text, zone: tzinfo, source: str) -> Report:
-    """The page. ``shortfall``: what the planner says (``shortfall_text``)."""
+    """The page, of two days that one party sees. ``shortfall``: what the planner says (``shortfall_text``)."""
     day = day_words(today.day)
     sections = [_overview(today, yesterday, shortfall, source)]
     if today.lots:
@@ -209,6 +246,8 @@ def report(today: Day, yesterday: Day, shortfall: Text, zone: tzinfo, source: st
         sections.append(_jobs(today, source))
     if today.heavy:
         sections.append(_heavy(today, source))
+    if today.decisions:
+        sections.append(_decisions(today, zone, source))
     return Report(both(f"日次運用報告 {day['ja']}", f"Daily operations report, {day['en']}"), sections)
 
 
@@ -223,25 +262,30 @@ def _overview(today: Day, yesterday: Day, shortfall: Text, source: str) -> Secti
         text = Text([both(f"{shown}(前日比 {change})", f"{shown} ({change})")], f"{source}: {records}")
         rows.append((both(ja, en), text))
 
-    add("SIM枚数", "SIMs", lambda day: day.sum("sims"), lots)
-    add("使用可能なSIM", "SIMs fit for use", lambda day: day.sum("healthy") + day.sum("low"), lots)
-    add("残容量(下限)", "headroom, lower bound", lambda day: day.sum("headroom_bytes"), lots, "B")
-    add("低速化したSIM", "throttled SIMs", lambda day: day.sum("throttled"), lots)
-    add("隔離したSIM", "quarantined SIMs", lambda day: day.sum("quarantined"), lots)
-    add("使用量", "used", lambda day: day.used_bytes, use, "B")
-    add("使用した利用者", "subscribers with use", lambda day: day.subscribers, use)
-    add("切替え(指示)", "swaps ordered", lambda day: day.swaps["ordered"], "swaps")
-    add("切替え(完了)", "swaps confirmed", lambda day: day.swaps["confirmed"], "swaps")
-    add("切替え(拒否)", "swaps refused", lambda day: day.swaps["refused"], "swaps")
-    add("切替え(応答なし)", "swaps overdue", lambda day: day.swaps["overdue"], "swaps")
-    add("回線断(秒)", "outage, seconds", lambda day: day.swaps["outage_ms"] // 1000, "swaps")
-    service = "refusals, waits and slowed"
-    add("割当失敗のあった分", "minutes with failed attempts", lambda day: day.stopped_minutes, service)
-    add("停止・品質低下の分", "minutes stopped or degraded", lambda day: day.minutes, service)
-    add("人による決定", "decisions of people", lambda day: day.decisions, "decisions")
-    rows.append((both("容量不足の見込み", "when it runs dry"), shortfall))
+    rights = today.rights
+    add("SIM枚数", "SIMs", lambda day: day.pool["sims"], lots)
+    add("使用可能なSIM", "SIMs fit for use", lambda day: day.pool["healthy"] + day.pool["low"], lots)
+    add("残容量(下限)", "headroom, lower bound", lambda day: day.pool["headroom_bytes"], lots, "B")
+    add("低速化したSIM", "throttled SIMs", lambda day: day.pool["throttled"], lots)
+    add("隔離したSIM", "quarantined SIMs", lambda day: day.pool["quarantined"], lots)
+    if Read.POOL in rights:
+        add("使用量", "used", lambda day: day.used_bytes, use, "B")
+        add("使用した利用者", "subscribers with use", lambda day: day.subscribers, use)
+    if Read.SWAPS in rights:
+        add("切替え(指示)", "swaps ordered", lambda day: day.swaps["ordered"], "swaps")
+        add("切替え(完了)", "swaps confirmed", lambda day: day.swaps["confirmed"], "swaps")
+        add("切替え(拒否)", "swaps refused", lambda day: day.swaps["refused"], "swaps")
+        add("切替え(応答なし)", "swaps overdue", lambda day: day.swaps["overdue"], "swaps")
+        add("回線断(秒)", "outage, seconds", lambda day: day.swaps["outage_ms"] // 1000, "swaps")
+    if Read.POOL in rights:
+        service = "refusals, waits and slowed"
+        add("割当失敗のあった分", "minutes with failed attempts", lambda day: day.stopped_minutes, service)
+        add("停止・品質低下の分", "minutes stopped or degraded", lambda day: day.minutes, service)
+        rows.append((both("容量不足の見込み", "when it runs dry"), shortfall))
+    if Read.DECISIONS in rights:
+        add("人による決定", "decisions of people", lambda day: day.decisions_count, "decisions")
     note = None
-    if not today.lots:
+    if not today.at_ms:
         note = both(
             "この日のプールの記録はない。フォロワーが毎時書く。",
             "There is no record of the pool on this day: the follower writes one every hour.",
@@ -378,6 +422,26 @@ def _heavy(today: Day, source: str) -> Section:
     return Section(both("ヘビーユーザー", "Heavy users"), head=head, table=table, note=note)
 
 
+def _decisions(today: Day, zone: tzinfo, source: str) -> Section:
+    head = [
+        both("時刻", "at"), both("決定者", "who"), both("内容", "what"), both("対象", "of"), both("件数", "items"),
+        both("結果", "answers"), both("根拠の値", "figures"), both("記録の照合値", "digest"),
+    ]  # fmt: skip
+    table: list[list[Cell]] = [
+        [
+            f"{datetime.fromtimestamp(row.at_ms / 1000, UTC).astimezone(zone):%H:%M:%S}", row.actor, row.kind,
+            row.subject, row.items, row.statuses, masked(row.figures[:FIGURES_SHOWN]), row.digest[:16],
+        ]
+        for row in today.decisions
+    ]  # fmt: skip
+    left = today.decisions_count - len(today.decisions)
+    note = both(
+        f"記録: {source}: decisions(ほか{left:,}件)。全文は `simswitch history` で確認できる。",
+        f"Records: {source}: decisions ({left:,} more). `simswitch history` has them whole.",
+    )
+    return Section(both("決定の記録", "The trail of decisions"), head=head, table=table, note=note)
+
+
 def hidden(subscriber: int) -> str:
     """A subscriber's number as it may be shown: masked as in the log, a shorter one up to its last two digits."""
     text = str(subscriber)
@@ -432,7 +496,8 @@ def document(today: Day, yesterday: Day, shortfall: Text) -> dict[str, Any]:
                 dict(zip(("job", "reason", "state", "why", "terminals", "moved", "given_up"), job, strict=True))
                 for job in at.jobs
             ],
-            "decisions": at.decisions,
+            "decisions_count": at.decisions_count,
+            "decisions": [asdict(row) for row in at.decisions],
         }  # fmt: skip
 
     changes = [
@@ -444,5 +509,5 @@ def document(today: Day, yesterday: Day, shortfall: Text) -> dict[str, Any]:
         "today": of(today),
         "yesterday": of(yesterday),
         "caps_changed": changes,
-        "shortfall": [line["en"] for line in shortfall.lines],
+        "shortfall": [line["en"] for line in shortfall.lines] if Read.POOL in today.rights else [],
     }
