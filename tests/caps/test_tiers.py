@@ -60,6 +60,18 @@ def test_the_window_in_which_the_events_agree_is_the_carriers() -> None:
     assert not found.changes
 
 
+def test_on_the_first_day_of_a_cycle_a_cap_is_held_for_the_days() -> None:
+    """Both windows have seen the same use, and of two SIMs only the cycle's is known. A cap of the cycle would keep all
+    SIMs back until it is over, and so the evidence against it."""
+    random = np.random.default_rng(6)
+    sims, lower = np.arange(20), random.normal(1.95e9, 2e7, 20)
+    at_ms = BEGIN_MS + np.sort(random.integers(8, 26, 20)) * 3_600_000
+    parts = [observations(Window.CYCLE, sims, at_ms, lower, lower * 1.05, 950)]
+    parts.append(observations(Window.DAY, sims[:18], at_ms[:18], lower[:18], lower[:18] * 1.05, 950))
+    found = find(gathered(parts))
+    assert [cap.window for cap in found.caps] == [Window.DAY]
+
+
 def test_tiers_and_speeds_are_told_apart() -> None:
     random = np.random.default_rng(2)
     found = find(gathered([seen(random, 0, cap, kbps, quiet=0) for cap, kbps in ((3.0, 960), (5.0, 122), (8.0, 700))]))

@@ -31,6 +31,11 @@ GAIN_MIN = 14.0
 CHANGE_GAIN = 12.0
 CHANGE_COST = 30.0
 CHANGE_SIMS_MIN = 3
+WINDOWS = (Window.DAY, Window.ROLLING, Window.CYCLE)
+LONGER_GAIN = 1.25
+"""So much better a longer window has to explain the events: in a cycle's first days both explain most of them. A cap
+that is wrongly a day's corrects itself when its SIMs are slowed again; one that is wrongly a cycle's keeps them all
+back until the cycle is over, and with them the evidence against it."""
 OBSERVATIONS_MAX = 1500
 """The newest of a lot, window and speed. More would say nothing new."""
 STEP_WITHIN = 0.2
@@ -102,7 +107,7 @@ def find(observations: Observations) -> Findings:
     changes: list[Change] = []
     for speed, events in _by_speed(observations):
         # In one window a speed has one cap: a second one could never be seen, for the SIM is that slow already.
-        windows = list(Window)
+        windows = list(WINDOWS)
         while windows:
             found = _best(observations, events, speed, windows)
             if found is None:
@@ -162,7 +167,7 @@ def _best(
         quiet = observations.chosen((observations.window == window) & (observations.upper_bytes == 0))
         evidence = _newest(own, quiet)
         current, estimate, changes, gain = _current(window, evidence, speed)
-        if gain >= GAIN_MIN and (best is None or gain > best[0]):
+        if gain >= GAIN_MIN and (best is None or gain > LONGER_GAIN * best[0]):
             best = (gain, window, current, estimate, changes)
     if best is None:
         return None

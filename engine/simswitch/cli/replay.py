@@ -116,20 +116,36 @@ ROWS = (
     ("outage, terminals x seconds", "outage_user_seconds", " s"),
 )
 """The lines of the comparison: words, key, unit."""
+MONTH_ROWS = (
+    ("usage reports", "usage_reports", ""),
+    ("SIMs handed out", "handed_out", ""),
+    ("of them slowed", "handed_out_slowed", ""),
+    ("allocations refused", "allocations_refused", ""),
+    ("switches done", "swaps_completed", ""),
+    ("hours of terminals on slowed SIMs", "slowed_terminal_hours", ""),
+    ("share of what was wanted that did not come", "wanted_bytes_not_got_share", ""),
+    ("SIMs found slowed", "throttle_decisions", ""),
+    ("of them wrongly", "throttle_decisions_false", ""),
+)
+"""The same of a month."""
 
 
 def comparison(result: dict[str, object], titles: dict[str, str] | None = None) -> Table:
     """The policies of a result beside each other."""
     policies = result["policies"]
     assert isinstance(policies, dict)
-    rows = [[words, *(_figure(figures.get(key), unit) for figures in policies.values())] for words, key, unit in ROWS]
+    month = any("handed_out" in figures for figures in policies.values())
+    rows = [
+        [words, *(_figure(figures.get(key), unit, "-" if month else "not finished") for figures in policies.values())]
+        for words, key, unit in (MONTH_ROWS if month else ROWS)
+    ]
     names: list[str] = [(titles or {}).get(str(name), str(name)) for name in policies]
     return table(str(result["scenario"]), ["", *names], rows)
 
 
-def _figure(value: object, unit: str) -> str:
+def _figure(value: object, unit: str, nothing: str) -> str:
     if value is None:
-        return "not finished"
+        return nothing
     if isinstance(value, float):
         return f"{value:,.3f}{unit}" if value < 10 else f"{value:,.1f}{unit}"
     return f"{value:,}{unit}" if isinstance(value, int) else str(value)

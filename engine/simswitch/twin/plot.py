@@ -1,4 +1,4 @@
-"""Draws a replay: the policies side by side over time, and each access server as the engine saw it."""
+"""Draws a replay: the policies side by side over time, and each access server as the engine saw it; a month's caps."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ def _pyplot() -> Any:
 
 def plot(result: dict[str, Any], path: str | Path) -> None:
     """Writes the picture of what ``replay`` returned as PNG."""
+    if result.get("kind") == "month":
+        _plot_month(result, path)
+        return
     pyplot = _pyplot()
     series = result["series"]
     figure, panels = pyplot.subplots(len(_PANELS), 1, sharex=True, figsize=(11, 11), layout="constrained")
@@ -63,10 +66,56 @@ def plot(result: dict[str, Any], path: str | Path) -> None:
     pyplot.close(figure)
 
 
+def _plot_month(result: dict[str, Any], path: str | Path) -> None:
+    """Each cap as it is believed, true and learned; below, what of slowed SIMs the policies came to."""
+    pyplot = _pyplot()
+    caps, series = result["caps"], result["series"]
+    across = max(len(caps), 1)
+    figure = pyplot.figure(figsize=(13, 9), layout="constrained")
+    grid = figure.add_gridspec(3, across, height_ratios=(2, 1.6, 1.6))
+    for column, (name, values) in enumerate(caps.items()):
+        axes = figure.add_subplot(grid[0, column])
+        days = [(hour + 1) / 24 for hour in range(len(values["true"]))]
+        styles = (("believed", "#d68910", "-."), ("true", "#222222", "-"), ("learned", "#c0392b", "-"))
+        for kind, colour, line in styles:
+            shown = [float("nan") if value is None else value for value in values[kind]]
+            axes.plot(days, shown, line, color=colour, linewidth=1.6, label=kind)
+        axes.set_title(name, fontsize=10)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    figure.axes[0].set_ylabel("cap, GB")
+    figure.axes[0].legend(fontsize=8, framealpha=0.9)
+    colours = {"believed": "#d68910", "learned": "#c0392b"}
+    panels = (("handed_out_slowed", "slowed SIMs\nhanded out a day"), ("slowed_terminals", "terminals on\nslowed SIMs"))
+    for row, (column_name, label) in enumerate(panels, 1):
+        axes = figure.add_subplot(grid[row, :])
+        for policy, columns in series.items():
+            values = columns[column_name]
+            days = [at_s / 86_400 for at_s in columns["at_s"]]
+            if row == 1:
+                values = [sum(values[begin : begin + 24]) for begin in range(0, len(values), 24)]
+                days = days[23::24]
+            axes.plot(days, values[: len(days)], color=colours[policy], linewidth=1.4, label=f"caps as {policy}")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+        axes.legend(fontsize=8, framealpha=0.9, loc="upper left")
+    figure.axes[-1].set_xlabel("day")
+    handed = ", ".join(
+        f"{policy} {figures['handed_out_slowed']:,} of {figures['handed_out']:,}"
+        for policy, figures in result["policies"].items()
+    )
+    figure.suptitle(f"{result['scenario']} (seed {result['seed']})\nslowed SIMs handed out: {handed}")
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
 def plot_servers(result: dict[str, Any], path: str | Path) -> None:
     """Writes how the engine saw the first access servers, a row each, as PNG. ``ValueError``: it was not replayed."""
     servers = result["servers"]
     if not servers:
+        if result.get("kind") == "month":
+            raise ValueError("a month has no picture of access servers: they carry out what they are told at once")
         raise ValueError('the picture of the access servers is of the policy "engine", which was not replayed')
     pyplot = _pyplot()
     minutes = [at_s / 60 for at_s in result["series"]["engine"]["at_s"]]

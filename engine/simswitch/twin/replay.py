@@ -28,7 +28,7 @@ from simswitch.core import commands, layout
 from simswitch.twin import population
 from simswitch.twin.loop import Loop
 from simswitch.twin.record import RecordedCell
-from simswitch.twin.scenario import POLICIES, Bad, Dead, Fault, Lot, Scenario, Slow, Speed, Switch, load
+from simswitch.twin.scenario import POLICIES, Bad, Dead, Fault, Lot, Scenario, Slow, Speed, Switch
 
 KEY_FIRST = 350_000_000_000_000
 """The first terminal's key: an IMEI without its check digit."""
@@ -94,7 +94,7 @@ def _accepted(outcome: commands.OutcomeRun, what: str) -> commands.OutcomeRun:
     return outcome
 
 
-class _Builder:
+class Builder:
     """Fills an empty engine with a scenario's inventory."""
 
     def __init__(self, scenario: Scenario, folder: Path | None = None) -> None:
@@ -294,7 +294,7 @@ class _Replay:
         self.scenario = scenario
         self.policy = policy
         self.progress = progress
-        self.engine = engine or _Builder(scenario).build()
+        self.engine = engine or Builder(scenario).build()
         self.plan = population.draw(scenario, self.engine.markets)
         self.loop = Loop(
             self.plan,
@@ -586,23 +586,10 @@ class _Replay:
         }
 
 
-def replay(
-    scenario_path: str | Path, policies: Iterable[str] | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Replays a scenario file, once per policy; ``policies`` overrides those that the file names.
-
-    ``progress`` is called with the policy and the share of it that is done. The result has the keys of the published
-    JSON (``document``), and what ``plot`` draws: ``series`` per policy, ``servers`` per access server. ``state_hash``
-    is that of the engine policy's machine, or of the last policy's when ``engine`` is not among them, as 16 hexadecimal
-    digits. Raises ``ScenarioError`` and ``ReplayError``.
-    """
-    return replay_scenario(load(scenario_path), policies, progress)
-
-
 def replay_scenario(
     scenario: Scenario, policies: Iterable[str] | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """``replay`` of a scenario that is already read."""
+    """Replays a scenario that is already read: ``simswitch.twin.replay``."""
     chosen = tuple(scenario.policies if policies is None else policies)
     unknown = [policy for policy in chosen if policy not in POLICIES]
     if unknown or not chosen:
@@ -633,18 +620,17 @@ def replay_scenario(
     }
 
 
-def record(
-    scenario_path: str | Path, policy: str, folder: Path, said: Callable[[str], object] = lambda _: None
+def record_scenario(
+    scenario: Scenario, policy: str, folder: Path, said: Callable[[str], object] = lambda _: None
 ) -> dict[str, dict[str, int | float | None]]:
     """Replays a scenario on each of its dates, one after the other with the same engine, and writes a history of it.
 
     Between two dates the terminals leave and the carrier lifts its limits. Returns the figures of each date, and says
-    when one is over. Raises ``ScenarioError``, ``ReplayError`` and ``HistoryRefused``.
+    when one is over. Raises ``ReplayError`` and ``HistoryRefused``.
     """
-    scenario = load(scenario_path)
     if policy not in POLICIES:
         raise ReplayError(f"the policies are {', '.join(POLICIES)}, not {policy}")
-    engine = _Builder(scenario, folder).build()
+    engine = Builder(scenario, folder).build()
     figures: dict[str, dict[str, int | float | None]] = {}
     for day in scenario.days():
         if figures:

@@ -271,7 +271,7 @@ class Scenario:
         ]
 
 
-class _Table:
+class Table:
     """A table of the document while it is read: each key once, then ``finish`` refuses what is left."""
 
     def __init__(self, document: TomlDocument, path: KeyPath, values: dict[str, Any]) -> None:
@@ -362,17 +362,17 @@ class _Table:
             last = day
         return tuple(value)
 
-    def table(self, key: str) -> _Table:
+    def table(self, key: str) -> Table:
         value = self._take(key, {}, False)
         if not isinstance(value, dict):
             raise self.refuse(f"{key} is a table: [{key}]", key)
-        return _Table(self.document, (*self.path, key), value)
+        return Table(self.document, (*self.path, key), value)
 
-    def tables(self, key: str, required: bool = True) -> list[_Table]:
+    def tables(self, key: str, required: bool = True) -> list[Table]:
         value = self._take(key, [], required)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value) or (required and not value):
             raise self.refuse(f"{key} is a list of tables: [[{key}]]", key)
-        return [_Table(self.document, (*self.path, key, index), item) for index, item in enumerate(value)]
+        return [Table(self.document, (*self.path, key, index), item) for index, item in enumerate(value)]
 
     def finish(self) -> None:
         for key in self.values:
@@ -381,7 +381,7 @@ class _Table:
                 raise self.refuse(f"there is no key {key!r} here; known are {known}", key)
 
 
-def _unique(tables: list[_Table], kind: str) -> tuple[str, ...]:
+def _unique(tables: list[Table], kind: str) -> tuple[str, ...]:
     names: list[str] = []
     for table in tables:
         name = table.text("name")
@@ -406,7 +406,7 @@ _SETTINGS = {
 }
 
 
-def _read_plan(table: _Table) -> Plan:
+def _read_plan(table: Table) -> Plan:
     plan = Plan(
         table.text("name"),
         table.maybe_number("quota_cycle_gb", 0.001, 1e6),
@@ -420,7 +420,7 @@ def _read_plan(table: _Table) -> Plan:
     return plan
 
 
-def _read_servers(table: _Table) -> AccessServers:
+def _read_servers(table: Table) -> AccessServers:
     servers = AccessServers(
         table.text("name"),
         table.integer("count", 1, SERVERS_MAX, 1),
@@ -437,7 +437,7 @@ def _read_servers(table: _Table) -> AccessServers:
     return servers
 
 
-def _read_terminals(table: _Table, markets: tuple[str, ...], servers: tuple[str, ...], duration_s: float) -> Terminals:
+def _read_terminals(table: Table, markets: tuple[str, ...], servers: tuple[str, ...], duration_s: float) -> Terminals:
     begin_s = table.number("arrival_from_s", 0.0, duration_s, 0.0)
     until_s = table.number("arrival_until_s", 0.0, duration_s, duration_s)
     if until_s <= begin_s:
@@ -466,7 +466,7 @@ def _read_terminals(table: _Table, markets: tuple[str, ...], servers: tuple[str,
 
 
 def _read_event(
-    table: _Table, lots: Mapping[str, Lot], servers: Mapping[str, AccessServers], duration_s: float
+    table: Table, lots: Mapping[str, Lot], servers: Mapping[str, AccessServers], duration_s: float
 ) -> Event:
     at_s = table.number("at_s", 0.0, duration_s)
     kind = table.text("kind", ("slow", "speed", "switch", *FAULTS, "bad", "dead"))
@@ -521,7 +521,7 @@ def _refused(refusal: TomlRefused) -> ScenarioError:
 
 
 def _parse(document: TomlDocument, name: str) -> Scenario:
-    root = _Table(document, (), document.values)
+    root = Table(document, (), document.values)
     seed = root.integer("seed", 0, 2**63 - 1)
     start = root.instant("start")
     also_on = root.dates("also_on", start.date())
