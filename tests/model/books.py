@@ -50,6 +50,8 @@ class Books:
     """Lots, banks, and groups of their own (a lot and a bank)."""
     sent_count: int = 0
     sweeps: list[Sweep] = field(default_factory=list)
+    lots_due: list[int] = field(default_factory=list)
+    """Lots with a reset to go on with, the first first."""
     counted_bytes: int = 0
     impossible_count: int = 0
     subscribers: dict[int, tuple[date, int, int]] = field(default_factory=dict)

@@ -23,11 +23,13 @@ from tests.model.books import Books
 from tests.model.invariants import tier_of
 from tests.model.records import Table
 from tests.model.things import (
+    NEVER_MS,
     Call,
     JobModel,
     LotModel,
     Mismatch,
     OrderModel,
+    ResetModel,
     Row,
     ServerModel,
     SimModel,
@@ -44,6 +46,8 @@ HELD_MAX = 4
 BYTES_MAX = 1 << 62
 ORDER_NUMBER_BITS = 24
 DAY_MS = 86_400_000
+LOT_STEP_MS = 1_024
+INSTANT_MAX_MS = 1 << 43
 BREAKER_STEPS = {
     (layout.BREAKER_CLOSED, layout.BREAKER_OPEN),
     (layout.BREAKER_OPEN, layout.BREAKER_HALF_OPEN),
@@ -89,6 +93,7 @@ class Model(Books):
                 allowed = self._command(header, item, answer)
                 if answer["status"] not in allowed:
                     raise Mismatch(f"command {header} {item} was answered {answer}; allowed are {sorted(allowed)}")
+        self._run_lots()
         self._run_sweeps()
         self._quiet_hours()
         if self.automatic_due_ms and self.automatic_due_ms <= self.now_ms:
@@ -466,12 +471,25 @@ class Model(Books):
         if lot is None:
             return {layout.UNKNOWN_LOT}
         possible = 1 <= window <= (layout.WINDOWS if lot.rolling_days else layout.WINDOW_DAY)
+        possible = possible and call.item["at_ms"] < INSTANT_MAX_MS
         if not possible or not 1 <= basis <= layout.BASIS_LEARNED or not -1 <= quota < BYTES_MAX:
             return {layout.INVALID_ARGUMENT}
+        if call.item["at_ms"] > self.now_ms:
+            ahead = (quota, basis, call.item["at_ms"])
+            if lot.waiting.get(window - 1) == ahead:
+                return {layout.SAME}
+            lot.waiting[window - 1] = ahead
+            self._turn_lot(entity)
+            return {layout.OK}
         cap = (quota, basis) if quota >= 0 else lot.planned[window - 1]
-        before = lot.caps[window - 1]
-        if cap == before:
+        if cap == lot.caps[window - 1]:
             return {layout.SAME}
+        self._cap_enters(entity, window, cap)
+        return {layout.OK}
+
+    def _cap_enters(self, entity: int, window: int, cap: tuple[int, int]) -> None:
+        lot = self.lots[entity]
+        before = lot.caps[window - 1]
         lot.caps[window - 1] = cap
         if cap[0] != before[0]:
             # Lots share the next walk.
@@ -482,6 +500,22 @@ class Model(Books):
             walk.end = len(self.sims)
             walk.lots.setdefault(entity, set()).update({window - 1} if before[0] < 0 else ())
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
+
+    def _schedule(self, call: Call) -> set[int]:
+        entity, window, at_ms, spread_ms = (call.item[name] for name in ("lot", "window", "at_ms", "spread_ms"))
+        lot = self.lots.get(entity)
+        if lot is None:
+            return {layout.UNKNOWN_LOT}
+        possible = 1 <= window <= (layout.WINDOWS if lot.rolling_days else layout.WINDOW_DAY)
+        if not possible or spread_ms > DAY_MS // 2 or at_ms >= INSTANT_MAX_MS:
+            return {layout.INVALID_ARGUMENT}
+        before_ms, before_spread_ms = lot.schedule.get(window - 1, (0, 0))
+        if at_ms == before_ms and (not at_ms or spread_ms == before_spread_ms):
+            return {layout.SAME}
+        if 0 < at_ms <= lot.last_reset_ms[window - 1]:
+            return {layout.LATE}
+        lot.schedule[window - 1] = (at_ms, spread_ms)
+        self._turn_lot(entity)
         return {layout.OK}
 
     def _cap_changed(self, call: Call) -> set[int]:
@@ -493,6 +527,72 @@ class Model(Books):
             return {layout.INVALID_ARGUMENT}
         self._event(layout.EVENT_CAP_CHANGED, reason=shift, a=amount, b=entity | window << 16 | seen_s << 24)
         return {layout.OK}
+
+    def _turn_lot(self, entity: int) -> None:
+        """Does what a calendar has for a lot at this instant."""
+        lot = self.lots[entity]
+        if not self.frozen:
+            for window in range(layout.WINDOWS):
+                quota, basis, at_ms = lot.waiting.get(window, (0, 0, NEVER_MS))
+                if at_ms <= self.now_ms:
+                    del lot.waiting[window]
+                    cap = (quota, basis) if quota >= 0 else lot.planned[window]
+                    if cap != lot.caps[window]:
+                        self._cap_enters(entity, window + 1, cap)
+                if 0 < lot.schedule.get(window, (0, 0))[0] <= self.now_ms:
+                    if window in lot.resets:
+                        lot.resets[window].spread_ms = 0
+                    else:
+                        self._reset_begins(entity, window)
+            if lot.resets and not lot.due:
+                lot.due = True
+                self.lots_due.append(entity)
+        instants = [at_ms for _, _, at_ms in lot.waiting.values()]
+        instants += [at_ms for at_ms, _ in lot.schedule.values() if at_ms]
+        if lot.resets:
+            instants.append(self.now_ms + LOT_STEP_MS)
+        due_ms = min(instants, default=NEVER_MS)
+        lot.turn_ms = due_ms if due_ms > self.now_ms else self.now_ms + LOT_STEP_MS
+
+    def _reset_begins(self, entity: int, window: int) -> None:
+        lot = self.lots[entity]
+        lot.last_reset_ms[window], spread_ms = lot.schedule.pop(window)
+        if window == layout.WINDOW_ROLLING - 1:
+            lot.turned_days += 1
+            if lot.turned_days < lot.step_days:
+                return
+            lot.turned_days = 0
+        mine = [sim.index for sim in self.sims if sim.lot == entity]
+        first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
+        lot.resets[window] = ResetModel(self.now_ms, spread_ms, first, end, first)
+
+    def _run_lots(self) -> None:
+        """Resets go on, each as far as its spread lets it."""
+        while self.lots_due and not self.frozen:
+            entity = self.lots_due.pop(0)
+            lot = self.lots[entity]
+            lot.due = False
+            for window, reset in sorted(lot.resets.items()):
+                passed_ms, until = self.now_ms - reset.begun_ms, reset.end
+                if passed_ms < reset.spread_ms:
+                    until = reset.first + (reset.end - reset.first) * passed_ms // reset.spread_ms
+                for sim in self.sims[reset.cursor : until]:
+                    if sim.lot == entity:
+                        self._reset_sim(sim, window)
+                        reset.count += 1
+                reset.cursor = max(reset.cursor, until)
+                if reset.cursor == reset.end:
+                    del lot.resets[window]
+                    self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
+            if not lot.resets:
+                self._turn_lot(entity)
+
+    def _reset_sim(self, sim: SimModel, window: int) -> None:
+        if window == layout.WINDOW_ROLLING - 1:
+            self._turn(sim)
+        else:
+            sim.offsets[window] = -sim.counted_bytes
+        self._set_limit(sim)
 
     def _mask(self, call: Call) -> set[int]:
         lot, bank, masked = call.item["lot"], call.item["bank"], call.item["masked"]
@@ -1036,6 +1136,9 @@ class Model(Books):
                 self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_SETTLED, a=server.dead_ms)
                 server.dead_ms = 0
                 self.sweeps.append(Sweep("dead", server=index))
+        for entity, lot in self.lots.items():
+            if lot.turn_ms <= self.now_ms:
+                self._turn_lot(entity)
         over = [
             (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX and not self._protected(terminal))
             for index, terminal in enumerate(self.terminals.values())
@@ -1077,12 +1180,8 @@ class Model(Books):
     def _run_sweep(self, sweep: Sweep) -> bool:
         if sweep.kind == "reset":
             for sim in self.sims[: sweep.end]:
-                if sim.lot == sweep.lot and sweep.window == layout.WINDOW_ROLLING:
-                    self._turn(sim)
-                elif sim.lot == sweep.lot:
-                    sim.offsets[sweep.window - 1] = -sim.counted_bytes
                 if sim.lot == sweep.lot:
-                    self._set_limit(sim)
+                    self._reset_sim(sim, sweep.window - 1)
         elif sweep.kind == "limits":
             for sim in self.sims[: sweep.end]:
                 if sim.lot in sweep.lots:
@@ -1209,6 +1308,20 @@ class Model(Books):
             self._require(awaits == (terminal.awaits is not None), f"terminal {terminal.key} awaits traffic: {awaits}")
             if terminal.sim is not None:
                 self._same(f"terminal {terminal.key}", record, expires_ms=terminal.expires_ms)
+        for entity, lot in self.lots.items():
+            self._same(
+                f"lot {entity}",
+                tables["lots"][entity],
+                resetting=sum(1 << window for window in lot.resets),
+                turned_days=lot.turned_days,
+            )
+            found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
+            wanted = {
+                "quota_bytes": [quota for quota, _ in lot.caps],
+                "reset_ms": [lot.schedule.get(window, (0, 0))[0] for window in range(layout.WINDOWS)],
+                "waiting_ms": [lot.waiting.get(window, (0, 0, 0))[2] for window in range(layout.WINDOWS)],
+            }
+            self._require(found == wanted, f"lot {entity}: {found}, should be {wanted}")
         self._compare_orders(tables, numbers)
         for job, record in zip(self.jobs, tables["jobs"], strict=False):
             mine = [order for order in self.orders if order.job is job]
@@ -1297,6 +1410,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.RESET_WINDOW: Model._reset_window,
     layout.SET_CAP: Model._set_cap,
     layout.CAP_CHANGED: Model._cap_changed,
+    layout.SCHEDULE: Model._schedule,
     layout.CONFIGURE: Model._configure,
     layout.GROW: Model._grow,
     layout.THAW: Model._thaw,

@@ -70,6 +70,10 @@ def word_after(row: Row, case: Case) -> str:
         return layout.Gate(int(case.after["servers"][case.server]["gate"])).name.removeprefix("GATE_").lower()
     if row.subject == "cap":
         return cap_word(case)
+    if row.subject == "reset":
+        if int(case.after["lots"]["resetting"][case.lot]) >> case.window & 1:
+            return "under_way"
+        return "scheduled" if _lot(case, case.after, "reset_ms") else "none"
     if row.subject == "given_up":
         return "resolved" if case.after["given_up"]["resolved"][1] else "open"
     return layout.JobState(int(case.after["jobs"][case.job]["state"])).name.removeprefix("JOB_").lower()
@@ -83,6 +87,8 @@ def cap_word(case: Case) -> str:
     quota, planned = (_lot(case, case.after, name) for name in ("quota_bytes", "planned_bytes"))
     if quota < 0:
         return "none"
+    if _lot(case, case.after, "waiting_ms"):
+        return "waiting"
     return "planned" if quota == planned else "set"
 
 
@@ -116,6 +122,7 @@ def unchanged(row: Row, case: Case) -> bool:
         "gate": ("servers",),
         "job": ("orders", "sims"),
         "cap": ("lots", "sims"),
+        "reset": ("lots", "sims", "sims_cold"),
     }
     return all(np.array_equal(case.before[name], case.after[name]) for name in tables[row.subject])
 
@@ -270,6 +277,11 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY)
     ),
     "skipped+1": _skipped_more,
+    "limits=same": lambda case: np.array_equal(case.before["sims"]["limit_bytes"], case.after["sims"]["limit_bytes"]),
+    "used=same": lambda case: np.array_equal(case.before["sims_cold"], case.after["sims_cold"]),
+    "used=nothing": lambda case: (
+        int(case.after["sims_cold"]["offset_cycle_bytes"][0]) == -int(case.after["sims"]["counted_bytes"][0]) < 0
+    ),
     "limits=by_cap": lambda case: _limits_by(case, 0),
     "limits=from_now": lambda case: _limits_by(case, -int(case.after["sims"][case.named_sim]["counted_bytes"])),
     "before=plan": _before_stays,

@@ -16,6 +16,21 @@ class Mismatch(AssertionError):
     """The core did something that the model does not allow."""
 
 
+NEVER_MS = 1 << 60
+
+
+@dataclass(eq=False)
+class ResetModel:
+    begun_ms: int
+    spread_ms: int
+    first: int
+    """Its SIMs lie from here on ..."""
+    end: int
+    """... and before this."""
+    cursor: int
+    count: int = 0
+
+
 @dataclass(eq=False)
 class LotModel:
     sim_class: int
@@ -28,6 +43,16 @@ class LotModel:
     """What is in force."""
     rolling_days: int = 0
     turned_days: int = 0
+    turn_ms: int = NEVER_MS
+    """When its timer is due."""
+    waiting: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """By window, from 0: the cap that comes, its basis, and when."""
+    schedule: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By window: when it next starts anew, and over which time its SIMs are spread."""
+    last_reset_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    resets: dict[int, ResetModel] = field(default_factory=dict)
+    """By window: the one that is under way."""
+    due: bool = False
 
     @property
     def step_days(self) -> int:

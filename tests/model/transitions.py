@@ -378,6 +378,8 @@ def _health(row: Row) -> Case:
 
 
 def _cooling(row: Row) -> Case:
+    if row.when.startswith("its lot works"):
+        return _lot_dates(row)
     world = new_world()
     epoch = allocate(world)
     named = sim_index(world)
@@ -399,17 +401,28 @@ def _cap(row: Row) -> Case:
     world.send(world.usage(T, allocate(world), 3 * MIB))
     window = layout.WINDOW_DAY if row.state == "none" else layout.WINDOW_CYCLE
     quota, basis = 30 * GIB, layout.BASIS_LEARNED
+    at_ms = 0
     if row.state == "set":
         assert world.status(world.set_cap("gold-a", window, quota)) == layout.OK
         quota = -1
+    elif row.state == "waiting" or row.when == "from a later instant on":
+        at_ms = world.now_ms + 3 * STEP_MS
     elif row.when == "what is in force":
         quota, basis = 100 * GIB, layout.BASIS_BELIEVED
     elif row.when == "a rolling one, its plan has no days":
         window = layout.WINDOW_ROLLING
     elif row.when == "lot not defined":
         world.entities["gold-a"] = world.entities["gold"]
+    run = world.set_cap("gold-a", window, quota, basis, at_ms)
+    if row.state == "waiting":
+        assert world.status(run) == layout.OK
     world.pass_ms(STEP_MS)
-    case = Case(world, world.set_cap("gold-a", window, quota, basis), named_sim=0, lot=world.entities["gold-a"])
+    if row.when == "its instant has come while the clock is frozen":
+        world.send(commands.run(layout.FREEZE))
+    if row.command == "(timer)":
+        case = Case(world, wait_ms=2 * STEP_MS, named_sim=0, lot=world.entities["gold-a"])
+    else:
+        case = Case(world, run, named_sim=0, lot=world.entities["gold-a"])
     case.window = window - 1
     return case
 
@@ -421,6 +434,61 @@ def _cap_changed(row: Row) -> Case:
     case = Case(world, world.cap_changed(lot, window), named_sim=0, lot=world.entities["gold-a"])
     case.window = layout.WINDOW_CYCLE - 1
     return case
+
+
+def _reset(row: Row) -> Case:
+    """The cycle of gold-a, whose SIM 0 has used something."""
+    world = new_world()
+    world.send(world.usage(T, allocate(world), 3 * MIB))
+    window, spread_ms = layout.WINDOW_CYCLE, 0
+    at_ms = world.now_ms + 3 * STEP_MS
+    if row.state == "under_way" or row.when == "its instant has come, it is spread":
+        spread_ms = 20 * STEP_MS
+    if row.state != "none":
+        assert world.status(world.schedule("gold-a", window, at_ms, spread_ms)) == layout.OK
+    if row.state == "under_way":
+        world.pass_ms(3 * STEP_MS)
+    if row.when == "the instant of the last one":
+        assert world.status(world.schedule("gold-a", window, world.now_ms)) == layout.OK
+        at_ms = world.now_ms
+    elif row.when == "an instant that is past":
+        at_ms = world.now_ms - STEP_MS
+    elif row.when == "another instant":
+        at_ms += STEP_MS
+    elif row.when == "no instant":
+        at_ms = 0
+    elif row.when == "a rolling one, its plan has no days":
+        window = layout.WINDOW_ROLLING
+    elif row.when == "lot not defined":
+        world.entities["gold-a"] = world.entities["gold"]
+    elif row.when == "its instant has come while the clock is frozen":
+        world.send(commands.run(layout.FREEZE))
+    wait_ms = 32 * STEP_MS if row.state == "under_way" else 3 * STEP_MS
+    run = b"" if row.command == "(timer)" else world.schedule("gold-a", window, at_ms, spread_ms)
+    case = Case(world, run, wait_ms=wait_ms, named_sim=0, lot=world.entities["gold-a"])
+    case.window = window - 1
+    return case
+
+
+def _lot_dates(row: Row) -> Case:
+    """SIM 0, whose lot works until an instant, or from one on."""
+    world = new_world(sims=2)
+    if row.state == "assigned":
+        allocate(world)
+        world.configure(layout.AUTOMATIC_SWAPS, 3)
+    second = world.now_ms // 1000 + 2
+    numbers = {
+        layout.LOT_SUPPLIER: world.entities["supplier"],
+        layout.LOT_PLAN: world.entities["monthly"],
+        layout.LOT_CLASS: world.entities["gold"],
+    }
+    works_no_longer = row.when == "its lot works no longer"
+    place = layout.LOT_VALID_UNTIL_S if works_no_longer else layout.LOT_ACTIVE_FROM_S
+    world.define(layout.LOT, "gold-a", {**numbers, place: second})
+    world.pass_ms(STEP_MS)
+    health = layout.HEALTHY if works_no_longer else layout.EXHAUSTED
+    assert int(world.tables()["sims"]["health"][0]) == health
+    return Case(world, wait_ms=2_000, named_sim=0, lot=world.entities["gold-a"])
 
 
 # ---------------------------------------------------------------------------------------- rows on orders
@@ -734,6 +802,9 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("given_up", "GIVEN_UP_RESOLVE"): _given_up,
     ("cap", "SET_CAP"): _cap,
     ("cap", "CAP_CHANGED"): _cap_changed,
+    ("cap", "(timer)"): _cap,
+    ("reset", "SCHEDULE"): _reset,
+    ("reset", "(timer)"): _reset,
 }
 WHENS = frozenset(
     {
@@ -743,6 +814,18 @@ WHENS = frozenset(
         "observed, it is throttled",
         "a window that there is not",
         "a rolling one, its plan has no days",
+        "an instant that is past",
+        "another instant",
+        "from a later instant on",
+        "its instant has come while the clock is frozen",
+        "its instant has come, it is spread",
+        "its lot works from now on",
+        "its lot works no longer",
+        "its spread is over",
+        "no instant",
+        "the instant of the last one",
+        "the same instant",
+        "the same, from the same instant on",
         "lot not defined",
         "what is in force",
         "what the plan says",

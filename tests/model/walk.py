@@ -92,6 +92,7 @@ class Walk:
             (1, self.reset_window),
             (1, self.set_cap),
             (1, self.cap_changed),
+            (1, self.schedule),
             (1, self.import_sims),
         ]
         self._import_pool(sims)
@@ -472,5 +473,22 @@ class Walk:
             lot=self._lot(),
             window=self.random.choice((0, 1, 1, 1, 2, 2, 3, 4)),
             quota_bytes=self.random.choice((-2, -1, -1, 40 * GIB, 98 * GIB, 300 * GIB, 2**62)),
+            at_ms=self._instant(),
             basis=self.random.choice((0, 1, 2, 3, 3, 4)),
+        )
+
+    def _instant(self) -> int:
+        """Soon, now, never or nonsense."""
+        soon_ms = self.world.now_ms + self.random.randrange(-4, 60) * STEP_MS
+        return self.random.choice((0, 0, soon_ms, soon_ms, soon_ms, 2**43))
+
+    def schedule(self) -> bytes:
+        """Resets that come soon, at once or in some seconds."""
+        return commands.run(
+            layout.SCHEDULE,
+            1,
+            lot=self._lot(),
+            window=self.random.choice((0, 1, 1, 2, 2, 3, 3, 4)),
+            at_ms=self._instant(),
+            spread_ms=self.random.choice((0, 0, STEP_MS, 100 * STEP_MS, 100 * STEP_MS, 43_200_001)),
         )

@@ -225,9 +225,17 @@ class World(Driver):
             layout.CAP_CHANGED, 1, lot=entity, window=window, shift=shift, amount=2 * 10**9, seen_s=1_580_000_000
         )
 
-    def set_cap(self, lot: str, window: int, quota_bytes: int, basis: int = layout.BASIS_LEARNED) -> bytes:
+    def set_cap(
+        self, lot: str, window: int, quota_bytes: int, basis: int = layout.BASIS_LEARNED, at_ms: int = 0
+    ) -> bytes:
         entity = self.entities[lot]
-        return commands.run(layout.SET_CAP, 1, lot=entity, window=window, quota_bytes=quota_bytes, basis=basis)
+        return commands.run(
+            layout.SET_CAP, 1, lot=entity, window=window, quota_bytes=quota_bytes, basis=basis, at_ms=at_ms
+        )
+
+    def schedule(self, lot: str, window: int, at_ms: int, spread_ms: int = 0) -> bytes:
+        entity = self.entities[lot]
+        return commands.run(layout.SCHEDULE, 1, lot=entity, window=window, at_ms=at_ms, spread_ms=spread_ms)
 
     def ready(self, server: int, session: int | None = None) -> bytes:
         return commands.run(

@@ -1,24 +1,46 @@
-"""``simswitch caps``: the caps of lots that are in force."""
+"""``simswitch caps``: the caps of lots that are in force or will be, and when windows start anew; and to set them."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.amounts import bytes_of, bytes_text, instant_ms, instant_text
+from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
+app = typer.Typer(help="Show the caps of lots, or set one.")
+PLANNED = "plan"
 
+
+class WindowWord(StrEnum):
+    CYCLE = "cycle"
+    DAY = "day"
+    ROLLING = "rolling"
+
+
+class CertaintyWord(StrEnum):
+    CONTRACTUAL = "contractual"
+    BELIEVED = "believed"
+    LEARNED = "learned"
+
+
+@app.callback(invoke_without_command=True)
 def caps(
-    lot: Annotated[str, typer.Argument(help="Only this lot. Default: all.")] = "",
+    context: typer.Context,
+    lot: Annotated[str, typer.Option("--lot", help="Only this lot. Default: all.")] = "",
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the caps of lots: in force, how well known, since when, what the plan says and what held before."""
+    """Show the caps of lots: in force, how well known, since when, what the plan says, what comes, the next reset."""
+    if context.invoked_subcommand is not None:
+        return
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import pages, plain
     from simswitch.v1 import caps_pb2
@@ -32,21 +54,60 @@ def caps(
     if json:
         print_json({"lots": found})
         return
-    rows = [
-        [
-            each["lot"],
-            f"{each['rolling_days']} days" if window["window"] == "rolling" else window["window"],
-            bytes_text(window["quota_bytes"]) if window["quota_bytes"] is not None else "none",
-            window["certainty"] or "",
-            instant_text(window["since_ms"]),
-            bytes_text(window["planned_bytes"]) if window["planned_bytes"] is not None else "",
-            bytes_text(window["before_bytes"]) if window["before_bytes"] is not None else "",
-        ]
-        for each in found
-        for window in each["windows"]
+    rows = [_row(each, window) for each in found for window in each["windows"]]
+    columns = ["lot", "window", "in force", "basis", "since", "plan", "before", "comes", "next reset"]
+    show(table("Caps", columns, rows, 2) if rows else "No cap is known.")
+
+
+def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
+    comes = ""
+    if window["waiting_ms"]:
+        quota = window["waiting_bytes"]
+        comes = f"{bytes_text(quota) if quota is not None else 'the plan'} at {instant_text(window['waiting_ms'])}"
+    reset = instant_text(window["reset_ms"]) if window["reset_ms"] else "nobody knows"
+    return [
+        lot["lot"] + (f" ({lot['validity'].replace('_', ' ')} valid)" if lot["validity"] else ""),
+        f"{lot['rolling_days']} days" if window["window"] == "rolling" else window["window"],
+        bytes_text(window["quota_bytes"]) if window["quota_bytes"] is not None else "none",
+        window["certainty"] or "",
+        instant_text(window["since_ms"]),
+        bytes_text(window["planned_bytes"]) if window["planned_bytes"] is not None else "",
+        bytes_text(window["before_bytes"]) if window["before_bytes"] is not None else "",
+        comes,
+        "under way" if window["resetting"] else reset,
     ]
+
+
+@app.command("set")
+def set_cap(
+    lot: Annotated[str, typer.Argument(help="The lot.")],
+    window: Annotated[WindowWord, typer.Argument(help="Which of its windows.")],
+    quota: Annotated[str, typer.Argument(help="100GB, say: what is surely not slowed. 'plan': what the plan says.")],
+    certainty: Annotated[CertaintyWord, typer.Option(help="How well it is known.")] = CertaintyWord.BELIEVED,
+    at: Annotated[str, typer.Option(help="From 2026-12-01T00:00+09:00 on, say, or in 4h. Default: now.")] = "",
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Say what a lot's cap is, from now on or from an instant. What was in force before stays in the record."""
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import CALL_TIMEOUT_S, enum_word
+    from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
+
+    change = caps_pb2.CapChange(
+        lot=lot,
+        window=inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{window.name}"),
+        quota_bytes=None if quota == PLANNED else bytes_of("QUOTA", quota),
+        certainty=inventory_pb2.Certainty.Value(f"CERTAINTY_{certainty.name}"),
+        at_ms=instant_ms("--at", at, datetime.now(UTC)) if at else 0,
+    )
+    with connected(*target(config, address, actor)) as service:
+        answer = service.caps.SetCaps(caps_pb2.SetCapsRequest(changes=[change]), timeout=CALL_TIMEOUT_S)
+    (status,) = answer.statuses
+    if status not in (status_pb2.STATUS_OK, status_pb2.STATUS_SAME):
+        word = enum_word(status_pb2.Status.DESCRIPTOR, status).replace("_", " ")
+        raise CommandFailed(Exit.REFUSED, f"the cap of {lot}, {window}, was not set: {word}")
+    begins = f"from {instant_text(change.at_ms)} on" if change.at_ms else "from now on"
     show(
-        table("Caps", ["lot", "window", "in force", "basis", "since", "plan", "before"], rows, 2)
-        if rows
-        else "No cap is known."
+        f"{lot}, {window}: {quota} ({certainty}) {begins}." if status == status_pb2.STATUS_OK else "It was so already."
     )

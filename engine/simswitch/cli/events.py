@@ -35,7 +35,9 @@ class EventWord(StrEnum):
     HEALTH = "health"
     CAP = "cap"
     CAP_CHANGED = "cap_changed"
+    RESET = "reset"
     PAUSE = "pause"
+    VALIDITY = "validity"
 
 
 def events(
@@ -125,6 +127,11 @@ def details(event: dict[str, Any]) -> str:
             amount = f"{event['amount']} kbit/s" if speed else bytes_text(event["amount"])
             since = f"since {instant_text(event['first_evidence_ms'])}"
             return f"{event['lot_or_plan']}, {event['window']}: {event['shift']} without a word, {amount}, {since}"
+        case "reset":
+            return f"{event['lot_or_plan']}, {event['window']}: {event['sims_count']:,} SIMs count from zero"
+        case "validity":
+            validity = {"not_yet": "its SIMs do not work yet", "no_longer": "its SIMs work no longer"}
+            return f"{event['lot_or_plan']}: {validity.get(event['validity'], 'its SIMs work')}"
         case "breaker":
             again = f", tried again at {instant_text(event['retry_ms'])}" if event["breaker_state"] == "open" else ""
             state = str(event["breaker_state"]).replace("_", " ")

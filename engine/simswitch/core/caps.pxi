@@ -103,9 +103,34 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
     return changed
 
 
+cdef void cap_enter(
+    State *state, uint32_t entity, int window, int64_t quota, int basis, uint64_t now_ms
+) noexcept nogil:
+    """Another cap is in force from now on. If its quota is another, lot_walk was asked for."""
+    _set_cap(state, entity, window, quota, basis, now_ms)
+    event(
+        state, EVENT_CAP, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, <uint64_t> quota,
+        cap_words(entity, window, state.lots[entity].basis[window]))
+
+
+cdef int _cap_ahead(
+    State *state, uint32_t entity, int window, int64_t quota, int basis, uint64_t at_ms, uint64_t now_ms
+) noexcept nogil:
+    """A cap that comes into force later takes the place of one that waits already."""
+    cdef Lot *lot = &state.lots[entity]
+    if lot.waiting_ms[window] == at_ms and lot.waiting_bytes[window] == quota and lot.waiting_basis[window] == basis:
+        return SAME
+    lot.waiting_ms[window] = at_ms
+    lot.waiting_bytes[window] = quota
+    lot.waiting_basis[window] = <uint8_t> basis
+    lot_turn(state, entity, now_ms)
+    return OK
+
+
 cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
     cdef const int64_t *quotas = <const int64_t *> run.columns
-    cdef const uint16_t *lots = <const uint16_t *> (quotas + run.count)
+    cdef const uint64_t *instants = <const uint64_t *> (quotas + run.count)
+    cdef const uint16_t *lots = <const uint16_t *> (instants + run.count)
     cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
     cdef const uint8_t *bases = windows + run.count
     cdef uint32_t item
@@ -121,10 +146,14 @@ cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
         if (
             not 0 <= window < WINDOWS or not BASIS_CONTRACTUAL <= bases[item] <= BASIS_LEARNED
             or not -1 <= quotas[item] < BYTES_MAX or (window == WINDOW_ROLLING - 1 and not lot.rolling_days)
+            or instants[item] >= INSTANT_MAX_MS
         ):
             run.outcomes[item] = INVALID_ARGUMENT
             continue
         quota, basis = quotas[item], bases[item]
+        if instants[item] > run.now_ms:
+            run.outcomes[item] = <uint8_t> _cap_ahead(state, lots[item], window, quota, basis, instants[item], run.now_ms)
+            continue
         if quota < 0:
             quota, basis = lot.planned_bytes[window], lot.planned_basis[window]
         if lot.quota_bytes[window] == quota and lot.basis[window] == basis:
@@ -132,10 +161,7 @@ cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
         elif lot.quota_bytes[window] != quota and not lot_walk(state, lots[item]):
             run.outcomes[item] = SWEEPS_FULL
         else:
-            _set_cap(state, lots[item], window, quota, basis, run.now_ms)
-            event(
-                state, EVENT_CAP, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, <uint64_t> quota,
-                cap_words(lots[item], window, lot.basis[window]))
+            cap_enter(state, lots[item], window, quota, basis, run.now_ms)
             run.outcomes[item] = OK
 
 

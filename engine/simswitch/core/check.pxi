@@ -16,6 +16,7 @@ cdef list check_state(State *state, object pause):
     _check_index(state, faults, pause)
     _check_terminals(state, faults, pause)
     _check_breakers(state, faults)
+    _check_lots(state, faults)
     _check_orders(state, faults)
     _check_totals(state, faults, pause)
     return faults[:FAULTS_MAX]
@@ -175,6 +176,26 @@ cdef int _check_breakers(State *state, list faults) except -1:
         shown = (state.classes[group.sim_class].broken[group.local >> 6] >> (group.local & 63)) & 1
         if shown != (breaker_blocks(state, group.bank) or breaker_blocks(state, group.lot)):
             faults.append(f"I5: group {index}: its class shows it as broken: {shown}")
+    return 0
+
+
+cdef int _check_lots(State *state, list faults) except -1:
+    """Whatever a calendar has for a lot, its timer will come to it; its groups are shown or hidden as they should be."""
+    cdef uint32_t index
+    cdef const Lot *lot
+    cdef bint armed
+    for index in range(state.header.entities_count):
+        if state.entities[index].kind != LOT:
+            continue
+        lot = &state.lots[index]
+        armed = (lot.timer_next or lot.timer_previous) and lot.timer_next != NONE_INDEX
+        if not armed and (
+            lot.resetting or lot.walk_wanted or any([lot.reset_ms[window] or lot.waiting_ms[window] for window in range(WINDOWS)])
+        ):
+            faults.append(f"timers: lot {index} has something to come and is not on the wheel")
+    for index in range(state.header.groups_count):
+        if state.groups[index].masked != group_hidden(state, &state.groups[index]):
+            faults.append(f"I5: group {index} is hidden: {state.groups[index].masked}, and should not be or be")
     return 0
 
 

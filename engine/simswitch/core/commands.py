@@ -51,6 +51,7 @@ from simswitch.core.layout import (
     REPORT_USAGE,
     RESET_WINDOW,
     RESTART,
+    SCHEDULE,
     SERVER_PAUSE,
     SERVER_RESUME,
     SESSION_CLOSE,
@@ -144,11 +145,15 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     RESTART: (),
     FREEZE: (),
     THAW: (),
-    # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis.
-    SET_CAP: (("quota_bytes", "<i8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),
     # window: Window; shift: CapShift. amount: bytes from which SIMs are slowed now; of a raised cap those up to which
     # they were seen not to be; of another speed the kbit/s. seen_s: the first evidence of it, Unix seconds.
     CAP_CHANGED: (("amount", "<u8"), ("seen_s", "<u4"), ("lot", "<u2"), ("window", "u1"), ("shift", "u1")),
+    # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis. at_ms: when
+    # it comes into force; 0, or an instant that is past: now.
+    SET_CAP: (("quota_bytes", "<i8"), ("at_ms", "<u8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),
+    # When the window next starts anew (of a rolling one a day is over); 0: nobody knows. spread_ms: over which time its
+    # SIMs are spread.
+    SCHEDULE: (("at_ms", "<u8"), ("spread_ms", "<u4"), ("lot", "<u2"), ("window", "u1")),
     # window: Window. It starts anew; of a rolling one a day is over.
     RESET_WINDOW: (("lot", "<u2"), ("window", "u1")),
     # lot and bank: NONE_SHORT is every; masked: 1 or 0.
@@ -229,6 +234,7 @@ OPTIONAL_COLUMNS: Mapping[int, tuple[str, ...]] = {
     IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
     REPORT_USAGE: ("span_ms", "goodput_kbps", "demand_permille", "radio"),
     REPORT_LOAD: ("failed_count",),
+    SET_CAP: ("at_ms",),
 }
 """Columns that whoever puts a run together may leave out, here and in messages: they are zeros then."""
 

@@ -25,6 +25,9 @@
 #   CAP_CHANGED  bytes; of a speed kbit/s  lot, and from bit 16        CapShift                a carrier was seen to keep another cap
 #                                          Window, from 24 its first
 #                                          evidence, Unix seconds
+#   RESET        lot, and from bit 16   SIMs                      -                         a window of a lot's SIMs has started anew
+#                Window
+#   VALIDITY     lot                 -                         Validity                  whether a lot's SIMs work
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server

@@ -268,6 +268,7 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
                 other == index or state.entities[other].numbers[<int> LOT_PLAN] == <int64_t> index
             ):
                 changed |= lot_follow_plan(state, other, now_ms)
+                lot_turn(state, other, now_ms)
         # A plan's lots follow it; of each of them nothing is told.
         numbers = entity.numbers
         if entity.kind == LOT:
@@ -372,8 +373,11 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
     group.bank = <uint16_t> bank
     sim_class.members[sim_class.groups_count] = <uint16_t> index
     sim_class.groups_count += 1
-    group.masked = state.entities[lot].masked or state.entities[bank].masked
-    state.lots[lot].populated = 1
+    if not state.lots[lot].populated:
+        state.lots[lot].populated = 1
+        state.lots[lot].sims_first = state.header.sims_count
+        state.lots[lot].sims_end = state.header.sims_count + 1
+    group.masked = group_hidden(state, group)
     breaker_mark(state, group)
     _group_watermarks(state, group)
     return index
@@ -417,6 +421,8 @@ cdef int _import_sim(
         return GROUPS_FULL
     index = state.header.sims_count
     state.header.sims_count += 1
+    if state.lots[lot].sims_end:
+        state.lots[lot].sims_end = index + 1
     index_out[0] = index
     sim = &state.sims[index]
     cold = &state.sims_cold[index]
@@ -524,9 +530,7 @@ cdef void apply_mask(State *state, const Run *run) noexcept nogil:
             group = &state.groups[index]
             if group.lot == lots[item] and group.bank == banks[item]:
                 group.masked_itself = masked[item]
-            group_set_masked(
-                state, index,
-                group.masked_itself or state.entities[group.lot].masked or state.entities[group.bank].masked)
+            group_set_masked(state, index, group_hidden(state, group))
         run.outcomes[item] = OK
 
 

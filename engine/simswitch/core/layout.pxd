@@ -23,7 +23,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 320   as entities          the caps of a lot's windows that are in force, and their resets
+#   lots                 512   as entities          the caps of a lot's windows that are in force, and their resets
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
@@ -49,7 +49,9 @@ cdef enum:
 cdef extern from *:
     """
     #define SIMSWITCH_BYTES_MAX ((int64_t) 1 << 62)
+    #define SIMSWITCH_INSTANT_MAX_MS ((uint64_t) 1 << 43)
     """
+    const uint64_t INSTANT_MAX_MS "SIMSWITCH_INSTANT_MAX_MS"   # every instant is before it
     const int64_t BYTES_MAX "SIMSWITCH_BYTES_MAX"   # every count and quota is below it, so that no sum of two overflows
 
 cpdef enum:
@@ -207,6 +209,7 @@ cpdef enum Command:
     GIVEN_UP_RESOLVE = 48
     DECLARE_DEAD = 49
     SET_CAP = 50
+    SCHEDULE = 52
     SERVER_PAUSE = 58            # no order is sent to the access server until SERVER_RESUME; nothing is recalled
     SERVER_RESUME = 59
 
@@ -374,9 +377,17 @@ cpdef enum EventKind:
     EVENT_BREAKER = 15
     EVENT_HEALTH = 18
     EVENT_CAP = 19
+    EVENT_RESET = 20
     EVENT_PAUSE = 24
     EVENT_CAP_CHANGED = 29
+    EVENT_VALIDITY = 25
     EVENT_SET_ASIDE = 16
+
+# Whether a lot's SIMs work, by its dates.
+cpdef enum Validity:
+    VALID = 0
+    NOT_YET_VALID = 1
+    NO_LONGER_VALID = 2
 
 cpdef enum BreakerState:
     BREAKER_CLOSED = 0
@@ -506,7 +517,9 @@ ctypedef struct Header:                 # 1024 B
     uint64_t stamp                      # month and day of the month of the local date (subscribers.pxi); 0: to be worked out
     uint64_t subscribers_count
     uint64_t subscribers_missed         # reports that were counted at no subscriber, because the table was full
-    uint64_t reserved[21]
+    uint32_t lots_due_first             # lots that have work to do now, a list through due_next; 0: none
+    uint32_t lots_due_last
+    uint64_t reserved[20]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -782,7 +795,7 @@ ctypedef struct Check:                  # 265752 B
     uint32_t counted[256]               # by class: 1: its headroom was counted
     uint32_t job
 
-ctypedef struct Lot:                    # 320 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 512 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -798,7 +811,29 @@ ctypedef struct Lot:                    # 320 B, by the lot's entity; the window
     uint16_t rolling_days
     uint32_t limits_sweep               # the walk that works out its SIMs' limits, or did last; 0: none did
     uint32_t begins_end
-    uint64_t reserved[22]
+    int64_t waiting_bytes[3]            # the cap that comes into force at waiting_ms; -1: what the plan says then
+    uint64_t waiting_ms[3]              # 0: none waits
+    uint64_t reset_ms[3]                # when the window next starts anew; 0: nobody has said
+    uint64_t last_reset_ms[3]           # the instant of the last one that began; 0: none did
+    uint64_t begun_ms[3]                # when it did begin
+    uint64_t turn_ms                    # when its timer is due
+    uint32_t spread_ms[3]               # over which time the next one's SIMs are spread
+    uint32_t begun_spread_ms[3]         # and those of the one that is under way
+    uint32_t reset_cursor[3]            # of that: the next SIM
+    uint32_t reset_end[3]
+    uint32_t reset_count[3]             # SIMs that were reset
+    uint32_t sims_first                 # all its SIMs lie from this one on,
+    uint32_t sims_end                   # and before this one; 0: nobody knows
+    uint32_t timer_next                 # a node of the wheel, as the wheel's nodes are
+    uint32_t timer_previous
+    uint32_t due_next                   # the next lot of those that have work to do now; 0: none
+    uint8_t due                         # 1: it is one of them
+    uint8_t resetting                   # bit per window: its reset is under way
+    uint8_t waiting_basis[3]
+    uint8_t validity                    # Validity: otherwise none of its SIMs is selected, and all count as exhausted
+    uint8_t walk_wanted                 # 1: there was no sweep to spare for its limits
+    uint8_t unused
+    uint64_t later[19]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none
@@ -847,7 +882,8 @@ cpdef enum TimerKind:
     TIMER_ORDER = 2                     # deadline, or end of a wait
     TIMER_SERVER = 3                    # pacing, end of a back-off
     TIMER_HEAD = 4                      # list heads of the wheel
-    TIMER_KINDS = 5
+    TIMER_LOT = 5                       # the next thing that a calendar has for it
+    TIMER_KINDS = 6
 
 cpdef enum RegionIndex:
     REGION_HEADER = 0
@@ -929,8 +965,8 @@ ctypedef struct State:
     Breaker *breakers
     Subscriber *subscribers
     Wheel *wheel
-    char *timers[5]                     # the first node, by TimerKind; the last are the wheel's heads
-    uint64_t timer_strides[5]           # bytes from one node to the next
+    char *timers[6]                     # the first node, by TimerKind
+    uint64_t timer_strides[6]           # bytes from one node to the next
     uint32_t *iccid_table
     uint32_t *imsi_table
     TerminalSlot *terminal_table

@@ -46,6 +46,7 @@ class Command(IntEnum):
     GIVEN_UP_RESOLVE = 48
     DECLARE_DEAD = 49
     SET_CAP = 50
+    SCHEDULE = 52
     SERVER_PAUSE = 58
     SERVER_RESUME = 59
 
@@ -258,6 +259,8 @@ class EventKind(IntEnum):
     EVENT_BREAKER = 15
     EVENT_HEALTH = 18
     EVENT_CAP = 19
+    EVENT_RESET = 20
+    EVENT_VALIDITY = 25
     EVENT_PAUSE = 24
     EVENT_CAP_CHANGED = 29
     EVENT_SET_ASIDE = 16
@@ -297,6 +300,11 @@ class Death(IntEnum):
     DEATH_BELIED = 3
     DEATH_SETTLED = 4
 
+class Validity(IntEnum):
+    VALID = 0
+    NOT_YET_VALID = 1
+    NO_LONGER_VALID = 2
+
 class BreakerState(IntEnum):
     BREAKER_CLOSED = 0
     BREAKER_OPEN = 1
@@ -327,7 +335,8 @@ class TimerKind(IntEnum):
     TIMER_ORDER = 2
     TIMER_SERVER = 3
     TIMER_HEAD = 4
-    TIMER_KINDS = 5
+    TIMER_LOT = 5
+    TIMER_KINDS = 6
 
 class WindowReason(IntEnum):
     WINDOW_INITIAL = 1
@@ -590,6 +599,7 @@ TIMER_SIM: TimerKind
 TIMER_ORDER: TimerKind
 TIMER_SERVER: TimerKind
 TIMER_HEAD: TimerKind
+TIMER_LOT: TimerKind
 TIMER_KINDS: TimerKind
 WINDOW_INITIAL: WindowReason
 WINDOW_CLEAN: WindowReason
@@ -677,8 +687,13 @@ GATE_BY_FAILURES: GateReason
 EVENT_BREAKER: EventKind
 EVENT_HEALTH: EventKind
 EVENT_CAP: EventKind
+EVENT_RESET: EventKind
+EVENT_VALIDITY: EventKind
 EVENT_PAUSE: EventKind
 EVENT_SET_ASIDE: EventKind
+VALID: Validity
+NOT_YET_VALID: Validity
+NO_LONGER_VALID: Validity
 BREAKER_CLOSED: BreakerState
 BREAKER_OPEN: BreakerState
 BREAKER_HALF_OPEN: BreakerState
@@ -706,6 +721,7 @@ EVENT_CAP_CHANGED: EventKind
 CAP_LOWERED: CapShift
 CAP_RAISED: CapShift
 CAP_SPEED: CapShift
+SCHEDULE: Command
 REGION_SIMS_ROLLING: RegionIndex
 REGION_LOTS: RegionIndex
 RECORD_TYPES: dict[str, np.dtype[Any]]

@@ -8,7 +8,7 @@ _SIZES = {
     "Sim": (sizeof(Sim), 64),
     "SimCold": (sizeof(SimCold), 32),
     "SimRolling": (sizeof(SimRolling), 64),
-    "Lot": (sizeof(Lot), 320),
+    "Lot": (sizeof(Lot), 512),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
     "Order": (sizeof(Order), 96),
@@ -58,7 +58,7 @@ RECORD_TYPES = {
 for _enum in (
     Occupancy, Health, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, BreakerState, Death, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

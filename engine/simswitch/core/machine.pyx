@@ -40,6 +40,7 @@ include "feasibility.pxi"
 include "automatic.pxi"
 include "sweeps.pxi"
 include "caps.pxi"
+include "lots.pxi"
 include "jobs.pxi"
 include "sessions.pxi"
 include "admission.pxi"
@@ -236,6 +237,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_set_cap(state, run)
     elif run.kind == CAP_CHANGED:
         apply_cap_changed(state, run)
+    elif run.kind == SCHEDULE:
+        apply_schedule(state, run)
     elif run.kind == THAW:
         apply_thaw(state, run)
     else:
@@ -267,6 +270,8 @@ cdef void _fire_timers(State *state, uint64_t now_ms) noexcept nogil:
             sim_timer(state, index, now_ms)
         elif kind == TIMER_ORDER:
             order_timer(state, index, now_ms)
+        elif kind == TIMER_LOT:
+            lot_timer(state, index, now_ms)
         else:
             server_timer(state, index, now_ms)
         timer = timer_fire(state, now_ms, &work)
@@ -352,7 +357,7 @@ cdef uint64_t _apply_batch(
     cdef const RunHeader *header
     cdef OutcomeHeader *outcome
     cdef Run run
-    cdef int work
+    cdef int work, lots_work
     state.header.now_ms = now_ms
     if state.header.day != day_of(state, now_ms) or not state.header.stamp:
         state.header.day = day_of(state, now_ms)
@@ -393,7 +398,9 @@ cdef uint64_t _apply_batch(
             _refuse_run(&run)
         offset += header.size
         written += size
-    work = WORK_MAX
+    lots_work = LOTS_WORK
+    lots_run(state, now_ms, &lots_work)
+    work = WORK_MAX - LOTS_WORK + lots_work
     sweeps_run(state, now_ms, &work)
     jobs_look(state, now_ms)
     automatic_look(state, now_ms)
@@ -685,7 +692,7 @@ cdef class Machine:
             raise RuntimeError("a machine is used by one thread at a time")
         if now_ms < self.state.header.now_ms:
             raise ValueError(f"time goes on: {now_ms} ms is before the last apply's {self.state.header.now_ms} ms")
-        if now_ms >= <uint64_t> 1 << 43:
+        if now_ms >= INSTANT_MAX_MS:
             raise ValueError(f"{now_ms} is no instant in Unix milliseconds")
         room = self._validate(data, size, &growth, &items)
         # Pages that no event ever reaches cost nothing.
@@ -731,7 +738,7 @@ cdef class Machine:
         cdef State *state = &self.state
         cdef uint64_t due
         cdef uint32_t word
-        if timers_behind(state, state.header.now_ms):
+        if timers_behind(state, state.header.now_ms) or (state.header.lots_due_first and not state.header.frozen):
             return int(state.header.now_ms)
         for word in range((state.header.servers_count + 63) // 64):
             if state.ready[word]:

@@ -391,6 +391,14 @@ cdef dict read_lot(State *state, uint32_t entity):
         "before_bytes": [_quota(lot.before_bytes[window]) for window in range(WINDOWS)],
         "before_basis": [int(lot.before_basis[window]) for window in range(WINDOWS)],
         "before_since_ms": [int(lot.before_since_ms[window]) for window in range(WINDOWS)],
+        "waiting_bytes": [_quota(lot.waiting_bytes[window]) for window in range(WINDOWS)],
+        "waiting_basis": [int(lot.waiting_basis[window]) for window in range(WINDOWS)],
+        "waiting_ms": [int(lot.waiting_ms[window]) for window in range(WINDOWS)],
+        "reset_ms": [int(lot.reset_ms[window]) for window in range(WINDOWS)],
+        "last_reset_ms": [int(lot.last_reset_ms[window]) for window in range(WINDOWS)],
+        "spread_ms": [int(lot.spread_ms[window]) for window in range(WINDOWS)],
+        "resetting": [bool((lot.resetting >> window) & 1) for window in range(WINDOWS)],
+        "validity": int(lot.validity),
     }
 
 

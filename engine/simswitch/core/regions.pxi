@@ -100,8 +100,11 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.timers[<int> TIMER_ORDER] = <char *> state.regions[<int> REGION_TIMERS_ORDERS].data
     state.timers[<int> TIMER_SERVER] = <char *> state.regions[<int> REGION_TIMERS_SERVERS].data
     state.timers[<int> TIMER_HEAD] = <char *> state.wheel.heads
+    state.timers[<int> TIMER_LOT] = <char *> &state.lots.timer_next
     for kind in range(TIMER_KINDS):
-        state.timer_strides[kind] = sizeof(Sim) if kind == TIMER_SIM else sizeof(TimerNode)
+        state.timer_strides[kind] = sizeof(TimerNode)
+    state.timer_strides[<int> TIMER_SIM] = sizeof(Sim)
+    state.timer_strides[<int> TIMER_LOT] = sizeof(Lot)
     state.iccid_table = <uint32_t *> state.regions[<int> REGION_ICCID_TABLE].data
     state.imsi_table = <uint32_t *> state.regions[<int> REGION_IMSI_TABLE].data
     state.terminal_table = <TerminalSlot *> state.regions[<int> REGION_TERMINAL_TABLE].data

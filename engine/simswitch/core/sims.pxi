@@ -191,6 +191,8 @@ cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept 
     cdef const Lot *lot = &state.lots[state.groups[sim.group].lot]
     cdef int64_t limit = NO_LIMIT
     cdef int window
+    if lot.validity != VALID:
+        limit = <int64_t> sim.counted_bytes - 1  # nothing is left, whatever the watermark
     # Quotas are below 2^62 and offsets within it (checked where they enter), so no difference overflows.
     for window in range(WINDOWS):
         if lot.quota_bytes[window] >= 0 and not lot.pooled:

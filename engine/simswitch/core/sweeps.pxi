@@ -102,11 +102,7 @@ cdef bint _select(State *state, Sweep *sweep, Job *job, uint32_t index, uint64_t
 
 cdef void _reset(State *state, uint64_t argument, uint32_t index, uint64_t now_ms) noexcept nogil:
     if state.groups[state.sims[index].group].lot == <uint32_t> argument:
-        if argument >> 32 == WINDOW_ROLLING:
-            window_turn(state, index, state.lots[<uint32_t> argument].rolling_days)
-        else:
-            window_restart(state, index, <int> (argument >> 32) - 1)
-        sim_set_limit(state, index, now_ms)
+        sim_reset(state, index, <uint32_t> argument, <int> (argument >> 32) - 1, now_ms)
 
 
 cdef bint _gone(State *state, uint32_t index) noexcept nogil:

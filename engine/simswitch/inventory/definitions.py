@@ -13,6 +13,11 @@
     low_bytes = 2_000_000_000          optional: headroom below which a SIM is low
     exhausted_bytes = 200_000_000      optional: headroom below which it is exhausted
     changes_per_day_max = 4            optional: how often its SIMs may change terminal in a day
+    [plans.blue-100.resets]            optional: when its windows start anew; without it nothing resets them
+    closing_day = 31                   optional: the cycle's last day, in shorter months the month's last; 1 to 31
+    time_zone = "Asia/Tokyo"           optional: whose midnight; UTC without it
+    lag_seconds = 7_200                optional: how long after midnight the carrier really does it
+    spread_seconds = 3_600             optional: over which time its SIMs come back
 
     [classes.blue-nationwide]          SIMs that are interchangeable for selection
     carrier = "blue"                   optional
@@ -42,6 +47,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from simswitch.toml_lines import KeyPath, TomlDocument
 
@@ -49,6 +55,7 @@ NAME_BYTES_MAX = 64
 CERTAINTIES = ("contractual", "believed", "learned")
 WINDOW_KINDS = ("cycle", "day", "rolling")
 CLASSES_OF_MARKET_MAX = 12
+RESET_SECONDS_MAX = 43_200
 _BYTES_MAX = 2**62
 
 
@@ -71,6 +78,16 @@ class Supplier:
 
 
 @dataclass(frozen=True, slots=True)
+class Resets:
+    """When the windows of a plan start anew."""
+
+    closing_day: int = 0
+    time_zone: str = ""
+    lag_seconds: int = 0
+    spread_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     name: str
     carrier: str
@@ -78,6 +95,7 @@ class Plan:
     low_bytes: int | None = None
     exhausted_bytes: int | None = None
     changes_per_day_max: int = 0
+    resets: Resets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +223,15 @@ class _Table:
             return None
         return self.number(key, None, least, most)
 
+    def optional_table(self, key: str) -> Mapping[str, Any] | None:
+        if key not in self._values:
+            self._known.append(key)
+            return None
+        value = self._take(key, None)
+        if not isinstance(value, dict):
+            raise self.refuse(key, "a table belongs here")
+        return value
+
     def items(self, key: str) -> list[Any]:
         value = self._take(key, [])
         if not isinstance(value, list):
@@ -244,7 +271,27 @@ def _plan(name: str, table: _Table) -> Plan:
         raise table.refuse(
             "exhausted_bytes", f"this lies above low_bytes ({low_bytes:,}): a SIM is low before it is exhausted"
         )
-    return Plan(name, carrier, windows, low_bytes, exhausted_bytes, table.number("changes_per_day_max", 0, 0, 255))
+    changes = table.number("changes_per_day_max", 0, 0, 255)
+    return Plan(name, carrier, windows, low_bytes, exhausted_bytes, changes, _resets(table))
+
+
+def _resets(table: _Table) -> Resets | None:
+    values = table.optional_table("resets")
+    if values is None:
+        return None
+    inner = _Table(table.document, (*table.path, "resets"), values)
+    resets = Resets(
+        inner.number("closing_day", 0, 0, 31),
+        inner.text("time_zone"),
+        inner.number("lag_seconds", 0, 0, RESET_SECONDS_MAX),
+        inner.number("spread_seconds", 0, 0, RESET_SECONDS_MAX),
+    )
+    inner.refuse_unknown()
+    try:
+        ZoneInfo(resets.time_zone or "UTC")
+    except (KeyError, ValueError, OSError) as error:
+        raise inner.refuse("time_zone", "the name of a time zone belongs here, such as Asia/Tokyo") from error
+    return resets
 
 
 def _window(table: _Table, position: int, value: Any) -> Window:

@@ -177,6 +177,14 @@ def _plan(plan: Plan) -> messages.Plan:
         low_bytes=plan.low_bytes,
         exhausted_bytes=plan.exhausted_bytes,
         changes_per_day_max=plan.changes_per_day_max,
+        resets=None
+        if plan.resets is None
+        else messages.ResetRule(
+            closing_day=plan.resets.closing_day,
+            time_zone=plan.resets.time_zone,
+            lag_seconds=plan.resets.lag_seconds,
+            spread_seconds=plan.resets.spread_seconds,
+        ),
     )
 
 
@@ -200,6 +208,8 @@ def _lot(lot: Lot) -> messages.Lot:
         payment=payments[lot.payment],
         terms=lot.terms,
         check_digit_exempt=lot.check_digit_exempt,
+        active_from=lot.active_from,
+        closing_day=lot.closing_day,
     )
 
 

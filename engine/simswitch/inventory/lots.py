@@ -11,7 +11,9 @@
     cost_minor           what it cost, in the smallest unit of the currency             not known
     currency             ISO 4217: JPY                                                  not known
     purchase_date        2026-03-01                                                     not known
+    active_from          first day on which the SIMs work: 2026-03-05                   they do
     valid_until          last day on which the SIMs work: 2027-02-28                    no end is known
+    closing_day          last day of its billing cycle, 1 to 31                         the plan's
     payment              prepaid (a quota with an end of validity) or postpaid          not known
     check_digit_exempt   yes: the issuer's check digits deviate and are not looked at   no
     terms                the terms in words                                             none
@@ -41,7 +43,9 @@ COLUMNS = (
     Column("cost_minor", False, "what it cost"),
     Column("currency", False, "of the cost"),
     Column("purchase_date", False, "when it was bought"),
+    Column("active_from", False, "the first day on which the SIMs work"),
     Column("valid_until", False, "the last day on which the SIMs work"),
+    Column("closing_day", False, "the last day of its billing cycle"),
     Column("payment", False, "prepaid or postpaid"),
     Column("check_digit_exempt", False, "yes when the issuer's check digits deviate"),
     Column("terms", False, "the terms in words"),
@@ -67,6 +71,8 @@ class Lot:
     payment: str
     check_digit_exempt: bool
     terms: str
+    active_from: str = ""
+    closing_day: int = 0
 
 
 def read_lots(path: Path, suppliers: Collection[str], plans: Collection[str], classes: Collection[str]) -> list[Lot]:
@@ -128,6 +134,12 @@ class _Line:
         purchase_date, valid_until = self._day("purchase_date"), self._day("valid_until")
         if purchase_date and valid_until and valid_until < purchase_date:
             self._refuse("valid_until", f"this lies before the purchase ({purchase_date})")
+        active_from = self._day("active_from")
+        if active_from and valid_until and valid_until < active_from:
+            self._refuse("active_from", f"this lies after the last day ({valid_until})")
+        closing_day = self._number("closing_day") or 0
+        if closing_day > 31:
+            self._refuse("closing_day", "a day of the month belongs here, 1 to 31")
         return Lot(
             name=name,
             supplier=self._fields.get("supplier", ""),
@@ -142,6 +154,8 @@ class _Line:
             payment=payment,
             check_digit_exempt=_YES.get(exempt, False),
             terms=self._fields.get("terms", ""),
+            active_from=active_from,
+            closing_day=closing_day,
         )
 
     def _refuse(self, column: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""CapsService: the caps that are in force."""
+"""CapsService: the caps that are in force or will be, and when windows start anew."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class CapsHandlers:
             lot=np.asarray(self._directory.indexes(layout.LOT, (change.lot for change in changes))),
             window=[min(int(change.window), 255) for change in changes],
             quota_bytes=quotas,
+            at_ms=[change.at_ms for change in changes],
             basis=[min(int(change.certainty), 255) for change in changes],
         )
         outcome = await self._cell.submit(commands, call.deadline)
@@ -111,10 +112,11 @@ class CapsHandlers:
             supplier=self._directory.name(lot.numbers[layout.LOT_SUPPLIER]),
             pooled=caps["pooled"],
             rolling_days=caps["rolling_days"],
+            validity=caps["validity"],
         )
         for place, window in enumerate(layout.Window):
             columns = {name: values[place] for name, values in caps.items() if isinstance(values, list)}
-            if columns["quota_bytes"] is None and columns["before_bytes"] is None:
+            if columns["quota_bytes"] is None and columns["before_bytes"] is None and not columns["waiting_ms"]:
                 continue
             message.windows.add(
                 window=inventory_pb2.CapWindowKind.ValueType(window),
@@ -126,6 +128,12 @@ class CapsHandlers:
                 before_bytes=columns["before_bytes"],
                 before_certainty=columns["before_basis"],
                 before_since_ms=columns["before_since_ms"],
+                waiting_ms=columns["waiting_ms"],
+                waiting_bytes=columns["waiting_bytes"] if columns["waiting_ms"] else None,
+                waiting_certainty=columns["waiting_basis"] if columns["waiting_ms"] else 0,
+                reset_ms=columns["reset_ms"],
+                last_reset_ms=columns["last_reset_ms"],
+                resetting=columns["resetting"],
                 speed_after_bits_per_s=max(plan.numbers[_SPEEDS[place]], 0) * 1_000,
             )
         return message

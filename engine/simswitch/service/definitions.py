@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from simswitch.core import layout
+from simswitch.service.calendar import midnight_ms, zone
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, Refused
 from simswitch.v1 import inventory_pb2 as pb
@@ -51,6 +52,10 @@ CHANGES_MAX = 255
 """Changes of terminal of one SIM in a day that are counted."""
 
 
+RESET_SECONDS_MAX = 43_200
+_ONE_DAY = datetime.timedelta(days=1)
+
+
 def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
     places = {
         pb.CAP_WINDOW_KIND_CYCLE: layout.PLAN_QUOTA_CYCLE,
@@ -82,25 +87,57 @@ def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
         raise Refused(INVALID_ARGUMENT, f"changes_per_day_max is at most {CHANGES_MAX}, not {plan.changes_per_day_max}")
     if plan.changes_per_day_max:
         numbers[layout.PLAN_CHANGES_PER_DAY] = plan.changes_per_day_max
+    _check_resets(plan.resets)
     return numbers
 
 
+def _check_resets(rule: pb.ResetRule) -> None:
+    _closing_day(rule.closing_day)
+    try:
+        zone(rule.time_zone)
+    except ValueError as error:
+        raise Refused(INVALID_ARGUMENT, f"time_zone: {error}") from error
+    for name, seconds in (("lag_seconds", rule.lag_seconds), ("spread_seconds", rule.spread_seconds)):
+        if seconds > RESET_SECONDS_MAX:
+            raise Refused(INVALID_ARGUMENT, f"{name} is at most {RESET_SECONDS_MAX:,} (half a day), not {seconds:,}")
+
+
+def _closing_day(day: int) -> None:
+    if day > 31:
+        raise Refused(INVALID_ARGUMENT, f"closing_day is a day of the month, 1 to 31, not {day}")
+
+
 def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
-    for name, day in (("purchase_date", lot.purchase_date), ("valid_until", lot.valid_until)):
-        try:
-            if day and (len(day) != 10 or not datetime.date.fromisoformat(day)):
-                raise ValueError(day)
-        except ValueError as error:
-            raise Refused(INVALID_ARGUMENT, f"{name} is a day like 2026-11-30, not {day!r}") from error
+    plan = directory.get(layout.PLAN, lot.plan)
+    time_zone = pb.Plan.FromString(plan.document).resets.time_zone
+    _day("purchase_date", lot.purchase_date)
+    active_from, valid_until = _day("active_from", lot.active_from), _day("valid_until", lot.valid_until)
+    _closing_day(lot.closing_day)
     currency = lot.currency
     if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
         raise Refused(INVALID_ARGUMENT, f"currency is three capital letters (ISO 4217), not {currency!r}")
     return {
         layout.LOT_SUPPLIER: directory.get(layout.SUPPLIER, lot.supplier).index,
-        layout.LOT_PLAN: directory.get(layout.PLAN, lot.plan).index,
+        layout.LOT_PLAN: plan.index,
         layout.LOT_CLASS: directory.get(layout.SIM_CLASS, lot.sim_class).index,
         layout.LOT_CHECK_DIGIT_EXEMPT: int(lot.check_digit_exempt),
+        layout.LOT_ACTIVE_FROM_S: -1 if active_from is None else _begins_s(active_from, time_zone),
+        layout.LOT_VALID_UNTIL_S: -1 if valid_until is None else _begins_s(valid_until + _ONE_DAY, time_zone),
     }
+
+
+def _day(name: str, text: str) -> datetime.date | None:
+    try:
+        day = datetime.date.fromisoformat(text) if text else None
+        if day is not None and (len(text) != 10 or not 1970 < day.year < 2100):
+            raise ValueError(text)
+    except ValueError as error:
+        raise Refused(INVALID_ARGUMENT, f"{name} is a day like 2026-11-30, not {text!r}") from error
+    return day
+
+
+def _begins_s(day: datetime.date, time_zone: str) -> int:
+    return midnight_ms(day, time_zone) // 1_000
 
 
 def _class_numbers(sim_class: pb.SimClass, directory: Directory) -> Numbers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,8 @@ class Directory:
         self._by_name: dict[int, dict[str, Entity]] = {kind: {} for kind in KIND_WORDS}
         self._by_index: dict[int, Entity] = {}
         self._by_server: dict[int, Entity] = {}
+        self.on_change: Callable[[], object] | None = None
+        """Called after each definition that was not there before."""
 
     async def load(self) -> None:
         """Takes over what the machine holds."""
@@ -171,4 +173,6 @@ class Directory:
             full = tuple(numbers.get(position, -1) for position in range(16))
             entity = Entity(index, kind, name, full, document, UNKNOWN if server is None else server)
             self._keep(entity)
+        if self.on_change is not None and status == layout.OK:
+            self.on_change()
         return status, entity

@@ -39,6 +39,7 @@ from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
 from simswitch.service.access import Access, AccessSettings, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
+from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
 from simswitch.service.caps import CapsHandlers
 from simswitch.service.directory import Directory
@@ -84,6 +85,9 @@ GATHER_STEP_S = 0.001
 BUSY_PART = 0.75
 ADDRESS_FILE = "address"
 PEOPLE_ADDRESS_FILE = "people-address"
+
+# After these the next reset may be another.
+_OF_CALENDAR = frozenset((layout.EVENT_RESET, layout.EVENT_CAP))
 
 log = logging.getLogger("simswitch.service")
 
@@ -200,6 +204,7 @@ class Service:
         self.cell = cell
         self._loop = asyncio.get_running_loop()
         self.directory = Directory(cell)
+        self.calendar = Calendar(cell, self.directory)
         self.access = Access(self.directory, access, folder)
         self._tls = access.tls is not None
         self.sessions = SessionHandlers(cell, self.directory)
@@ -228,7 +233,13 @@ class Service:
         await self.directory.load()
         self.cell.on_orders = self.sessions.deliver
         self.events.begin(await self.cell.read(lambda machine: int(machine.header()["events_count"])))
-        self.cell.on_events = self.events.tell
+        self.cell.on_events = self._tell
+        self.directory.on_change = self.calendar.look
+
+    def _tell(self, run: OutcomeRun) -> None:
+        self.events.tell(run)
+        if _OF_CALENDAR.intersection(run["kind"].tolist()):
+            self.calendar.look()
 
     def drain(self) -> None:
         """Ends the calls that would never end by themselves."""
@@ -397,7 +408,7 @@ class RunningServer:
         self.port = port
         self.address = address
         self.people_address = people_address
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def stop(self) -> None:
         """Says so to the health service, ends sessions, lets calls finish, and stops listening."""
@@ -408,13 +419,14 @@ class RunningServer:
         else:
             await asyncio.gather(self._server.stop(DRAIN_SECONDS), self._front.drain(DRAIN_SECONDS))
             await self._front.close()
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watching
+                await watching
 
     async def begin(self) -> None:
-        self._watching = asyncio.create_task(self.service.access.watch())
+        for watch in (self.service.access.watch, self.service.calendar.watch):
+            self._watching.append(asyncio.create_task(watch()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if not self.service.access.required:
             # It asks nobody who he is. Health does not either, and tells nothing but whether we serve.

@@ -59,6 +59,7 @@ class CapChange(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     window: _inventory_pb2.CapWindowKind.ValueType
@@ -69,6 +70,8 @@ class CapChange(_message.Message):
     """
     certainty: _inventory_pb2.Certainty.ValueType
     """How well it is known. Not UNSPECIFIED."""
+    at_ms: _builtins.int
+    """When it comes into force, Unix milliseconds; it takes the place of one that waits for that already. 0, or past: now."""
     def __init__(
         self,
         *,
@@ -76,10 +79,11 @@ class CapChange(_message.Message):
         window: _inventory_pb2.CapWindowKind.ValueType = ...,
         quota_bytes: _builtins.int | None = ...,
         certainty: _inventory_pb2.Certainty.ValueType = ...,
+        at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "certainty", b"certainty", "lot", b"lot", "quota_bytes", b"quota_bytes", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "at_ms", b"at_ms", "certainty", b"certainty", "lot", b"lot", "quota_bytes", b"quota_bytes", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
     _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
@@ -237,6 +241,12 @@ class LotCap(_message.Message):
     BEFORE_CERTAINTY_FIELD_NUMBER: _builtins.int
     BEFORE_SINCE_MS_FIELD_NUMBER: _builtins.int
     SPEED_AFTER_BITS_PER_S_FIELD_NUMBER: _builtins.int
+    WAITING_MS_FIELD_NUMBER: _builtins.int
+    WAITING_BYTES_FIELD_NUMBER: _builtins.int
+    WAITING_CERTAINTY_FIELD_NUMBER: _builtins.int
+    RESET_MS_FIELD_NUMBER: _builtins.int
+    LAST_RESET_MS_FIELD_NUMBER: _builtins.int
+    RESETTING_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
     """Which."""
     quota_bytes: _builtins.int
@@ -257,6 +267,18 @@ class LotCap(_message.Message):
     """Since when that was in force, Unix milliseconds. 0: there was none."""
     speed_after_bits_per_s: _builtins.int
     """Speed above the quota by the plan, bits a second. 0: not known, or none at all."""
+    waiting_ms: _builtins.int
+    """When another cap comes into force, Unix milliseconds. 0: none waits."""
+    waiting_bytes: _builtins.int
+    """Which, bytes. Absent: what the plan says then."""
+    waiting_certainty: _inventory_pb2.Certainty.ValueType
+    """How well that is known. UNSPECIFIED: none waits."""
+    reset_ms: _builtins.int
+    """When the window next starts anew, Unix milliseconds. 0: nobody knows."""
+    last_reset_ms: _builtins.int
+    """The instant of the last reset that began, Unix milliseconds. 0: there was none."""
+    resetting: _builtins.bool
+    """That reset is still under way: the SIMs come back bit by bit."""
     def __init__(
         self,
         *,
@@ -270,10 +292,16 @@ class LotCap(_message.Message):
         before_certainty: _inventory_pb2.Certainty.ValueType = ...,
         before_since_ms: _builtins.int = ...,
         speed_after_bits_per_s: _builtins.int = ...,
+        waiting_ms: _builtins.int = ...,
+        waiting_bytes: _builtins.int | None = ...,
+        waiting_certainty: _inventory_pb2.Certainty.ValueType = ...,
+        reset_ms: _builtins.int = ...,
+        last_reset_ms: _builtins.int = ...,
+        resetting: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_quota_bytes", b"_quota_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "quota_bytes", b"quota_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "quota_bytes", b"quota_bytes", "waiting_bytes", b"waiting_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_quota_bytes", b"_quota_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "certainty", b"certainty", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "quota_bytes", b"quota_bytes", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "certainty", b"certainty", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before_bytes: _TypeAlias = _typing.Literal["before_bytes"]  # noqa: Y015
     _WhichOneofArgType__before_bytes: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes"]  # noqa: Y015
@@ -281,12 +309,16 @@ class LotCap(_message.Message):
     _WhichOneofArgType__planned_bytes: _TypeAlias = _typing.Literal["_planned_bytes", b"_planned_bytes"]  # noqa: Y015
     _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
     _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__waiting_bytes: _TypeAlias = _typing.Literal["waiting_bytes"]  # noqa: Y015
+    _WhichOneofArgType__waiting_bytes: _TypeAlias = _typing.Literal["_waiting_bytes", b"_waiting_bytes"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__before_bytes) -> _WhichOneofReturnType__before_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__planned_bytes) -> _WhichOneofReturnType__planned_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting_bytes) -> _WhichOneofReturnType__waiting_bytes | None: ...
 
 Global___LotCap: _TypeAlias = LotCap  # noqa: Y015
 
@@ -302,6 +334,7 @@ class LotCaps(_message.Message):
     POOLED_FIELD_NUMBER: _builtins.int
     ROLLING_DAYS_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
+    VALIDITY_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     plan: _builtins.str
@@ -312,6 +345,8 @@ class LotCaps(_message.Message):
     """Its SIMs share the quotas."""
     rolling_days: _builtins.int
     """How many days its rolling window has. 0: it has none."""
+    validity: _inventory_pb2.Validity.ValueType
+    """Whether its SIMs work, by its dates."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotCap]:
         """Those windows that have a cap or had one."""
@@ -325,10 +360,11 @@ class LotCaps(_message.Message):
         pooled: _builtins.bool = ...,
         rolling_days: _builtins.int = ...,
         windows: _abc.Iterable[Global___LotCap] | None = ...,
+        validity: _inventory_pb2.Validity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pooled", b"pooled", "rolling_days", b"rolling_days", "supplier", b"supplier", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pooled", b"pooled", "rolling_days", b"rolling_days", "supplier", b"supplier", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,8 +57,8 @@ class CapsServiceServicer:
     """
 
     def SetCaps(self, request, context):
-        """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
-        in the record. Safe to retry: SAME.
+        """Says what a lot's caps are from now on, or from an instant: a new contract, a belief, or what was learned. What was in
+        force before stays in the record. Safe to retry: SAME.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,8 @@ class CapsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CapsServiceAsyncStub: ...
     SetCaps: _grpc.UnaryUnaryMultiCallable[_caps_pb2.SetCapsRequest, _caps_pb2.SetCapsResponse]
-    """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
-    in the record. Safe to retry: SAME.
+    """Says what a lot's caps are from now on, or from an instant: a new contract, a belief, or what was learned. What was in
+    force before stays in the record. Safe to retry: SAME.
     """
     TellCapShifts: _grpc.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]
     """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
@@ -48,8 +48,8 @@ class CapsServiceAsyncStub(CapsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetCaps: _aio.UnaryUnaryMultiCallable[_caps_pb2.SetCapsRequest, _caps_pb2.SetCapsResponse]  # type: ignore[assignment]
-    """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
-    in the record. Safe to retry: SAME.
+    """Says what a lot's caps are from now on, or from an instant: a new contract, a belief, or what was learned. What was in
+    force before stays in the record. Safe to retry: SAME.
     """
     TellCapShifts: _aio.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]  # type: ignore[assignment]
     """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
@@ -65,8 +65,8 @@ class CapsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _caps_pb2.SetCapsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_caps_pb2.SetCapsResponse, _abc.Awaitable[_caps_pb2.SetCapsResponse]]:
-        """Says what a lot's caps are from now on: a new contract, a belief, or what was learned. What was in force before stays
-        in the record. Safe to retry: SAME.
+        """Says what a lot's caps are from now on, or from an instant: a new contract, a belief, or what was learned. What was in
+        force before stays in the record. Safe to retry: SAME.
         """
 
     @_abc_1.abstractmethod

@@ -66,8 +66,12 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A SIM's health is another because somebody says so, or because it would not attach."""
     EVENT_KIND_CAP: _EventKind.ValueType  # 19
     """A cap of a lot, or of a plan's lots, is another from now on."""
+    EVENT_KIND_RESET: _EventKind.ValueType  # 20
+    """A window of a lot has started anew at all its SIMs."""
     EVENT_KIND_PAUSE: _EventKind.ValueType  # 24
     """An access server was paused, or resumed."""
+    EVENT_KIND_VALIDITY: _EventKind.ValueType  # 25
+    """The SIMs of a lot work from now on, or no longer, by its dates."""
     EVENT_KIND_SET_ASIDE: _EventKind.ValueType  # 16
     """A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
@@ -112,8 +116,12 @@ EVENT_KIND_HEALTH: EventKind.ValueType  # 18
 """A SIM's health is another because somebody says so, or because it would not attach."""
 EVENT_KIND_CAP: EventKind.ValueType  # 19
 """A cap of a lot, or of a plan's lots, is another from now on."""
+EVENT_KIND_RESET: EventKind.ValueType  # 20
+"""A window of a lot has started anew at all its SIMs."""
 EVENT_KIND_PAUSE: EventKind.ValueType  # 24
 """An access server was paused, or resumed."""
+EVENT_KIND_VALIDITY: EventKind.ValueType  # 25
+"""The SIMs of a lot work from now on, or no longer, by its dates."""
 EVENT_KIND_SET_ASIDE: EventKind.ValueType  # 16
 """A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
@@ -266,6 +274,8 @@ class Event(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     FIRST_EVIDENCE_MS_FIELD_NUMBER: _builtins.int
     BEYOND_COUNT_FIELD_NUMBER: _builtins.int
+    SIMS_COUNT_FIELD_NUMBER: _builtins.int
+    VALIDITY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -331,9 +341,9 @@ class Event(_message.Message):
     confidence_permille: _builtins.int
     """HEALTH: how sure it is, permille. 0: nothing was measured."""
     lot_or_plan: _builtins.str
-    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED: the lot."""
+    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY: the lot."""
     window: _inventory_pb2.CapWindowKind.ValueType
-    """CAP, CAP_CHANGED: which window."""
+    """CAP, CAP_CHANGED, RESET: which window."""
     quota_bytes: _builtins.int
     """CAP: bytes in the window. Absent: there is no cap any more."""
     certainty: _inventory_pb2.Certainty.ValueType
@@ -346,6 +356,10 @@ class Event(_message.Message):
     """CAP_CHANGED: the first evidence of it, Unix milliseconds."""
     beyond_count: _builtins.int
     """JOB: terminals that came under its filter beyond its size, and are left out."""
+    sims_count: _builtins.int
+    """RESET: SIMs whose window started anew."""
+    validity: _inventory_pb2.Validity.ValueType
+    """VALIDITY: whether they work."""
     def __init__(
         self,
         *,
@@ -389,10 +403,12 @@ class Event(_message.Message):
         amount: _builtins.int = ...,
         first_evidence_ms: _builtins.int = ...,
         beyond_count: _builtins.int = ...,
+        sims_count: _builtins.int = ...,
+        validity: _inventory_pb2.Validity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

@@ -105,6 +105,30 @@ PAYMENT_POSTPAID: Payment.ValueType  # 2
 """By the month."""
 Global___Payment: _TypeAlias = Payment  # noqa: Y015
 
+class _Validity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ValidityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Validity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VALIDITY_UNSPECIFIED: _Validity.ValueType  # 0
+    """They do. (Of an event: not a VALIDITY.)"""
+    VALIDITY_NOT_YET: _Validity.ValueType  # 1
+    """Not yet."""
+    VALIDITY_NO_LONGER: _Validity.ValueType  # 2
+    """No longer: the end has come."""
+
+class Validity(_Validity, metaclass=_ValidityEnumTypeWrapper):
+    """Whether the SIMs of a lot work, by the dates of its definition."""
+
+VALIDITY_UNSPECIFIED: Validity.ValueType  # 0
+"""They do. (Of an event: not a VALIDITY.)"""
+VALIDITY_NOT_YET: Validity.ValueType  # 1
+"""Not yet."""
+VALIDITY_NO_LONGER: Validity.ValueType  # 2
+"""No longer: the end has come."""
+Global___Validity: _TypeAlias = Validity  # noqa: Y015
+
 class _ImportMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -128,6 +152,42 @@ IMPORT_MODE_ALL_OR_NOTHING: ImportMode.ValueType  # 1
 IMPORT_MODE_PARTIAL: ImportMode.ValueType  # 2
 """The others are imported."""
 Global___ImportMode: _TypeAlias = ImportMode  # noqa: Y015
+
+@_typing.final
+class ResetRule(_message.Message):
+    """When the windows of a plan start anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOSING_DAY_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    SPREAD_SECONDS_FIELD_NUMBER: _builtins.int
+    closing_day: _builtins.int
+    """The last day of the billing cycle, 1 to 31: the cycle starts anew when that day is over. In a month that is shorter it is the
+    month's last day. 0: not known, and nothing resets the cycle.
+    """
+    time_zone: _builtins.str
+    """Whose days, as IANA names it: Asia/Tokyo. Empty: UTC."""
+    lag_seconds: _builtins.int
+    """How long after midnight the carrier's counters really start anew, seconds, up to 43,200. 0: at midnight."""
+    spread_seconds: _builtins.int
+    """Over which time the SIMs of a lot come back, seconds, up to 43,200. 0: as fast as it goes."""
+    def __init__(
+        self,
+        *,
+        closing_day: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+        lag_seconds: _builtins.int = ...,
+        spread_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing_day", b"closing_day", "lag_seconds", b"lag_seconds", "spread_seconds", b"spread_seconds", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetRule: _TypeAlias = ResetRule  # noqa: Y015
 
 @_typing.final
 class CapWindow(_message.Message):
@@ -214,6 +274,7 @@ class Plan(_message.Message):
     LOW_BYTES_FIELD_NUMBER: _builtins.int
     EXHAUSTED_BYTES_FIELD_NUMBER: _builtins.int
     CHANGES_PER_DAY_MAX_FIELD_NUMBER: _builtins.int
+    RESETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     number: _builtins.int
@@ -230,6 +291,10 @@ class Plan(_message.Message):
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___CapWindow]:
         """Its caps, each kind at most once. Empty: no cap is known."""
 
+    @_builtins.property
+    def resets(self) -> Global___ResetRule:
+        """When its windows start anew. Absent: nobody knows, and nothing resets them."""
+
     def __init__(
         self,
         *,
@@ -240,10 +305,11 @@ class Plan(_message.Message):
         low_bytes: _builtins.int | None = ...,
         exhausted_bytes: _builtins.int | None = ...,
         changes_per_day_max: _builtins.int = ...,
+        resets: Global___ResetRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes", "_low_bytes", b"_low_bytes", "exhausted_bytes", b"exhausted_bytes", "low_bytes", b"low_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes", "_low_bytes", b"_low_bytes", "exhausted_bytes", b"exhausted_bytes", "low_bytes", b"low_bytes", "resets", b"resets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes", "_low_bytes", b"_low_bytes", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "exhausted_bytes", b"exhausted_bytes", "low_bytes", b"low_bytes", "name", b"name", "number", b"number", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes", "_low_bytes", b"_low_bytes", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "exhausted_bytes", b"exhausted_bytes", "low_bytes", b"low_bytes", "name", b"name", "number", b"number", "resets", b"resets", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exhausted_bytes: _TypeAlias = _typing.Literal["exhausted_bytes"]  # noqa: Y015
     _WhichOneofArgType__exhausted_bytes: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes"]  # noqa: Y015
@@ -276,6 +342,8 @@ class Lot(_message.Message):
     PAYMENT_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     CHECK_DIGIT_EXEMPT_FIELD_NUMBER: _builtins.int
+    ACTIVE_FROM_FIELD_NUMBER: _builtins.int
+    CLOSING_DAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     number: _builtins.int
@@ -297,13 +365,19 @@ class Lot(_message.Message):
     purchase_date: _builtins.str
     """Day of the purchase, YYYY-MM-DD. Empty: not known."""
     valid_until: _builtins.str
-    """Last day on which the SIMs work, YYYY-MM-DD. Empty: no end is known."""
+    """Last day on which the SIMs work, YYYY-MM-DD, in the time zone of the plan's resets. From then on none is handed out, and
+    terminals are moved off them. Empty: no end is known.
+    """
     payment: Global___Payment.ValueType
     """How it is paid."""
     terms: _builtins.str
     """The terms in words. The whole definition has at most 824 bytes."""
     check_digit_exempt: _builtins.bool
     """The issuer's check digits deviate: an import does not check them."""
+    active_from: _builtins.str
+    """First day on which the SIMs work, YYYY-MM-DD, in the same time zone. Empty: they do."""
+    closing_day: _builtins.int
+    """Its own closing day, 1 to 31, instead of that of its plan's resets. 0: the plan's."""
     def __init__(
         self,
         *,
@@ -321,10 +395,12 @@ class Lot(_message.Message):
         payment: Global___Payment.ValueType = ...,
         terms: _builtins.str = ...,
         check_digit_exempt: _builtins.bool = ...,
+        active_from: _builtins.str = ...,
+        closing_day: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_minor", b"_cost_minor", "cost_minor", b"cost_minor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_minor", b"_cost_minor", "carrier", b"carrier", "check_digit_exempt", b"check_digit_exempt", "cost_minor", b"cost_minor", "currency", b"currency", "name", b"name", "number", b"number", "payment", b"payment", "plan", b"plan", "purchase_date", b"purchase_date", "sim_class", b"sim_class", "sims_count", b"sims_count", "supplier", b"supplier", "terms", b"terms", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_minor", b"_cost_minor", "active_from", b"active_from", "carrier", b"carrier", "check_digit_exempt", b"check_digit_exempt", "closing_day", b"closing_day", "cost_minor", b"cost_minor", "currency", b"currency", "name", b"name", "number", b"number", "payment", b"payment", "plan", b"plan", "purchase_date", b"purchase_date", "sim_class", b"sim_class", "sims_count", b"sims_count", "supplier", b"supplier", "terms", b"terms", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_minor: _TypeAlias = _typing.Literal["cost_minor"]  # noqa: Y015
     _WhichOneofArgType__cost_minor: _TypeAlias = _typing.Literal["_cost_minor", b"_cost_minor"]  # noqa: Y015

@@ -1,0 +1,242 @@
+# What a calendar has for a lot: its windows start anew, a cap that was set ahead comes into force, its SIMs begin or cease to
+# work. Which instants these are comes in with commands: the core knows no months and no time zones.
+#
+#     SCHEDULE, SET_CAP, DEFINE --> the lot's timer --> lot_turn: O(1), before the commands of the apply
+#                                                           |
+#                                 list of lots that are due <--> lots_run: a walk over its SIMs, a few thousand an apply
+#
+# A reset is spread: its walk goes no faster than the SIMs of the lot take turns over `spread_ms`, so that a lot whose SIMs are all
+# spent comes back bit by bit. The walk covers the indexes between the lot's first SIM and its last, which are its own alone where
+# lots are imported one after the other. While the clock is frozen nothing begins and nothing goes on: a jump resets nothing.
+
+cdef enum:
+    LOT_STEP_MS = 1_024           # how often a spread reset goes on, and what could not be done is tried again
+    LOTS_WORK = WORK_MAX // 2     # of the items that sweeps may touch in one apply; what is not used is theirs
+    SPREAD_MAX_MS = 43_200_000    # half a day: a day's reset is over before the next
+
+
+cdef int _validity_now(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    cdef const int64_t *numbers = state.entities[entity].numbers
+    if numbers[<int> LOT_ACTIVE_FROM_S] >= 0 and now_ms < <uint64_t> numbers[<int> LOT_ACTIVE_FROM_S] * 1000:
+        return NOT_YET_VALID
+    if numbers[<int> LOT_VALID_UNTIL_S] >= 0 and now_ms >= <uint64_t> numbers[<int> LOT_VALID_UNTIL_S] * 1000:
+        return NO_LONGER_VALID
+    return VALID
+
+
+cdef void _lot_arm(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """For the next thing that the calendar has; what was due and could not be done is tried again soon."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef uint64_t due_ms = ~<uint64_t> 0, turn_ms
+    cdef int window
+    for window in range(WINDOWS):
+        if lot.waiting_ms[window]:
+            due_ms = min(due_ms, lot.waiting_ms[window])
+        if lot.reset_ms[window]:
+            due_ms = min(due_ms, lot.reset_ms[window])
+    if lot.resetting or lot.walk_wanted or lot.validity != _validity_now(state, entity, now_ms):
+        due_ms = min(due_ms, now_ms + LOT_STEP_MS)
+    for window in range(LOT_ACTIVE_FROM_S, LOT_VALID_UNTIL_S + 1):
+        turn_ms = <uint64_t> max(state.entities[entity].numbers[window], <int64_t> 0) * 1000
+        if turn_ms > now_ms:
+            due_ms = min(due_ms, turn_ms)
+    if not lot.timer_next and not lot.timer_previous:
+        lot.timer_next = NONE_INDEX  # a node that was never on the wheel
+        lot.timer_previous = NONE_INDEX
+    lot.turn_ms = due_ms if due_ms > now_ms else now_ms + LOT_STEP_MS
+    if due_ms == ~<uint64_t> 0:
+        timer_disarm(state, TIMER_LOT, entity)
+    else:
+        timer_arm(state, TIMER_LOT, entity, lot.turn_ms)
+
+
+cdef bint group_hidden(State *state, const Group *group) noexcept nogil:
+    """Whether none of its SIMs is to be selected."""
+    return (
+        group.masked_itself or state.entities[group.lot].masked or state.entities[group.bank].masked
+        or state.lots[group.lot].validity != VALID
+    )
+
+
+cdef void _lot_show(State *state, uint32_t entity) noexcept nogil:
+    """Brings the masks of the lot's groups up to date."""
+    cdef Class *sim_class = &state.classes[state.entities[state.entities[entity].numbers[<int> LOT_CLASS]].dense]
+    cdef uint32_t local, group
+    for local in range(<uint32_t> sim_class.groups_count):
+        group = sim_class.members[local]
+        if state.groups[group].lot == entity:
+            group_set_masked(state, group, group_hidden(state, &state.groups[group]))
+
+
+cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Its SIMs work from now on, or no longer: they are selected or not at once, and a walk judges what each has left."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int validity = _validity_now(state, entity, now_ms)
+    if state.header.frozen or validity == lot.validity:
+        return
+    lot.validity = <uint8_t> validity
+    _lot_show(state, entity)
+    lot.walk_wanted = not lot_walk(state, entity)
+    event(state, EVENT_VALIDITY, NONE_INDEX, NONE_SHORT, NONE_INDEX, validity, entity, 0)
+
+
+cdef void _cap_comes(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
+    """The cap that was set ahead is in force from now on, if a walk can be had."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int64_t quota = lot.waiting_bytes[window]
+    cdef int basis = lot.waiting_basis[window]
+    if quota < 0:
+        quota, basis = lot.planned_bytes[window], lot.planned_basis[window]
+    if lot.quota_bytes[window] != quota and not lot_walk(state, entity):
+        return
+    lot.waiting_ms[window] = 0
+    if lot.quota_bytes[window] != quota or lot.basis[window] != basis:
+        cap_enter(state, entity, window, quota, basis, now_ms)
+
+
+cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
+    cdef Lot *lot = &state.lots[entity]
+    lot.last_reset_ms[window] = lot.reset_ms[window]
+    lot.reset_ms[window] = 0
+    if window == WINDOW_ROLLING - 1:
+        lot.turned_days += 1
+        if lot.turned_days < rolling_step_days(lot.rolling_days):
+            return
+        lot.turned_days = 0
+    lot.begun_ms[window] = now_ms
+    lot.begun_spread_ms[window] = lot.spread_ms[window]
+    lot.reset_cursor[window] = lot.sims_first if lot.sims_end else 0
+    lot.reset_end[window] = lot.sims_end if lot.sims_end else state.header.sims_count
+    lot.reset_count[window] = 0
+    lot.resetting |= <uint8_t> (1 << window)
+
+
+cdef void _lot_due(State *state, uint32_t entity) noexcept nogil:
+    """Behind the others that have work to do now."""
+    cdef Lot *lot = &state.lots[entity]
+    if lot.due:
+        return
+    lot.due = 1
+    lot.due_next = 0
+    if state.header.lots_due_first:
+        state.lots[state.header.lots_due_last].due_next = entity
+    else:
+        state.header.lots_due_first = entity
+    state.header.lots_due_last = entity
+
+
+cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Does what is due at once, and has the rest done by lots_run."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int window
+    if not state.header.frozen:
+        if lot.walk_wanted:
+            lot.walk_wanted = not lot_walk(state, entity)
+        lot_judge_validity(state, entity, now_ms)
+        for window in range(WINDOWS):
+            if lot.waiting_ms[window] and lot.waiting_ms[window] <= now_ms:
+                _cap_comes(state, entity, window, now_ms)
+            if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
+                if (lot.resetting >> window) & 1:
+                    lot.begun_spread_ms[window] = 0  # the one before has to be over first
+                else:
+                    _reset_begin(state, entity, window, now_ms)
+        if lot.resetting:
+            _lot_due(state, entity)
+    _lot_arm(state, entity, now_ms)
+
+
+cdef void lot_timer(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Asked whether something is due."""
+    if state.lots[entity].turn_ms > now_ms:
+        timer_arm(state, TIMER_LOT, entity, state.lots[entity].turn_ms)
+    else:
+        lot_turn(state, entity, now_ms)
+
+
+cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint64_t now_ms) noexcept nogil:
+    """A window of one SIM starts anew; of a rolling one a day is over, or a step."""
+    if window == WINDOW_ROLLING - 1:
+        window_turn(state, index, state.lots[lot].rolling_days)
+    else:
+        window_restart(state, index, window)
+    sim_set_limit(state, index, now_ms)
+
+
+cdef bint _reset_step(State *state, uint32_t entity, int window, uint64_t now_ms, int *work) noexcept nogil:
+    """Goes on as far as the spread lets it. False: the bound on work stopped it."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef uint32_t begin = lot.sims_first if lot.sims_end else 0
+    cdef uint64_t until = lot.reset_end[window]
+    cdef uint64_t passed_ms = now_ms - lot.begun_ms[window]
+    cdef uint32_t index
+    if passed_ms < lot.begun_spread_ms[window]:
+        until = begin + (until - begin) * passed_ms // lot.begun_spread_ms[window]
+    while lot.reset_cursor[window] < until and work[0] > 0:
+        work[0] -= 1
+        index = lot.reset_cursor[window]
+        lot.reset_cursor[window] += 1
+        if state.groups[state.sims[index].group].lot == entity:
+            sim_reset(state, index, entity, window, now_ms)
+            lot.reset_count[window] += 1
+    if lot.reset_cursor[window] < until:
+        return False
+    if lot.reset_cursor[window] == lot.reset_end[window]:
+        lot.resetting &= <uint8_t> ~(1 << window)
+        event(
+            state, EVENT_RESET, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0,
+            <uint64_t> entity | (<uint64_t> window + 1) << 16, lot.reset_count[window])
+    return True
+
+
+cdef void lots_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
+    """Goes on with the lots that are due, in turn."""
+    cdef uint32_t entity
+    cdef Lot *lot
+    cdef int window
+    cdef bint through
+    while state.header.lots_due_first and work[0] > 0 and not state.header.frozen:
+        work[0] -= 1
+        entity = state.header.lots_due_first
+        lot = &state.lots[entity]
+        state.header.lots_due_first = lot.due_next
+        lot.due = 0
+        through = True
+        for window in range(WINDOWS):
+            if (lot.resetting >> window) & 1 and not _reset_step(state, entity, window, now_ms, work):
+                through = False
+        if not through:
+            _lot_due(state, entity)
+        elif not lot.resetting:
+            lot_turn(state, entity, now_ms)  # the next reset may have waited for this one
+
+
+cdef void apply_schedule(State *state, const Run *run) noexcept nogil:
+    """Says when a lot's window next starts anew. An instant up to that of the last one that began says nothing new."""
+    cdef const uint64_t *instants = <const uint64_t *> run.columns
+    cdef const uint32_t *spreads = <const uint32_t *> (instants + run.count)
+    cdef const uint16_t *lots = <const uint16_t *> (spreads + run.count)
+    cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
+    cdef uint32_t item
+    cdef int window
+    cdef Lot *lot
+    for item in range(run.count):
+        if not _is(state, lots[item], LOT):
+            run.outcomes[item] = UNKNOWN_LOT
+            continue
+        lot = &state.lots[lots[item]]
+        window = windows[item] - 1
+        if (
+            not 0 <= window < WINDOWS or (window == WINDOW_ROLLING - 1 and not lot.rolling_days)
+            or spreads[item] > SPREAD_MAX_MS or instants[item] >= INSTANT_MAX_MS
+        ):
+            run.outcomes[item] = INVALID_ARGUMENT
+        elif lot.reset_ms[window] == instants[item] and (lot.spread_ms[window] == spreads[item] or not instants[item]):
+            run.outcomes[item] = SAME
+        elif instants[item] and instants[item] <= lot.last_reset_ms[window]:
+            run.outcomes[item] = LATE
+        else:
+            lot.reset_ms[window] = instants[item]
+            lot.spread_ms[window] = spreads[item]
+            lot_turn(state, lots[item], run.now_ms)
+            run.outcomes[item] = OK

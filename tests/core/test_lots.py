@@ -1,0 +1,267 @@
+"""What a calendar has for a lot: spread resets, caps that come later, and the dates between which its SIMs work."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+
+from tests.model.records import copy_regions
+from tests.model.transitions import T, allocate
+from tests.model.world import GIB, MIB, STEP_MS, World, empty_world, rows
+
+CYCLE, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_ROLLING
+QUOTA = 100 * GIB
+MINUTE_MS = 60_000
+IN_AN_APPLY = 2_048
+
+
+def spent_world(sims: int, lots: tuple[str, ...] = ("gold-a",)) -> World:
+    """Lots all of whose SIMs have used up their cycle."""
+    world = empty_world(sims_max=sims * len(lots) + 64)
+    for lot in lots:
+        world.import_sims(sims, lot=lot, opening_bytes=QUOTA)
+    return world
+
+
+def healthy(world: World) -> int:
+    return int((world.machine.sims_columns()["health"] == layout.HEALTHY).sum())
+
+
+def schedule(world: World, at_ms: int, spread_ms: int = 0, lot: str = "gold-a", window: int = CYCLE) -> None:
+    assert world.status(world.schedule(lot, window, at_ms, spread_ms)) == layout.OK
+
+
+def told_resets(world: World) -> list[tuple[int, int]]:
+    return [(event["a"], event["b"]) for event in world.events if event["kind"] == layout.EVENT_RESET]
+
+
+def test_a_spent_lot_comes_back_bit_by_bit_over_its_spread() -> None:
+    """No stampede: never more in a second than a second of the spread is worth, and in the end all."""
+    world = spent_world(6_000)
+    at_ms = world.now_ms + MINUTE_MS
+    schedule(world, at_ms, spread_ms=MINUTE_MS)
+    back = [healthy(world)]
+    while world.now_ms < at_ms + MINUTE_MS + 1_024:
+        world.pass_ms(512)
+        back.append(healthy(world))
+        assert world.now_ms >= at_ms or back[-1] == 0
+    steps = [after - before for before, after in itertools.pairwise(back)]
+    assert max(steps) <= 6_000 * 1_024 // MINUTE_MS + 1
+    assert back[-1] == 6_000
+    assert told_resets(world) == [(world.entities["gold-a"] | CYCLE << 16, 6_000)]
+    assert world.machine.check() == []
+
+
+def test_a_reset_without_a_spread_is_bounded_work() -> None:
+    world = spent_world(10_000)
+    schedule(world, world.now_ms)
+    back = [0, healthy(world)]
+    while back[-1] < 10_000:
+        assert world.machine.next_due_ms == world.now_ms
+        world.send(commands.run(layout.TICK))
+        back.append(healthy(world))
+    steps = [after - before for before, after in itertools.pairwise(back)]
+    assert min(steps) > 0
+    assert max(steps) <= IN_AN_APPLY
+
+
+def test_lots_that_reset_at_one_instant_take_turns_and_touch_their_own_sims_only() -> None:
+    """More lots than there is room for sweeps, and SIMs of another lot between those of one."""
+    world = empty_world(sims_max=5_000)
+    numbers = {
+        layout.LOT_SUPPLIER: world.entities["supplier"],
+        layout.LOT_PLAN: world.entities["monthly"],
+        layout.LOT_CLASS: world.entities["gold"],
+    }
+    lots = [f"lot-{number}" for number in range(300)]
+    for lot in lots:
+        world.define(layout.LOT, lot, numbers)
+        world.import_sims(10, lot=lot, opening_bytes=QUOTA)
+    world.import_sims(10, lot="gold-a", opening_bytes=QUOTA)
+    world.import_sims(5, lot="lot-0", opening_bytes=QUOTA)
+    at_ms = world.now_ms + STEP_MS
+    run = commands.run(
+        layout.SCHEDULE, 300, lot=[world.entities[lot] for lot in lots], window=CYCLE, at_ms=at_ms, spread_ms=0
+    )
+    assert set(world.statuses(run)) == {layout.OK}
+    world.pass_ms(STEP_MS)
+    while world.machine.next_due_ms == world.now_ms:
+        world.send(commands.run(layout.TICK))
+    columns = world.machine.sims_columns()
+    spent = columns["health"] == layout.EXHAUSTED
+    assert np.array_equal(spent, columns["lot"] == world.entities["gold-a"])
+    assert dict(told_resets(world))[world.entities["lot-0"] | CYCLE << 16] == 15
+    assert len(told_resets(world)) == 300
+
+
+def test_a_jump_of_the_clock_resets_nothing_until_it_is_confirmed() -> None:
+    world = spent_world(600)
+    at_ms = world.now_ms + 10 * MINUTE_MS
+    schedule(world, at_ms, spread_ms=MINUTE_MS)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(30 * MINUTE_MS)
+    world.pass_ms(MINUTE_MS)
+    assert healthy(world) == 0
+    assert world.status(commands.run(layout.THAW)) == layout.OK
+    for _ in range(6):
+        world.pass_ms(512)
+    assert 0 < healthy(world) < 60
+    world.send(commands.run(layout.FREEZE))
+    before = healthy(world)
+    world.pass_ms(30 * MINUTE_MS)
+    assert healthy(world) == before
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2_048)
+    assert healthy(world) == 600
+
+
+def test_a_reset_under_way_survives_a_snapshot() -> None:
+    """I10: with the same future."""
+    world = spent_world(600)
+    schedule(world, world.now_ms, spread_ms=MINUTE_MS)
+    world.pass_ms(MINUTE_MS // 2)
+    restored = Machine.restore(copy_regions(world.machine))
+    assert restored.state_hash() == world.machine.state_hash()
+    assert 0 < healthy(world) < 600
+    for _ in range(40):
+        world.pass_ms(1_024)
+        restored.apply(commands.run(layout.TICK), world.now_ms, world.seed)
+    assert restored.state_hash() == world.machine.state_hash()
+    assert healthy(world) == 600
+
+
+def test_a_reset_that_comes_before_the_last_is_over_waits_for_it() -> None:
+    world = spent_world(600)
+    schedule(world, world.now_ms + STEP_MS, spread_ms=MINUTE_MS)
+    world.pass_ms(STEP_MS)
+    schedule(world, world.now_ms + 10 * STEP_MS)
+    world.pass_ms(10 * STEP_MS)
+    assert [sims for _, sims in told_resets(world)] == [600, 600]
+
+
+def test_days_of_a_rolling_window_end_by_schedule() -> None:
+    world = empty_world()
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: 2})
+    world.import_sims(1)
+    world.send(world.usage(T, allocate(world), 700 * MIB))
+    used = []
+    for _ in range(3):
+        schedule(world, world.now_ms + STEP_MS, window=ROLLING)
+        world.pass_ms(STEP_MS)
+        used.append(world.machine.sim(0)["used_rolling_bytes"])
+    assert used == [700 * MIB, 0, 0]
+
+
+def test_an_instant_that_was_carried_out_is_not_carried_out_again() -> None:
+    """Whoever schedules may come back from a crash and say it once more."""
+    world = spent_world(3)
+    at_ms = world.now_ms + STEP_MS
+    schedule(world, at_ms)
+    world.pass_ms(STEP_MS)
+    for again_ms in (at_ms, at_ms - STEP_MS):
+        assert world.status(world.schedule("gold-a", CYCLE, again_ms)) == layout.LATE
+    assert len(told_resets(world)) == 1
+
+
+def test_a_cap_that_comes_at_an_instant_keeps_both_sides_in_the_record() -> None:
+    world = empty_world()
+    world.import_sims(2)
+    lot, at_ms = world.entities["gold-a"], world.now_ms + 5 * STEP_MS
+    assert world.status(world.set_cap("gold-a", CYCLE, 30 * GIB, at_ms=at_ms)) == layout.OK
+    assert world.status(world.set_cap("gold-a", CYCLE, 50 * GIB, layout.BASIS_CONTRACTUAL, at_ms)) == layout.OK
+    world.pass_ms(4 * STEP_MS)
+    caps = world.machine.lot(lot)
+    assert (caps["quota_bytes"][0], caps["waiting_bytes"][0], caps["waiting_ms"][0]) == (QUOTA, 50 * GIB, at_ms)
+    world.pass_ms(STEP_MS)
+    caps = world.machine.lot(lot)
+    assert (caps["quota_bytes"][0], caps["basis"][0], caps["since_ms"][0]) == (
+        50 * GIB,
+        layout.BASIS_CONTRACTUAL,
+        at_ms,
+    )
+    assert (caps["before_bytes"][0], caps["before_basis"][0]) == (QUOTA, layout.BASIS_BELIEVED)
+    assert caps["waiting_ms"][0] == 0
+    assert world.machine.sim(0)["headroom_bytes"] == 50 * GIB
+
+
+# ----------------------------------------------------------------------------------------------------- dates
+
+
+def dated(world: World, from_s: int = -1, until_s: int = -1) -> None:
+    numbers = {
+        layout.LOT_SUPPLIER: world.entities["supplier"],
+        layout.LOT_PLAN: world.entities["monthly"],
+        layout.LOT_CLASS: world.entities["gold"],
+        layout.LOT_ACTIVE_FROM_S: from_s,
+        layout.LOT_VALID_UNTIL_S: until_s,
+    }
+    world.define(layout.LOT, "gold-a", numbers)
+
+
+def test_no_sim_past_its_validity_is_handed_out_not_even_at_the_instant_itself() -> None:
+    """I4. The allocation stands in the very batch that the end comes with; a later end brings the SIMs back."""
+    world = empty_world()
+    world.import_sims(3)
+    end_s = world.now_ms // 1000 + 8
+    dated(world, until_s=end_s)
+    assert allocate(world, 1)
+    world.now_ms = end_s * 1000
+    (outcome,) = world.send(world.allocate([2, 3]))
+    assert set(outcome["status"].tolist()) == {layout.NO_HEALTHY_SIM}
+    world.import_sims(2)
+    assert healthy(world) == 0
+    assert world.machine.check() == []
+    dated(world, until_s=end_s + 3_600)
+    assert healthy(world) == 5
+    assert allocate(world, 2)
+    told = [(event["a"], event["reason"]) for event in world.events if event["kind"] == layout.EVENT_VALIDITY]
+    assert told == [(world.entities["gold-a"], layout.NO_LONGER_VALID), (world.entities["gold-a"], layout.VALID)]
+
+
+def test_sims_that_do_not_work_yet_are_not_handed_out() -> None:
+    world = empty_world()
+    begin_s = world.now_ms // 1000 + 8
+    dated(world, from_s=begin_s)
+    world.import_sims(2)
+    assert world.status(world.allocate(1)) == layout.NO_HEALTHY_SIM
+    world.now_ms = begin_s * 1000
+    world.pass_ms(STEP_MS)
+    assert world.status(world.allocate(1)) == layout.OK
+
+
+def test_a_mask_that_is_lifted_does_not_show_a_lot_that_works_no_longer() -> None:
+    world = empty_world()
+    world.import_sims(2)
+    dated(world, until_s=world.now_ms // 1000 - 1)
+    for masked in (1, 0):
+        world.send(commands.run(layout.MASK, 1, lot=layout.NONE_SHORT, bank=layout.NONE_SHORT, masked=masked))
+        assert world.status(world.allocate(1)) == layout.NO_HEALTHY_SIM
+        assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_terminals_are_moved_off_sims_whose_validity_ends(frozen: bool) -> None:
+    world = empty_world()
+    world.import_sims(1)
+    world.configure(layout.AUTOMATIC_SWAPS, 3)
+    allocate(world)
+    world.import_sims(1, lot="gold-b")
+    world.define(layout.SIM_CLASS, "gold", {layout.CLASS_RESERVE: 0})
+    dated(world, until_s=world.now_ms // 1000 + 1)
+    if frozen:
+        world.send(commands.run(layout.FREEZE))
+    world.pass_ms(2_048)
+    orders = [order["kind"] for order in world.orders]
+    assert orders == ([] if frozen else [layout.SWITCH])
+
+
+def test_rows_of_outcomes_say_what_was_reset() -> None:
+    """The event comes when the last SIM is back, in the run of the apply that did it."""
+    world = spent_world(4)
+    outcome = world.apply(world.schedule("gold-a", CYCLE, world.now_ms))
+    events = rows(commands.outcome_runs(outcome.data)[-1])
+    assert [event["kind"] for event in events] == [layout.EVENT_RESET]
