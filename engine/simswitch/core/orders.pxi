@@ -1183,12 +1183,22 @@ cdef uint32_t _next_queued(
     return NONE_INDEX
 
 
-cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
-    """What sending this order will touch, which stands in the queue behind the one that is sent, and the order behind it.
+# A queue is a chain through the pool, so what comes next is not known before an order is here, and a fetch takes longer than
+# sending an order does. While one access server has its turn, the queues of the next ones are therefore walked, one step of one of them
+# with each order that is sent: what a turn will touch is then on its way since several orders.
 
-    Fetching further ahead would have to read orders that are not here yet. So did a guess at neighbours in the pool, which
-    belong to other access servers.
-    """
+cdef enum:
+    QUEUES_AHEAD = 4              # access servers whose queues are walked
+
+
+ctypedef struct Ahead:
+    uint32_t[QUEUES_AHEAD] orders  # how far the walk has come in the queue of each; NONE_INDEX: to its end
+    uint32_t server                # the last of them; NONE_INDEX: there was none any more
+    uint32_t step
+
+
+cdef inline uint32_t _queued_ahead(State *state, uint32_t index) noexcept nogil:
+    """Fetches what sending this order will touch, and the order behind it, which is given; NONE_INDEX: there is none."""
     cdef const Order *order = &state.orders[index]
     prefetch(&state.terminals[order.terminal])
     if order.source != NONE_INDEX:
@@ -1197,6 +1207,28 @@ cdef inline void _queued_ahead(State *state, uint32_t index) noexcept nogil:
     if order.next != NONE_INDEX:
         prefetch(&state.orders[order.next])
         prefetch(<char *> &state.orders[order.next] + sizeof(Order) - 1)
+    return order.next
+
+
+cdef void _ahead_next(State *state, Ahead *ahead) noexcept nogil:
+    """The first of the access servers has its turn, and another joins them."""
+    cdef uint8_t[PRIORITIES] skip
+    cdef int place, priority = 0, lane = 0
+    for place in range(QUEUES_AHEAD - 1):
+        ahead.orders[place] = ahead.orders[place + 1]
+    ahead.orders[QUEUES_AHEAD - 1] = NONE_INDEX
+    if ahead.server != NONE_INDEX:
+        ahead.server = _next_ready(state, ahead.server + 1)
+    if ahead.server != NONE_INDEX:
+        memset(skip, 0, sizeof(skip))
+        ahead.orders[QUEUES_AHEAD - 1] = _next_queued(state, &state.servers[ahead.server], skip, &priority, &lane)
+
+
+cdef inline void _ahead_step(State *state, Ahead *ahead) noexcept nogil:
+    cdef uint32_t *order = &ahead.orders[ahead.step % QUEUES_AHEAD]
+    if order[0] != NONE_INDEX:
+        order[0] = _queued_ahead(state, order[0])
+    ahead.step += 1
 
 
 cdef void _shortfall(
@@ -1236,16 +1268,18 @@ cdef int _held_back(State *state, uint32_t index, uint64_t now_ms, uint64_t *loo
     return WAITS_FOR_NOTHING
 
 
-cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work) noexcept nogil:
+cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *work, Ahead *ahead) noexcept nogil:
     """One access server's turn: _send_some. What holds it back and ends with time arms its timer."""
     cdef uint64_t look_ms = ~<uint64_t> 0
-    cdef bint more = _send_some(state, index, now_ms, work, &look_ms)
+    cdef bint more = _send_some(state, index, now_ms, work, &look_ms, ahead)
     if look_ms != ~<uint64_t> 0:
         timer_arm(state, TIMER_SERVER, index, look_ms)
     return more
 
 
-cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, uint64_t *look_ms) noexcept nogil:
+cdef bint _send_some(
+    State *state, uint32_t index, uint64_t now_ms, int *work, uint64_t *look_ms, Ahead *ahead
+) noexcept nogil:
     """Sends to one access server what may be sent now. True: its turn is over, or the bound on work was met; there is more.
 
     A swap for which no target is to be had goes behind the others, and no other of its market that expects as
@@ -1317,6 +1351,7 @@ cdef bint _send_some(State *state, uint32_t index, uint64_t now_ms, int *work, u
         _dequeue(state, order_index)
         if order.next != NONE_INDEX:
             _queued_ahead(state, order.next)
+        _ahead_step(state, ahead)
         if order.kind == SWITCH:
             terminal = &state.terminals[order.terminal]
             target = NONE_INDEX
@@ -1378,7 +1413,12 @@ cdef void dispatch(State *state, uint64_t now_ms, int *work) noexcept nogil:
     Access servers take turns of TURN orders, so one with a million queued delays nobody else's. Who is not reached is left
     marked, and the next apply goes on there.
     """
-    cdef uint32_t index
+    cdef uint32_t index, place
+    cdef Ahead ahead
+    ahead.server = NONE_INDEX
+    ahead.step = 0
+    for place in range(QUEUES_AHEAD):
+        ahead.orders[place] = NONE_INDEX
     while True:
         index = _next_ready(state, state.header.dispatch_next)
         if index == NONE_INDEX:
@@ -1388,7 +1428,13 @@ cdef void dispatch(State *state, uint64_t now_ms, int *work) noexcept nogil:
         state.header.dispatch_next = index
         if work[0] <= 0:
             return
-        if not _dispatch_server(state, index, now_ms, work):
+        if ahead.server == NONE_INDEX:
+            # The first turn, or the first of another round.
+            ahead.server = index
+            for place in range(QUEUES_AHEAD - 1):
+                _ahead_next(state, &ahead)
+        _ahead_next(state, &ahead)
+        if not _dispatch_server(state, index, now_ms, work, &ahead):
             state.ready[index >> 6] &= ~(<uint64_t> 1 << (index & 63))
         elif work[0] <= 0:
             return  # it goes on here
