@@ -57,7 +57,7 @@ class RecordedCell:
         record = Record(header, self._sequence, memoryview(batch), 0, 0)
         self._projector.applied(record, commands.outcome_runs(outcome.data), machine)
         if self._sequence % COMMIT_RECORDS == 0:
-            self._projector.commit(self._sequence)
+            self.commit()
         return outcome
 
     def step_tick(self) -> Outcome | None:
@@ -66,7 +66,11 @@ class RecordedCell:
             return None
         return self.step(commands.run(layout.TICK))
 
-    def close(self) -> None:
+    def commit(self) -> None:
+        """What has happened so far can be read."""
         self._projector.commit(self._sequence)
+
+    def close(self) -> None:
+        self.commit()
         self._projector.close()
         self._cell.close()

@@ -1,0 +1,35 @@
+"""A month with a believed cap that is wrong, on the engine: what is said on each morning, beside what happened."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.planning.twin_month import BELIEF, draw, errors_days, story
+
+
+@pytest.mark.timeout(300)
+def test_once_sims_are_slowed_the_day_is_known(tmp_path: Path) -> None:
+    seed = secrets.randbits(32)
+    print("seed:", seed)
+    told = story(tmp_path / "history", seed, 250)
+    assert told.dry_on is not None
+    dry = date.fromisoformat(told.dry_on)
+    errors = errors_days(told)
+    print(told.dry_on, errors)
+    assert len(errors) >= 5
+    assert np.median(np.abs(errors)) <= 2
+    # The lower bound that is decided upon lies below the truth, and near it.
+    learned = [each.cap_bytes for each in told.mornings if each.basis == "learned"]
+    assert 0.85 * told.true_bytes < learned[-1] <= 1.02 * told.true_bytes
+    # As it was believed, it would have been told too late: that is what is learned for.
+    ten = [each for each in told.mornings if 4 <= (dry - date.fromisoformat(each.day)).days <= 10]
+    late = [(date.fromisoformat(each.believed_p50) - dry).days if each.believed_p50 else 99 for each in ten]
+    assert np.median(late) > np.median([(date.fromisoformat(each.said_p50 or "2027-01-01") - dry).days for each in ten])
+    assert told.believed_bytes == int(told.true_bytes * BELIEF)
+    draw(told, tmp_path / "month.png")
+    assert (tmp_path / "month.png").read_bytes().startswith(b"\x89PNG")
