@@ -382,3 +382,22 @@ def test_allocations_and_swaps_of_no_job_take_the_sim_with_most_left() -> None:
     world.send(world.set_health(first, layout.THROTTLED))
     assert world.machine.sim(third)["occupancy"] == layout.RESERVED
     assert world.machine.sim(tight)["occupancy"] == layout.FREE
+
+
+def test_what_is_more_urgent_goes_first_whoever_was_ordered_first() -> None:
+    """Re-allocation after failure, then throttled, then predicted, then rebalance."""
+    world = world_of(200)
+    world.send(commands.run(layout.SWAPS_STOP))
+    urgent = (layout.PRIORITY_REBALANCE, layout.PRIORITY_THROTTLED, layout.PRIORITY_FAILURE, layout.PRIORITY_PREDICTED)
+    for place, priority in enumerate(urgent):
+        begin(world, *range(1 + 50 * place, 51 + 50 * place), priority=priority)
+    world.send(commands.run(layout.SWAPS_LIFT))
+    answered = 0
+    for _ in range(400):
+        world.pass_ms(STEP_MS)
+        since, answered = answered, len(world.orders)
+        answer(world, since=since)
+    wanted = {terminal: urgent[(terminal - 1) // 50] for terminal in range(1, 201)}
+    sent = [wanted[order["terminal"]] for order in world.orders]
+    assert len(sent) == 200
+    assert sent == sorted(sent)
