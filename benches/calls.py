@@ -38,7 +38,12 @@ SINGLES_IN_FLIGHT = 512
 LONE_PAIRS = 10
 SERVERS = 2
 RELEASE = "/simswitch.v1.AllocationService/Release"
-GOALS_BATCH = {("grpcio", 100): 100_000.0, ("grpcio", 1_000): 3_000_000.0, ("native", 1_000): 5_000_000.0}
+GOALS_BATCH = {
+    ("grpcio", 100): 100_000.0,
+    ("grpcio", 1_000): 3_000_000.0,
+    ("grpcio", 10_000): 3_000_000.0,
+    ("native", 1_000): 5_000_000.0,
+}
 GOALS_UNARY = {"grpcio": 1.0, "native": 0.85}
 """Of the echo."""
 GOAL_CONTROL = 0.8

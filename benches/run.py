@@ -225,6 +225,9 @@ def main() -> int:
     for part in options.only:
         if not any(wanted(name, [part]) for name in names()):
             parser.error(f"there is no bench {part!r}; there are {', '.join(names())}")
+    sizes = SMOKE if options.smoke else FULL
+    if options.plot and (len(sizes.core) < 2 or not wanted("core.allocate", options.only)):
+        parser.error("--plot shows cost against size: it needs core.allocate, and not --smoke, which has one size")
     # Read before hours of measuring, and before a new file may take its place.
     earlier = json.loads(options.against.read_text()) if options.against else None
     # Progress goes to the error output, so that the table can be piped; where nobody watches, every step is a line.
@@ -236,7 +239,7 @@ def main() -> int:
             if not console.is_terminal:
                 console.print(text, highlight=False)
 
-        results = run(options.seed, SMOKE if options.smoke else FULL, options.only, say)
+        results = run(options.seed, sizes, options.only, say)
     path = options.json or ROOT / "build" / ("bench-smoke.json" if options.smoke else "bench.json")
     content = write_json(path, options.seed, results)
     print_table(options.seed, results)
