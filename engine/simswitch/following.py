@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from simswitch.caps.observer import Observer
 from simswitch.history.projector import Projector
@@ -19,9 +20,9 @@ from simswitch.journal import follower
 from simswitch.journal.follower import OpenReader
 
 
-def readers(parsed: argparse.Namespace) -> list[OpenReader]:
+def readers_of(folder: str | Path) -> list[OpenReader]:
     """How each is opened, in the order in which they see a record."""
-    return [partial(Projector, parsed.folder), partial(Observer, parsed.folder)] if parsed.history else []
+    return [partial(Projector, folder), partial(Observer, folder)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     follower.add_arguments(parser)
     parser.add_argument("--no-history", dest="history", action="store_false", help="keep no history.sqlite")
     parsed = parser.parse_args(arguments)
-    return follower.run(parsed, readers(parsed))
+    return follower.run(parsed, readers_of(parsed.folder) if parsed.history else [])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Books:
     impossible_count: int = 0
     subscribers: dict[int, tuple[date, int, int]] = field(default_factory=dict)
     """The last day with use, and the bytes of that day and of its month."""
+    subscribers_missed: int = 0
     set_aside_count: int = 0
     set_aside_bytes: int = 0
     grace_until_ms: int = 0

@@ -10,7 +10,9 @@ from simswitch.access.tokens import FILE as TOKENS
 from simswitch.audit.attempts import FILE as ATTEMPTS
 from simswitch.audit.chain import ChainDamaged, all_entries, older
 
-FILES = (TOKENS, ATTEMPTS)
+RESTORES = "audit/restores.log"
+"""Who made the folder out of a backup, up to where, and which records were left out."""
+FILES = (TOKENS, ATTEMPTS, RESTORES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,104 @@ def inspect(folder: Folder, json: JsonOption = False) -> None:
         raise CommandFailed(Exit.DAMAGED, str(found["tail"]["text"]))
     if found["alarm"]:
         raise CommandFailed(Exit.DAMAGED, f"the follower raised an alarm: {found['alarm']}")
+
+
+def check(folder: Folder, json: JsonOption = False) -> None:
+    """Verify everything in a data folder: snapshots, journal by replay, invariants, history, audit log.
+
+    Changes nothing, and works while a server runs on it. It needs about the memory that the service has, and the time
+    of replaying what the journal holds.
+    """
+    from simswitch.folder.apart import Refused
+    from simswitch.folder.check import check_folder
+
+    try:
+        checked = check_folder(folder)
+    except Refused as error:
+        raise CommandFailed(Exit.DAMAGED, str(error)) from error
+    if json:
+        print_json(checked.plain())
+    else:
+        rows = [[part.part, part.file, "sound" if part.sound else "DAMAGED", part.text] for part in checked.parts]
+        user = "nobody" if checked.server is None else f"process {checked.server}"
+        show(table(f"Data folder {folder}, in use by {user}", ["part", "file", "", "what was found"], rows))
+    faults = [part for part in checked.parts if not part.sound]
+    if faults:
+        words = "; ".join(f"{part.part} {part.file}: {part.text}" for part in faults)
+        raise CommandFailed(Exit.DAMAGED, f"{folder} is not sound. {words}")
+
+
+def backup(
+    folder: Folder,
+    target: Annotated[Path, typer.Argument(help="Where the copy goes: a folder that is empty, or not there.")],
+    json: JsonOption = False,
+) -> None:
+    """Copy a data folder while a server runs on it, and check the copy.
+
+    Everything acknowledged before is in it: journal, snapshots, history, audit log and tokens.
+    """
+    from simswitch.folder.apart import Refused
+    from simswitch.folder.backup import backup as back_up
+
+    try:
+        found = back_up(folder, target)
+    except Refused as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
+    if json:
+        print_json(found)
+    else:
+        show(f"{target} is a backup of {folder} up to record {found['source_sequence']} ({instant(found['now_ms'])})")
+
+
+def restore(
+    source: Annotated[
+        Path, typer.Argument(metavar="BACKUP", help="A backup, or a data folder that nobody uses.", exists=True)
+    ],
+    folder: Annotated[Path, typer.Argument(help="The new data folder: empty, or not there.")],
+    until: Annotated[
+        str | None,
+        typer.Option(help="A record's number, or an instant such as 2026-03-21T09:30 (local time). Default: the end."),
+    ] = None,
+    skip: Annotated[list[int] | None, typer.Option(help="Leave this record out. Needs --reason.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit log.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Make a data folder out of a backup, as it was after a record or at an instant.
+
+    Every epoch handed out after that point is fenced. Point the server at the new folder; access servers reconcile as
+    after any restart.
+    """
+    from simswitch.folder.apart import Refused
+    from simswitch.folder.restore import Wanted
+    from simswitch.folder.restore import restore as restore_folder
+
+    wanted = Wanted(skip=tuple(skip or ()), reason=reason)
+    if until is not None and until.isdigit():
+        wanted = Wanted(until_sequence=int(until), skip=wanted.skip, reason=reason)
+    elif until is not None:
+        try:
+            at = datetime.fromisoformat(until)
+        except ValueError as error:
+            raise CommandFailed(Exit.USAGE, f"{until!r} is no record's number and no instant: {error}") from error
+        wanted = Wanted(until_ms=int(at.timestamp() * 1000), skip=wanted.skip, reason=reason)
+    try:
+        found = restore_folder(source, folder, wanted)
+    except Refused as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
+    if json:
+        print_json(found)
+        return
+    show(f"{folder} stands as after record {found['sequence']} ({instant(found['now_ms'])})")
+    show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
+    if found["skipped"]:
+        others = f"of the {found['replayed']} others {found['changed']} have other outcomes now"
+        show(f"left out: {found['skipped']}; {others}")
+    if found["history"] != "kept":
+        show(f"history goes beyond that point, so it stands beside as {found['history']}, and a new one begins")
+
+
+def instant(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(timespec="seconds")
 
 
 def _described(folder: Path, found: dict[str, Any]) -> list[Any]:

@@ -65,7 +65,8 @@ class Machine:
         """(name, item bytes, count) of each region that belongs to a snapshot's header. Raises ``ValueError`` as
         ``restore`` does."""
     def raise_incarnation(self) -> None:
-        """Fences every epoch handed out so far. For restore and promotion, never while serving."""
+        """Fences every epoch, order number and session handed out so far. For restore and promotion, never while
+        serving."""
     def header(self) -> dict[str, Any]:
         """Counters, settings and totals by name; occupancy and health counts as dicts by name."""
     def entities(self, kind: int = 0) -> list[dict[str, Any]]:

@@ -67,6 +67,9 @@ cdef enum:
     ITEMS_MAX = 1 << 26           # SIMs or terminals; a timer's id could name 2^29
     ORDERS_MAX = 1 << 24          # what an order's number can name
     PIECE_BYTES = 1 << 20         # what is hashed as one
+    INCARNATIONS_MAX = 1000       # leaps of order and session numbers that their bits have room for
+    ORDERS_LEAP = 1 << 29
+    SESSIONS_LEAP = 1 << 21
 
 
 HASH_PIECE_BYTES = int(PIECE_BYTES)
@@ -863,9 +866,12 @@ cdef class Machine:
 
     def raise_incarnation(self):
         """Fences every epoch handed out so far."""
-        if self.state.header.incarnation == 0xFFFF:
-            raise OverflowError("no incarnation is left: 65,535 restores and promotions")
+        if self.state.header.incarnation == INCARNATIONS_MAX:
+            raise OverflowError(f"no incarnation is left: {<int> INCARNATIONS_MAX} restores and promotions")
         self.state.header.incarnation += 1
+        # Nor may a number of an order or a session be given a second time: what came of the first is remembered elsewhere.
+        self.state.header.order_next += ORDERS_LEAP
+        self.state.header.session_next += SESSIONS_LEAP
 
     # -------------------------------------------------------------------------------------------------- reading
 

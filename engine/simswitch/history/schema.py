@@ -163,13 +163,20 @@ def open_writer(folder: str | Path) -> sqlite3.Connection:
     return connection
 
 
-def open_reader(folder: str | Path) -> sqlite3.Connection:
-    """The file for reading only. Raises ``HistoryRefused``, also when there is no history yet."""
+def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.Connection:
+    """The file for reading only. Raises ``HistoryRefused``, also when there is no history yet.
+
+    A reader leaves files of SQLite's beside it, unless ``writes_nothing``: where nobody has it open, and so no log of
+    it is left, it is read as it stands.
+    """
     path = Path(folder) / NAME
     if not path.exists():
         raise _not_yet(path)
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+        alone = writes_nothing and not path.with_name(f"{NAME}-wal").exists()
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, timeout=10
+        )
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
             raise _not_yet(path)
         _check(connection, path)

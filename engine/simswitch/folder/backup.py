@@ -1,0 +1,161 @@
+"""A copy of a data folder that a server may be running on: whole, consistent, and checked before it counts.
+
+    history.sqlite   by SQLite's own online copy                      first: its position is then in the journal's copy
+    audit log        the chained files up to their last whole line, tokens too
+    snapshots        every sound one
+    journal          every segment up to the last whole record        last: it reaches everything above
+    backup.json      what it holds; written when all else is durable and has been checked
+
+Until then a file ``backup.unfinished`` stands in it, and ``restore`` refuses it. All that was acknowledged before it
+began is in it, and it can be restored to any record from its oldest snapshot on, or from the beginning while no
+segment has gone. The copy is a data folder: ``check`` and ``inspect`` read it. Bytes behind the last record are holes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from simswitch.access.tokens import FILE as TOKENS
+from simswitch.audit.chain import older
+from simswitch.audit.verify import FILES
+from simswitch.folder.apart import Refused
+from simswitch.folder.check import TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
+from simswitch.history.schema import NAME as HISTORY
+from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.errors import JournalError
+from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
+from simswitch.journal.snapshot import snapshot_name
+from simswitch.journal.walk import list_segments
+
+MANIFEST = "backup.json"
+UNFINISHED = "backup.unfinished"
+_PIECE_BYTES = 1 << 20
+
+
+def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the backup holds. Raises ``Refused``; what it had begun then says that it is unfinished."""
+    source, goal = Path(folder), Path(target)
+    begin_empty(goal)
+    (goal / UNFINISHED).touch()
+    try:
+        disk = RealDisk(source, create=False)
+        for attempt in range(TRIES_MAX):
+            before = set(disk.names())
+            try:
+                _copy(source, goal)
+                break
+            except (FileNotFoundError, JournalError):
+                if not was_removed(disk, before) or attempt == TRIES_MAX - 1:
+                    raise
+                _clear(goal)
+        checked = check_folder(goal)
+    except (JournalError, HistoryRefused, sqlite3.Error, OSError) as error:
+        raise Refused(f"{source} could not be copied to {goal}: {error}") from error
+    if not checked.sound:
+        faults = "; ".join(f"{part.part} {part.file}: {part.text}" for part in checked.parts if not part.sound)
+        raise Refused(f"the copy of {source} in {goal} is not sound: {faults}. `simswitch check {source}` says more")
+    return _finish(goal, checked)
+
+
+def begin_empty(folder: Path) -> None:
+    """Makes a folder, or takes one in which there is nothing."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Refused(f"{folder} is not empty: name a folder that is, or that does not exist")
+    except OSError as error:
+        raise Refused(f"{folder} can't be used: {error.strerror}") from error
+
+
+def _clear(goal: Path) -> None:
+    for path in goal.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != UNFINISHED:
+            path.unlink()
+
+
+def _copy(source: Path, goal: Path) -> None:
+    disk = RealDisk(source, create=False)
+    live = disk.locked_by() is not None
+    if (source / HISTORY).exists():
+        with closing(open_reader(source, writes_nothing=not live)) as history:
+            copy_history(history, goal)
+    copy_chains(source, goal)
+    headers = {header.sequence: header for header in sound_snapshots(disk)}
+    for sequence in headers:
+        _copy_bytes(source / snapshot_name(sequence), goal / snapshot_name(sequence))
+    segments = {segment.number: segment for segment in list_segments(disk)}
+    begun = [segment.header for segment in segments.values() if isinstance(segment.header, SegmentHeader)]
+    ends = {header.number: BLOCK_BYTES for header in begun}
+    for record in records(disk, min((header.first_sequence for header in begun), default=1), headers, live):
+        ends[record.segment] = record.offset + record_bytes(record.header.payload_bytes)
+    segments |= {segment.number: segment for segment in list_segments(disk)}
+    for number, end in sorted(ends.items()):
+        name = segments[number].name
+        _copy_bytes(source / name, goal / name, end)
+        os.truncate(goal / name, segments[number].size)
+
+
+def copy_history(history: sqlite3.Connection, goal: Path) -> None:
+    with closing(sqlite3.connect(goal / HISTORY)) as copy:
+        history.backup(copy, pages=1024)
+        # One file, without the log beside it: nobody writes it any more.
+        copy.execute("PRAGMA journal_mode = DELETE")
+
+
+def copy_chains(source: Path, goal: Path) -> None:
+    """The chained files, each up to its last whole line. Only their owner may read them."""
+    for name in FILES:
+        for path in (older(source / name), source / name):
+            if path.exists():
+                text = path.read_bytes()
+                place = goal / path.relative_to(source)
+                place.parent.mkdir(mode=0o700, exist_ok=True)
+                place.touch(mode=0o600)
+                place.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
+def _copy_bytes(source: Path, goal: Path, size: int | None = None) -> None:
+    left = source.stat().st_size if size is None else size
+    with source.open("rb") as reading, goal.open("wb") as writing:
+        os.chmod(writing.fileno(), 0o640)
+        while left:
+            piece = reading.read(min(left, _PIECE_BYTES))
+            if not piece:
+                raise Refused(f"{source} became shorter while it was copied: is another program writing it?")
+            writing.write(piece)
+            left -= len(piece)
+
+
+def _finish(goal: Path, checked: Checked) -> dict[str, Any]:
+    sync(goal)
+    found: dict[str, Any] = {
+        "source_sequence": checked.last_sequence,
+        "now_ms": checked.now_ms,
+        "state_hash": checked.state_hash,
+        "snapshots": [part.file for part in checked.parts if part.part == "snapshot"],
+        "tokens": (goal / TOKENS).exists(),
+    }
+    (goal / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    sync(goal)
+    (goal / UNFINISHED).unlink()
+    sync(goal)
+    return found
+
+
+def sync(folder: Path) -> None:
+    """Everything in a folder, and itself, is durable."""
+    for path in (*folder.rglob("*"), folder):
+        place = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)

@@ -1,0 +1,274 @@
+"""Whether everything in a data folder is sound. Reads only, and works while a server runs on it.
+
+    snapshots   each is read whole; its regions have their hashes, and these give its state hash
+    journal     every record by checksum, chain and place (the table of ``journal.walk``), and replayed from the oldest
+                snapshot on, or from the beginning: each gives the outcomes that were recorded (I10), and at a snapshot
+                the state is that snapshot's
+    state       the walk over the invariants at the end
+    history     SQLite's own check, and its position: a record of this journal, by its checksum
+    audit log   each chained file
+    alarm       what a follower left
+
+A server that runs goes on writing: what is judged is what was there when the reader came by. A record that it was
+writing at that instant is read again, and when its follower has removed what was needed, all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simswitch.audit.chain import ChainDamaged
+from simswitch.audit.verify import verify_folder
+from simswitch.folder.apart import Note, apart
+from simswitch.history.schema import NAME as HISTORY
+from simswitch.history.schema import HistoryRefused, damaged, open_reader, unsigned
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.errors import JournalDamaged, JournalError
+from simswitch.journal.follower import ALARM_NAME, read_alarm
+from simswitch.journal.format import SegmentHeader, segment_name
+from simswitch.journal.recovery import MachineKind, real_machine, replay, restore_newest
+from simswitch.journal.snapshot import (
+    SnapshotHeader,
+    check_regions,
+    read_snapshot_header,
+    snapshot_name,
+    snapshot_sequences,
+)
+from simswitch.journal.walk import Record, Walk, list_segments
+
+TRIES_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that was looked at."""
+
+    part: str
+    file: str
+    sound: bool
+    text: str
+
+
+@dataclass(slots=True)
+class Checked:
+    folder: str
+    server: int | None
+    """The process that runs on it; None: nobody does."""
+    parts: list[Part] = field(default_factory=list)
+    last_sequence: int = 0
+    now_ms: int = 0
+    """The instant of the last record."""
+    state_hash: str = ""
+
+    @property
+    def sound(self) -> bool:
+        return all(part.sound for part in self.parts)
+
+    def plain(self) -> dict[str, Any]:
+        return {"sound": self.sound, **asdict(self)}
+
+
+def check_folder(folder: str | os.PathLike[str], kind: MachineKind | None = None) -> Checked:
+    """Raises ``Refused`` when the replay of a record ends the process that does it."""
+    disk = RealDisk(folder, create=False)
+
+    def work(note: Note) -> Checked:
+        for _ in range(TRIES_MAX):
+            before = set(disk.names())
+            found = _check(disk, kind or real_machine(), note)
+            if found.sound or found.server is None or not was_removed(disk, before):
+                break
+        return found
+
+    checked: Checked = apart(work)
+    return checked
+
+
+def was_removed(disk: RealDisk, before: set[str]) -> bool:
+    """Whether the follower of a running server has removed what newer snapshots replace: then it is looked at anew."""
+    return any(name.endswith((".journal", ".state")) for name in before - set(disk.names()))
+
+
+def _check(disk: RealDisk, kind: MachineKind, note: Note) -> Checked:
+    folder = Path(disk.folder)
+    checked = Checked(os.fspath(folder), disk.locked_by())
+    position = _check_history(folder, checked)
+    headers: dict[int, SnapshotHeader] = {}
+    for header in sound_snapshots(disk, checked.parts):
+        headers[header.sequence] = header
+        text = f"machine version {header.machine_version}, state hash {header.state_hash:016x}"
+        checked.parts.append(Part("snapshot", snapshot_name(header.sequence), True, text))
+    _check_journal(disk, kind, headers, position, checked, note)
+    _check_audit(folder, checked)
+    alarm = read_alarm(disk)
+    if alarm is not None:
+        text = f"a follower left it: {alarm}. Remove the file when the cause is mended"
+        checked.parts.append(Part("alarm", ALARM_NAME, False, text))
+    return checked
+
+
+def sound_snapshots(disk: RealDisk, faults: list[Part] | None = None) -> Iterator[SnapshotHeader]:
+    """The headers of those that are whole, oldest first, each after it was read. The others go to ``faults``."""
+    for sequence in snapshot_sequences(disk):
+        name = snapshot_name(sequence)
+        try:
+            file = disk.open(name, writable=False)
+        except FileNotFoundError:
+            continue  # the follower has removed it meanwhile
+        try:
+            header = read_snapshot_header(file, name)
+            check_regions(file, name, header)
+            yield header
+        except JournalDamaged as error:
+            if faults is not None:
+                faults.append(Part("snapshot", name, False, str(error)))
+        finally:
+            file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """How far history is: the record and its checksum."""
+
+    sequence: int
+    checksum: int
+    journal_id: bytes
+
+
+def _check_history(folder: Path, checked: Checked) -> _Position | None:
+    """Before the journal, so that its position can't be ahead of what is read of that."""
+    if not (folder / HISTORY).exists():
+        checked.parts.append(Part("history", HISTORY, True, "there is none"))
+        return None
+    try:
+        with closing(open_reader(folder, writes_nothing=True)) as connection:
+            faults = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
+            row = connection.execute(
+                "SELECT sequence, checksum, journal_id FROM positions WHERE reader = 'history'"
+            ).fetchone()
+    except (HistoryRefused, sqlite3.Error) as error:
+        refused = error if isinstance(error, HistoryRefused) else damaged(folder / HISTORY, error)
+        checked.parts.append(Part("history", HISTORY, False, str(refused)))
+        return None
+    if faults != ["ok"]:
+        text = f"SQLite finds it damaged: {'; '.join(faults)}. Stop the service, move it away, and start again"
+        checked.parts.append(Part("history", HISTORY, False, text))
+        return None
+    return _Position(row[0], unsigned(row[1]), row[2]) if row else None
+
+
+def _check_journal(
+    disk: RealDisk,
+    kind: MachineKind,
+    headers: dict[int, SnapshotHeader],
+    position: _Position | None,
+    checked: Checked,
+    note: Note,
+) -> None:
+    begun = [segment.header for segment in list_segments(disk) if isinstance(segment.header, SegmentHeader)]
+    first = min((header.first_sequence for header in begun), default=1)
+    start = min((start for start in (0, *headers) if start + 1 >= first), default=0)
+    base = restore_newest(disk, kind, at_most=start)
+    machine = base.machine
+    replayed = unplayed = 0
+    last = machine.sequence
+    ends = "without a record"
+    checksum = None
+    try:
+        for record in records(disk, first, headers, checked.server is not None):
+            header = record.header
+            last = header.sequence
+            ends = f"{segment_name(record.segment)}, byte {record.offset}"
+            if position is not None and header.sequence == position.sequence:
+                checksum = record.checksum
+            if header.sequence <= machine.sequence:
+                pass
+            elif header.machine_version != kind.version or header.sequence != machine.sequence + 1:
+                unplayed += 1
+            else:
+                note(header.sequence)
+                replay(machine, record, kind.version)
+                replayed += 1
+            snapshot = headers.get(header.sequence)
+            if snapshot is None:
+                continue
+            if machine.sequence < header.sequence:
+                # What another machine version wrote is replayed by nobody; its snapshot is read.
+                machine = restore_newest(disk, kind, at_most=header.sequence).machine
+            elif snapshot.machine_version == kind.version and machine.state_hash() != snapshot.state_hash:
+                text = f"the journal gives another state at its sequence: {machine.state_hash():016x} (I10). Keep both"
+                checked.parts.append(Part("snapshot", snapshot_name(header.sequence), False, text))
+    except (JournalError, FileNotFoundError) as error:
+        checked.parts.append(Part("journal", "", False, str(error)))
+        return
+    checked.last_sequence, checked.now_ms = machine.sequence, machine.now_ms
+    if machine.sequence != last:
+        text = f"it reaches record {last}, and what there is can be replayed up to {machine.sequence} only"
+        checked.parts.append(Part("journal", "", False, f"{text}: a snapshot is missing or damaged. Use a backup"))
+    checked.state_hash = f"{machine.state_hash():016x}"
+    text = f"records {first} to {machine.sequence}, the last in {ends}; {replayed} replayed with the outcomes recorded"
+    text += f", {unplayed} of another machine version by checksum only" if unplayed else ""
+    checked.parts.append(Part("journal", "", True, text))
+    faults = machine.check()
+    text = f"state hash {checked.state_hash} at sequence {machine.sequence}, every invariant holds"
+    if faults:
+        text = f"at sequence {machine.sequence}: {'; '.join(faults)}. Keep the folder, and tell who maintains simswitch"
+    checked.parts.append(Part("state", "", not faults, text))
+    if position is not None:
+        _judge_position(position, begun, checksum, checked)
+
+
+def records(disk: RealDisk, first: int, headers: dict[int, SnapshotHeader], live: bool) -> Iterator[Record]:
+    """All of them. What a running server was writing is looked at a second time."""
+    vouched = max(headers, default=0)
+    newest = headers.get(vouched)
+    following, failed_at = first, 0
+    while True:
+        walk = Walk(
+            disk,
+            first_sequence=following,
+            durable_sequence=vouched,
+            journal_id=None if newest is None else newest.journal_id,
+        )
+        try:
+            for record in walk:
+                yield record
+                following = record.header.sequence + 1
+        except JournalDamaged:
+            if not live or failed_at == following:
+                raise
+            failed_at = following
+        else:
+            return
+
+
+def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: int | None, checked: Checked) -> None:
+    last = checked.last_sequence
+    text = ""
+    if begun and position.journal_id != begun[-1].journal_id:
+        text = "it is of another journal"
+    elif position.sequence > last:
+        text = f"it knows {position.sequence} records, and the journal ends at {last}"
+    elif checksum is not None and checksum != position.checksum:
+        text = f"record {position.sequence} is another one in the journal than it knows"
+    if text:
+        text += ". Stop the service, move it away, and start again: a new one is begun"
+        checked.parts.append(Part("history", HISTORY, False, text))
+    else:
+        text = f"at record {position.sequence}, {last - position.sequence} behind the journal"
+        checked.parts.append(Part("history", HISTORY, True, text))
+
+
+def _check_audit(folder: Path, checked: Checked) -> None:
+    try:
+        for walked in verify_folder(folder):
+            text = f"entries {walked.first} to {walked.last}, the last hash {walked.hash}"
+            checked.parts.append(Part("audit log", walked.name, True, text))
+    except ChainDamaged as error:
+        checked.parts.append(Part("audit log", "", False, f"{error}. Compare with the hashes that were kept elsewhere"))

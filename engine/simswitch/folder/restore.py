@@ -1,0 +1,271 @@
+"""A data folder out of a backup, up to a record or an instant, perhaps without a record that can't be replayed.
+
+    newest snapshot that lies before ──replay──▶ state at the point ──▶ incarnation + 1 ──▶ snapshot, a new journal
+
+What came after that point was handed out all the same: epochs, order numbers, sessions. The incarnation fences all of
+them, since no epoch, order number or session of the new folder was ever given before. The new journal has an id of its
+own, and goes on behind the last record's checksum. History goes on where it may: when it knows nothing beyond the
+point, it is brought up to it; otherwise it stays beside as ``history-before-restore.sqlite``, and a new one begins with
+the snapshot.
+
+``skip`` leaves records out whose replay ends the process or gives other outcomes. In the place of each stands an empty
+batch at the instant of the one before. Later records are applied as they were given, and how many of them now have
+other outcomes is counted, told, and written into ``audit/restores.log`` with who did it and why.
+
+The folder has its name only when all of it is durable.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simswitch.audit.chain import Chain
+from simswitch.audit.verify import RESTORES
+from simswitch.core import commands, layout
+from simswitch.core.commands import outcome_runs
+from simswitch.core.machine import MalformedBatch
+from simswitch.folder.apart import Note, Refused, apart
+from simswitch.folder.backup import MANIFEST, UNFINISHED, copy_chains, copy_history, sync
+from simswitch.folder.check import records, sound_snapshots
+from simswitch.following import readers_of
+from simswitch.history.schema import NAME as HISTORY
+from simswitch.history.schema import open_reader
+from simswitch.journal.append import Journal, JournalSettings, Place
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.errors import MachineVersionDiffers
+from simswitch.journal.follower import Reader, ReaderFailed
+from simswitch.journal.format import SegmentHeader
+from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
+from simswitch.journal.walk import Record, list_segments
+
+BEFORE = "history-before-restore.sqlite"
+_FAR = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How far, and what is left out."""
+
+    until_sequence: int = _FAR
+    until_ms: int = _FAR
+    skip: tuple[int, ...] = ()
+    reason: str = ""
+
+
+def restore(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    wanted: Wanted | None = None,
+    *,
+    kind: MachineKind | None = None,
+    segment_bytes: int | None = None,
+) -> dict[str, Any]:
+    """What was restored. Raises ``Refused``, and then there is no new folder."""
+    origin, goal = Path(source), Path(folder)
+    wanted = wanted or Wanted()
+    if wanted.skip and not wanted.reason.strip():
+        raise Refused("a record is left out only for a reason, which is kept: --reason")
+    if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
+        raise Refused(
+            f"{goal} is there already and not empty: restore into a new folder, and then point the server at it"
+        )
+    if (origin / UNFINISHED).exists():
+        raise Refused(f"{origin} is a backup that was never finished: take another one")
+    if not (origin / MANIFEST).exists():
+        holder = RealDisk(origin, create=False).locked_by()
+        if holder is not None:
+            raise Refused(f"{origin} is in use by process {holder}: make a backup of it, or stop that process first")
+    settings = JournalSettings(free_mark_bytes=0, prepare_ahead=False)
+    if segment_bytes is not None:
+        settings = JournalSettings(segment_bytes, free_mark_bytes=0, prepare_ahead=False)
+    making = goal.with_name(goal.name + ".restoring")
+    if making.exists():
+        shutil.rmtree(making)
+    making.mkdir(mode=0o700, parents=True)
+    try:
+        found: dict[str, Any] = apart(
+            lambda note: _restore(origin, making, wanted, kind or real_machine(), settings, note)
+        )
+        sync(making)
+        making.replace(goal)
+        parent = os.open(goal.parent, os.O_RDONLY)
+        os.fsync(parent)
+        os.close(parent)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return found
+
+
+def _restore(
+    origin: Path, making: Path, wanted: Wanted, kind: MachineKind, settings: JournalSettings, note: Note
+) -> dict[str, Any]:
+    disk = RealDisk(origin, create=False)
+    headers = {header.sequence: header for header in sound_snapshots(disk)}
+    begun = [segment.header for segment in list_segments(disk) if isinstance(segment.header, SegmentHeader)]
+    if not begun:
+        raise Refused(f"{origin} holds no journal: nothing can be restored from it")
+    first = begun[0].first_sequence
+    known = _known(origin)
+    limit = min(wanted.until_sequence, *(sequence - 1 for sequence in wanted.skip), _FAR)
+    starts = [
+        sequence
+        for sequence in (0, *headers)
+        if sequence + 1 >= first and sequence <= limit and (not sequence or headers[sequence].now_ms <= wanted.until_ms)
+    ]
+    if not starts:
+        oldest = min(headers, default=0)
+        raise Refused(
+            f"{origin} reaches back to record {oldest}, and the point that is wanted lies before: use an older backup"
+        )
+    base = restore_newest(disk, kind, at_most=max(starts))
+    machine = base.machine
+    checksum = base.header.chain if base.header is not None else begun[0].previous_checksum
+    last_before = _last_before(disk, first, headers, wanted)
+    kept = known <= last_before
+    if (origin / HISTORY).exists():
+        with closing(open_reader(origin, writes_nothing=True)) as history:
+            copy_history(history, making)
+        if not kept:
+            (making / HISTORY).rename(making / BEFORE)
+    readers = _open_readers(making)
+    replayed = changed = 0
+    skipped: list[int] = []
+    for record in records(disk, first, headers, live=False):
+        header = record.header
+        if header.sequence <= machine.sequence:
+            continue
+        if header.sequence > last_before:
+            break
+        if header.machine_version != kind.version:
+            raise MachineVersionDiffers(header.sequence, header.machine_version, kind.version)
+        note(header.sequence)
+        if header.sequence in wanted.skip:
+            machine.apply(b"", machine.now_ms, header.seed)
+            skipped.append(header.sequence)
+        else:
+            changed += _apply(machine, record, readers, bool(skipped))
+            replayed += 1
+        checksum = record.checksum
+    if set(wanted.skip) - set(skipped):
+        missing = min(set(wanted.skip) - set(skipped))
+        raise Refused(f"record {missing} is not among those that are replayed: {machine.sequence} is the last one")
+    for reader in readers:
+        reader.commit(machine.sequence)
+        reader.close()
+    faults = machine.check()
+    if faults:
+        raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
+    machine.raise_incarnation()
+    return _write(origin, making, machine, checksum, begun[0].journal_id, kind, settings, wanted, replayed, changed)
+
+
+def _known(origin: Path) -> int:
+    """Up to which record history is; 0: there is none."""
+    if not (origin / HISTORY).exists():
+        return 0
+    with closing(open_reader(origin, writes_nothing=True)) as history:
+        row = history.execute("SELECT max(sequence) FROM positions").fetchone()
+    return int(row[0] or 0)
+
+
+def _last_before(disk: RealDisk, first: int, headers: dict[int, Any], wanted: Wanted) -> int:
+    """The last record that is to be in it."""
+    last = first - 1
+    for record in records(disk, first, headers, live=False):
+        if record.header.sequence > wanted.until_sequence or record.header.now_ms > wanted.until_ms:
+            break
+        last = record.header.sequence
+    return last
+
+
+def _open_readers(making: Path) -> list[Reader]:
+    try:
+        return [opening() for opening in readers_of(making)]
+    except ReaderFailed as error:
+        raise Refused(f"history can't go on: {error}") from error
+
+
+def _apply(machine: Any, record: Record, readers: Sequence[Reader], after_skip: bool) -> bool:
+    """Whether its outcomes are others than they were; without a record left out before it, that is refused."""
+    header = record.header
+    hint = f"If the record is what is wrong, --skip {header.sequence} leaves it out"
+    try:
+        outcome = machine.apply(record.payload, header.now_ms, header.seed)
+    except (MalformedBatch, ValueError) as error:
+        raise Refused(f"record {header.sequence} can't be replayed: {error}. {hint}") from error
+    differs = bool(outcome.hash != header.outcome_hash)
+    if differs and not after_skip:
+        raise Refused(
+            f"record {header.sequence} gives outcomes with the hash {outcome.hash:016x}, recorded were "
+            f"{header.outcome_hash:016x} (I10): this program is not the one that wrote it, or memory is faulty. {hint}"
+        )
+    outcomes = outcome_runs(outcome.data)
+    for reader in readers:
+        if header.sequence > reader.sequence:
+            reader.applied(record, outcomes, machine)
+    return differs
+
+
+def _write(
+    origin: Path,
+    making: Path,
+    machine: Any,
+    checksum: int,
+    journal_id: bytes,
+    kind: MachineKind,
+    settings: JournalSettings,
+    wanted: Wanted,
+    replayed: int,
+    changed: int,
+) -> dict[str, Any]:
+    from simswitch.journal.snapshot import write_snapshot
+
+    disk = RealDisk(making)
+    new_id = os.urandom(16)
+    write_snapshot(disk, machine, new_id, kind.version, checksum)
+    found = {
+        "sequence": machine.sequence,
+        "now_ms": machine.now_ms,
+        "incarnation": machine.header()["incarnation"],
+        "replayed": replayed,
+        "skipped": list(wanted.skip),
+        "changed": changed,
+        "history": "kept" if not (making / BEFORE).exists() else BEFORE,
+    }
+    journal = Journal(disk, new_id, kind.version, Place(0, 0, machine.sequence + 1, checksum), settings)
+    batch = commands.run(layout.RESTART)
+    journal.admit(len(batch))
+    seed = int.from_bytes(os.urandom(8), "little")
+    journal.append(machine.now_ms, seed, batch, machine.apply(batch, machine.now_ms, seed).hash)
+    journal.close()
+    if (making / HISTORY).exists():
+        with closing(sqlite3.connect(making / HISTORY)) as history, history:
+            history.execute("UPDATE positions SET journal_id = ?", (new_id,))
+    copy_chains(origin, making)
+    chain = Chain(making / RESTORES)
+    chain.append(
+        {
+            "at_ms": time.time_ns() // 1_000_000,
+            "what": "restore",
+            "who": getpass.getuser(),
+            "source": os.fspath(origin.resolve()),
+            "source_journal": journal_id.hex(),
+            "journal": new_id.hex(),
+            "reason": wanted.reason,
+            **json.loads(json.dumps(found)),
+        }
+    )
+    chain.sync()
+    chain.close()
+    return found

@@ -1,0 +1,292 @@
+"""Backup while a server runs, and restore to any point: nothing acknowledged is missing, what came later is fenced."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from simswitch.audit.chain import all_entries
+from simswitch.audit.verify import RESTORES
+from simswitch.cell import Cell, JournalSettings, VirtualClock
+from simswitch.cli.exits import Exit
+from simswitch.client import Client
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+from simswitch.demo.processes import Server
+from simswitch.folder.apart import Refused
+from simswitch.folder.backup import MANIFEST, UNFINISHED, backup
+from simswitch.folder.check import check_folder
+from simswitch.folder.restore import BEFORE, Wanted, restore
+from simswitch.history.schema import open_reader
+from simswitch.journal.append import Journal
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.errors import FolderInUse, OutcomeDiffers
+from simswitch.journal.recovery import real_machine, recover
+from simswitch.journal.snapshot import snapshot_sequences
+
+from tests.cell.small_pool import allocate
+from tests.cli.conftest import program
+from tests.folder.lives import BEGIN_MS, SEGMENT_BYTES, Life, content, ending_at, leases, lived, serving
+from tests.model.records import copy_regions, tables
+
+MARKET = "market"
+EPOCH_COUNTER = (1 << 48) - 1
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Life]:
+    """A backup of a folder, and what that has seen."""
+    folder = tmp_path_factory.mktemp("kept")
+    life = lived(folder / "data")
+    backup(folder / "data", folder / "backup")
+    return folder / "backup", life
+
+
+def opened(folder: Path, clock: VirtualClock | None = None) -> Cell:
+    return Cell.open(
+        folder, journal=JournalSettings(SEGMENT_BYTES, 0, prepare_ahead=False), clock=clock or VirtualClock(BEGIN_MS)
+    )
+
+
+# ------------------------------------------------------------------------------------------------ backup
+
+
+def test_a_backup_taken_while_a_server_runs_is_sound_and_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as life:
+        for number in range(2):
+            acknowledged = life.cell.durable_sequence
+            target = tmp_path / f"backup-{number}"
+            answer = program("backup", str(tmp_path / "data"), str(target), "--json")
+            assert answer.returncode == Exit.OK, answer.stderr
+            found = json.loads(answer.stdout)
+            assert found["source_sequence"] >= acknowledged
+            checked = check_folder(target)
+            assert checked.sound, checked.parts
+            assert checked.state_hash == f"{life.states[checked.last_sequence]:016x}"
+            assert (target / MANIFEST).exists()
+            assert not (target / UNFINISHED).exists()
+
+
+def test_a_backup_of_a_damaged_folder_is_refused_and_stays_unfinished(tmp_path: Path) -> None:
+    lived(tmp_path / "data")
+    segment = min((tmp_path / "data").glob("*.journal"))
+    data = bytearray(segment.read_bytes())
+    data[4_300] ^= 1
+    segment.write_bytes(data)
+    with pytest.raises(Refused, match=r"byte 4096, sequence \d+"):
+        backup(tmp_path / "data", tmp_path / "backup")
+    with pytest.raises(Refused, match="never finished"):
+        restore(tmp_path / "backup", tmp_path / "new")
+    with pytest.raises(Refused, match="is not empty"):
+        backup(tmp_path / "data", tmp_path / "backup")
+
+
+# ------------------------------------------------------------------------------------------------ restore
+
+
+def test_the_end_is_restored_with_history_and_nothing_is_missing(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, life = kept
+    before = content(source)
+    found = restore(source, tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert content(source) == before
+    assert found["sequence"] == max(life.states)
+    assert found["history"] == "kept"
+    assert check_folder(tmp_path / "new").sound
+    cell = opened(tmp_path / "new")
+    assert leases(cell.machine) == life.epochs
+    assert cell.machine.check() == []
+    cell.close()
+    with closing(open_reader(tmp_path / "new")) as history:
+        assert history.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
+        counted = history.execute("SELECT sum(bytes) FROM use_day").fetchone()[0]
+    assert counted == cell.machine.header()["counted_bytes"]
+
+
+def test_every_point_is_restored_as_it_was_and_what_came_later_is_fenced(
+    kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    source, life = kept
+    oldest = snapshot_sequences(RealDisk(source))[0]
+    with closing(open_reader(source)) as history:
+        known = history.execute("SELECT max(sequence) FROM positions").fetchone()[0]
+    points = [oldest, oldest + 1, known - 1, known, known + 3, max(life.states)]
+    for sequence in points:
+        folder = tmp_path / str(sequence)
+        found = restore(source, folder, Wanted(until_sequence=sequence), segment_bytes=SEGMENT_BYTES)
+        assert found["sequence"] == sequence
+        assert found["history"] == (BEFORE if sequence < known else "kept")
+        machine = recover(RealDisk(folder), real_machine(), repair=False).machine
+        assert leases(machine) == life.leases[sequence]
+        assert machine.header()["incarnation"] == 1
+        checked = check_folder(folder)
+        assert checked.sound, checked.parts
+
+
+def test_an_instant_is_the_last_record_at_or_before_it(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, life = kept
+    wanted = sorted(life.states)[40]
+    at = datetime.fromtimestamp((life.instants[wanted] + 999) / 1000).isoformat()
+    answer = program("restore", str(source), str(tmp_path / "new"), "--until", at, "--json")
+    assert answer.returncode == Exit.OK, answer.stderr
+    assert json.loads(answer.stdout)["sequence"] == wanted
+
+
+def test_what_cannot_be_restored_is_refused_and_leaves_no_folder(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, _ = kept
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(Refused, match="is there already"):
+        restore(source, tmp_path / "full")
+    segments = sorted(source.glob("*.journal"))
+    assert len(segments) > 1
+    with pytest.raises(Refused, match="lies before"):
+        restore(source, tmp_path / "new", Wanted(until_ms=BEGIN_MS - 1, until_sequence=-1))
+    cell = opened(tmp_path / "in-use")
+    cell.step(commands.run(layout.TICK))
+    with pytest.raises(Refused, match=f"in use by process {os.getpid()}"):
+        restore(tmp_path / "in-use", tmp_path / "new")
+    with pytest.raises(FolderInUse):
+        opened(tmp_path / "in-use")
+    cell.close()
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "new.restoring").exists()
+
+
+def test_a_record_that_ends_the_process_is_named(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    last = max(kept[1].states)
+    with pytest.raises(Refused, match=rf"replaying record {last} .*--skip {last}"):
+        restore(kept[0], tmp_path / "new", kind=ending_at(last))
+    assert not (tmp_path / "new").exists()
+
+
+# --------------------------------------------------------------------------------- a record that can't be replayed
+
+
+def poisoned(folder: Path) -> int:
+    """A folder whose last but one record gives other outcomes than were recorded; its number."""
+    life = Life(folder)
+    life.live(1)
+    life.cell.close(snapshot=False)
+    recovery = recover(RealDisk(folder), real_machine(), repair=True)
+    machine = recovery.machine
+    journal = Journal(
+        RealDisk(folder),
+        recovery.journal_id or b"",
+        int(layout.MACHINE_VERSION),
+        recovery.place,
+        JournalSettings(SEGMENT_BYTES, 0, prepare_ahead=False),
+    )
+    for batch, wrong in ((allocate(401), 1), (allocate(402), 0)):
+        now_ms = machine.now_ms + 1_000
+        journal.admit(len(batch))
+        journal.append(now_ms, 7, batch, machine.apply(batch, now_ms, 7).hash ^ wrong)
+    journal.close()
+    return machine.sequence - 1
+
+
+def test_a_record_is_left_out_only_by_an_explicit_command_that_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    poison = poisoned(folder)
+    before = content(folder)
+    with pytest.raises(OutcomeDiffers, match=f"sequence {poison}"):
+        opened(folder)
+    found = program("check", str(folder))
+    assert found.returncode == Exit.DAMAGED
+    assert f"sequence {poison}" in found.stderr
+    new = tmp_path / "new"
+    refused = program("restore", str(folder), str(new))
+    assert refused.returncode == Exit.REFUSED
+    assert f"--skip {poison}" in refused.stderr
+    refused = program("restore", str(folder), str(new), "--skip", str(poison))
+    assert "--reason" in refused.stderr
+    wrong = ("--skip", str(poison), "--skip", str(poison + 40), "--reason", "a typing error")
+    refused = program("restore", str(folder), str(new), *wrong)
+    assert f"record {poison + 40} is not among" in refused.stderr
+    assert not new.exists()
+    done = program("restore", str(folder), str(new), "--skip", str(poison), "--reason", "ticket 17", "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["skipped"], told["sequence"]) == ([poison], poison + 1)
+    # The terminal of the record that was left out took a SIM; the next one takes it now.
+    assert told["changed"] == 1
+    assert {name: data for name, data in content(folder).items() if name != "lock"} == {
+        name: data for name, data in before.items() if name != "lock"
+    }
+    cell = opened(new)
+    assert 401 not in leases(cell.machine)
+    assert 402 in leases(cell.machine)
+    cell.close()
+    (entry,) = all_entries(new / RESTORES)
+    assert (entry.fields["skipped"], entry.fields["reason"], entry.fields["changed"]) == ([poison], "ticket 17", 1)
+    verified = program("audit", "verify", str(new))
+    assert verified.returncode == Exit.OK
+    assert RESTORES in verified.stdout
+
+
+# ------------------------------------------------------------------------------------------------ end to end
+
+
+def test_a_client_whose_epoch_was_given_after_the_restored_point_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    Life(folder).cell.close()
+    config = tmp_path / "simswitch.toml"
+    config.write_text(f"[journal]\nsegment_bytes = {1 << 20}\nfree_mark_bytes = 0\n", encoding="utf-8")
+    server = Server(folder, config, tmp_path / "server.log")
+    server.start()
+    try:
+        with Client(server.address, access_server="as-01") as client:
+            held = client.allocate(1, MARKET)
+            given_back = client.allocate(2, MARKET)
+            answer = program("backup", str(folder), str(tmp_path / "backup"))
+            assert answer.returncode == Exit.OK, answer.stderr
+            client.release([2], [given_back.epoch])
+            lost = client.allocate(2, MARKET)
+            assert lost.epoch > given_back.epoch
+    finally:
+        server.kill()
+    answer = program("restore", str(tmp_path / "backup"), str(tmp_path / "new"))
+    assert answer.returncode == Exit.OK, answer.stderr
+    restored = Server(tmp_path / "new", config, tmp_path / "restored.log")
+    restored.start()
+    try:
+        with Client(restored.address, access_server="as-01") as client:
+            # What stood at the point goes on.
+            assert client.renew([1], [held.epoch]).status.tolist() == [layout.OK]
+            client.release([2], [given_back.epoch])
+            again = client.allocate(2, MARKET)
+            assert again.epoch & EPOCH_COUNTER == lost.epoch & EPOCH_COUNTER
+            assert again.epoch >> 48 == 1
+            # Without another incarnation this would be the very epoch that another client still has.
+            assert client.renew([2], [lost.epoch]).status.tolist() == [layout.STALE_EPOCH]
+            assert client.renew([2], [again.epoch]).status.tolist() == [layout.OK]
+    finally:
+        restored.stop()
+    assert program("check", str(tmp_path / "new")).returncode == Exit.OK
+
+
+def test_order_and_session_numbers_are_never_given_twice() -> None:
+    machine = Machine()
+    data = commands.run(layout.TICK)
+    machine.apply(data, BEGIN_MS, 1)
+    before = _numbers(machine)
+    machine.raise_incarnation()
+    after = _numbers(machine)
+    assert after["incarnation"] == before["incarnation"] + 1
+    assert after["order_next"] - before["order_next"] == 1 << 29
+    assert after["session_next"] - before["session_next"] == 1 << 21
+    for _ in range(999):
+        machine.raise_incarnation()
+    # 40 bits of an order's number and 32 of a session's are never left behind.
+    assert _numbers(machine)["order_next"] < 1 << 40
+    assert _numbers(machine)["session_next"] < 1 << 32
+    with pytest.raises(OverflowError, match="no incarnation is left"):
+        machine.raise_incarnation()
+
+
+def _numbers(machine: Machine) -> dict[str, int]:
+    header = tables(copy_regions(machine))["header"]
+    return {name: int(header[name][0]) for name in ("incarnation", "order_next", "session_next")}

@@ -1,0 +1,181 @@
+"""``simswitch check``: what is sound is called so, each thing that is not is named, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simswitch.access.tokens import FILE as TOKENS
+from simswitch.cli.exits import Exit
+from simswitch.core import layout
+from simswitch.core.machine import Machine
+from simswitch.folder.apart import Refused
+from simswitch.folder.check import check_folder
+from simswitch.history.schema import NAME as HISTORY
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.follower import ALARM_NAME
+from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
+from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
+
+from tests.cli.conftest import program
+from tests.folder.lives import Life, content, ending_at, lived, serving
+from tests.journal.make_format import FORMATS
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Life]:
+    folder = tmp_path_factory.mktemp("whole") / "data"
+    return folder, lived(folder)
+
+
+@pytest.fixture
+def copied(whole: tuple[Path, Life], tmp_path: Path) -> Path:
+    for name, data in content(whole[0]).items():
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return tmp_path / "data"
+
+
+def test_a_sound_folder_is_called_so_and_is_not_changed(whole: tuple[Path, Life]) -> None:
+    folder, life = whole
+    before = content(folder)
+    answer = program("check", str(folder), "--json")
+    assert answer.returncode == Exit.OK, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["sound"]
+    assert found["server"] is None
+    last = max(life.states)
+    assert (found["last_sequence"], found["state_hash"]) == (last, f"{life.states[last]:016x}")
+    parts = [part["part"] for part in found["parts"]]
+    assert parts == ["snapshot", "snapshot", "journal", "state", "history", "audit log"]
+    assert content(folder) == before
+    shown = program("check", str(folder))
+    assert shown.returncode == Exit.OK
+    assert "every invariant holds" in shown.stdout
+    assert content(folder) == before
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 16
+    path.write_bytes(data)
+
+
+def newest_snapshot(folder: Path) -> Path:
+    return folder / snapshot_name(snapshot_sequences(RealDisk(folder))[-1])
+
+
+def other_state(folder: Path) -> None:
+    """The newest snapshot is whole, and of another state than the journal gives."""
+    disk = RealDisk(folder)
+    sequence = snapshot_sequences(disk)[-1]
+    with open_snapshot(disk, sequence) as (header, regions):
+        machine = Machine.restore(regions)
+    machine.raise_incarnation()
+    newest_snapshot(folder).unlink()
+    write_snapshot(disk, machine, header.journal_id, int(layout.MACHINE_VERSION), header.chain)
+
+
+def in_a_record(folder: Path) -> None:
+    segment = min(folder.glob("*.journal"))
+    flip(segment, 4096 + 200)
+
+
+def history_ahead(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / HISTORY)) as connection, connection:
+        connection.execute("UPDATE positions SET sequence = sequence + 1000")
+
+
+def history_of_another_record(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / HISTORY)) as connection, connection:
+        connection.execute("UPDATE positions SET checksum = checksum + 1")
+
+
+def history_damaged(folder: Path) -> None:
+    data = bytearray((folder / HISTORY).read_bytes())
+    data[4096 * 2 : 4096 * 3] = b"\xff" * 4096
+    (folder / HISTORY).write_bytes(data)
+
+
+def audit_changed(folder: Path) -> None:
+    path = folder / TOKENS
+    path.write_bytes(path.read_bytes().replace(b"made for", b"mode for"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "part", "words"),
+    [
+        (lambda folder: flip(newest_snapshot(folder), 30_000), "snapshot", "the hash of the region"),
+        (other_state, "snapshot", "the journal gives another state"),
+        (in_a_record, "journal", "byte 4096"),
+        (lambda folder: sorted(folder.glob("*.journal"))[1].unlink(), "journal", "missing"),
+        (history_ahead, "history", "the journal ends at"),
+        (history_of_another_record, "history", "another one in the journal"),
+        (history_damaged, "history", "move it and its -wal and -shm away"),
+        (audit_changed, "audit log", "the line is not what its hash says"),
+        (lambda folder: (folder / ALARM_NAME).write_text("an outcome differs\n"), "alarm", "an outcome differs"),
+    ],
+    ids=["snapshot", "state", "record", "segment", "ahead", "other record", "history", "audit", "alarm"],
+)
+def test_each_thing_that_is_wrong_is_named_and_nothing_is_changed(
+    copied: Path, damage: Callable[[Path], Any], part: str, words: str
+) -> None:
+    damage(copied)
+    before = content(copied)
+    found = check_folder(copied)
+    wrong = [each for each in found.parts if not each.sound]
+    assert part in [each.part for each in wrong]
+    assert words in " ".join(each.text for each in wrong if each.part == part)
+    assert content(copied) == before
+
+
+def test_damage_ends_with_its_exit_code_and_says_where(copied: Path) -> None:
+    in_a_record(copied)
+    answer = program("check", str(copied))
+    assert answer.returncode == Exit.DAMAGED
+    assert "byte 4096, sequence" in answer.stderr
+    assert "Nothing was changed" in answer.stderr
+
+
+class _Unsound(Machine):
+    def check(self, pause: Callable[[], object] = lambda: None) -> list[str]:
+        pause()
+        return ["I1: SIM 7 is assigned twice"]
+
+
+def test_a_broken_invariant_and_a_record_that_ends_the_process_are_named(whole: tuple[Path, Life]) -> None:
+    found = check_folder(whole[0], MachineKind(_Unsound, _Unsound.restore, int(layout.MACHINE_VERSION)))
+    assert ["I1: SIM 7" in part.text for part in found.parts if not part.sound] == [True]
+    last = max(whole[1].states)
+    with pytest.raises(Refused, match=rf"record {last} .*signal 6.*--skip {last}"):
+        check_folder(whole[0], ending_at(last))
+
+
+def test_the_records_of_an_older_machine_are_told_and_their_snapshot_is_read(tmp_path: Path) -> None:
+    with tarfile.open(FORMATS / "machine-7.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    found = check_folder(tmp_path)
+    assert found.sound, found.parts
+    (journal,) = [part for part in found.parts if part.part == "journal"]
+    assert "of another machine version" in journal.text
+    assert found.state_hash == f"{restore_newest(RealDisk(tmp_path), real_machine()).machine.state_hash():016x}"
+
+
+def test_it_works_while_a_server_writes_and_removes_what_is_no_longer_needed(tmp_path: Path) -> None:
+    with serving(tmp_path):
+        lasts = []
+        for _ in range(2):
+            answer = program("check", str(tmp_path), "--json")
+            assert answer.returncode == Exit.OK, answer.stderr
+            found = json.loads(answer.stdout)
+            assert found["server"] == os.getpid()
+            lasts.append(found["last_sequence"])
+        assert lasts[0] < lasts[1]
