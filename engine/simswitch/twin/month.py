@@ -444,7 +444,11 @@ class _Run:
         self._note_caps(day)
 
     def _begin_day(self, day: int) -> None:
-        """Our own windows begin at midnight; the carrier's a little later."""
+        """Our own windows begin at midnight; the carrier's a little later.
+
+        Not when all limits have surely been lifted: what was used until then is in the carrier's new day and would not
+        be in ours, and the learner would take that for a lowered cap.
+        """
         runs = []
         for index, (lot, plan) in enumerate(zip(self.month.lots, self.month.plans, strict=True)):
             windows = [layout.WINDOW_DAY]
