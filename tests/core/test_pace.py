@@ -194,3 +194,25 @@ def test_a_stop_shows_as_what_orders_wait_for() -> None:
     pool.settle()
     assert pool.orders == []
     assert pool.waits_for() == layout.WAITS_FOR_STOP
+
+
+def test_an_order_in_a_place_that_was_used_before_has_its_own_deadline() -> None:
+    """The wheel still has the entry of the order that was answered there: it asks too early, and once more."""
+    pool = Pool(orders=1)
+    session = pool.connect()
+    pool.allocate([1, 2])
+    pool.job()
+    pool.settle()
+    first_ms = pool.machine.order(0)["deadline_ms"]
+    pool.pass_ms((first_ms - pool.now_ms) // 2)
+    pool.send(layout.ACKNOWLEDGE, access_server=0, argument=session, order=pool.orders[0], result=layout.ACK_DONE)
+    pool.settle()
+    assert len(pool.orders) == 2
+    deadline_ms = pool.machine.order(0)["deadline_ms"]
+    for at_ms, state in (
+        (first_ms + 1_000, layout.OUTSTANDING),
+        (deadline_ms - 1, layout.OUTSTANDING),
+        (deadline_ms + 1_000, layout.UNKNOWN),
+    ):
+        pool.pass_ms(at_ms - pool.now_ms)
+        assert pool.machine.order(0)["state"] == state
