@@ -19,7 +19,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports month proto debug sanitized sanitize fuzz simulate serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz simulate serve demo clean
 
 build: build/.built
 
@@ -84,7 +84,7 @@ reports: build
 	$(BIN)/python -m tests.reports.large $(ARGS)
 
 # A month in which the believed cap is wrong, on the engine: what is said on each morning, beside what happened.
-month: build
+foresight: build
 	$(BIN)/python -m tests.planning.twin_month --plot build/foresight.png $(ARGS)
 
 proto: build

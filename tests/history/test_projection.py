@@ -17,6 +17,7 @@ from random import Random
 import numpy as np
 import pytest
 from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
+from simswitch.client import OperatorClient, Result, SessionThread
 from simswitch.core import commands, layout
 from simswitch.history.exporting import write_csv
 from simswitch.history.projector import Projector, day_of, month_of
@@ -27,6 +28,7 @@ from simswitch.journal.follower import Follower, FollowerSettings, read_alarm
 from simswitch.journal.snapshot import snapshot_sequences
 
 from tests.cell.small_pool import MARKET_INDEX, SERVER_NUMBER, allocate, fill
+from tests.service.serving import Serving, define
 
 BEGIN_MS = 1_700_000_000_000
 NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
@@ -315,3 +317,20 @@ def test_a_file_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
     history = open_reader(tmp_path)
     assert [row["bytes"] for row in rows(history, "use_day")] == [3]
     assert list(rows(history, "lots")) == []
+
+
+def test_attempts_given_up_at_an_access_server_come_from_its_load_reports(tmp_path: Path) -> None:
+    """Over a real socket. Of reports in quick succession one is sent, with the sum of all."""
+    serving = Serving(tmp_path)
+    with OperatorClient(serving.address) as operator:
+        define(operator)
+    with SessionThread(serving.address, "as-01", lambda _: Result.DONE) as session:
+        session.serving(20)
+        for failed in (2, 3, 4):
+            session.report_load(0, 1_000, 0, 20_000, failed)
+        until = time.monotonic() + 20
+        while serving.cell.call_read(lambda machine: machine.server(0)["allocation_wait_us"]) != 20_000:
+            assert time.monotonic() < until
+    serving.end()
+    finished(tmp_path)
+    assert sum(row["failed"] for row in rows(open_reader(tmp_path), "waits")) == 9

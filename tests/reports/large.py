@@ -94,7 +94,7 @@ def _lot(connection: sqlite3.Connection, day: int, lot: int, subscribers: int) -
         "planned_bytes": [None] * 3, "rolling_days": 0,
     }  # fmt: skip
     figures = (
-        day, lot + 1, (day + 1) * 86_400_000, sims, sims - 100, 0, 0, 90, 10, 0, 0, sims // 2, sims // 2, 0,
+        day, lot + 1, (day + 1) * 86_400_000, sims, max(sims - 100, 0), 0, 0, 90, 10, 0, 0, sims // 2, sims // 2, 0,
         sims * (60_000_000_000 - (day % 31) * 1_000_000_000), sims * (day % 31) * 1_000_000_000, sims * day * 10**9,
         json.dumps(detail),
     )  # fmt: skip

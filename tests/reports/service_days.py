@@ -17,6 +17,7 @@ from simswitch.journal.follower import Follower, FollowerSettings
 from tests.cell.small_pool import SERVER_NUMBER, allocate, fill
 
 FIRST_DAY = date(2026, 9, 28)
+NEXT_CYCLE = date(2026, 10, 20)
 SIMS = 100
 TERMINALS = 40
 GIB = 1 << 30
@@ -33,6 +34,9 @@ class Days:
         self.cell = Cell.open(folder, capacity=Capacity(200, 2_000, 100), journal=journal, clock=self.clock)
         self.run(commands.run(layout.CONFIGURE, setting=layout.DAY_BEGINS_MS, value=0))
         fill(self.cell.step, SIMS)
+        cycle_ms = self.clock.now_ms() + (NEXT_CYCLE - FIRST_DAY).days * 86_400_000
+        calendar = {"at_ms": cycle_ms, "spread_ms": 0, "lot": 4, "window": layout.WINDOW_CYCLE}
+        assert self.run(commands.run(layout.SCHEDULE, **calendar))["status"].tolist() == [layout.OK]
         # Twenty that come once: so not everybody is there at once.
         once = self.run(allocate(501, 20))
         leases: dict[str, Any] = {"terminal": np.arange(501, 521), "epoch": once["epoch"]}

@@ -93,6 +93,7 @@ def test_the_table_of_the_incident(folder: Path) -> None:
     assert "電話 97,660 件<br>Webフォーム 138,340 件<br>(令和2年5月19日時点)" in japanese
     assert "重大な事故に該当する(2時間以上かつ30,000人以上)。" in japanese
     assert "詳細報告は令和2年3月22日まで。" in japanese
+    assert "| as-01 | 3,948 | 0 | - | 0.0 h |" in japanese
     assert "| 2020-02-21 | 18:00 | 18:51 | 0時間51分 | 0時間51分 | 357 | 0 | 0 |" in japanese
 
 

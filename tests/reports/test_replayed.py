@@ -13,7 +13,7 @@ from simswitch import twin
 from simswitch.cli.replay import shipped
 from simswitch.history.reading import rows
 from simswitch.history.schema import HistoryRefused, open_reader
-from simswitch.reports.accident import minutes, spans, terminals_affected
+from simswitch.reports.accident import by_server, minutes, spans, terminals_affected
 
 FACTS = Path(__file__).parents[2] / "examples" / "accident-2020.toml"
 DATES = ["2020-02-21", "2020-02-24", "2020-03-06"]
@@ -76,6 +76,24 @@ def test_terminals_on_slowed_sims_are_counted_by_the_minute_and_once(
     # The carrier lifts its limits before the next date.
     later = begin_ms(DATES[1])
     assert not list(rows(history, "slowed", later, later + 60_000))
+
+
+def test_by_access_server_it_is_the_same(
+    replayed: tuple[Path, dict[str, dict[str, int | float | None]]],
+) -> None:
+    folder, _ = replayed
+    history = open_reader(folder)
+    found = spans(minutes(history, 0, 1 << 50))
+    servers = by_server(history, found)
+    assert {each.name for each in servers} == {"as-1", "as-2"}
+    assert sum(each.given_up for each in servers) == sum(span.given_up for span in found)
+    assert sum(each.refused for each in servers) == sum(span.refused for span in found)
+    assert max(each.wait_ms for each in servers) >= 7_000
+    inside = [row["terminals"] for row in rows(history, "slowed") if any(
+        span.first_minute <= row["minute"] <= span.last_minute for span in found
+    )]  # fmt: skip
+    # Hours are counted whole: a few minutes before or after a span may be among them.
+    assert sum(inside) <= sum(each.slowed_minutes for each in servers) <= 1.5 * sum(inside)
 
 
 def test_the_engine_fails_nobody_and_is_degraded_only(tmp_path: Path) -> None:

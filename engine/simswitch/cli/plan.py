@@ -34,7 +34,12 @@ def plan(
     ] = None,
     cycle_day: Annotated[
         int,
-        typer.Option("--cycle-day", min=1, max=31, help="Of a folder: the day on which cycles begin anew."),
+        typer.Option(
+            "--cycle-day",
+            min=1,
+            max=31,
+            help="Of a folder: when cycles begin that follow no calendar.",
+        ),
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the paths that are drawn.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw use, what is left and the dry date (PNG).")] = None,

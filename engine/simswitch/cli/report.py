@@ -81,6 +81,7 @@ def accident(
         history = open_reader(folder)
         spans = accidents.spans(accidents.minutes(history, begin_ms, end_ms))
         found = accidents.judge(spans, accidents.terminals_affected(history, spans), known, rule_set, here)
+        found.servers.extend(accidents.by_server(history, spans))
         document = accidents.report(found, known, rule_set, str(folder))
         page = rendering.markdown(document, language) if html is None else rendering.html(document, language)
     except OSError as error:
@@ -111,7 +112,8 @@ def daily(
         ),
     ] = "operator",
     cycle_day: Annotated[
-        int, typer.Option("--cycle-day", min=1, max=31, help="The day of the month on which cycles begin anew.")
+        int,
+        typer.Option("--cycle-day", min=1, max=31, help="When cycles begin that follow no calendar."),
     ] = 1,
 ) -> None:
     """Write the daily operations report: pool by lot, use, swaps, service and jobs, against the day before."""
@@ -122,18 +124,19 @@ def daily(
 
     here = _zone(zone)
     try:
+        view = View.of(for_)
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"--for: {error}") from error
+    try:
         history = open_reader(folder)
         wanted = pages.last_day(history) if day is None else day.date()
         if wanted is None:
             raise CommandFailed(Exit.REFUSED, "history has no day that is over yet: name one with --day")
-        view = View.of(for_)
         days = (pages.read_day(history, at, here) for at in (wanted, wanted - timedelta(days=1)))
         today, yesterday = (view.seen(day) for day in days)
         shortfall = pages.shortfall_text(history, wanted, cycle_day)
     except HistoryRefused as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
-    except ValueError as error:
-        raise CommandFailed(Exit.USAGE, f"--for: {error}") from error
     if json:
         print_json(pages.document(today, yesterday, shortfall))
         return

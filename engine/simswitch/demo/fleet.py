@@ -99,6 +99,7 @@ class AccessServer:
         self.watching = False
         self.in_flight = 0
         self.longest_wait_s: float | None = None
+        self._failed_untold = 0
         """Of the waits that were counted since the last progress; None: there was none."""
 
     # ---------------------------------------------------------------------------------------- what it is told
@@ -176,13 +177,16 @@ class AccessServer:
             self._leaving = [entry for entry in self._leaving if entry[0] > now_s]
             self._spawn(self._release(leaving))
 
-    def load(self, now_s: float) -> tuple[int, int, int, int]:
-        """As the session reports it: queue wait and service time in microseconds, what waits, the longest wait."""
+    def load(self, now_s: float) -> tuple[int, int, int, int, int]:
+        """As the session reports it: queue wait and service time in microseconds, what waits, the longest wait, and how
+        many were given up since."""
+        failed, self._failed_untold = self._failed_untold, 0
         return (
             int(self._queue.take_mean_wait_s(now_s) * 1e6),
             int(self._queue.service_s * 1e6),
             len(self._queue),
             int(self._queue.take_longest_wait_s() * 1e6),
+            failed,
         )
 
     def _arrive(self, now_s: float) -> None:
@@ -228,6 +232,7 @@ class AccessServer:
             self._leaving += [(again_s, terminal, epoch) for _, terminal, epoch in leaving]
 
     def _answered(self, asking: Asking, wait_s: float, *, failed: bool) -> None:
+        self._failed_untold += failed
         if asking.counted:
             self.figures.waits_s.append(wait_s)
             self.longest_wait_s = max(wait_s, self.longest_wait_s or 0.0)

@@ -166,7 +166,7 @@ class Projector:
         if now_ms // _HOUR_MS != self._hour:
             if self._hour >= 0:
                 day = day_of(self._at_ms, self._begins_ms)
-                self._rows += pool_rows(machine, day, now_ms)
+                self._rows += pool_rows(machine, day, now_ms, self._begins_ms)
                 if day != day_of(now_ms, self._begins_ms):
                     self._over.append(day)
             self._hour = now_ms // _HOUR_MS
@@ -381,7 +381,7 @@ class Projector:
             )
 
 
-def pool_rows(machine: Machine, day: int, at_ms: int) -> list[tuple[str, tuple[Any, ...]]]:
+def pool_rows(machine: Machine, day: int, at_ms: int, begins_ms: int) -> list[tuple[str, tuple[Any, ...]]]:
     """The pool by lot and the leases by market, as rows of the tables ``lots`` and ``leases``."""
     pool = machine.lots_pool()
     entities = {entity["index"]: entity for entity in machine.entities()}
@@ -405,7 +405,7 @@ def pool_rows(machine: Machine, day: int, at_ms: int) -> list[tuple[str, tuple[A
             min(int(pool["headroom_bytes"][index]), _BYTES_MAX),
             int(pool["used_cycle_bytes"][index]),
             int(pool["counted_bytes"][index]),
-            _json(_lot_detail(machine, entity, entities)),
+            _json(_lot_detail(machine, entity, entities, begins_ms)),
         )
         rows.append((f"INSERT OR REPLACE INTO lots VALUES ({', '.join('?' * len(figures))})", figures))
     terminals, leased = machine.markets_pool()
@@ -417,7 +417,9 @@ def pool_rows(machine: Machine, day: int, at_ms: int) -> list[tuple[str, tuple[A
     return rows
 
 
-def _lot_detail(machine: Machine, lot: dict[str, Any], entities: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _lot_detail(
+    machine: Machine, lot: dict[str, Any], entities: dict[int, dict[str, Any]], begins_ms: int
+) -> dict[str, Any]:
     numbers = lot["numbers"]
 
     def name(index: int) -> str:
@@ -432,6 +434,7 @@ def _lot_detail(machine: Machine, lot: dict[str, Any], entities: dict[int, dict[
         "class": name(numbers[layout.LOT_CLASS]),
         "active_from_s": numbers[layout.LOT_ACTIVE_FROM_S],
         "valid_until_s": numbers[layout.LOT_VALID_UNTIL_S],
+        "next_cycle_day": day_of(caps["reset_ms"][0], begins_ms) if caps["reset_ms"][0] else None,
         "terms": lot["document"].decode(errors="replace"),
         **{
             key: caps[key]

@@ -8,7 +8,8 @@
     peaks        the hour of each day with most leases, of all markets together and of each (``leases``)
     subscribers  what each has used in the running month (``use_month``)
 
-A lot's use is spread evenly over its SIMs, as with files. A cap over rolling days stands for as many of its days; a lot
+When a lot's cycle begins anew is known where it follows a calendar, else it is told. A lot's use is spread evenly over
+its SIMs, as with files. A cap over rolling days stands for as many of its days; a lot
 with no cap over a cycle has a day's quota only, or none.
 """
 
@@ -28,6 +29,7 @@ from simswitch.history.reading import day_totals, known
 from simswitch.planning.forecast import Floats, Past
 from simswitch.planning.plan import Situation
 from simswitch.planning.simultaneity import MarketPeak, Peak
+from simswitch.planning.tables import monthly
 from simswitch.planning.volume import CapInterval, LotState
 
 DAYS_MAX = 180
@@ -55,7 +57,7 @@ def read_situation(
     snapshot = history.execute("SELECT max(day) FROM lots WHERE day < ?", (number,)).fetchone()[0]
     if snapshot is None:
         raise NotEnough("history has no snapshot of the pool yet: the follower writes one at every full hour")
-    lots = _lots(history, snapshot, _resets(today, cycle_day))
+    lots = _lots(history, snapshot, today, cycle_day)
     markets = _markets(history, number)
     return Situation(
         past,
@@ -89,18 +91,11 @@ def _past(history: sqlite3.Connection, until: date | None) -> Past:
     return Past(_EPOCH + timedelta(days=end - len(whole)), used, subscribers)
 
 
-def _resets(today: date, cycle_day: int) -> tuple[date, ...]:
-    result = []
-    year, month = today.year, today.month
-    for _ in range(15):
-        day = date(year, month, min(cycle_day, calendar.monthrange(year, month)[1]))
-        if day >= today:
-            result.append(day)
-        year, month = year + month // 12, month % 12 + 1
-    return tuple(result)
+def _day_in_month(today: date, day: int) -> date:
+    return today.replace(day=min(day, calendar.monthrange(today.year, today.month)[1]))
 
 
-def _lots(history: sqlite3.Connection, day: int, resets: tuple[date, ...]) -> tuple[LotState, ...]:
+def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int) -> tuple[LotState, ...]:
     names = dict(history.execute("SELECT entity, name FROM entities WHERE kind = ?", (layout.LOT,)).fetchall())
     result = []
     for lot, sims, used, text in history.execute(
@@ -108,6 +103,9 @@ def _lots(history: sqlite3.Connection, day: int, resets: tuple[date, ...]) -> tu
     ):
         detail = json.loads(text)
         if sims:
+            known_day = detail.get("next_cycle_day")
+            first = _day_in_month(today, cycle_day) if known_day is None else _EPOCH + timedelta(days=known_day)
+            resets = tuple(reset for reset in monthly(first) if reset >= today)
             result.append(_lot(names.get(lot, str(lot)), sims, used, detail, resets))
     if not result:
         raise NotEnough("no lot has SIMs that are fit for use")

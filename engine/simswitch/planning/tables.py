@@ -134,7 +134,7 @@ def _read_use(path: Path) -> tuple[Past, int, Peak | None]:
     return past, terminals, Peak.observed(shares) if shares else None
 
 
-def _monthly(first: date) -> tuple[date, ...]:
+def monthly(first: date) -> tuple[date, ...]:
     """This day and the same in the months after it; a month that has no such day has its last."""
     result = []
     for months in range(_RESETS_MAX):
@@ -163,7 +163,7 @@ def _read_lots(path: Path, today: date) -> tuple[LotState, ...]:
             name,
             CapInterval(*map(float, caps)),
             np.full(sims, used / sims if sims else 0.0),
-            _monthly(reset) if reset is not None else (),
+            monthly(reset) if reset is not None else (),
             float(fields.count("day_quota_bytes", 1)) if fields.text("day_quota_bytes") else None,
             fields.day("valid_until") if fields.text("valid_until") else None,
             fields.text("class"),

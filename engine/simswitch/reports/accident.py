@@ -20,7 +20,7 @@ says which of both it was. Being told to come back (ADMISSION_WAIT) is no failur
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from simswitch.toml_lines import TomlDocument
 JOIN_MINUTES = 10
 DEGRADED_SHARE = 0.01
 LATE_MS = 5_000
+SERVERS_SHOWN = 100
 FAILED = (layout.NO_HEALTHY_SIM, layout.TERMINALS_FULL, layout.ORDERS_FULL)
 """Statuses of an allocation that leave a terminal without service."""
 
@@ -69,6 +70,19 @@ class Span:
         return (self.last_minute - self.first_minute + 1) * 60
 
 
+@dataclass(slots=True)
+class ServerShare:
+    """What one access server's terminals went through."""
+
+    name: str
+    refused: int = 0
+    given_up: int = 0
+    wait_ms: int = 0
+    """The longest wait of an allocation, where it was beyond the target."""
+    slowed_minutes: int = 0
+    """Of its terminals on slowed SIMs, one after the other, in the hours of the spans."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What people know of it."""
@@ -97,6 +111,8 @@ class Accident:
     users_counted: int
     verdict: Verdict
     zone: tzinfo
+    servers: list[ServerShare] = field(default_factory=list)
+    """Whose terminals it met."""
 
     @property
     def seconds(self) -> int:
@@ -162,10 +178,9 @@ def terminals_affected(history: sqlite3.Connection, found: list[Span]) -> int:
     Whoever was affected in an hour is known with the first and the last time in it.
     """
     marks = ", ".join("?" * len(FAILED))
-    those = ", ".join(f"({span.first_minute}, {span.last_minute})" for span in found) or "(0, -1)"
     hours = "hour BETWEEN first / 60 AND last / 60"
     counted = history.execute(
-        f"WITH spans(first, last) AS (VALUES {those}) SELECT count(*) FROM ("
+        f"{_within(found)} SELECT count(*) FROM ("
         f"SELECT terminal FROM spans JOIN affected ON {hours} AND status IN ({marks}) "
         "AND last_ms >= first * 60000 AND first_ms < (last + 1) * 60000 UNION "
         f"SELECT terminal FROM spans JOIN slowed_terminals ON {hours} "
@@ -173,6 +188,43 @@ def terminals_affected(history: sqlite3.Connection, found: list[Span]) -> int:
         FAILED,
     )
     return int(counted.fetchone()[0])
+
+
+def _within(found: list[Span]) -> str:
+    """The spans as a table for a statement."""
+    those = ", ".join(f"({span.first_minute}, {span.last_minute})" for span in found) or "(0, -1)"
+    return f"WITH spans(first, last) AS (VALUES {those})"
+
+
+def by_server(history: sqlite3.Connection, found: list[Span]) -> list[ServerShare]:
+    """What each access server's terminals went through in these spans, the worst first."""
+    shares: dict[int, ServerShare] = {}
+
+    def share(server: int) -> ServerShare:
+        return shares.setdefault(server, ServerShare(names.get(server, str(server))))
+
+    names = dict(
+        history.execute("SELECT entity, name FROM entities WHERE kind = ?", (int(layout.ACCESS_SERVER),)).fetchall()
+    )
+    within = f"{_within(found)} SELECT access_server,"
+    marks = ", ".join("?" * len(FAILED))
+    for server, count in history.execute(
+        f"{within} sum(count) FROM spans JOIN refusals ON minute BETWEEN first AND last AND status IN ({marks}) "
+        "GROUP BY access_server",
+        FAILED,
+    ):
+        share(server).refused = count
+    for server, failed, wait_ms in history.execute(
+        f"{within} sum(failed), max(wait_ms) FROM spans JOIN waits ON minute BETWEEN first AND last "
+        "GROUP BY access_server"
+    ):
+        share(server).given_up, share(server).wait_ms = failed, wait_ms
+    for server, minutes_slowed in history.execute(
+        f"{within} sum(minutes) FROM spans JOIN slowed_terminals ON hour BETWEEN first / 60 AND last / 60 "
+        "AND last_minute >= first AND first_minute <= last GROUP BY access_server"
+    ):
+        share(server).slowed_minutes = minutes_slowed
+    return sorted(shares.values(), key=lambda each: (-each.refused - each.given_up, -each.slowed_minutes, each.name))
 
 
 def spans(found: dict[int, Minute]) -> list[Span]:
@@ -314,8 +366,38 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
         [
             Section(both("事故の概要", "The accident"), rows),
             Section(both("発生日時の内訳", "Dates and spans"), head=head, table=table, note=note),
+            *([_servers(accident, source)] if accident.servers else []),
         ],
     )
+
+
+def _servers(accident: Accident, source: str) -> Section:
+    head = [
+        both("アクセスサーバ", "access server"),
+        both("割当拒否(回)", "attempts refused"),
+        both("断念(回)", "attempts given up"),
+        both("最長の待ち", "longest wait"),
+        both("低速SIMにあった延べ時間", "terminals on slowed SIMs, hours in all"),
+    ]
+    shown = accident.servers[:SERVERS_SHOWN]
+    table: list[list[Cell]] = [
+        [
+            each.name,
+            each.refused,
+            each.given_up,
+            f"{each.wait_ms / 1000:.1f} s" if each.wait_ms else "-",
+            f"{each.slowed_minutes / 60:,.1f} h",
+        ]
+        for each in shown
+    ]
+    left = len(accident.servers) - len(shown)
+    note = both(
+        f"記録: {source}: refusals, waits, slowed_terminals(ほか{left:,}台)。端末と利用者ごとの記録は "
+        "`simswitch history` の affected と slowed_terminals にある。",
+        f"Records: {source}: refusals, waits and slowed_terminals ({left:,} access servers more). Whom it met, one by "
+        "one, stands in affected and slowed_terminals of `simswitch history`.",
+    )
+    return Section(both("アクセスサーバ別の内訳", "By access server"), head=head, table=table, note=note)
 
 
 def _numbered(texts: list[Words]) -> list[Words]:
