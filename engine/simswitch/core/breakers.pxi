@@ -169,7 +169,7 @@ cdef void _judge(State *state, const uint32_t *entities, uint32_t server, uint64
         state.breakers[place].successes = 0
 
 
-cdef void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) noexcept nogil:
+cdef inline void swap_outcome(State *state, uint32_t index, bint ok, uint64_t now_ms) noexcept nogil:
     """What became of a swap that was sent, for all that may be to blame. Its target is still known."""
     cdef Order *order = &state.orders[index]
     cdef uint32_t[BELONGS_TO + 1] entities

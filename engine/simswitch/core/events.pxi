@@ -39,7 +39,7 @@ cdef enum:
     EVENTS_PER_ITEM = 12          # at most, of a command's item, a timer, a sweep's item or an order
 
 
-cdef EventRow *event(
+cdef inline EventRow *event(
     State *state, int kind, uint32_t terminal, uint32_t server, uint32_t job, int reason, uint64_t a, uint64_t b
 ) noexcept nogil:
     """One more event; its row, for what is not at hand here. ``terminal``: NONE_INDEX is none."""
@@ -62,7 +62,7 @@ cdef EventRow *event(
     return row
 
 
-cdef void order_event(State *state, int kind, uint32_t index, int reason, uint64_t b) noexcept nogil:
+cdef inline void order_event(State *state, int kind, uint32_t index, int reason, uint64_t b) noexcept nogil:
     """An event of a swap. Nothing is told of stops and revokes, nor of a switch that is nobody's swap any more."""
     cdef const Order *order = &state.orders[index]
     if order.kind == SWITCH and not order.orphaned:

@@ -209,7 +209,7 @@ cdef uint64_t epoch_new(State *state) noexcept nogil:
     return (<uint64_t> state.header.incarnation << 48) | counter
 
 
-cdef void lease_begin(
+cdef inline void lease_begin(
     State *state, uint32_t terminal_index, uint32_t sim_index, uint32_t server, int market, int expected_tier,
     uint64_t epoch, uint64_t now_ms
 ) noexcept nogil:

@@ -101,7 +101,7 @@ cdef inline void sim_occupy(State *state, uint32_t index, int occupancy, uint32_
         index_insert(state, index)
 
 
-cdef void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+cdef inline void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Released and let go of: it rests for the cooling time, then it is free.
 
     One that has changed terminal as often today as its plan allows rests until the day is over: carriers look at that.

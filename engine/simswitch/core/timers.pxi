@@ -34,7 +34,7 @@ cdef void timers_clear(State *state) noexcept nogil:
         state.wheel.recent[position] = NONE_INDEX
 
 
-cdef void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
+cdef inline void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
     cdef uint64_t next_tick = state.header.timer_tick + 1
     cdef uint64_t distance
     cdef int level, position
@@ -71,7 +71,7 @@ cdef void _unlink(State *state, uint32_t timer) noexcept nogil:
     node.previous = NONE_INDEX
 
 
-cdef void timer_arm(State *state, int kind, uint32_t index, uint64_t due_ms) noexcept nogil:
+cdef inline void timer_arm(State *state, int kind, uint32_t index, uint64_t due_ms) noexcept nogil:
     """Arms for the first tick that is not before ``due_ms``; moves a timer that is armed already."""
     cdef uint32_t timer = (<uint32_t> kind << 29) | index
     if timer_node(state, timer).next != NONE_INDEX:
