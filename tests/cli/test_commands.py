@@ -117,6 +117,9 @@ def test_jobs_are_ordered_held_and_ended(run: Run, tmp_path: Path) -> None:
     watched = run("swap", "watch", number, "--json")
     assert json.loads(watched.stdout)["state"] == "cancelled"
     assert run("swap", "show", "999").returncode == Exit.REFUSED
+    dry = json.loads(run("swap", "create", "--reason", "dry", "--health", "healthy", "--dry-run", "--json").stdout)
+    shown = run("swap", "show", str(dry["number"])).stdout
+    assert "would move" in shown, "who is to approve a job has to see what its check found"
 
 
 def test_everything_is_stopped_and_lifted(run: Run) -> None:

@@ -424,6 +424,9 @@ def _on_job(where: Target, call: str, request: Any, json: bool) -> None:
         print_json(job)
     else:
         show(job_table([job]))
+        # Who is to approve a job, or wonders why it moves nobody, wants to know what its check found.
+        if job["feasibility"] and job["state"] in ("awaiting_approval", "refused", "checked"):
+            show(*check_lines(job))
 
 
 def _watch(service: Any, number: int, json: bool) -> None:
