@@ -162,6 +162,7 @@ def test_the_plan_of_a_folder_is_made_from_what_was_counted(service: tuple[Path,
     columns = really.sims[-1]
     fit = np.isin(columns["health"], (layout.HEALTHY, layout.LOW, layout.EXHAUSTED))
     assert (lot.sims, lot.cap.low_bytes) == (fit.sum(), 80 * GIB)
+    assert situation.sims_fit == lot.sims == SIMS - 5
     assert lot.used_bytes.sum() == pytest.approx(columns["used_cycle_bytes"][fit].sum())
     assert lot.resets[:2] == (NEXT_CYCLE, date(2026, 11, 20))
     assert situation.month_used_bytes.sum() == sum(

@@ -26,7 +26,9 @@ class Language(StrEnum):
     ENGLISH = "en"
 
 
-ZoneOption = Annotated[str, typer.Option("--zone", help="Time zone of the report's dates.")]
+ZoneOption = Annotated[
+    str, typer.Option("--zone", help="Time zone of the report's dates; that of the setting day_begins.")
+]
 LanguageOption = Annotated[Language, typer.Option("--language", help="ja or en.")]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write a page that prints well to this file, instead of Markdown.")

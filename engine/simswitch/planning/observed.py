@@ -65,7 +65,7 @@ def read_situation(
         _shares(history, snapshot, lots),
         _month(history, today) if by_subscriber else np.zeros(0),
         sum(market.terminals for market in markets),
-        sum(lot.sims for lot in lots),
+        history.execute("SELECT sum(healthy + low) FROM lots WHERE day = ?", (snapshot,)).fetchone()[0],
         _peak(history, number, None),
         markets,
     )
