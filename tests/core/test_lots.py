@@ -188,6 +188,82 @@ def test_a_cap_that_comes_at_an_instant_keeps_both_sides_in_the_record() -> None
     assert world.machine.sim(0)["headroom_bytes"] == 50 * GIB
 
 
+# --------------------------------------------------------------------------------------------------- probing
+
+
+def slowed_world(speed_kbps: int = -1) -> World:
+    """One SIM that was slowed, and whose cycle has just started anew."""
+    world = empty_world()
+    speed = {layout.PLAN_SPEED_CYCLE_KBPS: speed_kbps}
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: QUOTA, layout.PLAN_LOW_BYTES: MIB, **speed})
+    world.import_sims(1)
+    world.send(world.set_health(0, layout.THROTTLED))
+    schedule(world, world.now_ms)
+    return world
+
+
+def report(world: World, epoch: int, total: int, goodput_kbps: int) -> None:
+    world.pass_ms(1_024)
+    assert world.status(world.usage(T, epoch, total, goodput_kbps=goodput_kbps)) == layout.OK
+
+
+def trusted(world: World) -> bool:
+    return bool(world.machine.sim(0)["trusted"])
+
+
+def test_a_sim_that_was_slowed_goes_to_who_needs_little_until_it_has_shown_that_it_is_fast() -> None:
+    world = slowed_world()
+    assert healthy(world) == 1
+    assert not trusted(world)
+    assert world.status(world.allocate(2, expected_bytes=10 * GIB)) == layout.NO_HEALTHY_SIM
+    epoch = allocate(world)
+    report(world, epoch, MIB // 8, 5_000)
+    assert not trusted(world)
+    report(world, epoch, MIB // 4, 7_000)
+    assert trusted(world)
+    told = [event for event in world.events if event["kind"] == layout.EVENT_TRUSTED]
+    assert [(event["terminal"], event["b"]) for event in told] == [(T, 7_000)]
+    world.send(world.lease(layout.RELEASE, T, epoch))
+    world.pass_ms(60_032)
+    assert world.status(world.allocate(2, expected_bytes=10 * GIB)) == layout.OK
+    assert world.machine.check() == []
+
+
+def test_what_went_in_the_time_between_reports_shows_it_too() -> None:
+    world = slowed_world()
+    epoch = allocate(world)
+    report(world, epoch, 2 * MIB, 0)
+    assert trusted(world)
+
+
+def test_a_plan_that_slows_to_much_asks_for_twice_as_much() -> None:
+    world = slowed_world(speed_kbps=5_000)
+    epoch = allocate(world)
+    report(world, epoch, MIB // 8, 9_999)
+    assert not trusted(world)
+    report(world, epoch, MIB // 4, 10_000)
+    assert trusted(world)
+
+
+def test_a_throttle_seen_while_it_is_probed_keeps_it_out() -> None:
+    world = slowed_world()
+    epoch = allocate(world)
+    world.send(world.set_health(0, layout.THROTTLED))
+    report(world, epoch, MIB // 8, 50_000)
+    world.send(world.lease(layout.RELEASE, T, epoch))
+    world.pass_ms(60_032)
+    assert not trusted(world)
+    assert world.status(world.allocate(2)) == layout.NO_HEALTHY_SIM
+
+
+def test_only_what_was_slowed_is_probed() -> None:
+    """A SIM that our own count says is spent comes back as it was: a reset must not leave a market with nothing."""
+    world = spent_world(2)
+    schedule(world, world.now_ms)
+    assert trusted(world)
+    assert world.status(world.allocate(1, expected_bytes=10 * GIB)) == layout.OK
+
+
 # ----------------------------------------------------------------------------------------------------- dates
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from simswitch.core import layout
 
-from tests.model.invariants import tier_of
 from tests.model.things import (
     JobModel,
     LotModel,
@@ -161,9 +160,9 @@ class Books:
         """Whether the class has a SIM that selection may not miss."""
         free = self._sound(sim_class)
         tier = tier_satisfying(expected)
-        if any(tier_of(sim.headroom_bytes) >= tier and sim.headroom_bytes >= expected for sim in free):
+        if any(sim.tier >= tier and sim.headroom_bytes >= expected for sim in free):
             return True
-        own = [sim for sim in free if tier_of(sim.headroom_bytes) == tier - 1]
+        own = [sim for sim in free if sim.tier == tier - 1]
         return len(own) <= OWN_TIER_TRIES and any(sim.headroom_bytes >= expected for sim in own)
 
     def _check_choice(self, sim: SimModel, market: int, expected: int, what: str, reserve: bool, roomy: bool) -> None:
@@ -183,11 +182,11 @@ class Books:
             self._require(not self._must_find(sim.sim_class, expected), f"{what} did not go around {broken}")
             return
         wanted = tier_satisfying(expected)
-        tiers = {tier_of(other.headroom_bytes) for other in self._sound(sim.sim_class)}
+        tiers = {other.tier for other in self._sound(sim.sim_class)}
         satisfying = [tier for tier in tiers if tier >= wanted]
         # One that a breaker lets through as its probe may fit better.
         if satisfying:
-            tier, best = tier_of(sim.headroom_bytes), max(satisfying) if roomy else min(satisfying)
+            tier, best = sim.tier, max(satisfying) if roomy else min(satisfying)
             better = tier >= best if roomy else wanted <= tier <= best
             probes = not self.blocked.isdisjoint(self._belongs_to(sim))
             self._require(tier == best or (better and probes), f"{what} got tier {tier} and not {best}")

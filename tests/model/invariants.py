@@ -111,11 +111,13 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
     """I5: the index equals the one that follows from the SIM records alone."""
     found = []
     expected: dict[tuple[int, int], list[int]] = {}
-    columns = ("limit_bytes", "counted_bytes", "occupancy", "health", "tier", "group")
+    columns = ("limit_bytes", "counted_bytes", "occupancy", "health", "tier", "group", "cooling")
     rows = zip(*(sims[name].tolist() for name in columns), strict=True)
-    for index, (limit, counted, occupancy, health, stands_in, group) in enumerate(rows):
+    for index, (limit, counted, occupancy, health, stands_in, group, cooling) in enumerate(rows):
         free_healthy = occupancy == FREE and health == HEALTHY
         tier = tier_of(limit - counted) if free_healthy else int(layout.TIER_NONE)
+        if free_healthy and cooling >> 55 & 1:
+            tier = min(tier, tier_of(256 * MIB))
         if stands_in != tier:
             found.append(f"I5: SIM {index} stands in tier {stands_in}, it belongs into {tier}")
         if free_healthy:

@@ -20,7 +20,6 @@ from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
 
 from tests.model.books import Books
-from tests.model.invariants import tier_of
 from tests.model.records import Table
 from tests.model.things import (
     NEVER_MS,
@@ -48,6 +47,7 @@ ORDER_NUMBER_BITS = 24
 DAY_MS = 86_400_000
 LOT_STEP_MS = 1_024
 INSTANT_MAX_MS = 1 << 43
+UNTRUSTED = 1 << 55
 BREAKER_STEPS = {
     (layout.BREAKER_CLOSED, layout.BREAKER_OPEN),
     (layout.BREAKER_OPEN, layout.BREAKER_HALF_OPEN),
@@ -307,6 +307,7 @@ class Model(Books):
             return self._aside(header, item, terminal, layout.IMPOSSIBLE_USAGE, total, sim.iccid)
         counted = (answer["counted_bytes"], answer["sim"])
         self._require(counted == (delta, sim.index), f"counted at the wrong SIM, or not all: {answer}")
+        passed_s = self.now_ms // 1000 - terminal.reported_s
         terminal.reported_bytes = total
         terminal.reported_s = self.now_ms // 1000
         terminal.counted_bytes += delta
@@ -317,6 +318,11 @@ class Model(Books):
         if status == layout.OK:
             self._extend(terminal)
             self._traffic(terminal)
+            kbps = max(item["goodput_kbps"], delta // 125 // (passed_s + 1))
+            fast = kbps >= self.settings[layout.PROBE_KBPS]
+            if sim.untrusted and sim.health < layout.THROTTLED and fast:
+                sim.untrusted = False
+                self._event(layout.EVENT_TRUSTED, terminal, terminal.server, a=sim.iccid, b=kbps)
         self._judge(sim)
         return status
 
@@ -453,7 +459,7 @@ class Model(Books):
             return {layout.INVALID_ARGUMENT}
         if sim is None:
             return {layout.UNKNOWN_SIM}
-        if sim.health == health:
+        if sim.health == health and not (health == layout.HEALTHY and sim.untrusted):
             return {layout.SAME}
         if sim.health == layout.RETIRED or (call.item["windows"] and sim.health > layout.THROTTLED):
             return {layout.WRONG_STATE}
@@ -463,6 +469,7 @@ class Model(Books):
         sim.health = health
         self._turned(sim)
         if health == layout.HEALTHY:
+            sim.untrusted = False
             self._judge(sim)
         return {layout.OK}
 
@@ -598,6 +605,10 @@ class Model(Books):
             self._turn(sim)
         else:
             sim.offsets[window] = -sim.counted_bytes
+        capped = self.lots[sim.lot].caps[window][0] >= 0
+        if sim.health == layout.THROTTLED and capped and self.settings[layout.PROBE_KBPS]:
+            sim.untrusted = True
+            sim.health = layout.HEALTHY
         self._set_limit(sim)
 
     def _mask(self, call: Call) -> set[int]:
@@ -999,7 +1010,7 @@ class Model(Books):
         job.demand = len(demand)
         supply = {}
         for sim_class, reserve in self.reserves.items():
-            tiers = sorted(tier_of(sim.headroom_bytes) for sim in self._free_healthy(sim_class) if sim in sims)
+            tiers = sorted(sim.tier for sim in self._free_healthy(sim_class) if sim in sims)
             supply[sim_class] = tiers[reserve:]
         markets = list(self.markets)
         for terminal in sorted(demand, key=lambda each: (markets.index(each.market), -each.expected_tier)):
@@ -1293,6 +1304,7 @@ class Model(Books):
                 held=int(sim.held_by is not None),
                 counted_bytes=sim.counted_bytes,
                 limit_bytes=sim.limit_bytes,
+                cooling=int(record["cooling"]) & ~UNTRUSTED | UNTRUSTED * sim.untrusted,
                 terminal=layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)],
             )
         rolling = tables["sims_rolling"]["offset_bytes"].tolist()

@@ -277,6 +277,8 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY)
     ),
     "skipped+1": _skipped_more,
+    "trusted=yes": lambda case: not int(case.after["sims"]["cooling"][case.named_sim]) >> 55 & 1,
+    "trusted=no": lambda case: bool(int(case.after["sims"]["cooling"][case.named_sim]) >> 55 & 1),
     "limits=same": lambda case: np.array_equal(case.before["sims"]["limit_bytes"], case.after["sims"]["limit_bytes"]),
     "used=same": lambda case: np.array_equal(case.before["sims_cold"], case.after["sims_cold"]),
     "used=nothing": lambda case: (

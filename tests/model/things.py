@@ -77,6 +77,8 @@ class SimModel:
     changed: tuple[int, int] = (0, 0)
     """A day, and how often it was given to another terminal in it."""
     held_by: OrderModel | None = None
+    untrusted: bool = False
+    """It was slowed before its reset, and has not shown since that it is fast."""
     days: list[int] = field(default_factory=list)
     """Of a rolling window: what the days before today that count used, the last one first, in whole 4 KiB."""
     revoke: OrderModel | None = None
@@ -85,6 +87,12 @@ class SimModel:
     @property
     def headroom_bytes(self) -> int:
         return self.limit_bytes - self.counted_bytes
+
+    @property
+    def tier(self) -> int:
+        """The tier in which it stands while it is free and healthy."""
+        tier = tier_of(self.headroom_bytes)
+        return min(tier, tier_of(256 * MIB)) if self.untrusted else tier
 
 
 @dataclass(eq=False)

@@ -347,6 +347,8 @@ def _changed_often(_row: Row) -> Case:
 def _health(row: Row) -> Case:
     if row.when.startswith(("it is throttled", "it is low")):
         return _automatic(row)
+    if "on probation" in row.when:
+        return _probed(row)
     world = new_world()
     health = layout.SUSPENDED
     named = 0
@@ -380,6 +382,8 @@ def _health(row: Row) -> Case:
 def _cooling(row: Row) -> Case:
     if row.when.startswith("its lot works"):
         return _lot_dates(row)
+    if row.when.startswith("slowed"):
+        return _probed(row)
     world = new_world()
     epoch = allocate(world)
     named = sim_index(world)
@@ -468,6 +472,27 @@ def _reset(row: Row) -> Case:
     case = Case(world, run, wait_ms=wait_ms, named_sim=0, lot=world.entities["gold-a"])
     case.window = window - 1
     return case
+
+
+def _probed(row: Row) -> Case:
+    """SIM 0, which was slowed and whose cycle has started anew, or is about to."""
+    world = new_world(sims=1)
+    cycle = layout.WINDOW_CYCLE
+    world.send(world.set_health(0, layout.THROTTLED))
+    if row.command == "(timer)":
+        if row.when.endswith("nothing is probed"):
+            world.configure(layout.PROBE_KBPS, 0)
+        world.send(world.schedule("gold-a", cycle, world.now_ms + STEP_MS))
+        return Case(world, wait_ms=STEP_MS, named_sim=0)
+    world.send(world.schedule("gold-a", cycle, world.now_ms))
+    if row.state == "free":
+        return Case(world, world.set_health(0, layout.HEALTHY), named_sim=0)
+    epoch = allocate(world)
+    world.pass_ms(10 * STEP_MS)
+    if row.command == "SET_HEALTH":
+        return Case(world, world.set_health(0, layout.THROTTLED), named_sim=0)
+    goodput_kbps = 6_000 if row.when.endswith("fast") else 5_000
+    return Case(world, world.usage(T, epoch, MIB // 2, goodput_kbps=goodput_kbps), named_sim=0)
 
 
 def _lot_dates(row: Row) -> Case:
@@ -775,6 +800,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("lease", "SESSION_READY"): _unnamed,
     ("sim", "SET_HEALTH"): _health,
     ("sim", "RELEASE"): _changed_often,
+    ("sim", "REPORT_USAGE"): _probed,
     ("sim", "(timer)"): _cooling,
     ("order", "(dispatch)"): _queued,
     ("order", "RELEASE"): _queued,
@@ -822,6 +848,12 @@ WHENS = frozenset(
         "its lot works from now on",
         "its lot works no longer",
         "its spread is over",
+        "healthy, on probation",
+        "on probation, it is fast",
+        "on probation, it is slow",
+        "on probation, it is throttled",
+        "slowed, its cycle starts anew",
+        "slowed, its cycle starts anew, nothing is probed",
         "no instant",
         "the instant of the last one",
         "the same instant",

@@ -31,7 +31,7 @@ def test_a_cap_is_set_shown_and_told(pool: OperatorClient) -> None:
     assert list(statuses) == [int(status) for status in wanted]
     (lot,) = pool.caps.ListLotCaps(pb.ListLotCapsRequest(lot="lot")).lots
     (window,) = lot.windows
-    assert (lot.lot, lot.plan, lot.supplier, lot.pooled, lot.rolling_days) == ("lot", "plan", "wholesale", False, 0)
+    assert (lot.lot, lot.plan, lot.supplier, lot.rolling_days) == ("lot", "plan", "wholesale", 0)
     assert (window.window, window.quota_bytes, window.certainty) == (CYCLE, 40 * GIB, LEARNED)
     assert (window.planned_bytes, window.planned_certainty) == (100 * GIB, BELIEVED)
     assert (window.before_bytes, window.before_certainty) == (100 * GIB, BELIEVED)

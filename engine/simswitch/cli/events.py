@@ -36,6 +36,7 @@ class EventWord(StrEnum):
     CAP = "cap"
     CAP_CHANGED = "cap_changed"
     RESET = "reset"
+    TRUSTED = "trusted"
     PAUSE = "pause"
     VALIDITY = "validity"
 
@@ -127,6 +128,8 @@ def details(event: dict[str, Any]) -> str:
             amount = f"{event['amount']} kbit/s" if speed else bytes_text(event["amount"])
             since = f"since {instant_text(event['first_evidence_ms'])}"
             return f"{event['lot_or_plan']}, {event['window']}: {event['shift']} without a word, {amount}, {since}"
+        case "trusted":
+            return f"SIM {event['iccid']}: fast again after its reset, {event['goodput_kbps']:,} kbit/s"
         case "reset":
             return f"{event['lot_or_plan']}, {event['window']}: {event['sims_count']:,} SIMs count from zero"
         case "validity":

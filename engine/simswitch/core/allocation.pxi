@@ -302,12 +302,13 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *epochs = keys + count
     cdef const uint64_t *up_bytes = epochs + count
     cdef const uint64_t *down_bytes = up_bytes + count
+    cdef const uint32_t *goodputs_kbps = <const uint32_t *> (down_bytes + count) + count
     cdef uint64_t *counted_bytes = <uint64_t *> run.outcomes
     cdef uint32_t *sims = <uint32_t *> (counted_bytes + count)
     cdef uint8_t *statuses = <uint8_t *> (sims + count)
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t now_s = run.now_ms // 1000
-    cdef uint64_t total, delta
+    cdef uint64_t total, delta, passed_s
     cdef uint32_t item, index, sim_index
     cdef int status
     cdef Finder finder
@@ -341,10 +342,11 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             statuses[item] = LATE if status == OK else NO_LEASE
             continue
         delta = total - terminal.reported_bytes
+        passed_s = now_s - terminal.reported_s
         sim = &state.sims[sim_index]
         # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
         if (
-            total == ~<uint64_t> 0 or delta // line >= now_s - terminal.reported_s + 2
+            total == ~<uint64_t> 0 or delta // line >= passed_s + 2
             or sim.counted_bytes + delta >= BYTES_MAX
         ):
             statuses[item] = IMPOSSIBLE_USAGE
@@ -363,6 +365,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             lease_extend(state, index, run.now_ms)
             if terminal.order == AWAITS_TRAFFIC:
                 swap_traffic(state, index, run.now_ms)
+            if sim_untrusted(sim) and sim.health < THROTTLED:
+                sim_probed(state, sim_index, index, max(<uint64_t> goodputs_kbps[item], delta // 125 // (passed_s + 1)))
         if sim.health <= EXHAUSTED:
             sim_judge_headroom(state, sim_index, run.now_ms)
 

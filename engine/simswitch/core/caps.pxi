@@ -82,9 +82,11 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
     cdef const int64_t *plan = state.entities[state.entities[entity].numbers[<int> LOT_PLAN]].numbers
     cdef int window, changed = 0
     cdef int64_t quota, basis
-    lot.pooled = plan[<int> PLAN_POOLED] == 1
     lot.rolling_days = <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0)
+    lot.slowed_kbps = 0
     for window in range(WINDOWS):
+        lot.slowed_kbps = max(
+            lot.slowed_kbps, <uint32_t> min(max(plan[<int> PLAN_SPEED_CYCLE_KBPS + window], <int64_t> 0), <int64_t> NONE_INDEX // 2))
         quota = plan[<int> PLAN_QUOTA_CYCLE + window]
         basis = plan[<int> PLAN_BASIS_CYCLE + window]
         if quota < 0:

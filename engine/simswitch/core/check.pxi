@@ -98,7 +98,7 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
                 sim = &state.sims[index]
                 if (
                     sim.occupancy != FREE or sim.health != HEALTHY or sim.group != position
-                    or tier_of(headroom_bytes(sim)) != tier
+                    or sim_tier(sim) != tier
                 ):
                     faults.append(f"I5: SIM {index} stands in group {position}, tier {tier}, and does not belong there")
                     break

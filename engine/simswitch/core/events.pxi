@@ -27,6 +27,8 @@
 #                                          evidence, Unix seconds
 #   RESET        lot, and from bit 16   SIMs                      -                         a window of a lot's SIMs has started anew
 #                Window
+#   TRUSTED      ICCID               goodput, kbit/s           -                         a SIM that was slowed before its reset, with
+#                                                                                        the terminal that showed that it is fast
 #   VALIDITY     lot                 -                         Validity                  whether a lot's SIMs work
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker

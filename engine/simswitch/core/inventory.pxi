@@ -38,6 +38,7 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> BREAKER_MS] = 60_000
     settings[<int> BREAKER_LEAST] = 20
     settings[<int> ADMISSION_QUEUE_MS] = 2_000
+    settings[<int> PROBE_KBPS] = 6_000
     settings[<int> FENCING_MS] = 600_000
 
 
@@ -76,6 +77,8 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 1_000 <= value <= 7 * <int64_t> DAY_MS
     if setting == BREAKER_PPM:
         return 1 <= value <= 1_000_000
+    if setting == PROBE_KBPS:
+        return 0 <= value < NONE_INDEX // 2
     if setting == ADMISSION_QUEUE_MS:
         return 0 <= value <= 600_000
     if setting == BREAKER_LEAST:
@@ -139,7 +142,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
         for position in range(PLAN_BASIS_CYCLE, PLAN_BASIS_CYCLE + WINDOWS):
             if numbers[position] != -1 and not BASIS_CONTRACTUAL <= numbers[position] <= BASIS_LEARNED:
                 return INVALID_ARGUMENT
-        if numbers[<int> PLAN_POOLED] > 1 or numbers[<int> PLAN_ROLLING_DAYS] > ROLLING_DAYS_MAX:
+        if numbers[<int> PLAN_ROLLING_DAYS] > ROLLING_DAYS_MAX:
             return INVALID_ARGUMENT
         if numbers[<int> PLAN_QUOTA_ROLLING] >= 0 and numbers[<int> PLAN_ROLLING_DAYS] < 1:
             return INVALID_ARGUMENT
@@ -487,7 +490,7 @@ cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = INVALID_ARGUMENT
         elif index == NONE_INDEX:
             run.outcomes[item] = UNKNOWN_SIM
-        elif state.sims[index].health == healths[item]:
+        elif state.sims[index].health == healths[item] and (healths[item] != HEALTHY or not sim_untrusted(&state.sims[index])):
             run.outcomes[item] = SAME
         elif state.sims[index].health == RETIRED or (windows[item] and state.sims[index].health > THROTTLED):
             # What was observed overrules our own count, and what was observed before. Nobody else.
@@ -499,6 +502,7 @@ cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
             sim_set_health(state, index, healths[item], run.now_ms)
             # "Healthy" means: nothing but our own count speaks against it.
             if healths[item] == HEALTHY:
+                sim_trust(state, index)
                 sim_set_limit(state, index, run.now_ms)
             run.outcomes[item] = OK
 

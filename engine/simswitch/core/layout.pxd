@@ -146,7 +146,6 @@ cpdef enum:
     PLAN_LOW_BYTES = 4           # headroom below which a SIM is low; -1: the setting
     PLAN_EXHAUSTED_BYTES = 5     # headroom below which a SIM is exhausted; -1: the setting
     PLAN_CHANGES_PER_DAY = 6     # changes of terminal of one SIM in a day; -1 or 0: any number
-    PLAN_POOLED = 7              # 1: the SIMs of a lot share its quotas
     PLAN_SPEED_CYCLE_KBPS = 8    # speed above the quota of each window; -1: not known, or none
     PLAN_SPEED_DAY_KBPS = 9
     PLAN_SPEED_ROLLING_KBPS = 10
@@ -378,6 +377,7 @@ cpdef enum EventKind:
     EVENT_HEALTH = 18
     EVENT_CAP = 19
     EVENT_RESET = 20
+    EVENT_TRUSTED = 23
     EVENT_PAUSE = 24
     EVENT_CAP_CHANGED = 29
     EVENT_VALIDITY = 25
@@ -452,6 +452,7 @@ cpdef enum Setting:
     BREAKER_PPM = 22             # failed swaps of all at which a breaker opens; 1,000,000: never
     BREAKER_MS = 23              # how long it stays open at first
     BREAKER_LEAST = 24           # swaps from which is judged
+    PROBE_KBPS = 26              # goodput at which a SIM that was slowed before its reset is trusted again; 0: it stays slowed
     ADMISSION_QUEUE_MS = 25      # how much work for it an access server's queue may hold before terminals are told to wait; 0: any
 
 # ---------------------------------------------------------------------------------------------- records
@@ -541,8 +542,8 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     int64_t limit_bytes                 # counted_bytes at which the nearest cap is reached: headroom = limit - counted
     uint64_t rest_sequence              # when it became free, in the order of all; ranks it inside its tier
-    uint64_t cooling                    # bits 0 to 43: until when it cools, ms; 44 to 55: a day's number; 56 to 63: changes of
-                                        # terminal in that day
+    uint64_t cooling                    # bits 0 to 43: until when it cools, ms; 44 to 54: a day's number; 55: it was slowed before
+                                        # its reset, and is not trusted yet; 56 to 63: changes of terminal in that day
     uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
     uint32_t next                       # neighbours in its tier, while it is in the selection index (the head's previous is
     uint32_t previous                   # stale), or on the wheel, while it cools. While held: next is the order that holds it
@@ -804,7 +805,7 @@ ctypedef struct Lot:                    # 512 B, by the lot's entity; the window
     uint8_t basis[3]                    # 0: there is no cap
     uint8_t planned_basis[3]
     uint8_t before_basis[3]
-    uint8_t pooled                      # 1: its SIMs share the quotas
+    uint8_t walk_wanted                 # 1: there was no sweep to spare for its limits
     uint8_t populated                   # 1: it has SIMs
     uint8_t begins                      # bit per window in which the walk has SIMs before begins_end count from then on
     uint16_t turned_days                # since its rolling window last took a step, where that is of several days
@@ -831,9 +832,10 @@ ctypedef struct Lot:                    # 512 B, by the lot's entity; the window
     uint8_t resetting                   # bit per window: its reset is under way
     uint8_t waiting_basis[3]
     uint8_t validity                    # Validity: otherwise none of its SIMs is selected, and all count as exhausted
-    uint8_t walk_wanted                 # 1: there was no sweep to spare for its limits
-    uint8_t unused
-    uint64_t later[19]
+    uint8_t unused[2]
+    uint32_t slowed_kbps                # the highest speed above a quota by its plan; 0: not known
+    uint32_t reserved_word
+    uint64_t later[18]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

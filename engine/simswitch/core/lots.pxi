@@ -155,12 +155,29 @@ cdef void lot_timer(State *state, uint32_t entity, uint64_t now_ms) noexcept nog
 
 
 cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint64_t now_ms) noexcept nogil:
-    """A window of one SIM starts anew; of a rolling one a day is over, or a step."""
+    """A window of one SIM starts anew; of a rolling one a day is over, or a step.
+
+    If it was slowed it is probed: the carrier's counter may lag behind ours, or count otherwise.
+    """
     if window == WINDOW_ROLLING - 1:
         window_turn(state, index, state.lots[lot].rolling_days)
     else:
         window_restart(state, index, window)
+    if (
+        state.sims[index].health == THROTTLED and state.lots[lot].quota_bytes[window] >= 0
+        and state.header.settings[<int> PROBE_KBPS]
+    ):
+        sim_doubt(state, index, now_ms)
     sim_set_limit(state, index, now_ms)
+
+
+cdef void sim_probed(State *state, uint32_t index, uint32_t terminal, uint64_t kbps) noexcept nogil:
+    """So much was carried for the terminal that has the SIM: it is trusted if that is faster than any slowed one."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if kbps >= max(<uint64_t> state.header.settings[<int> PROBE_KBPS], 2 * <uint64_t> lot.slowed_kbps):
+        sim_trust(state, index)
+        event(
+            state, EVENT_TRUSTED, terminal, state.terminals[terminal].server, NONE_INDEX, 0, state.sims[index].iccid, kbps)
 
 
 cdef bint _reset_step(State *state, uint32_t entity, int window, uint64_t now_ms, int *work) noexcept nogil:

@@ -119,6 +119,7 @@ cdef dict read_sim(State *state, uint32_t index):
         "masked": bool(group.masked),
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
+        "trusted": not sim_untrusted(sim),
         "health": int(sim.health),
         "health_since_ms": int(cold.health_since_s) * 1000,
         "headroom_bytes": None if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF else int(headroom_bytes(sim)),
@@ -381,7 +382,6 @@ cdef dict read_lot(State *state, uint32_t entity):
     if entity >= state.header.entities_count or state.entities[entity].kind != LOT:
         raise IndexError(f"entity {entity} is no lot")
     return {
-        "pooled": bool(lot.pooled),
         "rolling_days": int(lot.rolling_days),
         "quota_bytes": [_quota(lot.quota_bytes[window]) for window in range(WINDOWS)],
         "basis": [int(lot.basis[window]) for window in range(WINDOWS)],

@@ -66,12 +66,12 @@ cdef inline uint64_t sim_cooling_until_ms(const Sim *sim) noexcept nogil:
 
 cdef inline uint32_t sim_changes_today(const State *state, const Sim *sim) noexcept nogil:
     """How often it was given to another terminal than the one before, today."""
-    return <uint32_t> (sim.cooling >> 56) if ((sim.cooling >> 44) & 0xFFF) == (state.header.day & 0xFFF) else 0
+    return <uint32_t> (sim.cooling >> 56) if ((sim.cooling >> 44) & 0x7FF) == (state.header.day & 0x7FF) else 0
 
 
 cdef void _count_change(State *state, Sim *sim) noexcept nogil:
     cdef uint64_t count = min(sim_changes_today(state, sim) + 1, <uint32_t> 255)
-    sim.cooling = (sim.cooling & COOLING_MASK) | (state.header.day & 0xFFF) << 44 | count << 56
+    sim.cooling = (sim.cooling & (COOLING_MASK | UNTRUSTED)) | (state.header.day & 0x7FF) << 44 | count << 56
 
 
 cdef void _leave_list(State *state, Sim *sim, uint32_t index) noexcept nogil:
@@ -180,7 +180,7 @@ cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noex
         health = HEALTHY
     if health != sim.health:
         sim_set_health(state, index, health, now_ms)
-    elif sim.tier != TIER_NONE and sim.tier != tier_of(headroom):
+    elif sim.tier != TIER_NONE and sim.tier != sim_tier(sim):
         index_remove(state, index)
         index_insert(state, index)
 
@@ -195,10 +195,24 @@ cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept 
         limit = <int64_t> sim.counted_bytes - 1  # nothing is left, whatever the watermark
     # Quotas are below 2^62 and offsets within it (checked where they enter), so no difference overflows.
     for window in range(WINDOWS):
-        if lot.quota_bytes[window] >= 0 and not lot.pooled:
+        if lot.quota_bytes[window] >= 0:
             limit = min(limit, lot.quota_bytes[window] - sim_offset_bytes(state, index, window))
     sim.limit_bytes = limit
     sim_judge_headroom(state, index, now_ms)
+
+
+cdef void sim_doubt(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """It was slowed, and its window has started anew: a terminal that needs little is to show whether it is fast again."""
+    state.sims[index].cooling |= UNTRUSTED
+    sim_set_health(state, index, HEALTHY, now_ms)
+
+
+cdef void sim_trust(State *state, uint32_t index) noexcept nogil:
+    cdef Sim *sim = &state.sims[index]
+    sim.cooling &= ~UNTRUSTED
+    if sim.tier != TIER_NONE and sim.tier != sim_tier(sim):
+        index_remove(state, index)
+        index_insert(state, index)
 
 
 cdef void group_set_masked(State *state, uint32_t group_index, bint masked) noexcept nogil:

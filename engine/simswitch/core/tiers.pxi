@@ -50,6 +50,27 @@ cdef inline int tier_of(int64_t headroom) noexcept nogil:
     return tier if tier < TIERS else TIERS - 1
 
 
+cdef extern from *:
+    """
+    #define SIMSWITCH_UNTRUSTED ((uint64_t) 1 << 55)
+    """
+    const uint64_t UNTRUSTED "SIMSWITCH_UNTRUSTED"     # in Sim.cooling
+
+
+cdef enum:
+    PROBE_TIER = 28               # of 256 MiB
+
+
+cdef inline bint sim_untrusted(const Sim *sim) noexcept nogil:
+    return (sim.cooling & UNTRUSTED) != 0
+
+
+cdef inline int sim_tier(const Sim *sim) noexcept nogil:
+    """The tier in which it stands while it is free and healthy: one that is not trusted is for who needs little."""
+    cdef int tier = tier_of(headroom_bytes(sim))
+    return tier if tier <= PROBE_TIER or not sim_untrusted(sim) else PROBE_TIER
+
+
 cdef inline int64_t tier_lowest_bytes(int tier) noexcept nogil:
     """The smallest headroom that lies in a tier."""
     if tier < 4:
@@ -84,7 +105,7 @@ cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
     cdef Sim *sim = &state.sims[index]
     cdef Group *group = &state.groups[sim.group]
     cdef Class *sim_class = &state.classes[group.sim_class]
-    cdef int tier = tier_of(headroom_bytes(sim))
+    cdef int tier = sim_tier(sim)
     cdef uint32_t tail = group.tail[tier]
     invariant(sim.occupancy == FREE and sim.health == HEALTHY, "I4: only free and healthy SIMs stand in the index")
     invariant(sim.tier == TIER_NONE, "I5: a SIM stands in the index once")

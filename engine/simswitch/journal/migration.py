@@ -199,5 +199,10 @@ def _state_of_7(old: Tables, new: Tables) -> None:
             sweep["kind"], sweep["cursor"], sweep["argument"] = _LIMITS_SWEEP, 0, 0
 
 
+def _state_of_8(_old: Tables, new: Tables) -> None:
+    """The bit that says that a SIM is not trusted was the uppermost of a day's number."""
+    new["sims"]["cooling"] &= ~np.uint64(1 << 55)
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7}
-STATES: dict[int, Callable[[Tables, Tables], None]] = {7: _state_of_7}
+STATES: dict[int, Callable[[Tables, Tables], None]] = {7: _state_of_7, 8: _state_of_8}

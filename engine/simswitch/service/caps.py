@@ -110,7 +110,6 @@ class CapsHandlers:
             lot=lot.name,
             plan=plan.name,
             supplier=self._directory.name(lot.numbers[layout.LOT_SUPPLIER]),
-            pooled=caps["pooled"],
             rolling_days=caps["rolling_days"],
             validity=caps["validity"],
         )

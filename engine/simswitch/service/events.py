@@ -163,6 +163,8 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_CAP_CHANGED:
             fields |= {"lot_or_plan": self._directory.name(b & 0xFFFF), "window": b >> 16 & 0xFF, "shift": reason}
             fields |= {"amount": a, "first_evidence_ms": (b >> 24) * 1000}
+        elif kind == pb.EVENT_KIND_TRUSTED:
+            fields |= {"iccid": decode_iccid(a), "goodput_kbps": min(b, 0xFFFFFFFF)}
         elif kind == pb.EVENT_KIND_RESET:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), "window": a >> 16, "sims_count": b}
         elif kind == pb.EVENT_KIND_VALIDITY:

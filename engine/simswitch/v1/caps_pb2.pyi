@@ -331,7 +331,6 @@ class LotCaps(_message.Message):
     LOT_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     SUPPLIER_FIELD_NUMBER: _builtins.int
-    POOLED_FIELD_NUMBER: _builtins.int
     ROLLING_DAYS_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
@@ -341,8 +340,6 @@ class LotCaps(_message.Message):
     """Its plan."""
     supplier: _builtins.str
     """Its supplier."""
-    pooled: _builtins.bool
-    """Its SIMs share the quotas."""
     rolling_days: _builtins.int
     """How many days its rolling window has. 0: it has none."""
     validity: _inventory_pb2.Validity.ValueType
@@ -357,14 +354,13 @@ class LotCaps(_message.Message):
         lot: _builtins.str = ...,
         plan: _builtins.str = ...,
         supplier: _builtins.str = ...,
-        pooled: _builtins.bool = ...,
         rolling_days: _builtins.int = ...,
         windows: _abc.Iterable[Global___LotCap] | None = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pooled", b"pooled", "rolling_days", b"rolling_days", "supplier", b"supplier", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "rolling_days", b"rolling_days", "supplier", b"supplier", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,6 +68,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A cap of a lot, or of a plan's lots, is another from now on."""
     EVENT_KIND_RESET: _EventKind.ValueType  # 20
     """A window of a lot has started anew at all its SIMs."""
+    EVENT_KIND_TRUSTED: _EventKind.ValueType  # 23
+    """A SIM that was slowed before its window started anew is fast again: its terminal has shown it."""
     EVENT_KIND_PAUSE: _EventKind.ValueType  # 24
     """An access server was paused, or resumed."""
     EVENT_KIND_VALIDITY: _EventKind.ValueType  # 25
@@ -118,6 +120,8 @@ EVENT_KIND_CAP: EventKind.ValueType  # 19
 """A cap of a lot, or of a plan's lots, is another from now on."""
 EVENT_KIND_RESET: EventKind.ValueType  # 20
 """A window of a lot has started anew at all its SIMs."""
+EVENT_KIND_TRUSTED: EventKind.ValueType  # 23
+"""A SIM that was slowed before its window started anew is fast again: its terminal has shown it."""
 EVENT_KIND_PAUSE: EventKind.ValueType  # 24
 """An access server was paused, or resumed."""
 EVENT_KIND_VALIDITY: EventKind.ValueType  # 25
@@ -331,11 +335,11 @@ class Event(_message.Message):
     told_bytes: _builtins.int
     """SET_ASIDE: the bytes that the report told of, cumulative over its lease."""
     iccid: _builtins.str
-    """SET_ASIDE: the SIM that it would have counted at; HEALTH: the SIM. Empty: not known."""
+    """SET_ASIDE: the SIM that it would have counted at; HEALTH, TRUSTED: the SIM. Empty: not known."""
     health: _sim_pb2.Health.ValueType
     """HEALTH: the new one."""
     goodput_kbps: _builtins.int
-    """HEALTH: goodput under demand that speaks for it, kbit/s. 0: nothing was measured."""
+    """HEALTH: goodput under demand that speaks for it, TRUSTED: that was shown, kbit/s. 0: nothing was measured."""
     windows_count: _builtins.int
     """HEALTH: how many windows showed it. 0: nothing was measured."""
     confidence_permille: _builtins.int

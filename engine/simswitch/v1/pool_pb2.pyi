@@ -259,6 +259,10 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """How many swaps must have come out before a circuit breaker judges them."""
     SETTING_ADMISSION_QUEUE_MS: _Setting.ValueType  # 25
     """How much work an access server's queue may hold before terminals are told to wait, milliseconds. 0: they never are."""
+    SETTING_PROBE_KBPS: _Setting.ValueType  # 26
+    """Goodput at which a SIM that was slowed before its window started anew is trusted again, kbit/s; at least twice the speed that
+    its plan tells of. Until then it goes only to who needs up to 256 MiB. 0: such a SIM stays slowed until somebody says otherwise.
+    """
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -315,6 +319,10 @@ SETTING_BREAKER_LEAST: Setting.ValueType  # 24
 """How many swaps must have come out before a circuit breaker judges them."""
 SETTING_ADMISSION_QUEUE_MS: Setting.ValueType  # 25
 """How much work an access server's queue may hold before terminals are told to wait, milliseconds. 0: they never are."""
+SETTING_PROBE_KBPS: Setting.ValueType  # 26
+"""Goodput at which a SIM that was slowed before its window started anew is trusted again, kbit/s; at least twice the speed that
+its plan tells of. Until then it goes only to who needs up to 256 MiB. 0: such a SIM stays slowed until somebody says otherwise.
+"""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 class _BreakerOf:
