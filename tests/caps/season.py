@@ -234,10 +234,11 @@ def main() -> int:
         print(json.dumps(asdict(run(first, options.plot))))
         return 0
     print(f"seeds {first} to {first + options.seeds - 1}", flush=True)
+    seasons = []
     with ProcessPoolExecutor(options.workers) as pool:
-        seasons = list(pool.map(run, range(first, first + options.seeds)))
-    for season in seasons:
-        print(json.dumps(asdict(season)))
+        for season in pool.map(run, range(first, first + options.seeds)):
+            seasons.append(season)
+            print(json.dumps(asdict(season)), flush=True)
     figures = medians(seasons)
     for name, value in figures.items():
         worst = max(getattr(season, name) for season in seasons)

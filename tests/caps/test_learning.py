@@ -4,6 +4,7 @@ each step waits for the event that it is about."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from simswitch.v1 import (
     usage_pb2_grpc,
 )
 
+from tests.cli.conftest import program
 from tests.service.serving import define
 
 TERMINALS = 30
@@ -79,7 +81,7 @@ class Told:
     """The events of a service of some kinds, from the first that it remembers."""
 
     def __init__(self, operator: OperatorClient, *kinds: Any) -> None:
-        self._stream: Any = operator.events.WatchEvents(event_pb2.WatchEventsRequest(after=0, kinds=kinds), timeout=120)
+        self._stream: Any = operator.events.WatchEvents(event_pb2.WatchEventsRequest(after=0, kinds=kinds), timeout=600)
 
     def wait(self, wanted: Callable[[event_pb2.Event], bool], count: int = 1) -> list[event_pb2.Event]:
         """The first so many that are wanted."""
@@ -106,7 +108,28 @@ def server(tmp_path: Path) -> Iterator[Server]:
     running.stop()
 
 
-@pytest.mark.timeout(300)
+def shows(server: Server, folder: Path, quota_bytes: int) -> None:
+    """`simswitch caps` has what was learned beside what is believed, as a table, for programs, and as a picture."""
+    history = ("--history", str(server.folder))
+    text = program("caps", *history, address=server.address)
+    assert text.returncode == 0, text.stderr
+    found = json.loads(program("caps", *history, "--json", address=server.address).stdout)["lots"][0]
+    (cap,) = found["learned"]
+    assert (cap["window"], cap["speed_kbps"], cap["sims_slowed"], found["shifts"]) == ("day", 1_000, TERMINALS, [])
+    assert cap["decided_bytes"] == pytest.approx(quota_bytes, rel=0.1)
+    assert cap["decided_bytes"] < cap["low_bytes"] < cap["median_bytes"] < cap["high_bytes"] < cap["upper_bytes"]
+    for column in ("3.0 GB", "1,000 kbit/s", str(TERMINALS)):
+        assert column in text.stdout
+    picture = folder / "caps.png"
+    assert program("caps", *history, "--plot", str(picture), address=server.address).returncode == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    alone = program("caps", "--plot", str(picture), address=server.address)
+    assert (alone.returncode, "say --history DIR too" in alone.stderr) == (2, True)
+    nowhere = program("caps", "--history", str(folder), address=server.address)
+    assert (nowhere.returncode, "there is no history yet" in nowhere.stderr) == (1, True)
+
+
+@pytest.mark.timeout(900)
 def test_a_hidden_cap_becomes_known(server: Server, tmp_path: Path) -> None:
     with OperatorClient(server.address) as operator:
         define(operator, 0)
@@ -149,6 +172,7 @@ def test_a_hidden_cap_becomes_known(server: Server, tmp_path: Path) -> None:
             (window,) = [each for each in lot.windows if each.window == DAY]
             assert window.quota_bytes == pytest.approx(cap.quota_bytes, rel=0.1)
             assert window.planned_bytes == BELIEVED
+            shows(server, tmp_path, cap.quota_bytes)
             # Either side may go away and come back; the carrier lets the SIMs go.
             server.kill()
             server.start()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from simswitch.cli.amounts import bytes_of, bytes_text, instant_ms, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.learned import described, draw, find_learned, learned_table
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
-from simswitch.cli.screen import print_json, show, table
+from simswitch.cli.screen import complain, print_json, show, table
 
 app = typer.Typer(help="Show the caps of lots, or set one.")
 PLANNED = "plan"
@@ -33,6 +35,13 @@ class CertaintyWord(StrEnum):
 def caps(
     context: typer.Context,
     lot: Annotated[str, typer.Option("--lot", help="Only this lot. Default: all.")] = "",
+    history: Annotated[
+        Path | None,
+        typer.Option(help="The service's data folder: shows what was learned, too.", exists=True, file_okay=False),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what is learned of one lot beside what is believed (PNG).")
+    ] = None,
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
@@ -51,12 +60,22 @@ def caps(
             return caps_pb2.ListLotCapsRequest(lot=lot, **page)
 
         found = [plain(entry) for entry in pages(service.caps.ListLotCaps, request, "lots")]
+    learned = find_learned(history, found) if history is not None else {}
+    for each in found:
+        each.update(described(learned[each["lot"]]) if each["lot"] in learned else {})
+    if plot is not None:
+        if history is None:
+            raise CommandFailed(Exit.USAGE, "--plot draws what history knows: say --history DIR too")
+        draw(learned, found, plot)
+        complain(f"picture: {plot}")
     if json:
         print_json({"lots": found})
         return
     rows = [_row(each, window) for each in found for window in each["windows"]]
     columns = ["lot", "window", "in force", "basis", "since", "plan", "before", "comes", "next reset"]
     show(table("Caps", columns, rows, 2) if rows else "No cap is known.")
+    if history is not None:
+        show(learned_table(found))
 
 
 def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
