@@ -272,15 +272,19 @@ def test_service_by_the_minute_is_kept_once_however_often_the_follower_dies(tmp_
         life.clock.set((first + 1 + minute) * 60_000)
         # Twice in a minute; the second adds to the first. A wait below the target of a second is none.
         told(life, session, 1_500_000 if minute % 2 else 900_000, 3 if minute == 8 else 0)
-        told(life, session, layout.NONE_INDEX, 2 if minute == 8 else 0)
         if minute % 13 == 6:
+            # In the middle of a minute.
             following = follower(tmp_path)
             following.turn()
             if minute % 2:
                 following.finish(read_on=False)
             following.close()
+        told(life, session, layout.NONE_INDEX, 2 if minute == 8 else 0)
         if minute == 30:
             life.cell.step(commands.set_health(held[:5], layout.HEALTHY))
+        if minute == 45:
+            # The next record is of another hour.
+            finished(tmp_path)
     finished(tmp_path)
     history = open_reader(tmp_path)
     waits = {row["minute"] - first - 1: (row["wait_ms"], row["failed"]) for row in rows(history, "waits")}
