@@ -77,7 +77,9 @@ ALLOCATE_REQUEST = _table(
     optional=OPTIONAL_COLUMNS[layout.ALLOCATE],
     names={"market": "markets"},
 )
-ALLOCATE_RESPONSE = _table(allocation_pb2.AllocateSimsResponse, OUTCOME_COLUMNS[layout.ALLOCATE])
+ALLOCATE_RESPONSE = _table(
+    allocation_pb2.AllocateSimsResponse, OUTCOME_COLUMNS[layout.ALLOCATE], optional=("slow_kbps",)
+)
 RENEW_REQUEST = _table(allocation_pb2.RenewRequest, COMMAND_COLUMNS[layout.RENEW])
 RENEW_RESPONSE = _table(allocation_pb2.RenewResponse, OUTCOME_COLUMNS[layout.RENEW])
 RELEASE_REQUEST = _table(allocation_pb2.ReleaseRequest, COMMAND_COLUMNS[layout.RELEASE])
@@ -86,14 +88,14 @@ ATTACH_FAILURE_REQUEST = _table(
     allocation_pb2.ReportAttachFailureRequest, COMMAND_COLUMNS[layout.REPORT_ATTACH_FAILURE]
 )
 ATTACH_FAILURE_RESPONSE = _table(
-    allocation_pb2.ReportAttachFailureResponse, OUTCOME_COLUMNS[layout.REPORT_ATTACH_FAILURE]
+    allocation_pb2.ReportAttachFailureResponse, OUTCOME_COLUMNS[layout.REPORT_ATTACH_FAILURE], optional=("slow_kbps",)
 )
 USAGE_REQUEST = _table(
     usage_pb2.ReportUsageRequest,
     COMMAND_COLUMNS[layout.REPORT_USAGE],
     optional=OPTIONAL_COLUMNS[layout.REPORT_USAGE],
 )
-USAGE_RESPONSE = _table(usage_pb2.ReportUsageResponse, OUTCOME_COLUMNS[layout.REPORT_USAGE])
+USAGE_RESPONSE = _table(usage_pb2.ReportUsageResponse, OUTCOME_COLUMNS[layout.REPORT_USAGE], optional=("slow_kbps",))
 HOLDS = _table(access_server_pb2.Holds, COMMAND_COLUMNS[layout.SESSION_HOLDS])
 HOLDS_RESULT = _table(access_server_pb2.HoldsResult, _STATUS)
 ACKNOWLEDGEMENTS = _table(access_server_pb2.Acknowledgements, COMMAND_COLUMNS[layout.ACKNOWLEDGE])
@@ -101,7 +103,7 @@ ACKNOWLEDGEMENTS_RESULT = _table(access_server_pb2.AcknowledgementsResult, _STAT
 USAGE = _table(
     access_server_pb2.Usage, COMMAND_COLUMNS[layout.REPORT_USAGE], optional=OPTIONAL_COLUMNS[layout.REPORT_USAGE]
 )
-USAGE_RESULT = _table(access_server_pb2.UsageResult, OUTCOME_COLUMNS[layout.REPORT_USAGE])
+USAGE_RESULT = _table(access_server_pb2.UsageResult, OUTCOME_COLUMNS[layout.REPORT_USAGE], optional=("slow_kbps",))
 ORDERS_MESSAGE = _table(access_server_pb2.Orders, OUTCOME_COLUMNS[ORDERS])
 IMPORT_REQUEST = _table(
     inventory_pb2.ImportSimsRequest,

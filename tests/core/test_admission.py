@@ -22,6 +22,8 @@ def world_of(sims: int = 2_000) -> World:
     world.configure(layout.LEASE_MS, 86_400_000)
     world.configure(layout.ADMISSION_QUEUE_MS, QUEUE_MS)
     world.configure(layout.ORDER_DEADLINE_MS, 600_000)
+    for priority in (FIRST, 2, LAST):
+        world.define(layout.SUBSCRIBER_GROUP, f"priority-{priority}", {layout.GROUP_PRIORITY: priority})
     world.import_sims(sims)
     tell(world)
     return world
@@ -46,7 +48,7 @@ def ask(world: World, terminals: list[int], priority: int = 0, server: int = 0) 
         layout.ALLOCATE,
         len(terminals),
         access_server=server,
-        argument=priority,
+        argument=world.entities[f"priority-{priority}"] if priority else 0,
         terminal=terminals,
         subscriber=0,
         expected_bytes=0,
@@ -193,8 +195,9 @@ def test_no_swap_takes_a_terminals_place_and_the_window_ramps_up_afterwards() ->
     assert len({order["order"] for order in world.orders}) > len(sent)
 
 
-def test_a_priority_that_there_is_not_is_refused() -> None:
+def test_a_group_that_there_is_not_is_refused() -> None:
     world = world_of()
+    world.entities["priority-4"] = world.entities["home"]
     assert ask(world, [1, 2], priority=4)["status"].tolist() == [layout.INVALID_ARGUMENT] * 2
 
 

@@ -154,6 +154,26 @@ def test_a_killed_process_leaves_nothing_twice_and_nothing_out(tmp_path: Path) -
     life.cell.close()
 
 
+def test_bytes_are_those_of_the_subscriber_that_the_lease_was_of(tmp_path: Path) -> None:
+    """Also when the terminal goes to somebody else in the same record."""
+    life = Life(tmp_path)
+    life.attach(1, 1)
+    life.clock.advance(60_000)
+    lease = {"access_server": SERVER_NUMBER, "terminal": 1, "epoch": life.leases[1]}
+    report = commands.run(layout.REPORT_USAGE, 1, up_bytes=0, down_bytes=5_000, **lease)
+    release = commands.run(layout.RELEASE, 1, **lease)
+    next_one = {"subscriber": 999, "expected_bytes": 0, "market": MARKET_INDEX}
+    asks = commands.run(layout.ALLOCATE, 1, access_server=SERVER_NUMBER, terminal=1, **next_one)
+    life.cell.step(report + release + asks)
+    index = life.cell.machine.find_terminal(1)
+    assert index is not None
+    assert life.cell.machine.terminal(index)["subscriber"] == 999
+    finished(tmp_path)
+    kept = [(row["subscriber"], row["bytes"]) for row in rows(open_reader(tmp_path), "use_day")]
+    assert kept == [(2, 5_000)]
+    life.cell.close()
+
+
 def test_refusals_count_a_terminal_once_a_minute_also_across_commits(tmp_path: Path) -> None:
     life = Life(tmp_path)
     life.attach(1, 500)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 from simswitch.core import layout
@@ -53,9 +52,6 @@ class Books:
     """Lots with a reset to go on with, the first first."""
     counted_bytes: int = 0
     impossible_count: int = 0
-    subscribers: dict[int, tuple[date, int, int]] = field(default_factory=dict)
-    """The last day with use, and the bytes of that day and of its month."""
-    subscribers_missed: int = 0
     set_aside_count: int = 0
     set_aside_bytes: int = 0
     grace_until_ms: int = 0
@@ -369,7 +365,7 @@ class Books:
         else:
             self._take_away(terminal, layout.STOP)
 
-    def _check_grant(self, terminal: TerminalModel, answer: Row) -> None:
+    def _check_grant(self, terminal: TerminalModel, answer: Row, slow_kbps: int = 0) -> None:
         sim = terminal.sim
         assert sim is not None
         expected = {
@@ -378,6 +374,7 @@ class Books:
             "iccid": sim.iccid,
             "sim": sim.index,
             "retry_after_ms": 0,
+            "slow_kbps": slow_kbps,
             "bank": sim.bank,
         }
         for name, value in expected.items():

@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Any
 
 from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
 
-from tests.model.books import Books
+from tests.model.limits import Limits
 from tests.model.records import Table
 from tests.model.things import (
     NEVER_MS,
@@ -65,7 +64,7 @@ ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_C
 
 
 @dataclass(eq=False)
-class Model(Books):
+class Model(Limits):
     """Says of every command which answers are allowed, and follows. Take it from a machine with :func:`model_of`."""
 
     # -------------------------------------------------------------------------------------------- one apply
@@ -203,13 +202,24 @@ class Model(Books):
         server, market = call.header["access_server"], call.item["market"]
         if not self._known_server(call.header):
             return {layout.UNKNOWN_ACCESS_SERVER}
+        group = call.header["argument"]
+        if group and group not in self.groups:
+            return {layout.INVALID_ARGUMENT}
         if market not in self.markets:
             return {layout.UNKNOWN_MARKET}
-        terminal = self.terminals.get(call.item["terminal"])
+        subscriber, key = call.item["subscriber"], call.item["terminal"]
+        action, slow_kbps = self.limit_asked(subscriber, group, key, server)
+        refused = action == layout.ACTION_REFUSE
+        self._require(call.answer["slow_kbps"] in (slow_kbps, 0), f"slowed to {call.answer['slow_kbps']}")
+        if refused:
+            wait_ms = self.limit_ends_ms(subscriber) - self.now_ms
+            self._refused_for_now({"retry_after_ms": call.answer["retry_after_ms"] - wait_ms})
+            return {layout.LIMIT_REACHED}
+        terminal = self.terminals.get(key)
         if terminal is not None and terminal.sim is not None:
             if terminal.server == server and terminal.market == market and terminal.sim.health in USABLE:
                 self._extend(terminal)
-                self._check_grant(terminal, call.answer)
+                self._check_grant(terminal, call.answer, slow_kbps)
                 return {layout.SAME}
             in_flight = terminal.swap is not None and terminal.swap.in_flight
             held = sum(sim.held_by is not None and sim.holder is terminal for sim in self.sims)
@@ -240,7 +250,7 @@ class Model(Books):
         terminal.server, terminal.market = server, market
         terminal.expected_tier = tier_satisfying(expected)
         self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
-        self._check_grant(terminal, call.answer)
+        self._check_grant(terminal, call.answer, slow_kbps)
         return {status}
 
     def _by_epoch(self, terminal: TerminalModel | None, epoch: int, server: int, how: int) -> int:
@@ -275,6 +285,11 @@ class Model(Books):
         assert terminal is not None
         assert terminal.sim is not None
         if kind == layout.RENEW:
+            limit = (
+                self.limit_of(terminal.subscriber, terminal.key, header["access_server"]) if self.refuses() else (0, 0)
+            )
+            if limit[0] == layout.ACTION_REFUSE:
+                return layout.LIMIT_REACHED
             self._extend(terminal)
             self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {answer} is not {terminal.expires_ms}")
         elif kind == layout.RELEASE:
@@ -297,7 +312,10 @@ class Model(Books):
         assert sim is not None
         line = self.settings[layout.LINE_BYTES_PER_S]
         delta = total - terminal.reported_bytes
+        server = header["access_server"]
         if delta <= 0:
+            _, slow_kbps = self.limit_of(terminal.subscriber, terminal.key, server)
+            self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
             return layout.LATE if status == layout.OK else layout.NO_LEASE
         if (
             total >= 2**64
@@ -305,18 +323,20 @@ class Model(Books):
             or delta // line >= self.now_ms // 1000 - terminal.reported_s + 2
         ):
             return self._aside(header, item, terminal, layout.IMPOSSIBLE_USAGE, total, sim.iccid)
-        counted = (answer["counted_bytes"], answer["sim"])
-        self._require(counted == (delta, sim.index), f"counted at the wrong SIM, or not all: {answer}")
+        counted = (answer["counted_bytes"], answer["subscriber"], answer["sim"])
+        right = counted == (delta, terminal.subscriber, sim.index)
+        self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
         passed_s = self.now_ms // 1000 - terminal.reported_s
         terminal.reported_bytes = total
         terminal.reported_s = self.now_ms // 1000
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         self.counted_bytes += delta
-        if terminal.subscriber:
-            self._subscriber_used(terminal.subscriber, delta)
+        action, slow_kbps = self.limit_counted(terminal.subscriber, delta, terminal.key, server)
+        self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
         if status == layout.OK:
-            self._extend(terminal)
+            if action != layout.ACTION_REFUSE:
+                self._extend(terminal)
             self._traffic(terminal)
             kbps = max(item["goodput_kbps"], delta // 125 // (passed_s + 1))
             fast = kbps >= self.settings[layout.PROBE_KBPS]
@@ -325,31 +345,6 @@ class Model(Books):
                 self._event(layout.EVENT_TRUSTED, terminal, terminal.server, a=sim.iccid, b=kbps)
         self._judge(sim)
         return status
-
-    def _today(self) -> date:
-        begins_ms = self.settings[layout.DAY_BEGINS_MS]
-        local_ms = self.now_ms - begins_ms + (DAY_MS if begins_ms >= DAY_MS // 2 else 0)
-        return date(1970, 1, 1) + timedelta(days=local_ms // DAY_MS)
-
-    def _subscriber_used(self, key: int, delta: int) -> None:
-        if key not in self.subscribers and len(self.subscribers) == self.terminals_max:
-            self.subscribers_missed += 1
-            return
-        today = self._today()
-        day, day_bytes, month_bytes = self.subscribers.get(key, (today, 0, 0))
-        if today > day:
-            same = (today.year, today.month) == (day.year, day.month)
-            day, day_bytes, month_bytes = today, 0, month_bytes if same else 0
-        self.subscribers[key] = day, day_bytes + delta, month_bytes + delta
-
-    def _compare_subscribers(self, table: Table, header: Table) -> None:
-        found = {}
-        for record in table[table["key"] != 0]:
-            stamp = int(record["day"]) >> 42
-            day = date(1970 + (stamp >> 5) // 12, (stamp >> 5) % 12 + 1, stamp & 31)
-            found[int(record["key"])] = (day, int(record["day"]) & (1 << 42) - 1, int(record["month"]))
-        self._require(found == self.subscribers, f"subscribers: {found}, should be {self.subscribers}")
-        self._same("the subscribers", header, subscribers_count=len(found), subscribers_missed=self.subscribers_missed)
 
     def _aside(
         self, header: Row, item: Row, terminal: TerminalModel | None, status: int, total: int, iccid: int = 0
@@ -389,7 +384,8 @@ class Model(Books):
         what = f"the failed terminal {terminal.key}"
         self._check_choice(sim, terminal.market, expected, what, reserve=False, roomy=True)
         self._begin(terminal, sim, self._new_epoch(answer["epoch"]))
-        self._check_grant(terminal, answer)
+        _, slow_kbps = self.limit_of(terminal.subscriber, terminal.key, terminal.server)
+        self._check_grant(terminal, answer, slow_kbps)
         return layout.MOVED
 
     def _adopt(self, call: Call) -> set[int]:
@@ -1369,7 +1365,7 @@ class Model(Books):
                 queued_count=sum(not order.in_flight for order in mine),
                 outstanding_count=sum(order.in_flight for order in mine),
             )
-        self._compare_subscribers(tables["subscribers"], header)
+        self.compare_subscribers(tables["subscribers"], tables["exemptions"], header)
         self._same(
             "the totals",
             header,
@@ -1449,6 +1445,8 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.DECLARE_DEAD: Model._declare_dead,
     layout.SERVER_PAUSE: Model._server_pause,
     layout.SERVER_RESUME: Model._server_pause,
+    layout.DEFINE: Model.define_rule,
+    layout.EXEMPT: Model.exempt,
 }
 
 
@@ -1456,7 +1454,9 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
     """A model that begins where a machine stands that has entities and sessions, and no SIM, terminal or job yet."""
     header = tables["header"][0]
     entities = tables["entities"][: header["entities_count"]]
-    kinds = {kind: [index for index, entity in enumerate(entities) if entity["kind"] == kind] for kind in range(1, 10)}
+    kinds = {
+        kind: [index for index, entity in enumerate(entities) if entity["kind"] == kind] for kind in layout.EntityKind
+    }
     first = layout.MARKET_FIRST_CLASS
     lots = {}
     for index in kinds[layout.LOT]:
@@ -1481,6 +1481,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         },
         lots=lots,
         banks=set(kinds[layout.BANK]),
+        groups=set(kinds[layout.SUBSCRIBER_GROUP]),
         carriers={
             index: int(entities[index]["numbers"][layout.CLASS_CARRIER])
             for index in kinds[layout.SIM_CLASS]

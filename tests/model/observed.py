@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import numpy as np
 from simswitch.core import layout
 
 from tests.model.records import Table
-from tests.model.transitions import NONE, Case, Row, T
-from tests.model.world import EXHAUSTED_BYTES, LEASE_MS, LOW_BYTES
+from tests.model.transitions import DAY_MS, NONE, SLOW_KBPS, Case, Row, T
+from tests.model.world import EXHAUSTED_BYTES, LOW_BYTES, SUBSCRIBER
 
 AWAITS_TRAFFIC = NONE - 1
 LAST_SIM = 1 << 31
@@ -74,6 +75,10 @@ def word_after(row: Row, case: Case) -> str:
         if int(case.after["lots"]["resetting"][case.lot]) >> case.window & 1:
             return "under_way"
         return "scheduled" if _lot(case, case.after, "reset_ms") else "none"
+    if row.subject == "limit":
+        return limit_word(case)
+    if row.subject == "rule":
+        return "holds" if case.after["header"]["limits_count"][0] else "none"
     if row.subject == "given_up":
         return "resolved" if case.after["given_up"]["resolved"][1] else "open"
     return layout.JobState(int(case.after["jobs"][case.job]["state"])).name.removeprefix("JOB_").lower()
@@ -90,6 +95,26 @@ def cap_word(case: Case) -> str:
     if _lot(case, case.after, "waiting_ms"):
         return "waiting"
     return "planned" if quota == planned else "set"
+
+
+def limit_word(case: Case) -> str:
+    """By what was told of the month."""
+    records = case.after["subscribers"]
+    told = int(records["month"][records["key"] == SUBSCRIBER][0]) >> 62
+    if told < 2:
+        return ("under", "warned")[told]
+    rule = case.after["entities"][case.after["header"]["limit_for_all"][0]]
+    return ("passed", "slowed", "refused")[int(rule["numbers"][layout.RULE_ACTION]) - 1]
+
+
+def _retry_at_month(case: Case) -> bool:
+    """When the month is over, and some jitter."""
+    base = int(case.after["header"]["settings"][0][layout.RETRY_AFTER_MS])
+    again = case.world.now_ms + case.answer["retry_after_ms"]
+    first = again - again % DAY_MS
+    return (
+        date.fromordinal(date(1970, 1, 1).toordinal() + first // DAY_MS).day == 1 and base <= again - first <= 2 * base
+    )
 
 
 def _limits_by(case: Case, offset: int) -> bool:
@@ -123,6 +148,8 @@ def unchanged(row: Row, case: Case) -> bool:
         "job": ("orders", "sims"),
         "cap": ("lots", "sims"),
         "reset": ("lots", "sims", "sims_cold"),
+        "limit": ("subscribers", "exemptions"),
+        "rule": ("entities",),
     }
     return all(np.array_equal(case.before[name], case.after[name]) for name in tables[row.subject])
 
@@ -219,7 +246,8 @@ def _skipped_more(case: Case) -> bool:
     return after == before + 1
 
 
-DAY_MS = 86_400_000
+def _renewed_ms(case: Case) -> int:
+    return case.world.now_ms + int(case.after["header"]["settings"][0][layout.LEASE_MS])
 
 
 def _cools_until(case: Case) -> int:
@@ -238,7 +266,13 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "sim=target": lambda case: _now_holds(case, case.old_order["target"]),
     "sim=source": lambda case: _now_holds(case, case.old_order["source"]),
     "sim=named": lambda case: _now_holds(case, case.named_sim),
-    "expiry=renewed": lambda case: bool(case.terminal(case.after)["expires_ms"] == case.world.now_ms + LEASE_MS),
+    "expiry=same": lambda case: bool(
+        case.terminal(case.after)["expires_ms"] == case.terminal(case.before)["expires_ms"]
+    ),
+    "slow=yes": lambda case: case.answer["slow_kbps"] == SLOW_KBPS,
+    "slow=no": lambda case: case.answer["slow_kbps"] == 0,
+    "retry_after=month": _retry_at_month,
+    "expiry=renewed": lambda case: bool(case.terminal(case.after)["expires_ms"] == _renewed_ms(case)),
     "old_sim=cooling": lambda case: sim_word(case.old_sim) == "cooling",
     "old_sim=held": lambda case: sim_word(case.old_sim) == "held",
     "old_health=quarantined": lambda case: bool(case.old_sim["health"] == layout.QUARANTINED),

@@ -45,6 +45,7 @@ _RECORDS = {
     "given_up": "GivenUp",
     "breakers": "Breaker",
     "subscribers": "Subscriber",
+    "exemptions": "Exemption",
     "sims_rolling": "SimRolling",
     "lots": "Lot",
     "terminal_table": "TerminalSlot",

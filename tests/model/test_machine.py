@@ -40,6 +40,11 @@ WANTED = {
     (layout.DECLARE_DEAD, layout.OK),
     (layout.SERVER_PAUSE, layout.OK),
     (layout.SERVER_RESUME, layout.OK),
+    (layout.ALLOCATE, layout.LIMIT_REACHED),
+    (layout.RENEW, layout.LIMIT_REACHED),
+    (layout.EXEMPT, layout.OK),
+    (layout.DEFINE, layout.OK),
+    (layout.DEFINE, layout.WRONG_STATE),
     (layout.JOB_ADD, layout.OK),
     (layout.JOB_APPROVE, layout.OK),
     (layout.JOB_APPROVE, layout.SECOND_PERSON),
@@ -55,6 +60,8 @@ WANTED = {
     (commands.EVENTS, layout.EVENT_PAUSE),
     (commands.EVENTS, layout.EVENT_SET_ASIDE),
     (commands.EVENTS, layout.EVENT_CAP_CHANGED),
+    (commands.EVENTS, layout.EVENT_LIMIT),
+    (commands.EVENTS, layout.EVENT_EXEMPT),
     (commands.EVENTS, layout.EVENT_CONFIRMED),
     (commands.EVENTS, layout.EVENT_TRAFFIC),
     (commands.EVENTS, layout.EVENT_UNMEASURED),
@@ -151,7 +158,10 @@ class MachineRules(RuleBasedStateMachine):
     @rule(
         seed=st.integers(0, 2**16),
         kind=st.sampled_from(
-            ("set_health", "mask", "reset_window", "freeze_or_thaw", "stop_or_lift", "report_load", "mend")
+            (
+                *("set_health", "mask", "reset_window", "freeze_or_thaw", "stop_or_lift", "report_load", "mend"),
+                *("limit_rule", "exempt"),
+            )
         ),
     )
     def pool(self, seed: int, kind: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,29 @@ class Sweep:
     end: int = 0
     lots: dict[int, set[int]] = field(default_factory=dict)
     """Of a walk over limits: the windows that count from now on, by lot."""
+
+
+@dataclass
+class SubscriberModel:
+    day: date
+    """The last one on which it was met."""
+    day_bytes: int = 0
+    month_bytes: int = 0
+    group: int = 0
+    told_month: int = 0
+    told_day: int = 0
+
+
+@dataclass(frozen=True)
+class RuleModel:
+    name: bytes
+    group: int
+    month_bytes: int
+    day_bytes: int
+    warn_permille: int
+    action: int
+    slow_kbps: int
+    withdrawn: bool
 
 
 Row = dict[str, Any]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from simswitch.core import commands, layout
 
 from tests.model.records import Table
@@ -18,6 +21,7 @@ from tests.model.world import (
     MIB,
     OUTAGE_MAX_MS,
     STEP_MS,
+    SUBSCRIBER,
     UNKNOWN_ASK_MS,
     World,
     empty_world,
@@ -28,6 +32,7 @@ TABLE = Path(__file__).parents[2] / "engine/simswitch/core/transitions.txt"
 NONE = layout.NONE_INDEX
 AHEAD_MS = 10 * STEP_MS
 FENCING_MS = 30 * STEP_MS
+DAY_MS = 86_400_000
 T = 1
 """The terminal that a row is about; others are there to be in the way."""
 OTHER = 2
@@ -788,6 +793,94 @@ def _job(row: Row) -> Case:
     return Case(world, world.job(int(getattr(layout, row.command)), job), job=job)
 
 
+# ------------------------------------------------------------------------------- rows on limits and their rules
+
+RULE_BYTES = 10 * MIB
+SLOW_KBPS = 128
+_ACTIONS = {
+    "passed": layout.ACTION_NOTIFY,
+    "all of it, notify": layout.ACTION_NOTIFY,
+    "slowed": layout.ACTION_SLOW,
+    "all of it, slow": layout.ACTION_SLOW,
+}
+
+
+def limit_rule(
+    world: World, name: str = "published", text: bytes = b"https://example.org/limits", **numbers: int
+) -> bytes:
+    """A rule for all: 10 MiB a month, refuse, unless told otherwise."""
+    given: dict[str, int] = {
+        "month_bytes": RULE_BYTES,
+        "action": layout.ACTION_REFUSE,
+        "text_bytes": len(text),
+        "published_day": world.now_ms // DAY_MS,
+        **numbers,
+    }
+    fields = {int(getattr(layout, f"RULE_{field.upper()}")): value for field, value in given.items()}
+    record = np.frombuffer(commands.definition(layout.LIMIT_RULE, name, fields, text), "V1024")
+    return commands.run(layout.DEFINE, 1, definition=record)
+
+
+def exempt(until_ms: int, reason: bytes = b"a fault", subscriber: int = SUBSCRIBER) -> bytes:
+    return commands.run(layout.EXEMPT, 1, reason=np.array([reason], "S64"), subscriber=subscriber, until_ms=until_ms)
+
+
+def limited(world: World, state: str, action: int) -> int:
+    """Brings the subscriber of T, which holds a lease, into a state of its limit; returns the lease's epoch."""
+    world.configure(layout.LEASE_MS, 7 * DAY_MS)
+    assert world.status(limit_rule(world, warn_permille=800, slow_kbps=SLOW_KBPS, action=action)) == layout.OK
+    epoch = allocate(world)
+    used = {"under": MIB, "warned": 9 * MIB}.get(state, RULE_BYTES)
+    world.pass_ms(STEP_MS)
+    assert world.status(world.usage(T, epoch, used)) == layout.OK
+    if state == "exempt":
+        assert world.status(exempt(world.now_ms + 100 * STEP_MS)) == layout.OK
+    return epoch
+
+
+def _limit(row: Row) -> Case:
+    world = new_world()
+    action = _ACTIONS.get(row.when, _ACTIONS.get(row.state, layout.ACTION_REFUSE))
+    epoch = limited(world, row.state, action)
+    if row.when == "the rule was withdrawn":
+        world.send(limit_rule(world, action=action, slow_kbps=SLOW_KBPS, withdrawn=1))
+    if row.when == "as one of a group with a rule of its own":
+        group = world.define(layout.SUBSCRIBER_GROUP, "brand", {layout.GROUP_PRIORITY: 2})
+        world.send(limit_rule(world, "brand", group=group, month_bytes=GIB))
+    if row.when == "the month is over":
+        day = date(1970, 1, 1) + timedelta(days=world.now_ms // DAY_MS)
+        world.pass_ms((monthrange(day.year, day.month)[1] - day.day + 1) * DAY_MS - world.now_ms % DAY_MS)
+    until_ms = world.now_ms + 100 * STEP_MS
+    if row.when == "its end has passed" and row.state == "exempt":
+        world.pass_ms(100 * STEP_MS)
+    else:
+        world.pass_ms(STEP_MS)
+    if row.command == "EXEMPT":
+        until_ms = {"its end has passed": world.now_ms, "ends now": 0}.get(row.when, until_ms)
+        return Case(world, exempt(until_ms, b"" if row.when == "no reason" else b"a fault"))
+    if row.command == "REPORT_USAGE":
+        used = {"the share at which is warned": 8 * MIB, "not above the last report": RULE_BYTES}.get(
+            row.when, 11 * MIB
+        )
+        return Case(world, world.usage(T, epoch, used))
+    if row.command != "ALLOCATE":
+        return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch))
+    return Case(world, world.allocate(T, group=world.entities.get("brand", 0)))
+
+
+def _rule(row: Row) -> Case:
+    world = new_world()
+    if row.state == "holds":
+        assert world.status(limit_rule(world)) == layout.OK
+    if row.when == "no published text":
+        return Case(world, limit_rule(world, text=b""))
+    if row.when == "published tomorrow":
+        return Case(world, limit_rule(world, published_day=world.now_ms // DAY_MS + 1))
+    if row.when == "another one for the same group":
+        return Case(world, limit_rule(world, "another"))
+    return Case(world, limit_rule(world, withdrawn=1) if row.when == "withdrawn" else limit_rule(world))
+
+
 _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("lease", "ALLOCATE"): _allocation,
     ("lease", "RENEW"): _by_epoch,
@@ -831,6 +924,13 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("cap", "(timer)"): _cap,
     ("reset", "SCHEDULE"): _reset,
     ("reset", "(timer)"): _reset,
+    ("limit", "REPORT_USAGE"): _limit,
+    ("limit", "ALLOCATE"): _limit,
+    ("limit", "RENEW"): _limit,
+    ("limit", "RELEASE"): _limit,
+    ("limit", "REPORT_ATTACH_FAILURE"): _limit,
+    ("limit", "EXEMPT"): _limit,
+    ("rule", "DEFINE"): _rule,
 }
 WHENS = frozenset(
     {
@@ -858,6 +958,21 @@ WHENS = frozenset(
         "the instant of the last one",
         "the same instant",
         "the same, from the same instant on",
+        "all of it, notify",
+        "all of it, refuse",
+        "all of it, slow",
+        "another one for the same group",
+        "as one of a group with a rule of its own",
+        "ends now",
+        "its end has passed",
+        "no published text",
+        "no reason",
+        "published tomorrow",
+        "the month is over",
+        "the rule was withdrawn",
+        "the same again",
+        "the share at which is warned",
+        "withdrawn",
         "lot not defined",
         "what is in force",
         "what the plan says",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from datetime import date
 
 import numpy as np
 from simswitch.core import commands, layout
@@ -59,6 +60,7 @@ class Walk:
             (layout.FENCING_MS, 16 * STEP_MS),
         ):
             self.world.configure(setting, value)
+        self.groups = [self.world.define(layout.SUBSCRIBER_GROUP, name, {layout.GROUP_PRIORITY: 2}) for name in "ab"]
         self.world.records.clear()
         self.machine = self.world.machine
         self.second = self.world.entities["operator:second"]
@@ -94,6 +96,8 @@ class Walk:
             (1, self.cap_changed),
             (1, self.schedule),
             (1, self.import_sims),
+            (2, self.limit_rule),
+            (2, self.exempt),
         ]
         self._import_pool(sims)
 
@@ -215,8 +219,10 @@ class Walk:
             layout.ALLOCATE,
             count,
             access_server=server,
+            argument=self.random.choice((0, 0, *self.groups)) if not self._one_in(40) else 1,
             terminal=keys,
-            subscriber=keys,
+            # Some of nobody, some of two terminals.
+            subscriber=keys % (TERMINALS - 1),
             expected_bytes=np.array(expected, np.uint64),
             market=[self._market() for _ in range(count)],
         )
@@ -450,6 +456,35 @@ class Walk:
 
     def reset_window(self) -> bytes:
         return commands.run(layout.RESET_WINDOW, 1, lot=self._lot(), window=self.random.choice((0, 1, 1, 2, 3, 3, 4)))
+
+    def limit_rule(self) -> bytes:
+        """One for all and one for a group, mostly; some that are not to be had."""
+        group = self.random.choice((-1, -1, -1, *self.groups, 1))
+        today = (self.model.today() - date(1970, 1, 1)).days
+        slow = self.random.choice((-1, 0, 128, 1_000))
+        numbers = {
+            layout.RULE_GROUP: group,
+            layout.RULE_MONTH_BYTES: self.random.choice((-1, -1, 0, 300 * MIB, 5 * GIB)),
+            layout.RULE_DAY_BYTES: self.random.choice((-1, 5 * MIB, 300 * MIB, 2 * GIB)),
+            layout.RULE_WARN_PERMILLE: self.random.choice((-1, 0, 500, 800)),
+            layout.RULE_ACTION: self.random.choice((0, 1, 2, 2, 3)),
+            layout.RULE_SLOW_KBPS: slow,
+            layout.RULE_TEXT_BYTES: self.random.choice((-1, 0, 4, 4, 4, 4, 5)),
+            layout.RULE_PUBLISHED_DAY: today + self.random.choice((-1, 0, 0, 0, 1)),
+            layout.RULE_WITHDRAWN: self.random.choice((-1, -1, 1)),
+        }
+        name = f"rule-{group if self._one_in(2) else -1}"
+        record = np.frombuffer(commands.definition(layout.LIMIT_RULE, name, numbers, b"text"), "V1024")
+        return commands.run(layout.DEFINE, 1, definition=record)
+
+    def exempt(self) -> bytes:
+        return commands.run(
+            layout.EXEMPT,
+            1,
+            reason=np.array([self.random.choice((b"", b"a fault", b"a promise"))], "S64"),
+            subscriber=0 if self._one_in(10) else self.random.randrange(1, TERMINALS + 1),
+            until_ms=self.random.choice((0, 0, self.world.now_ms, self.world.now_ms + 50 * STEP_MS)),
+        )
 
     def import_sims(self) -> bytes:
         return self._import_run(1, "gold-a", "bank-1")

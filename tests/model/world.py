@@ -172,13 +172,19 @@ class World(Driver):
     # ---------------------------------------------------------------------------------- runs of one command
 
     def allocate(
-        self, terminal: npt.ArrayLike, server: int = 0, market: str = "home", expected_bytes: npt.ArrayLike = 0
+        self,
+        terminal: npt.ArrayLike,
+        server: int = 0,
+        market: str = "home",
+        expected_bytes: npt.ArrayLike = 0,
+        group: int = 0,
     ) -> bytes:
         keys = np.atleast_1d(np.asarray(terminal, np.uint64))
         return commands.run(
             layout.ALLOCATE,
             len(keys),
             access_server=server,
+            argument=group,
             terminal=keys,
             subscriber=SUBSCRIBER,
             expected_bytes=expected_bytes,

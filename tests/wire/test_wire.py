@@ -88,6 +88,7 @@ def test_encoding_is_what_protobuf_reads(rows: list[tuple[int, int, int, int, in
             (iccid, "<u8"),
             ([9] * len(rows), "<u4"),
             (retry, "<u4"),
+            (retry, "<u4"),
             (slot, "<u2"),
             (slot, "<u2"),
             (status, "u1"),
@@ -97,11 +98,14 @@ def test_encoding_is_what_protobuf_reads(rows: list[tuple[int, int, int, int, in
     response = allocation_pb2.AllocateSimsResponse.FromString(data)
     assert (list(response.epoch), list(response.expires_ms), list(response.iccid)) == (epoch, expires, iccid)
     assert (list(response.retry_after_ms), list(response.slot), list(response.status)) == (retry, slot, status)
+    # The speed that subscribers are slowed to is left out when none is.
+    assert list(response.slow_kbps) == (retry if any(retry) else [])
     # And back: the column that the message lacks (sim) comes as 0.
     batch = contract.ALLOCATE_RESPONSE.decode(data)
     outcome = OutcomeRun(layout.ALLOCATE, batch.count, memoryview(batch.columns()))
     assert outcome["status"].tolist() == status
     assert outcome["slot"].tolist() == slot
+    assert outcome["slow_kbps"].tolist() == retry
     assert not outcome["sim"].any()
 
 

@@ -37,6 +37,8 @@ class EventWord(StrEnum):
     CAP_CHANGED = "cap_changed"
     RESET = "reset"
     TRUSTED = "trusted"
+    LIMIT = "limit"
+    EXEMPT = "exempt"
     PAUSE = "pause"
     VALIDITY = "validity"
 
@@ -139,6 +141,16 @@ def details(event: dict[str, Any]) -> str:
             again = f", tried again at {instant_text(event['retry_ms'])}" if event["breaker_state"] == "open" else ""
             state = str(event["breaker_state"]).replace("_", " ")
             return f"{event['breaker_name']}: {state}{again if event['retry_ms'] else ''}"
+        case "limit":
+            span = "day" if event["of_day"] else "month"
+            limit = f" of {bytes_text(event['quota_bytes'])}" if event["quota_bytes"] else ""
+            speed = f" to {event['slow_kbps']:,} kbit/s" if event["slow_kbps"] else ""
+            rule = f" ({event['limit_rule']})" if event["limit_rule"] else ""
+            used = f"{bytes_text(event['used_bytes'])}{limit} used in the {span}"
+            return f"subscriber {event['subscriber']}: {event['limit_step']}{speed}, {used}{rule}"
+        case "exempt":
+            until = f"exempt until {instant_text(event['freed_ms'])}" if event["exempt"] else "no longer exempt"
+            return f"subscriber {event['subscriber']}: {until} ({event['actor']})"
         case "pause":
             return "gets no orders" if event["paused"] else "gets orders again"
         case _:

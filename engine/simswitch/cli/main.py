@@ -27,6 +27,7 @@ from simswitch.cli import (
     history,
     inventory,
     learn,
+    limit,
     load,
     plan,
     replay,
@@ -34,6 +35,7 @@ from simswitch.cli import (
     serve,
     settings,
     status,
+    subscriber,
     swap,
     token,
     webhook,
@@ -89,6 +91,8 @@ app.command("import")(inventory.import_inventory)
 app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
+app.add_typer(limit.app, name="limit")
+app.command("subscriber")(subscriber.subscriber)
 app.add_typer(clock.app, name="clock")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")

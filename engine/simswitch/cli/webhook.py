@@ -26,8 +26,8 @@ def webhook(
 ) -> None:
     """Post events to a web address as they happen, signed, in order and at least once, until interrupted.
 
-    Announcements, withdrawals, confirmations, outages and swaps that were given up. What a receiver doesn't take is
-    tried again for ever. After a restart it goes on where the cursor stands.
+    Announcements, withdrawals, confirmations, outages, swaps that were given up, limits and exemptions. What a receiver
+    doesn't take is tried again for ever. After a restart it goes on where the cursor stands.
     """
     try:
         import urllib3  # noqa: F401

@@ -29,6 +29,8 @@ class Grants:
         self.bank: Column = outcome["bank"]
         self.slot: Column = outcome["slot"]
         self.retry_after_ms: Column = outcome["retry_after_ms"]
+        self.slow_kbps: Column = outcome["slow_kbps"]
+        """To what speed the subscriber is to be slowed, because a published limit is reached; 0: it is not."""
 
     def __len__(self) -> int:
         return len(self.status)

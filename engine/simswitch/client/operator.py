@@ -17,7 +17,14 @@ import numpy.typing as npt
 from simswitch.client.credentials import PLAIN, Credentials, Metadata
 from simswitch.client.errors import service_error
 from simswitch.core.commands import encode_iccid
-from simswitch.v1 import caps_pb2_grpc, event_pb2_grpc, inventory_pb2_grpc, pool_pb2_grpc, swap_pb2_grpc
+from simswitch.v1 import (
+    caps_pb2_grpc,
+    event_pb2_grpc,
+    inventory_pb2_grpc,
+    pool_pb2_grpc,
+    subscriber_pb2_grpc,
+    swap_pb2_grpc,
+)
 
 ACTOR_DEFAULT = "operator:local"
 
@@ -86,6 +93,7 @@ class OperatorClient:
         self.events = event_pb2_grpc.EventServiceStub(channel)
         self.pool = pool_pb2_grpc.PoolServiceStub(channel)
         self.caps = caps_pb2_grpc.CapsServiceStub(channel)
+        self.subscribers = subscriber_pb2_grpc.SubscriberServiceStub(channel)
 
     def close(self) -> None:
         self._channel.close()

@@ -14,6 +14,7 @@ cdef inline void _refuse(State *state, Grant *grant, uint32_t item, int status) 
     grant.iccid[item] = 0
     grant.sim[item] = NONE_INDEX
     grant.retry_after_ms[item] = 0
+    grant.slow_kbps[item] = 0
     grant.bank[item] = 0xFFFF
     grant.slot[item] = 0xFFFF
     grant.status[item] = <uint8_t> status
@@ -34,6 +35,7 @@ cdef inline void _grant(State *state, Grant *grant, uint32_t item, uint32_t term
     grant.iccid[item] = sim.iccid
     grant.sim[item] = terminal.sim
     grant.retry_after_ms[item] = 0
+    grant.slow_kbps[item] = 0
     grant.bank[item] = state.groups[sim.group].bank
     grant.slot[item] = sim.slot
     grant.status[item] = <uint8_t> status
@@ -54,13 +56,18 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
 
 cdef void _allocate(
     State *state, Finder *finder, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
-    uint32_t server, bint admits_all, int lane, uint64_t now_ms
+    uint32_t server, uint32_t group, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal
+    cdef Limited limited = limit_ask(state, subscriber, group, key, server, now_ms)
     cdef int64_t expected
     cdef uint64_t wait_ms
     cdef int tier, status
     cdef uint32_t sim
+    if limited.action == ACTION_REFUSE:
+        _refuse_for_now(state, grant, item, LIMIT_REACHED)
+        grant.retry_after_ms[item] += <uint32_t> (limit_ends_ms(state, &limited) - now_ms)
+        return
     if index != NONE_INDEX:
         terminal = &state.terminals[index]
         if (
@@ -69,6 +76,7 @@ cdef void _allocate(
         ):
             lease_extend(state, index, now_ms)
             _grant(state, grant, item, index, SAME)
+            grant.slow_kbps[item] = limited.slow_kbps
             return
         # A terminal that flaps between servers nobody can reach would otherwise hold one SIM more with each move.
         if _must_stop_elsewhere(state, terminal, server) and (
@@ -106,6 +114,7 @@ cdef void _allocate(
     if attaches_count(state, now_ms):
         attach_begun(state, index, now_ms)
     _grant(state, grant, item, index, status)
+    grant.slow_kbps[item] = limited.slow_kbps
 
 
 # Few classes stay in the cache. Where there are many, their records and those of their groups are as cold as SIMs, and a SIM's
@@ -184,11 +193,15 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef Grant grant = grant_columns(run)
     cdef Finder finder
     cdef uint32_t item, index
-    # Of the subscriber group that all of them belong to; 0: of none.
-    cdef bint admits_all
+    # The subscriber group that all of them belong to; 0: none.
+    cdef uint32_t group = <uint32_t> min(run.argument, <uint64_t> NONE_INDEX)
+    cdef bint admits_all, known = group == 0 or _is(state, group, SUBSCRIBER_GROUP)
     cdef bint scattered = state.header.classes_count > CLASSES_NEAR
-    cdef int lane = <int> run.argument - 1 if run.argument else ADMISSION_LANES // 2
-    if run.server >= state.header.servers_count or run.argument > ADMISSION_LANES:
+    cdef bint limits = group != 0 or state.header.limits_count != 0
+    cdef int lane = ADMISSION_LANES // 2
+    if group and known:
+        lane = <int> state.entities[group].numbers[<int> GROUP_PRIORITY] - 1
+    if run.server >= state.header.servers_count or not known:
         for item in range(count):
             _refuse(
                 state, &grant, item,
@@ -200,13 +213,15 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     for item in range(count):
         if scattered and item & (AHEAD - 1) == 0:
             selection_ahead(state, markets, requested, count, item)
+        if limits and item + AHEAD_SIM < count:
+            prefetch(subscriber_place(state, subscribers[item + AHEAD_SIM]))
         index = finder_next(&finder, item)
         if markets[item] >= state.header.entities_count or state.entities[markets[item]].kind != MARKET:
             _refuse(state, &grant, item, UNKNOWN_MARKET)
             continue
         _allocate(
             state, &finder, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
-            run.server, admits_all, lane, run.now_ms)
+            run.server, group, admits_all, lane, run.now_ms)
 
 
 cdef inline int _lease_status(
@@ -247,6 +262,10 @@ cdef void apply_renew(State *state, const Run *run) noexcept nogil:
             status[item] = UNKNOWN_TERMINAL
             continue
         status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
+        if status[item] == OK and state.header.limits_refusing and limit_of(
+            state, state.terminals[index].subscriber, keys[item], run.server, run.now_ms
+        ).action == ACTION_REFUSE:
+            status[item] = LIMIT_REACHED
         if status[item] == OK:
             lease_extend(state, index, run.now_ms)
             expires_ms[item] = state.terminals[index].expires_ms
@@ -295,7 +314,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     """Counts each byte once (I8): reports are cumulative per lease epoch, so what is not above the last says nothing.
 
     The final report of the terminal's last lease counts also when that lease is over, at the SIM that it was of, whoever has
-    that now. What belongs to an older lease or to nobody is set aside.
+    that now. What belongs to an older lease or to nobody is set aside. One of a subscriber whose limit refuses it a lease
+    does not prolong the one it has.
     """
     cdef uint32_t count = run.count
     cdef const uint64_t *keys = <const uint64_t *> run.columns
@@ -304,8 +324,10 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *down_bytes = up_bytes + count
     cdef const uint32_t *goodputs_kbps = <const uint32_t *> (down_bytes + count) + count
     cdef uint64_t *counted_bytes = <uint64_t *> run.outcomes
-    cdef uint32_t *sims = <uint32_t *> (counted_bytes + count)
-    cdef uint8_t *statuses = <uint8_t *> (sims + count)
+    cdef uint64_t *subscribers = counted_bytes + count
+    cdef uint32_t *sims = <uint32_t *> (subscribers + count)
+    cdef uint32_t *slow_kbps = sims + count
+    cdef uint8_t *statuses = <uint8_t *> (slow_kbps + count)
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t now_s = run.now_ms // 1000
     cdef uint64_t total, delta, passed_s
@@ -314,10 +336,13 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef Finder finder
     cdef Terminal *terminal
     cdef Sim *sim
+    cdef Limited limited
     finder_begin(&finder, state, keys, count, TOUCH_USAGE)
     for item in range(count):
         counted_bytes[item] = 0
+        subscribers[item] = 0
         sims[item] = NONE_INDEX
+        slow_kbps[item] = 0
         index = finder_next(&finder, item)
         total = up_bytes[item] + down_bytes[item]
         if total < up_bytes[item]:
@@ -340,6 +365,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             continue
         if total <= terminal.reported_bytes:
             statuses[item] = LATE if status == OK else NO_LEASE
+            slow_kbps[item] = limit_of(state, terminal.subscriber, keys[item], run.server, run.now_ms).slow_kbps
             continue
         delta = total - terminal.reported_bytes
         passed_s = now_s - terminal.reported_s
@@ -357,12 +383,15 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
-        subscriber_count(state, terminal.subscriber, delta)
+        limited = limit_count(state, terminal.subscriber, delta, keys[item], run.server, run.now_ms)
         counted_bytes[item] = delta
+        subscribers[item] = terminal.subscriber
         sims[item] = sim_index
+        slow_kbps[item] = limited.slow_kbps
         statuses[item] = <uint8_t> status
         if status == OK:
-            lease_extend(state, index, run.now_ms)
+            if limited.action != ACTION_REFUSE:
+                lease_extend(state, index, run.now_ms)
             if terminal.order == AWAITS_TRAFFIC:
                 swap_traffic(state, index, run.now_ms)
             if sim_untrusted(sim) and sim.health < THROTTLED:
@@ -409,6 +438,8 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
         if attaches_count(state, run.now_ms):
             attach_begun(state, index, run.now_ms)
         _grant(state, &grant, item, index, MOVED)
+        grant.slow_kbps[item] = limit_of(
+            state, terminal.subscriber, keys[item], terminal.server, run.now_ms).slow_kbps
 
 
 cdef int _adopt(

@@ -18,6 +18,7 @@ cdef list check_state(State *state, object pause):
     _check_breakers(state, faults)
     _check_lots(state, faults)
     _check_orders(state, faults)
+    _check_limits(state, faults)
     _check_totals(state, faults, pause)
     return faults[:FAULTS_MAX]
 
@@ -286,6 +287,29 @@ cdef int _check_orders(State *state, list faults) except -1:
             job.queued_count != job_queued.get(job.id, 0) or job.outstanding_count != job_outstanding.get(job.id, 0)
         ):
             faults.append(f"jobs: job {job.id} counts {job.queued_count} queued, {job.outstanding_count} outstanding")
+    return 0
+
+
+cdef int _check_limits(State *state, list faults) except -1:
+    """Which rule holds for whom is a cache of the rules; exemptions stand in order."""
+    cdef uint32_t index
+    cdef const Entity *entity
+    cdef dict rules = {}
+    for index in range(state.header.entities_count):
+        entity = &state.entities[index]
+        if entity.kind == LIMIT_RULE and entity.numbers[<int> RULE_WITHDRAWN] != 1:
+            if entity.numbers[<int> RULE_GROUP] in rules:
+                faults.append(f"limits: two rules hold for subscriber group {entity.numbers[<int> RULE_GROUP]}")
+            rules[entity.numbers[<int> RULE_GROUP]] = index
+    if state.header.limit_for_all != rules.get(-1, 0) or state.header.limits_count != len(rules):
+        faults.append(f"limits: rule {state.header.limit_for_all} holds for all, {state.header.limits_count} in all; there are {rules}")
+    for index in range(state.header.entities_count):
+        entity = &state.entities[index]
+        if entity.kind == SUBSCRIBER_GROUP and entity.dense != rules.get(index, NONE_SHORT):
+            faults.append(f"limits: rule {entity.dense} holds for subscriber group {index}, there are {rules}")
+    for index in range(1, state.header.exemptions_count):
+        if state.exemptions[index - 1].subscriber >= state.exemptions[index].subscriber:
+            faults.append(f"limits: exemption {index} stands in the wrong place")
     return 0
 
 

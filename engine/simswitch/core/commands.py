@@ -7,9 +7,9 @@ per field, widest first, so that every column is aligned without padding; the ru
     outcome  = | size u32 | kind u16 | reserved u16      | count u32 | reserved u32             | columns … | pad |
 
 ``access_server`` is the server's number (``NONE_SHORT``: none); ``argument`` means what the kind says: the session for
-``SESSION_*``, ``ACKNOWLEDGE`` and ``REPORT_LOAD``, the job for ``JOB_*``. An apply's outcomes are the outcome runs
-in the order of the command runs, then one run of orders (``ORDERS``) and one of events (``EVENTS``). All numbers are
-little-endian.
+``SESSION_*``, ``ACKNOWLEDGE`` and ``REPORT_LOAD``, the job for ``JOB_*``, the subscriber group (0: none) for
+``ALLOCATE``. An apply's outcomes are the outcome runs in the order of the command runs, then one run of orders
+(``ORDERS``) and one of events (``EVENTS``). All numbers are little-endian.
 The same bytes are what the journal keeps.
 """
 
@@ -30,6 +30,7 @@ from simswitch.core.layout import (
     DECLARE_DEAD,
     DEFINE,
     DOCUMENT_BYTES,
+    EXEMPT,
     FREEZE,
     GIVEN_UP_RESOLVE,
     GROW,
@@ -104,6 +105,8 @@ _GRANT: Columns = (
     ("iccid", "<u8"),
     ("sim", "<u4"),
     ("retry_after_ms", "<u4"),
+    # To what speed its subscriber is to be slowed; 0: it is not.
+    ("slow_kbps", "<u4"),
     ("bank", "<u2"),
     ("slot", "<u2"),
     ("status", "u1"),
@@ -225,6 +228,8 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     DECLARE_DEAD: (("undo", "u1"),),
     SERVER_PAUSE: (),
     SERVER_RESUME: (),
+    # until_ms: when it ends; 0: now, and the reason is not looked at.
+    EXEMPT: (("reason", "S64"), ("subscriber", "<u8"), ("until_ms", "<u8")),
 }
 """What goes into a run of each kind. A kind without columns has exactly one item."""
 
@@ -246,8 +251,15 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
     ALLOCATE: _GRANT,
     REPORT_ATTACH_FAILURE: _GRANT,
     RENEW: (("expires_ms", "<u8"), ("status", "u1")),
-    # What the report newly counted (0: nothing) and at which SIM (NONE_INDEX: none); only the status goes on the wire.
-    REPORT_USAGE: (("counted_bytes", "<u8"), ("sim", "<u4"), ("status", "u1")),
+    # What the report newly counted (0: nothing), for whom (0: for nobody) and at which SIM (NONE_INDEX: none), none of
+    # which goes on the wire; to what speed the subscriber is to be slowed (0: it is not, or the report was not taken).
+    REPORT_USAGE: (
+        ("counted_bytes", "<u8"),
+        ("subscriber", "<u8"),
+        ("sim", "<u4"),
+        ("slow_kbps", "<u4"),
+        ("status", "u1"),
+    ),
     SESSION_OPEN: (("session", "<u8"), ("status", "u1")),
     JOB_CREATE: (("job", "<u4"), ("status", "u1")),
     ORDERS: (

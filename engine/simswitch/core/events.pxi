@@ -34,11 +34,15 @@
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server
 #   SET_ASIDE    bytes as told       ICCID, 0 not known        Status                    terminal: a report not counted
+#   LIMIT        bytes used; from bit 48   limit, bytes              LimitReason               subscriber: a published limit; the
+#                the rule (entity), 62:                                                        terminal and access server that
+#                by the day                                                                    showed it, if any did
+#   EXEMPT       until, ms           actor                     ExemptReason              subscriber: exempt from limits
 #   SHORTFALL    market              headroom wanted, bytes    Priority                  market: a swap finds no target
 #   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 
 cdef enum:
-    EVENTS_PER_ITEM = 12          # at most, of a command's item, a timer, a sweep's item or an order
+    EVENTS_PER_ITEM = 16          # at most, of a command's item, a timer, a sweep's item or an order
 
 
 cdef inline EventRow *event(

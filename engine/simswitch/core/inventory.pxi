@@ -124,12 +124,47 @@ cdef uint32_t _find_entity(State *state, const Entity *wanted) noexcept nogil:
     return NONE_INDEX
 
 
+cdef int _rule_status(State *state, const Entity *wanted) noexcept nogil:
+    """A limit holds only once it is published: with a text, and not later than today. A group has one at a time."""
+    cdef const int64_t *numbers = wanted.numbers
+    cdef const int64_t *other
+    cdef uint32_t index
+    if (
+        not 1 <= numbers[<int> RULE_TEXT_BYTES] <= wanted.document_size
+        or not 0 <= numbers[<int> RULE_PUBLISHED_DAY] <= <int64_t> local_day(state)
+    ):
+        return INVALID_ARGUMENT
+    if (
+        numbers[<int> RULE_MONTH_BYTES] == 0 or not -1 <= numbers[<int> RULE_MONTH_BYTES] < BYTES_MAX
+        or numbers[<int> RULE_DAY_BYTES] == 0 or not -1 <= numbers[<int> RULE_DAY_BYTES] < BYTES_MAX
+        or numbers[<int> RULE_MONTH_BYTES] + numbers[<int> RULE_DAY_BYTES] == -2
+        or not -1 <= numbers[<int> RULE_WARN_PERMILLE] < 1000
+        or not ACTION_NOTIFY <= numbers[<int> RULE_ACTION] <= ACTION_REFUSE
+        or not -1 <= numbers[<int> RULE_WITHDRAWN] <= 1
+    ):
+        return INVALID_ARGUMENT
+    if numbers[<int> RULE_ACTION] == ACTION_SLOW and not 1 <= numbers[<int> RULE_SLOW_KBPS] < NONE_INDEX:
+        return INVALID_ARGUMENT
+    if numbers[<int> RULE_GROUP] != -1 and not _is(state, numbers[<int> RULE_GROUP], SUBSCRIBER_GROUP):
+        return UNKNOWN_ENTITY
+    if numbers[<int> RULE_WITHDRAWN] != 1:
+        for index in range(state.header.entities_count):
+            other = state.entities[index].numbers
+            if (
+                state.entities[index].kind == LIMIT_RULE and other[<int> RULE_WITHDRAWN] != 1
+                and other[<int> RULE_GROUP] == numbers[<int> RULE_GROUP]
+                and memcmp(state.entities[index].name, wanted.name, NAME_BYTES) != 0
+            ):
+                return WRONG_STATE
+    return OK
+
+
 cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     """Whether the record is well formed and what it names exists."""
     cdef const int64_t *numbers = &wanted.numbers[0]
     cdef int position
     cdef bint ended = False
-    if wanted.kind < SUPPLIER or wanted.kind > SUBSCRIBER_GROUP or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
+    if wanted.kind < SUPPLIER or wanted.kind > LIMIT_RULE or wanted.name[0] == 0 or wanted.document_size > DOCUMENT_BYTES:
         return INVALID_ARGUMENT
     for position in range(NAME_BYTES):
         if ended and wanted.name[position] != 0:
@@ -149,6 +184,8 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     elif wanted.kind == SUBSCRIBER_GROUP:
         if not 1 <= numbers[<int> GROUP_PRIORITY] <= ADMISSION_LANES:
             return INVALID_ARGUMENT
+    elif wanted.kind == LIMIT_RULE:
+        return _rule_status(state, wanted)
     elif wanted.kind == LOT:
         if numbers[<int> LOT_CHECK_DIGIT_EXEMPT] < -1 or numbers[<int> LOT_CHECK_DIGIT_EXEMPT] > 1:
             return INVALID_ARGUMENT
@@ -263,6 +300,8 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
                 break
             market.classes[position] = state.entities[number].dense
             market.classes_count += 1
+    elif entity.kind == LIMIT_RULE:
+        limits_follow(state)
     elif entity.kind == PLAN or entity.kind == LOT:
         for group in range(state.header.groups_count):
             _group_watermarks(state, &state.groups[group])

@@ -14,6 +14,7 @@
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
+#   exemptions            96   4,096                who is exempt from limits, by subscriber
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19640   classes_max          which groups have a SIM in which tier
@@ -73,6 +74,7 @@ cpdef enum:
     LANES = 8                    # of a priority: jobs take turns
     ADMISSION_LANES = 3          # by subscriber priority
     GIVEN_UP_MAX = 4096          # swaps on the operator's work list
+    EXEMPTIONS_MAX = 4096        # that have not ended
     SAMPLES_MAX = 64             # terminals that a check names, by the reason why they would go without
     RUN_ITEMS_MAX = 65536        # items in one run of commands
     NAME_BYTES = 64
@@ -127,6 +129,7 @@ cpdef enum EntityKind:
     ACTOR = 8
     CARRIER = 9
     SUBSCRIBER_GROUP = 10
+    LIMIT_RULE = 11              # what a subscriber may use, as published (limits.pxi)
 
 cpdef enum Role:
     OPERATOR = 1
@@ -164,6 +167,16 @@ cpdef enum:
     CLASS_CARRIER = 1            # entity index; -1: not told
     # subscriber group
     GROUP_PRIORITY = 0           # 1 first, 2, 3 last when not all can be admitted at once
+    # limit rule
+    RULE_GROUP = 0               # entity index of the subscriber group that it is for; -1: all that have no rule of their own
+    RULE_MONTH_BYTES = 1         # what may be used in a month; -1: any amount. One of the two must be said
+    RULE_DAY_BYTES = 2           # and in a day
+    RULE_WARN_PERMILLE = 3       # share of the limit at which is warned, in thousandths; -1 or 0: it is not
+    RULE_ACTION = 4              # LimitAction
+    RULE_SLOW_KBPS = 5           # slow: to what speed
+    RULE_TEXT_BYTES = 6          # length of the published text, which stands in the document: at least 1
+    RULE_PUBLISHED_DAY = 7       # when it was published: days since 1970-01-01 of the local date, not after today
+    RULE_WITHDRAWN = 8           # 1: it holds no more
     # market
     MARKET_EXPECTED_BYTES = 0    # expected use of a lease; -1: the floor
     MARKET_FIRST_CLASS = 1       # entity indexes of up to MARKET_CLASSES classes, in order of preference
@@ -211,6 +224,7 @@ cpdef enum Command:
     SCHEDULE = 52
     SERVER_PAUSE = 58            # no order is sent to the access server until SERVER_RESUME; nothing is recalled
     SERVER_RESUME = 59
+    EXEMPT = 55                  # no limit holds for a subscriber up to an instant, or holds again
 
 # Per-item results, in order of precedence within each block: the first that applies is given.
 cpdef enum Status:
@@ -253,6 +267,7 @@ cpdef enum Status:
     RESTING = 49                 # in its cool-down
     DAY_CEILING = 50             # swapped as often today as a terminal may be
     ADMISSION_WAIT = 51          # more ask at its access server than it can attach
+    LIMIT_REACHED = 52           # its subscriber has used what the published limit allows
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -378,6 +393,8 @@ cpdef enum EventKind:
     EVENT_CAP = 19
     EVENT_RESET = 20
     EVENT_TRUSTED = 23
+    EVENT_LIMIT = 17
+    EVENT_EXEMPT = 22
     EVENT_PAUSE = 24
     EVENT_CAP_CHANGED = 29
     EVENT_VALIDITY = 25
@@ -415,6 +432,25 @@ cpdef enum Death:
     DEATH_UNDONE = 2             # by an operator
     DEATH_BELIED = 3             # it gave a sign of life in time
     DEATH_SETTLED = 4            # what it held is freed
+
+# What follows when a subscriber has used what a limit allows.
+cpdef enum LimitAction:
+    ACTION_NOTIFY = 1            # it is told of, and that is all
+    ACTION_SLOW = 2              # its access server is to slow it, in a lease that it has too
+    ACTION_REFUSE = 3            # no lease, nor any longer than the one it has runs
+
+# What an EVENT_LIMIT tells.
+cpdef enum LimitReason:
+    LIMIT_WARNED = 1             # the share at which is warned is used
+    LIMIT_PASSED = 2             # all of it is: notify
+    LIMIT_SLOWED = 3             # slow
+    LIMIT_REFUSED = 4            # refuse
+    LIMIT_LIFTED = 5             # none of these three holds any more
+
+# What an EVENT_EXEMPT tells.
+cpdef enum ExemptReason:
+    EXEMPT_BEGUN = 1             # or its end or reason is another from now on
+    EXEMPT_ENDED = 2             # before its end, by whoever says so
 
 cpdef enum SweepKind:
     SWEEP_UNUSED = 0
@@ -520,12 +556,24 @@ ctypedef struct Header:                 # 1024 B
     uint64_t subscribers_missed         # reports that were counted at no subscriber, because the table was full
     uint32_t lots_due_first             # lots that have work to do now, a list through due_next; 0: none
     uint32_t lots_due_last
-    uint64_t reserved[20]
+    uint32_t limit_for_all              # the rule for whom no group's holds; 0: there is none
+    uint32_t limits_count               # rules that hold
+    uint32_t limits_refusing            # of these, those that refuse
+    uint32_t exemptions_count
+    uint64_t reserved[18]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
-    uint64_t month                      # bytes of the month; the upper 16 bits are 0
-    uint64_t day                        # bytes of the day, and which day that is (subscribers.pxi)
+    uint64_t month                      # bytes of the month, the group, what was told of the month's limit
+    uint64_t day                        # bytes of the day, which day that is, what was told of its limit (subscribers.pxi)
+
+ctypedef struct Exemption:              # 96 B, in the order of subscribers
+    uint64_t subscriber
+    uint64_t since_ms
+    uint64_t until_ms                   # exclusive; it may have passed: the place is taken when there is no other
+    uint32_t actor                      # who said so
+    uint32_t reserved
+    char reason[64]                     # UTF-8, zero-filled
 
 ctypedef struct Entity:                 # 1024 B
     int64_t numbers[16]
@@ -533,7 +581,8 @@ ctypedef struct Entity:                 # 1024 B
     uint8_t kind
     uint8_t masked                      # lot, bank: 1: none of its SIMs is selected
     uint8_t reserved[2]
-    uint16_t dense                      # number among its kind (class, market, access server); NONE_SHORT otherwise
+    uint16_t dense                      # number among its kind (class, market, access server); of a subscriber group its limit
+                                        # rule, while it has one; NONE_SHORT otherwise
     uint16_t document_size
     uint8_t document[824]               # descriptive terms as the service wrote them; opaque here
 
@@ -915,7 +964,8 @@ cpdef enum RegionIndex:
     REGION_SUBSCRIBERS = 24
     REGION_SIMS_ROLLING = 25
     REGION_LOTS = 26
-    REGIONS = 27
+    REGION_EXEMPTIONS = 27
+    REGIONS = 28
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -945,7 +995,7 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[27]
+    Region regions[28]
     Header *header
     Entity *entities
     Sim *sims
@@ -966,6 +1016,7 @@ ctypedef struct State:
     GivenUp *given_up
     Breaker *breakers
     Subscriber *subscribers
+    Exemption *exemptions
     Wheel *wheel
     char *timers[6]                     # the first node, by TimerKind
     uint64_t timer_strides[6]           # bytes from one node to the next

@@ -49,6 +49,7 @@ class Command(IntEnum):
     SCHEDULE = 52
     SERVER_PAUSE = 58
     SERVER_RESUME = 59
+    EXEMPT = 55
 
 class Window(IntEnum):
     WINDOW_CYCLE = 1
@@ -76,6 +77,7 @@ class EntityKind(IntEnum):
     ACTOR = 8
     CARRIER = 9
     SUBSCRIBER_GROUP = 10
+    LIMIT_RULE = 11
 
 class Gate(IntEnum):
     GATE_DISCONNECTED = 1
@@ -163,7 +165,8 @@ class RegionIndex(IntEnum):
     REGION_SUBSCRIBERS = 24
     REGION_SIMS_ROLLING = 25
     REGION_LOTS = 26
-    REGIONS = 24
+    REGION_EXEMPTIONS = 27
+    REGIONS = 28
 
 class Role(IntEnum):
     OPERATOR = 1
@@ -241,6 +244,7 @@ class Status(IntEnum):
     RESTING = 49
     DAY_CEILING = 50
     ADMISSION_WAIT = 51
+    LIMIT_REACHED = 52
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -263,6 +267,8 @@ class EventKind(IntEnum):
     EVENT_RESET = 20
     EVENT_TRUSTED = 23
     EVENT_VALIDITY = 25
+    EVENT_LIMIT = 17
+    EVENT_EXEMPT = 22
     EVENT_PAUSE = 24
     EVENT_CAP_CHANGED = 29
     EVENT_SET_ASIDE = 16
@@ -319,6 +325,22 @@ class WithdrawnBy(IntEnum):
     JOB_OVER = 3
     JOB_HELD = 4
     PROMISE_BROKEN = 5
+
+class LimitAction(IntEnum):
+    ACTION_NOTIFY = 1
+    ACTION_SLOW = 2
+    ACTION_REFUSE = 3
+
+class LimitReason(IntEnum):
+    LIMIT_WARNED = 1
+    LIMIT_PASSED = 2
+    LIMIT_SLOWED = 3
+    LIMIT_REFUSED = 4
+    LIMIT_LIFTED = 5
+
+class ExemptReason(IntEnum):
+    EXEMPT_BEGUN = 1
+    EXEMPT_ENDED = 2
 
 class SweepKind(IntEnum):
     SWEEP_UNUSED = 0
@@ -728,3 +750,29 @@ SCHEDULE: Command
 REGION_SIMS_ROLLING: RegionIndex
 REGION_LOTS: RegionIndex
 RECORD_TYPES: dict[str, np.dtype[Any]]
+REGION_EXEMPTIONS: RegionIndex
+LIMIT_RULE: EntityKind
+LIMIT_REACHED: Status
+EVENT_LIMIT: EventKind
+EVENT_EXEMPT: EventKind
+EXEMPT: Command
+EXEMPTIONS_MAX: int
+RULE_GROUP: int
+RULE_MONTH_BYTES: int
+RULE_DAY_BYTES: int
+RULE_WARN_PERMILLE: int
+RULE_ACTION: int
+RULE_SLOW_KBPS: int
+RULE_TEXT_BYTES: int
+RULE_PUBLISHED_DAY: int
+RULE_WITHDRAWN: int
+ACTION_NOTIFY: LimitAction
+ACTION_SLOW: LimitAction
+ACTION_REFUSE: LimitAction
+LIMIT_WARNED: LimitReason
+LIMIT_PASSED: LimitReason
+LIMIT_SLOWED: LimitReason
+LIMIT_REFUSED: LimitReason
+LIMIT_LIFTED: LimitReason
+EXEMPT_BEGUN: ExemptReason
+EXEMPT_ENDED: ExemptReason

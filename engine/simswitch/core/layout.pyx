@@ -22,6 +22,7 @@ _SIZES = {
     "GivenUp": (sizeof(GivenUp), 48),
     "Breaker": (sizeof(Breaker), 40),
     "Subscriber": (sizeof(Subscriber), 24),
+    "Exemption": (sizeof(Exemption), 96),
     "Wheel": (sizeof(Wheel), 8392),
 }
 for _name, (_actual, _promised) in _SIZES.items():
@@ -52,13 +53,14 @@ RECORD_TYPES = {
     "given_up": np.asarray(<GivenUp[:1]> <GivenUp *> &_largest).dtype,
     "breakers": np.asarray(<Breaker[:1]> <Breaker *> &_largest).dtype,
     "subscribers": np.asarray(<Subscriber[:1]> <Subscriber *> &_largest).dtype,
+    "exemptions": np.asarray(<Exemption[:1]> <Exemption *> &_largest).dtype,
 }
 
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
     Occupancy, Health, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

@@ -76,8 +76,6 @@ class Machine:
         """The number of an access server (``access_server`` in runs) by its entity index."""
     def find_sim(self, iccid: int) -> int | None: ...
     def find_terminal(self, key: int) -> int | None: ...
-    def subscribers(self, terminals: Any) -> Any:
-        """Whose terminals these are (uint64 array of keys and of subscribers); 0 where one is not known."""
     def sim_uses(self, sims: Any) -> dict[str, Any]:
         """Of SIMs by their index (uint32 array), as NumPy arrays: iccid, lot, health, and used_bytes with a row a
         window; -1 where a SIM's plan does not roll."""
@@ -100,6 +98,13 @@ class Machine:
         """Window, gate, why each last changed, outstanding, queue, load figures."""
     def subscriber(self, key: int) -> dict[str, int] | None:
         """What a subscriber has used on the local day and in the month of the last apply; None: nothing, ever."""
+    def subscriber_now(self, key: int) -> dict[str, Any]:
+        """What its limit makes of a subscriber at the instant of the last apply: the figures, group and rule (0: none),
+        ``action`` and when it ends by itself, and the exemption that holds."""
+    def exemption(self, subscriber: int) -> dict[str, Any] | None:
+        """A subscriber's exemption, also one that has ended and whose place nobody has taken (``holds``)."""
+    def exemptions(self) -> list[dict[str, Any]]:
+        """The same of all, by subscriber."""
     def order(self, index: int) -> dict[str, Any]: ...
     def job(self, job_id: int) -> dict[str, Any]: ...
     def given_up(self) -> list[dict[str, Any]]: ...

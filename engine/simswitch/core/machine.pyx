@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 import numpy as np
 
@@ -34,6 +34,7 @@ include "sims.pxi"
 include "leases.pxi"
 include "subscribers.pxi"
 include "events.pxi"
+include "limits.pxi"
 include "breakers.pxi"
 include "orders.pxi"
 include "feasibility.pxi"
@@ -52,7 +53,7 @@ include "reading.pxi"
 
 cdef enum:
     RUN_HEADER_BYTES = 24
-    WIDE_ITEMS_MAX = 256          # items of a command that looks at every entity or group
+    WIDE_ITEMS_MAX = 256          # items of a command that looks at every entity, group or exemption
     OUTCOME_HEADER_BYTES = 16
     ORDER_BYTES = 59
     EVENT_BYTES = 48
@@ -110,7 +111,7 @@ cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
-    "subscribers", "sims_rolling", "lots",
+    "subscribers", "sims_rolling", "lots", "exemptions",
 )
 
 
@@ -242,6 +243,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_cap_changed(state, run)
     elif run.kind == SCHEDULE:
         apply_schedule(state, run)
+    elif run.kind == EXEMPT:
+        apply_exempt(state, run)
     elif run.kind == THAW:
         apply_thaw(state, run)
     else:
@@ -256,7 +259,7 @@ cdef void _refuse_run(const Run *run) noexcept nogil:
     elif run.kind == ALLOCATE or run.kind == ADOPT or run.kind == REPORT_ATTACH_FAILURE:
         memset(grant_columns(run).sim, 0xFF, 4 * <uint64_t> run.count)
     elif run.kind == REPORT_USAGE:
-        memset(run.outcomes + 8 * <uint64_t> run.count, 0xFF, 4 * <uint64_t> run.count)
+        memset(run.outcomes + 16 * <uint64_t> run.count, 0xFF, 4 * <uint64_t> run.count)
     memset(run.outcomes + <uint64_t> (OUTCOME_BYTES[run.kind] - 1) * run.count, NOT_PERMITTED, run.count)
 
 
@@ -453,11 +456,13 @@ cdef class Machine:
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
             sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
+            sizeof(Exemption),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
             _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
+            EXEMPTIONS_MAX,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -579,6 +584,8 @@ cdef class Machine:
             return header.terminals_count
         if region == REGION_GROUPS:
             return header.groups_count
+        if region == REGION_EXEMPTIONS:
+            return header.exemptions_count
         if region == REGION_CLASSES:
             return header.classes_count
         if region == REGION_MARKETS:
@@ -603,7 +610,7 @@ cdef class Machine:
             if header.kind >= KINDS or OUTCOME_BYTES[header.kind] == 0:
                 raise MalformedBatch(f"run {runs} at byte {offset}: there is no command {header.kind}")
             most = RUN_ITEMS_MAX
-            if header.kind == CONFIGURE or header.kind == MASK or header.kind == DEFINE:
+            if header.kind == CONFIGURE or header.kind == MASK or header.kind == DEFINE or header.kind == EXEMPT:
                 most = WIDE_ITEMS_MAX
             if header.count < 1 or header.count > most:
                 raise MalformedBatch(f"run {runs} at byte {offset}: it has {header.count} items; 1 to {most} are allowed")
@@ -807,7 +814,7 @@ cdef class Machine:
             or header.classes_max != CLASSES_MAX or header.classes_count > CLASSES_MAX
             or header.markets_max != MARKETS_MAX or header.markets_count > MARKETS_MAX
             or header.servers_max != SERVERS_MAX or header.servers_count > SERVERS_MAX or header.jobs_max != JOBS_MAX
-            or header.sweeps_count > SWEEPS_MAX or header.sweeps_head >= SWEEPS_MAX
+            or header.exemptions_count > EXEMPTIONS_MAX or header.sweeps_count > SWEEPS_MAX or header.sweeps_head >= SWEEPS_MAX
         ):
             raise ValueError("the snapshot's header has counts above its capacities")
         machine = cls.__new__(cls)
@@ -903,10 +910,6 @@ cdef class Machine:
         cdef uint32_t index = terminal_find(&self.state, key)
         return None if index == NONE_INDEX else int(index)
 
-    def subscribers(self, const uint64_t[::1] terminals not None):
-        """Whose terminals these are."""
-        return read_subscribers(&self.state, terminals)
-
     def sim_uses(self, const uint32_t[::1] sims not None):
         """ICCIDs, lots, healths and what was used in each window, by index."""
         return read_sim_uses(&self.state, sims)
@@ -938,6 +941,18 @@ cdef class Machine:
     def subscriber(self, uint64_t key):
         """What a subscriber has used today and this month; None: it has used nothing yet."""
         return read_subscriber(&self.state, key)
+
+    def subscriber_now(self, uint64_t key):
+        """What its limit makes of a subscriber now."""
+        return read_subscriber_now(&self.state, key)
+
+    def exemption(self, uint64_t subscriber):
+        """Its exemption, or None."""
+        return read_exemption(&self.state, subscriber)
+
+    def exemptions(self):
+        """Who is exempt from limits, or was of late, by subscriber."""
+        return read_exemptions(&self.state)
 
     def order(self, uint32_t index):
         """One order of the pool. IndexError: there is none of that index."""

@@ -53,6 +53,8 @@ cdef dict read_header(State *state):
         "impossible_count": int(header.impossible_count),
         "subscribers_count": int(header.subscribers_count),
         "subscribers_missed": int(header.subscribers_missed),
+        "limit_for_all": int(header.limit_for_all),
+        "limits_count": int(header.limits_count),
         "set_aside_count": int(header.set_aside_count),
         "set_aside_bytes": int(header.set_aside_bytes),
         "events_count": int(header.events_count),
@@ -175,6 +177,56 @@ cdef object read_subscriber(State *state, uint64_t key):
         "day_bytes": int(subscriber_day_bytes(record)) if subscriber_stamp(record) == stamp else 0,
         "month_bytes": int(subscriber_month_bytes(record)) if subscriber_stamp(record) >> 5 == stamp >> 5 else 0,
     }
+
+
+cdef dict read_subscriber_now(State *state, uint64_t key):
+    """What a limit makes of a subscriber at the instant of the last apply; also of one that has used nothing yet."""
+    cdef const Subscriber *record = subscriber_find(state, key)
+    cdef uint64_t stamp = max(state.header.stamp, subscriber_stamp(record))
+    cdef uint64_t month_bytes = subscriber_month_bytes(record) if subscriber_stamp(record) >> 5 == stamp >> 5 else 0
+    cdef uint64_t day_bytes = subscriber_day_bytes(record) if subscriber_stamp(record) == stamp else 0
+    cdef uint32_t group = subscriber_group(record)
+    cdef uint32_t rule = limit_rule(state, group)
+    cdef const int64_t *numbers = state.entities[rule].numbers
+    cdef Limited limited = Limited(0, False, 0)
+    cdef bint is_exempt = exempt(state, key, state.header.now_ms)
+    if rule and not is_exempt:
+        limited.month = _level(month_bytes, numbers[<int> RULE_MONTH_BYTES], 0) == OVER
+        if limited.month or _level(day_bytes, numbers[<int> RULE_DAY_BYTES], 0) == OVER:
+            limited.action = <int> numbers[<int> RULE_ACTION]
+    return {
+        "year": 1970 + int((stamp >> 5) // 12), "month": int((stamp >> 5) % 12 + 1), "day": int(stamp & 31),
+        "day_bytes": int(day_bytes),
+        "month_bytes": int(month_bytes),
+        "group": int(group),
+        "rule": int(rule),
+        "action": limited.action,
+        "ends_ms": int(limit_ends_ms(state, &limited)) if limited.action else 0,
+        "exemption": read_exemption(state, key) if is_exempt else None,
+    }
+
+
+cdef object read_exemption(State *state, uint64_t subscriber):
+    """The subscriber's exemption, also one that has ended and whose place nobody has taken; or None."""
+    cdef uint32_t place = exemption_place(state, subscriber)
+    cdef const Exemption *record = &state.exemptions[place]
+    if place == state.header.exemptions_count or record.subscriber != subscriber:
+        return None
+    return {
+        "subscriber": int(record.subscriber),
+        "since_ms": int(record.since_ms),
+        "until_ms": int(record.until_ms),
+        "actor": int(record.actor),
+        "actor_name": _name(state, record.actor),
+        "reason": record.reason[:64].rstrip(b"\0").decode(errors="replace"),
+        "holds": state.header.now_ms < record.until_ms,
+    }
+
+
+cdef list read_exemptions(State *state):
+    """By subscriber."""
+    cdef uint32_t place
+    return [read_exemption(state, state.exemptions[place].subscriber) for place in range(state.header.exemptions_count)]
 
 
 cdef dict read_order(State *state, uint32_t index):
@@ -530,19 +582,6 @@ cdef dict read_terminals_columns(State *state):
     """Copies of the terminal columns as NumPy arrays, one value a terminal. sim: 0xFFFFFFFF is none."""
     rows = np.frombuffer(_bytes(state.terminals, sizeof(Terminal), state.header.terminals_count), _TERMINAL, state.header.terminals_count)
     return {name: rows[name].copy() for name in rows.dtype.names}
-
-
-cdef object read_subscribers(State *state, const uint64_t[::1] keys):
-    """Whose terminals these are, as a NumPy array; 0 where the terminal is not known."""
-    found = np.zeros(keys.shape[0], np.uint64)
-    cdef uint64_t[::1] subscribers = found
-    cdef uint32_t index
-    cdef Py_ssize_t item
-    for item in range(keys.shape[0]):
-        index = terminal_find(state, keys[item])
-        if index != NONE_INDEX:
-            subscribers[item] = state.terminals[index].subscriber
-    return found
 
 
 cdef dict read_sim_uses(State *state, const uint32_t[::1] sims):

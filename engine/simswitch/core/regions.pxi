@@ -94,6 +94,7 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.given_up = <GivenUp *> state.regions[<int> REGION_GIVEN_UP].data
     state.breakers = <Breaker *> state.regions[<int> REGION_BREAKERS].data
     state.subscribers = <Subscriber *> state.regions[<int> REGION_SUBSCRIBERS].data
+    state.exemptions = <Exemption *> state.regions[<int> REGION_EXEMPTIONS].data
     state.wheel = <Wheel *> state.regions[<int> REGION_WHEEL].data
     state.timers[<int> TIMER_TERMINAL] = <char *> state.regions[<int> REGION_TIMERS_TERMINALS].data
     state.timers[<int> TIMER_SIM] = <char *> &state.sims.next  # and previous, behind it: a node of the wheel

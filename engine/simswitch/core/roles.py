@@ -64,6 +64,7 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.SERVER_RESUME: _OPERATORS,
     layout.SWAPS_STOP: _BRAKES,
     layout.SWAPS_LIFT: _OPERATORS,
+    layout.EXEMPT: _OPERATORS,
 }
 
 
@@ -73,7 +74,7 @@ class Read(IntEnum):
     TERMS = 1
     """Suppliers, lots and plans: what was bought, and on which terms."""
     PLACES = 2
-    """Classes, markets, banks and access servers: how the pool is arranged."""
+    """Classes, markets, banks and access servers: how the pool is arranged; and limits, which are public."""
     SIMS = 3
     """Single SIMs, with their numbers."""
     POOL = 4
@@ -135,6 +136,9 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "InventoryService/DefineSubscriberGroup": layout.DEFINE,
     "InventoryService/GetSubscriberGroup": Read.PLACES,
     "InventoryService/ListSubscriberGroups": Read.PLACES,
+    "InventoryService/DefineLimitRule": layout.DEFINE,
+    "InventoryService/GetLimitRule": Read.PLACES,
+    "InventoryService/ListLimitRules": Read.PLACES,
     "InventoryService/ImportSims": layout.IMPORT_SIMS,
     "InventoryService/AdoptTerminals": layout.ADOPT,
     "InventoryService/GetSim": Read.SIMS,
@@ -152,6 +156,10 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "PoolService/ListBreakers": Read.POOL,
     "PoolService/PauseAccessServer": layout.SERVER_PAUSE,
     "PoolService/ResumeAccessServer": layout.SERVER_RESUME,
+    "SubscriberService/GetSubscriber": Read.SUBSCRIBERS,
+    "SubscriberService/ExemptSubscriber": layout.EXEMPT,
+    "SubscriberService/EndExemption": layout.EXEMPT,
+    "SubscriberService/ListExemptions": Read.SUBSCRIBERS,
     "SwapService/CreateJob": layout.JOB_CREATE,
     "SwapService/AddJobTerminals": layout.JOB_ADD,
     "SwapService/GetJob": Read.SWAPS,

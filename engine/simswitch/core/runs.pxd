@@ -21,6 +21,7 @@ ctypedef struct Grant:
     uint64_t *iccid
     uint32_t *sim
     uint32_t *retry_after_ms
+    uint32_t *slow_kbps
     uint16_t *bank
     uint16_t *slot
     uint8_t *status
@@ -34,7 +35,8 @@ cdef inline Grant grant_columns(const Run *run) noexcept nogil:
     grant.iccid = grant.expires_ms + count
     grant.sim = <uint32_t *> (grant.iccid + count)
     grant.retry_after_ms = grant.sim + count
-    grant.bank = <uint16_t *> (grant.retry_after_ms + count)
+    grant.slow_kbps = grant.retry_after_ms + count
+    grant.bank = <uint16_t *> (grant.slow_kbps + count)
     grant.slot = grant.bank + count
     grant.status = <uint8_t *> (grant.slot + count)
     return grant

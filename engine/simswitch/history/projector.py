@@ -24,6 +24,7 @@ from simswitch.core import layout
 from simswitch.core.commands import COMMAND_COLUMNS, CommandRun, OutcomeRun, command_runs
 from simswitch.core.machine import Machine
 from simswitch.core.roles import COMMAND_ROLES
+from simswitch.history import limits
 from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
@@ -39,7 +40,7 @@ _BYTES_MAX = (1 << 63) - 1
 _HEALTHS = (
     layout.HEALTHY, layout.LOW, layout.EXHAUSTED, layout.THROTTLED, layout.QUARANTINED, layout.RETIRED,
 )  # fmt: skip
-_EVENT_FIELDS = ("kind", "terminal", "subscriber", "a", "b", "job", "access_server", "reason")
+_EVENT_FIELDS = ("event", "kind", "terminal", "subscriber", "a", "b", "job", "access_server", "reason")
 _DECISIONS = frozenset(
     kind for kind, roles in COMMAND_ROLES.items() if layout.ROLE_ACCESS_SERVER not in roles and kind != layout.TICK
 )
@@ -112,7 +113,7 @@ class Projector:
         runs = command_runs(record.payload)
         for place, (run, outcome) in enumerate(zip(runs, outcomes, strict=False)):
             if run.kind == layout.REPORT_USAGE:
-                self._usage(run, outcome, header.now_ms, machine)
+                self._usage(outcome, header.now_ms, machine)
             elif run.kind == layout.ALLOCATE:
                 self._refusals(run, outcome, header.now_ms)
             elif run.kind == layout.REPORT_LOAD:
@@ -131,6 +132,7 @@ class Projector:
         if self._begins_ms is None:
             # The first record since the start: names and settings come from the state.
             self._learn(machine)
+            self._rows += limits.begun(machine.entities(layout.LIMIT_RULE))
         if header.sequence != self._last + 1:
             gap = (self._last + 1, header.sequence - 1, self._at_ms, header.now_ms)
             self._rows.append(("INSERT INTO gaps VALUES (?, ?, ?, ?)", gap))
@@ -183,14 +185,14 @@ class Projector:
             found[0] = max(found[0], int(waits_us[some].max()) // 1000)
             found[1] += int(failed[some].sum())
 
-    def _usage(self, run: CommandRun, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
+    def _usage(self, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
         counted = outcome["counted_bytes"]
         some = counted > 0
         if not some.any():
             return
         assert self._begins_ms is not None
-        subscribers = machine.subscribers(np.ascontiguousarray(run["terminal"][some]))
-        self._use.setdefault(day_of(now_ms, self._begins_ms), []).append((subscribers, counted[some]))
+        used = (outcome["subscriber"][some], counted[some])
+        self._use.setdefault(day_of(now_ms, self._begins_ms), []).append(used)
         sims = outcome["sim"][some]
         figures = machine.sim_counts(np.ascontiguousarray(sims[sims != layout.NONE_INDEX]))
         self._sims.setdefault(now_ms // _HOUR_MS, []).append(figures)
@@ -214,8 +216,13 @@ class Projector:
             found[2] += 1
 
     def _decision(self, place: int, run: CommandRun, outcome: OutcomeRun, record: Record, machine: Machine) -> None:
+        now_ms = record.header.now_ms
         if run.kind in (layout.DEFINE, layout.CONFIGURE):
             self._learn(machine)
+        if run.kind == layout.DEFINE:
+            self._rows += limits.defined(run, outcome, now_ms)
+        elif run.kind == layout.EXEMPT:
+            self._rows += limits.exempted(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
         statuses = Counter(layout.Status(status).name.lower() for status in outcome["status"].tolist())
         columns = {name: _plain(run[name][:DETAILS_MAX]) for name, code in COMMAND_COLUMNS[run.kind] if code != "V1024"}
         if run.kind == layout.DEFINE:
@@ -243,7 +250,7 @@ class Projector:
 
     def _events(self, run: OutcomeRun, now_ms: int, machine: Machine) -> None:
         columns = (run[name].tolist() for name in _EVENT_FIELDS)
-        for kind, terminal, subscriber, a, b, job, server, reason in zip(*columns, strict=True):
+        for event, kind, terminal, subscriber, a, b, job, server, reason in zip(*columns, strict=True):
             order = signed(a)
             if kind == layout.EVENT_ORDERED:
                 self._rows.append((
@@ -266,6 +273,8 @@ class Projector:
                     "UPDATE swaps SET outage_ms = ? WHERE terminal = ? AND confirmed_ms = ?",
                     (b, signed(terminal), a),
                 ))  # fmt: skip
+            elif kind == layout.EVENT_LIMIT:
+                self._rows.append(limits.limit_row(event, now_ms, subscriber, reason, a, b, terminal))
             elif kind == layout.EVENT_JOB:
                 self._job(job, a, reason, now_ms, machine)
 

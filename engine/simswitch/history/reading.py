@@ -12,7 +12,7 @@ from simswitch.history.schema import signed, unsigned
 TABLES = (
     "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits", "slowed",
     "slowed_terminals", "lots", "leases", "days", "decisions", "observations", "throttles", "health", "caps",
-    "cap_shifts", "entities", "gaps", "positions",
+    "cap_shifts", "limits", "limit_rules", "exemptions", "entities", "gaps", "positions",
 )  # fmt: skip
 _SPANS = {
     "use_day": ("day", 86_400_000),
@@ -29,6 +29,8 @@ _SPANS = {
     "leases": ("hour", 3_600_000),
     "days": ("day", 86_400_000),
     "decisions": ("at_ms", 1),
+    "limits": ("at_ms", 1),
+    "exemptions": ("since_ms", 1),
     "observations": ("at_ms", 1),
     "throttles": ("at_ms", 1),
     "health": ("at_ms", 1),

@@ -130,6 +130,23 @@ CREATE TABLE cap_shifts (lot INTEGER, window INTEGER, at_ms INTEGER, shift INTEG
 -- Of days that are over: what was used, and by how many subscribers. So that nobody counts millions of rows again.
 CREATE TABLE days (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, subscribers INTEGER NOT NULL) STRICT;
 """,
+    6: """
+-- What published limits did, by the number of the event. step: LimitReason; of_day: 1 of the day's limit, 0 of the
+-- month's; rule: 0 when it held no more; terminal: which showed it, 0: none.
+CREATE TABLE limits (event INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, subscriber INTEGER NOT NULL,
+    step INTEGER NOT NULL, of_day INTEGER NOT NULL, used_bytes INTEGER NOT NULL, limit_bytes INTEGER NOT NULL,
+    rule INTEGER NOT NULL, terminal INTEGER NOT NULL) STRICT;
+CREATE INDEX limits_subscriber ON limits (subscriber, at_ms);
+-- Limit rules as they were defined; each holds until the next of the same rule. since_ms 0: before history began.
+-- The columns are the numbers of the definition (-1: not said), document the rest of it, with the published text.
+CREATE TABLE limit_rules (rule INTEGER, since_ms INTEGER, name TEXT NOT NULL, subscriber_group INTEGER NOT NULL,
+    month_bytes INTEGER NOT NULL, day_bytes INTEGER NOT NULL, warn_permille INTEGER NOT NULL, action INTEGER NOT NULL,
+    slow_kbps INTEGER NOT NULL, published_day INTEGER NOT NULL, withdrawn INTEGER NOT NULL, document BLOB NOT NULL,
+    PRIMARY KEY (rule, since_ms)) STRICT, WITHOUT ROWID;
+-- Who was exempt from limits. ended_ms: when somebody ended it, or gave it another end or reason, before until_ms.
+CREATE TABLE exemptions (subscriber INTEGER, since_ms INTEGER, until_ms INTEGER NOT NULL, reason TEXT NOT NULL,
+    actor TEXT NOT NULL, ended_ms INTEGER, ended_by TEXT, PRIMARY KEY (subscriber, since_ms)) STRICT, WITHOUT ROWID;
+""",
 }
 """What each version after the first adds."""
 

@@ -68,21 +68,17 @@ class ColumnCalls:
         if batch.count == 0:
             return b""
         indexes: tuple[Any, ...] = ()
-        priority = 0
+        group = 0
         if markets:
             indexes = (b"", self.directory.indexes(layout.MARKET, batch.names(1)))
         if kind == layout.ALLOCATE:
-            priority = self.priority(batch.text(2))
-        commands = batch.run(
-            kind, actor=call.actor.index, access_server=server.server, argument=priority, indexes=indexes
-        )
+            group = self.group(batch.text(2))
+        commands = batch.run(kind, actor=call.actor.index, access_server=server.server, argument=group, indexes=indexes)
         return Work(commands, lambda outcome: response.encode(outcome.data, outcome.count))
 
-    def priority(self, group: str) -> int:
-        """Of a subscriber group; 0: of none."""
-        if not group:
-            return 0
-        return self.directory.get(layout.SUBSCRIBER_GROUP, group).numbers[layout.GROUP_PRIORITY]
+    def group(self, name: str) -> int:
+        """A subscriber group; 0: none."""
+        return self.directory.get(layout.SUBSCRIBER_GROUP, name).index if name else 0
 
     async def answer(self, work: bytes | Work, call: Call) -> bytes:
         """For those who wait in the event loop."""
@@ -104,7 +100,7 @@ class AllocationHandlers(ColumnCalls):
             layout.ALLOCATE,
             actor=call.actor.index,
             access_server=server.server,
-            argument=self.priority(request.subscriber_group),
+            argument=self.group(request.subscriber_group),
             terminal=request.terminal,
             subscriber=request.subscriber,
             expected_bytes=request.expected_bytes,
@@ -125,7 +121,9 @@ class AllocationHandlers(ColumnCalls):
             bank=self.directory.name(int(outcome["bank"][0])),
             slot=int(outcome["slot"][0]),
         )
-        response = allocation_pb2.AllocateResponse(status=outcome["status"].tolist()[0], lease=lease)
+        response = allocation_pb2.AllocateResponse(
+            status=outcome["status"].tolist()[0], lease=lease, slow_kbps=int(outcome["slow_kbps"][0])
+        )
         return response.SerializeToString()
 
     @hot

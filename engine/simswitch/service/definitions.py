@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from simswitch.core import layout
 from simswitch.service.calendar import midnight_ms, zone
 from simswitch.service.directory import Directory, Entity
-from simswitch.service.errors import INVALID_ARGUMENT, Refused
+from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, Refused
 from simswitch.v1 import inventory_pb2 as pb
 
 _BYTES_MAX = 2**62
@@ -167,7 +167,59 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
     return {layout.GROUP_PRIORITY: group.priority}
 
 
+MONTH_BYTES = 25_000_000_000
+"""What a limit rule allows in a month when it says neither that nor what in a day."""
+
+
+def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
+    if not rule.text.strip():
+        raise Refused(
+            INVALID_ARGUMENT, "text is empty: a limit that is not published holds for nobody. Say its text, or its URL"
+        )
+    published = _day("published", rule.published)
+    if published is None:
+        raise Refused(INVALID_ARGUMENT, "published is empty: publish the limit, and say on which day that was")
+    if not rule.HasField("month_bytes") and not rule.HasField("day_bytes"):
+        rule.month_bytes = MONTH_BYTES
+    for name in ("month_bytes", "day_bytes"):
+        if rule.HasField(name) and not 1 <= getattr(rule, name) < _BYTES_MAX:
+            raise Refused(INVALID_ARGUMENT, f"{name} is 1 to {_BYTES_MAX - 1}, not {getattr(rule, name)}")
+    if not 0 <= rule.warn_permille < 1_000:
+        raise Refused(INVALID_ARGUMENT, f"warn_permille is below 1,000, not {rule.warn_permille}")
+    if rule.action not in (pb.LIMIT_ACTION_NOTIFY, pb.LIMIT_ACTION_SLOW, pb.LIMIT_ACTION_REFUSE):
+        raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
+    if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
+        raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
+    group = rule.subscriber_group
+    index = directory.get(layout.SUBSCRIBER_GROUP, group).index if group else -1
+    if not rule.withdrawn:
+        for other in directory.all(layout.LIMIT_RULE):
+            holds = other.numbers[layout.RULE_WITHDRAWN] != 1 and other.numbers[layout.RULE_GROUP] == index
+            if holds and other.name != rule.name:
+                raise Refused(
+                    STATUS_REASONS[layout.WRONG_STATE],
+                    f"the limit {other.name!r} holds for the same group. Withdraw it, or define it anew",
+                )
+    return {
+        layout.RULE_GROUP: index,
+        layout.RULE_MONTH_BYTES: rule.month_bytes if rule.HasField("month_bytes") else -1,
+        layout.RULE_DAY_BYTES: rule.day_bytes if rule.HasField("day_bytes") else -1,
+        layout.RULE_WARN_PERMILLE: rule.warn_permille,
+        layout.RULE_ACTION: rule.action,
+        layout.RULE_SLOW_KBPS: rule.slow_kbps,
+        layout.RULE_TEXT_BYTES: len(rule.text.encode()),
+        layout.RULE_PUBLISHED_DAY: (published - datetime.date(1970, 1, 1)).days,
+        layout.RULE_WITHDRAWN: int(rule.withdrawn),
+    }
+
+
+def unpublished(rule: pb.LimitRule, what: str) -> str:
+    """Of a limit rule whose numbers were good (``_rule_numbers``), the engine refuses nothing but its day."""
+    return f"{what}: published {rule.published} is after today: publish it first, and define it on that day or later"
+
+
 KINDS: Mapping[str, Kind] = {
+    "limit_rule": Kind(layout.LIMIT_RULE, pb.LimitRule, "limit_rule", "limit_rules", "LimitRules", _rule_numbers),
     "subscriber_group": Kind(
         layout.SUBSCRIBER_GROUP,
         pb.SubscriberGroup,

@@ -33,6 +33,7 @@ KIND_WORDS: Mapping[int, str] = {
     layout.ACTOR: "actor",
     layout.CARRIER: "carrier",
     layout.SUBSCRIBER_GROUP: "subscriber group",
+    layout.LIMIT_RULE: "limit rule",
 }
 _UNKNOWN_REASONS: Mapping[int, int] = {
     layout.MARKET: layout.UNKNOWN_MARKET,

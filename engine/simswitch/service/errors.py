@@ -182,6 +182,11 @@ STATUS_REASONS: Mapping[int, Reason] = {
         "ADMISSION_WAIT",
         "More terminals ask there than the access server can attach; the place is kept: {what}.",
     ),
+    layout.LIMIT_REACHED: Reason(
+        _FULL,
+        "LIMIT_REACHED",
+        "The subscriber has used what the published limit allows: {what}. `simswitch subscriber` explains it.",
+    ),
     layout.RESTING: Reason(_PRECONDITION, "RESTING", "The terminal was swapped too lately: {what}."),
     layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),
 }

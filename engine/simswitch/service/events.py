@@ -169,6 +169,10 @@ class EventHandlers:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), "window": a >> 16, "sims_count": b}
         elif kind == pb.EVENT_KIND_VALIDITY:
             fields |= {"lot_or_plan": self._directory.name(a), "validity": reason}
+        elif kind == pb.EVENT_KIND_LIMIT:
+            fields |= self._limit(a, b, reason)
+        elif kind == pb.EVENT_KIND_EXEMPT:
+            fields |= {"exempt": reason == layout.EXEMPT_BEGUN, "freed_ms": a, "actor": self._directory.name(b)}
         elif kind == pb.EVENT_KIND_PAUSE:
             fields |= {"paused": bool(reason)}
         return pb.Event(
@@ -181,6 +185,16 @@ class EventHandlers:
             job=None if job == layout.NONE_INDEX else job,
             **fields,
         )
+
+    def _limit(self, a: int, limit: int, step: int) -> dict[str, Any]:
+        rule = a >> 48 & 0x3FFF
+        fields: dict[str, Any] = {"limit_step": step, "used_bytes": a & (1 << 48) - 1, "of_day": bool(a >> 62)}
+        if rule:
+            numbers = self._directory.by_index(rule).numbers
+            fields |= {"limit_rule": self._directory.name(rule), "quota_bytes": limit}
+            if step == layout.LIMIT_SLOWED:
+                fields["slow_kbps"] = numbers[layout.RULE_SLOW_KBPS]
+        return fields
 
     def _server(self, number: int) -> str:
         if number == layout.NONE_SHORT:

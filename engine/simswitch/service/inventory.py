@@ -17,7 +17,7 @@ from simswitch.core.roles import Read
 from simswitch.core.wire import ITEMS_MAX
 from simswitch.service.allocation import ColumnCalls
 from simswitch.service.call import Call
-from simswitch.service.definitions import KINDS, Kind, document, message_of
+from simswitch.service.definitions import KINDS, Kind, document, message_of, unpublished
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, TOO_MANY_ITEMS, Refused
 from simswitch.service.imports import Importer
@@ -56,9 +56,14 @@ class InventoryHandlers(ColumnCalls):
             # Carriers are known by name alone, from the classes that name them.
             await self.directory.define(layout.CARRIER, message.carrier, {}, b"", actor=call.actor.index)
         numbers = kind.numbers(message, self.directory)
-        status, entity = await self.directory.define(
-            kind.kind, message.name, numbers, document(message), actor=call.actor.index
-        )
+        try:
+            status, entity = await self.directory.define(
+                kind.kind, message.name, numbers, document(message), actor=call.actor.index
+            )
+        except Refused as error:
+            if kind.kind == layout.LIMIT_RULE and error.reason is INVALID_ARGUMENT:
+                raise Refused(INVALID_ARGUMENT, unpublished(message, error.what)) from error
+            raise
         answer = getattr(pb, f"Define{name}Response")(status=status, **{kind.field: message_of(kind, entity)})
         return bytes(answer.SerializeToString())
 

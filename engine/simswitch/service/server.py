@@ -51,6 +51,7 @@ from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
+from simswitch.service.subscribers import SubscriberHandlers
 from simswitch.service.swaps import SwapHandlers
 from simswitch.v1 import (
     access_server_pb2,
@@ -59,6 +60,7 @@ from simswitch.v1 import (
     event_pb2,
     inventory_pb2,
     pool_pb2,
+    subscriber_pb2,
     swap_pb2,
     usage_pb2,
 )
@@ -220,6 +222,7 @@ class Service:
             (inventory_pb2, "InventoryService", self.inventory),
             (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
             (caps_pb2, "CapsService", CapsHandlers(cell, self.directory)),
+            (subscriber_pb2, "SubscriberService", SubscriberHandlers(cell, self.directory, folder)),
         ]
         self.names: list[str] = []
         self.methods: dict[str, Method] = {}

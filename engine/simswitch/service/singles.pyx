@@ -2,12 +2,12 @@
 #
 #     AllocateRequest   | 0A len access_server | 12 len market | 19 terminal | 21 subscriber | 28 expected |   fields 1 to 5
 #     run               | header | terminals … | subscribers … | expected … | markets … | pad |
-#     outcome           | epochs … | expiries … | iccids … | sims … | retry … | banks … | slots … | statuses … |
+#     outcome           | epochs … | expiries … | iccids … | sims … | retry … | slow … | banks … | slots … | statuses … |
 #     AllocateResponse  | 08 status | 12 len | 09 terminal | 11 epoch | 19 expiry | 22 iccid | 2A bank | 30 slot |
 #
 # Only the usual form of a request is read here: each field at most once, with its own wire type, texts of under 128
 # bytes that are known names. add() declines any other, and protobuf decides what it is and how it is refused. Likewise
-# answers() leaves out what was refused. So this file has no errors and no words for them; tests compare it with protobuf.
+# answers() leaves out what was refused or is to be slowed. So this file has no errors and no words for them; tests compare it with protobuf.
 #
 # 26 bytes an item, in one piece that grows by doubling and belongs to the object.
 
@@ -22,7 +22,7 @@ from simswitch.core.layout import ALLOCATE, MOVED, NAME_BYTES
 cdef enum:
     HEADER_BYTES = 24           # of a run, see core/commands.py
     COMMAND_BYTES = 26          # of an item in the run
-    GRANT_BYTES = 37            # of an item in the outcome
+    GRANT_BYTES = 41            # of an item in the outcome
     ANSWER_LIMIT = 160          # an answer is shorter; its lease is under 128, so its length is one byte
 
 cdef uint16_t KIND = ALLOCATE
@@ -32,7 +32,7 @@ if COMMAND_COLUMNS[ALLOCATE] != (
     ("terminal", "<u8"), ("subscriber", "<u8"), ("expected_bytes", "<u8"), ("market", "<u2"),
 ) or OUTCOME_COLUMNS[ALLOCATE] != (
     ("epoch", "<u8"), ("expires_ms", "<u8"), ("iccid", "<u8"), ("sim", "<u4"), ("retry_after_ms", "<u4"),
-    ("bank", "<u2"), ("slot", "<u2"), ("status", "u1"),
+    ("slow_kbps", "<u4"), ("bank", "<u2"), ("slot", "<u2"), ("status", "u1"),
 ) or NAME_BYTES > 64:
     raise TypeError("the columns of ALLOCATE are not those that singles.pyx knows")
 
@@ -219,15 +219,16 @@ cdef class Allocations:
         return run
 
     def answers(self, const uint8_t[::1] outcome not None):
-        """The answer to each request, in the order of add; None where it was refused."""
+        """The answer to each request, in the order of add; None where protobuf has to make it."""
         cdef Py_ssize_t count = self.count
         if count == 0 or outcome.shape[0] < GRANT_BYTES * count:
             raise ValueError(f"the outcome of {count} allocations has {outcome.shape[0]} bytes")
         cdef const uint8_t *column = &outcome[0]
         cdef const uint64_t *numbers = <const uint64_t *> column
-        cdef const uint16_t *banks = <const uint16_t *> (column + 32 * count)
+        cdef const uint32_t *slow_kbps = <const uint32_t *> (column + 32 * count)
+        cdef const uint16_t *banks = <const uint16_t *> (column + 36 * count)
         cdef const uint16_t *slots = banks + count
-        cdef const uint8_t *statuses = column + 36 * count
+        cdef const uint8_t *statuses = column + 40 * count
         cdef uint8_t answer[ANSWER_LIMIT]
         cdef uint8_t *at
         cdef uint32_t rest
@@ -236,7 +237,7 @@ cdef class Allocations:
         cdef bytes bank = b""
         cdef list answers = [None] * count
         for i in range(count):
-            if not 1 <= statuses[i] <= GRANTED_LAST:
+            if not 1 <= statuses[i] <= GRANTED_LAST or slow_kbps[i]:
                 continue
             if banks[i] != bank_last:
                 bank = self.bank_name(banks[i])
@@ -278,7 +279,7 @@ cdef class Allocations:
         cdef const uint8_t *column = &outcome[0]
         cdef uint8_t *at = one
         cdef Py_ssize_t width
-        for width in (8, 8, 8, 4, 4, 2, 2, 1):
+        for width in (8, 8, 8, 4, 4, 4, 2, 2, 1):
             memcpy(at, column + width * item, width)
             at += width
             column += width * count

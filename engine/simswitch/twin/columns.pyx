@@ -218,16 +218,16 @@ cdef int read_answers(World *w, Run *run, const uint8_t *data) except -1 nogil:
     cdef const uint8_t *status = data
     cdef Device *device
     if run.kind == OUT_ALLOCATE:
-        # epoch, expires_ms, iccid; sim, retry_after_ms; bank, slot; status
-        status = data + count * 36
+        # epoch, expires_ms, iccid; sim, retry_after_ms, slow_kbps; bank, slot; status
+        status = data + count * 40
         for index in range(count):
             answer_allocation(w, &items[index], status[index], wide[index],
                               (<const uint32_t *>(data + count * 24))[index],
                               (<const uint32_t *>(data + count * 28))[index])
         return 0
     if run.kind == OUT_USAGE:
-        # counted_bytes; sim; status
-        status = data + count * 12
+        # counted_bytes, subscriber; sim, slow_kbps; status
+        status = data + count * 24
     for index in range(count):
         if status[index] <= layout.LATE:
             continue

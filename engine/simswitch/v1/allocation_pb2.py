@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from simswitch.v1 import status_pb2 as simswitch_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsimswitch/v1/allocation.proto\x12\x0csimswitch.v1\x1a\x19simswitch/v1/status.proto\"g\n\x05Lease\x12\x10\n\x08terminal\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\x12\x12\n\nexpires_ms\x18\x03 \x01(\x06\x12\r\n\x05iccid\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61nk\x18\x05 \x01(\t\x12\x0c\n\x04slot\x18\x06 \x01(\r\"\x90\x01\n\x0f\x41llocateRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x0e\n\x06market\x18\x02 \x01(\t\x12\x10\n\x08terminal\x18\x03 \x01(\x06\x12\x12\n\nsubscriber\x18\x04 \x01(\x06\x12\x16\n\x0e\x65xpected_bytes\x18\x05 \x01(\x04\x12\x18\n\x10subscriber_group\x18\x06 \x01(\t\"\\\n\x10\x41llocateResponse\x12$\n\x06status\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Status\x12\"\n\x05lease\x18\x02 \x01(\x0b\x32\x13.simswitch.v1.Lease\"\xa5\x01\n\x13\x41llocateSimsRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x0f\n\x07markets\x18\x02 \x03(\t\x12\x10\n\x08terminal\x18\x03 \x03(\x06\x12\x12\n\nsubscriber\x18\x04 \x03(\x06\x12\x16\n\x0e\x65xpected_bytes\x18\x05 \x03(\x06\x12\x0e\n\x06market\x18\x06 \x03(\r\x12\x18\n\x10subscriber_group\x18\x07 \x01(\t\"\xa2\x01\n\x14\x41llocateSimsResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\x12\n\nexpires_ms\x18\x03 \x03(\x06\x12\r\n\x05iccid\x18\x04 \x03(\x06\x12\x0c\n\x04\x62\x61nk\x18\x05 \x03(\x07\x12\x0c\n\x04slot\x18\x06 \x03(\x07\x12\x16\n\x0eretry_after_ms\x18\x07 \x03(\x07\"a\n\x15\x41llocateStreamRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x30\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32!.simswitch.v1.AllocateSimsRequest\"\x99\x01\n\x16\x41llocateStreamResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x33\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\".simswitch.v1.AllocateSimsResponseH\x00\x12(\n\x07refusal\x18\x03 \x01(\x0b\x32\x15.simswitch.v1.RefusalH\x00\x42\x08\n\x06result\"F\n\x0cRenewRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\"I\n\rRenewResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\x12\n\nexpires_ms\x18\x02 \x03(\x06\"H\n\x0eReleaseRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\"7\n\x0fReleaseResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"T\n\x1aReportAttachFailureRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\"\xa9\x01\n\x1bReportAttachFailureResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\x12\n\nexpires_ms\x18\x03 \x03(\x06\x12\r\n\x05iccid\x18\x04 \x03(\x06\x12\x0c\n\x04\x62\x61nk\x18\x05 \x03(\x07\x12\x0c\n\x04slot\x18\x06 \x03(\x07\x12\x16\n\x0eretry_after_ms\x18\x07 \x03(\x07\x32\x8c\x04\n\x11\x41llocationService\x12I\n\x08\x41llocate\x12\x1d.simswitch.v1.AllocateRequest\x1a\x1e.simswitch.v1.AllocateResponse\x12U\n\x0c\x41llocateSims\x12!.simswitch.v1.AllocateSimsRequest\x1a\".simswitch.v1.AllocateSimsResponse\x12_\n\x0e\x41llocateStream\x12#.simswitch.v1.AllocateStreamRequest\x1a$.simswitch.v1.AllocateStreamResponse(\x01\x30\x01\x12@\n\x05Renew\x12\x1a.simswitch.v1.RenewRequest\x1a\x1b.simswitch.v1.RenewResponse\x12\x46\n\x07Release\x12\x1c.simswitch.v1.ReleaseRequest\x1a\x1d.simswitch.v1.ReleaseResponse\x12j\n\x13ReportAttachFailure\x12(.simswitch.v1.ReportAttachFailureRequest\x1a).simswitch.v1.ReportAttachFailureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsimswitch/v1/allocation.proto\x12\x0csimswitch.v1\x1a\x19simswitch/v1/status.proto\"g\n\x05Lease\x12\x10\n\x08terminal\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\x12\x12\n\nexpires_ms\x18\x03 \x01(\x06\x12\r\n\x05iccid\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61nk\x18\x05 \x01(\t\x12\x0c\n\x04slot\x18\x06 \x01(\r\"\x90\x01\n\x0f\x41llocateRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x0e\n\x06market\x18\x02 \x01(\t\x12\x10\n\x08terminal\x18\x03 \x01(\x06\x12\x12\n\nsubscriber\x18\x04 \x01(\x06\x12\x16\n\x0e\x65xpected_bytes\x18\x05 \x01(\x04\x12\x18\n\x10subscriber_group\x18\x06 \x01(\t\"o\n\x10\x41llocateResponse\x12$\n\x06status\x18\x01 \x01(\x0e\x32\x14.simswitch.v1.Status\x12\"\n\x05lease\x18\x02 \x01(\x0b\x32\x13.simswitch.v1.Lease\x12\x11\n\tslow_kbps\x18\x03 \x01(\r\"\xa5\x01\n\x13\x41llocateSimsRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x0f\n\x07markets\x18\x02 \x03(\t\x12\x10\n\x08terminal\x18\x03 \x03(\x06\x12\x12\n\nsubscriber\x18\x04 \x03(\x06\x12\x16\n\x0e\x65xpected_bytes\x18\x05 \x03(\x06\x12\x0e\n\x06market\x18\x06 \x03(\r\x12\x18\n\x10subscriber_group\x18\x07 \x01(\t\"\xb5\x01\n\x14\x41llocateSimsResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\x12\n\nexpires_ms\x18\x03 \x03(\x06\x12\r\n\x05iccid\x18\x04 \x03(\x06\x12\x0c\n\x04\x62\x61nk\x18\x05 \x03(\x07\x12\x0c\n\x04slot\x18\x06 \x03(\x07\x12\x16\n\x0eretry_after_ms\x18\x07 \x03(\x07\x12\x11\n\tslow_kbps\x18\x08 \x03(\x07\"a\n\x15\x41llocateStreamRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x30\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32!.simswitch.v1.AllocateSimsRequest\"\x99\x01\n\x16\x41llocateStreamResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x33\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\".simswitch.v1.AllocateSimsResponseH\x00\x12(\n\x07refusal\x18\x03 \x01(\x0b\x32\x15.simswitch.v1.RefusalH\x00\x42\x08\n\x06result\"F\n\x0cRenewRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\"I\n\rRenewResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\x12\n\nexpires_ms\x18\x02 \x03(\x06\"H\n\x0eReleaseRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\"7\n\x0fReleaseResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"T\n\x1aReportAttachFailureRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\"\xbc\x01\n\x1bReportAttachFailureResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\r\n\x05\x65poch\x18\x02 \x03(\x06\x12\x12\n\nexpires_ms\x18\x03 \x03(\x06\x12\r\n\x05iccid\x18\x04 \x03(\x06\x12\x0c\n\x04\x62\x61nk\x18\x05 \x03(\x07\x12\x0c\n\x04slot\x18\x06 \x03(\x07\x12\x16\n\x0eretry_after_ms\x18\x07 \x03(\x07\x12\x11\n\tslow_kbps\x18\x08 \x03(\x07\x32\x8c\x04\n\x11\x41llocationService\x12I\n\x08\x41llocate\x12\x1d.simswitch.v1.AllocateRequest\x1a\x1e.simswitch.v1.AllocateResponse\x12U\n\x0c\x41llocateSims\x12!.simswitch.v1.AllocateSimsRequest\x1a\".simswitch.v1.AllocateSimsResponse\x12_\n\x0e\x41llocateStream\x12#.simswitch.v1.AllocateStreamRequest\x1a$.simswitch.v1.AllocateStreamResponse(\x01\x30\x01\x12@\n\x05Renew\x12\x1a.simswitch.v1.RenewRequest\x1a\x1b.simswitch.v1.RenewResponse\x12\x46\n\x07Release\x12\x1c.simswitch.v1.ReleaseRequest\x1a\x1d.simswitch.v1.ReleaseResponse\x12j\n\x13ReportAttachFailure\x12(.simswitch.v1.ReportAttachFailureRequest\x1a).simswitch.v1.ReportAttachFailureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,27 +37,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALLOCATEREQUEST']._serialized_start=180
   _globals['_ALLOCATEREQUEST']._serialized_end=324
   _globals['_ALLOCATERESPONSE']._serialized_start=326
-  _globals['_ALLOCATERESPONSE']._serialized_end=418
-  _globals['_ALLOCATESIMSREQUEST']._serialized_start=421
-  _globals['_ALLOCATESIMSREQUEST']._serialized_end=586
-  _globals['_ALLOCATESIMSRESPONSE']._serialized_start=589
-  _globals['_ALLOCATESIMSRESPONSE']._serialized_end=751
-  _globals['_ALLOCATESTREAMREQUEST']._serialized_start=753
-  _globals['_ALLOCATESTREAMREQUEST']._serialized_end=850
-  _globals['_ALLOCATESTREAMRESPONSE']._serialized_start=853
-  _globals['_ALLOCATESTREAMRESPONSE']._serialized_end=1006
-  _globals['_RENEWREQUEST']._serialized_start=1008
-  _globals['_RENEWREQUEST']._serialized_end=1078
-  _globals['_RENEWRESPONSE']._serialized_start=1080
-  _globals['_RENEWRESPONSE']._serialized_end=1153
-  _globals['_RELEASEREQUEST']._serialized_start=1155
-  _globals['_RELEASEREQUEST']._serialized_end=1227
-  _globals['_RELEASERESPONSE']._serialized_start=1229
-  _globals['_RELEASERESPONSE']._serialized_end=1284
-  _globals['_REPORTATTACHFAILUREREQUEST']._serialized_start=1286
-  _globals['_REPORTATTACHFAILUREREQUEST']._serialized_end=1370
-  _globals['_REPORTATTACHFAILURERESPONSE']._serialized_start=1373
-  _globals['_REPORTATTACHFAILURERESPONSE']._serialized_end=1542
-  _globals['_ALLOCATIONSERVICE']._serialized_start=1545
-  _globals['_ALLOCATIONSERVICE']._serialized_end=2069
+  _globals['_ALLOCATERESPONSE']._serialized_end=437
+  _globals['_ALLOCATESIMSREQUEST']._serialized_start=440
+  _globals['_ALLOCATESIMSREQUEST']._serialized_end=605
+  _globals['_ALLOCATESIMSRESPONSE']._serialized_start=608
+  _globals['_ALLOCATESIMSRESPONSE']._serialized_end=789
+  _globals['_ALLOCATESTREAMREQUEST']._serialized_start=791
+  _globals['_ALLOCATESTREAMREQUEST']._serialized_end=888
+  _globals['_ALLOCATESTREAMRESPONSE']._serialized_start=891
+  _globals['_ALLOCATESTREAMRESPONSE']._serialized_end=1044
+  _globals['_RENEWREQUEST']._serialized_start=1046
+  _globals['_RENEWREQUEST']._serialized_end=1116
+  _globals['_RENEWRESPONSE']._serialized_start=1118
+  _globals['_RENEWRESPONSE']._serialized_end=1191
+  _globals['_RELEASEREQUEST']._serialized_start=1193
+  _globals['_RELEASEREQUEST']._serialized_end=1265
+  _globals['_RELEASERESPONSE']._serialized_start=1267
+  _globals['_RELEASERESPONSE']._serialized_end=1322
+  _globals['_REPORTATTACHFAILUREREQUEST']._serialized_start=1324
+  _globals['_REPORTATTACHFAILUREREQUEST']._serialized_end=1408
+  _globals['_REPORTATTACHFAILURERESPONSE']._serialized_start=1411
+  _globals['_REPORTATTACHFAILURERESPONSE']._serialized_end=1599
+  _globals['_ALLOCATIONSERVICE']._serialized_start=1602
+  _globals['_ALLOCATIONSERVICE']._serialized_end=2126
 # @@protoc_insertion_point(module_scope)

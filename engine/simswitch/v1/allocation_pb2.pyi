@@ -118,10 +118,13 @@ class AllocateResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    SLOW_KBPS_FIELD_NUMBER: _builtins.int
     status: _status_pb2.Status.ValueType
     """OK: a SIM for a terminal that had none. SAME: the lease that stands. MOVED: another SIM than before. A refusal of
     the single item is given as the status of the RPC.
     """
+    slow_kbps: _builtins.int
+    """To what speed the subscriber is to be slowed, kbit/s, because a published limit is reached. 0: it is not."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -131,10 +134,11 @@ class AllocateResponse(_message.Message):
         *,
         status: _status_pb2.Status.ValueType = ...,
         lease: Global___Lease | None = ...,
+        slow_kbps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "slow_kbps", b"slow_kbps", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,6 +213,7 @@ class AllocateSimsResponse(_message.Message):
     BANK_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    SLOW_KBPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: what became of it. OK, SAME and MOVED come with a lease, else the other columns are 0."""
@@ -237,6 +242,12 @@ class AllocateSimsResponse(_message.Message):
     def retry_after_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: when to ask again after a refusal, milliseconds from now. 0: asking the same again does not help."""
 
+    @_builtins.property
+    def slow_kbps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: to what speed the subscriber is to be slowed, kbit/s, because a published limit is reached. 0: it is not. May be left out:
+        nobody is. Said anew with every answer about the lease: the last one holds.
+        """
+
     def __init__(
         self,
         *,
@@ -247,10 +258,11 @@ class AllocateSimsResponse(_message.Message):
         bank: _abc.Iterable[_builtins.int] | None = ...,
         slot: _abc.Iterable[_builtins.int] | None = ...,
         retry_after_ms: _abc.Iterable[_builtins.int] | None = ...,
+        slow_kbps: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "epoch", b"epoch", "expires_ms", b"expires_ms", "iccid", b"iccid", "retry_after_ms", b"retry_after_ms", "slot", b"slot", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "epoch", b"epoch", "expires_ms", b"expires_ms", "iccid", b"iccid", "retry_after_ms", b"retry_after_ms", "slot", b"slot", "slow_kbps", b"slow_kbps", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,7 +376,7 @@ class RenewResponse(_message.Message):
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
-        """Column: OK, or why not."""
+        """Column: OK, or why not. LIMIT_REACHED: the subscriber's limit refuses it a longer lease; let go of the SIM."""
 
     @_builtins.property
     def expires_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -489,6 +501,7 @@ class ReportAttachFailureResponse(_message.Message):
     BANK_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    SLOW_KBPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: MOVED with another SIM, or why there is none."""
@@ -517,6 +530,12 @@ class ReportAttachFailureResponse(_message.Message):
     def retry_after_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: when to ask again after a refusal, milliseconds from now. 0: asking the same again does not help."""
 
+    @_builtins.property
+    def slow_kbps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: to what speed the subscriber is to be slowed, kbit/s, because a published limit is reached. 0: it is not. May be left out:
+        nobody is. Said anew with every answer about the lease: the last one holds.
+        """
+
     def __init__(
         self,
         *,
@@ -527,10 +546,11 @@ class ReportAttachFailureResponse(_message.Message):
         bank: _abc.Iterable[_builtins.int] | None = ...,
         slot: _abc.Iterable[_builtins.int] | None = ...,
         retry_after_ms: _abc.Iterable[_builtins.int] | None = ...,
+        slow_kbps: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "epoch", b"epoch", "expires_ms", b"expires_ms", "iccid", b"iccid", "retry_after_ms", b"retry_after_ms", "slot", b"slot", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "epoch", b"epoch", "expires_ms", b"expires_ms", "iccid", b"iccid", "retry_after_ms", b"retry_after_ms", "slot", b"slot", "slow_kbps", b"slow_kbps", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """An access server was declared dead, or what follows from that."""
     EVENT_KIND_BREAKER: _EventKind.ValueType  # 15
     """A circuit breaker opened, lets one swap try, or closed."""
+    EVENT_KIND_LIMIT: _EventKind.ValueType  # 17
+    """A subscriber is warned of a published limit, has reached it, or it does not hold any more: limit says which."""
+    EVENT_KIND_EXEMPT: _EventKind.ValueType  # 22
+    """A subscriber is exempt from limits until freed_ms, or no more."""
     EVENT_KIND_HEALTH: _EventKind.ValueType  # 18
     """A SIM's health is another because somebody says so, or because it would not attach."""
     EVENT_KIND_CAP: _EventKind.ValueType  # 19
@@ -114,6 +118,10 @@ EVENT_KIND_DEATH: EventKind.ValueType  # 14
 """An access server was declared dead, or what follows from that."""
 EVENT_KIND_BREAKER: EventKind.ValueType  # 15
 """A circuit breaker opened, lets one swap try, or closed."""
+EVENT_KIND_LIMIT: EventKind.ValueType  # 17
+"""A subscriber is warned of a published limit, has reached it, or it does not hold any more: limit says which."""
+EVENT_KIND_EXEMPT: EventKind.ValueType  # 22
+"""A subscriber is exempt from limits until freed_ms, or no more."""
 EVENT_KIND_HEALTH: EventKind.ValueType  # 18
 """A SIM's health is another because somebody says so, or because it would not attach."""
 EVENT_KIND_CAP: EventKind.ValueType  # 19
@@ -200,6 +208,42 @@ DEATH_SETTLED: Death.ValueType  # 4
 """What it held is freed."""
 Global___Death: _TypeAlias = Death  # noqa: Y015
 
+class _LimitStep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitStep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_STEP_UNSPECIFIED: _LimitStep.ValueType  # 0
+    """Not a LIMIT."""
+    LIMIT_STEP_WARNED: _LimitStep.ValueType  # 1
+    """The share of it at which is warned is used."""
+    LIMIT_STEP_PASSED: _LimitStep.ValueType  # 2
+    """It is reached, and nothing but this word follows."""
+    LIMIT_STEP_SLOWED: _LimitStep.ValueType  # 3
+    """It is reached: the subscriber is slowed."""
+    LIMIT_STEP_REFUSED: _LimitStep.ValueType  # 4
+    """It is reached: the subscriber gets no lease."""
+    LIMIT_STEP_LIFTED: _LimitStep.ValueType  # 5
+    """What was said before does not hold any more: a new day or month, an exemption, another rule."""
+
+class LimitStep(_LimitStep, metaclass=_LimitStepEnumTypeWrapper):
+    """What became of a subscriber by a published limit."""
+
+LIMIT_STEP_UNSPECIFIED: LimitStep.ValueType  # 0
+"""Not a LIMIT."""
+LIMIT_STEP_WARNED: LimitStep.ValueType  # 1
+"""The share of it at which is warned is used."""
+LIMIT_STEP_PASSED: LimitStep.ValueType  # 2
+"""It is reached, and nothing but this word follows."""
+LIMIT_STEP_SLOWED: LimitStep.ValueType  # 3
+"""It is reached: the subscriber is slowed."""
+LIMIT_STEP_REFUSED: LimitStep.ValueType  # 4
+"""It is reached: the subscriber gets no lease."""
+LIMIT_STEP_LIFTED: LimitStep.ValueType  # 5
+"""What was said before does not hold any more: a new day or month, an exemption, another rule."""
+Global___LimitStep: _TypeAlias = LimitStep  # noqa: Y015
+
 class _BreakerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -277,6 +321,13 @@ class Event(_message.Message):
     SHIFT_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     FIRST_EVIDENCE_MS_FIELD_NUMBER: _builtins.int
+    LIMIT_STEP_FIELD_NUMBER: _builtins.int
+    LIMIT_RULE_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    SLOW_KBPS_FIELD_NUMBER: _builtins.int
+    EXEMPT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    OF_DAY_FIELD_NUMBER: _builtins.int
     BEYOND_COUNT_FIELD_NUMBER: _builtins.int
     SIMS_COUNT_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
@@ -323,7 +374,7 @@ class Event(_message.Message):
     death: Global___Death.ValueType
     """DEATH: what."""
     freed_ms: _builtins.int
-    """DEATH: when what it held is freed, Unix milliseconds."""
+    """DEATH: when what it held is freed. EXEMPT: when the exemption ends. Unix milliseconds."""
     breaker_state: Global___BreakerState.ValueType
     """BREAKER: its state."""
     breaker_name: _builtins.str
@@ -358,6 +409,20 @@ class Event(_message.Message):
     """CAP_CHANGED: bytes from which SIMs are slowed now, or, RAISED, up to which they were seen not to be; SPEED: kbit/s."""
     first_evidence_ms: _builtins.int
     """CAP_CHANGED: the first evidence of it, Unix milliseconds."""
+    limit_step: Global___LimitStep.ValueType
+    """LIMIT: what became of the subscriber."""
+    limit_rule: _builtins.str
+    """LIMIT: the rule. Empty: it holds no more."""
+    used_bytes: _builtins.int
+    """LIMIT: bytes that were used in the day or month; the limit stands in quota_bytes."""
+    slow_kbps: _builtins.int
+    """LIMIT: to what speed the subscriber is slowed, kbit/s. 0: it is not."""
+    exempt: _builtins.bool
+    """EXEMPT: false: no more."""
+    actor: _builtins.str
+    """EXEMPT: who said so."""
+    of_day: _builtins.bool
+    """LIMIT: of the day's limit. False: of the month's."""
     beyond_count: _builtins.int
     """JOB: terminals that came under its filter beyond its size, and are left out."""
     sims_count: _builtins.int
@@ -406,13 +471,20 @@ class Event(_message.Message):
         shift: _caps_pb2.CapShift.ValueType = ...,
         amount: _builtins.int = ...,
         first_evidence_ms: _builtins.int = ...,
+        limit_step: Global___LimitStep.ValueType = ...,
+        limit_rule: _builtins.str = ...,
+        used_bytes: _builtins.int = ...,
+        slow_kbps: _builtins.int = ...,
+        exempt: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        of_day: _builtins.bool = ...,
         beyond_count: _builtins.int = ...,
         sims_count: _builtins.int = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

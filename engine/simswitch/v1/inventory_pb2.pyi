@@ -129,6 +129,34 @@ VALIDITY_NO_LONGER: Validity.ValueType  # 2
 """No longer: the end has come."""
 Global___Validity: _TypeAlias = Validity  # noqa: Y015
 
+class _LimitAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_ACTION_UNSPECIFIED: _LimitAction.ValueType  # 0
+    """Refused."""
+    LIMIT_ACTION_NOTIFY: _LimitAction.ValueType  # 1
+    """It is told of, and that is all."""
+    LIMIT_ACTION_SLOW: _LimitAction.ValueType  # 2
+    """The access server is told to slow the subscriber."""
+    LIMIT_ACTION_REFUSE: _LimitAction.ValueType  # 3
+    """The subscriber gets no lease (LIMIT_REACHED), and the one that it has is not prolonged."""
+
+class LimitAction(_LimitAction, metaclass=_LimitActionEnumTypeWrapper):
+    """What follows when a limit is reached."""
+
+LIMIT_ACTION_UNSPECIFIED: LimitAction.ValueType  # 0
+"""Refused."""
+LIMIT_ACTION_NOTIFY: LimitAction.ValueType  # 1
+"""It is told of, and that is all."""
+LIMIT_ACTION_SLOW: LimitAction.ValueType  # 2
+"""The access server is told to slow the subscriber."""
+LIMIT_ACTION_REFUSE: LimitAction.ValueType  # 3
+"""The subscriber gets no lease (LIMIT_REACHED), and the one that it has is not prolonged."""
+Global___LimitAction: _TypeAlias = LimitAction  # noqa: Y015
+
 class _ImportMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -547,6 +575,75 @@ class SubscriberGroup(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubscriberGroup: _TypeAlias = SubscriberGroup  # noqa: Y015
+
+@_typing.final
+class LimitRule(_message.Message):
+    """What a subscriber may use, as published. Whom it touches is told the rule, its text, its day of publication and the figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SUBSCRIBER_GROUP_FIELD_NUMBER: _builtins.int
+    MONTH_BYTES_FIELD_NUMBER: _builtins.int
+    DAY_BYTES_FIELD_NUMBER: _builtins.int
+    WARN_PERMILLE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SLOW_KBPS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    number: _builtins.int
+    """Given by the engine. Ignored in a definition."""
+    subscriber_group: _builtins.str
+    """For whom: a subscriber group. Empty: for all that have no rule of their own."""
+    month_bytes: _builtins.int
+    """Bytes in a month of the local calendar, at least 1. Absent: any amount, or 25 GB (25,000,000,000) when day_bytes is absent too."""
+    day_bytes: _builtins.int
+    """Bytes in a local day, at least 1. Absent: any amount."""
+    warn_permille: _builtins.int
+    """At which share of either is warned, in thousandths, below 1,000. 0: it is not."""
+    action: Global___LimitAction.ValueType
+    """What follows when either is reached."""
+    slow_kbps: _builtins.int
+    """LIMIT_ACTION_SLOW: to what speed, kbit/s, at least 1. Otherwise 0."""
+    text: _builtins.str
+    """The text as published, or where it stands (a URL). Never empty; the whole definition has at most 824 bytes."""
+    published: _builtins.str
+    """When it was published, YYYY-MM-DD, not after today."""
+    withdrawn: _builtins.bool
+    """It holds no more."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        number: _builtins.int = ...,
+        subscriber_group: _builtins.str = ...,
+        month_bytes: _builtins.int | None = ...,
+        day_bytes: _builtins.int | None = ...,
+        warn_permille: _builtins.int = ...,
+        action: Global___LimitAction.ValueType = ...,
+        slow_kbps: _builtins.int = ...,
+        text: _builtins.str = ...,
+        published: _builtins.str = ...,
+        withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "action", b"action", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "name", b"name", "number", b"number", "published", b"published", "slow_kbps", b"slow_kbps", "subscriber_group", b"subscriber_group", "text", b"text", "warn_permille", b"warn_permille", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__day_bytes: _TypeAlias = _typing.Literal["day_bytes"]  # noqa: Y015
+    _WhichOneofArgType__day_bytes: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__month_bytes: _TypeAlias = _typing.Literal["month_bytes"]  # noqa: Y015
+    _WhichOneofArgType__month_bytes: _TypeAlias = _typing.Literal["_month_bytes", b"_month_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__day_bytes) -> _WhichOneofReturnType__day_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__month_bytes) -> _WhichOneofReturnType__month_bytes | None: ...
+
+Global___LimitRule: _TypeAlias = LimitRule  # noqa: Y015
 
 @_typing.final
 class AccessServer(_message.Message):
@@ -1641,6 +1738,158 @@ class ListSubscriberGroupsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSubscriberGroupsResponse: _TypeAlias = ListSubscriberGroupsResponse  # noqa: Y015
+
+@_typing.final
+class DefineLimitRuleRequest(_message.Message):
+    """A limit rule to define."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_RULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limit_rule(self) -> Global___LimitRule:
+        """The whole definition."""
+
+    def __init__(
+        self,
+        *,
+        limit_rule: Global___LimitRule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit_rule", b"limit_rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_rule", b"limit_rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefineLimitRuleRequest: _TypeAlias = DefineLimitRuleRequest  # noqa: Y015
+
+@_typing.final
+class DefineLimitRuleResponse(_message.Message):
+    """The definition that stands now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    LIMIT_RULE_FIELD_NUMBER: _builtins.int
+    status: _status_pb2.Status.ValueType
+    """OK, or SAME when it stood already."""
+    @_builtins.property
+    def limit_rule(self) -> Global___LimitRule:
+        """With its number."""
+
+    def __init__(
+        self,
+        *,
+        status: _status_pb2.Status.ValueType = ...,
+        limit_rule: Global___LimitRule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit_rule", b"limit_rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_rule", b"limit_rule", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefineLimitRuleResponse: _TypeAlias = DefineLimitRuleResponse  # noqa: Y015
+
+@_typing.final
+class GetLimitRuleRequest(_message.Message):
+    """Which limit rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitRuleRequest: _TypeAlias = GetLimitRuleRequest  # noqa: Y015
+
+@_typing.final
+class GetLimitRuleResponse(_message.Message):
+    """The limit rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_RULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limit_rule(self) -> Global___LimitRule:
+        """As it is defined now."""
+
+    def __init__(
+        self,
+        *,
+        limit_rule: Global___LimitRule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit_rule", b"limit_rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_rule", b"limit_rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitRuleResponse: _TypeAlias = GetLimitRuleResponse  # noqa: Y015
+
+@_typing.final
+class ListLimitRulesRequest(_message.Message):
+    """Which page of limit rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many a page, at most 1,000. 0: 100."""
+    page_token: _builtins.str
+    """From the last page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLimitRulesRequest: _TypeAlias = ListLimitRulesRequest  # noqa: Y015
+
+@_typing.final
+class ListLimitRulesResponse(_message.Message):
+    """One page of limit rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_RULES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty: this was the last."""
+    @_builtins.property
+    def limit_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitRule]:
+        """As they are defined now."""
+
+    def __init__(
+        self,
+        *,
+        limit_rules: _abc.Iterable[Global___LimitRule] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_rules", b"limit_rules", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLimitRulesResponse: _TypeAlias = ListLimitRulesResponse  # noqa: Y015
 
 @_typing.final
 class DefineAccessServerRequest(_message.Message):

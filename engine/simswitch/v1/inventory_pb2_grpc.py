@@ -155,6 +155,21 @@ class InventoryServiceStub:
                 request_serializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsResponse.FromString,
                 _registered_method=True)
+        self.DefineLimitRule = channel.unary_unary(
+                '/simswitch.v1.InventoryService/DefineLimitRule',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.DefineLimitRuleRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.DefineLimitRuleResponse.FromString,
+                _registered_method=True)
+        self.GetLimitRule = channel.unary_unary(
+                '/simswitch.v1.InventoryService/GetLimitRule',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.GetLimitRuleRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.GetLimitRuleResponse.FromString,
+                _registered_method=True)
+        self.ListLimitRules = channel.unary_unary(
+                '/simswitch.v1.InventoryService/ListLimitRules',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.ListLimitRulesRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListLimitRulesResponse.FromString,
+                _registered_method=True)
         self.ImportSims = channel.stream_unary(
                 '/simswitch.v1.InventoryService/ImportSims',
                 request_serializer=simswitch_dot_v1_dot_inventory__pb2.ImportSimsRequest.SerializeToString,
@@ -359,6 +374,29 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DefineLimitRule(self, request, context):
+        """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text or with
+        a day of publication that has not come, and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+        Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLimitRule(self, request, context):
+        """One limit rule by its name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLimitRules(self, request, context):
+        """All limit rules in the order in which they were defined, withdrawn ones too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportSims(self, request_iterator, context):
         """Takes SIMs into the pool. Safe to retry: a SIM that exists with the same data gives SAME. One import runs at a time;
         a second one is refused (RESOURCE_EXHAUSTED) with when to try again.
@@ -525,6 +563,21 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ListSubscriberGroups,
                     request_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsResponse.SerializeToString,
+            ),
+            'DefineLimitRule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DefineLimitRule,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.DefineLimitRuleRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.DefineLimitRuleResponse.SerializeToString,
+            ),
+            'GetLimitRule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimitRule,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.GetLimitRuleRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.GetLimitRuleResponse.SerializeToString,
+            ),
+            'ListLimitRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimitRules,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.ListLimitRulesRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.ListLimitRulesResponse.SerializeToString,
             ),
             'ImportSims': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportSims,
@@ -1206,6 +1259,87 @@ class InventoryService:
             '/simswitch.v1.InventoryService/ListSubscriberGroups',
             simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsRequest.SerializeToString,
             simswitch_dot_v1_dot_inventory__pb2.ListSubscriberGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DefineLimitRule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/DefineLimitRule',
+            simswitch_dot_v1_dot_inventory__pb2.DefineLimitRuleRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.DefineLimitRuleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLimitRule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/GetLimitRule',
+            simswitch_dot_v1_dot_inventory__pb2.GetLimitRuleRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.GetLimitRuleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimitRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/ListLimitRules',
+            simswitch_dot_v1_dot_inventory__pb2.ListLimitRulesRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.ListLimitRulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

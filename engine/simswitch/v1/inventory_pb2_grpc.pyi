@@ -85,6 +85,15 @@ class InventoryServiceStub:
     """One subscriber group by its name."""
     ListSubscriberGroups: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListSubscriberGroupsRequest, _inventory_pb2.ListSubscriberGroupsResponse]
     """All subscriber groups in the order in which they were defined."""
+    DefineLimitRule: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DefineLimitRuleRequest, _inventory_pb2.DefineLimitRuleResponse]
+    """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text or with
+    a day of publication that has not come, and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+    Safe to retry.
+    """
+    GetLimitRule: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.GetLimitRuleRequest, _inventory_pb2.GetLimitRuleResponse]
+    """One limit rule by its name."""
+    ListLimitRules: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListLimitRulesRequest, _inventory_pb2.ListLimitRulesResponse]
+    """All limit rules in the order in which they were defined, withdrawn ones too."""
     ImportSims: _grpc.StreamUnaryMultiCallable[_inventory_pb2.ImportSimsRequest, _inventory_pb2.ImportSimsResponse]
     """Takes SIMs into the pool. Safe to retry: a SIM that exists with the same data gives SAME. One import runs at a time;
     a second one is refused (RESOURCE_EXHAUSTED) with when to try again.
@@ -155,6 +164,15 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """One subscriber group by its name."""
     ListSubscriberGroups: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListSubscriberGroupsRequest, _inventory_pb2.ListSubscriberGroupsResponse]  # type: ignore[assignment]
     """All subscriber groups in the order in which they were defined."""
+    DefineLimitRule: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DefineLimitRuleRequest, _inventory_pb2.DefineLimitRuleResponse]  # type: ignore[assignment]
+    """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text or with
+    a day of publication that has not come, and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+    Safe to retry.
+    """
+    GetLimitRule: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetLimitRuleRequest, _inventory_pb2.GetLimitRuleResponse]  # type: ignore[assignment]
+    """One limit rule by its name."""
+    ListLimitRules: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListLimitRulesRequest, _inventory_pb2.ListLimitRulesResponse]  # type: ignore[assignment]
+    """All limit rules in the order in which they were defined, withdrawn ones too."""
     ImportSims: _aio.StreamUnaryMultiCallable[_inventory_pb2.ImportSimsRequest, _inventory_pb2.ImportSimsResponse]  # type: ignore[assignment]
     """Takes SIMs into the pool. Safe to retry: a SIM that exists with the same data gives SAME. One import runs at a time;
     a second one is refused (RESOURCE_EXHAUSTED) with when to try again.
@@ -366,6 +384,33 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ListSubscriberGroupsResponse, _abc.Awaitable[_inventory_pb2.ListSubscriberGroupsResponse]]:
         """All subscriber groups in the order in which they were defined."""
+
+    @_abc_1.abstractmethod
+    def DefineLimitRule(
+        self,
+        request: _inventory_pb2.DefineLimitRuleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.DefineLimitRuleResponse, _abc.Awaitable[_inventory_pb2.DefineLimitRuleResponse]]:
+        """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text or with
+        a day of publication that has not come, and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+        Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLimitRule(
+        self,
+        request: _inventory_pb2.GetLimitRuleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.GetLimitRuleResponse, _abc.Awaitable[_inventory_pb2.GetLimitRuleResponse]]:
+        """One limit rule by its name."""
+
+    @_abc_1.abstractmethod
+    def ListLimitRules(
+        self,
+        request: _inventory_pb2.ListLimitRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListLimitRulesResponse, _abc.Awaitable[_inventory_pb2.ListLimitRulesResponse]]:
+        """All limit rules in the order in which they were defined, withdrawn ones too."""
 
     @_abc_1.abstractmethod
     def ImportSims(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from simswitch.v1 import status_pb2 as simswitch_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18simswitch/v1/usage.proto\x12\x0csimswitch.v1\x1a\x19simswitch/v1/status.proto\"\xc1\x01\n\x12ReportUsageRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\x12\x10\n\x08up_bytes\x18\x04 \x03(\x06\x12\x12\n\ndown_bytes\x18\x05 \x03(\x06\x12\x0f\n\x07span_ms\x18\x06 \x03(\x07\x12\x14\n\x0cgoodput_kbps\x18\x07 \x03(\x07\x12\x17\n\x0f\x64\x65mand_permille\x18\x08 \x03(\x07\x12\r\n\x05radio\x18\t \x03(\r\";\n\x13ReportUsageResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status2b\n\x0cUsageService\x12R\n\x0bReportUsage\x12 .simswitch.v1.ReportUsageRequest\x1a!.simswitch.v1.ReportUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18simswitch/v1/usage.proto\x12\x0csimswitch.v1\x1a\x19simswitch/v1/status.proto\"\xc1\x01\n\x12ReportUsageRequest\x12\x15\n\raccess_server\x18\x01 \x01(\t\x12\x10\n\x08terminal\x18\x02 \x03(\x06\x12\r\n\x05\x65poch\x18\x03 \x03(\x06\x12\x10\n\x08up_bytes\x18\x04 \x03(\x06\x12\x12\n\ndown_bytes\x18\x05 \x03(\x06\x12\x0f\n\x07span_ms\x18\x06 \x03(\x07\x12\x14\n\x0cgoodput_kbps\x18\x07 \x03(\x07\x12\x17\n\x0f\x64\x65mand_permille\x18\x08 \x03(\x07\x12\r\n\x05radio\x18\t \x03(\r\"N\n\x13ReportUsageResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\x11\n\tslow_kbps\x18\x02 \x03(\x07\x32\x62\n\x0cUsageService\x12R\n\x0bReportUsage\x12 .simswitch.v1.ReportUsageRequest\x1a!.simswitch.v1.ReportUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTUSAGEREQUEST']._serialized_start=70
   _globals['_REPORTUSAGEREQUEST']._serialized_end=263
   _globals['_REPORTUSAGERESPONSE']._serialized_start=265
-  _globals['_REPORTUSAGERESPONSE']._serialized_end=324
-  _globals['_USAGESERVICE']._serialized_start=326
-  _globals['_USAGESERVICE']._serialized_end=424
+  _globals['_REPORTUSAGERESPONSE']._serialized_end=343
+  _globals['_USAGESERVICE']._serialized_start=345
+  _globals['_USAGESERVICE']._serialized_end=443
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,209 @@
+"""The naive model's published limits: rules, exemptions, and what each subscriber has used and was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+import numpy as np
+from simswitch.core import commands, layout
+
+from tests.model.books import DAY_MS, Books
+from tests.model.records import Table
+from tests.model.things import Call, RuleModel, SubscriberModel
+
+UNDER, WARNED, OVER = range(3)
+NOTHING = (0, 0)
+"""No action, and no speed to be slowed to."""
+
+
+@dataclass(eq=False)
+class Limits(Books):
+    """What a subscriber may use is looked up anew each time, in lists."""
+
+    groups: set[int] = field(default_factory=set)
+    rules: dict[int, RuleModel] = field(default_factory=dict)
+    """By entity, withdrawn ones too."""
+    exemptions: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    """By subscriber: until when, and why."""
+    subscribers: dict[int, SubscriberModel] = field(default_factory=dict)
+    subscribers_missed: int = 0
+
+    # ---------------------------------------------------------------------------------------- the calendar
+
+    def today(self) -> date:
+        begins_ms = self.settings[layout.DAY_BEGINS_MS]
+        local_ms = self.now_ms - begins_ms + (DAY_MS if begins_ms >= DAY_MS // 2 else 0)
+        return date(1970, 1, 1) + timedelta(days=local_ms // DAY_MS)
+
+    def _midnight_ms(self, day: date) -> int:
+        begins_ms = self.settings[layout.DAY_BEGINS_MS]
+        return (day - date(1970, 1, 1)).days * DAY_MS + begins_ms - (DAY_MS if begins_ms >= DAY_MS // 2 else 0)
+
+    # -------------------------------------------------------------------------------------------- commands
+
+    def define_rule(self, call: Call) -> set[int]:
+        record = np.frombuffer(call.item["definition"].ljust(1024, b"\0"), commands.DEFINITION)[0]
+        assert record["kind"] == layout.LIMIT_RULE
+        numbers, name = record["numbers"].tolist(), bytes(record["name"])
+        same = next((entity for entity, rule in self.rules.items() if rule.name == name), None)
+        group, month, day, warn, action, slow, text, published, withdrawn = numbers[:9]
+        good = 1 <= text <= record["document_size"]
+        good = good and 0 <= published <= (self.today() - date(1970, 1, 1)).days
+        good = good and month != 0 and day != 0 and not month == day == -1 and warn < 1000
+        good = good and action in tuple(layout.LimitAction) and (action != layout.ACTION_SLOW or slow >= 1)
+        if not good:
+            return {layout.INVALID_ARGUMENT}
+        if group != -1 and group not in self.groups:
+            return {layout.UNKNOWN_ENTITY}
+        others = [rule for entity, rule in self.rules.items() if entity != same and not rule.withdrawn]
+        if withdrawn != 1 and any(rule.group == group for rule in others):
+            return {layout.WRONG_STATE}
+        index = call.answer["index"]
+        self._require(same in (None, index), f"rule {name!r} has the entities {same} and {index}")
+        rule = RuleModel(name, group, month, day, warn, action, slow, withdrawn == 1)
+        if self.rules.get(index) == rule:
+            return {layout.SAME}
+        self.rules[index] = rule
+        return {layout.OK}
+
+    def exempt(self, call: Call) -> set[int]:
+        subscriber, until_ms = call.item["subscriber"], call.item["until_ms"]
+        reason = call.item["reason"]
+        if not subscriber or (until_ms and (until_ms <= self.now_ms or not reason)):
+            return {layout.INVALID_ARGUMENT}
+        held = self.exemptions.get(subscriber, (0, b""))
+        holds = held[0] > self.now_ms
+        if not until_ms and not holds:
+            return {layout.SAME}
+        if until_ms and holds and held == (until_ms, reason):
+            return {layout.SAME}
+        self.exemptions[subscriber] = (until_ms or self.now_ms, reason if until_ms else held[1])
+        told = layout.EXEMPT_BEGUN if until_ms else layout.EXEMPT_ENDED
+        end_ms, actor = until_ms or self.now_ms, call.header["actor"]
+        none = (layout.NONE_SHORT, layout.NONE_INDEX)
+        self.events_due.append((layout.EVENT_EXEMPT, 0, subscriber, *none, told, end_ms, actor))
+        if subscriber in self.subscribers:
+            self._meet(subscriber, 0, layout.NONE_SHORT)
+        return {layout.OK}
+
+    # ------------------------------------------------------------------------------------- what follows
+
+    def limit_asked(self, subscriber: int, group: int, terminal: int, server: int) -> tuple[int, int]:
+        """A subscriber asks for a SIM, as one of that group (0: of none)."""
+        if not subscriber or not (group or self._in_force()):
+            return NOTHING
+        record = self._known(subscriber) if group else self.subscribers.get(subscriber)
+        if record is None:
+            return NOTHING
+        record.group = group
+        return self._meet(subscriber, terminal, server)
+
+    def limit_counted(self, subscriber: int, delta: int, terminal: int, server: int) -> tuple[int, int]:
+        if not subscriber:
+            return NOTHING
+        record = self._known(subscriber)
+        if record is None:
+            self.subscribers_missed += 1
+            return NOTHING
+        if self.today() > record.day:
+            self._meet(subscriber, terminal, server)
+        record.day_bytes += delta
+        record.month_bytes += delta
+        return self._meet(subscriber, terminal, server)
+
+    def limit_of(self, subscriber: int, terminal: int, server: int) -> tuple[int, int]:
+        if not subscriber or not self._in_force() or subscriber not in self.subscribers:
+            return NOTHING
+        return self._meet(subscriber, terminal, server)
+
+    def refuses(self) -> bool:
+        return any(rule.action == layout.ACTION_REFUSE for rule in self._in_force())
+
+    def limit_ends_ms(self, subscriber: int) -> int:
+        record = self.subscribers[subscriber]
+        if record.told_month == OVER:
+            following = date(record.day.year + record.day.month // 12, record.day.month % 12 + 1, 1)
+            return self._midnight_ms(following)
+        return self._midnight_ms(record.day + timedelta(days=1))
+
+    def _in_force(self) -> list[RuleModel]:
+        return [rule for rule in self.rules.values() if not rule.withdrawn]
+
+    def _known(self, subscriber: int) -> SubscriberModel | None:
+        """None: there is no room for another."""
+        if subscriber not in self.subscribers and len(self.subscribers) == self.terminals_max:
+            return None
+        return self.subscribers.setdefault(subscriber, SubscriberModel(date(1970, 1, 1)))
+
+    def _rule_for(self, group: int) -> tuple[int, RuleModel | None]:
+        held = {rule.group: (entity, rule) for entity, rule in self.rules.items() if not rule.withdrawn}
+        return held.get(group) or held.get(-1) or (0, None)
+
+    def _meet(self, subscriber: int, terminal: int, server: int) -> tuple[int, int]:
+        record, today = self.subscribers[subscriber], self.today()
+        if today > record.day:
+            if (today.year, today.month) != (record.day.year, record.day.month):
+                record.month_bytes = 0
+            record.day, record.day_bytes = today, 0
+        entity, rule = self._rule_for(record.group)
+        exempt = self.exemptions.get(subscriber, (0, b""))[0] > self.now_ms
+        month = day = UNDER
+        if rule is not None and not exempt:
+            month = _level(record.month_bytes, rule.month_bytes, rule.warn_permille)
+            day = _level(record.day_bytes, rule.day_bytes, rule.warn_permille)
+        limits = (rule.month_bytes, rule.day_bytes) if rule else (0, 0)
+        spans = (
+            (record.told_month, month, record.month_bytes, limits[0]),
+            (record.told_day, day, record.day_bytes, limits[1]),
+        )
+        for of_day, (before, level, used, limit) in enumerate(spans):
+            steps: list[int] = []
+            if before == OVER > level:
+                steps.append(layout.LIMIT_LIFTED)
+            if level == WARNED != before:
+                steps.append(layout.LIMIT_WARNED)
+            if level == OVER > before and rule is not None:
+                steps.append(_STEPS[rule.action])
+            for step in steps:
+                a = used | entity << 48 | of_day << 62
+                row = (layout.EVENT_LIMIT, terminal, subscriber, server, layout.NONE_INDEX, step, a, max(limit, 0))
+                self.events_due.append(row)
+        record.told_month, record.told_day = month, day
+        if rule is None or OVER not in (month, day):
+            return NOTHING
+        return rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
+
+    # --------------------------------------------------------------------------------------------- compare
+
+    def compare_subscribers(self, table: Table, exemptions: Table, header: Table) -> None:
+        found = {}
+        for record in table[table["key"] != 0]:
+            day, month = int(record["day"]), int(record["month"])
+            stamp = day >> 42 & 0xFFFF
+            found[int(record["key"])] = SubscriberModel(
+                date(1970 + (stamp >> 5) // 12, (stamp >> 5) % 12 + 1, stamp & 31) if stamp else date(1970, 1, 1),
+                day & (1 << 42) - 1,
+                month & (1 << 48) - 1,
+                month >> 48 & 0x3FFF,
+                month >> 62,
+                day >> 58,
+            )
+        self._require(found == self.subscribers, f"subscribers: {found}, should be {self.subscribers}")
+        missed = int(header["subscribers_missed"])
+        self._require(missed == self.subscribers_missed, f"{missed} reports missed, not {self.subscribers_missed}")
+        kept = {int(record["subscriber"]): (int(record["until_ms"]), record["reason"]) for record in exemptions}
+        self._require(kept == self.exemptions, f"exemptions: {kept}, should be {self.exemptions}")
+
+
+def _level(used: int, limit: int, warn_permille: int) -> int:
+    if limit < 0 or used < limit // 1000 * max(warn_permille, 0):
+        return UNDER
+    return OVER if used >= limit else WARNED if warn_permille > 0 else UNDER
+
+
+_STEPS: dict[int, int] = {
+    layout.ACTION_NOTIFY: layout.LIMIT_PASSED,
+    layout.ACTION_SLOW: layout.LIMIT_SLOWED,
+    layout.ACTION_REFUSE: layout.LIMIT_REFUSED,
+}

@@ -1,0 +1,188 @@
+"""Published limits and exemptions over a real socket: refused, slowed, told, and explained to the person."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.core import layout
+from simswitch.history.projector import Projector
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.follower import Follower, FollowerSettings
+from simswitch.v1 import event_pb2
+from simswitch.v1 import inventory_pb2 as inv
+from simswitch.v1 import subscriber_pb2 as pb
+
+from tests.service.serving import Serving
+from tests.service.test_calls import refusal
+
+MB = 1_000_000
+GB = 1_000 * MB
+TEXT = "https://example.org/terms#fair-use"
+HEAVY = 900
+
+
+def rule(name: str = "fair use", **fields: Any) -> inv.LimitRule:
+    given: dict[str, Any] = {
+        "month_bytes": 100 * MB,
+        "warn_permille": 800,
+        "action": inv.LIMIT_ACTION_SLOW,
+        "slow_kbps": 128,
+        "text": TEXT,
+        "published": str(datetime.now(UTC).date()),
+        **fields,
+    }
+    return inv.LimitRule(name=name, **given)
+
+
+def limit(operator: OperatorClient, **fields: Any) -> inv.LimitRule:
+    request = inv.DefineLimitRuleRequest(limit_rule=rule(**fields))
+    return operator.inventory.DefineLimitRule(request).limit_rule
+
+
+def lease(client: Client, terminal: int = 1, group: str = "") -> int:
+    return client.allocate(terminal, "jp", subscriber=HEAVY, subscriber_group=group).epoch
+
+
+def report(client: Client, epoch: int, total: int, terminal: int = 1) -> int:
+    assert client.report_usage([terminal], [epoch], [0], [total]).tolist() == [layout.OK]
+    return int(client.allocate_many([terminal], "jp", subscribers=[HEAVY]).slow_kbps[0])
+
+
+def told(operator: OperatorClient) -> list[event_pb2.Event]:
+    request = event_pb2.WatchEventsRequest(
+        after=0, kinds=[event_pb2.EVENT_KIND_LIMIT, event_pb2.EVENT_KIND_EXEMPT], once=True
+    )
+    return [event for response in operator.events.WatchEvents(request) for event in response.events]
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"text": " "}, "a limit that is not published holds for nobody"),
+        ({"published": ""}, "published is empty"),
+        ({"published": str((datetime.now(UTC) + timedelta(days=2)).date())}, "is after today: publish it first"),
+        ({"published": "tomorrow"}, "is a day like"),
+        ({"slow_kbps": 0}, "slow_kbps"),
+        ({"action": inv.LIMIT_ACTION_UNSPECIFIED}, "action 0"),
+        ({"month_bytes": 0}, "month_bytes"),
+        ({"warn_permille": 1_000}, "warn_permille"),
+    ],
+)
+def test_what_is_not_published_or_makes_no_sense_is_refused_and_says_what_to_do(
+    pool: OperatorClient, fields: dict[str, Any], word: str
+) -> None:
+    request = inv.DefineLimitRuleRequest(limit_rule=rule(**fields))
+    error = refusal(lambda: pool.inventory.DefineLimitRule(request))
+    assert error.reason == "INVALID_ARGUMENT"
+    assert word in error.text
+    assert not pool.inventory.ListLimitRules(inv.ListLimitRulesRequest()).limit_rules
+
+
+def test_a_group_has_one_limit_and_25_gb_a_month_is_what_is_meant(pool: OperatorClient) -> None:
+    usual = inv.LimitRule(
+        name="usual", action=inv.LIMIT_ACTION_NOTIFY, text=TEXT, published=str(datetime.now(UTC).date())
+    )
+    found = pool.inventory.DefineLimitRule(inv.DefineLimitRuleRequest(limit_rule=usual)).limit_rule
+    assert found.month_bytes == 25 * GB
+    error = refusal(lambda: limit(pool, name="another"))
+    assert (error.reason, "Withdraw it" in error.text) == ("WRONG_STATE", True)
+    found.withdrawn = True
+    pool.inventory.DefineLimitRule(inv.DefineLimitRuleRequest(limit_rule=found))
+    assert limit(pool, name="another").name == "another"
+    assert [each.withdrawn for each in pool.inventory.ListLimitRules(inv.ListLimitRulesRequest()).limit_rules] == [
+        True,
+        False,
+    ]
+
+
+def test_a_limit_warns_slows_is_told_and_an_exemption_lifts_it(serving: Serving, pool: OperatorClient) -> None:
+    limit(pool)
+    with Client(serving.address, access_server="as-01") as client:
+        epoch = lease(client)
+        assert report(client, epoch, 79 * MB) == 0
+        assert report(client, epoch, 80 * MB) == 0
+        assert report(client, epoch, 101 * MB) == 128
+        until_ms = round(datetime.now(UTC).timestamp() * 1000) + 3_600_000
+        request = pb.ExemptSubscriberRequest(subscriber=HEAVY, until_ms=until_ms, reason="a fault of ours")
+        exemption = pool.subscribers.ExemptSubscriber(request).exemption
+        assert (exemption.until_ms, exemption.actor) == (until_ms, "operator:local")
+        assert report(client, epoch, 102 * MB) == 0
+        assert pool.subscribers.ListExemptions(pb.ListExemptionsRequest()).exemptions == [exemption]
+        pool.subscribers.EndExemption(pb.EndExemptionRequest(subscriber=HEAVY))
+        assert report(client, epoch, 103 * MB) == 128
+    steps = [(event.kind, event.limit_step, event.exempt) for event in told(pool)]
+    of_limit, of_exemption = event_pb2.EVENT_KIND_LIMIT, event_pb2.EVENT_KIND_EXEMPT
+    assert steps == [
+        (of_limit, event_pb2.LIMIT_STEP_WARNED, False),
+        (of_limit, event_pb2.LIMIT_STEP_SLOWED, False),
+        (of_exemption, 0, True),
+        (of_limit, event_pb2.LIMIT_STEP_LIFTED, False),
+        (of_exemption, 0, False),
+        (of_limit, event_pb2.LIMIT_STEP_SLOWED, False),
+    ]
+    slowed = told(pool)[1]
+    assert (slowed.subscriber, slowed.terminal, slowed.access_server) == (HEAVY, 1, "as-01")
+    assert (slowed.limit_rule, slowed.used_bytes, slowed.quota_bytes) == ("fair use", 101 * MB, 100 * MB)
+    assert (slowed.slow_kbps, slowed.of_day) == (128, False)
+
+
+def test_a_limit_that_refuses_says_when_it_ends(serving: Serving, pool: OperatorClient) -> None:
+    limit(pool, action=inv.LIMIT_ACTION_REFUSE, slow_kbps=0, day_bytes=10 * MB)
+    with Client(serving.address, access_server="as-01") as client:
+        epoch = lease(client)
+        assert client.report_usage([1], [epoch], [0], [11 * MB]).tolist() == [layout.OK]
+        assert client.renew([1], [epoch]).status.tolist() == [layout.LIMIT_REACHED]
+        with pytest.raises(ServiceError) as refused:
+            lease(client)
+        assert refused.value.reason == "LIMIT_REACHED"
+        now = datetime.now(UTC)
+        midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        assert abs(refused.value.retry_after_ms / 1000 - (midnight - now).total_seconds()) < 30
+        many = client.allocate_many([1, 2], "jp", subscribers=[HEAVY, HEAVY + 1])
+        assert many.status.tolist() == [layout.LIMIT_REACHED, layout.OK]
+        found = pool.subscribers.GetSubscriber(pb.GetSubscriberRequest(subscriber=HEAVY))
+        assert (found.action, found.ends_ms) == (inv.LIMIT_ACTION_REFUSE, round(midnight.timestamp() * 1000))
+        # Her brand has another limit: it holds from her next allocation on.
+        pool.inventory.DefineSubscriberGroup(
+            inv.DefineSubscriberGroupRequest(subscriber_group=inv.SubscriberGroup(name="brand", priority=2))
+        )
+        limit(pool, name="brand", subscriber_group="brand", action=inv.LIMIT_ACTION_NOTIFY, slow_kbps=0)
+        assert lease(client, group="brand") == epoch
+
+
+def test_each_person_is_told_rule_text_day_figures_and_what_was_done(serving: Serving, pool: OperatorClient) -> None:
+    limit(pool)
+    first = pool.subscribers.GetSubscriber(pb.GetSubscriberRequest(subscriber=HEAVY))
+    assert (first.month_bytes, first.rule.text, len(first.taken)) == (0, TEXT, 0)
+    assert "no history yet" in first.history_missing
+    with Client(serving.address, access_server="as-01") as client:
+        epoch = lease(client)
+        report(client, epoch, 90 * MB)
+        report(client, epoch, 110 * MB)
+        # The rule changes, and what was done before still shows the one that held.
+        limit(pool, month_bytes=500 * MB, text="The new terms")
+        report(client, epoch, 120 * MB)
+    request = pb.ExemptSubscriberRequest(subscriber=HEAVY, until_ms=2**42, reason="a promise")
+    pool.subscribers.ExemptSubscriber(request)
+    settings = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
+    following = Follower(RealDisk(serving.folder), settings=settings, readers=[lambda: Projector(serving.folder)])
+    following.finish(read_on=True)
+    following.close()
+    found = pool.subscribers.GetSubscriber(pb.GetSubscriberRequest(subscriber=HEAVY))
+    assert (found.rule.month_bytes, found.rule.text) == (500 * MB, "The new terms")
+    assert (found.day_bytes, found.month_bytes, found.action) == (120 * MB, 120 * MB, 0)
+    today = str(np.datetime64("today", "D"))
+    assert [(use.span, use.bytes) for use in found.days] == [(today, 120 * MB)]
+    assert [(use.span, use.bytes) for use in found.months] == [(today[:7], 120 * MB)]
+    assert [(each.step, each.used_bytes, each.limit_bytes, each.rule.text) for each in found.taken] == [
+        (event_pb2.LIMIT_STEP_LIFTED, 120 * MB, 500 * MB, "The new terms"),
+        (event_pb2.LIMIT_STEP_SLOWED, 110 * MB, 100 * MB, TEXT),
+        (event_pb2.LIMIT_STEP_WARNED, 90 * MB, 100 * MB, TEXT),
+    ]
+    assert [(each.reason, each.actor) for each in found.exemptions] == [("a promise", "operator:local")]
+    assert (found.exemption.reason, found.history_missing) == ("a promise", "")
+    assert found.history_ms > 0
