@@ -122,6 +122,26 @@ def test_jobs_are_ordered_held_and_ended(run: Run, tmp_path: Path) -> None:
     assert "would move" in shown, "who is to approve a job has to see what its check found"
 
 
+def test_caps_are_set_now_and_from_an_instant_on_and_shown_with_the_next_reset(run: Run, tmp_path: Path) -> None:
+    resets = '[plans.hundred.resets]\nclosing_day = 31\ntime_zone = "Asia/Tokyo"\nlag_seconds = 7_200\n[classes'
+    words = write(tmp_path, card(1))
+    dated = DEFINITIONS.replace("[classes", resets, 1)
+    (tmp_path / "inventory.toml").write_text(dated, encoding="utf-8")
+    assert run(*words).returncode == 0
+    assert run("caps", "set", "spring", "day", "3GB", "--certainty", "contractual").returncode == 0
+    assert "already" in run("caps", "set", "spring", "day", "3GB", "--certainty", "contractual").stdout
+    assert run("caps", "set", "spring", "cycle", "plan", "--at", "2099-01-01T00:00+09:00").returncode == 0
+    refused = run("caps", "set", "nowhere", "day", "3GB")
+    assert (refused.returncode, "unknown lot" in refused.stderr) == (Exit.REFUSED, True)
+    assert run("caps", "set", "spring", "day", "much").returncode == Exit.USAGE
+    (lot,) = json.loads(run("caps", "--lot", "spring", "--json").stdout)["lots"]
+    cycle, day = lot["windows"]
+    assert (day["quota_bytes"], day["certainty"], day["waiting_ms"]) == (3 * 10**9, "contractual", 0)
+    assert (cycle["waiting_ms"], cycle["waiting_bytes"]) == (4_070_876_400_000, None)
+    assert all(window["reset_ms"] % 86_400_000 == 17 * 3_600_000 for window in lot["windows"])
+    assert "the plan at 20" in run("caps").stdout
+
+
 def test_everything_is_stopped_and_lifted(run: Run) -> None:
     assert run("swap", "stop").returncode == Exit.USAGE
     assert run("swap", "stop", "--all").returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from simswitch.inventory.definitions import parse_definitions
+from simswitch.inventory.definitions import Resets, parse_definitions
 from simswitch.inventory.lots import read_lots
 from simswitch.inventory.problems import FileRefused
 from simswitch.toml_lines import TomlDocument, TomlRefused
@@ -20,6 +20,9 @@ windows = [
     { kind = "rolling", days = 3, quota_bytes = 10, speed_after_bits_per_s = 128_000 },
 ]
 low_bytes = 5
+[plans.hundred.resets]
+closing_day = 31
+time_zone = "Asia/Tokyo"
 [classes.nationwide]
 reserve_count = 7
 [markets.tokyo]
@@ -42,6 +45,7 @@ def test_everything_that_is_documented_is_read() -> None:
     ]
     assert [window.certainty for window in plan.windows] == ["contractual", "believed"]
     assert (plan.low_bytes, plan.exhausted_bytes) == (5, None)
+    assert plan.resets == Resets(closing_day=31, time_zone="Asia/Tokyo")
     assert definitions.classes[0].reserve_count == 7
     assert definitions.markets[0].classes == ("nationwide",)
     assert definitions.banks[0].slots_count == 512
@@ -70,10 +74,15 @@ def test_the_documented_example_is_right() -> None:
         ("days = 3, ", "", 6, "the key days is missing"),
         ("quota_bytes = 10,", "quota_bytes = -1,", 6, "0 to"),
         ("low_bytes = 5", "low_bytes = 5\nexhausted_bytes = 6", 11, "lies above low_bytes"),
-        ('["nationwide"]', "[]", 14, "1 to 12 names"),
-        ("slots_count = 512", "slots_count = 65_537", 17, "0 to 65,536"),
-        ("[access_servers.as-1]", f"[access_servers.{'x' * 65}]", 18, "this one has 65"),
-        ("[access_servers.as-1]", "[access_servers]\nas-1 = 3", 19, "a table belongs here"),
+        ("closing_day = 31", "closing_day = 32", 12, "0 to 31"),
+        ("Asia/Tokyo", "Asia/Nowhere", 13, "the name of a time zone"),
+        ('time_zone = "Asia/Tokyo"', "spread_seconds = 43_201", 13, "0 to 43,200"),
+        ("closing_day = 31", "closes = 31", 12, "no such key"),
+        ("[plans.hundred.resets]", "resets = 3\n[plans.other]", 11, "a table belongs here"),
+        ('["nationwide"]', "[]", 17, "1 to 12 names"),
+        ("slots_count = 512", "slots_count = 65_537", 20, "0 to 65,536"),
+        ("[access_servers.as-1]", f"[access_servers.{'x' * 65}]", 21, "this one has 65"),
+        ("[access_servers.as-1]", "[access_servers]\nas-1 = 3", 22, "a table belongs here"),
     ],
 )
 def test_a_wrong_definition_is_refused_with_its_line(old: str, new: str, line: int, words: str) -> None:
@@ -109,6 +118,19 @@ def test_lots_are_read(tmp_path: Path) -> None:
         True,
     )
     assert (autumn.cost_minor, autumn.valid_until, autumn.check_digit_exempt) == (None, "", False)
+
+
+def test_a_lot_has_its_own_closing_day_and_a_first_day(tmp_path: Path) -> None:
+    path = tmp_path / "lots.csv"
+    lines = "spring,blue,hundred,nationwide,2026-03-05,2027-02-28,20\nautumn,blue,hundred,nationwide,,,\n"
+    path.write_text("name,supplier,plan,class,active_from,valid_until,closing_day\n" + lines, encoding="utf-8")
+    spring, autumn = read_lots(path, *KNOWN)
+    assert (spring.active_from, spring.closing_day) == ("2026-03-05", 20)
+    assert (autumn.active_from, autumn.closing_day) == ("", 0)
+    path.write_text(path.read_text().replace("2026-03-05", "2027-03-01").replace(",20", ",32"), encoding="utf-8")
+    with pytest.raises(FileRefused) as caught:
+        read_lots(path, *KNOWN)
+    assert {problem.column for problem in caught.value.problems} == {"active_from", "closing_day"}
 
 
 @pytest.mark.parametrize(

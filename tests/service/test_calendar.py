@@ -13,9 +13,10 @@ from simswitch.client import OperatorClient
 from simswitch.core import commands, layout
 from simswitch.service.calendar import next_reset_ms, zone
 from simswitch.v1 import caps_pb2 as pb
+from simswitch.v1 import event_pb2
 from simswitch.v1 import inventory_pb2 as inv
 
-from tests.service.serving import Serving, define
+from tests.service.serving import SIMS, Serving, define
 from tests.service.test_calls import refusal
 
 CYCLE, DAY, ROLLING = layout.Window
@@ -115,6 +116,11 @@ def define_plan(operator: OperatorClient, resets: inv.ResetRule | None) -> None:
     operator.inventory.DefinePlan(inv.DefinePlanRequest(plan=plan))
 
 
+def happened(operator: OperatorClient, kind: event_pb2.EventKind.ValueType) -> list[event_pb2.Event]:
+    request = event_pb2.WatchEventsRequest(after=0, kinds=[kind], once=True)
+    return [event for response in operator.events.WatchEvents(request) for event in response.events]
+
+
 def reset(serving: Serving, at_ms: int) -> None:
     """Of the day, without the service's calendar."""
     lot = serving.cell.call_read(lambda machine: machine.entity_index(layout.LOT, "lot"))
@@ -146,6 +152,8 @@ def test_resets_are_scheduled_by_the_plan_and_again_after_each_and_after_a_resta
     before_ms = serving.cell.call_read(lambda machine: machine.now_ms)
     reset(serving, before_ms)
     until(lambda: scheduled(pool) == wanted and lot_caps(pool).windows[DAY - 1].last_reset_ms == before_ms)
+    (told,) = happened(pool, event_pb2.EVENT_KIND_RESET)
+    assert (told.lot_or_plan, int(told.window), told.sims_count) == ("lot", DAY, SIMS)
     serving.drain()
     serving.begin()
     with OperatorClient(serving.address) as again:
@@ -190,6 +198,8 @@ def test_the_last_day_of_a_lot_ends_at_midnight_of_its_plan_s_zone(tmp_path: Pat
             lot = inv.Lot(name="lot", supplier="wholesale", plan="plan", sim_class="class", valid_until="2020-02-29")
             operator.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
             assert lot_caps(operator).validity == inv.VALIDITY_NO_LONGER
+            (told,) = happened(operator, event_pb2.EVENT_KIND_VALIDITY)
+            assert (told.lot_or_plan, told.validity) == ("lot", inv.VALIDITY_NO_LONGER)
             numbers = serving.cell.call_read(lambda machine: machine.entities(layout.LOT))[0]["numbers"]
             assert numbers[layout.LOT_VALID_UNTIL_S] == ms("2020-03-01T00:00+14:00") // 1_000
     finally:
