@@ -19,7 +19,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz simulate serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz simulate histories serve demo clean
 
 build: build/.built
 
@@ -114,6 +114,10 @@ fuzz: sanitized
 simulate: build
 	$(BIN)/python -m tests.simulator.run $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
 		$(if $(CRASHES),--crashes $(CRASHES)) $(ARGS)
+
+# Concurrent clients against a real server that is killed 200 times; leaves build/histories.json.
+histories: build
+	$(BIN)/python -m tests.histories.run $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 serve: build
 	$(BIN)/simswitch serve $(DATA) $(if $(CONFIG),--config $(CONFIG))

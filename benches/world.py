@@ -134,6 +134,7 @@ class World:
             (layout.AUTOMATIC_SWAPS, 0),
             (layout.ADMISSION_QUEUE_MS, 0),
             (layout.SWAPS_PER_DAY_MAX, 255),
+            (layout.SWAP_COOL_DOWN_MS, 0),
         ):
             self.expect(commands.run(layout.CONFIGURE, 1, setting=setting, value=value), layout.OK, layout.SAME)
         supplier = self.entity(layout.SUPPLIER, "supplier")
@@ -234,6 +235,16 @@ class World:
 
     def release(self, terminals: I64, batch_items: int) -> list[float]:
         return self._leases(layout.RELEASE, terminals, batch_items)
+
+    def release_all(self) -> None:
+        """Ends every lease, whoever's it is and however it began, and lets the SIMs cool."""
+        columns = self.machine.terminals_columns()
+        for server in range(len(self.sessions)):
+            mine = np.flatnonzero((columns["sim"] != layout.NONE_INDEX) & (columns["server"] == server))
+            if len(mine):
+                leases = {"terminal": columns["key"][mine], "epoch": columns["epoch"][mine]}
+                self.expect(commands.run(layout.RELEASE, len(mine), access_server=server, **leases), layout.OK)
+        self.pass_ms(5_000)
 
     def report_usage(self, terminals: I64, batch_items: int, total_bytes: int) -> list[float]:
         """Reports the same cumulative figure for every terminal."""

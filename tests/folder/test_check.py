@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import tarfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -170,12 +171,14 @@ def test_the_records_of_an_older_machine_are_told_and_their_snapshot_is_read(tmp
 
 
 def test_it_works_while_a_server_writes_and_removes_what_is_no_longer_needed(tmp_path: Path) -> None:
-    with serving(tmp_path):
-        lasts = []
+    with serving(tmp_path) as life:
+        lasts = [0]
         for _ in range(2):
+            while life.cell.durable_sequence <= lasts[-1]:
+                time.sleep(0.01)
             answer = program("check", str(tmp_path), "--json")
             assert answer.returncode == Exit.OK, answer.stderr
             found = json.loads(answer.stdout)
             assert found["server"] == os.getpid()
+            assert found["last_sequence"] > lasts[-1]
             lasts.append(found["last_sequence"])
-        assert lasts[0] < lasts[1]

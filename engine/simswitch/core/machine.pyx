@@ -63,7 +63,7 @@ cdef enum:
     CLASSES_MAX = 256
     MARKETS_MAX = 256
     SERVERS_MAX = 4096
-    JOBS_MAX = 1024
+    JOBS_MAX = 1024               # a power of two
     SWEEPS_MAX = 256
     ITEMS_MAX = 1 << 26           # SIMs or terminals; a timer's id could name 2^29
     ORDERS_MAX = 1 << 24          # what an order's number can name

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from simswitch.audit.verify import FILES
 from simswitch.folder.apart import Refused
 from simswitch.folder.check import TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
@@ -85,9 +85,8 @@ def _clear(goal: Path) -> None:
 def _copy(source: Path, goal: Path) -> None:
     disk = RealDisk(source, create=False)
     live = disk.locked_by() is not None
-    if (source / HISTORY).exists():
-        with closing(open_reader(source, writes_nothing=not live)) as history:
-            copy_history(history, goal)
+    with suppress(NoHistoryYet), closing(open_reader(source, writes_nothing=not live)) as history:
+        copy_history(history, goal)
     copy_chains(source, goal)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
     for sequence in headers:

@@ -27,7 +27,7 @@ from simswitch.audit.chain import ChainDamaged
 from simswitch.audit.verify import verify_folder
 from simswitch.folder.apart import Note, apart
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import HistoryRefused, damaged, open_reader, unsigned
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalDamaged, JournalError
 from simswitch.journal.follower import ALARM_NAME, read_alarm
@@ -143,15 +143,15 @@ class _Position:
 
 def _check_history(folder: Path, checked: Checked) -> _Position | None:
     """Before the journal, so that its position can't be ahead of what is read of that."""
-    if not (folder / HISTORY).exists():
-        checked.parts.append(Part("history", HISTORY, True, "there is none"))
-        return None
     try:
         with closing(open_reader(folder, writes_nothing=True)) as connection:
             faults = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
             row = connection.execute(
                 "SELECT sequence, checksum, journal_id FROM positions WHERE reader = 'history'"
             ).fetchone()
+    except NoHistoryYet:
+        checked.parts.append(Part("history", HISTORY, True, "there is none yet"))
+        return None
     except (HistoryRefused, sqlite3.Error) as error:
         refused = error if isinstance(error, HistoryRefused) else damaged(folder / HISTORY, error)
         checked.parts.append(Part("history", HISTORY, False, str(refused)))

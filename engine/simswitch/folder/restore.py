@@ -39,7 +39,7 @@ from simswitch.folder.backup import MANIFEST, UNFINISHED, copy_chains, copy_hist
 from simswitch.folder.check import records, sound_snapshots
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import open_reader
+from simswitch.history.schema import NoHistoryYet, open_reader
 from simswitch.journal.append import Journal, JournalSettings, Place
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import MachineVersionDiffers
@@ -132,8 +132,8 @@ def _restore(
     machine = base.machine
     checksum = base.header.chain if base.header is not None else begun[0].previous_checksum
     last_before = _last_before(disk, first, headers, wanted)
-    kept = known <= last_before
-    if (origin / HISTORY).exists():
+    kept = known is None or known <= last_before
+    if known is not None:
         with closing(open_reader(origin, writes_nothing=True)) as history:
             copy_history(history, making)
         if not kept:
@@ -170,12 +170,13 @@ def _restore(
     return _write(origin, making, machine, checksum, begun[0].journal_id, kind, settings, wanted, replayed, changed)
 
 
-def _known(origin: Path) -> int:
-    """Up to which record history is; 0: there is none."""
-    if not (origin / HISTORY).exists():
-        return 0
-    with closing(open_reader(origin, writes_nothing=True)) as history:
-        row = history.execute("SELECT max(sequence) FROM positions").fetchone()
+def _known(origin: Path) -> int | None:
+    """Up to which record history is; None: there is none."""
+    try:
+        with closing(open_reader(origin, writes_nothing=True)) as history:
+            row = history.execute("SELECT max(sequence) FROM positions").fetchone()
+    except NoHistoryYet:
+        return None
     return int(row[0] or 0)
 
 

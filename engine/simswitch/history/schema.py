@@ -157,6 +157,10 @@ class HistoryRefused(Exception):
     """The file can't be used; the text says why, and what to do."""
 
 
+class NoHistoryYet(HistoryRefused):
+    """There is no file, or nothing in it."""
+
+
 def open_writer(folder: str | Path) -> sqlite3.Connection:
     """The file, made when it is missing. Raises ``HistoryRefused``."""
     path = Path(folder) / NAME
@@ -203,7 +207,7 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
 
 
 def _not_yet(path: Path) -> HistoryRefused:
-    return HistoryRefused(f"there is no history yet in {path}. The follower of a running service makes it")
+    return NoHistoryYet(f"there is no history yet in {path}. The follower of a running service makes it")
 
 
 def damaged(path: Path, error: sqlite3.Error) -> HistoryRefused:
