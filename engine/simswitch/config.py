@@ -135,6 +135,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "follower", "snapshot_seconds", 300, "Longest time between two snapshots while something happens.", 1, 86_400
     ),
     Setting("follower", "history", True, "Keep what happened in history.sqlite, beside the journal."),
+    Setting(
+        "follower",
+        "history_months",
+        13,
+        "How many months before this one history keeps use, swaps, refusals and limits of people and SIMs. 0: all.",
+        0,
+        1_200,
+    ),
     Setting("engine", "lease_ms", None, "How long a lease lasts without traffic.", 1_000, _DAY_MS, 300_000),
     Setting("engine", "cooling_ms", None, "How long a released SIM rests.", 0, _DAY_MS, 30_000),
     Setting(

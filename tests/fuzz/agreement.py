@@ -28,6 +28,10 @@ _MAY_BE_LEFT_OUT = {
     "ImportSimsRequest": {"opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"},
     "ReportUsageRequest": {"span_ms", "goodput_kbps", "demand_permille", "radio"},
     "Usage": {"span_ms", "goodput_kbps", "demand_permille", "radio"},
+    "AllocateSimsResponse": {"slow_kbps"},
+    "ReportAttachFailureResponse": {"slow_kbps"},
+    "ReportUsageResponse": {"slow_kbps"},
+    "UsageResult": {"slow_kbps"},
 }
 _LARGEST = {"u1": 0xFF, "<u2": 0xFFFF, "<u4": 0xFFFF_FFFF, "<u8": 0xFFFF_FFFF_FFFF_FFFF}
 # What stands for the texts of a field: any numbers, one for each text.

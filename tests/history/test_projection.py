@@ -22,6 +22,7 @@ from simswitch.core import commands, layout
 from simswitch.history.exporting import write_csv
 from simswitch.history.projector import Projector, day_of, month_of
 from simswitch.history.reading import counted_at, known, rows, subscribers_refused
+from simswitch.history.retention import ROWS_MAX, forget
 from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings, read_alarm
@@ -31,6 +32,7 @@ from tests.cell.small_pool import MARKET_INDEX, SERVER_NUMBER, allocate, fill
 from tests.service.serving import Serving, define
 
 BEGIN_MS = 1_700_000_000_000
+PERSONAL = ("use_day", "use_month", "sim_hour")
 NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 
 
@@ -50,6 +52,19 @@ class Life:
     def attach(self, first: int, count: int) -> None:
         outcome = commands.outcome_runs(self.cell.step(allocate(first, count)).data)[0]
         self.leases.update(zip(range(first, first + count), outcome["epoch"].tolist(), strict=True))
+
+    def only(self, run: bytes) -> dict[str, int]:
+        """The outcome of a run with one item."""
+        outcome = commands.outcome_runs(self.cell.step(run).data)[0]
+        return {name: int(outcome[name][0]) for name, _ in commands.OUTCOME_COLUMNS[outcome.kind]}
+
+    def orders(self, run: bytes) -> list[dict[str, int]]:
+        """The orders that come of it."""
+        orders = commands.outcome_runs(self.cell.step(run).data)[-2]
+        names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
+        return [
+            dict(zip(names, row, strict=True)) for row in zip(*(orders[name].tolist() for name in names), strict=True)
+        ]
 
     def report(self, random: Random, count: int) -> None:
         self.clock.advance(random.randrange(1, 4) * 60_000)
@@ -78,6 +93,13 @@ class Life:
 
 def follower(folder: Path) -> Follower:
     return Follower(RealDisk(folder), settings=NEVER, readers=[lambda: Projector(folder)])
+
+
+def ready(life: Life) -> int:
+    """Opens the access server's session."""
+    session = life.only(commands.run(layout.SESSION_OPEN, access_server=SERVER_NUMBER))["session"]
+    life.cell.step(commands.run(layout.SESSION_READY, access_server=SERVER_NUMBER, argument=session))
+    return session
 
 
 def finished(folder: Path) -> None:
@@ -358,3 +380,70 @@ def test_attempts_given_up_at_an_access_server_come_from_its_load_reports(tmp_pa
     serving.end()
     finished(tmp_path)
     assert sum(row["failed"] for row in rows(open_reader(tmp_path), "waits")) == 9
+
+
+def test_swaps_and_jobs_have_a_row_each_with_what_became_of_them(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    session = ready(life)
+    life.attach(1, 3)
+    job = life.only(commands.job_create("a lot is slow"))["job"]
+    life.cell.step(commands.run(layout.JOB_ADD, 3, argument=job, terminal=[1, 2, 3]))
+    orders = life.orders(commands.run(layout.JOB_RESUME, argument=job))
+    assert [order["terminal"] for order in orders] == [1, 2, 3]
+    life.clock.advance(8_000)
+    answers = [layout.ACK_DONE, layout.ACK_REFUSED]
+    numbers = [order["order"] for order in orders[:2]]
+    answered = commands.run(
+        layout.ACKNOWLEDGE, 2, access_server=SERVER_NUMBER, argument=session, order=numbers, result=answers
+    )
+    life.cell.step(answered)
+    confirmed_ms = life.cell.machine.now_ms
+    life.clock.advance(4_000)
+    lease = {"access_server": SERVER_NUMBER, "terminal": 1, "epoch": orders[0]["epoch"]}
+    life.cell.step(commands.run(layout.REPORT_USAGE, 1, up_bytes=0, down_bytes=5_000, **lease))
+    finished(tmp_path)
+    connection = open_reader(tmp_path)
+    found = {row["order"]: row for row in rows(connection, "swaps")}
+    done, refused, out = (found[order["order"]] for order in orders)
+    assert [row["job"] for row in (done, refused, out)] == [job] * 3
+    assert (done["result"], done["why"], done["confirmed_ms"]) == (1, layout.BY_ACKNOWLEDGEMENT, confirmed_ms)
+    assert (done["outage_ms"], done["target"], done["subscriber"]) == (12_000, orders[0]["target_iccid"], 2)
+    assert (refused["result"], refused["why"], refused["confirmed_ms"]) == (2, layout.ACK_REFUSED, None)
+    assert (out["result"], out["outage_ms"]) == (0, None)
+    assert [row["order"] for row in rows(connection, "swaps", terminal=1)] == [numbers[0]]
+    (kept,) = rows(connection, "jobs")
+    assert (kept["job"], kept["state"]) == (job, layout.JOB_RUNNING)
+    assert '"reason":"a lot is slow"' in kept["detail"]
+    life.cell.close()
+
+
+def test_what_is_of_people_goes_after_its_months_and_decisions_stay(tmp_path: Path) -> None:
+    random = Random(5)
+    life = Life(tmp_path)
+    life.attach(1, 20)
+    life.cell.step(commands.run(layout.CONFIGURE, setting=layout.LEASE_MS, value=7 * 86_400_000))
+    for _ in range(3):
+        life.report(random, 20)
+    finished(tmp_path)
+    before = {name: len(list(rows(open_reader(tmp_path), name))) for name in (*PERSONAL, "decisions")}
+    assert all(before.values())
+    # Thirteen months and some days later: the month of the reports is the fourteenth before.
+    life.clock.set(BEGIN_MS + 441 * 86_400_000)
+    life.cell.step(commands.run(layout.TICK))
+    finished(tmp_path)
+    kept = {name: len(list(rows(open_reader(tmp_path), name))) for name in PERSONAL}
+    assert kept == dict.fromkeys(PERSONAL, 0)
+    assert len(list(rows(open_reader(tmp_path), "decisions"))) >= before["decisions"]
+    life.cell.close()
+
+
+def test_a_commit_forgets_so_many_rows_and_the_next_ones_the_rest(tmp_path: Path) -> None:
+    connection = open_writer(tmp_path)
+    days = [(day, subscriber, 1) for day in (100, 20_000) for subscriber in range(ROWS_MAX + 500)]
+    connection.executemany("INSERT INTO use_day VALUES (?, ?, ?)", days)
+    now_ms = 20_000 * 86_400_000
+    assert forget(connection, now_ms, 13)
+    assert connection.execute("SELECT count(*) FROM use_day WHERE day = 100").fetchone() == (500,)
+    assert not forget(connection, now_ms, 13)
+    assert connection.execute("SELECT DISTINCT day FROM use_day").fetchall() == [(20_000,)]
+    connection.close()

@@ -81,6 +81,7 @@ def serve(
         follower_options=(
             *("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),
             *(() if values.values["follower", "history"] else ("--no-history",)),
+            *("--history-months", str(values.number("follower", "history_months"))),
         ),
         access=AccessSettings(
             tls=tls_files(values),

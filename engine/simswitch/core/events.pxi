@@ -42,7 +42,7 @@
 #   SHORTFALL_OVER market            since, ms                 -                         market: one that wants as much does
 
 cdef enum:
-    EVENTS_PER_ITEM = 16          # at most, of a command's item, a timer, a sweep's item or an order
+    EVENTS_PER_ITEM = 12          # at most, of a command's item, a timer, a sweep's item or an order
 
 
 cdef inline EventRow *event(

@@ -25,6 +25,7 @@ from simswitch.core.commands import COMMAND_COLUMNS, CommandRun, OutcomeRun, com
 from simswitch.core.machine import Machine
 from simswitch.core.roles import COMMAND_ROLES
 from simswitch.history import limits
+from simswitch.history.retention import MONTHS, forget
 from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
@@ -63,7 +64,8 @@ class Projector:
 
     name = READER
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, months: int = MONTHS) -> None:
+        """``months``: how long what is of people and of single SIMs is kept; 0: for ever."""
         self._path = Path(folder) / NAME
         self._lock = _locked(Path(folder) / LOCK_NAME)
         try:
@@ -83,6 +85,9 @@ class Projector:
         # Of the record before: nothing is looked at twice, and a snapshot that was missed is made up for.
         self._minute = self._at_ms // _MINUTE_MS if row else -1
         self._hour = self._at_ms // _HOUR_MS if row else -1
+        self._months = months
+        # The day on which rows were last looked for that are too old; none while some are left.
+        self._forgot_day: int | None = None
         self._begins_ms: int | None = None
         self._wait_target_us = 0
         self._names: dict[int, str] = {}
@@ -348,6 +353,9 @@ class Projector:
             [(*key, *figures) for key, figures in self._waits.items()],
         )
         self._write_slowed(connection)
+        day = self._at_ms // _DAY_MS
+        if self._months and day != self._forgot_day:
+            self._forgot_day = None if forget(connection, self._at_ms, self._months) else day
         connection.execute(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
             (READER, self._last, self._at_ms, signed(self._checksum), self._journal_id),

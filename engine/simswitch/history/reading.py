@@ -82,7 +82,11 @@ def rows(
             if instant is not None:
                 wanted.append(f"{column} {sign} ?")
                 values.append(-(-instant // size_ms) if sign == "<" else instant // size_ms)
+    columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
     for name, value in equal.items():
+        # SQLite would take a name that is no column for a text.
+        if name not in columns:
+            raise ValueError(f"{table} has no column {name!r}")
         wanted.append(f'"{name}" = ?')
         values.append(signed(value))
     where = f" WHERE {' AND '.join(wanted)}" if wanted else ""

@@ -1,0 +1,72 @@
+"""`simswitch history` and `simswitch export`, as a person calls them on a data folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from simswitch.cli.exits import Exit
+
+from tests.cli.conftest import program
+from tests.history.test_projection import Life, finished
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty terminals that reported thrice."""
+    folder = tmp_path_factory.mktemp("history")
+    life = Life(folder)
+    life.attach(1, 20)
+    for _ in range(3):
+        life.report(Random(3), 20)
+    finished(folder)
+    life.cell.close()
+    return folder
+
+
+def test_a_table_is_shown_and_how_far_history_is(folder: Path) -> None:
+    shown = program("history", str(folder), "use_day", "--limit", "3")
+    assert shown.returncode == 0, shown.stderr
+    assert "3 rows; history is as of" in shown.stdout
+    found = json.loads(program("history", str(folder), "use_day", "--subscriber", "2", "--json").stdout)
+    assert [row["subscriber"] for row in found["rows"]] == [2]
+    assert (found["gaps"], found["sequence"] > 0) == ([], True)
+
+
+def test_what_is_asked_wrongly_is_said(folder: Path, tmp_path: Path) -> None:
+    nothing = program("history", str(tmp_path), "use_day")
+    assert (nothing.returncode, "no history yet" in nothing.stderr) == (Exit.REFUSED, True)
+    unknown = program("history", str(folder), "nonsense")
+    assert (unknown.returncode, "there is no table" in unknown.stderr) == (Exit.USAGE, True)
+    wrong = program("history", str(folder), "decisions", "--subscriber", "2")
+    assert (wrong.returncode, "decisions" in wrong.stderr) == (Exit.USAGE, True)
+
+
+def test_a_table_is_exported_as_csv_and_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "use.csv"
+    done = program("export", str(folder), "use_month", str(file))
+    assert done.returncode == 0, done.stderr
+    with file.open(newline="") as lines:
+        kept = list(csv.DictReader(lines))
+    assert list(kept[0]) == ["month", "subscriber", "bytes"]
+    assert len({row["subscriber"] for row in kept}) == len(kept) > 10
+    again = program("export", str(folder), "use_month", str(file))
+    assert (again.returncode, "exists already" in again.stderr) == (Exit.REFUSED, True)
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra simswitch[export] is missing")
+def test_parquet_has_the_rows_of_the_csv_with_their_types(folder: Path, tmp_path: Path) -> None:
+    parquet: Any = import_module("pyarrow.parquet")
+    for words, name in ((["--format", "parquet"], "use.parquet"), ([], "use.csv")):
+        assert program("export", str(folder), "use_day", str(tmp_path / name), *words).returncode == 0
+    table = parquet.read_table(tmp_path / "use.parquet")
+    assert [str(field.type) for field in table.schema] == ["int64", "uint64", "int64"]
+    with (tmp_path / "use.csv").open(newline="") as lines:
+        kept = [{name: int(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+    assert table.to_pylist() == kept
