@@ -161,6 +161,21 @@ def test_what_a_person_overrules_is_decided_anew(life: Life) -> None:
     assert sorted(said) == sorted((life.iccids[terminal], health, 3) for terminal, health in wanted)
 
 
+def test_a_sim_that_is_slow_after_its_reset_is_decided_anew(life: Life) -> None:
+    life.show([SLOW] * 4)
+    life.follow()
+    for terminal in range(1, MATES + 1):
+        life.say(terminal, layout.THROTTLED)
+    life.cell.step(commands.run(layout.RESET_WINDOW, lot=LOT, window=layout.WINDOW_CYCLE))
+    index = life.cell.machine.find_sim(life.iccids[1])
+    assert index is not None
+    assert life.cell.machine.sim(index)["health"] == layout.HEALTHY
+    life.show([SLOW] * 4)
+    life.follow()
+    again = [row["iccid"] for row in life.rows("throttles") if row["throttled"]]
+    assert sorted(again) == sorted(2 * list(life.iccids.values()))
+
+
 def test_another_terminal_on_the_sim_begins_anew(life: Life) -> None:
     """As a device that was never faster: 360 kbit/s would be a throttle on the terminal that did 20 Mbit/s."""
     release = commands.run(layout.RELEASE, 1, access_server=SERVER_NUMBER, terminal=[1], epoch=[life.epochs[1]])

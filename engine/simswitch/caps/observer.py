@@ -10,10 +10,11 @@ thousand. Rows and position go into one transaction, so each row stands in histo
 the detector knows is in memory only: after a restart it is told which SIMs it held for slowed and the engine still
 does, and sees runs anew within three windows.
 
-What it says of a SIM holds for the terminal that the SIM is in: when another one reports, it begins anew, and a SIM
-that the engine no longer holds for slowed (after a reset, say) isn't slowed for the detector either.
+What it says of a SIM holds for the terminal that the SIM is in: when another one reports, it begins anew. A SIM that
+the engine held for slowed and no longer does (after a reset, say) isn't slowed for the detector either: it may find
+anew that it is.
 
-Bounds: 68 bytes a SIM that has reported; 65,536 gathered reports; 16,384 SIMs looked at for quiet ones each time that
+Bounds: 69 bytes a SIM that has reported; 65,536 gathered reports; 16,384 SIMs looked at for quiet ones each time that
 reports were worked on; 200 quiet SIMs of each lot and window.
 """
 
@@ -78,6 +79,8 @@ class Observer:
         self._detector = ThrottleDetector()
         self._holder = np.zeros(0, np.uint32)
         """A hash of the terminal that reported last with each SIM; 0: none has."""
+        self._slowed = np.zeros(0, bool)
+        """Which SIMs the engine was told to be slowed."""
         self._gathered: list[dict[str, Column]] = []
         self._gathered_count = 0
         self._gathered_ms = 0
@@ -123,6 +126,8 @@ class Observer:
         speeds = np.array([speed for sim, speed in known if sim is not None])
         slowed = _uses(machine, sims)["health"] == layout.THROTTLED
         self._detector.told(sims[slowed], np.ones(int(slowed.sum()), bool), speeds[slowed])
+        self._hold(int(sims.max(initial=-1)) + 1)
+        self._slowed[sims[slowed]] = True
 
     def _gather(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
         some = np.flatnonzero(outcome["sim"] != layout.NONE_INDEX)
@@ -152,7 +157,7 @@ class Observer:
                     "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?, ?, ?)",
                     (signed(a), now_ms, reason, b & 0xFFFFFFFF, b >> 32 & 0xFFFF, b >> 48),
                 ))  # fmt: skip
-                self._overruled(a, reason)
+                self._agreed(a, reason)
             elif kind == layout.EVENT_CAP:
                 quota = a if a < 1 << 62 else None
                 self._rows.append((
@@ -165,12 +170,12 @@ class Observer:
                     (b & 0xFFFF, b >> 16 & 0xFF, now_ms, reason, a, (b >> 24) * 1000),
                 ))  # fmt: skip
 
-    def _overruled(self, iccid: int, health: int) -> None:
-        """Somebody says that a SIM is not slowed: the detector may find anew that it is."""
+    def _agreed(self, iccid: int, health: int) -> None:
         assert self._machine is not None
         sim = self._machine.find_sim(iccid)
-        if health != layout.THROTTLED and sim is not None:
-            self._forget(np.array([sim]))
+        if health == layout.THROTTLED and sim is not None:
+            self._hold(sim + 1)
+            self._slowed[sim] = True
 
     def _forget(self, sims: Column) -> None:
         held = sims[self._detector.throttled(sims)]
@@ -186,25 +191,33 @@ class Observer:
             columns = {name: np.concatenate([part[name] for part in self._gathered]) for name in self._gathered[0]}
             self._gathered, self._gathered_count = [], 0
             sims = columns["sim"]
-            lot = _uses(machine, sims)["lot"]
-            self._move(sims, columns.pop("terminal"), machine)
-            self._decided(self._detector.observe(Reports(lot=lot, **columns)), machine)
+            uses = _uses(machine, sims)
+            self._move(sims, columns.pop("terminal"), uses["health"])
+            self._decided(self._detector.observe(Reports(lot=uses["lot"], **columns)), machine)
         self._look_for_quiet(machine)
 
-    def _move(self, sims: Column, terminals: Column, machine: Machine) -> None:
-        """SIMs that are in another terminal now."""
-        top = int(sims.max()) + 1
-        if top > len(self._holder):
-            # All at once: pages that no SIM has touched cost nothing.
-            grown = np.zeros(max(top, machine.header()["sims_max"]), np.uint32)
-            grown[: len(self._holder)] = self._holder
-            self._holder = grown
+    def _hold(self, sims: int) -> None:
+        """Room for so many. All at once: pages that no SIM has touched cost nothing."""
+        assert self._machine is not None
+        if sims > len(self._holder):
+            most = max(sims, self._machine.header()["sims_max"])
+            holder, slowed = np.zeros(most, np.uint32), np.zeros(most, bool)
+            holder[: len(self._holder)], slowed[: len(self._slowed)] = self._holder, self._slowed
+            self._holder, self._slowed = holder, slowed
+
+    def _move(self, sims: Column, terminals: Column, health: Column) -> None:
+        """SIMs that are in another terminal now, and those that the engine holds for slowed no longer (a reset, or
+        because a person says so)."""
+        self._hold(int(sims.max()) + 1)
+        back = np.unique(sims[self._slowed[sims] & (health != layout.THROTTLED)])
+        self._slowed[back] = False
+        self._forget(back)
         other = (terminals != 0) & (self._holder[sims] != terminals)
         moved = np.unique(sims[other])
         self._holder[sims[other]] = terminals[other]
         if moved.size:
             self._detector.moved(moved)
-            self._forget(moved[_uses(machine, moved)["health"] != layout.THROTTLED])
+            self._forget(moved[~self._slowed[moved]])
 
     def _decided(self, decisions: Decisions, machine: Machine) -> None:
         if not len(decisions):
