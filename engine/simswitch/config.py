@@ -284,6 +284,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         600_000,
         2_000,
     ),
+    Setting(
+        "engine",
+        "probe_kbps",
+        None,
+        "Goodput, kbit/s, at which a SIM that was slowed before its reset is trusted again; 0: it stays slowed.",
+        0,
+        (1 << 31) - 2,
+        6_000,
+    ),
     Setting("engine", "idle_ms", None, "A terminal without new bytes for so long is idle.", 0, _DAY_MS, 600_000),
     Setting(
         "engine",
