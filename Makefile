@@ -19,7 +19,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz simulate histories serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers simulate histories serve demo clean
 
 build: build/.built
 
@@ -109,6 +109,10 @@ sanitize: sanitized
 # A million messages through the wire and through protobuf's parser, under the sanitizers.
 fuzz: sanitized
 	$(SANITIZED) -m tests.fuzz.run $(ARGS)
+
+# A million files, each nearly sound or forged, into every reader of files, under the sanitizers.
+fuzz-readers: sanitized
+	$(SANITIZED) -m tests.fuzz.readers $(ARGS)
 
 # One seed drives load, time and faults over the real cell on a disk in memory; leaves build/simulate.json.
 simulate: build

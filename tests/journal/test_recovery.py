@@ -15,6 +15,7 @@ from simswitch.journal.errors import (
     JournalFailed,
     MachineVersionDiffers,
     OutcomeDiffers,
+    RecordRefused,
     RecordTooLarge,
 )
 from simswitch.journal.recovery import recover
@@ -225,6 +226,19 @@ def test_i10_another_outcome_is_refused_with_its_sequence() -> None:
         journal.append(5, 6, run, machine.apply(run, 5, 6).hash ^ (number == 2))
     journal.close()
     with pytest.raises(OutcomeDiffers, match="sequence 3"):
+        recover(disk, tiny_kind(), repair=True)
+
+
+def test_a_record_that_the_machine_refuses_is_named() -> None:
+    disk = FaultyDisk()
+    journal = Journal(disk, JOURNAL_ID, 1, START, settings(8))
+    machine = tiny_kind().create()
+    for number, now_ms in enumerate((5, 3)):
+        run = number_run(number)
+        journal.admit(len(run))
+        journal.append(now_ms, 6, run, machine.apply(run, 5, 6).hash)
+    journal.close()
+    with pytest.raises(RecordRefused, match=r"sequence 2 can.t be replayed: time went back.*--skip 2"):
         recover(disk, tiny_kind(), repair=True)
 
 

@@ -38,6 +38,18 @@ class OutcomeDiffers(JournalError):
         self.replayed = replayed
 
 
+class RecordRefused(JournalError):
+    """The machine refuses a record that it once applied."""
+
+    def __init__(self, sequence: int, what: str) -> None:
+        super().__init__(
+            f"sequence {sequence} can't be replayed: {what}. This program is not the one that wrote the journal, or "
+            f"memory was faulty then. Keep the folder as it is; `simswitch restore` makes one without the record: "
+            f"--skip {sequence}"
+        )
+        self.sequence = sequence
+
+
 class MachineVersionDiffers(JournalError):
     """The tail of the journal was written by another version of the state machine."""
 

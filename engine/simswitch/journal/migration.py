@@ -20,6 +20,7 @@ gives the same state (I10).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ Types = Mapping[str, np.dtype[Any]]
 Tables = dict[str, npt.NDArray[Any]]
 """Regions as arrays of their records."""
 
+_CODE = re.compile(r"<[iu][248]|\|[iuS]1")
 _LIMITS_SWEEP, _RESET_SWEEP = int(layout.SWEEP_LIMITS), int(layout.SWEEP_RESET)
 
 
@@ -70,15 +72,22 @@ def described(text: bytes) -> Types:
             region: np.dtype(
                 {
                     "names": [field[0] for field in record["fields"]],
-                    "formats": [(field[1], tuple(field[3])) for field in record["fields"]],
+                    "formats": [(_code(field[1]), tuple(field[3])) for field in record["fields"]],
                     "offsets": [field[2] for field in record["fields"]],
                     "itemsize": record["bytes"],
                 }
             )
             for region, record in json.loads(text).items()
         }
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"the description of the records can't be read: {error}") from error
+
+
+def _code(text: str) -> str:
+    """Numbers and bytes only: what else NumPy makes of a text is no business of a file."""
+    if not _CODE.fullmatch(text):
+        raise ValueError(f"{text!r} is no type of a field")
+    return text
 
 
 def migrate(header: SnapshotHeader, regions: list[StoredRegion]) -> list[StoredRegion]:

@@ -15,7 +15,13 @@ from simswitch.core.layout import MACHINE_VERSION
 from simswitch.core.machine import Machine, Outcome
 from simswitch.journal.append import Place
 from simswitch.journal.disk import Disk
-from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers, OutcomeDiffers, SnapshotNotMigrated
+from simswitch.journal.errors import (
+    JournalDamaged,
+    MachineVersionDiffers,
+    OutcomeDiffers,
+    RecordRefused,
+    SnapshotNotMigrated,
+)
 from simswitch.journal.migration import NotMigrated, migrate
 from simswitch.journal.snapshot import (
     SnapshotHeader,
@@ -130,7 +136,10 @@ def replay(machine: Machine, record: Record, version: int) -> Outcome:
     header = record.header
     if header.machine_version != version:
         raise MachineVersionDiffers(header.sequence, header.machine_version, version)
-    outcome = machine.apply(record.payload, header.now_ms, header.seed)
+    try:
+        outcome = machine.apply(record.payload, header.now_ms, header.seed)
+    except ValueError as error:
+        raise RecordRefused(header.sequence, str(error)) from error
     if outcome.hash != header.outcome_hash or machine.sequence != header.sequence:
         raise OutcomeDiffers(header.sequence, header.outcome_hash, outcome.hash)
     return outcome

@@ -192,7 +192,10 @@ def read_snapshot_header(file: DiskFile, name: str) -> SnapshotHeader:
     regions = []
     for index in range(count):
         raw, offset, item_bytes, items, region_sum = _ENTRY.unpack_from(block, _DIRECTORY_OFFSET + index * _ENTRY.size)
-        regions.append(RegionEntry(raw.rstrip(b"\0").decode(), offset, item_bytes, items, region_sum))
+        region = raw.rstrip(b"\0").decode("utf-8", "replace")
+        if offset + item_bytes * items > size:
+            raise refuse(f"the region {region} of {items} items of {item_bytes} bytes does not fit into the file")
+        regions.append(RegionEntry(region, offset, item_bytes, items, region_sum))
     if not regions or fold((entry.checksum for entry in regions), machine) != state_hash:
         raise refuse("the regions' hashes do not give the state hash (I10)")
     return SnapshotHeader(machine, identity, sequence, now_ms, state_hash, chain, size, tuple(regions), description)

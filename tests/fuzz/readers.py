@@ -1,0 +1,239 @@
+"""Whatever stands in a file, it is read or refused in so many words: ``python -m tests.fuzz.readers``
+(``make fuzz-readers``).
+
+Each input begins with a sound file. Some get other bytes, or lose and repeat some; of journals and snapshots others get
+headers with other numbers in them and the right checksum, as only a program or an attacker makes them. Anything but the
+reader's own refusal is a fault. Input number n of a seed is always the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from simswitch.config import example, parse_config
+from simswitch.core import layout
+from simswitch.core.machine import Machine
+from simswitch.inventory.problems import FileRefused
+from simswitch.inventory.sims import read_sims
+from simswitch.journal.errors import JournalError
+from simswitch.journal.format import BLOCK_BYTES, decode_record_header, decode_segment_header, segment_name
+from simswitch.journal.migration import describe, described
+from simswitch.journal.recovery import recover
+from simswitch.journal.snapshot import open_snapshot, read_snapshot_header, snapshot_name, write_snapshot
+from simswitch.toml_lines import TomlDocument, TomlRefused
+from simswitch.twin.scenario import ScenarioError, parse
+
+from tests.inventory.test_sims import HEADER, KNOWN, NOW, line
+from tests.journal.faulty_disk import Content, FaultyDisk
+from tests.journal.test_recovery import lives
+from tests.journal.tiny_machine import tiny_kind
+
+SEED = 20_200_321
+SCENARIOS = Path(__file__).parents[2] / "engine/simswitch/twin/scenarios"
+_CHANGES_MAX = 6
+_PIECE_MAX = 64
+_ODD = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A reader: sound inputs, what it does with bytes, what it may raise, and how inputs are made to look right."""
+
+    sound: Callable[[], list[bytes]]
+    read: Callable[[bytes], object]
+    refuses: tuple[type[Exception], ...]
+    forge: Callable[[bytearray, Random], None] | None = None
+
+
+def changed(data: bytes, random: Random) -> bytes:
+    """Some bytes flipped, replaced, taken out, repeated, or all from somewhere on cut off."""
+    found = bytearray(data)
+    for _ in range(random.randrange(1, _CHANGES_MAX)):
+        place = random.randrange(len(found) + 1)
+        size = random.randrange(1, _PIECE_MAX)
+        kind = random.randrange(6)
+        if kind == 0 and found:
+            found[place % len(found)] ^= 1 << random.randrange(8)
+        elif kind == 1:
+            found[place : place + size] = random.randbytes(min(size, len(found) - place))
+        elif kind == 2:
+            del found[place : place + size]
+        elif kind == 3:
+            found[place:place] = found[place : place + size]
+        elif kind == 4:
+            found[place:place] = random.choice((b'"', b",", b"\n", b"=", b"[", b"\x00", b"\xff", b"-1", b"1e999"))
+        elif random.random() < 0.2:
+            del found[place:]
+    return bytes(found)
+
+
+def other_number(record: Any, random: Random) -> Any:
+    """The record with one of its numbers changed."""
+    name = random.choice([each.name for each in fields(record) if isinstance(getattr(record, each.name), int)])
+    before = getattr(record, name)
+    return replace(record, **{name: random.choice((*_ODD, before + 1, max(before - 1, 0), before ^ 1))})
+
+
+# ------------------------------------------------------------------------------------------------ journal
+
+
+@cache
+def _journals() -> list[bytes]:
+    disk = FaultyDisk()
+    lives(disk, [], 0)
+    return [bytes(disk.seen[segment_name(1)].seen)]
+
+
+def _read_journal(data: bytes) -> object:
+    disk = FaultyDisk()
+    decoded = decode_segment_header(data[:BLOCK_BYTES], 1, len(data))
+    number = 1 if isinstance(decoded, str) else decoded.number
+    disk.seen[segment_name(number)] = Content(data)
+    return recover(disk, tiny_kind(), repair=True)
+
+
+def _forge_record(data: bytearray, random: Random) -> None:
+    place = random.randrange(1, max(len(data) // BLOCK_BYTES, 2)) * BLOCK_BYTES
+    decoded = decode_record_header(data, place)
+    if isinstance(decoded, str):
+        header = decode_segment_header(data[:BLOCK_BYTES], data[32], len(data))
+        if not isinstance(header, str):
+            data[: len(header.encode())] = _packed(other_number(header, random).encode, header.encode())
+        return
+    made = _packed(lambda: other_number(decoded[0], random).encode()[0], decoded[0].encode()[0])
+    data[place : place + len(made)] = made
+
+
+def _packed(encode: Callable[[], bytes], otherwise: bytes) -> bytes:
+    """A number that its field has no room for is none that a file can hold."""
+    try:
+        return encode()
+    except (struct.error, OverflowError):
+        return otherwise
+
+
+# ----------------------------------------------------------------------------------------------- snapshot
+
+
+@cache
+def _snapshots() -> list[bytes]:
+    disk = FaultyDisk()
+    header = write_snapshot(disk, Machine(64, 64, 64), b"j" * 16, int(layout.MACHINE_VERSION), 0)
+    return [bytes(disk.seen[snapshot_name(header.sequence)].seen)]
+
+
+def _read_snapshot(data: bytes) -> object:
+    disk = FaultyDisk()
+    disk.seen[snapshot_name(0)] = Content(data)
+    with open_snapshot(disk, 0) as (_, regions), suppress(ValueError):
+        return Machine.restore(regions)
+    return None
+
+
+def _forge_snapshot(data: bytearray, random: Random) -> None:
+    disk = FaultyDisk()
+    disk.seen["whole"] = Content(bytes(data))
+    header = read_snapshot_header(disk.open("whole", writable=False), "whole")
+    regions = list(header.regions)
+    if random.random() < 0.3:
+        header = other_number(header, random)
+    else:
+        place = random.randrange(len(regions))
+        regions[place] = other_number(regions[place], random)
+        header = replace(header, regions=tuple(regions))
+    data[:BLOCK_BYTES] = _packed(header.encode, bytes(data[:BLOCK_BYTES]))
+
+
+# ------------------------------------------------------------------------------------------------- texts
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: read(data.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode())
+
+
+def _read_sims(data: bytes) -> object:
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        file.write(data)
+        file.flush()
+        return read_sims(Path(file.name), KNOWN, NOW)
+
+
+TARGETS = {
+    "journal": Target(_journals, _read_journal, (JournalError,), _forge_record),
+    "snapshot": Target(_snapshots, _read_snapshot, (JournalError,), _forge_snapshot),
+    "description": Target(lambda: [describe(layout.RECORD_TYPES)], described, (ValueError,)),
+    "config": Target(
+        lambda: [example().encode()], _text(lambda text: parse_config(TomlDocument(text, "config"))), (TomlRefused,)
+    ),
+    "scenario": Target(
+        lambda: [
+            (SCENARIOS / f"{name}.toml").read_bytes() for name in ("tiny", "troubles", "incident-2020", "bad-lot")
+        ],
+        _text(lambda text: parse(text, "fuzz")),
+        (ScenarioError,),
+    ),
+    "sims": Target(lambda: ["\n".join([",".join(HEADER), *map(line, range(20))]).encode()], _read_sims, (FileRefused,)),
+}
+
+
+def made(name: str, seed: int, number: int) -> bytes:
+    """Input ``number`` of a seed for a target."""
+    target = TARGETS[name]
+    random = Random(f"{name} {seed} {number}")
+    sound = random.choice(target.sound())
+    if target.forge is not None and random.random() < 0.7:
+        data = bytearray(sound)
+        target.forge(data, random)
+        return bytes(data)
+    return changed(sound, random)
+
+
+def tried(name: str, data: bytes) -> bool:
+    """Whether it was read. Raises what a reader must not raise."""
+    try:
+        TARGETS[name].read(data)
+    except TARGETS[name].refuses:
+        return False
+    return True
+
+
+def inputs(count: int) -> Iterator[tuple[str, int]]:
+    names = list(TARGETS)
+    for number in range(count):
+        yield names[number % len(names)], number
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.readers", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    asked = parser.parse_args()
+    began_s = time.monotonic()
+    read: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for name, number in inputs(asked.inputs):
+        try:
+            (read if tried(name, made(name, asked.seed, number)) else refused)[name] += 1
+        except Exception as error:
+            print(f"{name}, input {number} of seed {asked.seed}: {type(error).__name__}: {error}", file=sys.stderr)
+            raise
+    print(json.dumps({"seed": asked.seed, "inputs": asked.inputs, "read": read, "refused": refused}, indent=1))
+    print(f"{time.monotonic() - began_s:.1f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
