@@ -8,14 +8,16 @@ import pytest
 from simswitch.core import commands, layout
 
 from tests.model.transitions import T, allocate, lease_epoch, list_of, new_world
-from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
+from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world
 
 MINUTE_MS = 60_000
+DAY_MS = 1_440 * MINUTE_MS
 
 
-def world_of(terminals: int, servers: int = 1, sims: int = 0) -> World:
+def world_of(terminals: int, servers: int = 1, sims: int = 0, lease_ms: int = LEASE_MS) -> World:
     """So many terminals with a SIM each, spread over access servers."""
     world = empty_world(sims_max=4_000, terminals_max=2_000, orders_max=4_000)
+    world.configure(layout.LEASE_MS, lease_ms)
     world.import_sims(sims or 2 * terminals + 10)
     for server in range(servers):
         world.send(world.allocate(list(range(1 + server, terminals + 1, servers)), server=server))
@@ -401,3 +403,154 @@ def test_what_is_more_urgent_goes_first_whoever_was_ordered_first() -> None:
     sent = [wanted[order["terminal"]] for order in world.orders]
     assert len(sent) == 200
     assert sent == sorted(sent)
+
+
+@pytest.mark.parametrize("hold", ["stop", "pause", "quiet", "cancel"])
+def test_a_swap_that_is_not_to_be_sent_is_not_asked_for_either(hold: str) -> None:
+    """Who never received it would begin with it."""
+    world = world_of(20, lease_ms=DAY_MS)
+    quiet_from_ms = world.now_ms + 30 * STEP_MS
+    quiet = (
+        {"quiet_from_ms": quiet_from_ms, "quiet_until_ms": quiet_from_ms + 60 * MINUTE_MS} if hold == "quiet" else {}
+    )
+    job = begin(world, *range(1, 6), **quiet)
+    for _ in range(10):
+        world.pass_ms(STEP_MS * 5)
+    assert len(world.orders) == 5
+    held = {
+        "stop": commands.run(layout.SWAPS_STOP),
+        "pause": world.job(layout.JOB_PAUSE, job),
+        "cancel": world.job(layout.JOB_CANCEL, job),
+    }
+    if hold in held:
+        assert world.status(held[hold]) == layout.OK
+    for _ in range(600):
+        world.pass_ms(STEP_MS * 10)
+    assert len(world.orders) == 5
+    # It is asked for again when it may be sent, and settles in any case.
+    again = {"stop": commands.run(layout.SWAPS_LIFT), "pause": world.job(layout.JOB_RESUME, job)}
+    if hold in again:
+        world.status(again[hold])
+        for _ in range(100):
+            world.pass_ms(STEP_MS)
+        assert {order["order"] for order in world.orders[5:]} == {order["order"] for order in world.orders[:5]}
+    assert answer(world, since=0) == len(world.orders)
+    assert world.machine.job(job)["confirmed_count"] == 5
+
+
+def filled(terminals: int = 400, outstanding: int = 150) -> World:
+    """An access server whose window was wide, with so many orders of which none is answered."""
+    world = world_of(terminals, lease_ms=DAY_MS)
+    begin(world, *range(1, terminals + 1))
+    answered = 0
+    while world.machine.server(0)["outstanding"] < outstanding:
+        world.pass_ms(STEP_MS)
+        since, answered = answered, len(world.orders)
+        if world.machine.server(0)["window"] < 160:
+            answer(world, since=since)
+    return world
+
+
+def test_what_is_overdue_is_asked_for_at_the_access_servers_pace() -> None:
+    world = filled()
+    world.send(commands.run(layout.SWAPS_STOP))
+    while any(world.machine.order(order["order"] & 0xFFFFFF)["state"] == layout.OUTSTANDING for order in world.orders):
+        world.pass_ms(STEP_MS)
+    world.send(commands.run(layout.SWAPS_LIFT))
+    outstanding, sent = world.machine.server(0)["outstanding"], len(world.orders)
+    most = 0
+    for _ in range(300):
+        before = len(world.orders)
+        world.pass_ms(STEP_MS)
+        most = max(most, len(world.orders) - before)
+    assert len({order["order"] for order in world.orders[sent:]}) == outstanding, "not all were asked for"
+    assert most <= 12, f"{most} orders in one apply"
+    # After a long silence of the clock, too.
+    before = len(world.orders)
+    world.pass_ms(60 * MINUTE_MS)
+    assert len(world.orders) - before <= 12
+
+
+def test_nothing_is_asked_for_while_the_gate_backs_off() -> None:
+    world = filled()
+    for _ in range(8):
+        world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_BUSY))
+        sent = len(world.orders)
+        while world.machine.server(0)["gate"] == layout.GATE_BACK_OFF:
+            assert len(world.orders) == sent, "an order through a closed gate"
+            world.pass_ms(STEP_MS)
+        # The window is full of what was never answered, so one of these is the probe.
+        while len(world.orders) == sent:
+            world.pass_ms(STEP_MS)
+        world.pass_ms(STEP_MS)
+        assert len(world.orders) == sent + 1
+    world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
+    assert world.machine.server(0)["gate"] == layout.GATE_OPEN
+
+
+def test_only_the_answer_to_its_probe_opens_the_gate() -> None:
+    world = world_of(200)
+    begin(world, *range(1, 201))
+    while world.machine.server(0)["outstanding"] < 15:
+        world.pass_ms(STEP_MS)
+    before = list(world.orders)
+    world.send(world.acknowledge(before[0]["order"], layout.ACK_BUSY))
+    for order in before[1:11]:
+        world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+    sent = len(world.orders)
+    while len(world.orders) == sent:
+        world.pass_ms(STEP_MS)
+    for order, result in zip(before[11:14], (layout.ACK_REFUSED, layout.ACK_DONE, layout.ACK_DONE), strict=True):
+        world.send(world.acknowledge(order["order"], result))
+        world.pass_ms(STEP_MS)
+    assert world.machine.server(0)["gate"] == layout.GATE_PROBING
+    assert len(world.orders) == sent + 1, "a second probe"
+    world.send(world.acknowledge(world.orders[sent]["order"], layout.ACK_DONE))
+    assert world.machine.server(0)["gate"] == layout.GATE_OPEN
+
+
+def told_of(world: World, terminal: int) -> list[int]:
+    kinds = (layout.EVENT_ANNOUNCED, layout.EVENT_WITHDRAWN, layout.EVENT_ORDERED)
+    return [event["kind"] for event in world.events if event["terminal"] == terminal and event["kind"] in kinds]
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 40 * STEP_MS])
+@pytest.mark.parametrize("how", ["refused, then paused", "not carried out"])
+def test_a_swap_that_is_sent_again_much_later_is_announced_again(how: str, ahead_ms: int) -> None:
+    world = world_of(10, lease_ms=DAY_MS)
+    job = begin(world, 1, announce_ahead_ms=ahead_ms)
+    while not world.orders:
+        world.pass_ms(STEP_MS)
+    if how == "not carried out":
+        index = world.machine.find_terminal(1)
+        assert index is not None
+        terminal = world.machine.terminal(index)
+        world.send(world.close(0))
+        world.pass_ms(180 * MINUTE_MS)
+        world.open_session(0, ready=False)
+        assert world.statuses(world.holds(0, 1, terminal["epoch"], terminal["sim"])) == [layout.SETTLED]
+        world.send(world.ready(0))
+    else:
+        world.send(world.acknowledge(world.orders[0]["order"], layout.ACK_REFUSED))
+        world.status(world.job(layout.JOB_PAUSE, job))
+        world.pass_ms(180 * MINUTE_MS)
+        world.status(world.job(layout.JOB_RESUME, job))
+    since_ms = world.now_ms
+    while len(world.orders) == 1:
+        world.pass_ms(STEP_MS)
+    assert world.now_ms >= since_ms + ahead_ms
+    announced, withdrawn_, ordered = layout.EVENT_ANNOUNCED, layout.EVENT_WITHDRAWN, layout.EVENT_ORDERED
+    assert told_of(world, 1) == [announced, ordered, *([withdrawn_] if ahead_ms else []), announced, ordered]
+    assert world.machine.server(0)["announced_count"] == 0
+    assert world.machine.job(job)["announced_count"] == 0
+
+
+def test_nothing_is_announced_on_an_access_server_that_was_declared_dead() -> None:
+    world = world_of(10)
+    world.configure(layout.FENCING_MS, 1_000 * STEP_MS)
+    world.send(world.close(0))
+    assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=0)) == layout.OK
+    told = len(world.events)
+    begin(world, 1, 2, 3, announce_ahead_ms=MINUTE_MS, on_infeasible=layout.INFEASIBLE_PROCEED)
+    world.pass_ms(STEP_MS)
+    assert layout.EVENT_ANNOUNCED not in {event["kind"] for event in world.events[told:]}

@@ -60,6 +60,7 @@ BREAKER_STEPS = {
     # An access server's, whose gate says when it is tried.
     (layout.BREAKER_OPEN, layout.BREAKER_CLOSED),
 }
+PROMISE_LATE_MS = 60_000
 ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_CHECKED)
 
 
@@ -75,6 +76,7 @@ class Model(Limits):
         later, self.now_ms = now_ms != self.now_ms, now_ms
         self.job_records = tables["jobs"]
         ran = [job for job in self.jobs if job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)]
+        stopped = self.swaps_stopped
         self._follow_breakers(outcomes[-1], tables["breakers"])
         # What holds timers back holds back those that are due at this very instant too.
         kinds = [header["kind"] for header, _ in runs]
@@ -103,7 +105,9 @@ class Model(Limits):
         names = [name for name, _ in commands.OUTCOME_COLUMNS[commands.ORDERS]]
         columns = {name: sent[name].tolist() for name in names}
         for position in range(sent.count):
-            self._sent({name: columns[name][position] for name in names}, tables)
+            row = {name: columns[name][position] for name in names}
+            if not self._asked_again(row, ran, stopped):
+                self._sent(row, tables)
         self._finish_jobs()
         self._follow_announcements(outcomes[-1], ran)
         self._told(outcomes[-1])
@@ -146,14 +150,15 @@ class Model(Limits):
             order = self.terminals[key].swap
             if order is None or order.in_flight:
                 raise Mismatch(f"terminal {key} is in no swap that waits: {kind}, {reason}")
-            self._require(order.promised == held, f"terminal {key}: told {kind} {reason}")
+            promised = order.promised or (broken and order.announced_ms > 0 and self._promise_late(order))
+            self._require(promised == held, f"terminal {key}: told {kind} {reason}")
             running = order.job is None or order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
             # A promise breaks by a timer, and the job may be paused after that in the same apply.
             running = running or (broken and order.job in ran)
             self._require(running == (ahead or broken), f"a swap of terminal {key} was told of: {kind}")
             if held:
                 self._order_event(layout.EVENT_WITHDRAWN, order, reason)
-                order.announced_ms = 0
+                order.announced_ms = order.ordered_ms = 0
                 continue
             self._require(a == self.now_ms + order.ahead_ms, f"announced for {a}")
             order.announced_ms = a
@@ -164,6 +169,10 @@ class Model(Limits):
         self._require(begins != (market in self.short), f"market {market}: told {kind} while short: {self.short}")
         self.short ^= {market}
         self._event(kind, reason=reason, a=market, b=b)
+
+    def _promise_late(self, order: OrderModel) -> bool:
+        """Whether it was sent once, so long ago that it has to be announced anew."""
+        return 0 < order.ordered_ms < self.now_ms - PROMISE_LATE_MS
 
     def _announced(self, order: OrderModel) -> None:
         expected = self.servers[order.server].outage_ms or 30_000
@@ -878,8 +887,6 @@ class Model(Limits):
             and order.source is not None
             and order.source.iccid == row["source_iccid"]
         ]
-        if self._asked_again(row):
-            return
         # Two orders may tell the same server to let go of the same SIM: of two leases.
         order = next((order for order in wanted if order.epoch == row["epoch"]), wanted[0] if wanted else None)
         if order is None:
@@ -890,7 +897,8 @@ class Model(Limits):
         self._require(record["gate"] in (layout.GATE_OPEN, layout.GATE_PROBING), f"order through a closed gate: {row}")
         self._require(record["outstanding"] <= record["window"], f"I3: sent above the window of {record['window']}")
         self.sent_count += 1
-        first = not order.announced_ms
+        late = self._promise_late(order)
+        first = not order.announced_ms or (late and not order.ahead_ms)
         order.state = "outstanding"
         order.overdue = False
         order.number, order.session, order.deadline_ms = row["order"], row["session"], row["deadline_ms"]
@@ -906,7 +914,7 @@ class Model(Limits):
                 out = sum(other.job is order.job and other.in_flight for other in self.orders)
                 tried = out + order.job.settled_lately
                 self._require(tried <= order.job.options["canary_count"], f"{tried} swaps of the canary: {row}")
-        come = not order.ahead_ms or 0 < order.announced_ms <= self.now_ms
+        come = not order.ahead_ms or (0 < order.announced_ms <= self.now_ms and not late)
         self._require(come, f"announced for {order.announced_ms}: {row}")
         if first:
             order.announced_ms = self.now_ms
@@ -927,8 +935,11 @@ class Model(Limits):
 
     # --------------------------------------------------------------------------------------------- jobs
 
-    def _asked_again(self, row: Row) -> bool:
-        """Whether an order is sent once more under its number, because nobody said what became of it."""
+    def _asked_again(self, row: Row, ran: list[JobModel], stopped: bool) -> bool:
+        """Whether an order is sent once more under its number, because nobody said what became of it.
+
+        A timer does that, before the commands: ``ran``: which jobs ran then, ``stopped``: whether swaps were.
+        """
         order = next((order for order in self.orders if order.in_flight and order.number == row["order"]), None)
         if order is None:
             return False
@@ -936,6 +947,8 @@ class Model(Limits):
         here = order.session == row["session"] == self.servers[order.server].session
         self._require(here, f"asked in another session: {row}")
         self._require(order.epoch == row["epoch"], f"under another epoch: {row}")
+        sends = order.kind != layout.SWITCH or not (stopped or (order.job is not None and order.job not in ran))
+        self._require(sends, f"a swap was asked for that is not sent now: {row}")
         self._require(
             self.now_ms >= order.asked_ms + self.settings[layout.UNKNOWN_ASK_MS], f"asked for too often: {row}"
         )

@@ -328,6 +328,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "outstanding=same": _outstanding_same,
     "outstanding=finish": _outstanding_finishes,
     "asked=again": lambda case: [order["order"] for order in case.orders] == [int(case.old_order["number"])],
+    "asked=not": lambda case: not case.orders,
     "why=QUIET": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_QUIET),
     "why=CANARY": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_CANARY),
     "why=TARGETS": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_TARGETS),

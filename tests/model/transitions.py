@@ -600,6 +600,11 @@ def _deadline(row: Row) -> Case:
     bring(world, "swapping")
     if row.state == "unknown":
         world.pass_ms(DEADLINE_MS)
+        if row.when == "swaps are stopped":
+            world.send(commands.run(layout.SWAPS_STOP))
+        elif row.when.startswith("its job"):
+            command = layout.JOB_PAUSE if row.when == "its job is paused" else layout.JOB_CANCEL
+            assert world.status(world.job(command, 0)) == layout.OK
     return Case(world, wait_ms=UNKNOWN_ASK_MS if row.state == "unknown" else DEADLINE_MS)
 
 
@@ -999,6 +1004,9 @@ WHENS = frozenset(
         "its canary failed",
         "its instant has come",
         "its instant has come, its job is paused",
+        "swaps are stopped",
+        "its job is paused",
+        "its job was cancelled",
         "its instant has come, its access server is paused",
         "its job announces ahead",
         "its quiet hours begin",

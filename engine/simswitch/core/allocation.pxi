@@ -240,7 +240,7 @@ cdef inline int _lease_status(
     if terminal.epoch == epoch:
         return OK
     if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].epoch == epoch:
-        server_acknowledged(state, state.orders[order].server, state.orders[order].ordered_ms, ACK_DONE, now_ms)
+        server_acknowledged(state, order, ACK_DONE, now_ms)
         order_confirm(state, order, how, now_ms)
         return OK
     return STALE_EPOCH

@@ -19,7 +19,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19640   classes_max          which groups have a SIM in which tier
 #   markets               64   markets_max          classes in order of preference
-#   servers              576   servers_max          window, gate and queues of an access server
+#   servers              584   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265752   1                    supply and demand of the job that is being checked, or was last
@@ -718,12 +718,13 @@ ctypedef struct Class:                  # 19640 B
     uint64_t broken[16]                 # groups whose bank's or lot's breaker blocks
     uint16_t members[1024]              # its groups, by their number within the class
 
-ctypedef struct Server:                 # access server: 576 B
+ctypedef struct Server:                 # access server: 584 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
     uint64_t window_signal_ms           # last shrink: one per round trip
     uint64_t next_order_us              # pacing: not before this instant, Unix microseconds
+    uint64_t next_ask_us                # unknown orders: none is asked for before this instant but those whose turn is fixed
     uint64_t gate_until_ms              # end of a back-off
     uint64_t rate_since_ms              # start of the second in which allocations are counted
     uint64_t confirmed_count
@@ -755,7 +756,6 @@ ctypedef struct Server:                 # access server: 576 B
     uint8_t window_reason
     uint8_t slow_start
     uint8_t reconciled                  # 1: READY has come in this session
-    uint8_t probe_sent                  # 1: the probe is under way (gate probing)
     uint8_t reconciling                 # 1: from the hello until every lease was compared with it
     uint8_t gate_reason
     uint8_t waits_for                   # why what is queued was not sent, when dispatch last looked
@@ -764,8 +764,9 @@ ctypedef struct Server:                 # access server: 576 B
     uint8_t turn[5]                     # by Priority: the lane that had its turn last
     uint8_t stormed                     # 1: terminals were told to wait, and swaps have not ramped up since
     uint8_t paused                      # 1: an operator wants no order sent, in whatever session
-    uint8_t reserved[7]
-    uint32_t sent_count                 # orders sent in this session
+    uint8_t reserved[4]
+    uint32_t probe                      # the order under way whose answer opens the gate (gate probing), its index + 1; 0: none
+    uint32_t sent_count                 # orders sent in this session, once more each time one was asked for
     uint32_t taken_count                # of these it had received, as it told last
     uint32_t waiting                    # operations that waited in its queue, as it told last; NONE_INDEX: it does not tell
     uint32_t allocation_wait_us         # longest wait of an allocation, as it told last; NONE_INDEX: it does not tell

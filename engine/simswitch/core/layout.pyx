@@ -15,7 +15,7 @@ _SIZES = {
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 19640),
     "Market": (sizeof(Market), 64),
-    "Server": (sizeof(Server), 576),
+    "Server": (sizeof(Server), 584),
     "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),
     "Check": (sizeof(Check), 265752),

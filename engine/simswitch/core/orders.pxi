@@ -30,6 +30,7 @@ cdef enum:
     MISSED_MAX = 2                # reports in a row with allocations that waited too long
     ACK_START_US = 1_000_000      # until the first acknowledgement: a window of 20 is sent within a second
     BURST_US = 100_000            # how much pacing may catch up at once
+    ASK_APART_US = 10_000         # between two unknown orders that are asked for, at the least
     BACK_OFF_FIRST_MS = 1_000
     BACK_OFF_MAX_MS = 60_000
     RETRY_FIRST_MS = 2_000
@@ -160,11 +161,17 @@ cdef void order_park(State *state, uint32_t index) noexcept nogil:
         _promise_break(state, index, JOB_HELD)
 
 
+cdef inline bint _promise_late(const Order *order, uint64_t now_ms) noexcept nogil:
+    """Whether the instant that was announced, or the last at which it was sent, is long past."""
+    return order.announced and (order.ordered_ms if order.ordered_ms else order.not_before_ms) + PROMISE_LATE_MS < now_ms
+
+
 cdef void _promise_break(State *state, uint32_t index, int why) noexcept nogil:
     """It was announced and will not come at its instant, nor soon after: it is announced anew before it is sent. Not queued."""
     cdef Order *order = &state.orders[index]
     order_event(state, EVENT_WITHDRAWN, index, why, 0)
     _promise_over(state, index)
+    order.ordered_ms = 0
     order.announced = 0
     order.announce = 1
 
@@ -311,6 +318,16 @@ cdef bint order_outstanding(State *state, uint32_t index) noexcept nogil:
     return state.orders[index].state == OUTSTANDING or state.orders[index].state == UNKNOWN
 
 
+cdef inline bint _is_probe(const State *state, uint32_t index) noexcept nogil:
+    """Whether its gate opens with the answer to this order, and to no other."""
+    return state.servers[state.orders[index].server].probe == index + 1
+
+
+cdef inline bint _gate_lets(const Server *server) noexcept nogil:
+    """Whether its gate lets one more order go."""
+    return server.gate == GATE_OPEN or (server.gate == GATE_PROBING and not server.probe)
+
+
 cdef inline void _leave_place(State *state, uint32_t index) noexcept nogil:
     """The order is settled: its place in the window is free again, and only now."""
     cdef Order *order = &state.orders[index]
@@ -319,8 +336,8 @@ cdef inline void _leave_place(State *state, uint32_t index) noexcept nogil:
     server.outstanding -= 1
     if order.probes:
         breakers_unprobed(state, index, state.header.now_ms)
-    if server.gate == GATE_PROBING:
-        server.probe_sent = 0  # settled otherwise than by an answer: the next order is the probe
+    if _is_probe(state, index):
+        server.probe = 0  # settled otherwise than by an answer: the next order is the probe
     if order.state == UNKNOWN:
         timer_disarm(state, TIMER_ORDER, index)
     server_wake(state, order.server)
@@ -356,9 +373,14 @@ cdef inline bint job_ended(const Job *job) noexcept nogil:
     )
 
 
+cdef inline bint job_sends(const Job *job) noexcept nogil:
+    """Whether its swaps are sent now."""
+    return job.state == JOB_RUNNING or job.state == JOB_SELECTING
+
+
 cdef void job_hold(State *state, Job *job, int why) noexcept nogil:
     """Sends no more of it. What is out goes on."""
-    if job.state == JOB_RUNNING or job.state == JOB_SELECTING:
+    if job_sends(job):
         job_enter(state, job, JOB_PAUSED, why)
 
 
@@ -687,11 +709,49 @@ cdef void order_abandon(State *state, uint32_t index, uint64_t now_ms) noexcept 
     job_settle(state, id, now_ms)
 
 
+cdef inline uint64_t _ask_interval_us(const Server *server, uint64_t now_ms) noexcept nogil:
+    return max(<uint64_t> _interval_us(server, now_ms), <uint64_t> ASK_APART_US)
+
+
 cdef void _ask_later(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Has the access server asked in a while what became of an unknown order."""
+    """Has the access server asked in a while what became of an unknown order; of one after the other, at its pace."""
     cdef Order *order = &state.orders[index]
-    order.not_before_ms = now_ms + <uint64_t> state.header.settings[<int> UNKNOWN_ASK_MS]
+    cdef Server *server = &state.servers[order.server]
+    cdef uint64_t interval_us = _ask_interval_us(server, now_ms)
+    cdef uint64_t first_us = (now_ms + <uint64_t> state.header.settings[<int> UNKNOWN_ASK_MS]) * 1000
+    cdef uint64_t at_us = min(max(first_us, server.next_ask_us), first_us + server.outstanding * interval_us)
+    server.next_ask_us = at_us + interval_us
+    order.not_before_ms = (at_us + 999) // 1000
     timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
+
+
+cdef bint _may_ask(State *state, const Order *order, uint64_t now_ms) noexcept nogil:
+    """Whether an unknown order may be asked for now.
+
+    Who never received it would begin with it. So all that holds an order back the first time does here, but for the window:
+    its place it has.
+    """
+    cdef const Server *server = &state.servers[order.server]
+    cdef const Job *job
+    cdef uint64_t look_ms = 0
+    if order.session != server.session or not _gate_lets(server):
+        return False
+    if order.kind == SWITCH:
+        job = job_find(state, order.job)
+        if state.header.swaps_stopped or (job != NULL and not job_sends(job)):
+            return False
+    if server.next_order_us > now_ms * 1000 + _ask_interval_us(server, now_ms):
+        return False
+    return _queue_has_room(state, order.server, now_ms, &look_ms)
+
+
+cdef void _ask(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Asks for an unknown order: the same number again. Who carried it out says so, and carries nothing out twice."""
+    cdef Server *server = &state.servers[state.orders[index].server]
+    _write_order(state, index, now_ms)
+    if server.gate == GATE_PROBING:
+        server.probe = index + 1
+    server.next_order_us = max(server.next_order_us, now_ms * 1000 - BURST_US) + _ask_interval_us(server, now_ms)
 
 
 cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -713,20 +773,17 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
             # Late is not refused (I9): no failure is counted, but another has to try.
             breakers_unprobed(state, index, now_ms)
         _shrink(state, order.server, 1, 2, WINDOW_DEADLINE, now_ms)
-        if state.servers[order.server].gate == GATE_PROBING:
+        if _is_probe(state, index):
             _back_off(state, order.server, GATE_BY_DEADLINE, now_ms)
     elif order.state == UNKNOWN:
         if order.not_before_ms > now_ms:
             timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
             return
-        # The same number again: who carried it out says so, and carries nothing out twice.
         _ask_later(state, index, now_ms)
-        # While it is paused it is asked nothing: who never received the order would begin with it.
-        if (
-            order.session == state.servers[order.server].session and state.servers[order.server].reconciled
-            and not state.servers[order.server].paused
-        ):
-            _write_order(state, index, now_ms)
+        if _is_probe(state, index):
+            _back_off(state, order.server, GATE_BY_DEADLINE, now_ms)
+        elif _may_ask(state, order, now_ms):
+            _ask(state, index, now_ms)
     elif order.state == WAITING or order.state == ANNOUNCED:
         if order.not_before_ms > now_ms:
             timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
@@ -759,7 +816,7 @@ cdef void server_set_gate(State *state, uint32_t index, int gate, int reason, ui
         server.gate = <uint8_t> gate
         server.gate_reason = <uint8_t> reason
         server.gate_changed_ms = now_ms
-    server.probe_sent = 0
+    server.probe = 0
     if gate == GATE_OPEN or gate == GATE_PROBING:
         server_wake(state, index)
 
@@ -805,12 +862,11 @@ cdef void _back_off(State *state, uint32_t index, int reason, uint64_t now_ms) n
     timer_arm(state, TIMER_SERVER, index, server.gate_until_ms)
 
 
-cdef void server_acknowledged(
-    State *state, uint32_t index, uint64_t ordered_ms, int result, uint64_t now_ms
-) noexcept nogil:
+cdef void server_acknowledged(State *state, uint32_t order, int result, uint64_t now_ms) noexcept nogil:
     """An order was answered: the round trip is learned, the window grows when a whole window came back clean."""
+    cdef uint32_t index = state.orders[order].server
     cdef Server *server = &state.servers[index]
-    cdef uint64_t sample_us = (now_ms - ordered_ms) * 1000
+    cdef uint64_t sample_us = (now_ms - state.orders[order].ordered_ms) * 1000
     if sample_us > NONE_INDEX:
         sample_us = NONE_INDEX
     if sample_us == 0:
@@ -824,10 +880,12 @@ cdef void server_acknowledged(
         if server.gate == GATE_OPEN or server.gate == GATE_PROBING:
             _back_off(state, index, GATE_BY_BUSY, now_ms)
         return
-    if server.gate == GATE_PROBING and result == ACK_REFUSED and server_breaker_open(state, index):
-        _back_off(state, index, GATE_BY_FAILURES, now_ms)
-        return
     if server.gate == GATE_PROBING:
+        if not _is_probe(state, order):
+            return  # sent before the gate closed: it says nothing of now
+        if result == ACK_REFUSED and server_breaker_open(state, index):
+            _back_off(state, index, GATE_BY_FAILURES, now_ms)
+            return
         server_breaker_close(state, index, now_ms)
         server.back_offs = 0
         server_set_gate(state, index, GATE_OPEN, GATE_BY_PROBED, now_ms)
@@ -1095,6 +1153,7 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
     cdef Job *job = job_find(state, order.job)
+    cdef bint announced = order.announced and not _promise_late(order, now_ms)
     invariant(server.outstanding < server.window, "I3: no order is sent at or above the window")
     invariant(server.outstanding < WINDOW_MAX, "I3: never more than 200 outstanding")
     server.outstanding += 1
@@ -1118,7 +1177,7 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
             # A second's worth may be caught up at once.
             job.rate_next_us = max(job.rate_next_us, max(now_ms, 1000) * 1000 - 1_000_000)
             job.rate_next_us += 60_000_000 // job.rate_per_minute
-    if order.kind == SWITCH and not order.announced:
+    if order.kind == SWITCH and not announced:
         _announce(state, index, now_ms)
     order_event(state, EVENT_ORDERED, index, order.priority, sim_iccid(state, order.target))
     _write_order(state, index, now_ms)
@@ -1254,7 +1313,7 @@ cdef void _shortfall(
 cdef int _held_back(State *state, uint32_t index, uint64_t now_ms, uint64_t *look_ms) noexcept nogil:
     """Why one more order may not be sent to the access server now, WaitsFor; ``look_ms``: when to look again."""
     cdef const Server *server = &state.servers[index]
-    if server.gate != GATE_OPEN and (server.gate != GATE_PROBING or server.probe_sent):
+    if not _gate_lets(server):
         if server.gate == GATE_BACK_OFF:
             look_ms[0] = min(look_ms[0], server.gate_until_ms)
         return WAITS_FOR_GATE
@@ -1316,7 +1375,9 @@ cdef bint _send_some(
         held_back = _held_back(state, index, now_ms, look_ms)
         if held_back:
             server.waits_for = <uint8_t> held_back
-            if not server.unannounced_count or server.gate == GATE_DISCONNECTED or server.gate == GATE_PAUSED:
+            if not server.unannounced_count or (
+                server.gate == GATE_DISCONNECTED or server.gate == GATE_PAUSED or server.gate == GATE_DEAD
+            ):
                 return False
         if work[0] <= 0 or sent == TURN:
             return True
@@ -1326,10 +1387,13 @@ cdef bint _send_some(
         if order.kind == SWITCH:
             job = job_find(state, order.job)
         if job != NULL:
-            if job.state != JOB_RUNNING and job.state != JOB_SELECTING:
+            if not job_sends(job):
                 order_park(state, order_index)
                 continue
-        if order.announced and not (order.ordered_ms or held_back) and order.not_before_ms + PROMISE_LATE_MS < now_ms:
+        if (
+            order.kind == SWITCH and not held_back and _promise_late(order, now_ms)
+            and (not order.ordered_ms or _announce_ahead_ms(state, job, order.priority))
+        ):
             _dequeue(state, order_index)
             _promise_break(state, order_index, PROMISE_BROKEN)
             _enqueue(state, order_index)
@@ -1384,7 +1448,7 @@ cdef bint _send_some(
         _send(state, order_index, now_ms)
         sent += 1
         if server.gate == GATE_PROBING:
-            server.probe_sent = 1
+            server.probe = order_index + 1
         if server.next_order_us + BURST_US < now_us:
             server.next_order_us = now_us - BURST_US
         server.interval_us = _interval_us(server, now_ms)

@@ -297,7 +297,7 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
         if record.server != run.server or record.session != run.argument:
             run.outcomes[item] = STALE_SESSION
             continue
-        server_acknowledged(state, run.server, record.ordered_ms, results[item], run.now_ms)
+        server_acknowledged(state, order, results[item], run.now_ms)
         if results[item] == ACK_DONE:
             order_confirm(state, order, BY_ACKNOWLEDGEMENT, run.now_ms)
         else:
