@@ -76,10 +76,10 @@ def verify(secret: bytes, headers: Mapping[str, str], body: bytes, now_s: float 
     try:
         identifier, timestamp = found["webhook-id"], found["webhook-timestamp"]
         age_s = abs((time.time() if now_s is None else now_s) - int(timestamp))
-        given = found["webhook-signature"]
+        given = found["webhook-signature"].encode()
     except (KeyError, ValueError):
         return False
-    expected = signature(secret, identifier, timestamp, body)
+    expected = signature(secret, identifier, timestamp, body).encode()
     return age_s <= TOLERANCE_S and any(hmac.compare_digest(each, expected) for each in given.split())
 
 

@@ -32,7 +32,7 @@ OF_TERMINALS = {
 OF_OTHERS = {
     *("header", "entities", "orders", "groups", "classes", "markets", "servers", "ready", "jobs", "sweeps", "wheel"),
     *("timers_orders", "timers_servers", "check", "given_up", "breakers", "lots", "sims_rolling"),
-    *("subscribers", "exemptions"),
+    *("subscribers", "exemptions", "events"),
 }
 # The process fills a pool through commands and says what its memory grew by, and how large the regions are.
 GROWTH = """

@@ -46,6 +46,7 @@ _RECORDS = {
     "breakers": "Breaker",
     "subscribers": "Subscriber",
     "exemptions": "Exemption",
+    "events": "EventRow",
     "sims_rolling": "SimRolling",
     "lots": "Lot",
     "terminal_table": "TerminalSlot",

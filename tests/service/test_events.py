@@ -61,6 +61,23 @@ def test_each_swap_is_announced_ordered_and_confirmed_in_that_order(pool: Operat
     assert states[-1] == swap_pb2.JOB_STATE_DONE
 
 
+def test_what_happened_before_a_restart_is_still_told(serving: Serving, pool: OperatorClient, moved: int) -> None:
+    before = told(pool, after=0)
+    assert moved == 0
+    assert len(before) > 3 * TERMINALS
+    serving.drain()
+    serving.begin()
+    with OperatorClient(serving.address) as other:
+        request = pb.WatchEventsRequest(after=0, once=True)
+        responses = list(other.events.WatchEvents(request, timeout=20))
+    again = [event for response in responses for event in response.events]
+    assert sum(response.missed_count for response in responses) == 0
+    assert [event.number for event in again] == list(range(1, len(again) + 1))
+    for event in (*before, *again):
+        event.ClearField("told_ms")
+    assert again[: len(before)] == before
+
+
 def test_a_filter_and_a_number_to_go_on_from(pool: OperatorClient, moved: int) -> None:
     assert moved == 0
     mine = told(pool, after=0, subscriber=103)

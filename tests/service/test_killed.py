@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from simswitch.client import AsyncClient, Holdings, OperatorClient, Order, Result, Session
 from simswitch.demo.processes import Server
-from simswitch.v1 import sim_pb2, swap_pb2
+from simswitch.v1 import event_pb2, sim_pb2, swap_pb2
 
 from tests.service.serving import define
 
@@ -50,6 +50,12 @@ def test_a_job_goes_on_after_each_kill(server: Server) -> None:
         (job,) = operator.swaps.ListJobs(swap_pb2.ListJobsRequest()).jobs
         assert (job.state, job.confirmed_count) == (swap_pb2.JOB_STATE_DONE, TERMINALS)
         assert (job.given_up_count, job.skipped_count) == (0, 0)
+        # Who was told of nothing until now still hears of all of it, across both kills.
+        request = event_pb2.WatchEventsRequest(after=0, once=True)
+        told = [event for response in operator.events.WatchEvents(request) for event in response.events]
+        assert [event.number for event in told] == list(range(1, len(told) + 1))
+        confirmed = [event.terminal for event in told if event.kind == event_pb2.EVENT_KIND_CONFIRMED]
+        assert sorted(confirmed) == list(range(1, TERMINALS + 1))
     # Each has a SIM of its own, and it is not the one that it had.
     assert len(set(iccids[1].values())) == TERMINALS
     assert not set(iccids[0].values()) & set(iccids[1].values())

@@ -120,6 +120,8 @@ def test_gone_ends_it_and_the_cursor_stays(receiver: Receiver, tmp_path: Path) -
 def test_an_old_request_is_not_believed() -> None:
     assert not verify(SECRET, {"webhook-id": "1-1", "webhook-timestamp": "1", "webhook-signature": "v1,x"}, b"")
     assert not verify(SECRET, {}, b"")
+    strange = {"webhook-id": "1-1", "webhook-timestamp": "1", "webhook-signature": "v1,\u00e9"}
+    assert not verify(SECRET, strange, b"", now_s=1)
 
 
 @pytest.mark.parametrize("url", ["http://example.org/hook", "ftp://127.0.0.1/", "hook", "https://"])

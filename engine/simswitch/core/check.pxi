@@ -19,8 +19,21 @@ cdef list check_state(State *state, object pause):
     _check_lots(state, faults)
     _check_orders(state, faults)
     _check_limits(state, faults)
+    _check_events(state, faults)
     _check_totals(state, faults, pause)
     return faults[:FAULTS_MAX]
+
+
+cdef int _check_events(State *state, list faults) except -1:
+    cdef uint64_t place, number
+    for place in range(min(state.header.events_count, <uint64_t> EVENTS_KEPT)):
+        number = state.events[place].event
+        if number and (
+            (number - 1) & (EVENTS_KEPT - 1) != place or number > state.header.events_count
+            or number + EVENTS_KEPT <= state.header.events_count
+        ):
+            faults.append(f"events: number {number} of {state.header.events_count} is remembered at place {place}")
+    return 0
 
 
 cdef int _check_sims(State *state, list faults, object pause) except -1:

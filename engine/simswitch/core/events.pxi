@@ -1,6 +1,7 @@
 # What the world outside may want to hear of an apply: the last outcome run, one row an event, numbered without a gap.
 #
-# Events are not state. The journal is their store: whoever replays a record gets its events again, with the same numbers.
+# The last of them are remembered in the state, so that a watcher misses none when the service starts again. All of them are in the
+# journal: whoever replays a record gets its events again, with the same numbers.
 #
 #   kind         a                   b                         reason                    of a
 #   ANNOUNCED    not before, ms      expected outage, ms       Priority                  swap, before it is ordered
@@ -61,6 +62,7 @@ cdef inline EventRow *event(
         row.subscriber = state.terminals[terminal].subscriber
     row.a = a
     row.b = b
+    row.at_ms = state.header.now_ms
     row.job = job
     row.access_server = <uint16_t> server
     row.kind = <uint8_t> kind

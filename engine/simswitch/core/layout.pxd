@@ -27,6 +27,7 @@
 #   lots                 512   as entities          the caps of a lot's windows that are in force, and their resets
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
+#   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
@@ -65,6 +66,7 @@ cpdef enum:
     RECENT = 16                  # ring of the last SIMs pushed into a tier of a group, for prefetch hints
     HINT_DISTANCE = 16           # how far ahead a hint points
     OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
+    EVENTS_KEPT = 65536          # events that are remembered: a power of two
     TICK_SHIFT = 6               # the wheel turns once in 64 ms
     MARKET_CLASSES = 12
     WORK_MAX = 4096              # items that sweeps, timers and dispatch may each touch in one apply
@@ -966,7 +968,8 @@ cpdef enum RegionIndex:
     REGION_SIMS_ROLLING = 25
     REGION_LOTS = 26
     REGION_EXEMPTIONS = 27
-    REGIONS = 28
+    REGION_EVENTS = 28
+    REGIONS = 29
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -982,13 +985,14 @@ ctypedef struct OrderRow:
     uint16_t target_slot
     uint8_t kind
 
-# A row of the run of events.
+# An event: a row of the run of events, and of the ring of those that are remembered.
 ctypedef struct EventRow:
     uint64_t event
     uint64_t terminal
     uint64_t subscriber
     uint64_t a
     uint64_t b
+    uint64_t at_ms                      # of its apply; not in the run
     uint32_t job
     uint16_t access_server
     uint8_t kind
@@ -996,7 +1000,7 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[28]
+    Region regions[29]
     Header *header
     Entity *entities
     Sim *sims
@@ -1028,6 +1032,7 @@ ctypedef struct State:
     uint64_t terminal_mask
     OrderRow *orders_out                # orders of this apply: not part of the state
     uint64_t orders_out_count
+    EventRow *events                    # the ring, by number
     EventRow *events_out                # events of this apply: not part of the state
     uint64_t events_out_count
     uint64_t events_out_max

@@ -166,7 +166,8 @@ class RegionIndex(IntEnum):
     REGION_SIMS_ROLLING = 25
     REGION_LOTS = 26
     REGION_EXEMPTIONS = 27
-    REGIONS = 28
+    REGION_EVENTS = 28
+    REGIONS = 29
 
 class Role(IntEnum):
     OPERATOR = 1
@@ -416,6 +417,7 @@ WINDOWS: int
 ROLLING_DAYS: int
 ROLLING_DAYS_MAX: int
 OWN_TIER_TRIES: int
+EVENTS_KEPT: int
 PLAN_EXHAUSTED_BYTES: int
 PLAN_LOW_BYTES: int
 PLAN_QUOTA_CYCLE: int
@@ -749,6 +751,7 @@ CAP_SPEED: CapShift
 SCHEDULE: Command
 REGION_SIMS_ROLLING: RegionIndex
 REGION_LOTS: RegionIndex
+REGION_EVENTS: RegionIndex
 RECORD_TYPES: dict[str, np.dtype[Any]]
 REGION_EXEMPTIONS: RegionIndex
 LIMIT_RULE: EntityKind

@@ -23,6 +23,7 @@ _SIZES = {
     "Breaker": (sizeof(Breaker), 40),
     "Subscriber": (sizeof(Subscriber), 24),
     "Exemption": (sizeof(Exemption), 96),
+    "EventRow": (sizeof(EventRow), 56),
     "Wheel": (sizeof(Wheel), 8392),
 }
 for _name, (_actual, _promised) in _SIZES.items():
@@ -54,6 +55,7 @@ RECORD_TYPES = {
     "breakers": np.asarray(<Breaker[:1]> <Breaker *> &_largest).dtype,
     "subscribers": np.asarray(<Subscriber[:1]> <Subscriber *> &_largest).dtype,
     "exemptions": np.asarray(<Exemption[:1]> <Exemption *> &_largest).dtype,
+    "events": np.asarray(<EventRow[:1]> <EventRow *> &_largest).dtype,
 }
 
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy.typing as npt
 from typing_extensions import Buffer
 
 HASH_PIECE_BYTES: int
@@ -108,6 +109,9 @@ class Machine:
     def order(self, index: int) -> dict[str, Any]: ...
     def job(self, job_id: int) -> dict[str, Any]: ...
     def given_up(self) -> list[dict[str, Any]]: ...
+    def events(self) -> npt.NDArray[Any]:
+        """A copy of the events that are remembered, at most the last EVENTS_KEPT, as ``RECORD_TYPES["events"]``,
+        oldest first, without a gap."""
     def breakers(self) -> list[dict[str, Any]]:
         """Those that are not closed, and those that counted a failure lately."""
     def jobs_count(self) -> int: ...

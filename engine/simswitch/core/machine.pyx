@@ -111,7 +111,7 @@ cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
-    "subscribers", "sims_rolling", "lots", "exemptions",
+    "subscribers", "sims_rolling", "lots", "exemptions", "events",
 )
 
 
@@ -323,7 +323,7 @@ cdef uint64_t _write_orders(State *state, uint8_t *place) noexcept nogil:
 
 
 cdef uint64_t _write_events(State *state, uint8_t *place) noexcept nogil:
-    """The last outcome run: the events of this apply."""
+    """The last outcome run: the events of this apply, which are remembered from now on."""
     cdef uint64_t count = state.events_out_count
     cdef OutcomeHeader *header = <OutcomeHeader *> place
     cdef uint64_t *number = <uint64_t *> (place + OUTCOME_HEADER_BYTES)
@@ -352,6 +352,7 @@ cdef uint64_t _write_events(State *state, uint8_t *place) noexcept nogil:
         server[item] = row.access_server
         kind[item] = row.kind
         reason[item] = row.reason
+        state.events[(row.event - 1) & (EVENTS_KEPT - 1)] = row[0]
     return header.size
 
 
@@ -456,13 +457,13 @@ cdef class Machine:
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
             sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
-            sizeof(Exemption),
+            sizeof(Exemption), sizeof(EventRow),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
             _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
-            EXEMPTIONS_MAX,
+            EXEMPTIONS_MAX, EVENTS_KEPT,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -592,6 +593,8 @@ cdef class Machine:
             return header.markets_count
         if region == REGION_SERVERS or region == REGION_TIMERS_SERVERS:
             return header.servers_count
+        if region == REGION_EVENTS:
+            return min(header.events_count, <uint64_t> EVENTS_KEPT)
         return self.state.regions[region].count
 
     # -------------------------------------------------------------------------------------------------- apply
@@ -969,6 +972,17 @@ cdef class Machine:
     def given_up(self):
         """The operator's work list: swaps that were given up and not resolved, oldest first."""
         return read_given_up(&self.state)
+
+    def events(self):
+        """The events that are remembered; see machine.pyi."""
+        cdef uint64_t used = self._used(REGION_EVENTS)
+        rows = np.zeros(used, layout.RECORD_TYPES["events"])
+        cdef uint8_t[::1] place
+        if used:
+            place = rows.view(np.uint8)
+            memcpy(&place[0], self.state.events, used * sizeof(EventRow))
+        # The state of an older machine remembered none: then rows of numbers that were given before are zero.
+        return np.sort(rows[rows["event"] > 0], order="event")
 
     def breakers(self):
         """The breakers that are not closed, and those that counted a failure lately."""

@@ -80,6 +80,7 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.sims_cold = <SimCold *> state.regions[<int> REGION_SIMS_COLD].data
     state.sims_rolling = <SimRolling *> state.regions[<int> REGION_SIMS_ROLLING].data
     state.lots = <Lot *> state.regions[<int> REGION_LOTS].data
+    state.events = <EventRow *> state.regions[<int> REGION_EVENTS].data
     state.terminals = <Terminal *> state.regions[<int> REGION_TERMINALS].data
     state.terminals_cold = <TerminalCold *> state.regions[<int> REGION_TERMINALS_COLD].data
     state.orders = <Order *> state.regions[<int> REGION_ORDERS].data

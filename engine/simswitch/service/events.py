@@ -1,7 +1,7 @@
 """EventService: what happens, to whoever wants to hear it.
 
 The newest events are remembered, and each watcher has a number up to which it was told. Events are handed over
-when they are durable, in the event loop (``Cell.on_events``).
+when they are durable, in the event loop (``Cell.on_events``); those before the start are taken over from the machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import numpy.typing as npt
+
 from simswitch.cell import Cell
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, decode_iccid
@@ -21,7 +23,7 @@ from simswitch.service.directory import Directory
 from simswitch.service.errors import INVALID_ARGUMENT, SLOW_CONSUMER, TOO_MANY_WATCHERS, Refused
 from simswitch.v1 import event_pb2 as pb
 
-EVENTS_MAX = 65_536
+EVENTS_MAX = int(layout.EVENTS_KEPT)
 """Events that are remembered."""
 WATCHERS_MAX = 64
 RESPONSE_MAX = 1_000
@@ -47,14 +49,19 @@ class EventHandlers:
         self._cell = cell
         self._directory = directory
         self._events: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=EVENTS_MAX)
-        """When it was told of, and its columns."""
+        """When it was told of (what happened before the start: when it did), and its columns."""
         self._last = 0
         self._happened = asyncio.Event()
         self._watchers = 0
         self._draining = False
 
-    def begin(self, last: int) -> None:
-        """``last``: the number of the newest event when the service started."""
+    def begin(self, remembered: npt.NDArray[Any], last: int) -> None:
+        """What the machine remembers, and the number of its newest event. ``tell`` may have been called before."""
+        before = remembered[remembered["event"] < self._first()] if self._events else remembered
+        told = list(self._events)
+        self._events.clear()
+        self._events.extend(zip(before["at_ms"].tolist(), before[list(_FIELDS)].tolist(), strict=True))
+        self._events.extend(told)
         self._last = max(self._last, last)
 
     def tell(self, run: OutcomeRun) -> None:

@@ -235,8 +235,8 @@ class Service:
         """Takes the definitions over from the machine; from then on orders are delivered."""
         await self.directory.load()
         self.cell.on_orders = self.sessions.deliver
-        self.events.begin(await self.cell.read(lambda machine: int(machine.header()["events_count"])))
         self.cell.on_events = self._tell
+        self.events.begin(*await self.cell.read(lambda machine: (machine.events(), machine.header()["events_count"])))
         self.directory.on_change = self.calendar.look
 
     def _tell(self, run: OutcomeRun) -> None:
