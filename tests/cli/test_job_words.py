@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from simswitch.cli.status import over_by_text
-from simswitch.cli.swap import check_lines
+from simswitch.cli.swap import check_lines, why_given_up
 
 HOUR_MS = 3_600_000
 
@@ -43,3 +43,8 @@ def test_a_job_says_what_it_waits_for() -> None:
     assert check_lines(job(state="done"))[-1] == "job 3 is over: there was nobody to move."
     assert "goes on by itself" in check_lines(job(state="paused", why="quiet"))[-1]
     assert "`simswitch swap resume 3`" in check_lines(job(state="paused", why="targets"))[-1]
+
+
+def test_why_a_swap_was_given_up_names_the_sim_that_was_refused() -> None:
+    assert why_given_up({"last_result": "refused", "last_target": "8981"}) == "refused, last for SIM 8981"
+    assert why_given_up({"last_result": "refused", "last_target": ""}) == "refused"

@@ -68,8 +68,8 @@ class Books:
     """Entities whose breakers may block at some moment of this apply, and ..."""
     surely_blocked: set[int] = field(default_factory=set)
     """... in all of it."""
-    short: set[int] = field(default_factory=set)
-    """Markets whose swaps found no target."""
+    short: dict[int, int] = field(default_factory=dict)
+    """Markets in which swaps find no target, and the least tier for which they found none."""
     job_records: Any = None
     """The core's, after this apply: for what the model does not work out, when a job would be over."""
     events_due: list[tuple[int, ...]] = field(default_factory=list)
@@ -102,6 +102,9 @@ class Books:
             return False
         job.state = state
         self._event(layout.EVENT_JOB, job=job.id, a=state, b=job.beyond, reason=why)
+        held = state in (layout.JOB_PAUSED, layout.JOB_AWAITING_APPROVAL)
+        if held and self.settings[layout.AUTOMATIC_SWAPS]:
+            self._automatic_later()
         return True
 
     def _hold_job(self, job: JobModel, why: int) -> None:
@@ -222,17 +225,22 @@ class Books:
             priority = layout.PRIORITY_THROTTLED
         else:
             return
-        if terminal.swap is not None:
+        job = terminal.swap.job if terminal.swap is not None and not terminal.swap.in_flight else None
+        going = (layout.JOB_RUNNING, layout.JOB_SELECTING)
+        held = job is not None and not (job.begun and job.state in going)
+        if terminal.swap is not None and not held:
             order = terminal.swap
             if not order.in_flight and priority < order.priority:
                 order.priority = priority
                 if not order.announced_ms:
                     order.ahead_ms = self._ahead_ms(order.job, priority)
             return
-        short = priority == layout.PRIORITY_PREDICTED and terminal.market in self.short
+        short = priority == layout.PRIORITY_PREDICTED and terminal.expected_tier >= self.short.get(terminal.market, 256)
         if self._rests(terminal) or self._at_ceiling(terminal) or not self._orders_spare() or short:
             self._automatic_later()
             return
+        if terminal.swap is not None:
+            self._drop_swap(terminal.swap, layout.JOB_OVER)
         self._unmeasured(terminal)
         terminal.swap = OrderModel(
             layout.SWITCH, terminal, sim, terminal.server, 0, ahead_ms=self._ahead_ms(None, priority), priority=priority

@@ -61,6 +61,8 @@ BREAKER_STEPS = {
     (layout.BREAKER_OPEN, layout.BREAKER_CLOSED),
 }
 PROMISE_LATE_MS = 60_000
+# What only they send: whoever sends it is not dead.
+OF_ACCESS_SERVERS = range(layout.ALLOCATE, layout.REPORT_LOAD + 1)
 ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_CHECKED)
 
 
@@ -88,6 +90,8 @@ class Model(Limits):
         self._require(len(outcomes) == len(runs) + 2, "one outcome run for each command run, then orders and events")
         for (header, items), outcome in zip(runs, outcomes[:-2], strict=True):
             self._require(outcome.kind == header["kind"] and outcome.count == len(items), "outcomes in request order")
+            if header["kind"] in OF_ACCESS_SERVERS and self._known_server(header):
+                self._lives(header["access_server"], layout.DEATH_BELIED)
             names = [name for name, _ in commands.OUTCOME_COLUMNS[outcome.kind]]
             columns = {name: outcome[name].tolist() for name in names}
             for position, item in enumerate(items):
@@ -110,6 +114,7 @@ class Model(Limits):
                 self._sent(row, tables)
         self._finish_jobs()
         self._follow_announcements(outcomes[-1], ran)
+        self._follow_shortfalls(tables["markets"])
         self._told(outcomes[-1])
         self.compare(tables)
 
@@ -167,12 +172,24 @@ class Model(Limits):
     def _follow_shortfall(self, kind: int, market: int, reason: int, b: int) -> None:
         begins = kind == layout.EVENT_SHORTFALL
         self._require(begins != (market in self.short), f"market {market}: told {kind} while short: {self.short}")
-        self.short ^= {market}
+        if begins:
+            self.short[market] = tier_satisfying(b)
+        else:
+            del self.short[market]
         self._event(kind, reason=reason, a=market, b=b)
 
     def _promise_late(self, order: OrderModel) -> bool:
         """Whether it was sent once, so long ago that it has to be announced anew."""
         return 0 < order.ordered_ms < self.now_ms - PROMISE_LATE_MS
+
+    def _follow_shortfalls(self, markets: Table) -> None:
+        """For how little none is found is the core's to say, and only while it is told that there is a shortfall."""
+        short = markets[markets["short_since_ms"] > 0]
+        tiers = dict(zip(short["entity"].tolist(), short["short_tier"].tolist(), strict=True))
+        self._require(tiers.keys() == self.short.keys(), f"short markets: told {self.short}, the records say {tiers}")
+        lower = {market for market, tier in self.short.items() if tiers[market] > tier}
+        self._require(not lower, f"short markets: told {self.short}, the records say {tiers}")
+        self.short = tiers
 
     def _announced(self, order: OrderModel) -> None:
         expected = self.servers[order.server].outage_ms or 30_000
@@ -689,7 +706,6 @@ class Model(Limits):
         server = self.servers[call.header["access_server"]]
         earlier = max(other.session for other in self.servers)
         self._require(call.answer["session"] > earlier, f"session {call.answer['session']} is not above {earlier}")
-        self._lives(call.header["access_server"], layout.DEATH_BELIED)
         server.session = call.answer["session"]
         server.open_epoch = self.last_epoch + 1
         server.reconciled = False

@@ -324,7 +324,7 @@ def _unnamed(row: Row) -> Case:
 
 def _automatic(row: Row) -> Case:
     """A SIM that turns while it is assigned, with automatic swaps on."""
-    world = new_world()
+    world, job = new_world(), 0
     world.configure(layout.AUTOMATIC_SWAPS, 3)
     world.configure(layout.AUTOMATIC_AHEAD_MS, AHEAD_MS)
     allocate(world)
@@ -332,8 +332,10 @@ def _automatic(row: Row) -> Case:
         world.configure(layout.SWAPS_PER_DAY_MAX, 1)
         order_swap(world)
         world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
+    elif row.when == "it is throttled, its terminal in a job that is held":
+        job, _ = list_of(world, T)
     health = layout.LOW if row.when == "it is low, announced ahead" else layout.THROTTLED
-    return Case(world, world.set_health(sim_index(world), health), named_sim=sim_index(world))
+    return Case(world, world.set_health(sim_index(world), health), named_sim=sim_index(world), job=job)
 
 
 def _changed_often(_row: Row) -> Case:
@@ -628,6 +630,8 @@ def _death(row: Row) -> Case:
     if row.command == "SESSION_OPEN":
         return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
     if row.command == "RENEW":
+        if row.when == "an unknown terminal":
+            return Case(world, world.lease(layout.RENEW, T + 1, 1))
         if row.when == "the fencing delay passes with it":
             world.now_ms += FENCING_MS
         return Case(world, world.lease(layout.RENEW, T, lease_epoch(world)))
@@ -988,12 +992,14 @@ WHENS = frozenset(
         "SIM assigned or reserved",
         "SIM held by a server that must let go",
         "a lease that it holds",
+        "an unknown terminal",
         "the fencing delay has passed",
         "undo",
         "access server not defined",
         "it is low, announced ahead",
         "it is throttled, automatic swaps are on",
         "it is throttled, its terminal's ceiling is met",
+        "it is throttled, its terminal in a job that is held",
         "its plan's changes of a day are used up",
         "a dry run",
         "another came under its filter since",

@@ -11,8 +11,8 @@ import pytest
 from simswitch.client import Client, Holdings, OperatorClient, Result, SessionThread
 from simswitch.client.operator import iccid_column
 from simswitch.service import events as hub
+from simswitch.v1 import access_server_pb2, inventory_pb2, pool_pb2, sim_pb2, swap_pb2
 from simswitch.v1 import event_pb2 as pb
-from simswitch.v1 import inventory_pb2, pool_pb2, sim_pb2, swap_pb2
 
 from tests.service.serving import Serving
 
@@ -163,3 +163,50 @@ def test_a_breaker_that_opens_is_told_of_and_listed(serving: Serving, pool: Oper
     found = listed[opened.breaker_name]
     assert (found.state, found.retry_ms) == (pb.BREAKER_STATE_OPEN, opened.retry_ms)
     assert found.of == pool_pb2.BREAKER_OF_BANK
+
+
+def test_each_event_of_a_definition_has_its_name(serving: Serving, pool: OperatorClient) -> None:
+    """It is told when it is durable, which is before the directory has heard of it."""
+    named: list[str] = []
+    watching = threading.Event()
+
+    def watch() -> None:
+        request = pb.WatchEventsRequest(kinds=[pb.EVENT_KIND_CAP])
+        with OperatorClient(serving.address) as other:
+            for response in other.events.WatchEvents(request, timeout=20):
+                watching.set()
+                named.extend(event.lot_or_plan for event in response.events)
+                if len(named) == 30:
+                    return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    assert watching.wait(10)
+    window = inventory_pb2.CapWindow(kind=inventory_pb2.CAP_WINDOW_KIND_CYCLE, quota_bytes=100 << 30)
+    for number in range(30):
+        plan = inventory_pb2.Plan(name=f"plan-{number}", carrier="carrier", windows=[window])
+        pool.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+        lot = inventory_pb2.Lot(name=f"lot-{number}", supplier="wholesale", plan=f"plan-{number}", sim_class="class")
+        pool.inventory.DefineLot(inventory_pb2.DefineLotRequest(lot=lot))
+    thread.join(20)
+    assert named == [f"lot-{number}" for number in range(30)]
+
+
+def test_the_work_list_says_what_was_refused_last(serving: Serving, pool: OperatorClient) -> None:
+    settings = [pool_pb2.SettingValue(setting=pool_pb2.SETTING_ATTEMPTS_MAX, value=1)]
+    pool.pool.Configure(pool_pb2.ConfigureRequest(settings=settings))
+    holdings = Holdings()
+    with Client(serving.address, access_server="as-01", holdings=holdings) as client:
+        client.allocate_many([1], "jp")
+    with SessionThread(serving.address, "as-01", lambda _: Result.REFUSED, holdings=holdings) as session:
+        session.serving(20)
+        job = pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="slowed", healths=[sim_pb2.HEALTH_HEALTHY])).job
+        for _ in pool.swaps.WatchJob(swap_pb2.WatchJobRequest(job=job.number, interval_ms=100), timeout=40):
+            pass
+        found = pool.swaps.ListGivenUp(swap_pb2.ListGivenUpRequest())
+    (entry,) = found.entries
+    assert (entry.terminal, entry.attempts_count, found.lost_count) == (1, 1, 0)
+    assert entry.last_result == access_server_pb2.ACKNOWLEDGEMENT_RESULT_REFUSED
+    iccids = iccid_column([entry.last_target, *(lease.iccid for lease in holdings)])
+    assert iccids[0]
+    assert iccids[0] != iccids[1]

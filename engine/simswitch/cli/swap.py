@@ -333,9 +333,13 @@ def work(
                 if status == status_pb2.STATUS_UNKNOWN_ORDER:
                     raise CommandFailed(Exit.REFUSED, f"the work list has no entry {number}")
         entries = [plain(entry) for entry in pages(service.swaps.ListGivenUp, swap_pb2.ListGivenUpRequest, "entries")]
+        # Asked last: entries that made room while the pages came are in it.
+        first = swap_pb2.ListGivenUpRequest(page_size=1)
+        lost = service.swaps.ListGivenUp(first, timeout=CALL_TIMEOUT_S).lost_count
     if json:
-        print_json({"entries": entries})
-    elif not entries:
+        print_json({"entries": entries, "lost_count": lost})
+        return
+    if not entries:
         show("The work list is empty.")
     else:
         rows = [
@@ -345,14 +349,24 @@ def work(
                 str(entry["subscriber"]),
                 entry["access_server"],
                 instant_text(entry["at_ms"]),
+                why_given_up(entry),
                 entry["attempts_count"],
                 entry["job"],
             ]
             for entry in entries
         ]
-        columns = ["entry", "terminal", "subscriber", "access server", "given up", "attempts", "job"]
+        columns = ["entry", "terminal", "subscriber", "access server", "given up", "why", "attempts", "job"]
         title = "Given up: refused by their access servers as often as a swap is tried"
-        show(table(title, columns, rows, numbers_from=5))
+        show(table(title, columns, rows, numbers_from=6))
+    if lost:
+        kept = "`simswitch history DIR given_up` has them"
+        show(f"{lost:,} more made room for newer ones before anybody had resolved them; {kept}.")
+
+
+def why_given_up(entry: dict[str, Any]) -> str:
+    """What is known of it: access servers give no reasons."""
+    last = f", last for SIM {entry['last_target']}" if entry["last_target"] else ""
+    return f"{entry['last_result']}{last}"
 
 
 @app.command("cancel")

@@ -38,6 +38,12 @@ cdef void automatic_later(State *state, uint64_t now_ms) noexcept nogil:
         state.header.automatic_due_ms = now_ms + AUTOMATIC_AGAIN_MS
 
 
+cdef inline bint _short(const State *state, const Terminal *terminal) noexcept nogil:
+    """Whether swaps found no target in its market with as much left as it wants."""
+    cdef const Market *market = &state.markets[terminal.market]
+    return market.short_since_ms != 0 and terminal_tier(terminal) >= market.short_tier
+
+
 cdef void automatic_swap(State *state, uint32_t sim, uint64_t now_ms) noexcept nogil:
     """An assigned SIM is not as it should be: its terminal is swapped if that is wanted and may be."""
     cdef int health = state.sims[sim].health
@@ -52,19 +58,32 @@ cdef void automatic_swap(State *state, uint32_t sim, uint64_t now_ms) noexcept n
         priority = PRIORITY_THROTTLED
     else:
         return
-    if swap != NONE_INDEX:
+    if swap != NONE_INDEX and not order_held(state, swap):
         order_hurry(state, swap, priority)
     elif (
         terminal_rests(state, index, now_ms) or terminal_at_ceiling(state, index) or not order_spare(state)
-        or (priority == PRIORITY_PREDICTED and state.markets[terminal.market].short_since_ms)
+        or (priority == PRIORITY_PREDICTED and _short(state, terminal))
     ):
         automatic_later(state, now_ms)
     else:
+        if swap != NONE_INDEX:
+            order_take_out(state, swap, now_ms)
         order_new(state, SWITCH, index, sim, terminal.server, priority, NONE_INDEX, 0, now_ms)
 
 
 cdef void automatic_look(State *state, uint64_t now_ms) noexcept nogil:
-    """Starts the sweep when something was turned away some time ago."""
+    """Starts the sweep when something was turned away some time ago.
+
+    Every short market is searched before, once: who met its shortfall may have gone, and then no swap would find it over.
+    """
+    cdef uint32_t index
+    cdef const Market *market
     if state.header.automatic_due_ms and state.header.automatic_due_ms <= now_ms:
+        for index in range(state.header.markets_count):
+            market = &state.markets[index]
+            if market.short_since_ms and market_select(
+                state, <int> index, tier_lowest_bytes(market.short_tier), market.short_tier, True, True
+            ) != NONE_INDEX:
+                shortfall(state, index, market.short_tier, False, 0, now_ms)
         if sweep_add(state, SWEEP_AUTOMATIC, 0, state.header.sims_count):
             state.header.automatic_due_ms = 0

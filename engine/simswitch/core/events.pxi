@@ -83,6 +83,8 @@ cdef void job_enter(State *state, Job *job, int entered, int why) noexcept nogil
     if job.state != <uint32_t> entered:
         job.state = entered
         event(state, EVENT_JOB, NONE_INDEX, NONE_SHORT, job.id, why, entered, job.beyond_count)
+        if (entered == JOB_PAUSED or entered == JOB_AWAITING_APPROVAL) and state.header.settings[<int> AUTOMATIC_SWAPS]:
+            automatic_later(state, state.header.now_ms)  # whose SIM turned meanwhile doesn't wait with it
 
 
 cdef uint64_t sim_iccid(State *state, uint32_t sim) noexcept nogil:

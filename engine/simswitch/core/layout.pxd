@@ -424,7 +424,7 @@ cpdef enum ConfirmedBy:
 cpdef enum WithdrawnBy:
     LEASE_OVER = 1               # the terminal's lease ended or went elsewhere: the order is orphaned
     NOT_HELD = 2                 # the access server said hello and holds neither SIM
-    JOB_OVER = 3                 # the job was cancelled before it could be tried again
+    JOB_OVER = 3                 # the job was cancelled before it could be tried again, or its terminal taken out of it
     JOB_HELD = 4                 # the job was paused after it was announced
     PROMISE_BROKEN = 5           # it could not be sent at its instant, nor soon after: it is announced anew
 
@@ -562,7 +562,8 @@ ctypedef struct Header:                 # 1024 B
     uint32_t limits_count               # rules that hold
     uint32_t limits_refusing            # of these, those that refuse
     uint32_t exemptions_count
-    uint64_t reserved[18]
+    uint64_t given_up_lost              # entries of the work list that made room before anybody had resolved them
+    uint64_t reserved[17]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -899,7 +900,7 @@ ctypedef struct GivenUp:                # 48 B
     uint16_t server
     uint8_t why                         # Acknowledgement
     uint8_t resolved
-    uint32_t reserved
+    uint32_t target                     # the SIM that was refused last, its index + 1; 0: not known
 
 ctypedef struct Sweep:                  # 32 B
     uint64_t cursor

@@ -400,6 +400,7 @@ cdef uint64_t _apply_batch(
         run.columns = batch + offset + RUN_HEADER_BYTES
         run.outcomes = outcomes + written + OUTCOME_HEADER_BYTES
         if _permitted(state, header):
+            server_calls(state, &run)
             _apply_run(state, &run)
         else:
             _refuse_run(&run)

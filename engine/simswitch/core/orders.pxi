@@ -431,6 +431,21 @@ cdef void order_drop(State *state, uint32_t index, int why, uint64_t now_ms) noe
     job_settle(state, id, now_ms)
 
 
+cdef bint order_held(State *state, uint32_t index) noexcept nogil:
+    """Whether it waits for somebody who lets its job begin or go on, however long that takes."""
+    cdef const Job *job = job_find(state, state.orders[index].job)
+    if job == NULL or order_outstanding(state, index):
+        return False
+    return not job.begun or (job.state != JOB_RUNNING and job.state != JOB_SELECTING)
+
+
+cdef void order_take_out(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Its terminal can't wait for the job: it is skipped there."""
+    cdef Job *job = job_find(state, state.orders[index].job)
+    job.skipped_count += not job.begun  # order_drop counts them from then on
+    order_drop(state, index, JOB_OVER, now_ms)
+
+
 cdef bint _cancelled(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Drops an order that came back to the queue of a job that was cancelled meanwhile."""
     cdef Job *job = job_find(state, state.orders[index].job)
@@ -590,11 +605,14 @@ cdef void _return_target(State *state, uint32_t index) noexcept nogil:
         order.target = NONE_INDEX
 
 
-cdef void _note_given_up(State *state, const Order *order, int why, uint64_t now_ms) noexcept nogil:
-    """Onto the operator's work list; the oldest entry makes room."""
+cdef void _note_given_up(
+    State *state, const Order *order, uint32_t target, int why, uint64_t now_ms
+) noexcept nogil:
+    """Onto the operator's work list; the oldest entry makes room, and is counted if nobody had resolved it."""
     cdef GivenUp *entry
     state.header.given_up_count += 1
     entry = &state.given_up[state.header.given_up_count % GIVEN_UP_MAX]
+    state.header.given_up_lost += entry.number != 0 and not entry.resolved
     entry.number = state.header.given_up_count
     entry.at_ms = now_ms
     entry.terminal = state.terminals[order.terminal].key
@@ -604,6 +622,7 @@ cdef void _note_given_up(State *state, const Order *order, int why, uint64_t now
     entry.server = order.server
     entry.why = <uint8_t> why
     entry.resolved = 0
+    entry.target = target + 1
 
 
 cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms) noexcept nogil:
@@ -613,6 +632,7 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
     cdef uint32_t id = order.job
     cdef uint64_t ceiling
     cdef uint64_t number = order.number
+    cdef uint32_t target = order.target
     if not busy and order.attempts < 255:
         order.attempts += 1
     order_event(state, EVENT_REFUSED, index, ACK_BUSY if busy else ACK_REFUSED, order.attempts)
@@ -643,7 +663,7 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
             job.given_up_count += 1
         event(
             state, EVENT_GIVEN_UP, order.terminal, order.server, id, ACK_REFUSED, number, order.attempts)
-        _note_given_up(state, order, ACK_REFUSED, now_ms)
+        _note_given_up(state, order, target, ACK_REFUSED, now_ms)
         if order.job == NONE_INDEX:
             # Or it would be tried again and again. Its SIM may still want it to move, tomorrow.
             terminal_count_swap(state, order.terminal, now_ms)
@@ -1290,7 +1310,7 @@ cdef inline void _ahead_step(State *state, Ahead *ahead) noexcept nogil:
     ahead.step += 1
 
 
-cdef void _shortfall(
+cdef void shortfall(
     State *state, uint32_t index, int tier, bint missing, int priority, uint64_t now_ms
 ) noexcept nogil:
     """A swap searched its market for a target that has as much left as ``tier``: the shortfall begins, goes on or is over."""
@@ -1424,7 +1444,7 @@ cdef bint _send_some(
                 target = market_select(
                     state, terminal.market, tier_lowest_bytes(tier), tier, True, order.job == NONE_INDEX)
                 searched += target == NONE_INDEX
-                _shortfall(state, terminal.market, tier, target == NONE_INDEX, order.priority, now_ms)
+                shortfall(state, terminal.market, tier, target == NONE_INDEX, order.priority, now_ms)
             if target == NONE_INDEX:
                 if not starved:
                     starved = True

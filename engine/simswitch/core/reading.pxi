@@ -58,6 +58,7 @@ cdef dict read_header(State *state):
         "set_aside_count": int(header.set_aside_count),
         "set_aside_bytes": int(header.set_aside_bytes),
         "events_count": int(header.events_count),
+        "given_up_lost": int(header.given_up_lost),
         "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
         "occupancy": {
             occupancy.name.lower(): int(header.occupancy_count[<int> occupancy]) for occupancy in layout.Occupancy},
@@ -380,6 +381,7 @@ cdef list read_given_up(State *state):
                 "subscriber": int(entry.subscriber),
                 "job": None if entry.job == NONE_INDEX else int(entry.job),
                 "attempts": int(entry.attempts),
+                "target": sim_iccid(state, entry.target - 1) if entry.target else 0,
                 "server": int(entry.server),
                 "why": int(entry.why),
             })

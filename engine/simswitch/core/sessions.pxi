@@ -40,8 +40,6 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.waiting = NONE_INDEX
     server.allocation_wait_us = NONE_INDEX
     server.missed_count = 0
-    if server.gate == GATE_DEAD:
-        server_lives(state, run.server, DEATH_BELIED, run.now_ms)
     server_set_gate(state, run.server, GATE_DISCONNECTED, GATE_BY_SESSION, run.now_ms)
     session[0] = server.session
     status[0] = OK
@@ -203,6 +201,15 @@ cdef void server_lives(State *state, uint32_t index, int what, uint64_t now_ms) 
     server.sweep = 0  # the walk that frees what it held may be under way already
     server_set_gate(
         state, index, GATE_DISCONNECTED, GATE_BY_LIFE if what == DEATH_BELIED else GATE_BY_OPERATOR, now_ms)
+
+
+cdef void server_calls(State *state, const Run *run) noexcept nogil:
+    """What only access servers send has come: whoever calls is not dead, whatever the answer will be."""
+    if (
+        run.kind >= ALLOCATE and run.kind <= REPORT_LOAD and run.server < state.header.servers_count
+        and state.servers[run.server].gate == GATE_DEAD
+    ):
+        server_lives(state, run.server, DEATH_BELIED, run.now_ms)
 
 
 cdef void server_bury(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

@@ -124,6 +124,12 @@ class Directory:
         entity = self._by_index.get(index)
         return "" if entity is None else entity.name
 
+    async def caught_up(self) -> None:
+        """Until what was durable before has its name: an event of a definition comes before its outcome does."""
+        if self._lock.locked():
+            async with self._lock:
+                pass
+
     def by_index(self, index: int) -> Entity:
         return self._by_index[index]
 

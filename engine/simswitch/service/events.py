@@ -103,6 +103,7 @@ class EventHandlers:
             happened = self._happened
             rows = self._after(after)
             if first or rows:
+                await self._directory.caught_up()
                 wanted = [
                     self._event(told_ms, row)
                     for told_ms, row in rows

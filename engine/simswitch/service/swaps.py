@@ -10,7 +10,7 @@ import numpy as np
 
 from simswitch.cell import Cell
 from simswitch.core import layout
-from simswitch.core.commands import OutcomeRun, job_create, run
+from simswitch.core.commands import OutcomeRun, decode_iccid, job_create, run
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
 from simswitch.core.wire import ITEMS_MAX
@@ -194,7 +194,7 @@ class SwapHandlers:
         request = pb.ListGivenUpRequest.FromString(data)
         size = page_size(request.page_size)
         start = page_start(request.page_token, _LIST_GIVEN_UP)
-        entries = await self._cell.read(lambda machine: machine.given_up())
+        entries, lost = await self._cell.read(lambda machine: (machine.given_up(), machine.header()["given_up_lost"]))
         entries = [entry for entry in entries if entry["number"] >= start]
         servers = {entity.server: entity.name for entity in self._directory.all(layout.ACCESS_SERVER)}
         return pb.ListGivenUpResponse(
@@ -207,10 +207,13 @@ class SwapHandlers:
                     job=entry["job"],
                     access_server=servers[entry["server"]],
                     attempts_count=entry["attempts"],
+                    last_result=entry["why"],
+                    last_target=decode_iccid(entry["target"]) if entry["target"] else "",
                 )
                 for entry in entries[:size]
             ],
             next_page_token=page_token(entries[size]["number"], _LIST_GIVEN_UP) if len(entries) > size else "",
+            lost_count=lost,
         ).SerializeToString()
 
     async def resolve_given_up(self, data: bytes, call: Call) -> bytes:

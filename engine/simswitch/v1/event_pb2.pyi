@@ -153,7 +153,7 @@ class _WithdrawnByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Withdrawn
     WITHDRAWN_BY_NOT_HELD: _WithdrawnBy.ValueType  # 2
     """The access server said hello and holds neither SIM."""
     WITHDRAWN_BY_JOB_OVER: _WithdrawnBy.ValueType  # 3
-    """The job was cancelled."""
+    """The job was cancelled, or its terminal taken out of it since it can't wait."""
     WITHDRAWN_BY_JOB_HELD: _WithdrawnBy.ValueType  # 4
     """The job was paused."""
     WITHDRAWN_BY_PROMISE_BROKEN: _WithdrawnBy.ValueType  # 5
@@ -169,7 +169,7 @@ WITHDRAWN_BY_LEASE_OVER: WithdrawnBy.ValueType  # 1
 WITHDRAWN_BY_NOT_HELD: WithdrawnBy.ValueType  # 2
 """The access server said hello and holds neither SIM."""
 WITHDRAWN_BY_JOB_OVER: WithdrawnBy.ValueType  # 3
-"""The job was cancelled."""
+"""The job was cancelled, or its terminal taken out of it since it can't wait."""
 WITHDRAWN_BY_JOB_HELD: WithdrawnBy.ValueType  # 4
 """The job was paused."""
 WITHDRAWN_BY_PROMISE_BROKEN: WithdrawnBy.ValueType  # 5

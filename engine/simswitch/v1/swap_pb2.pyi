@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from simswitch.v1 import access_server_pb2 as _access_server_pb2
 from simswitch.v1 import sim_pb2 as _sim_pb2
 from simswitch.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
@@ -921,6 +922,8 @@ class GivenUp(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     ACCESS_SERVER_FIELD_NUMBER: _builtins.int
     ATTEMPTS_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_RESULT_FIELD_NUMBER: _builtins.int
+    LAST_TARGET_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The entry's number, from 1."""
     at_ms: _builtins.int
@@ -935,6 +938,10 @@ class GivenUp(_message.Message):
     """The access server that refused it."""
     attempts_count: _builtins.int
     """How often it was tried."""
+    last_result: _access_server_pb2.AcknowledgementResult.ValueType
+    """What the access server answered last."""
+    last_target: _builtins.str
+    """ICCID of the SIM that it was to take then. Empty: not known."""
     def __init__(
         self,
         *,
@@ -945,10 +952,12 @@ class GivenUp(_message.Message):
         job: _builtins.int | None = ...,
         access_server: _builtins.str = ...,
         attempts_count: _builtins.int = ...,
+        last_result: _access_server_pb2.AcknowledgementResult.ValueType = ...,
+        last_target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "at_ms", b"at_ms", "attempts_count", b"attempts_count", "job", b"job", "number", b"number", "subscriber", b"subscriber", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "access_server", b"access_server", "at_ms", b"at_ms", "attempts_count", b"attempts_count", "job", b"job", "last_result", b"last_result", "last_target", b"last_target", "number", b"number", "subscriber", b"subscriber", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015
@@ -990,8 +999,11 @@ class ListGivenUpResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LOST_COUNT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page. Empty: this was the last."""
+    lost_count: _builtins.int
+    """Entries that made room for newer ones before anybody had resolved them, ever: the list holds 4,096. 0: none."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenUp]:
         """The entries, oldest first."""
@@ -1001,10 +1013,11 @@ class ListGivenUpResponse(_message.Message):
         *,
         entries: _abc.Iterable[Global___GivenUp] | None = ...,
         next_page_token: _builtins.str = ...,
+        lost_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "lost_count", b"lost_count", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
