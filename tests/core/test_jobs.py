@@ -554,3 +554,154 @@ def test_nothing_is_announced_on_an_access_server_that_was_declared_dead() -> No
     begin(world, 1, 2, 3, announce_ahead_ms=MINUTE_MS, on_infeasible=layout.INFEASIBLE_PROCEED)
     world.pass_ms(STEP_MS)
     assert layout.EVENT_ANNOUNCED not in {event["kind"] for event in world.events[told:]}
+
+
+def answer_all(world: World, times: int, server: int = 0, never: int = 0) -> None:
+    """Lets time pass; what comes to the access server is carried out at once, but for one terminal's swap."""
+    sent = 0
+    for _ in range(times):
+        world.pass_ms(STEP_MS)
+        orders, sent = world.orders[sent:], len(world.orders)
+        for order in orders:
+            if order["access_server"] == server and order["terminal"] != never:
+                world.send(world.acknowledge(order["order"], layout.ACK_DONE, server))
+
+
+LANES_OF_JOBS = layout.LANES - 1
+
+
+@pytest.mark.parametrize("held", [{"rate_per_minute": 1}, {"canary_count": 1, "rate_per_minute": 1}])
+def test_a_job_that_may_not_send_delays_no_other_whatever_their_numbers(held: dict[str, int]) -> None:
+    world = world_of(160, lease_ms=DAY_MS)
+    slow = begin(world, *range(1, 101), **held)
+    for _ in range(LANES_OF_JOBS - 1):
+        begin(world, 101, dry_run=1)
+    other = begin(world, *range(101, 161))
+    assert slow % LANES_OF_JOBS == other % LANES_OF_JOBS
+    answer_all(world, 300)
+    assert world.machine.job(other)["state"] == layout.JOB_DONE
+    assert world.machine.job(slow)["confirmed_count"] <= 3
+
+
+def test_where_there_are_more_jobs_than_lanes_one_that_may_not_send_makes_way() -> None:
+    world = world_of(600, lease_ms=DAY_MS)
+    slow = [begin(world, *range(1, 201), rate_per_minute=1)]
+    slow += [begin(world, *range(201 + 10 * n, 211 + 10 * n), rate_per_minute=1) for n in range(LANES_OF_JOBS)]
+    others = [begin(world, *range(401 + 20 * n, 421 + 20 * n)) for n in range(LANES_OF_JOBS)]
+    answer_all(world, 400)
+    assert [world.machine.job(job)["state"] for job in others] == [layout.JOB_DONE] * LANES_OF_JOBS
+    assert {world.machine.job(job)["state"] for job in slow} == {layout.JOB_RUNNING}
+    assert world.machine.check() == []
+
+
+def test_a_swap_that_is_not_answered_stalls_no_canary() -> None:
+    world = world_of(100, lease_ms=DAY_MS)
+    job = begin(world, *range(1, 101), canary_count=10, rate_per_minute=120, budget_ppm=500_000)
+    answer_all(world, 1_000, never=1)
+    found = world.machine.job(job)
+    assert (found["canary"], found["confirmed_count"], found["outstanding_count"]) == (False, 99, 1)
+
+
+def test_a_silent_access_server_fails_the_canary() -> None:
+    world = world_of(100, servers=2, lease_ms=DAY_MS)
+    assert world.status(commands.run(layout.SERVER_PAUSE, access_server=1)) == layout.OK
+    job = begin(world, *range(1, 101), canary_count=30, budget_ppm=50_000, on_infeasible=layout.INFEASIBLE_PROCEED)
+    answer_all(world, 100, server=1)
+    assert world.status(commands.run(layout.SERVER_RESUME, access_server=1)) == layout.OK
+    answer_all(world, 500, server=1)
+    found = world.machine.job(job)
+    assert (found["state"], found["why"]) == (layout.JOB_PAUSED, layout.WHY_CANARY)
+
+
+def test_the_canary_takes_another_for_a_swap_whose_terminal_left() -> None:
+    """On whatever access server: that of the one that left has no other."""
+    world = world_of(40, servers=2, lease_ms=DAY_MS)
+    assert world.status(commands.run(layout.SERVER_PAUSE, access_server=1)) == layout.OK
+    listed = [*range(1, 7, 2), *range(2, 41, 2)]
+    begin(world, *listed, canary_count=3, on_infeasible=layout.INFEASIBLE_PROCEED)
+    world.pass_ms(STEP_MS)
+    assert [order["access_server"] for order in world.orders] == [0, 0, 0]
+    world.status(commands.run(layout.SERVER_RESUME, access_server=1))
+    world.pass_ms(STEP_MS)
+    assert len(world.orders) == 3
+    for order in list(world.orders):
+        world.send(world.lease(layout.RELEASE, order["terminal"], lease_epoch(world, order["terminal"])))
+    world.pass_ms(STEP_MS)
+    moved = [order["access_server"] for order in world.orders if order["kind"] == layout.SWITCH]
+    assert moved == [0, 0, 0, 1]
+
+
+def test_a_late_swap_counts_once_against_the_budget_whatever_comes_of_it() -> None:
+    world = world_of(100, lease_ms=DAY_MS)
+    job = begin(world, *range(1, 101), budget_ppm=600_000)
+    done: set[int] = set()
+    for step in range(3_000):
+        world.pass_ms(STEP_MS)
+        for order in world.orders if step % 2 else []:
+            record = world.machine.order(order["order"] & 0xFFFFFF)
+            if order["order"] not in done and record["number"] == order["order"] and record["state"] == layout.UNKNOWN:
+                done.add(order["order"])
+                world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+        if world.machine.job(job)["state"] != layout.JOB_RUNNING:
+            break
+    found = world.machine.job(job)
+    assert (found["state"], found["why"]) == (layout.JOB_PAUSED, layout.WHY_BUDGET)
+    assert found["confirmed_count"] <= found["failed_count"] < 40
+
+
+@pytest.mark.parametrize(
+    "on_infeasible", [layout.INFEASIBLE_REFUSE, layout.INFEASIBLE_PROCEED, layout.INFEASIBLE_PAUSE]
+)
+def test_who_approves_too_late_for_the_deadline_is_told_so(on_infeasible: int) -> None:
+    world = world_of(20, lease_ms=DAY_MS)
+    world.configure(layout.APPROVAL_ABOVE, 5)
+    job = begin(world, *range(1, 11), deadline_ms=world.now_ms + 10 * MINUTE_MS, on_infeasible=on_infeasible)
+    assert world.machine.job(job)["state"] == layout.JOB_AWAITING_APPROVAL
+    # The deadline is still to come: what is left till then is not enough.
+    world.pass_ms(10 * MINUTE_MS - 10)
+    approve = world.job(layout.JOB_APPROVE, job, world.entities["operator:second"])
+    assert world.status(approve) == layout.OK
+    found = world.machine.job(job)
+    if on_infeasible == layout.INFEASIBLE_PROCEED:
+        assert found["state"] == layout.JOB_RUNNING
+    elif on_infeasible == layout.INFEASIBLE_REFUSE:
+        assert (found["state"], found["why"]) == (layout.JOB_REFUSED, layout.WHY_LATE)
+    else:
+        assert (found["state"], found["why"]) == (layout.JOB_PAUSED, layout.WHY_LATE)
+        assert world.status(world.job(layout.JOB_RESUME, job)) == layout.OK
+        assert world.machine.job(job)["state"] == layout.JOB_RUNNING
+    world.pass_ms(STEP_MS)
+    assert bool(world.orders) == (on_infeasible != layout.INFEASIBLE_REFUSE)
+
+
+@pytest.mark.parametrize(
+    "on_infeasible", [layout.INFEASIBLE_REFUSE, layout.INFEASIBLE_PROCEED, layout.INFEASIBLE_PAUSE]
+)
+def test_a_job_that_refuses_to_be_late_is_not_resumed_after_its_deadline(on_infeasible: int) -> None:
+    world = world_of(100, lease_ms=DAY_MS)
+    deadline_ms = world.now_ms + 2 * MINUTE_MS
+    job = begin(world, *range(1, 101), rate_per_minute=600, deadline_ms=deadline_ms, on_infeasible=on_infeasible)
+    assert world.status(world.job(layout.JOB_PAUSE, job)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    assert world.status(world.job(layout.JOB_RESUME, job)) == layout.OK
+    assert world.machine.job(job)["state"] == layout.JOB_RUNNING
+    assert world.status(world.job(layout.JOB_PAUSE, job)) == layout.OK
+    world.pass_ms(2 * MINUTE_MS)
+    stays = on_infeasible == layout.INFEASIBLE_REFUSE
+    for again in range(2):
+        status = world.status(world.job(layout.JOB_RESUME, job))
+        assert status == (layout.SAME if again and not stays else layout.OK)
+        found = world.machine.job(job)
+        wanted = (layout.JOB_PAUSED, layout.WHY_LATE) if stays else (layout.JOB_RUNNING, layout.WHY_NONE)
+        assert (found["state"], found["why"]) == wanted
+
+
+def test_who_pauses_and_resumes_a_job_many_times_takes_no_room_from_others() -> None:
+    world = world_of(20, lease_ms=DAY_MS)
+    job = begin(world, *range(1, 11), rate_per_minute=1)
+    both = [world.job(layout.JOB_PAUSE, job), world.job(layout.JOB_RESUME, job)]
+    outcomes = world.send(*both * 400, world.job_create(selecting=1))
+    assert {int(status) for outcome in outcomes for status in outcome["status"]} == {layout.OK}
+    world.pass_ms(STEP_MS)
+    answer_all(world, 5 * MINUTE_MS // STEP_MS // 10)
+    assert world.machine.check() == []

@@ -441,7 +441,8 @@ class Books:
         terminal.awaits = (order.ordered_ms, order.job)
         if order.job is not None:
             order.job.confirmed += 1
-        self._job_outcome(order.job, failed=how == layout.BY_ATTACH_FAILURE)
+        if not order.overdue:
+            self._job_outcome(order.job, failed=how == layout.BY_ATTACH_FAILURE)
 
     def _traffic(self, terminal: TerminalModel) -> None:
         """Bytes were counted: the first after a swap tell how long its outage was."""

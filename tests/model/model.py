@@ -927,7 +927,7 @@ class Model(Limits):
             running = order.job.begun and order.job.state in (layout.JOB_RUNNING, layout.JOB_SELECTING)
             self._require(running, f"a swap of a job in state {order.job.state} was sent: {row}")
             if order.job.canary:
-                out = sum(other.job is order.job and other.in_flight for other in self.orders)
+                out = sum(other.job is order.job and other.in_flight and not other.overdue for other in self.orders)
                 tried = out + order.job.settled_lately
                 self._require(tried <= order.job.options["canary_count"], f"{tried} swaps of the canary: {row}")
         come = not order.ahead_ms or (0 < order.announced_ms <= self.now_ms and not late)
@@ -1132,12 +1132,23 @@ class Model(Limits):
             if job.actor == call.header["actor"]:
                 return {layout.SECOND_PERSON}
             job.approver = call.header["actor"]
-            self._begin_job(job)
+            if not self._late(job):
+                self._begin_job(job)
+            elif job.options["on_infeasible"] == layout.INFEASIBLE_PAUSE:
+                self._enter(job, layout.JOB_PAUSED, layout.WHY_LATE)
+            else:
+                self._close_job(job, layout.JOB_REFUSED, layout.WHY_LATE)
             return {layout.OK}
         self._enter(job, layout.JOB_CANCELLED, layout.WHY_OPERATOR)
         job.listing = job.sweeping = False
         self.sweeps.append(Sweep("cancel", job=job))
         return {layout.OK}
+
+    def _late(self, job: JobModel) -> bool:
+        """Whether its deadline can't be kept any more, and that matters; when it would be over is the core's to say."""
+        over_ms = int(self.job_records[job.id % len(self.job_records)]["expected_finish_ms"])
+        matters = job.options["on_infeasible"] != layout.INFEASIBLE_PROCEED
+        return bool(matters and 0 < job.options["deadline_ms"] < (self.now_ms if job.begun else over_ms))
 
     def _resume(self, job: JobModel) -> int:
         if job.state == layout.JOB_RUNNING:
@@ -1151,6 +1162,9 @@ class Model(Limits):
             return layout.SAME
         if job.state != layout.JOB_PAUSED:
             return layout.WRONG_STATE
+        if job.begun and job.options["on_infeasible"] == layout.INFEASIBLE_REFUSE and self._late(job):
+            job.why = layout.WHY_LATE
+            return layout.OK
         if not job.begun:
             self._begin_job(job)
             return layout.OK
@@ -1393,6 +1407,7 @@ class Model(Limits):
                 unmeasured_count=job.unmeasured,
                 queued_count=sum(not order.in_flight for order in mine),
                 outstanding_count=sum(order.in_flight for order in mine),
+                overdue_count=sum(order.in_flight and order.overdue for order in mine),
             )
         self.compare_subscribers(tables["subscribers"], tables["exemptions"], header)
         self._same(

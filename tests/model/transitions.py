@@ -709,6 +709,8 @@ def _options(row: Row, world: World) -> dict[str, int]:
         options["deadline_ms"] = world.now_ms + 1
     elif row.when == "it needs a second person" or row.state == "awaiting_approval":
         world.configure(layout.APPROVAL_ABOVE, 0)
+        if row.when == "its deadline can't be kept any more":
+            options["deadline_ms"] = world.now_ms + 20 * STEP_MS
     elif "would go without" in row.when:
         for sim in range(world.sims_count):
             if sim != sim_index(world):
@@ -732,6 +734,8 @@ def _checked(row: Row) -> Case:
     job, run = list_of(world, T, **_options(row, world))
     if row.state != "selecting":
         world.send(run)
+        if row.when == "its deadline can't be kept any more":
+            world.pass_ms(20 * STEP_MS)
         second = 0 if row.when == "by who ordered it" else world.entities["operator:second"]
         run = world.job(int(getattr(layout, row.command)), job, second)
     return Case(world, run, job=job)
@@ -786,6 +790,13 @@ def _job(row: Row) -> Case:
         return Case(world, world.job_add(job, T), job=job)
     allocate(world)
     allocate(world, OTHER)
+    if row.when == "its deadline can't be kept any more":
+        world.send(commands.run(layout.SWAPS_STOP))
+        job, run = list_of(world, T, on_infeasible=layout.INFEASIBLE_REFUSE, deadline_ms=world.now_ms + 20 * STEP_MS)
+        world.send(run)
+        assert world.status(world.job(layout.JOB_PAUSE, job)) == layout.OK
+        world.pass_ms(21 * STEP_MS)
+        return Case(world, world.job(layout.JOB_RESUME, job), job=job)
     if row.state != "done":
         # One swap under way, one that can't be sent yet.
         job = order_swap(world)
@@ -1015,6 +1026,7 @@ WHENS = frozenset(
         "its job was cancelled",
         "its instant has come, its access server is paused",
         "its job announces ahead",
+        "its deadline can't be kept any more",
         "its quiet hours begin",
         "its quiet hours end",
         "not begun, somebody would go without",

@@ -266,6 +266,7 @@ cdef int _check_orders(State *state, list faults) except -1:
     cdef dict queued = {}
     cdef dict job_queued = {}
     cdef dict job_outstanding = {}
+    cdef dict job_overdue = {}
     for index in range(state.header.orders_max):
         order = &state.orders[index]
         if order.state == ORDER_UNUSED:
@@ -274,6 +275,7 @@ cdef int _check_orders(State *state, list faults) except -1:
         if order.state == OUTSTANDING or order.state == UNKNOWN:
             outstanding[order.server] = outstanding.get(order.server, 0) + 1
             job_outstanding[order.job] = job_outstanding.get(order.job, 0) + 1
+            job_overdue[order.job] = job_overdue.get(order.job, 0) + order.overdue
             if order.kind == SWITCH and not order.orphaned:
                 if state.sims[order.target].occupancy != RESERVED or state.sims[order.target].terminal != order.terminal:
                     faults.append(f"I9: order {index} is outstanding and its target SIM {order.target} is not reserved")
@@ -300,6 +302,8 @@ cdef int _check_orders(State *state, list faults) except -1:
             job.queued_count != job_queued.get(job.id, 0) or job.outstanding_count != job_outstanding.get(job.id, 0)
         ):
             faults.append(f"jobs: job {job.id} counts {job.queued_count} queued, {job.outstanding_count} outstanding")
+        if job.state != JOB_UNUSED and job.overdue_count > job_overdue.get(job.id, 0):
+            faults.append(f"jobs: job {job.id} counts {job.overdue_count} overdue, there are {job_overdue.get(job.id, 0)}")
     return 0
 
 

@@ -276,7 +276,16 @@ cdef void _expect(State *state, Job *job, uint64_t now_ms) noexcept nogil:
                 run_ms, <uint64_t> server.planned_count * 1_000_000 // _server_settles_per_ks(server, now_ms))
     if job.rate_per_minute:
         run_ms = max(run_ms, job.demand_count * 60_000 // job.rate_per_minute)
-    job.expected_finish_ms = job_past_quiet(job, now_ms, run_ms + job.announce_ahead_ms)
+    job.run_ms = run_ms + job.announce_ahead_ms
+    job.expected_finish_ms = job_past_quiet(job, now_ms, job.run_ms)
+
+
+cdef bint job_late(Job *job, uint64_t now_ms) noexcept nogil:
+    """Whether its deadline can't be kept any more if it goes on now, and it is not to go on then."""
+    if not job.begun:
+        job.expected_finish_ms = job_past_quiet(job, now_ms, job.run_ms)
+    return job.on_infeasible != INFEASIBLE_PROCEED and 0 < job.deadline_ms < (
+        now_ms if job.begun else job.expected_finish_ms)
 
 
 cdef void job_checked(State *state, Job *job, uint64_t now_ms) noexcept nogil:
@@ -291,7 +300,13 @@ cdef void job_checked(State *state, Job *job, uint64_t now_ms) noexcept nogil:
         _job_close(state, job, JOB_CHECKED, why, now_ms)
     elif why == WHY_NONE or job.on_infeasible == INFEASIBLE_PROCEED:
         job_begin(state, job, now_ms)
-    elif job.on_infeasible == INFEASIBLE_PAUSE:
+    else:
+        job_infeasible(state, job, why, now_ms)
+
+
+cdef void job_infeasible(State *state, Job *job, int why, uint64_t now_ms) noexcept nogil:
+    """It can't be done as it was asked for, and has not begun."""
+    if job.on_infeasible == INFEASIBLE_PAUSE:
         job_enter(state, job, JOB_PAUSED, why)
     else:
         _job_close(state, job, JOB_REFUSED, why, now_ms)
@@ -317,11 +332,12 @@ cdef int job_begin(State *state, Job *job, uint64_t now_ms) noexcept nogil:
         job_enter(state, job, JOB_AWAITING_APPROVAL, WHY_NONE)
         return OK
     if job.listed:
-        room = sweep_add(state, SWEEP_JOB_RESUME, job.id, state.header.orders_max)
+        room = sweep_resume(state, job.id)
     else:
         room = sweep_add(state, SWEEP_JOB_SELECT, job.id, state.header.sims_count)
     if not room:
         return SWEEPS_FULL
+    job_take_lane(state, job)
     job.begun = 1
     if not job.listed:
         job.bounded = 1
@@ -373,7 +389,7 @@ cdef void jobs_look(State *state, uint64_t now_ms) noexcept nogil:
         if job_is_quiet(job, now_ms):
             job_hold(state, job, WHY_QUIET)
         elif job.state == JOB_PAUSED and job.why == WHY_QUIET:
-            if sweep_add(state, SWEEP_JOB_RESUME, job.id, state.header.orders_max):
+            if sweep_resume(state, job.id):
                 job_enter(state, job, JOB_SELECTING if job.selecting else JOB_RUNNING, WHY_NONE)
             else:
                 jobs_due(state, now_ms + 1)

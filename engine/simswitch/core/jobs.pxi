@@ -208,9 +208,12 @@ cdef int _resume(State *state, Job *job, uint64_t now_ms) noexcept nogil:
         return OK
     if job.state != JOB_PAUSED:
         return WRONG_STATE
+    if job.begun and job.on_infeasible == INFEASIBLE_REFUSE and job_late(job, now_ms):
+        job.why = WHY_LATE  # it stays as it is, and says so
+        return OK
     if not job.begun:
         return job_begin(state, job, now_ms)
-    if not sweep_add(state, SWEEP_JOB_RESUME, job.id, state.header.orders_max):
+    if not sweep_resume(state, job.id):
         return SWEEPS_FULL
     job.settled_lately = 0
     job.failed_lately = 0
@@ -231,7 +234,12 @@ cdef int _change(State *state, Job *job, const Run *run) noexcept nogil:
             return WRONG_STATE
         if job.actor == run.actor:
             return SECOND_PERSON
+        if state.header.sweeps_count == state.regions[<int> REGION_SWEEPS].count:
+            return SWEEPS_FULL
         job.approver = run.actor
+        if job_late(job, run.now_ms):
+            job_infeasible(state, job, WHY_LATE, run.now_ms)
+            return OK
         return job_begin(state, job, run.now_ms)
     if not sweep_add(state, SWEEP_JOB_CANCEL, job.id, state.header.orders_max):
         return SWEEPS_FULL

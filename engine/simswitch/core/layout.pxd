@@ -749,7 +749,7 @@ ctypedef struct Server:                 # access server: 584 B
     uint32_t allocations_count          # in this second
     uint32_t allocations_rate           # a second, moving average
     uint32_t queued_count
-    uint32_t head[5][8]                 # queues of orders by Priority and lane: 0 those of no job, else 1 + job % 7
+    uint32_t head[5][8]                 # queues of orders by Priority and lane: 0 those of no job, else the job's
     uint32_t tail[5][8]
     uint16_t window
     uint16_t outstanding
@@ -839,7 +839,11 @@ ctypedef struct Job:                    # 512 B
     char reason[64]
     uint64_t size_max                   # terminals
     uint64_t beyond_count               # terminals that came under its filter beyond that, and are left out
-    uint8_t tail[96]
+    uint64_t overdue_count              # outstanding ones that were counted as failed when their deadline passed
+    uint64_t run_ms                     # how long it takes outside its quiet hours, by its check
+    uint8_t lane                        # of its orders at each access server, once it has begun; 0: 1 + id % 7
+    uint8_t shares_lane                 # 1: other jobs had it as well
+    uint8_t tail[78]
 
 ctypedef struct Check:                  # 265752 B
     uint32_t demand[256][128]           # by market and tier: terminals that need a target

@@ -14,10 +14,10 @@
 # A switch that is outstanding when its terminal's lease ends or goes elsewhere is *orphaned*: source and target are held
 # until it is settled, and then whichever of them the access server was left with gets a stop of its own.
 #
-# An access server's orders wait in queues by priority and lane; jobs have lanes of their own (a few share one) and take turns, so
-# that none of them delays another. A bit per server says whom dispatch must look at. Its window
-# bounds how many are outstanding (I3: never over 200), its queue when the next may come, its gate whether any is
-# sent. Time alone frees no place: only settling does.
+# An access server's orders wait in queues by priority and lane; jobs have lanes of their own and take turns, so that none of them
+# delays another (where there are more jobs than lanes some share one, and what its job holds back makes way). A bit per server says
+# whom dispatch must look at. Its window bounds how many are outstanding (I3: never over 200), its queue when the next may come, its gate
+# whether any is sent. Time alone frees no place: only settling does.
 #
 # An outstanding switch reserves its target and keeps its source (I9). All is O(1) per order; dispatch does bounded work.
 
@@ -38,6 +38,7 @@ cdef enum:
     STARVED_MS = 1_000            # until a swap without a target is tried again
     STARVED_MAX = 8               # searches without a target in one go, by priority
     STARVED_LOOK = 256            # swaps looked at for one that is not starved, by priority
+    LANE_LOOK = 128               # orders that their job holds back, looked past in one go for one of another job of their lane
     RATE_STALE_MS = 10_000
     WAKE_SPREAD_MS = 1_000        # access servers that wait for the same job's rate don't wake together
     BUDGET_LEAST = 20             # outcomes from which a job's error budget is judged
@@ -65,15 +66,47 @@ cdef bint order_was_sent(State *state, uint64_t number) noexcept nogil:
     return 0 < (number >> NUMBER_BITS) < state.header.order_next and index < state.header.orders_max
 
 
-cdef inline int _lane(const Order *order) noexcept nogil:
-    return 0 if order.job == NONE_INDEX else 1 + order.job % (LANES - 1)
+cdef inline int _job_lane(const Job *job) noexcept nogil:
+    return job.lane if job.lane else 1 + job.id % (LANES - 1)
+
+
+cdef inline int _lane(const State *state, const Order *order) noexcept nogil:
+    return 0 if order.job == NONE_INDEX else _job_lane(&state.jobs[order.job & (JOBS_MAX - 1)])
+
+
+cdef void job_take_lane(State *state, Job *job) noexcept nogil:
+    """A lane of its own, or where there are more jobs than lanes, the one that the fewest share. None of its orders is queued yet."""
+    cdef uint32_t[LANES] counts
+    cdef uint32_t slot
+    cdef int lane
+    cdef Job *other
+    memset(counts, 0, sizeof(counts))
+    job.lane = 1
+    for slot in range(state.header.jobs_max):
+        other = &state.jobs[slot]
+        if other != job and other.begun and not other.finished_ms:
+            counts[_job_lane(other)] += 1
+    for lane in range(2, LANES):
+        if counts[lane] < counts[job.lane]:
+            job.lane = <uint8_t> lane
+    if counts[job.lane]:
+        for slot in range(state.header.jobs_max):
+            other = &state.jobs[slot]
+            if other.begun and not other.finished_ms and _job_lane(other) == job.lane:
+                other.shares_lane = 1
+        job.shares_lane = 1
+
+
+cdef inline bint _lane_shared(const Job *job) noexcept nogil:
+    """Whether orders of other jobs may wait behind one of this job."""
+    return job != NULL and (job.shares_lane or not job.lane)
 
 
 cdef void _enqueue(State *state, uint32_t index) noexcept nogil:
     """Behind all others of its lane."""
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
-    cdef int lane = _lane(order)
+    cdef int lane = _lane(state, order)
     cdef uint32_t tail = server.tail[order.priority][lane]
     order.state = QUEUED
     order.next = NONE_INDEX
@@ -93,7 +126,7 @@ cdef void _enqueue_first(State *state, uint32_t index) noexcept nogil:
     """Before all others of its lane: it was promised for this instant."""
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
-    cdef int lane = _lane(order)
+    cdef int lane = _lane(state, order)
     cdef uint32_t head = server.head[order.priority][lane]
     if head == NONE_INDEX:
         _enqueue(state, index)
@@ -119,7 +152,7 @@ cdef inline void order_queue(State *state, uint32_t index) noexcept nogil:
 cdef void _dequeue(State *state, uint32_t index) noexcept nogil:
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
-    cdef int lane = _lane(order)
+    cdef int lane = _lane(state, order)
     if order.previous == NONE_INDEX:
         server.head[order.priority][lane] = order.next
         if order.next == NONE_INDEX:
@@ -150,6 +183,7 @@ cdef void _promise_over(State *state, uint32_t index) noexcept nogil:
         job = job_find(state, order.job)
         if job != NULL:
             job.announced_count -= 1
+            _canary_place(state, job)
 
 
 cdef void order_park(State *state, uint32_t index) noexcept nogil:
@@ -384,8 +418,26 @@ cdef void job_hold(State *state, Job *job, int why) noexcept nogil:
         job_enter(state, job, JOB_PAUSED, why)
 
 
+cdef inline uint64_t _canary_tried(const Job *job) noexcept nogil:
+    """Its swaps that were sent and are in flight or came out. One past its deadline has come out, and is not counted twice."""
+    return job.outstanding_count - job.overdue_count + job.settled_lately
+
+
+cdef inline void _canary_place(State *state, const Job *job) noexcept nogil:
+    """One of its swaps will not come out: another may take its place, on whatever access server."""
+    if job.canary:
+        servers_wake(state)
+
+
+cdef inline void _job_in(State *state, Job *job, const Order *order) noexcept nogil:
+    """One of its swaps is in flight no longer."""
+    job.outstanding_count -= 1
+    # What was late under a machine that did not count it is not there.
+    job.overdue_count -= min(<uint64_t> order.overdue, job.overdue_count)
+
+
 cdef inline void _job_outcome(State *state, Job *job, bint failed) noexcept nogil:
-    """One of its swaps was confirmed or failed: judges its canary, and then its error budget."""
+    """One of its swaps was confirmed, refused or late, whichever was first: judges its canary, and then its error budget."""
     cdef bint beyond
     job.settled_lately += 1
     job.failed_lately += failed
@@ -405,7 +457,7 @@ cdef inline void _job_outcome(State *state, Job *job, bint failed) noexcept nogi
 
 cdef bint _job_may_send(State *state, const Job *job, uint64_t now_ms, uint64_t *look_ms) noexcept nogil:
     """Whether the job's own limits let one more of its swaps go; ``look_ms``: no later than that they may."""
-    if job.canary and job.outstanding_count + job.settled_lately >= job.canary_count:
+    if job.canary and _canary_tried(job) >= job.canary_count:
         return False  # all are woken when these are judged
     if job.rate_per_minute and job.rate_next_us > now_ms * 1000:
         look_ms[0] = min(look_ms[0], job.rate_next_us // 1000 + 1 + draw(state) % WAKE_SPREAD_MS)
@@ -509,7 +561,8 @@ cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now
         sim_hold(state, order.source, order.terminal, index)
     order.job = NONE_INDEX
     if job != NULL:
-        job.outstanding_count -= 1
+        _job_in(state, job, order)
+        _canary_place(state, job)
         job.skipped_count += 1
         job_settle(state, id, now_ms)
 
@@ -548,9 +601,10 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         cold.to_confirm_ms = <uint32_t> (now_ms - ordered_ms) if now_ms - ordered_ms < NONE_INDEX else NONE_INDEX
         terminal.order = AWAITS_TRAFFIC
         if job != NULL:
-            job.outstanding_count -= 1
+            _job_in(state, job, order)
             job.confirmed_count += 1
-            _job_outcome(state, job, how == BY_ATTACH_FAILURE)
+            if not order.overdue:
+                _job_outcome(state, job, how == BY_ATTACH_FAILURE)
     elif state.sims[source].held and state.sims[source].next == index:
         sim_cool(state, source, now_ms)
     _free(state, index)
@@ -645,10 +699,12 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
         return
     _return_target(state, index)
     if job != NULL:
-        job.outstanding_count -= 1
+        _job_in(state, job, order)
         job.queued_count += 1
         job.refused_count += not busy
-        if not busy and not order.overdue:
+        if busy:
+            _canary_place(state, job)
+        elif not order.overdue:
             _job_outcome(state, job, True)
     order.state = WAITING
     if _cancelled(state, index, now_ms):
@@ -690,7 +746,8 @@ cdef void order_requeue(State *state, uint32_t index, uint64_t now_ms) noexcept 
         return
     _return_target(state, index)
     if job != NULL:
-        job.outstanding_count -= 1
+        _job_in(state, job, order)
+        _canary_place(state, job)
         job.queued_count += 1
     order.state = WAITING
     if not _cancelled(state, index, now_ms):
@@ -708,7 +765,8 @@ cdef void order_abandon(State *state, uint32_t index, uint64_t now_ms) noexcept 
         order_event(state, EVENT_WITHDRAWN, index, NOT_HELD, 0)
         _leave_place(state, index)
         if job != NULL:
-            job.outstanding_count -= 1
+            _job_in(state, job, order)
+            _canary_place(state, job)
     else:
         _leave_queue(state, index)
         if job != NULL:
@@ -788,6 +846,7 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
         order_event(state, EVENT_OVERDUE, index, 0, now_ms - order.ordered_ms)
         job = job_find(state, order.job)
         if job != NULL:
+            job.overdue_count += 1
             _job_outcome(state, job, True)
         if order.probes:
             # Late is not refused (I9): no failure is counted, but another has to try.
@@ -1226,7 +1285,7 @@ cdef bint _announce_ahead(
         return False
     if job == NULL:
         pass
-    elif job.canary and job.announced_count + job.outstanding_count + job.settled_lately >= job.canary_count:
+    elif job.canary and job.announced_count + _canary_tried(job) >= job.canary_count:
         return False
     elif job.rate_per_minute and job.announced_count > ahead_ms * job.rate_per_minute // 60_000:
         look_ms[0] = min(look_ms[0], now_ms + 60_000 // job.rate_per_minute + draw(state) % WAKE_SPREAD_MS)
@@ -1356,6 +1415,24 @@ cdef bint _dispatch_server(State *state, uint32_t index, uint64_t now_ms, int *w
     return more
 
 
+cdef bint _pass_over(
+    State *state, uint32_t index, const Job *job, uint8_t *passed, uint64_t now_ms, uint64_t *look_ms
+) noexcept nogil:
+    """Its job lets no more of its orders go now. True: other jobs share its lane, and it went behind what waits there.
+
+    After LANE_LOOK of them the next look goes on.
+    """
+    if not _lane_shared(job) or state.orders[index].next == NONE_INDEX:
+        return False
+    if passed[0] == LANE_LOOK:
+        look_ms[0] = min(look_ms[0], now_ms + STARVED_MS)
+        return False
+    passed[0] += 1
+    _dequeue(state, index)
+    _enqueue(state, index)
+    return True
+
+
 cdef bint _send_some(
     State *state, uint32_t index, uint64_t now_ms, int *work, uint64_t *look_ms, Ahead *ahead
 ) noexcept nogil:
@@ -1363,7 +1440,8 @@ cdef bint _send_some(
 
     A swap for which no target is to be had goes behind the others, and no other of its market that expects as
     much is searched for in this look; after some of them the next priority has its turn. A lane whose job may not send is
-    passed over; while nothing may be sent, swaps are still announced.
+    passed over, or in a lane of several jobs, its order goes behind the others; while nothing may be sent, swaps are still
+    announced.
     """
     cdef Server *server = &state.servers[index]
     cdef uint64_t now_us = now_ms * 1000
@@ -1375,8 +1453,10 @@ cdef bint _send_some(
     cdef bint starved = False, limited = False
     cdef uint8_t[256] starved_tier
     cdef uint8_t[PRIORITIES] skip
+    cdef uint8_t[PRIORITIES][LANES] passed
     server.waits_for = WAITS_FOR_NOTHING
     memset(skip, 0, sizeof(skip))
+    memset(passed, 0, sizeof(passed))
     while True:
         if not server.queued_count:
             return False
@@ -1420,7 +1500,8 @@ cdef bint _send_some(
             continue
         if order.announce:
             if not _announce_ahead(state, order_index, job, now_ms, look_ms):
-                skip[priority] |= 1 << lane
+                if not _pass_over(state, order_index, job, &passed[priority][lane], now_ms, look_ms):
+                    skip[priority] |= 1 << lane
                 limited = True
             continue
         if held_back:
@@ -1428,7 +1509,8 @@ cdef bint _send_some(
             continue
         if job != NULL:
             if not _job_may_send(state, job, now_ms, look_ms):
-                skip[priority] |= 1 << lane
+                if not _pass_over(state, order_index, job, &passed[priority][lane], now_ms, look_ms):
+                    skip[priority] |= 1 << lane
                 limited = True
                 continue
         server.turn[priority] = <uint8_t> lane

@@ -41,6 +41,19 @@ cdef Sweep *sweep_waiting(State *state, uint32_t kind) noexcept nogil:
     return NULL
 
 
+cdef bint sweep_resume(State *state, uint32_t job) noexcept nogil:
+    """Has a job's parked orders queued again, by a walk that waits for that already if there is one."""
+    cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
+    cdef uint64_t position
+    cdef Sweep *sweep
+    for position in range(state.header.sweeps_count):
+        sweep = &state.sweeps[(state.header.sweeps_head + position) % size]
+        if sweep.kind == SWEEP_JOB_RESUME and sweep.argument == job and sweep.cursor == 0:
+            sweep.end = state.header.orders_max
+            return True
+    return sweep_add(state, SWEEP_JOB_RESUME, job, state.header.orders_max)
+
+
 cdef bint sweep_reconcile(State *state, uint32_t server) noexcept nogil:
     """Has an access server reconciled by the next walk, which a thousand that come back together share."""
     cdef Sweep *sweep = sweep_waiting(state, SWEEP_RECONCILE)

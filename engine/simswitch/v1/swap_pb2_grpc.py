@@ -143,6 +143,7 @@ class SwapServiceServicer:
 
     def ResumeJob(self, request, context):
         """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry.
+        A job that refuses to be late stays paused after its deadline, with why LATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +151,7 @@ class SwapServiceServicer:
 
     def ApproveJob(self, request, context):
         """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry.
+        When its deadline can't be kept any more it is refused or paused, as it was asked for, with why LATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,9 +44,13 @@ class SwapServiceStub:
     PauseJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.PauseJobRequest, _swap_pb2.PauseJobResponse]
     """Sends no more orders of the job; those outstanding are finished. Safe to retry."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ResumeJobRequest, _swap_pb2.ResumeJobResponse]
-    """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry."""
+    """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry.
+    A job that refuses to be late stays paused after its deadline, with why LATE.
+    """
     ApproveJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ApproveJobRequest, _swap_pb2.ApproveJobResponse]
-    """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry."""
+    """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry.
+    When its deadline can't be kept any more it is refused or paused, as it was asked for, with why LATE.
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.CancelJobRequest, _swap_pb2.CancelJobResponse]
     """Ends a job; orders outstanding are finished, the others are dropped. Safe to retry."""
     StopAllSwaps: _grpc.UnaryUnaryMultiCallable[_swap_pb2.StopAllSwapsRequest, _swap_pb2.StopAllSwapsResponse]
@@ -76,9 +80,13 @@ class SwapServiceAsyncStub(SwapServiceStub):
     PauseJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.PauseJobRequest, _swap_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Sends no more orders of the job; those outstanding are finished. Safe to retry."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.ResumeJobRequest, _swap_pb2.ResumeJobResponse]  # type: ignore[assignment]
-    """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry."""
+    """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry.
+    A job that refuses to be late stays paused after its deadline, with why LATE.
+    """
     ApproveJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.ApproveJobRequest, _swap_pb2.ApproveJobResponse]  # type: ignore[assignment]
-    """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry."""
+    """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry.
+    When its deadline can't be kept any more it is refused or paused, as it was asked for, with why LATE.
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.CancelJobRequest, _swap_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Ends a job; orders outstanding are finished, the others are dropped. Safe to retry."""
     StopAllSwaps: _aio.UnaryUnaryMultiCallable[_swap_pb2.StopAllSwapsRequest, _swap_pb2.StopAllSwapsResponse]  # type: ignore[assignment]
@@ -141,7 +149,9 @@ class SwapServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _swap_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_swap_pb2.ResumeJobResponse, _abc.Awaitable[_swap_pb2.ResumeJobResponse]]:
-        """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry."""
+        """Goes on with a paused job, or says that no more terminals follow: then it is checked, and begins. Safe to retry.
+        A job that refuses to be late stays paused after its deadline, with why LATE.
+        """
 
     @_abc_1.abstractmethod
     def ApproveJob(
@@ -149,7 +159,9 @@ class SwapServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _swap_pb2.ApproveJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_swap_pb2.ApproveJobResponse, _abc.Awaitable[_swap_pb2.ApproveJobResponse]]:
-        """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry."""
+        """Lets a job begin that needs a second person, who is not the one that ordered it. Safe to retry.
+        When its deadline can't be kept any more it is refused or paused, as it was asked for, with why LATE.
+        """
 
     @_abc_1.abstractmethod
     def CancelJob(
