@@ -14,7 +14,7 @@ from simswitch.core.machine import Machine
 from tests.model.records import copy_regions
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
-from tests.model.world import replay
+from tests.model.world import STEP_MS, replay
 
 # 100,000 commands over all seeds; more when asked for: SIMSWITCH_WALK_COMMANDS=1000000.
 COMMANDS = int(os.environ.get("SIMSWITCH_WALK_COMMANDS", "100000"))
@@ -84,6 +84,23 @@ def test_random_walk_agrees_with_the_model(seed: int) -> None:
     except Mismatch as mismatch:
         raise AssertionError(f"seed {seed}, after {walk.commands_count} commands: {mismatch}") from mismatch
     MET[seed] = set(walk.answers)
+
+
+def test_a_promise_breaks_also_while_its_job_is_paused() -> None:
+    """Swaps are stopped besides, so its instant passes; too rare in the walks."""
+    walk = Walk(0, keeps_records=False)
+    world = walk.world
+    walk.apply(world.allocate([7_001, 7_002]))
+    walk.apply(world.job_create(announce_ahead_ms=40 * STEP_MS, on_infeasible=layout.INFEASIBLE_PROCEED))
+    walk.apply(world.job_add(0, 7_001) + world.job_add(0, 7_002))
+    walk.apply(world.job(layout.JOB_RESUME, 0))
+    for steps in (1, 1, 1, 50):
+        if steps > 1:
+            assert walk.machine.job(0)["announced_count"] == 2
+            walk.apply(world.job(layout.JOB_PAUSE, 0) + commands.run(layout.SWAPS_STOP))
+        world.now_ms += steps * STEP_MS
+        walk.apply(commands.run(layout.TICK))
+    assert walk.machine.job(0)["announced_count"] == 0
 
 
 def test_the_walks_met_what_they_must() -> None:
