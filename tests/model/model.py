@@ -85,7 +85,9 @@ class Model(Limits):
         if layout.RESTART in kinds:
             self._restart()
         self.frozen = self.frozen or layout.FREEZE in kinds
+        broke: set[int] = set()
         if later:
+            broke = self._break_promises(outcomes[-1])
             self._timers(tables)
         self._require(len(outcomes) == len(runs) + 2, "one outcome run for each command run, then orders and events")
         for (header, items), outcome in zip(runs, outcomes[:-2], strict=True):
@@ -113,7 +115,7 @@ class Model(Limits):
             if not self._asked_again(row, ran, stopped):
                 self._sent(row, tables)
         self._finish_jobs()
-        self._follow_announcements(outcomes[-1])
+        self._follow_announcements(outcomes[-1], broke)
         self._follow_shortfalls(tables["markets"])
         self._told(outcomes[-1])
         self.compare(tables)
@@ -140,7 +142,21 @@ class Model(Limits):
         seen = {entity: int(records["state"][entity]) for entity in records["state"].nonzero()[0].tolist()}
         self._require(told == seen, f"breakers: told {told}, the core's records say {seen}")
 
-    def _follow_announcements(self, run: OutcomeRun) -> None:
+    def _break_promises(self, run: OutcomeRun) -> set[int]:
+        """Promises that a timer breaks where nothing may be sent: the lease may end after that in the same apply."""
+        broke = set()
+        for kind, key, reason in zip(*(run[name].tolist() for name in ("kind", "terminal", "reason")), strict=True):
+            order = self.terminals[key].swap if key in self.terminals else None
+            if (kind, reason) != (layout.EVENT_WITHDRAWN, layout.PROMISE_BROKEN) or order is None or order.in_flight:
+                continue
+            held = self.swaps_stopped or self.servers[order.server].paused
+            if held and order.promised and order.announced_ms <= self.now_ms:
+                self._order_event(layout.EVENT_WITHDRAWN, order, reason)
+                order.announced_ms = 0
+                broke.add(key)
+        return broke
+
+    def _follow_announcements(self, run: OutcomeRun, broke: set[int]) -> None:
         """When a swap is announced ahead, and when one of a paused job is withdrawn, is the core's choice."""
         columns = zip(*(run[name].tolist() for name in ("kind", "terminal", "reason", "a", "b")), strict=True)
         for kind, key, reason, a, b in columns:
@@ -150,7 +166,7 @@ class Model(Limits):
             ahead = kind == layout.EVENT_ANNOUNCED and a > self.now_ms
             broken = kind == layout.EVENT_WITHDRAWN and reason == layout.PROMISE_BROKEN
             held = broken or (kind == layout.EVENT_WITHDRAWN and reason == layout.JOB_HELD)
-            if not ahead and not held:
+            if not (ahead or held) or (broken and key in broke):
                 continue
             order = self.terminals[key].swap
             if order is None or order.in_flight:
