@@ -78,10 +78,11 @@ class Carrier:
 
 
 class Told:
-    """The events of a service of some kinds, from the first that it remembers."""
+    """The events of a service of some kinds, after one that was told before."""
 
-    def __init__(self, operator: OperatorClient, *kinds: Any) -> None:
-        self._stream: Any = operator.events.WatchEvents(event_pb2.WatchEventsRequest(after=0, kinds=kinds), timeout=600)
+    def __init__(self, operator: OperatorClient, *kinds: Any, after: int = 0) -> None:
+        request = event_pb2.WatchEventsRequest(after=after, kinds=kinds)
+        self._stream: Any = operator.events.WatchEvents(request, timeout=600)
 
     def wait(self, wanted: Callable[[event_pb2.Event], bool], count: int = 1) -> list[event_pb2.Event]:
         """The first so many that are wanted."""
@@ -177,7 +178,9 @@ def test_a_hidden_cap_becomes_known(server: Server, tmp_path: Path) -> None:
             server.kill()
             server.start()
             carrier.report(4, lifted=True)
-            released = Told(operator, event_pb2.EVENT_KIND_HEALTH).wait(lambda event: bool(event.iccid), TERMINALS)
+            released = Told(operator, event_pb2.EVENT_KIND_HEALTH, after=slowed[-1].number).wait(
+                lambda event: bool(event.iccid), TERMINALS
+            )
             assert {event.health for event in released} == {sim_pb2.HEALTH_HEALTHY}
             assert sorted(event.terminal for event in released) == carrier.terminals
         finally:

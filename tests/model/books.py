@@ -17,6 +17,7 @@ from tests.model.things import (
     SimModel,
     Sweep,
     TerminalModel,
+    lowest_bytes,
     tier_satisfying,
 )
 
@@ -161,6 +162,8 @@ class Books:
         tier = tier_satisfying(expected)
         if any(sim.tier >= tier and sim.headroom_bytes >= expected for sim in free):
             return True
+        if expected == lowest_bytes(tier):
+            return False  # the tier below holds less, but for SIMs that aren't trusted with as much
         own = [sim for sim in free if sim.tier == tier - 1]
         return len(own) <= OWN_TIER_TRIES and any(sim.headroom_bytes >= expected for sim in own)
 

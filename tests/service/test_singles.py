@@ -123,6 +123,7 @@ grants = st.tuples(
     st.builds(lambda digits, long: digits * 2 + long, st.integers(0, 10**17 - 1), st.integers(0, 1)),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 0, 0, 128]),
     st.integers(0, len(BANKS) - 1),
     st.one_of(st.integers(0, 2**16 - 1), st.sampled_from([0, 127, 128, 16_383, 16_384])),
     st.sampled_from([layout.OK, layout.SAME, layout.MOVED, layout.NO_HEALTHY_SIM, layout.NOT_PERMITTED]),
@@ -135,13 +136,13 @@ def test_answers_are_what_protobuf_writes(items: list[tuple[int, tuple[int, ...]
     for terminal, _ in items:
         assert singles.add(pb.AllocateRequest(access_server=SERVER, terminal=terminal).SerializeToString())
     columns = zip(*(grant for _, grant in items), strict=True)
-    codes = "QQQIIHHB"
+    codes = "QQQIIIHHB"
     outcome = b"".join(
         struct.pack(f"<{len(items)}{code}", *column) for code, column in zip(codes, columns, strict=True)
     )
     for item, ((terminal, grant), answer) in enumerate(zip(items, singles.answers(outcome), strict=True)):
-        epoch, expires_ms, iccid, _, _, bank, slot, status = grant
-        if status not in (layout.OK, layout.SAME, layout.MOVED):
+        epoch, expires_ms, iccid, _, _, slow_kbps, bank, slot, status = grant
+        if slow_kbps or status not in (layout.OK, layout.SAME, layout.MOVED):
             assert answer is None
         else:
             lease = pb.Lease(
@@ -163,11 +164,11 @@ def test_answers_are_what_protobuf_writes(items: list[tuple[int, tuple[int, ...]
 def test_an_outcome_that_is_too_short_is_an_error() -> None:
     singles = collect()
     assert singles.add(pb.AllocateRequest(access_server=SERVER).SerializeToString())
-    for short in (bytes(36), b""):
+    for short in (bytes(40), b""):
         with pytest.raises(ValueError, match="of 1 allocations has"):
             singles.answers(short)
     with pytest.raises(ValueError, match="no item 1"):
-        singles.outcome_of(1, bytes(74))
+        singles.outcome_of(1, bytes(82))
 
 
 def test_protobuf_refuses_what_no_text_is() -> None:
