@@ -19,7 +19,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers simulate histories serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers simulate histories lock licences sbom audit wheel serve demo clean
 
 build: build/.built
 
@@ -29,16 +29,21 @@ build: build/.built
 	$(PYTHON) -m venv .venv
 	touch $@
 
-# What building needs comes first, because the package is installed without build isolation: its extensions are then
-# compiled once, in place, with the same Cython that `make build` uses later.
-.venv/.installed: .venv/.created pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' 'cython>=3.3' 'numpy>=2.0'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+# What is tested is what is deployed: every package by the hashes of the lock, what building needs among them. The
+# extensions are then compiled once, in place, with the same Cython that `make build` uses later.
+.venv/.installed: .venv/.created pyproject.toml dependencies/development.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r dependencies/development.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
 # The drivers of `make bench-peers`; nothing else needs them.
 .venv/.peers: .venv/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[peers]'
+	touch $@
+
+# What writes the lists in dependencies/ and asks for known vulnerabilities; nothing else needs it.
+.venv/.supply: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[supply]'
 	touch $@
 
 build/.built: .venv/.installed setup.py $(SOURCES)
@@ -122,6 +127,29 @@ simulate: build
 # Concurrent clients against a real server that is killed 200 times; leaves build/histories.json.
 histories: build
 	$(BIN)/python -m tests.histories.run $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The locks of pyproject.toml, one resolution for all; ARGS="--upgrade" takes newer releases, otherwise those that
+# stand there stay where they can. Licences and the bill of materials go with them.
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header pyproject.toml
+
+lock: .venv/.supply
+	$(LOCK) --extra dev --output-file dependencies/development.txt $(ARGS)
+	$(LOCK) --extra production --constraints dependencies/development.txt --output-file dependencies/production.txt
+	$(LOCK) --constraints dependencies/development.txt --output-file dependencies/base.txt
+	$(MAKE) licences sbom
+
+licences: build
+	$(BIN)/python -m dependencies.licences
+
+sbom: build .venv/.supply
+	$(BIN)/python -m dependencies.sbom
+
+# Every release of the lock against the database of known vulnerabilities; one that it can't be asked about fails too.
+audit: .venv/.supply
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement dependencies/development.txt $(ARGS)
+
+wheel: build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 serve: build
 	$(BIN)/simswitch serve $(DATA) $(if $(CONFIG),--config $(CONFIG))
