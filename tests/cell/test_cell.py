@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from simswitch.cell import (
@@ -18,6 +18,7 @@ from simswitch.cell import (
     CellSettings,
     JournalFull,
     JournalSettings,
+    Posted,
     RecordTooLarge,
     VirtualClock,
     WallClock,
@@ -226,6 +227,139 @@ async def test_groups_and_orders_keep_their_order_under_load() -> None:
     recovered = recover(disk, tiny_kind(), repair=False).machine
     assert recovered.state_hash() == tiny(cell).state_hash()
     assert sorted(orders) == sorted(number for number in answered if number % 3 == 0)
+
+
+@in_event_loop
+async def test_a_lone_call_is_served_by_who_brings_it_and_nobody_else_is_overtaken() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk)
+    gate = Gate(disk, cell)
+    served: list[tuple[str, int]] = []
+
+    def finish(calls: Sequence[Posted]) -> None:
+        for call in calls:
+            assert call.outcome is not None
+            served.append((threading.current_thread().name, int(call.outcome["session"][0])))
+
+    def serve(number: int) -> bool:
+        return cell.serve_alone(Posted(number_run(number), finish))
+
+    cell.start()
+    await until(lambda: cell._gathering)
+    assert await asyncio.to_thread(serve, 1)
+    assert cell.durable_sequence == 2
+    gate.shut()
+    written = cell.submit(number_run(2))
+    await until(gate.waiting.is_set)
+    gathering = cell.submit(number_run(3))
+    assert not serve(9), "another call is being written"
+    gate.release()
+    await asyncio.gather(written, gathering)
+    await until(lambda: cell._gathering)
+    assert serve(4)
+    cell._commit_us = 1_000_000
+    assert not serve(9), "the disk is slow"
+    assert [number for _, number in served] == [1, 4]
+    assert not any(name.startswith("simswitch-cell") for name, _ in served)
+    await asyncio.to_thread(cell.close)
+    assert not serve(9)
+    assert numbers_of(recover(disk, tiny_kind(), repair=False).machine) == [1, 2, 3, 4]
+
+
+@in_event_loop
+async def test_what_comes_while_a_lone_call_is_served_has_its_turn() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk, clock=WallClock())
+    cell.start()
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold_up(event: str) -> None:
+        if event == "fdatasync" and not threading.current_thread().name.startswith("simswitch-cell"):
+            reached.set()
+            assert go_on.wait(20)
+
+    await cell.submit(number_run(1))
+    await until(lambda: cell._gathering)
+    disk.before = hold_up
+    alone = Posted(number_run(2), lambda _: None)
+    serving = asyncio.create_task(asyncio.to_thread(cell.serve_alone, alone))
+    await until(reached.is_set)
+    later = [cell.submit(number_run(number)) for number in (3, 4)]
+    # A tick that is due before the worker would have looked again.
+    tiny(cell).next_due_ms = tiny(cell).now_ms + 50
+    closing = asyncio.create_task(asyncio.to_thread(cell.close))
+    await asyncio.sleep(0.05)
+    assert alone.outcome is not None
+    assert not any(reply.done() for reply in later)
+    assert not closing.done()
+    go_on.set()
+    assert await serving
+    await asyncio.gather(*later)
+    await closing
+    assert numbers_of(recover(disk, tiny_kind(), repair=False).machine) == [1, 2, 3, 4]
+
+
+@in_event_loop
+async def test_stop_waits_for_a_caller_that_serves_itself() -> None:
+    cell = opened(FaultyDisk())
+    cell.start()
+    await cell.submit(number_run(1))
+    await until(lambda: cell._gathering)
+    told, go_on = threading.Event(), threading.Event()
+
+    def finish(_: Sequence[Posted]) -> None:
+        told.set()
+        assert go_on.wait(20)
+
+    serving = asyncio.create_task(asyncio.to_thread(cell.serve_alone, Posted(number_run(2), finish)))
+    await until(told.is_set)
+    stopping = asyncio.create_task(asyncio.to_thread(cell.stop))
+    await until(lambda: not any(worker.is_alive() for worker in cell._workers))
+    await asyncio.sleep(0.02)
+    assert not stopping.done()
+    go_on.set()
+    await stopping
+    assert await serving
+    await asyncio.to_thread(cell.close)
+
+
+@in_event_loop
+async def test_a_tick_that_a_lone_call_makes_due_comes_in_time() -> None:
+    cell = opened(FaultyDisk(), clock=WallClock())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simswitch.cell._IDLE_WAIT_MAX_S", 3600.0)
+        cell.start()
+        await cell.submit(number_run(1))
+        await until(lambda: cell._gathering and cell._sleeps_until_s > time.monotonic() + 1800)
+        tiny(cell).next_due_ms = tiny(cell).now_ms + 100
+        assert cell.serve_alone(Posted(number_run(2), lambda _: None))
+        await until(lambda: tiny(cell).kinds[-1] == TICK)
+    await asyncio.to_thread(cell.close)
+
+
+@in_event_loop
+async def test_a_lone_call_that_fails_ends_the_process_as_any_other() -> None:
+    disk = FaultyDisk()
+    stopped: list[str] = []
+    cell = opened(disk, stopped=stopped.append)
+    cell.start()
+    await cell.submit(number_run(1))
+    await until(lambda: cell._gathering)
+
+    def fail_commit(event: str) -> None:
+        if event == "fdatasync":
+            raise disk.failure
+
+    disk.before = fail_commit
+    failing = Posted(number_run(2), lambda _: None)
+    assert cell.serve_alone(failing)
+    disk.before = None
+    assert isinstance(failing.error, CellFailed)
+    assert len(stopped) == 1
+    with pytest.raises((CellFailed, CellClosed)):
+        await cell.submit(number_run(3))
+    await asyncio.to_thread(cell.close)
+    assert snapshot_sequences(disk) == []
 
 
 @in_event_loop

@@ -375,24 +375,34 @@ def definition(kind: int, name: str, numbers: Mapping[int, int] | None = None, d
     return record.tobytes()
 
 
+def _places(columns: Columns) -> dict[str, tuple[int, np.dtype[Any]]]:
+    """Of each column, the bytes an item that stand before it, and its type."""
+    places = {}
+    before = 0
+    for name, code in columns:
+        places[name] = (before, np.dtype(code))
+        before += np.dtype(code).itemsize
+    return places
+
+
+_COMMAND_PLACES = {kind: _places(columns) for kind, columns in COMMAND_COLUMNS.items()}
+_OUTCOME_PLACES = {kind: _places(columns) for kind, columns in OUTCOME_COLUMNS.items()}
+
+
 class _Columns:
     """The columns of one run, by name: read-only arrays with one value an item."""
 
-    __slots__ = ("_columns", "count", "data", "kind")
+    __slots__ = ("_places", "count", "data", "kind")
 
-    def __init__(self, kind: int, count: int, data: memoryview, columns: Columns) -> None:
+    def __init__(self, kind: int, count: int, data: memoryview, places: dict[str, tuple[int, np.dtype[Any]]]) -> None:
         self.kind = kind
         self.count = count
         self.data = data
-        self._columns: dict[str, tuple[int, str]] = {}
-        offset = 0
-        for name, code in columns:
-            self._columns[name] = (offset, code)
-            offset += np.dtype(code).itemsize * count
+        self._places = places
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        offset, code = self._columns[name]
-        return np.frombuffer(self.data, np.dtype(code), self.count, offset)
+        before, kind = self._places[name]
+        return np.frombuffer(self.data, kind, self.count, before * self.count)
 
 
 class OutcomeRun(_Columns):
@@ -401,7 +411,7 @@ class OutcomeRun(_Columns):
     __slots__ = ()
 
     def __init__(self, kind: int, count: int, data: memoryview) -> None:
-        super().__init__(kind, count, data, OUTCOME_COLUMNS[kind])
+        super().__init__(kind, count, data, _OUTCOME_PLACES[kind])
 
 
 class CommandRun(_Columns):
@@ -411,7 +421,7 @@ class CommandRun(_Columns):
 
     def __init__(self, header: Any, whole: memoryview) -> None:
         kind = int(header["kind"])
-        super().__init__(kind, int(header["count"]), whole[RUN_HEADER.itemsize :], COMMAND_COLUMNS[kind])
+        super().__init__(kind, int(header["count"]), whole[RUN_HEADER.itemsize :], _COMMAND_PLACES[kind])
         self.access_server = int(header["access_server"])
         self.actor = int(header["actor"])
         self.argument = int(header["argument"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from simswitch.journal.errors import FolderInUse
 Bytes = bytes | bytearray | memoryview
 
 LOCK_NAME = "lock"
+FREE_BYTES_S = 0.01
+"""For so long what was free on the disk is believed: asking takes longer than the rest of admitting a group."""
 
 
 class DiskFile(Protocol):
@@ -135,6 +138,8 @@ class RealDisk:
             os.makedirs(self.folder, mode=0o750, exist_ok=True)
         elif not os.path.isdir(self.folder):
             raise FileNotFoundError(errno.ENOENT, "there is no such data folder", self.folder)
+        self._free_bytes = 0
+        self._free_until_s = 0.0
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
@@ -168,8 +173,12 @@ class RealDisk:
         return sorted(os.listdir(self.folder))
 
     def free_bytes(self) -> int:
-        state = os.statvfs(self.folder)
-        return state.f_bavail * state.f_frsize
+        now_s = time.monotonic()
+        if now_s >= self._free_until_s:
+            state = os.statvfs(self.folder)
+            self._free_bytes = state.f_bavail * state.f_frsize
+            self._free_until_s = now_s + FREE_BYTES_S
+        return self._free_bytes
 
     def lock(self) -> RealLock:
         fd = os.open(self._path(LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o640)

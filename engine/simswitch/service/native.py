@@ -180,7 +180,8 @@ class Front:
                         continue
                 self._take(number, method, data, call, calls)
             calls += self._joiner.close()
-            if calls:
+            # Who comes while this thread serves a lone call waits in the front, and comes out of it together.
+            if calls and not (len(events) == 1 and self._cell.serve_alone(calls[0])):
                 self._cell.post(calls)
 
     def _take(self, number: int, method: int, data: bytes, call: Call, calls: list[Posted]) -> None:

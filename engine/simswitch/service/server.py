@@ -20,6 +20,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -205,6 +206,7 @@ class Service:
     def __init__(self, cell: Cell, access: AccessSettings, folder: Path | None = None) -> None:
         self.cell = cell
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.directory = Directory(cell)
         self.calendar = Calendar(cell, self.directory)
         self.access = Access(self.directory, access, folder)
@@ -284,7 +286,7 @@ class Service:
 
     def _to_single(self, method: Method) -> Callable[[Any, Context], Any]:
         """Calls are joined as long as the event loop is busy, which then is busy with more of them; an idle one waits
-        for nobody. A call that can't join goes the way of the others."""
+        for nobody, and serves a lone call itself. A call that can't join goes the way of the others."""
         alone = self._to_unary(method)
         joiner: Joiner[asyncio.Future[bytes | OutcomeRun | None]] = Joiner(self.directory, self._finish_joined)
         loop = self._loop
@@ -293,8 +295,11 @@ class Service:
         def gather(until_s: float) -> None:
             if busy() and loop.time() < until_s:
                 loop.call_later(GATHER_STEP_S, gather, until_s)
-            else:
-                self.cell.post(joiner.close())
+                return
+            lone = joiner.count == 1
+            groups = joiner.close()
+            if not (lone and self.cell.serve_alone(groups[0])):
+                self.cell.post(groups)
 
         async def answer(request: Any, context: Context) -> bytes:
             try:
@@ -303,9 +308,13 @@ class Service:
                 joined = joiner.join(future, request, call)
                 if joined is None:
                     return bytes(await alone(request, context))
-                if joiner.count == 1:
-                    loop.call_soon(gather, loop.time() + GATHER_S)
                 try:
+                    if joiner.count == 1:
+                        try:
+                            # Those that the loop took together with this one come first.
+                            await asyncio.sleep(0)
+                        finally:
+                            gather(loop.time() + GATHER_S)
                     found = await future
                 except asyncio.CancelledError:
                     joined.leave()
@@ -321,6 +330,9 @@ class Service:
         return answer
 
     def _finish_joined(self, groups: Sequence[Posted]) -> None:
+        if threading.get_ident() == self._thread:
+            _answer_joined(groups)
+            return
         try:
             self._loop.call_soon_threadsafe(_answer_joined, groups)
         except RuntimeError:
