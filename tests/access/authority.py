@@ -25,7 +25,9 @@ class Authority:
         self.pem = folder / "ca.pem"
         self.pem.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, begins_hours: int = -1, ends_hours: int = 24
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -33,14 +35,14 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now + datetime.timedelta(hours=begins_hours))
+            .not_valid_after(now + datetime.timedelta(hours=ends_hours))
         )
 
-    def sign(self, name: str, *, uri: str = "", host: bool = False, file: str = "") -> tuple[Path, Path]:
-        """The files of a certificate and its key."""
+    def sign(self, name: str, *, uri: str = "", host: bool = False, file: str = "", **hours: int) -> tuple[Path, Path]:
+        """The files of a certificate and its key. ``begins_hours``, ``ends_hours``: from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
+        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, **hours)
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)] if uri else []
         if host:
             names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,134 +14,82 @@ import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from simswitch.access.certificates import TlsFiles
-from simswitch.access.tokens import create_token, revoke_token
-from simswitch.client import Client, OperatorClient, Result, ServiceError, SessionState, SessionThread
+from simswitch.access.tokens import revoke_token
+from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.client.credentials import Credentials, CredentialsRefused
 from simswitch.client.operator import service_errors
-from simswitch.service.access import Access, AccessSettings
+from simswitch.contract import MESSAGE_BYTES_MAX
+from simswitch.service.access import AccessSettings
+from simswitch.service.call import STREAMS_MAX
+from simswitch.service.events import WATCHERS_OF_ONE_MAX
 from simswitch.v1 import event_pb2, inventory_pb2, pool_pb2, status_pb2
 
 from tests.access.authority import Authority
-from tests.service.serving import Serving, define
+from tests.access.doors import Doors, refusal
+from tests.service.serving import Serving
 
 SUMMARY = pool_pb2.GetSummaryRequest()
-
-
-class Doors:
-    """A server with TLS, an authority for its own certificate and one for access servers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        self.data.mkdir()
-        self.own = Authority(folder / "own")
-        self.servers = Authority(folder / "servers")
-        self.files = TlsFiles(*self.own.sign("service", host=True), self.servers.pem)
-        self.revoked = folder / "revoked.txt"
-        self.revoked.write_text("# none yet\n")
-        access = AccessSettings(tls=self.files, revoked=self.revoked)
-        options = {"access": access, "people_address": ("127.0.0.1", 0)}
-        self.serving = Serving(self.data, options=options)
-        self.alice = self.token("operator:alice")
-        with self.operator(self.alice) as operator:
-            define(operator)
-
-    @property
-    def people(self) -> str:
-        assert self.serving.running is not None
-        assert self.serving.running.people_address is not None
-        return self.serving.running.people_address
-
-    def token(self, actor: str, lasts_ms: int = 3_600_000) -> Path:
-        """In a file; the service knows it when this returns."""
-        token, text = create_token(self.data, actor, lasts_ms)
-        path = self.folder / token.id
-        path.write_text(text)
-        path.chmod(0o600)
-        self.until(lambda: token.id in self.access()._tokens)
-        return path
-
-    def access(self) -> Access:
-        assert self.serving.running is not None
-        return self.serving.running.service.access
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.02)
-
-    def operator(self, token: Path | None, actor: str | None = None) -> OperatorClient:
-        return OperatorClient(self.people, actor=actor, credentials=Credentials(self.own.pem, token_file=token))
-
-    def server(self, name: str, authority: Authority | None = None, uri: str = "", file: str = "") -> Credentials:
-        certificate, key = (authority or self.servers).sign(name, uri=uri, file=file)
-        return Credentials(self.own.pem, certificate, key)
-
-    def client(self, credentials: Credentials, name: str = "as-01", actor: str | None = None) -> Client:
-        return Client(self.serving.address, access_server=name, actor=actor, credentials=credentials)
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    doors = Doors(tmp_path)
-    try:
-        yield doors
-    finally:
-        doors.serving.end()
-
-
-def refusal(call: Callable[[], object]) -> ServiceError:
-    with pytest.raises(ServiceError) as caught, service_errors():
-        call()
-    return caught.value
+REFUSED_OF_ITSELF = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
 
 
 @pytest.mark.parametrize("uri", ["", "simswitch:access-server:as-01"])
-def test_a_certificate_names_its_access_server(doors: Doors, uri: str) -> None:
-    with doors.client(doors.server("as-01" if not uri else "anything", uri=uri)) as client:
+def test_a_certificate_names_its_access_server(shared: Doors, uri: str) -> None:
+    with shared.client(shared.server("as-01" if not uri else "anything", uri=uri)) as client:
         assert client.allocate(1, "jp").terminal == 1
 
 
-def test_an_access_server_speaks_for_itself_only(doors: Doors) -> None:
-    one, two = doors.server("as-01"), doors.server("as-02")
-    with doors.client(one) as mine:
+def test_an_access_server_speaks_for_itself_only(shared: Doors) -> None:
+    one, two = shared.server("as-01"), shared.server("as-02")
+    with shared.client(one) as mine:
         grants = mine.allocate_many([1, 2], "jp")
-    with doors.client(two, "as-01") as forged:
+    with shared.client(two, "as-01") as forged:
         assert refusal(lambda: forged.allocate(3, "jp")).reason == "NOT_PERMITTED"
         assert refusal(lambda: forged.release([1], grants.epoch[:1])).reason == "NOT_PERMITTED"
-    with doors.client(two, "as-02", actor="access-server:as-01") as claiming:
+    with shared.client(two, "as-02", actor="access-server:as-01") as claiming:
         assert refusal(lambda: claiming.allocate(3, "jp")).reason == "NOT_PERMITTED"
-    with doors.client(two, "as-02") as other:
+    with shared.client(two, "as-02") as other:
         # Its own name, the other's terminals, with the right epochs and with forged ones.
         for epochs in (grants.epoch, grants.epoch + np.uint64(1)):
             assert status_pb2.STATUS_OK not in other.release([1, 2], epochs).tolist()
             assert status_pb2.STATUS_OK not in other.renew([1, 2], epochs).status.tolist()
             assert status_pb2.STATUS_OK not in other.report_usage([1, 2], epochs, 10**6, 0).tolist()
-    with doors.client(one) as mine:
+    with shared.client(one) as mine:
         assert mine.renew([1, 2], grants.epoch).status.tolist() == [status_pb2.STATUS_OK] * 2
         assert status_pb2.STATUS_OK not in mine.renew([1, 2], grants.epoch + np.uint64(1)).status.tolist()
 
 
-def test_the_session_of_another_access_server_is_refused(doors: Doors) -> None:
+def test_the_session_of_another_access_server_is_refused(shared: Doors) -> None:
     with pytest.raises(ServiceError, match="can't speak for") as caught:
-        SessionThread(doors.serving.address, "as-01", lambda _: Result.DONE, credentials=doors.server("as-02")).serving(
-            20
-        )
+        SessionThread(
+            shared.serving.address, "as-01", lambda _: Result.DONE, credentials=shared.server("as-02")
+        ).serving(20)
     assert caught.value.reason == "NOT_PERMITTED"
 
 
-@pytest.mark.parametrize("who", ["nobody", "another authority", "a person's door"])
-def test_without_a_certificate_of_ours_there_is_no_connection(doors: Doors, who: str) -> None:
-    credentials = Credentials(doors.own.pem)
-    if who == "another authority":
-        credentials = doors.server("as-01", Authority(doors.folder / "foreign"))
-    elif who == "a person's door":
-        credentials = Credentials(doors.own.pem, token_file=doors.alice)
-    with doors.client(credentials) as client:
+NO_CONNECTION: dict[str, Callable[[Doors], Credentials]] = {
+    "no certificate": lambda doors: Credentials(doors.own.pem),
+    "a person's token": lambda doors: Credentials(doors.own.pem, token_file=doors.alice),
+    "of another authority": lambda doors: doors.server("as-01", Authority(doors.folder / "foreign")),
+    "of the authority that signed the service's own": lambda doors: doors.server("as-01", doors.own),
+    "expired": lambda doors: doors.server("as-01", file="expired", begins_hours=-48, ends_hours=-1),
+    "not valid yet": lambda doors: doors.server("as-01", file="early", begins_hours=1, ends_hours=48),
+}
+
+
+@pytest.mark.parametrize("who", NO_CONNECTION)
+def test_without_a_certificate_of_ours_there_is_no_connection(shared: Doors, who: str) -> None:
+    with shared.client(NO_CONNECTION[who](shared)) as client:
         error = refusal(lambda: client.allocate(1, "jp"))
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "")
+
+
+def test_a_certificate_opens_no_door_of_people(shared: Doors) -> None:
+    credentials = shared.server("as-01")
+    with OperatorClient(shared.people, credentials=credentials) as server:
+        assert refusal(lambda: server.pool.GetSummary(SUMMARY)).reason == "NO_CREDENTIALS"
+    both = Credentials(shared.own.pem, credentials.certificate, credentials.key, shared.alice)
+    with shared.client(both) as client:
+        assert refusal(lambda: client.allocate(1, "jp")).reason == "TWO_CREDENTIALS"
 
 
 @pytest.mark.parametrize(
@@ -153,8 +100,8 @@ def test_without_a_certificate_of_ours_there_is_no_connection(doors: Doors, who:
         ("as-01", "simswitch:access-server:as-99", "UNKNOWN_ACCESS_SERVER"),
     ],
 )
-def test_a_certificate_that_names_nobody(doors: Doors, name: str, uri: str, reason: str) -> None:
-    with doors.client(doors.server(name, uri=uri)) as client:
+def test_a_certificate_that_names_nobody(shared: Doors, name: str, uri: str, reason: str) -> None:
+    with shared.client(shared.server(name, uri=uri)) as client:
         assert refusal(lambda: client.allocate(1, "jp")).reason == reason
 
 
@@ -173,21 +120,21 @@ def test_a_revoked_certificate_ends_its_session_and_counts_no_more(doors: Doors)
         assert client.allocate(1, "jp").terminal == 1
 
 
-def test_tokens(doors: Doors) -> None:
-    with doors.operator(doors.alice) as alice:
+def test_tokens(shared: Doors) -> None:
+    with shared.operator(shared.alice) as alice:
         assert alice.pool.GetSummary(SUMMARY).sims_count
-    with doors.operator(doors.token("auditor:ann")) as auditor:
+    with shared.operator(shared.token("auditor:ann")) as auditor:
         assert auditor.pool.GetSummary(SUMMARY).sims_count
         define_lot = inventory_pb2.DefineBankRequest(bank=inventory_pb2.Bank(name="x"))
         assert refusal(lambda: auditor.inventory.DefineBank(define_lot)).reason == "NOT_PERMITTED"
-    with doors.operator(doors.token("auditor:ann"), actor="operator:alice") as claiming:
+    with shared.operator(shared.token("auditor:ann"), actor="operator:alice") as claiming:
         assert refusal(lambda: claiming.pool.GetSummary(SUMMARY)).reason == "NOT_PERMITTED"
-    with doors.operator(None) as nobody:
+    with shared.operator(None) as nobody:
         assert refusal(lambda: nobody.pool.GetSummary(SUMMARY)).reason == "NO_CREDENTIALS"
-    forged = doors.folder / "forged"
-    forged.write_text(doors.alice.read_text()[:-4] + "0000")
+    forged = shared.folder / "forged"
+    forged.write_text(shared.alice.read_text()[:-4] + "0000")
     forged.chmod(0o600)
-    with doors.operator(forged) as forger:
+    with shared.operator(forged) as forger:
         assert refusal(lambda: forger.pool.GetSummary(SUMMARY)).reason == "TOKEN_REFUSED"
 
 
@@ -203,30 +150,118 @@ def test_a_revoked_token_and_one_that_expires_end_their_streams(doors: Doors) ->
             assert refusal(partial(bob.pool.GetSummary, SUMMARY)).reason == "TOKEN_REFUSED"
 
 
-def test_oversized_metadata(doors: Doors) -> None:
-    with doors.operator(doors.alice) as alice:
-        error = refusal(lambda: alice.pool.GetSummary(SUMMARY, metadata=(("x", "y" * 9_000),)))
-    assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+def test_a_token_that_was_over_before_its_first_call(shared: Doors) -> None:
+    expired, revoked = shared.token("operator:bob", 1), shared.token("operator:bob")
+    revoke_token(shared.data, revoked.name)
+    shared.until(lambda: shared.access()._tokens[revoked.name].revoked_ms)
+    for token in (expired, revoked):
+        with shared.operator(token) as bob:
+            assert refusal(partial(bob.pool.GetSummary, SUMMARY)).reason == "TOKEN_REFUSED"
 
 
-def test_one_identity_can_not_take_all(doors: Doors) -> None:
+@pytest.mark.parametrize("door", ["people", "access servers"])
+def test_oversized_metadata_and_messages(shared: Doors, door: str) -> None:
+    """At either door: refused before anything looks at it, and the door stays open for the next call."""
+    people = door == "people"
+    credentials = Credentials(shared.own.pem, token_file=shared.alice) if people else shared.server("as-01")
+    address = shared.people if people else shared.serving.address
+    path = "/simswitch.v1.PoolService/GetSummary" if people else "/simswitch.v1.AllocationService/Renew"
+    with credentials.channel(address) as channel:
+        call = channel.unary_unary(path, None, None)
+        proven = credentials.metadata(address, None, "")
+        for size in (9_000, 1_000_000):
+            error = refusal(partial(call, b"", timeout=10, metadata=(*proven, ("x", "y" * size))))
+            assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        many = tuple((f"x-{number}", "y") for number in range(1_000))
+        assert refusal(partial(call, b"", timeout=10, metadata=(*proven, *many))).code in REFUSED_OF_ITSELF
+        with pytest.raises(grpc.RpcError) as caught:
+            call(bytes(MESSAGE_BYTES_MAX + 1), timeout=10, metadata=proven)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        if people:
+            assert call(b"", timeout=10, metadata=proven)
+        else:
+            # An empty one is looked at: it names no access server.
+            assert refusal(partial(call, b"", timeout=10, metadata=proven)).code is grpc.StatusCode.NOT_FOUND
+
+
+def test_one_identity_has_so_many_streams(shared: Doors) -> None:
+    """With whatever token: it does not take the places of all who watch."""
+    tokens = [shared.token("operator:carol") for _ in range(2)]
+    with (
+        shared.operator(tokens[0]) as carol,
+        shared.operator(tokens[1]) as carol_again,
+        shared.operator(shared.alice) as alice,
+    ):
+
+        def watch(operator: OperatorClient) -> Any:
+            return operator.events.WatchEvents(event_pb2.WatchEventsRequest(), timeout=60)
+
+        streams = [watch(operator) for operator in [carol, carol_again] * (WATCHERS_OF_ONE_MAX // 2)]
+        for stream in streams:
+            next(stream)
+        for operator in (carol, carol_again):
+            assert refusal(partial(next, watch(operator))).reason == "TOO_MANY_STREAMS"
+        assert next(watch(alice))
+        streams.pop().cancel()
+        shared.until(lambda: _begins(watch(carol)))
+        for stream in streams:
+            stream.cancel()
+
+
+def _begins(stream: Any) -> bool:
+    try:
+        next(stream)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["sessions", "grants"])
+def test_one_access_server_has_so_many_streams(shared: Doors, kind: str) -> None:
+    """Streams of either kind, whether they say a word or none."""
+    path = {"sessions": "AccessServerService/Session", "grants": "AllocationService/AllocateStream"}[kind]
+    silent = threading.Event()
+    with shared.server("as-01").channel(shared.serving.address) as channel:
+        call = channel.stream_stream(f"/simswitch.v1.{path}", None, None)
+        streams = [call(iter(silent.wait, True), timeout=60) for _ in range(STREAMS_MAX)]
+        shared.until(
+            lambda: any(len(actor.streams) == STREAMS_MAX for actor in shared.access()._by_certificate.values())
+        )
+        assert refusal(partial(next, call(iter(silent.wait, True), timeout=60))).reason == "TOO_MANY_STREAMS"
+        with shared.client(shared.server("as-02"), "as-02") as other:
+            assert other.allocate(9, "jp")
+        for stream in streams:
+            stream.cancel()
+        silent.set()
+
+
+@pytest.mark.parametrize("door", ["people", "access servers"])
+def test_one_identity_can_not_take_all(doors: Doors, door: str) -> None:
+    """Whatever the number of its connections; and others go on."""
     doors.serving.drain()
-    doors.serving._options["access"] = AccessSettings(tls=doors.files, people_calls_per_s=5)
+    doors.serving._options["access"] = AccessSettings(tls=doors.files, people_calls_per_s=5, server_calls_per_s=5)
     doors.serving.begin()
-    with doors.operator(doors.alice) as alice, doors.operator(doors.token("operator:bob")) as bob:
-        refused = None
-        for _ in range(100):
-            try:
-                alice.pool.GetSummary(SUMMARY)
-            except grpc.RpcError as error:
-                with pytest.raises(ServiceError) as caught, service_errors():
-                    raise error
-                refused = caught.value
-                break
-        assert refused is not None
-        assert refused.reason == "RATE_LIMITED"
-        assert refused.retry_after_ms > 0
-        assert bob.pool.GetSummary(SUMMARY)
+    callers: list[Callable[[], object]]
+    if door == "people":
+        people = [doors.operator(token) for token in (doors.alice, doors.alice, doors.token("operator:bob"))]
+        callers = [partial(person.pool.GetSummary, SUMMARY) for person in people]
+    else:
+        servers = [doors.client(doors.server(name), name) for name in ("as-01", "as-01", "as-02")]
+        callers = [partial(server.allocate, key, "jp") for key, server in enumerate(servers, 1)]
+    mine, mine_again, other = callers
+    error = None
+    for _ in range(100):
+        try:
+            with service_errors():
+                mine()
+        except ServiceError as refused:
+            error = refused
+            break
+    assert error is not None
+    assert error.reason == "RATE_LIMITED"
+    assert error.retry_after_ms > 0
+    assert refusal(mine_again).reason == "RATE_LIMITED"
+    assert other()
 
 
 def test_a_certificate_is_replaced_under_traffic(doors: Doors) -> None:
@@ -261,12 +296,12 @@ def test_a_certificate_is_replaced_under_traffic(doors: Doors) -> None:
     assert failures == []
 
 
-def test_a_token_never_goes_out_in_the_clear(doors: Doors) -> None:
+def test_a_token_never_goes_out_in_the_clear(shared: Doors) -> None:
     with pytest.raises(CredentialsRefused, match="in the clear"):
-        OperatorClient("192.0.2.1:7467", credentials=Credentials(token_file=doors.alice))
-    doors.alice.chmod(0o644)
+        OperatorClient("192.0.2.1:7467", credentials=Credentials(token_file=shared.alice))
+    shared.alice.chmod(0o644)
     with pytest.raises(CredentialsRefused, match="others may read"):
-        doors.operator(doors.alice)
+        shared.operator(shared.alice)
 
 
 def test_on_loopback_proof_can_be_required(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -20,12 +20,14 @@ from simswitch.core.commands import OutcomeRun, decode_iccid
 from simswitch.core.roles import Read
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory
-from simswitch.service.errors import INVALID_ARGUMENT, SLOW_CONSUMER, TOO_MANY_WATCHERS, Refused
+from simswitch.service.errors import INVALID_ARGUMENT, SLOW_CONSUMER, TOO_MANY_STREAMS, TOO_MANY_WATCHERS, Refused
 from simswitch.v1 import event_pb2 as pb
 
 EVENTS_MAX = int(layout.EVENTS_KEPT)
 """Events that are remembered."""
 WATCHERS_MAX = 64
+WATCHERS_OF_ONE_MAX = 16
+"""Of one identity, so that none takes the places of all."""
 RESPONSE_MAX = 1_000
 BYTES_MAX = 2**62
 
@@ -52,7 +54,7 @@ class EventHandlers:
         """When it was told of (what happened before the start: when it did), and its columns."""
         self._last = 0
         self._happened = asyncio.Event()
-        self._watchers = 0
+        self._watchers: Counter[int] = Counter()
         self._draining = False
 
     def begin(self, remembered: npt.NDArray[Any], last: int) -> None:
@@ -84,14 +86,17 @@ class EventHandlers:
         for kind in request.kinds:
             if kind not in pb.EventKind.values() or not kind:
                 raise Refused(INVALID_ARGUMENT, f"event kind {kind} does not exist")
-        if self._watchers >= WATCHERS_MAX:
+        identity = call.actor.index
+        if self._watchers[identity] >= WATCHERS_OF_ONE_MAX:
+            raise Refused(TOO_MANY_STREAMS, f"{WATCHERS_OF_ONE_MAX}")
+        if self._watchers.total() >= WATCHERS_MAX:
             raise Refused(TOO_MANY_WATCHERS, str(WATCHERS_MAX))
-        self._watchers += 1
+        self._watchers[identity] += 1
         try:
             async for response in self._watch(request):
                 yield response.SerializeToString()
         finally:
-            self._watchers -= 1
+            self._watchers[identity] -= 1
 
     async def _watch(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse, None]:
         after = min(request.after, self._last) if request.HasField("after") else self._last
