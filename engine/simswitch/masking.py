@@ -19,6 +19,12 @@ def masked(text: str) -> str:
     return _DIGITS.sub(lambda found: f"{found[0][:4]}{'*' * (len(found[0]) - 6)}{found[0][-2:]}", text)
 
 
+def hidden(number: int) -> str:
+    """The number of a person or device as it may be shown: masked as above, a shorter one up to its last two digits."""
+    text = str(number)
+    return masked(text) if len(text) >= 14 else "*" * max(len(text) - 2, 4) + text[-2:]
+
+
 class MaskingFormatter(logging.Formatter):
     """Masks the whole line, after everything has come together in it."""
 

@@ -103,7 +103,7 @@ def test_whose_word_came_later_holds(life: Life) -> None:
     life.decided(0, BEGIN_MS)
     life.decided(1, BEGIN_MS)
     word = (iccid(0), BEGIN_MS + 1, int(layout.HEALTHY), 0, 0, 0)
-    life.history.execute("INSERT INTO health VALUES (?, ?, ?, ?, ?, ?)", word)
+    life.history.execute("INSERT INTO health VALUES (?, ?, ?, ?, ?, ?, 0)", word)
     assert life.learner().decide(life.history) == 1
     assert [life.health(sim) for sim in (0, 1)] == [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED]
 

@@ -24,6 +24,7 @@ from simswitch.history.projector import Projector, day_of, month_of
 from simswitch.history.reading import counted_at, known, rows, subscribers_refused
 from simswitch.history.retention import ROWS_MAX, forget
 from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
+from simswitch.history.sims import past
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings, read_alarm
 from simswitch.journal.snapshot import snapshot_sequences
@@ -32,7 +33,7 @@ from tests.cell.small_pool import MARKET_INDEX, SERVER_NUMBER, allocate, fill
 from tests.service.serving import Serving, define
 
 BEGIN_MS = 1_700_000_000_000
-PERSONAL = ("use_day", "use_month", "sim_hour")
+PERSONAL = ("use_day", "use_month", "use_sim", "sim_hour")
 NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 
 
@@ -48,6 +49,8 @@ class Life:
         self.leases: dict[int, int] = {}
         self.reported: dict[int, int] = {}
         self.use: dict[tuple[int, int], int] = {}
+        self.users: dict[tuple[int, ...], list[int]] = {}
+        """Bytes, first and last instant by day, ICCID, terminal and subscriber."""
 
     def attach(self, first: int, count: int) -> None:
         outcome = commands.outcome_runs(self.cell.step(allocate(first, count)).data)[0]
@@ -84,11 +87,16 @@ class Life:
         )
         outcome = commands.outcome_runs(self.cell.step(run).data)[0]
         day = day_of(self.cell.machine.now_ms, self.cell.machine.header()["settings"]["day_begins_ms"])
+        now_ms = self.cell.machine.now_ms
         for terminal, counted in zip(terminals, outcome["counted_bytes"].tolist(), strict=True):
             index = self.cell.machine.find_terminal(terminal)
             assert index is not None
-            key = (day, self.cell.machine.terminal(index)["subscriber"])
+            found = self.cell.machine.terminal(index)
+            key = (day, found["subscriber"])
             self.use[key] = self.use.get(key, 0) + counted
+            if counted:
+                user = self.users.setdefault((day, found["iccid"], terminal, found["subscriber"]), [0, now_ms, 0])
+                user[0], user[2] = user[0] + counted, now_ms
 
 
 def follower(folder: Path) -> Follower:
@@ -135,6 +143,15 @@ def test_use_by_day_and_month_is_what_was_counted_however_often_the_follower_die
     assert {(row["month"], row["subscriber"]): row["bytes"] for row in rows(connection, "use_month")} == months
     assert sum(kept.values()) == life.cell.machine.header()["counted_bytes"]
     assert len(kept) > 60
+    users = {
+        (row["day"], row["iccid"], row["terminal"], row["subscriber"]): [row["bytes"], row["first_ms"], row["last_ms"]]
+        for row in rows(connection, "use_sim")
+    }
+    assert users == life.users
+    iccid = max(users, key=lambda key: users[key][0])[1]
+    mine = sorted((key[0], *users[key]) for key in users if key[1] == iccid)
+    uses = past(connection, iccid).uses
+    assert sorted((use.day, use.counted_bytes, use.first_ms, use.last_ms) for use in uses) == mine
     columns = life.cell.machine.sims_columns()
     for iccid, counted in zip(columns["iccid"].tolist(), columns["counted_bytes"].tolist(), strict=True):
         if counted:
@@ -408,6 +425,7 @@ def test_swaps_and_jobs_have_a_row_each_with_what_became_of_them(tmp_path: Path)
     assert [row["job"] for row in (done, refused, out)] == [job] * 3
     assert (done["result"], done["why"], done["confirmed_ms"]) == (1, layout.BY_ACKNOWLEDGEMENT, confirmed_ms)
     assert (done["outage_ms"], done["target"], done["subscriber"]) == (12_000, orders[0]["target_iccid"], 2)
+    assert done["source"] == orders[0]["source_iccid"] != orders[0]["target_iccid"]
     assert (refused["result"], refused["why"], refused["confirmed_ms"]) == (2, layout.ACK_REFUSED, None)
     assert (out["result"], out["outage_ms"]) == (0, None)
     assert [row["order"] for row in rows(connection, "swaps", terminal=1)] == [numbers[0]]
@@ -440,7 +458,9 @@ def test_what_is_of_people_goes_after_its_months_and_decisions_stay(tmp_path: Pa
 def test_a_commit_forgets_so_many_rows_and_the_next_ones_the_rest(tmp_path: Path) -> None:
     connection = open_writer(tmp_path)
     days = [(day, subscriber, 1) for day in (100, 20_000) for subscriber in range(ROWS_MAX + 500)]
+    connection.execute("BEGIN")
     connection.executemany("INSERT INTO use_day VALUES (?, ?, ?)", days)
+    connection.execute("COMMIT")
     now_ms = 20_000 * 86_400_000
     assert forget(connection, now_ms, 13)
     assert connection.execute("SELECT count(*) FROM use_day WHERE day = 100").fetchone() == (500,)

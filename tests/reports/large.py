@@ -79,7 +79,7 @@ def fill(folder: Path, subscribers: int) -> None:
     swaps = (first * 86_400_000, DAYS * 86_400_000 // max(subscribers // 10, 1))
     connection.execute(
         f"{numbers} INSERT INTO swaps SELECT n, NULL, n, n, 1, n, 2, {swaps[0]} + n / 10 * {swaps[1]}, "
-        f"{swaps[0]} + n / 10 * {swaps[1]} + 20000, 25000, 1, 1 FROM s WHERE n % 10 = 0"
+        f"{swaps[0]} + n / 10 * {swaps[1]} + 20000, 25000, 1, 1, NULL FROM s WHERE n % 10 = 0"
     )
     connection.execute("COMMIT")
     connection.close()

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from simswitch.core import layout
 from simswitch.history.schema import open_reader
+from simswitch.masking import hidden
 from simswitch.planning import observed
-from simswitch.reports.daily import cap_changes, hidden, read_day
+from simswitch.reports.daily import cap_changes, read_day
 
 from tests.reports.service_days import FIRST_DAY, GIB, NEXT_CYCLE, SIMS, TERMINALS, Days
 

@@ -3,7 +3,7 @@
     REPORT_USAGE ─▶ gathered ─▶ detector ─▶ decisions ─▶ throttles, observations      (at most a second, or a minute of
          │                          │                                                  the journal's time, later)
          └─ another terminal ──▶ moved       once an hour: quiet SIMs ─▶ observations
-    events HEALTH, CAP, CAP_CHANGED ─────────────────────────────────────▶ health, caps, cap_shifts
+    events HEALTH, TRUSTED, CAP, CAP_CHANGED ────────────────────────────▶ health, trusted, caps, cap_shifts
 
 Reports are gathered and worked on together, since a call of the detector costs the same for one report and for a
 thousand. Rows and position go into one transaction, so each row stands in history once, whatever is killed when. What
@@ -44,6 +44,7 @@ KEPT_MS = 62 * 86_400_000
 """Observations: two cycles."""
 _TERMINALS = (layout.OK, layout.LATE)
 """Statuses of reports of the lease that is on: whoever reports so has the SIM."""
+_EVENTS = (layout.EVENT_HEALTH, layout.EVENT_TRUSTED, layout.EVENT_CAP, layout.EVENT_CAP_CHANGED)
 _COLUMNS = ("span_ms", "goodput_kbps", "demand_permille", "radio")
 
 _OBSERVE = "INSERT OR IGNORE INTO observations VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -103,11 +104,14 @@ class Observer:
         if machine is not self._machine:
             self._begin(machine)
             self._quiet_since_ms = self._quiet_since_ms or header.now_ms
+        said: dict[int, int] = {}
         for run, outcome in zip(command_runs(record.payload), outcomes, strict=False):
             if run.kind == layout.REPORT_USAGE:
                 self._gather(run, outcome, header.now_ms)
+            elif run.kind == layout.SET_HEALTH:
+                said.update(dict.fromkeys(run["iccid"].tolist(), run.actor))
         if outcomes[-1].count:
-            self._events(outcomes[-1], header.now_ms)
+            self._events(outcomes[-1], header.now_ms, said)
         self._last, self._at_ms, self._checksum = header.sequence, header.now_ms, record.checksum
         if self._gathered_count >= GATHERED_MAX or (
             self._gathered_count and header.now_ms - self._gathered_ms >= GATHERED_MS
@@ -146,18 +150,23 @@ class Observer:
         self._gathered.append(columns)
         self._gathered_count += some.size
 
-    def _events(self, run: OutcomeRun, now_ms: int) -> None:
-        wanted = np.isin(run["kind"], (layout.EVENT_HEALTH, layout.EVENT_CAP, layout.EVENT_CAP_CHANGED))
+    def _events(self, run: OutcomeRun, now_ms: int, said: dict[int, int]) -> None:
+        """``said``: the actor that last spoke of a SIM's health in this record, by ICCID."""
+        wanted = np.isin(run["kind"], _EVENTS)
         if not wanted.any():
             return
-        columns = (run[name][wanted].tolist() for name in ("kind", "a", "b", "reason"))
-        for kind, a, b, reason in zip(*columns, strict=True):
+        columns = (run[name][wanted].tolist() for name in ("kind", "a", "b", "reason", "terminal"))
+        for kind, a, b, reason, terminal in zip(*columns, strict=True):
             if kind == layout.EVENT_HEALTH:
                 self._rows.append((
-                    "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?, ?, ?)",
-                    (signed(a), now_ms, reason, b & 0xFFFFFFFF, b >> 32 & 0xFFFF, b >> 48),
+                    "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (signed(a), now_ms, reason, b & 0xFFFFFFFF, b >> 32 & 0xFFFF, b >> 48, said.get(a, 0)),
                 ))  # fmt: skip
                 self._agreed(a, reason)
+            elif kind == layout.EVENT_TRUSTED:
+                self._rows.append((
+                    "INSERT OR REPLACE INTO trusted VALUES (?, ?, ?, ?)", (signed(a), now_ms, signed(terminal), b),
+                ))  # fmt: skip
             elif kind == layout.EVENT_CAP:
                 quota = a if a < 1 << 62 else None
                 self._rows.append((

@@ -34,6 +34,7 @@ from simswitch.cli import (
     report,
     serve,
     settings,
+    sim,
     status,
     subscriber,
     swap,
@@ -92,6 +93,7 @@ app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
 app.add_typer(limit.app, name="limit")
+app.command("sim")(sim.sim)
 app.command("subscriber")(subscriber.subscriber)
 app.add_typer(clock.app, name="clock")
 app.add_typer(token.app, name="token")

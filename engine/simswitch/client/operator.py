@@ -22,6 +22,7 @@ from simswitch.v1 import (
     event_pb2_grpc,
     inventory_pb2_grpc,
     pool_pb2_grpc,
+    sim_service_pb2_grpc,
     subscriber_pb2_grpc,
     swap_pb2_grpc,
 )
@@ -93,6 +94,7 @@ class OperatorClient:
         self.events = event_pb2_grpc.EventServiceStub(channel)
         self.pool = pool_pb2_grpc.PoolServiceStub(channel)
         self.caps = caps_pb2_grpc.CapsServiceStub(channel)
+        self.sims = sim_service_pb2_grpc.SimServiceStub(channel)
         self.subscribers = subscriber_pb2_grpc.SubscriberServiceStub(channel)
 
     def close(self) -> None:

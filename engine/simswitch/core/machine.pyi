@@ -93,8 +93,12 @@ class Machine:
         """By a market's entity index: terminals that were last in it, and those of them with a lease. It walks over the
         terminals."""
     def sim(self, index: int) -> dict[str, Any]:
-        """iccid, imsi, lot, bank, slot, occupancy, health, headroom_bytes, used by window, terminal key or None …"""
-    def terminal(self, index: int) -> dict[str, Any]: ...
+        """iccid, imsi, lot, bank, slot, occupancy, health, headroom_bytes, used by window, terminal key or None …
+
+        ``tier``: where it stands in the selection index, or None; ``tier_bytes``: the smallest headroom of its tier.
+        """
+    def terminal(self, index: int) -> dict[str, Any]:
+        """Key, subscriber, lease, SIM, market …; ``expected_bytes``: what every SIM has left that it may be given."""
     def server(self, index: int) -> dict[str, Any]:
         """Window, gate, why each last changed, outstanding, queue, load figures."""
     def subscriber(self, key: int) -> dict[str, int] | None:

@@ -119,6 +119,9 @@ cdef dict read_sim(State *state, uint32_t index):
         "class": int(state.classes[group.sim_class].entity),
         "class_name": _name(state, state.classes[group.sim_class].entity),
         "slot": int(sim.slot),
+        "tier": None if sim.tier == TIER_NONE else int(sim.tier),
+        "tier_bytes": int(tier_lowest_bytes(sim_tier(sim))),
+        "changes_max": int(group.changes_max),
         "masked": bool(group.masked),
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
@@ -157,6 +160,7 @@ cdef dict read_terminal(State *state, uint32_t index):
         "awaits_traffic": terminal.order == AWAITS_TRAFFIC,
         "server": int(terminal.server),
         "market": int(state.markets[terminal.market].entity),
+        "expected_bytes": int(tier_lowest_bytes(terminal.expected_tier & ~LEASE_ARMED)),
         "swapped_ms": int(state.terminals_cold[index].swapped_ms),
         "swaps_count": int(state.terminals_cold[index].swaps_count),
     }

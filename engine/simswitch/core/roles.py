@@ -156,6 +156,7 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "PoolService/ListBreakers": Read.POOL,
     "PoolService/PauseAccessServer": layout.SERVER_PAUSE,
     "PoolService/ResumeAccessServer": layout.SERVER_RESUME,
+    "SimService/ExplainSim": Read.LOTS,
     "SubscriberService/GetSubscriber": Read.SUBSCRIBERS,
     "SubscriberService/ExemptSubscriber": layout.EXEMPT,
     "SubscriberService/EndExemption": layout.EXEMPT,

@@ -98,6 +98,7 @@ class Projector:
         """What was gathered is written."""
         self._use: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
         self._sims: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
+        self._users: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._refused: dict[Key, list[int]] = {}
         self._waits: dict[Key, list[int]] = {}
         self._slowed: list[tuple[int, int, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]] = []
@@ -118,7 +119,7 @@ class Projector:
         runs = command_runs(record.payload)
         for place, (run, outcome) in enumerate(zip(runs, outcomes, strict=False)):
             if run.kind == layout.REPORT_USAGE:
-                self._usage(outcome, header.now_ms, machine)
+                self._usage(run, outcome, header.now_ms, machine)
             elif run.kind == layout.ALLOCATE:
                 self._refusals(run, outcome, header.now_ms)
             elif run.kind == layout.REPORT_LOAD:
@@ -126,7 +127,7 @@ class Projector:
             elif run.kind in _DECISIONS:
                 self._decision(place, run, outcome, record, machine)
         if outcomes[-1].count:
-            self._events(outcomes[-1], header.now_ms, machine)
+            self._events(outcomes[-1], outcomes[-2], header.now_ms, machine)
         self._last, self._at_ms, self._checksum = header.sequence, header.now_ms, record.checksum
 
     def _follow_on(self, record: Record, machine: Machine) -> None:
@@ -190,17 +191,20 @@ class Projector:
             found[0] = max(found[0], int(waits_us[some].max()) // 1000)
             found[1] += int(failed[some].sum())
 
-    def _usage(self, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
+    def _usage(self, run: CommandRun, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
         counted = outcome["counted_bytes"]
         some = counted > 0
         if not some.any():
             return
         assert self._begins_ms is not None
-        used = (outcome["subscriber"][some], counted[some])
-        self._use.setdefault(day_of(now_ms, self._begins_ms), []).append(used)
-        sims = outcome["sim"][some]
-        figures = machine.sim_counts(np.ascontiguousarray(sims[sims != layout.NONE_INDEX]))
-        self._sims.setdefault(now_ms // _HOUR_MS, []).append(figures)
+        day = day_of(now_ms, self._begins_ms)
+        self._use.setdefault(day, []).append((outcome["subscriber"][some], counted[some]))
+        some &= outcome["sim"] != layout.NONE_INDEX
+        iccids, counts = machine.sim_counts(outcome["sim"][some])
+        self._sims.setdefault(now_ms // _HOUR_MS, []).append((iccids, counts))
+        if len(iccids):
+            users = (iccids, run["terminal"][some], outcome["subscriber"][some], counted[some])
+            self._users.setdefault(day, []).append((*users, np.full(len(iccids), now_ms)))
 
     def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
         refused = np.flatnonzero(outcome["status"] >= layout.NOT_PERMITTED)
@@ -253,15 +257,16 @@ class Projector:
         )
         self._rows.append((statement, row))
 
-    def _events(self, run: OutcomeRun, now_ms: int, machine: Machine) -> None:
+    def _events(self, run: OutcomeRun, orders: OutcomeRun, now_ms: int, machine: Machine) -> None:
+        sources = dict(zip(orders["order"].tolist(), signed_list(orders["source_iccid"]), strict=True))
         columns = (run[name].tolist() for name in _EVENT_FIELDS)
         for event, kind, terminal, subscriber, a, b, job, server, reason in zip(*columns, strict=True):
             order = signed(a)
             if kind == layout.EVENT_ORDERED:
                 self._rows.append((
-                    "INSERT OR REPLACE INTO swaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 0, 0)",
+                    "INSERT OR REPLACE INTO swaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 0, 0, ?)",
                     (order, _some(job), signed(terminal), signed(subscriber), self._servers.get(server, -1), signed(b),
-                     reason, now_ms),
+                     reason, now_ms, sources.get(a)),
                 ))  # fmt: skip
             elif kind == layout.EVENT_CONFIRMED:
                 self._settled(order, 1, reason, now_ms)
@@ -346,6 +351,8 @@ class Projector:
                 f"INSERT OR REPLACE INTO sim_hour VALUES ({hour}, ?, ?)",
                 zip(signed_list(iccids), signed_list(counts), strict=True),
             )
+        for day, uses in self._users.items():
+            _add_users(connection, day, [np.concatenate(column) for column in zip(*uses, strict=True)])
         self._write_refusals(connection)
         connection.executemany(
             "INSERT INTO waits VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -472,6 +479,25 @@ def _add(
         f"INSERT INTO {table} VALUES ({number}, ?, ?) ON CONFLICT ({span}, subscriber) "
         "DO UPDATE SET bytes = bytes + excluded.bytes",
         zip(signed_list(subscribers), signed_list(totals), strict=True),
+    )
+
+
+def _add_users(connection: sqlite3.Connection, day: int, columns: list[npt.NDArray[Any]]) -> None:
+    """Who used which SIM: ICCIDs, terminals, subscribers, bytes and instants, in the order of time."""
+    order = np.lexsort((columns[2], columns[1], columns[0]))
+    iccids, terminals, subscribers, counted, at_ms = (column[order] for column in columns)
+    changes = np.flatnonzero(np.diff(iccids) | np.diff(terminals) | np.diff(subscribers)) + 1
+    begins = np.concatenate(([0], changes))
+    connection.executemany(
+        f"INSERT INTO use_sim VALUES ({day}, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "bytes = bytes + excluded.bytes, last_ms = excluded.last_ms",
+        zip(
+            *(signed_list(column[begins]) for column in (iccids, terminals, subscribers)),
+            np.add.reduceat(counted, begins).tolist(),
+            np.minimum.reduceat(at_ms, begins).tolist(),
+            np.maximum.reduceat(at_ms, begins).tolist(),
+            strict=True,
+        ),
     )
 
 

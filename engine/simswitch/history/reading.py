@@ -10,12 +10,13 @@ from typing import Any
 from simswitch.history.schema import signed, unsigned
 
 TABLES = (
-    "use_day", "use_month", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits", "slowed",
-    "slowed_terminals", "lots", "leases", "days", "decisions", "observations", "throttles", "health", "caps",
-    "cap_shifts", "limits", "limit_rules", "exemptions", "entities", "gaps", "positions",
+    "use_day", "use_month", "use_sim", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits",
+    "slowed", "slowed_terminals", "lots", "leases", "days", "decisions", "observations", "throttles", "health",
+    "trusted", "caps", "cap_shifts", "limits", "limit_rules", "exemptions", "entities", "gaps", "positions",
 )  # fmt: skip
 _SPANS = {
     "use_day": ("day", 86_400_000),
+    "use_sim": ("day", 86_400_000),
     "sim_hour": ("hour", 3_600_000),
     "swaps": ("ordered_ms", 1),
     "given_up": ("at_ms", 1),
@@ -34,10 +35,11 @@ _SPANS = {
     "observations": ("at_ms", 1),
     "throttles": ("at_ms", 1),
     "health": ("at_ms", 1),
+    "trusted": ("at_ms", 1),
     "caps": ("at_ms", 1),
     "cap_shifts": ("at_ms", 1),
 }
-_UNSIGNED = frozenset({"subscriber", "terminal", "order", "target", "iccid", "checksum"})
+_UNSIGNED = frozenset({"subscriber", "terminal", "order", "source", "target", "iccid", "checksum"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ _DAY_MS = 86_400_000
 FORGOTTEN = (
     # Table, primary key, the column that says when, and how many of its units a day has (0: it counts months).
     ("use_day", "day, subscriber", "day", 1),
+    ("use_sim", "day, iccid, terminal, subscriber", "day", 1),
     ("use_month", "month, subscriber", "month", 0),
     ("sim_hour", "hour, iccid", "hour", 24),
     ("swaps", '"order"', "ordered_ms", _DAY_MS),
@@ -27,6 +28,7 @@ FORGOTTEN = (
     ("affected", "hour, access_server, market, status, terminal", "hour", 24),
     ("slowed_terminals", "hour, terminal", "hour", 24),
     ("limits", "event", "at_ms", _DAY_MS),
+    ("trusted", "iccid, at_ms", "at_ms", _DAY_MS),
     ("exemptions", "subscriber, since_ms", "until_ms", _DAY_MS),
 )
 

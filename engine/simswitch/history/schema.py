@@ -14,7 +14,8 @@ Terminals, subscribers and orders are 64 bits without a sign there and with one 
 ICCIDs are as the engine encodes them. Access servers, markets, lots and actors are entity indexes; ``entities`` has
 their names.
 
-    bytes a row, about     use_day, use_month 22 · sim_hour 22 · swaps 80 · affected, slowed_terminals 50
+    bytes a row, about     use_day, use_month 22 · sim_hour 22 · swaps 130 · use_sim 80 · affected,
+                           slowed_terminals 50
 """
 
 from __future__ import annotations
@@ -146,6 +147,23 @@ CREATE TABLE limit_rules (rule INTEGER, since_ms INTEGER, name TEXT NOT NULL, su
 -- Who was exempt from limits. ended_ms: when somebody ended it, or gave it another end or reason, before until_ms.
 CREATE TABLE exemptions (subscriber INTEGER, since_ms INTEGER, until_ms INTEGER NOT NULL, reason TEXT NOT NULL,
     actor TEXT NOT NULL, ended_ms INTEGER, ended_by TEXT, PRIMARY KEY (subscriber, since_ms)) STRICT, WITHOUT ROWID;
+""",
+    7: """
+-- Which SIM was used by whom on which day: newly counted bytes, and the first and the last record that counted some.
+-- The day stands first, so that what is written lies together; who looks for one SIM or person goes day by day.
+CREATE TABLE use_sim (day INTEGER, iccid INTEGER, terminal INTEGER, subscriber INTEGER, bytes INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, PRIMARY KEY (day, iccid, terminal, subscriber)) STRICT,
+    WITHOUT ROWID;
+CREATE INDEX use_sim_subscriber ON use_sim (day, subscriber);
+-- The SIM that the swap moves its terminal off. null: not known.
+ALTER TABLE swaps ADD COLUMN source INTEGER;
+CREATE INDEX swaps_target ON swaps (target, ordered_ms);
+CREATE INDEX swaps_source ON swaps (source, ordered_ms);
+-- Who said so. 0: the engine itself, or not known.
+ALTER TABLE health ADD COLUMN actor INTEGER NOT NULL DEFAULT 0;
+-- SIMs that had been slowed before a reset and were seen fast again: with which terminal, how fast.
+CREATE TABLE trusted (iccid INTEGER, at_ms INTEGER, terminal INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
+    PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;
 """,
 }
 """What each version after the first adds."""

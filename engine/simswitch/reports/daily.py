@@ -19,7 +19,7 @@ from simswitch.core import layout
 from simswitch.core.roles import Read
 from simswitch.history.reading import day_totals
 from simswitch.history.schema import unsigned
-from simswitch.masking import masked
+from simswitch.masking import hidden, masked
 from simswitch.reports.accident import Span, day_words, duration, minutes, spans
 from simswitch.reports.rendering import Cell, Report, Section, Text, Words, both
 
@@ -440,12 +440,6 @@ def _decisions(today: Day, zone: tzinfo, source: str) -> Section:
         f"Records: {source}: decisions ({left:,} more). `simswitch history` has them whole.",
     )
     return Section(both("決定の記録", "The trail of decisions"), head=head, table=table, note=note)
-
-
-def hidden(subscriber: int) -> str:
-    """A subscriber's number as it may be shown: masked as in the log, a shorter one up to its last two digits."""
-    text = str(subscriber)
-    return masked(text) if len(text) >= 14 else "*" * max(len(text) - 2, 4) + text[-2:]
 
 
 def _amount(value: int, unit: str) -> str:

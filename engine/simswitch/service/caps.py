@@ -106,18 +106,25 @@ class CapsHandlers:
 
     def _lot_caps(self, lot: Entity, caps: dict[str, Any]) -> pb.LotCaps:
         plan = self._directory.by_index(lot.numbers[layout.LOT_PLAN])
-        message = pb.LotCaps(
+        return pb.LotCaps(
             lot=lot.name,
             plan=plan.name,
             supplier=self._directory.name(lot.numbers[layout.LOT_SUPPLIER]),
             rolling_days=caps["rolling_days"],
+            windows=windows_of(plan, caps),
             validity=caps["validity"],
         )
-        for place, window in enumerate(layout.Window):
-            columns = {name: values[place] for name, values in caps.items() if isinstance(values, list)}
-            if columns["quota_bytes"] is None and columns["before_bytes"] is None and not columns["waiting_ms"]:
-                continue
-            message.windows.add(
+
+
+def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
+    """Those windows of a lot that have a cap, had one or will have one."""
+    windows = []
+    for place, window in enumerate(layout.Window):
+        columns = {name: values[place] for name, values in caps.items() if isinstance(values, list)}
+        if columns["quota_bytes"] is None and columns["before_bytes"] is None and not columns["waiting_ms"]:
+            continue
+        windows.append(
+            pb.LotCap(
                 window=inventory_pb2.CapWindowKind.ValueType(window),
                 quota_bytes=columns["quota_bytes"],
                 certainty=columns["basis"],
@@ -129,10 +136,13 @@ class CapsHandlers:
                 before_since_ms=columns["before_since_ms"],
                 waiting_ms=columns["waiting_ms"],
                 waiting_bytes=columns["waiting_bytes"] if columns["waiting_ms"] else None,
-                waiting_certainty=columns["waiting_basis"] if columns["waiting_ms"] else 0,
+                waiting_certainty=columns["waiting_basis"]
+                if columns["waiting_ms"]
+                else inventory_pb2.CERTAINTY_UNSPECIFIED,
                 reset_ms=columns["reset_ms"],
                 last_reset_ms=columns["last_reset_ms"],
                 resetting=columns["resetting"],
                 speed_after_bits_per_s=max(plan.numbers[_SPEEDS[place]], 0) * 1_000,
             )
-        return message
+        )
+    return windows

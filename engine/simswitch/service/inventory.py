@@ -119,7 +119,7 @@ class InventoryHandlers(ColumnCalls):
         sim = await self.cell.read(read)
         if sim is None:
             raise Refused(STATUS_REASONS[layout.UNKNOWN_SIM], digits)
-        return pb.GetSimResponse(sim=self._sim(sim)).SerializeToString()
+        return pb.GetSimResponse(sim=sim_message(sim)).SerializeToString()
 
     async def list_sims(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.SIMS)
@@ -135,6 +135,8 @@ class InventoryHandlers(ColumnCalls):
             wanted["health"] = int(request.health)
         if request.occupancy:
             wanted["occupancy"] = int(request.occupancy)
+        if request.on_probation:
+            wanted["trusted"] = False
 
         def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int]:
             count = int(machine.header()["sims_count"])
@@ -150,7 +152,7 @@ class InventoryHandlers(ColumnCalls):
 
         sims, following = await self.cell.read(read)
         return pb.ListSimsResponse(
-            sims=[self._sim(sim) for sim in sims],
+            sims=[sim_message(sim) for sim in sims],
             next_page_token=page_token(following, _LIST_SIMS) if following else "",
         ).SerializeToString()
 
@@ -187,19 +189,22 @@ class InventoryHandlers(ColumnCalls):
         outcome = await self.cell.submit(commands, call.deadline)
         return outcome["status"].tolist()
 
-    def _sim(self, sim: Mapping[str, Any]) -> sim_pb2.Sim:
-        return sim_pb2.Sim(
-            iccid=decode_iccid(sim["iccid"]),
-            imsi=str(sim["imsi"]),
-            lot=self.directory.name(sim["lot"]),
-            bank=self.directory.name(sim["bank"]),
-            slot=sim["slot"],
-            occupancy=sim["occupancy"],
-            health=sim["health"],
-            headroom_bytes=sim["headroom_bytes"],
-            counted_bytes=sim["counted_bytes"],
-            used_cycle_bytes=sim["used_cycle_bytes"],
-            used_day_bytes=sim["used_day_bytes"],
-            used_rolling_bytes=sim["used_rolling_bytes"],
-            terminal=sim["terminal"],
-        )
+
+def sim_message(sim: Mapping[str, Any]) -> sim_pb2.Sim:
+    """What the machine has of a SIM, as its message."""
+    return sim_pb2.Sim(
+        iccid=decode_iccid(sim["iccid"]),
+        imsi=str(sim["imsi"]),
+        lot=sim["lot_name"],
+        bank=sim["bank_name"],
+        slot=sim["slot"],
+        occupancy=sim["occupancy"],
+        health=sim["health"],
+        headroom_bytes=sim["headroom_bytes"],
+        counted_bytes=sim["counted_bytes"],
+        used_cycle_bytes=sim["used_cycle_bytes"],
+        used_day_bytes=sim["used_day_bytes"],
+        used_rolling_bytes=sim["used_rolling_bytes"],
+        terminal=sim["terminal"],
+        on_probation=not sim["trusted"],
+    )

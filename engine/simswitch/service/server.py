@@ -52,6 +52,7 @@ from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Method, methods
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
+from simswitch.service.sims import SimHandlers
 from simswitch.service.subscribers import SubscriberHandlers
 from simswitch.service.swaps import SwapHandlers
 from simswitch.v1 import (
@@ -61,6 +62,7 @@ from simswitch.v1 import (
     event_pb2,
     inventory_pb2,
     pool_pb2,
+    sim_service_pb2,
     subscriber_pb2,
     swap_pb2,
     usage_pb2,
@@ -224,6 +226,7 @@ class Service:
             (inventory_pb2, "InventoryService", self.inventory),
             (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
             (caps_pb2, "CapsService", CapsHandlers(cell, self.directory)),
+            (sim_service_pb2, "SimService", SimHandlers(cell, self.directory, folder)),
             (subscriber_pb2, "SubscriberService", SubscriberHandlers(cell, self.directory, folder)),
         ]
         self.names: list[str] = []

@@ -2329,6 +2329,7 @@ class ListSimsRequest(_message.Message):
     OCCUPANCY_FIELD_NUMBER: _builtins.int
     LOT_FIELD_NUMBER: _builtins.int
     BANK_FIELD_NUMBER: _builtins.int
+    ON_PROBATION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """SIMs a page, at most 1,000. 0: 100."""
     page_token: _builtins.str
@@ -2341,6 +2342,8 @@ class ListSimsRequest(_message.Message):
     """Only SIMs of this lot. Empty: any."""
     bank: _builtins.str
     """Only SIMs of this bank. Empty: any."""
+    on_probation: _builtins.bool
+    """Only SIMs on probation."""
     def __init__(
         self,
         *,
@@ -2350,10 +2353,11 @@ class ListSimsRequest(_message.Message):
         occupancy: _sim_pb2.Occupancy.ValueType = ...,
         lot: _builtins.str = ...,
         bank: _builtins.str = ...,
+        on_probation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "health", b"health", "lot", b"lot", "occupancy", b"occupancy", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "health", b"health", "lot", b"lot", "occupancy", b"occupancy", "on_probation", b"on_probation", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16simswitch/v1/sim.proto\x12\x0csimswitch.v1\"\xd6\x02\n\x03Sim\x12\r\n\x05iccid\x18\x01 \x01(\t\x12\x0c\n\x04imsi\x18\x02 \x01(\t\x12\x0b\n\x03lot\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61nk\x18\x04 \x01(\t\x12\x0c\n\x04slot\x18\x05 \x01(\r\x12*\n\toccupancy\x18\x06 \x01(\x0e\x32\x17.simswitch.v1.Occupancy\x12$\n\x06health\x18\x07 \x01(\x0e\x32\x14.simswitch.v1.Health\x12\x1b\n\x0eheadroom_bytes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rcounted_bytes\x18\t \x01(\x04\x12\x18\n\x10used_cycle_bytes\x18\n \x01(\x03\x12\x16\n\x0eused_day_bytes\x18\x0b \x01(\x03\x12\x1a\n\x12used_rolling_bytes\x18\x0c \x01(\x03\x12\x15\n\x08terminal\x18\r \x01(\x06H\x01\x88\x01\x01\x42\x11\n\x0f_headroom_bytesB\x0b\n\t_terminal*\x81\x01\n\tOccupancy\x12\x19\n\x15OCCUPANCY_UNSPECIFIED\x10\x00\x12\x12\n\x0eOCCUPANCY_FREE\x10\x01\x12\x16\n\x12OCCUPANCY_RESERVED\x10\x02\x12\x16\n\x12OCCUPANCY_ASSIGNED\x10\x03\x12\x15\n\x11OCCUPANCY_COOLING\x10\x04*\xde\x01\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_HEALTHY\x10\x01\x12\x0e\n\nHEALTH_LOW\x10\x02\x12\x14\n\x10HEALTH_EXHAUSTED\x10\x03\x12\x14\n\x10HEALTH_THROTTLED\x10\x04\x12\x14\n\x10HEALTH_SUSPENDED\x10\x05\x12\x16\n\x12HEALTH_UNREACHABLE\x10\x06\x12\x12\n\x0eHEALTH_MISSING\x10\x07\x12\x16\n\x12HEALTH_QUARANTINED\x10\x08\x12\x12\n\x0eHEALTH_RETIRED\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16simswitch/v1/sim.proto\x12\x0csimswitch.v1\"\xec\x02\n\x03Sim\x12\r\n\x05iccid\x18\x01 \x01(\t\x12\x0c\n\x04imsi\x18\x02 \x01(\t\x12\x0b\n\x03lot\x18\x03 \x01(\t\x12\x0c\n\x04\x62\x61nk\x18\x04 \x01(\t\x12\x0c\n\x04slot\x18\x05 \x01(\r\x12*\n\toccupancy\x18\x06 \x01(\x0e\x32\x17.simswitch.v1.Occupancy\x12$\n\x06health\x18\x07 \x01(\x0e\x32\x14.simswitch.v1.Health\x12\x1b\n\x0eheadroom_bytes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rcounted_bytes\x18\t \x01(\x04\x12\x18\n\x10used_cycle_bytes\x18\n \x01(\x03\x12\x16\n\x0eused_day_bytes\x18\x0b \x01(\x03\x12\x1a\n\x12used_rolling_bytes\x18\x0c \x01(\x03\x12\x15\n\x08terminal\x18\r \x01(\x06H\x01\x88\x01\x01\x12\x14\n\x0con_probation\x18\x0e \x01(\x08\x42\x11\n\x0f_headroom_bytesB\x0b\n\t_terminal*\x81\x01\n\tOccupancy\x12\x19\n\x15OCCUPANCY_UNSPECIFIED\x10\x00\x12\x12\n\x0eOCCUPANCY_FREE\x10\x01\x12\x16\n\x12OCCUPANCY_RESERVED\x10\x02\x12\x16\n\x12OCCUPANCY_ASSIGNED\x10\x03\x12\x15\n\x11OCCUPANCY_COOLING\x10\x04*\xde\x01\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_HEALTHY\x10\x01\x12\x0e\n\nHEALTH_LOW\x10\x02\x12\x14\n\x10HEALTH_EXHAUSTED\x10\x03\x12\x14\n\x10HEALTH_THROTTLED\x10\x04\x12\x14\n\x10HEALTH_SUSPENDED\x10\x05\x12\x16\n\x12HEALTH_UNREACHABLE\x10\x06\x12\x12\n\x0eHEALTH_MISSING\x10\x07\x12\x16\n\x12HEALTH_QUARANTINED\x10\x08\x12\x12\n\x0eHEALTH_RETIRED\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simswitch.v1.sim_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OCCUPANCY']._serialized_start=386
-  _globals['_OCCUPANCY']._serialized_end=515
-  _globals['_HEALTH']._serialized_start=518
-  _globals['_HEALTH']._serialized_end=740
+  _globals['_OCCUPANCY']._serialized_start=408
+  _globals['_OCCUPANCY']._serialized_end=537
+  _globals['_HEALTH']._serialized_start=540
+  _globals['_HEALTH']._serialized_end=762
   _globals['_SIM']._serialized_start=41
-  _globals['_SIM']._serialized_end=383
+  _globals['_SIM']._serialized_end=405
 # @@protoc_insertion_point(module_scope)

@@ -120,6 +120,7 @@ class Sim(_message.Message):
     USED_DAY_BYTES_FIELD_NUMBER: _builtins.int
     USED_ROLLING_BYTES_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
+    ON_PROBATION_FIELD_NUMBER: _builtins.int
     iccid: _builtins.str
     """Its ICCID (E.118): 19 or 20 digits."""
     imsi: _builtins.str
@@ -146,6 +147,10 @@ class Sim(_message.Message):
     """Used in the rolling days of its plan, bytes."""
     terminal: _builtins.int
     """The terminal that holds it, or is to get it. Absent: none. While cooling: its last."""
+    on_probation: _builtins.bool
+    """On probation: its carrier slowed it before its window started anew, and nobody has shown since that it is fast again. It goes
+    to who needs little. False: it is trusted.
+    """
     def __init__(
         self,
         *,
@@ -162,10 +167,11 @@ class Sim(_message.Message):
         used_day_bytes: _builtins.int = ...,
         used_rolling_bytes: _builtins.int = ...,
         terminal: _builtins.int | None = ...,
+        on_probation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_headroom_bytes", b"_headroom_bytes", "_terminal", b"_terminal", "headroom_bytes", b"headroom_bytes", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_headroom_bytes", b"_headroom_bytes", "_terminal", b"_terminal", "bank", b"bank", "counted_bytes", b"counted_bytes", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "imsi", b"imsi", "lot", b"lot", "occupancy", b"occupancy", "slot", b"slot", "terminal", b"terminal", "used_cycle_bytes", b"used_cycle_bytes", "used_day_bytes", b"used_day_bytes", "used_rolling_bytes", b"used_rolling_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_headroom_bytes", b"_headroom_bytes", "_terminal", b"_terminal", "bank", b"bank", "counted_bytes", b"counted_bytes", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "imsi", b"imsi", "lot", b"lot", "occupancy", b"occupancy", "on_probation", b"on_probation", "slot", b"slot", "terminal", b"terminal", "used_cycle_bytes", b"used_cycle_bytes", "used_day_bytes", b"used_day_bytes", "used_rolling_bytes", b"used_rolling_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__headroom_bytes: _TypeAlias = _typing.Literal["headroom_bytes"]  # noqa: Y015
     _WhichOneofArgType__headroom_bytes: _TypeAlias = _typing.Literal["_headroom_bytes", b"_headroom_bytes"]  # noqa: Y015

@@ -1,0 +1,278 @@
+"""``simswitch sim``: everything about one SIM, and why it is as it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import print_json, show, table
+
+_PEOPLE = ("terminal", "subscriber")
+_WHY_SWAPPED = {
+    "failure": "the SIM before could not attach",
+    "throttled": "the SIM before was slowed or spent",
+    "predicted": "the SIM before would soon have been spent",
+    "rebalance": "the load was moved",
+}
+
+
+def sim(
+    iccid: Annotated[str, typer.Argument(help="Its ICCID, 19 or 20 digits.")],
+    numbers: Annotated[
+        bool, typer.Option("--numbers", help="Show IMSI, terminals, subscribers and other SIMs in full, not masked.")
+    ] = False,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Explain a SIM: card, caps and what is left, who holds and held it, and why it was chosen, throttled, trusted."""
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import CALL_TIMEOUT_S, plain
+    from simswitch.v1 import sim_service_pb2
+
+    with connected(*target(config, address, actor)) as service:
+        request = sim_service_pb2.ExplainSimRequest(iccid=iccid)
+        found = plain(service.sims.ExplainSim(request, timeout=CALL_TIMEOUT_S))
+    if not numbers:
+        _mask(found)
+    found["why"] = {"chosen": _chosen(found), "throttled": _throttled(found), "trusted": _trusted(found)}
+    if json:
+        print_json(found)
+    else:
+        show(*_described(found))
+
+
+def _mask(found: dict[str, Any]) -> None:
+    """Whoever is named beside the SIM that was asked for, its IMSI included."""
+    from simswitch.masking import hidden, masked
+
+    found["sim"]["imsi"] = masked(found["sim"]["imsi"])
+    for each in [found["sim"], found["holder"] or {}, *found["uses"], *found["trusts"], *found["swaps"]]:
+        each.update({name: hidden(each[name]) for name in _PEOPLE if each.get(name)})
+    for each in found["swaps"]:
+        each["other_iccid"] = masked(each["other_iccid"])
+
+
+# ---------------------------------------------------------------------------------------------------- why, in words
+
+
+def _chosen(found: dict[str, Any]) -> str:
+    """Why its holder has it, or why it may or may not be handed out now."""
+    card, holder = found["sim"], found["holder"]
+    if holder is None:
+        return _selectable(found)
+    swap = next((each for each in found["swaps"] if not each["away"]), None)
+    wanted = f"at least {bytes_text(holder['expected_bytes'])} left"
+    place = f"class {found['lot']['sim_class']}, number {holder['preference']} of market {holder['market']}"
+    if not holder["preference"]:
+        place = f"class {found['lot']['sim_class']}, which market {holder['market']} no longer names"
+    reserved = card["occupancy"] == "reserved"
+    if swap and swap["terminal"] == holder["terminal"] and (reserved or swap["result"] == "confirmed"):
+        when = instant_text(swap["ordered_ms"])
+        job = f" (job {swap['job']})" if swap["job"] is not None else ""
+        why = _WHY_SWAPPED.get(swap["priority"], "of an order")
+        return f"By the swap that was ordered {when}{job}, because {why}: a healthy SIM of {place}, with {wanted}."
+    if reserved:
+        return f"As the target of a swap that is not ordered yet: a healthy SIM of {place}, with {wanted}."
+    return (
+        f"By an allocation: a free and healthy SIM of {place}, with {wanted}; of those the ones with most left go "
+        "first, and among equals the one that has rested longest."
+    )
+
+
+def _selectable(found: dict[str, Any]) -> str:
+    card = found["sim"]
+    reasons = []
+    if card["occupancy"] == "cooling":
+        until = instant_text(found["cooling_until_ms"])
+        reasons.append("its access server has not let go of it" if found["held"] else f"it rests until {until}")
+    elif card["occupancy"] != "free":
+        reasons.append(f"it is {card['occupancy']}")
+    if card["health"] != "healthy":
+        reasons.append(f"it is {card['health']}")
+    if found["masked"]:
+        reasons.append("an operator took its lot or bank out of selection")
+    if found["validity"]:
+        reasons.append(f"its lot is {found['validity'].replace('_', ' ')} valid")
+    if reasons:
+        return f"Nobody is given it: {', '.join(reasons)}."
+    return f"It can be handed out, to who needs up to {bytes_text(found['tier_bytes'])} (tier {found['tier']})."
+
+
+def _throttled(found: dict[str, Any]) -> str:
+    """Why it is, or was, held for slowed; else how far it is from its caps."""
+    decision = next((each for each in found["throttles"] if each["throttled"]), None)
+    said = next((each for each in found["healths"] if each["health"] == "throttled"), None)
+    if decision is None and said is None:
+        return "It was never seen slowed, as far as history knows."
+    parts = []
+    if decision is not None:
+        parts.append(
+            f"{instant_text(decision['at_ms'])}: seen at {decision['goodput_kbps']:,} kbit/s in "
+            f"{decision['windows_count']:,} windows that agree, {decision['demand_seconds']:,} s of demand, "
+            f"{decision['confidence_permille'] / 10:.1f} % sure"
+        )
+    if said is not None:
+        parts.append(f"{instant_text(said['at_ms'])}: said by {said['actor'] or 'nobody that is known'}")
+    now = "It is slowed" if found["sim"]["health"] == "throttled" else "It was slowed"
+    return f"{now}. {'; '.join(parts)}."
+
+
+def _trusted(found: dict[str, Any]) -> str:
+    if found["sim"]["on_probation"]:
+        since = instant_text(found["health_since_ms"])
+        return (
+            f"On probation since {since}: it was slowed before its window started anew, and no report has shown since "
+            f"that it is fast. Until then it goes to who needs up to {bytes_text(found['tier_bytes'])}."
+        )
+    if found["trusts"]:
+        last = found["trusts"][0]
+        return f"Trusted since {instant_text(last['at_ms'])}, when it was seen at {last['goodput_kbps']:,} kbit/s."
+    if found["sim"]["health"] == "throttled":
+        return "Not while it is slowed; after its reset it is on probation."
+    return "Trusted: nothing has spoken against it since its last reset, as far as history knows."
+
+
+# ---------------------------------------------------------------------------------------------------- the page
+
+
+def _described(found: dict[str, Any]) -> list[Any]:
+    card, lot, holder = found["sim"], found["lot"], found["holder"]
+    parts: list[Any] = [
+        f"SIM {card['iccid']}, IMSI {card['imsi']}, bank {card['bank']} slot {card['slot']}",
+        f"Lot {lot['name']} of {lot['supplier']}, plan {lot['plan']}, class {lot['sim_class']}"
+        + (f", carrier {found['carrier']}" if found["carrier"] else ""),
+        _life(found),
+        f"{card['occupancy'].capitalize()}; {card['health']} since {_since(found['health_since_ms'])}; "
+        + ("ON PROBATION" if card["on_probation"] else "trusted"),
+    ]
+    if holder is not None:
+        parts.append(_held(holder))
+    left = card["headroom_bytes"]
+    tier = f"tier {found['tier']}" if found["tier"] is not None else "in no tier"
+    parts += [
+        f"Left to the nearest cap: {_signed(left) if left is not None else 'any amount, there is none'} ({tier}); "
+        f"{bytes_text(card['counted_bytes'])} counted in all",
+        *(f"{word.capitalize()}: {text}" for word, text in found["why"].items()),
+    ]
+    if found["windows"]:
+        columns = ["window", "used", "cap", "basis", "since", "left", "next reset"]
+        parts.append(table("Windows", columns, [_window(found, each) for each in found["windows"]], 1))
+    parts += _tables(found)
+    missing = found["history_missing"]
+    parts.append(f"History: {missing}" if missing else f"History is as of {instant_text(found['history_ms'])}.")
+    return parts
+
+
+def _life(found: dict[str, Any]) -> str:
+    """The carrier's side: dates, whether it works, and what it cost."""
+    lot = found["lot"]
+    words = [f"works from {lot['active_from']}" if lot["active_from"] else "activated"]
+    words.append(f"valid until {lot['valid_until']}" if lot["valid_until"] else "no end of validity known")
+    if found["validity"]:
+        words.append(f"{found['validity'].replace('_', ' ')} valid")
+    if found["sim"]["health"] == "suspended":
+        words.append("SUSPENDED at the carrier")
+    if lot["purchase_date"]:
+        words.append(f"bought {lot['purchase_date']}")
+    if lot["payment"]:
+        words.append(lot["payment"])
+    if lot["cost_minor"] is not None:
+        cost = f"cost {lot['cost_minor']:,} {lot['currency']} (smallest units)"
+        count = lot["sims_count"]
+        words.append(f"{cost} for {count:,} SIMs, {lot['cost_minor'] / count:,.1f} each" if count else cost)
+    if lot["terms"]:
+        words.append(f"terms: {lot['terms']}")
+    text = ", ".join(words)
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _held(holder: dict[str, Any]) -> str:
+    who = f"Held by terminal {holder['terminal']}"
+    if holder["subscriber"]:
+        who += f" of subscriber {holder['subscriber']}"
+    who += f" on {holder['access_server']} in {holder['market']}"
+    if holder["used_since_ms"]:
+        who += f", in use since {instant_text(holder['used_since_ms'])}"
+    if not holder["epoch"]:
+        return f"{who}, as the target of a swap"
+    return f"{who}, lease {holder['epoch']} until {instant_text(holder['expires_ms'])}"
+
+
+def _since(milliseconds: int) -> str:
+    return instant_text(milliseconds) if milliseconds else "its import"
+
+
+def _signed(count: int) -> str:
+    return bytes_text(count) if count >= 0 else f"{bytes_text(-count)} over"
+
+
+def _window(found: dict[str, Any], window: dict[str, Any]) -> list[str]:
+    cap = window["cap"]
+    quota = cap["quota_bytes"]
+    reset = instant_text(cap["reset_ms"]) if cap["reset_ms"] else "nobody knows"
+    return [
+        f"{found['rolling_days']} days" if cap["window"] == "rolling" else cap["window"],
+        bytes_text(max(window["used_bytes"], 0)),
+        bytes_text(quota) if quota is not None else "none",
+        cap["certainty"],
+        instant_text(cap["since_ms"]),
+        _signed(quota - window["used_bytes"]) if quota is not None else "",
+        "under way" if cap["resetting"] else reset,
+    ]
+
+
+def _tables(found: dict[str, Any]) -> list[Any]:
+    """What history has, a table each."""
+    uses = [
+        [each["day"], each["terminal"] or "", each["subscriber"] or "", bytes_text(each["bytes"]), *_span(each)]
+        for each in found["uses"]
+    ]
+    throttles = [
+        [
+            instant_text(each["at_ms"]),
+            "slowed" if each["throttled"] else "no longer",
+            f"{each['goodput_kbps']:,} kbit/s",
+            each["windows_count"],
+            f"{each['demand_seconds']:,} s",
+            f"{each['confidence_permille'] / 10:.1f} %",
+        ]
+        for each in found["throttles"]
+    ]
+    healths = [
+        [
+            instant_text(each["at_ms"]),
+            each["health"],
+            each["actor"] or "the engine",
+            f"{each['goodput_kbps']:,} kbit/s in {each['windows_count']:,} windows" if each["windows_count"] else "",
+        ]
+        for each in found["healths"]
+    ]
+    swaps = [
+        [
+            instant_text(each["ordered_ms"]),
+            "away to" if each["away"] else "here from",
+            each["other_iccid"] or "?",
+            each["terminal"] or "",
+            each["priority"],
+            "" if each["job"] is None else str(each["job"]),
+            each["result"],
+            "" if each["outage_ms"] is None else f"{each['outage_ms'] / 1000:.1f} s",
+        ]
+        for each in found["swaps"]
+    ]
+    tables = [
+        ("Who used it", ["day", "terminal", "subscriber", "used", "from", "to"], uses),
+        ("What was seen", ["when", "", "plateau", "windows", "demand", "sure"], throttles),
+        ("What was said of its health", ["when", "health", "by", "because"], healths),
+        ("Swaps", ["ordered", "", "other SIM", "terminal", "why", "job", "result", "outage"], swaps),
+    ]
+    return [table(title, columns, rows, 2) for title, columns, rows in tables if rows]
+
+
+def _span(use: dict[str, Any]) -> list[str]:
+    return [instant_text(use["first_ms"])[11:19], instant_text(use["last_ms"])[11:19]]

@@ -1,0 +1,78 @@
+"""`simswitch sim` against a real server with its follower."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from simswitch.cli.exits import Exit
+from simswitch.client import Client, OperatorClient
+from simswitch.core.commands import encode_iccid
+from simswitch.demo.processes import Server
+from simswitch.v1 import inventory_pb2 as inv
+from simswitch.v1 import sim_pb2
+
+from tests.cli.conftest import Run
+from tests.service.serving import define
+
+PERSON, TERMINAL = 4711_0815, 35_693_803_564_380
+
+
+@pytest.mark.timeout(120)
+def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server: Server) -> None:
+    with OperatorClient(server.address) as operator:
+        define(operator, 5)
+        lot = inv.Lot(
+            name="lot",
+            supplier="wholesale",
+            plan="plan",
+            sim_class="class",
+            sims_count=1_000,
+            cost_minor=2_500_000,
+            currency="JPY",
+            valid_until="2090-12-31",
+        )
+        operator.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+        with Client(server.address, access_server="as-01") as client:
+            lease = client.allocate(TERMINAL, "jp", subscriber=PERSON)
+            client.report_usage([TERMINAL], [lease.epoch], [0], [120_000_000])
+        said = inv.SetSimHealthRequest(
+            iccid=[encode_iccid(lease.iccid)],
+            health=sim_pb2.HEALTH_THROTTLED,
+            goodput_kbps=[128],
+            windows_count=[4],
+            confidence_permille=[970],
+        )
+        operator.inventory.SetSimHealth(said)
+    end_s = time.monotonic() + 60
+    while not ((found := json.loads(run("sim", lease.iccid, "--json").stdout))["uses"] and found["healths"]):
+        assert time.monotonic() < end_s, found
+    assert [(each["terminal"], each["subscriber"], each["bytes"]) for each in found["uses"]] == [
+        ("3569********80", "******15", 120_000_000)
+    ]
+    assert found["sim"]["imsi"].startswith("4401**")
+    page = run("sim", lease.iccid)
+    assert page.returncode == 0, page.stderr
+    whole = run("sim", lease.iccid, "--numbers").stdout
+    for words in (
+        "cost 2,500,000 JPY (smallest units) for 1,000 SIMs, 2,500.0 each",
+        "valid until 2090-12-31",
+        "Assigned; throttled since",
+        "in jp, in use since",
+        "Chosen: By an allocation: a free and healthy SIM of class class, number 1 of market jp, with at least",
+        "Throttled: It is slowed.",
+        "said by operator:local",
+        "128 kbit/s in 4 windows",
+        "Trusted: Not while it is slowed",
+        "107.4 GB",
+        "120.0 MB",
+    ):
+        assert words in page.stdout, page.stdout
+        assert words in whole, whole
+    for number in (str(TERMINAL), str(PERSON), f"IMSI {found['sim']['imsi']}".replace("*", "0")[:9]):
+        assert number in whole
+    for number in (str(TERMINAL), str(PERSON)):
+        assert number not in page.stdout
+    unknown = run("sim", "8981999999999999994")
+    assert (unknown.returncode, "8981999999999999994" in unknown.stderr) == (Exit.REFUSED, True)
