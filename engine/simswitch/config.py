@@ -155,6 +155,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         104_857_600,
     ),
     Setting(
+        "engine",
+        "expected_ceiling_bytes",
+        None,
+        "Expected use that is learned is never above this. What a market or a request says may be.",
+        0,
+        1 << 50,
+        2 * _GIB,
+    ),
+    Setting(
         "engine", "low_bytes", None, "Headroom below which a SIM is low, where its plan says nothing.", 0, 1 << 50, _GIB
     ),
     Setting(

@@ -95,6 +95,7 @@ def test_check_changes_nothing(run: Run, tmp_path: Path) -> None:
 def test_status_shows_tables_and_the_same_as_json(run: Run) -> None:
     shown = run("status")
     assert shown.returncode == 0, shown.stderr
+    assert "A lease is expected to need" in shown.stdout
     for words in ("By health", "By occupancy", "Lots", "spring", "Access servers", "as-1", "disconnected"):
         assert words in shown.stdout
     found = json.loads(run("status", "--json").stdout)

@@ -7,6 +7,7 @@ from typing import Any
 
 from simswitch.core import layout
 
+from tests.model.invariants import tier_of
 from tests.model.things import (
     JobModel,
     LotModel,
@@ -71,6 +72,12 @@ class Books:
     """... in all of it."""
     short: dict[int, int] = field(default_factory=dict)
     """Markets in which swaps find no target, and the least tier for which they found none."""
+    uses: dict[int, dict[int, int]] = field(default_factory=dict)
+    """By market: what the leases that are over weigh, by the tier of what they used."""
+    uses_day: dict[int, int] = field(default_factory=dict)
+    """By market: when that was last halved."""
+    learned: dict[int, int] = field(default_factory=dict)
+    """By market: the 95th percentile, the upper end of its tier."""
     job_records: Any = None
     """The core's, after this apply: for what the model does not work out, when a job would be over."""
     events_due: list[tuple[int, ...]] = field(default_factory=list)
@@ -304,11 +311,32 @@ class Books:
         sim.held_by = None
         if sim.health != layout.HEALTHY:
             self._automatic_later()
+        if terminal.reported_bytes and terminal.epoch != epoch:
+            self._learn(terminal.lease_market, tier_of(terminal.reported_bytes))
+        terminal.lease_market = terminal.market
         terminal.sim = sim
         terminal.epoch = epoch
         terminal.reported_bytes = 0
         terminal.reported_s = self.now_ms // 1000
         self._extend(terminal)
+
+    def _learn(self, market: int, tier: int) -> None:
+        """A lease of the market is over: it weighs 16, and half as much after each midnight."""
+        uses, today = self.uses.setdefault(market, {}), self._day(self.now_ms)
+        for _ in range(min(today - self.uses_day.setdefault(market, today), 32)):
+            for other in uses:
+                uses[other] //= 2
+        self.uses_day[market] = max(today, self.uses_day[market])
+        uses[tier] = uses.get(tier, 0) + 16
+        if sum(uses.values()) >= 32 * 16:
+            above = [t for t in range(128) if 20 * sum(uses[u] for u in uses if u > t) <= sum(uses.values())]
+            self.learned[market] = lowest_bytes(above[0] + 1)
+
+    def _expected(self, market: int, requested: int) -> int:
+        expected = requested or self.markets[market][0]
+        if expected < 0:
+            expected = min(self.learned.get(market, 0), self.settings[layout.EXPECTED_CEILING_BYTES])
+        return max(expected, self.settings[layout.EXPECTED_FLOOR_BYTES])
 
     def _extend(self, terminal: TerminalModel) -> None:
         terminal.expires_ms = self.now_ms + self.settings[layout.LEASE_MS]

@@ -269,9 +269,7 @@ class Model(Limits):
                 return {layout.ORDERS_FULL}
         elif terminal is None and len(self.terminals) == self.terminals_max:
             return {layout.TERMINALS_FULL}
-        expected = max(
-            call.item["expected_bytes"] or self.markets[market][0], self.settings[layout.EXPECTED_FLOOR_BYTES]
-        )
+        expected = self._expected(market, call.item["expected_bytes"])
         if call.answer["status"] == layout.NO_HEALTHY_SIM:
             self._refused_for_now(call.answer)
             for sim_class in self.markets[market][1]:
@@ -446,10 +444,7 @@ class Model(Limits):
             if len(self.terminals) == self.terminals_max:
                 return {layout.TERMINALS_FULL}
             terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
-        expected = max(
-            call.item["expected_bytes"] or self.markets[call.item["market"]][0],
-            self.settings[layout.EXPECTED_FLOOR_BYTES],
-        )
+        expected = self._expected(call.item["market"], call.item["expected_bytes"])
         terminal.subscriber = call.item["subscriber"]
         terminal.server, terminal.market = call.header["access_server"], call.item["market"]
         terminal.expected_tier = tier_satisfying(expected)
@@ -1394,6 +1389,7 @@ class Model(Limits):
                 "waiting_ms": [lot.waiting.get(window, (0, 0, 0))[2] for window in range(layout.WINDOWS)],
             }
             self._require(found == wanted, f"lot {entity}: {found}, should be {wanted}")
+        self._compare_markets(tables["markets"][: header["markets_count"]])
         self._compare_orders(tables, numbers)
         for job, record in zip(self.jobs, tables["jobs"], strict=False):
             mine = [order for order in self.orders if order.job is job]
@@ -1438,6 +1434,14 @@ class Model(Limits):
         for name, value in expected.items():
             if int(record[name]) != value:
                 raise Mismatch(f"{what}: {name} is {value} in the model and {int(record[name])} in the core")
+
+    def _compare_markets(self, markets: Table) -> None:
+        for market in markets:
+            entity = int(market["entity"])
+            uses = {tier: weight for tier, weight in enumerate(market["uses"].tolist()) if weight}
+            mine = {tier: weight for tier, weight in self.uses.get(entity, {}).items() if weight}
+            self._require(uses == mine, f"market {entity}: leases used {uses}, in the model {mine}")
+            self._same(f"market {entity}", market, learned_bytes=self.learned.get(entity, 0))
 
     def _compare_orders(self, tables: dict[str, Table], numbers: dict[int, int]) -> None:
         def place(sim: SimModel | None) -> int:

@@ -108,6 +108,8 @@ class TerminalModel:
     counted_bytes: int = 0
     server: int = 0
     market: int = 0
+    lease_market: int = 0
+    """Of its lease, or the last one: another than ``market`` only while the next one begins."""
     expected_tier: int = 0
     swap: OrderModel | None = None
     swapped_ms: int = 0

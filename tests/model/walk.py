@@ -23,6 +23,7 @@ from tests.model.world import GIB, LEASE_MS, MIB, START_MS, STEP_MS, World, empt
 TERMINALS = 24
 SIMS = 60
 UNKNOWN_KEY = 10**12
+CLASSES = ("gold", "silver")
 JOBS_MAX = 1000
 JOBS_ALIVE_MAX = 3
 APPROVAL_ABOVE = 5
@@ -60,6 +61,12 @@ class Walk:
             (layout.FENCING_MS, 16 * STEP_MS),
         ):
             self.world.configure(setting, value)
+        # Every other walk learns what leases need in both markets.
+        if seed % 2:
+            served = {
+                layout.MARKET_FIRST_CLASS + place: self.world.entities[name] for place, name in enumerate(CLASSES)
+            }
+            self.world.define(layout.MARKET, "home", served)
         self.groups = [self.world.define(layout.SUBSCRIBER_GROUP, name, {layout.GROUP_PRIORITY: 2}) for name in "ab"]
         self.world.records.clear()
         self.machine = self.world.machine

@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from simswitch.cli.amounts import instant_text
+from simswitch.cli.amounts import bytes_text, instant_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -57,10 +57,25 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
     for kind in ("markets", "classes", "lots", "banks"):
         rows = [[e["name"], e["sims_count"], e["selectable_count"], e["masked_count"]] for e in summary[kind]]
         parts.append(table(kind.capitalize(), ["name", "SIMs", "can be handed out", "masked"], rows))
+    parts.append(expected_table(summary["expected_uses"]))
     parts.append(server_table(servers))
     if jobs:
         parts.append(job_table(jobs))
     return parts
+
+
+def expected_table(uses: list[dict[str, Any]]) -> Any:
+    """What a lease is expected to need, by market, and what was learned of it."""
+    rows = [
+        [
+            e["market"],
+            bytes_text(e["expected_bytes"]),
+            "" if e["learned_bytes"] is None else bytes_text(e["learned_bytes"]),
+            e["leases_count"],
+        ]
+        for e in uses
+    ]
+    return table("A lease is expected to need", ["market", "in force", "learned", "from leases"], rows)
 
 
 def server_table(servers: list[dict[str, Any]]) -> Any:

@@ -17,6 +17,7 @@ cdef list check_state(State *state, object pause):
     _check_terminals(state, faults, pause)
     _check_breakers(state, faults)
     _check_lots(state, faults)
+    _check_markets(state, faults)
     _check_orders(state, faults)
     _check_limits(state, faults)
     _check_events(state, faults)
@@ -33,6 +34,25 @@ cdef int _check_events(State *state, list faults) except -1:
             or number + EVENTS_KEPT <= state.header.events_count
         ):
             faults.append(f"events: number {number} of {state.header.events_count} is remembered at place {place}")
+    return 0
+
+
+cdef int _check_markets(State *state, list faults) except -1:
+    """The percentile of what leases used stands where the weights have it."""
+    cdef uint32_t index
+    cdef Market *market
+    cdef uint64_t weight, above
+    cdef int tier
+    for index in range(state.header.markets_count):
+        market = &state.markets[index]
+        weight = above = 0
+        for tier in range(TIERS):
+            weight += market.uses[tier]
+            above += market.uses[tier] if tier > market.learned_tier else 0
+        if weight != market.uses_weight or above != market.above_weight:
+            faults.append(
+                f"market {index}: leases weigh {weight}, {above} above tier {market.learned_tier}; "
+                f"counted are {market.uses_weight} and {market.above_weight}")
     return 0
 
 

@@ -17,6 +17,7 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> LEASE_MS] = 3_600_000
     settings[<int> COOLING_MS] = 60_000
     settings[<int> EXPECTED_FLOOR_BYTES] = 64 << 20
+    settings[<int> EXPECTED_CEILING_BYTES] = 2 << 30
     settings[<int> LOW_BYTES] = 1 << 30
     settings[<int> EXHAUSTED_BYTES] = 64 << 20
     settings[<int> ORDER_DEADLINE_MS] = 120_000
@@ -49,7 +50,7 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 0 <= value <= 7 * <int64_t> DAY_MS
     if setting == EXPECTED_FLOOR_BYTES:
         return 1 <= value < BYTES_MAX
-    if setting == LOW_BYTES or setting == EXHAUSTED_BYTES:
+    if setting == LOW_BYTES or setting == EXHAUSTED_BYTES or setting == EXPECTED_CEILING_BYTES:
         return 0 <= value < BYTES_MAX
     if setting == ATTEMPTS_MAX:
         return 1 <= value <= 100

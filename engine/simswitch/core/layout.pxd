@@ -18,7 +18,7 @@
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            19640   classes_max          which groups have a SIM in which tier
-#   markets               64   markets_max          classes in order of preference
+#   markets              600   markets_max          classes in order of preference, what leases used
 #   servers              584   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
@@ -180,7 +180,7 @@ cpdef enum:
     RULE_PUBLISHED_DAY = 7       # when it was published: days since 1970-01-01 of the local date, not after today
     RULE_WITHDRAWN = 8           # 1: it holds no more
     # market
-    MARKET_EXPECTED_BYTES = 0    # expected use of a lease; -1: the floor
+    MARKET_EXPECTED_BYTES = 0    # expected use of a lease; -1: what is learned from those that are over (expected.pxi)
     MARKET_FIRST_CLASS = 1       # entity indexes of up to MARKET_CLASSES classes, in order of preference
     # access server, bank, supplier, carrier: none
     # actor
@@ -491,6 +491,7 @@ cpdef enum Setting:
     BREAKER_MS = 23              # how long it stays open at first
     BREAKER_LEAST = 24           # swaps from which is judged
     PROBE_KBPS = 26              # goodput at which a SIM that was slowed before its reset is trusted again; 0: it stays slowed
+    EXPECTED_CEILING_BYTES = 29  # expected use that is learned is never above this
     ADMISSION_QUEUE_MS = 25      # how much work for it an access server's queue may hold before terminals are told to wait; 0: any
 
 # ---------------------------------------------------------------------------------------------- records
@@ -699,14 +700,20 @@ ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint8_t changes_max                 # changes of terminal of one of its SIMs in a day, from the plan; 0: any number
     uint8_t reserved[5]
 
-ctypedef struct Market:                 # 64 B
-    int64_t expected_bytes              # expected use of a lease; -1: the floor
+ctypedef struct Market:                 # 600 B
+    int64_t expected_bytes              # expected use of a lease; -1: what is learned
     uint32_t entity
     uint32_t classes_count
     uint16_t classes[12]                # indexes into classes, in order of preference
     uint64_t short_since_ms             # since when swaps find no target in it; 0: they do
     uint8_t short_tier                  # the lowest tier for which none was found
-    uint8_t reserved[15]
+    uint8_t learned_tier                # in which the 95th percentile of what leases used lies
+    uint8_t reserved[6]
+    int64_t learned_bytes               # that percentile, the upper end of its tier; 0: too few leases were reported on yet
+    uint64_t uses_weight                # of all in uses
+    uint64_t above_weight               # of those above learned_tier
+    uint64_t faded_day                  # when it was last halved: Header.day
+    uint32_t uses[128]                  # by the tier of what they used: weight of the leases that are over (expected.pxi)
 
 ctypedef struct Class:                  # 19640 B
     uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM

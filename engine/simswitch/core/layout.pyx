@@ -14,7 +14,7 @@ _SIZES = {
     "Order": (sizeof(Order), 96),
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 19640),
-    "Market": (sizeof(Market), 64),
+    "Market": (sizeof(Market), 600),
     "Server": (sizeof(Server), 584),
     "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),

@@ -220,6 +220,8 @@ cdef inline void lease_begin(
     sim_occupy(state, sim_index, ASSIGNED, terminal_index)
     if state.sims[sim_index].health != HEALTHY:
         automatic_later(state, now_ms)
+    if terminal.reported_bytes and terminal.epoch != epoch:
+        market_learn(state, terminal.market, terminal.reported_bytes)
     terminal.sim = sim_index
     terminal.order = NONE_INDEX
     terminal.epoch = epoch
@@ -244,19 +246,6 @@ cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept n
     if server.reconciling:
         # A sign of life counts as being named in the hello that is being compared now.
         state.terminals_cold[index].session = server.session
-
-
-cdef int64_t expected_bytes(State *state, int market, uint64_t requested) noexcept nogil:
-    """Expected use of a lease: from the request, else the market's figure, never below the floor."""
-    cdef int64_t floor = state.header.settings[<int> EXPECTED_FLOOR_BYTES]
-    cdef int64_t expected
-    if requested == 0:
-        expected = state.markets[market].expected_bytes
-    elif requested >= <uint64_t> 1 << 62:
-        expected = <int64_t> 1 << 62
-    else:
-        expected = <int64_t> requested
-    return expected if expected > floor else floor
 
 
 cdef inline bint _spared(const State *state, uint16_t sim_class) noexcept nogil:

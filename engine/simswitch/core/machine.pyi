@@ -92,6 +92,9 @@ class Machine:
     def markets_pool(self) -> tuple[Any, Any]:
         """By a market's entity index: terminals that were last in it, and those of them with a lease. It walks over the
         terminals."""
+    def markets(self) -> list[dict[str, Any]]:
+        """Of each market its ``entity``, the ``expected_bytes`` that hold, the ``learned_bytes`` (None: too little is
+        known) and the ``leases_count`` that this stands on: those of today, and half of those up to each day before."""
     def sim(self, index: int) -> dict[str, Any]:
         """iccid, imsi, lot, bank, slot, occupancy, health, headroom_bytes, used by window, terminal key or None …
 

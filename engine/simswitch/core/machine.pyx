@@ -31,6 +31,7 @@ include "tiers.pxi"
 include "timers.pxi"
 include "windows.pxi"
 include "sims.pxi"
+include "expected.pxi"
 include "leases.pxi"
 include "subscribers.pxi"
 include "events.pxi"
@@ -992,6 +993,10 @@ cdef class Machine:
     def jobs_count(self):
         """How many jobs were ever created: the next job's id."""
         return int(self.state.header.jobs_count)
+
+    def markets(self):
+        """What leases are expected to need in each market."""
+        return read_markets(&self.state)
 
     def groups(self):
         """Counts of SIMs and of free healthy ones by class, lot and bank."""

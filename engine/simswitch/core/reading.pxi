@@ -547,6 +547,19 @@ cdef tuple read_markets_pool(State *state):
     return terminals, leased
 
 
+cdef list read_markets(State *state):
+    cdef uint32_t index
+    return [
+        {
+            "entity": int(state.markets[index].entity),
+            "expected_bytes": int(expected_bytes(state, <int> index, 0)),
+            "learned_bytes": int(state.markets[index].learned_bytes) or None,
+            "leases_count": int(state.markets[index].uses_weight // LEASE_WEIGHT),
+        }
+        for index in range(state.header.markets_count)
+    ]
+
+
 cdef object _quota(int64_t quota):
     return None if quota < 0 else int(quota)
 

@@ -26,7 +26,7 @@
 
     [markets.tokyo]                    where terminals are
     classes = ["blue-nationwide"]      1 to 12, in order of preference
-    expected_bytes = 500_000_000       optional: what a lease is expected to need
+    expected_bytes = 500_000_000       optional: what a lease is expected to need; it is learned where nothing is said
 
     [banks.bank-01]                    the hardware that holds cards
     location = "Tokyo 1"               optional

@@ -213,5 +213,10 @@ def _state_of_8(_old: Tables, new: Tables) -> None:
     new["sims"]["cooling"] &= ~np.uint64(1 << 55)
 
 
+def _state_of_9(_old: Tables, new: Tables) -> None:
+    """What is learned of expected use has a ceiling."""
+    new["header"]["settings"][:, layout.EXPECTED_CEILING_BYTES] = 2 << 30
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7}
-STATES: dict[int, Callable[[Tables, Tables], None]] = {7: _state_of_7, 8: _state_of_8}
+STATES: dict[int, Callable[[Tables, Tables], None]] = {7: _state_of_7, 8: _state_of_8, 9: _state_of_9}

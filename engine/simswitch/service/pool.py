@@ -42,11 +42,11 @@ class PoolHandlers:
         call.may_read(Read.POOL)
         servers = [entity.server for entity in self._directory.all(layout.ACCESS_SERVER)]
 
-        def read(machine: Machine) -> tuple[int, int, dict[str, Any], list[dict[str, Any]], int]:
+        def read(machine: Machine) -> tuple[int, int, dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], int]:
             outstanding = sum(machine.server(server)["outstanding"] for server in servers)
-            return machine.now_ms, machine.sequence, machine.header(), machine.groups(), outstanding
+            return machine.now_ms, machine.sequence, machine.header(), machine.groups(), machine.markets(), outstanding
 
-        now_ms, sequence, header, groups, outstanding = await self._cell.read(read)
+        now_ms, sequence, header, groups, markets, outstanding = await self._cell.read(read)
         classes = _tally(groups, "class")
         response = pb.GetSummaryResponse(
             now_ms=now_ms,
@@ -64,6 +64,15 @@ class PoolHandlers:
             lots=self._names(_tally(groups, "lot")),
             banks=self._names(_tally(groups, "bank")),
             markets=self._markets(classes),
+            expected_uses=[
+                pb.ExpectedUse(
+                    market=self._directory.name(market["entity"]),
+                    expected_bytes=market["expected_bytes"],
+                    learned_bytes=market["learned_bytes"],
+                    leases_count=market["leases_count"],
+                )
+                for market in markets
+            ],
         )
         for name, count in header["health"].items():
             if count:

@@ -489,7 +489,9 @@ class Market(_message.Message):
     number: _builtins.int
     """Given by the engine. Ignored in a definition."""
     expected_bytes: _builtins.int
-    """Bytes that a lease is expected to need. Absent: the floor among the settings."""
+    """Bytes that a lease is expected to need. Absent: what is learned from the market's leases, within a floor and a ceiling among
+    the settings.
+    """
     @_builtins.property
     def sim_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes that serve it, in order of preference, 1 to 12 names."""

@@ -263,6 +263,10 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """Goodput at which a SIM that was slowed before its window started anew is trusted again, kbit/s; at least twice the speed that
     its plan tells of. Until then it goes only to who needs up to 256 MiB. 0: such a SIM stays slowed until somebody says otherwise.
     """
+    SETTING_EXPECTED_CEILING_BYTES: _Setting.ValueType  # 29
+    """Expected use that is learned from a market's leases is never above this, bytes. What a market or a request says may be. 0:
+    the floor holds.
+    """
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -322,6 +326,10 @@ SETTING_ADMISSION_QUEUE_MS: Setting.ValueType  # 25
 SETTING_PROBE_KBPS: Setting.ValueType  # 26
 """Goodput at which a SIM that was slowed before its window started anew is trusted again, kbit/s; at least twice the speed that
 its plan tells of. Until then it goes only to who needs up to 256 MiB. 0: such a SIM stays slowed until somebody says otherwise.
+"""
+SETTING_EXPECTED_CEILING_BYTES: Setting.ValueType  # 29
+"""Expected use that is learned from a market's leases is never above this, bytes. What a market or a request says may be. 0:
+the floor holds.
 """
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
@@ -401,6 +409,7 @@ class GetSummaryResponse(_message.Message):
     SET_ASIDE_COUNT_FIELD_NUMBER: _builtins.int
     SET_ASIDE_BYTES_FIELD_NUMBER: _builtins.int
     IMPOSSIBLE_COUNT_FIELD_NUMBER: _builtins.int
+    EXPECTED_USES_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -447,6 +456,10 @@ class GetSummaryResponse(_message.Message):
     def markets(self) -> _containers.RepeatedCompositeFieldContainer[Global___NameCount]:
         """SIMs that serve each market. A SIM may serve several."""
 
+    @_builtins.property
+    def expected_uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpectedUse]:
+        """What a lease is expected to need in each market."""
+
     def __init__(
         self,
         *,
@@ -467,14 +480,53 @@ class GetSummaryResponse(_message.Message):
         set_aside_count: _builtins.int = ...,
         set_aside_bytes: _builtins.int = ...,
         impossible_count: _builtins.int = ...,
+        expected_uses: _abc.Iterable[Global___ExpectedUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "expected_uses", b"expected_uses", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSummaryResponse: _TypeAlias = GetSummaryResponse  # noqa: Y015
+
+@_typing.final
+class ExpectedUse(_message.Message):
+    """What a lease is expected to need in a market: no SIM is handed out that has less left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARKET_FIELD_NUMBER: _builtins.int
+    EXPECTED_BYTES_FIELD_NUMBER: _builtins.int
+    LEARNED_BYTES_FIELD_NUMBER: _builtins.int
+    LEASES_COUNT_FIELD_NUMBER: _builtins.int
+    market: _builtins.str
+    """The market's name."""
+    expected_bytes: _builtins.int
+    """What holds for a request that says nothing, bytes: as the market says or as was learned, within floor and ceiling."""
+    learned_bytes: _builtins.int
+    """The 95th percentile of what the market's leases used, bytes: the upper end of a range, up to a quarter above the figure
+    itself. Absent: too few leases were reported on. It holds only where the market says nothing itself.
+    """
+    leases_count: _builtins.int
+    """How many leases that stands on: those of today, and half of those up to each day before."""
+    def __init__(
+        self,
+        *,
+        market: _builtins.str = ...,
+        expected_bytes: _builtins.int = ...,
+        learned_bytes: _builtins.int | None = ...,
+        leases_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_learned_bytes", b"_learned_bytes", "learned_bytes", b"learned_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learned_bytes", b"_learned_bytes", "expected_bytes", b"expected_bytes", "learned_bytes", b"learned_bytes", "leases_count", b"leases_count", "market", b"market"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__learned_bytes: _TypeAlias = _typing.Literal["learned_bytes"]  # noqa: Y015
+    _WhichOneofArgType__learned_bytes: _TypeAlias = _typing.Literal["_learned_bytes", b"_learned_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learned_bytes) -> _WhichOneofReturnType__learned_bytes | None: ...
+
+Global___ExpectedUse: _TypeAlias = ExpectedUse  # noqa: Y015
 
 @_typing.final
 class HealthCount(_message.Message):
