@@ -31,7 +31,7 @@ OF_TERMINALS = {
 # What is bounded by other things than the number of SIMs and terminals.
 OF_OTHERS = {
     *("header", "entities", "orders", "groups", "classes", "markets", "servers", "ready", "jobs", "sweeps", "wheel"),
-    *("timers_orders", "timers_servers", "check", "given_up", "breakers", "lots", "sims_rolling"),
+    *("timers_orders", "timers_servers", "check", "given_up", "breakers", "lots", "sims_rolling", "sims_ledger"),
     *("subscribers", "exemptions", "events"),
 }
 # The process fills a pool through commands and says what its memory grew by, and how large the regions are.

@@ -586,7 +586,7 @@ class Model(Limits):
                         self._cap_enters(entity, window + 1, cap)
                 if 0 < lot.schedule.get(window, (0, 0))[0] <= self.now_ms:
                     if window in lot.resets:
-                        lot.resets[window].spread_ms = 0
+                        lot.resets[window].spread_ms = lot.begun_spread_ms[window] = 0
                     else:
                         self._reset_begins(entity, window)
             if lot.resets and not lot.due:
@@ -607,6 +607,7 @@ class Model(Limits):
             if lot.turned_days < lot.step_days:
                 return
             lot.turned_days = 0
+        lot.begun_ms[window], lot.begun_spread_ms[window] = self.now_ms, spread_ms
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
         lot.resets[window] = ResetModel(self.now_ms, spread_ms, first, end, first)
@@ -636,12 +637,67 @@ class Model(Limits):
         if window == layout.WINDOW_ROLLING - 1:
             self._turn(sim)
         else:
-            sim.offsets[window] = -sim.counted_bytes
+            self._restart_window(sim, window)
         capped = self.lots[sim.lot].caps[window][0] >= 0
         if sim.health == layout.THROTTLED and capped and self.settings[layout.PROBE_KBPS]:
             sim.untrusted = True
             sim.health = layout.HEALTHY
         self._set_limit(sim)
+
+    def _restart_window(self, sim: SimModel, window: int) -> None:
+        sim.offsets[window] = -sim.counted_bytes
+        sim.corrections[window] = 0
+        if window == layout.WINDOW_ROLLING - 1:
+            sim.days = []
+
+    def _carrier_usage(self, call: Call) -> set[int]:
+        names = ("carrier_bytes", "counted_bytes", "as_of_s", "window")
+        told, counted, as_of_s, window = (call.item[name] for name in names)
+        sim = self._sim(call.item["iccid"])
+        if sim is None:
+            return {layout.UNKNOWN_SIM}
+        lot = self.lots[sim.lot]
+        possible = 1 <= window <= (layout.WINDOWS if lot.rolling_days else layout.WINDOW_DAY)
+        if not possible or not as_of_s or counted > sim.counted_bytes:
+            return {layout.INVALID_ARGUMENT}
+        window -= 1
+        if not 0 <= told < BYTES_MAX or as_of_s * 1000 > self.now_ms:
+            return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
+        if as_of_s < sim.as_of_s[window]:
+            return {layout.LATE}
+        begun_ms = lot.begun_ms[window]
+        again = as_of_s == sim.as_of_s[window]
+        if window in lot.resets:
+            return {layout.WRONG_STATE}
+        if as_of_s * 1000 < begun_ms + lot.begun_spread_ms[window]:
+            return {layout.SAME if again else self._figure_aside(call, sim, layout.PAST_WINDOW)}
+        days = (31, 1, lot.rolling_days)[window]
+        ran_s = (
+            as_of_s - begun_ms // 1000 if begun_ms and window != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
+        )
+        if told // self.settings[layout.LINE_BYTES_PER_S] >= ran_s + 2:
+            return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
+        # The window holds what the carrier says and what was counted since; the lifetime count is as it was.
+        own = max(counted + sim.offsets[window] - sim.corrections[window], 0)
+        correction = told - own
+        self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
+        if again and correction == sim.corrections[window]:
+            return {layout.SAME}
+        if call.header["argument"]:
+            return {layout.OK}
+        sim.offsets[window] += correction - sim.corrections[window]
+        sim.corrections[window], sim.as_of_s[window] = correction, as_of_s
+        self.corrections_count += 1
+        self._event(layout.EVENT_CORRECTION, reason=window + 1, a=sim.iccid, b=correction % 2**64)
+        self._set_limit(sim)
+        return {layout.OK}
+
+    def _figure_aside(self, call: Call, sim: SimModel, status: int) -> int:
+        if not call.header["argument"]:
+            self.figures_aside_count += 1
+            told = call.item["carrier_bytes"] % 2**64
+            self._event(layout.EVENT_SET_ASIDE, reason=status, a=told, b=sim.iccid)
+        return status
 
     def _mask(self, call: Call) -> set[int]:
         lot, bank, masked = call.item["lot"], call.item["bank"], call.item["masked"]
@@ -675,6 +731,8 @@ class Model(Limits):
             if lot.turned_days < lot.step_days:
                 return {layout.OK}
             lot.turned_days = 0
+        if window - 1 not in lot.resets:
+            lot.begun_ms[window - 1], lot.begun_spread_ms[window - 1] = self.now_ms, 0
         self.sweeps.append(Sweep("reset", lot=call.item["lot"], window=call.item["window"], end=len(self.sims)))
         return {layout.OK}
 
@@ -1252,9 +1310,7 @@ class Model(Limits):
             for sim in self.sims[: sweep.end]:
                 if sim.lot in sweep.lots:
                     for window in sweep.lots[sim.lot]:
-                        sim.offsets[window] = -sim.counted_bytes
-                        if window == layout.WINDOW_ROLLING - 1:
-                            sim.days = []
+                        self._restart_window(sim, window)
                     self._set_limit(sim)
         elif sweep.kind == "dead":
             self._bury(sweep)
@@ -1272,6 +1328,9 @@ class Model(Limits):
         """A day of the rolling window is over."""
         lot = self.lots[sim.lot]
         today = sim.counted_bytes + sim.offsets[2] - sum(sim.days)
+        # What the carrier counted less holds for the day on which it was told.
+        today = max(today - min(sim.corrections[2], 0), 0)
+        sim.corrections[2] = 0
         sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 
@@ -1356,6 +1415,13 @@ class Model(Limits):
                 cooling=int(record["cooling"]) & ~UNTRUSTED | UNTRUSTED * sim.untrusted,
                 terminal=layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)],
             )
+        for sim in self.sims:
+            record = tables["sims_ledger"][sim.index] if sim.index < len(tables["sims_ledger"]) else None
+            nothing = [0] * layout.WINDOWS
+            told = (nothing, nothing)
+            if record is not None:
+                told = (record["correction_bytes"].tolist(), record["as_of_s"].tolist())
+            self._require(told == (sim.corrections, sim.as_of_s), f"SIM {sim.index}: its ledger says {told}")
         rolling = tables["sims_rolling"]["offset_bytes"].tolist()
         for sim in self.sims:
             offset = rolling[sim.index] if sim.index < len(rolling) else 0
@@ -1428,6 +1494,8 @@ class Model(Limits):
             impossible_count=self.impossible_count,
             set_aside_count=self.set_aside_count,
             set_aside_bytes=self.set_aside_bytes,
+            corrections_count=self.corrections_count,
+            figures_aside_count=self.figures_aside_count,
         )
 
     def _same(self, what: str, record: Any, **expected: int) -> None:
@@ -1486,6 +1554,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.MASK: Model._mask,
     layout.RESET_WINDOW: Model._reset_window,
     layout.SET_CAP: Model._set_cap,
+    layout.CARRIER_USAGE: Model._carrier_usage,
     layout.CAP_CHANGED: Model._cap_changed,
     layout.SCHEDULE: Model._schedule,
     layout.CONFIGURE: Model._configure,

@@ -75,6 +75,8 @@ def word_after(row: Row, case: Case) -> str:
         if int(case.after["lots"]["resetting"][case.lot]) >> case.window & 1:
             return "under_way"
         return "scheduled" if _lot(case, case.after, "reset_ms") else "none"
+    if row.subject == "figure":
+        return "told" if _correction(case, case.after) else "none"
     if row.subject == "limit":
         return limit_word(case)
     if row.subject == "rule":
@@ -86,6 +88,19 @@ def word_after(row: Row, case: Case) -> str:
 
 def _lot(case: Case, tables: dict[str, Table], name: str) -> int:
     return int(tables["lots"][case.lot][name][case.window])
+
+
+def _correction(case: Case, tables: dict[str, Table]) -> int:
+    ledger = tables["sims_ledger"]["correction_bytes"]
+    return int(ledger[case.named_sim][0]) if case.named_sim < len(ledger) else 0
+
+
+def _carriers_and_since(case: Case) -> bool:
+    """The carrier's figure and what was counted since; the correction is what that moved the offset by."""
+    used = [case.world.machine.sim(case.named_sim)["used_cycle_bytes"]]
+    offsets = [int(tables["sims_cold"]["offset_cycle_bytes"][case.named_sim]) for tables in (case.before, case.after)]
+    moved = _correction(case, case.after) - _correction(case, case.before)
+    return used == [case.used_bytes] and moved == offsets[1] - offsets[0] and bool(moved)
 
 
 def cap_word(case: Case) -> str:
@@ -148,6 +163,7 @@ def unchanged(row: Row, case: Case) -> bool:
         "job": ("orders", "sims"),
         "cap": ("lots", "sims"),
         "reset": ("lots", "sims", "sims_cold"),
+        "figure": ("sims", "sims_cold", "sims_ledger"),
         "limit": ("subscribers", "exemptions"),
         "rule": ("entities",),
     }
@@ -298,6 +314,14 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "health=by_headroom": _health_by_headroom,
     "impossible_count+1": lambda case: (
         int(case.after["header"]["impossible_count"][0]) == int(case.before["header"]["impossible_count"][0]) + 1
+    ),
+    "figures_aside+1": lambda case: (
+        int(case.after["header"]["figures_aside_count"][0]) == int(case.before["header"]["figures_aside_count"][0]) + 1
+    ),
+    "used=carriers_and_since": _carriers_and_since,
+    "events=none": lambda case: not case.events,
+    "counted=same": lambda case: np.array_equal(
+        case.before["sims"]["counted_bytes"], case.after["sims"]["counted_bytes"]
     ),
     "set_aside+1": lambda case: (
         int(case.after["header"]["set_aside_count"][0]) == int(case.before["header"]["set_aside_count"][0]) + 1

@@ -48,6 +48,7 @@ _RECORDS = {
     "exemptions": "Exemption",
     "events": "EventRow",
     "sims_rolling": "SimRolling",
+    "sims_ledger": "SimLedger",
     "lots": "Lot",
     "terminal_table": "TerminalSlot",
 }

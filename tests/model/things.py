@@ -51,6 +51,9 @@ class LotModel:
     schedule: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By window: when it next starts anew, and over which time its SIMs are spread."""
     last_reset_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    begun_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    begun_spread_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """When each window last began to start anew, and over which time its SIMs were spread."""
     resets: dict[int, ResetModel] = field(default_factory=dict)
     """By window: the one that is under way."""
     due: bool = False
@@ -82,6 +85,9 @@ class SimModel:
     """It was slowed before its reset, and has not shown since that it is fast."""
     days: list[int] = field(default_factory=list)
     """Of a rolling window: what the days before today that count used, the last one first, in whole 4 KiB."""
+    corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: by how much the carrier's last figure is above our own count."""
+    as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
 

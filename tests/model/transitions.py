@@ -18,6 +18,7 @@ from tests.model.world import (
     DEADLINE_MS,
     GIB,
     LEASE_MS,
+    LINE_BYTES_PER_S,
     MIB,
     OUTAGE_MAX_MS,
     STEP_MS,
@@ -33,6 +34,8 @@ NONE = layout.NONE_INDEX
 AHEAD_MS = 10 * STEP_MS
 FENCING_MS = 30 * STEP_MS
 DAY_MS = 86_400_000
+SECOND_MS = 8_000
+"""Whole seconds and whole steps of the wheel."""
 T = 1
 """The terminal that a row is about; others are there to be in the way."""
 OTHER = 2
@@ -82,6 +85,8 @@ class Case:
     server: int = 0
     lot: int = 0
     window: int = 0
+    used_bytes: int = 0
+    """What counts in the window afterwards."""
     before: dict[str, Table] = field(default_factory=dict)
     after: dict[str, Table] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
@@ -478,6 +483,55 @@ def _reset(row: Row) -> Case:
     run = b"" if row.command == "(timer)" else world.schedule("gold-a", window, at_ms, spread_ms)
     case = Case(world, run, wait_ms=wait_ms, named_sim=0, lot=world.entities["gold-a"])
     case.window = window - 1
+    return case
+
+
+def _figure(row: Row) -> Case:
+    """SIM 0, in the cycle of gold-a: 3 MiB were counted by an instant and 5 are by now; the carrier says 10 of then."""
+    world = new_world()
+    epoch = allocate(world)
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, 3 * MIB))
+    as_of_s, window = world.now_ms // 1000, int(layout.WINDOW_CYCLE)
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, 5 * MIB))
+    world.send(world.lease(layout.RELEASE, T, epoch))
+    world.pass_ms(SECOND_MS)
+    told, counted = 10 * MIB, 3 * MIB
+    if row.state == "told":
+        assert world.status(world.figure(0, told, counted, as_of_s)) == layout.OK
+    starts_anew = {"its window starts anew", "its window starts anew just now"}
+    if row.when in starts_anew or row.when.endswith("has started anew") or row.when.startswith("of before"):
+        spread_ms = 100 * SECOND_MS if row.when.endswith("just now") else 0
+        world.send(world.schedule("gold-a", window, world.now_ms + SECOND_MS, spread_ms))
+        if row.command == "(timer)":
+            return Case(world, wait_ms=SECOND_MS, named_sim=0)
+        world.pass_ms(SECOND_MS)
+        if row.when.endswith("just now"):
+            return Case(world, world.figure(0, told, 0, world.now_ms // 1000), named_sim=0)
+    elif row.when == "a window that there is not":
+        window = 4
+    elif row.when.startswith("a rolling one"):
+        window = layout.WINDOW_ROLLING
+    elif row.when.startswith("more counted"):
+        counted = 6 * MIB
+    elif row.when == "negative":
+        told = -1
+    elif row.when == "of an instant to come":
+        as_of_s = world.now_ms // 1000 + 1
+    elif row.when == "more than the line could carry":
+        told = (31 * DAY_MS // 1000 + 2) * LINE_BYTES_PER_S
+    elif row.when == "as much as its cap":
+        told = 100 * GIB
+    elif row.when in ("less than we counted", "another of the same instant"):
+        told = 2 * MIB
+    elif row.when == "of an earlier instant":
+        as_of_s -= 1
+    elif row.when == "of a later instant":
+        as_of_s, told, counted = as_of_s + 1, 12 * MIB, 4 * MIB
+    sim, dry_run = 999 if row.when == "ICCID not known" else 0, row.when == "a dry run"
+    case = Case(world, world.figure(sim, told, counted, as_of_s, window, dry_run=dry_run))
+    case.used_bytes = told + 5 * MIB - counted
     return case
 
 
@@ -944,6 +998,8 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("cap", "(timer)"): _cap,
     ("reset", "SCHEDULE"): _reset,
     ("reset", "(timer)"): _reset,
+    ("figure", "CARRIER_USAGE"): _figure,
+    ("figure", "(timer)"): _figure,
     ("limit", "REPORT_USAGE"): _limit,
     ("limit", "ALLOCATE"): _limit,
     ("limit", "RENEW"): _limit,
@@ -961,6 +1017,18 @@ WHENS = frozenset(
         "a window that there is not",
         "a rolling one, its plan has no days",
         "an instant that is past",
+        "another of the same instant",
+        "as much as its cap",
+        "its window starts anew",
+        "its window starts anew just now",
+        "less than we counted",
+        "more counted by then than ever",
+        "negative",
+        "of a later instant",
+        "of an earlier instant",
+        "of an instant to come",
+        "of before its window began",
+        "the same again, its window has started anew",
         "another instant",
         "from a later instant on",
         "its instant has come while the clock is frozen",

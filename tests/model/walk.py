@@ -101,6 +101,7 @@ class Walk:
             (1, self.reset_window),
             (1, self.set_cap),
             (1, self.cap_changed),
+            (4, self.figure),
             (1, self.schedule),
             (1, self.import_sims),
             (2, self.limit_rule),
@@ -505,6 +506,27 @@ class Walk:
             amount=self.random.choice((0, 3 * GIB, 2**62)),
             seen_s=self.random.randrange(2**32),
             shift=self.random.choice((0, 1, 2, 3, 4)),
+        )
+
+    def figure(self) -> bytes:
+        """What a carrier says: mostly near our count, of an instant not long ago; often again, late or impossible."""
+        sim = self.random.choice(self.model.sims)
+        window = self.random.choice((0, 1, 1, 1, 1, 2, 2, 3, 3, 4))
+        own = sim.counted_bytes + sim.offsets[window - 1] if 1 <= window <= layout.WINDOWS else 0
+        told = own + self.random.choice((-5 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 3 * GIB, 2**60))
+        now_s = self.world.now_ms // 1000
+        last_s = sim.as_of_s[window - 1] if 1 <= window <= layout.WINDOWS else 0
+        return commands.run(
+            layout.CARRIER_USAGE,
+            1,
+            argument=int(self._one_in(10)),
+            iccid=self._sim() if self._one_in(40) else sim.iccid,
+            carrier_bytes=told,
+            counted_bytes=max(0, sim.counted_bytes - self.random.choice((0, 0, MIB, 300 * MIB, -1))),
+            as_of_s=self.random.choice(
+                (now_s, now_s, now_s - 1, now_s - 3, last_s, last_s, max(last_s - 1, 0), now_s + 1, 0)
+            ),
+            window=window,
         )
 
     def set_cap(self) -> bytes:

@@ -243,6 +243,26 @@ class World(Driver):
         entity = self.entities[lot]
         return commands.run(layout.SCHEDULE, 1, lot=entity, window=window, at_ms=at_ms, spread_ms=spread_ms)
 
+    @staticmethod
+    def figure(
+        sim: int,
+        carrier_bytes: int,
+        counted_bytes: int,
+        as_of_s: int,
+        window: int = layout.WINDOW_CYCLE,
+        dry_run: bool = False,
+    ) -> bytes:
+        return commands.run(
+            layout.CARRIER_USAGE,
+            1,
+            argument=int(dry_run),
+            iccid=iccid_number(sim),
+            carrier_bytes=carrier_bytes,
+            counted_bytes=counted_bytes,
+            as_of_s=as_of_s,
+            window=window,
+        )
+
     def ready(self, server: int, session: int | None = None) -> bytes:
         return commands.run(
             layout.SESSION_READY, access_server=server, argument=self.sessions[server] if session is None else session

@@ -41,6 +41,8 @@ class EventWord(StrEnum):
     EXEMPT = "exempt"
     PAUSE = "pause"
     VALIDITY = "validity"
+    SET_ASIDE = "set_aside"
+    CORRECTION = "correction"
 
 
 def events(
@@ -130,6 +132,13 @@ def details(event: dict[str, Any]) -> str:
             amount = f"{event['amount']} kbit/s" if speed else bytes_text(event["amount"])
             since = f"since {instant_text(event['first_evidence_ms'])}"
             return f"{event['lot_or_plan']}, {event['window']}: {event['shift']} without a word, {amount}, {since}"
+        case "set_aside":
+            of = f", SIM {event['iccid']}" if event["iccid"] else ""
+            return f"{bytes_text(event['told_bytes'])}{of}: {event['status'].replace('_', ' ')}"
+        case "correction":
+            amount = bytes_text(abs(event["correction_bytes"]))
+            than = "more" if event["correction_bytes"] > 0 else "less"
+            return f"SIM {event['iccid']}, {event['window']}: the carrier counted {amount} {than} than we"
         case "trusted":
             return f"SIM {event['iccid']}: fast again after its reset, {event['goodput_kbps']:,} kbit/s"
         case "reset":

@@ -26,6 +26,7 @@ from simswitch.core.layout import (
     ADOPT,
     ALLOCATE,
     CAP_CHANGED,
+    CARRIER_USAGE,
     CONFIGURE,
     DECLARE_DEAD,
     DEFINE,
@@ -154,6 +155,15 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis. at_ms: when
     # it comes into force; 0, or an instant that is past: now.
     SET_CAP: (("quota_bytes", "<i8"), ("at_ms", "<u8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),
+    # What a carrier says was used in a window up to as_of_s, Unix seconds, and what we had counted of the SIM by then,
+    # over its lifetime; less is on the safe side. window: Window. With an argument the run only says what would be.
+    CARRIER_USAGE: (
+        ("iccid", "<u8"),
+        ("carrier_bytes", "<i8"),
+        ("counted_bytes", "<u8"),
+        ("as_of_s", "<u4"),
+        ("window", "u1"),
+    ),
     # When the window next starts anew (of a rolling one a day is over); 0: nobody knows. spread_ms: over which time its
     # SIMs are spread.
     SCHEDULE: (("at_ms", "<u8"), ("spread_ms", "<u4"), ("lot", "<u2"), ("window", "u1")),
@@ -260,6 +270,8 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
         ("slow_kbps", "<u4"),
         ("status", "u1"),
     ),
+    # By how much the carrier's figure is above our own count as of the same instant; 0 unless it was taken (OK, SAME).
+    CARRIER_USAGE: (("correction_bytes", "<i8"), ("status", "u1")),
     SESSION_OPEN: (("session", "<u8"), ("status", "u1")),
     JOB_CREATE: (("job", "<u4"), ("status", "u1")),
     ORDERS: (

@@ -34,7 +34,10 @@
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server
-#   SET_ASIDE    bytes as told       ICCID, 0 not known        Status                    terminal: a report not counted
+#   SET_ASIDE    bytes as told       ICCID, 0 not known        Status                    terminal: a report not counted; no
+#                                                                                        terminal: a carrier's figure not taken
+#   CORRECTION   ICCID               carrier's less ours, bytes two's  Window                    a carrier's figure that was taken, of a
+#                                    complement                                                  SIM's window
 #   LIMIT        bytes used; from bit 48   limit, bytes              LimitReason               subscriber: a published limit; the
 #                the rule (entity), 62:                                                        terminal and access server that
 #                by the day                                                                    showed it, if any did

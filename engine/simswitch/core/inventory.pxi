@@ -601,6 +601,9 @@ cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
         else:
             if windows[item] == WINDOW_ROLLING:
                 lot.turned_days = 0
+            if not (lot.resetting >> (windows[item] - 1)) & 1:
+                lot.begun_ms[windows[item] - 1] = run.now_ms
+                lot.begun_spread_ms[windows[item] - 1] = 0
             run.outcomes[item] = OK
 
 

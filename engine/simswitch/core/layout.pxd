@@ -11,6 +11,7 @@
 #   sims                  64   sims_max             what an operation on a SIM touches
 #   sims_cold             32   sims_max             what only imports, resets and reports touch
 #   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
+#   sims_ledger           40   sims_max             what carriers' figures moved: nothing where none was told
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
@@ -32,7 +33,7 @@
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
 #
-# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, and 64 B in a plan with rolling days.
+# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, 64 B in a plan with rolling days, and 40 B with a carrier's figures.
 # Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -223,6 +224,7 @@ cpdef enum Command:
     GIVEN_UP_RESOLVE = 48
     DECLARE_DEAD = 49
     SET_CAP = 50
+    CARRIER_USAGE = 51           # what a carrier says was used in a window of a SIM, up to an instant (ledger.pxi)
     SCHEDULE = 52
     SERVER_PAUSE = 58            # no order is sent to the access server until SERVER_RESUME; nothing is recalled
     SERVER_RESUME = 59
@@ -270,6 +272,7 @@ cpdef enum Status:
     DAY_CEILING = 50             # swapped as often today as a terminal may be
     ADMISSION_WAIT = 51          # more ask at its access server than it can attach
     LIMIT_REACHED = 52           # its subscriber has used what the published limit allows
+    PAST_WINDOW = 53             # a carrier's figure of before its window had begun at all SIMs of the lot: set aside
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -401,6 +404,7 @@ cpdef enum EventKind:
     EVENT_CAP_CHANGED = 29
     EVENT_VALIDITY = 25
     EVENT_SET_ASIDE = 16
+    EVENT_CORRECTION = 21
 
 # Whether a lot's SIMs work, by its dates.
 cpdef enum Validity:
@@ -549,7 +553,7 @@ ctypedef struct Header:                 # 1024 B
     uint32_t breakers_blocking          # open or with their probe out, access servers' not counted
     uint32_t breakers_tried             # half open, access servers' not counted
     uint32_t rolling_end                # SIMs from this one on have no rolling window
-    uint32_t reserved_short
+    uint32_t ledger_end                 # SIMs from this one on have nothing in their ledger
     uint64_t attaches_until_ms          # till then leases that begin count at breakers: an attach failed lately; 0: none did
     uint64_t attaches_epoch             # the first of these leases
     uint64_t set_aside_count            # reports set aside because nobody knows the terminal, or its lease is another
@@ -564,7 +568,9 @@ ctypedef struct Header:                 # 1024 B
     uint32_t limits_refusing            # of these, those that refuse
     uint32_t exemptions_count
     uint64_t given_up_lost              # entries of the work list that made room before anybody had resolved them
-    uint64_t reserved[17]
+    uint64_t corrections_count          # carriers' figures that were taken
+    uint64_t figures_aside_count        # and those that were set aside
+    uint64_t reserved[15]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -618,6 +624,11 @@ ctypedef struct SimCold:                # 32 B
 ctypedef struct SimRolling:             # 64 B
     int64_t offset_bytes                # as of the other windows: the days of the ring and today's
     uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB
+
+ctypedef struct SimLedger:              # 40 B; the windows of arrays as in Window, less one
+    int64_t correction_bytes[3]         # what the carrier's last figure moved the window's offset by; a reset clears it
+    uint32_t as_of_s[3]                 # up to when that figure counts, Unix seconds; 0: none was told
+    uint32_t reserved
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem
@@ -981,7 +992,8 @@ cpdef enum RegionIndex:
     REGION_LOTS = 26
     REGION_EXEMPTIONS = 27
     REGION_EVENTS = 28
-    REGIONS = 29
+    REGION_SIMS_LEDGER = 29
+    REGIONS = 30
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -1012,12 +1024,13 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[29]
+    Region regions[30]
     Header *header
     Entity *entities
     Sim *sims
     SimCold *sims_cold
     SimRolling *sims_rolling
+    SimLedger *sims_ledger
     Lot *lots
     Terminal *terminals
     TerminalCold *terminals_cold

@@ -50,6 +50,7 @@ class Command(IntEnum):
     SERVER_PAUSE = 58
     SERVER_RESUME = 59
     EXEMPT = 55
+    CARRIER_USAGE = 51
 
 class Window(IntEnum):
     WINDOW_CYCLE = 1
@@ -167,7 +168,8 @@ class RegionIndex(IntEnum):
     REGION_LOTS = 26
     REGION_EXEMPTIONS = 27
     REGION_EVENTS = 28
-    REGIONS = 29
+    REGION_SIMS_LEDGER = 29
+    REGIONS = 30
 
 class Role(IntEnum):
     OPERATOR = 1
@@ -247,6 +249,7 @@ class Status(IntEnum):
     DAY_CEILING = 50
     ADMISSION_WAIT = 51
     LIMIT_REACHED = 52
+    PAST_WINDOW = 53
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -274,6 +277,7 @@ class EventKind(IntEnum):
     EVENT_PAUSE = 24
     EVENT_CAP_CHANGED = 29
     EVENT_SET_ASIDE = 16
+    EVENT_CORRECTION = 21
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -718,6 +722,7 @@ EVENT_TRUSTED: EventKind
 EVENT_VALIDITY: EventKind
 EVENT_PAUSE: EventKind
 EVENT_SET_ASIDE: EventKind
+EVENT_CORRECTION: EventKind
 VALID: Validity
 NOT_YET_VALID: Validity
 NO_LONGER_VALID: Validity
@@ -754,13 +759,16 @@ SCHEDULE: Command
 REGION_SIMS_ROLLING: RegionIndex
 REGION_LOTS: RegionIndex
 REGION_EVENTS: RegionIndex
+REGION_SIMS_LEDGER: RegionIndex
 RECORD_TYPES: dict[str, np.dtype[Any]]
 REGION_EXEMPTIONS: RegionIndex
 LIMIT_RULE: EntityKind
 LIMIT_REACHED: Status
+PAST_WINDOW: Status
 EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command
+CARRIER_USAGE: Command
 EXEMPTIONS_MAX: int
 RULE_GROUP: int
 RULE_MONTH_BYTES: int

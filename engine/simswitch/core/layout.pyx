@@ -8,6 +8,7 @@ _SIZES = {
     "Sim": (sizeof(Sim), 64),
     "SimCold": (sizeof(SimCold), 32),
     "SimRolling": (sizeof(SimRolling), 64),
+    "SimLedger": (sizeof(SimLedger), 40),
     "Lot": (sizeof(Lot), 512),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
@@ -55,6 +56,7 @@ RECORD_TYPES = {
     "breakers": np.asarray(<Breaker[:1]> <Breaker *> &_largest).dtype,
     "subscribers": np.asarray(<Subscriber[:1]> <Subscriber *> &_largest).dtype,
     "exemptions": np.asarray(<Exemption[:1]> <Exemption *> &_largest).dtype,
+    "sims_ledger": np.asarray(<SimLedger[:1]> <SimLedger *> &_largest).dtype,
     "events": np.asarray(<EventRow[:1]> <EventRow *> &_largest).dtype,
 }
 

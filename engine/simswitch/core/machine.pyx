@@ -43,6 +43,7 @@ include "automatic.pxi"
 include "sweeps.pxi"
 include "caps.pxi"
 include "lots.pxi"
+include "ledger.pxi"
 include "jobs.pxi"
 include "sessions.pxi"
 include "admission.pxi"
@@ -112,7 +113,7 @@ cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
-    "subscribers", "sims_rolling", "lots", "exemptions", "events",
+    "subscribers", "sims_rolling", "lots", "exemptions", "events", "sims_ledger",
 )
 
 
@@ -240,6 +241,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_reset_window(state, run)
     elif run.kind == SET_CAP:
         apply_set_cap(state, run)
+    elif run.kind == CARRIER_USAGE:
+        apply_carrier_usage(state, run)
     elif run.kind == CAP_CHANGED:
         apply_cap_changed(state, run)
     elif run.kind == SCHEDULE:
@@ -459,13 +462,13 @@ cdef class Machine:
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
             sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
-            sizeof(Exemption), sizeof(EventRow),
+            sizeof(Exemption), sizeof(EventRow), sizeof(SimLedger),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
             _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
-            EXEMPTIONS_MAX, EVENTS_KEPT,
+            EXEMPTIONS_MAX, EVENTS_KEPT, sims,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -541,7 +544,7 @@ cdef class Machine:
             raise ValueError(f"{sims} SIMs, {terminals} terminals, {orders} orders: at most {<int> ITEMS_MAX}, "
                              f"{<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
         if sims > state.header.sims_max:
-            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_SIMS_ROLLING), sims)
+            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_SIMS_ROLLING, REGION_SIMS_LEDGER), sims)
             self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), _slots(sims))
             memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
             memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
@@ -583,6 +586,8 @@ cdef class Machine:
             return header.sims_count
         if region == REGION_SIMS_ROLLING:
             return header.rolling_end
+        if region == REGION_SIMS_LEDGER:
+            return header.ledger_end
         if region == REGION_TERMINALS or region == REGION_TERMINALS_COLD or region == REGION_TIMERS_TERMINALS:
             return header.terminals_count
         if region == REGION_GROUPS:
@@ -812,7 +817,7 @@ cdef class Machine:
         if header.machine_version != MACHINE_VERSION:
             raise ValueError(f"the snapshot is of machine version {header.machine_version}, this is {MACHINE_VERSION}")
         if (
-            header.sims_count > header.sims_max or header.rolling_end > header.sims_count or header.terminals_count > header.terminals_max
+            header.sims_count > header.sims_max or header.rolling_end > header.sims_count or header.ledger_end > header.sims_count or header.terminals_count > header.terminals_max
             or header.sims_max > ITEMS_MAX or header.terminals_max > ITEMS_MAX or header.orders_max > ORDERS_MAX
             or header.entities_max != ENTITIES_MAX or header.entities_count > ENTITIES_MAX or header.entities_count < 1
             or header.groups_max != GROUPS_MAX or header.groups_count > GROUPS_MAX

@@ -57,6 +57,8 @@ cdef dict read_header(State *state):
         "limits_count": int(header.limits_count),
         "set_aside_count": int(header.set_aside_count),
         "set_aside_bytes": int(header.set_aside_bytes),
+        "corrections_count": int(header.corrections_count),
+        "figures_aside_count": int(header.figures_aside_count),
         "events_count": int(header.events_count),
         "given_up_lost": int(header.given_up_lost),
         "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
@@ -133,11 +135,25 @@ cdef dict read_sim(State *state, uint32_t index):
         "used_cycle_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_CYCLE - 1)),
         "used_day_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_DAY - 1)),
         "used_rolling_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_ROLLING - 1)),
+        # By window: what the carrier's last figure moved, and up to when it counted; 0: none was told.
+        "corrections_bytes": _ledger(state, index)[0],
+        "carrier_as_of_s": _ledger(state, index)[1],
         "cooling_until_ms": int(sim_cooling_until_ms(sim)),
         "changes_today": sim_changes_today(state, sim),
         "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
         "terminal_index": None if sim.terminal == NONE_INDEX else int(sim.terminal),
     }
+
+
+cdef tuple _ledger(State *state, uint32_t index):
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef int window
+    if index >= state.header.ledger_end:
+        return [0] * WINDOWS, [0] * WINDOWS
+    return (
+        [int(ledger.correction_bytes[window]) for window in range(WINDOWS)],
+        [int(ledger.as_of_s[window]) for window in range(WINDOWS)],
+    )
 
 
 cdef dict read_terminal(State *state, uint32_t index):

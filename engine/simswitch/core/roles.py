@@ -39,6 +39,7 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.RESET_WINDOW: _OPERATORS,
     layout.SET_CAP: _OPERATORS,
     layout.CAP_CHANGED: _OPERATORS,
+    layout.CARRIER_USAGE: _OPERATORS,
     layout.SCHEDULE: _OPERATORS,
     layout.MASK: _OPERATORS,
     layout.ALLOCATE: _SERVERS,

@@ -53,6 +53,7 @@ cdef void sim_set_offset_bytes(State *state, uint32_t index, int window, int64_t
 
 cdef void window_restart(State *state, uint32_t index, int window) noexcept nogil:
     """Nothing counts from before now; of a rolling window, no day."""
+    ledger_clear(state, index, window)
     sim_set_offset_bytes(state, index, window, -<int64_t> state.sims[index].counted_bytes)
     if window == WINDOW_ROLLING - 1 and index < state.header.rolling_end:
         memset(state.sims_rolling[index].days, 0, sizeof(state.sims_rolling[index].days))
@@ -77,6 +78,9 @@ cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogi
         today -= <int64_t> rolling.days[place] << ROLLING_SHIFT
     for place in range(ROLLING_DAYS - 1, 0, -1):
         rolling.days[place] = rolling.days[place - 1] if place < places else 0
+    # What a carrier counted beyond us joins the ring as today's; what it counted less holds up to now only, since nobody knows
+    # on which of the days.
+    today -= min(ledger_clear(state, index, WINDOW_ROLLING - 1), <int64_t> 0)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
     rolling.days[0] = <uint32_t> min(today, <int64_t> NONE_INDEX) if places else 0
     for place in range(places):

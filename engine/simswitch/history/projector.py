@@ -24,7 +24,7 @@ from simswitch.core import layout
 from simswitch.core.commands import COMMAND_COLUMNS, CommandRun, OutcomeRun, command_runs
 from simswitch.core.machine import Machine
 from simswitch.core.roles import COMMAND_ROLES
-from simswitch.history import limits
+from simswitch.history import carriers, limits
 from simswitch.history.retention import MONTHS, forget
 from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
@@ -232,6 +232,8 @@ class Projector:
             self._rows += limits.defined(run, outcome, now_ms)
         elif run.kind == layout.EXEMPT:
             self._rows += limits.exempted(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
+        elif run.kind == layout.CARRIER_USAGE:
+            self._rows += carriers.figures_told(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
         statuses = Counter(layout.Status(status).name.lower() for status in outcome["status"].tolist())
         columns = {name: _plain(run[name][:DETAILS_MAX]) for name, code in COMMAND_COLUMNS[run.kind] if code != "V1024"}
         if run.kind == layout.DEFINE:
@@ -285,6 +287,9 @@ class Projector:
                 ))  # fmt: skip
             elif kind == layout.EVENT_LIMIT:
                 self._rows.append(limits.limit_row(event, now_ms, subscriber, reason, a, b, terminal))
+            elif kind == layout.EVENT_SET_ASIDE and (terminal or server != layout.NONE_SHORT):
+                told_by = self._names.get(self._servers.get(server, -1), "")
+                self._rows.append(carriers.report_aside(now_ms, b, a, reason, terminal, told_by))
             elif kind == layout.EVENT_JOB:
                 self._job(job, a, reason, now_ms, machine)
 

@@ -12,7 +12,8 @@ from simswitch.history.schema import signed, unsigned
 TABLES = (
     "use_day", "use_month", "use_sim", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits",
     "slowed", "slowed_terminals", "lots", "leases", "days", "decisions", "observations", "throttles", "health",
-    "trusted", "caps", "cap_shifts", "limits", "limit_rules", "exemptions", "entities", "gaps", "positions",
+    "trusted", "caps", "cap_shifts", "corrections", "set_aside", "limits", "limit_rules", "exemptions", "entities",
+    "gaps", "positions",
 )  # fmt: skip
 _SPANS = {
     "use_day": ("day", 86_400_000),
@@ -31,6 +32,8 @@ _SPANS = {
     "days": ("day", 86_400_000),
     "decisions": ("at_ms", 1),
     "limits": ("at_ms", 1),
+    "corrections": ("at_ms", 1),
+    "set_aside": ("at_ms", 1),
     "exemptions": ("since_ms", 1),
     "observations": ("at_ms", 1),
     "throttles": ("at_ms", 1),

@@ -164,6 +164,18 @@ ALTER TABLE health ADD COLUMN actor INTEGER NOT NULL DEFAULT 0;
 -- SIMs that had been slowed before a reset and were seen fast again: with which terminal, how fast.
 CREATE TABLE trusted (iccid INTEGER, at_ms INTEGER, terminal INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
     PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;
+-- Carriers' figures that were taken. our_bytes: our own count in the window as of the same instant, as far as it was
+-- known; correction_bytes: the carrier's less ours, which counts in the window until it starts anew.
+CREATE TABLE corrections (iccid INTEGER, window INTEGER, as_of_ms INTEGER, at_ms INTEGER,
+    carrier_bytes INTEGER NOT NULL, our_bytes INTEGER NOT NULL, correction_bytes INTEGER NOT NULL, actor TEXT NOT NULL,
+    PRIMARY KEY (iccid, window, as_of_ms, at_ms)) STRICT, WITHOUT ROWID;
+CREATE INDEX corrections_at ON corrections (at_ms);
+-- What was told of usage and not counted, and why (Status): reports of access servers (iccid 0: not known), bytes as
+-- told; and, with a window and an instant, carriers' figures, each once (terminal 0). actor: who told it.
+CREATE TABLE set_aside (at_ms INTEGER NOT NULL, iccid INTEGER NOT NULL, window INTEGER, as_of_ms INTEGER,
+    bytes INTEGER NOT NULL, status INTEGER NOT NULL, terminal INTEGER NOT NULL, actor TEXT NOT NULL) STRICT;
+CREATE INDEX set_aside_at ON set_aside (at_ms);
+CREATE UNIQUE INDEX set_aside_figures ON set_aside (iccid, window, as_of_ms, bytes) WHERE window IS NOT NULL;
 """,
 }
 """What each version after the first adds."""

@@ -187,6 +187,9 @@ STATUS_REASONS: Mapping[int, Reason] = {
         "LIMIT_REACHED",
         "The subscriber has used what the published limit allows: {what}. `simswitch subscriber` explains it.",
     ),
+    layout.PAST_WINDOW: Reason(
+        _PRECONDITION, "PAST_WINDOW", "The figure is of before its window had begun at all SIMs of the lot: {what}."
+    ),
     layout.RESTING: Reason(_PRECONDITION, "RESTING", "The terminal was swapped too lately: {what}."),
     layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),
 }

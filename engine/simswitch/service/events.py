@@ -154,7 +154,10 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_DIFFERENCE:
             fields |= {"status": reason}
         elif kind == pb.EVENT_KIND_SET_ASIDE:
-            fields |= {"status": reason, "told_bytes": a, "iccid": decode_iccid(b) if b else ""}
+            told = 0 if not terminal and a >> 63 else a
+            fields |= {"status": reason, "told_bytes": told, "iccid": decode_iccid(b) if b else ""}
+        elif kind == pb.EVENT_KIND_CORRECTION:
+            fields |= {"iccid": decode_iccid(a), "window": reason, "correction_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_JOB:
             fields |= {"job_state": a, "job_why": reason, "beyond_count": b}
         elif kind == pb.EVENT_KIND_SHORTFALL:

@@ -79,7 +79,11 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_VALIDITY: _EventKind.ValueType  # 25
     """The SIMs of a lot work from now on, or no longer, by its dates."""
     EVENT_KIND_SET_ASIDE: _EventKind.ValueType  # 16
-    """A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
+    """A report of usage or a carrier's figure (then there is no terminal) was not counted: status says why. It belongs to an older
+    lease or window or to nobody, or no line carries as much.
+    """
+    EVENT_KIND_CORRECTION: _EventKind.ValueType  # 21
+    """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
     """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 
@@ -135,7 +139,11 @@ EVENT_KIND_PAUSE: EventKind.ValueType  # 24
 EVENT_KIND_VALIDITY: EventKind.ValueType  # 25
 """The SIMs of a lot work from now on, or no longer, by its dates."""
 EVENT_KIND_SET_ASIDE: EventKind.ValueType  # 16
-"""A report of usage was not counted: status says why. It belongs to an older lease or to nobody, or no line carries as much."""
+"""A report of usage or a carrier's figure (then there is no terminal) was not counted: status says why. It belongs to an older
+lease or window or to nobody, or no line carries as much.
+"""
+EVENT_KIND_CORRECTION: EventKind.ValueType  # 21
+"""A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
 """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
@@ -331,6 +339,7 @@ class Event(_message.Message):
     BEYOND_COUNT_FIELD_NUMBER: _builtins.int
     SIMS_COUNT_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
+    CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -366,7 +375,7 @@ class Event(_message.Message):
     job_why: _swap_pb2.JobWhy.ValueType
     """JOB: why."""
     status: _status_pb2.Status.ValueType
-    """DIFFERENCE: what became of what the access server named. SET_ASIDE: why the report was not counted."""
+    """DIFFERENCE: what became of what the access server named. SET_ASIDE: why it was not counted."""
     market: _builtins.str
     """SHORTFALL and SHORTFALL_OVER: the market."""
     headroom_bytes: _builtins.int
@@ -384,9 +393,9 @@ class Event(_message.Message):
     paused: _builtins.bool
     """PAUSE: it gets no orders. False: it does again."""
     told_bytes: _builtins.int
-    """SET_ASIDE: the bytes that the report told of, cumulative over its lease."""
+    """SET_ASIDE: the bytes that the report told of, cumulative over its lease, or the carrier; 0 if those are negative."""
     iccid: _builtins.str
-    """SET_ASIDE: the SIM that it would have counted at; HEALTH, TRUSTED: the SIM. Empty: not known."""
+    """SET_ASIDE: the SIM that it would have counted at; CORRECTION, HEALTH, TRUSTED: the SIM. Empty: not known."""
     health: _sim_pb2.Health.ValueType
     """HEALTH: the new one."""
     goodput_kbps: _builtins.int
@@ -398,7 +407,7 @@ class Event(_message.Message):
     lot_or_plan: _builtins.str
     """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY: the lot."""
     window: _inventory_pb2.CapWindowKind.ValueType
-    """CAP, CAP_CHANGED, RESET: which window."""
+    """CAP, CAP_CHANGED, CORRECTION, RESET: which window."""
     quota_bytes: _builtins.int
     """CAP: bytes in the window. Absent: there is no cap any more."""
     certainty: _inventory_pb2.Certainty.ValueType
@@ -429,6 +438,8 @@ class Event(_message.Message):
     """RESET: SIMs whose window started anew."""
     validity: _inventory_pb2.Validity.ValueType
     """VALIDITY: whether they work."""
+    correction_bytes: _builtins.int
+    """CORRECTION: bytes that the carrier counted more than we had by the same instant; negative: less."""
     def __init__(
         self,
         *,
@@ -481,10 +492,11 @@ class Event(_message.Message):
         beyond_count: _builtins.int = ...,
         sims_count: _builtins.int = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
+        correction_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

@@ -110,6 +110,8 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """More terminals ask at the access server than it can attach: come back when retry_after_ms says, the place is kept."""
     STATUS_LIMIT_REACHED: _Status.ValueType  # 52
     """Its subscriber has used what the published limit allows: not before retry_after_ms is over."""
+    STATUS_PAST_WINDOW: _Status.ValueType  # 53
+    """A carrier's figure of before its window had begun at all SIMs of the lot: set aside."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -198,6 +200,8 @@ STATUS_ADMISSION_WAIT: Status.ValueType  # 51
 """More terminals ask at the access server than it can attach: come back when retry_after_ms says, the place is kept."""
 STATUS_LIMIT_REACHED: Status.ValueType  # 52
 """Its subscriber has used what the published limit allows: not before retry_after_ms is over."""
+STATUS_PAST_WINDOW: Status.ValueType  # 53
+"""A carrier's figure of before its window had begun at all SIMs of the lot: set aside."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,115 @@
+"""Carriers' figures: what they do to windows, and that nothing used since is ever forgotten."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+
+from tests.model.records import copy_regions
+from tests.model.transitions import SECOND_MS, T, allocate
+from tests.model.world import GIB, MIB, World, empty_world
+
+CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
+
+
+def a_day_is_over(world: World, lot: str) -> None:
+    run = commands.run(layout.RESET_WINDOW, 1, lot=world.entities[lot], window=ROLLING)
+    assert world.status(run) == layout.OK
+    world.pass_ms(SECOND_MS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_late_figure_leaves_what_was_used_since_as_it_is(seed: int) -> None:
+    """Whatever comes between the instant of a figure and its arrival: the window holds the figure and all of that."""
+    drawn = random.Random(seed)
+    world = empty_world()
+    (sim,) = world.import_sims(1, opening_bytes=drawn.randrange(20 * GIB))
+    epoch = allocate(world)
+    total, counted = 0, [(world.now_ms // 1000, 0)]
+    for _ in range(20):
+        world.pass_ms(SECOND_MS)
+        total += drawn.randrange(900 * MIB)
+        assert world.status(world.usage(T, epoch, total)) == layout.OK
+        counted.append((world.now_ms // 1000, total))
+        if drawn.random() < 0.3:
+            as_of_s, then = counted[-min(drawn.randrange(1, 6), len(counted))]
+            told = drawn.randrange(30 * GIB)
+            if world.status(world.figure(sim, told, then, as_of_s)) == layout.OK:
+                found = world.machine.sim(sim)
+                assert found["used_cycle_bytes"] == told + total - then
+                assert found["headroom_bytes"] == 100 * GIB - told - (total - then)
+                assert (found["counted_bytes"], world.machine.header()["counted_bytes"]) == (total, total)
+                # One who knows no more than that less was counted by then is on the safe side.
+                assert world.status(world.figure(sim, told, then // 2, as_of_s)) in (layout.OK, layout.SAME)
+                assert world.machine.sim(sim)["headroom_bytes"] <= found["headroom_bytes"]
+    assert world.machine.header()["corrections_count"] > 2
+    assert world.machine.check() == []
+
+
+def rolling_world() -> tuple[World, int]:
+    """A SIM with three rolling days and 8 GiB in them, whose terminal used 1 GiB on each; a day begins anew."""
+    world = empty_world()
+    world.import_sims(1, lot="gold-b")
+    epoch = allocate(world)
+    for day in range(3):
+        world.pass_ms(SECOND_MS)
+        assert world.status(world.usage(T, epoch, (day + 1) * GIB)) == layout.OK
+        a_day_is_over(world, "gold-b")
+    return world, epoch
+
+
+def used(world: World) -> int:
+    return int(world.machine.sim(0)["used_rolling_bytes"])
+
+
+def test_what_a_carrier_counted_beyond_us_leaves_a_rolling_window_with_the_day_on_which_it_was_told() -> None:
+    world, _ = rolling_world()
+    assert used(world) == 2 * GIB
+    assert world.status(world.figure(0, 5 * GIB, 3 * GIB, world.now_ms // 1000, ROLLING)) == layout.OK
+    seen = [used(world)]
+    for _ in range(3):
+        a_day_is_over(world, "gold-b")
+        seen.append(used(world))
+    assert seen == [5 * GIB, 4 * GIB, 3 * GIB, 0]
+
+
+def test_what_a_carrier_counted_less_holds_in_a_rolling_window_for_the_day_on_which_it_was_told() -> None:
+    world, epoch = rolling_world()
+    assert world.status(world.figure(0, GIB, 3 * GIB, world.now_ms // 1000, ROLLING)) == layout.OK
+    assert used(world) == GIB
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.usage(T, epoch, 3 * GIB + 512 * MIB)) == layout.OK
+    assert used(world) == GIB + 512 * MIB
+    a_day_is_over(world, "gold-b")
+    assert used(world) == GIB + 512 * MIB, "a day that was used stays, and one has left"
+    assert world.machine.sim(0)["corrections_bytes"] == [0, 0, 0]
+
+
+def test_a_cap_where_there_was_none_counts_from_then_on_and_forgets_the_correction() -> None:
+    world = empty_world()
+    world.import_sims(1)
+    epoch = allocate(world)
+    assert world.status(world.usage(T, epoch, 3 * MIB)) == layout.OK
+    assert world.status(world.figure(0, 9 * MIB, 3 * MIB, world.now_ms // 1000, DAY)) == layout.OK
+    assert world.machine.sim(0)["corrections_bytes"] == [0, 6 * MIB, 0]
+    assert world.status(world.set_cap("gold-a", DAY, GIB)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    found = world.machine.sim(0)
+    assert (found["used_day_bytes"], found["corrections_bytes"]) == (0, [0, 0, 0])
+
+
+def test_the_ledger_survives_a_snapshot_and_growth_and_takes_nothing_before_the_first_figure() -> None:
+    world = empty_world()
+    world.import_sims(5)
+    assert {name: count for name, _, count, _ in world.machine.snapshot_regions()}["sims_ledger"] == 0
+    assert world.status(world.figure(2, GIB, 0, world.now_ms // 1000)) == layout.OK
+    assert {name: count for name, _, count, _ in world.machine.snapshot_regions()}["sims_ledger"] == 3
+    world.send(commands.run(layout.GROW, 1, sims=5_000, terminals=100, orders=100))
+    restored = Machine.restore(copy_regions(world.machine))
+    assert restored.state_hash() == world.machine.state_hash()
+    found = restored.sim(2)
+    assert (found["corrections_bytes"], found["carrier_as_of_s"]) == ([GIB, 0, 0], [world.now_ms // 1000, 0, 0])
+    assert restored.sim(4)["carrier_as_of_s"] == [0, 0, 0]

@@ -1,0 +1,70 @@
+"""Carriers' figures in history: what was taken and what was set aside, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from simswitch.core import commands, layout
+from simswitch.history.reading import rows
+from simswitch.history.schema import open_reader
+
+from tests.cell.small_pool import SERVER_NUMBER
+from tests.history.test_projection import Life, finished
+
+
+def figure(life: Life, iccid: int, carrier_bytes: int, counted_bytes: int) -> int:
+    """The status of a figure of the cycle, as of now."""
+    run = commands.run(
+        layout.CARRIER_USAGE,
+        1,
+        iccid=iccid,
+        carrier_bytes=carrier_bytes,
+        counted_bytes=counted_bytes,
+        as_of_s=life.cell.machine.now_ms // 1000,
+        window=layout.WINDOW_CYCLE,
+    )
+    return life.only(run)["status"]
+
+
+def test_figures_and_what_was_set_aside_are_there_once_with_their_figures_and_who_told_them(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.attach(1, 1)
+    life.report(Random(1), 1)
+    machine = life.cell.machine
+    sim = machine.sim(machine.terminal(0)["sim"])
+    own, used = sim["counted_bytes"], sim["used_cycle_bytes"]
+    as_of_ms = machine.now_ms // 1000 * 1000
+    key = {"iccid": sim["iccid"], "window": layout.WINDOW_CYCLE, "as_of_ms": as_of_ms}
+    assert figure(life, sim["iccid"], used + 5_000_000, own) == layout.OK
+    assert figure(life, sim["iccid"], used + 5_000_000, own) == layout.SAME
+    finished(tmp_path)
+    for _ in range(2):
+        assert figure(life, sim["iccid"], -7, own) == layout.IMPOSSIBLE_USAGE
+    report = commands.run(
+        layout.REPORT_USAGE,
+        1,
+        access_server=SERVER_NUMBER,
+        terminal=1,
+        epoch=99,
+        up_bytes=0,
+        down_bytes=2**64 - 1,
+    )
+    assert life.only(report)["status"] == layout.STALE_EPOCH
+    finished(tmp_path)
+    finished(tmp_path)
+    server = next(entity["name"] for entity in machine.entities(layout.ACCESS_SERVER))
+    with open_reader(tmp_path) as history:
+        taken = list(rows(history, "corrections"))
+        aside = list(rows(history, "set_aside"))
+    told = {"carrier_bytes": used + 5_000_000, "our_bytes": used, "correction_bytes": 5_000_000, "actor": "system"}
+    assert taken == [{**key, "at_ms": machine.now_ms, **told}]
+    refused = {"at_ms": machine.now_ms, "terminal": 0, "actor": "system", "status": layout.IMPOSSIBLE_USAGE}
+    stale = {"iccid": 0, "window": None, "as_of_ms": None, "bytes": 2**63 - 1, "terminal": 1, "actor": server}
+    assert aside == [
+        {**key, **refused, "bytes": -7},
+        {**stale, "at_ms": machine.now_ms, "status": layout.STALE_EPOCH},
+    ]
+    assert machine.sim(sim["index"])["used_cycle_bytes"] == used + 5_000_000
+    assert machine.header()["counted_bytes"] == own
+    life.cell.close()
