@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
+from simswitch.demo.processes import Server
 
-from tests.cli.conftest import program
+from tests.cli.conftest import Run, program
 from tests.history.test_projection import Life, finished
 
 
@@ -70,3 +72,25 @@ def test_parquet_has_the_rows_of_the_csv_with_their_types(folder: Path, tmp_path
     with (tmp_path / "use.csv").open(newline="") as lines:
         kept = [{name: int(value) for name, value in row.items()} for row in csv.DictReader(lines)]
     assert table.to_pylist() == kept
+
+
+@pytest.mark.timeout(120)
+def test_the_service_says_what_its_folder_says(run: Run, server: Server, tmp_path: Path) -> None:
+    end_s = time.monotonic() + 60
+    rows: list[Any] = []
+    while not rows:
+        asked = run("history", "entities", "--json")
+        assert not asked.returncode or "no history yet" in asked.stderr
+        assert time.monotonic() < end_s
+        rows = json.loads(asked.stdout)["rows"] if asked.stdout else []
+    read = program("history", str(server.folder), "entities", "--json", "--limit", str(len(rows)))
+    assert json.loads(read.stdout)["rows"] == rows
+    shown = run("history", "decisions", "--limit", "1")
+    assert ("1 rows; history is as of" in shown.stdout, shown.stderr) == (True, "")
+    wrong = run("history", "entities", "--subscriber", "5")
+    assert (wrong.returncode, "no column 'subscriber'" in wrong.stderr) == (Exit.REFUSED, True)
+    for words in (["history"], ["history", "no-folder", "use_day"], ["history", "a", "b", "c"]):
+        assert run(*words).returncode == Exit.USAGE
+    assert run("export", "entities", "served.csv").returncode == 0
+    with (tmp_path / "served.csv").open(newline="") as lines:
+        assert [row["name"] for row in csv.DictReader(lines)][: len(rows)] == [row["name"] for row in rows]

@@ -1,26 +1,29 @@
-"""``simswitch history`` and ``simswitch export``: what happened, from the data folder, with or without a service."""
+"""``simswitch history`` and ``simswitch export``: what happened, from a data folder or from the service."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import typer
 
 from simswitch.cli.amounts import instant_text
-from simswitch.cli.data import Folder
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import JsonOption
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import complain, print_json, show, table
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from simswitch.client import OperatorClient
+    from simswitch.history.reading import Known
+
 SHOWN = 100
 
-TableName = Annotated[str, typer.Argument(help="Such as use_day, swaps, refusals, affected, jobs, decisions.")]
 FromOption = Annotated[
     datetime | None, typer.Option("--from", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="From when on, local time.")
 ]
@@ -34,28 +37,45 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+FormatOption = Annotated[Format, typer.Option("--format", help="parquet needs simswitch[export].")]
+
+
 def history(
-    folder: Folder,
-    table_name: TableName,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[DIR] TABLE",
+            help="A data folder, to read its file; without one the service is asked. Then a table, such as use_day, "
+            "use_sim, swaps, refusals, affected, jobs, decisions.",
+        ),
+    ],
     from_: FromOption = None,
     to: ToOption = None,
-    subscriber: Annotated[int | None, typer.Option("--subscriber", help="Only this one.")] = None,
+    subscriber: Annotated[int | None, typer.Option("--subscriber", help="Only this one.", min=0)] = None,
+    terminal: Annotated[int | None, typer.Option("--terminal", help="Only this one.", min=0)] = None,
+    sim: Annotated[str | None, typer.Option("--sim", help="Only the SIM with this ICCID.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = SHOWN,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what happened: a table of history, and from when to when it knows."""
-    from simswitch.history.reading import known
-
-    connection = _opened(folder)
-    equal = {} if subscriber is None else {"subscriber": subscriber}
-    found = _rows(connection, table_name, from_, to, limit, **equal)
-    state = known(connection)
+    """Show what happened: a table of history, and from when to when it knows. From a folder, or from the service."""
+    folder, name = _words(words, 1)
+    equal = {"subscriber": subscriber, "terminal": terminal, "iccid": _iccid(sim)}
+    question = Question(name, from_, to, {column: value for column, value in equal.items() if value is not None})
+    with _source(folder, target(config, address, actor)) as source:
+        found = [
+            {key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}
+            for row in source.rows(question, limit)
+        ]
+        state = source.known()
     if json:
         gaps = [list(gap) for gap in state.gaps]
         print_json({"sequence": state.sequence, "at_ms": state.at_ms, "gaps": gaps, "rows": found})
         return
     if found:
-        show(table(table_name, list(found[0]), [list(map(str, row.values())) for row in found]))
+        show(table(name, list(found[0]), [list(map(str, row.values())) for row in found]))
     show(f"{len(found):,} rows; history is as of {instant_text(state.at_ms)} (record {state.sequence:,})")
     for first, last, from_ms, until_ms in state.gaps:
         since = instant_text(from_ms) if from_ms else "the beginning"
@@ -63,51 +83,157 @@ def history(
 
 
 def export(
-    folder: Folder,
-    table_name: TableName,
-    file: Annotated[Path, typer.Argument(help="What is written. It must not exist.", dir_okay=False)],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[DIR] TABLE FILE",
+            help="A data folder, or none to ask the service; a table; and the file that is written. It must not exist.",
+        ),
+    ],
     from_: FromOption = None,
     to: ToOption = None,
-    format_: Annotated[Format, typer.Option("--format", help="parquet needs simswitch[export].")] = Format.CSV,
+    format_: FormatOption = Format.CSV,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Write a table of history to a file."""
-    from simswitch.history.exporting import ExportMissing, write_csv, write_parquet
-    from simswitch.history.reading import rows
-
-    connection = _opened(folder)
-    try:
-        with file.open("xb") as target:
-            found = rows(connection, table_name, _ms(from_), _ms(to))
-            count = (write_csv if format_ is Format.CSV else write_parquet)(found, target)
-    except FileExistsError as error:
-        raise CommandFailed(Exit.REFUSED, f"{file} exists already: name another") from error
-    except (ExportMissing, ValueError) as error:
-        file.unlink()
-        raise CommandFailed(Exit.USAGE, str(error)) from error
+    """Write a table of history to a file, from a folder or from the service."""
+    folder, name, file = _words(words, 2)
+    with _source(folder, target(config, address, actor)) as source:
+        count = write_rows(Path(file), format_, source.rows(Question(name, from_, to, {}), None))
     complain(f"{count:,} rows written to {file}")
 
 
-def _opened(folder: Path) -> sqlite3.Connection:
-    from simswitch.history.schema import HistoryRefused, open_reader
+def write_rows(file: Path, format_: Format, found: Iterable[dict[str, Any]]) -> int:
+    """How many rows were written; nothing is left of a file that failed, and none is overwritten."""
+    from simswitch.history.exporting import ExportMissing, write_csv, write_parquet
 
     try:
-        return open_reader(folder)
-    except HistoryRefused as error:
-        raise CommandFailed(Exit.REFUSED, str(error)) from error
+        with file.open("xb") as written:
+            try:
+                return (write_csv if format_ is Format.CSV else write_parquet)(found, written)
+            except BaseException:
+                file.unlink()
+                raise
+    except FileExistsError as error:
+        raise CommandFailed(Exit.REFUSED, f"{file} exists already: name another") from error
+    except ExportMissing as error:
+        raise CommandFailed(Exit.USAGE, str(error)) from error
 
 
-def _rows(
-    connection: sqlite3.Connection, name: str, from_: datetime | None, to: datetime | None, limit: int, **equal: int
-) -> list[dict[str, Any]]:
-    import sqlite3
+def _words(words: list[str], wanted: int) -> list[str]:
+    """The folder, empty when there is none, and so many words behind it."""
+    if len(words) == wanted:
+        return ["", *words]
+    if len(words) != wanted + 1:
+        raise CommandFailed(Exit.USAGE, f"{wanted} words belong here, or a folder and {wanted}: {' '.join(words)}")
+    if not Path(words[0]).is_dir():
+        raise CommandFailed(Exit.USAGE, f"there is no folder {words[0]}")
+    return words
 
-    from simswitch.history.reading import rows
+
+def _iccid(digits: str | None) -> int | None:
+    from simswitch.core.commands import encode_iccid
 
     try:
-        found = list(rows(connection, name, _ms(from_), _ms(to), limit=limit, **equal))
-    except (ValueError, sqlite3.OperationalError) as error:
-        raise CommandFailed(Exit.USAGE, f"{name}: {error}") from error
-    return [{key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()} for row in found]
+        return None if digits is None else encode_iccid(digits)
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"--sim: {error}") from error
+
+
+class Question(NamedTuple):
+    """What is wanted of which table, wherever it is read."""
+
+    table: str
+    from_: datetime | None
+    to: datetime | None
+    equal: dict[str, int]
+
+
+class Source(Protocol):
+    """Where rows come from: a folder's file, or a service."""
+
+    def rows(self, question: Question, limit: int | None) -> Iterator[dict[str, Any]]: ...
+
+    def known(self) -> Known: ...
+
+
+@contextmanager
+def _source(folder: str, service_at: Target) -> Iterator[Source]:
+    if folder:
+        from simswitch.history.schema import HistoryRefused, open_reader
+
+        try:
+            connection = open_reader(folder)
+        except HistoryRefused as error:
+            raise CommandFailed(Exit.REFUSED, str(error)) from error
+        with closing(connection):
+            yield _File(connection)
+    else:
+        from simswitch.cli.connection import connected
+
+        with connected(*service_at) as service:
+            yield _Service(service)
+
+
+class _File:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, question: Question, limit: int | None) -> Iterator[dict[str, Any]]:
+        import sqlite3
+
+        from simswitch.history.reading import rows
+
+        from_ms, until_ms = _ms(question.from_), _ms(question.to)
+        most = -1 if limit is None else limit
+        try:
+            yield from rows(self._connection, question.table, from_ms, until_ms, limit=most, **question.equal)
+        except (ValueError, sqlite3.OperationalError) as error:
+            raise CommandFailed(Exit.USAGE, f"{question.table}: {error}") from error
+
+    def known(self) -> Known:
+        from simswitch.history.reading import known
+
+        return known(self._connection)
+
+
+class _Service:
+    def __init__(self, service: OperatorClient) -> None:
+        self._service = service
+        self._last: Any = None
+
+    def rows(self, question: Question, limit: int | None) -> Iterator[dict[str, Any]]:
+        """Page by page: what is written meanwhile may be in a later one."""
+        from simswitch.cli.messages import CALL_TIMEOUT_S, PAGE_SIZE
+        from simswitch.v1 import history_pb2 as pb
+
+        left, token = limit, ""
+        while left is None or left > 0:
+            self._last = self._service.history.ListRows(
+                pb.ListRowsRequest(
+                    table=question.table,
+                    from_ms=_ms(question.from_) or 0,
+                    until_ms=_ms(question.to) or 0,
+                    equal=[pb.ColumnValue(column=column, value=value) for column, value in question.equal.items()],
+                    page_size=PAGE_SIZE if left is None else min(left, PAGE_SIZE),
+                    page_token=token,
+                ),
+                timeout=CALL_TIMEOUT_S,
+            )
+            for row in self._last.rows:
+                values = [getattr(each, kind) if (kind := each.WhichOneof("value")) else None for each in row.values]
+                yield dict(zip(self._last.columns, values, strict=True))
+            left = None if left is None else left - len(self._last.rows)
+            token = self._last.next_page_token
+            if not token:
+                return
+
+    def known(self) -> Known:
+        from simswitch.history.reading import Known
+
+        gaps = [(gap.first_sequence, gap.last_sequence, gap.from_ms, gap.until_ms) for gap in self._last.gaps]
+        return Known(self._last.sequence, self._last.at_ms, gaps)
 
 
 def _ms(instant: datetime | None) -> int | None:

@@ -20,6 +20,7 @@ from simswitch.core.commands import encode_iccid
 from simswitch.v1 import (
     caps_pb2_grpc,
     event_pb2_grpc,
+    history_pb2_grpc,
     inventory_pb2_grpc,
     pool_pb2_grpc,
     sim_service_pb2_grpc,
@@ -94,6 +95,7 @@ class OperatorClient:
         self.events = event_pb2_grpc.EventServiceStub(channel)
         self.pool = pool_pb2_grpc.PoolServiceStub(channel)
         self.caps = caps_pb2_grpc.CapsServiceStub(channel)
+        self.history = history_pb2_grpc.HistoryServiceStub(channel)
         self.sims = sim_service_pb2_grpc.SimServiceStub(channel)
         self.subscribers = subscriber_pb2_grpc.SubscriberServiceStub(channel)
 

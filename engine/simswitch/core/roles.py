@@ -88,6 +88,8 @@ class Read(IntEnum):
     """People: what they used, what limits did to them, who is exempt."""
     DECISIONS = 8
     """The trail: who decided what, when, on which figures."""
+    PARTS = 9
+    """What each party sees its own part of, by the rows above."""
 
 
 READ_ROLES: Mapping[Read, frozenset[int]] = {
@@ -99,6 +101,7 @@ READ_ROLES: Mapping[Read, frozenset[int]] = {
     Read.LOTS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _AUDITOR}),
     Read.SUBSCRIBERS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
     Read.DECISIONS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
+    Read.PARTS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _PROVIDER, _AUDITOR}),
 }
 
 CALL_RIGHTS: Mapping[str, int | Read] = {
@@ -113,6 +116,7 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "CapsService/TellCapShifts": layout.CAP_CHANGED,
     "CapsService/ListLotCaps": Read.LOTS,
     "EventService/WatchEvents": Read.SWAPS,
+    "HistoryService/ListRows": Read.PARTS,
     "InventoryService/DefineSupplier": layout.DEFINE,
     "InventoryService/GetSupplier": Read.TERMS,
     "InventoryService/ListSuppliers": Read.TERMS,

@@ -3,46 +3,74 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from simswitch.core.roles import Read
 from simswitch.history.schema import signed, unsigned
 
-TABLES = (
-    "use_day", "use_month", "use_sim", "sim_hour", "swaps", "given_up", "jobs", "refusals", "affected", "waits",
-    "slowed", "slowed_terminals", "lots", "leases", "days", "decisions", "observations", "throttles", "health",
-    "trusted", "caps", "cap_shifts", "corrections", "set_aside", "limits", "limit_rules", "exemptions", "entities",
-    "gaps", "positions",
-)  # fmt: skip
-_SPANS = {
-    "use_day": ("day", 86_400_000),
-    "use_sim": ("day", 86_400_000),
-    "sim_hour": ("hour", 3_600_000),
-    "swaps": ("ordered_ms", 1),
-    "given_up": ("at_ms", 1),
-    "jobs": ("changed_ms", 1),
-    "refusals": ("minute", 60_000),
-    "affected": ("hour", 3_600_000),
-    "waits": ("minute", 60_000),
-    "slowed": ("minute", 60_000),
-    "slowed_terminals": ("hour", 3_600_000),
-    "lots": ("day", 86_400_000),
-    "leases": ("hour", 3_600_000),
-    "days": ("day", 86_400_000),
-    "decisions": ("at_ms", 1),
-    "limits": ("at_ms", 1),
-    "corrections": ("at_ms", 1),
-    "set_aside": ("at_ms", 1),
-    "exemptions": ("since_ms", 1),
-    "observations": ("at_ms", 1),
-    "throttles": ("at_ms", 1),
-    "health": ("at_ms", 1),
-    "trusted": ("at_ms", 1),
-    "caps": ("at_ms", 1),
-    "cap_shifts": ("at_ms", 1),
+DAYS = (
+    "(WITH RECURSIVE days (day) AS (SELECT max(day) FROM {0} UNION ALL SELECT day - 1 FROM days WHERE day > "
+    "(SELECT min(day) FROM {0})) SELECT day FROM days)"
+)
+"""The days of a table whose key begins with the day: with ``day IN`` this, one SIM or person is looked up day by day
+and not by a walk over everybody's rows."""
+
+_DAY_MS, _HOUR_MS, _MINUTE_MS = 86_400_000, 3_600_000, 60_000
+
+
+class Table(NamedTuple):
+    """How a table is read."""
+
+    read: Read
+    """Who may; of ``Read.LOTS`` a supplier the rows of its own lots."""
+    instant: str = ""
+    """The column that says when. Empty: none does."""
+    instant_ms: int = 1
+    """Its unit."""
+
+
+TABLES: Mapping[str, Table] = {
+    "use_day": Table(Read.SUBSCRIBERS, "day", _DAY_MS),
+    "use_month": Table(Read.SUBSCRIBERS),
+    "use_sim": Table(Read.SUBSCRIBERS, "day", _DAY_MS),
+    "sim_hour": Table(Read.SIMS, "hour", _HOUR_MS),
+    "swaps": Table(Read.SWAPS, "ordered_ms"),
+    "given_up": Table(Read.SWAPS, "at_ms"),
+    "jobs": Table(Read.SWAPS, "changed_ms"),
+    "refusals": Table(Read.POOL, "minute", _MINUTE_MS),
+    "affected": Table(Read.SUBSCRIBERS, "hour", _HOUR_MS),
+    "waits": Table(Read.POOL, "minute", _MINUTE_MS),
+    "slowed": Table(Read.POOL, "minute", _MINUTE_MS),
+    "slowed_terminals": Table(Read.SUBSCRIBERS, "hour", _HOUR_MS),
+    "lots": Table(Read.LOTS, "day", _DAY_MS),
+    "leases": Table(Read.POOL, "hour", _HOUR_MS),
+    "days": Table(Read.POOL, "day", _DAY_MS),
+    "decisions": Table(Read.DECISIONS, "at_ms"),
+    "observations": Table(Read.LOTS, "at_ms"),
+    "throttles": Table(Read.LOTS, "at_ms"),
+    "health": Table(Read.SIMS, "at_ms"),
+    "trusted": Table(Read.SIMS, "at_ms"),
+    "caps": Table(Read.LOTS, "at_ms"),
+    "cap_shifts": Table(Read.LOTS, "at_ms"),
+    "corrections": Table(Read.SIMS, "at_ms"),
+    "set_aside": Table(Read.SIMS, "at_ms"),
+    "limits": Table(Read.SUBSCRIBERS, "at_ms"),
+    "limit_rules": Table(Read.PLACES),
+    "exemptions": Table(Read.SUBSCRIBERS, "since_ms"),
+    "entities": Table(Read.DECISIONS),
+    "gaps": Table(Read.POOL),
+    "positions": Table(Read.POOL),
 }
-_UNSIGNED = frozenset({"subscriber", "terminal", "order", "source", "target", "iccid", "checksum"})
+COLUMNS: Mapping[str, Read] = {
+    "subscriber": Read.SUBSCRIBERS,
+    "terminal": Read.SUBSCRIBERS,
+    "source": Read.SIMS,
+    "target": Read.SIMS,
+}
+"""Columns that are left out for who may not see what they name, in whichever table."""
+UNSIGNED = frozenset({"subscriber", "terminal", "order", "source", "target", "iccid", "checksum"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +90,43 @@ def known(connection: sqlite3.Connection) -> Known:
     return Known(sequence, at_ms, gaps)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which rows of a table, in the order of its instants, where it has any, and its key."""
+
+    table: str
+    from_ms: int | None = None
+    until_ms: int | None = None
+    """Before which instant."""
+    equal: Mapping[str, int] = field(default_factory=dict)
+    """Values of columns."""
+    lots: Sequence[int] | None = None
+    """Only rows of these lots (entity indexes)."""
+    hidden: frozenset[str] = frozenset()
+    """Columns that are left out, and can't be asked for."""
+
+
+class Page(NamedTuple):
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    after: list[Any] | None
+    """Where the next page begins. None: this was the last."""
+
+
+def page(connection: sqlite3.Connection, question: Question, size: int, after: Sequence[Any] | None = None) -> Page:
+    """So many rows behind that place. ``ValueError``: there is no such table, it has no instant or no such column."""
+    order, columns, where, values = _asked(connection, question)
+    if after is not None:
+        if len(after) != len(order):
+            raise ValueError(f"a page of {question.table} begins behind {', '.join(order)}")
+        where = [*where, f"({', '.join(order)}) > ({', '.join('?' * len(order))})"]
+        values = [*values, *after]
+    found = connection.execute(_select([*columns, *order], question, where, order), (*values, size + 1)).fetchall()
+    rest = found[size - 1][len(columns) :] if len(found) > size else None
+    names = [name.strip('"') for name in columns]
+    return Page(names, [_unsigned(names, row) for row in found[:size]], None if rest is None else list(rest))
+
+
 def rows(
     connection: sqlite3.Connection,
     table: str,
@@ -73,35 +138,56 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of a table, by instant where it has one (from, and before until), and by values of its columns.
 
-    ``ValueError``: there is no such table, or it has no instant.
+    ``ValueError`` as of ``page``.
     """
-    if table not in TABLES:
-        raise ValueError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
-    wanted = []
-    values = []
-    if from_ms is not None or until_ms is not None:
-        if table not in _SPANS:
-            raise ValueError(f"{table} has no instants; export it whole")
-        column, size_ms = _SPANS[table]
-        for instant, sign in ((from_ms, ">="), (until_ms, "<")):
-            if instant is not None:
-                wanted.append(f"{column} {sign} ?")
-                values.append(-(-instant // size_ms) if sign == "<" else instant // size_ms)
-    columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-    for name, value in equal.items():
+    question = Question(table, from_ms, until_ms, equal)
+    order, columns, where, values = _asked(connection, question)
+    names = [name.strip('"') for name in columns]
+    for row in connection.execute(_select(columns, question, where, order), (*values, limit)):
+        yield dict(zip(names, _unsigned(names, row), strict=True))
+
+
+def _asked(connection: sqlite3.Connection, question: Question) -> tuple[list[str], list[str], list[str], list[Any]]:
+    """The columns of its order, those that are shown, the conditions and their values."""
+    table = TABLES.get(question.table)
+    if table is None:
+        raise ValueError(f"there is no table {question.table!r}; there are {', '.join(TABLES)}")
+    known_columns = connection.execute(f"PRAGMA table_info({question.table})").fetchall()
+    key = [f'"{row[1]}"' for row in sorted(known_columns, key=lambda row: int(row[5])) if row[5]] or ["rowid"]
+    instant = f'"{table.instant}"'
+    order = [instant, *key] if table.instant and instant not in key else key
+    names = [row[1] for row in known_columns if row[1] not in question.hidden]
+    where: list[str] = []
+    values: list[Any] = []
+    for bound, sign in ((question.from_ms, ">="), (question.until_ms, "<")):
+        if bound is not None:
+            if not table.instant:
+                raise ValueError(f"{question.table} has no instants; ask for all of it")
+            where.append(f"{instant} {sign} ?")
+            values.append(-(-bound // table.instant_ms) if sign == "<" else bound // table.instant_ms)
+    for name, value in question.equal.items():
         # SQLite would take a name that is no column for a text.
-        if name not in columns:
-            raise ValueError(f"{table} has no column {name!r}")
-        wanted.append(f'"{name}" = ?')
+        if name not in names:
+            raise ValueError(f"{question.table} has no column {name!r}")
+        where.append(f'"{name}" = ?')
         values.append(signed(value))
-    where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
-    cursor = connection.execute(f"SELECT * FROM {table}{where} LIMIT ?", (*values, limit))
-    names = [column[0] for column in cursor.description]
-    for row in cursor:
-        yield {
-            name: unsigned(value) if name in _UNSIGNED and value is not None else value
-            for name, value in zip(names, row, strict=True)
-        }
+    if question.equal and key[0] == '"day"' and question.from_ms is None and question.until_ms is None:
+        where.append(f"day IN {DAYS.format(question.table)}")
+    if question.lots is not None:
+        where.append(f"lot IN ({', '.join(map(str, map(int, question.lots)))})")
+    return order, [f'"{name}"' for name in names], where, values
+
+
+def _select(columns: Sequence[str], question: Question, where: Sequence[str], order: Sequence[str]) -> str:
+    conditions = f" WHERE {' AND '.join(where)}" if where else ""
+    return f"SELECT {', '.join(columns)} FROM {question.table}{conditions} ORDER BY {', '.join(order)} LIMIT ?"
+
+
+def _unsigned(names: Sequence[str], row: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(
+        unsigned(value) if name in UNSIGNED and value is not None else value
+        for name, value in zip(names, row, strict=False)
+    )
 
 
 def day_totals(connection: sqlite3.Connection, day: int) -> tuple[int, int]:

@@ -161,6 +161,9 @@ CREATE INDEX swaps_target ON swaps (target, ordered_ms);
 CREATE INDEX swaps_source ON swaps (source, ordered_ms);
 -- Who said so. 0: the engine itself, or not known.
 ALTER TABLE health ADD COLUMN actor INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX decisions_at ON decisions (at_ms);
+CREATE INDEX given_up_at ON given_up (at_ms);
+CREATE INDEX health_at ON health (at_ms);
 -- SIMs that had been slowed before a reset and were seen fast again: with which terminal, how fast.
 CREATE TABLE trusted (iccid INTEGER, at_ms INTEGER, terminal INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
     PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;

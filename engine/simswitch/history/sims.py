@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from simswitch.history.reading import DAYS
 from simswitch.history.schema import signed, unsigned
 
 ROWS_MAX = 200
@@ -56,14 +57,6 @@ class Past:
     swaps: list[Swap]
     used_since_ms: int
     """The first report of the terminal that reported last, since another one did. 0: none reported."""
-
-
-DAYS = (
-    "(WITH RECURSIVE days (day) AS (SELECT max(day) FROM {0} UNION ALL SELECT day - 1 FROM days WHERE day > "
-    "(SELECT min(day) FROM {0})) SELECT day FROM days)"
-)
-"""The days of a table whose key begins with the day: with ``day IN`` this, one SIM or person is looked up day by day
-and not by a walk over everybody's rows."""
 
 
 def past(connection: sqlite3.Connection, iccid: int) -> Past:

@@ -125,6 +125,7 @@ TOO_MANY_ACTORS = Reason(
 DRAINING = Reason(_Code.UNAVAILABLE, "DRAINING", "The service is shutting down. Connect again later.", 1_000)
 FAILED = Reason(_Code.UNAVAILABLE, "FAILED", "The service has failed and is going down: {what}.", 5_000)
 EXPIRED = Reason(_Code.DEADLINE_EXCEEDED, "EXPIRED", "The deadline passed before the call's turn came.")
+HISTORY_MISSING = Reason(_Code.UNAVAILABLE, "HISTORY_MISSING", "History can't be read: {what}.", 5_000)
 FENCED = Reason(
     _Code.ABORTED, "FENCED", "A newer session of the access server {what} stands. Find out who the other one is."
 )

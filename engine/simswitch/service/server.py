@@ -47,6 +47,7 @@ from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, WITHDRAWN, Refused, refused
 from simswitch.service.events import EventHandlers
 from simswitch.service.follower import keep_follower
+from simswitch.service.history import HistoryHandlers
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Method, methods
@@ -60,6 +61,7 @@ from simswitch.v1 import (
     allocation_pb2,
     caps_pb2,
     event_pb2,
+    history_pb2,
     inventory_pb2,
     pool_pb2,
     sim_service_pb2,
@@ -217,6 +219,7 @@ class Service:
         self.swaps = SwapHandlers(cell, self.directory)
         self.events = EventHandlers(cell, self.directory)
         self.inventory = InventoryHandlers(cell, self.directory)
+        self.history = HistoryHandlers(self.directory, folder)
         services: list[tuple[Any, str, Any]] = [
             (allocation_pb2, "AllocationService", AllocationHandlers(cell, self.directory)),
             (access_server_pb2, "AccessServerService", self.sessions),
@@ -226,6 +229,7 @@ class Service:
             (inventory_pb2, "InventoryService", self.inventory),
             (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
             (caps_pb2, "CapsService", CapsHandlers(cell, self.directory)),
+            (history_pb2, "HistoryService", self.history),
             (sim_service_pb2, "SimService", SimHandlers(cell, self.directory, folder)),
             (subscriber_pb2, "SubscriberService", SubscriberHandlers(cell, self.directory, folder)),
         ]
@@ -437,6 +441,7 @@ class RunningServer:
         else:
             await asyncio.gather(self._server.stop(DRAIN_SECONDS), self._front.drain(DRAIN_SECONDS))
             await self._front.close()
+        await self.service.history.close()
         for watching in self._watching:
             watching.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,0 +1,128 @@
+"""The process that reads history for a service: ``python -m simswitch.service.answering FOLDER``.
+
+It is a process of its own, at low priority, because a busy thread in the service's would hold up every call. A question
+is one line of JSON on standard input, and one is answered after the other; an answer is a head (kind, length) and as
+many bytes on standard output. It ends when its input does, so it never outlives its service.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import sqlite3
+import struct
+import sys
+import time
+from contextlib import closing
+from enum import IntEnum
+from typing import Any
+
+from simswitch.history.reading import UNSIGNED, Page, Question, known, page
+from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.v1 import history_pb2 as pb
+
+HEAD = struct.Struct("<BI")
+LOOK_EVERY = 20_000
+"""Steps of SQLite's machine between two looks at the clock, some milliseconds."""
+
+
+class Answer(IntEnum):
+    """What an answer is."""
+
+    ROWS = 1
+    WRONG = 2
+    """The question makes no sense: why."""
+    WRONG_TOKEN = 3
+    MISSING = 4
+    """There is no history that could be read: why."""
+    LATE = 5
+    """The deadline passed."""
+
+
+def answer(folder: str, asked: dict[str, Any]) -> tuple[Answer, bytes]:
+    try:
+        with closing(open_reader(folder)) as connection:
+            return Answer.ROWS, _rows(connection, asked)
+    except HistoryRefused as error:
+        return Answer.MISSING, str(error).encode()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return Answer.LATE, b""
+        return Answer.MISSING, str(error).encode()
+    except sqlite3.Error as error:
+        return Answer.MISSING, str(error).encode()
+    except _WrongToken:
+        return Answer.WRONG_TOKEN, b""
+    except ValueError as error:
+        return Answer.WRONG, str(error).encode()
+
+
+class _WrongToken(Exception):
+    """It is not one of ours, or of another table."""
+
+
+def _rows(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
+    deadline = asked["deadline"]
+    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), LOOK_EVERY)
+    hidden = frozenset(asked["hidden"])
+    question = Question(asked["table"], asked["from_ms"], asked["until_ms"], asked["equal"], asked["lots"], hidden)
+    after = _place(asked["token"], question.table)
+    return _message(connection, question.table, page(connection, question, asked["size"], after)).SerializeToString()
+
+
+def _message(connection: sqlite3.Connection, table: str, found: Page) -> pb.ListRowsResponse:
+    state = known(connection)
+    names = ("identity" if name in UNSIGNED else "number" for name in found.columns)
+    kinds = [{int: name, str: "text", bytes: "data"} for name in names]
+    response = pb.ListRowsResponse(
+        columns=found.columns,
+        next_page_token=_token(table, found.after) if found.after is not None else "",
+        sequence=state.sequence,
+        at_ms=state.at_ms,
+        gaps=[
+            pb.HistoryGap(first_sequence=first, last_sequence=last, from_ms=from_ms, until_ms=until_ms)
+            for first, last, from_ms, until_ms in state.gaps
+        ],
+    )
+    for row in found.rows:
+        values = response.rows.add().values
+        for kind, value in zip(kinds, row, strict=True):
+            single = values.add()
+            if value is not None:
+                setattr(single, kind[type(value)], value)
+    return response
+
+
+def _token(table: str, after: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([table, after]).encode()).decode("ascii")
+
+
+def _place(token: str, table: str) -> list[Any] | None:
+    if not token:
+        return None
+    try:
+        name, after = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
+    except (binascii.Error, UnicodeError, ValueError, TypeError) as error:
+        raise _WrongToken from error
+    if name != table or not isinstance(after, list):
+        raise _WrongToken
+    for value in after:
+        if not isinstance(value, str) and not (isinstance(value, int) and abs(value) < 1 << 63):
+            raise _WrongToken
+    return after
+
+
+def main() -> None:
+    os.nice(10)
+    folder = sys.argv[1]
+    target = sys.stdout.buffer
+    for line in sys.stdin.buffer:
+        kind, data = answer(folder, json.loads(line))
+        target.write(HEAD.pack(kind, len(data)) + data)
+        target.flush()
+
+
+if __name__ == "__main__":
+    main()

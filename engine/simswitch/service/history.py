@@ -1,0 +1,129 @@
+"""HistoryService: who may ask what, and the process that answers (``service.answering``)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from simswitch.core import layout
+from simswitch.core.roles import READ_ROLES, Read
+from simswitch.history.reading import COLUMNS, TABLES
+from simswitch.service.answering import HEAD, Answer
+from simswitch.service.call import Call
+from simswitch.service.directory import Directory
+from simswitch.service.errors import (
+    EXPIRED,
+    HISTORY_MISSING,
+    INVALID_ARGUMENT,
+    INVALID_PAGE_TOKEN,
+    OVERLOADED,
+    Refused,
+)
+from simswitch.service.paging import page_size
+from simswitch.v1 import history_pb2 as pb
+
+WAITING_MAX = 16
+"""Calls that wait while one is answered."""
+LONGEST_S = 30.0
+EQUAL_MAX = 4
+_INSTANT_MAX_MS = 1 << 43
+"""Every instant of the engine is before it."""
+
+
+class HistoryHandlers:
+    """HistoryService."""
+
+    def __init__(self, directory: Directory, folder: Path | None) -> None:
+        self._directory = directory
+        self._folder = folder
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def list_rows(self, data: bytes, call: Call) -> bytes:
+        request = pb.ListRowsRequest.FromString(data)
+        table = TABLES.get(request.table)
+        if table is None:
+            raise Refused(INVALID_ARGUMENT, f"there is no table {request.table!r}; there are {', '.join(TABLES)}")
+        call.may_read(table.read)
+        if len(request.equal) > EQUAL_MAX:
+            raise Refused(INVALID_ARGUMENT, f"equal has at most {EQUAL_MAX} columns, not {len(request.equal)}")
+        if max(request.from_ms, request.until_ms) >= _INSTANT_MAX_MS:
+            raise Refused(INVALID_ARGUMENT, f"every instant is before {_INSTANT_MAX_MS:,} ms")
+        lots = None
+        if call.actor.role == layout.ROLE_SUPPLIER and table.read is Read.LOTS:
+            everybodys = self._directory.all(layout.LOT)
+            lots = [lot.index for lot in everybodys if lot.numbers[layout.LOT_SUPPLIER] == call.actor.subject]
+        until_s = time.monotonic() + LONGEST_S
+        question = {
+            "table": request.table,
+            "from_ms": request.from_ms or None,
+            "until_ms": request.until_ms or None,
+            "equal": {each.column: each.value for each in request.equal},
+            "lots": lots,
+            "hidden": [name for name, read in COLUMNS.items() if call.actor.role not in READ_ROLES[read]],
+            "size": page_size(request.page_size),
+            "token": request.page_token,
+            "deadline": until_s if call.deadline is None else min(call.deadline, until_s),
+        }
+        kind, answer = await self._asked(question)
+        match kind:
+            case Answer.ROWS:
+                return answer
+            case Answer.WRONG:
+                raise Refused(INVALID_ARGUMENT, answer.decode())
+            case Answer.WRONG_TOKEN:
+                raise Refused(INVALID_PAGE_TOKEN, repr(request.page_token[:80]))
+            case Answer.LATE:
+                raise Refused(EXPIRED)
+            case _:
+                raise Refused(HISTORY_MISSING, answer.decode())
+
+    async def _asked(self, question: dict[str, Any]) -> tuple[int, bytes]:
+        if self._folder is None:
+            raise Refused(HISTORY_MISSING, "the service keeps no data folder")
+        if self._waiting > WAITING_MAX:
+            raise Refused(OVERLOADED)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                if time.monotonic() > question["deadline"]:
+                    raise Refused(EXPIRED)
+                return await self._answered(self._folder, json.dumps(question).encode())
+        finally:
+            self._waiting -= 1
+
+    async def _answered(self, folder: Path, question: bytes) -> tuple[int, bytes]:
+        if self._process is None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "simswitch.service.answering", str(folder)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(question + b"\n")
+            kind, size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
+            return kind, await process.stdout.readexactly(size)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            await self.close()
+            raise Refused(HISTORY_MISSING, "the process that reads it has ended; another is started") from error
+        except BaseException:
+            # The caller has gone, and the answer would be taken for that to the next question.
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends the process; the next question starts another."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+        if process is not None:
+            await process.wait()

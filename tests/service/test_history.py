@@ -1,0 +1,183 @@
+"""History over a real socket: page by page what the file has, to each role its part, and never another's answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from simswitch.client import OperatorClient
+from simswitch.core import layout
+from simswitch.core.roles import READ_ROLES, ROLE_WORDS, Read
+from simswitch.history.reading import COLUMNS, TABLES, rows
+from simswitch.history.schema import open_reader, open_writer
+from simswitch.service.answering import Answer, answer
+from simswitch.v1 import history_pb2 as pb
+from simswitch.v1 import inventory_pb2 as inv
+
+from tests.service.serving import Serving, define
+from tests.service.test_calls import refusal
+
+NAMES = {"access-server": "as-01", "supplier": "wholesale"}
+SWAPS, DAYS, PEOPLE = 40, 3, 2_000
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server whose history has some rows; two suppliers with a lot each."""
+    serving = Serving(tmp_path_factory.mktemp("history") / "data")
+    with OperatorClient(serving.address) as operator:
+        define(operator, 5)
+        other = inv.Supplier(name="another")
+        operator.inventory.DefineSupplier(inv.DefineSupplierRequest(supplier=other))
+        lot = inv.Lot(name="another-lot", supplier="another", plan="plan", sim_class="class")
+        operator.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+    entities = serving.cell.call_read(lambda machine: machine.entities(layout.LOT))
+    lots = [entity["index"] for entity in entities]
+    connection = open_writer(serving.folder)
+    connection.execute("BEGIN")
+    use = [(day, person, day * person) for day in range(20_000, 20_000 + DAYS) for person in range(PEOPLE)]
+    connection.executemany("INSERT INTO use_day VALUES (?, ?, ?)", use)
+    # Many at one instant: a page may end between them. Numbers beyond 63 bits come back without a sign.
+    swaps = [(-number, None, number, -number, 1, 7, 2, number // 9, None, None, 0, 0, 8) for number in range(SWAPS)]
+    connection.executemany("INSERT INTO swaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", swaps)
+    for lot_index in lots:
+        connection.execute("INSERT INTO caps VALUES (?, 1, 5, NULL, 3)", (lot_index,))
+    connection.execute("INSERT INTO gaps VALUES (3, 4, 5, 6)")
+    connection.execute("COMMIT")
+    connection.close()
+    try:
+        yield serving
+    finally:
+        serving.end()
+
+
+def asked(operator: OperatorClient, table: str, **fields: Any) -> pb.ListRowsResponse:
+    return operator.history.ListRows(pb.ListRowsRequest(table=table, **fields), timeout=20)
+
+
+def values_of(response: pb.ListRowsResponse) -> list[tuple[Any, ...]]:
+    return [
+        tuple(getattr(value, kind) if (kind := value.WhichOneof("value")) else None for value in row.values)
+        for row in response.rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "size", "wanted"),
+    [
+        ("swaps", 7, {}),
+        ("use_day", 999, {}),
+        ("use_day", 300, {"from_ms": 20_001 * 86_400_000, "until_ms": 20_002 * 86_400_000}),
+        ("use_day", 2, {"equal": [pb.ColumnValue(column="subscriber", value=5)]}),
+        ("swaps", 3, {"from_ms": 2, "until_ms": 4}),
+    ],
+)
+def test_pages_together_are_what_the_file_has(serving: Serving, table: str, size: int, wanted: dict[str, Any]) -> None:
+    found: list[tuple[Any, ...]] = []
+    token = ""
+    with OperatorClient(serving.address) as operator:
+        while True:
+            response = asked(operator, table, page_size=size, page_token=token, **wanted)
+            assert len(response.rows) <= size
+            found += values_of(response)
+            token = response.next_page_token
+            if not token:
+                break
+    equal = {each.column: each.value for each in wanted.get("equal", [])}
+    connection = open_reader(serving.folder)
+    whole = list(rows(connection, table, wanted.get("from_ms"), wanted.get("until_ms"), **equal))
+    connection.close()
+    assert whole
+    assert found == [tuple(row.values()) for row in whole]
+    assert list(response.columns) == list(whole[0])
+    assert [(gap.first_sequence, gap.until_ms) for gap in response.gaps] == [(3, 6)]
+
+
+@pytest.mark.parametrize("word", sorted(ROLE_WORDS))
+def test_each_role_on_each_table(serving: Serving, word: str) -> None:
+    role = ROLE_WORDS[word]
+    wrong: list[tuple[str, object]] = []
+    with OperatorClient(serving.address, actor=f"{word}:{NAMES.get(word, 'somebody')}") as party:
+        for name, table in TABLES.items():
+            allowed = role in READ_ROLES[Read.PARTS] and role in READ_ROLES[table.read]
+            try:
+                columns = set(asked(party, name).columns)
+            except grpc.RpcError as error:
+                if allowed or error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+                    wrong.append((name, error))
+            else:
+                seen = {column for column in columns & set(COLUMNS) if role not in READ_ROLES[COLUMNS[column]]}
+                if not allowed or seen:
+                    wrong.append((name, seen))
+    assert not wrong
+
+
+def test_what_the_parties_must_never_see(serving: Serving) -> None:
+    """Pinned beside the tables, so that a slip in them shows."""
+    with OperatorClient(serving.address, actor="supplier:wholesale") as supplier:
+        own = values_of(asked(supplier, "caps"))
+        assert len(own) == 1
+        for name in ("use_day", "use_sim", "swaps", "decisions", "refusals"):
+            assert refusal(partial(asked, supplier, name)).reason == "NOT_PERMITTED"
+        other = values_of(asked(supplier, "caps", equal=[pb.ColumnValue(column="lot", value=own[0][0] + 1)]))
+        assert other == []
+    with OperatorClient(serving.address, actor="technology-provider:somebody") as provider:
+        swaps = asked(provider, "swaps")
+        assert len(swaps.rows) == SWAPS
+        assert not {"subscriber", "terminal", "source", "target"} & set(swaps.columns)
+        person = [pb.ColumnValue(column="subscriber", value=5)]
+        assert refusal(lambda: asked(provider, "swaps", equal=person)).reason == "INVALID_ARGUMENT"
+        for name in ("use_day", "affected", "limits", "exemptions", "lots", "health", "decisions"):
+            assert refusal(partial(asked, provider, name)).reason == "NOT_PERMITTED"
+
+
+def test_what_makes_no_sense_is_refused(serving: Serving) -> None:
+    with OperatorClient(serving.address) as operator:
+        other = asked(operator, "use_day", page_size=2).next_page_token
+        refused: tuple[tuple[dict[str, Any], str], ...] = (
+            ({"table": "sqlite_schema"}, "INVALID_ARGUMENT"),
+            ({"table": "entities", "from_ms": 5}, "INVALID_ARGUMENT"),
+            ({"table": "use_day", "from_ms": 1 << 62}, "INVALID_ARGUMENT"),
+            ({"table": "use_day", "page_size": 1_001}, "INVALID_ARGUMENT"),
+            ({"table": "use_day", "equal": [pb.ColumnValue(column='day" OR "1', value=1)]}, "INVALID_ARGUMENT"),
+            ({"table": "use_day", "equal": [pb.ColumnValue(column="day")] * 5}, "INVALID_ARGUMENT"),
+            ({"table": "swaps", "page_token": other}, "INVALID_PAGE_TOKEN"),
+            ({"table": "use_day", "page_token": "WyJ1c2VfZGF5IiwgWzFlOTldXQ=="}, "INVALID_PAGE_TOKEN"),
+            ({"table": "use_day", "page_token": "!"}, "INVALID_PAGE_TOKEN"),
+        )
+        for fields, reason in refused:
+            assert refusal(partial(asked, operator, **fields)).reason == reason, fields
+
+
+def test_who_has_gone_leaves_no_answer_for_the_next(serving: Serving) -> None:
+    """The process is held, so that the first caller goes while it is asked; what it would have said is nobody's."""
+    with OperatorClient(serving.address) as operator:
+        asked(operator, "gaps")
+        assert serving.running is not None
+        process = serving.running.service.history._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(grpc.RpcError) as caught:
+            operator.history.ListRows(pb.ListRowsRequest(table="use_day"), timeout=0.2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert values_of(asked(operator, "gaps")) == [(3, 4, 5, 6)]
+
+
+def test_a_question_is_given_up_when_its_time_is_over(serving: Serving) -> None:
+    question: dict[str, Any] = {
+        "table": "use_day", "from_ms": None, "until_ms": None, "equal": {"bytes": 1}, "lots": None, "hidden": [],
+        "size": 10, "token": "",
+    }  # fmt: skip
+    late = answer(str(serving.folder), {**question, "deadline": time.monotonic() - 1})
+    assert late == (Answer.LATE, b"")
+    kind, _ = answer(str(serving.folder), {**question, "deadline": time.monotonic() + 60})
+    assert kind == Answer.ROWS
+    nothing = answer(str(serving.folder / "nowhere"), {**question, "deadline": time.monotonic() + 60})
+    assert nothing[0] == Answer.MISSING
+    assert b"no history yet" in nothing[1]
