@@ -56,7 +56,7 @@ def test_a_sound_folder_is_called_so_and_is_not_changed(whole: tuple[Path, Life]
     last = max(life.states)
     assert (found["last_sequence"], found["state_hash"]) == (last, f"{life.states[last]:016x}")
     parts = [part["part"] for part in found["parts"]]
-    assert parts == ["snapshot", "snapshot", "journal", "state", "history", "audit log"]
+    assert parts == ["audit log", "snapshot", "snapshot", "journal", "state", "history", "audit log"]
     assert content(folder) == before
     shown = program("check", str(folder))
     assert shown.returncode == Exit.OK

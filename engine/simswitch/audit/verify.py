@@ -13,6 +13,8 @@ from simswitch.audit.chain import ChainDamaged, all_entries, older
 RESTORES = "audit/restores.log"
 """Who made the folder out of a backup, up to where, and which records were left out."""
 FILES = (TOKENS, ATTEMPTS, RESTORES)
+DECISIONS = "history.sqlite"
+"""Its table of decisions is a chain too (``audit.decisions``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,14 @@ class Expected:
     def of(cls, text: str) -> Expected:
         name, _, rest = text.partition(":")
         number, _, digest = rest.partition(":")
-        if name not in FILES or not number.isdigit() or len(digest) != 64:
-            raise ValueError(f"{text!r} is not FILE:NUMBER:HASH with one of the files {', '.join(FILES)}")
+        if name not in (*FILES, DECISIONS) or not number.isdigit() or len(digest) != 64:
+            raise ValueError(f"{text!r} is not FILE:NUMBER:HASH with one of the files {', '.join((*FILES, DECISIONS))}")
         return cls(name, int(number), digest)
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """One file that is sound."""
+    """One file that is sound: its first and last entry, and the hash of the last."""
 
     name: str
     first: int

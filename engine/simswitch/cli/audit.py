@@ -23,21 +23,25 @@ def verify(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Walk every chained file and print the last hash of each.
+    """Walk every chained file, and the decisions in history, and print the last hash of each.
 
-    A change, a gap or an insertion is named with file and line. Whoever may write the files could make them anew from
+    Decisions are also compared with the commands in the journal, as far as that reaches back. A change, a gap or an
+    insertion is named with its place. Whoever may write the files could make them anew from
     the start: keep what this prints somewhere else, and give it back with --expect.
     """
     from simswitch.audit.chain import ChainDamaged
-    from simswitch.audit.verify import Expected, verify_folder
+    from simswitch.audit.verify import Expected
+    from simswitch.folder.audit import verify_audit
+    from simswitch.history.schema import HistoryRefused
+    from simswitch.journal.errors import JournalError
 
     try:
         wanted = [Expected.of(text) for text in expect or ()]
     except ValueError as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
     try:
-        found = verify_folder(folder, wanted)
-    except ChainDamaged as error:
+        found = verify_audit(folder, wanted)
+    except (ChainDamaged, HistoryRefused, JournalError) as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     names = ["file", "first", "last", "hash"]
     rows = [[file.name, file.first, file.last, file.hash] for file in found]

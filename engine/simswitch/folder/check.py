@@ -6,7 +6,7 @@
                 the state is that snapshot's
     state       the walk over the invariants at the end
     history     SQLite's own check, and its position: a record of this journal, by its checksum
-    audit log   each chained file
+    audit log   each chained file, and the chain of decisions in history
     alarm       what a follower left
 
 A server that runs goes on writing: what is judged is what was there when the reader came by. A record that it was
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from simswitch.audit.chain import ChainDamaged
-from simswitch.audit.verify import verify_folder
+from simswitch.audit.decisions import walk
+from simswitch.audit.verify import Walked, verify_folder
 from simswitch.folder.apart import Note, apart
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
@@ -146,9 +147,13 @@ def _check_history(folder: Path, checked: Checked) -> _Position | None:
     try:
         with closing(open_reader(folder, writes_nothing=True)) as connection:
             faults = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
+            walked = walk(connection, {}) if faults == ["ok"] else None
             row = connection.execute(
                 "SELECT sequence, checksum, journal_id FROM positions WHERE reader = 'history'"
             ).fetchone()
+    except ChainDamaged as error:
+        checked.parts.append(_touched(error))
+        return None
     except NoHistoryYet:
         checked.parts.append(Part("history", HISTORY, True, "there is none yet"))
         return None
@@ -160,6 +165,8 @@ def _check_history(folder: Path, checked: Checked) -> _Position | None:
         text = f"SQLite finds it damaged: {'; '.join(faults)}. Stop the service, move it away, and start again"
         checked.parts.append(Part("history", HISTORY, False, text))
         return None
+    if walked is not None:
+        checked.parts.append(_sound(walked))
     return _Position(row[0], unsigned(row[1]), row[2]) if row else None
 
 
@@ -267,8 +274,15 @@ def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: i
 
 def _check_audit(folder: Path, checked: Checked) -> None:
     try:
-        for walked in verify_folder(folder):
-            text = f"entries {walked.first} to {walked.last}, the last hash {walked.hash}"
-            checked.parts.append(Part("audit log", walked.name, True, text))
+        checked.parts += [_sound(walked) for walked in verify_folder(folder)]
     except ChainDamaged as error:
-        checked.parts.append(Part("audit log", "", False, f"{error}. Compare with the hashes that were kept elsewhere"))
+        checked.parts.append(_touched(error))
+
+
+def _sound(walked: Walked) -> Part:
+    text = f"entries {walked.first} to {walked.last}, the last hash {walked.hash}"
+    return Part("audit log", walked.name, True, text)
+
+
+def _touched(error: ChainDamaged) -> Part:
+    return Part("audit log", "", False, f"{error}. Compare with the hashes that were kept elsewhere")

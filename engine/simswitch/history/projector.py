@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simswitch.audit.decisions import ROWS_MAX, chain
 from simswitch.core import layout
 from simswitch.core.commands import COMMAND_COLUMNS, CommandRun, OutcomeRun, command_runs
 from simswitch.core.machine import Machine
@@ -49,6 +50,11 @@ _DECISIONS = frozenset(
 Key = tuple[int, ...]
 
 
+def is_decision(kind: int) -> bool:
+    """Whether a command has its row in ``decisions``."""
+    return kind in _DECISIONS
+
+
 def day_of(at_ms: int, day_begins_ms: int) -> int:
     """Days since 1970-01-01 of the local date. A day that begins after 12:00 UTC is that of a place east of it."""
     ahead_ms = -day_begins_ms if day_begins_ms < _DAY_MS // 2 else _DAY_MS - day_begins_ms
@@ -70,6 +76,11 @@ class Projector:
         self._lock = _locked(Path(folder) / LOCK_NAME)
         try:
             self._connection = open_writer(folder)
+            # Those of before the chain, ROWS_MAX a transaction.
+            while self._connection.execute("SELECT 1 FROM decisions WHERE hash IS NULL LIMIT 1").fetchone():
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    chain(self._connection)
             row = self._connection.execute(
                 "SELECT sequence, at_ms, checksum, journal_id FROM positions WHERE reader = ?", (READER,)
             ).fetchone()
@@ -124,7 +135,7 @@ class Projector:
                 self._refusals(run, outcome, header.now_ms)
             elif run.kind == layout.REPORT_LOAD:
                 self._load(run, outcome, header.now_ms)
-            elif run.kind in _DECISIONS:
+            elif is_decision(run.kind):
                 self._decision(place, run, outcome, record, machine)
         if outcomes[-1].count:
             self._events(outcomes[-1], outcomes[-2], header.now_ms, machine)
@@ -336,6 +347,8 @@ class Projector:
         connection.executemany("INSERT OR REPLACE INTO entities VALUES (?, ?, ?)", self._entities)
         for statement, row in self._rows:
             connection.execute(statement, row)
+        while chain(connection) == ROWS_MAX:
+            pass
         for day, pieces in self._use.items():
             subscribers, place = np.unique(np.concatenate([piece[0] for piece in pieces]), return_inverse=True)
             totals = np.zeros(len(subscribers), np.uint64)

@@ -179,6 +179,11 @@ CREATE TABLE set_aside (at_ms INTEGER NOT NULL, iccid INTEGER NOT NULL, window I
     bytes INTEGER NOT NULL, status INTEGER NOT NULL, terminal INTEGER NOT NULL, actor TEXT NOT NULL) STRICT;
 CREATE INDEX set_aside_at ON set_aside (at_ms);
 CREATE UNIQUE INDEX set_aside_figures ON set_aside (iccid, window, as_of_ms, bytes) WHERE window IS NOT NULL;
+-- The chain over the decisions (audit/decisions.py): a row that has its hash stays as it is.
+ALTER TABLE decisions ADD COLUMN hash BLOB;
+CREATE TRIGGER decisions_change BEFORE UPDATE ON decisions WHEN old.hash IS NOT NULL
+    BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
+CREATE TRIGGER decisions_go BEFORE DELETE ON decisions BEGIN SELECT RAISE(ABORT, 'a decision is never removed'); END;
 """,
 }
 """What each version after the first adds."""
