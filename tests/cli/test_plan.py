@@ -41,7 +41,7 @@ def test_the_examples_give_every_answer(tmp_path: Path) -> None:
     assert found["simultaneity"]["sims_needed"] - found["simultaneity"]["sims"] == found["simultaneity"]["sims_missing"]
     # What closes the gap: every offer at its newsvendor's quantile, and a limit that touches some and not all.
     assert [row["offer"] for row in found["purchases"]] == ["carrier-a, 80 GB", "carrier-b, 100 GB"]
-    assert found["purchases"][0]["critical_share"] == pytest.approx(9000 / (9000 + 2800))
+    assert found["purchases"][0]["critical_share"] == pytest.approx((9000 - 2800) / 9000)
     limit = found["operating_limit"]
     assert 0 < limit["touched"] < limit["subscribers"]
     # A cap that is lower makes it dry no later, and less supply misses no less.
@@ -77,6 +77,15 @@ def test_a_bad_line_is_named_and_nothing_is_planned(tmp_path: Path, name: str, o
     assert says in done.stderr
     assert "nothing was planned" in done.stderr
     assert not done.stdout
+
+
+def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    one = tmp_path / "use.csv"
+    one.write_text("day,used_bytes,subscribers\n2026-11-24,1000000000,10\n", encoding="utf-8")
+    done = run(one, EXAMPLES / "lots.csv", "--plot", tmp_path / "nowhere" / "plan.png")
+    assert done.returncode == 1
+    assert "plan.png can't be written: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_files_that_are_not_there_are_named() -> None:

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
+from simswitch.planning.forecast import Past
 
 FIRST_DAY = date(2026, 9, 1)
 WEEKDAYS = np.array([0.95, 0.93, 0.94, 0.97, 1.05, 1.12, 1.10])
@@ -28,6 +29,22 @@ class Month:
     true_bytes: float
     dry_on: int
     """The day on which the pool really ran dry."""
+
+
+def few(seed: int, subscribers: int = 400, days: int = 56) -> Past:
+    """Weeks of so few subscribers that the heaviest of them make the use: which of them are there today is chance."""
+    random = np.random.default_rng(seed)
+    habit = random.lognormal(-(1.7**2) / 2, 1.7, subscribers)
+    used, counts = np.zeros(days), np.zeros(days)
+    shared = 0.0
+    for day in range(days):
+        shared = 0.6 * shared + random.normal(0.0, 0.02)
+        visits = random.binomial(4, 0.3, subscribers)
+        each = visits * habit * random.gamma(1.5, 1 / 1.5, subscribers)
+        weekday = WEEKDAYS[(FIRST_DAY + timedelta(days=day)).weekday()]
+        used[day] = 4e8 / 1.2 * weekday * np.exp(shared) * float(each.sum())
+        counts[day] = np.count_nonzero(visits)
+    return Past(FIRST_DAY, used, counts)
 
 
 def month(seed: int, *, sigma: float = 1.7, subscribers: int = 20_000, cap_error: float = 0.2) -> Month:

@@ -8,9 +8,9 @@ from datetime import date, timedelta
 
 import numpy as np
 import pytest
-from simswitch.planning.forecast import Past, Trial, backtest, forecast, trials, widened, widening
+from simswitch.planning.forecast import Past, Trial, backtest, forecast, growth, naive, trials, widened, widening
 
-from tests.planning.generator import FIRST_DAY, month
+from tests.planning.generator import FIRST_DAY, few, month
 
 
 def weekly(days: int, subscribers: float = 1000.0) -> Past:
@@ -44,6 +44,31 @@ def test_a_holiday_is_multiplied_in_and_divided_out() -> None:
     assert told.quantile(0.5) == pytest.approx(expected, rel=0.02)
 
 
+def test_a_quiet_sunday_is_no_loss_of_subscribers() -> None:
+    pattern = np.array([100.0, 100, 100, 100, 100, 80, 60])
+    for days in (34, 35, 36):
+        counts = pattern[np.arange(days) % 7]
+        assert growth(Past(FIRST_DAY, counts, counts)) == pytest.approx(0)
+    grown = np.arange(1_000.0, 1_040.0)
+    assert growth(Past(FIRST_DAY, grown, grown)) == pytest.approx(1)
+    steady = Past(FIRST_DAY, grown * 5, grown)
+    assert forecast(steady, 7, seed=1).quantile(0.5) == pytest.approx(5 * np.arange(1_040.0, 1_047.0), rel=1e-3)
+
+
+def test_who_comes_besides_uses_as_much_as_the_others() -> None:
+    ahead = forecast(weekly(42), 2, seed=1, more=[0.0, 500.0])
+    assert ahead.quantile(0.5) == pytest.approx(weekly(2).used_bytes * [1, 1.5], rel=0.02)
+
+
+def test_weeks_without_use_are_no_trouble() -> None:
+    nothing = Past(FIRST_DAY, np.concatenate((weekly(21).used_bytes, np.zeros(9), [5.0, 6.0])), np.full(32, 5.0))
+    found = trials(nothing, 7, seed=1)
+    # The first weeks that were tried have no use, the last ones some again.
+    assert [trial.days for trial in found] == [24, 25]
+    assert all(np.isfinite([trial.off, trial.below, trial.above, trial.error]).all() for trial in found)
+    assert np.all(np.isfinite(forecast(nothing, 7, seed=1).paths))
+
+
 @pytest.mark.parametrize("days", [1, 2, 7, 8, 20, 21])
 def test_a_short_past_is_enough_to_say_something(days: int) -> None:
     ahead = forecast(weekly(days), 14, seed=3)
@@ -63,6 +88,28 @@ def test_the_backtest_beats_the_naive_forecast_where_use_grows() -> None:
     found = backtest(trials(Past(FIRST_DAY, drawn.used_bytes, drawn.subscribers), 7, seed=1), 7)
     assert found["origins"] == 60 - 21 - 7 + 1
     assert found["error_mean"] < found["naive_error_mean"]
+
+
+def test_so_does_it_where_a_few_heavy_users_make_the_use() -> None:
+    ours, naives = [], []
+    for seed in range(8):
+        past = few(seed)
+        for days in (28, 35, 42, 49):
+            then = past.until(FIRST_DAY + timedelta(days=days))
+            came = past.used_bytes[days : days + 7].sum()
+            said = np.median(forecast(then, 7, seed=seed, paths=500).paths.sum(axis=1))
+            ours.append(abs(said / came - 1))
+            naives.append(abs(naive(then, 7).sum() / came - 1))
+    print(f"off by {np.mean(ours):.3f}, the week before by {np.mean(naives):.3f}")
+    assert np.mean(ours) < 0.95 * np.mean(naives)
+
+
+def test_a_trend_goes_on_where_it_is_more_than_chance() -> None:
+    random = np.random.default_rng(3)
+    grown = weekly(56).used_bytes * 1.01 ** np.arange(56) * np.exp(random.normal(0, 0.02, 56))
+    ahead = forecast(Past(FIRST_DAY, grown, np.full(56, 9.0)), 7, seed=1)
+    expected = weekly(7).used_bytes * 1.01 ** np.arange(56, 63)
+    assert ahead.quantile(0.5).sum() == pytest.approx(expected.sum(), rel=0.02)
 
 
 def test_bands_hold_nine_in_ten_weeks_on_months_drawn_now() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from math import comb, factorial
 
 import pytest
@@ -59,6 +60,41 @@ def test_engset_agrees_with_the_textbook() -> None:
 def test_engset_is_its_definition(sources: int, servers: int, activity: Fraction) -> None:
     exact = float(exact_engset(sources, servers, activity))
     assert engset_time_congestion(sources, servers, float(activity)) == pytest.approx(exact, rel=1e-9)
+
+
+# Far more is wanted than there is, as when a pool has run dry: the distribution function is no number any more.
+OVERLOAD = ((10_000, 1_000, 0.5), (120_000, 30_000, 0.3), (120_000, 35_500, 0.3), (1_000_000, 100_000, 0.9))
+
+
+@pytest.mark.parametrize(("sources", "servers", "activity"), OVERLOAD)
+def test_engset_is_its_recurrence_where_far_more_is_wanted(sources: int, servers: int, activity: float) -> None:
+    ratio, inverse = activity / (1 - activity), 1.0
+    for number in range(1, servers + 1):
+        inverse = 1 + inverse * number / ((sources - number + 1) * ratio)
+    assert engset_time_congestion(sources, servers, activity) == pytest.approx(1 / inverse, rel=1e-8)
+
+
+@pytest.mark.parametrize(("servers", "offered"), [(100, 2_000.0), (1_000, 3_000.0), (30_000, 36_000.0), (50, 50.0)])
+def test_erlang_b_is_its_recurrence_where_far_more_is_wanted(servers: int, offered: float) -> None:
+    inverse = 1.0
+    for number in range(1, servers + 1):
+        inverse = 1 + inverse * number / offered
+    assert erlang_b(servers, offered) == pytest.approx(1 / inverse, rel=1e-8)
+
+
+def test_both_ways_of_working_it_out_meet() -> None:
+    # One terminal more or less is on the other side of the step between them.
+    found = [engset_time_congestion(1_000, servers, 0.2) for servers in range(190, 211)]
+    steps = [before - after for before, after in pairwise(found)]
+    assert all(0 < after < before for before, after in pairwise(steps))
+
+
+def test_who_is_always_active_finds_what_there_is() -> None:
+    assert engset_time_congestion(10, 3, 1.0) == 1
+    assert blocking(100, 60, Peak(1.0)) == 1
+    assert blocking(100, 100, Peak(1.0)) == 0
+    assert sims_needed(100, Peak.observed([1.0, 1.0, 1.0]), 0.001) == 100
+    assert erlang_b(0, 5.0) == engset_time_congestion(5, 0, 0.5) == 1
 
 
 def test_engset_tends_to_erlang() -> None:

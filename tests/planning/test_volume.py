@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 from simswitch.planning.forecast import Forecast, Past, forecast
-from simswitch.planning.volume import CapInterval, LotState, Supply, run_dry
+from simswitch.planning.volume import CapInterval, LotState, Supply, monthly, run_dry
 
 from tests.planning.generator import FIRST_DAY, Month, month
 
@@ -46,6 +46,33 @@ def test_a_reset_fills_the_lot_again() -> None:
     assert run_dry(certain(15, 15), [lot(0, 0, resets=(MONDAY + timedelta(days=1),))], seed=1).date_at(0.5) is None
 
 
+def test_a_cycle_that_begins_on_the_first_morning_is_a_whole_one() -> None:
+    spent = lot(10, 10, resets=(MONDAY,))
+    assert spent.lower_bound(MONDAY) == 20
+    assert run_dry(certain(15, 5), [spent], seed=1).date_at(0.5) is None
+    assert run_dry(certain(15, 6), [spent], seed=1).date_at(0.5) == MONDAY + timedelta(days=1)
+
+
+def test_slowed_sims_serve_again_in_the_next_cycle() -> None:
+    slowed = lot(0, slowed=2, resets=(MONDAY + timedelta(days=1),))
+    assert slowed.sims == 1
+    assert run_dry(certain(11, 0), [slowed], seed=1).date_at(0.5) == MONDAY
+    assert run_dry(certain(10, 30), [slowed], seed=1).date_at(0.5) is None
+    assert run_dry(certain(10, 31), [slowed], seed=1).date_at(0.5) == MONDAY + timedelta(days=1)
+
+
+def test_a_month_without_the_day_has_its_last() -> None:
+    assert monthly(date(2026, 1, 31))[:3] == (date(2026, 1, 31), date(2026, 2, 28), date(2026, 3, 31))
+    assert monthly(date(2026, 11, 30), 31)[:3] == (date(2026, 11, 30), date(2026, 12, 31), date(2027, 1, 31))
+
+
+def test_what_is_not_there_is_not_left() -> None:
+    late = Supply("more", MONDAY + timedelta(days=2), 2, CapInterval.exactly(10))
+    found = run_dry(certain(2, 2, 2), [lot(0, valid_until=MONDAY)], [late], seed=1)
+    assert found.left_bytes[0] == pytest.approx([8, 0, 18])
+    assert lot(0, valid_until=MONDAY - timedelta(days=1)).lower_bound(MONDAY) == 0
+
+
 def test_a_day_quota_bounds_what_a_day_can_be_served() -> None:
     assert run_dry(certain(7, 7), [lot(0, 0, day_quota_bytes=3.0)], seed=1).date_at(0.5) == MONDAY
 
@@ -54,6 +81,11 @@ def test_sims_that_come_help_from_the_day_they_are_there() -> None:
     late = Supply("more", MONDAY + timedelta(days=2), 2, CapInterval.exactly(10))
     assert run_dry(certain(8, 8, 8), [lot(0, 0)], [late], seed=1).date_at(0.5) is None
     assert run_dry(certain(8, 13, 8), [lot(0, 0)], [late], seed=1).date_at(0.5) == MONDAY + timedelta(days=1)
+    # A month later their cycle begins anew.
+    use = [0.0, 0.0, *[1.0] * 60]
+    assert run_dry(certain(*use), [], [late], seed=1).date_at(0.5) == MONDAY + timedelta(days=22)
+    early = Supply("more", MONDAY, 4, CapInterval.exactly(10))
+    assert run_dry(certain(*use), [], [early], seed=1).date_at(0.5) is None
 
 
 def test_sims_whose_time_is_over_serve_nobody() -> None:

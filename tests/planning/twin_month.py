@@ -7,7 +7,8 @@ cap 20 % below the one that is believed, and tells nobody: a SIM that has used a
 three quarters of an hour and enters as SET_HEALTH, and the terminal gets another SIM; each night what was seen goes
 through ``simswitch.caps``, and what it has learned enters as SET_CAP. All that goes into a history by the projector of
 a service, and on each morning the planner reads that history as ``simswitch plan DIR`` does. It is scaled down: as many
-SIMs as terminals, with a tenth of a usual cap. The month before has the same use and a pool that is filled thrice.
+SIMs as terminals, with a tenth of a usual cap, expected use and watermarks. The month before has the same use and a
+pool that is filled thrice.
 
 The pool is dry on the first day on which more than a hundredth of what was wanted was not served.
 """
@@ -128,6 +129,7 @@ class Month:
         self.say(layout.CONFIGURE, setting=layout.AUTOMATIC_SWAPS, value=0)
         self.say(layout.CONFIGURE, setting=layout.LEASE_MS, value=4 * VISIT_S * 1000)
         self.say(layout.CONFIGURE, setting=layout.EXPECTED_FLOOR_BYTES, value=GB // 10)
+        self.say(layout.CONFIGURE, setting=layout.EXPECTED_CEILING_BYTES, value=GB // 5)
         self.say(layout.CONFIGURE, setting=layout.LOW_BYTES, value=GB // 2)
         self.say(layout.CONFIGURE, setting=layout.EXHAUSTED_BYTES, value=GB // 10)
         supplier = define(layout.SUPPLIER, "wholesaler", {})

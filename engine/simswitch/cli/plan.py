@@ -84,6 +84,8 @@ def plan(
             draw(found, plot)
         except ImportError as error:
             raise CommandFailed(Exit.REFUSED, "--plot needs matplotlib: install simswitch[plot]") from error
+        except OSError as error:
+            raise CommandFailed(Exit.REFUSED, f"{plot} can't be written: {error.strerror}") from error
         complain(f"picture: {plot}")
 
 
@@ -105,7 +107,8 @@ def _shown(found: dict[str, Any]) -> list[Any]:
         f"the caps, {bytes_text(round(volume['left_bytes']['median']))} at their median",
         f"  missing in all           {bytes_text(round(volume['short_p50_bytes']))} at P50, "
         f"{bytes_text(round(volume['short_p95_bytes']))} at P95",
-        f"  if nobody new is taken   {_day(found['no_new_sales']['dry_p50'], days)} (P50)",
+        f"  if nobody new is taken   {_day(found['no_new_sales']['dry_p50'], days)} (P50), "
+        f"{bytes_text(round(found['no_new_sales']['short_p50_bytes']))} missing in all",
         f"  forecast by              {forecast['model']}",
     ]
     if test["origins"]:
@@ -121,7 +124,11 @@ def _shown(found: dict[str, Any]) -> list[Any]:
             f"SIM; for {simultaneity['blocking_max']:.2%} it takes {simultaneity['sims_needed']:,} SIMs, "
             f"{simultaneity['sims_missing']:,} more",
         ]
-    parts += ["  " + _limit_line(limit), ""]
+    parts.append("  " + _limit_line(limit))
+    if volume["supplies_not_counted"]:
+        names = ", ".join(volume["supplies_not_counted"])
+        parts.append(f"  not counted              {names}: the day is past, or the lot is here; say anew when it comes")
+    parts.append("")
     if len(found["markets"]) > 1:
         lines = [
             [
@@ -168,10 +175,19 @@ def _shown(found: dict[str, Any]) -> list[Any]:
                 row["order_by"] or "no need",
                 row["arrives"],
                 row["days_too_late"] or "-",
+                bytes_text(round(row["short_before_p50_bytes"])),
             ]
             for row in found["purchases"]
         ]
-        columns = ["offer", "SIMs", "cost", "order by", "ordered today, there on", "days too late"]
+        columns = [
+            "offer",
+            "SIMs",
+            "cost",
+            "order by",
+            "ordered today, there on",
+            "days too late",
+            "missing until then, P50",
+        ]
         parts.append(table("What to buy (each offer alone)", columns, lines))
     lines = [
         [row["if"], _day(row["dry_p50"], days), _day(row["dry_p95"], days), bytes_text(round(row["short_p50_bytes"]))]

@@ -3,8 +3,11 @@
 A path is one way in which the days could go; quantiles of a day, of a sum of days or of the day on which something runs
 out are read from many of them, so that what hangs together (one week above the trend stays above it) stays together.
 
-The model is exponential smoothing with a damped trend and the day of the week, on the logarithm of the use per
-subscriber, from statsmodels. Growth in subscribers multiplies it. Holidays and campaigns that people know of
+Two models are averaged, on the logarithm of the use per subscriber: exponential smoothing with a damped trend and the
+day of the week, from statsmodels, which follows what changes; and each day of the week's mean over the last four weeks
+with their trend, as far as it is more than chance (shrunk as by W. James and C. Stein, 1961). Where few heavy users
+make the use, the first alone loses to last week's figures. Subscribers are counted by whole weeks, so that neither a
+quiet Sunday nor chance looks like growth; their growth multiplies the use. Holidays and campaigns that people know of
 are divided out of the past and multiplied into the future: a model that has seen three holidays learns nothing of them.
 
 With less than three weeks of past, a week's pattern can't be told from chance, and the days of the week are left out;
@@ -30,6 +33,7 @@ PATHS = 2000
 _WEEK = 7
 _SEASONAL_DAYS = 3 * _WEEK
 _MODEL_DAYS = 8
+_PROFILE_DAYS = 4 * _WEEK
 TRIALS_MAX = 60
 TRIALS_LEAST = 10
 WIDENING_UNKNOWN = 2.0
@@ -112,17 +116,19 @@ def forecast(
     *,
     seed: int,
     subscribers_by_day: float | None = None,
+    more: npt.ArrayLike = 0.0,
     factors: Mapping[date, float] | None = None,
     paths: int = PATHS,
 ) -> Forecast:
     """The next ``days``.
 
-    ``subscribers_by_day`` is how many more there are each day; None goes on as the past fortnight did. ``factors`` says
-    of days that are unlike others how much more (1.2) or less (0.7) is used on them.
+    ``subscribers_by_day`` is how many more there are each day; None goes on as the past weeks did. ``more``: who come
+    besides, by day. ``factors`` says of days that are unlike others how much more (1.2) or less (0.7) is used on them.
     """
     known = factors or {}
     random = np.random.default_rng(seed)
-    adjusted = past.used_bytes / past.subscribers / _factors(past.first_day, past.days, known)
+    smooth = _smoothed(past)
+    adjusted = past.used_bytes / smooth / _factors(past.first_day, past.days, known)
     logarithms = np.log(np.maximum(adjusted, 1.0))
     if past.days >= _MODEL_DAYS:
         fitted, model = _fitted(logarithms)
@@ -131,21 +137,59 @@ def forecast(
         errors = random.normal(0.0, float(np.sqrt(fitted.sse / freedom)), (days, paths))
         drawn = np.asarray(fitted.simulate(days, anchor="end", repetitions=paths, random_errors=errors))
         ahead = drawn.reshape(days, paths).T
+        ahead += (_profile(logarithms, days) - np.median(ahead, axis=0)) / 2
+        model += ", averaged with the mean of four weeks"
     else:
         spread = float(logarithms.std(ddof=1)) if past.days > 1 else 0.3
         level = random.normal(float(logarithms.mean()), spread / np.sqrt(past.days), (paths, 1))
         ahead = level + random.normal(0.0, spread, (paths, days))
         model = f"the mean of {past.days} days"
-    per_day = _growth(past) if subscribers_by_day is None else subscribers_by_day
-    subscribers = np.maximum(past.subscribers[-1] + per_day * np.arange(1, days + 1), 0.0)
+    per_day = growth(past) if subscribers_by_day is None else subscribers_by_day
+    subscribers = np.maximum(smooth[-1] + per_day * np.arange(1, days + 1) + more, 0.0)
     result = np.exp(ahead) * subscribers * _factors(past.next_day, days, known)
     return Forecast(past.next_day, result, model)
 
 
-def _growth(past: Past) -> float:
-    """Subscribers a day, over the past fortnight."""
-    lately = past.subscribers[-2 * _WEEK :]
-    return float((lately[-1] - lately[0]) / (len(lately) - 1)) if len(lately) > 1 else 0.0
+def growth(past: Past) -> float:
+    """Subscribers a day: the last whole week against the one three weeks before it, or as long before as is known."""
+    weeks = min(past.days // _WEEK, 4)
+    if weeks < 2:
+        return 0.0
+    first = past.days - weeks * _WEEK
+    gained = past.subscribers[-_WEEK:].mean() - past.subscribers[first : first + _WEEK].mean()
+    return float(gained / ((weeks - 1) * _WEEK))
+
+
+def _smoothed(past: Past) -> Floats:
+    """Subscribers by day as the mean of the week around each; the first and the last days go on as the weeks grew."""
+    if past.days < _WEEK:
+        return np.full(past.days, past.subscribers.mean())
+    half, per_day = _WEEK // 2, growth(past)
+    means = np.convolve(past.subscribers, np.full(_WEEK, 1 / _WEEK), "valid")
+    ends = per_day * np.arange(1, half + 1)
+    return np.asarray(np.maximum(np.concatenate((means[0] - ends[::-1], means, means[-1] + ends)), 1e-3))
+
+
+def _profile(logarithms: Floats, days: int) -> Floats:
+    """Each day ahead as the mean of its day of the week lately; with too short a past, as the mean of all days.
+
+    What lies between the older and the newer fortnight goes on, for a fortnight, as far as chance would not make it.
+    """
+    if len(logarithms) < _SEASONAL_DAYS:
+        return np.full(days, logarithms.mean())
+    weeks = min(len(logarithms), _PROFILE_DAYS) // _WEEK
+    lately = logarithms[-weeks * _WEEK :]
+    profile = lately.reshape(weeks, _WEEK).mean(axis=0)
+    ahead = np.resize(profile, days)
+    if len(lately) == _PROFILE_DAYS:
+        half = _PROFILE_DAYS // 2
+        middle = (_PROFILE_DAYS - 1) / 2
+        slope = (lately[half:].mean() - lately[:half].mean()) / half
+        chance = lately - np.resize(profile, _PROFILE_DAYS) - slope * (np.arange(_PROFILE_DAYS) - middle)
+        variance = (chance**2).sum() / (_PROFILE_DAYS - _WEEK - 1) * 2 / half**3
+        kept = max(0.0, 1 - variance / slope**2) if slope else 0.0
+        ahead = ahead + kept * slope * (middle + np.minimum(np.arange(1, days + 1), half))
+    return ahead
 
 
 def naive(past: Past, days: int) -> Floats:
@@ -183,9 +227,13 @@ def trials(
         then = past.until(past.first_day + timedelta(days=days))
         sums = forecast(then, horizon, seed=seed + days, factors=factors, paths=500).paths.sum(axis=1)
         came = float(past.used_bytes[days : days + horizon].sum())
+        if not came:
+            # Of nothing there is no share to be off by.
+            continue
         low, middle, high = np.quantile(sums, (0.05, 0.5, 0.95))
+        middle, low = max(float(middle), 1.0), max(float(low), 1.0)
         errors = (abs(float(said) - came) / came for said in (middle, naive(then, horizon).sum()))
-        off, below, above = np.log(came / middle), np.log(middle / low), np.log(high / middle)
+        off, below, above = np.log(came / middle), np.log(middle / low), np.log(max(float(high), middle) / middle)
         result.append(Trial(days, float(off), float(below), float(above), *errors))
     return result
 

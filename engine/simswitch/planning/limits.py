@@ -1,8 +1,8 @@
 """The operating limit that would close the gap: how much each subscriber may use in the month.
 
-Under a limit L a subscriber who is on the way to u uses min(u, L), but never less than what is used already. The sum of
-that grows with L, so the largest L that keeps the month within the pool is found by bisection on sorted figures:
-O(n log n) for the sort and O(log n) for each try, at 10,000,000 subscribers too.
+Under a limit L a subscriber who has used u and is on the way to p uses min(p, L) - min(u, L) in the rest of the month.
+The sum of that grows with L, so the largest L that keeps the month within the pool is found by bisection on both,
+sorted: O(n log n) for the sorts and O(log n) for each try, at 10,000,000 subscribers too.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ class OperatingLimit:
     """False: what is used already is more than the pool has."""
 
 
-def operating_limit(used_bytes: Floats, rest_share: float, available_bytes: float) -> OperatingLimit:
+def operating_limit(used_bytes: Floats, rest_bytes: Floats, available_bytes: float) -> OperatingLimit:
     """The largest limit under which the rest of the month needs no more than ``available_bytes``.
 
-    ``used_bytes``: what each subscriber has used this month. ``rest_share``: how much everybody's use until the end of
-    the month is of what is used already; a subscriber's way of using is taken to go on.
+    ``used_bytes``: what each subscriber has used this month. ``rest_bytes``: what each would use until its end.
     """
-    if rest_share < 0:
-        raise ValueError(f"the rest of the month is {rest_share:g} of the use so far; it can't be below 0")
+    if np.any(rest_bytes < 0):
+        raise ValueError("nobody uses less than nothing in the rest of the month")
     used = np.sort(np.asarray(used_bytes, dtype=np.float64))
-    projected = used * (1 + rest_share)
-    whole = float(projected.sum() - used.sum())
+    projected = np.sort(np.asarray(used_bytes + rest_bytes, dtype=np.float64))
+    whole = float(rest_bytes.sum())
     count = len(used)
     if whole <= available_bytes:
         return OperatingLimit(None, 0, 0, count, 0.0, True)
-    sums = np.concatenate(([0.0], np.cumsum(used)))
+    sums_used, sums_projected = (np.concatenate(([0.0], np.cumsum(each))) for each in (used, projected))
+
+    def within(values: Floats, sums: Floats, limit: float) -> float:
+        """The sum of each up to a limit."""
+        below = int(np.searchsorted(values, limit))
+        return float(sums[below]) + limit * (count - below)
 
     def rest(limit: float) -> float:
-        """What all use in the rest of the month under a limit."""
-        free = int(np.searchsorted(projected, limit, side="right"))
-        reached = int(np.searchsorted(used, limit, side="left"))
-        # Those on the way to less, as they are; those in between, up to the limit; those at it already, nothing.
-        between = max(0, reached - free)
-        return float(rest_share * sums[free] + limit * between - (sums[free + between] - sums[free]))
+        """What all use in the rest of the month under it."""
+        return within(projected, sums_projected, limit) - within(used, sums_used, limit)
 
     low, high = 0.0, float(projected[-1])
     if available_bytes <= 0:

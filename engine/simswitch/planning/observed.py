@@ -6,11 +6,13 @@
                  learned); so the plan takes them as they are
     share        of the use, each lot's growth of counted bytes over the last week of snapshots
     peaks        the hour of each day with most leases, of all markets together and of each (``leases``)
-    subscribers  what each has used in the running month (``use_month``)
+    subscribers  what each has used in the running month, and in it and the one before together, which is how they are
+                 taken to go on (``use_month``)
 
-When a lot's cycle begins anew is known where it follows a calendar, else it is told. A lot's use is spread evenly over
-its SIMs, as with files. A cap over rolling days stands for as many of its days; a lot
-with no cap over a cycle has a day's quota only, or none.
+When a lot's cycle begins anew is known where it follows a calendar, else it is told. What a lot has left is spread
+evenly over its SIMs that are fit, and spent ones have nothing; where there are caps over days its use is spread, as
+with files. A cap over rolling days stands for as many of its days; a lot with no cap over a cycle has a day's quota
+only, or none. SIMs that the carrier has slowed serve again in the next cycle.
 """
 
 from __future__ import annotations
@@ -29,8 +31,7 @@ from simswitch.history.reading import day_totals, known
 from simswitch.planning.forecast import Floats, Past
 from simswitch.planning.plan import Situation
 from simswitch.planning.simultaneity import MarketPeak, Peak
-from simswitch.planning.tables import monthly
-from simswitch.planning.volume import CapInterval, LotState
+from simswitch.planning.volume import CapInterval, LotState, monthly
 
 DAYS_MAX = 180
 PEAK_DAYS = 28
@@ -63,7 +64,7 @@ def read_situation(
         past,
         lots,
         _shares(history, snapshot, lots),
-        _month(history, today) if by_subscriber else np.zeros(0),
+        *(_people(history, today) if by_subscriber else (np.zeros(0), np.zeros(0))),
         sum(market.terminals for market in markets),
         history.execute("SELECT sum(healthy + low) FROM lots WHERE day = ?", (snapshot,)).fetchone()[0],
         _peak(history, number, None),
@@ -98,36 +99,52 @@ def _day_in_month(today: date, day: int) -> date:
 def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int) -> tuple[LotState, ...]:
     names = dict(history.execute("SELECT entity, name FROM entities WHERE kind = ?", (layout.LOT,)).fetchall())
     result = []
-    for lot, sims, used, text in history.execute(
-        "SELECT lot, healthy + low + exhausted, used_cycle_bytes, detail FROM lots WHERE day = ? ORDER BY lot", (day,)
-    ):
-        detail = json.loads(text)
-        if sims:
+    cursor = history.execute("SELECT * FROM lots WHERE day = ? ORDER BY lot", (day,))
+    columns = [column[0] for column in cursor.description]
+    for row in cursor:
+        figures = dict(zip(columns, row, strict=True))
+        detail = json.loads(figures["detail"])
+        if figures["healthy"] + figures["low"] + figures["exhausted"] + figures["throttled"]:
             known_day = detail.get("next_cycle_day")
-            first = _day_in_month(today, cycle_day) if known_day is None else _EPOCH + timedelta(days=known_day)
-            resets = tuple(reset for reset in monthly(first) if reset >= today)
-            result.append(_lot(names.get(lot, str(lot)), sims, used, detail, resets))
+            if known_day is None:
+                days = monthly(_day_in_month(today, cycle_day), cycle_day)
+            else:
+                days = monthly(_EPOCH + timedelta(days=known_day))
+            resets = tuple(reset for reset in days if reset >= today)
+            result.append(_lot(names.get(figures["lot"], str(figures["lot"])), figures, detail, resets))
     if not result:
-        raise NotEnough("no lot has SIMs that are fit for use")
+        raise NotEnough("no lot has SIMs that are fit for use, or will be when a cycle begins anew")
     return tuple(result)
 
 
-def _lot(name: str, sims: int, used: int, detail: Mapping[str, Any], resets: tuple[date, ...]) -> LotState:
+def _lot(name: str, figures: Mapping[str, Any], detail: Mapping[str, Any], resets: tuple[date, ...]) -> LotState:
     cycle, day, rolling = detail["quota_bytes"]
     days = [] if day is None else [day]
     if rolling is not None:
         days.append(rolling / max(detail["rolling_days"], 1))
     until = detail["valid_until_s"]
+    usable, spent, slowed = figures["healthy"] + figures["low"], figures["exhausted"], figures["throttled"]
+    if cycle and not days and not figures["unlimited"]:
+        # What they have left is known to the byte; what spent ones used too much takes nothing from it.
+        left = figures["headroom_bytes"] / max(usable, 1)
+        used = np.concatenate((np.full(usable, max(cycle - left, 0.0)), np.full(spent, float(cycle))))
+    else:
+        if not cycle:
+            # A day's quota is what slowed it: it serves again on the next one.
+            spent, slowed = spent + slowed, 0
+        used = np.full(usable + spent, max(figures["used_cycle_bytes"], 0) / max(usable + spent, 1))
     return LotState(
         name,
         CapInterval.exactly(float(cycle) if cycle else NO_CAP_BYTES),
-        np.full(sims, max(used, 0) / sims),
+        used,
         resets,
         float(min(days)) if days else None,
-        datetime.fromtimestamp(until, UTC).date() if until > 0 else None,
+        # The instant is the end of its last day.
+        datetime.fromtimestamp(until - 1, UTC).date() if until > 0 else None,
         detail["class"],
         detail["carrier"],
         detail["supplier"],
+        slowed,
     )
 
 
@@ -144,14 +161,14 @@ def _shares(history: sqlite3.Connection, day: int, lots: tuple[LotState, ...]) -
 
 
 def _peak(history: sqlite3.Connection, day: int, market: int | None) -> Peak | None:
-    """From the hour of each day with most leases. None: no terminal was ever without one, or none was seen."""
+    """From the hour of each day with most leases. None: no lease was seen."""
     rows = history.execute(
         "SELECT hour / 24, max(share) FROM (SELECT hour, CAST(sum(leased) AS REAL) / sum(terminals) AS share "
         "FROM leases WHERE hour >= ? AND hour < ? AND terminals > 0 AND (? IS NULL OR market = ?) GROUP BY hour) "
         "GROUP BY hour / 24",
         ((day - PEAK_DAYS) * 24, day * 24, market, market),
     ).fetchall()
-    shares = [share for _, share in rows if 0 < share < 1]
+    shares = [share for _, share in rows if 0 < share <= 1]
     return Peak.observed(shares) if shares else None
 
 
@@ -169,10 +186,16 @@ def _markets(history: sqlite3.Connection, day: int) -> tuple[MarketPeak, ...]:
     )
 
 
-def _month(history: sqlite3.Connection, today: date) -> Floats:
-    yesterday = today - timedelta(days=1)
-    month = (yesterday.year - 1970) * 12 + yesterday.month - 1
-    if today.month != yesterday.month:
-        return np.zeros(0)
-    rows = history.execute("SELECT bytes FROM use_month WHERE month = ?", (month,))
-    return np.fromiter((used for (used,) in rows), dtype=float)
+def _people(history: sqlite3.Connection, today: date) -> tuple[Floats, Floats]:
+    """What each has used in this month, and in this one and the one before."""
+    month = (today.year - 1970) * 12 + today.month - 1
+    kind = np.dtype([("subscriber", np.int64), ("bytes", np.int64)])
+    this, last = (
+        np.fromiter(history.execute("SELECT subscriber, bytes FROM use_month WHERE month = ?", (at,)), dtype=kind)
+        for at in (month, month - 1)
+    )
+    everybody = np.union1d(this["subscriber"], last["subscriber"])
+    used, habits = np.zeros(len(everybody)), np.zeros(len(everybody))
+    used[np.searchsorted(everybody, this["subscriber"])] = this["bytes"]
+    habits[np.searchsorted(everybody, last["subscriber"])] = last["bytes"]
+    return used, habits + used

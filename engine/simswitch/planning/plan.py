@@ -9,7 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from simswitch.planning.forecast import Floats, Forecast, Past, backtest, forecast, trials, widened, widening
+from simswitch.planning.forecast import (
+    Floats,
+    Forecast,
+    Past,
+    Trial,
+    backtest,
+    forecast,
+    growth,
+    trials,
+    widened,
+    widening,
+)
 from simswitch.planning.limits import OperatingLimit, operating_limit
 from simswitch.planning.purchase import advice
 from simswitch.planning.simultaneity import MarketPeak, Peak, described
@@ -31,6 +42,8 @@ class Situation:
     """Of what was used in this cycle, the share that went over each lot's SIMs."""
     month_used_bytes: Floats
     """By subscriber, in this calendar month; empty: not known."""
+    habit_bytes: Floats
+    """By the same ones over a longer time: how they are taken to go on."""
     terminals: int
     """That may want a SIM at once."""
     sims_fit: int
@@ -46,32 +59,43 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """The forecast and what the pool makes of it."""
+
+    tried: list[Trial]
+    widening: float
+    forecast: Forecast
+    supplies: tuple[Supply, ...]
+    """Those that are still to come. What should be here is in the lots, or is late, and nobody knows by how much."""
+    dry: DryDates
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     situation: Situation
     terms: Terms
     forecast: Forecast
     dry: DryDates
+    """With the supplies that are still to come."""
     document: dict[str, Any]
     """All figures, as JSON."""
 
 
 def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
     """Works everything out. The same situation, terms and seed give the same figures."""
-    tried = trials(situation.past, _BACKTEST_DAYS, seed=seed, factors=terms.factors())
-    wider = widening(tried)
-    ahead = widened(_forecast(situation, terms, seed), wider)
-    supplies = terms.supplies
-    dry = run_dry(ahead, situation.lots, supplies, seed=seed)
-    limit = _limit(situation, terms, ahead, dry)
+    seen = outlook(situation, terms, seed=seed)
+    tried, ahead, supplies, dry = seen.tried, seen.forecast, seen.supplies, seen.dry
+    limit = _limit(situation, supplies, ahead, dry)
+    per_day = growth(situation.past) if terms.subscribers_by_day is None else terms.subscribers_by_day
     no_growth = widened(
         forecast(
             situation.past,
             terms.horizon_days,
             seed=seed,
-            subscribers_by_day=min(0.0, terms.subscribers_by_day or 0.0),
+            subscribers_by_day=min(0.0, per_day),
             factors=terms.holidays,
         ),
-        wider,
+        seen.widening,
     )
     document = {
         "today": situation.today.isoformat(),
@@ -80,8 +104,10 @@ def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
         "volume": {
             "sims": sum(lot.sims for lot in situation.lots),
             "left_bytes": {
-                "lower_bound": sum(float(lot.left(np.array([lot.cap.low_bytes]))[0]) for lot in situation.lots),
-                "median": sum(float(lot.left(np.array([lot.cap.middle_bytes]))[0]) for lot in situation.lots),
+                "lower_bound": sum(lot.lower_bound(situation.today) for lot in situation.lots),
+                "median": sum(
+                    float(lot.begins(np.array([lot.cap.middle_bytes]), situation.today)[0]) for lot in situation.lots
+                ),
             },
             "forecast": {
                 "model": ahead.model,
@@ -97,6 +123,7 @@ def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
             },
             **_dry_figures(dry),
             "groups": _groups(situation, ahead, seed),
+            "supplies_not_counted": [supply.name for supply in terms.supplies if supply not in supplies],
         },
         "simultaneity": (
             described(situation.terminals, situation.sims_fit, situation.peak, terms.blocking_max)
@@ -115,21 +142,32 @@ def plan(situation: Situation, terms: Terms, *, seed: int) -> Plan:
         ),
         "operating_limit": _limit_figures(limit) if limit is not None else None,
         "no_new_sales": _dry_figures(run_dry(no_growth, situation.lots, supplies, seed=seed)),
-        "what_if": _what_if(situation, terms, ahead, seed),
+        "what_if": _what_if(situation, supplies, ahead, seed),
     }
     return Plan(situation, terms, ahead, dry, document)
 
 
+def outlook(situation: Situation, terms: Terms, *, seed: int) -> Outlook:
+    """The forecast with its bands as wide as past weeks show them to be, and when that is more than the pool has."""
+    tried = trials(situation.past, _BACKTEST_DAYS, seed=seed, factors=terms.factors())
+    wider = widening(tried)
+    ahead = widened(_forecast(situation, terms, seed), wider)
+    here = {lot.name for lot in situation.lots}
+    supplies = tuple(
+        supply for supply in terms.supplies if supply.arrives >= situation.today and supply.name not in here
+    )
+    return Outlook(tried, wider, ahead, supplies, run_dry(ahead, situation.lots, supplies, seed=seed))
+
+
 def _forecast(situation: Situation, terms: Terms, seed: int) -> Forecast:
-    ahead = forecast(
+    return forecast(
         situation.past,
         terms.horizon_days,
         seed=seed,
         subscribers_by_day=terms.subscribers_by_day,
+        more=np.array(terms.subscribers_who_come(situation.today, terms.horizon_days)),
         factors=terms.factors(),
     )
-    come = np.array(terms.subscribers_who_come(situation.today, terms.horizon_days))
-    return replace(ahead, paths=ahead.paths * (1 + come / situation.past.subscribers[-1]))
 
 
 def _days_left_in_month(today: date) -> int:
@@ -150,12 +188,12 @@ def _dry_figures(dry: DryDates) -> dict[str, Any]:
     }
 
 
-def _limit(situation: Situation, terms: Terms, ahead: Forecast, dry: DryDates) -> OperatingLimit | None:
+def _limit(situation: Situation, supplies: Sequence[Supply], ahead: Forecast, dry: DryDates) -> OperatingLimit | None:
     """What the rest of the month would need, against what it can be given: use at its 95 % quantile, caps at their
     lower bound. None: it is not known what each subscriber has used."""
     days = min(_days_left_in_month(situation.today), ahead.paths.shape[1])
-    used = float(situation.month_used_bytes.sum())
-    if not used:
+    whole = float(situation.habit_bytes.sum())
+    if not whole:
         return None
     if dry.probability_by(dry.first_day + timedelta(days=days - 1)) <= 0.05:
         return OperatingLimit(None, 0, 0, len(situation.month_used_bytes), 0.0, True)
@@ -164,8 +202,8 @@ def _limit(situation: Situation, terms: Terms, ahead: Forecast, dry: DryDates) -
     by_day = ahead.paths[:, :days].mean(axis=0)
     certain = Forecast(ahead.first_day, (by_day * wanted / by_day.sum())[np.newaxis, :], ahead.model)
     lowest = [replace(lot, cap=CapInterval.exactly(lot.cap.low_bytes)) for lot in situation.lots]
-    short = float(run_dry(certain, lowest, terms.supplies, seed=0).short_bytes[0])
-    return operating_limit(situation.month_used_bytes, wanted / used, wanted - short)
+    short = float(run_dry(certain, lowest, supplies, seed=0).short_bytes[0])
+    return operating_limit(situation.month_used_bytes, situation.habit_bytes * (wanted / whole), wanted - short)
 
 
 def _limit_figures(limit: OperatingLimit) -> dict[str, Any]:
@@ -196,17 +234,16 @@ def _group(name: str, lots: Sequence[LotState], situation: Situation, ahead: For
     return {
         "name": name,
         "sims": sum(lot.sims for lot in lots),
-        "left_lower_bound_bytes": sum(float(lot.left(np.array([lot.cap.low_bytes]))[0]) for lot in lots),
+        "left_lower_bound_bytes": sum(lot.lower_bound(situation.today) for lot in lots),
         "share_of_use": share,
         **_dry_figures(dry),
     }
 
 
-def _what_if(situation: Situation, terms: Terms, ahead: Forecast, seed: int) -> list[dict[str, Any]]:
+def _what_if(situation: Situation, supplies: Sequence[Supply], ahead: Forecast, seed: int) -> list[dict[str, Any]]:
     def row(name: str, lots: Sequence[LotState], arriving: Sequence[Supply]) -> dict[str, Any]:
         return {"if": name, **_dry_figures(run_dry(ahead, lots, arriving, seed=seed))}
 
-    supplies = terms.supplies
     rows = [row("it goes on as it is", situation.lots, supplies)]
     if supplies:
         rows.append(row("supply stops", situation.lots, ()))
@@ -215,7 +252,7 @@ def _what_if(situation: Situation, terms: Terms, ahead: Forecast, seed: int) -> 
             replace(lot, cap=lot.cap.scaled(_CAP_LOWER)) if lot.carrier == carrier else lot for lot in situation.lots
         ]
         rows.append(row(f"the caps of {carrier or 'the carrier'} are 20 % lower", lower, supplies))
-    largest = sorted(situation.lots, key=lambda lot: -float(lot.left(np.array([lot.cap.low_bytes]))[0]))
+    largest = sorted(situation.lots, key=lambda lot: -lot.lower_bound(situation.today))
     for recalled in largest[:_WHAT_IF_LOTS]:
         rest = [lot for lot in situation.lots if lot is not recalled]
         rows.append(row(f"lot {recalled.name} is recalled", rest, supplies))

@@ -2,8 +2,11 @@
 
 Terminals are a finite population: one that has a SIM does not ask for another. So the share of time in which all SIMs
 are taken is Engset's (T. O. Engset, 1918), and Erlang's B formula (A. K. Erlang, 1917) is its limit for many terminals
-of little activity. Both are truncated distributions, Engset's a binomial and Erlang's a Poisson one, so each is one
-quotient of a probability and a distribution function, at any size.
+of little activity. Both are truncated distributions, Engset's a binomial and Erlang's a Poisson one. Where there are
+more SIMs than are wanted on average each is one quotient of a probability and a distribution function, at any size.
+Where there are fewer, which is where a pool has run dry, the distribution function may be too small for a number. There
+the probabilities fall from the last one down, at least as fast as exp(-j^2 / 2 SIMs), and are added up: no more than
+some 9 x sqrt(SIMs) of them count.
 
 Real peaks are shared: a holiday makes everybody active. ``Peak`` says how the activity itself varies from day to day; a
 blocking probability is then the mean over it. Ignoring that is how a pool that is large enough on average is too small
@@ -12,6 +15,7 @@ in the evening that counts.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +37,21 @@ def erlang_b(servers: int, offered_erlangs: float) -> float:
 
     _checked(servers, "servers", 0)
     _checked(offered_erlangs, "offered traffic", 0)
-    if offered_erlangs == 0:
-        return float(servers == 0)
-    return float(np.exp(poisson.logpmf(servers, offered_erlangs) - poisson.logcdf(servers, offered_erlangs)))
+    if offered_erlangs < servers:
+        return float(np.exp(poisson.logpmf(servers, offered_erlangs) - poisson.logcdf(servers, offered_erlangs)))
+    if servers == 0:
+        return 1.0
+    step = np.arange(_steps(servers))
+    return float(_last_of(((servers - step) / offered_erlangs)[np.newaxis, :])[0])
+
+
+def _steps(servers: int) -> int:
+    return min(servers, 9 * math.isqrt(servers) + 64)
+
+
+def _last_of(quotients: Floats) -> Floats:
+    """The last one's share of probabilities: going down from it, each is the one before times a quotient."""
+    return np.asarray(1 / (1 + np.cumprod(quotients, axis=1).sum(axis=1)))
 
 
 def engset_time_congestion(sources: int, servers: int, activity: float) -> float:
@@ -61,8 +77,20 @@ def _engset(sources: int, servers: int, activities: Floats) -> Floats:
     _checked(float(activities.max()), "activity", 0, 1)
     if servers > sources:
         return np.zeros_like(activities)
-    exponent = binom.logpmf(servers, sources, activities) - binom.logcdf(servers, sources, activities)
-    return np.asarray(np.where(np.isnan(exponent), 0.0, np.exp(np.minimum(exponent, 0.0))))
+    if servers == 0:
+        return np.ones_like(activities)
+    result = np.zeros_like(activities)
+    # Where the likeliest number of active sources is one that finds a server.
+    roomy = activities * (sources + 1) < servers
+    if roomy.any():
+        those = activities[roomy]
+        result[roomy] = np.exp(binom.logpmf(servers, sources, those) - binom.logcdf(servers, sources, those))
+    if not roomy.all():
+        those = activities[~roomy][:, np.newaxis]
+        step = np.arange(_steps(servers))
+        quotients = (servers - step) / (sources - servers + 1 + step) * (1 - those) / those
+        result[~roomy] = _last_of(quotients)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +98,7 @@ class Peak:
     """How active terminals are in the busiest hour, from day to day: a beta distribution."""
 
     mean: float
-    """The share of terminals that are active, on average: above 0, below 1."""
+    """The share of terminals that are active, on average: above 0; 1: all of them on every day."""
     deviation: float = 0.0
     """The standard deviation of that share from one day's busiest hour to another's."""
 
@@ -86,10 +114,10 @@ class Peak:
         """Equally likely values of the share."""
         from scipy.stats import beta
 
-        _checked(self.mean, "the mean activity", 1e-9, 1 - 1e-9)
+        _checked(self.mean, "the mean activity", 1e-9, 1)
         room = self.mean * (1 - self.mean)
         # Days that are alike to the last digits leave no distribution to take quantiles of.
-        if self.deviation**2 < room * 1e-9:
+        if self.deviation**2 <= room * 1e-9:
             return np.array([self.mean])
         weight = room / min(self.deviation**2, room * 0.999) - 1
         middles = (np.arange(_PEAK_POINTS) + 0.5) / _PEAK_POINTS

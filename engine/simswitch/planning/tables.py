@@ -10,6 +10,7 @@
     lots.csv         one line for each lot
       lot, class, carrier, supplier     its names; carrier and supplier may be left out
       sims             that are fit for use: healthy, low or spent, not slowed, lost or retired
+      slowed           by the carrier, besides: they serve again in the next cycle; may be left out
       used_bytes       by all of them in this cycle
       cap_low_bytes, cap_bytes, cap_high_bytes
                        of one SIM in a cycle: the 5 % quantile, the median and the 95 % quantile; a cap that is
@@ -26,7 +27,6 @@ A lot's use is spread evenly over its SIMs, since the file does not say by SIM.
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -38,9 +38,8 @@ from simswitch.inventory.table import Column, Table
 from simswitch.planning.forecast import Floats, Past
 from simswitch.planning.plan import Situation
 from simswitch.planning.simultaneity import Peak
-from simswitch.planning.volume import CapInterval, LotState
+from simswitch.planning.volume import CapInterval, LotState, monthly
 
-_RESETS_MAX = 14
 _USE = (
     Column("day", True, "the day"),
     Column("used_bytes", True, "what was used on it"),
@@ -61,6 +60,7 @@ _LOTS = (
     Column("next_reset", True, "when the next cycle begins"),
     Column("day_quota_bytes", False, "what a SIM may use in a day"),
     Column("valid_until", False, "the last day on which its SIMs work"),
+    Column("slowed", False, "SIMs that the carrier has slowed"),
 )
 _SUBSCRIBERS = (Column("used_bytes", True, "in this calendar month"),)
 
@@ -126,21 +126,12 @@ def _read_use(path: Path) -> tuple[Past, int, Peak | None]:
         if fields.text("terminals") or fields.text("peak_active"):
             terminals = fields.count("terminals", 1)
             active = fields.count("peak_active", 1)
-            if active >= terminals:
-                fields.refuse("peak_active", f"fewer than the {terminals:,} terminals belong here")
+            if active > terminals:
+                fields.refuse("peak_active", f"no more than the {terminals:,} terminals belong here")
             shares.append(active / terminals)
     _done(table, len(days), "day")
     past = Past(days[0], np.array(used, dtype=float), np.array(subscribers, dtype=float))
     return past, terminals, Peak.observed(shares) if shares else None
-
-
-def monthly(first: date) -> tuple[date, ...]:
-    """This day and the same in the months after it; a month that has no such day has its last."""
-    result = []
-    for months in range(_RESETS_MAX):
-        year, month = first.year + (first.month - 1 + months) // 12, (first.month - 1 + months) % 12 + 1
-        result.append(date(year, month, min(first.day, calendar.monthrange(year, month)[1])))
-    return tuple(result)
 
 
 def _read_lots(path: Path, today: date) -> tuple[LotState, ...]:
@@ -169,6 +160,7 @@ def _read_lots(path: Path, today: date) -> tuple[LotState, ...]:
             fields.text("class"),
             fields.text("carrier"),
             fields.text("supplier"),
+            fields.count("slowed") if fields.text("slowed") else 0,
         )
     _done(table, len(lots), "lot")
     return tuple(lots.values())
@@ -188,4 +180,4 @@ def read_situation(use: Path, lots: Path, subscribers: Path | None = None) -> Si
     whole = sum(float(lot.used_bytes.sum()) for lot in pool)
     shares = {lot.name: float(lot.used_bytes.sum()) / whole if whole else 1 / len(pool) for lot in pool}
     month = _read_subscribers(subscribers) if subscribers is not None else np.zeros(0)
-    return Situation(past, pool, shares, month, terminals, sum(lot.sims for lot in pool), peak)
+    return Situation(past, pool, shares, month, month, terminals, sum(lot.sims for lot in pool), peak)

@@ -3,7 +3,7 @@
 [aim]
 horizon_days = 40                    how far to look
 blocking_max = 0.001                 attempts in the busiest hour that may find no SIM
-missing_sim_cost = 9000              what a missing SIM costs in a month (in the currency of the offers)
+missing_sim_cost = 9000              what the failures cost that one missing SIM makes (in the currency of the offers)
 subscribers_by_day = 50              more subscribers each day; without it the past fortnight goes on
 
 [[holiday]]
@@ -21,7 +21,7 @@ subscribers = 4000                   who come with it, evenly over its days
 name = "lot-2026-12"
 arrives = 2026-12-05
 sims = 5000
-cap = "80GB"                         a SIM's lower bound in a cycle
+cap = "80GB"                         a SIM's lower bound in a cycle; it begins anew each month after it is there
 
 [[offer]]
 name = "carrier-a 100 GB"
