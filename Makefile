@@ -19,7 +19,7 @@ SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers simulate histories lock licences sbom audit wheel serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers overload controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers simulate histories lock licences sbom audit wheel serve demo clean
 
 build: build/.built
 
@@ -68,6 +68,10 @@ bench: build
 
 bench-lines: build
 	$(BIN)/python -m benches.run --only lines --json build/bench-lines.json $(ARGS)
+
+# Five times the load that the service can carry, on both transports; leaves build/overload.json.
+overload: build
+	$(BIN)/python -m benches.overload $(ARGS)
 
 # Redis, PostgreSQL and SQLite at the same job; as root it installs the Debian packages that are missing.
 bench-peers: build .venv/.peers

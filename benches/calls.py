@@ -98,9 +98,9 @@ class Sent:
             raise RuntimeError(f"{failed} of {len(self.answers)} calls failed")
 
 
-def compiled() -> str:
+def compiled(name: str = "rpc_client") -> str:
     """The client, built when its source is newer. Raises ``install.NotInstalled``."""
-    source, program = ROOT / "benches" / "rpc_client.cc", ROOT / "build" / "rpc_client"
+    source, program = ROOT / "benches" / f"{name}.cc", ROOT / "build" / name
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         install.ensure(install.CLIENT)
         program.parent.mkdir(exist_ok=True)

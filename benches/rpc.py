@@ -164,7 +164,17 @@ def _echo() -> Iterator[str]:
 def _server(
     folder: Path, size: int, *, kill: bool = False, transport: str = "grpcio", orders: int = 20_000, engine: str = ""
 ) -> Iterator[str]:
-    """A real ``simswitch serve``; at the end SIGTERM, or SIGKILL. ``engine``: lines of its settings."""
+    """The address of a ``served``."""
+    with served(folder, size, kill=kill, transport=transport, orders=orders, engine=engine) as (address, _):
+        yield address
+
+
+@contextmanager
+def served(
+    folder: Path, size: int, *, kill: bool = False, transport: str = "grpcio", orders: int = 20_000, engine: str = ""
+) -> Iterator[tuple[str, int]]:
+    """A real ``simswitch serve``, its address and process id; at the end SIGTERM, or SIGKILL. ``engine``: lines of its
+    settings."""
     config = folder / "simswitch.toml"
     config.write_text(
         f"[capacity]\nsims = {size}\nterminals = {size}\norders = {orders}\n"
@@ -191,7 +201,7 @@ def _server(
             stderr=log,
         )
         try:
-            yield _address(process, data / "address", folder / "log")
+            yield _address(process, data / "address", folder / "log"), process.pid
         finally:
             process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
             try:

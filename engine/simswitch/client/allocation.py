@@ -1,7 +1,8 @@
 """Asking for SIMs: the same calls for threads (``Client``) and for asyncio (``AsyncClient``).
 
 Every call here may be repeated after a failure: asking again gives the same lease, a report counts once. A call that
-is refused as a whole raises ``ServiceError``; the items of a batch have their own status.
+is refused as a whole raises ``ServiceError``; the items of a batch have their own status. After OVERLOADED the same
+calls are refused here, unsent, until the service may be asked again (``held_back``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from simswitch.client import columns
 from simswitch.client.columns import Column, Grants, Renewals
 from simswitch.client.credentials import PLAIN, Credentials
 from simswitch.client.errors import service_error
+from simswitch.client.held_back import HeldBack
 from simswitch.client.holdings import Holdings, Lease
 from simswitch.core import layout
 from simswitch.core.commands import decode_iccid
@@ -45,6 +47,7 @@ class _Calls:
     ) -> None:
         self.access_server = access_server
         self.holdings = holdings
+        self.held_back = HeldBack()
         self.timeout_s = timeout_s
         self.metadata = credentials.metadata(address, actor, f"access-server:{access_server}")
 
@@ -179,10 +182,15 @@ class Client(_Calls):
         method = self._methods.get(path)
         if method is None:
             method = self._methods[path] = self._channel.unary_unary(path)
+        asked = self.held_back.enter(path)
+        refused = None
         try:
             return bytes(method(request, timeout=self.timeout_s, metadata=self.metadata))
         except grpc.RpcError as error:
-            raise service_error(error) from error
+            refused = service_error(error)
+            raise refused from error
+        finally:
+            self.held_back.leave(path, asked, refused)
 
     def allocate(
         self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0, subscriber_group: str = ""
@@ -276,10 +284,15 @@ class AsyncClient(_Calls):
         method = self._methods.get(path)
         if method is None:
             method = self._methods[path] = self._channel.unary_unary(path)
+        asked = self.held_back.enter(path)
+        refused = None
         try:
             return bytes(await method(request, timeout=self.timeout_s, metadata=self.metadata))
         except grpc.aio.AioRpcError as error:
-            raise service_error(error) from error
+            refused = service_error(error)
+            raise refused from error
+        finally:
+            self.held_back.leave(path, asked, refused)
 
     async def allocate(
         self, terminal: int, market: str, *, subscriber: int = 0, expected_bytes: int = 0, subscriber_group: str = ""

@@ -17,6 +17,7 @@ from simswitch.service.call import Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import of_status, refused
 from simswitch.service.methods import Work, hot
+from simswitch.service.overload import Kind, Overload
 from simswitch.v1 import allocation_pb2
 
 _NUMBER_TAG, _BATCH_TAG = b"\x08", b"\x12"
@@ -90,6 +91,10 @@ class ColumnCalls:
 class AllocationHandlers(ColumnCalls):
     """AllocationService."""
 
+    def __init__(self, cell: Cell, directory: Directory, overload: Overload) -> None:
+        super().__init__(cell, directory)
+        self._overload = overload
+
     @hot
     def allocate(self, data: bytes, call: Call) -> bytes | Work:
         request = allocation_pb2.AllocateRequest.FromString(data)
@@ -160,6 +165,7 @@ class AllocationHandlers(ColumnCalls):
         number, batch = read_numbered(data)
         head = allocation_pb2.AllocateStreamResponse(request_number=number)
         try:
+            self._overload.shed(Kind.ALLOCATE)
             answer = await self.answer(self.allocate_sims(batch, call), call)
         except Exception as error:
             refusal = refused(error)

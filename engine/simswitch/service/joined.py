@@ -10,6 +10,7 @@ their turn came, each has to try for itself.
 
 from __future__ import annotations
 
+import time
 from typing import Generic, TypeVar
 
 from simswitch.cell import CellExpired, Finish, Posted
@@ -46,9 +47,9 @@ class Joined(Posted, Generic[T]):
         self.left += 1
         self.cancelled = self.left == len(self.calls)
 
-    def expired_together(self) -> bool:
-        """The earliest deadline has passed, which is not that of every one."""
-        return isinstance(self.error, CellExpired) and len(self.calls) > 1
+    def expired_together(self, deadline: float | None) -> bool:
+        """The earliest deadline has passed, and a call's own has not: it tries for itself."""
+        return isinstance(self.error, CellExpired) and (deadline is None or deadline > time.monotonic())
 
     def answers(self, outcome: OutcomeRun) -> list[bytes | OutcomeRun]:
         """To each call its AllocateResponse, or the outcome that refuses it."""

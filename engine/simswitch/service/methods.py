@@ -17,6 +17,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from simswitch.core.commands import OutcomeRun
 from simswitch.core.roles import call_roles
 from simswitch.service.call import Call
+from simswitch.service.overload import Kind, kind_of
 
 
 class Work(NamedTuple):
@@ -40,6 +41,8 @@ class Method:
     hot: bool
     request_streaming: bool
     response_streaming: bool
+    kind: Kind | None
+    """As what it is shed under overload; None: never."""
 
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
@@ -64,6 +67,7 @@ def methods(descriptor: ServiceDescriptor, handlers: Any) -> Iterator[Method]:
             getattr(handler, "hot", False),
             method.client_streaming,
             method.server_streaming,
+            kind_of(call),
         )
 
 

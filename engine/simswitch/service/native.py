@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -41,6 +39,7 @@ from simswitch.service.call import Call
 from simswitch.service.errors import DRAINING, INTERNAL, Refused, refused
 from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Work
+from simswitch.service.overload import PROBE
 
 if TYPE_CHECKING:
     from simswitch.service.server import Service
@@ -72,15 +71,19 @@ class _Waiting(Posted):
 class Front:
     """Listens from its making on, answers from ``start`` on; ended by ``drain`` and ``close``."""
 
-    def __init__(self, cell: Cell, service: Service, address: str) -> None:
+    def __init__(self, cell: Cell, service: Service, address: str, behind: str) -> None:
+        """``behind``: the abstract Unix socket where grpcio listens."""
         self._cell = cell
         self._access = service.access
+        self._overload = service.overload
+        self._probe = service.probe
         hot = [method for method in service.methods.values() if method.hot]
         self._handlers = [method.handler for method in hot]
+        self._kinds = [method.kind for method in hot]
         self._single = [method.path for method in hot].index(SINGLE)
         self._front = NativeGrpcFront(
             address,
-            [(method.path, False) for method in hot],
+            [*((method.path, False) for method in hot), (PROBE, False)],
             io_threads=1,
             call_details=True,
             keepalive_time_ms=20_000,
@@ -90,10 +93,7 @@ class Front:
         )
         self.port = self._front.bound_port
         self._address = f"{address.rpartition(':')[0]}:{self.port}"
-        name = f"simswitch-{os.getpid()}-{secrets.token_hex(8)}"
-        self.behind = f"unix-abstract:{name}"
-        """Where grpcio is to listen, before ``start``."""
-        self._front.set_fallback(f"\0{name}")
+        self._front.set_fallback(f"\0{behind.removeprefix('unix-abstract:')}")
         self._loop = asyncio.get_running_loop()
         self._receiver = threading.Thread(target=self._receive, name="simswitch-native", daemon=True)
         # Bound once: the cell compares what the calls of a group name.
@@ -149,6 +149,7 @@ class Front:
 
     def _receive(self) -> None:
         known = self._access.known
+        admit = self._overload.admit
         while (events := self._front.recv_batch_details(EVENTS_MAX)) is not None:
             now = time.monotonic()
             calls: list[Posted] = []
@@ -161,9 +162,14 @@ class Front:
                 assert data is not None
                 assert details is not None
                 metadata, _, remaining_s = details
-                given = proof(metadata, None, SOURCE)
                 deadline = None if remaining_s is None else now + remaining_s
                 try:
+                    if method == len(self._kinds):
+                        self._probe.check(data)
+                        self._front.respond(number, b"")
+                        continue
+                    admit(self._kinds[method], remaining_s)
+                    given = proof(metadata, None, SOURCE)
                     actor = known(given)
                     if actor is None:
                         self._loop.call_soon_threadsafe(self._begin_meeting, number, method, data, given, deadline)
@@ -256,7 +262,7 @@ class Front:
 
     def _refuse_joined(self, group: Joined[int], again: list[Posted]) -> None:
         for number, request, deadline in zip(group.calls, group.requests, group.deadlines, strict=True):
-            if group.expired_together():
+            if group.expired_together(deadline):
                 self._take(number, self._single, request, Call(group.actor, deadline), again)
             else:
                 self._answer(number, None, None, group.error)

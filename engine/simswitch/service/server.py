@@ -6,6 +6,9 @@ handler stops the server from starting.
 
 Bounds: 8 MiB a message, 8 KiB of metadata, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their
 work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake. Past them RESOURCE_EXHAUSTED, at once.
+Long before that calls are shed by what they are (``overload``). Of calls that the event loop has not come to, 2,048 may
+wait; more are turned away by gRPC itself, without a reason (CANCELLED or UNAVAILABLE, by the client's library): that
+happens to clients that are deaf to refusals. A stream whose client stops reading is cut off after 30 s.
 
 Without TLS the address must be a loopback one, unless the settings say in so many words that it need not be. With it,
 access servers come with certificates (``address``) and people with tokens (``people_address``): one gRPC port can
@@ -18,6 +21,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -44,13 +48,14 @@ from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
 from simswitch.service.caps import CapsHandlers
 from simswitch.service.directory import Directory
-from simswitch.service.errors import INTERNAL, WITHDRAWN, Refused, refused
+from simswitch.service.errors import INTERNAL, NO_CREDENTIALS, SLOW_CONSUMER, WITHDRAWN, Refused, refused
 from simswitch.service.events import EventHandlers
 from simswitch.service.follower import keep_follower
 from simswitch.service.history import HistoryHandlers
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Method, methods
+from simswitch.service.overload import PROBE, Overload, Probe
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
 from simswitch.service.sims import SimHandlers
@@ -74,7 +79,8 @@ if TYPE_CHECKING:
     from simswitch.service.native import Front
 
 CALLS_MAX = 1_024
-PENDING_MAX = 100_000
+PENDING_MAX = 2_048
+"""Calls that have come and were not looked at: at 3,000 to 6,000 a second a wait of half a second."""
 METADATA_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 8_192
 HANDSHAKE_MS = 10_000
@@ -90,6 +96,8 @@ GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
 GATHER_STEP_S = 0.001
 BUSY_PART = 0.75
+STUCK_S = 30.0
+"""How long a stream's client may leave unread what it is sent, once no more goes into its connection."""
 ADDRESS_FILE = "address"
 PEOPLE_ADDRESS_FILE = "people-address"
 
@@ -215,13 +223,18 @@ class Service:
         self.calendar = Calendar(cell, self.directory)
         self.access = Access(self.directory, access, folder)
         self._tls = access.tls is not None
+        self.overload = Overload(cell)
+        self.probe = Probe()
+        self.stuck_s = STUCK_S
+        # Kept here, since the loop itself keeps no reference to a task.
+        self._telling: set[asyncio.Task[None]] = set()
         self.sessions = SessionHandlers(cell, self.directory)
         self.swaps = SwapHandlers(cell, self.directory)
         self.events = EventHandlers(cell, self.directory)
         self.inventory = InventoryHandlers(cell, self.directory)
         self.history = HistoryHandlers(self.directory, folder)
         services: list[tuple[Any, str, Any]] = [
-            (allocation_pb2, "AllocationService", AllocationHandlers(cell, self.directory)),
+            (allocation_pb2, "AllocationService", AllocationHandlers(cell, self.directory, self.overload)),
             (access_server_pb2, "AccessServerService", self.sessions),
             (usage_pb2, "UsageService", UsageHandlers(cell, self.directory)),
             (swap_pb2, "SwapService", self.swaps),
@@ -274,27 +287,37 @@ class Service:
                 to_handler = self._to_single if method.path == SINGLE else self._to_unary
                 handler = grpc.unary_unary_rpc_method_handler(to_handler(method))
             services.setdefault(service, {})[name] = handler
+        _, service, name = PROBE.split("/")
+        services[service] = {name: grpc.unary_unary_rpc_method_handler(self._to_probe)}
         return [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
+
+    async def _to_probe(self, request: Any, context: Context) -> bytes:
+        try:
+            self.probe.check(request)
+        except Refused as error:
+            await _abort(context, error)
+        return b""
 
     def _to_unary(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> bytes:
             try:
-                call = await self._call(context)
-                if not method.hot:
-                    return bytes(await method.handler(request, call))
-                work = method.handler(request, call)
-                if isinstance(work, bytes):
-                    return work
-                return bytes(work.encode(await self.cell.submit(work.commands, call.deadline)))
+                return await self._carry_out(method, request, await self._call(context, method))
             except Exception as error:
                 await _abort(context, error)
 
         return answer
 
+    async def _carry_out(self, method: Method, request: Any, call: Call) -> bytes:
+        if not method.hot:
+            return bytes(await method.handler(request, call))
+        work = method.handler(request, call)
+        if isinstance(work, bytes):
+            return work
+        return bytes(work.encode(await self.cell.submit(work.commands, call.deadline)))
+
     def _to_single(self, method: Method) -> Callable[[Any, Context], Any]:
         """Calls are joined as long as the event loop is busy, which then is busy with more of them; an idle one waits
         for nobody, and serves a lone call itself. A call that can't join goes the way of the others."""
-        alone = self._to_unary(method)
         joiner: Joiner[asyncio.Future[bytes | OutcomeRun | None]] = Joiner(self.directory, self._finish_joined)
         loop = self._loop
         busy = Busy(loop)
@@ -310,11 +333,11 @@ class Service:
 
         async def answer(request: Any, context: Context) -> bytes:
             try:
-                call = await self._call(context)
+                call = await self._call(context, method)
                 future: asyncio.Future[bytes | OutcomeRun | None] = loop.create_future()
                 joined = joiner.join(future, request, call)
                 if joined is None:
-                    return bytes(await alone(request, context))
+                    return await self._carry_out(method, request, call)
                 try:
                     if joiner.count == 1:
                         try:
@@ -329,7 +352,7 @@ class Service:
                 if isinstance(found, bytes):
                     return found
                 if found is None:
-                    return bytes(await alone(request, context))
+                    return await self._carry_out(method, request, call)
                 return bytes(method.handler(request, call).encode(found))
             except Exception as error:
                 await _abort(context, error)
@@ -352,13 +375,19 @@ class Service:
             stream = asyncio.current_task()
             assert stream is not None
             try:
-                call = await self._call(context)
+                call = await self._call(context, method)
                 self.access.enter(call, stream)
                 try:
                     replies = method.handler(request, call)
                     try:
                         async for reply in replies:
-                            yield reply
+                            # It comes back when the reply has gone out, which to a client that does not read it never
+                            # does.
+                            cutting = self._loop.call_later(self.stuck_s, self._cut_off, stream, context)
+                            try:
+                                yield reply
+                            finally:
+                                cutting.cancel()
                     finally:
                         await replies.aclose()
                 except asyncio.CancelledError:
@@ -373,10 +402,26 @@ class Service:
 
         return answer
 
-    async def _call(self, context: Context) -> Call:
-        given = proof(context.invocation_metadata(), context.auth_context() if self._tls else None, context.peer())
-        actor = self.access.known(given) or await self.access.meet(given)
+    def _cut_off(self, stream: asyncio.Task[object], context: Context) -> None:
+        """Ends a stream that nobody reads; its client is told when it reads on."""
+
+        async def tell() -> None:
+            with suppress(grpc.aio.AbortError, grpc.aio.UsageError):
+                await _abort(context, Refused(SLOW_CONSUMER, "1"))
+
+        stream.cancel()
+        telling = self._loop.create_task(tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _call(self, context: Context, method: Method) -> Call:
         remaining_s = context.time_remaining()
+        self.overload.admit(method.kind, remaining_s)
+        given = proof(context.invocation_metadata(), context.auth_context() if self._tls else None, context.peer())
+        if self._tls and given.source.startswith("unix"):
+            # Only our own calls come that way, and they never come here.
+            raise Refused(NO_CREDENTIALS)
+        actor = self.access.known(given) or await self.access.meet(given)
         call = Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
         call.keep_pace()
         return call
@@ -386,16 +431,13 @@ def _answer_joined(groups: Sequence[Posted]) -> None:
     """None, as an answer: to be tried again for itself."""
     for group in cast(Sequence[Joined[asyncio.Future[bytes | OutcomeRun | None]]], groups):
         answers: Sequence[bytes | OutcomeRun | None] = [None] * len(group.calls)
-        error = group.error
         if group.outcome is not None:
             answers = group.answers(group.outcome)
-        elif group.expired_together():
-            error = None
-        for future, answer in zip(group.calls, answers, strict=True):
+        for future, answer, deadline in zip(group.calls, answers, group.deadlines, strict=True):
             if future.done():
                 continue
-            if error is not None:
-                future.set_exception(error)
+            if group.error is not None and not group.expired_together(deadline):
+                future.set_exception(group.error)
             else:
                 future.set_result(answer)
 
@@ -422,8 +464,11 @@ class RunningServer:
         address: str,
         people_address: str | None = None,
         front: Front | None = None,
+        way_in: str = "",
     ) -> None:
+        """``way_in``: the address that our own calls go to."""
         self._server = server
+        self._way_in = way_in
         self._front = front
         self._health: Any = health.aio.HealthServicer()
         self.service = service
@@ -446,6 +491,7 @@ class RunningServer:
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+        await self.service.probe.close()
 
     async def begin(self) -> None:
         for watch in (self.service.access.watch, self.service.calendar.watch):
@@ -460,6 +506,8 @@ class RunningServer:
         await self._server.start()
         if self._front is not None:
             self._front.start()
+        self.service.probe.open(self._way_in)
+        self._watching.append(asyncio.create_task(self.service.overload.watch(self.service.probe.go_through)))
 
 
 async def start(
@@ -497,7 +545,7 @@ async def start(
             ("grpc.max_concurrent_streams", CALLS_MAX),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.so_reuseport", 0),
-            # Of more than 1,000 calls that are not taken over yet grpc would cancel some at random.
+            # Both bounds alike: between them gRPC would turn some away at random.
             ("grpc.server.max_pending_requests", PENDING_MAX),
             ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
             ("grpc.keepalive_time_ms", 20_000),
@@ -508,11 +556,13 @@ async def start(
     )
     server.add_generic_rpc_handlers(tuple(service.generic_handlers()))
     shown = _shown(host, port)
+    # It vanishes with the process. Our own calls come there, and with the native transport what its front passes on.
+    behind = f"unix-abstract:simswitch-{os.getpid()}-{secrets.token_hex(8)}"
+    server.add_insecure_port(behind)
     front: Front | None = None
     people: str | None = None
     if transport == "native":
-        front = native().Front(cell, service, shown)
-        server.add_insecure_port(front.behind)
+        front = native().Front(cell, service, shown, behind)
         bound = front.port
     elif certificates is None:
         bound = server.add_insecure_port(shown)
@@ -524,7 +574,8 @@ async def start(
                 _shown(*people_address), certificates.credentials(clients_certificate=False)
             )
             people = _shown(people_address[0], people_bound)
-    running = RunningServer(server, service, bound, _shown(host, bound), people, front)
+    listens = _shown(host, bound)
+    running = RunningServer(server, service, bound, listens, people, front, behind if front is None else listens)
     await running.begin()
     return running
 
