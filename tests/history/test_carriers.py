@@ -6,11 +6,14 @@ from pathlib import Path
 from random import Random
 
 from simswitch.core import commands, layout
+from simswitch.history.carriers import counted_before, knows_since
 from simswitch.history.reading import rows
-from simswitch.history.schema import open_reader
+from simswitch.history.schema import open_reader, open_writer
 
 from tests.cell.small_pool import SERVER_NUMBER
-from tests.history.test_projection import Life, finished
+from tests.history.test_projection import BEGIN_MS, Life, finished
+
+HOUR_MS = 3_600_000
 
 
 def figure(life: Life, iccid: int, carrier_bytes: int, counted_bytes: int) -> int:
@@ -68,3 +71,40 @@ def test_figures_and_what_was_set_aside_are_there_once_with_their_figures_and_wh
     assert machine.sim(sim["index"])["used_cycle_bytes"] == used + 5_000_000
     assert machine.header()["counted_bytes"] == own
     life.cell.close()
+
+
+def test_what_was_counted_by_then_is_that_of_the_last_hour_that_was_over(tmp_path: Path) -> None:
+    random = Random(3)
+    life = Life(tmp_path)
+    life.attach(1, 6)
+    machine = life.cell.machine
+    iccids = [machine.sim(machine.terminal(index)["sim"])["iccid"] for index in range(6)]
+    # By the hour, what each had at its end; one reports in the first hour only.
+    counted: dict[int, list[int]] = {}
+    for _ in range(40):
+        life.report(random, 3)
+        hour = machine.now_ms // HOUR_MS
+        counted[hour] = [machine.sim(machine.terminal(index)["sim"])["counted_bytes"] for index in range(6)]
+        life.clock.advance(random.randrange(1, 60) * 60_000)
+    finished(tmp_path)
+    with open_reader(tmp_path) as history:
+        for hour in range(min(counted), max(counted) + 2):
+            for at_ms in (hour * HOUR_MS, (hour + 1) * HOUR_MS - 1):
+                earlier = [each for each in counted if each < hour]
+                wanted = counted[max(earlier)] if earlier else [0] * 6
+                found = counted_before(history, iccids, at_ms, BEGIN_MS)
+                assert [found.get(iccid, 0) for iccid in iccids] == wanted
+        last_ms = max(counted) * HOUR_MS
+        late = counted_before(history, iccids, last_ms, last_ms - HOUR_MS)
+        assert len(late) < 6, "who had no traffic in that span is missing"
+        assert knows_since(history, last_ms, BEGIN_MS)
+    life.cell.close()
+
+
+def test_a_gap_in_history_is_one_of_what_was_counted_before_it_ended(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as history:
+        history.execute("INSERT INTO gaps VALUES (1, 5, 1000, 2000)")
+        assert not knows_since(history, 3_000, 1_500)
+        assert not knows_since(history, 1_500, 0)
+        assert knows_since(history, 3_000, 2_000)
+        assert knows_since(history, 1_000, 0)

@@ -19,9 +19,10 @@ import pytest
 from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
 from simswitch.client import OperatorClient, Result, SessionThread
 from simswitch.core import commands, layout
+from simswitch.history.carriers import counted_before
 from simswitch.history.exporting import write_csv
 from simswitch.history.projector import Projector, day_of, month_of
-from simswitch.history.reading import counted_at, known, rows, subscribers_refused
+from simswitch.history.reading import known, rows, subscribers_refused
 from simswitch.history.retention import ROWS_MAX, forget
 from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
 from simswitch.history.sims import past
@@ -155,7 +156,8 @@ def test_use_by_day_and_month_is_what_was_counted_however_often_the_follower_die
     columns = life.cell.machine.sims_columns()
     for iccid, counted in zip(columns["iccid"].tolist(), columns["counted_bytes"].tolist(), strict=True):
         if counted:
-            assert counted_at(connection, iccid, life.cell.machine.now_ms) == counted
+            in_an_hour_ms = life.cell.machine.now_ms + 3_600_000
+            assert counted_before(connection, [iccid], in_an_hour_ms, BEGIN_MS) == {iccid: counted}
     state = known(connection)
     assert (state.sequence, state.gaps) == (life.cell.durable_sequence, [])
     life.cell.close()

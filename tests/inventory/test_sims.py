@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from simswitch.core import commands
 from simswitch.inventory.digits import DigitColumn, luhn_check_digit
 from simswitch.inventory.problems import FileRefused, Problem
-from simswitch.inventory.sims import COLUMNS, HEALTHS, Known, read_sims, write_rejected
+from simswitch.inventory.sims import COLUMNS, HEALTHS, Known, read_sims
 
 from tests.inventory.card_numbers import iccid, imsi
 
@@ -204,7 +204,7 @@ def test_partial_takes_the_good_lines_and_writes_the_others_with_why(write: Writ
     reading = read_sims(path, KNOWN, NOW, partial=True)
     assert reading.columns.line.tolist() == [2, 5]
     target = tmp_path / "rejected.csv"
-    assert write_rejected(reading, target, reading.bad_lines) == 2
+    assert reading.table.write_rejected(target, reading.table.bad_lines) == 2
     rows = target.read_text(encoding="utf-8").splitlines()
     assert rows[0] == f"{','.join(HEADER)},line,problem"
     assert rows[1].startswith(f'{bad},3,"lot: no such lot')

@@ -132,9 +132,9 @@ def import_files(
         if reading is None:
             return report
         columns = reading.columns
-        report["sims"] = {"good_count": columns.count, "bad_count": len(reading.bad_lines)}
+        report["sims"] = {"good_count": columns.count, "bad_count": len(reading.table.bad_lines)}
         report["assignments"] = {"good_count": columns.assignments_count}
-        left_out = {line: list(reasons) for line, reasons in reading.bad_lines.items()}
+        left_out = {line: list(reasons) for line, reasons in reading.table.bad_lines.items()}
         if check or not columns.count:
             _write_left_out(reading, left_out, rejected_file, report, check)
             return report
@@ -161,12 +161,10 @@ def _write_left_out(
     reading: Any, left_out: dict[int, list[str]], rejected_file: Path | None, report: dict[str, Any], check: bool
 ) -> None:
     """The lines that were not taken, by the file's check or by the service, go to a file, each with why."""
-    from simswitch.inventory.sims import write_rejected
-
     if left_out and not check:
         rejected = rejected_file or reading.file.with_name(reading.file.name + ".rejected.csv")
         report["rejected_file"] = str(rejected)
-        write_rejected(reading, rejected, left_out)
+        reading.table.write_rejected(rejected, left_out)
 
 
 def _show(report: dict[str, Any]) -> None:

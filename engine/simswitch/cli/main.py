@@ -39,6 +39,7 @@ from simswitch.cli import (
     subscriber,
     swap,
     token,
+    usage,
     webhook,
 )
 from simswitch.cli.exits import MEANINGS, CommandFailed
@@ -101,6 +102,7 @@ app.add_typer(audit.app, name="audit")
 app.command("breakers")(breakers.breakers)
 app.command("learn")(learn.learn)
 app.add_typer(caps.app, name="caps")
+app.add_typer(usage.app, name="usage")
 app.command("events")(events.events)
 app.command("webhook")(webhook.webhook)
 app.command("replay")(replay.replay)

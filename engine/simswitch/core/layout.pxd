@@ -273,6 +273,7 @@ cpdef enum Status:
     ADMISSION_WAIT = 51          # more ask at its access server than it can attach
     LIMIT_REACHED = 52           # its subscriber has used what the published limit allows
     PAST_WINDOW = 53             # a carrier's figure of before its window had begun at all SIMs of the lot: set aside
+    COUNT_UNKNOWN = 54           # what we had counted by the instant of a carrier's figure (the service says so, not the core)
 
 cpdef enum OrderKind:
     SWITCH = 1

@@ -250,6 +250,7 @@ class Status(IntEnum):
     ADMISSION_WAIT = 51
     LIMIT_REACHED = 52
     PAST_WINDOW = 53
+    COUNT_UNKNOWN = 54
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -765,6 +766,7 @@ REGION_EXEMPTIONS: RegionIndex
 LIMIT_RULE: EntityKind
 LIMIT_REACHED: Status
 PAST_WINDOW: Status
+COUNT_UNKNOWN: Status
 EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command

@@ -915,6 +915,11 @@ cdef class Machine:
         cdef uint32_t index = sim_find(&self.state, iccid)
         return None if index == NONE_INDEX else int(index)
 
+    def find_sim_by_imsi(self, uint64_t imsi):
+        """The index of the SIM with that IMSI, or None."""
+        cdef uint32_t index = sim_find_imsi(&self.state, imsi)
+        return None if index == NONE_INDEX else int(index)
+
     def find_terminal(self, uint64_t key):
         """The index of the terminal with that key, or None."""
         cdef uint32_t index = terminal_find(&self.state, key)

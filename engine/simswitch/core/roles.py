@@ -115,6 +115,7 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "CapsService/SetCaps": layout.SET_CAP,
     "CapsService/TellCapShifts": layout.CAP_CHANGED,
     "CapsService/ListLotCaps": Read.LOTS,
+    "CapsService/ImportCarrierUsage": layout.CARRIER_USAGE,
     "EventService/WatchEvents": Read.SWAPS,
     "HistoryService/ListRows": Read.PARTS,
     "InventoryService/DefineSupplier": layout.DEFINE,

@@ -251,7 +251,7 @@ class Projector:
             columns["defined"] = [self._names.get(index, "") for index in outcome["index"].tolist()]
         subject = self._names.get(self._servers.get(run.access_server, -1), "")
         if not subject and run.argument:
-            subject = str(run.argument)
+            subject = "dry run" if run.kind == layout.CARRIER_USAGE else str(run.argument)
         row = (
             record.header.now_ms,
             record.header.sequence,

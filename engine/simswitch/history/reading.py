@@ -218,12 +218,3 @@ def subscribers_refused(connection: sqlite3.Connection, from_ms: int, until_ms: 
         (from_ms // 3_600_000, until_ms // 3_600_000, from_ms, until_ms),
     ).fetchone()
     return int(found[0])
-
-
-def counted_at(connection: sqlite3.Connection, iccid: int, at_ms: int) -> int | None:
-    """A SIM's lifetime count at the end of the last hour with traffic up to that instant. None: not known."""
-    found = connection.execute(
-        "SELECT counted_bytes FROM sim_hour WHERE hour <= ? AND iccid = ? ORDER BY hour DESC LIMIT 1",
-        (at_ms // 3_600_000, signed(iccid)),
-    ).fetchone()
-    return None if found is None else int(found[0])

@@ -25,7 +25,6 @@ Cost: columns of 51 bytes for each SIM, and 36 for each live assignment; a milli
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -123,16 +122,6 @@ class Reading:
     table: Table
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def bad_lines(self) -> dict[int, list[str]]:
-        """The refused lines, each with why."""
-        reasons: dict[int, list[str]] = {}
-        for problem in self.table.problems:
-            reasons.setdefault(problem.line, []).append(
-                f"{problem.column}: {problem.text}" if problem.column else problem.text
-            )
-        return reasons
-
 
 def read_sims(
     path: Path,
@@ -157,29 +146,6 @@ def read_sims(
         table.problems.sort(key=lambda problem: problem.line)
         raise FileRefused(path, table.problems)
     return Reading(path, columns, table, reader.notes())
-
-
-def write_rejected(reading: Reading, target: Path, bad: Mapping[int, Sequence[str]]) -> int:
-    """Writes the lines in ``bad`` with their number and why to a CSV; gives their count. The file is read again."""
-    count = 0
-    with (
-        reading.file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source,
-        target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as output,
-    ):
-        rows = csv.reader(source)
-        writer = csv.writer(output, lineterminator="\n")
-        names = next(rows)
-        if names[-2:] == ["line", "problem"]:
-            names = names[:-2]
-        writer.writerow([*names, "line", "problem"])
-        line = rows.line_num + 1
-        for row in rows:
-            reasons = bad.get(line)
-            if reasons:
-                writer.writerow([*row[: len(names)], *[""] * (len(names) - len(row)), line, "; ".join(reasons)])
-                count += 1
-            line = rows.line_num + 1
-    return count
 
 
 class _Names(dict[str, int]):

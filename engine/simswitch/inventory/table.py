@@ -9,7 +9,7 @@ inside quotes, a field that is far too long.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -48,11 +48,48 @@ class Chunk:
 class Table:
     """One CSV file, read from its beginning to its end."""
 
-    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[Column], *, delimiter: str = ",", others_allowed: bool = False
+    ) -> None:
+        """``others_allowed``: the file may have columns beside those, which nobody reads."""
         self.path = path
         self.problems: list[Problem] = []
         self._columns = columns
+        self._delimiter = delimiter
+        self._others_allowed = others_allowed
         self.header: Row = []
+
+    @property
+    def bad_lines(self) -> dict[int, list[str]]:
+        """The refused lines, each with why."""
+        reasons: dict[int, list[str]] = {}
+        for problem in self.problems:
+            reasons.setdefault(problem.line, []).append(
+                f"{problem.column}: {problem.text}" if problem.column else problem.text
+            )
+        return reasons
+
+    def write_rejected(self, target: Path, bad: Mapping[int, Sequence[str]]) -> int:
+        """Writes the lines in ``bad`` with their number and why to a CSV; gives their count. The file is read again."""
+        count = 0
+        with (
+            self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source,
+            target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as output,
+        ):
+            rows = csv.reader(source, delimiter=self._delimiter)
+            writer = csv.writer(output, delimiter=self._delimiter, lineterminator="\n")
+            names = next(rows)
+            if names[-2:] == ["line", "problem"]:
+                names = names[:-2]
+            writer.writerow([*names, "line", "problem"])
+            line = rows.line_num + 1
+            for row in rows:
+                reasons = bad.get(line)
+                if reasons:
+                    writer.writerow([*row[: len(names)], *[""] * (len(names) - len(row)), line, "; ".join(reasons)])
+                    count += 1
+                line = rows.line_num + 1
+        return count
 
     def add(self, line: int, column: str, value: str, text: str) -> None:
         """Notes a problem. Past the bound the file is refused at once."""
@@ -80,7 +117,7 @@ class Table:
             csv.field_size_limit(limit)
 
     def _chunks(self, file: IO[str], progress: Callable[[int], None] | None) -> Iterator[Chunk]:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter=self._delimiter)
         try:
             self._take_header(next(reader, []))
             names = [name.strip() for name in self.header]
@@ -118,9 +155,9 @@ class Table:
         names = [name.strip() for name in header]
         known = {column.name for column in self._columns}
         for name in dict.fromkeys(names):
-            if name not in known:
+            if name not in known and not self._others_allowed:
                 self.add(1, name, "", f"no such column; the columns are {', '.join(c.name for c in self._columns)}")
-            if names.count(name) > 1:
+            if names.count(name) > 1 and (name in known or not self._others_allowed):
                 self.add(1, name, "", "the column stands twice; leave one out")
         for column in self._columns:
             if column.required and column.name not in names:

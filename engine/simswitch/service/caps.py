@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from simswitch.core.roles import Read
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, TOO_MANY_ITEMS, Refused
+from simswitch.service.figures import Figures
 from simswitch.service.paging import page_size, page_start, page_token
 from simswitch.v1 import caps_pb2 as pb
 from simswitch.v1 import inventory_pb2
@@ -27,9 +29,10 @@ _SPEEDS = (layout.PLAN_SPEED_CYCLE_KBPS, layout.PLAN_SPEED_DAY_KBPS, layout.PLAN
 class CapsHandlers:
     """CapsService."""
 
-    def __init__(self, cell: Cell, directory: Directory) -> None:
+    def __init__(self, cell: Cell, directory: Directory, folder: Path | None) -> None:
         self._cell = cell
         self._directory = directory
+        self._figures = Figures(cell, folder)
 
     async def set_caps(self, data: bytes, call: Call) -> bytes:
         call.may(layout.SET_CAP)
@@ -77,6 +80,11 @@ class CapsHandlers:
         )
         outcome = await self._cell.submit(commands, call.deadline)
         return pb.TellCapShiftsResponse(statuses=outcome["status"].tolist()).SerializeToString()
+
+    async def import_carrier_usage(self, data: bytes, call: Call) -> bytes:
+        call.may(layout.CARRIER_USAGE)
+        response = await self._figures.take(pb.ImportCarrierUsageRequest.FromString(data), call)
+        return response.SerializeToString()
 
     async def list_lot_caps(self, data: bytes, call: Call) -> bytes:
         request = pb.ListLotCapsRequest.FromString(data)

@@ -119,6 +119,12 @@ IMPORT_IDLE = Reason(
     "IMPORT_IDLE",
     "The import sent nothing for {what} s, and others wait. Begin again: what is there already gives SAME.",
 )
+HISTORY_BEHIND = Reason(
+    _Code.FAILED_PRECONDITION,
+    "HISTORY_BEHIND",
+    "What was counted by the instant of a figure history knows: {what}. Try again when its follower has come on.",
+    5_000,
+)
 TOO_MANY_ACTORS = Reason(
     _Code.RESOURCE_EXHAUSTED, "TOO_MANY_ACTORS", "No more actors can be known than {what}. Use a known one."
 )
@@ -190,6 +196,9 @@ STATUS_REASONS: Mapping[int, Reason] = {
     ),
     layout.PAST_WINDOW: Reason(
         _PRECONDITION, "PAST_WINDOW", "The figure is of before its window had begun at all SIMs of the lot: {what}."
+    ),
+    layout.COUNT_UNKNOWN: Reason(
+        _PRECONDITION, "COUNT_UNKNOWN", "What we had counted by then is not known, history has a gap: {what}."
     ),
     layout.RESTING: Reason(_PRECONDITION, "RESTING", "The terminal was swapped too lately: {what}."),
     layout.SWEEPS_FULL: Reason(_FULL, "SWEEPS_FULL", "Too much work goes on already: {what}. Try again soon.", 1_000),

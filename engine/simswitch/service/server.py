@@ -241,7 +241,7 @@ class Service:
             (event_pb2, "EventService", self.events),
             (inventory_pb2, "InventoryService", self.inventory),
             (pool_pb2, "PoolService", PoolHandlers(cell, self.directory)),
-            (caps_pb2, "CapsService", CapsHandlers(cell, self.directory)),
+            (caps_pb2, "CapsService", CapsHandlers(cell, self.directory, folder)),
             (history_pb2, "HistoryService", self.history),
             (sim_service_pb2, "SimService", SimHandlers(cell, self.directory, folder)),
             (subscriber_pb2, "SubscriberService", SubscriberHandlers(cell, self.directory, folder)),

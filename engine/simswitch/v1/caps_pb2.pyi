@@ -178,6 +178,94 @@ class CapShiftSeen(_message.Message):
 Global___CapShiftSeen: _TypeAlias = CapShiftSeen  # noqa: Y015
 
 @_typing.final
+class ImportCarrierUsageRequest(_message.Message):
+    """Carriers' figures of one window, in columns, up to 16,384."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    ICCID_FIELD_NUMBER: _builtins.int
+    IMSI_FIELD_NUMBER: _builtins.int
+    AS_OF_S_FIELD_NUMBER: _builtins.int
+    CARRIER_BYTES_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    window: _inventory_pb2.CapWindowKind.ValueType
+    """Which window of the SIMs. A rolling one takes figures of its last day only."""
+    dry_run: _builtins.bool
+    """Only says what would become of each; nothing is taken and nothing set aside."""
+    @_builtins.property
+    def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: ICCIDs (see inventory.proto). Empty where imsi names the SIMs."""
+
+    @_builtins.property
+    def imsi(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: IMSIs as numbers, instead of iccid."""
+
+    @_builtins.property
+    def as_of_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: up to when the figure counts, Unix seconds. One value is that of all. 0: refused."""
+
+    @_builtins.property
+    def carrier_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: bytes that the carrier counted in the window by then. What is negative, or more than a line could carry, is set aside."""
+
+    def __init__(
+        self,
+        *,
+        window: _inventory_pb2.CapWindowKind.ValueType = ...,
+        iccid: _abc.Iterable[_builtins.int] | None = ...,
+        imsi: _abc.Iterable[_builtins.int] | None = ...,
+        as_of_s: _abc.Iterable[_builtins.int] | None = ...,
+        carrier_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_s", b"as_of_s", "carrier_bytes", b"carrier_bytes", "dry_run", b"dry_run", "iccid", b"iccid", "imsi", b"imsi", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCarrierUsageRequest: _TypeAlias = ImportCarrierUsageRequest  # noqa: Y015
+
+@_typing.final
+class ImportCarrierUsageResponse(_message.Message):
+    """One result for each figure, in columns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
+    ICCID_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
+        """Column: OK, SAME, LATE (a later figure was taken), IMPOSSIBLE_USAGE or PAST_WINDOW (set aside), WRONG_STATE (the window starts
+        anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
+        """
+
+    @_builtins.property
+    def correction_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: bytes that the carrier counted more than we had by then; negative: less. 0 unless it was taken, or would be."""
+
+    @_builtins.property
+    def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: the SIM, also where its IMSI named it. 0: not known."""
+
+    def __init__(
+        self,
+        *,
+        status: _abc.Iterable[_status_pb2.Status.ValueType] | None = ...,
+        correction_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        iccid: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_bytes", b"correction_bytes", "iccid", b"iccid", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportCarrierUsageResponse: _TypeAlias = ImportCarrierUsageResponse  # noqa: Y015
+
+@_typing.final
 class TellCapShiftsRequest(_message.Message):
     """What is to be told, up to 4,096."""
 

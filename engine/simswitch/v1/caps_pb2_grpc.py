@@ -45,6 +45,11 @@ class CapsServiceStub:
                 request_serializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsResponse.FromString,
                 _registered_method=True)
+        self.ImportCarrierUsage = channel.unary_unary(
+                '/simswitch.v1.CapsService/ImportCarrierUsage',
+                request_serializer=simswitch_dot_v1_dot_caps__pb2.ImportCarrierUsageRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_caps__pb2.ImportCarrierUsageResponse.FromString,
+                _registered_method=True)
         self.ListLotCaps = channel.unary_unary(
                 '/simswitch.v1.CapsService/ListLotCaps',
                 request_serializer=simswitch_dot_v1_dot_caps__pb2.ListLotCapsRequest.SerializeToString,
@@ -71,6 +76,15 @@ class CapsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportCarrierUsage(self, request, context):
+        """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+        what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
+        to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLotCaps(self, request, context):
         """The caps of lots in the order in which the lots were defined. A supplier sees its own lots.
         """
@@ -90,6 +104,11 @@ def add_CapsServiceServicer_to_server(servicer, server):
                     servicer.TellCapShifts,
                     request_deserializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_caps__pb2.TellCapShiftsResponse.SerializeToString,
+            ),
+            'ImportCarrierUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportCarrierUsage,
+                    request_deserializer=simswitch_dot_v1_dot_caps__pb2.ImportCarrierUsageRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_caps__pb2.ImportCarrierUsageResponse.SerializeToString,
             ),
             'ListLotCaps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLotCaps,
@@ -152,6 +171,33 @@ class CapsService:
             '/simswitch.v1.CapsService/TellCapShifts',
             simswitch_dot_v1_dot_caps__pb2.TellCapShiftsRequest.SerializeToString,
             simswitch_dot_v1_dot_caps__pb2.TellCapShiftsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCarrierUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.CapsService/ImportCarrierUsage',
+            simswitch_dot_v1_dot_caps__pb2.ImportCarrierUsageRequest.SerializeToString,
+            simswitch_dot_v1_dot_caps__pb2.ImportCarrierUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

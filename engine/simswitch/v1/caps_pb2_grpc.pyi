@@ -39,6 +39,11 @@ class CapsServiceStub:
     """
     TellCapShifts: _grpc.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]
     """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
+    ImportCarrierUsage: _grpc.UnaryUnaryMultiCallable[_caps_pb2.ImportCarrierUsageRequest, _caps_pb2.ImportCarrierUsageResponse]
+    """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+    what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
+    to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
+    """
     ListLotCaps: _grpc.UnaryUnaryMultiCallable[_caps_pb2.ListLotCapsRequest, _caps_pb2.ListLotCapsResponse]
     """The caps of lots in the order in which the lots were defined. A supplier sees its own lots."""
 
@@ -53,6 +58,11 @@ class CapsServiceAsyncStub(CapsServiceStub):
     """
     TellCapShifts: _aio.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]  # type: ignore[assignment]
     """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
+    ImportCarrierUsage: _aio.UnaryUnaryMultiCallable[_caps_pb2.ImportCarrierUsageRequest, _caps_pb2.ImportCarrierUsageResponse]  # type: ignore[assignment]
+    """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+    what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
+    to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
+    """
     ListLotCaps: _aio.UnaryUnaryMultiCallable[_caps_pb2.ListLotCapsRequest, _caps_pb2.ListLotCapsResponse]  # type: ignore[assignment]
     """The caps of lots in the order in which the lots were defined. A supplier sees its own lots."""
 
@@ -76,6 +86,17 @@ class CapsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_caps_pb2.TellCapShiftsResponse, _abc.Awaitable[_caps_pb2.TellCapShiftsResponse]]:
         """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
+
+    @_abc_1.abstractmethod
+    def ImportCarrierUsage(
+        self,
+        request: _caps_pb2.ImportCarrierUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_caps_pb2.ImportCarrierUsageResponse, _abc.Awaitable[_caps_pb2.ImportCarrierUsageResponse]]:
+        """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+        what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
+        to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
+        """
 
     @_abc_1.abstractmethod
     def ListLotCaps(

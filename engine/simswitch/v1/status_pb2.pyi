@@ -112,6 +112,8 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """Its subscriber has used what the published limit allows: not before retry_after_ms is over."""
     STATUS_PAST_WINDOW: _Status.ValueType  # 53
     """A carrier's figure of before its window had begun at all SIMs of the lot: set aside."""
+    STATUS_COUNT_UNKNOWN: _Status.ValueType  # 54
+    """What we had counted by the instant of a carrier's figure is not known: history has a gap before it."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -202,6 +204,8 @@ STATUS_LIMIT_REACHED: Status.ValueType  # 52
 """Its subscriber has used what the published limit allows: not before retry_after_ms is over."""
 STATUS_PAST_WINDOW: Status.ValueType  # 53
 """A carrier's figure of before its window had begun at all SIMs of the lot: set aside."""
+STATUS_COUNT_UNKNOWN: Status.ValueType  # 54
+"""What we had counted by the instant of a carrier's figure is not known: history has a gap before it."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,220 @@
+"""``simswitch usage import``: what a carrier says that its SIMs have used, from the CSV of its portal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simswitch.cli.amounts import bytes_text, instant_ms, instant_text
+from simswitch.cli.caps import WindowWord
+from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import complain, print_json, show, table
+
+if TYPE_CHECKING:
+    from simswitch.client import OperatorClient
+    from simswitch.inventory.carrier_usage import Figures
+
+app = typer.Typer(help="Take carriers' figures of what SIMs have used.")
+
+CHUNK = 16_384
+SHOWN = 50
+CALL_TIMEOUT_S = 120.0
+FINE = ("ok", "same", "late", "impossible_usage", "past_window")
+"""What needs no mending: taken, known already, or set aside and shown."""
+SET_ASIDE = ("impossible_usage", "past_window")
+
+
+@app.callback()
+def usage() -> None:
+    """Take carriers' figures of what SIMs have used."""
+
+
+@app.command("import")
+def import_usage(
+    file: Annotated[Path, typer.Argument(help="CSV, as the carrier's portal gives it.", exists=True, dir_okay=False)],
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Which column says what: iccid=ICC-ID (or imsi=…), used=…, unit=MB for amounts without one, "
+            "as_of=… where each line has its instant."
+        ),
+    ] = "iccid=iccid,used=used",
+    window: Annotated[WindowWord, typer.Option(help="Which window the figures are of.")] = WindowWord.CYCLE,
+    as_of: Annotated[
+        str, typer.Option("--as-of", help="Up to when the figures count: 2026-03-21T07:00, or with +09:00.")
+    ] = "",
+    delimiter: Annotated[str, typer.Option(help="Between the fields of a line.")] = ",",
+    decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 1.234,5.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take the good lines and write the others, with why, to a file.")
+    ] = False,
+    rejected: Annotated[
+        Path | None, typer.Option(help="Where --partial writes the others. Default: beside the file, .rejected.csv.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show how the figures differ from ours; take nothing.")
+    ] = False,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Import what a carrier says was used. A file with a bad line is refused as a whole, and each bad line named.
+
+    What counts from then on is the carrier's figure and what we counted since. The same file again changes nothing.
+    """
+    from simswitch.cli.connection import connected
+    from simswitch.inventory.carrier_usage import read_carrier_usage, read_format
+    from simswitch.inventory.problems import FileRefused
+
+    try:
+        written = read_format(columns, delimiter=delimiter, decimal_comma=decimal_comma)
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"--columns: {error}") from error
+    if len(delimiter) != 1:
+        raise CommandFailed(Exit.USAGE, f"--delimiter takes one character, not {delimiter!r}")
+    if bool(as_of) == bool(written.as_of):
+        raise CommandFailed(
+            Exit.USAGE, "say with --as-of up to when the figures count, or with as_of= which column does"
+        )
+    at = datetime.fromtimestamp(instant_ms("--as-of", as_of, datetime.now(UTC)) / 1000, UTC) if as_of else None
+    try:
+        figures = read_carrier_usage(file, written, at, partial=partial)
+    except FileRefused as refused:
+        if json:
+            problems = [
+                {"line": each.line, "column": each.column, "value": each.value, "text": each.text}
+                for each in refused.problems
+            ]
+            print_json({"file": str(file), "problems": problems})
+        for problem in refused.problems:
+            complain(problem.render(file))
+        raise CommandFailed(Exit.REFUSED, f"{refused}; nothing was imported") from refused
+    with connected(*target(config, address, actor)) as service:
+        report = take(service, figures, window, of_iccids=bool(written.iccid), partial=partial, dry_run=dry_run)
+    left_out = figures.table.bad_lines
+    for each in report["refused"]:
+        left_out.setdefault(each["line"], []).append(f"the service refused it: {each['status']}")
+    report["left_out_count"] = len(left_out)
+    if partial and left_out and not dry_run:
+        target_file = rejected or file.with_name(file.name + ".rejected.csv")
+        figures.table.write_rejected(target_file, left_out)
+        report["rejected_file"] = str(target_file)
+    if json:
+        print_json(report)
+    else:
+        _show(report, dry_run)
+    for each in report["refused"]:
+        complain(f"{file}:{each['line']}: {each['sim']}: the service refused it: {each['status'].replace('_', ' ')}")
+    if report["refused"] and not partial:
+        raise CommandFailed(Exit.REFUSED, "the service refused the lines above; no figure was taken")
+
+
+def take(
+    service: OperatorClient, figures: Figures, window: WindowWord, *, of_iccids: bool, partial: bool, dry_run: bool
+) -> dict[str, Any]:
+    """Asks what would become of every figure, and takes them unless one can't be, or it was only asked."""
+    found = _send(service, figures, range(len(figures.line)), window, of_iccids, dry_run=True)
+    refused = [each for each in found if each["status"] not in FINE]
+    if not dry_run and (partial or not refused):
+        good = [place for place, each in enumerate(found) if each["status"] in FINE]
+        taken = _send(service, figures, good, window, of_iccids, dry_run=False)
+        for place, each in zip(good, taken, strict=True):
+            found[place] = each
+        refused = [each for each in found if each["status"] not in FINE]
+    counts = Counter(each["status"] for each in found)
+    return {
+        "dry_run": dry_run,
+        "window": str(window),
+        "taken": not dry_run and (partial or not refused),
+        "counts": dict(sorted(counts.items())),
+        "correction_bytes": sum(each["correction_bytes"] for each in found if each["status"] == "ok"),
+        "figures": found,
+        "refused": refused,
+    }
+
+
+def _send(
+    service: OperatorClient,
+    figures: Figures,
+    places: range | list[int],
+    window: WindowWord,
+    of_iccids: bool,
+    *,
+    dry_run: bool,
+) -> list[dict[str, Any]]:
+    from simswitch.cli.messages import enum_word
+    from simswitch.core.commands import decode_iccid
+    from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
+
+    kind = inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{window.name}")
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(places), CHUNK):
+        part = places[start : start + CHUNK]
+        sims = [figures.sim[place] for place in part]
+        request = caps_pb2.ImportCarrierUsageRequest(
+            window=kind,
+            iccid=sims if of_iccids else [],
+            imsi=[] if of_iccids else sims,
+            as_of_s=[figures.as_of_s[place] for place in part],
+            carrier_bytes=[figures.carrier_bytes[place] for place in part],
+            dry_run=dry_run,
+        )
+        answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
+        columns = zip(part, answer.status, answer.correction_bytes, answer.iccid, strict=True)
+        for place, status, correction, iccid in columns:
+            named = decode_iccid(figures.sim[place]) if of_iccids else str(figures.sim[place])
+            word = enum_word(status_pb2.Status.DESCRIPTOR, status)
+            told = figures.carrier_bytes[place]
+            found.append(
+                {
+                    "line": figures.line[place],
+                    "sim": named,
+                    "iccid": decode_iccid(iccid) if iccid else "",
+                    "as_of_ms": figures.as_of_s[place] * 1000,
+                    "carrier_bytes": told,
+                    "our_bytes": told - correction if word in ("ok", "same") else None,
+                    "correction_bytes": correction,
+                    "status": word,
+                }
+            )
+    return found
+
+
+def _show(report: dict[str, Any], dry_run: bool) -> None:
+    largest = sorted(report["figures"], key=lambda each: -abs(each["correction_bytes"]))[:SHOWN]
+    if dry_run:
+        rows = [
+            [
+                each["sim"],
+                each["line"],
+                instant_text(each["as_of_ms"]),
+                _signed(each["carrier_bytes"]),
+                "-" if each["our_bytes"] is None else _signed(each["our_bytes"]),
+                _signed(each["correction_bytes"]),
+                each["status"].replace("_", " "),
+            ]
+            for each in largest
+        ]
+        title = f"What the carrier says of the {report['window']} beside our own count, nothing taken"
+        show(table(title, ["SIM", "line", "as of", "carrier", "we", "difference", "would be"], rows))
+        if len(report["figures"]) > SHOWN:
+            show(f"These are the {SHOWN} largest differences of {len(report['figures']):,} figures; --json has all.")
+    words = {"ok": "would be taken" if dry_run else "taken", "same": "there already", "late": "older than the last one"}
+    words.update(impossible_usage="impossible, set aside", past_window="of before its window, set aside")
+    rows = [[words.get(name, name.replace("_", " ")), count] for name, count in report["counts"].items()]
+    if report["left_out_count"]:
+        rows.append(["lines left out", report["left_out_count"]])
+    show(table("Figures", ["what", "count"], rows))
+    show(f"Altogether the carrier counted {_signed(report['correction_bytes'])} beyond what we had.")
+    if "rejected_file" in report:
+        show(f"The lines that were left out stand in {report['rejected_file']}, each with why.")
+
+
+def _signed(count: int) -> str:
+    return f"-{bytes_text(-count)}" if count < 0 else bytes_text(count)

@@ -1,0 +1,131 @@
+"""What carriers say was used: each figure meets what we had counted by its instant, which history knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from simswitch.cell import Cell
+from simswitch.core import layout
+from simswitch.core.commands import run
+from simswitch.core.machine import Machine
+from simswitch.history.carriers import counted_before, knows_since
+from simswitch.history.reading import known
+from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.service.call import Call
+from simswitch.service.errors import HISTORY_BEHIND, INVALID_ARGUMENT, TOO_MANY_ITEMS, Refused
+from simswitch.v1 import caps_pb2 as pb
+from simswitch.v1 import status_pb2
+
+FIGURES_MAX = 16_384
+INSTANTS_MAX = 48
+"""Hours that the figures of one call may be of."""
+_HOUR_S = 3_600
+_CYCLE_S = 31 * 86_400
+"""No window that is reset is longer: what a SIM had counted before is what it had when the window began."""
+
+
+class _Pool(NamedTuple):
+    """What the machine knows of the SIMs of a call."""
+
+    sequence: int
+    now_s: int
+    iccids: list[int]
+    """0: there is no such SIM."""
+
+
+class Figures:
+    """Takes carriers' figures into the pool."""
+
+    def __init__(self, cell: Cell, folder: Path | None) -> None:
+        self._cell = cell
+        self._folder = folder
+
+    async def take(self, request: pb.ImportCarrierUsageRequest, call: Call) -> pb.ImportCarrierUsageResponse:
+        count = len(request.carrier_bytes)
+        instants = _instants(request, count)
+        if not count:
+            return pb.ImportCarrierUsageResponse()
+        pool = await self._cell.read(lambda machine: _find(machine, request.iccid, request.imsi), call.deadline)
+        counts = await asyncio.to_thread(self._counts, pool, instants)
+        statuses = np.full(count, layout.UNKNOWN_SIM, np.uint8)
+        corrections = np.zeros(count, np.int64)
+        statuses[[bool(iccid) and then is None for iccid, then in zip(pool.iccids, counts, strict=True)]] = (
+            layout.COUNT_UNKNOWN
+        )
+        sent = [place for place, then in enumerate(counts) if pool.iccids[place] and then is not None]
+        if sent:
+            commands = run(
+                layout.CARRIER_USAGE,
+                len(sent),
+                actor=call.actor.index,
+                argument=int(request.dry_run),
+                iccid=np.array([pool.iccids[place] for place in sent], np.uint64),
+                carrier_bytes=[request.carrier_bytes[place] for place in sent],
+                counted_bytes=np.array([counts[place] for place in sent], np.uint64),
+                as_of_s=[instants[place] for place in sent],
+                window=min(int(request.window), 255),
+            )
+            outcome = await self._cell.submit(commands, call.deadline)
+            statuses[sent] = outcome["status"]
+            taken = np.isin(outcome["status"], (layout.OK, layout.SAME))
+            corrections[sent] = np.where(taken, outcome["correction_bytes"], 0)
+        return pb.ImportCarrierUsageResponse(
+            status=[status_pb2.Status.ValueType(status) for status in statuses.tolist()],
+            correction_bytes=corrections.tolist(),
+            iccid=pool.iccids,
+        )
+
+    def _counts(self, pool: _Pool, instants: Sequence[int]) -> list[int | None]:
+        """What had been counted of each SIM by the hour of its figure; None: not known. For a thread."""
+        if self._folder is None:
+            raise Refused(HISTORY_BEHIND, "the service keeps no data folder")
+        try:
+            connection = open_reader(self._folder)
+        except HistoryRefused as error:
+            raise Refused(HISTORY_BEHIND, str(error)) from error
+        try:
+            state = known(connection)
+            # One of an instant to come is impossible, whatever was counted.
+            hours = [min(instant, pool.now_s) // _HOUR_S for instant in instants]
+            if state.sequence < pool.sequence and state.at_ms // 1000 < max(hours) * _HOUR_S:
+                raise Refused(HISTORY_BEHIND, f"it has come to record {state.sequence:,} of {pool.sequence:,}")
+            if len(set(hours)) > INSTANTS_MAX:
+                raise Refused(TOO_MANY_ITEMS, f"figures of {len(set(hours))} hours; a call may have {INSTANTS_MAX}")
+            counts: list[int | None] = [None] * len(hours)
+            for hour in sorted(set(hours)):
+                places = [place for place, each in enumerate(hours) if each == hour and pool.iccids[place]]
+                at_ms, since_ms = hour * _HOUR_S * 1000, max(hour * _HOUR_S - _CYCLE_S, 0) * 1000
+                found = counted_before(connection, [pool.iccids[place] for place in places], at_ms, since_ms)
+                nothing = 0 if knows_since(connection, at_ms, since_ms) else None
+                for place in places:
+                    counts[place] = found.get(pool.iccids[place], nothing)
+            return counts
+        finally:
+            connection.close()
+
+
+def _instants(request: pb.ImportCarrierUsageRequest, count: int) -> list[int]:
+    """The instant of each figure. Refuses columns that don't fit together."""
+    if count > FIGURES_MAX:
+        raise Refused(TOO_MANY_ITEMS, f"{count:,} figures; a call may have {FIGURES_MAX:,}")
+    if request.iccid and request.imsi:
+        raise Refused(INVALID_ARGUMENT, "SIMs are named by iccid or by imsi, not by both")
+    named = len(request.iccid) or len(request.imsi)
+    if named != count or len(request.as_of_s) not in (1, count):
+        lengths = f"{named:,} SIMs, {len(request.as_of_s):,} instants and {count:,} figures"
+        raise Refused(INVALID_ARGUMENT, f"{lengths} are not columns of one length (one instant may be that of all)")
+    instants = list(request.as_of_s)
+    return instants * count if len(instants) == 1 else instants
+
+
+def _find(machine: Machine, iccids: Sequence[int], imsis: Sequence[int]) -> _Pool:
+    find = machine.find_sim if iccids else machine.find_sim_by_imsi
+    places = [find(number) for number in iccids or imsis]
+    known_places = np.array([place for place in places if place is not None], np.uint32)
+    names = iter(machine.sim_counts(known_places)[0].tolist())
+    return _Pool(machine.sequence, machine.now_ms // 1000, [0 if place is None else next(names) for place in places])

@@ -1,0 +1,76 @@
+"""`simswitch usage import` against a real server with its follower."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from simswitch.cli.exits import Exit
+from simswitch.client import Client, OperatorClient
+from simswitch.demo.processes import Server
+from simswitch.v1 import inventory_pb2
+
+from tests.cli.conftest import Run
+from tests.service.serving import define
+
+TERMINAL = 77
+MB = 1_000_000
+
+
+@pytest.mark.timeout(180)
+def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, server: Server, tmp_path: Path) -> None:
+    with OperatorClient(server.address) as operator:
+        define(operator, 5)
+        sims = [sim.iccid for sim in operator.inventory.ListSims(inventory_pb2.ListSimsRequest()).sims]
+    with Client(server.address, access_server="as-01") as client:
+        lease = client.allocate(TERMINAL, "jp")
+        client.report_usage([TERMINAL], [lease.epoch], [0], [120 * MB])
+    others = [iccid for iccid in sims if iccid != lease.iccid]
+    file = tmp_path / "portal.csv"
+    lines = ["Number;Used;Note", f"{lease.iccid};1.500,0;", f"{others[0]};2;new", f"{others[1]};-1;a fault"]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    written = ("--columns", "iccid=Number,used=Used,unit=MB", "--delimiter", ";", "--decimal-comma")
+    words = ("usage", "import", str(file), *written, "--as-of", datetime.now(UTC).isoformat(timespec="seconds"))
+    end_s = time.monotonic() + 60
+    while "history" in (shown := run(*words, "--dry-run")).stderr:
+        assert time.monotonic() < end_s, shown.stderr
+        time.sleep(0.2)
+    assert shown.returncode == Exit.OK, shown.stderr
+    assert f"{lease.iccid}" in shown.stdout
+    assert "would be taken" in shown.stdout
+    assert "1.5 GB" in shown.stdout
+    report = json.loads(run(*words, "--json").stdout)
+    assert (report["counts"], report["taken"]) == ({"impossible_usage": 1, "ok": 2}, True)
+    again = json.loads(run(*words, "--json").stdout)
+    assert again["counts"] == {"impossible_usage": 1, "same": 2}
+    assert [each["correction_bytes"] for each in again["figures"]] == [
+        each["correction_bytes"] for each in report["figures"]
+    ]
+    while len(found := history(run, server, "corrections")) < 2 or not history(run, server, "set_aside"):
+        assert time.monotonic() < end_s, found
+        time.sleep(0.2)
+    assert {row["carrier_bytes"] for row in found} == {1_500 * MB, 2 * MB}
+    assert [row["bytes"] for row in history(run, server, "set_aside")] == [-MB]
+    corrections = run("events", "--kind", "correction").stdout
+    assert f"SIM {lease.iccid}, cycle: the carrier counted" in corrections
+
+    # A line that the file has wrong, and one of a SIM that nobody knows.
+    file.write_text(f"Number;Used;Note\n{lease.iccid};x;\n8999999999999999999;1;\n{others[2]};3;\n", encoding="utf-8")
+    refused = run(*words)
+    assert refused.returncode == Exit.REFUSED
+    assert 'portal.csv:2: Used: "x"' in refused.stderr
+    partial = run(*words, "--partial")
+    assert partial.returncode == Exit.OK, partial.stderr
+    assert "8999999999999999999: the service refused it: unknown sim" in partial.stderr
+    left_out = (tmp_path / "portal.csv.rejected.csv").read_text(encoding="utf-8")
+    assert left_out.count("\n") == 3
+    assert others[2] not in left_out
+    assert run("usage", "import", str(file), *written).returncode == Exit.USAGE
+
+
+def history(run: Run, server: Server, name: str) -> list[dict[str, int]]:
+    rows: list[dict[str, int]] = json.loads(run("history", str(server.folder), name, "--json").stdout)["rows"]
+    return rows

@@ -1,0 +1,71 @@
+"""Carriers' figures over a real socket: each meets what history knows to have been counted by its instant."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from simswitch.client import Client, OperatorClient
+from simswitch.core import layout
+from simswitch.core.commands import encode_iccid
+from simswitch.v1 import caps_pb2 as pb
+from simswitch.v1 import inventory_pb2
+
+from tests.service.serving import Serving
+from tests.service.test_calls import refusal
+from tests.service.test_sims import MB, followed
+
+CYCLE = inventory_pb2.CAP_WINDOW_KIND_CYCLE
+
+
+def told(
+    operator: OperatorClient,
+    sims: list[int],
+    carrier_bytes: list[int],
+    as_of_s: int,
+    *,
+    dry_run: bool = False,
+    **by: object,
+) -> tuple[list[int], list[int]]:
+    """Statuses and corrections."""
+    columns = {"iccid": sims} if not by else {"imsi": sims}
+    request = pb.ImportCarrierUsageRequest(
+        window=CYCLE, carrier_bytes=carrier_bytes, as_of_s=[as_of_s], dry_run=dry_run, **columns
+    )
+    answer = operator.caps.ImportCarrierUsage(request)
+    return list(answer.status), list(answer.correction_bytes)
+
+
+def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing(
+    serving: Serving, pool: OperatorClient
+) -> None:
+    with Client(serving.address, access_server="as-01") as client:
+        lease = client.allocate(1, "jp")
+        as_of_s = serving.cell.call_read(lambda machine: machine.now_ms) // 1000
+        assert refusal(lambda: told(pool, [encode_iccid(lease.iccid)], [1], as_of_s)).reason == "HISTORY_BEHIND"
+        client.report_usage([1], [lease.epoch], [0], [30 * MB])
+    followed(serving)
+    index = serving.cell.call_read(lambda machine: machine.find_sim(encode_iccid(lease.iccid)))
+    assert index is not None
+    sim = serving.cell.call_read(lambda machine: machine.sim(index))
+    # Nothing was counted by the hour before, so all of it counts as used since.
+    names = [sim["iccid"], encode_iccid("8999999999999999999"), sim["iccid"]]
+    figures = [100 * MB, 1, -1]
+    wanted = [layout.OK, layout.UNKNOWN_SIM, layout.IMPOSSIBLE_USAGE]
+    assert told(pool, names, figures, as_of_s, dry_run=True) == (wanted, [100 * MB, 0, 0])
+    assert serving.cell.call_read(lambda machine: machine.sim(index))["used_cycle_bytes"] == 30 * MB
+    assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 0
+    assert told(pool, names, figures, as_of_s) == (wanted, [100 * MB, 0, 0])
+    assert told(pool, [sim["imsi"]], [100 * MB], as_of_s, imsi=True) == ([layout.SAME], [100 * MB])
+    after = serving.cell.call_read(lambda machine: machine.sim(index))
+    assert (after["used_cycle_bytes"], after["counted_bytes"]) == (130 * MB, 30 * MB)
+    assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 1
+    assert told(pool, [sim["iccid"]], [5], as_of_s - 1)[0] == [layout.LATE]
+
+
+def test_what_does_not_fit_together_is_refused_as_a_whole(pool: OperatorClient) -> None:
+    for request in (
+        pb.ImportCarrierUsageRequest(window=CYCLE, iccid=[1], carrier_bytes=[1, 2], as_of_s=[1]),
+        pb.ImportCarrierUsageRequest(window=CYCLE, iccid=[1], imsi=[1], carrier_bytes=[1], as_of_s=[1]),
+        pb.ImportCarrierUsageRequest(window=CYCLE, iccid=[1], carrier_bytes=[1]),
+    ):
+        assert refusal(partial(pool.caps.ImportCarrierUsage, request)).reason == "INVALID_ARGUMENT"
