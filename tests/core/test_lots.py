@@ -10,7 +10,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions
-from tests.model.transitions import T, allocate
+from tests.model.transitions import T, allocate, list_job
 from tests.model.world import GIB, MIB, STEP_MS, World, empty_world, rows
 
 CYCLE, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_ROLLING
@@ -341,3 +341,92 @@ def test_rows_of_outcomes_say_what_was_reset() -> None:
     outcome = world.apply(world.schedule("gold-a", CYCLE, world.now_ms))
     events = rows(commands.outcome_runs(outcome.data)[-1])
     assert [event["kind"] for event in events] == [layout.EVENT_RESET]
+
+
+DAY_MS = 86_400_000
+
+
+def dated_world(days: dict[str, int]) -> World:
+    """Lots of one class, each with two SIMs; those that are named end in so many days."""
+    world = empty_world()
+    plan = {layout.LOT_SUPPLIER: world.entities["supplier"], layout.LOT_PLAN: world.entities["monthly"]}
+    for lot, count in days.items():
+        ends = {} if count == 0 else {layout.LOT_VALID_UNTIL_S: (world.now_ms + count * DAY_MS) // 1_000}
+        world.define(layout.LOT, lot, {**plan, layout.LOT_CLASS: world.entities["silver"], **ends})
+        world.import_sims(2, lot)
+    return world
+
+
+def taken(world: World, terminals: range, expected_bytes: int = 0) -> list[str]:
+    """The lots of the SIMs that the terminals are given one after the other, in the market that has the class alone."""
+    found = []
+    for terminal in terminals:
+        (outcome,) = world.send(world.allocate(terminal, market="away", expected_bytes=expected_bytes))
+        found.append(str(world.machine.sim(int(outcome["sim"][0]))["lot_name"]))
+    return found
+
+
+def test_lots_that_end_soon_are_handed_out_before_others() -> None:
+    """Also where the others have more left; what needs more than they have, gets another."""
+    world = dated_world({"endless": 0, "spring": 20, "autumn": 200})
+    first = world.import_sims(2, "spring", opening_bytes=90 * GIB)
+    assert taken(world, range(1, 5)) == ["spring"] * 4
+    assert sorted(taken(world, range(5, 9))) == ["autumn"] * 2 + ["endless"] * 2
+    for terminal in (3, 4):
+        index = world.machine.find_terminal(terminal)
+        assert index is not None
+        world.send(world.lease(layout.RELEASE, terminal, world.machine.terminal(index)["epoch"]))
+    world.pass_ms(2 * MINUTE_MS)
+    free = [sim for sim in range(world.sims_count) if world.machine.sim(sim)["occupancy"] == layout.FREE]
+    assert set(free) == set(first)
+    assert world.status(world.allocate(20, market="away", expected_bytes=20 * GIB)) == layout.NO_HEALTHY_SIM
+    assert taken(world, range(21, 22)) == ["spring"]
+    assert world.machine.check() == []
+
+
+def test_a_lot_comes_to_its_last_days_while_its_sims_are_free() -> None:
+    world = dated_world({"endless": 0, "spring": 31})
+    assert len(set(taken(world, range(1, 3)))) == 2
+    world.pass_ms(DAY_MS + 2_000)
+    assert taken(world, range(3, 4)) == ["spring"]
+    assert world.machine.check() == []
+
+
+def test_how_long_before_its_end_is_a_setting() -> None:
+    world = dated_world({"endless": 0, "spring": 20})
+    world.configure(layout.ENDS_SOON_MS, 0)
+    assert set(taken(world, range(1, 3))) == {"endless", "spring"}
+    world.configure(layout.ENDS_SOON_MS, 21 * DAY_MS)
+    assert taken(world, range(3, 4)) == ["spring"]
+
+
+def test_a_new_end_of_validity_is_followed_and_new_groups_too() -> None:
+    world = dated_world({"endless": 0, "spring": 20})
+    entity = world.entities["spring"]
+    numbers = dict(enumerate(world.machine.entities(layout.LOT)[-1]["numbers"]))
+    world.define(layout.LOT, "spring", numbers | {layout.LOT_VALID_UNTIL_S: (world.now_ms + 90 * DAY_MS) // 1_000})
+    assert set(taken(world, range(1, 3))) == {"endless", "spring"}
+    world.define(layout.LOT, "spring", numbers)
+    world.import_sims(1, "spring", "bank-2")
+    assert taken(world, range(3, 5)) == ["spring"] * 2
+    assert world.entities["spring"] == entity
+    assert world.machine.check() == []
+
+
+def test_a_masked_lot_that_ends_soon_is_not_taken_and_first_again_afterwards() -> None:
+    world = dated_world({"endless": 0, "spring": 20})
+    world.send(commands.run(layout.MASK, lot=world.entities["spring"], bank=layout.NONE_SHORT, masked=1))
+    assert taken(world, range(1, 2)) == ["endless"]
+    world.send(commands.run(layout.MASK, lot=world.entities["spring"], bank=layout.NONE_SHORT, masked=0))
+    assert taken(world, range(2, 4)) == ["spring"] * 2
+    assert world.machine.check() == []
+
+
+def test_a_jobs_swap_takes_the_tightest_whatever_ends_soon() -> None:
+    """Its check has promised each a target, the most demanding too."""
+    world = dated_world({"spring": 20, "endless": 0})
+    (tight,) = world.import_sims(1, "endless", opening_bytes=90 * GIB)
+    taken(world, range(1, 2))
+    list_job(world, 1)
+    world.pass_ms(5_000)
+    assert [order["target_iccid"] for order in world.orders] == [int(world.machine.sims_columns()["iccid"][tight])]

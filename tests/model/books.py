@@ -74,6 +74,8 @@ class Books:
     """... in all of it."""
     short: dict[int, int] = field(default_factory=dict)
     """Markets in which swaps find no target, and the least tier for which they found none."""
+    ending: set[int] = field(default_factory=set)
+    """Lots that end soon."""
     uses: dict[int, dict[int, int]] = field(default_factory=dict)
     """By market: what the leases that are over weigh, by the tier of what they used."""
     uses_day: dict[int, int] = field(default_factory=dict)
@@ -167,7 +169,9 @@ class Books:
 
     def _must_find(self, sim_class: int, expected: int) -> bool:
         """Whether the class has a SIM that selection may not miss."""
-        free = self._sound(sim_class)
+        return self._must_find_among(self._sound(sim_class), expected)
+
+    def _must_find_among(self, free: list[SimModel], expected: int) -> bool:
         tier = tier_satisfying(expected)
         if any(sim.tier >= tier and sim.headroom_bytes >= expected for sim in free):
             return True
@@ -193,7 +197,15 @@ class Books:
             self._require(not self._must_find(sim.sim_class, expected), f"{what} did not go around {broken}")
             return
         wanted = tier_satisfying(expected)
-        tiers = {other.tier for other in self._sound(sim.sim_class)}
+        sound = self._sound(sim.sim_class)
+        if roomy and self.ending:
+            ending = [other for other in sound if other.lot in self.ending]
+            first = sim.lot in self.ending
+            self._require(
+                first or not self._must_find_among(ending, expected), f"{what} passed lots that end soon over"
+            )
+            sound = ending if first else sound
+        tiers = {other.tier for other in sound}
         satisfying = [tier for tier in tiers if tier >= wanted]
         # One that a breaker lets through as its probe may fit better.
         if satisfying:

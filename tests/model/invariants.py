@@ -123,6 +123,7 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
         if free_healthy:
             expected.setdefault((group, tier), []).append(index)
     class_tiers: dict[tuple[int, int], set[int]] = {}
+    soon_tiers: dict[tuple[int, int], set[int]] = {}
     class_free: Counter[int] = Counter()
     rests, following = sims["rest_sequence"].tolist(), sims["next"].tolist()
     for number, group in enumerate(state["groups"][: state["header"][0]["groups_count"]]):
@@ -140,22 +141,24 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
             total += len(wanted)
             if wanted and not group["masked"]:
                 class_tiers.setdefault((int(group["sim_class"]), tier), set()).add(int(group["local"]))
+                if state["lots"][group["lot"]]["soon"]:
+                    soon_tiers.setdefault((int(group["sim_class"]), tier), set()).add(int(group["local"]))
         if group["free_count"] != total:
             found.append(f"I5: group {number} counts {group['free_count']} SIMs, it has {total}")
         if not group["masked"]:
             class_free[int(group["sim_class"])] += total
     for number, sim_class in enumerate(state["classes"][: state["header"][0]["classes_count"]]):
-        found += _class(number, sim_class, class_tiers, class_free[number])
+        if sim_class["free_count"] != class_free[number]:
+            found.append(f"I5: class {number} counts {sim_class['free_count']} SIMs, it has {class_free[number]}")
+        found += _shelf(number, sim_class, "", class_tiers) + _shelf(number, sim_class, "soon_", soon_tiers)
     return found
 
 
-def _class(number: int, sim_class: Table, class_tiers: dict[tuple[int, int], set[int]], free_count: int) -> list[str]:
+def _shelf(number: int, sim_class: Table, shelf: str, class_tiers: dict[tuple[int, int], set[int]]) -> list[str]:
     found = []
-    if sim_class["free_count"] != free_count:
-        found.append(f"I5: class {number} counts {sim_class['free_count']} SIMs, it has {free_count}")
-    bits = _bits(sim_class["tiers"].tolist())
+    bits = _bits(sim_class[f"{shelf}tiers"].tolist())
     for tier, (words, summary) in enumerate(
-        zip(sim_class["groups"].tolist(), sim_class["summary"].tolist(), strict=True)
+        zip(sim_class[f"{shelf}groups"].tolist(), sim_class[f"{shelf}summary"].tolist(), strict=True)
     ):
         members = class_tiers.get((number, tier), set())
         if _bits(words) != members or _bits([summary]) != {local // 64 for local in members}:

@@ -577,6 +577,8 @@ class Model(Limits):
         """Does what a calendar has for a lot at this instant."""
         lot = self.lots[entity]
         if not self.frozen:
+            if lot.soon_from_ms <= self.now_ms:
+                self.ending.add(entity)
             for window in range(layout.WINDOWS):
                 quota, basis, at_ms = lot.waiting.get(window, (0, 0, NEVER_MS))
                 if at_ms <= self.now_ms:
@@ -596,6 +598,8 @@ class Model(Limits):
         instants += [at_ms for at_ms, _ in lot.schedule.values() if at_ms]
         if lot.resets:
             instants.append(self.now_ms + LOT_STEP_MS)
+        if entity not in self.ending:
+            instants.append(lot.soon_from_ms)
         due_ms = min(instants, default=NEVER_MS)
         lot.turn_ms = due_ms if due_ms > self.now_ms else self.now_ms + LOT_STEP_MS
 
@@ -936,6 +940,11 @@ class Model(Limits):
             server.session = 0
             server.reconciled = server.reconciling = False
         self.grace_until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
+        for entity, lot in self.lots.items():
+            if lot.soon_from_ms <= self.now_ms and not self.frozen:
+                self.ending.add(entity)
+            if entity not in self.ending and lot.soon_from_ms < lot.turn_ms:
+                lot.turn_ms = max(lot.soon_from_ms, self.now_ms + LOT_STEP_MS)
 
     def _report_load(self, call: Call) -> set[int]:
         return {self._session(call.header)}
@@ -1447,6 +1456,7 @@ class Model(Limits):
                 tables["lots"][entity],
                 resetting=sum(1 << window for window in lot.resets),
                 turned_days=lot.turned_days,
+                soon=int(entity in self.ending),
             )
             found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
             wanted = {
@@ -1599,6 +1609,10 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         sim_class = int(entities[index]["numbers"][layout.LOT_CLASS])
         days = max(plan[layout.PLAN_ROLLING_DAYS], 0)
         lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
+        until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])
+        if until_s >= 0:
+            lots[index].soon_from_ms = until_s * 1_000 - int(header["settings"][layout.ENDS_SOON_MS])
+            lots[index].turn_ms = lots[index].soon_from_ms
     servers = [
         ServerModel(int(record["session"]), 1, bool(record["reconciled"]))
         for record in tables["servers"][: header["servers_count"]]

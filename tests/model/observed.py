@@ -335,6 +335,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY)
     ),
     "skipped+1": _skipped_more,
+    "first=yes": lambda case: bool(case.after["groups"][case.after["sims"][case.named_sim]["group"]]["soon"]),
     "trusted=yes": lambda case: not int(case.after["sims"]["cooling"][case.named_sim]) >> 55 & 1,
     "trusted=no": lambda case: bool(int(case.after["sims"]["cooling"][case.named_sim]) >> 55 & 1),
     "limits=same": lambda case: np.array_equal(case.before["sims"]["limit_bytes"], case.after["sims"]["limit_bytes"]),

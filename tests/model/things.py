@@ -57,6 +57,8 @@ class LotModel:
     resets: dict[int, ResetModel] = field(default_factory=dict)
     """By window: the one that is under way."""
     due: bool = False
+    soon_from_ms: int = NEVER_MS
+    """When its SIMs begin to go before others."""
 
     @property
     def step_days(self) -> int:

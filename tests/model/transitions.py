@@ -568,7 +568,9 @@ def _lot_dates(row: Row) -> Case:
         layout.LOT_PLAN: world.entities["monthly"],
         layout.LOT_CLASS: world.entities["gold"],
     }
-    works_no_longer = row.when == "its lot works no longer"
+    if row.when == "its lot works no longer in a month":
+        second += world.machine.header()["settings"]["ends_soon_ms"] // 1000
+    works_no_longer = row.when.startswith("its lot works no longer")
     place = layout.LOT_VALID_UNTIL_S if works_no_longer else layout.LOT_ACTIVE_FROM_S
     world.define(layout.LOT, "gold-a", {**numbers, place: second})
     world.pass_ms(STEP_MS)
@@ -1035,6 +1037,7 @@ WHENS = frozenset(
         "its instant has come, it is spread",
         "its lot works from now on",
         "its lot works no longer",
+        "its lot works no longer in a month",
         "its spread is over",
         "healthy, on probation",
         "on probation, it is fast",

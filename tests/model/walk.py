@@ -67,6 +67,16 @@ class Walk:
                 layout.MARKET_FIRST_CLASS + place: self.world.entities[name] for place, name in enumerate(CLASSES)
             }
             self.world.define(layout.MARKET, "home", served)
+        # In every third one lot comes to its last days.
+        if seed % 3 == 0:
+            self.world.configure(layout.ENDS_SOON_MS, 86_400_000)
+            places = (layout.LOT_SUPPLIER, layout.LOT_PLAN, layout.LOT_CLASS)
+            lot = {
+                place: self.world.entities[name]
+                for place, name in zip(places, ("supplier", "daily", "gold"), strict=True)
+            }
+            ends_ms = START_MS + 3_000 * STEP_MS + 86_400_000
+            self.world.define(layout.LOT, "gold-b", {**lot, layout.LOT_VALID_UNTIL_S: ends_ms // 1_000})
         self.groups = [self.world.define(layout.SUBSCRIBER_GROUP, name, {layout.GROUP_PRIORITY: 2}) for name in "ab"]
         self.world.records.clear()
         self.machine = self.world.machine

@@ -133,9 +133,19 @@ cdef inline Class *_preferred(State *state, uint16_t market) noexcept nogil:
     return &state.classes[record.classes[0]] if record.classes_count else NULL
 
 
-cdef inline int _tier_wanted(State *state, const Class *sim_class, uint16_t market, uint64_t requested) noexcept nogil:
-    cdef int64_t expected = expected_bytes(state, state.entities[market].dense, requested)
-    return class_tier_from(sim_class, tier_satisfying(expected), True)
+cdef inline int _tier_wanted(
+    State *state, Class *sim_class, Shelf *shelf, uint16_t market, uint64_t requested
+) noexcept nogil:
+    """Of which tier the SIM will be, and of which shelf; TIERS: none that can be told ahead."""
+    cdef int wanted = tier_satisfying(expected_bytes(state, state.entities[market].dense, requested))
+    cdef int tier
+    if class_ends(sim_class):
+        shelf[0] = class_shelf(sim_class, True)
+        tier = shelf_tier_from(shelf, wanted, True)
+        if tier < TIERS:
+            return tier
+    shelf[0] = class_shelf(sim_class, False)
+    return shelf_tier_from(shelf, wanted, True)
 
 
 cdef void _fetch_selection(
@@ -145,6 +155,7 @@ cdef void _fetch_selection(
     cdef uint32_t item
     cdef Class *sim_class
     cdef Group *group
+    cdef Shelf shelf
     cdef int tier, local
     for item in range(first, behind):
         sim_class = _preferred(state, markets[item])
@@ -153,16 +164,16 @@ cdef void _fetch_selection(
         if stage == 0:
             prefetch(sim_class)
             continue
-        tier = _tier_wanted(state, sim_class, markets[item], requested[item])
+        tier = _tier_wanted(state, sim_class, &shelf, markets[item], requested[item])
         if tier == TIERS:
             continue
         if stage == 1:
             local = <int> ((sim_class.last_group + 1) % GROUPS_PER_CLASS)
-            prefetch(&sim_class.summary[tier])
-            prefetch(&sim_class.groups[tier][local >> 6])
+            prefetch(&shelf.summary[tier])
+            prefetch(&shelf.groups[tier * GROUP_WORDS + (local >> 6)])
             prefetch(&sim_class.members[local])
             continue
-        group = &state.groups[sim_class.members[next_local(sim_class, tier)]]
+        group = &state.groups[sim_class.members[next_local(&shelf, sim_class.last_group, tier)]]
         if stage == 2:
             prefetch(group)
             prefetch(&group.head[tier])

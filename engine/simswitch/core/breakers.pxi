@@ -321,14 +321,14 @@ cdef void breakers_look(State *state, uint64_t now_ms) noexcept nogil:
 
 # --------------------------------------------------------------------------------------- choosing around them
 
-cdef int _next_sound(const Class *sim_class, int tier) noexcept nogil:
+cdef int _next_sound(const Class *sim_class, const Shelf *shelf, int tier) noexcept nogil:
     """As next_local, among the groups whose breakers let a swap through; -1: there is none."""
     cdef int start = <int> ((sim_class.last_group + 1) % (64 * GROUP_WORDS))
     cdef int step, word
     cdef uint64_t bits
     for step in range(GROUP_WORDS + 1):
         word = ((start >> 6) + step) % GROUP_WORDS
-        bits = sim_class.groups[tier][word] & ~sim_class.broken[word]
+        bits = shelf.groups[tier * GROUP_WORDS + word] & ~sim_class.broken[word]
         if step == 0:
             bits &= ~<uint64_t> 0 << (start & 63)
         if bits:
@@ -336,18 +336,17 @@ cdef int _next_sound(const Class *sim_class, int tier) noexcept nogil:
     return -1
 
 
-cdef uint32_t class_select_sound(
-    State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
+cdef uint32_t _shelf_select_sound(
+    State *state, Class *sim_class, const Shelf *shelf, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
-    """As class_select, where breakers of its class are open: slower, and only then."""
-    cdef Class *sim_class = &state.classes[class_index]
+    """As shelf_select, where breakers of its class are open: slower, and only then."""
     cdef int step, own, local, tries
     cdef uint32_t index
     for step in range(TIERS - tier):
         own = TIERS - 1 - step if roomy else tier + step
-        if not (sim_class.tiers[own >> 6] >> (own & 63)) & 1:
+        if not (shelf.tiers[own >> 6] >> (own & 63)) & 1:
             continue
-        local = _next_sound(sim_class, own)
+        local = _next_sound(sim_class, shelf, own)
         if local >= 0:
             index = state.groups[sim_class.members[local]].head[own]
             if headroom_bytes(&state.sims[index]) < expected:
@@ -356,7 +355,7 @@ cdef uint32_t class_select_sound(
             return index
     if tier == 0 or tier_of(expected) == tier:
         return NONE_INDEX
-    local = _next_sound(sim_class, tier - 1)
+    local = _next_sound(sim_class, shelf, tier - 1)
     if local < 0:
         return NONE_INDEX
     index = state.groups[sim_class.members[local]].head[tier - 1]
@@ -368,6 +367,22 @@ cdef uint32_t class_select_sound(
             return index
         index = state.sims[index].next
     return NONE_INDEX
+
+
+cdef uint32_t class_select_sound(
+    State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
+) noexcept nogil:
+    """As class_select, where breakers of its class are open."""
+    cdef Class *sim_class = &state.classes[class_index]
+    cdef Shelf shelf
+    cdef uint32_t index
+    if roomy and class_ends(sim_class):
+        shelf = class_shelf(sim_class, True)
+        index = _shelf_select_sound(state, sim_class, &shelf, expected, tier, True)
+        if index != NONE_INDEX:
+            return index
+    shelf = class_shelf(sim_class, False)
+    return _shelf_select_sound(state, sim_class, &shelf, expected, tier, roomy)
 
 
 cdef inline bint class_broken(const State *state, const Class *sim_class) noexcept nogil:

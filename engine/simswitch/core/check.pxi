@@ -113,6 +113,9 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
     cdef Group *group
     cdef Class *sim_class
     cdef dict bits = {}
+    cdef dict soon_bits = {}
+    cdef Shelf shelf
+    cdef bint soon
     cdef dict free_counts = {}
     for index in range(state.header.sims_count):
         if not index % PAUSE_ITEMS:
@@ -155,6 +158,8 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
                 faults.append(f"I5: group {position}, tier {tier}: its bit is wrong")
             if length and not group.masked:
                 bits[group.sim_class, tier, group.local] = True
+                if group.soon:
+                    soon_bits[group.sim_class, tier, group.local] = True
             count += length
         listed += count
         if group.free_count != count:
@@ -167,21 +172,30 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
         sim_class = &state.classes[position]
         if sim_class.free_count != free_counts.get(position, 0):
             faults.append(f"I5: class {position} counts {sim_class.free_count} free SIMs")
-        for tier in range(TIERS):
-            words = [0] * 16
-            for local in range(sim_class.groups_count):
-                if (position, tier, local) in bits:
-                    words[local >> 6] |= 1 << (local & 63)
-            summary = 0
-            for word in range(16):
-                if words[word]:
-                    summary |= 1 << word
-                if sim_class.groups[tier][word] != words[word]:
-                    faults.append(f"I5: class {position}, tier {tier}: the bits of its groups are wrong")
-            if sim_class.summary[tier] != summary:
-                faults.append(f"I5: class {position}, tier {tier}: the summary is wrong")
-            if bool((sim_class.tiers[tier >> 6] >> (tier & 63)) & 1) != bool(summary):
-                faults.append(f"I5: class {position}, tier {tier}: its bit is wrong")
+        for soon in range(2):
+            shelf = class_shelf(sim_class, soon)
+            _check_shelf(position, sim_class.groups_count, &shelf, soon_bits if soon else bits, faults)
+    return 0
+
+
+cdef int _check_shelf(uint32_t position, uint64_t groups_count, const Shelf *shelf, dict bits, list faults) except -1:
+    cdef uint32_t local
+    cdef int tier, word
+    for tier in range(TIERS):
+        words = [0] * GROUP_WORDS
+        for local in range(groups_count):
+            if (position, tier, local) in bits:
+                words[local >> 6] |= 1 << (local & 63)
+        summary = 0
+        for word in range(GROUP_WORDS):
+            if words[word]:
+                summary |= 1 << word
+            if shelf.groups[tier * GROUP_WORDS + word] != words[word]:
+                faults.append(f"I5: class {position}, tier {tier}: the bits of its groups are wrong")
+        if shelf.summary[tier] != summary:
+            faults.append(f"I5: class {position}, tier {tier}: the summary is wrong")
+        if bool((shelf.tiers[tier >> 6] >> (tier & 63)) & 1) != bool(summary):
+            faults.append(f"I5: class {position}, tier {tier}: its bit is wrong")
     return 0
 
 
@@ -217,19 +231,19 @@ cdef int _check_lots(State *state, list faults) except -1:
     """Whatever a calendar has for a lot, its timer will come to it; its groups are shown or hidden as they should be."""
     cdef uint32_t index
     cdef const Lot *lot
-    cdef bint armed
     for index in range(state.header.entities_count):
         if state.entities[index].kind != LOT:
             continue
         lot = &state.lots[index]
-        armed = (lot.timer_next or lot.timer_previous) and lot.timer_next != NONE_INDEX
-        if not armed and (
+        if not lot_armed(lot) and (
             lot.resetting or lot.walk_wanted or any([lot.reset_ms[window] or lot.waiting_ms[window] for window in range(WINDOWS)])
         ):
             faults.append(f"timers: lot {index} has something to come and is not on the wheel")
     for index in range(state.header.groups_count):
         if state.groups[index].masked != group_hidden(state, &state.groups[index]):
             faults.append(f"I5: group {index} is hidden: {state.groups[index].masked}, and should not be or be")
+        if state.groups[index].soon != state.lots[state.groups[index].lot].soon:
+            faults.append(f"I5: group {index} goes before others: {state.groups[index].soon}, and its lot does not or does")
     return 0
 
 

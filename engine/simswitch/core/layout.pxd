@@ -18,7 +18,7 @@
 #   exemptions            96   4,096                who is exempt from limits, by subscriber
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
-#   classes            19640   classes_max          which groups have a SIM in which tier
+#   classes            37064   classes_max          which groups have a SIM in which tier
 #   markets              600   markets_max          classes in order of preference, what leases used
 #   servers              584   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
@@ -497,6 +497,7 @@ cpdef enum Setting:
     BREAKER_LEAST = 24           # swaps from which is judged
     PROBE_KBPS = 26              # goodput at which a SIM that was slowed before its reset is trusted again; 0: it stays slowed
     EXPECTED_CEILING_BYTES = 29  # expected use that is learned is never above this
+    ENDS_SOON_MS = 30            # SIMs of a lot that works no longer after so long are handed out before others of their class
     ADMISSION_QUEUE_MS = 25      # how much work for it an access server's queue may hold before terminals are told to wait; 0: any
 
 # ---------------------------------------------------------------------------------------------- records
@@ -710,7 +711,8 @@ ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint8_t masked                      # 1: none of its SIMs is selected: its lot, its bank or itself is masked
     uint8_t masked_itself
     uint8_t changes_max                 # changes of terminal of one of its SIMs in a day, from the plan; 0: any number
-    uint8_t reserved[5]
+    uint8_t soon                        # 1: its lot ends soon
+    uint8_t reserved[4]
 
 ctypedef struct Market:                 # 600 B
     int64_t expected_bytes              # expected use of a lease; -1: what is learned
@@ -727,8 +729,9 @@ ctypedef struct Market:                 # 600 B
     uint64_t faded_day                  # when it was last halved: Header.day
     uint32_t uses[128]                  # by the tier of what they used: weight of the leases that are over (expected.pxi)
 
-ctypedef struct Class:                  # 19640 B
+ctypedef struct Class:                  # 37064 B
     uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM
+    uint64_t soon_tiers[2]              # and one whose lot ends soon
     uint64_t free_count                 # SIMs in the index, masked groups not counted
     uint64_t groups_count
     uint64_t reserve_count              # I7
@@ -739,6 +742,8 @@ ctypedef struct Class:                  # 19640 B
     uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
     uint64_t broken[16]                 # groups whose bank's or lot's breaker blocks
     uint16_t members[1024]              # its groups, by their number within the class
+    uint64_t soon_summary[128]          # as summary and groups, of the groups whose lot ends soon
+    uint64_t soon_groups[128][16]
 
 ctypedef struct Server:                 # access server: 584 B
     uint64_t session_opened_ms
@@ -908,7 +913,8 @@ ctypedef struct Lot:                    # 512 B, by the lot's entity; the window
     uint8_t resetting                   # bit per window: its reset is under way
     uint8_t waiting_basis[3]
     uint8_t validity                    # Validity: otherwise none of its SIMs is selected, and all count as exhausted
-    uint8_t unused[2]
+    uint8_t soon                        # 1: it ends soon
+    uint8_t unused[1]
     uint32_t slowed_kbps                # the highest speed above a quota by its plan; 0: not known
     uint32_t reserved_word
     uint64_t later[18]

@@ -14,7 +14,7 @@ _SIZES = {
     "TerminalCold": (sizeof(TerminalCold), 24),
     "Order": (sizeof(Order), 96),
     "Group": (sizeof(Group), 9792),
-    "Class": (sizeof(Class), 19640),
+    "Class": (sizeof(Class), 37064),
     "Market": (sizeof(Market), 600),
     "Server": (sizeof(Server), 584),
     "Job": (sizeof(Job), 512),

@@ -15,6 +15,13 @@ cdef enum:
     SPREAD_MAX_MS = 43_200_000    # half a day: a day's reset is over before the next
 
 
+cdef extern from *:
+    """
+    #define SIMSWITCH_NEVER_MS (~(uint64_t) 0)
+    """
+    const uint64_t NEVER_MS "SIMSWITCH_NEVER_MS"
+
+
 cdef int _validity_now(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
     cdef const int64_t *numbers = state.entities[entity].numbers
     if numbers[<int> LOT_ACTIVE_FROM_S] >= 0 and now_ms < <uint64_t> numbers[<int> LOT_ACTIVE_FROM_S] * 1000:
@@ -24,30 +31,55 @@ cdef int _validity_now(State *state, uint32_t entity, uint64_t now_ms) noexcept 
     return VALID
 
 
+cdef uint64_t _soon_from_ms(State *state, uint32_t entity) noexcept nogil:
+    """From when on its SIMs go before others, since it ends soon after; NEVER_MS: they do not."""
+    cdef int64_t until_s = state.entities[entity].numbers[<int> LOT_VALID_UNTIL_S]
+    cdef uint64_t soon_ms = <uint64_t> state.header.settings[<int> ENDS_SOON_MS]
+    if until_s < 0 or not soon_ms:
+        return NEVER_MS
+    return <uint64_t> until_s * 1000 - min(soon_ms, <uint64_t> until_s * 1000)
+
+
+cdef void _lot_wake(State *state, uint32_t entity, uint64_t turn_ms) noexcept nogil:
+    """Its turn comes then; NEVER_MS: it does not."""
+    cdef Lot *lot = &state.lots[entity]
+    if not lot.timer_next and not lot.timer_previous:
+        lot.timer_next = NONE_INDEX  # a node that was never on the wheel
+        lot.timer_previous = NONE_INDEX
+    lot.turn_ms = turn_ms
+    if turn_ms == NEVER_MS:
+        timer_disarm(state, TIMER_LOT, entity)
+    else:
+        timer_arm(state, TIMER_LOT, entity, turn_ms)
+
+
+cdef bint lot_armed(const Lot *lot) noexcept nogil:
+    return (lot.timer_next or lot.timer_previous) and lot.timer_next != NONE_INDEX
+
+
 cdef void _lot_arm(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
     """For the next thing that the calendar has; what was due and could not be done is tried again soon."""
     cdef Lot *lot = &state.lots[entity]
-    cdef uint64_t due_ms = ~<uint64_t> 0, turn_ms
+    cdef uint64_t due_ms = NEVER_MS, turn_ms
     cdef int window
     for window in range(WINDOWS):
         if lot.waiting_ms[window]:
             due_ms = min(due_ms, lot.waiting_ms[window])
         if lot.reset_ms[window]:
             due_ms = min(due_ms, lot.reset_ms[window])
-    if lot.resetting or lot.walk_wanted or lot.validity != _validity_now(state, entity, now_ms):
+    if (
+        lot.resetting or lot.walk_wanted or lot.validity != _validity_now(state, entity, now_ms)
+        or lot.soon != (_soon_from_ms(state, entity) <= now_ms)
+    ):
         due_ms = min(due_ms, now_ms + LOT_STEP_MS)
     for window in range(LOT_ACTIVE_FROM_S, LOT_VALID_UNTIL_S + 1):
         turn_ms = <uint64_t> max(state.entities[entity].numbers[window], <int64_t> 0) * 1000
         if turn_ms > now_ms:
             due_ms = min(due_ms, turn_ms)
-    if not lot.timer_next and not lot.timer_previous:
-        lot.timer_next = NONE_INDEX  # a node that was never on the wheel
-        lot.timer_previous = NONE_INDEX
-    lot.turn_ms = due_ms if due_ms > now_ms else now_ms + LOT_STEP_MS
-    if due_ms == ~<uint64_t> 0:
-        timer_disarm(state, TIMER_LOT, entity)
-    else:
-        timer_arm(state, TIMER_LOT, entity, lot.turn_ms)
+    turn_ms = _soon_from_ms(state, entity)
+    if now_ms < turn_ms < NEVER_MS:
+        due_ms = min(due_ms, turn_ms)
+    _lot_wake(state, entity, due_ms if due_ms > now_ms else now_ms + LOT_STEP_MS)
 
 
 cdef bint group_hidden(State *state, const Group *group) noexcept nogil:
@@ -59,13 +91,14 @@ cdef bint group_hidden(State *state, const Group *group) noexcept nogil:
 
 
 cdef void _lot_show(State *state, uint32_t entity) noexcept nogil:
-    """Brings the masks of the lot's groups up to date."""
+    """Brings the lot's groups up to date: whether they are selected, and before others."""
     cdef Class *sim_class = &state.classes[state.entities[state.entities[entity].numbers[<int> LOT_CLASS]].dense]
     cdef uint32_t local, group
     for local in range(<uint32_t> sim_class.groups_count):
         group = sim_class.members[local]
         if state.groups[group].lot == entity:
             group_set_masked(state, group, group_hidden(state, &state.groups[group]))
+            group_set_soon(state, group, state.lots[entity].soon)
 
 
 cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -78,6 +111,29 @@ cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noe
     _lot_show(state, entity)
     lot.walk_wanted = not lot_walk(state, entity)
     event(state, EVENT_VALIDITY, NONE_INDEX, NONE_SHORT, NONE_INDEX, validity, entity, 0)
+
+
+cdef void _lot_judge_soon(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    cdef Lot *lot = &state.lots[entity]
+    cdef bint soon = _soon_from_ms(state, entity) <= now_ms
+    if soon != lot.soon and not state.header.frozen:
+        lot.soon = soon
+        _lot_show(state, entity)
+
+
+cdef void lots_judge_soon(State *state, uint64_t now_ms) noexcept nogil:
+    """Of all lots: the setting is another, or the service starts again, maybe from the state of a program that did not know it."""
+    cdef uint32_t entity
+    cdef uint64_t from_ms
+    cdef Lot *lot
+    for entity in range(state.header.entities_count):
+        if state.entities[entity].kind != LOT:
+            continue
+        _lot_judge_soon(state, entity, now_ms)
+        lot = &state.lots[entity]
+        from_ms = _soon_from_ms(state, entity)
+        if not lot.soon and from_ms != NEVER_MS and (not lot_armed(lot) or from_ms < lot.turn_ms):
+            _lot_wake(state, entity, max(from_ms, now_ms + LOT_STEP_MS))
 
 
 cdef void _cap_comes(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
@@ -133,6 +189,7 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
         if lot.walk_wanted:
             lot.walk_wanted = not lot_walk(state, entity)
         lot_judge_validity(state, entity, now_ms)
+        _lot_judge_soon(state, entity, now_ms)
         for window in range(WINDOWS):
             if lot.waiting_ms[window] and lot.waiting_ms[window] <= now_ms:
                 _cap_comes(state, entity, window, now_ms)

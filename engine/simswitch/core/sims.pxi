@@ -226,13 +226,29 @@ cdef void group_set_masked(State *state, uint32_t group_index, bint masked) noex
     for tier in range(TIERS):
         if (group.tiers[tier >> 6] >> (tier & 63)) & 1:
             if masked:
-                class_tier_clear(sim_class, tier, group.local)
+                class_tier_clear(sim_class, tier, group)
             else:
-                class_tier_set(sim_class, tier, group.local)
+                class_tier_set(sim_class, tier, group)
     if masked:
         sim_class.free_count -= group.free_count
     else:
         sim_class.free_count += group.free_count
+
+
+cdef void group_set_soon(State *state, uint32_t group_index, bint soon) noexcept nogil:
+    """Has a group's SIMs handed out before others, or no longer: 128 bits at most."""
+    cdef Group *group = &state.groups[group_index]
+    cdef Shelf shelf = class_shelf(&state.classes[group.sim_class], True)
+    cdef int tier
+    if group.soon == soon:
+        return
+    group.soon = soon
+    for tier in range(TIERS):
+        if not group.masked and (group.tiers[tier >> 6] >> (tier & 63)) & 1:
+            if soon:
+                shelf_set(&shelf, tier, group.local)
+            else:
+                shelf_clear(&shelf, tier, group.local)
 
 
 cdef uint64_t draw(State *state) noexcept nogil:

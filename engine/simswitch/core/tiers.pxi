@@ -12,6 +12,9 @@
 # to the most demanding too, and whoever is served first must not take it. Only if there is no such tier, up to OWN_TIER_TRIES SIMs of the tier in which the request itself lies are tried, since there some fit and
 # some don't. Groups of a class take turns, so that no bank or lot is emptied first.
 #
+# Groups whose lot ends soon stand on a shelf of their own besides, with the same bitmaps: an allocation looks there first, so that no
+# quota expires while others are used. Where no lot ends soon that costs it one comparison.
+#
 # A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pxi rebuilds it.
 # Masking a group takes its bits out of its class and leaves its lists alone, so it takes effect at once.
 #
@@ -86,18 +89,51 @@ cdef inline int tier_satisfying(int64_t expected) noexcept nogil:
     return tier + 1 if tier + 1 < TIERS else TIERS - 1
 
 
-cdef inline void class_tier_set(Class *sim_class, int tier, int local) noexcept nogil:
-    sim_class.groups[tier][local >> 6] |= <uint64_t> 1 << (local & 63)
-    sim_class.summary[tier] |= <uint64_t> 1 << (local >> 6)
-    sim_class.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
+# The bitmaps over the groups of a class: over all of them, or over those whose lot ends soon.
+ctypedef struct Shelf:
+    uint64_t *tiers
+    uint64_t *summary
+    uint64_t *groups              # GROUP_WORDS a tier
 
 
-cdef inline void class_tier_clear(Class *sim_class, int tier, int local) noexcept nogil:
-    sim_class.groups[tier][local >> 6] &= ~(<uint64_t> 1 << (local & 63))
-    if sim_class.groups[tier][local >> 6] == 0:
-        sim_class.summary[tier] &= ~(<uint64_t> 1 << (local >> 6))
-        if sim_class.summary[tier] == 0:
-            sim_class.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
+cdef inline Shelf class_shelf(Class *sim_class, bint soon) noexcept nogil:
+    cdef Shelf shelf
+    shelf.tiers = &sim_class.soon_tiers[0] if soon else &sim_class.tiers[0]
+    shelf.summary = &sim_class.soon_summary[0] if soon else &sim_class.summary[0]
+    shelf.groups = &sim_class.soon_groups[0][0] if soon else &sim_class.groups[0][0]
+    return shelf
+
+
+cdef inline void shelf_set(const Shelf *shelf, int tier, int local) noexcept nogil:
+    shelf.groups[tier * GROUP_WORDS + (local >> 6)] |= <uint64_t> 1 << (local & 63)
+    shelf.summary[tier] |= <uint64_t> 1 << (local >> 6)
+    shelf.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
+
+
+cdef inline void shelf_clear(const Shelf *shelf, int tier, int local) noexcept nogil:
+    cdef uint64_t *word = &shelf.groups[tier * GROUP_WORDS + (local >> 6)]
+    word[0] &= ~(<uint64_t> 1 << (local & 63))
+    if word[0] == 0:
+        shelf.summary[tier] &= ~(<uint64_t> 1 << (local >> 6))
+        if shelf.summary[tier] == 0:
+            shelf.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
+
+
+cdef inline void class_tier_set(Class *sim_class, int tier, const Group *group) noexcept nogil:
+    """An unmasked group has a SIM in the tier from now on."""
+    cdef Shelf shelf = class_shelf(sim_class, False)
+    shelf_set(&shelf, tier, group.local)
+    if group.soon:
+        shelf = class_shelf(sim_class, True)
+        shelf_set(&shelf, tier, group.local)
+
+
+cdef inline void class_tier_clear(Class *sim_class, int tier, const Group *group) noexcept nogil:
+    cdef Shelf shelf = class_shelf(sim_class, False)
+    shelf_clear(&shelf, tier, group.local)
+    if group.soon:
+        shelf = class_shelf(sim_class, True)
+        shelf_clear(&shelf, tier, group.local)
 
 
 cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
@@ -119,7 +155,7 @@ cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
         group.head[tier] = index
         group.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
         if not group.masked:
-            class_tier_set(sim_class, tier, group.local)
+            class_tier_set(sim_class, tier, group)
     else:
         state.sims[tail].next = index
     group.tail[tier] = index
@@ -152,7 +188,7 @@ cdef inline void index_remove(State *state, uint32_t index) noexcept nogil:
     if group.head[tier] == NONE_INDEX:
         group.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
         if not group.masked:
-            class_tier_clear(&state.classes[group.sim_class], tier, group.local)
+            class_tier_clear(&state.classes[group.sim_class], tier, group)
     group.free_count -= 1
     if not group.masked:
         state.classes[group.sim_class].free_count -= 1
@@ -161,25 +197,26 @@ cdef inline void index_remove(State *state, uint32_t index) noexcept nogil:
     sim.previous = NONE_INDEX
 
 
-cdef inline int next_local(Class *sim_class, int tier) noexcept nogil:
+cdef inline int next_local(const Shelf *shelf, uint64_t last_group, int tier) noexcept nogil:
     """The group of the tier whose turn it is: the first after the last one taken, round the ring."""
-    cdef int start = <int> ((sim_class.last_group + 1) % (64 * GROUP_WORDS))
+    cdef int start = <int> ((last_group + 1) % (64 * GROUP_WORDS))
     cdef int word = start >> 6
-    cdef uint64_t bits = sim_class.groups[tier][word] & (~<uint64_t> 0 << (start & 63))
+    cdef const uint64_t *groups = &shelf.groups[tier * GROUP_WORDS]
+    cdef uint64_t bits = groups[word] & (~<uint64_t> 0 << (start & 63))
     cdef uint64_t summary
     if bits == 0:
-        summary = sim_class.summary[tier]
+        summary = shelf.summary[tier]
         bits = summary & (~<uint64_t> 0 << (word + 1) if word < GROUP_WORDS - 1 else 0)
         word = first_set(bits if bits != 0 else summary)
-        bits = sim_class.groups[tier][word]
+        bits = groups[word]
     return (word << 6) + first_set(bits)
 
 
-cdef inline int class_tier_from(const Class *sim_class, int tier, bint roomy) noexcept nogil:
-    """The lowest tier from ``tier`` on in which the class has a SIM; ``roomy``: the highest. TIERS: there is none."""
-    cdef uint64_t low = 0, high = sim_class.tiers[1]
+cdef inline int shelf_tier_from(const Shelf *shelf, int tier, bint roomy) noexcept nogil:
+    """The lowest tier from ``tier`` on in which the shelf has a SIM; ``roomy``: the highest. TIERS: there is none."""
+    cdef uint64_t low = 0, high = shelf.tiers[1]
     if tier < 64:
-        low = sim_class.tiers[0] & (~<uint64_t> 0 << tier)
+        low = shelf.tiers[0] & (~<uint64_t> 0 << tier)
     else:
         high &= ~<uint64_t> 0 << (tier - 64)
     if roomy:
@@ -187,19 +224,18 @@ cdef inline int class_tier_from(const Class *sim_class, int tier, bint roomy) no
     return first_set(low) if low else (64 + first_set(high) if high else TIERS)
 
 
-cdef inline uint32_t class_select(
-    State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
+cdef inline uint32_t shelf_select(
+    State *state, Class *sim_class, const Shelf *shelf, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
-    """A free healthy SIM of the class with ``expected`` bytes left, or NONE_INDEX. ``tier`` is tier_satisfying.
+    """A free healthy SIM of the shelf with ``expected`` bytes left, or NONE_INDEX. ``tier`` is tier_satisfying.
 
     ``roomy``: one that has as much left as any, else as little as will do.
     """
-    cdef Class *sim_class = &state.classes[class_index]
     cdef int own, tries, local, first
     cdef uint32_t index
-    own = class_tier_from(sim_class, tier, roomy)
+    own = shelf_tier_from(shelf, tier, roomy)
     if own < TIERS:
-        local = next_local(sim_class, own)
+        local = next_local(shelf, sim_class.last_group, own)
         sim_class.last_group = local
         index = state.groups[sim_class.members[local]].head[own]
         if headroom_bytes(&state.sims[index]) >= expected:
@@ -208,12 +244,12 @@ cdef inline uint32_t class_select(
     if tier == 0 or tier_of(expected) == tier:
         return NONE_INDEX
     own = tier - 1
-    if not (sim_class.tiers[own >> 6] >> (own & 63)) & 1:
+    if not (shelf.tiers[own >> 6] >> (own & 63)) & 1:
         return NONE_INDEX
     tries = OWN_TIER_TRIES
     first = -1
     while tries > 0:
-        local = next_local(sim_class, own)
+        local = next_local(shelf, sim_class.last_group, own)
         if local == first:
             break
         if first < 0:
@@ -226,3 +262,25 @@ cdef inline uint32_t class_select(
             tries -= 1
             index = state.sims[index].next
     return NONE_INDEX
+
+
+cdef inline bint class_ends(const Class *sim_class) noexcept nogil:
+    """Whether SIMs of it stand in the index whose lot ends soon."""
+    return (sim_class.soon_tiers[0] | sim_class.soon_tiers[1]) != 0
+
+
+cdef inline uint32_t class_select(
+    State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
+) noexcept nogil:
+    """A free healthy SIM of the class, as of its shelves. Where the roomiest is wanted those go first whose lot ends soon; a job's
+    swaps take the tightest of all, as its check has promised."""
+    cdef Class *sim_class = &state.classes[class_index]
+    cdef Shelf shelf
+    cdef uint32_t index
+    if roomy and class_ends(sim_class):
+        shelf = class_shelf(sim_class, True)
+        index = shelf_select(state, sim_class, &shelf, expected, tier, True)
+        if index != NONE_INDEX:
+            return index
+    shelf = class_shelf(sim_class, False)
+    return shelf_select(state, sim_class, &shelf, expected, tier, roomy)

@@ -8,6 +8,11 @@ one length, at most 65,536, unless the comment says that a column may be left ou
 in length is refused as a whole (INVALID_ARGUMENT, reason COLUMNS_DIFFER) and changes nothing. Results stand in
 request order. ICCIDs in columns are numbers: the digits after the leading 89, times 2, plus 1 when the ICCID has
 20 digits instead of 19.
+
+Under overload calls are refused before they are read (RESOURCE_EXHAUSTED, reason OVERLOADED, with a RetryInfo): lists
+first, then usage reports, then renewals and releases, allocations last. A client then sends no call of that method
+until the time has passed, and after it a single one, whose answer says whether others may follow. Where the transport
+itself turns calls away (UNAVAILABLE or CANCELLED without a reason) the same goes for half a second.
 """
 
 from collections import abc as _abc
