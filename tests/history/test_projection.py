@@ -370,6 +370,25 @@ def test_service_by_the_minute_is_kept_once_however_often_the_follower_dies(tmp_
     life.cell.close()
 
 
+def test_the_pool_by_lot_is_counted_every_five_minutes(tmp_path: Path) -> None:
+    random = Random(3)
+    life = Life(tmp_path)
+    life.attach(1, 30)
+    life.report(random, 30)
+    life.cell.step(commands.set_health([int(life.cell.machine.sim(0)["iccid"])], layout.THROTTLED))
+    life.cell.step(commands.run(layout.RESET_WINDOW, lot=4, window=layout.WINDOW_CYCLE))
+    life.clock.set((life.clock.now_ms() // 300_000 + 1) * 300_000)
+    life.cell.step(commands.run(layout.TICK))
+    pool, at_ms = life.cell.machine.lots_pool(), life.cell.machine.now_ms
+    life.report(random, 30)
+    finished(tmp_path)
+    (row,) = rows(open_reader(tmp_path), "lots")
+    assert (row["at_ms"], row["probation"], row["healthy"]) == (at_ms, 1, int(pool["healths"][4][layout.HEALTHY]))
+    assert row["headroom_bytes"] == int(pool["headroom_bytes"][4])
+    assert not list(rows(open_reader(tmp_path), "leases"))
+    life.cell.close()
+
+
 def test_a_file_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / NAME)
     connection.executescript(f"{SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")

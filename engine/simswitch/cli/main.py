@@ -30,6 +30,7 @@ from simswitch.cli import (
     limit,
     load,
     plan,
+    pool,
     replay,
     report,
     serve,
@@ -94,6 +95,7 @@ app.command("status")(status.status)
 app.add_typer(swap.app, name="swap")
 app.add_typer(access_server.app, name="access-server")
 app.add_typer(limit.app, name="limit")
+app.command("pool")(pool.pool)
 app.command("sim")(sim.sim)
 app.command("subscriber")(subscriber.subscriber)
 app.add_typer(clock.app, name="clock")

@@ -265,10 +265,32 @@ def _tables(found: dict[str, Any]) -> list[Any]:
         ]
         for each in found["swaps"]
     ]
+    corrections = [
+        [
+            f"{instant_text(each['as_of_ms'])}, {each['window']}",
+            "taken",
+            bytes_text(each["carrier_bytes"]),
+            bytes_text(each["our_bytes"]),
+            f"{'-' if each['correction_bytes'] < 0 else '+'}{bytes_text(abs(each['correction_bytes']))}",
+            each["actor"],
+        ]
+        for each in found["corrections"]
+    ] + [
+        [
+            f"{instant_text(each['as_of_ms'])}, {each['window']}",
+            f"set aside: {each['status'].replace('_', ' ')}",
+            bytes_text(each["bytes"]) if each["bytes"] >= 0 else f"{each['bytes']:,} B",
+            "",
+            "",
+            each["actor"],
+        ]
+        for each in found["set_aside"]
+    ]
     tables = [
         ("Who used it", ["day", "terminal", "subscriber", "used", "from", "to"], uses),
         ("What was seen", ["when", "", "plateau", "windows", "demand", "sure"], throttles),
         ("What was said of its health", ["when", "health", "by", "because"], healths),
+        ("Its carrier's figures", ["as of", "", "carrier", "ours", "added", "told by"], corrections),
         ("Swaps", ["ordered", "", "other SIM", "terminal", "why", "job", "result", "outage"], swaps),
     ]
     return [table(title, columns, rows, 2) for title, columns, rows in tables if rows]

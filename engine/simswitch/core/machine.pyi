@@ -89,7 +89,7 @@ class Machine:
     def lots_pool(self) -> dict[str, Any]:
         """By a lot's entity index (rows): SIMs by ``Health`` (``healths``) and ``Occupancy`` (``occupancies``), those
         ``unlimited``, ``headroom_bytes`` of the other healthy and low ones, ``used_cycle_bytes`` of those that are
-        healthy, low or exhausted, ``counted_bytes`` of all. It walks over the SIMs."""
+        healthy, low or exhausted, ``counted_bytes`` of all, those on ``probation``. It walks over the SIMs."""
     def markets_pool(self) -> tuple[Any, Any]:
         """By a market's entity index: terminals that were last in it, and those of them with a lease. It walks over the
         terminals."""

@@ -509,8 +509,10 @@ cdef tuple read_throttled_holders(State *state):
 cdef dict read_lots_pool(State *state):
     """What stands in each lot, as NumPy arrays by its entity: SIMs by health and by occupancy, those without a cap, the
     headroom of the others while they are healthy or low, what was used in this cycle on those that are healthy, low or
-    exhausted, and all that was ever counted. A walk over the SIMs."""
+    exhausted, those on probation, and all that was ever counted. A walk over the SIMs."""
     cdef uint64_t count = state.header.entities_count
+    probation = np.zeros(count, np.uint64)
+    cdef uint64_t[::1] probation_column = probation
     healths = np.zeros((count, 10), np.uint64)
     occupancies = np.zeros((count, 8), np.uint64)
     unlimited = np.zeros(count, np.uint64)
@@ -531,6 +533,7 @@ cdef dict read_lots_pool(State *state):
         lot = state.groups[sim.group].lot
         health_rows[lot, sim.health] += 1
         occupancy_rows[lot, sim.occupancy] += 1
+        probation_column[lot] += sim_untrusted(sim)
         counted_column[lot] += sim.counted_bytes
         if sim.health == HEALTHY or sim.health == LOW or sim.health == EXHAUSTED:
             cycle_column[lot] += <int64_t> sim.counted_bytes + state.sims_cold[index].offset_cycle_bytes
@@ -542,7 +545,7 @@ cdef dict read_lots_pool(State *state):
             headroom_column[lot] += <uint64_t> sim.limit_bytes - sim.counted_bytes
     return {
         "healths": healths, "occupancies": occupancies, "unlimited": unlimited, "headroom_bytes": headroom,
-        "used_cycle_bytes": cycle, "counted_bytes": counted,
+        "used_cycle_bytes": cycle, "counted_bytes": counted, "probation": probation,
     }
 
 

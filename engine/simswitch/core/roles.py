@@ -152,6 +152,7 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "InventoryService/SetSimHealth": layout.SET_HEALTH,
     "InventoryService/RetireSims": layout.SET_HEALTH,
     "PoolService/GetSummary": Read.POOL,
+    "PoolService/ListRemaining": Read.PARTS,
     "PoolService/GetAccessServerStatus": Read.POOL,
     "PoolService/ListAccessServerStatuses": Read.POOL,
     "PoolService/GetSettings": Read.POOL,

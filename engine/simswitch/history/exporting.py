@@ -63,6 +63,8 @@ def _type(arrow: Any, rows: list[Row], name: str) -> Any:
     kinds = {type(row[name]) for row in rows} - {type(None)}
     if kinds == {str}:
         return arrow.string()
+    if kinds == {bool}:
+        return arrow.bool_()
     if kinds == {bytes}:
         return arrow.binary()
     return arrow.uint64() if name in ("subscriber", "terminal", "order") else arrow.int64()

@@ -37,6 +37,7 @@ LOCK_WAIT_S = 20.0
 DETAILS_MAX = 16
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
+_POOL_MS = 300_000
 _MINUTE_MS = 60_000
 _BYTES_MAX = (1 << 63) - 1
 _HEALTHS = (
@@ -95,6 +96,7 @@ class Projector:
         self._last = self.sequence
         # Of the record before: nothing is looked at twice, and a snapshot that was missed is made up for.
         self._minute = self._at_ms // _MINUTE_MS if row else -1
+        self._pool = self._at_ms // _POOL_MS if row else -1
         self._hour = self._at_ms // _HOUR_MS if row else -1
         self._months = months
         # The day on which rows were last looked for that are too old; none while some are left.
@@ -173,7 +175,7 @@ class Projector:
         }
 
     def _look(self, now_ms: int, machine: Machine) -> None:
-        """What is read from the state, as it is after the first record of a minute and of an hour."""
+        """What is read from the state, as it is after the first record of a minute, of five and of an hour."""
         assert self._begins_ms is not None
         if now_ms // _MINUTE_MS != self._minute:
             self._minute = now_ms // _MINUTE_MS
@@ -182,12 +184,13 @@ class Projector:
                 holders = machine.throttled_holders()
                 if len(holders[0]):
                     self._slowed.append((self._minute, header["occupancy"]["assigned"], holders))
-        if now_ms // _HOUR_MS != self._hour:
-            if self._hour >= 0:
+        if now_ms // _POOL_MS != self._pool:
+            if self._pool >= 0:
                 day = day_of(self._at_ms, self._begins_ms)
-                self._rows += pool_rows(machine, day, now_ms, self._begins_ms)
+                self._rows += pool_rows(machine, day, now_ms, self._begins_ms, now_ms // _HOUR_MS != self._hour)
                 if day != day_of(now_ms, self._begins_ms):
                     self._over.append(day)
+            self._pool = now_ms // _POOL_MS
             self._hour = now_ms // _HOUR_MS
 
     def _load(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
@@ -423,8 +426,10 @@ class Projector:
             )
 
 
-def pool_rows(machine: Machine, day: int, at_ms: int, begins_ms: int) -> list[tuple[str, tuple[Any, ...]]]:
-    """The pool by lot and the leases by market, as rows of the tables ``lots`` and ``leases``."""
+def pool_rows(
+    machine: Machine, day: int, at_ms: int, begins_ms: int, of_leases: bool
+) -> list[tuple[str, tuple[Any, ...]]]:
+    """The pool by lot and, when wanted, the leases by market, as rows of the tables ``lots`` and ``leases``."""
     pool = machine.lots_pool()
     entities = {entity["index"]: entity for entity in machine.entities()}
     fit: Counter[int] = Counter()
@@ -448,8 +453,11 @@ def pool_rows(machine: Machine, day: int, at_ms: int, begins_ms: int) -> list[tu
             int(pool["used_cycle_bytes"][index]),
             int(pool["counted_bytes"][index]),
             _json(_lot_detail(machine, entity, entities, begins_ms)),
+            int(pool["probation"][index]),
         )
         rows.append((f"INSERT OR REPLACE INTO lots VALUES ({', '.join('?' * len(figures))})", figures))
+    if not of_leases:
+        return rows
     terminals, leased = machine.markets_pool()
     for index, entity in entities.items():
         if entity["kind"] == layout.MARKET:

@@ -201,6 +201,34 @@ def day_totals(connection: sqlite3.Connection, day: int) -> tuple[int, int]:
     return int(found[0]), int(found[1])
 
 
+class LotCounted(NamedTuple):
+    """A lot when the follower last walked over its SIMs."""
+
+    at_ms: int
+    headroom_bytes: int
+    unlimited_count: int
+    used_cycle_bytes: int
+    healthy_count: int
+    probation_count: int
+    low_count: int
+    exhausted_count: int
+    throttled_count: int
+    quarantined_count: int
+    retired_count: int
+    others_count: int
+    free_count: int
+    assigned_count: int
+
+
+def lots_counted(connection: sqlite3.Connection) -> dict[int, LotCounted]:
+    """The newest figures of every lot, by its entity index."""
+    found = connection.execute(
+        "SELECT lot, at_ms, headroom_bytes, unlimited, used_cycle_bytes, healthy, probation, low, exhausted, "
+        "throttled, quarantined, retired, others, free, assigned FROM lots WHERE day = (SELECT max(day) FROM lots)"
+    )
+    return {lot: LotCounted(*figures) for lot, *figures in found}
+
+
 def outages(connection: sqlite3.Connection, from_ms: int, until_ms: int) -> list[tuple[int, int, int]]:
     """Subscriber, swaps and outage in ms, the longest outage first."""
     found = connection.execute(

@@ -90,10 +90,10 @@ CREATE TABLE slowed (minute INTEGER PRIMARY KEY, terminals INTEGER NOT NULL, lea
 CREATE TABLE slowed_terminals (hour INTEGER, terminal INTEGER, subscriber INTEGER NOT NULL,
     access_server INTEGER NOT NULL, first_minute INTEGER NOT NULL, last_minute INTEGER NOT NULL,
     minutes INTEGER NOT NULL, PRIMARY KEY (hour, terminal)) STRICT, WITHOUT ROWID;
--- The pool by lot at the end of each day, written at the first record of every hour for the day of the record before;
--- at_ms is that first record's instant. SIMs by health (others: suspended, unreachable, missing) and by occupancy;
--- headroom_bytes of healthy and low SIMs with a cap; unlimited: how many of them have none; used_cycle_bytes of
--- healthy, low and exhausted ones. detail: supplier, carrier, plan and class by name, the caps by window with their
+-- The pool by lot at the end of each day, written at the first record of every five minutes for the day of the record
+-- before; at_ms is that first record's instant. SIMs by health (others: suspended, unreachable, missing) and by
+-- occupancy; headroom_bytes of healthy and low SIMs with a cap; unlimited: how many of them have none; used_cycle_bytes
+-- of healthy, low and exhausted ones. detail: supplier, carrier, plan and class by name, the caps by window with their
 -- bases, dates, and the lot's terms.
 CREATE TABLE lots (day INTEGER, lot INTEGER, at_ms INTEGER NOT NULL, sims INTEGER NOT NULL, healthy INTEGER NOT NULL,
     low INTEGER NOT NULL, exhausted INTEGER NOT NULL, throttled INTEGER NOT NULL, quarantined INTEGER NOT NULL,
@@ -164,6 +164,8 @@ ALTER TABLE health ADD COLUMN actor INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX decisions_at ON decisions (at_ms);
 CREATE INDEX given_up_at ON given_up (at_ms);
 CREATE INDEX health_at ON health (at_ms);
+-- SIMs of the lot that were slowed before a reset and have not been seen fast since.
+ALTER TABLE lots ADD COLUMN probation INTEGER NOT NULL DEFAULT 0;
 -- SIMs that had been slowed before a reset and were seen fast again: with which terminal, how fast.
 CREATE TABLE trusted (iccid INTEGER, at_ms INTEGER, terminal INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
     PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;

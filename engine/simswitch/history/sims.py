@@ -55,6 +55,10 @@ class Past:
     trusts: list[tuple[int, ...]]
     """at_ms, terminal, goodput_kbps."""
     swaps: list[Swap]
+    corrections: list[tuple[Any, ...]]
+    """window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor."""
+    set_aside: list[tuple[Any, ...]]
+    """Of its carrier's figures: at_ms, window, as_of_ms, bytes, status, actor."""
     used_since_ms: int
     """The first report of the terminal that reported last, since another one did. 0: none reported."""
 
@@ -80,6 +84,16 @@ def past(connection: sqlite3.Connection, iccid: int) -> Past:
     trusts = connection.execute(
         "SELECT at_ms, terminal, goodput_kbps FROM trusted WHERE iccid = ? ORDER BY at_ms DESC LIMIT ?", (key, ROWS_MAX)
     )
+    corrections = connection.execute(
+        "SELECT window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor FROM corrections "
+        "WHERE iccid = ? ORDER BY at_ms DESC LIMIT ?",
+        (key, ROWS_MAX),
+    )
+    set_aside = connection.execute(
+        "SELECT at_ms, window, as_of_ms, bytes, status, actor FROM set_aside "
+        "WHERE iccid = ? AND window IS NOT NULL ORDER BY at_ms DESC LIMIT ?",
+        (key, ROWS_MAX),
+    )
     found = [
         Use(day, unsigned(terminal), unsigned(subscriber), *figures) for day, terminal, subscriber, *figures in uses
     ]
@@ -90,6 +104,8 @@ def past(connection: sqlite3.Connection, iccid: int) -> Past:
         healths.fetchall(),
         [(at_ms, unsigned(terminal), kbps) for at_ms, terminal, kbps in trusts],
         _swaps(connection, key),
+        corrections.fetchall(),
+        set_aside.fetchall(),
         _used_since_ms(found),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from simswitch.core import layout
 from simswitch.core.commands import run
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
+from simswitch.history.reading import LotCounted, lots_counted
+from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, Refused, check
@@ -21,6 +25,14 @@ from simswitch.v1 import pool_pb2 as pb
 from simswitch.v1 import sim_pb2
 
 _LIST = b"serv"
+_NOTHING = LotCounted(*[0] * len(LotCounted._fields))
+_TERMS = (layout.LOT, layout.SUPPLIER)
+_REMAINING_BY: dict[int, int] = {
+    pb.REMAINING_BY_LOT: layout.LOT,
+    pb.REMAINING_BY_SUPPLIER: layout.SUPPLIER,
+    pb.REMAINING_BY_CLASS: layout.SIM_CLASS,
+    pb.REMAINING_BY_MARKET: layout.MARKET,
+}
 _BREAKER_OF: dict[int, pb.BreakerOf.ValueType] = {
     layout.BANK: pb.BREAKER_OF_BANK,
     layout.LOT: pb.BREAKER_OF_LOT,
@@ -33,9 +45,10 @@ _BREAKER_OF: dict[int, pb.BreakerOf.ValueType] = {
 class PoolHandlers:
     """PoolService."""
 
-    def __init__(self, cell: Cell, directory: Directory) -> None:
+    def __init__(self, cell: Cell, directory: Directory, folder: Path | None) -> None:
         self._cell = cell
         self._directory = directory
+        self._folder = folder
 
     async def get_summary(self, data: bytes, call: Call) -> bytes:
         pb.GetSummaryRequest.FromString(data)
@@ -96,6 +109,64 @@ class PoolHandlers:
             served = [classes[index] for index in market.numbers[layout.MARKET_FIRST_CLASS :] if index in classes]
             counts[market.index] = [sum(column) for column in zip([0, 0, 0], *served, strict=True)]
         return self._names(counts)
+
+    async def list_remaining(self, data: bytes, call: Call) -> bytes:
+        request = pb.ListRemainingRequest.FromString(data)
+        kind = _REMAINING_BY.get(request.by)
+        if kind is None:
+            raise Refused(INVALID_ARGUMENT, f"by is a lot, supplier, class or market, not {request.by}")
+        call.may_read(Read.LOTS if kind in _TERMS else Read.POOL)
+        size = page_size(request.page_size)
+        list_name = b"rem%c" % kind
+        start = page_start(request.page_token, list_name)
+        lots = self._directory.all(layout.LOT)
+        entities = [entity for entity in self._directory.all(kind) if entity.index >= start]
+        if call.actor.role == layout.ROLE_SUPPLIER:
+            lots = [lot for lot in lots if lot.numbers[layout.LOT_SUPPLIER] == call.actor.subject]
+            own = {call.actor.subject, *(lot.index for lot in lots)}
+            entities = [entity for entity in entities if entity.index in own]
+        page = entities[:size]
+        looked, missing = await asyncio.to_thread(self._looked)
+        now_ms, groups = await self._cell.read(lambda machine: (machine.now_ms, machine.groups()))
+        live = _tally(groups, "lot")
+        return pb.ListRemainingResponse(
+            remaining=[self._remaining(entity, of, live, looked) for entity, of in _with_lots(page, lots)],
+            next_page_token=page_token(entities[size].index, list_name) if len(entities) > size else "",
+            now_ms=now_ms,
+            history_missing=missing,
+        ).SerializeToString()
+
+    def _looked(self) -> tuple[dict[int, LotCounted], str]:
+        """What the follower counted in each lot when it last walked over the SIMs. For a thread beside the loop."""
+        if self._folder is None:
+            return {}, "the service keeps no data folder"
+        try:
+            connection = open_reader(self._folder)
+        except HistoryRefused as error:
+            return {}, str(error)
+        try:
+            found = lots_counted(connection)
+        finally:
+            connection.close()
+        return found, "" if found else "the follower has not counted the pool yet: it does every five minutes"
+
+    def _remaining(
+        self, entity: Entity, lots: list[Entity], live: Mapping[int, list[int]], looked: Mapping[int, LotCounted]
+    ) -> pb.Remaining:
+        figures = [looked[lot.index] for lot in lots if lot.index in looked]
+        sums = LotCounted(*map(sum, zip(_NOTHING, *figures, strict=True)))
+        counts = [live[lot.index] for lot in lots if lot.index in live]
+        sims, selectable, masked = map(sum, zip([0, 0, 0], *counts, strict=True))
+        supplier = entity.numbers[layout.LOT_SUPPLIER] if entity.kind == layout.LOT else -1
+        return pb.Remaining(
+            name=entity.name,
+            supplier=self._directory.name(supplier) if supplier >= 0 else "",
+            sims_count=sims,
+            selectable_count=selectable,
+            masked_count=masked,
+            counted_ms=min((each.at_ms for each in figures), default=0),
+            **{name: value for name, value in sums._asdict().items() if name != "at_ms"},
+        )
 
     async def get_access_server_status(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.POOL)
@@ -250,6 +321,19 @@ def _tally(groups: list[dict[str, Any]], field: str) -> dict[int, list[int]]:
         count[0] += group["sims_count"]
         count[2 if group["masked"] else 1] += group["sims_count"] if group["masked"] else group["free_count"]
     return counts
+
+
+def _with_lots(entities: list[Entity], lots: list[Entity]) -> Iterator[tuple[Entity, list[Entity]]]:
+    """Lots, suppliers, classes or markets, each with the lots that belong to it."""
+    of: dict[int, list[Entity]] = {}
+    for lot in lots:
+        for index in (lot.index, lot.numbers[layout.LOT_SUPPLIER], lot.numbers[layout.LOT_CLASS]):
+            of.setdefault(index, []).append(lot)
+    for entity in entities:
+        served = [entity.index]
+        if entity.kind == layout.MARKET:
+            served = list(entity.numbers[layout.MARKET_FIRST_CLASS : layout.MARKET_FIRST_CLASS + layout.MARKET_CLASSES])
+        yield entity, [lot for index in served for lot in of.get(index, [])]
 
 
 def _status(server: Entity, state: Mapping[str, Any]) -> pb.AccessServerStatus:

@@ -337,6 +337,38 @@ SETTING_ENDS_SOON_MS: Setting.ValueType  # 30
 """SIMs of a lot whose validity ends within this are handed out before others of their class, milliseconds. 0: none are."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
+class _RemainingBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RemainingByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RemainingBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REMAINING_BY_UNSPECIFIED: _RemainingBy.ValueType  # 0
+    """Refused."""
+    REMAINING_BY_LOT: _RemainingBy.ValueType  # 1
+    """By lot."""
+    REMAINING_BY_SUPPLIER: _RemainingBy.ValueType  # 2
+    """By who sold it."""
+    REMAINING_BY_CLASS: _RemainingBy.ValueType  # 3
+    """By class."""
+    REMAINING_BY_MARKET: _RemainingBy.ValueType  # 4
+    """By market. A SIM stands in each that its class serves."""
+
+class RemainingBy(_RemainingBy, metaclass=_RemainingByEnumTypeWrapper):
+    """By what the pool is added up."""
+
+REMAINING_BY_UNSPECIFIED: RemainingBy.ValueType  # 0
+"""Refused."""
+REMAINING_BY_LOT: RemainingBy.ValueType  # 1
+"""By lot."""
+REMAINING_BY_SUPPLIER: RemainingBy.ValueType  # 2
+"""By who sold it."""
+REMAINING_BY_CLASS: RemainingBy.ValueType  # 3
+"""By class."""
+REMAINING_BY_MARKET: RemainingBy.ValueType  # 4
+"""By market. A SIM stands in each that its class serves."""
+Global___RemainingBy: _TypeAlias = RemainingBy  # noqa: Y015
+
 class _BreakerOf:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -531,6 +563,166 @@ class ExpectedUse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learned_bytes) -> _WhichOneofReturnType__learned_bytes | None: ...
 
 Global___ExpectedUse: _TypeAlias = ExpectedUse  # noqa: Y015
+
+@_typing.final
+class Remaining(_message.Message):
+    """What is left where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SUPPLIER_FIELD_NUMBER: _builtins.int
+    SIMS_COUNT_FIELD_NUMBER: _builtins.int
+    SELECTABLE_COUNT_FIELD_NUMBER: _builtins.int
+    MASKED_COUNT_FIELD_NUMBER: _builtins.int
+    COUNTED_MS_FIELD_NUMBER: _builtins.int
+    HEADROOM_BYTES_FIELD_NUMBER: _builtins.int
+    UNLIMITED_COUNT_FIELD_NUMBER: _builtins.int
+    USED_CYCLE_BYTES_FIELD_NUMBER: _builtins.int
+    HEALTHY_COUNT_FIELD_NUMBER: _builtins.int
+    PROBATION_COUNT_FIELD_NUMBER: _builtins.int
+    LOW_COUNT_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_COUNT_FIELD_NUMBER: _builtins.int
+    THROTTLED_COUNT_FIELD_NUMBER: _builtins.int
+    QUARANTINED_COUNT_FIELD_NUMBER: _builtins.int
+    RETIRED_COUNT_FIELD_NUMBER: _builtins.int
+    OTHERS_COUNT_FIELD_NUMBER: _builtins.int
+    FREE_COUNT_FIELD_NUMBER: _builtins.int
+    ASSIGNED_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the lot, supplier, class or market."""
+    supplier: _builtins.str
+    """By lot: its supplier. Otherwise empty."""
+    sims_count: _builtins.int
+    """All of its SIMs, now."""
+    selectable_count: _builtins.int
+    """Those that can be handed out now: free, healthy, not masked."""
+    masked_count: _builtins.int
+    """Those in masked groups, now."""
+    counted_ms: _builtins.int
+    """When the figures below were true, Unix milliseconds; of several lots the earliest. 0: nobody has looked yet."""
+    headroom_bytes: _builtins.int
+    """Bytes left of those that are healthy or low and have a cap."""
+    unlimited_count: _builtins.int
+    """How many of those that are healthy or low have none."""
+    used_cycle_bytes: _builtins.int
+    """Used in the cycle that runs by those that are healthy, low or exhausted, bytes."""
+    healthy_count: _builtins.int
+    """Healthy ones, whoever has them."""
+    probation_count: _builtins.int
+    """Those on probation, whatever their health."""
+    low_count: _builtins.int
+    """Low ones."""
+    exhausted_count: _builtins.int
+    """Exhausted ones."""
+    throttled_count: _builtins.int
+    """Throttled ones."""
+    quarantined_count: _builtins.int
+    """Quarantined ones."""
+    retired_count: _builtins.int
+    """Retired ones."""
+    others_count: _builtins.int
+    """Those that are suspended, unreachable or missing."""
+    free_count: _builtins.int
+    """Those that nobody has, whatever their health."""
+    assigned_count: _builtins.int
+    """Those that a terminal holds."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        supplier: _builtins.str = ...,
+        sims_count: _builtins.int = ...,
+        selectable_count: _builtins.int = ...,
+        masked_count: _builtins.int = ...,
+        counted_ms: _builtins.int = ...,
+        headroom_bytes: _builtins.int = ...,
+        unlimited_count: _builtins.int = ...,
+        used_cycle_bytes: _builtins.int = ...,
+        healthy_count: _builtins.int = ...,
+        probation_count: _builtins.int = ...,
+        low_count: _builtins.int = ...,
+        exhausted_count: _builtins.int = ...,
+        throttled_count: _builtins.int = ...,
+        quarantined_count: _builtins.int = ...,
+        retired_count: _builtins.int = ...,
+        others_count: _builtins.int = ...,
+        free_count: _builtins.int = ...,
+        assigned_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_count", b"assigned_count", "counted_ms", b"counted_ms", "exhausted_count", b"exhausted_count", "free_count", b"free_count", "headroom_bytes", b"headroom_bytes", "healthy_count", b"healthy_count", "low_count", b"low_count", "masked_count", b"masked_count", "name", b"name", "others_count", b"others_count", "probation_count", b"probation_count", "quarantined_count", b"quarantined_count", "retired_count", b"retired_count", "selectable_count", b"selectable_count", "sims_count", b"sims_count", "supplier", b"supplier", "throttled_count", b"throttled_count", "unlimited_count", b"unlimited_count", "used_cycle_bytes", b"used_cycle_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Remaining: _TypeAlias = Remaining  # noqa: Y015
+
+@_typing.final
+class ListRemainingRequest(_message.Message):
+    """What is to be added up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    by: Global___RemainingBy.ValueType
+    """By what. Not UNSPECIFIED."""
+    page_size: _builtins.int
+    """How many a page, at most 1,000. 0: 100."""
+    page_token: _builtins.str
+    """From the last page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        by: Global___RemainingBy.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRemainingRequest: _TypeAlias = ListRemainingRequest  # noqa: Y015
+
+@_typing.final
+class ListRemainingResponse(_message.Message):
+    """One page of what is left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMAINING_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    HISTORY_MISSING_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty: this was the last."""
+    now_ms: _builtins.int
+    """When counts of now were true, Unix milliseconds."""
+    history_missing: _builtins.str
+    """Why nobody has looked at each SIM, in words. Empty: somebody has."""
+    @_builtins.property
+    def remaining(self) -> _containers.RepeatedCompositeFieldContainer[Global___Remaining]:
+        """In the order in which they were defined."""
+
+    def __init__(
+        self,
+        *,
+        remaining: _abc.Iterable[Global___Remaining] | None = ...,
+        next_page_token: _builtins.str = ...,
+        now_ms: _builtins.int = ...,
+        history_missing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_missing", b"history_missing", "next_page_token", b"next_page_token", "now_ms", b"now_ms", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRemainingResponse: _TypeAlias = ListRemainingResponse  # noqa: Y015
 
 @_typing.final
 class HealthCount(_message.Message):

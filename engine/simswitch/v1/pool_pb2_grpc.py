@@ -40,6 +40,11 @@ class PoolServiceStub:
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.GetSummaryRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_pool__pb2.GetSummaryResponse.FromString,
                 _registered_method=True)
+        self.ListRemaining = channel.unary_unary(
+                '/simswitch.v1.PoolService/ListRemaining',
+                request_serializer=simswitch_dot_v1_dot_pool__pb2.ListRemainingRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_pool__pb2.ListRemainingResponse.FromString,
+                _registered_method=True)
         self.GetAccessServerStatus = channel.unary_unary(
                 '/simswitch.v1.PoolService/GetAccessServerStatus',
                 request_serializer=simswitch_dot_v1_dot_pool__pb2.GetAccessServerStatusRequest.SerializeToString,
@@ -98,6 +103,14 @@ class PoolServiceServicer:
 
     def GetSummary(self, request, context):
         """How many SIMs in which state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRemaining(self, request, context):
+        """What is left, by lot, supplier, class or market. Counts of SIMs are those of now; what needs a look at each SIM is as of the
+        follower's last walk, and says when that was. A supplier is told of its own lots, a technology provider of classes and markets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,6 +198,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     request_deserializer=simswitch_dot_v1_dot_pool__pb2.GetSummaryRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_pool__pb2.GetSummaryResponse.SerializeToString,
             ),
+            'ListRemaining': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRemaining,
+                    request_deserializer=simswitch_dot_v1_dot_pool__pb2.ListRemainingRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_pool__pb2.ListRemainingResponse.SerializeToString,
+            ),
             'GetAccessServerStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccessServerStatus,
                     request_deserializer=simswitch_dot_v1_dot_pool__pb2.GetAccessServerStatusRequest.FromString,
@@ -264,6 +282,33 @@ class PoolService:
             '/simswitch.v1.PoolService/GetSummary',
             simswitch_dot_v1_dot_pool__pb2.GetSummaryRequest.SerializeToString,
             simswitch_dot_v1_dot_pool__pb2.GetSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRemaining(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.PoolService/ListRemaining',
+            simswitch_dot_v1_dot_pool__pb2.ListRemainingRequest.SerializeToString,
+            simswitch_dot_v1_dot_pool__pb2.ListRemainingResponse.FromString,
             options,
             channel_credentials,
             insecure,

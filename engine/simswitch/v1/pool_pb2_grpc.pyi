@@ -35,6 +35,10 @@ class PoolServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PoolServiceAsyncStub: ...
     GetSummary: _grpc.UnaryUnaryMultiCallable[_pool_pb2.GetSummaryRequest, _pool_pb2.GetSummaryResponse]
     """How many SIMs in which state."""
+    ListRemaining: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListRemainingRequest, _pool_pb2.ListRemainingResponse]
+    """What is left, by lot, supplier, class or market. Counts of SIMs are those of now; what needs a look at each SIM is as of the
+    follower's last walk, and says when that was. A supplier is told of its own lots, a technology provider of classes and markets.
+    """
     GetAccessServerStatus: _grpc.UnaryUnaryMultiCallable[_pool_pb2.GetAccessServerStatusRequest, _pool_pb2.GetAccessServerStatusResponse]
     """One access server as the engine sees it."""
     ListAccessServerStatuses: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListAccessServerStatusesRequest, _pool_pb2.ListAccessServerStatusesResponse]
@@ -71,6 +75,10 @@ class PoolServiceAsyncStub(PoolServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSummary: _aio.UnaryUnaryMultiCallable[_pool_pb2.GetSummaryRequest, _pool_pb2.GetSummaryResponse]  # type: ignore[assignment]
     """How many SIMs in which state."""
+    ListRemaining: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListRemainingRequest, _pool_pb2.ListRemainingResponse]  # type: ignore[assignment]
+    """What is left, by lot, supplier, class or market. Counts of SIMs are those of now; what needs a look at each SIM is as of the
+    follower's last walk, and says when that was. A supplier is told of its own lots, a technology provider of classes and markets.
+    """
     GetAccessServerStatus: _aio.UnaryUnaryMultiCallable[_pool_pb2.GetAccessServerStatusRequest, _pool_pb2.GetAccessServerStatusResponse]  # type: ignore[assignment]
     """One access server as the engine sees it."""
     ListAccessServerStatuses: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListAccessServerStatusesRequest, _pool_pb2.ListAccessServerStatusesResponse]  # type: ignore[assignment]
@@ -110,6 +118,16 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pool_pb2.GetSummaryResponse, _abc.Awaitable[_pool_pb2.GetSummaryResponse]]:
         """How many SIMs in which state."""
+
+    @_abc_1.abstractmethod
+    def ListRemaining(
+        self,
+        request: _pool_pb2.ListRemainingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.ListRemainingResponse, _abc.Awaitable[_pool_pb2.ListRemainingResponse]]:
+        """What is left, by lot, supplier, class or market. Counts of SIMs are those of now; what needs a look at each SIM is as of the
+        follower's last walk, and says when that was. A supplier is told of its own lots, a technology provider of classes and markets.
+        """
 
     @_abc_1.abstractmethod
     def GetAccessServerStatus(

@@ -11,6 +11,7 @@ from simswitch.v1 import caps_pb2 as _caps_pb2
 from simswitch.v1 import event_pb2 as _event_pb2
 from simswitch.v1 import inventory_pb2 as _inventory_pb2
 from simswitch.v1 import sim_pb2 as _sim_pb2
+from simswitch.v1 import status_pb2 as _status_pb2
 from simswitch.v1 import swap_pb2 as _swap_pb2
 import builtins as _builtins
 import sys
@@ -359,6 +360,94 @@ class SimSwap(_message.Message):
 Global___SimSwap: _TypeAlias = SimSwap  # noqa: Y015
 
 @_typing.final
+class SimCorrection(_message.Message):
+    """A carrier's figure that was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    AS_OF_MS_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    CARRIER_BYTES_FIELD_NUMBER: _builtins.int
+    OUR_BYTES_FIELD_NUMBER: _builtins.int
+    CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    window: _inventory_pb2.CapWindowKind.ValueType
+    """Which window."""
+    as_of_ms: _builtins.int
+    """As of when the figure is, Unix milliseconds."""
+    at_ms: _builtins.int
+    """When it was taken, Unix milliseconds."""
+    carrier_bytes: _builtins.int
+    """What the carrier counted in the window up to then, bytes."""
+    our_bytes: _builtins.int
+    """What we had counted up to then, as far as it was known, bytes."""
+    correction_bytes: _builtins.int
+    """The carrier's less ours, bytes: it counts in the window until that starts anew."""
+    actor: _builtins.str
+    """Who told it."""
+    def __init__(
+        self,
+        *,
+        window: _inventory_pb2.CapWindowKind.ValueType = ...,
+        as_of_ms: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        carrier_bytes: _builtins.int = ...,
+        our_bytes: _builtins.int = ...,
+        correction_bytes: _builtins.int = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "as_of_ms", b"as_of_ms", "at_ms", b"at_ms", "carrier_bytes", b"carrier_bytes", "correction_bytes", b"correction_bytes", "our_bytes", b"our_bytes", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimCorrection: _TypeAlias = SimCorrection  # noqa: Y015
+
+@_typing.final
+class SimSetAside(_message.Message):
+    """A carrier's figure that was set aside: it changed nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_MS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    AS_OF_MS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    at_ms: _builtins.int
+    """When it was told, Unix milliseconds."""
+    window: _inventory_pb2.CapWindowKind.ValueType
+    """Of which window."""
+    as_of_ms: _builtins.int
+    """As of when it is, Unix milliseconds."""
+    bytes: _builtins.int
+    """What was told, bytes."""
+    status: _status_pb2.Status.ValueType
+    """Why."""
+    actor: _builtins.str
+    """Who told it."""
+    def __init__(
+        self,
+        *,
+        at_ms: _builtins.int = ...,
+        window: _inventory_pb2.CapWindowKind.ValueType = ...,
+        as_of_ms: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        status: _status_pb2.Status.ValueType = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "as_of_ms", b"as_of_ms", "at_ms", b"at_ms", "bytes", b"bytes", "status", b"status", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimSetAside: _TypeAlias = SimSetAside  # noqa: Y015
+
+@_typing.final
 class ExplainSimResponse(_message.Message):
     """One SIM."""
 
@@ -387,6 +476,8 @@ class ExplainSimResponse(_message.Message):
     SWAPS_FIELD_NUMBER: _builtins.int
     HISTORY_MS_FIELD_NUMBER: _builtins.int
     HISTORY_MISSING_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When what is not of history was true, Unix milliseconds."""
     carrier: _builtins.str
@@ -451,6 +542,14 @@ class ExplainSimResponse(_message.Message):
     def swaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimSwap]:
         """Swaps to it and off it, newest first, at most 200."""
 
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimCorrection]:
+        """Its carrier's figures that were taken, newest first, at most 200."""
+
+    @_builtins.property
+    def set_aside(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimSetAside]:
+        """Its carrier's figures that were not, newest first, at most 200."""
+
     def __init__(
         self,
         *,
@@ -477,10 +576,12 @@ class ExplainSimResponse(_message.Message):
         swaps: _abc.Iterable[Global___SimSwap] | None = ...,
         history_ms: _builtins.int = ...,
         history_missing: _builtins.str = ...,
+        corrections: _abc.Iterable[Global___SimCorrection] | None = ...,
+        set_aside: _abc.Iterable[Global___SimSetAside] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "holder", b"holder", "lot", b"lot", "sim", b"sim", "tier", b"tier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "rolling_days", b"rolling_days", "sim", b"sim", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015

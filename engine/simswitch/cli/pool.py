@@ -1,0 +1,129 @@
+"""``simswitch pool``: what is left, by lot, supplier, class, market or SIM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.exits import CommandFailed, Exit
+from simswitch.cli.history import SHOWN, Format, FormatOption, write_rows
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import complain, print_json, show, table
+
+if TYPE_CHECKING:
+    from simswitch.client import OperatorClient
+
+_COLUMNS = (
+    "", "SIMs", "can be handed out", "left", "assigned", "healthy", "probation", "low", "exhausted", "throttled",
+    "others", "masked",
+)  # fmt: skip
+_SIM_COLUMNS = ("SIM", "lot", "bank", "occupancy", "health", "left", "in the cycle", "today")
+_OF_SIM = (
+    "iccid", "lot", "bank", "slot", "occupancy", "health", "on_probation", "headroom_bytes", "counted_bytes",
+    "used_cycle_bytes", "used_day_bytes", "used_rolling_bytes",
+)  # fmt: skip
+
+
+class By(StrEnum):
+    """By what the pool is added up."""
+
+    LOT = "lot"
+    SUPPLIER = "supplier"
+    CLASS = "class"
+    MARKET = "market"
+    SIM = "sim"
+
+
+def pool(
+    by: Annotated[By, typer.Option("--by", help="What is added up; sim: one by one.")] = By.LOT,
+    lot: Annotated[str, typer.Option("--lot", help="With --by sim: only those of this lot.")] = "",
+    on_probation: Annotated[
+        bool, typer.Option("--on-probation", help="With --by sim: only those that were slowed and not seen fast since.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most on the screen.")] = SHOWN,
+    file: Annotated[
+        Path | None, typer.Option("--export", help="Write all rows to this file. It must not exist.", dir_okay=False)
+    ] = None,
+    format_: FormatOption = Format.CSV,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what is left: bytes, SIMs that can be handed out, low, exhausted and throttled ones."""
+    from simswitch.cli.connection import connected
+
+    if by is not By.SIM and (lot or on_probation):
+        raise CommandFailed(Exit.USAGE, "--lot and --on-probation choose SIMs: say --by sim too")
+    with connected(*target(config, address, actor)) as service:
+        found = _sims(service, lot, on_probation) if by is By.SIM else _remaining(service, by)
+        if file is not None:
+            complain(f"{write_rows(file, format_, found):,} rows written to {file}")
+            return
+        rows = list(islice(found, limit))
+    if json:
+        print_json({"by": by.value, "rows": rows})
+    elif by is By.SIM:
+        show(table("SIMs", _SIM_COLUMNS, [_sim_row(each) for each in rows], 5))
+    else:
+        show(table(f"By {by}", (by, *_COLUMNS[1:]), [_row(each) for each in rows], 1))
+        counted = {each["counted_ms"] for each in rows if each["sims_count"]}
+        if counted - {0}:
+            show(f"SIMs, handed out and masked are of now; the rest as of {instant_text(min(counted - {0}))} or later.")
+        if 0 in counted:
+            show("Some have not been counted yet: the follower does it every five minutes.")
+
+
+def _remaining(service: OperatorClient, by: By) -> Iterator[dict[str, Any]]:
+    from simswitch.cli.messages import pages, plain
+    from simswitch.v1 import pool_pb2
+
+    def request(**page: Any) -> pool_pb2.ListRemainingRequest:
+        return pool_pb2.ListRemainingRequest(by=pool_pb2.RemainingBy.Value(f"REMAINING_BY_{by.name}"), **page)
+
+    for entry in pages(service.pool.ListRemaining, request, "remaining"):
+        yield plain(entry)
+
+
+def _sims(service: OperatorClient, lot: str, on_probation: bool) -> Iterator[dict[str, Any]]:
+    from simswitch.cli.messages import pages, plain
+    from simswitch.v1 import inventory_pb2
+
+    def request(**page: Any) -> inventory_pb2.ListSimsRequest:
+        return inventory_pb2.ListSimsRequest(lot=lot, on_probation=on_probation, **page)
+
+    for entry in pages(service.inventory.ListSims, request, "sims"):
+        found = plain(entry)
+        yield {name: found[name] for name in _OF_SIM}
+
+
+def _row(each: dict[str, Any]) -> list[Any]:
+    left = bytes_text(each["headroom_bytes"])
+    if each["unlimited_count"]:
+        left += f" and {each['unlimited_count']:,} without a cap"
+    names = ("assigned", "healthy", "probation", "low", "exhausted", "throttled")
+    others = each["quarantined_count"] + each["retired_count"] + each["others_count"]
+    counted = [left, *(each[f"{name}_count"] for name in names), others]
+    if not each["counted_ms"]:
+        counted = [None] * len(counted)
+    return [each["name"], each["sims_count"], each["selectable_count"], *counted, each["masked_count"]]
+
+
+def _sim_row(each: dict[str, Any]) -> list[Any]:
+    left = each["headroom_bytes"]
+    return [
+        each["iccid"],
+        each["lot"],
+        f"{each['bank']} {each['slot']}",
+        each["occupancy"],
+        each["health"] + (", on probation" if each["on_probation"] else ""),
+        "no cap" if left is None else bytes_text(max(left, 0)),
+        bytes_text(max(each["used_cycle_bytes"], 0)),
+        bytes_text(max(each["used_day_bytes"], 0)),
+    ]
