@@ -9,7 +9,7 @@ import pytest
 from simswitch.core import layout
 from simswitch.twin import ReplayError, ScenarioError, document, plot, plot_servers, record, replay
 from simswitch.twin.carriers import CYCLE, DAY, ROLLING, Carriers, Tier, passed
-from simswitch.twin.month import _Run, load
+from simswitch.twin.month import HOUR_MS, REPORTED_BEFORE_MS, RESET_LAG_MS, RESET_SPREAD_MS, _Run, load
 
 GB = 1e9
 SMALL = """
@@ -70,6 +70,26 @@ def test_each_byte_is_counted_once_and_the_pool_is_sound(small: Path) -> None:
     assert machine.check() == []
     held = columns["occupancy"] == layout.ASSIGNED
     assert sorted(run.sim[run.sim != layout.NONE_INDEX]) == np.flatnonzero(held).tolist()
+
+
+def test_windows_start_anew_by_the_calendar_of_their_lot(small: Path) -> None:
+    """Each day some minutes after midnight, spread over SIMs, and over before the first reports come."""
+    small.write_text(SMALL.replace("days = 9", "days = 4").replace("sims = 4_500", "sims = 4_500\ncycle_day = 2"))
+    month = load(small)
+    assert month is not None
+    run = _Run(month, "believed")
+    run.run(None)
+    lot = run.engine.lots["unlimited"]
+    events = run.cell.machine.events()
+    resets = events[(events["kind"] == layout.EVENT_RESET) & (events["a"] & 0xFFFF == lot)]
+    day_ms = 24 * HOUR_MS
+    wanted = [(1, layout.WINDOW_DAY), (2, layout.WINDOW_DAY), (2, layout.WINDOW_CYCLE), (3, layout.WINDOW_DAY)]
+    came = [(int(at_ms - run.engine.start_ms) // day_ms, int(a) >> 16) for at_ms, a in resets[["at_ms", "a"]]]
+    assert sorted(came) == sorted((day, int(window)) for day, window in wanted)
+    after_midnight_ms = (resets["at_ms"] - run.engine.start_ms) % day_ms
+    assert (after_midnight_ms >= RESET_LAG_MS + RESET_SPREAD_MS).all()
+    assert (after_midnight_ms < HOUR_MS - REPORTED_BEFORE_MS).all()
+    assert resets["b"].tolist() == [4_500] * len(resets)
 
 
 def test_the_same_seed_gives_the_same_state(small: Path) -> None:

@@ -68,6 +68,8 @@ SWAP_ROUNDS = 64
 """Orders of one hour are carried out in so many rounds at the most; what is left waits for the next hour."""
 TICKS_MAX = 4_096
 KEPT_ALIVE_BYTES = 2_000
+RESET_LAG_MS, RESET_SPREAD_MS, RESET_STEP_MS = 300_000, 2_400_000, 20_000
+"""Windows start anew from five minutes past midnight on, over forty; the engine is given a tick so often meanwhile."""
 REPORTED_BEFORE_MS = 60_000
 """Reports of an hour come so long before its end; what follows from them has the rest."""
 MET = 0.9
@@ -375,7 +377,7 @@ class _Run:
             self.learning.detector.moved(np.concatenate([sims, source[source != layout.NONE_INDEX]]).astype(np.int64))
 
     def _settle(self) -> None:
-        """Lets the engine finish what it goes on with from tick to tick: resets, limits, swaps."""
+        """Lets the engine finish what it goes on with from tick to tick: limits, swaps."""
         for count in range(TICKS_MAX):
             if not self.cell.machine.header()["sweeps_count"] and count:
                 return
@@ -443,25 +445,40 @@ class _Run:
         series["got_share"].append(float(told.sum(dtype=np.float64) / max(float(wanted.sum(dtype=np.float64)), 1.0)))
         self._note_caps(day)
 
-    def _begin_day(self, day: int) -> None:
-        """Our own windows begin at midnight; the carrier's a little later.
-
-        Not when all limits have surely been lifted: what was used until then is in the carrier's new day and would not
-        be in ours, and the learner would take that for a lowered cap.
-        """
-        runs = []
+    def _schedule(self, day: int) -> None:
+        """Says when windows next start anew, as the calendar of the service does: with the day, lagged and spread."""
+        at_ms = self.engine.start_ms + day * 24 * HOUR_MS + RESET_LAG_MS
         for index, (lot, plan) in enumerate(zip(self.month.lots, self.month.plans, strict=True)):
             windows = [layout.WINDOW_DAY]
             if plan.rolling_days is not None:
                 windows.append(layout.WINDOW_ROLLING)
             if self.month.cycle_days[index] == day:
                 windows.append(layout.WINDOW_CYCLE)
-                self.counted[CYCLE, self.month.slices()[index]] = 0
             entity = self.engine.lots[lot.name]
-            runs.append(commands.run(layout.RESET_WINDOW, len(windows), lot=entity, window=np.array(windows)))
-        for run in runs:
-            self.step(run)
-        self._settle()
+            self.step(
+                commands.run(
+                    layout.SCHEDULE, len(windows), lot=entity, window=windows, at_ms=at_ms, spread_ms=RESET_SPREAD_MS
+                )
+            )  # fmt: skip
+
+    def _begin_day(self, day: int) -> None:
+        """The engine starts windows anew by its calendar, and the next day's are scheduled.
+
+        That is over before the first reports of the day come, and so before all limits of the carriers have surely been
+        lifted: what was used until then is in the carrier's new day, and were it not in ours, the learner would take
+        that for a lowered cap.
+        """
+        lots = [self.engine.lots[lot.name] for lot in self.month.lots]
+        while self.offset_ms <= RESET_LAG_MS + RESET_SPREAD_MS or any(
+            any(self.cell.machine.lot(lot)["resetting"]) for lot in lots
+        ):
+            self.offset_ms += RESET_STEP_MS
+            self.at(self.offset_ms)
+            self.step(commands.run(layout.TICK))
+        self._schedule(day + 1)
+        for index, cycle_day in enumerate(self.month.cycle_days):
+            if cycle_day == day:
+                self.counted[CYCLE, self.month.slices()[index]] = 0
         self.counted[ROLLING] -= self.past[-1]
         self.past[1:] = self.past[:-1]
         self.past[0] = self.counted[DAY]
@@ -600,6 +617,7 @@ class _Run:
         watermarks = ((layout.LOW_BYTES, self.month.low_mb), (layout.EXHAUSTED_BYTES, self.month.low_mb / 4))
         for setting, megabytes in (*watermarks, (layout.SWAPS_PER_DAY_MAX, 255 / MB), (layout.AUTOMATIC_AHEAD_MS, 0)):
             self.step(commands.run(layout.CONFIGURE, setting=setting, value=round(megabytes * MB)))
+        self._schedule(1)
         self.allocate(np.arange(len(self.sim)))
         # Those of the first hour were all handed out before anything was used.
         self.totals.update(handed_out=0, handed_out_slowed=0)
