@@ -21,8 +21,8 @@ from simswitch.client import OperatorClient, Result, SessionThread
 from simswitch.core import commands, layout
 from simswitch.history.carriers import counted_before
 from simswitch.history.exporting import write_csv
-from simswitch.history.projector import Projector, day_of, month_of
-from simswitch.history.reading import known, rows, subscribers_refused
+from simswitch.history.projector import Projector, month_of
+from simswitch.history.reading import day_of, known, rows, subscribers_refused
 from simswitch.history.retention import ROWS_MAX, forget
 from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
 from simswitch.history.sims import past

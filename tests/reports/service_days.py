@@ -14,7 +14,7 @@ from simswitch.history.projector import Projector
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings
 
-from tests.cell.small_pool import SERVER_NUMBER, allocate, fill
+from tests.cell.small_pool import MARKET_INDEX, SERVER_NUMBER, allocate, fill
 
 FIRST_DAY = date(2026, 9, 28)
 NEXT_CYCLE = date(2026, 10, 20)
@@ -26,14 +26,19 @@ GIB = 1 << 30
 class Days:
     """Terminals that come four times a day, use something and go. On the last day a cap is learned, service suffers."""
 
-    def __init__(self, folder: Path, days: int) -> None:
+    def __init__(self, folder: Path, days: int, *, begins_ms: int = 0, markets: int = 1) -> None:
+        """``begins_ms``: the setting. With two markets every other terminal is in the second."""
         random = Random(days)
         begin = datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day, tzinfo=UTC)
         self.clock = VirtualClock(round(begin.timestamp() * 1000))
         journal = JournalSettings(1 << 20, 0)
         self.cell = Cell.open(folder, capacity=Capacity(200, 2_000, 100), journal=journal, clock=self.clock)
-        self.run(commands.run(layout.CONFIGURE, setting=layout.DAY_BEGINS_MS, value=0))
+        self.run(commands.run(layout.CONFIGURE, setting=layout.DAY_BEGINS_MS, value=begins_ms))
         fill(self.cell.step, SIMS)
+        self.markets = [MARKET_INDEX]
+        if markets == 2:
+            other = commands.definition(layout.MARKET, "other", {layout.MARKET_FIRST_CLASS: 3})
+            self.markets.append(int(self.run(commands.run(layout.DEFINE, definition=other))["index"][0]))
         cycle_ms = self.clock.now_ms() + (NEXT_CYCLE - FIRST_DAY).days * 86_400_000
         calendar = {"at_ms": cycle_ms, "spread_ms": 0, "lot": 4, "window": layout.WINDOW_CYCLE}
         assert self.run(commands.run(layout.SCHEDULE, **calendar))["status"].tolist() == [layout.OK]
@@ -66,7 +71,13 @@ class Days:
         return commands.outcome_runs(self.cell.step(run).data)[0]
 
     def visit(self, random: Random, day: date) -> None:
-        granted = self.run(allocate(1, TERMINALS))
+        terminals = np.arange(1, TERMINALS + 1, dtype=np.uint64)
+        granted = self.run(
+            commands.run(
+                layout.ALLOCATE, TERMINALS, access_server=SERVER_NUMBER, terminal=terminals, subscriber=terminals + 1,
+                expected_bytes=0, market=[self.markets[number % len(self.markets)] for number in range(TERMINALS)],
+            )
+        )  # fmt: skip
         assert set(granted["status"].tolist()) == {layout.OK}
         of_day = self.used.setdefault(day, {})
         bytes_ = [random.randrange(1 << 20, 1 << 22) * (1 + 3 * (terminal == 7)) for terminal in range(TERMINALS)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +118,7 @@ def test_in_english_counted_and_as_a_page(folder: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (("--zone", "Asia/Nowhere"), "there is no time zone 'Asia/Nowhere'"),
+        (("--zone", "Asia"), "there is no time zone 'Asia'"),
         (("--rules", "jp-1999"), "jp-1999 can't be read: No such file or directory; shipped are jp-2020"),
         (("--to", "2020-01-01"), "is not before --to"),
         (("--from", "2020-03-25"), "service was neither stopped nor degraded in this time"),
@@ -164,6 +167,31 @@ def test_minutes_are_joined_over_ten_without_trouble_and_not_over_eleven() -> No
     assert spans({}) == []
 
 
+def test_a_rule_set_of_another_time_is_said(folder: Path, tmp_path: Path) -> None:
+    assert rules().held_on(date(2020, 12, 31))
+    assert not rules().held_on(date(2021, 1, 1))
+    later = tmp_path / "later.toml"
+    text = shipped()["jp-2020"].read_text(encoding="utf-8")
+    later.write_text(text.replace("in_force_from = 2020-01-01", "in_force_from = 2020-04-01"), encoding="utf-8")
+    done = run(folder, "--language", "en", "--rules", later)
+    assert "Beware: jp-2020 is known to hold from 2020-04-01 to 2020-12-31, not on this day" in done.stdout
+    assert "Beware" not in run(folder, "--language", "en").stdout
+
+
+def test_what_history_does_not_know_is_said(folder: Path, tmp_path: Path) -> None:
+    done = run(folder, "--language", "en")
+    # The span that is asked for goes on after the last record.
+    assert re.search(r"\| not on record \| Records end at 2020-03-21 18:5\d\.<br><small>", done.stdout)
+    shutil.copytree(folder, tmp_path / "data")
+    begin_ms = round(datetime(2020, 3, 1, 12, tzinfo=TOKYO).timestamp() * 1000)
+    history = sqlite3.connect(tmp_path / "data" / "history.sqlite")
+    with history:
+        history.execute("INSERT INTO gaps VALUES (7, 8, ?, ?)", (begin_ms, begin_ms + 3_600_000))
+    history.close()
+    done = run(tmp_path / "data", "--language", "en", "--to", "2020-03-20")
+    assert "| not on record | There are no records from 2020-03-01 12:00 to 2020-03-01 13:00.<br><small>" in done.stdout
+
+
 def test_users_are_deemed_only_for_fast_equipment() -> None:
     span = Span(0, 563, 564, 9, 0, 0)
     found = judge([span], 8_000, facts(), rules(), TOKYO)
@@ -185,6 +213,14 @@ def test_what_comes_from_files_is_text_and_not_markup() -> None:
     assert "<script>1" not in html(whole, "en")
     assert "<b>" not in html(whole, "en")
     assert re.search(r"(?<!\\)(<script>|<b>|\*x|`a\|)", markdown(whole, "en")) is None
+
+
+def test_control_characters_never_reach_a_page_or_terminal() -> None:
+    evil = both("a\x1b[2Jb\u202ec", "a\x1b[2Jb\u202ec")
+    whole = Report(evil, [Section(evil, [(evil, Text([evil], "x\x07"))], [evil], [["\x1b]0;x\x07"]], evil)])
+    for page in (markdown(whole, "en"), html(whole, "en")):
+        assert re.search("[\x07\x1b\u202e]", page) is None
+        assert "a\ufffd" in page
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from simswitch.core import layout
 from simswitch.history.schema import open_reader
 from simswitch.masking import hidden
 from simswitch.planning import observed
+from simswitch.planning.plan import plan
+from simswitch.planning.terms import Terms
 from simswitch.reports.daily import cap_changes, read_day
 
 from tests.reports.service_days import FIRST_DAY, GIB, NEXT_CYCLE, SIMS, TERMINALS, Days
@@ -131,6 +134,62 @@ def test_the_trail_says_who_decided_what_on_which_figures(service: tuple[Path, D
     assert re.fullmatch("[0-9a-f]{64}", cap["digest"])
 
 
+def test_volume_by_market_is_what_was_counted_there(tmp_path: Path) -> None:
+    really = Days(tmp_path / "data", 3, markets=2)
+    history = open_reader(tmp_path / "data")
+    day = FIRST_DAY + timedelta(days=1)
+    number = (day - date(1970, 1, 1)).days
+    found = history.execute("SELECT market, lot, bytes FROM use_market WHERE day = ? ORDER BY market", (number,))
+    # Terminal n has the subscriber n + 1; the odd ones are in the first market.
+    first, other = (sum(used for who, used in really.used[day].items() if who % 2 == odd) for odd in (0, 1))
+    assert found.fetchall() == [(really.markets[0], 4, first), (really.markets[1], 4, other)]
+    situation = observed.read_situation(history)
+    days = [FIRST_DAY + timedelta(days=place) for place in range(3)]
+    whole = sum(sum(really.used[each].values()) for each in days)
+    of_first = sum(used for each in days for who, used in really.used[each].items() if who % 2 == 0)
+    assert [each.name for each in situation.use_by_market] == ["market", "other"]
+    assert situation.use_by_market[0].share == pytest.approx(of_first / whole)
+    rows = plan(situation, Terms(), seed=1).document["volume"]["groups"]["market"]
+    assert sum(row["share_of_use"] for row in rows) == pytest.approx(1)
+    assert sum(row["sims"] for row in rows) == situation.lots[0].sims
+    left = situation.lots[0].lower_bound(situation.today)
+    assert sum(row["left_lower_bound_bytes"] for row in rows) == pytest.approx(left, rel=0.02)
+
+
+def test_days_begin_as_the_setting_says_and_the_page_says_where_the_zone_differs(
+    service: tuple[Path, Days], tmp_path: Path
+) -> None:
+    japan_ms = 54_000_000
+    Days(tmp_path / "data", 3, begins_ms=japan_ms)
+    history = open_reader(tmp_path / "data")
+    assert history.execute("SELECT begins_ms FROM day_begins").fetchall() == [(japan_ms,)]
+    tokyo = read_day(history, FIRST_DAY, ZoneInfo("Asia/Tokyo"))
+    assert tokyo.begins_ms == tokyo.midnight_ms
+    # Events are those of the same day, whatever the zone in which they are shown.
+    utc = read_day(history, FIRST_DAY, UTC)
+    assert (utc.begins_ms, utc.midnight_ms - utc.begins_ms) == (tokyo.begins_ms, 9 * 3_600_000)
+    for folder, zone, differs in ((tmp_path / "data", "Asia/Tokyo", False), (service[0], "Asia/Tokyo", True)):
+        done = run(folder, "--zone", zone, "--language", "en", "--day", FIRST_DAY.isoformat())
+        assert ("set `day_begins_ms = 54000000`, or name another --zone." in done.stdout) == differs, done.stderr
+
+
+def test_without_the_day_before_nothing_has_changed(service: tuple[Path, Days]) -> None:
+    done = run(service[0], "--language", "en", "--day", FIRST_DAY.isoformat())
+    assert f"| SIMs | {SIMS} (no record of the day before)<br>" in done.stdout
+
+
+def test_holidays_and_supplies_move_the_date_in_the_daily_report_too(
+    service: tuple[Path, Days], tmp_path: Path
+) -> None:
+    terms = tmp_path / "terms.toml"
+    terms.write_text("[aim]\nhorizon_days = 33\n", encoding="utf-8")
+    found = json.loads(run(service[0], "--json", "--terms", terms).stdout)
+    assert found["shortfall"] == ["P50: not within 33 days; P95: not within 33 days"]
+    terms.write_text("[aims]\n", encoding="utf-8")
+    assert "there is no such table here" in run(service[0], "--terms", terms).stderr
+    assert "nowhere.toml can't be read" in run(service[0], "--terms", tmp_path / "nowhere.toml").stderr
+
+
 def test_a_party_that_there_is_none_of(service: tuple[Path, Days]) -> None:
     for party, says in (("janitor", "there is no role 'janitor'"), ("supplier", "which supplier?")):
         refused = run(service[0], "--for", party)
@@ -159,6 +218,11 @@ def test_the_plan_of_a_folder_is_made_from_what_was_counted(service: tuple[Path,
     days = [sum(really.used[FIRST_DAY + timedelta(days=day)].values()) for day in range(DAYS)]
     assert situation.past.used_bytes.tolist() == days
     assert set(situation.past.subscribers.tolist()) == {TERMINALS}
+    # Slowed ones serve again when their cycle begins anew; what is left is known to the byte.
+    assert situation.lots[0].slowed == 3
+    assert situation.lots[0].lower_bound(situation.today) == pytest.approx(
+        really.sims[-1]["headroom_bytes"][really.sims[-1]["health"] == layout.HEALTHY].sum()
+    )
     lot = situation.lots[0]
     columns = really.sims[-1]
     fit = np.isin(columns["health"], (layout.HEALTHY, layout.LOW, layout.EXHAUSTED))

@@ -171,13 +171,13 @@ def test_who_has_gone_leaves_no_answer_for_the_next(serving: Serving) -> None:
 
 def test_a_question_is_given_up_when_its_time_is_over(serving: Serving) -> None:
     question: dict[str, Any] = {
-        "table": "use_day", "from_ms": None, "until_ms": None, "equal": {"bytes": 1}, "lots": None, "hidden": [],
-        "size": 10, "token": "",
+        "kind": "rows", "table": "use_day", "from_ms": None, "until_ms": None, "equal": {"bytes": 1}, "lots": None,
+        "hidden": [], "size": 10, "token": "",
     }  # fmt: skip
     late = answer(str(serving.folder), {**question, "deadline": time.monotonic() - 1})
     assert late == (Answer.LATE, b"")
     kind, _ = answer(str(serving.folder), {**question, "deadline": time.monotonic() + 60})
-    assert kind == Answer.ROWS
+    assert kind == Answer.GOOD
     nothing = answer(str(serving.folder / "nowhere"), {**question, "deadline": time.monotonic() + 60})
     assert nothing[0] == Answer.MISSING
     assert b"no history yet" in nothing[1]

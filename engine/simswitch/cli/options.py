@@ -31,6 +31,14 @@ ActorOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
 
+def file_text(path: Path | None) -> str:
+    """What a file says; nothing without one."""
+    try:
+        return "" if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(Exit.USAGE, f"{path} can't be read: {error}") from error
+
+
 def settings(path: Path | None) -> Config:
     """The settings of the file, or the defaults."""
     from simswitch.config import default_config, read_config

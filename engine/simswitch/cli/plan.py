@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,17 +10,21 @@ import typer
 
 from simswitch.cli.amounts import bytes_text
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import JsonOption
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, file_text, target
 from simswitch.cli.screen import complain, print_json, show, table
+
+PLAN_TIMEOUT_S = 60.0
+"""The service gives up after half of it."""
 
 
 def plan(
     use: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            help="A service's data folder; or a CSV: day, used_bytes, subscribers; terminals and peak_active if known."
+            help="A service's data folder; or a CSV: day, used_bytes, subscribers; terminals and peak_active if known. "
+            "Without any the service is asked."
         ),
-    ],
+    ] = None,
     lots: Annotated[
         Path | None,
         typer.Argument(help="With a CSV of use, one of lots: what each has left, and how well its cap is known."),
@@ -43,9 +48,21 @@ def plan(
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the paths that are drawn.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw use, what is left and the dry date (PNG).")] = None,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say when the pool runs dry, how many SIMs to buy by when, and which limit would close the gap."""
+    if use is None:
+        if plot is not None or subscribers is not None:
+            raise CommandFailed(Exit.USAGE, "--plot and --subscribers go with a folder or files, not with a service")
+        document = _asked(terms, cycle_day, seed, target(config, address, actor))
+        if json:
+            print_json(document)
+        else:
+            show(*_shown(document))
+        return
     from simswitch.history.schema import HistoryRefused, open_reader
     from simswitch.inventory.problems import FileRefused
     from simswitch.planning import observed, tables
@@ -87,6 +104,17 @@ def plan(
         except OSError as error:
             raise CommandFailed(Exit.REFUSED, f"{plot} can't be written: {error.strerror}") from error
         complain(f"picture: {plot}")
+
+
+def _asked(terms: Path | None, cycle_day: int, seed: int, at: Target) -> dict[str, Any]:
+    """The figures as the service works them out."""
+    from simswitch.cli.connection import connected
+    from simswitch.v1 import history_pb2 as pb
+
+    with connected(*at) as service:
+        request = pb.MakePlanRequest(terms=file_text(terms), cycle_day=cycle_day, seed=seed)
+        document: dict[str, Any] = loads(service.history.MakePlan(request, timeout=PLAN_TIMEOUT_S).document)
+    return document
 
 
 def _day(value: str | None, days: int) -> str:

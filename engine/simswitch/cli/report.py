@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from json import loads
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from simswitch.cli.data import Folder
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import JsonOption
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, file_text, target
 from simswitch.cli.replay import scenario_file
 from simswitch.cli.screen import complain, print_json
 
 app = typer.Typer(help="Write reports from what happened.", no_args_is_help=True)
 
+REPORT_TIMEOUT_S = 60.0
+"""The service gives up after half of it."""
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M"]
 
 
@@ -84,6 +86,8 @@ def accident(
         spans = accidents.spans(accidents.minutes(history, begin_ms, end_ms))
         found = accidents.judge(spans, accidents.terminals_affected(history, spans), known, rule_set, here)
         found.servers.extend(accidents.by_server(history, spans))
+        if replay is None:
+            found.unknown.extend(accidents.not_on_record(history, begin_ms, end_ms, here))
         document = accidents.report(found, known, rule_set, str(folder))
         page = rendering.markdown(document, language) if html is None else rendering.html(document, language)
     except OSError as error:
@@ -98,7 +102,10 @@ def accident(
 
 @app.command("daily")
 def daily(
-    folder: Folder,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A data folder. Without one the service is asked, which shows what the actor may see."),
+    ] = None,
     day: Annotated[
         datetime | None,
         typer.Option("--day", formats=["%Y-%m-%d"], help="Which day. Default: the last that is over."),
@@ -108,25 +115,48 @@ def daily(
     html: HtmlOption = None,
     json: JsonOption = False,
     for_: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--for", help="For whom: operator, supplier:NAME, technology-provider, or auditor (with the decisions)."
+            "--for",
+            help="Of a folder, for whom: operator (the default), supplier:NAME, technology-provider, or auditor (with "
+            "the decisions).",
         ),
-    ] = "operator",
+    ] = None,
     cycle_day: Annotated[
         int,
         typer.Option("--cycle-day", min=1, max=31, help="When cycles begin that follow no calendar."),
     ] = 1,
+    terms: Annotated[
+        Path | None,
+        typer.Option("--terms", help="TOML: holidays, campaigns, supplies (examples/plan/terms.toml)."),
+    ] = None,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Write the daily operations report: pool by lot, use, swaps, service and jobs, against the day before."""
     from simswitch.history.schema import HistoryRefused, open_reader
+    from simswitch.planning.terms import read_terms
     from simswitch.reports import daily as pages
     from simswitch.reports import rendering
     from simswitch.reports.views import View
+    from simswitch.toml_lines import TomlRefused
 
     here = _zone(zone)
+    if folder is None:
+        if for_ is not None:
+            raise CommandFailed(
+                Exit.USAGE, "--for goes with a folder; a service shows what the actor may see (--actor)"
+            )
+        form = "json" if json else "markdown" if html is None else "html"
+        page = _asked(day, zone, language, form, cycle_day, terms, target(config, address, actor))
+        if json:
+            print_json(loads(page))
+        else:
+            _write(page, html)
+        return
     try:
-        view = View.of(for_)
+        view = View.of(for_ or "operator")
     except ValueError as error:
         raise CommandFailed(Exit.USAGE, f"--for: {error}") from error
     try:
@@ -136,8 +166,10 @@ def daily(
             raise CommandFailed(Exit.REFUSED, "history has no day that is over yet: name one with --day")
         days = (pages.read_day(history, at, here) for at in (wanted, wanted - timedelta(days=1)))
         today, yesterday = (view.seen(day) for day in days)
-        shortfall = pages.shortfall_text(history, wanted, cycle_day)
-    except HistoryRefused as error:
+        shortfall = pages.shortfall_text(history, wanted, cycle_day, read_terms(terms))
+    except OSError as error:
+        raise CommandFailed(Exit.REFUSED, f"{error.filename} can't be read: {error.strerror}") from error
+    except (HistoryRefused, TomlRefused) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     if json:
         print_json(pages.document(today, yesterday, shortfall))
@@ -150,10 +182,29 @@ def daily(
     _write(page, html)
 
 
+def _asked(
+    day: datetime | None, zone: str, language: Language, form: str, cycle_day: int, terms: Path | None, at: Target
+) -> str:
+    """The page as the service makes it."""
+    from simswitch.cli.connection import connected
+    from simswitch.v1 import history_pb2 as pb
+
+    with connected(*at) as service:
+        request = pb.MakeDailyReportRequest(
+            day="" if day is None else f"{day:%Y-%m-%d}",
+            zone=zone,
+            language=language.value,
+            form=pb.ReportForm.Value(f"REPORT_FORM_{form.upper()}"),
+            cycle_day=cycle_day,
+            terms=file_text(terms),
+        )
+        return service.history.MakeDailyReport(request, timeout=REPORT_TIMEOUT_S).page
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise CommandFailed(Exit.USAGE, f"--zone: there is no time zone {name!r}") from error
 
 

@@ -83,6 +83,9 @@ class Machine:
         window; -1 where a SIM's plan does not roll."""
     def sim_counts(self, sims: Any) -> tuple[Any, Any]:
         """ICCIDs and lifetime counts of SIMs by their index (uint32 array), as NumPy arrays."""
+    def use_places(self, terminals: Any, sims: Any) -> tuple[Any, Any]:
+        """The markets in which these terminals (keys, uint64 array) were last, 0 where one is gone, and the lots of
+        these SIMs (indexes, uint32 array): entity indexes as NumPy arrays."""
     def throttled_holders(self) -> tuple[Any, Any, Any]:
         """Keys of the terminals that hold a throttled SIM, their subscribers and the numbers of their access servers,
         as NumPy arrays. It walks over the SIMs."""

@@ -933,6 +933,10 @@ cdef class Machine:
         """ICCIDs and lifetime counts by index."""
         return read_sim_counts(&self.state, sims)
 
+    def use_places(self, const uint64_t[::1] terminals not None, const uint32_t[::1] sims not None):
+        """Markets of terminals and lots of SIMs, by key and by index."""
+        return read_use_places(&self.state, terminals, sims)
+
     def throttled_holders(self):
         """Who holds a throttled SIM."""
         return read_throttled_holders(&self.state)

@@ -566,6 +566,26 @@ cdef tuple read_markets_pool(State *state):
     return terminals, leased
 
 
+cdef tuple read_use_places(State *state, const uint64_t[::1] keys, const uint32_t[::1] sims):
+    """In which market each of these terminals was last (0: it is gone) and of which lot each of these SIMs is, by entity, as
+    NumPy arrays. IndexError: there is no SIM of an index."""
+    markets = np.zeros(keys.shape[0], np.uint32)
+    lots = np.zeros(sims.shape[0], np.uint32)
+    cdef uint32_t[::1] market = markets
+    cdef uint32_t[::1] lot = lots
+    cdef Py_ssize_t item
+    cdef uint32_t index
+    for item in range(keys.shape[0]):
+        index = terminal_find(state, keys[item])
+        if index != NONE_INDEX:
+            market[item] = state.markets[state.terminals[index].market].entity
+    for item in range(sims.shape[0]):
+        if sims[item] >= state.header.sims_count:
+            raise IndexError(f"there is no SIM {sims[item]}; there are {state.header.sims_count}")
+        lot[item] = state.groups[state.sims[sims[item]].group].lot
+    return markets, lots
+
+
 cdef list read_markets(State *state):
     cdef uint32_t index
     return [

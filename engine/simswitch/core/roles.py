@@ -118,6 +118,8 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "CapsService/ImportCarrierUsage": layout.CARRIER_USAGE,
     "EventService/WatchEvents": Read.SWAPS,
     "HistoryService/ListRows": Read.PARTS,
+    "HistoryService/MakeDailyReport": Read.PARTS,
+    "HistoryService/MakePlan": Read.TERMS,
     "InventoryService/DefineSupplier": layout.DEFINE,
     "InventoryService/GetSupplier": Read.TERMS,
     "InventoryService/ListSuppliers": Read.TERMS,

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 _PIECE = 50_000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, Any]
 
@@ -19,18 +20,27 @@ class ExportMissing(ValueError):
 
 
 def write_csv(rows: Iterable[Row], target: BinaryIO) -> int:
-    """How many rows were written; bytes stand as hexadecimal digits, and nothing for NULL."""
+    """How many rows were written; bytes stand as hexadecimal digits, and nothing for NULL.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it; JSON and Parquet have it as it is.
+    """
     text = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     count = 0
     for row in rows:
         if not count:
             writer.writerow(row)
-        writer.writerow(value.hex() if isinstance(value, bytes) else value for value in row.values())
+        writer.writerow(_cell(value) for value in row.values())
         count += 1
     text.flush()
     text.detach()
     return count
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def write_parquet(rows: Iterable[Row], target: BinaryIO) -> int:

@@ -26,6 +26,7 @@ from simswitch.core.commands import COMMAND_COLUMNS, CommandRun, OutcomeRun, com
 from simswitch.core.machine import Machine
 from simswitch.core.roles import COMMAND_ROLES
 from simswitch.history import carriers, limits
+from simswitch.history.reading import day_of
 from simswitch.history.retention import MONTHS, forget
 from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
@@ -54,12 +55,6 @@ Key = tuple[int, ...]
 def is_decision(kind: int) -> bool:
     """Whether a command has its row in ``decisions``."""
     return kind in _DECISIONS
-
-
-def day_of(at_ms: int, day_begins_ms: int) -> int:
-    """Days since 1970-01-01 of the local date. A day that begins after 12:00 UTC is that of a place east of it."""
-    ahead_ms = -day_begins_ms if day_begins_ms < _DAY_MS // 2 else _DAY_MS - day_begins_ms
-    return (at_ms + ahead_ms) // _DAY_MS
 
 
 def month_of(day: int) -> int:
@@ -112,6 +107,7 @@ class Projector:
         self._use: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
         self._sims: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
         self._users: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
+        self._places: Counter[tuple[int, int, int]] = Counter()
         self._refused: dict[Key, list[int]] = {}
         self._waits: dict[Key, list[int]] = {}
         self._slowed: list[tuple[int, int, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]] = []
@@ -150,7 +146,7 @@ class Projector:
         self._journal_id = header.journal_id
         if self._begins_ms is None:
             # The first record since the start: names and settings come from the state.
-            self._learn(machine)
+            self._learn(machine, header.now_ms)
             self._rows += limits.begun(machine.entities(layout.LIMIT_RULE))
         if header.sequence != self._last + 1:
             gap = (self._last + 1, header.sequence - 1, self._at_ms, header.now_ms)
@@ -161,9 +157,14 @@ class Projector:
                 "a copy, and history was not. Move it away, or restore it from the same copy"
             )
 
-    def _learn(self, machine: Machine) -> None:
+    def _learn(self, machine: Machine, now_ms: int) -> None:
         settings = machine.header()["settings"]
         self._begins_ms = settings["day_begins_ms"]
+        self._rows.append((
+            "INSERT OR REPLACE INTO day_begins SELECT ?, ? WHERE ? IS NOT "
+            "(SELECT begins_ms FROM day_begins ORDER BY since_ms DESC LIMIT 1)",
+            (now_ms, self._begins_ms, self._begins_ms),
+        ))  # fmt: skip
         self._wait_target_us = settings["allocation_target_ms"] * 1000
         entities = machine.entities()
         self._names = {entity["index"]: entity["name"] for entity in entities}
@@ -219,6 +220,12 @@ class Projector:
         if len(iccids):
             users = (iccids, run["terminal"][some], outcome["subscriber"][some], counted[some])
             self._users.setdefault(day, []).append((*users, np.full(len(iccids), now_ms)))
+            markets, lots = machine.use_places(run["terminal"][some], outcome["sim"][some])
+            places = np.unique(markets.astype(np.uint64) << np.uint64(32) | lots, return_inverse=True)
+            sums = np.zeros(len(places[0]), np.uint64)
+            np.add.at(sums, places[1], counted[some])
+            for place, used in zip(places[0].tolist(), sums.tolist(), strict=True):
+                self._places[day, place >> 32, place & 0xFFFF_FFFF] += used
 
     def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
         refused = np.flatnonzero(outcome["status"] >= layout.NOT_PERMITTED)
@@ -241,7 +248,7 @@ class Projector:
     def _decision(self, place: int, run: CommandRun, outcome: OutcomeRun, record: Record, machine: Machine) -> None:
         now_ms = record.header.now_ms
         if run.kind in (layout.DEFINE, layout.CONFIGURE):
-            self._learn(machine)
+            self._learn(machine, now_ms)
         if run.kind == layout.DEFINE:
             self._rows += limits.defined(run, outcome, now_ms)
         elif run.kind == layout.EXEMPT:
@@ -358,6 +365,10 @@ class Projector:
             np.add.at(totals, place, np.concatenate([piece[1] for piece in pieces]))
             _add(connection, "use_day", "day", day, subscribers, totals)
             _add(connection, "use_month", "month", month_of(day), subscribers, totals)
+        connection.executemany(
+            "INSERT INTO use_market VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+            [(*place, used) for place, used in self._places.items()],
+        )
         for day in self._over:
             connection.execute(
                 "INSERT OR REPLACE INTO days SELECT ?, coalesce(sum(bytes), 0), count(*) FROM use_day WHERE day = ?",
@@ -477,7 +488,14 @@ def _lot_detail(
 
     sim_class = entities.get(numbers[layout.LOT_CLASS])
     caps = machine.lot(lot["index"])
+    served = slice(layout.MARKET_FIRST_CLASS, layout.MARKET_FIRST_CLASS + layout.MARKET_CLASSES)
     return {
+        "name": lot["name"],
+        "markets": [
+            entity["name"]
+            for entity in entities.values()
+            if entity["kind"] == layout.MARKET and numbers[layout.LOT_CLASS] in entity["numbers"][served]
+        ],
         "supplier": name(numbers[layout.LOT_SUPPLIER]),
         "carrier": name(sim_class["numbers"][layout.CLASS_CARRIER]) if sim_class else "",
         "plan": name(numbers[layout.LOT_PLAN]),

@@ -35,6 +35,7 @@ TABLES: Mapping[str, Table] = {
     "use_day": Table(Read.SUBSCRIBERS, "day", _DAY_MS),
     "use_month": Table(Read.SUBSCRIBERS),
     "use_sim": Table(Read.SUBSCRIBERS, "day", _DAY_MS),
+    "use_market": Table(Read.POOL, "day", _DAY_MS),
     "sim_hour": Table(Read.SIMS, "hour", _HOUR_MS),
     "swaps": Table(Read.SWAPS, "ordered_ms"),
     "given_up": Table(Read.SWAPS, "at_ms"),
@@ -60,6 +61,7 @@ TABLES: Mapping[str, Table] = {
     "limit_rules": Table(Read.PLACES),
     "exemptions": Table(Read.SUBSCRIBERS, "since_ms"),
     "entities": Table(Read.DECISIONS),
+    "day_begins": Table(Read.POOL, "since_ms"),
     "gaps": Table(Read.POOL),
     "positions": Table(Read.POOL),
 }
@@ -188,6 +190,24 @@ def _unsigned(names: Sequence[str], row: Sequence[Any]) -> tuple[Any, ...]:
         unsigned(value) if name in UNSIGNED and value is not None else value
         for name, value in zip(names, row, strict=False)
     )
+
+
+def day_of(at_ms: int, day_begins_ms: int) -> int:
+    """Days since 1970-01-01 of the local date. A day that begins after 12:00 UTC is that of a place east of it."""
+    return (at_ms - begin_ms_of(0, day_begins_ms)) // _DAY_MS
+
+
+def begin_ms_of(day: int, day_begins_ms: int) -> int:
+    """When that local day began."""
+    return day * _DAY_MS + (day_begins_ms if day_begins_ms < _DAY_MS // 2 else day_begins_ms - _DAY_MS)
+
+
+def day_begins_ms(connection: sqlite3.Connection, day: int) -> int | None:
+    """The setting as it was on a day. None: it is of before history knew it."""
+    found = connection.execute(
+        "SELECT begins_ms FROM day_begins WHERE since_ms <= ? ORDER BY since_ms DESC LIMIT 1", ((day + 1) * _DAY_MS,)
+    ).fetchone()
+    return None if found is None else int(found[0])
 
 
 def day_totals(connection: sqlite3.Connection, day: int) -> tuple[int, int]:

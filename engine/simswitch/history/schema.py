@@ -169,6 +169,11 @@ ALTER TABLE lots ADD COLUMN probation INTEGER NOT NULL DEFAULT 0;
 -- SIMs that had been slowed before a reset and were seen fast again: with which terminal, how fast.
 CREATE TABLE trusted (iccid INTEGER, at_ms INTEGER, terminal INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
     PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;
+-- What was used in which market over SIMs of which lot: newly counted bytes. market 0: its terminal was gone already.
+CREATE TABLE use_market (day INTEGER, market INTEGER, lot INTEGER, bytes INTEGER NOT NULL,
+    PRIMARY KEY (day, market, lot)) STRICT, WITHOUT ROWID;
+-- When local days begin, from then on: the setting DAY_BEGINS_MS, after midnight UTC.
+CREATE TABLE day_begins (since_ms INTEGER PRIMARY KEY, begins_ms INTEGER NOT NULL) STRICT;
 -- Carriers' figures that were taken. our_bytes: our own count in the window as of the same instant, as far as it was
 -- known; correction_bytes: the carrier's less ours, which counts in the window until it starts anew.
 CREATE TABLE corrections (iccid INTEGER, window INTEGER, as_of_ms INTEGER, at_ms INTEGER,

@@ -4,7 +4,8 @@
     lots         the newest snapshot in ``lots``: SIMs that are fit, what was used in the cycle, and the caps in force,
                  which are lower bounds already (what a carrier promised, what is believed, or the 5 % quantile that was
                  learned); so the plan takes them as they are
-    share        of the use, each lot's growth of counted bytes over the last week of snapshots
+    share        of the use, each lot's growth of counted bytes over the last week of snapshots; each market's use over
+                 SIMs of each lot in that week (``use_market``)
     peaks        the hour of each day with most leases, of all markets together and of each (``leases``)
     subscribers  what each has used in the running month, and in it and the one before together, which is how they are
                  taken to go on (``use_month``)
@@ -20,6 +21,7 @@ from __future__ import annotations
 import calendar
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -27,9 +29,9 @@ from typing import Any
 import numpy as np
 
 from simswitch.core import layout
-from simswitch.history.reading import day_totals, known
+from simswitch.history.reading import begin_ms_of, day_begins_ms, day_of, day_totals, known
 from simswitch.planning.forecast import Floats, Past
-from simswitch.planning.plan import Situation
+from simswitch.planning.plan import MarketUse, Situation
 from simswitch.planning.simultaneity import MarketPeak, Peak
 from simswitch.planning.volume import CapInterval, LotState, monthly
 
@@ -38,6 +40,7 @@ PEAK_DAYS = 28
 SHARE_DAYS = 7
 NO_CAP_BYTES = 1e18
 _EPOCH = date(1970, 1, 1)
+_HOUR_MS = 3_600_000
 
 
 class NotEnough(ValueError):
@@ -58,8 +61,10 @@ def read_situation(
     snapshot = history.execute("SELECT max(day) FROM lots WHERE day < ?", (number,)).fetchone()[0]
     if snapshot is None:
         raise NotEnough("history has no snapshot of the pool yet: the follower writes one at every full hour")
-    lots = _lots(history, snapshot, today, cycle_day)
-    markets = _markets(history, number)
+    begins_ms = day_begins_ms(history, number) or 0
+    lots = _lots(history, snapshot, today, cycle_day, begins_ms)
+    hour = begin_ms_of(number, begins_ms) // _HOUR_MS
+    markets = _markets(history, hour)
     return Situation(
         past,
         lots,
@@ -67,14 +72,18 @@ def read_situation(
         *(_people(history, today) if by_subscriber else (np.zeros(0), np.zeros(0))),
         sum(market.terminals for market in markets),
         history.execute("SELECT sum(healthy + low) FROM lots WHERE day = ?", (snapshot,)).fetchone()[0],
-        _peak(history, number, None),
+        _peak(history, hour, None),
         markets,
+        _use_by_market(history, number, snapshot),
     )
 
 
 def _past(history: sqlite3.Connection, until: date | None) -> Past:
     # The last day that has use is not over yet.
-    newest = history.execute("SELECT max(day) FROM use_day").fetchone()[0]
+    newest = history.execute(
+        "SELECT max(day) FROM (SELECT max(day) AS day FROM use_day UNION ALL SELECT max(day) + 1 FROM days "
+        "WHERE subscribers > 0)"
+    ).fetchone()[0]
     if newest is None:
         raise NotEnough("history has no use yet: a plan needs at least one whole day")
     end = newest if until is None else (until - _EPOCH).days
@@ -96,7 +105,7 @@ def _day_in_month(today: date, day: int) -> date:
     return today.replace(day=min(day, calendar.monthrange(today.year, today.month)[1]))
 
 
-def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int) -> tuple[LotState, ...]:
+def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int, begins_ms: int) -> tuple[LotState, ...]:
     names = dict(history.execute("SELECT entity, name FROM entities WHERE kind = ?", (layout.LOT,)).fetchall())
     result = []
     cursor = history.execute("SELECT * FROM lots WHERE day = ? ORDER BY lot", (day,))
@@ -111,13 +120,16 @@ def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int) ->
             else:
                 days = monthly(_EPOCH + timedelta(days=known_day))
             resets = tuple(reset for reset in days if reset >= today)
-            result.append(_lot(names.get(figures["lot"], str(figures["lot"])), figures, detail, resets))
+            name = names.get(figures["lot"], str(figures["lot"]))
+            result.append(_lot(name, figures, detail, resets, begins_ms))
     if not result:
         raise NotEnough("no lot has SIMs that are fit for use, or will be when a cycle begins anew")
     return tuple(result)
 
 
-def _lot(name: str, figures: Mapping[str, Any], detail: Mapping[str, Any], resets: tuple[date, ...]) -> LotState:
+def _lot(
+    name: str, figures: Mapping[str, Any], detail: Mapping[str, Any], resets: tuple[date, ...], begins_ms: int
+) -> LotState:
     cycle, day, rolling = detail["quota_bytes"]
     days = [] if day is None else [day]
     if rolling is not None:
@@ -140,7 +152,7 @@ def _lot(name: str, figures: Mapping[str, Any], detail: Mapping[str, Any], reset
         resets,
         float(min(days)) if days else None,
         # The instant is the end of its last day.
-        datetime.fromtimestamp(until - 1, UTC).date() if until > 0 else None,
+        _EPOCH + timedelta(days=day_of(until * 1000 - 1, begins_ms)) if until > 0 else None,
         detail["class"],
         detail["carrier"],
         detail["supplier"],
@@ -160,27 +172,52 @@ def _shares(history: sqlite3.Connection, day: int, lots: tuple[LotState, ...]) -
     return {lot.name: 1 / len(lots) for lot in lots}
 
 
-def _peak(history: sqlite3.Connection, day: int, market: int | None) -> Peak | None:
+def _use_by_market(history: sqlite3.Connection, day: int, snapshot: int) -> tuple[MarketUse, ...]:
+    rows = history.execute(
+        "SELECT m.name, l.name, sum(u.bytes) FROM use_market AS u JOIN entities AS m ON m.entity = u.market "
+        "JOIN entities AS l ON l.entity = u.lot WHERE u.day >= ? AND u.day < ? GROUP BY u.market, u.lot",
+        (day - SHARE_DAYS, day),
+    ).fetchall()
+    by_market: Counter[str] = Counter()
+    by_lot: Counter[str] = Counter()
+    for market, lot, used in rows:
+        by_market[market] += used
+        by_lot[lot] += used
+    parts: dict[str, dict[str, float]] = {market: {} for market in by_market}
+    for market, lot, used in rows:
+        parts[market][lot] = used / by_lot[lot]
+    for (text,) in history.execute("SELECT detail FROM lots WHERE day = ?", (snapshot,)):
+        detail = json.loads(text)
+        name, serves = detail.get("name"), [market for market in detail.get("markets", ()) if market in by_market]
+        if serves and not by_lot[name]:
+            whole = sum(by_market[market] for market in serves)
+            for market in serves:
+                parts[market][name] = by_market[market] / whole
+    whole = by_market.total()
+    return tuple(MarketUse(market, used / whole, parts[market]) for market, used in by_market.items())
+
+
+def _peak(history: sqlite3.Connection, end_hour: int, market: int | None) -> Peak | None:
     """From the hour of each day with most leases. None: no lease was seen."""
     rows = history.execute(
-        "SELECT hour / 24, max(share) FROM (SELECT hour, CAST(sum(leased) AS REAL) / sum(terminals) AS share "
+        "SELECT max(share) FROM (SELECT hour, CAST(sum(leased) AS REAL) / sum(terminals) AS share "
         "FROM leases WHERE hour >= ? AND hour < ? AND terminals > 0 AND (? IS NULL OR market = ?) GROUP BY hour) "
-        "GROUP BY hour / 24",
-        ((day - PEAK_DAYS) * 24, day * 24, market, market),
+        "GROUP BY (hour - ?) / 24",
+        (end_hour - PEAK_DAYS * 24, end_hour, market, market, end_hour - PEAK_DAYS * 24),
     ).fetchall()
-    shares = [share for _, share in rows if 0 < share <= 1]
+    shares = [share for (share,) in rows if 0 < share <= 1]
     return Peak.observed(shares) if shares else None
 
 
-def _markets(history: sqlite3.Connection, day: int) -> tuple[MarketPeak, ...]:
-    """Each market as it was in its last hour before a day."""
+def _markets(history: sqlite3.Connection, end_hour: int) -> tuple[MarketPeak, ...]:
+    """Each market as it was when that hour began, or in the last one before it that is known."""
     rows = history.execute(
         "SELECT e.name, l.market, l.terminals, l.fit FROM leases AS l JOIN entities AS e ON e.entity = l.market "
-        "WHERE l.hour = (SELECT max(hour) FROM leases WHERE hour < ?)",
-        (day * 24 + 24,),
+        "WHERE l.hour = (SELECT max(hour) FROM leases WHERE hour <= ?)",
+        (end_hour,),
     ).fetchall()
     return tuple(
-        MarketPeak(name, terminals, fit, _peak(history, day, market))
+        MarketPeak(name, terminals, fit, _peak(history, end_hour, market))
         for name, market, terminals, fit in rows
         if terminals
     )

@@ -33,6 +33,17 @@ _CAP_LOWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class MarketUse:
+    """What is used in a market, and which part of each lot serves it."""
+
+    name: str
+    share: float
+    """Of all use."""
+    part_by_lot: dict[str, float]
+    """As the lot's use of late lay between markets; of one that was not used, as the use of those it serves does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What is known on the morning of ``past.next_day``."""
 
@@ -52,6 +63,8 @@ class Situation:
     """None: no busy hours have been seen yet."""
     markets: tuple[MarketPeak, ...] = ()
     """The same by market, where that is known."""
+    use_by_market: tuple[MarketUse, ...] = ()
+    """Volume by market, where that is known."""
 
     @property
     def today(self) -> date:
@@ -218,23 +231,37 @@ def _limit_figures(limit: OperatingLimit) -> dict[str, Any]:
 
 
 def _groups(situation: Situation, ahead: Forecast, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """By lot, class, carrier and supplier: what is left, and when that is dry if each keeps its share of the use."""
+    """By lot, class, carrier, supplier and market: what is left, and when that is dry if each keeps its share of the
+    use."""
+
+    def share(lots: Sequence[LotState]) -> float:
+        return sum(situation.share_by_lot.get(lot.name, 0.0) for lot in lots)
+
     result: dict[str, list[dict[str, Any]]] = {}
     for way, attribute in (("lot", "name"), ("class", "sim_class"), ("carrier", "carrier"), ("supplier", "supplier")):
         by_name: dict[str, list[LotState]] = {}
         for lot in situation.lots:
             by_name.setdefault(getattr(lot, attribute), []).append(lot)
-        result[way] = [_group(name, lots, situation, ahead, seed) for name, lots in by_name.items()]
+        result[way] = [_group(name, share(lots), lots, ahead, seed) for name, lots in by_name.items()]
+    result["market"] = [
+        _group(
+            market.name,
+            market.share,
+            [lot.part(market.part_by_lot[lot.name]) for lot in situation.lots if market.part_by_lot.get(lot.name)],
+            ahead,
+            seed,
+        )
+        for market in situation.use_by_market
+    ]
     return result
 
 
-def _group(name: str, lots: Sequence[LotState], situation: Situation, ahead: Forecast, seed: int) -> dict[str, Any]:
-    share = sum(situation.share_by_lot.get(lot.name, 0.0) for lot in lots)
+def _group(name: str, share: float, lots: Sequence[LotState], ahead: Forecast, seed: int) -> dict[str, Any]:
     dry = run_dry(replace(ahead, paths=ahead.paths * share), lots, seed=seed)
     return {
         "name": name,
         "sims": sum(lot.sims for lot in lots),
-        "left_lower_bound_bytes": sum(lot.lower_bound(situation.today) for lot in lots),
+        "left_lower_bound_bytes": sum(lot.lower_bound(ahead.first_day) for lot in lots),
         "share_of_use": share,
         **_dry_figures(dry),
     }

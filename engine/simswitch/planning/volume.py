@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -95,6 +95,12 @@ class LotState:
     @property
     def sims(self) -> int:
         return len(self.used_bytes)
+
+    def part(self, share: float) -> LotState:
+        """So large a part of its SIMs, of which as many have used as much."""
+        count = round(self.sims * share)
+        taken = (np.arange(count) * self.sims // max(count, 1)).astype(np.intp)
+        return replace(self, used_bytes=np.sort(self.used_bytes)[taken], slowed=round(self.slowed * share))
 
     def serves(self, day: date) -> bool:
         return self.valid_until is None or day <= self.valid_until

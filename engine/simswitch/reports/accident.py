@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 
 from simswitch.core import layout
+from simswitch.history.reading import known
 from simswitch.reports.rendering import Cell, Report, Section, Text, Words, both
 from simswitch.reports.rules import Fields, RuleSet, Verdict
 from simswitch.toml_lines import TomlDocument
@@ -113,6 +114,8 @@ class Accident:
     zone: tzinfo
     servers: list[ServerShare] = field(default_factory=list)
     """Whose terminals it met."""
+    unknown: list[Words] = field(default_factory=list)
+    """What history does not know of the time that was asked for."""
 
     @property
     def seconds(self) -> int:
@@ -263,6 +266,40 @@ def judge(found: list[Span], users_counted: int, facts: Facts, rules: RuleSet, z
     return Accident(found, users, users_counted, rules.judge(facts.service_class, seconds, users, occurred), zone)
 
 
+def not_on_record(history: sqlite3.Connection, from_ms: int, until_ms: int, zone: tzinfo) -> list[Words]:
+    """What history does not know of this time: figures may be too low there, and durations too short."""
+
+    def at(instant_ms: int) -> str:
+        return f"{datetime.fromtimestamp(instant_ms / 1000, UTC).astimezone(zone):%Y-%m-%d %H:%M}"
+
+    found = []
+    state = known(history)
+    for _, _, gap_from_ms, gap_until_ms in state.gaps:
+        if gap_from_ms < until_ms and gap_until_ms > from_ms:
+            since = at(max(gap_from_ms, from_ms)) if max(gap_from_ms, from_ms) else "…"
+            until = at(min(gap_until_ms, until_ms))
+            found.append(
+                both(f"{since}から{until}までの記録はない。", f"There are no records from {since} to {until}.")
+            )
+    if until_ms > state.at_ms:
+        found.append(both(f"記録は{at(state.at_ms)}までである。", f"Records end at {at(state.at_ms)}."))
+    # Days keep their totals when what is of people is forgotten.
+    first = history.execute("SELECT min(day) FROM use_day").fetchone()[0]
+    if (
+        first is not None
+        and from_ms < first * 86_400_000
+        and history.execute("SELECT 1 FROM days WHERE day < ? AND subscribers > 0 LIMIT 1", (first,)).fetchone()
+    ):
+        day = date(1970, 1, 1) + timedelta(days=first)
+        found.append(
+            both(
+                f"{day}より前の端末ごとの記録は保存期間を過ぎている。",
+                f"Records of terminals before {day} are kept no longer.",
+            )
+        )
+    return found
+
+
 def _local(minute: int, zone: tzinfo) -> datetime:
     return datetime.fromtimestamp(minute * 60, UTC).astimezone(zone)
 
@@ -353,11 +390,15 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
         ]
         for span in accident.spans
     ]
+    if accident.unknown:
+        rows.append((both("記録の欠落", "not on record"), Text(accident.unknown, f"{source}: gaps, positions")))
     note = both(
-        f"記録: {records}; {of_users}。同名の表を `simswitch history` で確認できる。リースを持つ"
+        f"記録: {records}; {of_users}。間隔が{JOIN_MINUTES}分以内の分は一続きとする。"
+        f"同名の表を `simswitch history` で確認できる。リースを持つ"
         f"端末の{DEGRADED_SHARE:.0%}以上が低速化したSIMにある分、または割当が{LATE_MS // 1000}秒以上待った分を"
         "品質低下とする。",
-        f"Records: {records}; {of_users}. `simswitch history` lists these tables. Degraded are minutes in which "
+        f"Records: {records}; {of_users}. Minutes no more than {JOIN_MINUTES} apart are one span. "
+        f"`simswitch history` lists these tables. Degraded are minutes in which "
         f"{DEGRADED_SHARE:.0%} or more of the terminals with a lease held slowed SIMs, or an allocation waited for "
         f"{LATE_MS // 1000} s.",
     )
@@ -440,4 +481,14 @@ def _verdict(accident: Accident, rules: RuleSet) -> list[Words]:
     if verdict.quarterly_by is not None:
         by = day_words(verdict.quarterly_by)
         lines.append(both(f"四半期報告の対象({by['ja']}まで)。", f"In the quarterly report, by {by['en']}."))
+    occurred = _local(accident.spans[0].first_minute, accident.zone).date()
+    if not rules.held_on(occurred):
+        lines.append(
+            both(
+                f"注意: {rules.name}はこの日の規則とは限らない"
+                f"({rules.in_force_from}から{rules.in_force_until or '現在'}まで)。当時の規則は --rules で指定。",
+                f"Beware: {rules.name} is known to hold from {rules.in_force_from} to {rules.in_force_until or 'now'}, "
+                "not on this day: name the rules of that time with --rules.",
+            )
+        )
     return lines

@@ -2,8 +2,9 @@
 against the day before.
 
 Everything comes from history: ``lots`` has the pool at the end of each day, the other tables what happened in it. A day
-is a local date; its instants are those of the zone that the report is asked for. Subscribers are shown masked: the
-meeting needs to know how heavy the heaviest are, not who.
+begins as the service's setting ``day_begins_ms`` says, for events as for use; instants are shown in the zone that the
+report is asked for, and where its midnight is another one the page says so. Subscribers are shown masked: the meeting
+needs to know how heavy the heaviest are, not who.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from typing import Any
 
 from simswitch.core import layout
 from simswitch.core.roles import Read
-from simswitch.history.reading import day_totals
+from simswitch.history.reading import begin_ms_of, day_begins_ms, day_totals
 from simswitch.history.schema import unsigned
 from simswitch.masking import hidden, masked
-from simswitch.reports.accident import Span, day_words, duration, minutes, spans
+from simswitch.planning.terms import Terms
+from simswitch.reports.accident import Span, day_words, duration, minutes, not_on_record, spans
 from simswitch.reports.rendering import Cell, Report, Section, Text, Words, both
 
 HEAVY_SHOWN = 10
 JOBS_SHOWN = 50
 DECISIONS_SHOWN = 200
 FIGURES_SHOWN = 200
-HORIZON_DAYS = 40
 _EPOCH = date(1970, 1, 1)
+_DAY_MS = 86_400_000
 _BASES: dict[int, Words] = {
     layout.BASIS_CONTRACTUAL: both("契約", "contractual"),
     layout.BASIS_BELIEVED: both("推定", "believed"),
@@ -103,10 +105,17 @@ class Day:
     swaps: dict[str, int] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     jobs: list[tuple[int, str, int, int, int, int, int]] = field(default_factory=list)
-    """Job, reason, state, why, terminals, confirmed, given up."""
+    """Job, reason, state, why, terminals, confirmed, given up: the first ``JOBS_SHOWN``."""
+    jobs_count: int = 0
     decisions: list[Decision] = field(default_factory=list)
     """The last ``DECISIONS_SHOWN``."""
     decisions_count: int = 0
+    begins_ms: int = 0
+    """Its first instant."""
+    midnight_ms: int = 0
+    """That of the zone's date."""
+    unknown: list[Words] = field(default_factory=list)
+    """What history does not know of it."""
     rights: frozenset[Read] = frozenset(Read)
     """What of it may be shown (``views``)."""
 
@@ -123,10 +132,14 @@ class Day:
 def read_day(history: sqlite3.Connection, day: date, zone: tzinfo) -> Day:
     """What happened on a day, and the pool at its end."""
     number = (day - _EPOCH).days
-    begin_ms, end_ms = (
+    begin_ms, end_ms = midnights_ms = [
         round(datetime.combine(at, time(), zone).timestamp() * 1000) for at in (day, day + timedelta(days=1))
-    )
-    found = Day(day)
+    ]
+    setting_ms = day_begins_ms(history, number)
+    if setting_ms is not None:
+        begin_ms, end_ms = begin_ms_of(number, setting_ms), begin_ms_of(number + 1, setting_ms)
+    found = Day(day, begins_ms=begin_ms, midnight_ms=midnights_ms[0])
+    found.unknown = not_on_record(history, begin_ms, end_ms, zone)
     names = dict(history.execute("SELECT entity, name FROM entities WHERE kind = ?", (layout.LOT,)).fetchall())
     cursor = history.execute("SELECT * FROM lots WHERE day = ? ORDER BY lot", (number,))
     columns = [column[0] for column in cursor.description]
@@ -157,6 +170,9 @@ def read_day(history: sqlite3.Connection, day: date, zone: tzinfo) -> Day:
     ).fetchone()
     found.swaps = {name: figure or 0 for name, figure in zip(names_of_swaps, figures, strict=True)}
     found.spans = spans(minutes(history, begin_ms, end_ms))
+    found.jobs_count = history.execute(
+        "SELECT count(*) FROM jobs WHERE changed_ms >= ? AND changed_ms < ?", (begin_ms, end_ms)
+    ).fetchone()[0]
     for job, state, why, text in history.execute(
         "SELECT job, state, why, detail FROM jobs WHERE changed_ms >= ? AND changed_ms < ? ORDER BY job LIMIT ?",
         (begin_ms, end_ms, JOBS_SHOWN),
@@ -203,27 +219,24 @@ def cap_changes(today: Day, yesterday: Day) -> list[CapChange]:
     return result
 
 
-def shortfall_text(history: sqlite3.Connection, day: date, cycle_day: int) -> Text:
+def shortfall_text(history: sqlite3.Connection, day: date, cycle_day: int, terms: Terms) -> Text:
     """When the pool runs dry, as the planner says on the morning after the day."""
     from simswitch.planning import observed
 
     source = "days, lots; `simswitch plan`"
     try:
-        from simswitch.planning.forecast import forecast, trials, widened, widening
-        from simswitch.planning.volume import run_dry
+        from simswitch.planning.plan import outlook
 
         situation = observed.read_situation(
             history, cycle_day=cycle_day, until=day + timedelta(days=1), by_subscriber=False
         )
-        wider = widening(trials(situation.past, 7, seed=1))
-        ahead = widened(forecast(situation.past, HORIZON_DAYS, seed=1), wider)
-        dry = run_dry(ahead, situation.lots, seed=1)
+        dry = outlook(situation, terms, seed=1).dry
     except observed.NotEnough as error:
         return Text([both(f"算出できない: {error}", f"not known: {error}")], source)
     except ImportError:
         return Text([both("算出には simswitch[plan] が必要", "not known: install simswitch[plan]")], source)
     middle, early = dry.date_at(0.5), dry.date_at(0.05)
-    none = both(f"{HORIZON_DAYS}日以内にはない", f"not within {HORIZON_DAYS} days")
+    none = both(f"{terms.horizon_days}日以内にはない", f"not within {terms.horizon_days} days")
     p50, p95 = (none if at is None else day_words(at) for at in (middle, early))
     return Text([both(f"P50: {p50['ja']}、P95: {p95['ja']}", f"P50: {p50['en']}; P95: {p95['en']}")], source)
 
@@ -234,7 +247,7 @@ def shortfall_text(history: sqlite3.Connection, day: date, cycle_day: int) -> Te
 def report(today: Day, yesterday: Day, shortfall: Text, zone: tzinfo, source: str) -> Report:
     """The page, of two days that one party sees. ``shortfall``: what the planner says (``shortfall_text``)."""
     day = day_words(today.day)
-    sections = [_overview(today, yesterday, shortfall, source)]
+    sections = [_overview(today, yesterday, shortfall, zone, source)]
     if today.lots:
         sections.append(_pool(today, yesterday, zone, source))
     changes = cap_changes(today, yesterday)
@@ -251,7 +264,7 @@ def report(today: Day, yesterday: Day, shortfall: Text, zone: tzinfo, source: st
     return Report(both(f"日次運用報告 {day['ja']}", f"Daily operations report, {day['en']}"), sections)
 
 
-def _overview(today: Day, yesterday: Day, shortfall: Text, source: str) -> Section:
+def _overview(today: Day, yesterday: Day, shortfall: Text, zone: tzinfo, source: str) -> Section:
     number = (today.day - _EPOCH).days
     lots, use = f"lots, day {number}", f"use_day, day {number}"
     rows: list[tuple[Words, Text]] = []
@@ -259,7 +272,10 @@ def _overview(today: Day, yesterday: Day, shortfall: Text, source: str) -> Secti
     def add(ja: str, en: str, figure: Callable[[Day], int], records: str, unit: str = "") -> None:
         now, then = figure(today), figure(yesterday)
         shown, change = _amount(now, unit), _change(now - then, unit)
-        text = Text([both(f"{shown}(前日比 {change})", f"{shown} ({change})")], f"{source}: {records}")
+        line = both(f"{shown}(前日比 {change})", f"{shown} ({change})")
+        if records == lots and not yesterday.at_ms:
+            line = both(f"{shown}(前日の記録なし)", f"{shown} (no record of the day before)")
+        text = Text([line], f"{source}: {records}")
         rows.append((both(ja, en), text))
 
     rights = today.rights
@@ -284,12 +300,26 @@ def _overview(today: Day, yesterday: Day, shortfall: Text, source: str) -> Secti
         rows.append((both("容量不足の見込み", "when it runs dry"), shortfall))
     if Read.DECISIONS in rights:
         add("人による決定", "decisions of people", lambda day: day.decisions_count, "decisions")
-    note = None
+    notes = list(today.unknown)
     if not today.at_ms:
-        note = both(
-            "この日のプールの記録はない。フォロワーが毎時書く。",
-            "There is no record of the pool on this day: the follower writes one every hour.",
+        notes.append(
+            both(
+                "この日のプールの記録はない。フォロワーが毎時書く。",
+                "There is no record of the pool on this day: the follower writes one every hour.",
+            )
         )
+    if today.begins_ms != today.midnight_ms:
+        begins = datetime.fromtimestamp(today.begins_ms / 1000, UTC).astimezone(zone)
+        wanted = today.midnight_ms % _DAY_MS
+        notes.append(
+            both(
+                f"日はこの時間帯の0時ではなく{begins:%m-%d %H:%M}に始まる(設定 `day_begins_ms`)。"
+                f"0時に合わせるには `day_begins_ms = {wanted}` とするか、--zone を合わせる。",
+                f"Days begin at {begins:%d %b %H:%M} of this zone, not at its midnight (the setting `day_begins_ms`): "
+                f"set `day_begins_ms = {wanted}`, or name another --zone.",
+            )
+        )
+    note = both(*("".join(each["ja"] for each in notes), " ".join(each["en"] for each in notes))) if notes else None
     return Section(both("概要", "Overview"), rows, note=note)
 
 
@@ -339,7 +369,8 @@ def _terms(detail: dict[str, Any], zone: tzinfo) -> Words:
             ja.append(f"{_WINDOWS[window]['ja']} {_amount(quota, 'B')} {basis['ja']}")
             en.append(f"{_amount(quota, 'B')} a {_WINDOWS[window]['en']}, {basis['en']}")
     if detail["valid_until_s"] > 0:
-        until = datetime.fromtimestamp(detail["valid_until_s"], UTC).astimezone(zone)
+        # The instant is the end of its last day.
+        until = datetime.fromtimestamp(detail["valid_until_s"] - 1, UTC).astimezone(zone)
         ja.append(f"{until:%Y-%m-%d}まで")
         en.append(f"until {until:%Y-%m-%d}")
     return both("、".join(filter(None, ja)), "; ".join(filter(None, en)))
@@ -397,7 +428,8 @@ def _jobs(today: Day, source: str) -> Section:
         if why:
             shown += f" ({layout.JobWhy(why).name.removeprefix('WHY_').lower()})"
         table.append([str(job), reason, shown, terminals, confirmed, given_up])
-    note = both(f"記録: {source}: jobs", f"Records: {source}: jobs.")
+    left = today.jobs_count - len(today.jobs)
+    note = both(f"記録: {source}: jobs(ほか{left:,}件)。", f"Records: {source}: jobs ({left:,} more).")
     return Section(both("切替えジョブ", "Swap jobs"), head=head, table=table, note=note)
 
 
@@ -486,6 +518,9 @@ def document(today: Day, yesterday: Day, shortfall: Text) -> dict[str, Any]:
                 }
                 for span in at.spans
             ],
+            "begins_ms": at.begins_ms,
+            "not_on_record": [line["en"] for line in at.unknown],
+            "jobs_count": at.jobs_count,
             "jobs": [
                 dict(zip(("job", "reason", "state", "why", "terminals", "moved", "given_up"), job, strict=True))
                 for job in at.jobs

@@ -44,6 +44,11 @@ class Report:
     sections: list[Section]
 
 
+def _plain(text: str) -> str:
+    """Without what moves a terminal's cursor or turns the direction of writing."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "\ufffd", text)
+
+
 def _shown(value: Cell, language: str) -> str:
     if isinstance(value, dict):
         return value[language]
@@ -52,8 +57,8 @@ def _shown(value: Cell, language: str) -> str:
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it stands, in a table's cell too. Code between backticks stays code."""
-    parts = re.split(r"(`[^`|]*`)", text)
-    parts[::2] = [re.sub(r"([\\*_\[\]<>#|`])", r"\\\1", part) for part in parts[::2]]
+    parts = re.split(r"(`[^`|]*`)", _plain(text))
+    parts[::2] = [re.sub(r"([\\*_\[\]<>#|`&~])", r"\\\1", part) for part in parts[::2]]
     return "".join(parts).replace("\r", " ").replace("\n", " ")
 
 
@@ -144,10 +149,14 @@ p { margin: 0 0 0.3em; }
 """
 
 
+def _finished(value: object) -> object:
+    return _plain(value) if isinstance(value, str) else value
+
+
 def html(report: Report, language: str) -> str:
     """The report as one HTML page without anything from outside. Needs Jinja."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(autoescape=True, finalize=_finished, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_PAGE)
     return page.render(report=report, language=language, shown=_shown) + "\n"

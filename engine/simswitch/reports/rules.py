@@ -57,6 +57,14 @@ class RuleSet:
     deemed_above_bits_per_s: int
     deemed_users: int
     classes: tuple[ServiceClass, ...]
+    in_force_from: date | None = None
+    """From which day on the set is known to hold. None: from ever."""
+    in_force_until: date | None = None
+    """Until which day, itself included. None: it still does."""
+
+    def held_on(self, day: date) -> bool:
+        after = self.in_force_from is None or self.in_force_from <= day
+        return after and (self.in_force_until is None or day <= self.in_force_until)
 
     def judge(self, number: int, duration_s: float, users: int, occurred: date) -> Verdict:
         """The verdict on an accident that lasted so long in all and met so many users.
@@ -166,6 +174,7 @@ def read_rules(path: Path) -> RuleSet:
         pairs = [Threshold(pair.count("hours"), pair.count("users")) for pair in entry.tables("thresholds")]
         entry.done()
         classes.append(ServiceClass(number, title, tuple(pairs)))
+    held = fields.day("in_force_from"), fields.day("in_force_until")
     return RuleSet(
         name,
         fields.words("title"),
@@ -177,4 +186,5 @@ def read_rules(path: Path) -> RuleSet:
         fields.count("deemed_above_bits_per_s"),
         fields.count("deemed_users"),
         tuple(classes),
+        *held,
     )

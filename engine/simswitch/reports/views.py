@@ -53,7 +53,7 @@ class View:
         if not self.may(Read.POOL):
             result = replace(result, used_bytes=0, subscribers=0, spans=[])
         if not self.may(Read.SWAPS):
-            result = replace(result, swaps={}, jobs=[])
+            result = replace(result, swaps={}, jobs=[], jobs_count=0)
         if not self.may(Read.SUBSCRIBERS):
             result = replace(result, heavy=[])
         if not self.may(Read.DECISIONS):

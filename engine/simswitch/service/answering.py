@@ -15,13 +15,20 @@ import sqlite3
 import struct
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from datetime import date, timedelta
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from simswitch.history.reading import UNSIGNED, Page, Question, known, page
 from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.toml_lines import TomlDocument, TomlRefused
 from simswitch.v1 import history_pb2 as pb
+
+if TYPE_CHECKING:
+    from simswitch.planning.terms import Terms
 
 HEAD = struct.Struct("<BI")
 LOOK_EVERY = 20_000
@@ -31,7 +38,7 @@ LOOK_EVERY = 20_000
 class Answer(IntEnum):
     """What an answer is."""
 
-    ROWS = 1
+    GOOD = 1
     WRONG = 2
     """The question makes no sense: why."""
     WRONG_TOKEN = 3
@@ -44,7 +51,9 @@ class Answer(IntEnum):
 def answer(folder: str, asked: dict[str, Any]) -> tuple[Answer, bytes]:
     try:
         with closing(open_reader(folder)) as connection:
-            return Answer.ROWS, _rows(connection, asked)
+            deadline = asked["deadline"]
+            connection.set_progress_handler(lambda: int(time.monotonic() > deadline), LOOK_EVERY)
+            return Answer.GOOD, _MAKERS[asked["kind"]](connection, asked)
     except HistoryRefused as error:
         return Answer.MISSING, str(error).encode()
     except sqlite3.OperationalError as error:
@@ -55,8 +64,10 @@ def answer(folder: str, asked: dict[str, Any]) -> tuple[Answer, bytes]:
         return Answer.MISSING, str(error).encode()
     except _WrongToken:
         return Answer.WRONG_TOKEN, b""
-    except ValueError as error:
+    except (ValueError, TomlRefused) as error:
         return Answer.WRONG, str(error).encode()
+    except ImportError as error:
+        return Answer.WRONG, f"the service has no {error.name}: install simswitch[plan,report] for it".encode()
 
 
 class _WrongToken(Exception):
@@ -64,8 +75,6 @@ class _WrongToken(Exception):
 
 
 def _rows(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
-    deadline = asked["deadline"]
-    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), LOOK_EVERY)
     hidden = frozenset(asked["hidden"])
     question = Question(asked["table"], asked["from_ms"], asked["until_ms"], asked["equal"], asked["lots"], hidden)
     after = _place(asked["token"], question.table)
@@ -93,6 +102,52 @@ def _message(connection: sqlite3.Connection, table: str, found: Page) -> pb.List
             if value is not None:
                 setattr(single, kind[type(value)], value)
     return response
+
+
+def _daily(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
+    """The report as the role may see it."""
+    from simswitch.reports import daily, rendering
+    from simswitch.reports.views import View
+
+    try:
+        zone = ZoneInfo(asked["zone"])
+    except (ZoneInfoNotFoundError, OSError) as error:
+        raise ValueError(f"there is no time zone {asked['zone']!r}") from error
+    wanted = date.fromisoformat(asked["day"]) if asked["day"] else daily.last_day(connection)
+    if wanted is None:
+        raise ValueError("history has no day that is over yet: name one")
+    view = View(asked["role"], asked["name"])
+    days = (daily.read_day(connection, day, zone) for day in (wanted, wanted - timedelta(days=1)))
+    today, yesterday = (view.seen(day) for day in days)
+    shortfall = daily.shortfall_text(connection, wanted, asked["cycle_day"], _terms(asked))
+    if asked["form"] in (pb.REPORT_FORM_MARKDOWN, pb.REPORT_FORM_HTML):
+        report = daily.report(today, yesterday, shortfall, zone, "history")
+        render = rendering.markdown if asked["form"] == pb.REPORT_FORM_MARKDOWN else rendering.html
+        page = render(report, asked["language"])
+    else:
+        page = json.dumps(daily.document(today, yesterday, shortfall), ensure_ascii=False)
+    return pb.MakeDailyReportResponse(page=page).SerializeToString()
+
+
+def _plan(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
+    from simswitch.planning import observed, plan
+
+    situation = observed.read_situation(connection, cycle_day=asked["cycle_day"])
+    found = plan.plan(situation, _terms(asked), seed=asked["seed"])
+    return pb.MakePlanResponse(document=json.dumps(found.document, ensure_ascii=False)).SerializeToString()
+
+
+def _terms(asked: dict[str, Any]) -> Terms:
+    from simswitch.planning.terms import parse_terms
+
+    return parse_terms(TomlDocument(asked["terms"], "terms"))
+
+
+_MAKERS: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any]], bytes]] = {
+    "rows": _rows,
+    "daily": _daily,
+    "plan": _plan,
+}
 
 
 def _token(table: str, after: list[Any]) -> str:

@@ -30,8 +30,19 @@ WAITING_MAX = 16
 """Calls that wait while one is answered."""
 LONGEST_S = 30.0
 EQUAL_MAX = 4
+TERMS_MAX = 1 << 16
 _INSTANT_MAX_MS = 1 << 43
 """Every instant of the engine is before it."""
+
+
+def _planned_with(request: pb.MakeDailyReportRequest | pb.MakePlanRequest, call: Call) -> dict[str, Any]:
+    if len(request.terms) > TERMS_MAX:
+        raise Refused(INVALID_ARGUMENT, f"terms has at most {TERMS_MAX:,} characters, not {len(request.terms):,}")
+    if request.cycle_day > 31:
+        raise Refused(INVALID_ARGUMENT, f"cycle_day is 1 to 31, not {request.cycle_day}")
+    until_s = time.monotonic() + LONGEST_S
+    deadline = until_s if call.deadline is None else min(call.deadline, until_s)
+    return {"terms": request.terms, "cycle_day": request.cycle_day or 1, "deadline": deadline}
 
 
 class HistoryHandlers:
@@ -60,6 +71,7 @@ class HistoryHandlers:
             lots = [lot.index for lot in everybodys if lot.numbers[layout.LOT_SUPPLIER] == call.actor.subject]
         until_s = time.monotonic() + LONGEST_S
         question = {
+            "kind": "rows",
             "table": request.table,
             "from_ms": request.from_ms or None,
             "until_ms": request.until_ms or None,
@@ -70,14 +82,39 @@ class HistoryHandlers:
             "token": request.page_token,
             "deadline": until_s if call.deadline is None else min(call.deadline, until_s),
         }
+        return await self._answer(question)
+
+    async def make_daily_report(self, data: bytes, call: Call) -> bytes:
+        request = pb.MakeDailyReportRequest.FromString(data)
+        actor = call.actor
+        if request.language not in ("", "ja", "en"):
+            raise Refused(INVALID_ARGUMENT, f"language is ja or en, not {request.language!r}")
+        return await self._answer(
+            {
+                "kind": "daily",
+                "role": actor.role,
+                "name": self._directory.name(actor.subject) if actor.role == layout.ROLE_SUPPLIER else "",
+                "day": request.day,
+                "zone": request.zone or "UTC",
+                "language": request.language or "ja",
+                "form": request.form,
+                **_planned_with(request, call),
+            }
+        )
+
+    async def make_plan(self, data: bytes, call: Call) -> bytes:
+        request = pb.MakePlanRequest.FromString(data)
+        return await self._answer({"kind": "plan", "seed": request.seed, **_planned_with(request, call)})
+
+    async def _answer(self, question: dict[str, Any]) -> bytes:
         kind, answer = await self._asked(question)
         match kind:
-            case Answer.ROWS:
+            case Answer.GOOD:
                 return answer
             case Answer.WRONG:
                 raise Refused(INVALID_ARGUMENT, answer.decode())
             case Answer.WRONG_TOKEN:
-                raise Refused(INVALID_PAGE_TOKEN, repr(request.page_token[:80]))
+                raise Refused(INVALID_PAGE_TOKEN, repr(question["token"][:80]))
             case Answer.LATE:
                 raise Refused(EXPIRED)
             case _:

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,150 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReportForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReportFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPORT_FORM_UNSPECIFIED: _ReportForm.ValueType  # 0
+    """JSON."""
+    REPORT_FORM_JSON: _ReportForm.ValueType  # 1
+    """The figures as one JSON document."""
+    REPORT_FORM_MARKDOWN: _ReportForm.ValueType  # 2
+    """A page in Markdown."""
+    REPORT_FORM_HTML: _ReportForm.ValueType  # 3
+    """A page in HTML that prints well."""
+
+class ReportForm(_ReportForm, metaclass=_ReportFormEnumTypeWrapper):
+    """In which form a report is wanted."""
+
+REPORT_FORM_UNSPECIFIED: ReportForm.ValueType  # 0
+"""JSON."""
+REPORT_FORM_JSON: ReportForm.ValueType  # 1
+"""The figures as one JSON document."""
+REPORT_FORM_MARKDOWN: ReportForm.ValueType  # 2
+"""A page in Markdown."""
+REPORT_FORM_HTML: ReportForm.ValueType  # 3
+"""A page in HTML that prints well."""
+Global___ReportForm: _TypeAlias = ReportForm  # noqa: Y015
+
+@_typing.final
+class MakeDailyReportRequest(_message.Message):
+    """Which report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    CYCLE_DAY_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """The day, such as 2026-11-25. Empty: the last that is over."""
+    zone: _builtins.str
+    """IANA name of the zone in which instants are shown, such as Asia/Tokyo. Empty: UTC."""
+    language: _builtins.str
+    """ja or en. Empty: ja. JSON has none."""
+    form: Global___ReportForm.ValueType
+    """In which form."""
+    cycle_day: _builtins.int
+    """The day of the month on which cycles begin anew that follow no calendar, 1 to 31. 0: the first."""
+    terms: _builtins.str
+    """TOML: holidays, campaigns, supplies, at most 65,536 bytes (examples/plan/terms.toml). Empty: none."""
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        language: _builtins.str = ...,
+        form: Global___ReportForm.ValueType = ...,
+        cycle_day: _builtins.int = ...,
+        terms: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle_day", b"cycle_day", "day", b"day", "form", b"form", "language", b"language", "terms", b"terms", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeDailyReportRequest: _TypeAlias = MakeDailyReportRequest  # noqa: Y015
+
+@_typing.final
+class MakeDailyReportResponse(_message.Message):
+    """The report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    page: _builtins.str
+    """The page, or the document."""
+    def __init__(
+        self,
+        *,
+        page: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeDailyReportResponse: _TypeAlias = MakeDailyReportResponse  # noqa: Y015
+
+@_typing.final
+class MakePlanRequest(_message.Message):
+    """What is planned with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMS_FIELD_NUMBER: _builtins.int
+    CYCLE_DAY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    terms: _builtins.str
+    """TOML: holidays, campaigns, supplies, offers and costs, at most 65,536 bytes (examples/plan/terms.toml). Empty: none."""
+    cycle_day: _builtins.int
+    """The day of the month on which cycles begin anew that follow no calendar, 1 to 31. 0: the first."""
+    seed: _builtins.int
+    """Of the paths that are drawn."""
+    def __init__(
+        self,
+        *,
+        terms: _builtins.str = ...,
+        cycle_day: _builtins.int = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle_day", b"cycle_day", "seed", b"seed", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakePlanRequest: _TypeAlias = MakePlanRequest  # noqa: Y015
+
+@_typing.final
+class MakePlanResponse(_message.Message):
+    """The plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """All figures as one JSON document."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakePlanResponse: _TypeAlias = MakePlanResponse  # noqa: Y015
 
 @_typing.final
 class ColumnValue(_message.Message):

@@ -40,6 +40,16 @@ class HistoryServiceStub:
                 request_serializer=simswitch_dot_v1_dot_history__pb2.ListRowsRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_history__pb2.ListRowsResponse.FromString,
                 _registered_method=True)
+        self.MakeDailyReport = channel.unary_unary(
+                '/simswitch.v1.HistoryService/MakeDailyReport',
+                request_serializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportResponse.FromString,
+                _registered_method=True)
+        self.MakePlan = channel.unary_unary(
+                '/simswitch.v1.HistoryService/MakePlan',
+                request_serializer=simswitch_dot_v1_dot_history__pb2.MakePlanRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_history__pb2.MakePlanResponse.FromString,
+                _registered_method=True)
 
 
 class HistoryServiceServicer:
@@ -55,6 +65,23 @@ class HistoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MakeDailyReport(self, request, context):
+        """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
+        lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
+        It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakePlan(self, request, context):
+        """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
+        may be asked for again; the same history, terms and seed give the same figures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HistoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +89,16 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListRows,
                     request_deserializer=simswitch_dot_v1_dot_history__pb2.ListRowsRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_history__pb2.ListRowsResponse.SerializeToString,
+            ),
+            'MakeDailyReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeDailyReport,
+                    request_deserializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportResponse.SerializeToString,
+            ),
+            'MakePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakePlan,
+                    request_deserializer=simswitch_dot_v1_dot_history__pb2.MakePlanRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_history__pb2.MakePlanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +129,60 @@ class HistoryService:
             '/simswitch.v1.HistoryService/ListRows',
             simswitch_dot_v1_dot_history__pb2.ListRowsRequest.SerializeToString,
             simswitch_dot_v1_dot_history__pb2.ListRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeDailyReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.HistoryService/MakeDailyReport',
+            simswitch_dot_v1_dot_history__pb2.MakeDailyReportRequest.SerializeToString,
+            simswitch_dot_v1_dot_history__pb2.MakeDailyReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.HistoryService/MakePlan',
+            simswitch_dot_v1_dot_history__pb2.MakePlanRequest.SerializeToString,
+            simswitch_dot_v1_dot_history__pb2.MakePlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,15 @@ class HistoryServiceStub:
     stands in it: a supplier sees the rows of its own lots, a technology provider neither persons nor SIMs. At most 17 calls may
     wait; past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 30 s, is given up.
     """
+    MakeDailyReport: _grpc.UnaryUnaryMultiCallable[_history_pb2.MakeDailyReportRequest, _history_pb2.MakeDailyReportResponse]
+    """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
+    lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
+    It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+    """
+    MakePlan: _grpc.UnaryUnaryMultiCallable[_history_pb2.MakePlanRequest, _history_pb2.MakePlanResponse]
+    """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
+    may be asked for again; the same history, terms and seed give the same figures.
+    """
 
 @_typing.type_check_only
 class HistoryServiceAsyncStub(HistoryServiceStub):
@@ -48,6 +57,15 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """Rows of one table, a page at a time, in the order of its instants and its key. Each table is for the roles that may see what
     stands in it: a supplier sees the rows of its own lots, a technology provider neither persons nor SIMs. At most 17 calls may
     wait; past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 30 s, is given up.
+    """
+    MakeDailyReport: _aio.UnaryUnaryMultiCallable[_history_pb2.MakeDailyReportRequest, _history_pb2.MakeDailyReportResponse]  # type: ignore[assignment]
+    """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
+    lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
+    It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+    """
+    MakePlan: _aio.UnaryUnaryMultiCallable[_history_pb2.MakePlanRequest, _history_pb2.MakePlanResponse]  # type: ignore[assignment]
+    """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
+    may be asked for again; the same history, terms and seed give the same figures.
     """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +80,27 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Rows of one table, a page at a time, in the order of its instants and its key. Each table is for the roles that may see what
         stands in it: a supplier sees the rows of its own lots, a technology provider neither persons nor SIMs. At most 17 calls may
         wait; past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 30 s, is given up.
+        """
+
+    @_abc_1.abstractmethod
+    def MakeDailyReport(
+        self,
+        request: _history_pb2.MakeDailyReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_pb2.MakeDailyReportResponse, _abc.Awaitable[_history_pb2.MakeDailyReportResponse]]:
+        """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
+        lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
+        It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+        """
+
+    @_abc_1.abstractmethod
+    def MakePlan(
+        self,
+        request: _history_pb2.MakePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_pb2.MakePlanResponse, _abc.Awaitable[_history_pb2.MakePlanResponse]]:
+        """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
+        may be asked for again; the same history, terms and seed give the same figures.
         """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
