@@ -113,3 +113,58 @@ def test_the_ledger_survives_a_snapshot_and_growth_and_takes_nothing_before_the_
     found = restored.sim(2)
     assert (found["corrections_bytes"], found["carrier_as_of_s"]) == ([GIB, 0, 0], [world.now_ms // 1000, 0, 0])
     assert restored.sim(4)["carrier_as_of_s"] == [0, 0, 0]
+
+
+def forgotten(world: World) -> None:
+    """The access server comes back and knows of no lease."""
+    world.pass_ms(SECOND_MS)
+    world.open_session(0)
+    world.pass_ms(SECOND_MS)
+
+
+def test_a_sim_that_comes_free_without_a_report_is_not_handed_out_on_what_may_be_gone() -> None:
+    """I4: with 250 MiB left it serves one lease of 200 and not two, unless a report says how little the first used."""
+    world = empty_world()
+    (sim,) = world.import_sims(1, opening_bytes=100 * GIB - 250 * MIB)
+    (outcome,) = world.send(world.allocate(T, expected_bytes=200 * MIB))
+    epoch = int(outcome["epoch"][0])
+    forgotten(world)
+    world.pass_ms(SECOND_MS)
+    asked = world.allocate(3, expected_bytes=200 * MIB)
+    assert world.status(asked) == layout.NO_HEALTHY_SIM
+    assert world.status(world.usage(T, epoch, MIB)) == layout.ENDED
+    found = world.machine.sim(sim)
+    assert (found["allowances_bytes"], found["headroom_bytes"]) == ([0, 0, 0], 249 * MIB)
+    assert world.status(asked) == layout.OK
+
+
+def test_allowances_add_up_and_go_with_their_window_or_the_carriers_word() -> None:
+    world = empty_world()
+    world.import_sims(1, lot="gold-b")
+    for terminal in (1, 2):
+        assert world.status(world.allocate(terminal)) == layout.OK
+        forgotten(world)
+        world.pass_ms(SECOND_MS)
+    each = world.machine.sim(0)["allowances_bytes"][0] // 2
+    assert each >= 100 * MIB
+    assert world.machine.sim(0)["allowances_bytes"] == [2 * each] * 3
+    assert world.status(world.schedule("gold-b", DAY, world.now_ms)) == layout.OK
+    assert world.machine.sim(0)["allowances_bytes"] == [2 * each, 0, 2 * each]
+    # Only the last lease is known by its epoch: what an earlier one may have used stays.
+    epochs = {int(record["key"]): int(record["epoch"]) for record in world.tables()["terminals"]}
+    assert world.status(world.usage(1, epochs[1], MIB)) == layout.ENDED
+    assert world.status(world.usage(2, epochs[2], MIB)) == layout.ENDED
+    assert world.machine.sim(0)["allowances_bytes"] == [each, 0, each]
+    assert world.status(world.figure(0, 3 * MIB, 2 * MIB, world.now_ms // 1000)) == layout.OK
+    found = world.machine.sim(0)
+    assert (found["allowances_bytes"], found["used_cycle_bytes"]) == ([0, 0, each], 3 * MIB)
+    assert world.machine.check() == []
+
+
+def test_a_line_can_carry_no_more_than_it_can() -> None:
+    world = empty_world()
+    world.import_sims(1)
+    world.configure(layout.LINE_BYTES_PER_S, 1_000)
+    allocate(world)
+    forgotten(world)
+    assert world.machine.sim(0)["allowances_bytes"][0] == 1_000 * (SECOND_MS // 1000 + 1)

@@ -11,7 +11,7 @@ from simswitch.history.reading import rows
 from simswitch.history.schema import open_reader, open_writer
 
 from tests.cell.small_pool import SERVER_NUMBER
-from tests.history.test_projection import BEGIN_MS, Life, finished
+from tests.history.test_projection import BEGIN_MS, Life, finished, ready
 
 HOUR_MS = 3_600_000
 
@@ -108,3 +108,27 @@ def test_a_gap_in_history_is_one_of_what_was_counted_before_it_ended(tmp_path: P
         assert not knows_since(history, 1_500, 0)
         assert knows_since(history, 3_000, 2_000)
         assert knows_since(history, 1_000, 0)
+
+
+def test_what_a_lease_may_have_used_and_nobody_reported_stands_in_history_until_it_is_reported(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.attach(1, 2)
+    machine = life.cell.machine
+    iccids = [machine.sim(machine.terminal(index)["sim"])["iccid"] for index in range(2)]
+    life.clock.advance(60_000)
+    ready(life)
+    life.clock.advance(1_000)
+    life.cell.step(commands.run(layout.TICK))
+    allowed = machine.sim(0)["allowances_bytes"][0]
+    reports = commands.run(
+        layout.REPORT_USAGE, 1, access_server=SERVER_NUMBER, terminal=1, epoch=life.leases[1], up_bytes=5, down_bytes=0
+    )
+    assert life.only(reports)["status"] == layout.ENDED
+    finished(tmp_path)
+    with open_reader(tmp_path) as history:
+        found = [(row["iccid"], row["terminal"], row["bytes"]) for row in rows(history, "unreported")]
+    assert allowed > 0
+    assert found == [(iccids[0], 1, allowed), (iccids[1], 2, allowed), (iccids[0], 1, -allowed)]
+    counts = machine.header()["counted_bytes"]
+    assert (counts, [machine.sim(index)["allowances_bytes"][0] for index in range(2)]) == (5, [0, allowed])
+    life.cell.close()

@@ -366,6 +366,8 @@ class Model(Limits):
         right = counted == (delta, terminal.subscriber, sim.index)
         self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
         passed_s = self.now_ms // 1000 - terminal.reported_s
+        if status == layout.ENDED:
+            self._reported(terminal, sim)
         terminal.reported_bytes = total
         terminal.reported_s = self.now_ms // 1000
         terminal.counted_bytes += delta
@@ -650,7 +652,7 @@ class Model(Limits):
 
     def _restart_window(self, sim: SimModel, window: int) -> None:
         sim.offsets[window] = -sim.counted_bytes
-        sim.corrections[window] = 0
+        sim.corrections[window] = sim.allowances[window] = 0
         if window == layout.WINDOW_ROLLING - 1:
             sim.days = []
 
@@ -682,14 +684,17 @@ class Model(Limits):
         if told // self.settings[layout.LINE_BYTES_PER_S] >= ran_s + 2:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         # The window holds what the carrier says and what was counted since; the lifetime count is as it was.
-        own = max(counted + sim.offsets[window] - sim.corrections[window], 0)
+        before = sim.corrections[window] + sim.allowances[window]
+        own = max(counted + sim.offsets[window] - before, 0)
         correction = told - own
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
         if again and correction == sim.corrections[window]:
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
-        sim.offsets[window] += correction - sim.corrections[window]
+        if as_of_s > sim.unreported_s:
+            sim.allowances[window] = 0
+        sim.offsets[window] += correction + sim.allowances[window] - before
         sim.corrections[window], sim.as_of_s[window] = correction, as_of_s
         self.corrections_count += 1
         self._event(layout.EVENT_CORRECTION, reason=window + 1, a=sim.iccid, b=correction % 2**64)
@@ -848,6 +853,7 @@ class Model(Limits):
             if sim.held_by is not None:
                 self._abandon(sim.held_by)
             terminal.named_in = call.header["argument"]
+            self._reported(terminal, sim)
             reported = terminal.reported_bytes, terminal.reported_s
             self._begin(terminal, sim, call.item["epoch"])
             # Reports are cumulative per epoch, and the epoch goes on (I8).
@@ -928,12 +934,48 @@ class Model(Limits):
             return
         for order in [order for order in self.orders if order.server == sweep.server]:
             if order.kind != layout.SWITCH or order.in_flight:
+                last = order.terminal.last_sim if order.terminal.sim is None else None
+                own = last is not None and order.source is last and order.terminal.epoch == order.epoch
+                unreported = order.kind == layout.REVOKE and own and last is not None and last.held_by is order
                 self._abandon(order)
+                if unreported:
+                    self._unreported(order.terminal)
         for terminal in self.terminals.values():
             if terminal.sim is not None and terminal.server == sweep.server:
                 iccid = terminal.sim.iccid
                 self._event(layout.EVENT_DIFFERENCE, terminal, sweep.server, reason=layout.NO_LEASE, b=iccid)
                 self._release(terminal)
+                self._unreported(terminal)
+
+    def _unreported(self, terminal: TerminalModel) -> None:
+        """What it may have used beyond its last report counts in every window until somebody knows better."""
+        sim = terminal.last_sim
+        assert sim is not None
+        left = lowest_bytes(terminal.expected_tier) - terminal.reported_bytes
+        silent_s = self.now_ms // 1000 - terminal.reported_s + 1
+        left = min(left, self.settings[layout.LINE_BYTES_PER_S] * silent_s, 1 << 50)
+        if left <= 0:
+            return
+        sim.unreported, sim.unreported_s = (terminal.epoch, left), self.now_ms // 1000
+        for window in range(layout.WINDOWS if self.lots[sim.lot].rolling_days else layout.WINDOW_DAY):
+            sim.allowances[window] += left
+            sim.offsets[window] += left
+        self._tell_unreported(terminal, sim, layout.UNREPORTED_ALLOWED, left)
+
+    def _reported(self, terminal: TerminalModel, sim: SimModel) -> None:
+        epoch, left = sim.unreported
+        if epoch == 0 or epoch != terminal.epoch:
+            return
+        for window in range(layout.WINDOWS):
+            taken = min(left, sim.allowances[window])
+            sim.allowances[window] -= taken
+            sim.offsets[window] -= taken
+        sim.unreported = (0, 0)
+        self._tell_unreported(terminal, sim, layout.UNREPORTED_OVER, left)
+
+    def _tell_unreported(self, terminal: TerminalModel, sim: SimModel, reason: int, left: int) -> None:
+        self._event(layout.EVENT_UNREPORTED, terminal, terminal.server, reason=reason, a=sim.iccid, b=left)
+        self._set_limit(sim)
 
     def _restart(self) -> None:
         for server in self.servers:
@@ -1339,7 +1381,7 @@ class Model(Limits):
         today = sim.counted_bytes + sim.offsets[2] - sum(sim.days)
         # What the carrier counted less holds for the day on which it was told.
         today = max(today - min(sim.corrections[2], 0), 0)
-        sim.corrections[2] = 0
+        sim.corrections[2] = sim.allowances[2] = 0
         sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 
@@ -1387,6 +1429,7 @@ class Model(Limits):
                 layout.EVENT_DIFFERENCE, terminal, terminal.server, reason=layout.NO_LEASE, b=terminal.sim.iccid
             )
             self._release(terminal)
+            self._unreported(terminal)
 
         if sweep.kind == "reconcile_orders":
             for order in list(self.orders):
@@ -1424,13 +1467,7 @@ class Model(Limits):
                 cooling=int(record["cooling"]) & ~UNTRUSTED | UNTRUSTED * sim.untrusted,
                 terminal=layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)],
             )
-        for sim in self.sims:
-            record = tables["sims_ledger"][sim.index] if sim.index < len(tables["sims_ledger"]) else None
-            nothing = [0] * layout.WINDOWS
-            told = (nothing, nothing)
-            if record is not None:
-                told = (record["correction_bytes"].tolist(), record["as_of_s"].tolist())
-            self._require(told == (sim.corrections, sim.as_of_s), f"SIM {sim.index}: its ledger says {told}")
+        self._compare_ledger(tables["sims_ledger"])
         rolling = tables["sims_rolling"]["offset_bytes"].tolist()
         for sim in self.sims:
             offset = rolling[sim.index] if sim.index < len(rolling) else 0
@@ -1507,6 +1544,18 @@ class Model(Limits):
             corrections_count=self.corrections_count,
             figures_aside_count=self.figures_aside_count,
         )
+
+    def _compare_ledger(self, records: Table) -> None:
+        for sim in self.sims:
+            nothing = [0] * layout.WINDOWS
+            told: tuple[Any, ...] = (nothing, nothing, nothing, 0, 0, 0)
+            if sim.index < len(records):
+                record = records[sim.index]
+                columns = (record[name].tolist() for name in ("correction_bytes", "as_of_s", "allowance_bytes"))
+                last = (int(record[f"unreported_{name}"]) for name in ("epoch", "bytes", "s"))
+                told = (*columns, *last)
+            mine = (sim.corrections, sim.as_of_s, sim.allowances, *sim.unreported, sim.unreported_s)
+            self._require(told == mine, f"SIM {sim.index}: its ledger says {told}, it should be {mine}")
 
     def _same(self, what: str, record: Any, **expected: int) -> None:
         for name, value in expected.items():

@@ -95,6 +95,16 @@ def _correction(case: Case, tables: dict[str, Table]) -> int:
     return int(ledger[case.named_sim][0]) if case.named_sim < len(ledger) else 0
 
 
+def _allowed(case: Case) -> int:
+    """What counts of the row's SIM beyond reports: the same in every window that its lot has."""
+    terminal = case.terminal(case.before)
+    held = terminal is not None and terminal["sim"] != NONE
+    sim = int(terminal["sim"]) if held else case.named_sim
+    allowed = case.world.machine.sim(sim)["allowances_bytes"]
+    assert allowed[0] == allowed[1] or not allowed[0]
+    return int(allowed[0])
+
+
 def _carriers_and_since(case: Case) -> bool:
     """The carrier's figure and what was counted since; the correction is what that moved the offset by."""
     used = [case.world.machine.sim(case.named_sim)["used_cycle_bytes"]]
@@ -327,6 +337,8 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         int(case.after["header"]["set_aside_count"][0]) == int(case.before["header"]["set_aside_count"][0]) + 1
     ),
     "counted=last": _counted_last,
+    "allowed=rest": lambda case: _allowed(case) > 0,
+    "allowed=nothing": lambda case: _allowed(case) == 0,
     "retry_after=jittered": _retry_jittered,
     "index=in": lambda case: bool(case.after["sims"][case.named_sim]["tier"] != layout.TIER_NONE),
     "index=out": lambda case: bool(case.after["sims"][case.named_sim]["tier"] == layout.TIER_NONE),

@@ -64,6 +64,7 @@ WANTED = {
     (commands.EVENTS, layout.EVENT_BREAKER),
     (commands.EVENTS, layout.EVENT_PAUSE),
     (commands.EVENTS, layout.EVENT_SET_ASIDE),
+    (commands.EVENTS, layout.EVENT_UNREPORTED),
     (commands.EVENTS, layout.EVENT_CAP_CHANGED),
     (commands.EVENTS, layout.EVENT_LIMIT),
     (commands.EVENTS, layout.EVENT_EXEMPT),

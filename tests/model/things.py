@@ -90,6 +90,11 @@ class SimModel:
     corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: by how much the carrier's last figure is above our own count."""
     as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    allowances: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what leases may have used that ended without a word of their access server."""
+    unreported: tuple[int, int] = (0, 0)
+    """The last of them, and what was allowed for it."""
+    unreported_s: int = 0
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
 

@@ -236,6 +236,12 @@ def _allocation(row: Row) -> Case:
 
 def _by_epoch(row: Row) -> Case:
     """RENEW, RELEASE, REPORT_USAGE and REPORT_ATTACH_FAILURE."""
+    if row.when == "its access server knew of it no more":
+        world = new_world()
+        epoch = allocate(world)
+        named = sim_index(world)
+        forget_leases(world)
+        return Case(world, world.usage(T, epoch, 3 * MIB), named_sim=named)
     world = _lease_world(row)
     epoch = lease_epoch(world)
     usage = 3 * MIB
@@ -294,6 +300,13 @@ def _expiry(row: Row) -> Case:
     return Case(world, wait_ms=LEASE_MS)
 
 
+def forget_leases(world: World) -> None:
+    """The first access server comes back and knows of no lease."""
+    world.pass_ms(SECOND_MS)
+    world.open_session(0)
+    world.pass_ms(STEP_MS)
+
+
 def _hello(row: Row) -> Case:
     world = new_world()
     if row.state == "any":
@@ -303,7 +316,10 @@ def _hello(row: Row) -> Case:
     elif row.state == "none":
         epoch = allocate(world)
         named = sim_index(world)
-        world.send(world.lease(layout.RELEASE, T, epoch))
+        if row.when.endswith("it was said to be gone before"):
+            forget_leases(world)
+        else:
+            world.send(world.lease(layout.RELEASE, T, epoch))
     else:
         bring(world, row.state)
         named, epoch = sim_index(world), lease_epoch(world)
@@ -320,6 +336,9 @@ def _hello(row: Row) -> Case:
 
 def _unnamed(row: Row) -> Case:
     world = _lease_world(row)
+    world.pass_ms(STEP_MS)
+    if row.when.endswith("all that is expected was reported"):
+        assert world.status(world.usage(T, lease_epoch(world), 200 * MIB)) == layout.OK
     world.open_session(0, ready=False)
     return Case(world, world.ready(0))
 
@@ -495,13 +514,16 @@ def _figure(row: Row) -> Case:
     as_of_s, window = world.now_ms // 1000, int(layout.WINDOW_CYCLE)
     world.pass_ms(SECOND_MS)
     world.send(world.usage(T, epoch, 5 * MIB))
-    world.send(world.lease(layout.RELEASE, T, epoch))
+    if row.when.endswith("ended without a word"):
+        forget_leases(world)
+    else:
+        world.send(world.lease(layout.RELEASE, T, epoch))
     world.pass_ms(SECOND_MS)
     told, counted = 10 * MIB, 3 * MIB
     if row.state == "told":
         assert world.status(world.figure(0, told, counted, as_of_s)) == layout.OK
     starts_anew = {"its window starts anew", "its window starts anew just now"}
-    if row.when in starts_anew or row.when.endswith("has started anew") or row.when.startswith("of before"):
+    if row.when in starts_anew or row.when.endswith("has started anew") or row.when == "of before its window began":
         spread_ms = 100 * SECOND_MS if row.when.endswith("just now") else 0
         world.send(world.schedule("gold-a", window, world.now_ms + SECOND_MS, spread_ms))
         if row.command == "(timer)":
@@ -527,6 +549,8 @@ def _figure(row: Row) -> Case:
         told = 2 * MIB
     elif row.when == "of an earlier instant":
         as_of_s -= 1
+    elif row.when == "of after a lease that ended without a word":
+        as_of_s, counted = world.now_ms // 1000, 5 * MIB
     elif row.when == "of a later instant":
         as_of_s, told, counted = as_of_s + 1, 12 * MIB, 4 * MIB
     sim, dry_run = 999 if row.when == "ICCID not known" else 0, row.when == "a dry run"
@@ -1021,6 +1045,11 @@ WHENS = frozenset(
         "an instant that is past",
         "another of the same instant",
         "as much as its cap",
+        "its access server knew of it no more",
+        "its last epoch and SIM, it was said to be gone before",
+        "of after a lease that ended without a word",
+        "of before a lease that ended without a word",
+        "the hello did not name it, all that is expected was reported",
         "its window starts anew",
         "its window starts anew just now",
         "less than we counted",

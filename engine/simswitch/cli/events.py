@@ -43,6 +43,7 @@ class EventWord(StrEnum):
     VALIDITY = "validity"
     SET_ASIDE = "set_aside"
     CORRECTION = "correction"
+    UNREPORTED = "unreported"
 
 
 def events(
@@ -135,6 +136,11 @@ def details(event: dict[str, Any]) -> str:
         case "set_aside":
             of = f", SIM {event['iccid']}" if event["iccid"] else ""
             return f"{bytes_text(event['told_bytes'])}{of}: {event['status'].replace('_', ' ')}"
+        case "unreported":
+            counts = (
+                "count no more: it was reported" if event["reported"] else "may have been used and were not reported"
+            )
+            return f"SIM {event['iccid']}: {bytes_text(event['allowed_bytes'])} {counts}"
         case "correction":
             amount = bytes_text(abs(event["correction_bytes"]))
             than = "more" if event["correction_bytes"] > 0 else "less"

@@ -389,6 +389,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             statuses[item] = IMPOSSIBLE_USAGE
             _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total)
             continue
+        if status == ENDED:
+            lease_reported(state, index, sim_index, run.now_ms)
         terminal.reported_bytes = total
         terminal.reported_s = <uint32_t> now_s
         terminal.counted_bytes += delta

@@ -11,7 +11,7 @@
 #   sims                  64   sims_max             what an operation on a SIM touches
 #   sims_cold             32   sims_max             what only imports, resets and reports touch
 #   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
-#   sims_ledger           40   sims_max             what carriers' figures moved: nothing where none was told
+#   sims_ledger           80   sims_max             what counts beside our reports: nothing where there is nothing
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
@@ -33,7 +33,7 @@
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
 #
-# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, 64 B in a plan with rolling days, and 40 B with a carrier's figures.
+# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, 64 B in a plan with rolling days, and 80 B with a carrier's figures.
 # Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -406,6 +406,12 @@ cpdef enum EventKind:
     EVENT_VALIDITY = 25
     EVENT_SET_ASIDE = 16
     EVENT_CORRECTION = 21
+    EVENT_UNREPORTED = 30
+
+# What an EVENT_UNREPORTED tells.
+cpdef enum UnreportedReason:
+    UNREPORTED_ALLOWED = 1       # it counts from now on
+    UNREPORTED_OVER = 2          # the report came, or the lease goes on
 
 # Whether a lot's SIMs work, by its dates.
 cpdef enum Validity:
@@ -627,10 +633,13 @@ ctypedef struct SimRolling:             # 64 B
     int64_t offset_bytes                # as of the other windows: the days of the ring and today's
     uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB
 
-ctypedef struct SimLedger:              # 40 B; the windows of arrays as in Window, less one
+ctypedef struct SimLedger:              # 80 B; the windows of arrays as in Window, less one
     int64_t correction_bytes[3]         # what the carrier's last figure moved the window's offset by; a reset clears it
-    uint32_t as_of_s[3]                 # up to when that figure counts, Unix seconds; 0: none was told
-    uint32_t reserved
+    int64_t allowance_bytes[3]          # what leases may have used that ended without a word; a reset clears it
+    uint64_t unreported_epoch           # the last of these leases; 0: there is none, or it was reported since
+    int64_t unreported_bytes            # what was allowed for it
+    uint32_t as_of_s[3]                 # up to when the carrier's figure counts, Unix seconds; 0: none was told
+    uint32_t unreported_s               # when the last of these leases ended
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem

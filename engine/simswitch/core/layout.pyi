@@ -280,6 +280,7 @@ class EventKind(IntEnum):
     EVENT_CAP_CHANGED = 29
     EVENT_SET_ASIDE = 16
     EVENT_CORRECTION = 21
+    EVENT_UNREPORTED = 30
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -349,6 +350,10 @@ class LimitReason(IntEnum):
 class ExemptReason(IntEnum):
     EXEMPT_BEGUN = 1
     EXEMPT_ENDED = 2
+
+class UnreportedReason(IntEnum):
+    UNREPORTED_ALLOWED = 1
+    UNREPORTED_OVER = 2
 
 class SweepKind(IntEnum):
     SWEEP_UNUSED = 0
@@ -725,6 +730,7 @@ EVENT_VALIDITY: EventKind
 EVENT_PAUSE: EventKind
 EVENT_SET_ASIDE: EventKind
 EVENT_CORRECTION: EventKind
+EVENT_UNREPORTED: EventKind
 VALID: Validity
 NOT_YET_VALID: Validity
 NO_LONGER_VALID: Validity
@@ -793,3 +799,5 @@ LIMIT_REFUSED: LimitReason
 LIMIT_LIFTED: LimitReason
 EXEMPT_BEGUN: ExemptReason
 EXEMPT_ENDED: ExemptReason
+UNREPORTED_ALLOWED: UnreportedReason
+UNREPORTED_OVER: UnreportedReason

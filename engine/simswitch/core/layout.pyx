@@ -8,7 +8,7 @@ _SIZES = {
     "Sim": (sizeof(Sim), 64),
     "SimCold": (sizeof(SimCold), 32),
     "SimRolling": (sizeof(SimRolling), 64),
-    "SimLedger": (sizeof(SimLedger), 40),
+    "SimLedger": (sizeof(SimLedger), 80),
     "Lot": (sizeof(Lot), 512),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
@@ -64,7 +64,7 @@ RECORD_TYPES = {
 for _enum in (
     Occupancy, Health, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, UnreportedReason, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

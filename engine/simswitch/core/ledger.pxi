@@ -1,7 +1,7 @@
-# What stands in a SIM's windows beside what was counted: carriers' figures.
+# What stands in a SIM's windows beside what was counted: carriers' figures, and what may have been used that nobody reported.
 #
 #     used in a window = what the carrier counted up to as_of + what we counted since
-#                      = counted + own offset + correction
+#                      = counted + own offset + correction + allowance
 #     correction       = what the carrier counted up to as_of - what we had counted in the window by then
 #
 # So a late figure says nothing of what was used since: that stays ours. The lifetime count (I8) is not touched: the correction stands
@@ -10,10 +10,22 @@
 # twice, never not at all. It is no less than what it was when the window began.
 #
 # A rolling window takes figures as of today's part of it only: which of its days an older one was of, nobody knows.
+#
+# While a lease runs, its SIM is nobody else's. One that ended without a word of its access server (dead, or it came back and knows of
+# no such lease) may have used more than was reported: what is left of its expected use is allowed for in every window, or as much as
+# the line could carry since the last report if that is less. The report takes it away again when it comes after all; so does the lease
+# when it goes on, a window that starts anew, and a carrier's figure of a later instant, which knows what was used.
 
 
 cdef enum:
     CYCLE_DAYS_MAX = 31
+
+
+cdef extern from *:
+    """
+    #define SIMSWITCH_UNREPORTED_MAX ((int64_t) 1 << 50)
+    """
+    const int64_t UNREPORTED_MAX "SIMSWITCH_UNREPORTED_MAX"     # of one lease, so that no sum of them overflows
 
 
 cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nogil:
@@ -23,7 +35,58 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
         return 0
     correction = state.sims_ledger[index].correction_bytes[window]
     state.sims_ledger[index].correction_bytes[window] = 0
+    state.sims_ledger[index].allowance_bytes[window] = 0
     return correction
+
+
+cdef void lease_unreported(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
+    """The terminal's lease is over, and its access server has not let go of the SIM but is gone."""
+    cdef const Terminal *terminal = &state.terminals[terminal_index]
+    cdef uint32_t index = terminal_last_sim(terminal)
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
+    cdef uint64_t silent_s = now_ms // 1000 - terminal.reported_s + 1
+    cdef int64_t left = tier_lowest_bytes(terminal_tier(terminal))
+    cdef int window
+    if terminal.reported_bytes >= <uint64_t> left:
+        return
+    left -= <int64_t> terminal.reported_bytes
+    if <uint64_t> left // line >= silent_s:
+        left = <int64_t> (line * silent_s)
+    left = min(left, UNREPORTED_MAX)
+    state.header.ledger_end = max(state.header.ledger_end, index + 1)
+    ledger.unreported_epoch = terminal.epoch
+    ledger.unreported_bytes = left
+    ledger.unreported_s = <uint32_t> (now_ms // 1000)
+    for window in range(WINDOWS):
+        if window != WINDOW_ROLLING - 1 or state.lots[state.groups[state.sims[index].group].lot].rolling_days:
+            ledger.allowance_bytes[window] += left
+            sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
+    event(
+        state, EVENT_UNREPORTED, terminal_index, terminal.server, NONE_INDEX, UNREPORTED_ALLOWED, state.sims[index].iccid,
+        <uint64_t> left)
+    sim_set_limit(state, index, now_ms)
+
+
+cdef void lease_reported(State *state, uint32_t terminal_index, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """What the terminal's last lease used on the SIM was reported after all, or the lease goes on."""
+    cdef const Terminal *terminal = &state.terminals[terminal_index]
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef int64_t taken
+    cdef int window
+    if index >= state.header.ledger_end or not ledger.unreported_epoch or ledger.unreported_epoch != terminal.epoch:
+        return
+    for window in range(WINDOWS):
+        # A window that has started anew since has none of it.
+        taken = min(ledger.unreported_bytes, ledger.allowance_bytes[window])
+        ledger.allowance_bytes[window] -= taken
+        sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
+    event(
+        state, EVENT_UNREPORTED, terminal_index, terminal.server, NONE_INDEX, UNREPORTED_OVER, state.sims[index].iccid,
+        <uint64_t> ledger.unreported_bytes)
+    ledger.unreported_epoch = 0
+    ledger.unreported_bytes = 0
+    sim_set_limit(state, index, now_ms)
 
 
 cdef uint64_t _carried_s(const Lot *lot, int window, uint64_t as_of_s) noexcept nogil:
@@ -43,13 +106,14 @@ cdef int _correct(
     cdef const Lot *lot = &state.lots[state.groups[sim.group].lot]
     cdef SimLedger *ledger = &state.sims_ledger[index]
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
-    cdef int64_t before = 0, offset
+    cdef int64_t before = 0, allowed = 0, offset
     cdef uint32_t told_s = 0
     if (window == WINDOW_ROLLING - 1 and not lot.rolling_days) or not as_of_s or counted_bytes > sim.counted_bytes:
         return INVALID_ARGUMENT
     if index < state.header.ledger_end:
         before = ledger.correction_bytes[window]
         told_s = ledger.as_of_s[window]
+        allowed = ledger.allowance_bytes[window]
     if carrier_bytes < 0 or carrier_bytes >= BYTES_MAX or <uint64_t> as_of_s * 1000 > now_ms:
         return IMPOSSIBLE_USAGE
     if as_of_s < told_s:
@@ -60,7 +124,7 @@ cdef int _correct(
         return SAME if as_of_s == told_s else PAST_WINDOW
     if <uint64_t> carrier_bytes // line >= _carried_s(lot, window, as_of_s) + 2:
         return IMPOSSIBLE_USAGE
-    offset = sim_offset_bytes(state, index, window) - before
+    offset = sim_offset_bytes(state, index, window) - before - allowed
     correction[0] = carrier_bytes - max(<int64_t> counted_bytes + offset, <int64_t> 0)
     if as_of_s == told_s and correction[0] == before:
         return SAME
@@ -68,7 +132,9 @@ cdef int _correct(
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
         ledger.correction_bytes[window] = correction[0]
         ledger.as_of_s[window] = as_of_s
-        sim_set_offset_bytes(state, index, window, offset + correction[0])
+        if as_of_s > ledger.unreported_s:
+            ledger.allowance_bytes[window] = 0  # the carrier knows
+        sim_set_offset_bytes(state, index, window, offset + correction[0] + ledger.allowance_bytes[window])
         sim_set_limit(state, index, now_ms)
     return OK
 

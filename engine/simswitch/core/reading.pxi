@@ -138,6 +138,8 @@ cdef dict read_sim(State *state, uint32_t index):
         # By window: what the carrier's last figure moved, and up to when it counted; 0: none was told.
         "corrections_bytes": _ledger(state, index)[0],
         "carrier_as_of_s": _ledger(state, index)[1],
+        # By window: what leases may have used that ended without a word.
+        "allowances_bytes": _ledger(state, index)[2],
         "cooling_until_ms": int(sim_cooling_until_ms(sim)),
         "changes_today": sim_changes_today(state, sim),
         "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
@@ -149,10 +151,11 @@ cdef tuple _ledger(State *state, uint32_t index):
     cdef const SimLedger *ledger = &state.sims_ledger[index]
     cdef int window
     if index >= state.header.ledger_end:
-        return [0] * WINDOWS, [0] * WINDOWS
+        return [0] * WINDOWS, [0] * WINDOWS, [0] * WINDOWS
     return (
         [int(ledger.correction_bytes[window]) for window in range(WINDOWS)],
         [int(ledger.as_of_s[window]) for window in range(WINDOWS)],
+        [int(ledger.allowance_bytes[window]) for window in range(WINDOWS)],
     )
 
 

@@ -117,6 +117,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         # Its lease ended while it was away and nobody has the SIM since: the lease goes on under the same epoch.
         if sim.held:
             order_abandon(state, sim.next, run.now_ms)
+        lease_reported(state, index, sim_index, run.now_ms)
         # Reports are cumulative per epoch, and the epoch goes on (I8).
         reported_bytes = terminal.reported_bytes
         reported_s = terminal.reported_s

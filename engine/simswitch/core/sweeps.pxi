@@ -135,6 +135,7 @@ cdef void _release_gone(State *state, uint32_t index, uint64_t now_ms) noexcept 
     event(
         state, EVENT_DIFFERENCE, index, terminal.server, NONE_INDEX, NO_LEASE, 0, sim_iccid(state, terminal.sim))
     lease_release(state, index, now_ms)
+    lease_unreported(state, index, now_ms)
 
 
 cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -142,10 +143,19 @@ cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uin
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
     cdef uint32_t terminal = order.terminal
+    cdef bint unreported
     if server.sweep != sweep.id:
         return
     if server.gate == GATE_DEAD and order.state != ORDER_UNUSED and order.kind != SWITCH:
-        order_abandon(state, index, now_ms)  # nobody will let go, and nobody holds it
+        # Nobody will let go, and nobody holds it.
+        unreported = (
+            order.kind == REVOKE and terminal_last_sim(&state.terminals[terminal]) == order.source
+            and state.terminals[terminal].epoch == order.epoch and state.sims[order.source].held
+            and state.sims[order.source].next == index
+        )
+        order_abandon(state, index, now_ms)
+        if unreported:
+            lease_unreported(state, terminal, now_ms)
         return
     if not order_outstanding(state, index) or order.session == server.session:
         return

@@ -42,6 +42,13 @@ def report_aside(at_ms: int, iccid: int, told: int, status: int, terminal: int, 
     return "INSERT INTO set_aside VALUES (?, ?, NULL, NULL, ?, ?, ?, ?)", values
 
 
+def unreported(event: int, at_ms: int, iccid: int, terminal: int, bytes_: int, reason: int) -> Statement:
+    """Of an event UNREPORTED."""
+    allowed = bytes_ if reason == layout.UNREPORTED_ALLOWED else -bytes_
+    values = (event, at_ms, signed(iccid), signed(terminal), allowed)
+    return "INSERT OR REPLACE INTO unreported VALUES (?, ?, ?, ?, ?)", values
+
+
 def counted_before(
     connection: sqlite3.Connection, iccids: Collection[int], at_ms: int, since_ms: int
 ) -> dict[int, int]:

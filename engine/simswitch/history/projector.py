@@ -308,6 +308,8 @@ class Projector:
                 ))  # fmt: skip
             elif kind == layout.EVENT_LIMIT:
                 self._rows.append(limits.limit_row(event, now_ms, subscriber, reason, a, b, terminal))
+            elif kind == layout.EVENT_UNREPORTED:
+                self._rows.append(carriers.unreported(event, now_ms, a, terminal, b, reason))
             elif kind == layout.EVENT_SET_ASIDE and (terminal or server != layout.NONE_SHORT):
                 told_by = self._names.get(self._servers.get(server, -1), "")
                 self._rows.append(carriers.report_aside(now_ms, b, a, reason, terminal, told_by))

@@ -57,6 +57,7 @@ TABLES: Mapping[str, Table] = {
     "cap_shifts": Table(Read.LOTS, "at_ms"),
     "corrections": Table(Read.SIMS, "at_ms"),
     "set_aside": Table(Read.SIMS, "at_ms"),
+    "unreported": Table(Read.SIMS, "at_ms"),
     "limits": Table(Read.SUBSCRIBERS, "at_ms"),
     "limit_rules": Table(Read.PLACES),
     "exemptions": Table(Read.SUBSCRIBERS, "since_ms"),

@@ -31,6 +31,7 @@ FORGOTTEN = (
     ("trusted", "iccid, at_ms", "at_ms", _DAY_MS),
     ("corrections", "iccid, window, as_of_ms, at_ms", "at_ms", _DAY_MS),
     ("set_aside", "rowid", "at_ms", _DAY_MS),
+    ("unreported", "event", "at_ms", _DAY_MS),
     ("exemptions", "subscriber, since_ms", "until_ms", _DAY_MS),
 )
 

@@ -186,6 +186,11 @@ CREATE TABLE set_aside (at_ms INTEGER NOT NULL, iccid INTEGER NOT NULL, window I
     bytes INTEGER NOT NULL, status INTEGER NOT NULL, terminal INTEGER NOT NULL, actor TEXT NOT NULL) STRICT;
 CREATE INDEX set_aside_at ON set_aside (at_ms);
 CREATE UNIQUE INDEX set_aside_figures ON set_aside (iccid, window, as_of_ms, bytes) WHERE window IS NOT NULL;
+-- What leases may have used that ended without a word of their access server, by the number of the event; negative: it
+-- counts no more, since it was reported after all. Each counts in the SIM's windows until those start anew.
+CREATE TABLE unreported (event INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, iccid INTEGER NOT NULL,
+    terminal INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+CREATE INDEX unreported_at ON unreported (at_ms);
 -- The chain over the decisions (audit/decisions.py): a row that has its hash stays as it is.
 ALTER TABLE decisions ADD COLUMN hash BLOB;
 CREATE TRIGGER decisions_change BEFORE UPDATE ON decisions WHEN old.hash IS NOT NULL

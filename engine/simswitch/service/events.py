@@ -156,6 +156,8 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_SET_ASIDE:
             told = 0 if not terminal and a >> 63 else a
             fields |= {"status": reason, "told_bytes": told, "iccid": decode_iccid(b) if b else ""}
+        elif kind == pb.EVENT_KIND_UNREPORTED:
+            fields |= {"iccid": decode_iccid(a), "allowed_bytes": b, "reported": reason == layout.UNREPORTED_OVER}
         elif kind == pb.EVENT_KIND_CORRECTION:
             fields |= {"iccid": decode_iccid(a), "window": reason, "correction_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_JOB:

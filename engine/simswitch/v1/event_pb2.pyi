@@ -84,6 +84,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """
     EVENT_KIND_CORRECTION: _EventKind.ValueType  # 21
     """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
+    EVENT_KIND_UNREPORTED: _EventKind.ValueType  # 30
+    """A lease ended without a word of its access server: what it may have used counts at its SIM, until it is reported."""
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
     """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 
@@ -144,6 +146,8 @@ lease or window or to nobody, or no line carries as much.
 """
 EVENT_KIND_CORRECTION: EventKind.ValueType  # 21
 """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
+EVENT_KIND_UNREPORTED: EventKind.ValueType  # 30
+"""A lease ended without a word of its access server: what it may have used counts at its SIM, until it is reported."""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
 """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
@@ -340,6 +344,8 @@ class Event(_message.Message):
     SIMS_COUNT_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
     CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOWED_BYTES_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -395,7 +401,7 @@ class Event(_message.Message):
     told_bytes: _builtins.int
     """SET_ASIDE: the bytes that the report told of, cumulative over its lease, or the carrier; 0 if those are negative."""
     iccid: _builtins.str
-    """SET_ASIDE: the SIM that it would have counted at; CORRECTION, HEALTH, TRUSTED: the SIM. Empty: not known."""
+    """SET_ASIDE: the SIM that it would have counted at; CORRECTION, HEALTH, TRUSTED, UNREPORTED: the SIM. Empty: not known."""
     health: _sim_pb2.Health.ValueType
     """HEALTH: the new one."""
     goodput_kbps: _builtins.int
@@ -440,6 +446,10 @@ class Event(_message.Message):
     """VALIDITY: whether they work."""
     correction_bytes: _builtins.int
     """CORRECTION: bytes that the carrier counted more than we had by the same instant; negative: less."""
+    allowed_bytes: _builtins.int
+    """UNREPORTED: bytes that the lease may have used beyond its last report."""
+    reported: _builtins.bool
+    """UNREPORTED: they count no more, since the report came or the lease goes on. False: they count from now on."""
     def __init__(
         self,
         *,
@@ -493,10 +503,12 @@ class Event(_message.Message):
         sims_count: _builtins.int = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
         correction_bytes: _builtins.int = ...,
+        allowed_bytes: _builtins.int = ...,
+        reported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015
