@@ -314,6 +314,7 @@ def measure_during_job(folder: Path, size: int, progress: Progress) -> Result:
     # A SIM that was given back rests for longer than this takes.
     sims = (LONE_PAIRS + 1) * size + size // 4 + len(requests)
     found: tuple[list[float], list[float]] = ([], [])
+    answers: list[bytes] = []
     moved = ended = 0
     with _workplace(folder) as client:
         progress(f"{name}: importing {sims:,} SIMs")
@@ -326,18 +327,22 @@ def measure_during_job(folder: Path, size: int, progress: Progress) -> Result:
                     progress(f"{name}: {pair + 1} of {LONE_PAIRS}")
                     start = (1 + 2 * pair) * each
                     number = _start_job(operator, size)
-                    found[0].extend(client.send(address, ALLOCATE, requests[start : start + each], 1).latencies_us)
+                    sent = client.send(address, ALLOCATE, requests[start : start + each], 1)
+                    found[0].extend(sent.latencies_us)
+                    answers += sent.answers
                     ended += _job(operator, number).state == swap_pb2.JOB_STATE_DONE
                     moved += _ended_job(operator, number, size)
                     start += each
-                    found[1].extend(client.send(address, ALLOCATE, requests[start : start + each], 1).latencies_us)
+                    sent = client.send(address, ALLOCATE, requests[start : start + each], 1)
+                    found[1].extend(sent.latencies_us)
+                    answers += sent.answers
     p99, p99_at_rest = (float(np.percentile(values, 99)) for values in found)
     return Result(
         name=name,
         size=size,
         value=p99,
         unit="us",
-        hash="",
+        hash=f"{_check_singles(answers):016x}",
         reference=p99_at_rest,
         goal=GOAL_DURING_JOB * p99_at_rest,
         note=f"p99 of {len(found[0]):,} lone calls, {LONE_PAIRS} pairs in turn, {moved:,} terminals moved; p50 "

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benches import calls, core, journal, lines, pools, rpc, start, wire
+from benches import calls, core, journal, lines, pools, rpc, start, virtual, wire
 from benches.plot import plot
 from benches.report import ROOT, Result, compare, machine_line, print_table, print_worse, write_json
 from benches.world import POOLS, Pool
@@ -40,6 +40,7 @@ REQUIRED = (
     "rpc.unary",
     "rpc.unary_latency",
     "rpc.during_job",
+    "rpc.during_job.virtual",
     "journal.commit",
     "start.cold",
     "memory.resident",
@@ -153,6 +154,7 @@ def benches(folder: Path, seed: int, sizes: Sizes) -> list[Bench]:
         batch_bench(1_000, "native"),
         *(single_bench(transport, size) for transport, size in sizes.rpc_singles.items()),
         Bench(("rpc.during_job",), swaps, lambda say: [calls.measure_during_job(folder / "job", swaps, say)]),
+        Bench((virtual.NAME,), swaps, lambda say: [virtual.measure(swaps, seed, say)]),
         Bench(start.ROWS, sizes.start_sims, lambda say: start.measure(folder / "start", sizes.start_sims, say)),
         Bench(
             tuple(f"lines.{name}" for name in lines.OPERATIONS),

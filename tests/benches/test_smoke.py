@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benches import calls, core, journal, lines, pools, rpc, run
+from benches import calls, core, journal, lines, pools, rpc, run, virtual
 from benches.peers.install import compiler
 from benches.plot import PANELS, plot
 from benches.reference import Reference
@@ -273,4 +273,12 @@ def test_during_job(tmp_path: Path) -> None:
     assert result.value
     assert result.reference
     assert "5,000 terminals moved" in result.note
+    assert result.hash
     assert list(tmp_path.iterdir()) == []
+
+
+def test_during_job_under_a_virtual_clock() -> None:
+    result = virtual.measure(500, 1, silent)
+    assert result.ratio is not None
+    assert 1 <= result.ratio <= 1.2
+    assert result.hash == virtual.measure(500, 1, silent).hash

@@ -54,15 +54,42 @@ cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, ui
     )
 
 
-cdef void _allocate(
-    State *state, Finder *finder, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, uint64_t requested, int market,
+# What is wanted of a SIM. Neighbours in a run mostly want the same, so it is worked out where it changes.
+ctypedef struct Wanted:
+    uint64_t requested
+    uint32_t entity               # of the market
+    int market
+    int tier
+    int64_t expected
+    int64_t learned               # of the market: an item may teach it another figure
+
+
+cdef inline bint _want(State *state, Wanted *wanted, uint32_t entity, uint64_t requested) noexcept nogil:
+    """False: there is no such market."""
+    if (
+        wanted.entity == entity and wanted.requested == requested
+        and wanted.learned == <int64_t> state.markets[wanted.market].learned_bytes
+    ):
+        return True
+    if entity >= state.header.entities_count or state.entities[entity].kind != MARKET:
+        return False
+    wanted.entity = entity
+    wanted.requested = requested
+    wanted.market = state.entities[entity].dense
+    wanted.learned = <int64_t> state.markets[wanted.market].learned_bytes
+    wanted.expected = expected_bytes(state, wanted.market, requested)
+    wanted.tier = tier_satisfying(wanted.expected)
+    return True
+
+
+cdef inline void _allocate(
+    State *state, Finder *finder, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, const Wanted *wanted,
     uint32_t server, uint32_t group, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal
     cdef Limited limited = limit_ask(state, subscriber, group, key, server, now_ms)
-    cdef int64_t expected
     cdef uint64_t wait_ms
-    cdef int tier, status
+    cdef int status
     cdef uint32_t sim
     if limited.action == ACTION_REFUSE:
         _refuse_for_now(state, grant, item, LIMIT_REACHED)
@@ -71,7 +98,7 @@ cdef void _allocate(
     if index != NONE_INDEX:
         terminal = &state.terminals[index]
         if (
-            terminal.sim != NONE_INDEX and terminal.server == server and terminal.market == market
+            terminal.sim != NONE_INDEX and terminal.server == server and terminal.market == wanted.market
             and _usable(&state.sims[terminal.sim])
         ):
             lease_extend(state, index, now_ms)
@@ -96,9 +123,7 @@ cdef void _allocate(
                 index = terminal_add(state, key)
             admission_keep(state, index, server, now_ms, wait_ms)
             return
-    expected = expected_bytes(state, market, requested)
-    tier = tier_satisfying(expected)
-    sim = market_select(state, market, expected, tier, False, True)
+    sim = market_select(state, wanted.market, wanted.expected, wanted.tier, False, True)
     if sim == NONE_INDEX:
         _refuse_for_now(state, grant, item, NO_HEALTHY_SIM)
         return
@@ -110,7 +135,7 @@ cdef void _allocate(
         lease_replace(state, index, server, now_ms)
         status = MOVED
     state.terminals[index].subscriber = subscriber
-    lease_begin(state, index, sim, server, market, tier, epoch_new(state), now_ms)
+    lease_begin(state, index, sim, server, wanted.market, wanted.tier, epoch_new(state), now_ms)
     if attaches_count(state, now_ms):
         attach_begun(state, index, now_ms)
     _grant(state, grant, item, index, status)
@@ -203,6 +228,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     cdef const uint16_t *markets = <const uint16_t *> (requested + count)
     cdef Grant grant = grant_columns(run)
     cdef Finder finder
+    cdef Wanted wanted
     cdef uint32_t item, index
     # The subscriber group that all of them belong to; 0: none.
     cdef uint32_t group = <uint32_t> min(run.argument, <uint64_t> NONE_INDEX)
@@ -220,6 +246,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
         return
     server_count_allocations(state, run.server, count, run.now_ms)
     admits_all = admission_of_all(state, run.server)
+    wanted = Wanted(0, NONE_INDEX, 0, 0, 0, 0)
     finder_begin(&finder, state, keys, count, TOUCH_RECORD)
     for item in range(count):
         if scattered and item & (AHEAD - 1) == 0:
@@ -227,12 +254,12 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
         if limits and item + AHEAD_SIM < count:
             prefetch(subscriber_place(state, subscribers[item + AHEAD_SIM]))
         index = finder_next(&finder, item)
-        if markets[item] >= state.header.entities_count or state.entities[markets[item]].kind != MARKET:
+        if not _want(state, &wanted, markets[item], requested[item]):
             _refuse(state, &grant, item, UNKNOWN_MARKET)
             continue
         _allocate(
-            state, &finder, &grant, item, index, keys[item], subscribers[item], requested[item], state.entities[markets[item]].dense,
-            run.server, group, admits_all, lane, run.now_ms)
+            state, &finder, &grant, item, index, keys[item], subscribers[item], &wanted, run.server, group, admits_all, lane,
+            run.now_ms)
 
 
 cdef inline int _lease_status(

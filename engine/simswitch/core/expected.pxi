@@ -54,7 +54,7 @@ cdef void market_learn(State *state, int index, uint64_t used_bytes) noexcept no
         market.learned_bytes = tier_lowest_bytes(market.learned_tier + 1)
 
 
-cdef int64_t expected_bytes(State *state, int market, uint64_t requested) noexcept nogil:
+cdef inline int64_t expected_bytes(State *state, int market, uint64_t requested) noexcept nogil:
     """Expected use of a lease: from the request, else the market's figure, else what was learned; never below the floor."""
     cdef int64_t floor = state.header.settings[<int> EXPECTED_FLOOR_BYTES]
     cdef int64_t expected

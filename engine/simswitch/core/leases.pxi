@@ -236,7 +236,7 @@ cdef inline void lease_begin(
     terminal.expected_tier = <uint8_t> (expected_tier | LEASE_ARMED)
 
 
-cdef void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+cdef inline void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Puts the expiry off to one lease from now. The timer stays where it is and asks."""
     cdef Terminal *terminal = &state.terminals[index]
     cdef Server *server = &state.servers[terminal.server]
@@ -253,7 +253,7 @@ cdef inline bint _spared(const State *state, uint16_t sim_class) noexcept nogil:
     return state.classes[sim_class].free_count <= state.classes[sim_class].reserve_count
 
 
-cdef uint32_t market_select(
+cdef inline uint32_t market_select(
     State *state, int market, int64_t expected, int tier, bint keep_reserve, bint roomy
 ) noexcept nogil:
     """A free healthy SIM for a terminal in the market, from the first class in its order that has one (I4).

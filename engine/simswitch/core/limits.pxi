@@ -159,7 +159,9 @@ cdef inline bint limit_told(const Subscriber *record) noexcept nogil:
     return (record.month >> TOLD_MONTH_SHIFT | (record.day >> TOLD_DAY_SHIFT & TOLD_MASK)) != 0
 
 
-cdef Limited limit_meet(State *state, Subscriber *record, uint64_t terminal, uint32_t server, uint64_t now_ms) noexcept nogil:
+cdef inline Limited limit_meet(
+    State *state, Subscriber *record, uint64_t terminal, uint32_t server, uint64_t now_ms
+) noexcept nogil:
     """The same for a subscriber that is met: a new day or month begins for it first."""
     if state.header.stamp > subscriber_stamp(record):
         subscriber_turn(state, record)
@@ -168,7 +170,7 @@ cdef Limited limit_meet(State *state, Subscriber *record, uint64_t terminal, uin
     return Limited(0, False, 0)
 
 
-cdef Limited limit_count(
+cdef inline Limited limit_count(
     State *state, uint64_t subscriber, uint64_t delta, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
     """Counts accepted bytes, and says what follows."""
@@ -195,7 +197,7 @@ cdef Limited limit_of(State *state, uint64_t subscriber, uint64_t terminal, uint
     return limit_meet(state, record, terminal, server, now_ms) if record.key else Limited(0, False, 0)
 
 
-cdef Limited limit_ask(
+cdef inline Limited limit_ask(
     State *state, uint64_t subscriber, uint32_t group, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
     """What holds for a subscriber that asks for a SIM, as one of that group (0: of none)."""

@@ -31,7 +31,7 @@ cdef inline Subscriber *subscriber_place(const State *state, uint64_t key) noexc
     return &state.subscribers[((mix(key) >> 32) * state.regions[<int> REGION_SUBSCRIBERS].count) >> 32]
 
 
-cdef Subscriber *subscriber_find(State *state, uint64_t key) noexcept nogil:
+cdef inline Subscriber *subscriber_find(State *state, uint64_t key) noexcept nogil:
     """The record of a key that is not 0, or the empty one that it would take."""
     cdef Subscriber *record = subscriber_place(state, key)
     cdef const Subscriber *end = state.subscribers + state.regions[<int> REGION_SUBSCRIBERS].count
@@ -95,7 +95,7 @@ cdef Subscriber *subscriber_have(State *state, uint64_t key) noexcept nogil:
     return record
 
 
-cdef void subscriber_turn(const State *state, Subscriber *record) noexcept nogil:
+cdef inline void subscriber_turn(const State *state, Subscriber *record) noexcept nogil:
     """Begins a new day, maybe a new month, if there is one. Days never go back, whatever becomes of the setting."""
     cdef uint64_t stamp = state.header.stamp
     cdef uint64_t before = subscriber_stamp(record)
@@ -106,7 +106,7 @@ cdef void subscriber_turn(const State *state, Subscriber *record) noexcept nogil
     record.day = (record.day >> TOLD_DAY_SHIFT << TOLD_DAY_SHIFT) | stamp << DAY_BITS
 
 
-cdef void subscriber_count(Subscriber *record, uint64_t delta) noexcept nogil:
+cdef inline void subscriber_count(Subscriber *record, uint64_t delta) noexcept nogil:
     """Accepted bytes of a subscriber, whose day has begun."""
     record.month += min(delta, (<uint64_t> 1 << MONTH_BITS) - 1 - subscriber_month_bytes(record))
     record.day += min(delta, (<uint64_t> 1 << DAY_BITS) - 1 - subscriber_day_bytes(record))
