@@ -13,13 +13,15 @@ CONFIG ?=
 SEED ?=
 STEPS ?=
 CRASHES ?=
+# How long `make soak` goes on (empty: 120).
+MINUTES ?=
 
 BIN := .venv/bin
 SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := build
-.PHONY: build test lint format bench bench-lines bench-peers overload controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers simulate histories lock licences sbom audit wheel serve demo clean
+.PHONY: build test lint format bench bench-lines bench-peers overload soak controller fit caps reports foresight proto debug sanitized sanitize fuzz fuzz-readers fuzz-guided simulate histories lock licences sbom audit wheel serve demo clean
 
 build: build/.built
 
@@ -73,6 +75,10 @@ bench-lines: build
 overload: build
 	$(BIN)/python -m benches.overload $(ARGS)
 
+# A real server, its follower and load for two hours: does anything grow? Leaves build/soak.json and build/soak.png.
+soak: build
+	$(BIN)/python -m tests.soak.run $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 # Redis, PostgreSQL and SQLite at the same job; as root it installs the Debian packages that are missing.
 bench-peers: build .venv/.peers
 	$(BIN)/python -m benches.peers $(ARGS)
@@ -105,8 +111,9 @@ debug: build
 	PYTHONPATH=build/checked/lib $(BIN)/python -m pytest tests/core $(ARGS)
 
 # The sanitizers' build stands in build/sanitized. Their libraries have to be there before Python is; Python leaves memory
-# to the end of the process, and its own allocator would hide where a block ends.
-SANITIZED = PYTHONPATH=build/sanitized/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+# to the end of the process, and its own allocator would hide where a block ends. Of what was freed 32 MB are watched, so
+# that memory which grows can be told from memory which is kept back.
+SANITIZED = PYTHONPATH=build/sanitized/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=32 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" $(BIN)/python
 
 sanitized: build
@@ -122,6 +129,14 @@ fuzz: sanitized
 # A million files, each nearly sound or forged, into every reader of files, under the sanitizers.
 fuzz-readers: sanitized
 	$(SANITIZED) -m tests.fuzz.readers $(ARGS)
+
+.venv/.fuzz: .venv/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[fuzz]'
+	touch $@
+
+# Every reader of files, led by coverage: what atheris finds; ARGS="--keep" adds to tests/fuzz/corpus.
+fuzz-guided: build .venv/.fuzz
+	$(BIN)/python -m tests.fuzz.guided $(ARGS)
 
 # One seed drives load, time and faults over the real cell on a disk in memory; leaves build/simulate.json.
 simulate: build

@@ -139,10 +139,10 @@ def test_a_crowd_that_waits_is_seen_and_no_allocation_is_lost(serving: Serving, 
     assert serving.running is not None
     overload = serving.running.service.overload
     with grpc.insecure_channel(serving.address) as channel:
-        calls = [allocating(channel).future(single(terminal), timeout=60) for terminal in range(1, 2 * CROWD + 1)]
+        calls = [allocating(channel).future(single(1 + n % 150), timeout=60) for n in range(2 * CROWD)]
 
         def comes_another() -> bool:
-            calls.append(allocating(channel).future(single(1 + len(calls) % CROWD), timeout=60))
+            calls.append(allocating(channel).future(single(1 + len(calls) % 150), timeout=60))
             return overload.wait_s() > 0.15
 
         until(comes_another)

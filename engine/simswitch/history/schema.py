@@ -29,6 +29,8 @@ import numpy.typing as npt
 
 NAME = "history.sqlite"
 APPLICATION_ID = 0x53494D48
+CACHE_KIB = 65_536
+"""Pages of the file that a connection which writes keeps in memory, at most."""
 
 SCHEMA = """
 CREATE TABLE positions (reader TEXT PRIMARY KEY, sequence INTEGER NOT NULL, at_ms INTEGER NOT NULL,
@@ -218,7 +220,7 @@ def open_writer(folder: str | Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version < VERSION:
             if version:

@@ -12,7 +12,7 @@ refused, so that the wait settles and does not swing.
 The wait is measured and not counted, because most of the calls that wait stand where nobody can count them: in the
 transport. Twenty times a second a call of our own goes the way of all calls and then through the cell's queue. How
 long it took, or has been on its way already, is what a call that comes now has to expect. It only counts as overload
-where at least 64 calls were taken up meanwhile: a queue of fewer is none, and a machine that stood still is no crowd.
+where at least 128 calls were taken up meanwhile (a queue of fewer is none) and as long as that, or two looks, lasts.
 
 A refusal (OVERLOADED) says when to come again, at random between half and one and a half times what its kind is told,
 so that those who were refused together do not return together. Nobody is told to come at once: a refusal costs the
@@ -36,7 +36,7 @@ from simswitch.core.roles import CALL_RIGHTS, Read
 from simswitch.service.errors import EXPIRED, NOT_PERMITTED, OVERLOADED, Refused
 
 LOOK_EVERY_S = 0.05
-CROWD = 64
+CROWD = 128
 DECAY = 0.8
 """What a look at least leaves of what the one before it had found."""
 PROBE = "/simswitch.Probe/Wait"
@@ -102,6 +102,7 @@ class Overload:
         self.expired_count = 0
         """Calls whose deadline had passed when they were taken up."""
         self._measured_s = 0.0
+        self._last_s = 0.0
         # The call of our own that is on its way: since when, and how many had been taken up then.
         self._sent_s: float | None = None
         self._sent_count = 0
@@ -146,6 +147,7 @@ class Overload:
                 await self.look(go_through)
             else:
                 self._measured_s *= DECAY
+                self._last_s = 0.0
 
     async def look(self, go_through: Callable[[], Awaitable[object]]) -> None:
         """Measures the wait once."""
@@ -156,8 +158,10 @@ class Overload:
             await self._cell.read(lambda _: None)
             crowd = self.taken_count - self._sent_count >= CROWD
             wait_s = self._now_s() - sent_s if crowd else 0.0
-            # A moment in which the queue is short does not let everybody in again, who would come all at once.
-            self._measured_s = max(wait_s, self._measured_s * DECAY)
+            # One look is none: a machine that stood still for a moment has calls to catch up with, and no overload. Nor
+            # does a moment in which the queue is short let everybody in again, who would come all at once.
+            self._measured_s = max(min(wait_s, self._last_s), self._measured_s * DECAY)
+            self._last_s = wait_s
         except (AioRpcError, CellClosed, CellFailed, CellOverloaded):
             # That says nothing of the wait: what was measured last stands until the next look.
             return

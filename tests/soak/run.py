@@ -1,0 +1,377 @@
+"""A real server and its follower under load for hours: does anything grow? ``make soak`` (``MINUTES=``)
+
+    load        terminals attach, renew, report and leave, by `simswitch load`; its access servers carry out orders
+    operator    a swap job each round: run through, paused and resumed, or cancelled half way; lists in between
+    probe       a terminal of its own asks and renews: how long it waits
+    samples     resident memory, open files and threads of server and follower, journal, snapshots, history
+
+Segments are small and snapshots frequent, so that both come and go many times. The verdict is on the second half, when
+all that fills up is full: the straight line through it may not climb by more than the bound that stands beside it.
+History grows with what happens, as it is meant to: of it the rate is told. It leaves ``build/soak.json`` and
+``build/soak.png``; the exit code is 1 when something grew, an allocation failed, or `simswitch check` found fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.history.schema import CACHE_KIB
+from simswitch.v1 import inventory_pb2, pool_pb2, swap_pb2
+
+from benches.report import ROOT, machine_line
+from benches.rpc import MARKET, _fill, served
+
+MINUTES = 120.0
+TERMINALS = 2_000
+SETTINGS = """lease_ms = 120_000
+cooling_ms = 5_000
+swap_cool_down_ms = 0
+[journal]
+segment_bytes = 2_097_152
+[follower]
+snapshot_seconds = {snapshot_s}
+"""
+LOAD = ("--warm-up", "0", "--dwell", "120", "--away", "20", "--renew", "20", "--usage", "20", "--batch", "16")
+PROBE_TERMINAL = 1 << 40
+PROBE_SERVER = "as-0"
+SAMPLES = 1_200
+CACHE_MB = CACHE_KIB * 1_024 / 1e6
+ROUND_S = 10.0
+JOB_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """By how much a series may climb over the second half: a part of its level, and so much besides."""
+
+    part: float
+    plus: float
+
+
+BOUNDS = {
+    "server_mb": Bound(0.03, 2.0),
+    "follower_mb": Bound(0.03, 4.0),
+    "server_files": Bound(0.0, 2.0),
+    "follower_files": Bound(0.0, 2.0),
+    "server_threads": Bound(0.0, 1.0),
+    "follower_threads": Bound(0.0, 1.0),
+    # Two segments and a snapshot more or less: what a round of both leaves.
+    "journal_mb": Bound(0.0, 6.0),
+    "wait_ms": Bound(0.5, 20.0),
+}
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for path in found for word in path.read_text().split()]
+
+
+def process(pid: int) -> tuple[float, int, int]:
+    """Resident MB, open files, threads."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    files = len(os.listdir(f"/proc/{pid}/fd"))
+    return int(status["VmRSS"].split()[0]) / 1_000, files, int(status["Threads"])
+
+
+def size_mb(folder: Path, pattern: str) -> float:
+    """Files may vanish meanwhile."""
+    total = 0
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total / 1e6
+
+
+def grown(series: list[float]) -> tuple[float, float]:
+    """The level of the second half, and how much its straight line climbs from end to end."""
+    half = np.array(series[len(series) // 2 :])
+    if len(half) < 3:
+        return float(half.mean()), 0.0
+    places = np.arange(len(half))
+    slope = np.polyfit(places, half, 1)[0]
+    return float(half.mean()), float(slope * (len(half) - 1))
+
+
+def verdict(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Each series with its level, its climb and its bound."""
+    found = {}
+    cached = np.minimum(samples["history_mb"], CACHE_MB)
+    for name, bound in BOUNDS.items():
+        level, climb = grown(samples[name])
+        most = bound.part * level + bound.plus
+        if name == "follower_mb":
+            # SQLite keeps pages of history up to a bound; until it is reached they are no leak.
+            most += float(cached[-1] - cached[len(cached) // 2])
+        found[name] = {
+            "first": round(samples[name][0], 2),
+            "level": round(level, 2),
+            "most": round(max(samples[name]), 2),
+            "climb": round(climb, 2),
+            "bound": round(most, 2),
+            "met": climb <= most,
+        }
+    return found
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, folder: Path, seconds: float, terminals: int, seed: int, round_s: float = ROUND_S) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        self._terminals = terminals
+        self._seed = seed
+        self._round_s = round_s
+        self._over = threading.Event()
+        self._failures: list[str] = []
+        self.samples: dict[str, list[float]] = {name: [] for name in ("at_s", *BOUNDS, "history_mb")}
+        self.counts: Counter[str] = Counter()
+        self._waits: list[float] = []
+        self.segments_removed = 0
+        self.snapshots: set[str] = set()
+
+    def run(self, progress: Callable[[str], None]) -> dict[str, Any]:
+        snapshot_s = max(1, min(20, round(self._seconds / 20)))
+        settings = SETTINGS.format(snapshot_s=snapshot_s)
+        sims = 4 * self._terminals
+        with served(self._folder, sims, orders=4 * self._terminals, engine=settings) as (address, pid):
+            _fill(address, sims, 1)
+            load = self._load(address)
+            threads = [
+                threading.Thread(target=self._guarded, args=(work, address)) for work in (self._operate, self._probe)
+            ]
+            try:
+                for thread in threads:
+                    thread.start()
+                self._watch(pid, progress)
+            finally:
+                self._over.set()
+                for thread in threads:
+                    thread.join()
+                load.send_signal(signal.SIGINT)
+                answer, _ = load.communicate(timeout=180)
+        figures = json.loads(answer) if answer else {"failure": (self._folder / "load.log").read_text()}
+        if figures["failure"]:
+            self._failures.append(f"load: {figures['failure']}")
+        checked = subprocess.run(
+            [sys.executable, "-m", "simswitch", "check", str(self._folder / "data")], capture_output=True, text=True
+        )
+        if checked.returncode:
+            self._failures.append(f"check: {checked.stdout} {checked.stderr}")
+        return self._document(figures)
+
+    def _load(self, address: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "simswitch", "load", "--address", address, "--json", *LOAD]
+        command += ["--duration", str(self._seconds + 60), "--terminals", str(self._terminals)]
+        command += ["--access-servers", "4", "--processes", "1", "--seed", str(self._seed), "--market", MARKET]
+        with (self._folder / "load.log").open("wb") as log:
+            return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+
+    def _guarded(self, work: Callable[[str], None], address: str) -> None:
+        try:
+            work(address)
+        except Exception as error:
+            self._failures.append(f"{work.__name__.strip('_')}: {type(error).__name__}: {error}")
+
+    def _watch(self, pid: int, progress: Callable[[str], None]) -> None:
+        began_s = time.monotonic()
+        every_s = max(0.25, self._seconds / SAMPLES)
+        journal = self._folder / "data"
+        segments: set[str] = set()
+        shown_s = began_s
+        while (now_s := time.monotonic()) < began_s + self._seconds and not self._failures:
+            time.sleep(every_s)
+            followers = children(pid)
+            if len(followers) != 1 or not self._waits:
+                continue
+            self.samples["at_s"].append(round(now_s - began_s, 1))
+            for who, number in (("server", pid), ("follower", followers[0])):
+                for what, value in zip(("mb", "files", "threads"), process(number), strict=True):
+                    self.samples[f"{who}_{what}"].append(value)
+            names = {path.name for path in journal.glob("segment-*.journal")}
+            self.segments_removed += len(segments - names)
+            segments = names
+            self.snapshots |= {path.name for path in journal.glob("snapshot-*.state")}
+            self.samples["journal_mb"].append(
+                size_mb(journal, "segment-*.journal") + size_mb(journal, "snapshot-*.state")
+            )
+            self.samples["history_mb"].append(size_mb(journal, "history.sqlite*"))
+            self.samples["wait_ms"].append(float(np.median(self._waits[-50:])))
+            if now_s - shown_s > 30:
+                shown_s = now_s
+                last = {name: round(values[-1], 1) for name, values in self.samples.items()}
+                progress(f"{last}, {dict(self.counts)}")
+
+    def _probe(self, address: str) -> None:
+        with Client(address, access_server=PROBE_SERVER, actor="operator:local", timeout_s=30) as client:
+            while not self._over.wait(0.1):
+                began_s = time.monotonic()
+                try:
+                    epoch = client.allocate(PROBE_TERMINAL, MARKET).epoch
+                    client.renew([PROBE_TERMINAL], [epoch])
+                    if self.counts["probes"] % 20 == 0:
+                        client.release([PROBE_TERMINAL], [epoch])
+                except ServiceError as error:
+                    # A machine that stands still for a moment sheds some calls when it goes on.
+                    if error.reason != "OVERLOADED":
+                        raise
+                    self.counts["probes, shed"] += 1
+                    continue
+                self._waits.append((time.monotonic() - began_s) * 500)
+                self.counts["probes"] += 1
+
+    def _operate(self, address: str) -> None:
+        with OperatorClient(address) as operator:
+            number = 0
+            while not self._over.wait(self._round_s):
+                self._job(operator, ("run", "pause", "cancel")[number % 3])
+                with suppress(grpc.RpcError):
+                    self._lists(operator)
+                number += 1
+
+    def _lists(self, operator: OperatorClient) -> None:
+        operator.inventory.ListSims(inventory_pb2.ListSimsRequest(page_size=1_000))
+        operator.pool.GetSummary(pool_pb2.GetSummaryRequest())
+        operator.pool.ListAccessServerStatuses(pool_pb2.ListAccessServerStatusesRequest())
+        self.counts["lists"] += 3
+
+    def _job(self, operator: OperatorClient, what: str) -> None:
+        asked = swap_pb2.CreateJobRequest(
+            reason="soak",
+            priority=swap_pb2.PRIORITY_REBALANCE,
+            error_budget_ppm=1_000_000,
+            on_infeasible=swap_pb2.INFEASIBLE_PROCEED,
+        )
+        job = operator.swaps.CreateJob(asked).job.number
+        self.counts["jobs"] += 1
+        began_s = time.monotonic()
+        while not self._over.wait(0.05):
+            found = self._look(operator, job)
+            if found is None:
+                continue
+            if found.state in (swap_pb2.JOB_STATE_DONE, swap_pb2.JOB_STATE_CANCELLED, swap_pb2.JOB_STATE_REFUSED):
+                break
+            if found.state == swap_pb2.JOB_STATE_RUNNING and found.confirmed_count > 20 and what != "run":
+                # It may be over before it hears of it.
+                with suppress(grpc.RpcError):
+                    if what == "cancel":
+                        operator.swaps.CancelJob(swap_pb2.CancelJobRequest(job=job))
+                    else:
+                        operator.swaps.PauseJob(swap_pb2.PauseJobRequest(job=job))
+                        self._over.wait(self._round_s / 10)
+                        operator.swaps.ResumeJob(swap_pb2.ResumeJobRequest(job=job))
+                    self.counts[f"jobs, {what}"] += 1
+                what = "run"
+            if time.monotonic() > began_s + JOB_TIMEOUT_S:
+                operator.swaps.CancelJob(swap_pb2.CancelJobRequest(job=job))
+                self.counts["jobs, cut"] += 1
+                began_s = time.monotonic()
+        found = self._look(operator, job)
+        self.counts["swaps"] += 0 if found is None else found.confirmed_count
+
+    def _look(self, operator: OperatorClient, job: int) -> swap_pb2.Job | None:
+        """None: the service has no time for it."""
+        try:
+            return operator.swaps.GetJob(swap_pb2.GetJobRequest(job=job)).job
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            self.counts["looks, shed"] += 1
+            return None
+
+    def _document(self, figures: dict[str, Any]) -> dict[str, Any]:
+        judged = verdict(self.samples)
+        history = self.samples["history_mb"]
+        return {
+            "machine": machine_line(),
+            "seed": self._seed,
+            "minutes": round(self._seconds / 60, 2),
+            "terminals": self._terminals,
+            "series": judged,
+            "history_mb": {"first": round(history[0], 2), "last": round(history[-1], 2)},
+            "history_mb_an_hour": round((history[-1] - history[0]) / self._seconds * 3_600, 1),
+            "segments_removed": self.segments_removed,
+            "snapshots": len(self.snapshots),
+            "counts": dict(self.counts),
+            "load": figures,
+            "failures": self._failures,
+            "met": all(of["met"] for of in judged.values()) and not self._failures,
+        }
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = [f"{'':18}{'first':>10}{'level':>10}{'most':>10}{'climb':>10}{'bound':>10}"]
+    for name, of in found["series"].items():
+        word = "" if of["met"] else "  GREW"
+        numbers = "".join(f"{of[key]:>10,.2f}" for key in ("first", "level", "most", "climb", "bound"))
+        lines.append(f"{name:18}{numbers}{word}")
+    lines.append(
+        f"history {found['history_mb']['first']:.1f} to {found['history_mb']['last']:.1f} MB, "
+        f"{found['history_mb_an_hour']:.0f} MB an hour; {found['segments_removed']} segments removed, "
+        f"{found['snapshots']} snapshots; {found['counts']}"
+    )
+    lines += found["failures"]
+    lines.append("nothing grew" if found["met"] else "not passed")
+    return "\n".join(lines)
+
+
+def plot(path: Path, samples: dict[str, list[float]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = (
+        ("resident memory, MB", ("server_mb", "follower_mb")),
+        ("journal and history, MB", ("journal_mb", "history_mb")),
+        ("open files and threads", ("server_files", "server_threads", "follower_files", "follower_threads")),
+        ("wait of a call, ms", ("wait_ms",)),
+    )
+    figure, axes = plt.subplots(1, len(panels), figsize=(15, 3.6), layout="constrained")
+    minutes = np.array(samples["at_s"]) / 60
+    for (title, names), axis in zip(panels, axes, strict=True):
+        for name in names:
+            axis.plot(minutes, samples[name], label=name.replace("_", " "), linewidth=1.2)
+        axis.set_title(title)
+        axis.set_xlabel("minutes")
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.run", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--terminals", type=int, default=TERMINALS)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    build = ROOT / "build"
+    with tempfile.TemporaryDirectory(dir=build, prefix="soak-") as name:
+        soak = Soak(Path(name), asked.minutes * 60, asked.terminals, asked.seed)
+        found = soak.run(lambda text: print(text, file=sys.stderr, flush=True))
+    (build / "soak.json").write_text(json.dumps({**found, "samples": soak.samples}) + "\n")
+    plot(build / "soak.png", soak.samples)
+    print(table(found))
+    return 0 if found["met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

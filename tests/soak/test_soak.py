@@ -1,0 +1,54 @@
+"""The soak in short form: that all of it goes on, and that what grows would be found. Hours are for `make soak`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.soak import run
+
+
+def series(**changed: list[float]) -> dict[str, list[float]]:
+    return {name: [100.0] * 200 for name in (*run.BOUNDS, "history_mb")} | changed
+
+
+def test_what_stays_or_only_warms_up_has_not_grown() -> None:
+    warm_up = [50 + 50 * min(1.0, number / 80) for number in range(200)]
+    saw = [100.0 + number % 20 for number in range(200)]
+    found = run.verdict(series(server_mb=warm_up, journal_mb=saw))
+    assert all(of["met"] for of in found.values())
+
+
+def test_the_follower_may_keep_pages_of_history_up_to_a_bound() -> None:
+    kept = np.linspace(0, 40, 200)
+    of_history = series(follower_mb=(100 + kept).tolist(), history_mb=(20 + kept).tolist())
+    assert run.verdict(of_history)["follower_mb"]["met"]
+    past_it = series(follower_mb=(100 + kept).tolist(), history_mb=(200 + kept).tolist())
+    assert not run.verdict(past_it)["follower_mb"]["met"]
+
+
+@pytest.mark.parametrize(
+    ("name", "climb"), [("server_mb", 12.0), ("follower_mb", 16.0), ("server_files", 5.0), ("follower_threads", 3.0)]
+)
+def test_what_climbs_is_found_through_noise(name: str, climb: float) -> None:
+    noise = np.random.default_rng(1).normal(scale=climb / 10, size=200)
+    found = run.verdict(series(**{name: (100 + np.linspace(0, climb, 200) + noise).tolist()}))
+    assert {each for each, of in found.items() if not of["met"]} == {name}
+
+
+def test_a_short_soak_does_all_that_a_long_one_does(tmp_path: Path) -> None:
+    soak = run.Soak(tmp_path, 20.0, 120, 1, round_s=1.0)
+    found = soak.run(lambda _: None)
+    assert found["failures"] == []
+    counts = found["counts"]
+    assert min(counts["probes"], counts["jobs"], counts["lists"], counts["swaps"]) > 0
+    assert found["snapshots"] > 1
+    assert set(found["load"]["operations"]) == {"attach", "renew", "usage", "leave"}
+    assert all(of["carried_out"] for name, of in found["load"]["operations"].items() if name in ("renew", "usage"))
+    assert found["series"]["server_files"]["met"]
+    assert found["series"]["server_threads"]["met"]
+    assert "jobs" in run.table(found)
+    run.plot(tmp_path / "soak.png", soak.samples)
+    assert (tmp_path / "soak.png").stat().st_size > 10_000
