@@ -1,15 +1,20 @@
 """Whatever stands in a file, it is read or refused in so many words: ``python -m tests.fuzz.readers``
 (``make fuzz-readers``).
 
-Each input begins with a sound file. Some get other bytes, or lose and repeat some; of journals and snapshots others get
-headers with other numbers in them and the right checksum, as only a program or an attacker makes them. Anything but the
-reader's own refusal is a fault. Input number n of a seed is always the same.
+Each input begins with a sound file, or with one that is kept in ``tests/fuzz/corpus``: what was a fault once, and what
+``tests.fuzz.guided`` found to reach most of the code. Some get other bytes, or lose and repeat some; of journals and
+snapshots others get headers with other numbers in them and the right checksum, as only a program or an attacker makes
+them. Anything but the reader's own refusal is a fault, and so is an input that takes a minute, or memory that grows.
+Input number n of a seed is always the same; the number of the one being tried stands in ``build/fuzz-reader-input-…``,
+should the process end with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import lzma
+import os
 import struct
 import sys
 import tempfile
@@ -19,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from hashlib import sha1
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,12 +42,17 @@ from simswitch.journal.snapshot import open_snapshot, read_snapshot_header, snap
 from simswitch.toml_lines import TomlDocument, TomlRefused
 from simswitch.twin.scenario import ScenarioError, parse
 
+from tests.fuzz.watch import Watch
 from tests.inventory.test_sims import HEADER, KNOWN, NOW, line
 from tests.journal.faulty_disk import Content, FaultyDisk
 from tests.journal.test_recovery import lives
 from tests.journal.tiny_machine import tiny_kind
 
 SEED = 20_200_321
+CORPUS = Path(__file__).with_name("corpus")
+INPUT = Path(__file__).resolve().parents[2] / "build" / "fuzz-reader-input"
+KEPT_MAX, KEPT_BYTES_MAX = 24, 8_192
+"""How many inputs of one reader are kept, and how large they may be, compressed."""
 SCENARIOS = Path(__file__).parents[2] / "engine/simswitch/twin/scenarios"
 _CHANGES_MAX = 6
 _PIECE_MAX = 64
@@ -189,10 +200,31 @@ TARGETS = {
 }
 
 
+@cache
+def kept(name: str) -> list[bytes]:
+    """The corpus of a reader, compressed: a journal is mostly zeros."""
+    return [lzma.decompress(path.read_bytes()) for path in sorted((CORPUS / name).glob("*.xz"))]
+
+
+def keep(name: str, inputs: list[bytes]) -> None:
+    """Adds to the corpus as many as there is room for, of all sizes."""
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = [lzma.compress(data) for data in sorted(inputs, key=len)]
+    small = [data for data in packed if len(data) <= KEPT_BYTES_MAX]
+    room = KEPT_MAX - len(list(folder.glob("*.xz")))
+    for number in range(min(room, len(small))):
+        data = small[number * len(small) // min(room, len(small))]
+        (folder / f"{sha1(data).hexdigest()[:16]}.xz").write_bytes(data)
+
+
 def made(name: str, seed: int, number: int) -> bytes:
     """Input ``number`` of a seed for a target."""
     target = TARGETS[name]
     random = Random(f"{name} {seed} {number}")
+    found = kept(name)
+    if found and random.random() < 0.3:
+        return changed(random.choice(found), random)
     sound = random.choice(target.sound())
     if target.forge is not None and random.random() < 0.7:
         data = bytearray(sound)
@@ -210,9 +242,9 @@ def tried(name: str, data: bytes) -> bool:
     return True
 
 
-def inputs(count: int) -> Iterator[tuple[str, int]]:
+def inputs(first: int, count: int) -> Iterator[tuple[str, int]]:
     names = list(TARGETS)
-    for number in range(count):
+    for number in range(first, first + count):
         yield names[number % len(names)], number
 
 
@@ -220,17 +252,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.readers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
     asked = parser.parse_args()
     began_s = time.monotonic()
     read: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    for name, number in inputs(asked.inputs):
+    watch = Watch(asked.inputs)
+    trying = INPUT.with_name(f"{INPUT.name}-{asked.first}")
+    trying.parent.mkdir(exist_ok=True)
+    file = os.open(trying, os.O_WRONLY | os.O_CREAT)
+    for name, number in inputs(asked.first, asked.inputs):
+        watch.begin()
         try:
+            os.pwrite(file, b"%-24d" % number, 0)
             (read if tried(name, made(name, asked.seed, number)) else refused)[name] += 1
         except Exception as error:
             print(f"{name}, input {number} of seed {asked.seed}: {type(error).__name__}: {error}", file=sys.stderr)
             raise
-    print(json.dumps({"seed": asked.seed, "inputs": asked.inputs, "read": read, "refused": refused}, indent=1))
+    watch.end()
+    os.close(file)
+    trying.unlink()
+    found = {"seed": asked.seed, "first": asked.first, "inputs": asked.inputs, "read": read, "refused": refused}
+    print(json.dumps({**found, "resident_mb": [round(mb) for mb in watch.resident_mb]}, indent=1))
     print(f"{time.monotonic() - began_s:.1f} s", file=sys.stderr)
     return 0
 

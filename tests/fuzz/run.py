@@ -20,6 +20,7 @@ from random import Random
 
 from tests.fuzz import messages
 from tests.fuzz.agreement import SHAPES, Disagreement, compare, compare_encoded, compare_session
+from tests.fuzz.watch import Grown, Watch
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 INPUT = Path(__file__).resolve().parents[2] / "build" / "fuzz-input.txt"
@@ -64,12 +65,14 @@ class Tally:
 
 
 def run(seed: int, first: int, inputs: int, say: Callable[[int], None], keep: Callable[[str, bytes], None]) -> Tally:
-    """Tries ``inputs`` messages. Raises ``Disagreement``."""
+    """Tries ``inputs`` messages. Raises ``Disagreement``, or ``Grown``."""
+    watch = Watch(inputs)
     known: dict[str, list[bytes]] = {}
     for name, data, _ in corpus():
         known.setdefault(name, []).append(data)
     tally = Tally()
     for number in range(first, first + inputs):
+        watch.begin()
         name, data = made(seed, number, known)
         keep(name, data)
         try:
@@ -79,6 +82,7 @@ def run(seed: int, first: int, inputs: int, say: Callable[[int], None], keep: Ca
             raise Disagreement(f"input {number} of seed {seed}: {error}\n{line}") from error
         if number % 10_000 == 9_999:
             say(number + 1 - first)
+    watch.end()
     return tally
 
 
@@ -106,7 +110,7 @@ def main() -> int:
 
         try:
             tally = run(options.seed, options.first, options.inputs, say, keep)
-        except Disagreement as error:
+        except (Disagreement, Grown) as error:
             print(error, file=sys.stderr)
             return 1
     INPUT.unlink()

@@ -1,0 +1,48 @@
+"""What no reader may do besides being wrong: never come to an end, or keep memory. For runs of many inputs."""
+
+from __future__ import annotations
+
+import faulthandler
+from pathlib import Path
+
+HANG_S = 60
+"""Processes that share a machine stand still at times; a reader takes a thousandth of this."""
+GROWN_PART, GROWN_MB = 0.05, 8.0
+LOOKS = 40
+
+
+class Grown(Exception):
+    """Memory grew over the second half of a run, when all that is kept once was there."""
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4_096 / 1e6
+
+
+class Watch:
+    """One run of ``inputs``: ``begin`` before each of them, ``end`` after the last."""
+
+    def __init__(self, inputs: int) -> None:
+        self._every = max(1, inputs // LOOKS)
+        self._count = 0
+        self.resident_mb: list[float] = []
+
+    def begin(self) -> None:
+        """An input that does not come to an end within HANG_S ends the process with a trace, in C as in Python."""
+        if self._count % self._every == 0:
+            self.resident_mb.append(resident_mb())
+        self._count += 1
+        if self._count % 16 == 1:
+            faulthandler.dump_traceback_later(HANG_S, exit=True)
+
+    def end(self) -> None:
+        """Raises ``Grown``."""
+        faulthandler.cancel_dump_traceback_later()
+        half = self.resident_mb[len(self.resident_mb) // 2 :]
+        if len(half) < LOOKS // 2:
+            return
+        quarter = len(half) // 2
+        before, after = (sum(part) / len(part) for part in (half[:quarter], half[quarter:]))
+        if after > before * (1 + GROWN_PART) + GROWN_MB:
+            raise Grown(f"{before:.0f} MB in the third quarter of the run, {after:.0f} in the fourth")
