@@ -58,6 +58,7 @@ from simswitch.journal.errors import (
     JournalFull,
     RecordTooLarge,
 )
+from simswitch.journal.follower import read_alarm
 from simswitch.journal.recovery import MachineKind, Progress, Recovery, real_machine, recover
 from simswitch.journal.snapshot import clear_unfinished, newest_snapshot_sequence, prune, write_snapshot
 
@@ -490,6 +491,16 @@ class Cell:
     def durable_sequence(self) -> int:
         """The highest sequence that is durable; in memory, that is applied."""
         return self._machine.sequence if self._journal is None else self._journal.durable_sequence
+
+    @property
+    def disk_full(self) -> str:
+        """Why nothing that changes something is taken, when the disk is what is in the way; empty: there is room."""
+        return "" if self._journal is None else self._journal.full()
+
+    @property
+    def alarm(self) -> str:
+        """What the follower has found wrong; empty: nothing."""
+        return "" if self._disk is None else read_alarm(self._disk) or ""
 
     @property
     def clock_frozen(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -19,14 +20,16 @@ from simswitch.core.machine import Machine
 from simswitch.demo.processes import Server
 from simswitch.folder.apart import Refused
 from simswitch.folder.backup import MANIFEST, UNFINISHED, backup
-from simswitch.folder.check import check_folder
+from simswitch.folder.check import check_folder, records, sound_snapshots
 from simswitch.folder.restore import BEFORE, Wanted, restore
 from simswitch.history.schema import open_reader
 from simswitch.journal.append import Journal
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import FolderInUse, OutcomeDiffers
+from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import real_machine, recover
 from simswitch.journal.snapshot import snapshot_sequences
+from simswitch.journal.walk import list_segments
 
 from tests.cell.small_pool import allocate
 from tests.cli.conftest import program
@@ -124,6 +127,28 @@ def test_every_point_is_restored_as_it_was_and_what_came_later_is_fenced(
         assert machine.header()["incarnation"] == 1
         checked = check_folder(folder)
         assert checked.sound, checked.parts
+
+
+def test_a_damaged_folder_is_restored_up_to_the_record_before(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, life = tmp_path / "source", kept[1]
+    shutil.copytree(kept[0], source)
+    disk = RealDisk(source, create=False)
+    headers = {header.sequence: header for header in sound_snapshots(disk)}
+    begun = [each.header for each in list_segments(disk) if isinstance(each.header, SegmentHeader)]
+    before = max(life.states) - 3
+    damaged = next(
+        each for each in records(disk, begun[0].first_sequence, headers, False) if each.header.sequence == before + 1
+    )
+    segment = source / next(each.name for each in list_segments(disk) if each.number == damaged.segment)
+    data = bytearray(segment.read_bytes())
+    data[damaged.offset + 100] ^= 1
+    segment.write_bytes(data)
+    for until in (before + 1, 1 << 63):
+        with pytest.raises(Refused, match=rf"sequence {before + 1}\b"):
+            restore(source, tmp_path / "new", Wanted(until_sequence=until), segment_bytes=SEGMENT_BYTES)
+    found = restore(source, tmp_path / "new", Wanted(until_sequence=before), segment_bytes=SEGMENT_BYTES)
+    assert found["sequence"] == before
+    assert leases(recover(RealDisk(tmp_path / "new"), real_machine(), repair=False).machine) == life.leases[before]
 
 
 def test_an_instant_is_the_last_record_at_or_before_it(kept: tuple[Path, Life], tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import grpc
 import pytest
 from simswitch.cli.exits import Exit
-from simswitch.client import Client, ServiceError
+from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.v1 import pool_pb2
 
 from tests.folder.lives import Life
 
@@ -74,20 +75,29 @@ def test_nothing_is_acknowledged_on_a_full_disk_and_it_goes_on_when_there_is_roo
     folder, address = small_disk
     with Client(address, access_server="as-01") as client:
         held = client.allocate(1, "market")
+        # Who calls for the first time has to be made known first, which needs room.
+        assert not summary(address).disk_full
         filler = folder / "filler"
         fill(filler, left_bytes)
         error = refused(client, 2)
         assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL")
         assert f"below the mark of {MARK_BYTES}" in str(error)
+        assert f"below the mark of {MARK_BYTES}" in summary(address).disk_full
         # It is refused before it is applied: the state does not move.
         before = checked(folder)
         assert refused(client, 3).reason == "DISK_FULL"
         after = checked(folder)
         assert (after["last_sequence"], after["state_hash"]) == (before["last_sequence"], before["state_hash"])
         filler.unlink()
+        assert not summary(address).disk_full
         assert client.allocate(2, "market").epoch > held.epoch
         assert client.renew([1], [held.epoch]).status.tolist() == [1]
     assert checked(folder)["last_sequence"] > before["last_sequence"]
+
+
+def summary(address: str) -> pool_pb2.GetSummaryResponse:
+    with OperatorClient(address) as operator:
+        return operator.pool.GetSummary(pool_pb2.GetSummaryRequest())
 
 
 def checked(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from simswitch.cli import (
     learn,
     limit,
     load,
+    mask,
     plan,
     pool,
     replay,
@@ -102,6 +103,7 @@ app.add_typer(clock.app, name="clock")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")
 app.command("breakers")(breakers.breakers)
+app.command("mask")(mask.mask)
 app.command("learn")(learn.learn)
 app.add_typer(caps.app, name="caps")
 app.add_typer(usage.app, name="usage")

@@ -43,6 +43,10 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
     ]
     if summary["swaps_stopped"]:
         parts.append("ALL SWAPS ARE STOPPED. `simswitch swap lift` lets them go on.")
+    if summary["disk_full"]:
+        parts.append(f"THE DISK IS FULL: {summary['disk_full']}. Make room there.")
+    if summary["alarm"]:
+        parts.append(f"ALARM of the follower: {summary['alarm']}")
     if summary["frozen"]:
         parts.append("THE CLOCK JUMPED: nothing expires until `simswitch clock confirm`.")
     if summary["set_aside_count"] or summary["impossible_count"]:

@@ -143,20 +143,20 @@ def _restore(
     skipped: list[int] = []
     for record in records(disk, first, headers, live=False):
         header = record.header
-        if header.sequence <= machine.sequence:
-            continue
-        if header.sequence > last_before:
+        if machine.sequence < header.sequence <= last_before:
+            if header.machine_version != kind.version:
+                raise MachineVersionDiffers(header.sequence, header.machine_version, kind.version)
+            note(header.sequence)
+            if header.sequence in wanted.skip:
+                machine.apply(b"", machine.now_ms, header.seed)
+                skipped.append(header.sequence)
+            else:
+                changed += _apply(machine, record, readers, bool(skipped))
+                replayed += 1
+            checksum = record.checksum
+        if header.sequence >= last_before:
+            # The next one may be what is damaged.
             break
-        if header.machine_version != kind.version:
-            raise MachineVersionDiffers(header.sequence, header.machine_version, kind.version)
-        note(header.sequence)
-        if header.sequence in wanted.skip:
-            machine.apply(b"", machine.now_ms, header.seed)
-            skipped.append(header.sequence)
-        else:
-            changed += _apply(machine, record, readers, bool(skipped))
-            replayed += 1
-        checksum = record.checksum
     if set(wanted.skip) - set(skipped):
         missing = min(set(wanted.skip) - set(skipped))
         raise Refused(f"record {missing} is not among those that are replayed: {machine.sequence} is the last one")
@@ -187,6 +187,9 @@ def _last_before(disk: RealDisk, first: int, headers: dict[int, Any], wanted: Wa
         if record.header.sequence > wanted.until_sequence or record.header.now_ms > wanted.until_ms:
             break
         last = record.header.sequence
+        if last == wanted.until_sequence:
+            # The next one may be what is damaged.
+            break
     return last
 
 

@@ -155,9 +155,8 @@ class Journal:
                 f"a batch of {payload_bytes} bytes does not fit into a journal segment, which takes "
                 f"{self.payload_bytes_max}"
             )
-        free = self._disk.free_bytes()
-        if free < self.settings.free_mark_bytes:
-            raise JournalFull(self._full_text(free))
+        if full := self.full():
+            raise JournalFull(full)
         self._planned_before = (self._planned_segment, self._planned_offset, self._planned_bytes)
         size = record_bytes(payload_bytes)
         if self._planned_offset + size > self._planned_bytes:
@@ -173,6 +172,11 @@ class Journal:
     def withdraw(self) -> None:
         """Takes back the last ``admit``: the batch was refused by the machine and will not be appended."""
         self._planned_segment, self._planned_offset, self._planned_bytes = self._planned_before
+
+    def full(self) -> str:
+        """Why nothing is admitted, when the disk is what is in the way; empty: there is room."""
+        free = self._disk.free_bytes()
+        return self._full_text(free) if free < self.settings.free_mark_bytes else ""
 
     def _full_text(self, free: int) -> str:
         return (

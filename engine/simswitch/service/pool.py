@@ -73,6 +73,8 @@ class PoolHandlers:
             set_aside_count=header["set_aside_count"],
             set_aside_bytes=header["set_aside_bytes"],
             impossible_count=header["impossible_count"],
+            disk_full=self._cell.disk_full,
+            alarm=self._cell.alarm,
             classes=self._names(classes),
             lots=self._names(_tally(groups, "lot")),
             banks=self._names(_tally(groups, "bank")),

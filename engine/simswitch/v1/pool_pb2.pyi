@@ -446,6 +446,8 @@ class GetSummaryResponse(_message.Message):
     SET_ASIDE_BYTES_FIELD_NUMBER: _builtins.int
     IMPOSSIBLE_COUNT_FIELD_NUMBER: _builtins.int
     EXPECTED_USES_FIELD_NUMBER: _builtins.int
+    DISK_FULL_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -468,6 +470,12 @@ class GetSummaryResponse(_message.Message):
     """What those said, bytes; each is cumulative over its lease, and one that came twice stands in it twice."""
     impossible_count: _builtins.int
     """Reports of usage that were set aside because no line could carry as much."""
+    disk_full: _builtins.str
+    """Why calls that change something are refused as DISK_FULL now, for people. Empty: there is room."""
+    alarm: _builtins.str
+    """What the process beside the service has found wrong with the journal, or what keeps it from making snapshots, for
+    people. Empty: nothing.
+    """
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
         """SIMs by health. Those with none are left out."""
@@ -517,10 +525,12 @@ class GetSummaryResponse(_message.Message):
         set_aside_bytes: _builtins.int = ...,
         impossible_count: _builtins.int = ...,
         expected_uses: _abc.Iterable[Global___ExpectedUse] | None = ...,
+        disk_full: _builtins.str = ...,
+        alarm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "expected_uses", b"expected_uses", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
