@@ -266,6 +266,15 @@ def test_decisions_say_who_decided_what_and_refused_ones_too(tmp_path: Path) -> 
     life.cell.close()
 
 
+def test_a_text_in_a_csv_is_no_formula() -> None:
+    target = io.BytesIO()
+    write_csv(
+        iter([{"name": "=HYPERLINK(1)", "bytes": -5, "hash": b"\x01"}, {"name": "a=b", "bytes": 1, "hash": b""}]),
+        target,
+    )
+    assert target.getvalue().decode().splitlines() == ["name,bytes,hash", "'=HYPERLINK(1),-5,01", "a=b,1,"]
+
+
 def test_a_damaged_history_is_refused_with_what_to_do_and_snapshots_go_on(tmp_path: Path) -> None:
     life = Life(tmp_path)
     (tmp_path / NAME).write_bytes(b"this is no database " * 500)

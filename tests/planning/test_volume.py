@@ -61,6 +61,14 @@ def test_slowed_sims_serve_again_in_the_next_cycle() -> None:
     assert run_dry(certain(10, 31), [slowed], seed=1).date_at(0.5) == MONDAY + timedelta(days=1)
 
 
+def test_a_part_of_a_lot_is_a_part_of_each_of_its_sims() -> None:
+    whole = lot(*range(10), slowed=4)
+    half = whole.part(0.5)
+    assert (half.sims, half.slowed, half.used_bytes.tolist()) == (5, 2, [0, 2, 4, 6, 8])
+    assert whole.part(1.0).used_bytes.tolist() == list(range(10))
+    assert whole.part(0.01).sims == 0
+
+
 def test_a_month_without_the_day_has_its_last() -> None:
     assert monthly(date(2026, 1, 31))[:3] == (date(2026, 1, 31), date(2026, 2, 28), date(2026, 3, 31))
     assert monthly(date(2026, 11, 30), 31)[:3] == (date(2026, 11, 30), date(2026, 12, 31), date(2027, 1, 31))

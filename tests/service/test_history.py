@@ -160,7 +160,7 @@ def test_who_has_gone_leaves_no_answer_for_the_next(serving: Serving) -> None:
     with OperatorClient(serving.address) as operator:
         asked(operator, "gaps")
         assert serving.running is not None
-        process = serving.running.service.history._process
+        process = serving.running.service.history.rows.process
         assert process is not None
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(grpc.RpcError) as caught:

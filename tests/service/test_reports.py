@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +90,22 @@ def test_by_command_it_is_what_the_folder_says(serving: Serving) -> None:
     planned = json.loads(run("plan", *at, "--json"))
     assert planned["volume"]["groups"]["market"][0]["name"] == "market"
     assert planned == json.loads(run("plan", serving.folder, "--json"))
+
+
+def test_rows_are_read_while_a_report_is_made(serving: Serving) -> None:
+    """The process that makes reports is held; who reads rows does not notice, and who gives up leaves no answer."""
+    with OperatorClient(serving.address) as client:
+        daily(client)
+        assert serving.running is not None
+        process = serving.running.service.history.reports.process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        held = client.history.MakePlan.future(pb.MakePlanRequest(), timeout=60)
+        found = client.history.ListRows(pb.ListRowsRequest(table="day_begins"), timeout=20)
+        assert len(found.rows) == 1
+        assert not held.done()
+        held.cancel()  # type: ignore[no-untyped-call]
+        assert figures(client)["today"]["day"] == LAST
 
 
 @pytest.mark.parametrize(

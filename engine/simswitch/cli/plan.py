@@ -13,8 +13,8 @@ from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, file_text, target
 from simswitch.cli.screen import complain, print_json, show, table
 
-PLAN_TIMEOUT_S = 60.0
-"""The service gives up after half of it."""
+PLAN_TIMEOUT_S = 70.0
+"""The service gives up before."""
 
 
 def plan(

@@ -18,8 +18,8 @@ from simswitch.cli.screen import complain, print_json
 
 app = typer.Typer(help="Write reports from what happened.", no_args_is_help=True)
 
-REPORT_TIMEOUT_S = 60.0
-"""The service gives up after half of it."""
+REPORT_TIMEOUT_S = 70.0
+"""The service gives up before."""
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M"]
 
 
@@ -166,7 +166,7 @@ def daily(
             raise CommandFailed(Exit.REFUSED, "history has no day that is over yet: name one with --day")
         days = (pages.read_day(history, at, here) for at in (wanted, wanted - timedelta(days=1)))
         today, yesterday = (view.seen(day) for day in days)
-        shortfall = pages.shortfall_text(history, wanted, cycle_day, read_terms(terms))
+        shortfall = pages.shortfall_text(history, wanted, cycle_day, read_terms(terms), today.rights)
     except OSError as error:
         raise CommandFailed(Exit.REFUSED, f"{error.filename} can't be read: {error.strerror}") from error
     except (HistoryRefused, TomlRefused) as error:

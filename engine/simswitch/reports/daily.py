@@ -219,11 +219,16 @@ def cap_changes(today: Day, yesterday: Day) -> list[CapChange]:
     return result
 
 
-def shortfall_text(history: sqlite3.Connection, day: date, cycle_day: int, terms: Terms) -> Text:
-    """When the pool runs dry, as the planner says on the morning after the day."""
+def shortfall_text(
+    history: sqlite3.Connection, day: date, cycle_day: int, terms: Terms, rights: frozenset[Read]
+) -> Text:
+    """When the pool runs dry, as the planner says on the morning after the day; nothing, and no work, for who may not
+    see it."""
     from simswitch.planning import observed
 
     source = "days, lots; `simswitch plan`"
+    if Read.POOL not in rights:
+        return Text([])
     try:
         from simswitch.planning.plan import outlook
 

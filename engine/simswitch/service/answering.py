@@ -119,7 +119,7 @@ def _daily(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
     view = View(asked["role"], asked["name"])
     days = (daily.read_day(connection, day, zone) for day in (wanted, wanted - timedelta(days=1)))
     today, yesterday = (view.seen(day) for day in days)
-    shortfall = daily.shortfall_text(connection, wanted, asked["cycle_day"], _terms(asked))
+    shortfall = daily.shortfall_text(connection, wanted, asked["cycle_day"], _terms(asked), today.rights)
     if asked["form"] in (pb.REPORT_FORM_MARKDOWN, pb.REPORT_FORM_HTML):
         report = daily.report(today, yesterday, shortfall, zone, "history")
         render = rendering.markdown if asked["form"] == pb.REPORT_FORM_MARKDOWN else rendering.html

@@ -29,6 +29,7 @@ from simswitch.v1 import history_pb2 as pb
 WAITING_MAX = 16
 """Calls that wait while one is answered."""
 LONGEST_S = 30.0
+REPORT_LONGEST_S = 60.0
 EQUAL_MAX = 4
 TERMS_MAX = 1 << 16
 _INSTANT_MAX_MS = 1 << 43
@@ -40,9 +41,68 @@ def _planned_with(request: pb.MakeDailyReportRequest | pb.MakePlanRequest, call:
         raise Refused(INVALID_ARGUMENT, f"terms has at most {TERMS_MAX:,} characters, not {len(request.terms):,}")
     if request.cycle_day > 31:
         raise Refused(INVALID_ARGUMENT, f"cycle_day is 1 to 31, not {request.cycle_day}")
-    until_s = time.monotonic() + LONGEST_S
+    until_s = time.monotonic() + REPORT_LONGEST_S
     deadline = until_s if call.deadline is None else min(call.deadline, until_s)
     return {"terms": request.terms, "cycle_day": request.cycle_day or 1, "deadline": deadline}
+
+
+class AnsweringProcess:
+    """A process that answers questions about history, one after the other. It is started with the first."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def asked(self, question: dict[str, Any]) -> tuple[int, bytes]:
+        if self._folder is None:
+            raise Refused(HISTORY_MISSING, "the service keeps no data folder")
+        if self._waiting > WAITING_MAX:
+            raise Refused(OVERLOADED)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                if time.monotonic() > question["deadline"]:
+                    raise Refused(EXPIRED)
+                # It looks at the deadline itself where it reads; what takes so long is then a forecast.
+                async with asyncio.timeout(question["deadline"] + 1 - time.monotonic()):
+                    return await self._answered(self._folder, json.dumps(question).encode())
+        except TimeoutError as error:
+            raise Refused(EXPIRED) from error
+        finally:
+            self._waiting -= 1
+
+    async def _answered(self, folder: Path, question: bytes) -> tuple[int, bytes]:
+        if self.process is None:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "simswitch.service.answering", str(folder)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        process = self.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(question + b"\n")
+            kind, size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
+            return kind, await process.stdout.readexactly(size)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            await self.close()
+            raise Refused(HISTORY_MISSING, "the process that reads it has ended; another is started") from error
+        except BaseException:
+            # The caller has gone, and the answer would be taken for that to the next question.
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends the process; the next question starts another."""
+        process, self.process = self.process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+        if process is not None:
+            await process.wait()
 
 
 class HistoryHandlers:
@@ -50,10 +110,9 @@ class HistoryHandlers:
 
     def __init__(self, directory: Directory, folder: Path | None) -> None:
         self._directory = directory
-        self._folder = folder
-        self._turn = asyncio.Lock()
-        self._waiting = 0
-        self._process: asyncio.subprocess.Process | None = None
+        # A report takes seconds, and nobody who reads rows waits for it.
+        self.rows = AnsweringProcess(folder)
+        self.reports = AnsweringProcess(folder)
 
     async def list_rows(self, data: bytes, call: Call) -> bytes:
         request = pb.ListRowsRequest.FromString(data)
@@ -82,7 +141,7 @@ class HistoryHandlers:
             "token": request.page_token,
             "deadline": until_s if call.deadline is None else min(call.deadline, until_s),
         }
-        return await self._answer(question)
+        return await self._answer(self.rows, question)
 
     async def make_daily_report(self, data: bytes, call: Call) -> bytes:
         request = pb.MakeDailyReportRequest.FromString(data)
@@ -90,6 +149,7 @@ class HistoryHandlers:
         if request.language not in ("", "ja", "en"):
             raise Refused(INVALID_ARGUMENT, f"language is ja or en, not {request.language!r}")
         return await self._answer(
+            self.reports,
             {
                 "kind": "daily",
                 "role": actor.role,
@@ -99,15 +159,16 @@ class HistoryHandlers:
                 "language": request.language or "ja",
                 "form": request.form,
                 **_planned_with(request, call),
-            }
+            },
         )
 
     async def make_plan(self, data: bytes, call: Call) -> bytes:
         request = pb.MakePlanRequest.FromString(data)
-        return await self._answer({"kind": "plan", "seed": request.seed, **_planned_with(request, call)})
+        question = {"kind": "plan", "seed": request.seed, **_planned_with(request, call)}
+        return await self._answer(self.reports, question)
 
-    async def _answer(self, question: dict[str, Any]) -> bytes:
-        kind, answer = await self._asked(question)
+    async def _answer(self, process: AnsweringProcess, question: dict[str, Any]) -> bytes:
+        kind, answer = await process.asked(question)
         match kind:
             case Answer.GOOD:
                 return answer
@@ -120,47 +181,7 @@ class HistoryHandlers:
             case _:
                 raise Refused(HISTORY_MISSING, answer.decode())
 
-    async def _asked(self, question: dict[str, Any]) -> tuple[int, bytes]:
-        if self._folder is None:
-            raise Refused(HISTORY_MISSING, "the service keeps no data folder")
-        if self._waiting > WAITING_MAX:
-            raise Refused(OVERLOADED)
-        self._waiting += 1
-        try:
-            async with self._turn:
-                if time.monotonic() > question["deadline"]:
-                    raise Refused(EXPIRED)
-                return await self._answered(self._folder, json.dumps(question).encode())
-        finally:
-            self._waiting -= 1
-
-    async def _answered(self, folder: Path, question: bytes) -> tuple[int, bytes]:
-        if self._process is None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "simswitch.service.answering", str(folder)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(question + b"\n")
-            kind, size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
-            return kind, await process.stdout.readexactly(size)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            await self.close()
-            raise Refused(HISTORY_MISSING, "the process that reads it has ended; another is started") from error
-        except BaseException:
-            # The caller has gone, and the answer would be taken for that to the next question.
-            await self.close()
-            raise
-
     async def close(self) -> None:
-        """Ends the process; the next question starts another."""
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill()
-        if process is not None:
-            await process.wait()
+        """Ends the processes."""
+        await self.rows.close()
+        await self.reports.close()

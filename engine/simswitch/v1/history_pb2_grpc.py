@@ -68,7 +68,8 @@ class HistoryServiceServicer:
     def MakeDailyReport(self, request, context):
         """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
         lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
-        It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+        A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
+        past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

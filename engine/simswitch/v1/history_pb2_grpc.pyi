@@ -41,7 +41,8 @@ class HistoryServiceStub:
     MakeDailyReport: _grpc.UnaryUnaryMultiCallable[_history_pb2.MakeDailyReportRequest, _history_pb2.MakeDailyReportResponse]
     """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
     lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
-    It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+    A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
+    past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
     """
     MakePlan: _grpc.UnaryUnaryMultiCallable[_history_pb2.MakePlanRequest, _history_pb2.MakePlanResponse]
     """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
@@ -61,7 +62,8 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     MakeDailyReport: _aio.UnaryUnaryMultiCallable[_history_pb2.MakeDailyReportRequest, _history_pb2.MakeDailyReportResponse]  # type: ignore[assignment]
     """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
     lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
-    It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+    A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
+    past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
     """
     MakePlan: _aio.UnaryUnaryMultiCallable[_history_pb2.MakePlanRequest, _history_pb2.MakePlanResponse]  # type: ignore[assignment]
     """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
@@ -90,7 +92,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_history_pb2.MakeDailyReportResponse, _abc.Awaitable[_history_pb2.MakeDailyReportResponse]]:
         """The daily operations report, as far as the caller's role may see it: an operator and an auditor all of it, a supplier its own
         lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
-        It waits among the calls of ListRows; with a forecast in it, it takes some seconds of a processor.
+        A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
+        past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
         """
 
     @_abc_1.abstractmethod
