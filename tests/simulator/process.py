@@ -120,6 +120,12 @@ class _TurnLock:
     def release(self) -> None:
         self._held = False
 
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
 
 class SimulatedCell(Cell):
     """A cell whose workers take turns as the simulator says."""
