@@ -346,9 +346,9 @@ def test_rows_of_outcomes_say_what_was_reset() -> None:
 DAY_MS = 86_400_000
 
 
-def dated_world(days: dict[str, int]) -> World:
+def dated_world(days: dict[str, int], sims_max: int = 64) -> World:
     """Lots of one class, each with two SIMs; those that are named end in so many days."""
-    world = empty_world()
+    world = empty_world(sims_max)
     plan = {layout.LOT_SUPPLIER: world.entities["supplier"], layout.LOT_PLAN: world.entities["monthly"]}
     for lot, count in days.items():
         ends = {} if count == 0 else {layout.LOT_VALID_UNTIL_S: (world.now_ms + count * DAY_MS) // 1_000}
@@ -430,3 +430,16 @@ def test_a_jobs_swap_takes_the_tightest_whatever_ends_soon() -> None:
     list_job(world, 1)
     world.pass_ms(5_000)
     assert [order["target_iccid"] for order in world.orders] == [int(world.machine.sims_columns()["iccid"][tight])]
+
+
+def test_a_class_of_more_groups_than_a_word_has_bits_is_walked_over() -> None:
+    """Each bank makes a group of its lot; some of them end soon."""
+    world = dated_world({"endless": 0, "spring": 20}, 80)
+    for number in range(70):
+        world.define(layout.BANK, f"rack-{number}")
+        world.import_sims(1, ("endless", "spring")[number % 2], f"rack-{number}")
+    assert len(world.machine.groups()) == 72
+    assert world.machine.check() == []
+    assert set(taken(world, range(1, 38))) == {"spring"}
+    assert taken(world, range(38, 39)) == ["endless"]
+    assert world.machine.check() == []

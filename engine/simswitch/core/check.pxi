@@ -185,7 +185,7 @@ cdef int _check_shelf(uint32_t position, uint64_t groups_count, const Shelf *she
         words = [0] * GROUP_WORDS
         for local in range(groups_count):
             if (position, tier, local) in bits:
-                words[local >> 6] |= 1 << (local & 63)
+                words[local >> 6] |= <uint64_t> 1 << (local & 63)
         summary = 0
         for word in range(GROUP_WORDS):
             if words[word]:
