@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,29 @@ def test_learning_hands_out_fewer_slowed_sims_and_finds_the_cap(small: Path) -> 
     assert caps["true"][-1] == 12
     assert caps["learned"][0] is None
     assert caps["learned"][-1] == pytest.approx(12, rel=0.1)
+
+
+def test_carriers_figures_bring_our_count_to_theirs_and_stay_out_of_what_was_reported(small: Path) -> None:
+    small.write_text(SMALL.replace("quota_cycle_gb = 100", "quota_cycle_gb = 100\ncycle_day = 5"))
+    month = load(small)
+    assert month is not None
+    found: dict[str, Any] = {}
+    for policy in ("learned", "corrected"):
+        run = _Run(month, policy)
+        run.run(None)
+        found[policy] = run.figures()
+        header = run.cell.machine.header()
+        assert header["counted_bytes"] == run.got_bytes
+        assert run.cell.machine.check() == []
+        taken, aside = found[policy]["carrier_figures"], found[policy]["carrier_figures_set_aside"]
+        assert (header["corrections_count"], header["figures_aside_count"]) == (taken or 0, aside or 0)
+        run.cell.close()
+    learned, corrected = found["learned"], found["corrected"]
+    # Eight mornings: that of the day on which the cycle began anew brings a figure of the one before.
+    assert corrected["carrier_figures"] == 7 * 4_500, corrected
+    assert corrected["carrier_figures_set_aside"] == 4_500, corrected
+    assert learned["count_error_share"] > 0.014, learned
+    assert corrected["count_error_share"] < learned["count_error_share"] / 2, (learned, corrected)
 
 
 def test_each_byte_is_counted_once_and_the_pool_is_sound(small: Path) -> None:
@@ -183,5 +207,5 @@ def test_a_month_that_is_wrong_is_refused_by_file_and_line(small: Path, before: 
 
 
 def test_policies_of_a_scenario_are_none_of_a_month(small: Path) -> None:
-    with pytest.raises(ReplayError, match="believed, learned, not engine"):
+    with pytest.raises(ReplayError, match="believed, learned, corrected, not engine"):
         replay(small, policies=["engine"])

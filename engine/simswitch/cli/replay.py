@@ -124,6 +124,9 @@ MONTH_ROWS = (
     ("switches done", "swaps_completed", ""),
     ("hours of terminals on slowed SIMs", "slowed_terminal_hours", ""),
     ("share of what was wanted that did not come", "wanted_bytes_not_got_share", ""),
+    ("our count of a cycle, off the carrier's by", "count_error_share", ""),
+    ("carriers' figures taken", "carrier_figures", ""),
+    ("of a cycle that was over, set aside", "carrier_figures_set_aside", ""),
     ("SIMs found slowed", "throttle_decisions", ""),
     ("of them wrongly", "throttle_decisions_false", ""),
 )

@@ -109,6 +109,12 @@ class Carriers:
             self.used[window, sims] += used_bytes
         self._refresh(day)
 
+    def counts(self, window: int) -> Column:
+        """What the carrier has counted in a window of every SIM: 2 % more or less than was used."""
+        # A cap is reached where what was used meets quota x noise.
+        counted: Column = self.used[window] / self.noise[window]
+        return counted
+
     def slowed(self, sims: Column) -> Column:
         found: Column = np.isfinite(self.speed[sims])
         return found

@@ -10,13 +10,14 @@ goes by the hour, and an hour of all terminals is a few dozen operations on colu
 cell; orders are carried out at once.
 
 Policies: ``believed`` has the engine with the caps that are believed, and nobody sees that SIMs are slowed, as in 2020;
-``learned`` has the detector and the learner of ``simswitch.caps`` beside it, whose findings enter as commands. A SIM
+``learned`` has the detector and the learner of ``simswitch.caps`` beside it, whose findings enter as commands;
+``corrected`` has the carriers' own figures of each cycle besides, which come 18 or 42 hours late. A SIM
 that was found slowed is trusted again three hours after midnight, when limits have been lifted, unless the learner
 knows a limit of its cycle that it has met.
 
 A month is a TOML file with ``kind = "month"`` and these keys; every other one is refused:
 
-    kind, seed, start, policies    as in a scenario; policies: "believed", "learned"
+    kind, seed, start, policies    as in a scenario; policies: "believed", "learned", "corrected"
     days = 29
     terminals = 100000           all of them are on all the time
     moves_per_day = 0.5          how often each of them restarts, and is given another SIM
@@ -56,13 +57,17 @@ from simswitch.twin import scenario as schema
 from simswitch.twin.carriers import CYCLE, DAY, ROLLING, Carriers, Column, Tier, passed
 from simswitch.twin.replay import ICCID_FIRST, KEY_FIRST, Builder, Progress, ReplayError
 
-POLICIES = ("believed", "learned")
+POLICIES = ("believed", "learned", "corrected")
 WINDOWS = {"cycle": CYCLE, "day": DAY, "rolling": ROLLING}
 ROLLING_DAYS = 3
 GB, MB = 10**9, 10**6
 HOUR_MS = 3_600_000
 SERVER_TERMINALS = 50_000
 TRUST_HOUR, LEARN_HOUR = 3, 4
+FIGURES_HOUR, TOLD_HOUR = 12, 6
+"""Carriers' figures are as of noon, and are told in the morning, of every second lot one day later, of others two."""
+JUDGED_BYTES = 100 * 10**6
+"""SIMs that have used less in their cycle say little of how well it is counted."""
 CELL_TERMINALS = 200
 SWAP_ROUNDS = 64
 """Orders of one hour are carried out in so many rounds at the most; what is left waits for the next hour."""
@@ -162,7 +167,7 @@ def _parse(document: TomlDocument, name: str) -> Month:
         seed=table.integer("seed", 0, 2**63 - 1),
         start=start,
         days=days,
-        policies=table.texts("policies", POLICIES, len(POLICIES), POLICIES),
+        policies=table.texts("policies", POLICIES, len(POLICIES), POLICIES[:2]),
         terminals=table.integer("terminals", 1, 10_000_000),
         moves_per_day=table.number("moves_per_day", 0, 24, 0.5),
         month_gb=table.number("month_gb", 0.001, 1e4, 2.8),
@@ -303,7 +308,10 @@ class _Run:
         self.lot_of = np.repeat(np.arange(len(month.lots)), [lot.sims for lot in month.lots])
         self.carriers = Carriers(month.tiers, slices, month.cycle_days, ROLLING_DAYS, month.seed)
         self.demand = _Demand(month)
-        self.learning = _Learning(month, self.lot_of) if policy == "learned" else None
+        self.learning = _Learning(month, self.lot_of) if policy != "believed" else None
+        self.lifetime = np.zeros(len(self.lot_of), np.float64)
+        # By day: the instant, what was counted of each SIM by then, and what its carrier says of the cycle.
+        self.noted: dict[int, tuple[int, Column, Column]] = {}
         self.random = np.random.default_rng([month.seed, 2])
         count = month.terminals
         self.keys = KEY_FIRST + np.arange(count, dtype=np.uint64)
@@ -320,6 +328,7 @@ class _Run:
         self.totals = dict.fromkeys(
             ("reports", "handed_out", "handed_out_slowed", "refused", "swaps", "decisions", "false_decisions"), 0
         )
+        self.totals.update(figures=0, figures_aside=0)
         self.wanted_bytes = self.got_bytes = 0.0
         self.slowed_hours = 0
         self.last_slowed = np.full(len(self.lot_of), -(10**6))
@@ -412,6 +421,8 @@ class _Run:
         if of_day == 0 and day:
             self._begin_day(day)
         self.carriers.begin_hour(self.hour)
+        if self.policy == "corrected":
+            self._carriers_tell(day, of_day)
         self.offset_ms = HOUR_MS - REPORTED_BEFORE_MS
         handed_out_slowed = self.totals["handed_out_slowed"]
         held = np.flatnonzero(self.sim != layout.NONE_INDEX)
@@ -430,6 +441,7 @@ class _Run:
         self.last_slowed[sims[now_slowed]] = self.hour
         for window in range(len(WINDOWS)):
             self.counted[window, sims] += told
+        self.lifetime[sims] += told
         self.wanted_bytes += float(wanted.sum(dtype=np.float64))
         self.got_bytes += float(told.sum(dtype=np.float64))
         self.slowed_hours += int(now_slowed.sum())
@@ -444,6 +456,38 @@ class _Run:
         series["handed_out_slowed"].append(self.totals["handed_out_slowed"] - handed_out_slowed)
         series["got_share"].append(float(told.sum(dtype=np.float64) / max(float(wanted.sum(dtype=np.float64)), 1.0)))
         self._note_caps(day)
+
+    def _carriers_tell(self, day: int, of_day: int) -> None:
+        """Carriers note what they counted, and tell it later, by the command that an import gives."""
+        if of_day == FIGURES_HOUR:
+            figures = self.carriers.counts(CYCLE).astype(np.int64)
+            as_of_s = self.engine.start_ms // 1000 + self.hour * 3_600
+            self.noted[day] = (as_of_s, self.lifetime.astype(np.uint64), figures)
+        if of_day != TOLD_HOUR:
+            return
+        for lot, sims in enumerate(self.month.slices()):
+            if day - 1 - lot % 2 not in self.noted:
+                continue
+            as_of_s, counted, figures = self.noted[day - 1 - lot % 2]
+            for begin in range(sims.start, sims.stop, layout.RUN_ITEMS_MAX):
+                part = slice(begin, min(begin + layout.RUN_ITEMS_MAX, sims.stop))
+                (outcome,) = self.step(
+                    commands.run(
+                        layout.CARRIER_USAGE, part.stop - begin, iccid=self.engine.iccids[part],
+                        carrier_bytes=figures[part], counted_bytes=counted[part], as_of_s=as_of_s,
+                        window=layout.WINDOW_CYCLE,
+                    )
+                )  # fmt: skip
+                self.totals["figures"] += int((outcome["status"] == layout.OK).sum())
+                self.totals["figures_aside"] += int((outcome["status"] == layout.PAST_WINDOW).sum())
+        self.noted.pop(day - 2, None)
+
+    def _count_error(self) -> float | None:
+        """How far our count of a cycle is from its carrier's, on average over the SIMs that used much."""
+        counts = self.carriers.counts(CYCLE)
+        much = counts > JUDGED_BYTES
+        ours = self.cell.machine.sims_columns()["used_cycle_bytes"]
+        return round(float(np.mean(np.abs(ours[much] / counts[much] - 1))), 6) if much.any() else None
 
     def _schedule(self, day: int) -> None:
         """Says when windows next start anew, as the calendar of the service does: with the day, lagged and spread."""
@@ -636,6 +680,9 @@ class _Run:
             "swaps_completed": totals["swaps"],
             "slowed_terminal_hours": self.slowed_hours,
             "wanted_bytes_not_got_share": round(1 - self.got_bytes / max(self.wanted_bytes, 1), 6),
+            "count_error_share": self._count_error(),
+            "carrier_figures": totals["figures"] if self.policy == "corrected" else None,
+            "carrier_figures_set_aside": totals["figures_aside"] if self.policy == "corrected" else None,
             "throttle_decisions": totals["decisions"] if self.learning else None,
             "throttle_decisions_false": totals["false_decisions"] if self.learning else None,
         }
@@ -649,7 +696,7 @@ def replay(month: Month, policies: Iterable[str] | None, progress: Progress | No
         raise ReplayError(
             f"the policies of a month are {', '.join(POLICIES)}, not {', '.join(unknown) or 'none at all'}"
         )
-    if "learned" in chosen:
+    if set(chosen) - {"believed"}:
         _need_scipy()
     figures: dict[str, Any] = {}
     series: dict[str, Any] = {}
@@ -659,7 +706,7 @@ def replay(month: Month, policies: Iterable[str] | None, progress: Progress | No
         run = _Run(month, policy)
         run.run(progress)
         figures[policy], series[policy] = run.figures(), run.series
-        if policy == "learned" or "learned" not in figures:
+        if policy != "believed" or len(figures) == 1:
             caps, state_hash = run.caps, run.cell.machine.state_hash()
         run.cell.close()
     return {
@@ -686,9 +733,10 @@ def record(month: Month, policy: str, folder: Path) -> dict[str, int | float | N
     """Replays one policy and writes a history of it into a folder."""
     if policy not in POLICIES:
         raise ReplayError(f"the policies of a month are {', '.join(POLICIES)}, not {policy}")
-    if policy == "learned":
+    if policy != "believed":
         _need_scipy()
     run = _Run(month, policy, folder)
     run.run(None)
+    figures = run.figures()
     run.cell.close()
-    return run.figures()
+    return figures
