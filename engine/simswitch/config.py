@@ -49,6 +49,7 @@ SECTIONS: Final[Mapping[str, str]] = {
     "journal": "How the journal lies on the disk.",
     "queue": "Calls that wait for the engine. Past these bounds a call is refused at once, and told when to try again.",
     "follower": "The process beside the service that checks the journal all the time and makes the snapshots.",
+    "learner": "The process beside the service that learns what carriers allow. It needs the extra simswitch[caps].",
     "engine": "How the engine decides. Without a value here the engine keeps the one that it has.",
 }
 
@@ -142,6 +143,22 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "How many months before this one history keeps use, swaps, refusals and limits of people and SIMs. 0: all.",
         0,
         1_200,
+    ),
+    Setting("learner", "enabled", False, "Post what the follower saw: SIMs that are slowed, and caps as learned."),
+    Setting("learner", "learn_seconds", 3_600, "Time between two looks at the caps of lots.", 1, 86_400),
+    Setting(
+        "learner",
+        "address",
+        None,
+        "Where it reaches the service, as the service's certificate names it. Otherwise: where people come in.",
+        example="simswitch.example:7468",
+    ),
+    Setting(
+        "learner",
+        "token_file",
+        None,
+        "Its token, made for learner:local, where callers have to prove who they are; nobody else may read the file.",
+        example="learner-token",
     ),
     Setting("engine", "lease_ms", None, "How long a lease lasts without traffic.", 1_000, _DAY_MS, 300_000),
     Setting("engine", "cooling_ms", None, "How long a released SIM rests.", 0, _DAY_MS, 30_000),

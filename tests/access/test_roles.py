@@ -85,6 +85,15 @@ def test_what_the_roles_must_never_have() -> None:
     for call in gives_commands:
         assert layout.AUDITOR not in commands[call], call
         assert layout.ROLE_SUPPLIER not in commands[call], call
+    learner = {call for call in CALL_RIGHTS if layout.LEARNER in commands[call]}
+    # What it may say of health the core looks at: it retires nothing.
+    assert learner == {
+        "CapsService/SetCaps",
+        "CapsService/TellCapShifts",
+        "CapsService/ListLotCaps",
+        "InventoryService/SetSimHealth",
+        "InventoryService/RetireSims",
+    }
     brakes = {call for call in gives_commands if layout.TECHNOLOGY_PROVIDER in commands[call]}
     assert {"SwapService/StopAllSwaps", "SwapService/PauseJob"} <= brakes
     assert not {"SwapService/CreateJob", "SwapService/LiftStop", "InventoryService/DefineLot"} & brakes

@@ -27,11 +27,12 @@ LOT = 4
 @dataclass
 class Life:
     operator: OperatorClient
+    as_learner: OperatorClient
     history: sqlite3.Connection
     said: list[str] = field(default_factory=list)
 
     def learner(self) -> Learner:
-        return Learner(self.operator, self.said.append)
+        return Learner(self.as_learner, self.said.append)
 
     def decided(self, sim: int, at_ms: int, throttled: int = 1) -> None:
         row = (iccid(sim), at_ms, LOT, throttled, 950, 4, 900, 997 * throttled)
@@ -69,9 +70,12 @@ def life(tmp_path: Path) -> Iterator[Life]:
     history = open_writer(tmp_path)
     history.execute("INSERT INTO entities VALUES (?, ?, 'lot')", (LOT, int(layout.LOT)))
     try:
-        with OperatorClient(serving.address, actor="operator:learner") as operator:
+        with (
+            OperatorClient(serving.address) as operator,
+            OperatorClient(serving.address, actor="learner:local") as learner,
+        ):
             define(operator)
-            yield Life(operator, history)
+            yield Life(operator, learner, history)
     finally:
         history.close()
         serving.end()

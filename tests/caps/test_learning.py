@@ -1,12 +1,10 @@
 """A carrier slows SIMs beyond a cap that nobody has told of, and the engine comes to know: a real service with its
-follower, a real learner, each a process of its own, and terminals that report what they see. Nothing waits for a time:
+follower and its learner, each a process of its own, and terminals that report what they see. Nothing waits for a time:
 each step waits for the event that it is about."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ STEP_MB = 40
 SETTINGS = (
     "[capacity]\nsims = 1_000\nterminals = 1_000\norders = 1_000\n"
     "[journal]\nsegment_bytes = 1_048_576\nfree_mark_bytes = 0\n[engine]\nline_bytes_per_s = 1_000_000_000_000\n"
+    "[learner]\nenabled = true\nlearn_seconds = 1\n"
 )
 
 
@@ -93,12 +92,6 @@ class Told:
         return found
 
 
-def learner(server: Server, log: Path) -> subprocess.Popen[bytes]:
-    words = ["learn", str(server.folder), "--decide-every", "0.05", "--learn-every", "0.1", "--address", server.address]
-    with log.open("ab") as errors:
-        return subprocess.Popen([sys.executable, "-m", "simswitch", *words], stdin=subprocess.DEVNULL, stderr=errors)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     config = tmp_path / "simswitch.toml"
@@ -150,8 +143,6 @@ def test_a_hidden_cap_becomes_known(server: Server, tmp_path: Path) -> None:
         )
         operator.inventory.ImportSims(iter([cards]))
         carrier = Carrier(server.address)
-        log = tmp_path / "learner.log"
-        learning = learner(server, log)
         try:
             carrier.report(35)
             assert (carrier.used > carrier.caps).all()
@@ -185,7 +176,9 @@ def test_a_hidden_cap_becomes_known(server: Server, tmp_path: Path) -> None:
             assert sorted(event.terminal for event in released) == carrier.terminals
         finally:
             carrier.close()
-            learning.kill()
-            learning.wait()
-    assert "SIMs that were seen slowed have another health now" in log.read_text()
-    assert "lot lot, day:" in log.read_text()
+    said = (tmp_path / "server.log").read_text()
+    assert "SIMs that were seen slowed have another health now" in said
+    assert "lot lot, day:" in said
+    decided = json.loads(program("history", "decisions", "--limit", "1000", "--json", address=server.address).stdout)
+    by_learner = {row["kind"] for row in decided["rows"] if row["actor"] == "learner:local"}
+    assert by_learner == {"set_health", "set_cap"}

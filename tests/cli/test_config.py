@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from simswitch.cli.exits import Exit
 from simswitch.config import SECTIONS, SETTINGS, default_config, example, parse_config, read_config
 from simswitch.toml_lines import TomlDocument, TomlRefused
+
+from tests.cli.conftest import program
 
 
 def test_the_example_names_every_setting_and_holds_the_defaults() -> None:
@@ -97,3 +101,18 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"[service]\n# fr\xfch\n")
     with pytest.raises(TomlRefused, match=":2: this is not UTF-8"):
         read_config(path)
+
+
+@pytest.mark.skipif(find_spec("scipy") is None, reason="the extra simswitch[caps] is missing")
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("[learner]\nenabled = true\n[follower]\nhistory = false\n", "the learner reads history"),
+        ("[learner]\nenabled = true\n[access]\nrequired = true\n", "simswitch token create DIR learner:local"),
+    ],
+)
+def test_a_learner_that_could_not_work_is_refused_at_the_start(tmp_path: Path, settings: str, says: str) -> None:
+    config = tmp_path / "simswitch.toml"
+    config.write_text(settings, encoding="utf-8")
+    ended = program("serve", str(tmp_path / "data"), "--config", str(config))
+    assert (ended.returncode, says in ended.stderr) == (Exit.USAGE, True)

@@ -347,6 +347,32 @@ def test_a_probe_that_the_hello_settles_leaves_the_gate_able_to_open() -> None:
 # -------------------------------------------------------------------------------------------- who takes everything
 
 
+def test_the_learner_says_what_was_observed_and_nothing_else() -> None:
+    pool = Pool()
+    learner = pool.define(layout.ACTOR, "learner", {layout.ACTOR_ROLE: layout.LEARNER})
+    lot = pool.lot
+    cap: dict[str, Any] = {"lot": [lot] * 3, "window": [1, 2, 1], "quota_bytes": [5 << 30] * 3}
+    learned, believed = layout.BASIS_LEARNED, layout.BASIS_BELIEVED
+    refused = [layout.NOT_PERMITTED] * 3
+    assert pool.send(layout.SET_CAP, 3, actor=learner, basis=[learned, learned, believed], **cap) == refused
+    back = {**cap, "quota_bytes": [5 << 30, -1, 5 << 30]}
+    assert pool.send(layout.SET_CAP, 3, actor=learner, basis=learned, **back) == refused
+    assert pool.machine.lot(lot)["basis"][1] == 0
+    assert pool.send(layout.SET_CAP, 3, actor=learner, basis=learned, **cap) == [layout.OK, layout.OK, layout.SAME]
+    seen: dict[str, Any] = {"iccid": [1000, 1002, 1004], "goodput_kbps": 128, "confidence_permille": 990}
+    for healths, windows in (
+        ([layout.THROTTLED, layout.THROTTLED, layout.QUARANTINED], [3, 3, 3]),
+        ([layout.RETIRED, layout.THROTTLED, layout.THROTTLED], [3, 3, 3]),
+        ([layout.THROTTLED, layout.HEALTHY, layout.THROTTLED], [3, 3, 0]),
+    ):
+        assert pool.send(layout.SET_HEALTH, 3, actor=learner, health=healths, windows=windows, **seen) == refused
+    assert {pool.machine.sim(index)["health"] for index in range(3)} == {layout.HEALTHY}
+    assert pool.send(layout.SET_HEALTH, 3, actor=learner, health=layout.THROTTLED, windows=3, **seen) == [layout.OK] * 3
+    for kind in (layout.SWAPS_STOP, layout.THAW, layout.TICK):
+        assert pool.send(kind, actor=learner) == [layout.NOT_PERMITTED]
+    assert pool.machine.check() == []
+
+
 def test_nobody_becomes_the_system_or_changes_it() -> None:
     pool = Pool()
     operator = pool.define(layout.ACTOR, "operator", {layout.ACTOR_ROLE: layout.OPERATOR})

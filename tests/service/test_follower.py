@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_DISK
-from simswitch.service.follower import Patience, keep_follower
+from simswitch.service.follower import EXIT_LACKING, Patience, keep_follower, keep_learner
 
 IMPATIENT = Patience(first_wait_s=0.01, longest_wait_s=0.02, failures_max=3)
 # Notes that it was started, and ends with the status that stands next in its arguments; without one it stays.
@@ -29,11 +29,14 @@ def starts(folder: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-async def kept(folder: Path, *statuses: int, until: int) -> bool:
-    """Keeps a follower that ends with these statuses until it was started so often. True: it was kept to the last."""
+async def kept(folder: Path, *statuses: int, until: int, learner: bool = False) -> bool:
+    """Keeps a process that ends with these statuses until it was started so often. True: it was kept to the last."""
     stopping = asyncio.Event()
     command = [sys.executable, "-c", FOLLOWER, str(folder / "starts"), *map(str, statuses)]
-    keeping = asyncio.create_task(keep_follower(command, folder, stopping, IMPATIENT))
+    if learner:
+        keeping = asyncio.create_task(keep_learner(command, stopping, IMPATIENT))
+    else:
+        keeping = asyncio.create_task(keep_follower(command, folder, stopping, IMPATIENT))
     async with asyncio.timeout(30):
         while starts(folder) < until and not keeping.done():
             await asyncio.sleep(0.005)
@@ -60,3 +63,10 @@ def test_a_follower_that_always_fails_is_given_up(tmp_path: Path, caplog: pytest
     assert starts(tmp_path) == 1 + IMPATIENT.failures_max
     assert "It is started again in 0.02 s" in caplog.text
     assert "It is not started again" in caplog.text
+
+
+def test_a_learner_is_started_again_unless_it_lacks_something(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert asyncio.run(kept(tmp_path, 1, EXIT_LACKING, until=3, learner=True)) is False
+    assert starts(tmp_path) == 2
+    assert "the learner has ended with 2" in caplog.text
+    assert "It is not started again, and SIMs that are slowed stay unnoticed" in caplog.text

@@ -13,7 +13,7 @@ from simswitch.cli.learned import needs_scipy, opened
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, target
 from simswitch.cli.screen import complain
 
-ACTOR = "operator:learner"
+ACTOR = "learner:local"
 AGAIN_S = 2.0
 
 
@@ -25,13 +25,14 @@ def learn(
     learn_every: Annotated[
         float, typer.Option(help="Seconds between two looks at the caps of lots.", min=0.01, max=86_400)
     ] = 3_600.0,
+    parent: Annotated[int, typer.Option(hidden=True, help="End when this process is no longer the parent.")] = 0,
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Post what the follower saw: SIMs that are slowed, and the caps that their lots really have, until interrupted.
 
-    It runs beside the service, on the same machine, and reads its history. It acts as operator:learner unless told or
+    It runs beside the service, on the same machine, and reads its history. It acts as learner:local unless told or
     proven otherwise, keeps nothing, and may be ended and started at any time.
     """
     needs_scipy()
@@ -45,12 +46,12 @@ def learn(
     from simswitch.cli.connection import connected
 
     try:
-        while True:
+        while not parent or os.getppid() == parent:
             try:
                 with connected(*service_at) as service:
                     learner = Learner(service, complain)
                     due_s = time.monotonic()
-                    while True:
+                    while not parent or os.getppid() == parent:
                         # Opened each time: somebody may have moved the file away.
                         with opened(folder) as connection:
                             learner.decide(connection)

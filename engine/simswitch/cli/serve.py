@@ -83,6 +83,9 @@ def serve(
             *(() if values.values["follower", "history"] else ("--no-history",)),
             *("--history-months", str(values.number("follower", "history_months"))),
         ),
+        learner=learner_words(values, host),
+        learner_options=("--learn-every", str(values.number("learner", "learn_seconds"))),
+        learner_address=str(values.values.get(("learner", "address"), "")),
         access=AccessSettings(
             tls=tls_files(values),
             revoked=values.path("tls", "revoked"),
@@ -105,6 +108,30 @@ def serve(
     except (OSError, RuntimeError) as error:
         # gRPC reports a port that is taken as a RuntimeError.
         raise CommandFailed(Exit.REFUSED, f"can't serve {folder} at {host}:{port}: {error}") from error
+
+
+def learner_words(values: Config, host: str) -> tuple[str, ...] | None:
+    """What stands before ``learn`` in the learner's command line; None: there is to be none."""
+    if not values.values["learner", "enabled"]:
+        return None
+    from simswitch.cli.learned import needs_scipy
+    from simswitch.service.server import is_loopback
+
+    needs_scipy()
+    if not (values.values["follower", "enabled"] and values.values["follower", "history"]):
+        raise CommandFailed(Exit.USAGE, "the learner reads history: enable it in the section follower, or no learner")
+    token, ca = values.path("learner", "token_file"), values.path("connection", "ca")
+    tls = values.path("tls", "certificate") is not None
+    if token is None and (tls or values.values["access", "required"] or not is_loopback(host)):
+        raise CommandFailed(
+            Exit.USAGE,
+            "nobody is believed without a token here: make one with `simswitch token create DIR learner:local`, and "
+            "name its file as token_file in the section learner",
+        )
+    if tls and values.values.get(("tls", "people_address")) is None:
+        raise CommandFailed(Exit.USAGE, "the learner comes with a token: set people_address in the section tls")
+    options = {"--token-file": token, "--ca": ca}
+    return tuple(word for name, path in options.items() if path is not None for word in (name, str(path)))
 
 
 def tls_files(values: Config) -> TlsFiles | None:

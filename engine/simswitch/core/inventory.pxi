@@ -218,7 +218,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
                 return UNKNOWN_ENTITY
     elif wanted.kind == ACTOR:
         # There is one system, the cell itself, and nobody else becomes it.
-        if numbers[<int> ACTOR_ROLE] < OPERATOR or numbers[<int> ACTOR_ROLE] >= SYSTEM:
+        if not OPERATOR <= numbers[<int> ACTOR_ROLE] <= LEARNER or numbers[<int> ACTOR_ROLE] == SYSTEM:
             return INVALID_ARGUMENT
         if numbers[<int> ACTOR_SUBJECT] != -1 and not (
             _is(state, numbers[<int> ACTOR_SUBJECT], ACCESS_SERVER) or _is(state, numbers[<int> ACTOR_SUBJECT], SUPPLIER)

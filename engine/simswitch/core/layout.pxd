@@ -141,6 +141,7 @@ cpdef enum Role:
     TECHNOLOGY_PROVIDER = 4
     AUDITOR = 5
     SYSTEM = 6                   # the cell itself: ticks, restart, growth
+    LEARNER = 7                  # the program that learns caps: it says what was observed, and nothing else
 
 # What stands in Entity.numbers, by kind. -1 means none / unlimited unless said otherwise.
 cpdef enum:

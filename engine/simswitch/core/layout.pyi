@@ -178,6 +178,7 @@ class Role(IntEnum):
     TECHNOLOGY_PROVIDER = 4
     AUDITOR = 5
     SYSTEM = 6
+    LEARNER = 7
 
 class Setting(IntEnum):
     LEASE_MS = 1
@@ -559,6 +560,7 @@ ROLE_SUPPLIER: Role
 TECHNOLOGY_PROVIDER: Role
 AUDITOR: Role
 SYSTEM: Role
+LEARNER: Role
 LEASE_MS: Setting
 COOLING_MS: Setting
 EXPECTED_FLOOR_BYTES: Setting

@@ -188,6 +188,28 @@ cdef bint _permitted(State *state, const RunHeader *header) noexcept nogil:
     return True
 
 
+cdef bint _said_by_role(State *state, const Run *run) noexcept nogil:
+    """Whether a role that may give the command may say all that is in it: the learner says caps that it learned, and which SIMs
+    windows show to be slowed, or no longer. One item that it may not say refuses the run."""
+    cdef const uint8_t *columns = <const uint8_t *> run.columns
+    cdef uint32_t item
+    if state.entities[run.actor].numbers[<int> ACTOR_ROLE] != LEARNER:
+        return True
+    if run.kind == SET_CAP:
+        for item in range(run.count):
+            # quota, instant, lot, window, basis
+            if (<const int64_t *> columns)[item] < 0 or columns[19 * <uint64_t> run.count + item] != BASIS_LEARNED:
+                return False
+    elif run.kind == SET_HEALTH:
+        for item in range(run.count):
+            # ICCID, goodput, windows, confidence, health
+            if (<const uint16_t *> (columns + 12 * <uint64_t> run.count))[item] == 0:
+                return False
+            if columns[16 * <uint64_t> run.count + item] not in (HEALTHY, THROTTLED):
+                return False
+    return True
+
+
 cdef void _apply_run(State *state, const Run *run) noexcept nogil:
     if run.kind == ALLOCATE:
         apply_allocate(state, run)
@@ -403,7 +425,7 @@ cdef uint64_t _apply_batch(
         run.now_ms = now_ms
         run.columns = batch + offset + RUN_HEADER_BYTES
         run.outcomes = outcomes + written + OUTCOME_HEADER_BYTES
-        if _permitted(state, header):
+        if _permitted(state, header) and _said_by_role(state, &run):
             server_calls(state, &run)
             _apply_run(state, &run)
         else:

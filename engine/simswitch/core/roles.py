@@ -18,9 +18,12 @@ _ACCESS_SERVER = layout.ROLE_ACCESS_SERVER
 _SUPPLIER = layout.ROLE_SUPPLIER
 _PROVIDER = layout.TECHNOLOGY_PROVIDER
 _AUDITOR = layout.AUDITOR
+_LEARNER = layout.LEARNER
 
 _ONLY_SYSTEM = frozenset({_SYSTEM})
 _OPERATORS = frozenset({_SYSTEM, _OPERATOR})
+# What was observed is said by the learner too: caps that it learned, and healths with their evidence (the core looks).
+_OBSERVERS = frozenset({_SYSTEM, _OPERATOR, _LEARNER})
 # Whoever runs the engine may hold swaps back in an emergency, but orders none.
 _BRAKES = frozenset({_SYSTEM, _OPERATOR, _PROVIDER})
 _SERVERS = frozenset({_SYSTEM, _OPERATOR, _ACCESS_SERVER})
@@ -34,11 +37,11 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.DEFINE: _OPERATORS,
     layout.IMPORT_SIMS: _OPERATORS,
     layout.ADOPT: _OPERATORS,
-    layout.SET_HEALTH: _OPERATORS,
+    layout.SET_HEALTH: _OBSERVERS,
     layout.CONFIGURE: _OPERATORS,
     layout.RESET_WINDOW: _OPERATORS,
-    layout.SET_CAP: _OPERATORS,
-    layout.CAP_CHANGED: _OPERATORS,
+    layout.SET_CAP: _OBSERVERS,
+    layout.CAP_CHANGED: _OBSERVERS,
     layout.CARRIER_USAGE: _OPERATORS,
     layout.SCHEDULE: _OPERATORS,
     layout.MASK: _OPERATORS,
@@ -90,6 +93,8 @@ class Read(IntEnum):
     """The trail: who decided what, when, on which figures."""
     PARTS = 9
     """What each party sees its own part of, by the rows above."""
+    CAPS = 10
+    """Caps of lots, and when their windows start anew; a supplier sees its own."""
 
 
 READ_ROLES: Mapping[Read, frozenset[int]] = {
@@ -102,6 +107,7 @@ READ_ROLES: Mapping[Read, frozenset[int]] = {
     Read.SUBSCRIBERS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
     Read.DECISIONS: frozenset({_SYSTEM, _OPERATOR, _AUDITOR}),
     Read.PARTS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _PROVIDER, _AUDITOR}),
+    Read.CAPS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _AUDITOR, _LEARNER}),
 }
 
 CALL_RIGHTS: Mapping[str, int | Read] = {
@@ -114,7 +120,7 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "AllocationService/ReportAttachFailure": layout.REPORT_ATTACH_FAILURE,
     "CapsService/SetCaps": layout.SET_CAP,
     "CapsService/TellCapShifts": layout.CAP_CHANGED,
-    "CapsService/ListLotCaps": Read.LOTS,
+    "CapsService/ListLotCaps": Read.CAPS,
     "CapsService/ImportCarrierUsage": layout.CARRIER_USAGE,
     "EventService/WatchEvents": Read.SWAPS,
     "HistoryService/ListRows": Read.PARTS,
@@ -205,5 +211,6 @@ ROLE_WORDS: Mapping[str, int] = {
     "supplier": _SUPPLIER,
     "technology-provider": _PROVIDER,
     "auditor": _AUDITOR,
+    "learner": _LEARNER,
 }
 """How an actor's name begins: ``operator:alice``. The system speaks only from within."""

@@ -109,7 +109,7 @@ class CapsHandlers:
         lots = [self._directory.get(layout.LOT, name)] if name else self._directory.all(layout.LOT)
         if call.actor.role == layout.ROLE_SUPPLIER:
             return [lot for lot in lots if lot.numbers[layout.LOT_SUPPLIER] == call.actor.subject]
-        call.may_read(Read.TERMS)
+        call.may_read(Read.CAPS)
         return lots
 
     def _lot_caps(self, lot: Entity, caps: dict[str, Any]) -> pb.LotCaps:

@@ -1,7 +1,10 @@
-"""The follower's process beside a server: started, started again when it ends, stopped with the server.
+"""The processes beside a server, the follower and the learner: started, started again when they end, stopped with the
+server.
 
-    ends with status 4      it has found journal and state to differ: it stays away, and its alarm stays
-    ends otherwise          killed, out of memory, the disk failed: it is started again, after 1 s, 2 s, 4 s … 60 s
+    ends so that it helps nobody to begin again     it stays away. The follower: it has found journal and state to
+                                                    differ, and its alarm stays; the learner: it lacks something
+    ends otherwise                                  killed, out of memory, the disk failed: it is started again, after
+                                                    1 s, 2 s, 4 s … 60 s
 
 One that ran for ten minutes has recovered, and the waits begin anew. After ten failures without that it stays away. The
 service goes on all the same: what is acknowledged is durable; but without a follower nobody makes snapshots, and the
@@ -12,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +29,7 @@ log = logging.getLogger("simswitch.service")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """When a follower that ended is started again."""
+    """When a process that ended is started again."""
 
     first_wait_s: float = 1.0
     longest_wait_s: float = 60.0
@@ -38,13 +42,43 @@ async def keep_follower(
 ) -> None:
     """Keeps a follower running until ``stopping`` is set; then ends it, which reads on to the end first, and
     returns."""
-    patience = patience or Patience()
+    follower = Kept("follower", command, EXIT_DAMAGED, "nobody makes snapshots", lambda: read_alarm(RealDisk(folder)))
+    await _keep(follower, stopping, patience or Patience())
+
+
+async def keep_learner(command: Sequence[str], stopping: asyncio.Event, patience: Patience | None = None) -> None:
+    """Keeps a learner running until ``stopping`` is set; then ends it, which loses nothing, since it keeps nothing."""
+    learner = Kept("learner", command, EXIT_LACKING, "SIMs that are slowed stay unnoticed", lambda: None)
+    await _keep(learner, stopping, patience or Patience())
+
+
+EXIT_LACKING = 2
+"""As ``simswitch`` ends when it is called wrongly, or a package is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A process that is kept running."""
+
+    name: str
+    command: Sequence[str]
+    hopeless: int
+    """The status with which it ends when it helps nobody to start it again."""
+    without: str
+    """What that means for the service."""
+    reason: Callable[[], str | None]
+    """What it left behind as it ended."""
+
+
+async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None:
     failures = 0
     stop = asyncio.create_task(stopping.wait())
+    # What stands in the environment for people's commands is not for these.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SIMSWITCH_")}
     try:
         while not stopping.is_set():
             began_s = time.monotonic()
-            process = await asyncio.create_subprocess_exec(*command)
+            process = await asyncio.create_subprocess_exec(*kept.command, env=environment)
             end = asyncio.create_task(process.wait())
             await asyncio.wait((stop, end), return_when=asyncio.FIRST_COMPLETED)
             if stopping.is_set():
@@ -53,11 +87,9 @@ async def keep_follower(
                 await end
                 return
             failures = 1 if time.monotonic() - began_s >= patience.recovered_s else failures + 1
-            reason = f"the follower has ended with {process.returncode}: " + (
-                read_alarm(RealDisk(folder)) or "no reason was left"
-            )
-            if process.returncode == EXIT_DAMAGED or failures > patience.failures_max:
-                log.error("%s. It is not started again, and nobody makes snapshots", reason)
+            reason = f"the {kept.name} has ended with {process.returncode}: {kept.reason() or 'no reason was left'}"
+            if process.returncode == kept.hopeless or failures > patience.failures_max:
+                log.error("%s. It is not started again, and %s", reason, kept.without)
                 return
             wait_s = min(patience.first_wait_s * 2 ** (failures - 1), patience.longest_wait_s)
             log.error("%s. It is started again in %g s", reason, wait_s)

@@ -50,7 +50,7 @@ from simswitch.service.caps import CapsHandlers
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INTERNAL, NO_CREDENTIALS, SLOW_CONSUMER, WITHDRAWN, Refused, refused
 from simswitch.service.events import EventHandlers
-from simswitch.service.follower import keep_follower
+from simswitch.service.follower import keep_follower, keep_learner
 from simswitch.service.history import HistoryHandlers
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.joined import SINGLE, Joined, Joiner
@@ -128,6 +128,13 @@ class ServerSettings:
     """A process beside the server that follows the journal, checks it and writes the snapshots."""
     follower_options: tuple[str, ...] = ()
     """More words for its command line."""
+    learner: tuple[str, ...] | None = None
+    """Words of ``simswitch`` before ``learn``, of a process that posts what was observed of slowed SIMs. None: there is
+    none."""
+    learner_options: tuple[str, ...] = ()
+    """More words behind it."""
+    learner_address: str = ""
+    """Where it reaches the server. Empty: where people come in."""
     access: AccessSettings = field(default_factory=AccessSettings)
     people_address: tuple[str, int] | None = None
     """Host and port where people come with tokens and need no certificate; only with TLS."""
@@ -607,6 +614,7 @@ async def serve(
         Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
     )
     following: asyncio.Task[None] | None = None
+    learning: asyncio.Task[None] | None = None
     silent = asyncio.Event()
     try:
         _configure(cell, settings.engine)
@@ -624,6 +632,11 @@ async def serve(
             command = [sys.executable, "-m", "simswitch.following", str(path), "--parent", str(os.getpid())]
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes), *settings.follower_options]
             following = asyncio.create_task(keep_follower(command, path, silent))
+        if settings.learner is not None:
+            command = [sys.executable, "-m", "simswitch", *settings.learner, "learn", str(path)]
+            reached = settings.learner_address or running.people_address or running.address
+            command += ["--address", reached, "--parent", str(os.getpid()), *settings.learner_options]
+            learning = asyncio.create_task(keep_learner(command, stopping))
         _write_address(path / ADDRESS_FILE, running.address)
         if running.people_address is not None:
             _write_address(path / PEOPLE_ADDRESS_FILE, running.people_address)
@@ -633,6 +646,9 @@ async def serve(
         await running.stop()
     finally:
         (path / ADDRESS_FILE).unlink(missing_ok=True)
+        if learning is not None:
+            stopping.set()
+            await learning
         # The follower is ended when nothing is written any more, so that history has all of it.
         await asyncio.to_thread(cell.stop)
         silent.set()
