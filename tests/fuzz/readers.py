@@ -201,6 +201,11 @@ TARGETS = {
 
 
 @cache
+def sound_of(name: str) -> list[bytes]:
+    return TARGETS[name].sound()
+
+
+@cache
 def kept(name: str) -> list[bytes]:
     """The corpus of a reader, compressed: a journal is mostly zeros."""
     return [lzma.decompress(path.read_bytes()) for path in sorted((CORPUS / name).glob("*.xz"))]
@@ -225,7 +230,7 @@ def made(name: str, seed: int, number: int) -> bytes:
     found = kept(name)
     if found and random.random() < 0.3:
         return changed(random.choice(found), random)
-    sound = random.choice(target.sound())
+    sound = random.choice(sound_of(name))
     if target.forge is not None and random.random() < 0.7:
         data = bytearray(sound)
         target.forge(data, random)

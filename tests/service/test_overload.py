@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from simswitch.core import layout
 from simswitch.core.roles import CALL_RIGHTS
 from simswitch.service.joined import SINGLE
 from simswitch.service.overload import CROWD, PROBE, Kind, kind_of, shed_part
+from simswitch.service.server import PENDING_MAX
 from simswitch.v1 import access_server_pb2, allocation_pb2, inventory_pb2, pool_pb2
 
 from tests.service.joining import HeldUp, allocating, single
@@ -181,6 +183,39 @@ def test_of_calls_that_joined_only_those_in_time_are_carried_out(serving: Servin
         assert [call.exception() for call in patient] == [None] * 20
     # And the one that the fixture began with.
     assert serving.cell.call_read(lambda machine: machine.header()["terminals_count"]) == 21
+
+
+@pytest.mark.parametrize("transport", ["grpcio"], indirect=True)
+def test_what_the_event_loop_has_not_come_to_is_bounded(serving: Serving, pool: OperatorClient) -> None:
+    """With the native transport hot calls do not wait there."""
+    assert pool
+    go_on = threading.Event()
+    channels = [grpc.insecure_channel(serving.address, options=[("simswitch.number", number)]) for number in range(3)]
+    try:
+        for channel in channels:
+            allocating(channel)(single(1), timeout=20)
+        serving.hold_loop(go_on)
+        calls = [
+            allocating(channel).future(single(1 + number % 150), timeout=60)
+            for channel in channels
+            for number in range(1_000)
+        ]
+        until(lambda: sum(call.done() for call in calls) > len(calls) - PENDING_MAX - 8)
+        go_on.set()
+        codes = Counter(call.code() for call in calls)
+        turned_away = codes[grpc.StatusCode.UNAVAILABLE] + codes[grpc.StatusCode.CANCELLED]
+        assert abs(len(calls) - PENDING_MAX - turned_away) <= 8
+        assert codes.keys() <= {
+            grpc.StatusCode.OK,
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.CANCELLED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        }
+        assert codes[grpc.StatusCode.OK] > PENDING_MAX // 2
+    finally:
+        go_on.set()
+        for channel in channels:
+            channel.close()
 
 
 def test_nobody_else_goes_the_way_of_our_own_calls(serving: Serving, pool: OperatorClient) -> None:
