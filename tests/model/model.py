@@ -89,6 +89,12 @@ class Model(Limits):
         if later:
             broke = self._break_promises(outcomes[-1])
             self._timers(tables)
+        # A command of the same apply may still settle an order that a timer has asked for.
+        in_flight = {
+            order.number: (order, order.state, self.servers[order.server].session)
+            for order in self.orders
+            if order.in_flight
+        }
         self._require(len(outcomes) == len(runs) + 2, "one outcome run for each command run, then orders and events")
         for (header, items), outcome in zip(runs, outcomes[:-2], strict=True):
             self._require(outcome.kind == header["kind"] and outcome.count == len(items), "outcomes in request order")
@@ -112,7 +118,7 @@ class Model(Limits):
         columns = {name: sent[name].tolist() for name in names}
         for position in range(sent.count):
             row = {name: columns[name][position] for name in names}
-            if not self._asked_again(row, ran, stopped):
+            if not self._asked_again(row, in_flight, ran, stopped):
                 self._sent(row, tables)
         self._finish_jobs()
         self._follow_announcements(outcomes[-1], broke)
@@ -1070,16 +1076,19 @@ class Model(Limits):
 
     # --------------------------------------------------------------------------------------------- jobs
 
-    def _asked_again(self, row: Row, ran: list[JobModel], stopped: bool) -> bool:
+    def _asked_again(
+        self, row: Row, in_flight: dict[int, tuple[OrderModel, str, int]], ran: list[JobModel], stopped: bool
+    ) -> bool:
         """Whether an order is sent once more under its number, because nobody said what became of it.
 
-        A timer does that, before the commands: ``ran``: which jobs ran then, ``stopped``: whether swaps were.
+        A timer does that, before the commands. What was so then: ``in_flight``: orders by number with their state and
+        their access server's session; ``ran``: which jobs ran; ``stopped``: whether swaps were.
         """
-        order = next((order for order in self.orders if order.in_flight and order.number == row["order"]), None)
-        if order is None:
+        if row["order"] not in in_flight:
             return False
-        self._require(order.state == "unknown", f"an order was sent twice: {row}")
-        here = order.session == row["session"] == self.servers[order.server].session
+        order, state, session = in_flight[row["order"]]
+        self._require(state == "unknown", f"an order was sent twice: {row}")
+        here = order.session == row["session"] == session
         self._require(here, f"asked in another session: {row}")
         self._require(order.epoch == row["epoch"], f"under another epoch: {row}")
         sends = order.kind != layout.SWITCH or not (stopped or (order.job is not None and order.job not in ran))
