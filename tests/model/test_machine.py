@@ -14,7 +14,7 @@ from simswitch.core.machine import Machine
 from tests.model.records import copy_regions
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
-from tests.model.world import STEP_MS, replay
+from tests.model.world import DEADLINE_MS, STEP_MS, replay
 
 # 100,000 commands over all seeds; more when asked for: SIMSWITCH_WALK_COMMANDS=1000000.
 COMMANDS = int(os.environ.get("SIMSWITCH_WALK_COMMANDS", "100000"))
@@ -60,7 +60,6 @@ WANTED = {
     (commands.EVENTS, layout.EVENT_WITHDRAWN),
     (commands.EVENTS, layout.EVENT_ORDERED),
     (commands.EVENTS, layout.EVENT_REFUSED),
-    (commands.EVENTS, layout.EVENT_OVERDUE),
     (commands.EVENTS, layout.EVENT_BREAKER),
     (commands.EVENTS, layout.EVENT_PAUSE),
     (commands.EVENTS, layout.EVENT_SET_ASIDE),
@@ -107,6 +106,23 @@ def test_a_promise_breaks_also_while_its_job_is_paused() -> None:
         world.now_ms += steps * STEP_MS
         walk.apply(commands.run(layout.TICK))
     assert walk.machine.job(0)["announced_count"] == 0
+
+
+def test_an_order_that_nobody_answers_is_overdue() -> None:
+    """Walks answer so soon that few meet it; the walk goes on from there."""
+    walk = Walk(0, keeps_records=False)
+    world = walk.world
+    walk.apply(world.allocate([7_001, 7_002]))
+    walk.apply(world.job_create(on_infeasible=layout.INFEASIBLE_PROCEED))
+    walk.apply(world.job_add(0, 7_001) + world.job_add(0, 7_002))
+    walk.apply(world.job(layout.JOB_RESUME, 0))
+    for _ in range(4 * DEADLINE_MS // STEP_MS):
+        world.now_ms += STEP_MS
+        walk.apply(commands.run(layout.TICK))
+    assert (commands.EVENTS, layout.EVENT_ORDERED) in walk.answers
+    assert (commands.EVENTS, layout.EVENT_OVERDUE) in walk.answers
+    while walk.commands_count < 500:
+        walk.step()
 
 
 def test_the_walks_met_what_they_must() -> None:
