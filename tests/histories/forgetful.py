@@ -1,25 +1,27 @@
-"""A server that acknowledges before it has written: each write of the journal reaches the file with the next one.
+"""A server that acknowledges before it has written: each record reaches the file some records later.
 
 Run in the place of ``-m simswitch``. A killed process then loses what it acknowledged last, which the histories have to
-show.
+show. A record may hold one call of a single client, and a lost renewal can be explained; several are not.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 
 from simswitch.cli.main import main
 from simswitch.journal.disk import Bytes, RealFile
 from simswitch.journal.format import RECORD_MAGIC
 
-_kept: list[tuple[RealFile, list[bytes], int]] = []
+LATE_RECORDS = 16
+_kept: deque[tuple[RealFile, list[bytes], int]] = deque()
 _pwrite, _close = RealFile.pwrite, RealFile.close
 
 
-def _catch_up() -> None:
-    while _kept:
-        file, buffers, offset = _kept.pop()
+def _catch_up(left: int) -> None:
+    while len(_kept) > left:
+        file, buffers, offset = _kept.popleft()
         _pwrite(file, buffers, offset)
 
 
@@ -28,13 +30,12 @@ def late(self: RealFile, buffers: Sequence[Bytes], offset: int) -> None:
     if bytes(buffers[0][:8]) != RECORD_MAGIC:
         _pwrite(self, buffers, offset)
         return
-    _catch_up()
     _kept.append((self, [bytes(buffer) for buffer in buffers], offset))
+    _catch_up(LATE_RECORDS)
 
 
 def close(self: RealFile) -> None:
-    if _kept and _kept[0][0] is self:
-        _catch_up()
+    _catch_up(0)
     _close(self)
 
 

@@ -112,7 +112,7 @@ def test_histories_of_a_server_that_is_killed_are_sound(tmp_path: Path) -> None:
 
 
 def test_a_server_that_acknowledges_before_it_writes_is_found(tmp_path: Path) -> None:
-    """Each kill takes one acknowledged record; within a few somebody notices."""
+    """Each kill takes acknowledged records; within a few somebody notices."""
     for attempt in range(10):
         calls = record(tmp_path / str(attempt) / "data", attempt, 2, ("-m", "tests.histories.forgetful"))
         if violations(calls):
