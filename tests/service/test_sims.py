@@ -18,6 +18,7 @@ from tests.service.test_calls import refusal
 
 MB = 1_000_000
 PERSON = 900
+FIT = (sim_pb2.OCCUPANCY_FREE, sim_pb2.HEALTH_HEALTHY)
 
 
 def followed(serving: Serving) -> None:
@@ -87,6 +88,9 @@ def test_a_sim_is_explained_from_its_throttle_to_its_trust(serving: Serving, poo
         # Its window starts anew: it comes back on probation, and whoever has it next shows that it is fast.
         lot = serving.cell.call_read(lambda machine: machine.entity_index(layout.LOT, "lot") or 0)
         serving.cell.call(commands.run(layout.RESET_WINDOW, lot=lot, window=layout.WINDOW_CYCLE))
+        # Its rest ends with a turn of the wheel, the reset with a walk.
+        while (waits := explained(pool, lease.iccid).sim) and (waits.occupancy, waits.health) != FIT:
+            serving.cell.call(commands.run(layout.TICK))
         others = np.arange(2, 2 + 199)
         leases = client.allocate_many(others, "jp", expected_bytes=1)
         doubted = explained(pool, lease.iccid)
