@@ -1,7 +1,8 @@
 """Numbers of SIMs, subscribers and devices have no business in logs: what is logged is masked here, tracebacks
 included.
 
-Any run of 14 to 20 digits (ICCID, IMSI, IMEI) keeps its first four and last two; a token keeps its id.
+Any run of 14 digits or more (ICCID, IMSI, IMEI, or several without a space) keeps its first four and last two; a token
+keeps its id.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 
-_DIGITS = re.compile(r"(?<!\d)\d{14,20}(?!\d)")
+_DIGITS = re.compile(r"\d{14,}")
 _TOKEN = re.compile(r"(ss_[0-9a-f]{16})_[0-9a-f]+")
 
 

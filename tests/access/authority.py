@@ -49,6 +49,7 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate, secret = self.folder / f"{file or name}.pem", self.folder / f"{file or name}.key"
+        secret.touch(mode=0o600)
         secret.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

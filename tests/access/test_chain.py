@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,30 @@ def test_a_full_file_goes_on_in_another(tmp_path: Path) -> None:
     assert path.stat().st_size <= 1_000
 
 
+def test_a_full_disk_takes_no_half_line(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path)
+    attempts.note("TOKEN_REFUSED", "token 1", "ipv4:192.0.2.1:1", "it is not known")
+    attempts.write()
+    attempts.note("TOKEN_REFUSED", "token 2", "ipv4:192.0.2.1:1", "it is not known")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / FILE).stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            attempts.write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    attempts.close()
+    assert [entry.fields["who"] for entry in entries(tmp_path / FILE)] == ["token 1", "token 2"]
+
+
+def test_an_entry_that_is_none_of_tokens_is_named(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / TOKENS)
+    chain.append({"what": "revoked", "token": "0123"})
+    chain.close()
+    with pytest.raises(ChainDamaged, match="entry 1 is none of tokens"):
+        read_tokens(tmp_path)
+
+
 def test_a_flood_of_attempts_is_counted_and_costs_few_lines(tmp_path: Path) -> None:
     now_s = [0.0]
     attempts = Attempts(tmp_path, clock=lambda: now_s[0])
@@ -113,3 +138,4 @@ def test_what_is_logged_is_masked(tmp_path: Path) -> None:
     _, text = create_token(tmp_path, "operator:alice", 1_000)
     line = masked(f"SIM 8981100000000000077 of 440100000000001 by {text}, job 12345678")
     assert line == f"SIM 8981*************77 of 4401*********01 by {text[:19]}_…, job 12345678"
+    assert masked("8981100000000000077440100000000001") == f"8981{'*' * 28}01"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,15 +19,17 @@ import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from simswitch.access.tokens import revoke_token
+from simswitch.access.certificates import CertificateRefused
+from simswitch.access.tokens import Token, read_tokens, revoke_token
 from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.client.credentials import Credentials, CredentialsRefused
 from simswitch.client.operator import service_errors
 from simswitch.contract import MESSAGE_BYTES_MAX
+from simswitch.service import access
 from simswitch.service.access import AccessSettings
 from simswitch.service.call import STREAMS_MAX
 from simswitch.service.events import WATCHERS_OF_ONE_MAX
-from simswitch.v1 import event_pb2, inventory_pb2, pool_pb2, status_pb2
+from simswitch.v1 import access_server_pb2, allocation_pb2, event_pb2, inventory_pb2, pool_pb2, status_pb2
 
 from tests.access.authority import Authority
 from tests.access.doors import Doors, refusal
@@ -105,12 +112,18 @@ def test_a_certificate_that_names_nobody(shared: Doors, name: str, uri: str, rea
         assert refusal(lambda: client.allocate(1, "jp")).reason == reason
 
 
-def test_a_revoked_certificate_ends_its_session_and_counts_no_more(doors: Doors) -> None:
+def test_a_revoked_certificate_ends_its_session_and_counts_no_more(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     credentials = doors.server("as-01")
     assert credentials.certificate is not None
     digest = x509.load_pem_x509_certificate(credentials.certificate.read_bytes()).fingerprint(hashes.SHA256()).hex()
     thread = SessionThread(doors.serving.address, "as-01", lambda _: Result.DONE, credentials=credentials)
     thread.serving(20)
+    # Certificates that were met since crowd it out of what is remembered, but not its stream.
+    monkeypatch.setattr(access, "CERTIFICATES_MAX", 1)
+    with doors.client(doors.server("as-02"), "as-02") as other:
+        assert other.allocate(2, "jp").terminal == 2
     doors.revoked.write_text(f"{digest}\n")
     with doors.client(credentials) as client:
         doors.until(lambda: any(actor.withdrawn for actor in doors.access()._by_certificate.values()))
@@ -148,6 +161,30 @@ def test_a_revoked_token_and_one_that_expires_end_their_streams(doors: Doors) ->
                 revoke_token(doors.data, token.name)
             assert refusal(partial(list, stream)).reason == "WITHDRAWN"
             assert refusal(partial(bob.pool.GetSummary, SUMMARY)).reason == "TOKEN_REFUSED"
+
+
+def test_a_revocation_counts_on_a_full_disk_and_when_its_file_can_not_be_read_at_once(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = itertools.count()
+
+    def read(folder: Path) -> dict[str, Token]:
+        if next(tries) < 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return read_tokens(folder)
+
+    def write() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    token = doors.token("operator:bob")
+    with doors.operator(token) as bob:
+        stream: Any = bob.events.WatchEvents(event_pb2.WatchEventsRequest(), timeout=60)
+        next(stream)
+        monkeypatch.setattr(access, "read_tokens", read)
+        monkeypatch.setattr(doors.access().attempts, "write", write)
+        revoke_token(doors.data, token.name)
+        assert refusal(partial(list, stream)).reason == "WITHDRAWN"
+    monkeypatch.undo()
 
 
 def test_a_token_that_was_over_before_its_first_call(shared: Doors) -> None:
@@ -235,16 +272,25 @@ def test_one_access_server_has_so_many_streams(shared: Doors, kind: str) -> None
         silent.set()
 
 
-@pytest.mark.parametrize("door", ["people", "access servers"])
+@pytest.mark.parametrize("door", ["people", "access servers", "a stream of batches"])
 def test_one_identity_can_not_take_all(doors: Doors, door: str) -> None:
     """Whatever the number of its connections; and others go on."""
     doors.serving.drain()
     doors.serving._options["access"] = AccessSettings(tls=doors.files, people_calls_per_s=5, server_calls_per_s=5)
     doors.serving.begin()
     callers: list[Callable[[], object]]
+    batches: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     if door == "people":
         people = [doors.operator(token) for token in (doors.alice, doors.alice, doors.token("operator:bob"))]
         callers = [partial(person.pool.GetSummary, SUMMARY) for person in people]
+    elif door == "a stream of batches":
+        servers = [doors.client(doors.server(name), name) for name in ("as-01", "as-01", "as-02")]
+        channel = doors.server("as-01").channel(doors.serving.address)
+        answers = channel.stream_stream("/simswitch.v1.AllocationService/AllocateStream", None, None)(
+            iter(batches.get, b"end"), timeout=60
+        )
+        single = [partial(server.allocate, 1, "jp") for server in servers[1:]]
+        callers = [partial(_one_of_a_stream, batches, answers), *single]
     else:
         servers = [doors.client(doors.server(name), name) for name in ("as-01", "as-01", "as-02")]
         callers = [partial(server.allocate, key, "jp") for key, server in enumerate(servers, 1)]
@@ -262,6 +308,30 @@ def test_one_identity_can_not_take_all(doors: Doors, door: str) -> None:
     assert error.retry_after_ms > 0
     assert refusal(mine_again).reason == "RATE_LIMITED"
     assert other()
+    batches.put(b"end")
+
+
+def _one_of_a_stream(batches: queue.SimpleQueue[bytes], answers: Any) -> None:
+    batches.put(allocation_pb2.AllocateStreamRequest(request_number=1).SerializeToString())
+    refused = allocation_pb2.AllocateStreamResponse.FromString(next(answers)).refusal
+    if refused.reason == "RATE_LIMITED":
+        raise ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, refused.reason, refused.text, refused.retry_after_ms)
+
+
+def test_messages_of_a_session_that_come_too_fast_are_read_more_slowly(doors: Doors) -> None:
+    doors.serving.drain()
+    doors.serving._options["access"] = AccessSettings(tls=doors.files, server_calls_per_s=20)
+    doors.serving.begin()
+    hello = access_server_pb2.SessionRequest(hello=access_server_pb2.Hello(access_server="as-01"))
+    ping = access_server_pb2.SessionRequest(ping=access_server_pb2.Ping(nonce=1))
+    with doors.server("as-01").channel(doors.serving.address) as channel:
+        session = channel.stream_stream("/simswitch.v1.AccessServerService/Session", None, None)
+        began_s = time.monotonic()
+        words = [hello, *[ping] * 35]
+        said = list(session(iter([word.SerializeToString() for word in words]), timeout=60))
+    assert len(said) == len(words)
+    # A second's worth of them goes at once, of the other fifteen no more than one in a twentieth of a second.
+    assert time.monotonic() - began_s > 0.5
 
 
 def test_a_certificate_is_replaced_under_traffic(doors: Doors) -> None:
@@ -302,6 +372,14 @@ def test_a_token_never_goes_out_in_the_clear(shared: Doors) -> None:
     shared.alice.chmod(0o644)
     with pytest.raises(CredentialsRefused, match="others may read"):
         shared.operator(shared.alice)
+
+
+def test_a_key_that_everybody_may_read_is_refused(shared: Doors) -> None:
+    shared.files.key.chmod(0o644)
+    with pytest.raises(CertificateRefused, match="everybody may read the key"):
+        shared.files.read()
+    shared.files.key.chmod(0o640)
+    assert shared.files.read()
 
 
 def test_on_loopback_proof_can_be_required(tmp_path: Path) -> None:

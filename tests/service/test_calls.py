@@ -159,6 +159,7 @@ ALLOCATE_SIMS = "/simswitch.v1.AllocationService/AllocateSims"
         ("/simswitch.v1.InventoryService/GetLot", b"", "NOT_FOUND", "UNKNOWN_LOT"),
         ("/simswitch.v1.InventoryService/GetSim", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
         ("/simswitch.v1.InventoryService/DefineBank", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        ("/simswitch.v1.InventoryService/DefineBank", b"\n\5\n\3a\x1bb", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
         ("/simswitch.v1.InventoryService/SetSimHealth", b"", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
     ],
 )
@@ -176,7 +177,9 @@ def test_refused_calls_change_nothing(
 def test_unknown_names_of_a_single_allocation(client: Client, serving: Serving) -> None:
     client.allocate(1, "jp")
     before = serving.state_hash()
-    assert refusal(lambda: client.allocate(1, "nowhere")).reason == "UNKNOWN_MARKET"
+    # A name that is long is not said back in full, with which the answer would be more than a client takes.
+    for market in ("nowhere", "é" * 100_000):
+        assert refusal(partial(client.allocate, 1, market)).reason == "UNKNOWN_MARKET"
     assert serving.state_hash() == before
 
 

@@ -45,6 +45,8 @@ def test_a_short_soak_does_all_that_a_long_one_does(tmp_path: Path) -> None:
     counts = found["counts"]
     assert min(counts["probes"], counts["jobs"], counts["lists"], counts["swaps"]) > 0
     assert found["snapshots"] > 1
+    private = [tmp_path / "data", *(tmp_path / "data").glob("history.sqlite*"), *(tmp_path / "data").glob("s*-*")]
+    assert not any(path.stat().st_mode & 0o007 for path in private)
     assert set(found["load"]["operations"]) == {"attach", "renew", "usage", "leave"}
     assert all(of["carried_out"] for name, of in found["load"]["operations"].items() if name in ("renew", "usage"))
     assert found["series"]["server_files"]["met"]

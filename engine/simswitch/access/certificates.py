@@ -21,6 +21,7 @@ import logging
 import os
 import re
 import ssl
+import stat
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,11 @@ class TlsFiles:
         """What gRPC takes. Raises ``CertificateRefused`` naming the file."""
         try:
             contents = {path: path.read_bytes() for path in self.paths()}
+            mode = self.key.stat().st_mode
         except OSError as error:
             raise CertificateRefused(f"{error.filename} can't be read: {error.strerror}") from error
+        if mode & stat.S_IRWXO:
+            raise CertificateRefused(f"everybody may read the key {self.key}: chmod o= {self.key}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self.certificate, self.key, password=_no_password)

@@ -27,8 +27,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from simswitch.audit.chain import Chain, all_entries
+from simswitch.audit.chain import Chain, ChainDamaged, all_entries
 
 FILE = "access/tokens.log"
 TOKENS_MAX = 4_096
@@ -83,19 +84,20 @@ def read_tokens(folder: Path) -> dict[str, Token]:
     if not path.exists():
         return tokens
     for entry in all_entries(path):
-        fields = entry.fields
-        if fields["what"] == "created":
-            tokens[fields["token"]] = Token(
-                fields["token"],
-                fields["actor"],
-                fields["secret_sha256"],
-                fields["at_ms"],
-                fields["expires_ms"],
-                fields["by"],
-            )
-        elif fields["what"] == "revoked":
-            tokens[fields["token"]] = replace(tokens[fields["token"]], revoked_ms=fields["at_ms"])
+        try:
+            _count(tokens, entry.fields)
+        except (KeyError, TypeError) as error:
+            raise ChainDamaged(f"{path}: entry {entry.number} is none of tokens: {error!r}") from error
     return tokens
+
+
+def _count(tokens: dict[str, Token], fields: Mapping[str, Any]) -> None:
+    """One entry of the file."""
+    if fields["what"] == "created":
+        id_, actor, digest, by = (str(fields[name]) for name in ("token", "actor", "secret_sha256", "by"))
+        tokens[id_] = Token(id_, actor, digest, int(fields["at_ms"]), int(fields["expires_ms"]), by)
+    elif fields["what"] == "revoked":
+        tokens[fields["token"]] = replace(tokens[fields["token"]], revoked_ms=int(fields["at_ms"]))
 
 
 def create_token(folder: Path, actor: str, lasts_ms: int) -> tuple[Token, str]:

@@ -2,7 +2,8 @@
 
 An attempt is written when it is the first of its kind in a minute (who, from where, what); the others of that minute
 are counted, and the count is written when the minute is over. At most 64 kinds a minute are told apart, all others are
-counted together; so a flood costs at most 130 lines a minute, and the two files at most 32 MiB.
+counted together; so a flood costs at most 130 lines a minute, and the two files at most 32 MiB. What the disk has no
+room for is kept, up to 1,024 lines, and tried again.
 
 ``note`` only remembers, from any thread, and never waits. ``write`` is for a thread that may wait for the disk.
 """
@@ -22,6 +23,7 @@ FILE = "audit/attempts.log"
 KINDS_MAX = 64
 MINUTE_S = 60.0
 SIZE_MAX = 16 << 20
+LINES_MAX = 1_024
 TEXT_MAX = 200
 
 Key = tuple[str, str, str, str]
@@ -43,7 +45,7 @@ class Attempts:
 
     def note(self, why: str, who: str, source: str, what: str) -> None:
         """``why``: the refusal's reason. ``who``: the identity, proven or claimed; never a secret."""
-        key = (why, masked(who[:TEXT_MAX]), source[:TEXT_MAX], masked(what[:TEXT_MAX]))
+        key = (why, masked(who)[:TEXT_MAX], source[:TEXT_MAX], masked(what)[:TEXT_MAX])
         with self._mutex:
             self.count += 1
             self._turn()
@@ -56,21 +58,30 @@ class Attempts:
                 self._others += 1
 
     def write(self, *, final: bool = False) -> None:
-        """Makes what was noted durable; ``final`` also the counts of a minute that is not over."""
+        """Makes what was noted durable; ``final`` also the counts of a minute that is not over. ``OSError``: the rest
+        waits for the next time."""
         with self._mutex:
             self._turn(final=final)
             lines, self._lines = self._lines, []
         if self._chain is None or not lines:
             return
-        for line in lines:
-            self._chain.append(line)
+        written = 0
+        try:
+            for line in lines:
+                self._chain.append(line)
+                written += 1
+        finally:
+            with self._mutex:
+                self._lines[:0] = lines[written:][:LINES_MAX]
         self._chain.sync()
 
     def close(self) -> None:
-        self.write(final=True)
-        if self._chain is not None:
-            self._chain.close()
-            self._chain = None
+        try:
+            self.write(final=True)
+        finally:
+            if self._chain is not None:
+                self._chain.close()
+                self._chain = None
 
     def _turn(self, *, final: bool = False) -> None:
         """With the mutex held: the counts of a minute that is over become lines."""

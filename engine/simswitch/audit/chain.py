@@ -65,8 +65,9 @@ def entry_of(line: bytes, where: str) -> Entry:
         raise ChainDamaged(f"{where}: the line is not what its hash says: it was changed after it was written")
     try:
         fields = json.loads(text)
+        fields["previous"]
         return Entry(int(fields["number"]), digest.decode("ascii"), fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ChainDamaged(f"{where}: the line is no entry: {error}") from error
 
 
@@ -157,18 +158,25 @@ class Chain:
         return 0 if self.last is None else self.last.number
 
     def append(self, fields: Mapping[str, Any]) -> Entry:
-        """Writes an entry; it is durable after ``sync``."""
+        """Writes an entry; it is durable after ``sync``. ``OSError``: nothing of it stands in the file."""
         previous = FIRST if self.last is None else self.last.hash
         whole = {"number": self.number + 1, "previous": previous, **fields}
         digest, line = line_of(whole)
-        if self._size_max is not None and os.fstat(self._file).st_size + len(line) > self._size_max:
+        size = os.fstat(self._file).st_size
+        if self._size_max is not None and size + len(line) > self._size_max:
             self.sync()
             self.path.replace(older(self.path))
             os.close(self._file)
             self._open()
+            size = 0
         view = memoryview(line)
-        while view:
-            view = view[os.write(self._file, view) :]
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:
+            # A full disk takes a part of it, and the next line must not stand behind that.
+            os.ftruncate(self._file, size)
+            raise
         self.last = Entry(self.number + 1, digest, whole)
         return self.last
 

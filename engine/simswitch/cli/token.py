@@ -35,7 +35,7 @@ def create(
     from simswitch.core.roles import ROLE_WORDS
 
     word, _, name = actor.partition(":")
-    if word not in ROLE_WORDS or not name or len(actor.encode()) > NAME_BYTES:
+    if word not in ROLE_WORDS or not name or len(actor.encode()) > NAME_BYTES or not actor.isprintable():
         raise CommandFailed(Exit.USAGE, f"{actor!r} is no role and name; roles are {', '.join(ROLE_WORDS)}")
     try:
         token, text = create_token(folder, actor, span_ms("--lasts", lasts))

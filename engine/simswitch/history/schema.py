@@ -20,6 +20,7 @@ their names.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,8 @@ def open_writer(folder: str | Path) -> sqlite3.Connection:
     """The file, made when it is missing. Raises ``HistoryRefused``."""
     path = Path(folder) / NAME
     try:
+        # As the journal: for its owner and group only. SQLite gives its files beside it the same.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -231,7 +234,7 @@ def open_writer(folder: str | Path) -> sqlite3.Connection:
                 f"PRAGMA user_version = {VERSION}; COMMIT"
             )
         _check(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise damaged(path, error) from error
     return connection
 
@@ -262,7 +265,7 @@ def _not_yet(path: Path) -> HistoryRefused:
     return NoHistoryYet(f"there is no history yet in {path}. The follower of a running service makes it")
 
 
-def damaged(path: Path, error: sqlite3.Error) -> HistoryRefused:
+def damaged(path: Path, error: sqlite3.Error | OSError) -> HistoryRefused:
     return HistoryRefused(
         f"{path} can't be used: {error}. If it is damaged, stop the service, move it and its -wal and -shm away, and "
         "start again: a new one begins with the oldest segment of the journal that is left"

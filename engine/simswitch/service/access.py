@@ -14,7 +14,7 @@ Bounds: an actor that is met for the first time is defined in the engine: of peo
 Certificates that are remembered: 8,192. Calls a second by identity: ``AccessSettings``.
 
 Tokens and revoked certificates are read anew within a second of their change; the streams of a credential that is
-revoked or expires then end.
+revoked or expires then end. What can't be read stays as it was, and is tried again every second.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from simswitch.access.certificates import (
     CertificateRefused,
@@ -37,6 +37,7 @@ from simswitch.access.certificates import (
     stamp,
 )
 from simswitch.access.tokens import FILE, Token, find, id_of, read_tokens
+from simswitch.audit.attempts import FILE as ATTEMPTS
 from simswitch.audit.attempts import Attempts
 from simswitch.audit.chain import ChainDamaged
 from simswitch.core import layout
@@ -68,6 +69,7 @@ LOOK_EVERY_S = 1.0
 log = logging.getLogger("simswitch.service")
 
 Auth = Mapping[str, Sequence[bytes]]
+_Contents = TypeVar("_Contents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ class Access:
         self._by_certificate: dict[bytes, Actor] = {}
         self._revoked: frozenset[str] = frozenset()
         self._paces: dict[int, Pace] = {}
-        self._stamps: dict[Path, Stamp | None] = {}
+        self._stamps: dict[Path, Stamp] = {}
+        # What the log was told of a file that can't be read or written.
+        self._troubles: dict[Path, str] = {}
         self._look()
 
     # -------------------------------------------------------------------------------------------- who it is
@@ -182,7 +186,8 @@ class Access:
             if digest in self._revoked:
                 actor.withdrawn = "it is revoked"
             if len(self._by_certificate) >= CERTIFICATES_MAX:
-                self._by_certificate.clear()
+                # Streams go on, and are still ended when their certificate is revoked.
+                self._by_certificate = {pem: actor for pem, actor in self._by_certificate.items() if actor.streams}
             self._by_certificate[certificate] = actor
         elif given.token is not None:
             token = find(self._tokens, given.token)
@@ -248,9 +253,17 @@ class Access:
                 await asyncio.sleep(LOOK_EVERY_S)
                 self._look()
                 self._end_expired()
-                await asyncio.to_thread(self.attempts.write)
+                try:
+                    await asyncio.to_thread(self.attempts.write)
+                except OSError as error:
+                    self._trouble(Path(ATTEMPTS), f"refused attempts are not written: {error}")
+                else:
+                    self._troubles.pop(Path(ATTEMPTS), None)
         finally:
-            self.attempts.close()
+            try:
+                self.attempts.close()
+            except OSError as error:
+                log.error("refused attempts are not written: %s", error)
 
     def _end_expired(self) -> None:
         now_s = time.time()
@@ -260,21 +273,23 @@ class Access:
 
     def _look(self) -> None:
         """Reads tokens and revoked certificates when their files changed. What can't be read stays as it was."""
-        if self._folder is not None and self._changed(self._folder / FILE):
-            try:
-                self._tokens = read_tokens(self._folder)
-            except (ChainDamaged, OSError) as error:
-                log.error("the tokens stay as they were: %s", error)
-            for id_, actor in self._by_token.items():
-                token = self._tokens.get(id_)
-                if token is None or token.revoked_ms is not None:
-                    _withdraw(actor, "it is revoked")
-        if self._settings.revoked is not None and self._changed(self._settings.revoked):
-            try:
-                self._revoked = read_revoked(self._settings.revoked)
-            except CertificateRefused as error:
-                log.error("the revoked certificates stay as they were: %s", error)
-            self._revoke_certificates()
+        folder, revoked = self._folder, self._settings.revoked
+        if folder is not None:
+            tokens = self._changed(folder / FILE, lambda: read_tokens(folder))
+            if tokens is not None:
+                self._tokens = tokens
+                self._revoke_tokens()
+        if revoked is not None:
+            fingerprints = self._changed(revoked, lambda: read_revoked(revoked))
+            if fingerprints is not None:
+                self._revoked = fingerprints
+                self._revoke_certificates()
+
+    def _revoke_tokens(self) -> None:
+        for id_, actor in self._by_token.items():
+            token = self._tokens.get(id_)
+            if token is None or token.revoked_ms is not None:
+                _withdraw(actor, "it is revoked")
 
     def _revoke_certificates(self) -> None:
         for pem, actor in list(self._by_certificate.items()):
@@ -284,15 +299,27 @@ class Access:
                 # It was taken off the list: met anew.
                 del self._by_certificate[pem]
 
-    def _changed(self, path: Path) -> bool:
+    def _changed(self, path: Path, read: Callable[[], _Contents]) -> _Contents | None:
+        """What stands in a file that has changed; None: it has not, or it can't be read, and is looked at again."""
         try:
-            now: Stamp | None = stamp([path])
-        except OSError:
-            now = None
-        if now == self._stamps.get(path):
-            return False
+            now = stamp([path])
+            if now == self._stamps.get(path):
+                return None
+            found = read()
+        except FileNotFoundError:
+            return None
+        except (ChainDamaged, CertificateRefused, OSError) as error:
+            self._trouble(path, f"who may come in stays as it was: {error}")
+            return None
         self._stamps[path] = now
-        return now is not None
+        self._troubles.pop(path, None)
+        return found
+
+    def _trouble(self, path: Path, text: str) -> None:
+        """Tells the log, once."""
+        if self._troubles.get(path) != text:
+            self._troubles[path] = text
+            log.error("%s", text)
 
 
 def _withdraw(actor: Actor, why: str) -> None:

@@ -165,6 +165,7 @@ class AllocationHandlers(ColumnCalls):
         number, batch = read_numbered(data)
         head = allocation_pb2.AllocateStreamResponse(request_number=number)
         try:
+            call.keep_pace()
             self._overload.shed(Kind.ALLOCATE)
             answer = await self.answer(self.allocate_sims(batch, call), call)
         except Exception as error:

@@ -91,7 +91,12 @@ class Call:
         return Refused(NOT_PERMITTED, what)
 
     def keep_pace(self) -> None:
-        """Refuses a call that comes before its turn."""
+        """Refuses a call, or a batch of a stream, that comes before its turn."""
         wait_s = self.actor.pace.wait_s()
         if wait_s > 0:
             raise Refused(RATE_LIMITED, self.actor.name, max(1, round(wait_s * 1000)))
+
+    async def wait_for_turn(self) -> None:
+        """For messages that can't be refused: what comes too fast is read more slowly."""
+        while (wait_s := self.actor.pace.wait_s()) > 0:
+            await asyncio.sleep(wait_s)

@@ -146,8 +146,10 @@ class Directory:
     ) -> tuple[int, Entity]:
         """Defines or redefines, and returns the status (OK or SAME) and the definition that stands."""
         encoded = name.encode()
-        if not 1 <= len(encoded) <= NAME_BYTES_MAX or "\0" in name:
-            raise Refused(INVALID_ARGUMENT, f"a name has 1 to {NAME_BYTES_MAX} bytes, {name!r} has {len(encoded)}")
+        # Names go to logs and screens as they are.
+        if not 1 <= len(encoded) <= NAME_BYTES_MAX or not name.isprintable():
+            what = f"a name has 1 to {NAME_BYTES_MAX} bytes, all of them printable; {name!r} has {len(encoded)}"
+            raise Refused(INVALID_ARGUMENT, what)
         if len(document) > layout.DOCUMENT_BYTES:
             raise Refused(
                 INVALID_ARGUMENT,

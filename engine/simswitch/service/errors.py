@@ -19,6 +19,9 @@ from simswitch.core.wire import ColumnsDiffer, Malformed, TooManyItems
 from simswitch.v1.status_pb2 import Refusal as RefusalMessage
 
 DOMAIN = "simswitch"
+WHAT_MAX = 500
+"""Characters of what a refusal names. It goes twice into metadata, of which clients take 8 KiB; and what was too long
+to be right need not be said back in full."""
 _Code = grpc.StatusCode
 
 
@@ -36,6 +39,7 @@ class Refused(Exception):
     """Ends a call, or refuses one batch of a stream; nothing was changed."""
 
     def __init__(self, reason: Reason, what: str = "", retry_after_ms: int | None = None) -> None:
+        what = what if len(what) <= WHAT_MAX else f"{what[:WHAT_MAX]}…"
         self.reason = reason
         self.what = what
         self.text = reason.text.format(what=what)
@@ -136,6 +140,9 @@ FENCED = Reason(
     _Code.ABORTED, "FENCED", "A newer session of the access server {what} stands. Find out who the other one is."
 )
 HELLO_EXPECTED = Reason(_Code.FAILED_PRECONDITION, "HELLO_EXPECTED", "A session begins with exactly one hello: {what}.")
+MESSAGE_EXPECTED = Reason(
+    _Code.DEADLINE_EXCEEDED, "MESSAGE_EXPECTED", "The call's message has not come within {what} s."
+)
 INTERNAL = Reason(_Code.INTERNAL, "INTERNAL", "The service met a condition that it does not know: {what}.")
 
 _NOT_FOUND = _Code.NOT_FOUND

@@ -5,14 +5,19 @@ can't be decoded is refused with a clear status. The methods are those of the co
 handler stops the server from starting.
 
 Bounds: 8 MiB a message, 8 KiB of metadata, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their
-work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake. Past them RESOURCE_EXHAUSTED, at once.
+work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake. Past them RESOURCE_EXHAUSTED, at once. As
+many files as that needs are asked of the system at start; where it has fewer there may be fewer connections, since
+without a file to open the journal could not go on.
 Long before that calls are shed by what they are (``overload``). Of calls that the event loop has not come to, 2,048 may
 wait; more are turned away by gRPC itself, without a reason (CANCELLED or UNAVAILABLE, by the client's library): that
 happens to clients that are deaf to refusals. A stream whose client stops reading is cut off after 30 s.
 
 Without TLS the address must be a loopback one, unless the settings say in so many words that it need not be. With it,
 access servers come with certificates (``address``) and people with tokens (``people_address``): one gRPC port can
-either insist on a certificate or not ask for one.
+either insist on a certificate or not ask for one. Where none is asked for strangers come in too, as far as to say who
+they are. So people's door is a server of its own, with bounds of its own (1,024 connections, 2,048 calls), and there a
+caller is known before his message is waited for, which must come within 10 s: whoever fills that door, with calls that
+never say a word or anything else, takes no place from access servers.
 """
 
 from __future__ import annotations
@@ -21,12 +26,13 @@ import asyncio
 import ipaddress
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -34,7 +40,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from simswitch.access.certificates import Certificates
@@ -48,9 +53,19 @@ from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
 from simswitch.service.caps import CapsHandlers
 from simswitch.service.directory import Directory
-from simswitch.service.errors import INTERNAL, NO_CREDENTIALS, SLOW_CONSUMER, WITHDRAWN, Refused, refused
+from simswitch.service.errors import (
+    INTERNAL,
+    MESSAGE_EXPECTED,
+    NO_CREDENTIALS,
+    SLOW_CONSUMER,
+    WITHDRAWN,
+    Refused,
+    refused,
+)
 from simswitch.service.events import EventHandlers
 from simswitch.service.follower import keep_follower, keep_learner
+from simswitch.service.health import NAME as HEALTH_NAME
+from simswitch.service.health import Health
 from simswitch.service.history import HistoryHandlers
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.joined import SINGLE, Joined, Joiner
@@ -83,6 +98,12 @@ PENDING_MAX = 2_048
 """Calls that have come and were not looked at: at 3,000 to 6,000 a second a wait of half a second."""
 METADATA_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 8_192
+PEOPLE_CALLS_MAX = 2_048
+PEOPLE_CONNECTIONS_MAX = 1_024
+FILES_OWN = 512
+"""Open files beside those of connections: journal, history, libraries."""
+MESSAGE_WITHIN_S = 10.0
+"""How long a caller who has said who he is may take to send the message of his call, where strangers come in."""
 HANDSHAKE_MS = 10_000
 CONNECTION_AGE_MS = 86_400_000
 """With TLS: after a day a connection is made anew, and a certificate that has expired since is noticed."""
@@ -105,9 +126,6 @@ PEOPLE_ADDRESS_FILE = "people-address"
 _OF_CALENDAR = frozenset((layout.EVENT_RESET, layout.EVENT_CAP))
 
 log = logging.getLogger("simswitch.service")
-
-# Its asyncio half is made at import and unknown to type checkers.
-health: Any = import_module("grpc_health.v1.health")
 
 Context = Any
 
@@ -279,23 +297,30 @@ class Service:
         self.swaps.drain()
         self.events.drain()
 
-    def generic_handlers(self) -> list[Any]:
-        """What grpc.aio is given: identity serializers throughout."""
+    def generic_handlers(self, *, strangers: bool) -> list[Any]:
+        """What grpc.aio is given: identity serializers throughout.
+
+        ``strangers``: at this door whoever can reach it opens calls. A handler of a call with one message begins only
+        when that has come, and until then the call has its place; so there all are handlers of streams, which begin at
+        once, and read the message when it is known whose it is.
+        """
         services: dict[str, dict[str, Any]] = {}
         for method in self.methods.values():
             _, service, name = method.path.split("/")
-            if method.request_streaming and method.response_streaming:
-                handler = grpc.stream_stream_rpc_method_handler(self._to_stream(method))
-            elif method.request_streaming:
-                handler = grpc.stream_unary_rpc_method_handler(self._to_unary(method))
+            late = strangers and not method.request_streaming
+            if (method.request_streaming or late) and method.response_streaming:
+                handler = grpc.stream_stream_rpc_method_handler(self._to_stream(method, late=late))
+            elif method.request_streaming or late:
+                handler = grpc.stream_unary_rpc_method_handler(self._to_unary(method, late=late))
             elif method.response_streaming:
                 handler = grpc.unary_stream_rpc_method_handler(self._to_stream(method))
             else:
                 to_handler = self._to_single if method.path == SINGLE else self._to_unary
                 handler = grpc.unary_unary_rpc_method_handler(to_handler(method))
             services.setdefault(service, {})[name] = handler
-        _, service, name = PROBE.split("/")
-        services[service] = {name: grpc.unary_unary_rpc_method_handler(self._to_probe)}
+        if not strangers:
+            _, service, name = PROBE.split("/")
+            services[service] = {name: grpc.unary_unary_rpc_method_handler(self._to_probe)}
         return [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
 
     async def _to_probe(self, request: Any, context: Context) -> bytes:
@@ -305,10 +330,13 @@ class Service:
             await _abort(context, error)
         return b""
 
-    def _to_unary(self, method: Method) -> Callable[[Any, Context], Any]:
+    def _to_unary(self, method: Method, *, late: bool = False) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> bytes:
             try:
-                return await self._carry_out(method, request, await self._call(context, method))
+                call = await self._call(context, method)
+                if late:
+                    request = await _only(request)
+                return await self._carry_out(method, request, call)
             except Exception as error:
                 await _abort(context, error)
 
@@ -377,7 +405,7 @@ class Service:
             if not self._loop.is_closed():
                 raise
 
-    def _to_stream(self, method: Method) -> Callable[[Any, Context], Any]:
+    def _to_stream(self, method: Method, *, late: bool = False) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> AsyncIterator[bytes]:
             stream = asyncio.current_task()
             assert stream is not None
@@ -385,6 +413,8 @@ class Service:
                 call = await self._call(context, method)
                 self.access.enter(call, stream)
                 try:
+                    if late:
+                        request = await _only(request)
                     replies = method.handler(request, call)
                     try:
                         async for reply in replies:
@@ -434,6 +464,15 @@ class Service:
         return call
 
 
+async def _only(stream: AsyncIterator[bytes]) -> bytes:
+    """The message of a call that has one."""
+    try:
+        async with asyncio.timeout(MESSAGE_WITHIN_S):
+            return await anext(stream)
+    except (StopAsyncIteration, TimeoutError):
+        raise Refused(MESSAGE_EXPECTED, f"{MESSAGE_WITHIN_S:.0f}") from None
+
+
 def _answer_joined(groups: Sequence[Posted]) -> None:
     """None, as an answer: to be tried again for itself."""
     for group in cast(Sequence[Joined[asyncio.Future[bytes | OutcomeRun | None]]], groups):
@@ -466,6 +505,7 @@ class RunningServer:
     def __init__(
         self,
         server: grpc.aio.Server,
+        people: grpc.aio.Server | None,
         service: Service,
         port: int,
         address: str,
@@ -473,11 +513,12 @@ class RunningServer:
         front: Front | None = None,
         way_in: str = "",
     ) -> None:
-        """``way_in``: the address that our own calls go to."""
+        """``people``: the server at people's door. ``way_in``: the address that our own calls go to."""
         self._server = server
+        self._servers = [server] if people is None else [server, people]
         self._way_in = way_in
         self._front = front
-        self._health: Any = health.aio.HealthServicer()
+        self._health = Health(service.names)
         self.service = service
         self.port = port
         self.address = address
@@ -486,12 +527,13 @@ class RunningServer:
 
     async def stop(self) -> None:
         """Says so to the health service, ends sessions, lets calls finish, and stops listening."""
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         self.service.drain()
-        if self._front is None:
-            await self._server.stop(DRAIN_SECONDS)
-        else:
-            await asyncio.gather(self._server.stop(DRAIN_SECONDS), self._front.drain(DRAIN_SECONDS))
+        ends: list[Coroutine[Any, Any, object]] = [server.stop(DRAIN_SECONDS) for server in self._servers]
+        if self._front is not None:
+            ends.append(self._front.drain(DRAIN_SECONDS))
+        await asyncio.gather(*ends)
+        if self._front is not None:
             await self._front.close()
         await self.service.history.close()
         for watching in self._watching:
@@ -503,14 +545,13 @@ class RunningServer:
     async def begin(self) -> None:
         for watch in (self.service.access.watch, self.service.calendar.watch):
             self._watching.append(asyncio.create_task(watch()))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if not self.service.access.required:
             # It asks nobody who he is. Health does not either, and tells nothing but whether we serve.
-            names = (*self.service.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*self.service.names, HEALTH_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        for name in ("", *self.service.names):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        await self._server.start()
+        for server in self._servers:
+            server.add_generic_rpc_handlers((self._health.handlers(),))
+            await server.start()
         if self._front is not None:
             self._front.start()
         self.service.probe.open(self._way_in)
@@ -540,28 +581,11 @@ async def start(
     cell.start(asyncio.get_running_loop())
     service = Service(cell, access, folder)
     await service.load()
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=CALLS_MAX + 4_096,
-        options=[
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-            # Both bounds alike: between them gRPC would refuse some at random.
-            ("grpc.max_metadata_size", METADATA_BYTES_MAX),
-            ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
-            ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
-            ("grpc.max_concurrent_streams", CALLS_MAX),
-            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-            ("grpc.so_reuseport", 0),
-            # Both bounds alike: between them gRPC would turn some away at random.
-            ("grpc.server.max_pending_requests", PENDING_MAX),
-            ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            *(_OF_TLS if certificates else ()),
-        ],
-    )
-    server.add_generic_rpc_handlers(tuple(service.generic_handlers()))
+    connections, of_people = _connections_max()
+    asked = access.tls is not None and access.tls.client_ca is not None
+    server = _server(CALLS_MAX + 4_096, connections, tls=certificates is not None)
+    server.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=access.required and not asked)))
+    at_people: grpc.aio.Server | None = None
     shown = _shown(host, port)
     # It vanishes with the process. Our own calls come there, and with the native transport what its front passes on.
     behind = f"unix-abstract:simswitch-{os.getpid()}-{secrets.token_hex(8)}"
@@ -574,17 +598,60 @@ async def start(
     elif certificates is None:
         bound = server.add_insecure_port(shown)
     else:
-        asked = access.tls is not None and access.tls.client_ca is not None
         bound = server.add_secure_port(shown, certificates.credentials(clients_certificate=asked))
         if people_address is not None:
-            people_bound = server.add_secure_port(
+            at_people = _server(PEOPLE_CALLS_MAX, of_people, tls=True)
+            at_people.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=True)))
+            people_bound = at_people.add_secure_port(
                 _shown(*people_address), certificates.credentials(clients_certificate=False)
             )
             people = _shown(people_address[0], people_bound)
     listens = _shown(host, bound)
-    running = RunningServer(server, service, bound, listens, people, front, behind if front is None else listens)
+    way_in = behind if front is None else listens
+    running = RunningServer(server, at_people, service, bound, listens, people, front, way_in)
     await running.begin()
     return running
+
+
+def _server(calls_max: int, connections_max: int, *, tls: bool) -> grpc.aio.Server:
+    return grpc.aio.server(
+        maximum_concurrent_rpcs=calls_max,
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+            # Both bounds alike: between them gRPC would refuse some at random.
+            ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+            ("grpc.max_allowed_incoming_connections", connections_max),
+            ("grpc.max_concurrent_streams", CALLS_MAX),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.so_reuseport", 0),
+            # Both bounds alike: between them gRPC would turn some away at random.
+            ("grpc.server.max_pending_requests", PENDING_MAX),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING_MAX),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            *(_OF_TLS if tls else ()),
+        ],
+    )
+
+
+def _connections_max() -> tuple[int, int]:
+    """How many connections there may be at a port, and how many at people's: of all the files that the system lets us
+    have open, some are left to the journal."""
+    # One port is the one for our own calls, which whoever is on this machine finds too.
+    wanted = 2 * CONNECTIONS_MAX + PEOPLE_CONNECTIONS_MAX + FILES_OWN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    room = max(allowed - FILES_OWN, 0) / (wanted - FILES_OWN)
+    if room < 1:
+        log.warning(
+            "%d files may be open here, %d are wanted (ulimit -Hn): there may be fewer connections", hard, wanted
+        )
+    return max(1, int(CONNECTIONS_MAX * room)), max(1, int(PEOPLE_CONNECTIONS_MAX * room))
 
 
 def _shown(host: str, port: int) -> str:
@@ -609,7 +676,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o750, parents=True, exist_ok=True)
     cell = await asyncio.to_thread(
         Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
     )

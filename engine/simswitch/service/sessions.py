@@ -263,6 +263,7 @@ class SessionHandlers:
     async def _read(self, stream: AsyncIterator[bytes], session: Session, call: Call) -> None:
         try:
             async for data in stream:
+                await call.wait_for_turn()
                 number, content = read_message(data)
                 await self._handle(number, content, session, call)
             session.finish()

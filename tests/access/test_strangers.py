@@ -1,0 +1,102 @@
+"""People's door, where whoever can reach it opens calls before he has said who he is: he takes no place from those who
+have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from simswitch.service import health, server
+
+from tests.access.doors import Doors, refusal
+
+WATCH, CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"
+PLACES, CALLS = 4, 8
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """A service whose bounds at people's door can be reached in a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "PEOPLE_CALLS_MAX", CALLS)
+        patch.setattr(server, "MESSAGE_WITHIN_S", 0.3)
+        patch.setattr(health, "ASKING_MAX", PLACES)
+        doors = Doors(tmp_path_factory.mktemp("narrow"))
+        try:
+            yield doors
+        finally:
+            doors.serving.end()
+
+
+def channel(doors: Doors) -> Any:
+    """One connection for itself."""
+    credentials = grpc.ssl_channel_credentials(doors.own.pem.read_bytes())
+    return grpc.secure_channel(doors.people, credentials, [("grpc.use_local_subchannel_pool", 1)])
+
+
+@pytest.mark.parametrize("path", ["AllocationService/Allocate", "PoolService/GetSummary", "EventService/WatchEvents"])
+def test_a_call_without_a_message_is_refused_for_who_makes_it(narrow: Doors, path: str) -> None:
+    silent = threading.Event()
+    token = (("authorization", f"Bearer {narrow.alice.read_text()}"),)
+    with channel(narrow) as to:
+        call = to.stream_unary(f"/simswitch.v1.{path}", None, None)
+        for _ in range(2 * CALLS):
+            assert refusal(partial(call, iter(silent.wait, True), timeout=20)).reason == "NO_CREDENTIALS"
+        late = partial(call, iter(silent.wait, True), metadata=token, timeout=20)
+        assert refusal(late).reason == "MESSAGE_EXPECTED"
+    silent.set()
+
+
+def test_who_watches_health_longest_gives_way(narrow: Doors) -> None:
+    silent = threading.Event()
+    with channel(narrow) as to:
+        first: Any = to.unary_stream(WATCH, None, None)(b"", timeout=20)
+        assert next(first)
+        wordless = [to.stream_stream(WATCH, None, None)(iter(silent.wait, True)) for _ in range(PLACES - 1)]
+        watching: Any = to.unary_stream(WATCH, None, None)(b"")
+        status = health_pb2.HealthCheckResponse.FromString(next(watching)).status
+        assert status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as gave_way:
+            next(first)
+        assert gave_way.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for _ in range(2 * PLACES):
+            assert to.unary_unary(CHECK, None, None)(b"", timeout=20)
+        for call in wordless:
+            call.cancel()
+    silent.set()
+
+
+def test_a_full_door_of_people_is_none_of_access_servers(narrow: Doors) -> None:
+    silent = threading.Event()
+    token = (("authorization", f"Bearer {narrow.alice.read_text()}"),)
+    with channel(narrow) as to, narrow.client(narrow.server("as-01")) as access_server:
+        importing = to.stream_unary("/simswitch.v1.InventoryService/ImportSims", None, None)
+        calls = [importing.future(iter(silent.wait, True), metadata=token) for _ in range(4 * CALLS)]
+        narrow.until(lambda: any(call.done() and call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED for call in calls))
+        assert access_server.allocate(1, "jp").terminal == 1
+        for call in calls:
+            call.cancel()
+    silent.set()
+
+
+def test_connections_leave_files_to_the_journal() -> None:
+    """In a process of its own: a limit that was lowered stays so."""
+    asked = (
+        "import resource; from simswitch.service.server import FILES_OWN, _connections_max\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (800, 2_000))\n"
+        "servers, people = _connections_max()\n"
+        "print(servers, people, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_OWN - 2 * servers - people)"
+    )
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    servers, people, left = map(int, answer.stdout.split())
+    assert left >= 0
+    assert 0 < servers < server.CONNECTIONS_MAX
+    assert 0 < people < server.PEOPLE_CONNECTIONS_MAX
+    assert "fewer connections" in answer.stderr
