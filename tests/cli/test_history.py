@@ -35,7 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_table_is_shown_and_how_far_history_is(folder: Path) -> None:
     shown = program("history", str(folder), "use_day", "--limit", "3")
     assert shown.returncode == 0, shown.stderr
-    assert "3 rows; history is as of" in shown.stdout
+    assert "3 rows (no more are shown than --limit 3); history is as of" in shown.stdout
+    assert "2023-11-14" in shown.stdout
+    used = program("history", str(folder), "use_sim", "--limit", "2")
+    assert " 89" in used.stdout
+    assert "2023-11-14 " in used.stdout
+    # Into a pipe nothing is cut: a decision's whole hash is there.
+    assert "…" not in program("history", str(folder), "decisions").stdout
     found = json.loads(program("history", str(folder), "use_day", "--subscriber", "2", "--json").stdout)
     assert [row["subscriber"] for row in found["rows"]] == [2]
     assert (found["gaps"], found["sequence"] > 0) == ([], True)
@@ -46,6 +52,8 @@ def test_what_is_asked_wrongly_is_said(folder: Path, tmp_path: Path) -> None:
     assert (nothing.returncode, "no history yet" in nothing.stderr) == (Exit.REFUSED, True)
     unknown = program("history", str(folder), "nonsense")
     assert (unknown.returncode, "there is no table" in unknown.stderr) == (Exit.USAGE, True)
+    large = program("history", str(folder), "use_day", "--subscriber", str(1 << 64))
+    assert (large.returncode, "--subscriber" in large.stderr, "Traceback" in large.stderr) == (Exit.USAGE, True, False)
     wrong = program("history", str(folder), "decisions", "--subscriber", "2")
     assert (wrong.returncode, "decisions" in wrong.stderr) == (Exit.USAGE, True)
 
@@ -68,10 +76,18 @@ def test_parquet_has_the_rows_of_the_csv_with_their_types(folder: Path, tmp_path
     for words, name in ((["--format", "parquet"], "use.parquet"), ([], "use.csv")):
         assert program("export", str(folder), "use_day", str(tmp_path / name), *words).returncode == 0
     table = parquet.read_table(tmp_path / "use.parquet")
-    assert [str(field.type) for field in table.schema] == ["int64", "uint64", "int64"]
+    assert [str(field.type) for field in table.schema] == ["string", "uint64", "int64"]
     with (tmp_path / "use.csv").open(newline="") as lines:
-        kept = [{name: int(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+        kept = [
+            {**row, "subscriber": int(row["subscriber"]), "bytes": int(row["bytes"])} for row in csv.DictReader(lines)
+        ]
     assert table.to_pylist() == kept
+    assert kept[0]["day"] == "2023-11-14"
+    for name in ("positions", "exemptions"):
+        # A checksum has 64 bits without a sign; a table without rows has its columns.
+        assert program("export", str(folder), name, str(tmp_path / name), "--format", "parquet").returncode == 0
+    assert len(parquet.read_table(tmp_path / "positions")) == 1
+    assert parquet.read_table(tmp_path / "exemptions").column_names[:2] == ["subscriber", "since_ms"]
 
 
 @pytest.mark.timeout(120)
@@ -86,7 +102,7 @@ def test_the_service_says_what_its_folder_says(run: Run, server: Server, tmp_pat
     read = program("history", str(server.folder), "entities", "--json", "--limit", str(len(rows)))
     assert json.loads(read.stdout)["rows"] == rows
     shown = run("history", "decisions", "--limit", "1")
-    assert ("1 rows; history is as of" in shown.stdout, shown.stderr) == (True, "")
+    assert ("1 rows (no more" in shown.stdout, shown.stderr) == (True, "")
     wrong = run("history", "entities", "--subscriber", "5")
     assert (wrong.returncode, "no column 'subscriber'" in wrong.stderr) == (Exit.REFUSED, True)
     for words in (["history"], ["history", "no-folder", "use_day"], ["history", "a", "b", "c"]):

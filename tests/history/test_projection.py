@@ -19,10 +19,12 @@ import pytest
 from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
 from simswitch.client import OperatorClient, Result, SessionThread
 from simswitch.core import commands, layout
+from simswitch.history import limits
 from simswitch.history.carriers import counted_before
 from simswitch.history.exporting import write_csv
+from simswitch.history.limits import person
 from simswitch.history.projector import Projector, month_of
-from simswitch.history.reading import day_of, known, rows, subscribers_refused
+from simswitch.history.reading import TABLES, Question, begin_ms_of, day_of, known, page, rows, subscribers_refused
 from simswitch.history.retention import ROWS_MAX, forget
 from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
 from simswitch.history.sims import past
@@ -34,6 +36,7 @@ from tests.cell.small_pool import MARKET_INDEX, SERVER_NUMBER, allocate, fill
 from tests.service.serving import Serving, define
 
 BEGIN_MS = 1_700_000_000_000
+COLUMNS_OF_ONE = ("subscriber", "terminal", "iccid", "source", "target")
 PERSONAL = ("use_day", "use_month", "use_sim", "sim_hour")
 NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 
@@ -260,7 +263,7 @@ def test_decisions_say_who_decided_what_and_refused_ones_too(tmp_path: Path) -> 
     assert '"value":[60000]' in before["detail"]
     assert all(row["kind"] not in ("allocate", "tick", "report_usage") for row in found)
     target = io.BytesIO()
-    assert write_csv(iter(found), target) == len(found)
+    assert write_csv(list(found[0]), iter(found), target) == len(found)
     lines = list(csv.DictReader(io.StringIO(target.getvalue().decode())))
     assert lines[-1]["actor"] == "auditor:eve"
     life.cell.close()
@@ -269,6 +272,7 @@ def test_decisions_say_who_decided_what_and_refused_ones_too(tmp_path: Path) -> 
 def test_a_text_in_a_csv_is_no_formula() -> None:
     target = io.BytesIO()
     write_csv(
+        ["name", "bytes", "hash"],
         iter([{"name": "=HYPERLINK(1)", "bytes": -5, "hash": b"\x01"}, {"name": "a=b", "bytes": 1, "hash": b""}]),
         target,
     )
@@ -318,6 +322,69 @@ def test_the_day_is_that_of_the_place() -> None:
     assert np.datetime64(day_of(midnight_ms - 1, japan_ms), "D") == np.datetime64("2020-03-31")
     assert np.datetime64(month_of(day_of(midnight_ms, japan_ms)), "M") == np.datetime64("2020-04")
     assert np.datetime64(day_of(midnight_ms, 5 * 3_600_000), "D") == np.datetime64("2020-03-31")
+
+
+def test_days_are_asked_for_by_the_place_that_they_are_of(tmp_path: Path) -> None:
+    japan_ms, day = 54_000_000, 20_000
+    connection = open_writer(tmp_path)
+    connection.execute("INSERT INTO day_begins VALUES (1, ?)", (japan_ms,))
+    connection.executemany("INSERT INTO use_day VALUES (?, 5, 1)", [(day + offset,) for offset in (-1, 0, 1)])
+    begin_ms = begin_ms_of(day, japan_ms)
+    for equal in ({}, {"subscriber": 5}):
+        found = rows(connection, "use_day", begin_ms, begin_ms + 86_400_000, **equal)
+        assert [row["day"] for row in found] == [day]
+        assert [row["day"] for row in rows(connection, "use_day", begin_ms - 1, begin_ms, **equal)] == [day - 1]
+        assert [row["day"] for row in rows(connection, "use_day", begin_ms + 86_400_000, **equal)] == [day + 1]
+        assert not list(rows(connection, "use_day", begin_ms + 3 * 86_400_000, **equal))
+    connection.close()
+
+
+def test_who_looks_for_one_person_or_sim_reads_nobody_elses_rows(tmp_path: Path) -> None:
+    """By the plan that SQLite makes: each search names the person or SIM, whatever else is asked."""
+    connection = open_writer(tmp_path)
+    asked: list[str] = []
+    connection.set_trace_callback(asked.append)
+    person(connection, 5)
+    past(connection, 5)
+    for table, column in (
+        *(("use_day", "subscriber"), ("use_month", "subscriber"), ("use_sim", "subscriber"), ("use_sim", "iccid")),
+        *(("sim_hour", "iccid"), ("slowed_terminals", "terminal")),
+    ):
+        for span in ((None, None), (1, 20_000 * 86_400_000)):
+            if table != "use_month" or span == (None, None):
+                page(connection, Question(table, span[0], span[1], {column: 5}), 10)
+                list(rows(connection, table, span[0], span[1], **{column: 5}))
+    connection.set_trace_callback(None)
+    wrong = []
+    for statement in asked:
+        if "SELECT" in statement:
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            large = set(TABLES) - {"day_begins", "positions", "entities", "limit_rules"}
+            looked = [step for step in plan if set(step.split()[1:2]) & large]
+            # Without a condition it is the first or the last day, found at the end of the key.
+            named = [step for step in looked if "(" in step or step.startswith("SCAN")]
+            wrong += [step for step in named if not any(f"{column}=?" in step for column in COLUMNS_OF_ONE)]
+    assert not wrong
+    assert len(asked) > 20
+    connection.close()
+
+
+def test_rules_and_exemptions_of_a_gap_are_known_behind_it(tmp_path: Path) -> None:
+    connection = open_writer(tmp_path)
+
+    def begun(now_ms: int, month_bytes: int) -> list[tuple[int, int]]:
+        numbers = [-1] * 32
+        numbers[layout.RULE_MONTH_BYTES] = month_bytes
+        rule = {"kind": layout.LIMIT_RULE, "index": 7, "name": "fair", "numbers": numbers, "document": b""}
+        exempt = {"holds": True, "subscriber": 5, "since_ms": 3, "until_ms": 9, "reason": "r", "actor_name": "a"}
+        for statement in limits.begun([rule], [exempt], now_ms):
+            connection.execute(*statement)
+        assert connection.execute("SELECT count(*) FROM exemptions").fetchone() == (1,)
+        return connection.execute("SELECT since_ms, month_bytes FROM limit_rules ORDER BY since_ms").fetchall()
+
+    assert begun(100, 25) == begun(200, 25) == [(0, 25)]
+    assert begun(300, 30) == [(0, 25), (300, 30)]
+    connection.close()
 
 
 def told(life: Life, session: int, wait_us: int, failed: int) -> None:
@@ -491,9 +558,8 @@ def test_a_commit_forgets_so_many_rows_and_the_next_ones_the_rest(tmp_path: Path
     connection.execute("BEGIN")
     connection.executemany("INSERT INTO use_day VALUES (?, ?, ?)", days)
     connection.execute("COMMIT")
-    now_ms = 20_000 * 86_400_000
-    assert forget(connection, now_ms, 13)
+    assert forget(connection, 20_000, 13)
     assert connection.execute("SELECT count(*) FROM use_day WHERE day = 100").fetchone() == (500,)
-    assert not forget(connection, now_ms, 13)
+    assert not forget(connection, 20_000, 13)
     assert connection.execute("SELECT DISTINCT day FROM use_day").fetchall() == [(20_000,)]
     connection.close()

@@ -89,7 +89,7 @@ def _lot(connection: sqlite3.Connection, day: int, lot: int, subscribers: int) -
     sims = subscribers // LOTS
     detail = {
         "supplier": f"supplier-{lot % 7}", "carrier": f"carrier-{lot % 3}", "plan": "plan", "class": "standard",
-        "active_from_s": -1, "valid_until_s": -1, "terms": "", "quota_bytes": [80_000_000_000, None, None],
+        "active_from_s": -1, "valid_until_s": -1, "quota_bytes": [80_000_000_000, None, None],
         "basis": [layout.BASIS_LEARNED, 0, 0], "since_ms": [0, 0, 0], "before_bytes": [None] * 3,
         "planned_bytes": [None] * 3, "rolling_days": 0,
     }  # fmt: skip

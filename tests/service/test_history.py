@@ -16,6 +16,7 @@ from simswitch.core import layout
 from simswitch.core.roles import READ_ROLES, ROLE_WORDS, Read
 from simswitch.history.reading import COLUMNS, TABLES, rows
 from simswitch.history.schema import open_reader, open_writer
+from simswitch.service import answering
 from simswitch.service.answering import Answer, answer
 from simswitch.v1 import history_pb2 as pb
 from simswitch.v1 import inventory_pb2 as inv
@@ -169,7 +170,8 @@ def test_who_has_gone_leaves_no_answer_for_the_next(serving: Serving) -> None:
         assert values_of(asked(operator, "gaps")) == [(3, 4, 5, 6)]
 
 
-def test_a_question_is_given_up_when_its_time_is_over(serving: Serving) -> None:
+def test_a_question_is_given_up_when_its_time_is_over(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "LOOK_EVERY", 1_000)
     question: dict[str, Any] = {
         "kind": "rows", "table": "use_day", "from_ms": None, "until_ms": None, "equal": {"bytes": 1}, "lots": None,
         "hidden": [], "size": 10, "token": "",

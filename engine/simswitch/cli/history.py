@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import typer
 
-from simswitch.cli.amounts import instant_text
+from simswitch.cli.amounts import bytes_text, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import complain, print_json, show, table
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from simswitch.history.reading import Known
 
 SHOWN = 100
+KEY_MAX = (1 << 64) - 1
 
 FromOption = Annotated[
     datetime | None, typer.Option("--from", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="From when on, local time.")
@@ -30,6 +31,9 @@ FromOption = Annotated[
 ToOption = Annotated[
     datetime | None, typer.Option("--to", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"], help="Before when, local time.")
 ]
+
+
+_DURATIONS = frozenset({"wait_ms", "outage_ms", "begins_ms"})
 
 
 class Format(StrEnum):
@@ -51,8 +55,8 @@ def history(
     ],
     from_: FromOption = None,
     to: ToOption = None,
-    subscriber: Annotated[int | None, typer.Option("--subscriber", help="Only this one.", min=0)] = None,
-    terminal: Annotated[int | None, typer.Option("--terminal", help="Only this one.", min=0)] = None,
+    subscriber: Annotated[int | None, typer.Option("--subscriber", help="Only this one.", min=0, max=KEY_MAX)] = None,
+    terminal: Annotated[int | None, typer.Option("--terminal", help="Only this one.", min=0, max=KEY_MAX)] = None,
     sim: Annotated[str | None, typer.Option("--sim", help="Only the SIM with this ICCID.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = SHOWN,
     address: AddressOption = None,
@@ -69,17 +73,29 @@ def history(
             {key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}
             for row in source.rows(question, limit)
         ]
-        state = source.known()
+        columns, state = source.columns(question), source.known()
     if json:
         gaps = [list(gap) for gap in state.gaps]
         print_json({"sequence": state.sequence, "at_ms": state.at_ms, "gaps": gaps, "rows": found})
         return
     if found:
-        show(table(name, list(found[0]), [list(map(str, row.values())) for row in found]))
-    show(f"{len(found):,} rows; history is as of {instant_text(state.at_ms)} (record {state.sequence:,})")
+        show(table(name, columns, [[_shown(*cell) for cell in row.items()] for row in found]))
+    most = f" (no more are shown than --limit {limit})" if len(found) == limit else ""
+    show(f"{len(found):,} rows{most}; history is as of {instant_text(state.at_ms)} (record {state.sequence:,})")
     for first, last, from_ms, until_ms in state.gaps:
         since = instant_text(from_ms) if from_ms else "the beginning"
         show(f"It does not know the records {first:,} to {last:,}, from {since} to {instant_text(until_ms)}")
+
+
+def _shown(column: str, value: Any) -> str:
+    """A cell on the screen: instants and amounts as people read them."""
+    if value is None or value == "":
+        return ""
+    if column.endswith("_ms") and column not in _DURATIONS:
+        return instant_text(value) if value else ""
+    if column == "bytes" or column.endswith("_bytes"):
+        return f"{'-' if value < 0 else ''}{bytes_text(abs(value))}"
+    return str(value)
 
 
 def export(
@@ -100,18 +116,20 @@ def export(
     """Write a table of history to a file, from a folder or from the service."""
     folder, name, file = _words(words, 2)
     with _source(folder, target(config, address, actor)) as source:
-        count = write_rows(Path(file), format_, source.rows(Question(name, from_, to, {}), None))
+        question = Question(name, from_, to, {})
+        rows = source.rows(question, None)
+        count = write_rows(Path(file), format_, source.columns(question), rows)
     complain(f"{count:,} rows written to {file}")
 
 
-def write_rows(file: Path, format_: Format, found: Iterable[dict[str, Any]]) -> int:
+def write_rows(file: Path, format_: Format, columns: Sequence[str], found: Iterable[dict[str, Any]]) -> int:
     """How many rows were written; nothing is left of a file that failed, and none is overwritten."""
     from simswitch.history.exporting import ExportMissing, write_csv, write_parquet
 
     try:
         with file.open("xb") as written:
             try:
-                return (write_csv if format_ is Format.CSV else write_parquet)(found, written)
+                return (write_csv if format_ is Format.CSV else write_parquet)(columns, found, written)
             except BaseException:
                 file.unlink()
                 raise
@@ -151,9 +169,11 @@ class Question(NamedTuple):
 
 
 class Source(Protocol):
-    """Where rows come from: a folder's file, or a service."""
+    """Where rows come from, in words: a folder's file, or a service."""
 
     def rows(self, question: Question, limit: int | None) -> Iterator[dict[str, Any]]: ...
+
+    def columns(self, question: Question) -> list[str]: ...
 
     def known(self) -> Known: ...
 
@@ -161,14 +181,14 @@ class Source(Protocol):
 @contextmanager
 def _source(folder: str, service_at: Target) -> Iterator[Source]:
     if folder:
-        from simswitch.history.schema import HistoryRefused, open_reader
+        from simswitch.history.schema import NAME, HistoryRefused, open_reader
 
         try:
             connection = open_reader(folder)
         except HistoryRefused as error:
             raise CommandFailed(Exit.REFUSED, str(error)) from error
         with closing(connection):
-            yield _File(connection)
+            yield _File(connection, Path(folder) / NAME)
     else:
         from simswitch.cli.connection import connected
 
@@ -177,19 +197,35 @@ def _source(folder: str, service_at: Target) -> Iterator[Source]:
 
 
 class _File:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
 
     def rows(self, question: Question, limit: int | None) -> Iterator[dict[str, Any]]:
         import sqlite3
 
+        from simswitch.cli.history_words import worded
         from simswitch.history.reading import rows
+        from simswitch.history.schema import damaged
 
         from_ms, until_ms = _ms(question.from_), _ms(question.to)
         most = -1 if limit is None else limit
         try:
-            yield from rows(self._connection, question.table, from_ms, until_ms, limit=most, **question.equal)
-        except (ValueError, sqlite3.OperationalError) as error:
+            names = dict(self._connection.execute("SELECT entity, name FROM entities"))
+            for row in rows(self._connection, question.table, from_ms, until_ms, limit=most, **question.equal):
+                yield worded(question.table, row, names)
+        except ValueError as error:
+            raise CommandFailed(Exit.USAGE, f"{question.table}: {error}") from error
+        except sqlite3.Error as error:
+            raise CommandFailed(Exit.REFUSED, str(damaged(self._path, error))) from error
+
+    def columns(self, question: Question) -> list[str]:
+        from simswitch.history.reading import Question as Read
+        from simswitch.history.reading import page
+
+        try:
+            return page(self._connection, Read(question.table), 1).columns
+        except ValueError as error:
             raise CommandFailed(Exit.USAGE, f"{question.table}: {error}") from error
 
     def known(self) -> Known:
@@ -205,29 +241,41 @@ class _Service:
 
     def rows(self, question: Question, limit: int | None) -> Iterator[dict[str, Any]]:
         """Page by page: what is written meanwhile may be in a later one."""
-        from simswitch.cli.messages import CALL_TIMEOUT_S, PAGE_SIZE
-        from simswitch.v1 import history_pb2 as pb
+        from simswitch.cli.history_words import worded
+        from simswitch.cli.messages import PAGE_SIZE
 
         left, token = limit, ""
         while left is None or left > 0:
-            self._last = self._service.history.ListRows(
-                pb.ListRowsRequest(
-                    table=question.table,
-                    from_ms=_ms(question.from_) or 0,
-                    until_ms=_ms(question.to) or 0,
-                    equal=[pb.ColumnValue(column=column, value=value) for column, value in question.equal.items()],
-                    page_size=PAGE_SIZE if left is None else min(left, PAGE_SIZE),
-                    page_token=token,
-                ),
-                timeout=CALL_TIMEOUT_S,
-            )
+            self._ask(question, PAGE_SIZE if left is None else min(left, PAGE_SIZE), token)
+            names = {each.entity: each.name for each in self._last.names}
             for row in self._last.rows:
                 values = [getattr(each, kind) if (kind := each.WhichOneof("value")) else None for each in row.values]
-                yield dict(zip(self._last.columns, values, strict=True))
+                yield worded(question.table, dict(zip(self._last.columns, values, strict=True)), names)
             left = None if left is None else left - len(self._last.rows)
             token = self._last.next_page_token
             if not token:
                 return
+
+    def _ask(self, question: Question, size: int, token: str = "") -> None:
+        from simswitch.cli.messages import CALL_TIMEOUT_S
+        from simswitch.v1 import history_pb2 as pb
+
+        self._last = self._service.history.ListRows(
+            pb.ListRowsRequest(
+                table=question.table,
+                from_ms=_ms(question.from_) or 0,
+                until_ms=_ms(question.to) or 0,
+                equal=[pb.ColumnValue(column=column, value=value) for column, value in question.equal.items()],
+                page_size=size,
+                page_token=token,
+            ),
+            timeout=CALL_TIMEOUT_S,
+        )
+
+    def columns(self, question: Question) -> list[str]:
+        if self._last is None:
+            self._ask(question, 1)
+        return list(self._last.columns)
 
     def known(self) -> Known:
         from simswitch.history.reading import Known

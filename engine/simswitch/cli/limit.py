@@ -116,7 +116,7 @@ def list_limits(
         print_json({"limits": found})
         return
     rows = [[each["name"], each["subscriber_group"] or "all others", rule_text(each), each["text"]] for each in found]
-    show(table("Limits", ["name", "group", "limit", "text"], rows) if rows else "There is no limit.")
+    show(table("Limits", ["name", "group", "limit", "text"], rows, 4) if rows else "There is no limit.")
 
 
 @app.command("exempt")
@@ -180,7 +180,7 @@ def exemptions(
         print_json({"exemptions": found})
         return
     rows = [exemption_row(each) for each in found]
-    show(table("Exempt", ["subscriber", *EXEMPTION], rows) if rows else "Nobody is exempt.")
+    show(table("Exempt", ["subscriber", *EXEMPTION], rows, 5) if rows else "Nobody is exempt.")
 
 
 EXEMPTION = ["since", "until", "by", "reason"]

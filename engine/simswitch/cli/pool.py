@@ -58,15 +58,18 @@ def pool(
 ) -> None:
     """Show what is left: bytes, SIMs that can be handed out, low, exhausted and throttled ones."""
     from simswitch.cli.connection import connected
+    from simswitch.v1 import pool_pb2
 
     if by is not By.SIM and (lot or on_probation):
         raise CommandFailed(Exit.USAGE, "--lot and --on-probation choose SIMs: say --by sim too")
     with connected(*target(config, address, actor)) as service:
         found = _sims(service, lot, on_probation) if by is By.SIM else _remaining(service, by)
         if file is not None:
-            complain(f"{write_rows(file, format_, found):,} rows written to {file}")
+            columns = _OF_SIM if by is By.SIM else [field.name for field in pool_pb2.Remaining.DESCRIPTOR.fields]
+            complain(f"{write_rows(file, format_, columns, found):,} rows written to {file}")
             return
         rows = list(islice(found, limit))
+        more = next(found, None) is not None
     if json:
         print_json({"by": by.value, "rows": rows})
     elif by is By.SIM:
@@ -78,6 +81,8 @@ def pool(
             show(f"SIMs, handed out and masked are of now; the rest as of {instant_text(min(counted - {0}))} or later.")
         if 0 in counted:
             show("Some have not been counted yet: the follower does it every five minutes.")
+    if more:
+        complain(f"These are the first {limit:,}: there are more (--limit, or --export for all).")
 
 
 def _remaining(service: OperatorClient, by: By) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_UNBROKEN = 1 << 16
+"""Wider than any line of ours."""
+
+
 def print_json(value: Any) -> None:
     """One JSON document, and nothing else, on standard output."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
@@ -29,7 +33,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
     result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for position, column in enumerate(columns):
-        result.add_column(column, justify="right" if position >= numbers_from else "left")
+        result.add_column(column, justify="right" if position >= numbers_from else "left", overflow="fold")
     for row in rows:
         result.add_row(*(Text(shown(value)) for value in row))
     return result
@@ -49,7 +53,7 @@ def show(*parts: Any) -> None:
     from rich.console import Console
 
     # Into a pipe or a file the width is that of the text, so that no line is cut or folded.
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_UNBROKEN)
     for part in parts:
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)
 

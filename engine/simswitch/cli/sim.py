@@ -131,10 +131,10 @@ def _trusted(found: dict[str, Any]) -> str:
         )
     if found["trusts"]:
         last = found["trusts"][0]
-        return f"Trusted since {instant_text(last['at_ms'])}, when it was seen at {last['goodput_kbps']:,} kbit/s."
+        return f"Since {instant_text(last['at_ms'])}, when it was seen at {last['goodput_kbps']:,} kbit/s."
     if found["sim"]["health"] == "throttled":
         return "Not while it is slowed; after its reset it is on probation."
-    return "Trusted: nothing has spoken against it since its last reset, as far as history knows."
+    return "Nothing has spoken against it since its last reset, as far as history knows."
 
 
 # ---------------------------------------------------------------------------------------------------- the page
@@ -229,7 +229,7 @@ def _window(found: dict[str, Any], window: dict[str, Any]) -> list[str]:
 def _tables(found: dict[str, Any]) -> list[Any]:
     """What history has, a table each."""
     uses = [
-        [each["day"], each["terminal"] or "", each["subscriber"] or "", bytes_text(each["bytes"]), *_span(each)]
+        [each["day"], _key(each["terminal"]), _key(each["subscriber"]), bytes_text(each["bytes"]), *_span(each)]
         for each in found["uses"]
     ]
     throttles = [
@@ -257,7 +257,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
             instant_text(each["ordered_ms"]),
             "away to" if each["away"] else "here from",
             each["other_iccid"] or "?",
-            each["terminal"] or "",
+            _key(each["terminal"]),
             each["priority"],
             "" if each["job"] is None else str(each["job"]),
             each["result"],
@@ -294,6 +294,11 @@ def _tables(found: dict[str, Any]) -> list[Any]:
         ("Swaps", ["ordered", "", "other SIM", "terminal", "why", "job", "result", "outage"], swaps),
     ]
     return [table(title, columns, rows, 2) for title, columns, rows in tables if rows]
+
+
+def _key(number: int | str) -> str:
+    """A terminal or subscriber: no amount, so without separators."""
+    return str(number or "")
 
 
 def _span(use: dict[str, Any]) -> list[str]:

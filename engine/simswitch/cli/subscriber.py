@@ -41,10 +41,12 @@ def subscriber(
     show(f"Subscriber {number}" + (f", of the group {found['subscriber_group']}" if found["subscriber_group"] else ""))
     show(f"Used on {found['day']}: {bytes_text(found['day_bytes'])}; in its month: {bytes_text(found['month_bytes'])}")
     _show_rule(found)
+    if not (found["month_bytes"] or found["months"] or found["taken"] or found["exemptions"]):
+        show("No use, limit or exemption of this subscriber is known.")
     if found["taken"]:
         show(table("What limits did", ["when", "step", "used", "limit", "rule", "published"], _taken(found), 2))
     if found["exemptions"]:
-        show(table("Exemptions", ["subscriber", *EXEMPTION], [exemption_row(each) for each in found["exemptions"]]))
+        show(table("Exemptions", ["subscriber", *EXEMPTION], [exemption_row(each) for each in found["exemptions"]], 5))
     for title, entries in (("By month", found["months"]), ("By day", found["days"])):
         if entries:
             rows = [[each["span"], bytes_text(each["bytes"])] for each in entries]

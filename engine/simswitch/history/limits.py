@@ -11,6 +11,7 @@ import numpy as np
 
 from simswitch.core import layout
 from simswitch.core.commands import DEFINITION, CommandRun, OutcomeRun
+from simswitch.history.reading import each_span
 from simswitch.history.schema import signed
 
 TAKEN_MAX = 200
@@ -24,15 +25,37 @@ _OF_DAY = 62
 Statement = tuple[str, tuple[Any, ...]]
 
 
-def begun(entities: list[dict[str, Any]]) -> Iterator[Statement]:
-    """The rules that were there before history saw one defined."""
+def begun(entities: list[dict[str, Any]], exemptions: list[dict[str, Any]], now_ms: int) -> Iterator[Statement]:
+    """What holds when history begins, or goes on behind a gap, as far as it doesn't know it: rules, exemptions.
+
+    A rule that it knows otherwise was defined anew in the gap: from now on it holds for sure.
+    """
+    columns = (
+        *("name", "subscriber_group", "month_bytes", "day_bytes", "warn_permille", "action", "slow_kbps"),
+        *("published_day", "withdrawn", "document"),
+    )
+    known = (
+        "SELECT 1 FROM limit_rules WHERE rule = ? "
+        "AND since_ms = (SELECT max(since_ms) FROM limit_rules WHERE rule = ?) "
+        f"AND {' AND '.join(f'{name} = ?' for name in columns)}"
+    )
     for entity in entities:
         if entity["kind"] == layout.LIMIT_RULE:
             rule = entity["index"]
-            values = (rule, 0, entity["name"], *_numbers(entity["numbers"]), bytes(entity["document"]))
-            places = ", ".join("?" * len(values))
-            known = "WHERE NOT EXISTS (SELECT 1 FROM limit_rules WHERE rule = ?)"
-            yield f"INSERT INTO limit_rules SELECT {places} {known}", (*values, rule)
+            values = (entity["name"], *_numbers(entity["numbers"]), bytes(entity["document"]))
+            yield (
+                "INSERT OR REPLACE INTO limit_rules SELECT ?, CASE WHEN "
+                "EXISTS (SELECT 1 FROM limit_rules WHERE rule = ?) "
+                f"THEN ? ELSE 0 END, {', '.join('?' * len(values))} WHERE NOT EXISTS ({known})",
+                (rule, rule, now_ms, *values, rule, rule, *values),
+            )
+    for exemption in exemptions:
+        if exemption["holds"]:
+            subscriber, since_ms = signed(exemption["subscriber"]), exemption["since_ms"]
+            yield (
+                "INSERT OR IGNORE INTO exemptions VALUES (?, ?, ?, ?, ?, NULL, NULL)",
+                (subscriber, since_ms, exemption["until_ms"], exemption["reason"], exemption["actor_name"]),
+            )
 
 
 def defined(run: CommandRun, outcome: OutcomeRun, now_ms: int) -> Iterator[Statement]:
@@ -142,15 +165,13 @@ def person(connection: sqlite3.Connection, subscriber: int) -> Person:
         "ORDER BY since_ms DESC LIMIT ?",
         (key, TAKEN_MAX),
     )
-    months = connection.execute(
-        "SELECT month, bytes FROM use_month WHERE month > (SELECT max(month) FROM use_month) - ? AND subscriber = ? "
-        "ORDER BY month DESC",
-        (MONTHS_MAX, key),
-    )
-    days = connection.execute(
-        "SELECT day, bytes FROM use_day WHERE day > (SELECT max(day) FROM use_day) - ? AND subscriber = ? "
-        "ORDER BY day DESC",
-        (DAYS_MAX, key),
+    months, days = (
+        connection.execute(
+            f"SELECT {span}, bytes FROM {table} WHERE {span} IN {each_span(table, span)} AND subscriber = ? "
+            f"AND {span} > (SELECT max({span}) FROM {table}) - ? ORDER BY {span} DESC",
+            (key, most),
+        )
+        for table, span, most in (("use_month", "month", MONTHS_MAX), ("use_day", "day", DAYS_MAX))
     )
     return Person(
         row[0] if row else 0,

@@ -36,7 +36,6 @@ READER = "history"
 LOCK_NAME = "history.lock"
 LOCK_WAIT_S = 20.0
 DETAILS_MAX = 16
-_DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 _POOL_MS = 300_000
 _MINUTE_MS = 60_000
@@ -147,7 +146,7 @@ class Projector:
         if self._begins_ms is None:
             # The first record since the start: names and settings come from the state.
             self._learn(machine, header.now_ms)
-            self._rows += limits.begun(machine.entities(layout.LIMIT_RULE))
+            self._rows += limits.begun(machine.entities(layout.LIMIT_RULE), machine.exemptions(), header.now_ms)
         if header.sequence != self._last + 1:
             gap = (self._last + 1, header.sequence - 1, self._at_ms, header.now_ms)
             self._rows.append(("INSERT INTO gaps VALUES (?, ?, ?, ?)", gap))
@@ -394,9 +393,9 @@ class Projector:
             [(*key, *figures) for key, figures in self._waits.items()],
         )
         self._write_slowed(connection)
-        day = self._at_ms // _DAY_MS
+        day = day_of(self._at_ms, self._begins_ms or 0)
         if self._months and day != self._forgot_day:
-            self._forgot_day = None if forget(connection, self._at_ms, self._months) else day
+            self._forgot_day = None if forget(connection, day, self._months) else day
         connection.execute(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
             (READER, self._last, self._at_ms, signed(self._checksum), self._journal_id),
@@ -505,7 +504,6 @@ def _lot_detail(
         "active_from_s": numbers[layout.LOT_ACTIVE_FROM_S],
         "valid_until_s": numbers[layout.LOT_VALID_UNTIL_S],
         "next_cycle_day": day_of(caps["reset_ms"][0], begins_ms) if caps["reset_ms"][0] else None,
-        "terms": lot["document"].decode(errors="replace"),
         **{
             key: caps[key]
             for key in ("quota_bytes", "basis", "since_ms", "before_bytes", "planned_bytes", "rolling_days")

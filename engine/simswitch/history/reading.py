@@ -10,13 +10,6 @@ from typing import Any, NamedTuple
 from simswitch.core.roles import Read
 from simswitch.history.schema import signed, unsigned
 
-DAYS = (
-    "(WITH RECURSIVE days (day) AS (SELECT max(day) FROM {0} UNION ALL SELECT day - 1 FROM days WHERE day > "
-    "(SELECT min(day) FROM {0})) SELECT day FROM days)"
-)
-"""The days of a table whose key begins with the day: with ``day IN`` this, one SIM or person is looked up day by day
-and not by a walk over everybody's rows."""
-
 _DAY_MS, _HOUR_MS, _MINUTE_MS = 86_400_000, 3_600_000, 60_000
 
 
@@ -73,7 +66,17 @@ COLUMNS: Mapping[str, Read] = {
     "target": Read.SIMS,
 }
 """Columns that are left out for who may not see what they name, in whichever table."""
+ENTITIES = frozenset({"lot", "market", "access_server", "subscriber_group", "rule", "actor"})
+"""Columns with the index of an entity, where their values are numbers."""
 UNSIGNED = frozenset({"subscriber", "terminal", "order", "source", "target", "iccid", "checksum"})
+_PERSONAL: Mapping[str, tuple[str, ...]] = {
+    "use_day": ("day", "subscriber"),
+    "use_month": ("month", "subscriber"),
+    "use_sim": ("day", "iccid", "subscriber"),
+    "sim_hour": ("hour", "iccid"),
+    "slowed_terminals": ("hour", "terminal"),
+}
+"""Tables whose key, or an index, begins with a span, and what stands behind it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,29 @@ def known(connection: sqlite3.Connection) -> Known:
     gaps = connection.execute("SELECT * FROM gaps ORDER BY first_sequence").fetchall()
     sequence, at_ms = row or (0, 0)
     return Known(sequence, at_ms, gaps)
+
+
+def each_span(table: str, span: str, first: int | None = None, behind: int | None = None) -> str:
+    """The spans of a table whose key begins with them, as SQL: with ``day IN`` it one SIM or person is looked up day by
+    day, and not by a walk over everybody's rows."""
+    top = f"(SELECT max({span}) FROM {table})"
+    low = f"(SELECT min({span}) FROM {table})"
+    if behind is not None:
+        top = f"min({top}, {behind - 1})"
+    if first is not None:
+        low = f"max({low}, {first})"
+    return (
+        f"(WITH RECURSIVE spans (at) AS (SELECT {top} UNION ALL SELECT at - 1 FROM spans WHERE at > {low}) "
+        "SELECT at FROM spans)"
+    )
+
+
+def names(connection: sqlite3.Connection, columns: Sequence[str], found: Sequence[Sequence[Any]]) -> dict[int, str]:
+    """Of the entities that these rows name."""
+    places = [place for place, column in enumerate(columns) if column in ENTITIES]
+    named = {row[place] for row in found for place in places if isinstance(row[place], int)}
+    wanted = f"SELECT entity, name FROM entities WHERE entity IN ({', '.join(map(str, sorted(named)))})"
+    return dict(connection.execute(wanted)) if named else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,28 +188,52 @@ def _asked(connection: sqlite3.Connection, question: Question) -> tuple[list[str
     names = [row[1] for row in known_columns if row[1] not in question.hidden]
     where: list[str] = []
     values: list[Any] = []
-    for bound, sign in ((question.from_ms, ">="), (question.until_ms, "<")):
-        if bound is not None:
-            if not table.instant:
-                raise ValueError(f"{question.table} has no instants; ask for all of it")
-            where.append(f"{instant} {sign} ?")
-            values.append(-(-bound // table.instant_ms) if sign == "<" else bound // table.instant_ms)
+    if not table.instant and (question.from_ms, question.until_ms) != (None, None):
+        raise ValueError(f"{question.table} has no instants; ask for all of it")
+    first, behind = _bounds(connection, question, table)
+    span, *found_by = _PERSONAL.get(question.table, ("",))
+    if question.equal.keys() & set(found_by):
+        where.append(f"{span} IN {each_span(question.table, span, first, behind)}")
+    where += [f"{instant} {sign} ?" for sign, bound in ((">=", first), ("<", behind)) if bound is not None]
+    values += [bound for bound in (first, behind) if bound is not None]
     for name, value in question.equal.items():
         # SQLite would take a name that is no column for a text.
         if name not in names:
             raise ValueError(f"{question.table} has no column {name!r}")
         where.append(f'"{name}" = ?')
         values.append(signed(value))
-    if question.equal and key[0] == '"day"' and question.from_ms is None and question.until_ms is None:
-        where.append(f"day IN {DAYS.format(question.table)}")
     if question.lots is not None:
         where.append(f"lot IN ({', '.join(map(str, map(int, question.lots)))})")
     return order, [f'"{name}"' for name in names], where, values
 
 
+def _bounds(connection: sqlite3.Connection, question: Question, table: Table) -> tuple[int | None, int | None]:
+    """From which unit of the table's instants on, and before which. Days are local ones."""
+    found: list[int | None] = []
+    for bound in (question.from_ms, None if question.until_ms is None else question.until_ms - 1):
+        if bound is None or table.instant_ms != _DAY_MS:
+            found.append(None if bound is None else bound // table.instant_ms)
+        else:
+            found.append(day_of(bound, _day_begins_ms_at(connection, bound)))
+    first, last = found
+    return first, None if last is None else last + 1
+
+
+def _day_begins_ms_at(connection: sqlite3.Connection, at_ms: int) -> int:
+    """The setting at an instant; before history knew it, as it was first known."""
+    found = connection.execute(
+        "SELECT begins_ms FROM day_begins ORDER BY since_ms > ?, abs(since_ms - ?) LIMIT 1", (at_ms, at_ms)
+    ).fetchone()
+    return int(found[0]) if found else 0
+
+
 def _select(columns: Sequence[str], question: Question, where: Sequence[str], order: Sequence[str]) -> str:
     conditions = f" WHERE {' AND '.join(where)}" if where else ""
-    return f"SELECT {', '.join(columns)} FROM {question.table}{conditions} ORDER BY {', '.join(order)} LIMIT ?"
+    source = question.table
+    if source == "use_sim" and "subscriber" in question.equal and "iccid" not in question.equal:
+        # Left to itself SQLite follows the order of the key, and looks at everybody's rows of each day.
+        source += " INDEXED BY use_sim_subscriber"
+    return f"SELECT {', '.join(columns)} FROM {source}{conditions} ORDER BY {', '.join(order)} LIMIT ?"
 
 
 def _unsigned(names: Sequence[str], row: Sequence[Any]) -> tuple[Any, ...]:

@@ -28,6 +28,8 @@ FORGOTTEN = (
     ("affected", "hour, access_server, market, status, terminal", "hour", 24),
     ("slowed_terminals", "hour, terminal", "hour", 24),
     ("limits", "event", "at_ms", _DAY_MS),
+    ("throttles", "iccid, at_ms", "at_ms", _DAY_MS),
+    ("health", "iccid, at_ms", "at_ms", _DAY_MS),
     ("trusted", "iccid, at_ms", "at_ms", _DAY_MS),
     ("corrections", "iccid, window, as_of_ms, at_ms", "at_ms", _DAY_MS),
     ("set_aside", "rowid", "at_ms", _DAY_MS),
@@ -36,9 +38,9 @@ FORGOTTEN = (
 )
 
 
-def forget(connection: sqlite3.Connection, at_ms: int, months: int) -> bool:
-    """Keeps the month of that instant and so many before it; whether some rows are left to go the next time."""
-    month = np.datetime64(at_ms, "ms").astype("datetime64[M]") - months
+def forget(connection: sqlite3.Connection, today: int, months: int) -> bool:
+    """Keeps the month of that local day and so many before it; whether some rows are left to go the next time."""
+    month = np.datetime64(today, "D").astype("datetime64[M]") - months
     day = int(month.astype("datetime64[D]").astype(np.int64))
     more = False
     for table, key, column, a_day in FORGOTTEN:

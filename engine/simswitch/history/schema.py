@@ -97,7 +97,7 @@ CREATE TABLE slowed_terminals (hour INTEGER, terminal INTEGER, subscriber INTEGE
 -- before; at_ms is that first record's instant. SIMs by health (others: suspended, unreachable, missing) and by
 -- occupancy; headroom_bytes of healthy and low SIMs with a cap; unlimited: how many of them have none; used_cycle_bytes
 -- of healthy, low and exhausted ones. detail: supplier, carrier, plan and class by name, the caps by window with their
--- bases, dates, and the lot's terms.
+-- bases, and dates.
 CREATE TABLE lots (day INTEGER, lot INTEGER, at_ms INTEGER NOT NULL, sims INTEGER NOT NULL, healthy INTEGER NOT NULL,
     low INTEGER NOT NULL, exhausted INTEGER NOT NULL, throttled INTEGER NOT NULL, quarantined INTEGER NOT NULL,
     retired INTEGER NOT NULL, others INTEGER NOT NULL, free INTEGER NOT NULL, assigned INTEGER NOT NULL,

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from simswitch.history.reading import DAYS
+from simswitch.history.reading import each_span
 from simswitch.history.schema import signed, unsigned
 
 ROWS_MAX = 200
@@ -68,7 +68,7 @@ def past(connection: sqlite3.Connection, iccid: int) -> Past:
     row = connection.execute("SELECT at_ms FROM positions WHERE reader = 'history'").fetchone()
     uses = connection.execute(
         "SELECT day, terminal, subscriber, bytes, first_ms, last_ms FROM use_sim "
-        f"WHERE day IN {DAYS.format('use_sim')} AND iccid = ? ORDER BY day DESC, last_ms DESC LIMIT ?",
+        f"WHERE day IN {each_span('use_sim', 'day')} AND iccid = ? ORDER BY day DESC, last_ms DESC LIMIT ?",
         (key, ROWS_MAX),
     )
     throttles = connection.execute(
@@ -90,7 +90,7 @@ def past(connection: sqlite3.Connection, iccid: int) -> Past:
         (key, ROWS_MAX),
     )
     set_aside = connection.execute(
-        "SELECT at_ms, window, as_of_ms, bytes, status, actor FROM set_aside "
+        "SELECT at_ms, window, as_of_ms, bytes, status, actor FROM set_aside INDEXED BY set_aside_figures "
         "WHERE iccid = ? AND window IS NOT NULL ORDER BY at_ms DESC LIMIT ?",
         (key, ROWS_MAX),
     )

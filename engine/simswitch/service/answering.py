@@ -22,7 +22,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from simswitch.history.reading import UNSIGNED, Page, Question, known, page
+from simswitch.history.reading import UNSIGNED, Page, Question, known, names, page
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.toml_lines import TomlDocument, TomlRefused
 from simswitch.v1 import history_pb2 as pb
@@ -83,8 +83,8 @@ def _rows(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
 
 def _message(connection: sqlite3.Connection, table: str, found: Page) -> pb.ListRowsResponse:
     state = known(connection)
-    names = ("identity" if name in UNSIGNED else "number" for name in found.columns)
-    kinds = [{int: name, str: "text", bytes: "data"} for name in names]
+    numbers = ("identity" if name in UNSIGNED else "number" for name in found.columns)
+    kinds = [{int: number, str: "text", bytes: "data"} for number in numbers]
     response = pb.ListRowsResponse(
         columns=found.columns,
         next_page_token=_token(table, found.after) if found.after is not None else "",
@@ -93,6 +93,10 @@ def _message(connection: sqlite3.Connection, table: str, found: Page) -> pb.List
         gaps=[
             pb.HistoryGap(first_sequence=first, last_sequence=last, from_ms=from_ms, until_ms=until_ms)
             for first, last, from_ms, until_ms in state.gaps
+        ],
+        names=[
+            pb.EntityName(entity=entity, name=name)
+            for entity, name in names(connection, found.columns, found.rows).items()
         ],
     )
     for row in found.rows:

@@ -328,6 +328,32 @@ class HistoryGap(_message.Message):
 Global___HistoryGap: _TypeAlias = HistoryGap  # noqa: Y015
 
 @_typing.final
+class EntityName(_message.Message):
+    """What an entity is called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    entity: _builtins.int
+    """Its number in a row."""
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        entity: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntityName: _TypeAlias = EntityName  # noqa: Y015
+
+@_typing.final
 class ListRowsResponse(_message.Message):
     """One page of rows."""
 
@@ -339,6 +365,7 @@ class ListRowsResponse(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
     GAPS_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page. Empty: this was the last."""
     sequence: _builtins.int
@@ -357,6 +384,10 @@ class ListRowsResponse(_message.Message):
     def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryGap]:
         """What history does not know, oldest first."""
 
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntityName]:
+        """What the lots, markets, access servers, groups, rules and actors are called that stand in these rows as numbers."""
+
     def __init__(
         self,
         *,
@@ -366,10 +397,11 @@ class ListRowsResponse(_message.Message):
         sequence: _builtins.int = ...,
         at_ms: _builtins.int = ...,
         gaps: _abc.Iterable[Global___HistoryGap] | None = ...,
+        names: _abc.Iterable[Global___EntityName] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "columns", b"columns", "gaps", b"gaps", "next_page_token", b"next_page_token", "rows", b"rows", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "columns", b"columns", "gaps", b"gaps", "names", b"names", "next_page_token", b"next_page_token", "rows", b"rows", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
