@@ -31,6 +31,7 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     others = [iccid for iccid in sims if iccid != lease.iccid]
     file = tmp_path / "portal.csv"
     lines = ["Number;Used;Note", f"{lease.iccid};1.500,0;", f"{others[0]};2;new", f"{others[1]};-1;a fault"]
+    lines.append(f"{others[2]};900.000.000.000;bytes for megabytes")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     written = ("--columns", "iccid=Number,used=Used,unit=MB", "--delimiter", ";", "--decimal-comma")
     words = ("usage", "import", str(file), *written, "--as-of", datetime.now(UTC).isoformat(timespec="seconds"))
@@ -43,9 +44,18 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     assert "would be taken" in shown.stdout
     assert "1.5 GB" in shown.stdout
     report = json.loads(run(*words, "--json").stdout)
-    assert (report["counts"], report["taken"]) == ({"impossible_usage": 1, "ok": 2}, True)
+    aside = {"impossible_usage": 1, "negative_usage": 1}
+    assert (report["counts"], report["taken"]) == ({**aside, "ok": 2}, True)
+    named = run(*words)
+    assert named.returncode == Exit.OK
+    assert f"portal.csv:4: {others[1]}: -1.0 MB as of" in named.stderr
+    assert "set aside: negative usage (less than nothing was used: ask the carrier for the total" in named.stderr
+    assert f"portal.csv:5: {others[2]}: 900,000.0 TB as of" in named.stderr
+    assert (
+        "set aside: impossible usage (no line carries so much since the window began: look at the unit" in named.stderr
+    )
     again = json.loads(run(*words, "--json").stdout)
-    assert again["counts"] == {"impossible_usage": 1, "same": 2}
+    assert again["counts"] == {**aside, "same": 2}
     assert [each["correction_bytes"] for each in again["figures"]] == [
         each["correction_bytes"] for each in report["figures"]
     ]
@@ -53,7 +63,7 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
         assert time.monotonic() < end_s, found
         time.sleep(0.2)
     assert {row["carrier_bytes"] for row in found} == {1_500 * MB, 2 * MB}
-    assert [row["bytes"] for row in history(run, server, "set_aside")] == [-MB]
+    assert [row["bytes"] for row in history(run, server, "set_aside")] == [-MB, 900_000_000_000 * MB]
     corrections = run("events", "--kind", "correction").stdout
     assert f"SIM {lease.iccid}, cycle: the carrier counted" in corrections
 
@@ -64,7 +74,7 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     assert 'portal.csv:2: Used: "x"' in refused.stderr
     partial = run(*words, "--partial")
     assert partial.returncode == Exit.OK, partial.stderr
-    assert "8999999999999999999: the service refused it: unknown sim" in partial.stderr
+    assert "the service refused it: unknown sim (the pool has no such SIM: import it" in partial.stderr
     left_out = (tmp_path / "portal.csv.rejected.csv").read_text(encoding="utf-8")
     assert left_out.count("\n") == 3
     assert others[2] not in left_out

@@ -6,14 +6,36 @@ step.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.invariants import violations
 from tests.model.records import copy_regions
-from tests.model.transitions import OTHER, T, allocate, lease_epoch, list_job, new_world, order_swap, sim_index
-from tests.model.world import COOL_DOWN_MS, COOLING_MS, DEADLINE_MS, GIB, MIB, STEP_MS, World, empty_world, replay
+from tests.model.transitions import (
+    OTHER,
+    SECOND_MS,
+    T,
+    allocate,
+    lease_epoch,
+    list_job,
+    new_world,
+    order_swap,
+    sim_index,
+)
+from tests.model.world import (
+    COOL_DOWN_MS,
+    COOLING_MS,
+    DEADLINE_MS,
+    GIB,
+    MIB,
+    STEP_MS,
+    SUBSCRIBER,
+    World,
+    empty_world,
+    replay,
+)
 
 
 def healthy_only(world: World, *sims: int) -> None:
@@ -214,12 +236,13 @@ def test_i8_each_byte_is_counted_once() -> None:
     assert world.status(world.usage(T, epoch, 10**15)) == layout.IMPOSSIBLE_USAGE
     world.send(world.set_health(sim_index(world), layout.THROTTLED))
     second = allocate(world)
-    assert world.status(world.usage(T, epoch, 50 * MIB)) == layout.STALE_EPOCH
+    assert world.status(world.usage(T, epoch, 50 * MIB)) == layout.ENDED
+    assert world.status(world.usage(T, epoch, 49 * MIB)) == layout.STALE_EPOCH
     assert world.status(world.usage(T, second, 1 * MIB)) == layout.OK
     tables = world.tables()
-    assert tables["sims"]["counted_bytes"].sum() == tables["terminals"]["counted_bytes"].sum() == 8 * MIB
+    assert tables["sims"]["counted_bytes"].sum() == tables["terminals"]["counted_bytes"].sum() == 51 * MIB
     header = world.machine.header()
-    assert header["counted_bytes"] == 8 * MIB
+    assert header["counted_bytes"] == 51 * MIB
     assert header["impossible_count"] == 2
 
 
@@ -236,11 +259,36 @@ def test_i8_the_final_report_of_a_lease_counts_at_its_sim_whoever_has_that_now()
     assert tables["sims"]["counted_bytes"][sim] == 5 * MIB == tables["terminals"]["counted_bytes"].sum()
     assert world.machine.header()["set_aside_count"] == 0
     assert world.machine.check() == []
-    # Of an older lease nobody knows how much was counted: it is set aside, and told.
+    # Also when the terminal has another lease, of another subscriber; and after a restart.
+    world.send(world.adopt(T, (sim + 1) % 6, subscriber=SUBSCRIBER + 1))
+    world.machine = Machine.restore(copy_regions(world.machine))
+    (outcome,) = world.send(world.usage(T, epoch, 7 * MIB))
+    assert (outcome["status"][0], outcome["sim"][0], outcome["counted_bytes"][0]) == (layout.ENDED, sim, 2 * MIB)
+    assert outcome["subscriber"][0] == SUBSCRIBER
+    # Another terminal's lease is not counted at whoever names its epoch.
+    assert world.status(world.usage(OTHER, epoch, 9 * MIB)) == layout.STALE_EPOCH
+
+
+def test_i8_of_a_lease_that_nobody_remembers_a_report_is_set_aside_and_told() -> None:
+    """I8: there is room for so many leases; how much of one more was counted nobody knows."""
+    world = empty_world(sims_max=4_500, terminals_max=2_100)
+    world.import_sims(4_500)
+    epoch = allocate(world)
+    world.send(world.usage(T, epoch, 5 * MIB))
+    world.pass_ms(SECOND_MS)
+    world.send(world.set_health(sim_index(world), layout.THROTTLED))
     allocate(world)
+    assert world.status(world.usage(T, epoch, 6 * MIB)) == layout.ENDED
+    keys = np.arange(1_000, 3_000)
+    world.define(layout.MARKET, "next", {layout.MARKET_FIRST_CLASS: world.entities["gold"]})
+    world.pass_ms(SECOND_MS)
+    for number in range(layout.ENDED_MAX // len(keys) + 3):
+        world.send(world.allocate(keys, market=("home", "next")[number % 2]))
+        world.pass_ms(COOLING_MS)
     assert world.status(world.usage(T, epoch, 9 * MIB)) == layout.STALE_EPOCH
     header = world.machine.header()
-    assert (header["set_aside_count"], header["set_aside_bytes"], header["counted_bytes"]) == (1, 9 * MIB, 5 * MIB)
+    assert (header["set_aside_count"], header["set_aside_bytes"], header["counted_bytes"]) == (1, 9 * MIB, 6 * MIB)
+    assert world.machine.check() == []
     told = world.events[-1]
     assert (told["kind"], told["terminal"], told["a"]) == (layout.EVENT_SET_ASIDE, T, 9 * MIB)
     assert told["reason"] == layout.STALE_EPOCH

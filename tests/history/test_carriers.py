@@ -43,7 +43,7 @@ def test_figures_and_what_was_set_aside_are_there_once_with_their_figures_and_wh
     assert figure(life, sim["iccid"], used + 5_000_000, own) == layout.SAME
     finished(tmp_path)
     for _ in range(2):
-        assert figure(life, sim["iccid"], -7, own) == layout.IMPOSSIBLE_USAGE
+        assert figure(life, sim["iccid"], -7, own) == layout.NEGATIVE_USAGE
     report = commands.run(
         layout.REPORT_USAGE,
         1,
@@ -62,7 +62,7 @@ def test_figures_and_what_was_set_aside_are_there_once_with_their_figures_and_wh
         aside = list(rows(history, "set_aside"))
     told = {"carrier_bytes": used + 5_000_000, "our_bytes": used, "correction_bytes": 5_000_000, "actor": "system"}
     assert taken == [{**key, "at_ms": machine.now_ms, **told}]
-    refused = {"at_ms": machine.now_ms, "terminal": 0, "actor": "system", "status": layout.IMPOSSIBLE_USAGE}
+    refused = {"at_ms": machine.now_ms, "terminal": 0, "actor": "system", "status": layout.NEGATIVE_USAGE}
     stale = {"iccid": 0, "window": None, "as_of_ms": None, "bytes": 2**63 - 1, "terminal": 1, "actor": server}
     assert aside == [
         {**key, **refused, "bytes": -7},

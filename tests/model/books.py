@@ -9,6 +9,7 @@ from simswitch.core import layout
 
 from tests.model.invariants import tier_of
 from tests.model.things import (
+    EndedModel,
     JobModel,
     LotModel,
     Mismatch,
@@ -52,6 +53,8 @@ class Books:
     sweeps: list[Sweep] = field(default_factory=list)
     lots_due: list[int] = field(default_factory=list)
     """Lots with a reset to go on with, the first first."""
+    ended: dict[int, EndedModel] = field(default_factory=dict)
+    """By epoch: leases that are over, of terminals that have another one since."""
     counted_bytes: int = 0
     impossible_count: int = 0
     set_aside_count: int = 0
@@ -90,7 +93,7 @@ class Books:
     def _event(
         self,
         kind: int,
-        terminal: TerminalModel | None = None,
+        terminal: TerminalModel | EndedModel | None = None,
         server: int = layout.NONE_SHORT,
         *,
         job: int = layout.NONE_INDEX,
@@ -327,12 +330,48 @@ class Books:
             self._automatic_later()
         if terminal.reported_bytes and terminal.epoch != epoch:
             self._learn(terminal.lease_market, tier_of(terminal.reported_bytes))
+        if terminal.epoch != epoch and (last := self._last(terminal)) is not None:
+            self.ended[terminal.epoch] = last
+        terminal.last_sim = None
         terminal.lease_market = terminal.market
         terminal.sim = sim
         terminal.epoch = epoch
         terminal.reported_bytes = 0
         terminal.reported_s = self.now_ms // 1000
         self._extend(terminal)
+
+    @staticmethod
+    def _last(terminal: TerminalModel) -> EndedModel | None:
+        """Its lease that has ended, if it has no other since."""
+        if terminal.last_sim is None:
+            return None
+        return EndedModel(
+            terminal.epoch,
+            terminal,
+            terminal.last_sim,
+            terminal.subscriber,
+            terminal.server,
+            terminal.expected_tier,
+            terminal.reported_bytes,
+            terminal.reported_s,
+        )
+
+    def _over(self, terminal: TerminalModel, epoch: int) -> EndedModel | None:
+        """A lease of the terminal that is over."""
+        last = self._last(terminal)
+        if last is not None and last.epoch == epoch:
+            return last
+        ended = self.ended.get(epoch)
+        return ended if ended is not None and ended.terminal is terminal else None
+
+    @staticmethod
+    def _on_target(order: OrderModel) -> EndedModel:
+        """What its terminal may have on the target of a switch that is out."""
+        terminal, target = order.terminal, order.target
+        assert target is not None
+        since_s = order.ordered_ms // 1000
+        subscriber, tier = terminal.subscriber, terminal.expected_tier
+        return EndedModel(order.epoch, terminal, target, subscriber, order.server, tier, 0, since_s)
 
     def _learn(self, market: int, tier: int) -> None:
         """A lease of the market is over: it weighs 16, and half as much after each midnight."""
@@ -386,6 +425,8 @@ class Books:
         assert order.target is not None
         assert order.source is not None
         order.orphaned = True
+        order.source_epoch = terminal.epoch
+        self.ended[order.epoch] = self._on_target(order)
         order.job = None
         self._hold(order.target, terminal, order)
         if source_let_go:
@@ -458,6 +499,7 @@ class Books:
             self._become_stop(order, target)
             return
         self._cool(target)
+        order.epoch = order.source_epoch
         if source is not None:
             self._become_stop(order, source)
         else:
@@ -480,7 +522,7 @@ class Books:
         self._require(terminal.sim is source, "I9: the source was lost before the target was confirmed")
         self._cool(source)
         terminal.swap = None
-        terminal.server = order.server
+        terminal.last_sim = source
         self._begin(terminal, target, order.epoch)
         self._count_swap(terminal)
         terminal.awaits = (order.ordered_ms, order.job)

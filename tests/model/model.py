@@ -23,6 +23,7 @@ from tests.model.records import Table
 from tests.model.things import (
     NEVER_MS,
     Call,
+    EndedModel,
     JobModel,
     LotModel,
     Mismatch,
@@ -291,10 +292,7 @@ class Model(Limits):
         elif terminal.sim is not None:
             self._replace(terminal, server)
             status = layout.MOVED
-        terminal.subscriber = call.item["subscriber"]
-        terminal.server, terminal.market = server, market
-        terminal.expected_tier = tier_satisfying(expected)
-        self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
+        self._lease(terminal, sim, call, expected)
         self._check_grant(terminal, call.answer, slow_kbps)
         return {status}
 
@@ -346,40 +344,41 @@ class Model(Limits):
     def _usage(self, header: Row, item: Row, terminal: TerminalModel | None, status: int, answer: Row) -> int:
         total = item["up_bytes"] + item["down_bytes"]
         sim = None if terminal is None else terminal.sim
-        if status == layout.NO_LEASE:
-            assert terminal is not None
-            asked_by = header["access_server"] in (terminal.server, layout.NONE_SHORT)
-            if terminal.last_sim is not None and terminal.epoch == item["epoch"] and asked_by:
-                status, sim = layout.ENDED, terminal.last_sim
+        refusal, over = status, None
+        if status != layout.OK and terminal is not None:
+            over = self._over(terminal, item["epoch"])
+            if over is not None and header["access_server"] in (over.server, layout.NONE_SHORT):
+                status, sim = layout.ENDED, over.sim
         if status not in (layout.OK, layout.ENDED):
             return self._aside(header, item, terminal, status, total)
         assert terminal is not None
         assert sim is not None
+        lease = terminal if over is None else self.ended.get(item["epoch"], terminal)
         line = self.settings[layout.LINE_BYTES_PER_S]
-        delta = total - terminal.reported_bytes
+        delta = total - lease.reported_bytes
         server = header["access_server"]
         if delta <= 0:
-            _, slow_kbps = self.limit_of(terminal.subscriber, terminal.key, server)
+            _, slow_kbps = self.limit_of(lease.subscriber, terminal.key, server)
             self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
-            return layout.LATE if status == layout.OK else layout.NO_LEASE
+            return layout.LATE if status == layout.OK else refusal
         if (
             total >= 2**64
             or sim.counted_bytes + delta >= BYTES_MAX
-            or delta // line >= self.now_ms // 1000 - terminal.reported_s + 2
+            or delta // line >= self.now_ms // 1000 - lease.reported_s + 2
         ):
             return self._aside(header, item, terminal, layout.IMPOSSIBLE_USAGE, total, sim.iccid)
         counted = (answer["counted_bytes"], answer["subscriber"], answer["sim"])
-        right = counted == (delta, terminal.subscriber, sim.index)
+        right = counted == (delta, lease.subscriber, sim.index)
         self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
-        passed_s = self.now_ms // 1000 - terminal.reported_s
-        if status == layout.ENDED:
-            self._reported(terminal, sim)
-        terminal.reported_bytes = total
-        terminal.reported_s = self.now_ms // 1000
+        passed_s = self.now_ms // 1000 - lease.reported_s
+        if over is not None:
+            self._reported(over)
+        lease.reported_bytes = total
+        lease.reported_s = self.now_ms // 1000
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         self.counted_bytes += delta
-        action, slow_kbps = self.limit_counted(terminal.subscriber, delta, terminal.key, server)
+        action, slow_kbps = self.limit_counted(lease.subscriber, delta, terminal.key, server)
         self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
         if status == layout.OK:
             if action != layout.ACTION_REFUSE:
@@ -411,6 +410,17 @@ class Model(Limits):
             (layout.EVENT_SET_ASIDE, item["terminal"], subscriber, server, layout.NONE_INDEX, status, told, iccid)
         )
         return status
+
+    def _lease(self, terminal: TerminalModel, sim: SimModel, call: Call, expected: int) -> None:
+        """A lease begins that was asked for; the one before may still be reported on."""
+        last = self._last(terminal)
+        if last is not None:
+            self.ended[last.epoch] = last
+            terminal.last_sim = None
+        terminal.subscriber = call.item["subscriber"]
+        terminal.server, terminal.market = call.header["access_server"], call.item["market"]
+        terminal.expected_tier = tier_satisfying(expected)
+        self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
 
     def _attach_failure(self, terminal: TerminalModel, answer: Row) -> int:
         old = terminal.sim
@@ -453,10 +463,7 @@ class Model(Limits):
                 return {layout.TERMINALS_FULL}
             terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
         expected = self._expected(call.item["market"], call.item["expected_bytes"])
-        terminal.subscriber = call.item["subscriber"]
-        terminal.server, terminal.market = call.header["access_server"], call.item["market"]
-        terminal.expected_tier = tier_satisfying(expected)
-        self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
+        self._lease(terminal, sim, call, expected)
         self._check_grant(terminal, call.answer)
         return {layout.OK}
 
@@ -673,7 +680,11 @@ class Model(Limits):
         if not possible or not as_of_s or counted > sim.counted_bytes:
             return {layout.INVALID_ARGUMENT}
         window -= 1
-        if not 0 <= told < BYTES_MAX or as_of_s * 1000 > self.now_ms:
+        if told < 0:
+            return {self._figure_aside(call, sim, layout.NEGATIVE_USAGE)}
+        if as_of_s * 1000 > self.now_ms:
+            return {self._figure_aside(call, sim, layout.FUTURE_USAGE)}
+        if told >= BYTES_MAX:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         if as_of_s < sim.as_of_s[window]:
             return {layout.LATE}
@@ -854,12 +865,15 @@ class Model(Limits):
             and terminal.server == call.header["access_server"]
             and terminal.epoch == call.item["epoch"]
             and sim.holder is terminal
+            and terminal.last_sim is sim
             and sim.occupancy in (layout.FREE, layout.COOLING)
         ):
             if sim.held_by is not None:
                 self._abandon(sim.held_by)
             terminal.named_in = call.header["argument"]
-            self._reported(terminal, sim)
+            last = self._last(terminal)
+            assert last is not None
+            self._reported(last)
             reported = terminal.reported_bytes, terminal.reported_s
             self._begin(terminal, sim, call.item["epoch"])
             # Reports are cumulative per epoch, and the epoch goes on (I8).
@@ -939,49 +953,62 @@ class Model(Limits):
         if not self.servers[sweep.server].dead:
             return
         for order in [order for order in self.orders if order.server == sweep.server]:
-            if order.kind != layout.SWITCH or order.in_flight:
-                last = order.terminal.last_sim if order.terminal.sim is None else None
-                own = last is not None and order.source is last and order.terminal.epoch == order.epoch
-                unreported = order.kind == layout.REVOKE and own and last is not None and last.held_by is order
+            if order.kind != layout.SWITCH:
+                held = order.source is not None and order.source.held_by is order
+                over = self._over(order.terminal, order.epoch) if held else None
                 self._abandon(order)
-                if unreported:
-                    self._unreported(order.terminal)
+                self._unreported(over, order.source)
+            elif order.in_flight:
+                self._abandon_swap(order)
         for terminal in self.terminals.values():
             if terminal.sim is not None and terminal.server == sweep.server:
                 iccid = terminal.sim.iccid
                 self._event(layout.EVENT_DIFFERENCE, terminal, sweep.server, reason=layout.NO_LEASE, b=iccid)
                 self._release(terminal)
-                self._unreported(terminal)
+                self._unreported(self._last(terminal), terminal.last_sim)
 
-    def _unreported(self, terminal: TerminalModel) -> None:
-        """What it may have used beyond its last report counts in every window until somebody knows better."""
-        sim = terminal.last_sim
-        assert sim is not None
-        left = lowest_bytes(terminal.expected_tier) - terminal.reported_bytes
-        silent_s = self.now_ms // 1000 - terminal.reported_s + 1
+    def _abandon_swap(self, order: OrderModel) -> None:
+        """Nobody will say whether it was carried out: its terminal may have used either SIM."""
+        terminal, source, target = order.terminal, order.source, order.target
+        on_source = None
+        if order.orphaned:
+            on_source, on_target = self._over(terminal, order.source_epoch), self._over(terminal, order.epoch)
+        else:
+            on_target = self.ended[order.epoch] = self._on_target(order)
+        self._abandon(order)
+        self._unreported(on_target, target)
+        self._unreported(on_source, source)
+
+    def _unreported(self, lease: EndedModel | None, sim: SimModel | None) -> None:
+        """What may have been used beyond its last report counts in every window until somebody knows better."""
+        if lease is None or sim is None or lease.sim is not sim:
+            return
+        left = lowest_bytes(lease.expected_tier) - lease.reported_bytes
+        silent_s = self.now_ms // 1000 - lease.reported_s + 1
         left = min(left, self.settings[layout.LINE_BYTES_PER_S] * silent_s, 1 << 50)
         if left <= 0:
             return
-        sim.unreported, sim.unreported_s = (terminal.epoch, left), self.now_ms // 1000
+        sim.unreported, sim.unreported_s = (lease.epoch, left), self.now_ms // 1000
         for window in range(layout.WINDOWS if self.lots[sim.lot].rolling_days else layout.WINDOW_DAY):
             sim.allowances[window] += left
             sim.offsets[window] += left
-        self._tell_unreported(terminal, sim, layout.UNREPORTED_ALLOWED, left)
+        self._tell_unreported(lease, layout.UNREPORTED_ALLOWED, left)
 
-    def _reported(self, terminal: TerminalModel, sim: SimModel) -> None:
+    def _reported(self, lease: EndedModel) -> None:
+        sim = lease.sim
         epoch, left = sim.unreported
-        if epoch == 0 or epoch != terminal.epoch:
+        if epoch == 0 or epoch != lease.epoch:
             return
         for window in range(layout.WINDOWS):
             taken = min(left, sim.allowances[window])
             sim.allowances[window] -= taken
             sim.offsets[window] -= taken
         sim.unreported = (0, 0)
-        self._tell_unreported(terminal, sim, layout.UNREPORTED_OVER, left)
+        self._tell_unreported(lease, layout.UNREPORTED_OVER, left)
 
-    def _tell_unreported(self, terminal: TerminalModel, sim: SimModel, reason: int, left: int) -> None:
-        self._event(layout.EVENT_UNREPORTED, terminal, terminal.server, reason=reason, a=sim.iccid, b=left)
-        self._set_limit(sim)
+    def _tell_unreported(self, lease: EndedModel, reason: int, left: int) -> None:
+        self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=left)
+        self._set_limit(lease.sim)
 
     def _restart(self) -> None:
         for server in self.servers:
@@ -1438,7 +1465,7 @@ class Model(Limits):
                 layout.EVENT_DIFFERENCE, terminal, terminal.server, reason=layout.NO_LEASE, b=terminal.sim.iccid
             )
             self._release(terminal)
-            self._unreported(terminal)
+            self._unreported(self._last(terminal), terminal.last_sim)
 
         if sweep.kind == "reconcile_orders":
             for order in list(self.orders):
@@ -1447,7 +1474,7 @@ class Model(Limits):
                 if order.kind != layout.SWITCH:
                     self._requeue(order)
                     continue
-                self._abandon(order)
+                self._abandon_swap(order)
                 if order.terminal.swap is None and gone(order.terminal):
                     release(order.terminal)
         else:
@@ -1477,6 +1504,7 @@ class Model(Limits):
                 terminal=layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)],
             )
         self._compare_ledger(tables["sims_ledger"])
+        self._compare_ended(tables["ended_leases"], numbers)
         rolling = tables["sims_rolling"]["offset_bytes"].tolist()
         for sim in self.sims:
             offset = rolling[sim.index] if sim.index < len(rolling) else 0
@@ -1565,6 +1593,16 @@ class Model(Limits):
                 told = (*columns, *last)
             mine = (sim.corrections, sim.as_of_s, sim.allowances, *sim.unreported, sim.unreported_s)
             self._require(told == mine, f"SIM {sim.index}: its ledger says {told}, it should be {mine}")
+
+    def _compare_ended(self, records: Table, numbers: dict[int, int]) -> None:
+        names = ("epoch", "subscriber", "server", "expected_tier", "reported_bytes", "reported_s")
+        columns = ("terminal", "sim", *names)
+        found = sorted(tuple(int(record[name]) for name in columns) for record in records[records["epoch"] > 0])
+        mine = sorted(
+            (numbers[id(lease.terminal)], lease.sim.index, *(getattr(lease, name) for name in names))
+            for lease in self.ended.values()
+        )
+        self._require(found == mine, f"leases that are over: {found}, should be {mine}")
 
     def _same(self, what: str, record: Any, **expected: int) -> None:
         for name, value in expected.items():

@@ -216,6 +216,19 @@ def _counted_last(case: Case) -> bool:
     return _counted_both(case) and int(case.after["sims"][named]["counted_bytes"]) > 0
 
 
+def _counted_before(case: Case) -> bool:
+    """The SIM of the lease before has it, whoever holds which SIM now; no other has."""
+    wanted = case.before["sims"]["counted_bytes"].copy()
+    wanted[case.named_sim] += np.uint64(2 << 20)
+    return _counted_both(case) and np.array_equal(case.after["sims"]["counted_bytes"], wanted)
+
+
+def _allowed_both(case: Case) -> bool:
+    """Beside the row's SIM the target of the switch that was out."""
+    sims = (case.named_sim, int(case.old_order["target"]))
+    return all(case.world.machine.sim(sim)["allowances_bytes"][0] > 0 for sim in sims)
+
+
 def _health_by_headroom(case: Case) -> bool:
     sim = case.sim_of(case.after)
     headroom = int(sim["limit_bytes"]) - int(sim["counted_bytes"])
@@ -337,6 +350,10 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         int(case.after["header"]["set_aside_count"][0]) == int(case.before["header"]["set_aside_count"][0]) + 1
     ),
     "counted=last": _counted_last,
+    "counted=before": _counted_before,
+    "allowed=both": _allowed_both,
+    "allowed=before": lambda case: case.world.machine.sim(case.named_sim)["allowances_bytes"][0] > 0,
+    "held=nothing": lambda case: not case.after["sims"]["held"].any(),
     "allowed=rest": lambda case: _allowed(case) > 0,
     "allowed=nothing": lambda case: _allowed(case) == 0,
     "retry_after=jittered": _retry_jittered,

@@ -34,6 +34,7 @@ _RECORDS = {
     "sims_cold": "SimCold",
     "terminals": "Terminal",
     "terminals_cold": "TerminalCold",
+    "ended_leases": "EndedLease",
     "orders": "Order",
     "groups": "Group",
     "markets": "Market",

@@ -138,6 +138,24 @@ class TerminalModel:
 
 
 @dataclass(eq=False)
+class EndedModel:
+    """A lease that is over: of a terminal that has another one since, or a copy of its last."""
+
+    epoch: int
+    terminal: TerminalModel
+    sim: SimModel
+    subscriber: int
+    server: int
+    expected_tier: int
+    reported_bytes: int
+    reported_s: int
+
+    @property
+    def key(self) -> int:
+        return self.terminal.key
+
+
+@dataclass(eq=False)
 class JobModel:
     id: int
     health_mask: int
@@ -187,6 +205,8 @@ class OrderModel:
     deadline_ms: int = 0
     attempts: int = 0
     orphaned: bool = False
+    source_epoch: int = 0
+    """Of the source's lease, once it is orphaned."""
     ordered_ms: int = 0
     """When it was last sent."""
     announced_ms: int = 0

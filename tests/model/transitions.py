@@ -242,6 +242,8 @@ def _by_epoch(row: Row) -> Case:
         named = sim_index(world)
         forget_leases(world)
         return Case(world, world.usage(T, epoch, 3 * MIB), named_sim=named)
+    if row.command == "REPORT_USAGE" and ("the lease before" in row.when or row.when.startswith("of its last lease")):
+        return _before(row)
     world = _lease_world(row)
     epoch = lease_epoch(world)
     usage = 3 * MIB
@@ -267,6 +269,47 @@ def _by_epoch(row: Row) -> Case:
     if row.command == "REPORT_USAGE":
         return Case(world, world.usage(T, epoch, usage, server=server))
     return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch, server))
+
+
+def _before(row: Row) -> Case:
+    """A report of 3 MiB, after one of 1 MiB, of a lease that T had before the one it has or had last."""
+    world = new_world()
+    world.configure(layout.FENCING_MS, FENCING_MS)
+    epoch = allocate(world)
+    named = sim_index(world)
+    world.send(world.usage(T, epoch, MIB))
+    world.pass_ms(SECOND_MS)
+    if row.state == "moved":
+        order_swap(world)
+        world.send(world.acknowledge(world.orders[-1]["order"], layout.ACK_DONE))
+    elif row.when.startswith("of its last lease"):
+        world.send(world.lease(layout.RELEASE, T, epoch))
+        tell_to_wait(world, server=1)
+    else:
+        later = allocate(world, server=1)
+        if row.state == "none":
+            world.send(world.lease(layout.RELEASE, T, later, server=1))
+    if row.when.endswith("is dead"):
+        world.send(world.close(0))
+        assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=0)) == layout.OK
+        world.pass_ms(FENCING_MS)
+        world.send(world.lease(layout.RENEW, T, later, server=1))
+    world.pass_ms(STEP_MS)
+    usage = {"not above its last report": MIB, "more than the line could carry": 10**15}.get(
+        row.when.split(", ")[-1], 3 * MIB
+    )
+    server = 1 if row.when.endswith("from another access server") else 0
+    return Case(world, world.usage(T, epoch, usage, server=server), named_sim=named)
+
+
+def tell_to_wait(world: World, server: int) -> None:
+    """T, which has no lease, asks at an access server that can attach no more just now."""
+    world.configure(layout.ADMISSION_QUEUE_MS, 1_000)
+    told = {"queue_wait_us": 0, "service_us": 900_000, "waiting": 0, "taken_count": 0, "allocation_wait_us": NONE}
+    world.send(commands.run(layout.REPORT_LOAD, 1, access_server=server, argument=world.sessions[server], **told))
+    for other in range(OTHER, OTHER + 3):
+        world.send(world.allocate(other, server))
+    assert world.status(world.allocate(T, server)) == layout.ADMISSION_WAIT
 
 
 def _adoption(row: Row) -> Case:
@@ -696,7 +739,10 @@ def _deadline(row: Row) -> Case:
 def _death(row: Row) -> Case:
     world = new_world()
     world.configure(layout.FENCING_MS, FENCING_MS)
-    bring(world, "swapping")
+    bring(world, "held" if row.when.endswith("elsewhere since") else "swapping")
+    named = sim_index(world)
+    if "elsewhere since" in row.when:
+        allocate(world, server=1)
     if row.when == "the fencing delay passes with it":
         # What an older hello named is what the walk would take.
         world.open_session(0, ready=False)
@@ -716,7 +762,7 @@ def _death(row: Row) -> Case:
             world.now_ms += FENCING_MS
         return Case(world, world.lease(layout.RENEW, T, lease_epoch(world)))
     if row.command == "(timer)":
-        return Case(world, wait_ms=FENCING_MS)
+        return Case(world, wait_ms=FENCING_MS, named_sim=named)
     return Case(world, declare)
 
 
@@ -1046,6 +1092,15 @@ WHENS = frozenset(
         "another of the same instant",
         "as much as its cap",
         "its access server knew of it no more",
+        "of its last lease, it waits at another access server",
+        "of the lease before",
+        "of the lease before its last",
+        "of the lease before, from another access server",
+        "of the lease before, more than the line could carry",
+        "of the lease before, not above its last report",
+        "of the lease before, whose access server is dead",
+        "the fencing delay has passed, its terminal is elsewhere since",
+        "the fencing delay has passed, its terminal is elsewhere since, with a switch out",
         "its last epoch and SIM, it was said to be gone before",
         "of after a lease that ended without a word",
         "of before a lease that ended without a word",

@@ -260,17 +260,22 @@ class Walk:
 
     def usage(self) -> bytes:
         key, epoch = self._terminal()
+        server = self._server_of(key)
         moved = [each for each in self.model.terminals.values() if each.awaits is not None]
         if moved and self._one_in(2):
             key, epoch = moved[0].key, moved[0].epoch
+            server = self._server_of(key)
         terminal = self.model.terminals.get(key)
         before = 0 if terminal is None else terminal.reported_bytes
+        if self.model.ended and self._one_in(4):
+            lease = self.random.choice(list(self.model.ended.values())[-8:])
+            key, epoch, server, before = lease.key, lease.epoch, lease.server, lease.reported_bytes
         more = self.random.choice((0, -1, 1, 5 * MIB, 300 * MIB, 1_900 * MIB, 500 * GIB))
         up = max(before + more, 0)
         down = 2**64 - 1 if self._one_in(30) else self.random.choice((0, MIB))
         # How the terminal fared changes nothing.
         fared = {"goodput_kbps": up % 2**32, "radio": up % 2**8}
-        return self.world.usage(key, epoch, up, down, self._server_of(key), **fared)
+        return self.world.usage(key, epoch, up, down, server, **fared)
 
     def adopt(self) -> bytes:
         return commands.run(

@@ -209,13 +209,15 @@ class World(Driver):
             **fared,
         )
 
-    def adopt(self, terminal: int, sim: int, server: int = 0, market: str = "home") -> bytes:
+    def adopt(
+        self, terminal: int, sim: int, server: int = 0, market: str = "home", subscriber: int = SUBSCRIBER
+    ) -> bytes:
         return commands.run(
             layout.ADOPT,
             1,
             access_server=server,
             terminal=terminal,
-            subscriber=SUBSCRIBER,
+            subscriber=subscriber,
             iccid=iccid_number(sim),
             expected_bytes=0,
             market=self.entities[market],

@@ -50,7 +50,7 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     # Nothing was counted by the hour before, so all of it counts as used since.
     names = [sim["iccid"], encode_iccid("8999999999999999999"), sim["iccid"]]
     figures = [100 * MB, 1, -1]
-    wanted = [layout.OK, layout.UNKNOWN_SIM, layout.IMPOSSIBLE_USAGE]
+    wanted = [layout.OK, layout.UNKNOWN_SIM, layout.NEGATIVE_USAGE]
     assert told(pool, names, figures, as_of_s, dry_run=True) == (wanted, [100 * MB, 0, 0])
     assert serving.cell.call_read(lambda machine: machine.sim(index))["used_cycle_bytes"] == 30 * MB
     assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 0

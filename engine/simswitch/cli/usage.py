@@ -24,9 +24,23 @@ app = typer.Typer(help="Take carriers' figures of what SIMs have used.")
 CHUNK = 16_384
 SHOWN = 50
 CALL_TIMEOUT_S = 120.0
-FINE = ("ok", "same", "late", "impossible_usage", "past_window")
+SET_ASIDE = {
+    "negative_usage": "less than nothing was used: ask the carrier for the total instead of its own correction",
+    "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone",
+    "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
+    "(--columns unit=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
+    "past_window": "its window had not begun then at every SIM of the lot: take a figure of the window that runs",
+}
+"""What is kept in history and counts nothing: why, and what to do."""
+FINE = ("ok", "same", "late", *SET_ASIDE)
 """What needs no mending: taken, known already, or set aside and shown."""
-SET_ASIDE = ("impossible_usage", "past_window")
+REFUSED = {
+    "unknown_sim": "the pool has no such SIM: import it, or leave the line out with --partial",
+    "count_unknown": "history has a gap before its instant, and our count by then is not known: take a later one",
+    "wrong_state": "the window starts anew just now: import it again in a few minutes",
+    "invalid_argument": "its lot has no such window (--window), or it has no instant",
+}
+"""What was not taken: why, and what to do."""
 
 
 @app.callback()
@@ -99,7 +113,7 @@ def import_usage(
         report = take(service, figures, window, of_iccids=bool(written.iccid), partial=partial, dry_run=dry_run)
     left_out = figures.table.bad_lines
     for each in report["refused"]:
-        left_out.setdefault(each["line"], []).append(f"the service refused it: {each['status']}")
+        left_out.setdefault(each["line"], []).append(f"the service refused it: {each['status']}: {each['why']}")
     report["left_out_count"] = len(left_out)
     if partial and left_out and not dry_run:
         target_file = rejected or file.with_name(file.name + ".rejected.csv")
@@ -109,8 +123,8 @@ def import_usage(
         print_json(report)
     else:
         _show(report, dry_run)
-    for each in report["refused"]:
-        complain(f"{file}:{each['line']}: {each['sim']}: the service refused it: {each['status'].replace('_', ' ')}")
+    _name(file, [each for each in report["figures"] if each["status"] in SET_ASIDE], "set aside")
+    _name(file, report["refused"], "the service refused it")
     if report["refused"] and not partial:
         raise CommandFailed(Exit.REFUSED, "the service refused the lines above; no figure was taken")
 
@@ -181,6 +195,7 @@ def _send(
                     "our_bytes": told - correction if word in ("ok", "same") else None,
                     "correction_bytes": correction,
                     "status": word,
+                    "why": SET_ASIDE.get(word, REFUSED.get(word, "")),
                 }
             )
     return found
@@ -207,6 +222,7 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
             show(f"These are the {SHOWN} largest differences of {len(report['figures']):,} figures; --json has all.")
     words = {"ok": "would be taken" if dry_run else "taken", "same": "there already", "late": "older than the last one"}
     words.update(impossible_usage="impossible, set aside", past_window="of before its window, set aside")
+    words.update(negative_usage="negative, set aside", future_usage="of an instant to come, set aside")
     rows = [[words.get(name, name.replace("_", " ")), count] for name, count in report["counts"].items()]
     if report["left_out_count"]:
         rows.append(["lines left out", report["left_out_count"]])
@@ -214,6 +230,16 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     show(f"Altogether the carrier counted {_signed(report['correction_bytes'])} beyond what we had.")
     if "rejected_file" in report:
         show(f"The lines that were left out stand in {report['rejected_file']}, each with why.")
+
+
+def _name(file: Path, figures: list[dict[str, Any]], what: str) -> None:
+    """Each row that does not count: which, what it says, why not, and what to do."""
+    for each in figures[:SHOWN]:
+        said = f"{_signed(each['carrier_bytes'])} as of {instant_text(each['as_of_ms'])}"
+        why = f" ({each['why']})" if each["why"] else ""
+        complain(f"{file}:{each['line']}: {each['sim']}: {said}: {what}: {each['status'].replace('_', ' ')}{why}")
+    if len(figures) > SHOWN:
+        complain(f"{len(figures) - SHOWN:,} more like these; --json has all")
 
 
 def _signed(count: int) -> str:

@@ -105,6 +105,8 @@ cdef uint64_t admission_wait_ms(State *state, uint32_t server_index, uint32_t te
 
 cdef void admission_keep(State *state, uint32_t terminal, uint32_t server, uint64_t now_ms, uint64_t wait_ms) noexcept nogil:
     """Its appointment. It has no lease."""
+    if state.terminals[terminal].server != server:
+        lease_forget_last(state, terminal)  # what its old access server still reports is of that
     state.terminals[terminal].server = <uint16_t> server
     state.terminals[terminal].expires_ms = now_ms + wait_ms
 

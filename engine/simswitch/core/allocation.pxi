@@ -134,8 +134,8 @@ cdef inline void _allocate(
     elif state.terminals[index].sim != NONE_INDEX:
         lease_replace(state, index, server, now_ms)
         status = MOVED
-    state.terminals[index].subscriber = subscriber
     lease_begin(state, index, sim, server, wanted.market, wanted.tier, epoch_new(state), now_ms)
+    state.terminals[index].subscriber = subscriber
     if attaches_count(state, now_ms):
         attach_begun(state, index, now_ms)
     _grant(state, grant, item, index, status)
@@ -328,19 +328,14 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
 
 
 cdef void _set_aside(
-    State *state, const Run *run, uint32_t index, uint64_t key, int status, uint64_t told_bytes
+    State *state, const Run *run, uint32_t index, uint64_t key, int status, uint64_t told_bytes, uint64_t iccid
 ) noexcept nogil:
     """A report that is not counted: never silently. One of no bytes says nothing."""
     cdef EventRow *row
-    cdef uint64_t iccid = 0
     if told_bytes == 0:
         return
     if status == IMPOSSIBLE_USAGE:
         state.header.impossible_count += 1
-        if state.terminals[index].sim != NONE_INDEX:
-            iccid = sim_iccid(state, state.terminals[index].sim)
-        else:
-            iccid = sim_iccid(state, terminal_last_sim(&state.terminals[index]))
     else:
         state.header.set_aside_count += 1
         state.header.set_aside_bytes += min(told_bytes, ~state.header.set_aside_bytes)
@@ -351,9 +346,9 @@ cdef void _set_aside(
 cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     """Counts each byte once (I8): reports are cumulative per lease epoch, so what is not above the last says nothing.
 
-    The final report of the terminal's last lease counts also when that lease is over, at the SIM that it was of, whoever has
-    that now. What belongs to an older lease or to nobody is set aside. One of a subscriber whose limit refuses it a lease
-    does not prolong the one it has.
+    The final report of a lease counts also when that lease is over, at the SIM that it was of, whoever has that now, and at who
+    used it then. What belongs to a lease that nobody remembers, or to nobody, is set aside. One of a subscriber whose limit refuses
+    it a lease does not prolong the one it has.
     """
     cdef uint32_t count = run.count
     cdef const uint64_t *keys = <const uint64_t *> run.columns
@@ -368,11 +363,15 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef uint8_t *statuses = <uint8_t *> (slow_kbps + count)
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t now_s = run.now_ms // 1000
-    cdef uint64_t total, delta, passed_s
+    cdef uint64_t total, delta, passed_s, subscriber
+    cdef uint64_t *reported_bytes
+    cdef uint32_t *reported_s
     cdef uint32_t item, index, sim_index
-    cdef int status
+    cdef int status, refusal
     cdef Finder finder
     cdef Terminal *terminal
+    cdef EndedLease *before
+    cdef EndedLease lease
     cdef Sim *sim
     cdef Limited limited
     finder_begin(&finder, state, keys, count, TOUCH_USAGE)
@@ -387,26 +386,36 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             total = ~<uint64_t> 0
         if index == NONE_INDEX:
             statuses[item] = UNKNOWN_TERMINAL
-            _set_aside(state, run, index, keys[item], UNKNOWN_TERMINAL, total)
+            _set_aside(state, run, index, keys[item], UNKNOWN_TERMINAL, total, 0)
             continue
         terminal = &state.terminals[index]
         status = _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
         sim_index = terminal.sim
-        if status == NO_LEASE and epochs[item] == terminal.epoch and (
-            run.server == terminal.server or run.server == NONE_SHORT
-        ) and terminal_last_sim(terminal) != NONE_INDEX:
-            sim_index = terminal_last_sim(terminal)
-            status = ENDED
+        subscriber = terminal.subscriber
+        reported_bytes = &terminal.reported_bytes
+        reported_s = &terminal.reported_s
+        refusal = LATE
+        if status != OK:
+            refusal = status
+            lease = lease_over(state, index, epochs[item])
+            if lease.epoch and (run.server == lease.server or run.server == NONE_SHORT):
+                status = ENDED
+                sim_index = lease.sim
+                subscriber = lease.subscriber
+                if terminal_last_sim(terminal) == NONE_INDEX or lease.epoch != terminal.epoch:
+                    before = lease_ended(state, index, lease.epoch)
+                    reported_bytes = &before.reported_bytes
+                    reported_s = &before.reported_s
         if status != OK and status != ENDED:
             statuses[item] = <uint8_t> status
-            _set_aside(state, run, index, keys[item], status, total)
+            _set_aside(state, run, index, keys[item], status, total, 0)
             continue
-        if total <= terminal.reported_bytes:
-            statuses[item] = LATE if status == OK else NO_LEASE
-            slow_kbps[item] = limit_of(state, terminal.subscriber, keys[item], run.server, run.now_ms).slow_kbps
+        if total <= reported_bytes[0]:
+            statuses[item] = <uint8_t> refusal
+            slow_kbps[item] = limit_of(state, subscriber, keys[item], run.server, run.now_ms).slow_kbps
             continue
-        delta = total - terminal.reported_bytes
-        passed_s = now_s - terminal.reported_s
+        delta = total - reported_bytes[0]
+        passed_s = now_s - reported_s[0]
         sim = &state.sims[sim_index]
         # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
         if (
@@ -414,18 +423,18 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             or sim.counted_bytes + delta >= BYTES_MAX
         ):
             statuses[item] = IMPOSSIBLE_USAGE
-            _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total)
+            _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total, sim.iccid)
             continue
         if status == ENDED:
-            lease_reported(state, index, sim_index, run.now_ms)
-        terminal.reported_bytes = total
-        terminal.reported_s = <uint32_t> now_s
+            lease_reported(state, &lease, run.now_ms)
+        reported_bytes[0] = total
+        reported_s[0] = <uint32_t> now_s
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
-        limited = limit_count(state, terminal.subscriber, delta, keys[item], run.server, run.now_ms)
+        limited = limit_count(state, subscriber, delta, keys[item], run.server, run.now_ms)
         counted_bytes[item] = delta
-        subscribers[item] = terminal.subscriber
+        subscribers[item] = subscriber
         sims[item] = sim_index
         slow_kbps[item] = limited.slow_kbps
         statuses[item] = <uint8_t> status
@@ -509,10 +518,10 @@ cdef int _adopt(
         index = terminal_add(state, key)
         if index == NONE_INDEX:
             return TERMINALS_FULL
-    state.terminals[index].subscriber = subscriber
     lease_begin(
         state, index, sim_index, server, market, tier_satisfying(expected_bytes(state, market, requested)),
         epoch_new(state), now_ms)
+    state.terminals[index].subscriber = subscriber
     terminal_out[0] = index
     return OK
 

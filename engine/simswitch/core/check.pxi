@@ -21,8 +21,23 @@ cdef list check_state(State *state, object pause):
     _check_orders(state, faults)
     _check_limits(state, faults)
     _check_events(state, faults)
+    _check_ended(state, faults)
     _check_totals(state, faults, pause)
     return faults[:FAULTS_MAX]
+
+
+cdef int _check_ended(State *state, list faults) except -1:
+    """What an ended lease may be counted at is there, and it stands where it is looked for."""
+    cdef uint64_t place
+    cdef const EndedLease *lease
+    for place in range(ENDED_MAX):
+        lease = &state.ended_leases[place]
+        if lease.epoch and (
+            (lease.epoch ^ place) & (ENDED_MAX - 1) & ~<uint64_t> (ENDED_SET - 1)
+            or lease.terminal >= state.header.terminals_count or lease.sim >= state.header.sims_count
+        ):
+            faults.append(f"ended leases: that of epoch {lease.epoch} at place {place}, of terminal {lease.terminal} and SIM {lease.sim}")
+    return 0
 
 
 cdef int _check_events(State *state, list faults) except -1:

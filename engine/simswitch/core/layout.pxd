@@ -13,6 +13,7 @@
 #   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
 #   sims_ledger           80   sims_max             what counts beside our reports: nothing where there is nothing
 #   terminals             64   terminals_max        what an operation on a terminal touches
+#   ended_leases          40   65,536               leases whose terminal has another one, until they are reported to their end
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
 #   exemptions            96   4,096                who is exempt from limits, by subscriber
@@ -68,6 +69,8 @@ cpdef enum:
     HINT_DISTANCE = 16           # how far ahead a hint points
     OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
     EVENTS_KEPT = 65536          # events that are remembered: a power of two
+    ENDED_MAX = 65536            # leases that are over and whose terminal has another one: a power of two
+    ENDED_SET = 4                # places in which one of them may stand
     TICK_SHIFT = 6               # the wheel turns once in 64 ms
     MARKET_CLASSES = 12
     WORK_MAX = 4096              # items that sweeps, timers and dispatch may each touch in one apply
@@ -239,7 +242,7 @@ cpdef enum Status:
     LATE = 4                     # a duplicate or late report or acknowledgement: nothing changed (I8)
     SETTLED = 5                  # reconciliation settled an outstanding order
     REVOKED = 6                  # reconciliation: the access server must let go of this SIM; an order follows
-    ENDED = 7                    # a report of the terminal's last lease, which is over: counted
+    ENDED = 7                    # a report of a lease of the terminal that is over: counted
     NOT_PERMITTED = 20
     INVALID_ARGUMENT = 21
     UNKNOWN_ACCESS_SERVER = 22
@@ -259,7 +262,7 @@ cpdef enum Status:
     WRONG_STATE = 36             # the job is finished, the SIM retired …
     ICCID_DIFFERS = 37           # the ICCID exists with other data
     DUPLICATE_IMSI = 38
-    IMPOSSIBLE_USAGE = 39        # a cumulative figure that no line could carry: set aside
+    IMPOSSIBLE_USAGE = 39        # a cumulative figure, or a carrier's, that no line could carry: set aside
     NO_HEALTHY_SIM = 40
     TERMINALS_FULL = 41
     SIMS_FULL = 42
@@ -275,6 +278,8 @@ cpdef enum Status:
     LIMIT_REACHED = 52           # its subscriber has used what the published limit allows
     PAST_WINDOW = 53             # a carrier's figure of before its window had begun at all SIMs of the lot: set aside
     COUNT_UNKNOWN = 54           # what we had counted by the instant of a carrier's figure (the service says so, not the core)
+    NEGATIVE_USAGE = 57          # a carrier's figure below nothing: set aside
+    FUTURE_USAGE = 58            # a carrier's figure of an instant to come: set aside
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -657,6 +662,17 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint8_t market                      # index into markets
     uint8_t expected_tier               # tier from which every SIM has the expected use left; + LEASE_ARMED
 
+ctypedef struct EndedLease:             # 40 B: a lease that is over, for its final report
+    uint64_t epoch                      # 0: an empty place
+    uint64_t subscriber
+    uint64_t reported_bytes             # as Terminal's, when it ended or was reported last
+    uint32_t terminal
+    uint32_t sim
+    uint32_t reported_s
+    uint16_t server
+    uint8_t expected_tier
+    uint8_t reserved
+
 ctypedef struct TerminalCold:           # 24 B
     uint64_t swapped_ms                 # last swap that was confirmed, or given up and of no job; 0: never
     uint32_t to_confirm_ms              # from its order to its confirmation, saturated
@@ -1010,7 +1026,8 @@ cpdef enum RegionIndex:
     REGION_EXEMPTIONS = 27
     REGION_EVENTS = 28
     REGION_SIMS_LEDGER = 29
-    REGIONS = 30
+    REGION_ENDED_LEASES = 30
+    REGIONS = 31
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -1041,7 +1058,7 @@ ctypedef struct EventRow:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[30]
+    Region regions[31]
     Header *header
     Entity *entities
     Sim *sims
@@ -1051,6 +1068,7 @@ ctypedef struct State:
     Lot *lots
     Terminal *terminals
     TerminalCold *terminals_cold
+    EndedLease *ended_leases
     Order *orders
     Group *groups
     Class *classes

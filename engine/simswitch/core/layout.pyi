@@ -169,7 +169,8 @@ class RegionIndex(IntEnum):
     REGION_EXEMPTIONS = 27
     REGION_EVENTS = 28
     REGION_SIMS_LEDGER = 29
-    REGIONS = 30
+    REGION_ENDED_LEASES = 30
+    REGIONS = 31
 
 class Role(IntEnum):
     OPERATOR = 1
@@ -253,6 +254,8 @@ class Status(IntEnum):
     LIMIT_REACHED = 52
     PAST_WINDOW = 53
     COUNT_UNKNOWN = 54
+    NEGATIVE_USAGE = 57
+    FUTURE_USAGE = 58
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -431,6 +434,8 @@ ROLLING_DAYS: int
 ROLLING_DAYS_MAX: int
 OWN_TIER_TRIES: int
 EVENTS_KEPT: int
+ENDED_MAX: int
+ENDED_SET: int
 PLAN_EXHAUSTED_BYTES: int
 PLAN_LOW_BYTES: int
 PLAN_QUOTA_CYCLE: int
@@ -771,12 +776,15 @@ REGION_SIMS_ROLLING: RegionIndex
 REGION_LOTS: RegionIndex
 REGION_EVENTS: RegionIndex
 REGION_SIMS_LEDGER: RegionIndex
+REGION_ENDED_LEASES: RegionIndex
 RECORD_TYPES: dict[str, np.dtype[Any]]
 REGION_EXEMPTIONS: RegionIndex
 LIMIT_RULE: EntityKind
 LIMIT_REACHED: Status
 PAST_WINDOW: Status
 COUNT_UNKNOWN: Status
+NEGATIVE_USAGE: Status
+FUTURE_USAGE: Status
 EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command

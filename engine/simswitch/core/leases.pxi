@@ -39,6 +39,82 @@ cdef inline uint32_t terminal_last_sim(const Terminal *terminal) noexcept nogil:
     return terminal.order - LAST_SIM if terminal.sim == NONE_INDEX and terminal.order < AWAITS_TRAFFIC else NONE_INDEX
 
 
+cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:
+    """The tier from which every SIM has the expected use of its lease left."""
+    return terminal.expected_tier & ~LEASE_ARMED
+
+
+# The final report of a lease may come when its terminal has another one already: at another access server, or after a swap. So what
+# such a lease was stands in a cache of ENDED_MAX places, in sets of ENDED_SET that follow from its epoch; where a set is full, the one
+# that was reported on longest ago makes room. What comes too late for it is set aside.
+
+cdef inline EndedLease *_ended_set(State *state, uint64_t epoch) noexcept nogil:
+    return &state.ended_leases[epoch & (ENDED_MAX - 1) & ~<uint64_t> (ENDED_SET - 1)]
+
+
+cdef uint64_t ended_used(const State *state) noexcept nogil:
+    """How many places may be in use: epochs fill the sets one after the other."""
+    return min((state.header.epoch_next | (ENDED_SET - 1)) + 1, <uint64_t> ENDED_MAX)
+
+
+cdef EndedLease lease_last(const State *state, uint32_t index) noexcept nogil:
+    """The terminal's lease that has ended, if it has no other since; epoch 0: there is none."""
+    cdef const Terminal *terminal = &state.terminals[index]
+    cdef EndedLease lease
+    memset(&lease, 0, sizeof(EndedLease))
+    if terminal_last_sim(terminal) != NONE_INDEX:
+        lease.epoch = terminal.epoch
+        lease.subscriber = terminal.subscriber
+        lease.reported_bytes = terminal.reported_bytes
+        lease.terminal = index
+        lease.sim = terminal_last_sim(terminal)
+        lease.reported_s = terminal.reported_s
+        lease.server = terminal.server
+        lease.expected_tier = <uint8_t> terminal_tier(terminal)
+    return lease
+
+
+cdef EndedLease *lease_ended(State *state, uint32_t terminal, uint64_t epoch) noexcept nogil:
+    """A lease of the terminal that is over and that it has another one since; NULL: nothing is known of it."""
+    cdef EndedLease *lease = _ended_set(state, epoch)
+    cdef int place
+    for place in range(ENDED_SET):
+        if lease[place].epoch == epoch and epoch and lease[place].terminal == terminal:
+            return &lease[place]
+    return NULL
+
+
+cdef EndedLease lease_over(State *state, uint32_t terminal, uint64_t epoch) noexcept nogil:
+    """A lease of the terminal that is over, its last one or one before; epoch 0: nothing is known of it."""
+    cdef EndedLease last = lease_last(state, terminal)
+    cdef const EndedLease *lease = lease_ended(state, terminal, epoch)
+    if last.epoch != epoch:
+        memset(&last, 0, sizeof(EndedLease))
+        if lease != NULL:
+            last = lease[0]
+    return last
+
+
+cdef void lease_remember(State *state, const EndedLease *lease) noexcept nogil:
+    """Its terminal has, or had, another one."""
+    cdef EndedLease *chosen = _ended_set(state, lease.epoch)
+    cdef EndedLease *other = chosen
+    cdef int place
+    for place in range(1, ENDED_SET):
+        other = other + 1
+        if chosen.epoch and (not other.epoch or other.reported_s < chosen.reported_s):
+            chosen = other
+    chosen[0] = lease[0]
+
+
+cdef void lease_forget_last(State *state, uint32_t index) noexcept nogil:
+    """The terminal's record is wanted for something else than its lease that has ended."""
+    cdef EndedLease last = lease_last(state, index)
+    if last.epoch:
+        lease_remember(state, &last)
+        state.terminals[index].order = NONE_INDEX
+
+
 cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
     """Enters a terminal into the table. Its key is not in it yet."""
     cdef uint64_t hash = mix(state.terminals[index].key)
@@ -196,11 +272,6 @@ cdef inline void finder_hint(Finder *finder, uint32_t sim) noexcept nogil:
         finder.wanted_count += 1
 
 
-cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:
-    """The tier from which every SIM has the expected use of its lease left."""
-    return terminal.expected_tier & ~LEASE_ARMED
-
-
 cdef uint64_t epoch_new(State *state) noexcept nogil:
     """Epochs only grow: 16 bits of incarnation above 48 bits of counter."""
     cdef uint64_t counter = state.header.epoch_next
@@ -220,8 +291,10 @@ cdef inline void lease_begin(
     sim_occupy(state, sim_index, ASSIGNED, terminal_index)
     if state.sims[sim_index].health != HEALTHY:
         automatic_later(state, now_ms)
-    if terminal.reported_bytes and terminal.epoch != epoch:
-        market_learn(state, terminal.market, terminal.reported_bytes)
+    if terminal.epoch != epoch:
+        if terminal.reported_bytes:
+            market_learn(state, terminal.market, terminal.reported_bytes)
+        lease_forget_last(state, terminal_index)
     terminal.sim = sim_index
     terminal.order = NONE_INDEX
     terminal.epoch = epoch

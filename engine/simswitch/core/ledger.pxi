@@ -12,7 +12,8 @@
 # A rolling window takes figures as of today's part of it only: which of its days an older one was of, nobody knows.
 #
 # While a lease runs, its SIM is nobody else's. One that ended without a word of its access server (dead, or it came back and knows of
-# no such lease) may have used more than was reported: what is left of its expected use is allowed for in every window, or as much as
+# no such lease) may have used more than was reported, also where its terminal has turned up elsewhere meanwhile; so may the target of
+# a swap that was under way there. What is left of its expected use is allowed for in every window, or as much as
 # the line could carry since the last report if that is less. The report takes it away again when it comes after all; so does the lease
 # when it goes on, a window that starts anew, and a carrier's figure of a later instant, which knows what was used.
 
@@ -39,51 +40,52 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     return correction
 
 
-cdef void lease_unreported(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
-    """The terminal's lease is over, and its access server has not let go of the SIM but is gone."""
-    cdef const Terminal *terminal = &state.terminals[terminal_index]
-    cdef uint32_t index = terminal_last_sim(terminal)
+cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, int64_t allowed) noexcept nogil:
+    cdef EventRow *row = event(
+        state, EVENT_UNREPORTED, lease.terminal, lease.server, NONE_INDEX, reason, state.sims[lease.sim].iccid, <uint64_t> allowed)
+    row.subscriber = lease.subscriber
+
+
+cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
+    """The lease is over, and its access server has not let go of the SIM but is gone, or knows nothing of it."""
+    cdef uint32_t index = lease.sim
     cdef SimLedger *ledger = &state.sims_ledger[index]
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
-    cdef uint64_t silent_s = now_ms // 1000 - terminal.reported_s + 1
-    cdef int64_t left = tier_lowest_bytes(terminal_tier(terminal))
+    cdef uint64_t silent_s = now_ms // 1000 - lease.reported_s + 1
+    cdef int64_t left = tier_lowest_bytes(lease.expected_tier)
     cdef int window
-    if terminal.reported_bytes >= <uint64_t> left:
+    if lease.reported_bytes >= <uint64_t> left:
         return
-    left -= <int64_t> terminal.reported_bytes
+    left -= <int64_t> lease.reported_bytes
     if <uint64_t> left // line >= silent_s:
         left = <int64_t> (line * silent_s)
     left = min(left, UNREPORTED_MAX)
     state.header.ledger_end = max(state.header.ledger_end, index + 1)
-    ledger.unreported_epoch = terminal.epoch
+    ledger.unreported_epoch = lease.epoch
     ledger.unreported_bytes = left
     ledger.unreported_s = <uint32_t> (now_ms // 1000)
     for window in range(WINDOWS):
         if window != WINDOW_ROLLING - 1 or state.lots[state.groups[state.sims[index].group].lot].rolling_days:
             ledger.allowance_bytes[window] += left
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
-    event(
-        state, EVENT_UNREPORTED, terminal_index, terminal.server, NONE_INDEX, UNREPORTED_ALLOWED, state.sims[index].iccid,
-        <uint64_t> left)
+    _tell_unreported(state, lease, UNREPORTED_ALLOWED, left)
     sim_set_limit(state, index, now_ms)
 
 
-cdef void lease_reported(State *state, uint32_t terminal_index, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """What the terminal's last lease used on the SIM was reported after all, or the lease goes on."""
-    cdef const Terminal *terminal = &state.terminals[terminal_index]
+cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
+    """What the lease used on its SIM was reported after all, or the lease goes on."""
+    cdef uint32_t index = lease.sim
     cdef SimLedger *ledger = &state.sims_ledger[index]
     cdef int64_t taken
     cdef int window
-    if index >= state.header.ledger_end or not ledger.unreported_epoch or ledger.unreported_epoch != terminal.epoch:
+    if index >= state.header.ledger_end or not ledger.unreported_epoch or ledger.unreported_epoch != lease.epoch:
         return
     for window in range(WINDOWS):
         # A window that has started anew since has none of it.
         taken = min(ledger.unreported_bytes, ledger.allowance_bytes[window])
         ledger.allowance_bytes[window] -= taken
         sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
-    event(
-        state, EVENT_UNREPORTED, terminal_index, terminal.server, NONE_INDEX, UNREPORTED_OVER, state.sims[index].iccid,
-        <uint64_t> ledger.unreported_bytes)
+    _tell_unreported(state, lease, UNREPORTED_OVER, ledger.unreported_bytes)
     ledger.unreported_epoch = 0
     ledger.unreported_bytes = 0
     sim_set_limit(state, index, now_ms)
@@ -114,7 +116,11 @@ cdef int _correct(
         before = ledger.correction_bytes[window]
         told_s = ledger.as_of_s[window]
         allowed = ledger.allowance_bytes[window]
-    if carrier_bytes < 0 or carrier_bytes >= BYTES_MAX or <uint64_t> as_of_s * 1000 > now_ms:
+    if carrier_bytes < 0:
+        return NEGATIVE_USAGE
+    if <uint64_t> as_of_s * 1000 > now_ms:
+        return FUTURE_USAGE
+    if carrier_bytes >= BYTES_MAX:
         return IMPOSSIBLE_USAGE
     if as_of_s < told_s:
         return LATE
@@ -174,7 +180,7 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
             event(
                 state, EVENT_CORRECTION, NONE_INDEX, NONE_SHORT, NONE_INDEX, windows[item], iccids[item],
                 <uint64_t> corrections[item])
-        elif status == IMPOSSIBLE_USAGE or status == PAST_WINDOW:
+        elif status == IMPOSSIBLE_USAGE or status == NEGATIVE_USAGE or status == FUTURE_USAGE or status == PAST_WINDOW:
             state.header.figures_aside_count += 1
             event(
                 state, EVENT_SET_ASIDE, NONE_INDEX, NONE_SHORT, NONE_INDEX, status, <uint64_t> carrier_bytes[item],

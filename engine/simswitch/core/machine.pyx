@@ -113,7 +113,7 @@ cdef tuple REGION_NAMES = (
     "header", "entities", "sims", "sims_cold", "terminals", "terminals_cold", "orders", "groups", "classes", "markets",
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
-    "subscribers", "sims_rolling", "lots", "exemptions", "events", "sims_ledger",
+    "subscribers", "sims_rolling", "lots", "exemptions", "events", "sims_ledger", "ended_leases",
 )
 
 
@@ -484,13 +484,13 @@ cdef class Machine:
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
             sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
-            sizeof(Exemption), sizeof(EventRow), sizeof(SimLedger),
+            sizeof(Exemption), sizeof(EventRow), sizeof(SimLedger), sizeof(EndedLease),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
             _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
-            EXEMPTIONS_MAX, EVENTS_KEPT, sims,
+            EXEMPTIONS_MAX, EVENTS_KEPT, sims, ENDED_MAX,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -624,6 +624,8 @@ cdef class Machine:
             return header.servers_count
         if region == REGION_EVENTS:
             return min(header.events_count, <uint64_t> EVENTS_KEPT)
+        if region == REGION_ENDED_LEASES:
+            return ended_used(&self.state)
         return self.state.regions[region].count
 
     # -------------------------------------------------------------------------------------------------- apply

@@ -545,15 +545,26 @@ cdef void _settle_orphan(State *state, uint32_t index, bint switched, uint64_t n
             _free(state, index)
 
 
+cdef EndedLease order_target_lease(const State *state, uint32_t index) noexcept nogil:
+    """What the terminal may have on the target of its switch that is outstanding: nobody knows whether it was carried out."""
+    cdef const Order *order = &state.orders[index]
+    cdef const Terminal *terminal = &state.terminals[order.terminal]
+    return EndedLease(
+        order.epoch, terminal.subscriber, 0, order.terminal, order.target, <uint32_t> (order.ordered_ms // 1000), order.server,
+        <uint8_t> terminal_tier(terminal), 0)
+
+
 cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now_ms) noexcept nogil:
     """The terminal's lease ends while its switch is outstanding: nobody may get either SIM until it is settled."""
     cdef Order *order = &state.orders[index]
+    cdef EndedLease on_target = order_target_lease(state, index)
     cdef Job *job = job_find(state, order.job)
     cdef uint32_t id = order.job
     order_event(state, EVENT_WITHDRAWN, index, LEASE_OVER, 0)
     state.terminals[order.terminal].order = NONE_INDEX
     order.orphaned = 1
     order.source_epoch = state.terminals[order.terminal].epoch
+    lease_remember(state, &on_target)
     sim_hold(state, order.target, order.terminal, index)
     if source_let_go:
         order.source = NONE_INDEX
@@ -591,7 +602,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
     if order.kind == SWITCH:
         invariant(terminal.sim == source, "I9: a swap keeps its source until the target is confirmed")
         terminal.sim = NONE_INDEX
-        terminal.order = NONE_INDEX
+        terminal.order = LAST_SIM + source
         sim_cool(state, source, now_ms)
         lease_begin(state, terminal_index, target, server, terminal.market, terminal_tier(terminal), epoch, now_ms)
         cold = &state.terminals_cold[terminal_index]

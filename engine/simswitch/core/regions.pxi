@@ -84,6 +84,7 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.events = <EventRow *> state.regions[<int> REGION_EVENTS].data
     state.terminals = <Terminal *> state.regions[<int> REGION_TERMINALS].data
     state.terminals_cold = <TerminalCold *> state.regions[<int> REGION_TERMINALS_COLD].data
+    state.ended_leases = <EndedLease *> state.regions[<int> REGION_ENDED_LEASES].data
     state.orders = <Order *> state.regions[<int> REGION_ORDERS].data
     state.groups = <Group *> state.regions[<int> REGION_GROUPS].data
     state.classes = <Class *> state.regions[<int> REGION_CLASSES].data

@@ -79,6 +79,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
     cdef uint32_t index = terminal_find(state, key)
     cdef uint32_t order, reported_s
     cdef uint64_t reported_bytes
+    cdef EndedLease last
     cdef Terminal *terminal
     cdef Sim *sim
     if sim_index == NONE_INDEX:
@@ -112,12 +113,14 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
             return SAME
     if (
         terminal.sim == NONE_INDEX and terminal.epoch == epoch and terminal.server == run.server
-        and sim.terminal == index and (sim.occupancy == FREE or sim.occupancy == COOLING)
+        and terminal_last_sim(terminal) == sim_index and sim.terminal == index
+        and (sim.occupancy == FREE or sim.occupancy == COOLING)
     ):
         # Its lease ended while it was away and nobody has the SIM since: the lease goes on under the same epoch.
         if sim.held:
             order_abandon(state, sim.next, run.now_ms)
-        lease_reported(state, index, sim_index, run.now_ms)
+        last = lease_last(state, index)
+        lease_reported(state, &last, run.now_ms)
         # Reports are cumulative per epoch, and the epoch goes on (I8).
         reported_bytes = terminal.reported_bytes
         reported_s = terminal.reported_s

@@ -132,10 +132,18 @@ cdef bint _gone(State *state, uint32_t index) noexcept nogil:
 
 cdef void _release_gone(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     cdef Terminal *terminal = &state.terminals[index]
+    cdef EndedLease last
     event(
         state, EVENT_DIFFERENCE, index, terminal.server, NONE_INDEX, NO_LEASE, 0, sim_iccid(state, terminal.sim))
     lease_release(state, index, now_ms)
-    lease_unreported(state, index, now_ms)
+    last = lease_last(state, index)
+    lease_unreported(state, &last, now_ms)
+
+
+cdef void _unreported(State *state, const EndedLease *lease, uint32_t sim, uint64_t now_ms) noexcept nogil:
+    """If that is what the SIM, which comes free, was used under."""
+    if lease.epoch and lease.sim == sim:
+        lease_unreported(state, lease, now_ms)
 
 
 cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -143,26 +151,36 @@ cdef void _reconcile_order(State *state, const Sweep *sweep, uint32_t index, uin
     cdef Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
     cdef uint32_t terminal = order.terminal
-    cdef bint unreported
+    cdef uint32_t source = order.source
+    cdef uint32_t target = order.target
+    cdef bint orphaned = order.orphaned
+    cdef EndedLease on_source, on_target
     if server.sweep != sweep.id:
         return
     if server.gate == GATE_DEAD and order.state != ORDER_UNUSED and order.kind != SWITCH:
         # Nobody will let go, and nobody holds it.
-        unreported = (
-            order.kind == REVOKE and terminal_last_sim(&state.terminals[terminal]) == order.source
-            and state.terminals[terminal].epoch == order.epoch and state.sims[order.source].held
-            and state.sims[order.source].next == index
-        )
+        on_source = lease_over(state, terminal, order.epoch)
+        if not state.sims[source].held or state.sims[source].next != index:
+            source = NONE_INDEX
         order_abandon(state, index, now_ms)
-        if unreported:
-            lease_unreported(state, terminal, now_ms)
+        _unreported(state, &on_source, source, now_ms)
         return
     if not order_outstanding(state, index) or order.session == server.session:
         return
     if order.kind != SWITCH:
         order_requeue(state, index, now_ms)  # letting go twice does no harm
         return
+    # Whether it was carried out, nobody will say: the terminal may have used either SIM.
+    if orphaned:
+        on_source = lease_over(state, terminal, order.source_epoch)
+        on_target = lease_over(state, terminal, order.epoch)
+    else:
+        on_target = order_target_lease(state, index)
+        lease_remember(state, &on_target)
     order_abandon(state, index, now_ms)
+    _unreported(state, &on_target, target, now_ms)
+    if orphaned:
+        _unreported(state, &on_source, source, now_ms)
     # An orphan's terminal has its lease elsewhere or none. Otherwise, unless the hello named it, the lease is over.
     if state.terminals[terminal].server == order.server and _gone(state, terminal):
         _release_gone(state, terminal, now_ms)

@@ -10,6 +10,7 @@ from simswitch.core import layout
 from simswitch.core.commands import CommandRun, OutcomeRun
 from simswitch.history.schema import signed, unsigned
 
+FIGURES_ASIDE = (layout.IMPOSSIBLE_USAGE, layout.NEGATIVE_USAGE, layout.FUTURE_USAGE, layout.PAST_WINDOW)
 _BYTES_MAX = (1 << 63) - 1
 _HOUR_MS = 3_600_000
 
@@ -32,7 +33,7 @@ def figures_told(run: CommandRun, outcome: OutcomeRun, now_ms: int, actor: str) 
         if status == layout.OK:
             values = (*key, now_ms, told, told - correction, correction, actor)
             yield "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
-        elif status in (layout.IMPOSSIBLE_USAGE, layout.PAST_WINDOW):
+        elif status in FIGURES_ASIDE:
             yield "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?, ?, ?, ?, 0, ?)", (now_ms, *key, told, status, actor)
 
 

@@ -204,6 +204,12 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.PAST_WINDOW: Reason(
         _PRECONDITION, "PAST_WINDOW", "The figure is of before its window had begun at all SIMs of the lot: {what}."
     ),
+    layout.NEGATIVE_USAGE: Reason(
+        _Code.INVALID_ARGUMENT, "NEGATIVE_USAGE", "A figure is below nothing: {what}. It was set aside."
+    ),
+    layout.FUTURE_USAGE: Reason(
+        _Code.INVALID_ARGUMENT, "FUTURE_USAGE", "A figure is of an instant to come: {what}. It was set aside."
+    ),
     layout.COUNT_UNKNOWN: Reason(
         _PRECONDITION, "COUNT_UNKNOWN", "What we had counted by then is not known, history has a gap: {what}."
     ),

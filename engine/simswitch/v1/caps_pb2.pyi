@@ -238,8 +238,8 @@ class ImportCarrierUsageResponse(_message.Message):
     ICCID_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
-        """Column: OK, SAME, LATE (a later figure was taken), IMPOSSIBLE_USAGE or PAST_WINDOW (set aside), WRONG_STATE (the window starts
-        anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
+        """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE or PAST_WINDOW (set aside),
+        WRONG_STATE (the window starts anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
         """
 
     @_builtins.property

@@ -43,7 +43,7 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_REVOKED: _Status.ValueType  # 6
     """Reconciliation: the access server must let go of this SIM. An order follows."""
     STATUS_ENDED: _Status.ValueType  # 7
-    """A report of the terminal's last lease, which is over: it was counted. Let go of the SIM."""
+    """A report of a lease of the terminal that is over: it was counted. Let go of that lease's SIM, not of another lease's."""
     STATUS_NOT_PERMITTED: _Status.ValueType  # 20
     """The role of the actor may not do this."""
     STATUS_INVALID_ARGUMENT: _Status.ValueType  # 21
@@ -83,7 +83,7 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_DUPLICATE_IMSI: _Status.ValueType  # 38
     """Another SIM has this IMSI."""
     STATUS_IMPOSSIBLE_USAGE: _Status.ValueType  # 39
-    """More bytes than a line can carry since the last report: the figure was set aside."""
+    """More bytes than a line can carry since the last report, or in a carrier's window: the figure was set aside."""
     STATUS_NO_HEALTHY_SIM: _Status.ValueType  # 40
     """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
     STATUS_TERMINALS_FULL: _Status.ValueType  # 41
@@ -114,6 +114,10 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """A carrier's figure of before its window had begun at all SIMs of the lot: set aside."""
     STATUS_COUNT_UNKNOWN: _Status.ValueType  # 54
     """What we had counted by the instant of a carrier's figure is not known: history has a gap before it."""
+    STATUS_NEGATIVE_USAGE: _Status.ValueType  # 57
+    """A carrier's figure below nothing: set aside."""
+    STATUS_FUTURE_USAGE: _Status.ValueType  # 58
+    """A carrier's figure of an instant to come: set aside."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -135,7 +139,7 @@ STATUS_SETTLED: Status.ValueType  # 5
 STATUS_REVOKED: Status.ValueType  # 6
 """Reconciliation: the access server must let go of this SIM. An order follows."""
 STATUS_ENDED: Status.ValueType  # 7
-"""A report of the terminal's last lease, which is over: it was counted. Let go of the SIM."""
+"""A report of a lease of the terminal that is over: it was counted. Let go of that lease's SIM, not of another lease's."""
 STATUS_NOT_PERMITTED: Status.ValueType  # 20
 """The role of the actor may not do this."""
 STATUS_INVALID_ARGUMENT: Status.ValueType  # 21
@@ -175,7 +179,7 @@ STATUS_ICCID_DIFFERS: Status.ValueType  # 37
 STATUS_DUPLICATE_IMSI: Status.ValueType  # 38
 """Another SIM has this IMSI."""
 STATUS_IMPOSSIBLE_USAGE: Status.ValueType  # 39
-"""More bytes than a line can carry since the last report: the figure was set aside."""
+"""More bytes than a line can carry since the last report, or in a carrier's window: the figure was set aside."""
 STATUS_NO_HEALTHY_SIM: Status.ValueType  # 40
 """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
 STATUS_TERMINALS_FULL: Status.ValueType  # 41
@@ -206,6 +210,10 @@ STATUS_PAST_WINDOW: Status.ValueType  # 53
 """A carrier's figure of before its window had begun at all SIMs of the lot: set aside."""
 STATUS_COUNT_UNKNOWN: Status.ValueType  # 54
 """What we had counted by the instant of a carrier's figure is not known: history has a gap before it."""
+STATUS_NEGATIVE_USAGE: Status.ValueType  # 57
+"""A carrier's figure below nothing: set aside."""
+STATUS_FUTURE_USAGE: Status.ValueType  # 58
+"""A carrier's figure of an instant to come: set aside."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
