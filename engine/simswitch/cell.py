@@ -60,7 +60,7 @@ from simswitch.journal.errors import (
 )
 from simswitch.journal.follower import read_alarm
 from simswitch.journal.recovery import MachineKind, Progress, Recovery, real_machine, recover
-from simswitch.journal.snapshot import clear_unfinished, newest_snapshot_sequence, prune, write_snapshot
+from simswitch.journal.snapshot import newest_snapshot_sequence, prune, write_snapshot
 
 __all__ = [
     "Capacity",
@@ -344,7 +344,6 @@ class Cell:
         lock_held = disk.lock()
         writer: Journal | None = None
         try:
-            clear_unfinished(disk)
             recovery = recover(disk, kind, repair=True, progress=progress)
             journal_id = recovery.journal_id or entropy(16)
             writer = Journal(disk, journal_id, kind.version, recovery.place, journal, fail_stop)
@@ -499,8 +498,14 @@ class Cell:
 
     @property
     def alarm(self) -> str:
-        """What the follower has found wrong; empty: nothing."""
-        return "" if self._disk is None else read_alarm(self._disk) or ""
+        """What the follower has found wrong, and what recovery had to pass over as long as its file is there; empty:
+        nothing."""
+        disk, recovery = self._disk, self.recovery
+        if disk is None or recovery is None:
+            return ""
+        there = set(disk.names()) if recovery.damages else ()
+        passed = [str(damage) for damage in recovery.damages if damage.file in there]
+        return "; ".join(filter(None, [read_alarm(disk), *passed]))
 
     @property
     def clock_frozen(self) -> bool:

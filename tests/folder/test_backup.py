@@ -26,7 +26,7 @@ from simswitch.history.schema import open_reader
 from simswitch.journal.append import Journal
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import FolderInUse, OutcomeDiffers
-from simswitch.journal.format import SegmentHeader
+from simswitch.journal.format import SegmentHeader, segment_name
 from simswitch.journal.recovery import real_machine, recover
 from simswitch.journal.snapshot import snapshot_sequences
 from simswitch.journal.walk import list_segments
@@ -55,6 +55,20 @@ def opened(folder: Path, clock: VirtualClock | None = None) -> Cell:
     )
 
 
+def damage(folder: Path, sequence: int) -> None:
+    """One bit of a record's header."""
+    disk = RealDisk(folder, create=False)
+    headers = {header.sequence: header for header in sound_snapshots(disk)}
+    begun = [each.header for each in list_segments(disk) if isinstance(each.header, SegmentHeader)]
+    every = records(disk, begun[0].first_sequence, headers, False)
+    found = next(each for each in every if each.header.sequence == sequence)
+    with (folder / segment_name(found.segment)).open("r+b") as file:
+        file.seek(found.offset + 100)
+        byte = file.read(1)[0]
+        file.seek(found.offset + 100)
+        file.write(bytes([byte ^ 1]))
+
+
 # ------------------------------------------------------------------------------------------------ backup
 
 
@@ -74,18 +88,48 @@ def test_a_backup_taken_while_a_server_runs_is_sound_and_has_all_that_was_acknow
             assert not (target / UNFINISHED).exists()
 
 
-def test_a_backup_of_a_damaged_folder_is_refused_and_stays_unfinished(tmp_path: Path) -> None:
-    lived(tmp_path / "data")
-    segment = min((tmp_path / "data").glob("*.journal"))
-    data = bytearray(segment.read_bytes())
-    data[4_300] ^= 1
-    segment.write_bytes(data)
-    with pytest.raises(Refused, match=r"byte 4096, sequence \d+"):
+def test_a_backup_of_a_damaged_folder_is_refused_and_stays_unfinished(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    shutil.copytree(kept[0], tmp_path / "data")
+    damage(tmp_path / "data", max(kept[1].states) - 2)
+    with pytest.raises(Refused, match=rf"sequence {max(kept[1].states) - 2}\b"):
         backup(tmp_path / "data", tmp_path / "backup")
     with pytest.raises(Refused, match="never finished"):
         restore(tmp_path / "backup", tmp_path / "new")
     with pytest.raises(Refused, match="is not empty"):
         backup(tmp_path / "data", tmp_path / "backup")
+
+
+@pytest.mark.parametrize("back", [0, 5])
+def test_a_damaged_record_that_a_snapshot_replaces_is_told_everywhere_and_stops_nobody(
+    kept: tuple[Path, Life], tmp_path: Path, back: int
+) -> None:
+    source, life = tmp_path / "source", kept[1]
+    shutil.copytree(kept[0], source)
+    newest = snapshot_sequences(RealDisk(source))[-1]
+    damage(source, newest - back)
+    last = max(life.states)
+    checked = check_folder(source)
+    (damaged,) = [part for part in checked.parts if not part.sound]
+    assert f"sequence {newest - back}:" in damaged.text
+    assert f"The snapshot of sequence {newest} holds what it did" in damaged.text
+    assert checked.whole
+    assert checked.state_hash == f"{life.states[last]:016x}"
+    answer = program("check", str(source))
+    assert answer.returncode == Exit.DAMAGED
+    found = backup(source, tmp_path / "backup")
+    assert found["passed_over"] == [damaged.text]
+    found = restore(tmp_path / "backup", tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert (found["sequence"], len(found["passed_over"])) == (last, 1)
+    assert leases(recover(RealDisk(tmp_path / "new"), real_machine(), repair=False).machine) == life.leases[last]
+    point = restore(tmp_path / "backup", tmp_path / "point", Wanted(until_sequence=newest), segment_bytes=SEGMENT_BYTES)
+    assert (point["sequence"], point["replayed"]) == (newest, 0)
+    if back:
+        with pytest.raises(Refused, match=rf"sequence {newest - back}\b"):
+            restore(tmp_path / "backup", tmp_path / "before", Wanted(until_sequence=newest - 1))
+    cell = opened(source)
+    assert cell.machine.check() == []
+    assert leases(cell.machine) == life.epochs
+    cell.close()
 
 
 # ------------------------------------------------------------------------------------------------ restore
@@ -132,17 +176,8 @@ def test_every_point_is_restored_as_it_was_and_what_came_later_is_fenced(
 def test_a_damaged_folder_is_restored_up_to_the_record_before(kept: tuple[Path, Life], tmp_path: Path) -> None:
     source, life = tmp_path / "source", kept[1]
     shutil.copytree(kept[0], source)
-    disk = RealDisk(source, create=False)
-    headers = {header.sequence: header for header in sound_snapshots(disk)}
-    begun = [each.header for each in list_segments(disk) if isinstance(each.header, SegmentHeader)]
     before = max(life.states) - 3
-    damaged = next(
-        each for each in records(disk, begun[0].first_sequence, headers, False) if each.header.sequence == before + 1
-    )
-    segment = source / next(each.name for each in list_segments(disk) if each.number == damaged.segment)
-    data = bytearray(segment.read_bytes())
-    data[damaged.offset + 100] ^= 1
-    segment.write_bytes(data)
+    damage(source, before + 1)
     for until in (before + 1, 1 << 63):
         with pytest.raises(Refused, match=rf"sequence {before + 1}\b"):
             restore(source, tmp_path / "new", Wanted(until_sequence=until), segment_bytes=SEGMENT_BYTES)

@@ -2,7 +2,8 @@
 
 What was written is seen at once and durable only after ``fdatasync`` (names: after ``fsync_folder``), as with a page
 cache. ``crash`` gives the disk that is found afterwards: of what was not durable each sector of 512 bytes has been
-written, or not. ``lose_write``, ``misdirect_write`` and ``flip`` are what a disk does that lies.
+written, or not. ``lose_write``, ``misdirect_write`` and ``flip`` are what a disk does that lies,
+``break_sector`` one that is worn out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Content:
         self._shared = False
         self.writes: deque[tuple[int, bytes, bytes]] = deque(maxlen=_WRITES_KEPT)
         """The last ones: offset, the bytes before, the bytes written."""
+        self.broken: int | None = None
+        """A sector that can't be read any more."""
 
     @property
     def durable(self) -> bytearray:
@@ -75,6 +78,7 @@ class Content:
         other._undo = []
         other._shared = self._shared = True
         other.writes = self.writes.copy()
+        other.broken = None
         return other
 
     def after_crash(self, random: Random, faults: Counter[str]) -> Content:
@@ -119,10 +123,17 @@ class FaultyFile:
         self._disk.event("pwrite")
 
     def pread(self, size: int, offset: int) -> bytes:
+        self._sound(offset, size)
         return bytes(self.content.seen[offset : offset + size])
 
     def pread_into(self, place: memoryview, offset: int) -> None:
+        self._sound(offset, place.nbytes)
         place[:] = self.content.seen[offset : offset + place.nbytes]
+
+    def _sound(self, offset: int, size: int) -> None:
+        broken = self.content.broken
+        if broken is not None and offset < (broken + 1) * SECTOR_BYTES and broken * SECTOR_BYTES < offset + size:
+            raise OSError(errno.EIO, f"Input/output error at byte {offset}")
 
     def truncate(self, size: int) -> None:
         self.content.truncate(size)
@@ -243,6 +254,10 @@ class FaultyDisk:
         self.seen[name].own()
         self.seen[name].seen[offset] ^= 1 << bit
         self.seen[name].sync()
+
+    def break_sector(self, name: str, offset: int) -> None:
+        """The sector with this byte can't be read any more."""
+        self.seen[name].broken = offset // SECTOR_BYTES
 
     def overwrite(self, name: str, offset: int, data: bytes) -> None:
         self.seen[name].own()

@@ -99,7 +99,7 @@ def test_i10_the_same_snapshot_gives_the_same_state_and_the_next_snapshot_is_of_
 ) -> None:
     disk = RealDisk(released[0])
     base = restore_newest(disk, real_machine())
-    assert base.warnings == []
+    assert base.damages == []
     assert base.machine.state_hash() == restore_newest(disk, real_machine()).machine.state_hash()
     assert base.header is not None
     target = FaultyDisk()

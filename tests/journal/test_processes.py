@@ -17,7 +17,7 @@ from simswitch.cell import Cell, FolderInUse, JournalSettings, VirtualClock
 from simswitch.core import commands
 from simswitch.core.layout import TICK
 from simswitch.journal.append import FAIL_STOP_EXIT_CODE
-from simswitch.journal.disk import RealDisk
+from simswitch.journal.disk import LOCK_NAME, RealDisk
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_STOPPED, Follower, FollowerSettings, read_alarm
 from simswitch.journal.format import BLOCK_BYTES, RECORD_MAGIC, segment_name
 from simswitch.journal.inspect import inspect
@@ -89,6 +89,11 @@ def test_a_second_server_on_the_folder_is_refused_with_the_first_ones_pid(tmp_pa
     _, errors = second.communicate(timeout=60)
     assert second.returncode != 0
     assert f"in use by process {os.getpid()}" in errors
+    assert inspect(tmp_path)["lock"] == {"held": True, "pid": os.getpid()}
+    # Whoever takes the file for a stale one and removes it gets no second server by that.
+    (tmp_path / LOCK_NAME).unlink()
+    with pytest.raises(FolderInUse):
+        Cell.open(tmp_path, capacity=CAPACITY, journal=SETTINGS)
     assert inspect(tmp_path)["lock"] == {"held": True, "pid": os.getpid()}
     cell.close()
     assert inspect(tmp_path)["lock"] == {"held": False, "pid": None}

@@ -147,7 +147,7 @@ class Books:
             raise Mismatch(what)
 
     def _masked(self, sim: SimModel) -> bool:
-        return not self.masked.isdisjoint((sim.lot, sim.bank, (sim.lot, sim.bank)))
+        return self.lots[sim.lot].ended or not self.masked.isdisjoint((sim.lot, sim.bank, (sim.lot, sim.bank)))
 
     def _orders_spare(self) -> bool:
         """An eighth of the pool is left to what can't wait."""
@@ -306,6 +306,8 @@ class Books:
             (quota - offset for quota, offset in zip(quotas, sim.offsets, strict=True) if quota >= 0),
             default=2**63 - 1,
         )
+        if self.lots[sim.lot].ended:
+            sim.limit_bytes = min(sim.limit_bytes, sim.counted_bytes - 1)
         self._judge(sim)
 
     def _cool(self, sim: SimModel) -> None:

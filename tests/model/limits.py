@@ -61,7 +61,7 @@ class Limits(Books):
             return {layout.WRONG_STATE}
         index = call.answer["index"]
         self._require(same in (None, index), f"rule {name!r} has the entities {same} and {index}")
-        rule = RuleModel(name, group, month, day, warn, action, slow, withdrawn == 1)
+        rule = RuleModel(name, group, month, day, warn, action, slow, published, withdrawn == 1)
         if self.rules.get(index) == rule:
             return {layout.SAME}
         self.rules[index] = rule

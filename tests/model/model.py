@@ -552,14 +552,17 @@ class Model(Limits):
         before = lot.caps[window - 1]
         lot.caps[window - 1] = cap
         if cap[0] != before[0]:
-            # Lots share the next walk.
-            walk = next((sweep for sweep in self.sweeps if sweep.kind == "limits"), None)
-            if walk is None:
-                walk = Sweep("limits")
-                self.sweeps.append(walk)
-            walk.end = len(self.sims)
-            walk.lots.setdefault(entity, set()).update({window - 1} if before[0] < 0 else ())
+            self._walk_lot(entity).update({window - 1} if before[0] < 0 else ())
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
+
+    def _walk_lot(self, entity: int) -> set[int]:
+        """Its limits are worked out by the next walk, which lots share; gives the windows that begin with it."""
+        walk = next((sweep for sweep in self.sweeps if sweep.kind == "limits"), None)
+        if walk is None:
+            walk = Sweep("limits")
+            self.sweeps.append(walk)
+        walk.end = len(self.sims)
+        return walk.lots.setdefault(entity, set())
 
     def _schedule(self, call: Call) -> set[int]:
         entity, window, at_ms, spread_ms = (call.item[name] for name in ("lot", "window", "at_ms", "spread_ms"))
@@ -592,6 +595,10 @@ class Model(Limits):
         """Does what a calendar has for a lot at this instant."""
         lot = self.lots[entity]
         if not self.frozen:
+            if lot.valid_until_ms <= self.now_ms and not lot.ended:
+                lot.ended = True
+                self._walk_lot(entity)
+                self._event(layout.EVENT_VALIDITY, reason=layout.NO_LONGER_VALID, a=entity)
             if lot.soon_from_ms <= self.now_ms:
                 self.ending.add(entity)
             for window in range(layout.WINDOWS):
@@ -615,6 +622,8 @@ class Model(Limits):
             instants.append(self.now_ms + LOT_STEP_MS)
         if entity not in self.ending:
             instants.append(lot.soon_from_ms)
+        if not lot.ended:
+            instants.append(lot.valid_until_ms)
         due_ms = min(instants, default=NEVER_MS)
         lot.turn_ms = due_ms if due_ms > self.now_ms else self.now_ms + LOT_STEP_MS
 
@@ -1492,6 +1501,9 @@ class Model(Limits):
         self._require(header["sims_count"] == len(self.sims), "the number of SIMs")
         self._require(header["terminals_count"] == len(self.terminals), "the number of terminals")
         for sim, record in zip(self.sims, tables["sims"], strict=False):
+            if self.lots[sim.lot].ended and max(sim.limit_bytes, record["limit_bytes"]) < sim.counted_bytes:
+                # Nothing is left; of which count that was worked out is the core's choice.
+                sim.limit_bytes = int(record["limit_bytes"])
             self._same(
                 f"SIM {sim.index}",
                 record,
@@ -1707,6 +1719,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
         until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])
         if until_s >= 0:
+            lots[index].valid_until_ms = until_s * 1_000
             lots[index].soon_from_ms = until_s * 1_000 - int(header["settings"][layout.ENDS_SOON_MS])
             lots[index].turn_ms = lots[index].soon_from_ms
     servers = [

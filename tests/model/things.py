@@ -59,6 +59,9 @@ class LotModel:
     due: bool = False
     soon_from_ms: int = NEVER_MS
     """When its SIMs begin to go before others."""
+    valid_until_ms: int = NEVER_MS
+    ended: bool = False
+    """Its SIMs work no longer: none is selected, and nothing is left of any."""
 
     @property
     def step_days(self) -> int:
@@ -273,6 +276,7 @@ class RuleModel:
     warn_permille: int
     action: int
     slow_kbps: int
+    published_day: int
     withdrawn: bool
 
 

@@ -17,11 +17,12 @@ import numpy as np
 from simswitch.cell import Cell, _Group, _Record
 from simswitch.core import layout
 from simswitch.core.machine import Machine, Outcome
-from simswitch.journal import walk
+from simswitch.journal import recovery, walk
 from simswitch.journal.append import Journal
 from simswitch.journal.follower import Follower
 from simswitch.journal.recovery import MachineKind
 from simswitch.journal.snapshot import snapshot_sequences
+from simswitch.journal.walk import repair
 
 from tests.model.records import Table, tables
 from tests.simulator.access_servers import split
@@ -87,6 +88,24 @@ def skipped_sync() -> Iterator[None]:
             self._file = file
 
     with patch.object(Journal, "append", sometimes):
+        yield
+
+
+@contextmanager
+def undurable_names() -> Iterator[None]:
+    """Recovery takes the names that it finds for durable, though who gave them was killed over it."""
+
+    class Unsynced:
+        def __init__(self, disk: Any) -> None:
+            self.disk = disk
+
+        def fsync_folder(self) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.disk, name)
+
+    with patch.object(recovery, "repair_end", lambda disk, verdict: repair(cast(Any, Unsynced(disk)), verdict)):
         yield
 
 
@@ -293,6 +312,7 @@ def _doubled_usage(watch: Callable[[Machine], Any]) -> MachineKind:
 PATCHES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "reply before durable": reply_before_durable,
     "a skipped fsync": skipped_sync,
+    "names that are not durable": undurable_names,
     "a read of undurable state": undurable_read,
     "a snapshot vouching too early": early_snapshot,
     "snapshots pruned too early": early_prune,

@@ -21,7 +21,11 @@ class PowerCut(BaseException):
 
 
 class ProcessEnded(BaseException):
-    """The process ended itself: its fail stop was called."""
+    """The process ended: its fail stop was called, or somebody killed it."""
+
+
+class FollowerKilled(BaseException):
+    """Somebody killed the follower; its server goes on."""
 
 
 class Watched:

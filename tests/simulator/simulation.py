@@ -38,16 +38,17 @@ from simswitch.journal.errors import JournalError
 from simswitch.journal.follower import ALARM_NAME, Follower, FollowerSettings
 from simswitch.journal.format import BLOCK_BYTES, decode_record_header, record_bytes
 from simswitch.journal.recovery import MachineKind
+from simswitch.journal.snapshot import newest_snapshot_sequence
 
-from tests.journal.faulty_disk import FaultyDisk
+from tests.journal.faulty_disk import SECTOR_BYTES, FaultyDisk
 from tests.model.invariants import violations
 from tests.model.model import _HANDLERS as MODEL_HANDLERS
 from tests.model.records import copy_regions, tables
 from tests.model.walk import SIMS, TERMINALS, Walk
-from tests.model.world import START_MS, STEP_MS, World
+from tests.model.world import LEASE_MS, START_MS, STEP_MS, World
 from tests.simulator.access_servers import Network, split
 from tests.simulator.log import Applied, Log, Violation
-from tests.simulator.process import Call, PowerCut, ProcessEnded, SimulatedCell, Watched, Witness
+from tests.simulator.process import Call, FollowerKilled, PowerCut, ProcessEnded, SimulatedCell, Watched, Witness
 
 ORDERS_MAX = 256
 SEGMENT_BYTES = 16 * BLOCK_BYTES
@@ -56,6 +57,17 @@ SNAPSHOT_BYTES = 24 * BLOCK_BYTES
 TICK_MS = 2 * STEP_MS
 PLENTY = 1 << 40
 FREE_MARK = 1 << 20
+# What an operator changes on the way, and to what.
+SETTINGS: tuple[tuple[layout.Setting, tuple[int, ...]], ...] = (
+    (layout.SWAPS_PER_DAY_MAX, (0, 5, 30)),
+    (layout.APPROVAL_ABOVE, (3, 5)),
+    (layout.LEASE_MS, (LEASE_MS, LEASE_MS + 16 * STEP_MS)),
+    (layout.COOLING_MS, (0, 16 * STEP_MS, 1 << 62)),
+    (layout.ORDER_DEADLINE_MS, (8 * STEP_MS, 600 * STEP_MS)),
+    (layout.AUTOMATIC_SWAPS, (0, 1, 2, 3)),
+    (layout.FENCING_MS, (16 * STEP_MS, 40 * STEP_MS)),
+)
+FAILURES = {"pwrite": "write failed", "fdatasync": "sync failed", "fsync_folder": "sync failed"}
 _HEADER = struct.Struct("<IHHIIQ")
 _ACTOR_OFFSET = 12
 _FOLLOWED = frozenset(MODEL_HANDLERS) | {
@@ -92,16 +104,18 @@ class Chances:
     """That such a copy is damaged besides, and has to be refused or to be right."""
     power_cut: float = 0.05
     """In a step: the power is gone at some event soon."""
-    killed: float = 0.01
+    killed: float = 0.02
+    """In a step: the server is killed at some event soon; in a turn of the follower: the follower is."""
     ended: float = 0.01
     """In a step: a clean end, and a start from its snapshot."""
-    failing: float = 0.01
+    failing: float = 0.015
     full: float = 0.01
     clock: float = 0.02
     overlap: float = 0.3
     follower: float = 0.3
     slow: float = 0.05
     other_role: float = 0.1
+    grown: float = 0.01
 
 
 Place = tuple[str, int, int]
@@ -157,7 +171,7 @@ class Simulation(Walk, Witness):
     """One run. ``step`` raises ``Violation`` (or the model's ``Mismatch``) when something is wrong."""
 
     def __init__(self, seed: int, chances: Chances | None = None, kind: Kind = machine_kind) -> None:
-        self.chances = Chances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        self.chances = Chances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         self.chance = Random(f"faults {seed}")
         self.faults: Counter[str] = Counter()
         self.steps_count = 0
@@ -170,8 +184,10 @@ class Simulation(Walk, Witness):
         self._orders_shown: list[bytes] = []
         self._recovering = self._serving = False
         self._in_event = False
-        self._cut_in = 0
-        self._fail_in = 0
+        self._cut_in = self._kill_in = self._fail_in = 0
+        self._killed = False
+        self._following = self._follower_dead = False
+        self._follower_kill_in = 0
         self._full_until = 0
         self._expects_end = False
         self._overlap_now: list[bytes] = []
@@ -185,6 +201,7 @@ class Simulation(Walk, Witness):
         world.simulation = self
         self._network = Network(self.chance, self.faults, quiet=True)
         super().__init__(seed, keeps_records=False, world=world)
+        self._kinds += [(1, self.configure), (1, self.resolve)]
         self._define_actors()
         self.chances = chances or Chances()
         self._network.quiet = False
@@ -230,11 +247,28 @@ class Simulation(Walk, Witness):
         self.steps_count += 1
         try:
             self._trouble()
+            if self.chance.random() < self.chances.grown:
+                self.grow()
             super().step()
             if self.chance.random() < self.chances.follower:
                 self._follow_a_turn()
         except (PowerCut, ProcessEnded) as end:
             self._crashed(end)
+
+    def configure(self) -> bytes:
+        """A setting that the model needs no other pool for; some values are not to be had."""
+        setting, values = self.chance.choice(SETTINGS)
+        return commands.run(layout.CONFIGURE, 1, setting=setting, value=self.chance.choice(values))
+
+    def resolve(self) -> bytes:
+        return commands.run(layout.GIVEN_UP_RESOLVE, 1, number=self.chance.randrange(1, 9))
+
+    def grow(self) -> None:
+        """The pool has a few places more; the server is told so as it starts, alone in its record."""
+        header = self.cell._machine.header()
+        more = {name: header[f"{name}_max"] + self.chance.randrange(2) for name in ("sims", "terminals", "orders")}
+        self._post([commands.run(layout.GROW, **more)])
+        self._serve_due()
 
     def pass_time(self) -> None:
         """As the walk's, in steps that a clock at half its pace can halve."""
@@ -308,9 +342,7 @@ class Simulation(Walk, Witness):
         if chance.random() < chances.power_cut:
             self._cut_in = self.chance.choice((1, 2, 3, 5, 8, 20, 60, 150))
         if chance.random() < chances.killed:
-            self.faults["killed"] += 1
-            self._expects_end = True
-            raise ProcessEnded
+            self._kill_in = self.chance.choice((1, 2, 3, 5, 8, 20, 60))
         if chance.random() < chances.ended:
             self._end_cleanly()
         if chance.random() < chances.failing:
@@ -348,6 +380,10 @@ class Simulation(Walk, Witness):
         """Before each event of the disk."""
         if self._dead:
             raise PowerCut
+        if self._killed:
+            raise ProcessEnded
+        if self._following and self._follower_dead:
+            raise FollowerKilled
         if self._in_event:
             # What happens because of an event is cut at its own.
             self._cut(name)
@@ -370,12 +406,24 @@ class Simulation(Walk, Witness):
             if not self._cut_in:
                 self._dead = True
                 raise PowerCut
+        if self._kill_in:
+            self._kill_in -= 1
+            if not self._kill_in:
+                self.faults["killed"] += 1
+                self._killed = self._expects_end = True
+                raise ProcessEnded
+        if self._following and self._follower_kill_in:
+            self._follower_kill_in -= 1
+            if not self._follower_kill_in:
+                self.faults["follower killed"] += 1
+                self._follower_dead = True
+                raise FollowerKilled
         if self._fail_in:
             self._fail_in -= 1
-            if not self._fail_in and name in ("pwrite", "fdatasync"):
+            if not self._fail_in:
                 self._expects_end = True
-                self.faults["write failed" if name == "pwrite" else "sync failed"] += 1
-                full = name == "pwrite" and self.chance.random() < 0.3
+                self.faults[FAILURES.get(name, f"{name} failed")] += 1
+                full = name in ("pwrite", "create") and self.chance.random() < 0.3
                 raise OSError(errno.ENOSPC if full else errno.EIO, "the disk failed")
 
     def _beside(self, name: str) -> None:
@@ -395,6 +443,11 @@ class Simulation(Walk, Witness):
     # ------------------------------------------------------------------------------------------ the follower
 
     def _follow_a_turn(self) -> None:
+        if self._following:
+            return  # one at a time
+        self._following = True
+        if self.chance.random() < self.chances.killed:
+            self._follower_kill_in = self.chance.choice((1, 2, 3, 5, 8, 20, 60))
         try:
             if self.follower is None:
                 self.follower = _Follower(
@@ -404,6 +457,8 @@ class Simulation(Walk, Witness):
                 )
             while self.follower.turn():
                 pass
+        except FollowerKilled:
+            self.follower = None
         except JournalError as error:
             raise Violation(f"the follower refused a sound journal: {error}") from error
         except OSError as error:
@@ -413,6 +468,9 @@ class Simulation(Walk, Witness):
             del error
             self._expects_end = False
             self.follower = None
+        finally:
+            self._following = self._follower_dead = False
+            self._follower_kill_in = 0
 
     # ------------------------------------------------------------------------------------------ what is shown
 
@@ -577,12 +635,17 @@ class Simulation(Walk, Witness):
             return
         name = self.chance.choice(names)
         content = disk.seen[name]
-        what = self.chance.choice(("flipped", "lost write", "misdirected"))
+        what = self.chance.choice(("flipped", "unreadable", "lost write", "misdirected"))
         places = self._record_places(disk)
-        if what == "flipped":
+        newest = newest_snapshot_sequence(disk)
+        if what in ("flipped", "unreadable"):
             offset = self.chance.randrange(len(content.seen))
-            disk.flip(name, offset, self.chance.randrange(8))
-            spoiled = [(name, offset, 1)]
+            if what == "flipped":
+                disk.flip(name, offset, self.chance.randrange(8))
+            else:
+                disk.break_sector(name, offset)
+                offset -= offset % SECTOR_BYTES
+            spoiled = [(name, offset, 1 if what == "flipped" else SECTOR_BYTES)]
         else:
             back = self.chance.randrange(len(content.writes))
             if what == "lost write":
@@ -597,6 +660,12 @@ class Simulation(Walk, Witness):
         while lowest in places and any(_overlap(places[lowest], each) for each in spoiled):
             lowest -= 1
         self.faults[what] += 1
+        # What the newest snapshot replaces is needed no more, as long as what it goes on from can be told (@P).
+        replaced = what != "misdirected" and any(
+            held < newest and name == place[0] and place[1] <= spoiled[0][1]
+            and spoiled[0][1] + spoiled[0][2] <= place[1] + place[2]
+            for held, place in places.items()
+        )  # fmt: skip
         before = {each: bytes(disk.seen[each].seen) for each in names}
         copy = _Copy()
         disk.free = PLENTY
@@ -617,7 +686,10 @@ class Simulation(Walk, Witness):
                 ) from None
             if copy.state_hash != self.log[copy.sequence].state_hash:
                 raise Violation(f"a copy with a fault ({what}, {spoiled}) was opened with another state") from None
-        except JournalError:
+            self.faults["passed over"] += replaced
+        except JournalError as error:
+            if replaced:
+                raise Violation(f"a copy with a fault ({what}, {spoiled}) that does no harm was refused") from error
             self.faults["refused"] += 1
             after = {each: bytes(disk.seen[each].seen) for each in names if each in disk.seen}
             if before != after:
@@ -644,11 +716,16 @@ class Simulation(Walk, Witness):
                 self.disk = self._watch_disk(self.disk.crash(self.chance))
             elif not self._expects_end:
                 raise Violation(f"the process ended: {end!r}") from end
-            self._dead = self._expects_end = self._in_event = False
-            self._cut_in = self._fail_in = 0
-            if self.chance.random() < 0.2:
-                # Recovery may be cut short as well.
-                self._cut_in = self.chance.choice((1, 2, 3, 4, 8))
+            self._dead = self._killed = self._expects_end = self._in_event = False
+            self._cut_in = self._kill_in = self._fail_in = 0
+            # Recovery may be cut short as well, or meet a disk that fails.
+            trouble, soon = self.chance.random(), self.chance.choice((1, 2, 3, 4, 8))
+            if trouble < 0.2:
+                self._cut_in = soon
+            elif trouble < 0.3:
+                self._kill_in = soon
+            elif trouble < 0.35:
+                self._fail_in = soon
             if self._begin_life():
                 return
 
@@ -664,6 +741,10 @@ class Simulation(Walk, Witness):
             self._alarm()
             self.cell = self._open()
         except (PowerCut, ProcessEnded):
+            return False
+        except OSError:
+            if not self._expects_end:
+                raise
             return False
         except JournalError as error:
             raise Violation(f"a folder that was never damaged is refused: {error}") from error

@@ -79,6 +79,7 @@ def backup(
         print_json(found)
     else:
         show(f"{target} is a backup of {folder} up to record {found['source_sequence']} ({instant(found['now_ms'])})")
+        _show_passed_over(found)
 
 
 def restore(
@@ -121,11 +122,17 @@ def restore(
         return
     show(f"{folder} stands as after record {found['sequence']} ({instant(found['now_ms'])})")
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
+    _show_passed_over(found)
     if found["skipped"]:
         others = f"of the {found['replayed']} others {found['changed']} have other outcomes now"
         show(f"left out: {found['skipped']}; {others}")
     if found["history"] != "kept":
         show(f"history goes beyond that point, so it stands beside as {found['history']}, and a new one begins")
+
+
+def _show_passed_over(found: dict[str, Any]) -> None:
+    for text in found["passed_over"]:
+        show(f"DAMAGED, and not needed: {text}")
 
 
 def instant(at_ms: int) -> str:

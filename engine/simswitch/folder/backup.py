@@ -8,7 +8,9 @@
 
 Until then a file ``backup.unfinished`` stands in it, and ``restore`` refuses it. All that was acknowledged before it
 began is in it, and it can be restored to any record from its oldest snapshot on, or from the beginning while no
-segment has gone. The copy is a data folder: ``check`` and ``inspect`` read it. Bytes behind the last record are holes.
+segment has gone. A record that is damaged in the source, and that a snapshot replaces, is damaged in the copy too, and
+told: points between it and that snapshot can't be restored. The copy is a data folder: ``check`` and ``inspect`` read
+it. Bytes behind the last record are holes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from simswitch.folder.apart import Refused
 from simswitch.folder.check import TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader
-from simswitch.journal.disk import RealDisk
+from simswitch.journal.disk import RealDisk, make_folders, sync_folder
 from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import snapshot_name
@@ -58,7 +60,7 @@ def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> di
         checked = check_folder(goal)
     except (JournalError, HistoryRefused, sqlite3.Error, OSError) as error:
         raise Refused(f"{source} could not be copied to {goal}: {error}") from error
-    if not checked.sound:
+    if not checked.whole:
         faults = "; ".join(f"{part.part} {part.file}: {part.text}" for part in checked.parts if not part.sound)
         raise Refused(f"the copy of {source} in {goal} is not sound: {faults}. `simswitch check {source}` says more")
     return _finish(goal, checked)
@@ -67,7 +69,7 @@ def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> di
 def begin_empty(folder: Path) -> None:
     """Makes a folder, or takes one in which there is nothing."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(os.fspath(folder), 0o700)
         if any(folder.iterdir()):
             raise Refused(f"{folder} is not empty: name a folder that is, or that does not exist")
     except OSError as error:
@@ -94,7 +96,8 @@ def _copy(source: Path, goal: Path) -> None:
     segments = {segment.number: segment for segment in list_segments(disk)}
     begun = [segment.header for segment in segments.values() if isinstance(segment.header, SegmentHeader)]
     ends = {header.number: BLOCK_BYTES for header in begun}
-    for record in records(disk, min((header.first_sequence for header in begun), default=1), headers, live):
+    first = min((header.first_sequence for header in begun), default=1)
+    for record in records(disk, first, headers, live, damages=[]):
         ends[record.segment] = record.offset + record_bytes(record.header.payload_bytes)
     segments |= {segment.number: segment for segment in list_segments(disk)}
     for number, end in sorted(ends.items()):
@@ -142,11 +145,13 @@ def _finish(goal: Path, checked: Checked) -> dict[str, Any]:
         "state_hash": checked.state_hash,
         "snapshots": [part.file for part in checked.parts if part.part == "snapshot"],
         "tokens": (goal / TOKENS).exists(),
+        "passed_over": [part.text for part in checked.parts if not part.sound],
     }
     (goal / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sync(goal)
     (goal / UNFINISHED).unlink()
     sync(goal)
+    sync_folder(os.fspath(goal.parent))
     return found
 
 

@@ -4,6 +4,7 @@
     journal     every record by checksum, chain and place (the table of ``journal.walk``), and replayed from the oldest
                 snapshot on, or from the beginning: each gives the outcomes that were recorded (I10), and at a snapshot
                 the state is that snapshot's
+                a record that is damaged before a sound snapshot is told, and the journal is read on behind it
     state       the walk over the invariants at the end
     history     SQLite's own check, and its position: a record of this journal, by its checksum
     audit log   each chained file, and the chain of decisions in history
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ from simswitch.journal.snapshot import (
     snapshot_name,
     snapshot_sequences,
 )
-from simswitch.journal.walk import Record, Walk, list_segments
+from simswitch.journal.walk import Record, Walk, list_segments, passed_over
 
 TRIES_MAX = 10
 
@@ -54,6 +55,8 @@ class Part:
     file: str
     sound: bool
     text: str
+    needed: bool = True
+    """False: a snapshot holds what it did, and a server starts without it."""
 
 
 @dataclass(slots=True)
@@ -70,6 +73,11 @@ class Checked:
     @property
     def sound(self) -> bool:
         return all(part.sound for part in self.parts)
+
+    @property
+    def whole(self) -> bool:
+        """A server starts on it, or on a copy of it, and nothing is missing."""
+        return all(part.sound or not part.needed for part in self.parts)
 
     def plain(self) -> dict[str, Any]:
         return {"sound": self.sound, **asdict(self)}
@@ -187,9 +195,13 @@ def _check_journal(
     last = machine.sequence
     ends = "without a record"
     checksum = None
+    damages: list[JournalDamaged] = []
     try:
-        for record in records(disk, first, headers, checked.server is not None):
+        for record in records(disk, first, headers, checked.server is not None, damages):
             header = record.header
+            if header.sequence > last + 1 and header.sequence - 1 in headers:
+                # What stood between is damaged.
+                machine = restore_newest(disk, kind, at_most=header.sequence - 1).machine
             last = header.sequence
             ends = f"{segment_name(record.segment)}, byte {record.offset}"
             if position is not None and header.sequence == position.sequence:
@@ -213,7 +225,9 @@ def _check_journal(
                 checked.parts.append(Part("snapshot", snapshot_name(header.sequence), False, text))
     except (JournalError, FileNotFoundError) as error:
         checked.parts.append(Part("journal", "", False, str(error)))
+        checked.parts += [Part("journal", damage.file, False, str(damage), needed=False) for damage in damages]
         return
+    checked.parts += [Part("journal", damage.file, False, str(damage), needed=False) for damage in damages]
     checked.last_sequence, checked.now_ms = machine.sequence, machine.now_ms
     if machine.sequence != last:
         text = f"it reaches record {last}, and what there is can be replayed up to {machine.sequence} only"
@@ -231,27 +245,48 @@ def _check_journal(
         _judge_position(position, begun, checksum, checked)
 
 
-def records(disk: RealDisk, first: int, headers: dict[int, SnapshotHeader], live: bool) -> Iterator[Record]:
-    """All of them. What a running server was writing is looked at a second time."""
+def records(
+    disk: RealDisk,
+    first: int,
+    headers: Mapping[int, SnapshotHeader],
+    live: bool,
+    damages: list[JournalDamaged] | None = None,
+) -> Iterator[Record]:
+    """All of them from ``first`` on. What a running server was writing is looked at a second time.
+
+    With ``damages``, where a sound snapshot stands behind what is damaged, they go on behind that: what was wrong is
+    added there.
+    """
     vouched = max(headers, default=0)
     newest = headers.get(vouched)
     following, failed_at = first, 0
+    chain = headers[first - 1].chain if first - 1 in headers else None
     while True:
         walk = Walk(
             disk,
             first_sequence=following,
             durable_sequence=vouched,
             journal_id=None if newest is None else newest.journal_id,
+            chain=chain,
         )
         try:
             for record in walk:
                 yield record
-                following = record.header.sequence + 1
-        except JournalDamaged:
-            if not live or failed_at == following:
+                following, chain = record.header.sequence + 1, None
+        except JournalDamaged as error:
+            if live and failed_at != following:
+                failed_at = following
+                continue
+            behind = min((sequence for sequence in headers if sequence >= max(error.sequence, following)), default=None)
+            if damages is None or behind is None:
                 raise
-            failed_at = following
+            damages.append(passed_over(error, behind))
+            following, chain = behind + 1, headers[behind].chain
         else:
+            if damages is not None:
+                # What it passed over by itself, on its way to the first.
+                places = {(damage.file, damage.offset) for damage in damages}
+                damages += [damage for damage in walk.damages if (damage.file, damage.offset) not in places]
             return
 
 

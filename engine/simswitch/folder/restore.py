@@ -41,11 +41,12 @@ from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import NoHistoryYet, open_reader
 from simswitch.journal.append import Journal, JournalSettings, Place
-from simswitch.journal.disk import RealDisk
-from simswitch.journal.errors import MachineVersionDiffers
+from simswitch.journal.disk import RealDisk, make_folders, sync_folder
+from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers
 from simswitch.journal.follower import Reader, ReaderFailed
 from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
+from simswitch.journal.snapshot import SnapshotHeader
 from simswitch.journal.walk import Record, list_segments
 
 BEFORE = "history-before-restore.sqlite"
@@ -91,16 +92,14 @@ def restore(
     making = goal.with_name(goal.name + ".restoring")
     if making.exists():
         shutil.rmtree(making)
-    making.mkdir(mode=0o700, parents=True)
+    make_folders(os.fspath(making), 0o700)
     try:
         found: dict[str, Any] = apart(
             lambda note: _restore(origin, making, wanted, kind or real_machine(), settings, note)
         )
         sync(making)
         making.replace(goal)
-        parent = os.open(goal.parent, os.O_RDONLY)
-        os.fsync(parent)
-        os.close(parent)
+        sync_folder(os.fspath(goal.parent))
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
@@ -131,7 +130,8 @@ def _restore(
     base = restore_newest(disk, kind, at_most=max(starts))
     machine = base.machine
     checksum = base.header.chain if base.header is not None else begun[0].previous_checksum
-    last_before = _last_before(disk, first, headers, wanted)
+    damages: list[JournalDamaged] = []
+    last_before = _last_before(disk, machine.sequence, headers, wanted, damages)
     kept = known is None or known <= last_before
     if known is not None:
         with closing(open_reader(origin, writes_nothing=True)) as history:
@@ -141,22 +141,21 @@ def _restore(
     readers = _open_readers(making)
     replayed = changed = 0
     skipped: list[int] = []
-    for record in records(disk, first, headers, live=False):
+    wanted_records = records(disk, machine.sequence + 1, headers, live=False)
+    while machine.sequence < last_before:
+        # No record behind the last one is looked at: it may be what is damaged.
+        record = next(wanted_records)
         header = record.header
-        if machine.sequence < header.sequence <= last_before:
-            if header.machine_version != kind.version:
-                raise MachineVersionDiffers(header.sequence, header.machine_version, kind.version)
-            note(header.sequence)
-            if header.sequence in wanted.skip:
-                machine.apply(b"", machine.now_ms, header.seed)
-                skipped.append(header.sequence)
-            else:
-                changed += _apply(machine, record, readers, bool(skipped))
-                replayed += 1
-            checksum = record.checksum
-        if header.sequence >= last_before:
-            # The next one may be what is damaged.
-            break
+        if header.machine_version != kind.version:
+            raise MachineVersionDiffers(header.sequence, header.machine_version, kind.version)
+        note(header.sequence)
+        if header.sequence in wanted.skip:
+            machine.apply(b"", machine.now_ms, header.seed)
+            skipped.append(header.sequence)
+        else:
+            changed += _apply(machine, record, readers, bool(skipped))
+            replayed += 1
+        checksum = record.checksum
     if set(wanted.skip) - set(skipped):
         missing = min(set(wanted.skip) - set(skipped))
         raise Refused(f"record {missing} is not among those that are replayed: {machine.sequence} is the last one")
@@ -167,7 +166,8 @@ def _restore(
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
     machine.raise_incarnation()
-    return _write(origin, making, machine, checksum, begun[0].journal_id, kind, settings, wanted, replayed, changed)
+    found = _write(origin, making, machine, checksum, begun[0].journal_id, kind, settings, wanted, replayed, changed)
+    return found | {"passed_over": [str(damage) for damage in damages]}
 
 
 def _known(origin: Path) -> int | None:
@@ -180,16 +180,16 @@ def _known(origin: Path) -> int | None:
     return int(row[0] or 0)
 
 
-def _last_before(disk: RealDisk, first: int, headers: dict[int, Any], wanted: Wanted) -> int:
-    """The last record that is to be in it."""
-    last = first - 1
-    for record in records(disk, first, headers, live=False):
-        if record.header.sequence > wanted.until_sequence or record.header.now_ms > wanted.until_ms:
+def _last_before(
+    disk: RealDisk, base: int, headers: dict[int, SnapshotHeader], wanted: Wanted, damages: list[JournalDamaged]
+) -> int:
+    """The last record that is to be in it. No record behind it is looked at: it may be what is damaged."""
+    last = base
+    found = records(disk, base + 1, headers, False, damages)
+    while last < wanted.until_sequence and (record := next(found, None)) is not None:
+        if record.header.now_ms > wanted.until_ms:
             break
         last = record.header.sequence
-        if last == wanted.until_sequence:
-            # The next one may be what is damaged.
-            break
     return last
 
 

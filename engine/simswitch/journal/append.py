@@ -27,6 +27,7 @@ from simswitch.journal.disk import Bytes, Disk, DiskFile
 from simswitch.journal.errors import JournalFailed, JournalFull, RecordTooLarge
 from simswitch.journal.format import (
     BLOCK_BYTES,
+    PREPARING_SUFFIX,
     RECORD_HEADER_BYTES,
     SEGMENT_BYTES,
     SEGMENT_BYTES_MIN,
@@ -40,7 +41,6 @@ from simswitch.journal.format import (
 
 FREE_MARK_BYTES = 1024 * 1024 * 1024
 FAIL_STOP_EXIT_CODE = 70
-PREPARING_SUFFIX = ".preparing"
 
 FailStop = Callable[[str], object]
 
@@ -318,8 +318,8 @@ class Journal:
             return
         with self._changed:
             self._wanted_to = max(self._wanted_to, number)
-            if self._prepared_to < number and self._prepare_error is not None:
-                # An earlier attempt failed, perhaps because the disk was full: there may be room by now.
+            if self._prepared_to < number and self._prepare_error is not None and _is_full(self._prepare_error):
+                # There may be room by now. Anything else is not tried again.
                 self._prepare_error = None
             self._changed.notify_all()
             while self._prepared_to < number:
@@ -328,7 +328,7 @@ class Journal:
                 self._changed.wait()
 
     def _refuse_unprepared(self, error: OSError) -> NoReturn:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(error):
             raise JournalFull(f"there is no room for another journal segment: {error.strerror}") from error
         self._stop(f"preparing a journal segment failed: {error}")
 
@@ -344,3 +344,7 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -78,10 +78,11 @@ class Disk(Protocol):
 
 
 class RealFile:
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_path")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
 
     def pwrite(self, buffers: Sequence[Bytes], offset: int) -> None:
         size = sum(map(len, buffers))
@@ -90,12 +91,21 @@ class RealFile:
             raise OSError(errno.EIO, f"only {written} of {size} bytes were written")
 
     def pread(self, size: int, offset: int) -> bytes:
-        return os.pread(self._fd, size, offset)
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise self._unreadable(error, offset) from error
 
     def pread_into(self, place: memoryview, offset: int) -> None:
-        size = os.preadv(self._fd, (place,), offset)
+        try:
+            size = os.preadv(self._fd, (place,), offset)
+        except OSError as error:
+            raise self._unreadable(error, offset) from error
         if size != place.nbytes:
-            raise OSError(errno.EIO, f"only {size} of {place.nbytes} bytes could be read")
+            raise OSError(errno.EIO, f"only {size} of {place.nbytes} bytes could be read at byte {offset}", self._path)
+
+    def _unreadable(self, error: OSError, offset: int) -> OSError:
+        return OSError(error.errno, f"{error.strerror} at byte {offset}", self._path)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -117,15 +127,19 @@ class RealFile:
 
 
 class RealLock:
-    __slots__ = ("_fd",)
+    """Two locks: on the file, which names the process, and on the folder itself, for a file can be removed."""
 
-    def __init__(self, fd: int) -> None:
+    __slots__ = ("_fd", "_folder_fd")
+
+    def __init__(self, fd: int, folder_fd: int) -> None:
         self._fd = fd
+        self._folder_fd = folder_fd
 
     def release(self) -> None:
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
             os.close(self._fd)
+            os.close(self._folder_fd)
             self._fd = -1
 
 
@@ -135,7 +149,7 @@ class RealDisk:
     def __init__(self, folder: str | os.PathLike[str], *, create: bool = True) -> None:
         self.folder = os.fspath(folder)
         if create:
-            os.makedirs(self.folder, mode=0o750, exist_ok=True)
+            make_folders(self.folder, 0o750)
         elif not os.path.isdir(self.folder):
             raise FileNotFoundError(errno.ENOENT, "there is no such data folder", self.folder)
         self._free_bytes = 0
@@ -148,10 +162,11 @@ class RealDisk:
         flags = os.O_RDWR if writable else os.O_RDONLY
         if create:
             flags |= os.O_CREAT | os.O_TRUNC
-        fd = os.open(self._path(name), flags, 0o640)
+        path = self._path(name)
+        fd = os.open(path, flags, 0o640)
         if not read_ahead:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-        return RealFile(fd)
+        return RealFile(fd, path)
 
     def rename(self, source: str, target: str) -> None:
         os.rename(self._path(source), self._path(target))
@@ -163,11 +178,7 @@ class RealDisk:
             return
 
     def fsync_folder(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(self.folder)
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.folder))
@@ -182,27 +193,48 @@ class RealDisk:
 
     def lock(self) -> RealLock:
         fd = os.open(self._path(LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o640)
+        folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)
+            os.close(folder_fd)
             raise FolderInUse(
                 f"{self.folder} is in use by process {holder}: one data folder has one server. "
                 "Stop that one first, or give this one another folder"
             ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        return RealLock(fd)
+        return RealLock(fd, folder_fd)
 
     def locked_by(self) -> int | None:
         # Trying the lock would refuse a server that starts at this instant, so the kernel's table is read instead.
-        try:
-            with open(self._path(LOCK_NAME), "rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                holder = file.read(32).decode("ascii", "replace").strip()
-            with open("/proc/locks", encoding="ascii") as table:
-                held = any(f":{inode} " in line and " FLOCK " in line for line in table)
-        except FileNotFoundError:
-            return None
-        return int(holder) if held and holder.isdigit() else None
+        places = [path for path in (self.folder, self._path(LOCK_NAME)) if os.path.exists(path)]
+        inodes = tuple(f":{os.stat(path).st_ino} " for path in places)
+        with open("/proc/locks", encoding="ascii") as table:
+            for line in table:
+                if " FLOCK " in line and any(inode in line for inode in inodes):
+                    return int(line.split()[4])
+        return None
+
+
+def sync_folder(folder: str) -> None:
+    """The names in it are durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folders(folder: str, mode: int) -> None:
+    """A folder of this mode, and those that it stands in as far as they are missing; their names are durable, as what
+    is written into them will be."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(os.path.abspath(folder))
+    make_folders(parent, 0o777)
+    os.mkdir(folder, mode)
+    sync_folder(parent)

@@ -195,7 +195,7 @@ class Follower:
         """From here on. What was found wrong is in ``warnings``."""
         header = base.header
         self.machine = base.machine
-        self.warnings += base.warnings
+        self.warnings += [f"passed over: {damage}" for damage in base.damages]
         self.snapshot_sequence = header.sequence if header is not None else 0
         self._journal_id = header.journal_id if header is not None else None
         self._chain = header.chain if header is not None else 0
@@ -259,9 +259,8 @@ class Follower:
             record = self._next_record()
             if record is None:
                 break
-            if record.header.sequence > self.machine.sequence:
-                self._apply(record)
-                self.tail_bytes += record_bytes(record.header.payload_bytes)
+            self._apply(record)
+            self.tail_bytes += record_bytes(record.header.payload_bytes)
             applied += 1
             if time.monotonic() - self._gave_way_s >= _AT_A_STRETCH_S:
                 self._give_way()
@@ -419,6 +418,16 @@ class Follower:
         self._enter(found)
         if found.first_sequence == wanted:
             self._check_chain(found.previous_checksum)
+            return True
+        # What stands before the snapshot's record is recovery's to judge (@P of ``walk``).
+        assert self._records is not None
+        assert self._journal_id is not None
+        self._place = self._records.behind(BLOCK_BYTES, self.machine.sequence, self._chain, self._journal_id)
+        if self._place is None:
+            raise JournalDamaged(
+                "@H", segment_name(found.number), BLOCK_BYTES, self.machine.sequence,
+                "the record that the snapshot was taken after is not in the segment", RESTORE,
+            )  # fmt: skip
         return True
 
     def _enter(self, header: SegmentHeader) -> None:
@@ -474,8 +483,6 @@ class Follower:
             record.checksum,
         )
         self._vouched_sequence = max(self._vouched_sequence, record.header.durable_sequence)
-        if record.header.sequence == self.snapshot_sequence and record.header.sequence == self.machine.sequence:
-            self._check_chain(record.checksum)
         return record
 
     def _begun_segment(self, number: int) -> SegmentHeader | None:

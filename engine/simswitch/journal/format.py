@@ -66,6 +66,11 @@ SEGMENT_BYTES_MIN = 2 * BLOCK_BYTES
 RECORD_HEADER_BYTES = 128
 ZEROS = memoryview(bytes(1024 * 1024))
 
+# What the names of files end in that are being made or removed.
+PREPARING_SUFFIX = ".preparing"
+WRITING_SUFFIX = ".writing"
+REMOVING_SUFFIX = ".removing"
+
 SEGMENT_MAGIC = b"SIMSWSEG"
 RECORD_MAGIC = b"SIMSWREC"
 

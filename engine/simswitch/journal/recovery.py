@@ -7,6 +7,7 @@ is done about it, is the decision table in ``walk``. Nothing on disk is changed 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ from simswitch.journal.snapshot import (
     read_snapshot_header,
     snapshot_name,
     snapshot_sequences,
+    unreadable_snapshot,
 )
 from simswitch.journal.walk import Record, Verdict, Walk
 from simswitch.journal.walk import repair as repair_end
@@ -64,6 +66,8 @@ class Recovery:
     """0: no snapshot was used."""
     replayed_count: int
     warnings: list[str] = field(default_factory=list)
+    damages: list[JournalDamaged] = field(default_factory=list)
+    """What was passed over, since nothing in it is needed: snapshots, and records that a snapshot replaces."""
 
 
 @dataclass(slots=True)
@@ -73,18 +77,19 @@ class Base:
     machine: Machine
     header: SnapshotHeader | None
     durable_sequence: int
-    warnings: list[str]
+    damages: list[JournalDamaged]
+    """Newer snapshots that can't be read."""
 
 
 def restore_newest(
     disk: Disk, kind: MachineKind, progress: Progress | None = None, *, at_most: int | None = None
 ) -> Base:
-    """The newest snapshot that is valid (and not behind the record ``at_most``); a damaged one is passed over with a
-    warning, but still vouches for its sequence. One of an earlier machine version becomes this version's state.
+    """The newest snapshot that is valid (and not behind the record ``at_most``); a damaged one is passed over, and told
+    of, but still vouches for its sequence. One of an earlier machine version becomes this version's state.
 
     Raises ``SnapshotNotMigrated`` when a sound one is of a version that can't be read.
     """
-    warnings: list[str] = []
+    damages: list[JournalDamaged] = []
     durable_sequence = 0
     for sequence in reversed(snapshot_sequences(disk)):
         if at_most is not None and sequence > at_most:
@@ -97,12 +102,17 @@ def restore_newest(
             with open_snapshot(disk, sequence) as (header, regions):
                 machine = _restore(kind, name, header, regions)
         except JournalDamaged as error:
-            warnings.append(f"a snapshot was passed over: {error}")
+            damages.append(error)
+            continue
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            damages.append(unreadable_snapshot(name, sequence, error))
             continue
         if progress is not None:
             progress(f"reading {name}", 1, 1)
-        return Base(machine, header, durable_sequence, warnings)
-    return Base(kind.create(), None, durable_sequence, warnings)
+        return Base(machine, header, durable_sequence, damages)
+    return Base(kind.create(), None, durable_sequence, damages)
 
 
 def _vouched_sequence(disk: Disk, name: str) -> int:
@@ -172,8 +182,10 @@ def recover(disk: Disk, kind: MachineKind, *, repair: bool, progress: Progress |
     assert verdict is not None
     if repair:
         repair_end(disk, verdict)
+    warnings: list[str] = []
     if verdict.case != "@C":
-        base.warnings.append(f"{verdict.text} ({verdict.case}); it was never acknowledged, and was cut")
+        warnings.append(f"{verdict.text} ({verdict.case}); it was never acknowledged, and was cut")
+    damages = base.damages + walk.damages
     return Recovery(
-        base.machine, walk.journal_id, verdict.place, verdict, snapshot_sequence, replayed_count, base.warnings
+        base.machine, walk.journal_id, verdict.place, verdict, snapshot_sequence, replayed_count, warnings, damages
     )

@@ -62,14 +62,12 @@ from simswitch.core import layout
 from simswitch.core.machine import HASH_PIECE_BYTES, xxh64
 from simswitch.journal.disk import Bytes, Disk, DiskFile
 from simswitch.journal.errors import JournalDamaged
-from simswitch.journal.format import BLOCK_BYTES, SegmentHeader
+from simswitch.journal.format import BLOCK_BYTES, REMOVING_SUFFIX, WRITING_SUFFIX, SegmentHeader
 from simswitch.journal.migration import describe
 from simswitch.journal.walk import list_segments
 
 SNAPSHOT_FORMAT_VERSION = 3
 SNAPSHOTS_KEPT = 2
-WRITING_SUFFIX = ".writing"
-REMOVING_SUFFIX = ".removing"
 
 _MAGIC = b"SIMSWSNP"
 _SUM = struct.Struct("<8sQ")
@@ -82,7 +80,6 @@ _VERSIONS = (2, SNAPSHOT_FORMAT_VERSION)
 _READERS = 4
 _CHECK_BYTES = 128 * 1024
 _REMOVE_BYTES = 8 * 1024 * 1024
-_UNFINISHED = (WRITING_SUFFIX, REMOVING_SUFFIX)
 _NAME = re.compile(r"snapshot-(\d{20})\.state")
 _REMEDY = "Keep the file as it is; the state can be put together from the older snapshot and the journal"
 
@@ -199,6 +196,11 @@ def read_snapshot_header(file: DiskFile, name: str) -> SnapshotHeader:
     if not regions or fold((entry.checksum for entry in regions), machine) != state_hash:
         raise refuse("the regions' hashes do not give the state hash (I10)")
     return SnapshotHeader(machine, identity, sequence, now_ms, state_hash, chain, size, tuple(regions), description)
+
+
+def unreadable_snapshot(name: str, sequence: int, error: OSError) -> JournalDamaged:
+    """What is said of one that the disk can't read."""
+    return JournalDamaged("snapshot", name, 0, sequence, f"the disk can't read it: {error}", _REMEDY)
 
 
 def fold(hashes: Iterable[int], digest: int = 0) -> int:
@@ -365,13 +367,6 @@ def _write_pieces(file: DiskFile, view: memoryview, offset: int, pause: Pause | 
         file.fdatasync()
         if pause is not None:
             pause(time.monotonic() - began_s)
-
-
-def clear_unfinished(disk: Disk) -> None:
-    """Removes what a crash left of files that were being written or removed (@F of ``walk``)."""
-    for name in disk.names():
-        if name.endswith(_UNFINISHED):
-            disk.unlink(name)
 
 
 def prune(disk: Disk, pause: Pause | None = None) -> list[str]:

@@ -9,6 +9,8 @@ The rows are tried from the top; the code cites them by letter.
     @A  valid record at p, sequence S, chain C                            the next record                      take
     @B  the next segment is begun, by its header with S and C             this segment is over                 go on
     @C  all zeros at p and behind, no segment begun after it              a clean end                          end
+    @P  p is not the record S, a snapshot holds what S did, and behind p  a record was damaged that nobody     go on
+        stands the snapshot's own record, or the next, by its checksum    needs any more                       behind it
     @D  p is not a valid record, nothing that was written later           the last write was torn by a crash;  cut, end
         exists, S is above D                                              it was never acknowledged
     @E  the last segment's header is not valid, no record stands in it    a crash when a segment was begun     cut, end
@@ -24,12 +26,17 @@ The rows are tried from the top; the code cites them by letter.
     @M  a segment is missing between two that are needed, or before them  a file was lost or removed           refuse
     @N  a segment's size is not what its header says                      a file was cut or lengthened         refuse
     @O  a snapshot is there, and no segment was begun                     the journal was lost                 refuse
+    @Q  the disk can't read what is at p or behind it                     a sector is broken                   refuse
 
 "Cut" means: all that is not zero from p on is overwritten with zeros, and that is made durable before anything is
 appended, so that no later crash can find the remains. Only what was never acknowledged is cut, because record N+1 is
 written after N is durable (``format``): a record that was acknowledged has either something behind it (@G), or a mark
 that names it (@H), or it is the very last. That last one, if it rots, can't be told from a torn write by anyone; a
 snapshot at its sequence, which a clean shutdown and the follower write, is such a mark.
+
+@P asks for proof that nothing is missing: the snapshot names the checksum of its own record, and that record, or one
+that follows it by this checksum, has to stand there. Without it, as where the snapshot's own record is the damaged one
+and the last, nobody knows what stood behind it: @H.
 
 A segment that a crash left prepared but not begun is all zeros, and is used. Non-zero bytes behind @B's end of a
 segment are not looked at: the chain shows that nothing is missing.
@@ -41,13 +48,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
-from simswitch.journal.append import PREPARING_SUFFIX, START, Place
+from simswitch.journal.append import START, Place
 from simswitch.journal.disk import Disk, DiskFile
 from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.format import (
     BLOCK_BYTES,
+    PREPARING_SUFFIX,
     RECORD_HEADER_BYTES,
     RECORD_MAGIC,
+    REMOVING_SUFFIX,
+    WRITING_SUFFIX,
     ZEROS,
     RecordHeader,
     SegmentHeader,
@@ -65,6 +75,7 @@ RESTORE = (
     "`simswitch inspect` shows what else it holds"
 )
 _WINDOW_BYTES = 4 * 1024 * 1024
+_UNFINISHED = (PREPARING_SUFFIX, WRITING_SUFFIX, REMOVING_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +125,21 @@ def list_segments(disk: Disk) -> list[Segment]:
         number = segment_number(name)
         if number is None:
             continue
-        file = disk.open(name, writable=False)
+        try:
+            file = disk.open(name, writable=False)
+        except FileNotFoundError:
+            continue  # a follower has removed it meanwhile
+        header: SegmentHeader | str | None
         try:
             size = file.size()
             block = file.pread(BLOCK_BYTES, 0)
+            empty = len(block) == BLOCK_BYTES and is_zero(block)
+            header = None if empty else decode_segment_header(block, number, size)
+        except OSError as error:
+            header = f"the disk can't read the segment header: {error}"
         finally:
             file.close()
-        empty = len(block) == BLOCK_BYTES and is_zero(block)
-        segments.append(Segment(number, size, None if empty else decode_segment_header(block, number, size)))
+        segments.append(Segment(number, size, header))
     segments.sort(key=lambda segment: segment.number)
     return segments
 
@@ -143,10 +161,33 @@ class RecordReader:
     def _bytes(self, offset: int, size: int) -> memoryview:
         start = offset - self._window_offset
         if start < 0 or start + size > len(self._window):
-            self._window = memoryview(self._file.pread(min(max(size, self._window_bytes), self._size - offset), offset))
+            try:
+                window = self._file.pread(min(max(size, self._window_bytes), self._size - offset), offset)
+            except OSError:
+                # The sector that the disk can't read may lie behind what is wanted.
+                window = self._file.pread(size, offset)
+            self._window = memoryview(window)
             self._window_offset = offset
             start = 0
         return self._window[start : start + size]
+
+    def behind(self, offset: int, sequence: int, checksum: int, journal_id: bytes) -> Place | None:
+        """Where the record after ``sequence`` stands, or has to, from ``offset`` on: what follows that record by its
+        checksum, or else the place behind it (@P)."""
+        found: Place | None = None
+        for start in range(offset, self._size, BLOCK_BYTES):
+            try:
+                record = self.at(start)
+            except OSError:
+                continue
+            if isinstance(record, str) or record.header.journal_id != journal_id:
+                continue
+            header = record.header
+            if header.sequence == sequence + 1 and header.previous_checksum == checksum:
+                return Place(self._segment, start, sequence + 1, checksum)
+            if header.sequence == sequence and record.checksum == checksum:
+                found = Place(self._segment, start + record_bytes(header.payload_bytes), sequence + 1, checksum)
+        return found
 
     def at(self, offset: int) -> Record | str:
         """The record there, or why there is none."""
@@ -187,8 +228,22 @@ def check_record(record: Record, place: Place, journal_id: bytes) -> None:
         raise JournalDamaged("@J", name, place.offset, place.sequence, what, RESTORE)
 
 
+def passed_over(damage: JournalDamaged, snapshot: int) -> JournalDamaged:
+    """What is said of @P."""
+    what = f"{damage.what}. The snapshot of sequence {snapshot} holds what it did, so nothing is missing"
+    return JournalDamaged(
+        "@P", damage.file, damage.offset, damage.sequence, what,
+        "Look at the disk. The file goes by itself when two newer snapshots are there",
+    )  # fmt: skip
+
+
+def _unreadable(file: str, offset: int, sequence: int, error: OSError) -> JournalDamaged:
+    return JournalDamaged("@Q", file, offset, sequence, f"the disk can't read it: {error}", RESTORE)
+
+
 class Walk:
-    """Iterates over the records from ``first_sequence`` on; afterwards ``verdict`` says how the journal ends.
+    """Iterates over the records from ``first_sequence`` on; afterwards ``verdict`` says how the journal ends, and
+    ``damages`` what was passed over on the way (@P).
 
     ``durable_sequence`` is what snapshots vouch for. ``chain`` is the checksum that the record before
     ``first_sequence`` must have, when a snapshot says so. Reads only; ``repair`` cuts what the verdict names.
@@ -214,6 +269,7 @@ class Walk:
         self.journal_id = journal_id
         self.segments = list_segments(disk)
         self.verdict: Verdict | None = None
+        self.damages: list[JournalDamaged] = []
         self._begun: list[tuple[Segment, SegmentHeader]] = []
         self._residues: list[Residue] = []
 
@@ -243,11 +299,12 @@ class Walk:
                 place = Place(segment.number, BLOCK_BYTES, place.sequence, place.previous_checksum)
                 reported = 0
                 while True:
-                    record = reader.at(place.offset)
+                    record = self._record(reader, place)
+                    if isinstance(record, Place):
+                        place = record
+                        continue
                     if isinstance(record, str):
                         break
-                    assert self.journal_id is not None
-                    check_record(record, place, self.journal_id)
                     place = Place(
                         segment.number,
                         place.offset + record_bytes(record.header.payload_bytes),
@@ -349,6 +406,31 @@ class Walk:
 
     # ------------------------------------------------------------------------------------------ records
 
+    def _record(self, reader: RecordReader, place: Place) -> Record | str | Place:
+        """The record at a place, or why there is none, or where the journal goes on behind a damage (@P)."""
+        assert self.journal_id is not None
+        name = segment_name(place.segment)
+        found = ""
+        try:
+            record = reader.at(place.offset)
+            if not isinstance(record, str):
+                check_record(record, place, self.journal_id)
+                return record
+            found = record
+            damage = JournalDamaged("@G", name, place.offset, place.sequence, found, RESTORE)
+        except JournalDamaged as error:
+            damage = error
+        except OSError as error:
+            damage = _unreadable(name, place.offset, place.sequence, error)
+        if self._chain is not None and place.sequence < self._first_sequence:
+            following = reader.behind(place.offset, self._first_sequence - 1, self._chain, self.journal_id)
+            if following is not None:
+                self.damages.append(passed_over(damage, self._first_sequence - 1))
+                return following
+        if not found:
+            raise damage
+        return found
+
     def _check_chain(self, place: Place) -> None:
         """The record before ``first_sequence`` is the one that the snapshot was taken after."""
         if (
@@ -389,7 +471,10 @@ class Walk:
         """
         first = last = -1
         for start in range(offset, segment.size, len(ZEROS)):
-            chunk = memoryview(file.pread(min(len(ZEROS), segment.size - start), start))
+            try:
+                chunk = memoryview(file.pread(min(len(ZEROS), segment.size - start), start))
+            except OSError as error:
+                raise _unreadable(segment.name, start, sequence, error) from error
             if chunk == ZEROS[: len(chunk)]:
                 continue
             for at in range(0, len(chunk), BLOCK_BYTES):
@@ -413,7 +498,11 @@ class Walk:
 
 
 def repair(disk: Disk, verdict: Verdict) -> None:
-    """Overwrites with zeros what the verdict cut (@D, @E), durable, and removes what was never finished (@F)."""
+    """Overwrites with zeros what the verdict cut (@D, @E), durable, and removes what was never finished (@F).
+
+    All names are durable after it: a process that was killed may have renamed a file and no more, and what is written
+    into that from now on is acknowledged.
+    """
     for residue in verdict.residues:
         file = disk.open(segment_name(residue.segment))
         try:
@@ -423,8 +512,7 @@ def repair(disk: Disk, verdict: Verdict) -> None:
             file.fdatasync()
         finally:
             file.close()
-    unfinished = [name for name in disk.names() if name.endswith(PREPARING_SUFFIX)]
-    for name in unfinished:
-        disk.unlink(name)
-    if unfinished:
-        disk.fsync_folder()
+    for name in disk.names():
+        if name.endswith(_UNFINISHED):
+            disk.unlink(name)
+    disk.fsync_folder()

@@ -676,10 +676,14 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     path = Path(folder)
-    path.mkdir(mode=0o750, parents=True, exist_ok=True)
     cell = await asyncio.to_thread(
         Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
     )
+    assert cell.recovery is not None
+    for warning in cell.recovery.warnings:
+        log.warning("%s", warning)
+    for damage in cell.recovery.damages:
+        log.error("passed over: %s", damage)
     following: asyncio.Task[None] | None = None
     learning: asyncio.Task[None] | None = None
     silent = asyncio.Event()
