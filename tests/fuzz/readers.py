@@ -12,6 +12,7 @@ should the process end with it.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import lzma
 import os
@@ -20,18 +21,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from simswitch.access.certificates import CertificateRefused, read_revoked
+from simswitch.access.tokens import FILE as TOKENS
+from simswitch.access.tokens import create_token, read_tokens, revoke_token
+from simswitch.audit.chain import FIRST, ChainDamaged, line_of
 from simswitch.config import example, parse_config
 from simswitch.core import layout
 from simswitch.core.machine import Machine
+from simswitch.inventory.carrier_usage import read_carrier_usage, read_format
+from simswitch.inventory.definitions import Definitions, parse_definitions
+from simswitch.inventory.lots import read_lots
 from simswitch.inventory.problems import FileRefused
 from simswitch.inventory.sims import read_sims
 from simswitch.journal.errors import JournalError
@@ -39,10 +48,16 @@ from simswitch.journal.format import BLOCK_BYTES, decode_record_header, decode_s
 from simswitch.journal.migration import describe, described
 from simswitch.journal.recovery import recover
 from simswitch.journal.snapshot import open_snapshot, read_snapshot_header, snapshot_name, write_snapshot
+from simswitch.planning.tables import read_situation
+from simswitch.planning.terms import parse_terms
+from simswitch.reports.accident import read_facts
+from simswitch.reports.rules import read_rules, shipped
 from simswitch.toml_lines import TomlDocument, TomlRefused
+from simswitch.twin.month import load as load_month
 from simswitch.twin.scenario import ScenarioError, parse
 
 from tests.fuzz.watch import Watch
+from tests.inventory.test_definitions import GOOD as DEFINITIONS
 from tests.inventory.test_sims import HEADER, KNOWN, NOW, line
 from tests.journal.faulty_disk import Content, FaultyDisk
 from tests.journal.test_recovery import lives
@@ -54,6 +69,8 @@ INPUT = Path(__file__).resolve().parents[2] / "build" / "fuzz-reader-input"
 KEPT_MAX, KEPT_BYTES_MAX = 24, 8_192
 """How many inputs of one reader are kept, and how large they may be, compressed."""
 SCENARIOS = Path(__file__).parents[2] / "engine/simswitch/twin/scenarios"
+DEMO = Path(__file__).parents[2] / "engine/simswitch/demo/data"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 _CHANGES_MAX = 6
 _PIECE_MAX = 64
 _ODD = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
@@ -175,11 +192,102 @@ def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: read(data.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode())
 
 
-def _read_sims(data: bytes) -> object:
-    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        file.write(data)
-        file.flush()
-        return read_sims(Path(file.name), KNOWN, NOW)
+@cache
+def _folder() -> Path:
+    """Of files that are read by their names; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="fuzz-readers-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def _file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def of_bytes(data: bytes) -> object:
+        path = _folder() / "file"
+        path.write_bytes(data)
+        return read(path)
+
+    return of_bytes
+
+
+# ------------------------------------------------------------------------------------- what is bought, and terms
+
+
+@cache
+def _defined() -> Definitions:
+    return parse_definitions(TomlDocument((DEMO / "inventory.toml").read_text("utf-8"), "inventory.toml"))
+
+
+def _read_lots(path: Path) -> object:
+    known = _defined()
+    names = ({each.name for each in of} for of in (known.suppliers, known.plans, known.classes))
+    return read_lots(path, *names)
+
+
+SITUATION = ("use", "lots", "subscribers")
+
+
+def _read_situation(path: Path) -> object:
+    """One of the three tables of a plan; its first line says which."""
+    first, _, rest = path.read_bytes().partition(b"\n")
+    path.write_bytes(rest)
+    ours = SITUATION.index(first.decode()) if first.decode("ascii", "replace") in SITUATION else 0
+    return read_situation(
+        *(path if place == ours else EXAMPLES / f"plan/{name}.csv" for place, name in enumerate(SITUATION))
+    )
+
+
+PORTALS = (
+    (
+        'SIM;Verbrauch;Stand\n"8981 1000 0000 0000 077";1.234,5 MB;2026-03-21T07:00+09:00\n',
+        read_format("iccid=SIM,used=Verbrauch,unit=MB,as_of=Stand", delimiter=";", decimal_comma=True),
+    ),
+    ('imsi,used,plan\n440100000000001,"1,234.5",a\n440100000000002,7GiB,b\n', read_format("imsi=imsi,used=used")),
+)
+
+
+def _read_carrier_usage(path: Path) -> object:
+    """As either portal writes; the line that says which is of ours."""
+    first, _, rest = path.read_bytes().partition(b"\n")
+    path.write_bytes(rest)
+    return read_carrier_usage(
+        path, PORTALS[first != b"0"][1], datetime(2026, 3, 21, tzinfo=UTC), partial=len(rest) % 2 > 0
+    )
+
+
+# ------------------------------------------------------------------------------------------- who may come in
+
+
+@cache
+def _chains() -> list[bytes]:
+    folder = _folder() / "made"
+    folder.mkdir()
+    for actor in ("operator:alice", "supplier:wholesale"):
+        revoke_token(folder, create_token(folder, actor, 1_000)[0].id)
+    return [(folder / TOKENS).read_bytes()]
+
+
+def _read_tokens(data: bytes) -> object:
+    path = _folder() / "read" / TOKENS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return read_tokens(_folder() / "read")
+
+
+def _forge_entry(data: bytearray, random: Random) -> None:
+    """A line with other words and the right hash, and those behind it made anew."""
+    lines = bytes(data).splitlines()
+    place = random.randrange(len(lines))
+    previous, made_anew = FIRST, []
+    for index, entry in enumerate(lines):
+        fields = {**json.loads(entry.partition(b" ")[2]), "previous": previous}
+        if index == place:
+            name = random.choice(list(fields))
+            fields[name] = random.choice((*_ODD, -1, 1e999, "", "\0", None, [], {}, [[]] * 3, "x" * 1_000))
+            if random.random() < 0.3:
+                del fields[name]
+        previous, whole = line_of(fields)
+        made_anew.append(whole)
+    data[:] = b"".join(made_anew)
 
 
 TARGETS = {
@@ -196,7 +304,41 @@ TARGETS = {
         _text(lambda text: parse(text, "fuzz")),
         (ScenarioError,),
     ),
-    "sims": Target(lambda: ["\n".join([",".join(HEADER), *map(line, range(20))]).encode()], _read_sims, (FileRefused,)),
+    "sims": Target(
+        lambda: ["\n".join([",".join(HEADER), *map(line, range(20))]).encode()],
+        _file(lambda path: read_sims(path, KNOWN, NOW)),
+        (FileRefused,),
+    ),
+    "definitions": Target(
+        lambda: [(DEMO / "inventory.toml").read_bytes(), DEFINITIONS.encode()],
+        _text(lambda text: parse_definitions(TomlDocument(text, "definitions"))),
+        (TomlRefused,),
+    ),
+    "lots": Target(lambda: [(DEMO / "lots.csv").read_bytes()], _file(_read_lots), (FileRefused,)),
+    "portal": Target(
+        lambda: [f"{number}\n{text}".encode() for number, (text, _) in enumerate(PORTALS)],
+        _file(_read_carrier_usage),
+        (FileRefused,),
+    ),
+    "terms": Target(
+        lambda: [(EXAMPLES / "plan/terms.toml").read_bytes()],
+        _text(lambda text: parse_terms(TomlDocument(text, "terms"))),
+        (TomlRefused,),
+    ),
+    "plan": Target(
+        lambda: [name.encode() + b"\n" + (EXAMPLES / f"plan/{name}.csv").read_bytes() for name in SITUATION],
+        _file(_read_situation),
+        (FileRefused,),
+    ),
+    "facts": Target(lambda: [(EXAMPLES / "accident-2020.toml").read_bytes()], _file(read_facts), (TomlRefused,)),
+    "rules": Target(lambda: [path.read_bytes() for path in shipped().values()], _file(read_rules), (TomlRefused,)),
+    "month": Target(lambda: [(SCENARIOS / "month.toml").read_bytes()], _file(load_month), (ScenarioError,)),
+    "tokens": Target(_chains, _read_tokens, (ChainDamaged,), _forge_entry),
+    "revoked": Target(
+        lambda: [("# stolen\n" + "\n".join(f"sha256 Fingerprint={'AB:' * 31}{n:02X}" for n in range(9))).encode()],
+        _file(read_revoked),
+        (CertificateRefused,),
+    ),
 }
 
 
@@ -247,8 +389,7 @@ def tried(name: str, data: bytes) -> bool:
     return True
 
 
-def inputs(first: int, count: int) -> Iterator[tuple[str, int]]:
-    names = list(TARGETS)
+def inputs(first: int, count: int, names: Sequence[str]) -> Iterator[tuple[str, int]]:
     for number in range(first, first + count):
         yield names[number % len(names)], number
 
@@ -258,6 +399,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--reader", choices=sorted(TARGETS), action="append", help="this one only")
     asked = parser.parse_args()
     began_s = time.monotonic()
     read: Counter[str] = Counter()
@@ -266,7 +408,7 @@ def main() -> int:
     trying = INPUT.with_name(f"{INPUT.name}-{asked.first}")
     trying.parent.mkdir(exist_ok=True)
     file = os.open(trying, os.O_WRONLY | os.O_CREAT)
-    for name, number in inputs(asked.first, asked.inputs):
+    for name, number in inputs(asked.first, asked.inputs, asked.reader or list(TARGETS)):
         watch.begin()
         try:
             os.pwrite(file, b"%-24d" % number, 0)

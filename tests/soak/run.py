@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any
 import grpc
 import numpy as np
 from simswitch.client import Client, OperatorClient, ServiceError
-from simswitch.history.schema import CACHE_KIB
+from simswitch.history.schema import CACHE_KIB, CACHE_OF_FEW_KIB
 from simswitch.v1 import inventory_pb2, pool_pb2, swap_pb2
 
 from benches.report import ROOT, machine_line
@@ -52,7 +52,8 @@ LOAD = ("--warm-up", "0", "--dwell", "120", "--away", "20", "--renew", "20", "--
 PROBE_TERMINAL = 1 << 40
 PROBE_SERVER = "as-0"
 SAMPLES = 1_200
-CACHE_MB = CACHE_KIB * 1_024 / 1e6
+CACHE_MB = 1.1 * (CACHE_KIB + CACHE_OF_FEW_KIB) * 1_024 / 1e6
+"""A tenth is what SQLite needs beside each page."""
 ROUND_S = 10.0
 JOB_TIMEOUT_S = 120.0
 
@@ -109,16 +110,22 @@ def grown(series: list[float]) -> tuple[float, float]:
     return float(half.mean()), float(slope * (len(half) - 1))
 
 
+def pages_kept_mb(samples: dict[str, list[float]]) -> float:
+    """By how much the follower may grow in the second half since SQLite keeps pages of history: not by more than
+    history does, and not past the bound of what is kept, with what it had grown by before."""
+    middle = len(samples["history_mb"]) // 2
+    grown_before = samples["follower_mb"][middle] - samples["follower_mb"][0]
+    return max(0.0, min(samples["history_mb"][-1] - samples["history_mb"][middle], CACHE_MB - grown_before))
+
+
 def verdict(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Each series with its level, its climb and its bound."""
     found = {}
-    cached = np.minimum(samples["history_mb"], CACHE_MB)
     for name, bound in BOUNDS.items():
         level, climb = grown(samples[name])
         most = bound.part * level + bound.plus
         if name == "follower_mb":
-            # SQLite keeps pages of history up to a bound; until it is reached they are no leak.
-            most += float(cached[-1] - cached[len(cached) // 2])
+            most += pages_kept_mb(samples)
         found[name] = {
             "first": round(samples[name][0], 2),
             "level": round(level, 2),
@@ -133,12 +140,21 @@ def verdict(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
 class Soak:
     """One run."""
 
-    def __init__(self, folder: Path, seconds: float, terminals: int, seed: int, round_s: float = ROUND_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seconds: float,
+        terminals: int,
+        seed: int,
+        round_s: float = ROUND_S,
+        load: Sequence[str] = LOAD,
+    ) -> None:
         self._folder = folder
         self._seconds = seconds
         self._terminals = terminals
         self._seed = seed
         self._round_s = round_s
+        self._words = load
         self._over = threading.Event()
         self._failures: list[str] = []
         self.samples: dict[str, list[float]] = {name: [] for name in ("at_s", *BOUNDS, "history_mb")}
@@ -178,7 +194,7 @@ class Soak:
         return self._document(figures)
 
     def _load(self, address: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "simswitch", "load", "--address", address, "--json", *LOAD]
+        command = [sys.executable, "-m", "simswitch", "load", "--address", address, "--json", *self._words]
         command += ["--duration", str(self._seconds + 60), "--terminals", str(self._terminals)]
         command += ["--access-servers", "4", "--processes", "1", "--seed", str(self._seed), "--market", MARKET]
         with (self._folder / "load.log").open("wb") as log:

@@ -25,8 +25,10 @@ def test_the_follower_may_keep_pages_of_history_up_to_a_bound() -> None:
     kept = np.linspace(0, 40, 200)
     of_history = series(follower_mb=(100 + kept).tolist(), history_mb=(20 + kept).tolist())
     assert run.verdict(of_history)["follower_mb"]["met"]
-    past_it = series(follower_mb=(100 + kept).tolist(), history_mb=(200 + kept).tolist())
+    past_it = series(follower_mb=(100 + 5 * kept).tolist(), history_mb=(20 + 10 * kept).tolist())
     assert not run.verdict(past_it)["follower_mb"]["met"]
+    of_itself = series(follower_mb=(100 + kept).tolist(), history_mb=(20 + kept / 10).tolist())
+    assert not run.verdict(of_itself)["follower_mb"]["met"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,8 @@ def test_what_climbs_is_found_through_noise(name: str, climb: float) -> None:
 
 
 def test_a_short_soak_does_all_that_a_long_one_does(tmp_path: Path) -> None:
-    soak = run.Soak(tmp_path, 20.0, 120, 1, round_s=1.0)
+    words = ("--warm-up", "0", "--dwell", "6", "--away", "1", "--renew", "2", "--usage", "2", "--batch", "16")
+    soak = run.Soak(tmp_path, 8.0, 120, 1, round_s=0.5, load=words)
     found = soak.run(lambda _: None)
     assert found["failures"] == []
     counts = found["counts"]

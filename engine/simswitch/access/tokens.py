@@ -86,7 +86,7 @@ def read_tokens(folder: Path) -> dict[str, Token]:
     for entry in all_entries(path):
         try:
             _count(tokens, entry.fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ChainDamaged(f"{path}: entry {entry.number} is none of tokens: {error!r}") from error
     return tokens
 

@@ -67,7 +67,7 @@ def entry_of(line: bytes, where: str) -> Entry:
         fields = json.loads(text)
         fields["previous"]
         return Entry(int(fields["number"]), digest.decode("ascii"), fields)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ChainDamaged(f"{where}: the line is no entry: {error}") from error
 
 
