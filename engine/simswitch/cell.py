@@ -444,7 +444,7 @@ class Cell:
                         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                             raise
                         complete = False
-                prune(disk)
+                prune(disk, keep_ms=journal.settings.keep_ms)
         finally:
             if journal is not None:
                 journal.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-from simswitch.cell import Cell
+from simswitch.cell import Cell, VirtualClock
 from simswitch.core.machine import HASH_PIECE_BYTES, Machine
 from simswitch.journal import follower as module
 from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.follower import Follower, FollowerSettings, FollowerStopped, read_alarm
 from simswitch.journal.recovery import real_machine, recover, restore_newest
 from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
+from simswitch.journal.walk import Walk, list_segments
 
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.test_recovery import opened
@@ -73,6 +74,40 @@ def test_a_snapshot_without_room_is_not_begun_and_is_tried_again(monkeypatch: py
     follower.turn()
     assert snapshot_sequences(disk) == [cell.durable_sequence]
     assert read_alarm(disk) is None
+
+
+def test_for_as_long_as_wanted_back_every_point_can_be_restored_and_no_room_ends_it() -> None:
+    """A snapshot every ten minutes for six hours, one hour to be kept: the folder reaches back one to two."""
+    minute_ms = 60_000
+    disk = FaultyDisk()
+    cell = opened(disk)
+    cell.step(number_run(0))
+    clock = cell._clock
+    assert isinstance(clock, VirtualClock)
+    settings = FollowerSettings(interval_s=1e9, free_mark_bytes=1_000, keep_ms=60 * minute_ms)
+    follower = Follower(disk, tiny_kind(), settings)
+    begun_ms = cell.machine.now_ms
+    for turn in range(36):
+        clock.advance(10 * minute_ms)
+        for number in range(3):
+            cell.step(number_run(turn * 10 + number))
+        while follower.turn():
+            pass
+        follower.take_snapshot()
+        sequences = snapshot_sequences(disk)
+        assert len(sequences) <= 4
+        with open_snapshot(disk, sequences[0]) as (oldest, _):
+            back_ms = cell.machine.now_ms - oldest.now_ms
+        assert back_ms <= 130 * minute_ms
+        assert back_ms >= min(60 * minute_ms, cell.machine.now_ms - begun_ms - 10 * minute_ms)
+        walk = Walk(disk, first_sequence=sequences[0] + 1, journal_id=oldest.journal_id, chain=oldest.chain)
+        assert [record.header.sequence for record in walk] == list(range(sequences[0] + 1, cell.durable_sequence + 1))
+    assert list_segments(disk)[0].number > 5
+    cell.step(number_run(999))
+    follower.turn()
+    disk.free = 2_000
+    follower.take_snapshot()
+    assert snapshot_sequences(disk) == sequences[-2:], "what is only kept for a restore makes room"
 
 
 def test_a_clean_end_without_room_for_a_snapshot_says_so_and_loses_nothing() -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tests.model.records import Regions
 
+# More than a recovery ever replays: where nobody takes snapshots, all since the last clean end.
+RECORDS_KEPT = 16_384
+
 
 class Violation(AssertionError):
     """Something that must never happen has happened."""
@@ -47,7 +50,7 @@ class Log:
             raise Violation(f"record {sequence} was applied after record {self.last}")
         self._records[sequence] = record
         self.last = sequence
-        self._records.pop(sequence - 512, None)
+        self._records.pop(sequence - RECORDS_KEPT, None)
 
     def show(self, sequence: int) -> None:
         self.acknowledged = max(self.acknowledged, sequence)

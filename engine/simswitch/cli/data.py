@@ -163,10 +163,11 @@ def follow(folder: Folder, config: ConfigOption = None) -> None:
     from simswitch.following import main as follow_folder
     from simswitch.journal.errors import JournalError
 
-    seconds = settings(config).number("follower", "snapshot_seconds")
-
+    values = settings(config)
+    seconds = values.number("follower", "snapshot_seconds")
+    keep_ms = values.number("journal", "keep_hours") * 3_600_000
     try:
-        code = follow_folder([str(folder), "--snapshot-seconds", str(seconds)])
+        code = follow_folder([str(folder), "--snapshot-seconds", str(seconds), "--keep-ms", str(keep_ms)])
     except JournalError as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     if code:

@@ -76,6 +76,7 @@ def serve(
         journal=JournalSettings(
             segment_bytes=values.number("journal", "segment_bytes"),
             free_mark_bytes=values.number("journal", "free_mark_bytes"),
+            keep_ms=values.number("journal", "keep_hours") * 3_600_000,
         ),
         follower=bool(values.values["follower", "enabled"]),
         follower_options=(

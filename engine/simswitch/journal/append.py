@@ -71,6 +71,8 @@ class JournalSettings:
     """Size of new segments: a multiple of 4,096. A batch has to fit into one."""
     free_mark_bytes: int = FREE_MARK_BYTES
     """Nothing is admitted while the disk has less than this free."""
+    keep_ms: int = 0
+    """For so long segments that no snapshot needs are kept, so that any point can be restored (``snapshot.prune``)."""
     prepare_ahead: bool = True
     """False: the next segment is made when it is needed, without a thread (simulator, tests)."""
 

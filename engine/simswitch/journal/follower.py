@@ -132,6 +132,8 @@ class FollowerSettings:
     interval_s: float = 300.0
     free_mark_bytes: int = 0
     """What a snapshot has to leave free on the disk, for the journal."""
+    keep_ms: int = 0
+    """``JournalSettings.keep_ms``."""
     poll_s: float = 0.02
     niceness: int = 10
 
@@ -355,6 +357,8 @@ class Follower:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self._no_room_s = time.monotonic()
+            # What is only kept for a restore goes first.
+            prune(self._disk, self._rest)
             _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
             return
         self.snapshot_sequence = self.machine.sequence
@@ -371,7 +375,7 @@ class Follower:
         faults = self.machine.check(self._give_way)
         if faults:
             raise InvariantBroken(f"after sequence {self.machine.sequence}: " + "; ".join(faults[:20]))
-        prune(self._disk, self._rest)
+        prune(self._disk, self._rest, self._settings.keep_ms)
         self._said(
             f"snapshot of sequence {self.machine.sequence} written in {self._snapshot_s - began_s:.3f} s, "
             f"state checked in {time.monotonic() - self._snapshot_s:.3f} s"
@@ -578,6 +582,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot-bytes", type=int, default=defaults.bytes_max, metavar="BYTES")
     parser.add_argument("--snapshot-seconds", type=float, default=defaults.interval_s, metavar="SECONDS")
     parser.add_argument("--free-mark-bytes", type=int, default=defaults.free_mark_bytes, metavar="BYTES")
+    parser.add_argument("--keep-ms", type=int, default=defaults.keep_ms, metavar="MS")
     parser.add_argument("--poll-ms", type=float, default=defaults.poll_s * 1000, metavar="MS")
     # The server names itself: it may be killed before this process first asks who its parent is.
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="stop when this is not the parent")
@@ -590,6 +595,7 @@ def run(parsed: argparse.Namespace, readers: Sequence[OpenReader] = ()) -> int:
         bytes_max=parsed.snapshot_bytes,
         interval_s=parsed.snapshot_seconds,
         free_mark_bytes=parsed.free_mark_bytes,
+        keep_ms=parsed.keep_ms,
         poll_s=parsed.poll_ms / 1000,
     )
     return follow(parsed.folder, settings, parent=parsed.parent, readers=readers)

@@ -41,6 +41,14 @@ the file system.
 
 The two newest are kept. Segments that lie wholly below the older of the two are not needed by either, and are removed,
 oldest first and one durable removal after the other, so that a crash leaves no hole.
+
+Where any point of some time back is to be restored (``keep_ms``), two more are kept, and the segments from there on:
+
+    ───base────────────next──────────────────┬──older──newest──▶       base  the newest that is keep_ms old
+       │◀── keep_ms and more ──▶│            now - keep_ms             next  the first that is keep_ms younger: it is
+                                                                             the base when it is old enough itself
+
+So the folder reaches back one to two times ``keep_ms``, and four snapshots are kept at most.
 """
 
 from __future__ import annotations
@@ -55,7 +63,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Protocol
 
 from simswitch.core import layout
@@ -369,12 +377,13 @@ def _write_pieces(file: DiskFile, view: memoryview, offset: int, pause: Pause | 
             pause(time.monotonic() - began_s)
 
 
-def prune(disk: Disk, pause: Pause | None = None) -> list[str]:
-    """Removes snapshots beyond the two newest, and the segments that neither of the two needs. Returns their names."""
+def prune(disk: Disk, pause: Pause | None = None, keep_ms: int = 0) -> list[str]:
+    """Removes the snapshots that are not kept, and the segments that none of the others needs. Returns their names."""
     sequences = snapshot_sequences(disk)
-    removed = [snapshot_name(sequence) for sequence in sequences[:-SNAPSHOTS_KEPT]]
+    kept = _kept(disk, sequences, keep_ms)
+    removed = [snapshot_name(sequence) for sequence in sequences if sequence not in kept]
     if len(sequences) >= SNAPSHOTS_KEPT:
-        needed_from = sequences[-SNAPSHOTS_KEPT] + 1
+        needed_from = min(kept) + 1
         for segment, following in pairwise(list_segments(disk)):
             if not isinstance(following.header, SegmentHeader) or following.header.first_sequence > needed_from:
                 break
@@ -382,3 +391,25 @@ def prune(disk: Disk, pause: Pause | None = None) -> list[str]:
     for name in removed:
         _remove(disk, name, pause)
     return removed
+
+
+def _kept(disk: Disk, sequences: list[int], keep_ms: int) -> set[int]:
+    kept = set(sequences[-SNAPSHOTS_KEPT:])
+    if not keep_ms:
+        return kept
+    instants: dict[int, int] = {}
+    for sequence in sequences:
+        name = snapshot_name(sequence)
+        file = disk.open(name, writable=False)
+        try:
+            instants[sequence] = read_snapshot_header(file, name).now_ms
+        except (JournalDamaged, OSError):
+            continue  # nothing can be restored from it
+        finally:
+            file.close()
+    if not instants:
+        return kept
+    until_ms = max(instants.values()) - keep_ms
+    base = max((sequence for sequence, at_ms in instants.items() if at_ms <= until_ms), default=min(instants))
+    following = (sequence for sequence, at_ms in instants.items() if at_ms >= instants[base] + keep_ms)
+    return kept | {base} | set(islice(following, 1))

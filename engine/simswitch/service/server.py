@@ -701,7 +701,8 @@ async def serve(
         )
         if settings.follower:
             command = [sys.executable, "-m", "simswitch.following", str(path), "--parent", str(os.getpid())]
-            command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes), *settings.follower_options]
+            command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes)]
+            command += ["--keep-ms", str(settings.journal.keep_ms), *settings.follower_options]
             following = asyncio.create_task(keep_follower(command, path, silent))
         if settings.learner is not None:
             command = [sys.executable, "-m", "simswitch", *settings.learner, "learn", str(path)]
