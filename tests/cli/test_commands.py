@@ -143,6 +143,33 @@ def test_caps_are_set_now_and_from_an_instant_on_and_shown_with_the_next_reset(r
     assert "the plan at 20" in run("caps").stdout
 
 
+def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -> None:
+    words = write(
+        tmp_path, *(card(number, terminal).replace("spring", "pool") for number, terminal in ((71, "71"), (72, "")))
+    )
+    plan = (
+        '[plans.shared]\ncarrier = "blue"\nwindows = [{ kind = "cycle", quota_bytes = 4_000_000_000, pooled = true }]\n'
+    )
+    (tmp_path / "inventory.toml").write_text(DEFINITIONS + plan, encoding="utf-8")
+    (tmp_path / "lots.csv").write_text(LOTS + "pool,blue,shared,nationwide\n", encoding="utf-8")
+    assert run(*words).returncode == 0
+    (lot,) = json.loads(run("caps", "--lot", "pool", "--json").stdout)["lots"]
+    used, claimed = 143_000, lot["pool"]["claimed_bytes"]
+    assert (lot["windows"][0]["pooled"], lot["windows"][0]["pool_used_bytes"]) == (True, used)
+    assert lot["pool"] == {"left_bytes": 4 * 10**9 - used, "claimed_bytes": claimed, "health": "healthy"}
+    assert claimed > 0, "the terminal that was adopted is to use something yet"
+    for number in (71, 72):
+        shown = json.loads(run("sim", iccid(number), "--json").stdout)
+        assert shown["sim"]["headroom_bytes"] == 4 * 10**9 - used - claimed, "no SIM has more than all have"
+    assert "4.0 GB, shared" in run("sim", iccid(72)).stdout
+    rows = {row["name"]: row["pools_count"] for row in json.loads(run("pool", "--json").stdout)["rows"]}
+    assert (rows["pool"], rows["spring"]) == (1, 0)
+    assert run("caps", "set", "pool", "cycle", "0").returncode == 0
+    assert "its SIMs share a quota, 143,000 B over" in run("caps").stdout
+    assert "what pool shares is exhausted" in run("events", "--kind", "pool").stdout
+    assert json.loads(run("sim", iccid(72), "--json").stdout)["sim"]["health"] == "exhausted"
+
+
 def test_everything_is_stopped_and_lifted(run: Run) -> None:
     assert run("swap", "stop").returncode == Exit.USAGE
     assert run("swap", "stop", "--all").returncode == 0

@@ -17,7 +17,7 @@ legal_name = "Blue K.K."
 carrier = "blue"
 windows = [
     { kind = "cycle", quota_bytes = 100, certainty = "contractual" },
-    { kind = "rolling", days = 3, quota_bytes = 10, speed_after_bits_per_s = 128_000 },
+    { kind = "rolling", days = 3, quota_bytes = 10, speed_after_bits_per_s = 128_000, pooled = true },
 ]
 low_bytes = 5
 [plans.hundred.resets]
@@ -44,6 +44,7 @@ def test_everything_that_is_documented_is_read() -> None:
         ("rolling", 3, 10),
     ]
     assert [window.certainty for window in plan.windows] == ["contractual", "believed"]
+    assert [window.pooled for window in plan.windows] == [False, True]
     assert (plan.low_bytes, plan.exhausted_bytes) == (5, None)
     assert plan.resets == Resets(closing_day=31, time_zone="Asia/Tokyo")
     assert definitions.classes[0].reserve_count == 7

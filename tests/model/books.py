@@ -147,7 +147,78 @@ class Books:
             raise Mismatch(what)
 
     def _masked(self, sim: SimModel) -> bool:
-        return self.lots[sim.lot].ended or not self.masked.isdisjoint((sim.lot, sim.bank, (sim.lot, sim.bank)))
+        lot = self.lots[sim.lot]
+        hidden = lot.ended or lot.pool_health != layout.HEALTHY
+        return hidden or not self.masked.isdisjoint((sim.lot, sim.bank, (sim.lot, sim.bank)))
+
+    # What the SIMs of a lot share.
+
+    def _pool_counted(self, entity: int) -> int:
+        return sum(sim.counted_bytes for sim in self.sims if sim.lot == entity)
+
+    def _pool_claimed(self, entity: int) -> int:
+        return sum(sim.claim for sim in self.sims if sim.lot == entity)
+
+    def _pool_beside(self, entity: int, window: int) -> int:
+        mine = [sim for sim in self.sims if sim.lot == entity]
+        return sum(sim.corrections[window] + sim.allowances[window] for sim in mine)
+
+    def _pool_left(self, entity: int, reserved: tuple[int, int] = (0, 99)) -> int:
+        """What is left to the nearest cap, less what is ``reserved``: so many bytes, or a power of two of the quota."""
+        lot, counted = self.lots[entity], self._pool_counted(entity)
+        least, shift = reserved
+        return min(
+            (
+                quota
+                - counted
+                - lot.pool_offsets[window]
+                - self._pool_beside(entity, window)
+                - max(least, quota >> shift)
+                for window, (quota, _) in enumerate(lot.caps)
+                if lot.pools(window) and quota >= 0
+            ),
+            default=2**63 - 1,
+        )
+
+    def _pool_has(self, sim: SimModel, expected: int) -> bool:
+        left = self._pool_left(sim.lot)
+        return left == 2**63 - 1 or left - self._pool_claimed(sim.lot) >= expected
+
+    def _judge_pool(self, entity: int) -> None:
+        """What happens at once; that the health of its SIMs follows is a walk."""
+        lot = self.lots[entity]
+        if not lot.pooled:
+            return
+        health = int(layout.HEALTHY)
+        if self._pool_left(entity, (lot.exhausted_bytes, 7)) < 0:
+            health = layout.EXHAUSTED
+        elif self._pool_left(entity, (lot.low_bytes, 5)) < 0:
+            health = layout.LOW
+        if health != lot.pool_health:
+            lot.pool_health = health
+            if any(sim.lot == entity for sim in self.sims):
+                self._walk_lot(entity)
+            self._event(layout.EVENT_POOL, reason=health, a=entity, b=self._pool_left(entity) % 2**64)
+
+    def _restart_pool(self, entity: int, window: int) -> None:
+        """A window starts anew for all of the lot at once; of a rolling one a day is over."""
+        lot, counted = self.lots[entity], self._pool_counted(entity)
+        if not lot.pools(window):
+            return
+        if window == layout.WINDOW_ROLLING - 1:
+            today = max(counted + lot.pool_offsets[window] - sum(lot.pool_days), 0)
+            lot.pool_days = [today, *lot.pool_days][: lot.places]
+        lot.pool_offsets[window] = (sum(lot.pool_days) if window == layout.WINDOW_ROLLING - 1 else 0) - counted
+        self._judge_pool(entity)
+
+    def _walk_lot(self, entity: int) -> set[int]:
+        """Its limits are worked out by the next walk, which lots share; gives the windows that begin with it."""
+        walk = next((sweep for sweep in self.sweeps if sweep.kind == "limits"), None)
+        if walk is None:
+            walk = Sweep("limits")
+            self.sweeps.append(walk)
+        walk.end = len(self.sims)
+        return walk.lots.setdefault(entity, set())
 
     def _orders_spare(self) -> bool:
         """An eighth of the pool is left to what can't wait."""
@@ -176,8 +247,10 @@ class Books:
 
     def _must_find_among(self, free: list[SimModel], expected: int) -> bool:
         tier = tier_satisfying(expected)
-        if any(sim.tier >= tier and sim.headroom_bytes >= expected for sim in free):
+        if any(sim.tier >= tier and sim.headroom_bytes >= expected and self._pool_has(sim, expected) for sim in free):
             return True
+        if not all(self._pool_has(sim, expected) for sim in free):
+            return False  # of the tier below it looks at one group, and that may have some that don't do
         if expected == lowest_bytes(tier):
             return False  # the tier below holds less, but for SIMs that aren't trusted with as much
         own = [sim for sim in free if sim.tier == tier - 1]
@@ -189,6 +262,7 @@ class Books:
         self._require(sim.health == layout.HEALTHY, f"I4: {what} got SIM {sim.index}, which is not healthy")
         self._require(sim.headroom_bytes >= expected, f"I4: {what} got SIM {sim.index} with too little left")
         self._require(not self._masked(sim), f"{what} got SIM {sim.index} of a masked group")
+        self._require(self._pool_has(sim, expected), f"I4: {what} got SIM {sim.index} of a pool with too little left")
         classes = self.markets[market][1]
         self._require(sim.sim_class in classes, f"{what} got SIM {sim.index} of a class that does not serve the market")
         for earlier in classes[: classes.index(sim.sim_class)]:
@@ -208,7 +282,7 @@ class Books:
                 first or not self._must_find_among(ending, expected), f"{what} passed lots that end soon over"
             )
             sound = ending if first else sound
-        tiers = {other.tier for other in sound}
+        tiers = {other.tier for other in sound if self._pool_has(other, expected)}
         satisfying = [tier for tier in tiers if tier >= wanted]
         # One that a breaker lets through as its probe may fit better.
         if satisfying:
@@ -229,6 +303,7 @@ class Books:
             sim.health = layout.LOW
         else:
             sim.health = layout.HEALTHY
+        sim.health = max(sim.health, lot.pool_health)
         if sim.health != before:
             self._turned(sim)
 
@@ -301,17 +376,23 @@ class Books:
         sim.holder = terminal
 
     def _set_limit(self, sim: SimModel) -> None:
-        quotas = [quota for quota, _ in self.lots[sim.lot].caps]
+        lot = self.lots[sim.lot]
         sim.limit_bytes = min(
-            (quota - offset for quota, offset in zip(quotas, sim.offsets, strict=True) if quota >= 0),
+            (
+                quota - sim.offsets[window]
+                for window, (quota, _) in enumerate(lot.caps)
+                if quota >= 0 and not lot.pools(window)
+            ),
             default=2**63 - 1,
         )
-        if self.lots[sim.lot].ended:
+        if lot.ended:
             sim.limit_bytes = min(sim.limit_bytes, sim.counted_bytes - 1)
+        self._judge_pool(sim.lot)
         self._judge(sim)
 
     def _cool(self, sim: SimModel) -> None:
         sim.occupancy = layout.COOLING
+        sim.claim = 0
         sim.held_by = None
         sim.cooling_until_ms = self.now_ms + self.settings[layout.COOLING_MS]
         today, most = self._day(self.now_ms), self.lots[sim.lot].changes_max
@@ -328,6 +409,7 @@ class Books:
         sim.occupancy = layout.ASSIGNED
         self._given_to(sim, terminal)
         sim.held_by = None
+        self._claims(sim, terminal)
         if sim.health != layout.HEALTHY:
             self._automatic_later()
         if terminal.reported_bytes and terminal.epoch != epoch:
@@ -374,6 +456,11 @@ class Books:
         since_s = order.ordered_ms // 1000
         subscriber, tier = terminal.subscriber, terminal.expected_tier
         return EndedModel(order.epoch, terminal, target, subscriber, order.server, tier, 0, since_s)
+
+    def _claims(self, sim: SimModel, terminal: TerminalModel) -> None:
+        """What the lease is expected to use is kept for it."""
+        if self.lots[sim.lot].pooled:
+            sim.claim = min(lowest_bytes(terminal.expected_tier), 1 << 44)
 
     def _learn(self, market: int, tier: int) -> None:
         """A lease of the market is over: it weighs 16, and half as much after each midnight."""
@@ -561,6 +648,7 @@ class Books:
     def _return_target(self, order: OrderModel) -> None:
         if order.target is not None:
             order.target.occupancy = layout.FREE
+            order.target.claim = 0
             order.target = None
 
     def _drop_swap(self, order: OrderModel, why: int) -> None:

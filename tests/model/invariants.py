@@ -41,6 +41,7 @@ def violations(state: dict[str, Table]) -> list[str]:
     found += _orders(state, sims, terminals)
     found += _index(state, sims)
     found += _totals(header, sims, terminals)
+    found += _pools(state, sims)
     return found
 
 
@@ -179,6 +180,23 @@ def _listed(following: list[int], head: int) -> list[int]:
         listed.append(head)
         head = following[head]
     return listed
+
+
+def _pools(state: dict[str, Table], sims: Table) -> list[str]:
+    """I8: what a pool counts, each report once; I4: what it keeps for leases, by its SIMs."""
+    found = []
+    pools = state["groups"]["pool"][sims["group"]] if len(sims) else sims["group"]
+    in_use = np.isin(sims["occupancy"], (RESERVED, ASSIGNED)) | (sims["held"] != 0)
+    for entity in np.unique(pools[pools != 0]).tolist():
+        lot, mine = state["lots"][entity], sims[pools == entity]
+        counted = sum(mine["counted_bytes"].tolist())
+        claimed = sum(mine["rest_sequence"][in_use[pools == entity]].tolist())
+        if (counted, claimed) != (int(lot["pool_counted_bytes"]), int(lot["pool_claimed_bytes"])):
+            found.append(
+                f"I8: pool {entity} counts {lot['pool_counted_bytes']} and keeps {lot['pool_claimed_bytes']}, "
+                f"its SIMs {counted} and {claimed}"
+            )
+    return found
 
 
 def _totals(header: Table, sims: Table, terminals: Table) -> list[str]:

@@ -265,7 +265,8 @@ class Model(Limits):
             return {layout.LIMIT_REACHED}
         terminal = self.terminals.get(key)
         if terminal is not None and terminal.sim is not None:
-            if terminal.server == server and terminal.market == market and terminal.sim.health in USABLE:
+            usable = terminal.sim.health in USABLE and self.lots[terminal.sim.lot].pool_health in USABLE
+            if terminal.server == server and terminal.market == market and usable:
                 self._extend(terminal)
                 self._check_grant(terminal, call.answer, slow_kbps)
                 return {layout.SAME}
@@ -378,6 +379,8 @@ class Model(Limits):
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         self.counted_bytes += delta
+        if status == layout.OK or (sim.held_by is not None and sim.holder is terminal):
+            sim.claim -= min(sim.claim, delta)
         action, slow_kbps = self.limit_counted(lease.subscriber, delta, terminal.key, server)
         self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
         if status == layout.OK:
@@ -389,6 +392,7 @@ class Model(Limits):
             if sim.untrusted and sim.health < layout.THROTTLED and fast:
                 sim.untrusted = False
                 self._event(layout.EVENT_TRUSTED, terminal, terminal.server, a=sim.iccid, b=kbps)
+        self._judge_pool(sim.lot)
         self._judge(sim)
         return status
 
@@ -494,9 +498,12 @@ class Model(Limits):
             call.item["health"],
             openings,
         )
-        self._set_limit(sim)
         self._require(call.answer["sim"] == sim.index, f"SIM {sim.index} was given the index {call.answer['sim']}")
         self.sims.append(sim)
+        lot = self.lots[sim.lot]
+        for window in range(layout.WINDOWS):
+            lot.pool_offsets[window] += openings[window] if lot.pools(window) else 0
+        self._set_limit(sim)
         return {layout.OK}
 
     def _set_health(self, call: Call) -> set[int]:
@@ -553,16 +560,11 @@ class Model(Limits):
         lot.caps[window - 1] = cap
         if cap[0] != before[0]:
             self._walk_lot(entity).update({window - 1} if before[0] < 0 else ())
+        if before[0] < 0:
+            lot.pool_offsets[window - 1] = -self._pool_counted(entity)
+            lot.pool_days = [] if window == layout.WINDOW_ROLLING else lot.pool_days
+        self._judge_pool(entity)
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
-
-    def _walk_lot(self, entity: int) -> set[int]:
-        """Its limits are worked out by the next walk, which lots share; gives the windows that begin with it."""
-        walk = next((sweep for sweep in self.sweeps if sweep.kind == "limits"), None)
-        if walk is None:
-            walk = Sweep("limits")
-            self.sweeps.append(walk)
-        walk.end = len(self.sims)
-        return walk.lots.setdefault(entity, set())
 
     def _schedule(self, call: Call) -> set[int]:
         entity, window, at_ms, spread_ms = (call.item[name] for name in ("lot", "window", "at_ms", "spread_ms"))
@@ -635,6 +637,7 @@ class Model(Limits):
             if lot.turned_days < lot.step_days:
                 return
             lot.turned_days = 0
+        self._restart_pool(entity, window)
         lot.begun_ms[window], lot.begun_spread_ms[window] = self.now_ms, spread_ms
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
@@ -766,6 +769,7 @@ class Model(Limits):
             if lot.turned_days < lot.step_days:
                 return {layout.OK}
             lot.turned_days = 0
+        self._restart_pool(call.item["lot"], window - 1)
         if window - 1 not in lot.resets:
             lot.begun_ms[window - 1], lot.begun_spread_ms[window - 1] = self.now_ms, 0
         self.sweeps.append(Sweep("reset", lot=call.item["lot"], window=call.item["window"], end=len(self.sims)))
@@ -1106,6 +1110,7 @@ class Model(Limits):
         self._require(left >= self.reserves[target.sim_class], f"I7: the swap {row} went below the reserve")
         target.occupancy = layout.RESERVED
         self._given_to(target, terminal)
+        self._claims(target, terminal)
         order.target = target
         order.epoch = self._new_epoch(row["epoch"])
         self._order_event(layout.EVENT_ORDERED, order, order.priority, target.iccid)
@@ -1197,10 +1202,21 @@ class Model(Limits):
             else:
                 demand.append(terminal)
         job.demand = len(demand)
-        supply = {}
+        supply: dict[int, list[int]] = {sim_class: [] for sim_class in self.reserves}
+        for lot in self.lots.values():
+            lot.promised_bytes = 0
+        share_tier = max(tier_satisfying(self._expected(market, 0)) for market in self.markets)
+        for sim in sims:
+            if sim.occupancy == layout.FREE and sim.health == layout.HEALTHY and not self._masked(sim):
+                tier, lot = sim.tier, self.lots[sim.lot]
+                if lot.pooled:
+                    tier = min(tier, share_tier)
+                    if not self._pool_has(sim, lot.promised_bytes + lowest_bytes(tier)):
+                        continue
+                    lot.promised_bytes += lowest_bytes(tier)
+                supply[sim.sim_class].append(tier)
         for sim_class, reserve in self.reserves.items():
-            tiers = sorted(sim.tier for sim in self._free_healthy(sim_class) if sim in sims)
-            supply[sim_class] = tiers[reserve:]
+            supply[sim_class] = sorted(supply[sim_class])[reserve:]
         markets = list(self.markets)
         for terminal in sorted(demand, key=lambda each: (markets.index(each.market), -each.expected_tier)):
             for sim_class in self.markets[terminal.market][1]:
@@ -1426,6 +1442,11 @@ class Model(Limits):
         today = sim.counted_bytes + sim.offsets[2] - sum(sim.days)
         # What the carrier counted less holds for the day on which it was told.
         today = max(today - min(sim.corrections[2], 0), 0)
+        if lot.pools(2) and lot.places:
+            lot.pool_days = lot.pool_days or [0]
+            kept = sim.allowances[2] + max(sim.corrections[2], 0)
+            lot.pool_days[0] += kept
+            lot.pool_offsets[2] += kept
         sim.corrections[2] = sim.allowances[2] = 0
         sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
@@ -1451,14 +1472,13 @@ class Model(Limits):
             self._enter(job, layout.JOB_RUNNING)
         return True
 
-    @staticmethod
-    def _selects(job: JobModel, sim: SimModel) -> bool:
+    def _selects(self, job: JobModel, sim: SimModel) -> bool:
         if sim.occupancy != layout.ASSIGNED or sim.holder is None:
             return False
         if job.health_mask and not job.health_mask >> sim.health & 1:
             return False
         below = job.options["headroom_below_bytes"]
-        if below and sim.headroom_bytes >= below:
+        if below and sim.headroom_bytes >= below and self._pool_has(sim, below):
             return False
         places = (("lot", sim.lot), ("bank", sim.bank), ("sim_class", sim.sim_class), ("server", sim.holder.server))
         return all(job.options[name] in (layout.NONE_SHORT, place) for name, place in places)
@@ -1543,7 +1563,15 @@ class Model(Limits):
                 resetting=sum(1 << window for window in lot.resets),
                 turned_days=lot.turned_days,
                 soon=int(entity in self.ending),
+                pool_health=0 if lot.pool_health == layout.HEALTHY else lot.pool_health,
+                pool_counted_bytes=self._pool_counted(entity) if lot.pooled else 0,
+                pool_claimed_bytes=self._pool_claimed(entity),
             )
+            for window in range(layout.WINDOWS) if lot.pooled else ():
+                names = ("pool_offset_bytes", "pool_beside_bytes") if lot.pools(window) else ()
+                pool = [int(tables["lots"][entity][name][window]) for name in names]
+                known = [lot.pool_offsets[window], self._pool_beside(entity, window)][: len(names)]
+                self._require(pool == known, f"lot {entity}: its pool says {pool} of window {window + 1}, not {known}")
             found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
             wanted = {
                 "quota_bytes": [quota for quota, _ in lot.caps],
@@ -1717,6 +1745,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         sim_class = int(entities[index]["numbers"][layout.LOT_CLASS])
         days = max(plan[layout.PLAN_ROLLING_DAYS], 0)
         lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
+        lots[index].pooled = max(plan[layout.PLAN_POOLED], 0)
         until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])
         if until_s >= 0:
             lots[index].valid_until_ms = until_s * 1_000

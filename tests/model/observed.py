@@ -10,6 +10,7 @@ import numpy as np
 from simswitch.core import layout
 
 from tests.model.records import Table
+from tests.model.things import lowest_bytes
 from tests.model.transitions import DAY_MS, NONE, SLOW_KBPS, Case, Row, T
 from tests.model.world import EXHAUSTED_BYTES, LOW_BYTES, SUBSCRIBER
 
@@ -75,6 +76,8 @@ def word_after(row: Row, case: Case) -> str:
         if int(case.after["lots"]["resetting"][case.lot]) >> case.window & 1:
             return "under_way"
         return "scheduled" if _lot(case, case.after, "reset_ms") else "none"
+    if row.subject == "pool":
+        return ("plenty", "", "low", "exhausted")[int(case.after["lots"]["pool_health"][case.lot])]
     if row.subject == "figure":
         return "told" if _correction(case, case.after) else "none"
     if row.subject == "limit":
@@ -111,6 +114,26 @@ def _carriers_and_since(case: Case) -> bool:
     offsets = [int(tables["sims_cold"]["offset_cycle_bytes"][case.named_sim]) for tables in (case.before, case.after)]
     moved = _correction(case, case.after) - _correction(case, case.before)
     return used == [case.used_bytes] and moved == offsets[1] - offsets[0] and bool(moved)
+
+
+def _pool(case: Case, name: str) -> int:
+    return int(case.after["lots"][f"pool_{name}_bytes"][case.lot])
+
+
+def _pool_counts(case: Case) -> bool:
+    """Each report once, and what the carrier counted beyond it."""
+    mine = case.after["lots"][case.lot]
+    correction = _correction(case, case.after)
+    counted = int(case.after["sims"]["counted_bytes"].sum())
+    return 0 < counted == int(mine["pool_counted_bytes"]) and int(mine["pool_beside_bytes"][0]) == correction
+
+
+def _hidden(case: Case) -> bool:
+    groups = case.after["groups"][: int(case.after["header"]["groups_count"][0])]
+    mine = groups[groups["lot"] == case.lot]
+    sim_class = case.after["classes"][mine["sim_class"][0]]
+    shown = [bool(int(word)) for word in sim_class["tiers"]]
+    return bool(mine["masked"].all()) and not any(shown) and int(sim_class["free_count"]) == 0
 
 
 def cap_word(case: Case) -> str:
@@ -175,6 +198,7 @@ def unchanged(row: Row, case: Case) -> bool:
         "reset": ("lots", "sims", "sims_cold"),
         "figure": ("sims", "sims_cold", "sims_ledger"),
         "limit": ("subscribers", "exemptions"),
+        "pool": ("lots", "sims", "entities"),
         "rule": ("entities",),
     }
     return all(np.array_equal(case.before[name], case.after[name]) for name in tables[row.subject])
@@ -293,7 +317,25 @@ def _cools_until(case: Case) -> int:
     return int(case.world.machine.sim(case.named_sim)["cooling_until_ms"])
 
 
+def _expected_bytes(case: Case, key: int = T) -> int:
+    terminal = case.terminal(case.after, key)
+    return lowest_bytes(int(terminal["expected_tier"]) & 127)
+
+
 WORDS: dict[str, Callable[[Case], bool]] = {
+    "claims=nothing": lambda case: _pool(case, "claimed") == 0,
+    "claims=expected": lambda case: _pool(case, "claimed") == _expected_bytes(case),
+    "claims=two": lambda case: _pool(case, "claimed") == 2 * _expected_bytes(case),
+    "claims=rest": lambda case: (
+        _pool(case, "claimed") == _expected_bytes(case) - int(case.terminal(case.after)["reported_bytes"])
+    ),
+    "allowed=pool": lambda case: 0 < _allowed(case) == int(case.after["lots"]["pool_beside_bytes"][case.lot][0]),
+    "counted=pool": _pool_counts,
+    "hidden=yes": _hidden,
+    "hidden=no": lambda case: not case.after["groups"]["masked"].any(),
+    "health=LOW": lambda case: bool((case.after["sims"]["health"] == layout.LOW).all()),
+    "health=EXHAUSTED": lambda case: bool((case.after["sims"]["health"] == layout.EXHAUSTED).all()),
+    "health=HEALTHY": lambda case: bool((case.after["sims"]["health"] == layout.HEALTHY).all()),
     "epoch=same": lambda case: bool(
         case.terminal(case.after)["epoch"]
         == case.terminal(case.before)["epoch"]

@@ -62,6 +62,22 @@ class LotModel:
     valid_until_ms: int = NEVER_MS
     ended: bool = False
     """Its SIMs work no longer: none is selected, and nothing is left of any."""
+    pooled: int = 0
+    """A bit per window whose quota its SIMs share."""
+    pool_offsets: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window that is pooled: used = what was ever counted on its SIMs + this + what their ledgers say."""
+    pool_days: list[int] = field(default_factory=list)
+    pool_health: int = layout.HEALTHY
+    promised_bytes: int = 0
+    """What the job that is checked has of the pool."""
+
+    def pools(self, window: int) -> bool:
+        return bool(self.pooled >> window & 1)
+
+    @property
+    def places(self) -> int:
+        """Of the ring that are used."""
+        return -(-(self.rolling_days - 1) // self.step_days)
 
     @property
     def step_days(self) -> int:
@@ -98,6 +114,8 @@ class SimModel:
     unreported: tuple[int, int] = (0, 0)
     """The last of them, and what was allowed for it."""
     unreported_s: int = 0
+    claim: int = 0
+    """What its lease may still use, of a pool."""
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
 

@@ -548,6 +548,76 @@ def _reset(row: Row) -> Case:
     return case
 
 
+POOL_BYTES = 10 * GIB
+"""What six SIMs share in a cycle; they are low with a 32nd of it left, and exhausted with a 128th."""
+
+
+def _pool(row: Row) -> Case:
+    """T has a lease of a SIM of the pool, unless it asks for one."""
+    world = new_world(sims=0)
+    quota = {
+        layout.PLAN_QUOTA_CYCLE: POOL_BYTES,
+        layout.PLAN_LOW_BYTES: 64 * MIB,
+        layout.PLAN_EXHAUSTED_BYTES: 16 * MIB,
+    }
+    world.define(layout.PLAN, "monthly", {**quota, layout.PLAN_POOLED: 1})
+    lot = world.entities["gold-a"]
+    world.import_sims(6)
+    holds = "who holds" in row.when or row.command != "ALLOCATE"
+    terminal = T if holds else OTHER
+    asks, another = world.allocate(T), row.when.endswith(("another lot", "not of another", "swaps are on"))
+    if row.when.startswith("leases"):
+        world.send(world.allocate(OTHER, expected_bytes=8 * GIB))
+        asks = world.allocate(T, expected_bytes=3 * GIB)
+    elif holds or row.state != "plenty":
+        allocate(world, terminal)
+    if another:
+        # Without the reserve of its class, so that a swap may take the one SIM that the pool has not.
+        world.define(layout.PLAN, "daily", {**quota, layout.PLAN_QUOTA_CYCLE: 3 * POOL_BYTES})
+        world.import_sims(2, "gold-b")
+    if "automatic" in row.when:
+        world.configure(layout.AUTOMATIC_SWAPS, 3)
+    epoch = lease_epoch(world, terminal)
+    used = {
+        "low": POOL_BYTES - 300 * MIB,
+        "exhausted": POOL_BYTES - 50 * MIB,
+    }
+    world.pass_ms(2 * SECOND_MS)
+    if row.state != "plenty":
+        assert world.status(world.usage(terminal, epoch, used[row.state])) == layout.OK
+    case = Case(world, asks, lot=lot, named_sim=0)
+    if row.command == "DEFINE":
+        record = np.frombuffer(commands.definition(layout.PLAN, "monthly", quota), "V1024")
+        case.run = commands.run(layout.DEFINE, 1, definition=record)
+    elif row.command == "RELEASE":
+        case.run = world.lease(layout.RELEASE, T, epoch)
+    elif row.command == "REPORT_USAGE":
+        words = row.when.split()
+        more = used[words[3]] if len(words) > 3 else 3 * MIB
+        world.pass_ms(2 * SECOND_MS)
+        case.run = world.usage(T, epoch, more)
+    elif row.command == "SET_CAP":
+        case.run = world.set_cap("gold-a", layout.WINDOW_CYCLE, 2 * POOL_BYTES)
+    elif row.command == "RESET_WINDOW":
+        case.run = commands.run(layout.RESET_WINDOW, 1, lot=lot, window=layout.WINDOW_CYCLE)
+    elif row.command == "CARRIER_USAGE":
+        world.send(world.usage(T, epoch, 3 * MIB))
+        told = POOL_BYTES - 50 * MIB if row.when.startswith("nearly") else 10 * MIB
+        case.run, case.used_bytes = world.figure(0, told, 3 * MIB, world.now_ms // 1000), told
+    elif row.command == "(dispatch)":
+        list_job(world, T) if row.when == "a swap within it" else None
+        case.run = commands.run(layout.TICK)
+    elif row.command == "SESSION_READY":
+        world.open_session(0, ready=False)
+        case.run = world.ready(0)
+    elif row.when == "lease expired":
+        case.run, case.wait_ms = b"", LEASE_MS
+    elif row.command == "(timer)":
+        world.send(world.schedule("gold-a", layout.WINDOW_CYCLE, world.now_ms + STEP_MS, 1_000 * STEP_MS))
+        case.run, case.wait_ms = b"", STEP_MS
+    return case
+
+
 def _figure(row: Row) -> Case:
     """SIM 0, in the cycle of gold-a: 3 MiB were counted by an instant and 5 are by now; the carrier says 10 of then."""
     world = new_world()
@@ -1072,6 +1142,13 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("reset", "(timer)"): _reset,
     ("figure", "CARRIER_USAGE"): _figure,
     ("figure", "(timer)"): _figure,
+    **{
+        ("pool", command): _pool
+        for command in ("DEFINE", "ALLOCATE", "RELEASE", "REPORT_USAGE", "(timer)", "CARRIER_USAGE", "(dispatch)")
+    },
+    ("pool", "SESSION_READY"): _pool,
+    ("pool", "SET_CAP"): _pool,
+    ("pool", "RESET_WINDOW"): _pool,
     ("limit", "REPORT_USAGE"): _limit,
     ("limit", "ALLOCATE"): _limit,
     ("limit", "RENEW"): _limit,
@@ -1083,6 +1160,19 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
 WHENS = frozenset(
     {
         "-",
+        "a higher one",
+        "a swap within it",
+        "down to the exhausted watermark",
+        "down to the exhausted watermark, automatic swaps are on",
+        "down to the low watermark",
+        "its plan shares nothing any more",
+        "its window starts anew, it is spread",
+        "lease expired",
+        "leases may use what is left",
+        "leases of one lot may use what is left, not of another",
+        "more than we counted",
+        "nearly all that there is",
+        "of who holds a SIM of it, there is another lot",
         "ICCID not known",
         "observed, it is quarantined",
         "observed, it is throttled",
@@ -1200,7 +1290,6 @@ WHENS = frozenset(
         "later than the longest outage",
         "it is retired",
         "its last epoch and SIM, SIM free or cooling",
-        "lease expired",
         "lease expired while the clock is frozen",
         "lease expired, clock thawed less than a lease ago",
         "lease expired, grace has not passed",

@@ -77,6 +77,17 @@ class Walk:
             }
             ends_ms = START_MS + 3_000 * STEP_MS + 86_400_000
             self.world.define(layout.LOT, "gold-b", {**lot, layout.LOT_VALID_UNTIL_S: ends_ms // 1_000})
+        # In every fourth one the SIMs of a lot share what they have in a cycle and in rolling days.
+        self.pooled = seed % 4 == 3
+        if self.pooled:
+            quotas = {
+                layout.PLAN_QUOTA_CYCLE: 3 * GIB,
+                layout.PLAN_QUOTA_DAY: 3 * GIB,
+                layout.PLAN_QUOTA_ROLLING: 8 * GIB,
+                layout.PLAN_ROLLING_DAYS: 3,
+            }
+            watermarks = {layout.PLAN_LOW_BYTES: 64 * MIB, layout.PLAN_EXHAUSTED_BYTES: 16 * MIB}
+            self.world.define(layout.PLAN, "daily", {**quotas, **watermarks, layout.PLAN_POOLED: 1 << 0 | 1 << 2})
         self.groups = [self.world.define(layout.SUBSCRIBER_GROUP, name, {layout.GROUP_PRIORITY: 2}) for name in "ab"]
         self.world.records.clear()
         self.machine = self.world.machine
@@ -136,7 +147,10 @@ class Walk:
             iccid=[iccid_number(int(number)) for number in numbers],
             imsi=440_100_000_000_000 + numbers,
             opening_cycle_bytes=[
-                quota - self.random.choice((GIB, 5 * GIB, 20 * GIB, 300 * MIB, 40 * MIB)) for _ in numbers
+                0
+                if self.pooled and lot == "gold-b"
+                else quota - self.random.choice((GIB, 5 * GIB, 20 * GIB, 300 * MIB, 40 * MIB))
+                for _ in numbers
             ],
             opening_day_bytes=0,
             opening_rolling_bytes=0,

@@ -155,6 +155,8 @@ class Learner:
         if not learned:
             return
         response = self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=name))
+        if any(found.HasField("pool") for found in response.lots):
+            return  # what each SIM had used when it was slowed says nothing of a quota that they share
         in_force = {cap.window: cap for found in response.lots for cap in found.windows}
         moved = []
         for window, cap in learned.items():

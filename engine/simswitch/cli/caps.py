@@ -74,8 +74,29 @@ def caps(
     rows = [_row(each, window) for each in found for window in each["windows"]]
     columns = ["lot", "window", "in force", "basis", "since", "plan", "before", "comes", "next reset"]
     show(table("Caps", columns, rows, 2) if rows else "No cap is known.")
+    for each in found:
+        if each["pool"] is not None:
+            show(f"{each['lot']}: {pool_text(each['pool'])}")
     if history is not None:
         show(learned_table(found))
+
+
+def _shared(window: dict[str, Any]) -> str:
+    return ", shared" if window["pooled"] else ""
+
+
+def pool_text(pool: dict[str, Any]) -> str:
+    """What the SIMs of a lot have together."""
+    left = pool["left_bytes"]
+    what = (
+        "no end of it is known"
+        if left is None
+        else f"{bytes_text(left)} left"
+        if left >= 0
+        else (f"{bytes_text(-left)} over")
+    )
+    masked = "" if pool["health"] == "healthy" else f"; {pool['health']}, so that no SIM of it is handed out"
+    return f"its SIMs share a quota, {what}, of which leases may yet use {bytes_text(pool['claimed_bytes'])}{masked}"
 
 
 def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
@@ -87,7 +108,7 @@ def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
     return [
         lot["lot"] + (f" ({lot['validity'].replace('_', ' ')} valid)" if lot["validity"] else ""),
         f"{lot['rolling_days']} days" if window["window"] == "rolling" else window["window"],
-        bytes_text(window["quota_bytes"]) if window["quota_bytes"] is not None else "none",
+        (bytes_text(window["quota_bytes"]) if window["quota_bytes"] is not None else "none") + _shared(window),
         window["certainty"] or "",
         instant_text(window["since_ms"]),
         bytes_text(window["planned_bytes"]) if window["planned_bytes"] is not None else "",

@@ -44,6 +44,7 @@ class EventWord(StrEnum):
     SET_ASIDE = "set_aside"
     CORRECTION = "correction"
     UNREPORTED = "unreported"
+    POOL = "pool"
 
 
 def events(
@@ -141,6 +142,10 @@ def details(event: dict[str, Any]) -> str:
                 "count no more: it was reported" if event["reported"] else "may have been used and were not reported"
             )
             return f"SIM {event['iccid']}: {bytes_text(event['allowed_bytes'])} {counts}"
+        case "pool":
+            left, masked = event["left_bytes"], "" if event["health"] == "healthy" else ": no SIM of it is handed out"
+            what = f"{bytes_text(left)} left" if left >= 0 else f"{bytes_text(-left)} over"
+            return f"what {event['lot_or_plan']} shares is {event['health']}, {what}{masked}"
         case "correction":
             amount = bytes_text(abs(event["correction_bytes"]))
             than = "more" if event["correction_bytes"] > 0 else "less"

@@ -75,7 +75,7 @@ def pool(
     elif by is By.SIM:
         show(table("SIMs", _SIM_COLUMNS, [_sim_row(each) for each in rows], 5))
     else:
-        show(table(f"By {by}", (by, *_COLUMNS[1:]), [_row(each) for each in rows], 1))
+        show(table(f"By {by}", (by, *_COLUMNS[1:]), [_row(each, by is By.LOT) for each in rows], 1))
         counted = {each["counted_ms"] for each in rows if each["sims_count"]}
         if counted - {0}:
             show(f"SIMs, handed out and masked are of now; the rest as of {instant_text(min(counted - {0}))} or later.")
@@ -108,10 +108,12 @@ def _sims(service: OperatorClient, lot: str, on_probation: bool) -> Iterator[dic
         yield {name: found[name] for name in _OF_SIM}
 
 
-def _row(each: dict[str, Any]) -> list[Any]:
+def _row(each: dict[str, Any], by_lot: bool) -> list[Any]:
     left = bytes_text(each["headroom_bytes"])
     if each["unlimited_count"]:
         left += f" and {each['unlimited_count']:,} without a cap"
+    if each["pools_count"]:
+        left += ", shared" if by_lot else f", {each['pools_count']:,} lots share theirs"
     names = ("assigned", "healthy", "probation", "low", "exhausted", "throttled")
     others = each["quarantined_count"] + each["retired_count"] + each["others_count"]
     counted = [left, *(each[f"{name}_count"] for name in names), others]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.caps import pool_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -159,6 +160,8 @@ def _described(found: dict[str, Any]) -> list[Any]:
         f"{bytes_text(card['counted_bytes'])} counted in all",
         *(f"{word.capitalize()}: {text}" for word, text in found["why"].items()),
     ]
+    if found["pool"] is not None:
+        parts.append(f"Lot {lot['name']}: {pool_text(found['pool'])}")
     if found["windows"]:
         columns = ["window", "used", "cap", "basis", "since", "left", "next reset"]
         parts.append(table("Windows", columns, [_window(found, each) for each in found["windows"]], 1))
@@ -214,14 +217,15 @@ def _signed(count: int) -> str:
 def _window(found: dict[str, Any], window: dict[str, Any]) -> list[str]:
     cap = window["cap"]
     quota = cap["quota_bytes"]
+    used = cap["pool_used_bytes"] if cap["pooled"] else window["used_bytes"]
     reset = instant_text(cap["reset_ms"]) if cap["reset_ms"] else "nobody knows"
     return [
         f"{found['rolling_days']} days" if cap["window"] == "rolling" else cap["window"],
         bytes_text(max(window["used_bytes"], 0)),
-        bytes_text(quota) if quota is not None else "none",
+        (bytes_text(quota) if quota is not None else "none") + (", shared" if cap["pooled"] else ""),
         cap["certainty"],
         instant_text(cap["since_ms"]),
-        _signed(quota - window["used_bytes"]) if quota is not None else "",
+        _signed(quota - used) if quota is not None else "",
         "under way" if cap["resetting"] else reset,
     ]
 

@@ -41,9 +41,9 @@ cdef inline void _grant(State *state, Grant *grant, uint32_t item, uint32_t term
     grant.status[item] = <uint8_t> status
 
 
-cdef inline bint _usable(const Sim *sim) noexcept nogil:
+cdef inline bint _usable(const State *state, const Sim *sim) noexcept nogil:
     """Whether a terminal that asks again keeps this SIM."""
-    return sim.health == HEALTHY or sim.health == LOW
+    return sim.health <= LOW and state.groups[sim.group].pool_health <= LOW
 
 
 cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, uint32_t server) noexcept nogil:
@@ -99,7 +99,7 @@ cdef inline void _allocate(
         terminal = &state.terminals[index]
         if (
             terminal.sim != NONE_INDEX and terminal.server == server and terminal.market == wanted.market
-            and _usable(&state.sims[terminal.sim])
+            and _usable(state, &state.sims[terminal.sim])
         ):
             lease_extend(state, index, now_ms)
             _grant(state, grant, item, index, SAME)
@@ -366,7 +366,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef uint64_t total, delta, passed_s, subscriber
     cdef uint64_t *reported_bytes
     cdef uint32_t *reported_s
-    cdef uint32_t item, index, sim_index
+    cdef uint32_t item, index, sim_index, pool
     cdef int status, refusal
     cdef Finder finder
     cdef Terminal *terminal
@@ -417,10 +417,12 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         delta = total - reported_bytes[0]
         passed_s = now_s - reported_s[0]
         sim = &state.sims[sim_index]
+        pool = state.groups[sim.group].pool
         # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
         if (
             total == ~<uint64_t> 0 or delta // line >= passed_s + 2
             or sim.counted_bytes + delta >= BYTES_MAX
+            or (pool and state.lots[pool].pool_counted_bytes + delta >= BYTES_MAX)
         ):
             statuses[item] = IMPOSSIBLE_USAGE
             _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total, sim.iccid)
@@ -445,6 +447,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
                 swap_traffic(state, index, run.now_ms)
             if sim_untrusted(sim) and sim.health < THROTTLED:
                 sim_probed(state, sim_index, index, max(<uint64_t> goodputs_kbps[item], delta // 125 // (passed_s + 1)))
+        if pool:
+            pool_count(state, sim_index, delta, status == OK or (sim.held and sim.terminal == index), run.now_ms)
         if sim.health <= EXHAUSTED:
             sim_judge_headroom(state, sim_index, run.now_ms)
 

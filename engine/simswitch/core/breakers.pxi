@@ -321,32 +321,42 @@ cdef void breakers_look(State *state, uint64_t now_ms) noexcept nogil:
 
 # --------------------------------------------------------------------------------------- choosing around them
 
-cdef int _next_sound(const Class *sim_class, const Shelf *shelf, int tier) noexcept nogil:
-    """As next_local, among the groups whose breakers let a swap through; -1: there is none."""
+cdef int _next_around(
+    State *state, const Class *sim_class, const Shelf *shelf, int tier, int64_t expected, bint sound
+) noexcept nogil:
+    """As next_local, among the groups whose pools have enough, and if ``sound`` whose breakers let a swap through; -1: there is none."""
     cdef int start = <int> ((sim_class.last_group + 1) % (64 * GROUP_WORDS))
-    cdef int step, word
+    cdef int step, word, local
     cdef uint64_t bits
     for step in range(GROUP_WORDS + 1):
         word = ((start >> 6) + step) % GROUP_WORDS
-        bits = shelf.groups[tier * GROUP_WORDS + word] & ~sim_class.broken[word]
+        bits = shelf.groups[tier * GROUP_WORDS + word]
+        if sound:
+            bits &= ~sim_class.broken[word]
         if step == 0:
             bits &= ~<uint64_t> 0 << (start & 63)
-        if bits:
-            return (word << 6) + first_set(bits)
+        while bits:
+            local = (word << 6) + first_set(bits)
+            if pool_has(state, &state.groups[sim_class.members[local]], expected):
+                return local
+            if not state.passes_left:
+                return -1
+            state.passes_left -= 1
+            bits &= bits - 1
     return -1
 
 
-cdef uint32_t _shelf_select_sound(
-    State *state, Class *sim_class, const Shelf *shelf, int64_t expected, int tier, bint roomy
+cdef uint32_t shelf_select_around(
+    State *state, Class *sim_class, const Shelf *shelf, int64_t expected, int tier, bint roomy, bint sound
 ) noexcept nogil:
-    """As shelf_select, where breakers of its class are open: slower, and only then."""
+    """As shelf_select, where pools have too little, or breakers of its class are open: slower, and only then."""
     cdef int step, own, local, tries
     cdef uint32_t index
     for step in range(TIERS - tier):
         own = TIERS - 1 - step if roomy else tier + step
         if not (shelf.tiers[own >> 6] >> (own & 63)) & 1:
             continue
-        local = _next_sound(sim_class, shelf, own)
+        local = _next_around(state, sim_class, shelf, own, expected, sound)
         if local >= 0:
             index = state.groups[sim_class.members[local]].head[own]
             if headroom_bytes(&state.sims[index]) < expected:
@@ -355,7 +365,7 @@ cdef uint32_t _shelf_select_sound(
             return index
     if tier == 0 or tier_of(expected) == tier:
         return NONE_INDEX
-    local = _next_sound(sim_class, shelf, tier - 1)
+    local = _next_around(state, sim_class, shelf, tier - 1, expected, sound)
     if local < 0:
         return NONE_INDEX
     index = state.groups[sim_class.members[local]].head[tier - 1]
@@ -378,11 +388,11 @@ cdef uint32_t class_select_sound(
     cdef uint32_t index
     if roomy and class_ends(sim_class):
         shelf = class_shelf(sim_class, True)
-        index = _shelf_select_sound(state, sim_class, &shelf, expected, tier, True)
+        index = shelf_select_around(state, sim_class, &shelf, expected, tier, True, True)
         if index != NONE_INDEX:
             return index
     shelf = class_shelf(sim_class, False)
-    return _shelf_select_sound(state, sim_class, &shelf, expected, tier, roomy)
+    return shelf_select_around(state, sim_class, &shelf, expected, tier, roomy, True)
 
 
 cdef inline bint class_broken(const State *state, const Class *sim_class) noexcept nogil:

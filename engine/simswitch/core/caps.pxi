@@ -50,6 +50,9 @@ cdef void _set_cap(
         # Nobody told when the window began: it counts from now on, not from the beginning of all time.
         lot.begins |= <uint8_t> (1 << window)
         lot.begins_end = state.header.sims_count
+        lot.pool_offset_bytes[window] = -<int64_t> lot.pool_counted_bytes
+        if window == WINDOW_ROLLING - 1:
+            memset(lot.pool_days, 0, sizeof(lot.pool_days))
     lot.before_bytes[window] = lot.quota_bytes[window]
     lot.before_basis[window] = lot.basis[window]
     lot.before_since_ms[window] = lot.since_ms[window]
@@ -84,6 +87,7 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
     cdef int64_t quota, basis
     lot.rolling_days = <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0)
     lot.slowed_kbps = 0
+    lot.pooled = lot_pooled(plan)
     for window in range(WINDOWS):
         lot.slowed_kbps = max(
             lot.slowed_kbps, <uint32_t> min(max(plan[<int> PLAN_SPEED_CYCLE_KBPS + window], <int64_t> 0), <int64_t> NONE_INDEX // 2))
@@ -100,6 +104,7 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
             changed |= 1 << window
         elif not lot.since_ms[window]:
             lot.since_ms[window] = now_ms
+    pool_follow(state, entity, False, now_ms)
     # A plan or a lot is refused as SWEEPS_FULL before it comes to this (inventory.pxi).
     lot_walk(state, entity)
     return changed
@@ -110,6 +115,7 @@ cdef void cap_enter(
 ) noexcept nogil:
     """Another cap is in force from now on. If its quota is another, lot_walk was asked for."""
     _set_cap(state, entity, window, quota, basis, now_ms)
+    pool_follow(state, entity, True, now_ms)
     event(
         state, EVENT_CAP, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, <uint64_t> quota,
         cap_words(entity, window, state.lots[entity].basis[window]))

@@ -17,6 +17,7 @@ cdef list check_state(State *state, object pause):
     _check_terminals(state, faults, pause)
     _check_breakers(state, faults)
     _check_lots(state, faults)
+    _check_pools(state, faults, pause)
     _check_markets(state, faults)
     _check_orders(state, faults)
     _check_limits(state, faults)
@@ -259,6 +260,49 @@ cdef int _check_lots(State *state, list faults) except -1:
             faults.append(f"I5: group {index} is hidden: {state.groups[index].masked}, and should not be or be")
         if state.groups[index].soon != state.lots[state.groups[index].lot].soon:
             faults.append(f"I5: group {index} goes before others: {state.groups[index].soon}, and its lot does not or does")
+    return 0
+
+
+cdef int _check_pools(State *state, list faults, object pause) except -1:
+    """I8 and I4: what a pool counts and what it keeps for leases are the sums over its SIMs; it is hidden by what is left."""
+    cdef uint32_t index, entity
+    cdef const Sim *sim
+    cdef const Lot *lot
+    cdef int health, window
+    cdef dict sums = {}
+    for index in range(state.header.groups_count):
+        entity = state.groups[index].lot
+        lot = &state.lots[entity]
+        if state.groups[index].pool != (entity if lot.pooled else 0) or state.groups[index].pool_health != lot.pool_health:
+            faults.append(f"I4: group {index} does not know that its lot is pooled or exhausted, or that it is not")
+        if lot.pooled:
+            sums[entity] = [0] * (2 + WINDOWS)
+    if not sums:
+        return 0
+    for index in range(state.header.sims_count):
+        if not index % PAUSE_ITEMS:
+            pause()
+        sim = &state.sims[index]
+        entity = state.groups[sim.group].pool
+        if entity:
+            sums[entity][0] += sim.counted_bytes
+            sums[entity][1] += pool_claim_bytes(state, sim)
+            for window in range(WINDOWS):
+                sums[entity][2 + window] += ledger_bytes(state, index, window)
+    for entity, wanted in sums.items():
+        lot = &state.lots[entity]
+        if wanted[0] != lot.pool_counted_bytes:
+            faults.append(f"I8: pool {entity} has counted {lot.pool_counted_bytes} bytes, its SIMs {wanted[0]}")
+        if wanted[1] != lot.pool_claimed_bytes:
+            faults.append(f"I4: pool {entity} keeps {lot.pool_claimed_bytes} bytes for leases, its SIMs {wanted[1]}")
+        for window in range(WINDOWS):
+            if lot_pools(lot, window) and wanted[2 + window] != lot.pool_beside_bytes[window]:
+                faults.append(f"I8: pool {entity} has {lot.pool_beside_bytes[window]} bytes beside its count in window {window + 1}, "
+                              f"the ledgers of its SIMs {wanted[2 + window]}")
+        health = EXHAUSTED if <int64_t> lot.pool_counted_bytes > lot.pool_exhausted_bytes else (
+            LOW if <int64_t> lot.pool_counted_bytes > lot.pool_low_bytes else 0)
+        if health != lot.pool_health:
+            faults.append(f"I4: pool {entity} has health {lot.pool_health}, by what is left {health}")
     return 0
 
 

@@ -31,6 +31,8 @@
 #   TRUSTED      ICCID               goodput, kbit/s           -                         a SIM that was slowed before its reset, with
 #                                                                                        the terminal that showed that it is fast
 #   VALIDITY     lot                 -                         Validity                  whether a lot's SIMs work
+#   POOL         lot                 left until its nearest cap,  Health                     what a lot's SIMs share is low or exhausted, or
+#                                    bytes two's complement                                 is not any more
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server

@@ -40,7 +40,7 @@ cdef bint job_selects(const State *state, const Job *job, uint32_t index) noexce
         return False
     if job.bank != NONE_SHORT and group.bank != job.bank:
         return False
-    if job.headroom_below_bytes and headroom_bytes(sim) >= <int64_t> job.headroom_below_bytes:
+    if job.headroom_below_bytes and sim_headroom_bytes(state, sim) >= <int64_t> job.headroom_below_bytes:
         return False
     return job.server == NONE_SHORT or state.terminals[sim.terminal].server == job.server
 
@@ -69,6 +69,11 @@ cdef void _check_clear(State *state, Job *job) noexcept nogil:
     state.check.job = job.id
     for index in range(state.header.servers_count):
         state.servers[index].planned_count = 0
+    for index in range(state.header.entities_count):
+        state.lots[index].promised_bytes = 0
+    for index in range(state.header.markets_count):
+        state.check.share_tier = max(
+            state.check.share_tier, <uint32_t> tier_satisfying(expected_bytes(state, <int> index, 0)))
     job.demand_count = 0
     job.targets_count = 0
     job.headroom_needed_bytes = 0
@@ -129,10 +134,21 @@ cdef void _count(State *state, Job *job, uint32_t item, uint64_t now_ms) noexcep
 
 
 cdef void _count_supply(State *state, uint32_t item) noexcept nogil:
+    """A SIM of a pool stands for what the most demanding market expects of a lease, and as many do as the pool has that for."""
     cdef const Sim *sim = &state.sims[item]
     cdef const Group *group = &state.groups[sim.group]
-    if sim.tier != TIER_NONE and not group.masked:
-        state.check.supply[group.sim_class][sim.tier] += 1
+    cdef int tier = sim.tier
+    cdef Lot *lot
+    if tier == TIER_NONE or group.masked:
+        return
+    if group.pool:
+        lot = &state.lots[group.pool]
+        tier = min(tier, <int> state.check.share_tier)
+        if pool_headroom_bytes(lot) - <int64_t> lot.promised_bytes < tier_lowest_bytes(tier):
+            return
+        if lot.pool_limit_bytes != NO_LIMIT:
+            lot.promised_bytes += <uint64_t> tier_lowest_bytes(tier)
+    state.check.supply[group.sim_class][tier] += 1
 
 
 cdef void _open_class(State *state, Job *job, uint32_t index) noexcept nogil:

@@ -112,6 +112,7 @@ cdef void apply_configure(State *state, const Run *run) noexcept nogil:
             # Watermarks are judged when a SIM's count next changes; groups keep a copy of them.
             for group in range(state.header.groups_count):
                 _group_watermarks(state, &state.groups[group])
+                pool_follow(state, state.groups[group].lot, False, run.now_ms)
             if settings[item] == ENDS_SOON_MS:
                 lots_judge_soon(state, run.now_ms)
 
@@ -183,7 +184,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
         for position in range(PLAN_BASIS_CYCLE, PLAN_BASIS_CYCLE + WINDOWS):
             if numbers[position] != -1 and not BASIS_CONTRACTUAL <= numbers[position] <= BASIS_LEARNED:
                 return INVALID_ARGUMENT
-        if numbers[<int> PLAN_ROLLING_DAYS] > ROLLING_DAYS_MAX:
+        if numbers[<int> PLAN_ROLLING_DAYS] > ROLLING_DAYS_MAX or numbers[<int> PLAN_POOLED] >= 1 << WINDOWS:
             return INVALID_ARGUMENT
         if numbers[<int> PLAN_QUOTA_ROLLING] >= 0 and numbers[<int> PLAN_ROLLING_DAYS] < 1:
             return INVALID_ARGUMENT
@@ -247,6 +248,8 @@ cdef void _group_watermarks(State *state, Group *group) noexcept nogil:
     group.exhausted_bytes = plan[<int> PLAN_EXHAUSTED_BYTES]
     if group.exhausted_bytes < 0:
         group.exhausted_bytes = state.header.settings[<int> EXHAUSTED_BYTES]
+    group.pool = group.lot if lot_pooled(plan) else 0
+    group.pool_health = state.lots[group.lot].pool_health
     group.changes_max = <uint8_t> max(<int64_t> 0, min(plan[<int> PLAN_CHANGES_PER_DAY], <int64_t> 255))
 
 
@@ -330,6 +333,21 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
                     cap_words(index, position, basis if basis or number < 0 else BASIS_BELIEVED))
 
 
+cdef bint _pool_begins_or_ends(State *state, uint32_t index, const Entity *wanted) noexcept nogil:
+    """Whether a lot that has SIMs would share other windows than it does."""
+    cdef uint32_t lot
+    if wanted.kind == LOT:
+        return state.lots[index].populated and state.lots[index].pooled != lot_pooled(
+            state.entities[wanted.numbers[<int> LOT_PLAN]].numbers)
+    if wanted.kind == PLAN and lot_pooled(state.entities[index].numbers) != lot_pooled(wanted.numbers):
+        for lot in range(state.header.entities_count):
+            if state.entities[lot].kind == LOT and state.entities[lot].numbers[<int> LOT_PLAN] == <int64_t> index and (
+                state.lots[lot].populated
+            ):
+                return True
+    return False
+
+
 cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *index_out) noexcept nogil:
     cdef int status = _definition_status(state, wanted)
     cdef uint32_t index
@@ -369,6 +387,8 @@ cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *
         for group in range(state.header.groups_count):
             if state.groups[group].lot == index:
                 return WRONG_STATE  # its SIMs stand in groups of that class
+    if _pool_begins_or_ends(state, index, wanted):
+        return WRONG_STATE  # what its SIMs have used so far stands in no pool, and may have been handed out by what each has
     if (
         (entity.kind == PLAN or entity.kind == LOT) and state.header.sweeps_count == sweeps_max
         and sweep_waiting(state, SWEEP_LIMITS) == NULL
@@ -493,6 +513,7 @@ cdef int _import_sim(
     state.header.health_count[health] += 1
     state.groups[group].sims_count += 1
     sim_enter(state, index)
+    pool_opened(state, lot, openings)
     sim_set_limit(state, index, now_ms)
     if sim.health == HEALTHY and sim.tier == TIER_NONE:
         index_insert(state, index)
@@ -607,6 +628,7 @@ cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
         else:
             if windows[item] == WINDOW_ROLLING:
                 lot.turned_days = 0
+            pool_restart(state, lots[item], windows[item] - 1, run.now_ms)
             if not (lot.resetting >> (windows[item] - 1)) & 1:
                 lot.begun_ms[windows[item] - 1] = run.now_ms
                 lot.begun_spread_ms[windows[item] - 1] = 0

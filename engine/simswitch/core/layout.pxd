@@ -24,9 +24,9 @@
 #   servers              584   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
-#   check             265752   1                    supply and demand of the job that is being checked, or was last
+#   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 512   as entities          the caps of a lot's windows that are in force, and their resets
+#   lots                 640   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -156,6 +156,7 @@ cpdef enum:
     PLAN_LOW_BYTES = 4           # headroom below which a SIM is low; -1: the setting
     PLAN_EXHAUSTED_BYTES = 5     # headroom below which a SIM is exhausted; -1: the setting
     PLAN_CHANGES_PER_DAY = 6     # changes of terminal of one SIM in a day; -1 or 0: any number
+    PLAN_POOLED = 7              # a bit per window, as in Lot.pooled: the SIMs of a lot share its quota; -1 or 0: each has its own
     PLAN_SPEED_CYCLE_KBPS = 8    # speed above the quota of each window; -1: not known, or none
     PLAN_SPEED_DAY_KBPS = 9
     PLAN_SPEED_ROLLING_KBPS = 10
@@ -413,6 +414,7 @@ cpdef enum EventKind:
     EVENT_SET_ASIDE = 16
     EVENT_CORRECTION = 21
     EVENT_UNREPORTED = 30
+    EVENT_POOL = 31
 
 # What an EVENT_UNREPORTED tells.
 cpdef enum UnreportedReason:
@@ -614,7 +616,8 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint64_t iccid                      # digits after the leading 89, times 2, plus 1 if the ICCID has 20 digits
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     int64_t limit_bytes                 # counted_bytes at which the nearest cap is reached: headroom = limit - counted
-    uint64_t rest_sequence              # when it became free, in the order of all; ranks it inside its tier
+    uint64_t rest_sequence              # when it became free, in the order of all; ranks it inside its tier. Of a pooled lot, while it
+                                        # is reserved, assigned or held: what its lease may still use (pools.pxi)
     uint64_t cooling                    # bits 0 to 43: until when it cools, ms; 44 to 54: a day's number; 55: it was slowed before
                                         # its reset, and is not trusted yet; 56 to 63: changes of terminal in that day
     uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
@@ -722,7 +725,10 @@ ctypedef struct Breaker:                # 40 B
 
 ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint64_t tiers[2]                   # which tiers are not empty
-    uint64_t sims_count
+    uint32_t sims_count
+    uint16_t pool                       # its lot, if that is pooled (pools.pxi); 0: it is not
+    uint8_t pool_health                 # as its lot's
+    uint8_t unused
     uint64_t free_count                 # SIMs in the index
     int64_t low_bytes                   # watermarks of its plan
     int64_t exhausted_bytes
@@ -895,15 +901,17 @@ ctypedef struct Job:                    # 512 B
     uint8_t shares_lane                 # 1: other jobs had it as well
     uint8_t tail[78]
 
-ctypedef struct Check:                  # 265752 B
+ctypedef struct Check:                  # 265760 B
     uint32_t demand[256][128]           # by market and tier: terminals that need a target
     uint32_t supply[256][128]           # by class and tier: free healthy SIMs
     uint64_t samples[5][64]             # terminals that would go without, by Without
     uint32_t samples_count[5]
     uint32_t counted[256]               # by class: 1: its headroom was counted
     uint32_t job
+    uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
+    uint32_t reserved
 
-ctypedef struct Lot:                    # 512 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 640 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -940,10 +948,23 @@ ctypedef struct Lot:                    # 512 B, by the lot's entity; the window
     uint8_t waiting_basis[3]
     uint8_t validity                    # Validity: otherwise none of its SIMs is selected, and all count as exhausted
     uint8_t soon                        # 1: it ends soon
-    uint8_t unused[1]
+    uint8_t pooled                      # bit per window: its SIMs share the quota
     uint32_t slowed_kbps                # the highest speed above a quota by its plan; 0: not known
+    uint8_t pool_health                 # 0, or LOW or EXHAUSTED by what is left of its pool: no SIM of it is handed out
+    uint8_t unused[3]
+    uint64_t pool_counted_bytes         # of a pooled lot: accepted reports of all its SIMs, over their lifetime (I8)
+    int64_t pool_claimed_bytes          # what its SIMs that are reserved, assigned or held may still use
+    int64_t pool_limit_bytes            # pool_counted_bytes at which the nearest cap is reached,
+    int64_t pool_low_bytes              # above which the pool is low,
+    int64_t pool_exhausted_bytes        # and exhausted
+    int64_t pool_offset_bytes[3]        # used in a window = pool_counted_bytes + offset + beside; in a window that is pooled
+    int64_t pool_beside_bytes[3]        # corrections and allowances of its SIMs
+    int64_t pool_correction_bytes[3]    # what the carrier's last figure for the whole pool moved the offset by
+    uint32_t pool_as_of_s[3]            # up to when that counts, Unix seconds; 0: none was told
     uint32_t reserved_word
-    uint64_t later[18]
+    int64_t pool_days[14]               # as SimRolling.days, in bytes
+    uint64_t promised_bytes             # what the job that is checked, or was last, has of the pool
+    uint64_t later[3]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none
@@ -1096,3 +1117,4 @@ ctypedef struct State:
     EventRow *events_out                # events of this apply: not part of the state
     uint64_t events_out_count
     uint64_t events_out_max
+    uint64_t passes_left                # groups without enough in their pool that selection may yet pass by in this apply: not part either

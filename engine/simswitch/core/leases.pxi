@@ -289,6 +289,8 @@ cdef inline void lease_begin(
     invariant(terminal.sim == NONE_INDEX, "I2: a terminal holds at most one assigned SIM")
     invariant(state.sims[sim_index].occupancy != ASSIGNED, "I1: a SIM is assigned to at most one terminal")
     sim_occupy(state, sim_index, ASSIGNED, terminal_index)
+    if state.groups[state.sims[sim_index].group].pool:
+        pool_claim(state, sim_index, tier_lowest_bytes(expected_tier))
     if state.sims[sim_index].health != HEALTHY:
         automatic_later(state, now_ms)
     if terminal.epoch != epoch:
@@ -348,6 +350,10 @@ cdef inline uint32_t market_select(
             invariant(
                 state.sims[found].occupancy == FREE and state.sims[found].health == HEALTHY,
                 "I4: a SIM handed out or reserved is free and healthy",
+            )
+            invariant(
+                pool_has(state, &state.groups[state.sims[found].group], expected),
+                "I4: the pool of a SIM handed out or reserved has the expected use left",
             )
             return found
     return NONE_INDEX

@@ -29,12 +29,20 @@ cdef extern from *:
     const int64_t UNREPORTED_MAX "SIMSWITCH_UNREPORTED_MAX"     # of one lease, so that no sum of them overflows
 
 
+cdef int64_t ledger_bytes(const State *state, uint32_t index, int window) noexcept nogil:
+    """What stands in a SIM's window beside what was counted."""
+    if index >= state.header.ledger_end:
+        return 0
+    return state.sims_ledger[index].correction_bytes[window] + state.sims_ledger[index].allowance_bytes[window]
+
+
 cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nogil:
     """The window starts anew; gives the correction that it had. Up to when figures were told stays."""
     cdef int64_t correction
     if index >= state.header.ledger_end:
         return 0
     correction = state.sims_ledger[index].correction_bytes[window]
+    pool_beside(state, index, window, -ledger_bytes(state, index, window))
     state.sims_ledger[index].correction_bytes[window] = 0
     state.sims_ledger[index].allowance_bytes[window] = 0
     return correction
@@ -67,6 +75,7 @@ cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_m
     for window in range(WINDOWS):
         if window != WINDOW_ROLLING - 1 or state.lots[state.groups[state.sims[index].group].lot].rolling_days:
             ledger.allowance_bytes[window] += left
+            pool_beside(state, index, window, left)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
     _tell_unreported(state, lease, UNREPORTED_ALLOWED, left)
     sim_set_limit(state, index, now_ms)
@@ -84,6 +93,7 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms)
         # A window that has started anew since has none of it.
         taken = min(ledger.unreported_bytes, ledger.allowance_bytes[window])
         ledger.allowance_bytes[window] -= taken
+        pool_beside(state, index, window, -taken)
         sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
     _tell_unreported(state, lease, UNREPORTED_OVER, ledger.unreported_bytes)
     ledger.unreported_epoch = 0
@@ -141,6 +151,7 @@ cdef int _correct(
         if as_of_s > ledger.unreported_s:
             ledger.allowance_bytes[window] = 0  # the carrier knows
         sim_set_offset_bytes(state, index, window, offset + correction[0] + ledger.allowance_bytes[window])
+        pool_beside(state, index, window, correction[0] + ledger.allowance_bytes[window] - before - allowed)
         sim_set_limit(state, index, now_ms)
     return OK
 

@@ -86,12 +86,12 @@ cdef bint group_hidden(State *state, const Group *group) noexcept nogil:
     """Whether none of its SIMs is to be selected."""
     return (
         group.masked_itself or state.entities[group.lot].masked or state.entities[group.bank].masked
-        or state.lots[group.lot].validity != VALID
+        or state.lots[group.lot].validity != VALID or state.lots[group.lot].pool_health
     )
 
 
-cdef void _lot_show(State *state, uint32_t entity) noexcept nogil:
-    """Brings the lot's groups up to date: whether they are selected, and before others."""
+cdef void lot_show(State *state, uint32_t entity) noexcept nogil:
+    """Brings the lot's groups up to date: whether they are selected, and before others, and what its pool makes of them."""
     cdef Class *sim_class = &state.classes[state.entities[state.entities[entity].numbers[<int> LOT_CLASS]].dense]
     cdef uint32_t local, group
     for local in range(<uint32_t> sim_class.groups_count):
@@ -99,6 +99,15 @@ cdef void _lot_show(State *state, uint32_t entity) noexcept nogil:
         if state.groups[group].lot == entity:
             group_set_masked(state, group, group_hidden(state, &state.groups[group]))
             group_set_soon(state, group, state.lots[entity].soon)
+            state.groups[group].pool_health = state.lots[entity].pool_health
+
+
+cdef void lot_judge_sims(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Has its SIMs' health follow by the next walk; when no sweep is to spare, a little later."""
+    cdef Lot *lot = &state.lots[entity]
+    lot.walk_wanted = not lot_walk(state, entity)
+    if lot.walk_wanted and (not lot_armed(lot) or now_ms + LOT_STEP_MS < lot.turn_ms):
+        _lot_wake(state, entity, now_ms + LOT_STEP_MS)
 
 
 cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -108,7 +117,7 @@ cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noe
     if state.header.frozen or validity == lot.validity:
         return
     lot.validity = <uint8_t> validity
-    _lot_show(state, entity)
+    lot_show(state, entity)
     lot.walk_wanted = not lot_walk(state, entity)
     event(state, EVENT_VALIDITY, NONE_INDEX, NONE_SHORT, NONE_INDEX, validity, entity, 0)
 
@@ -118,7 +127,7 @@ cdef void _lot_judge_soon(State *state, uint32_t entity, uint64_t now_ms) noexce
     cdef bint soon = _soon_from_ms(state, entity) <= now_ms
     if soon != lot.soon and not state.header.frozen:
         lot.soon = soon
-        _lot_show(state, entity)
+        lot_show(state, entity)
 
 
 cdef void lots_judge_soon(State *state, uint64_t now_ms) noexcept nogil:
@@ -159,6 +168,7 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         if lot.turned_days < rolling_step_days(lot.rolling_days):
             return
         lot.turned_days = 0
+    pool_restart(state, entity, window, now_ms)
     lot.begun_ms[window] = now_ms
     lot.begun_spread_ms[window] = lot.spread_ms[window]
     lot.reset_cursor[window] = lot.sims_first if lot.sims_end else 0

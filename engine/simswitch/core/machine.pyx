@@ -44,6 +44,7 @@ include "sweeps.pxi"
 include "caps.pxi"
 include "lots.pxi"
 include "ledger.pxi"
+include "pools.pxi"
 include "jobs.pxi"
 include "sessions.pxi"
 include "admission.pxi"
@@ -399,6 +400,7 @@ cdef uint64_t _apply_batch(
     state.header.sequence += 1
     state.orders_out_count = 0
     state.events_out_count = 0
+    state.passes_left = WORK_MAX
     # What holds timers back holds back those that are due at this very instant too (fail static).
     while offset < batch_size:
         header = <const RunHeader *> (batch + offset)

@@ -1556,6 +1556,8 @@ cdef bint _send_some(
             order.target = target
             order.epoch = epoch_new(state)
             sim_occupy(state, target, RESERVED, order.terminal)
+            if state.groups[state.sims[target].group].pool:
+                pool_claim(state, target, tier_lowest_bytes(tier))
             if state.header.breakers_tried:
                 breakers_probe(state, order_index, now_ms)
         _send(state, order_index, now_ms)

@@ -130,7 +130,9 @@ cdef dict read_sim(State *state, uint32_t index):
         "trusted": not sim_untrusted(sim),
         "health": int(sim.health),
         "health_since_ms": int(cold.health_since_s) * 1000,
-        "headroom_bytes": None if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF else int(headroom_bytes(sim)),
+        "headroom_bytes": _limited(sim_headroom_bytes(state, sim)),
+        "pooled": bool(group.pool),
+        "claimed_bytes": int(pool_claim_bytes(state, sim)),
         "counted_bytes": int(sim.counted_bytes),
         "used_cycle_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_CYCLE - 1)),
         "used_day_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_DAY - 1)),
@@ -459,6 +461,13 @@ cdef dict read_lot(State *state, uint32_t entity):
     if entity >= state.header.entities_count or state.entities[entity].kind != LOT:
         raise IndexError(f"entity {entity} is no lot")
     return {
+        # By window: its SIMs share the quota; and of the pool: what was used of it, what is left until its nearest cap (None: there is
+        # none), what leases may still use of that, and its Health.
+        "pooled": [lot_pools(lot, window) for window in range(WINDOWS)],
+        "pool_used_bytes": [int(pool_used_bytes(lot, window)) if lot_pools(lot, window) else 0 for window in range(WINDOWS)],
+        "pool_left_bytes": _limited(pool_left_bytes(lot)) if lot.pooled else None,
+        "pool_claimed_bytes": int(lot.pool_claimed_bytes),
+        "pool_health": int(lot.pool_health) or int(HEALTHY),
         "rolling_days": int(lot.rolling_days),
         "quota_bytes": [_quota(lot.quota_bytes[window]) for window in range(WINDOWS)],
         "basis": [int(lot.basis[window]) for window in range(WINDOWS)],
@@ -511,7 +520,7 @@ cdef tuple read_throttled_holders(State *state):
 
 cdef dict read_lots_pool(State *state):
     """What stands in each lot, as NumPy arrays by its entity: SIMs by health and by occupancy, those without a cap, the
-    headroom of the others while they are healthy or low, what was used in this cycle on those that are healthy, low or
+    headroom of the others while they are healthy or low (of a pool, what it has left, once), what was used in this cycle on those that are healthy, low or
     exhausted, those on probation, and all that was ever counted. A walk over the SIMs."""
     cdef uint64_t count = state.header.entities_count
     probation = np.zeros(count, np.uint64)
@@ -530,6 +539,7 @@ cdef dict read_lots_pool(State *state):
     cdef uint64_t[::1] counted_column = counted
     cdef uint64_t index
     cdef uint16_t lot
+    cdef int64_t left
     cdef const Sim *sim
     for index in range(state.header.sims_count):
         sim = &state.sims[index]
@@ -546,6 +556,12 @@ cdef dict read_lots_pool(State *state):
             unlimited_column[lot] += 1
         elif sim.limit_bytes > <int64_t> sim.counted_bytes:
             headroom_column[lot] += <uint64_t> sim.limit_bytes - sim.counted_bytes
+    for lot in range(count):
+        left = state.lots[lot].pool_limit_bytes - <int64_t> state.lots[lot].pool_counted_bytes
+        if state.lots[lot].pooled and state.lots[lot].pool_limit_bytes != NO_LIMIT:
+            if unlimited_column[lot] or headroom_column[lot] > <uint64_t> max(left, <int64_t> 0):
+                headroom_column[lot] = <uint64_t> max(left, <int64_t> 0)
+            unlimited_column[lot] = 0
     return {
         "healths": healths, "occupancies": occupancies, "unlimited": unlimited, "headroom_bytes": headroom,
         "used_cycle_bytes": cycle, "counted_bytes": counted, "probation": probation,
@@ -602,6 +618,10 @@ cdef list read_markets(State *state):
     ]
 
 
+cdef object _limited(int64_t headroom):
+    return None if headroom == NO_LIMIT else int(headroom)
+
+
 cdef object _quota(int64_t quota):
     return None if quota < 0 else int(quota)
 
@@ -609,6 +629,7 @@ cdef object _quota(int64_t quota):
 cdef dict read_sims_columns(State *state):
     """Copies of the SIM columns as NumPy arrays, one value a SIM."""
     cdef uint64_t count = state.header.sims_count
+    cdef uint32_t index
     hot = np.frombuffer(_bytes(state.sims, sizeof(Sim), count), _SIM, count)
     cold = np.frombuffer(_bytes(state.sims_cold, sizeof(SimCold), count), _SIM_COLD, count)
     groups = np.frombuffer(_bytes(state.groups, sizeof(Group), state.header.groups_count), _GROUP, state.header.groups_count)
@@ -621,6 +642,12 @@ cdef dict read_sims_columns(State *state):
     limit = hot["limit_bytes"]
     columns["headroom_bytes"] = np.where(
         limit == 0x7FFFFFFFFFFFFFFF, limit, limit - hot["counted_bytes"].astype(np.int64))
+    columns["lot"] = groups["lot"][hot["group"]] if count else np.zeros(0, np.uint16)
+    for index in range(state.header.entities_count):
+        if state.lots[index].pooled:
+            own = columns["headroom_bytes"]
+            pool = columns["lot"] == index
+            own[pool] = np.minimum(own[pool], pool_headroom_bytes(&state.lots[index]))
     columns["imsi"] = cold["identity"] & np.uint64(IMSI_MASK)
     for window in ("cycle", "day"):
         columns[f"used_{window}_bytes"] = hot["counted_bytes"].astype(np.int64) + cold[f"offset_{window}_bytes"]
@@ -628,7 +655,6 @@ cdef dict read_sims_columns(State *state):
         _bytes(state.sims_rolling, sizeof(SimRolling), state.header.rolling_end), np.int64).reshape(-1, sizeof(SimRolling) // 8)
     columns["used_rolling_bytes"] = hot["counted_bytes"].astype(np.int64)
     columns["used_rolling_bytes"][: len(rolling)] += rolling[:, 0]
-    columns["lot"] = groups["lot"][hot["group"]] if count else np.zeros(0, np.uint16)
     columns["bank"] = groups["bank"][hot["group"]] if count else np.zeros(0, np.uint16)
     columns["terminal_index"] = hot["terminal"].copy()
     known = hot["terminal"] != 0xFFFFFFFF

@@ -89,6 +89,8 @@ cdef void _leave_list(State *state, Sim *sim, uint32_t index) noexcept nogil:
 cdef inline void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t terminal) noexcept nogil:
     """Changes the occupancy; the index follows. ``terminal`` is kept as the holder or the last holder."""
     cdef Sim *sim = &state.sims[index]
+    if state.groups[sim.group].pool:
+        pool_occupy(state, sim, occupancy)
     if sim.next != NONE_INDEX or sim.tier != TIER_NONE:
         _leave_list(state, sim, index)
     state.header.occupancy_count[sim.occupancy] -= 1
@@ -127,8 +129,11 @@ cdef inline void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcep
 cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t order) noexcept nogil:
     """Cooling without an end: an access server may still use it, until ``order`` is settled (fail static)."""
     cdef Sim *sim = &state.sims[index]
+    cdef int64_t claim = pool_claim_bytes(state, sim)
     sim_occupy(state, index, COOLING, terminal)
     sim.held = 1
+    if claim:
+        pool_claim(state, index, claim)
     sim.next = order
     state.terminals_cold[terminal].held_count += 1
 
@@ -163,7 +168,7 @@ cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_
 
 
 cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Healthy, low or exhausted by our own count. What others found (throttled, suspended …) is not overruled."""
+    """Healthy, low or exhausted by our own count, and its pool's. What others found (throttled, suspended …) is not overruled."""
     cdef Sim *sim = &state.sims[index]
     cdef Group *group
     cdef int64_t headroom
@@ -178,6 +183,7 @@ cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noex
         health = LOW
     else:
         health = HEALTHY
+    health = max(health, <int> group.pool_health)
     if health != sim.health:
         sim_set_health(state, index, health, now_ms)
     elif sim.tier != TIER_NONE and sim.tier != sim_tier(sim):
@@ -186,7 +192,7 @@ cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noex
 
 
 cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Works out anew at which count the nearest cap is reached: min over windows of quota - offset."""
+    """Works out anew at which count the nearest cap is reached, its own or its pool's: min over windows of quota - offset."""
     cdef Sim *sim = &state.sims[index]
     cdef const Lot *lot = &state.lots[state.groups[sim.group].lot]
     cdef int64_t limit = NO_LIMIT
@@ -195,9 +201,11 @@ cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept 
         limit = <int64_t> sim.counted_bytes - 1  # nothing is left, whatever the watermark
     # Quotas are below 2^62 and offsets within it (checked where they enter), so no difference overflows.
     for window in range(WINDOWS):
-        if lot.quota_bytes[window] >= 0:
+        if lot.quota_bytes[window] >= 0 and not lot_pools(lot, window):
             limit = min(limit, lot.quota_bytes[window] - sim_offset_bytes(state, index, window))
     sim.limit_bytes = limit
+    if state.groups[sim.group].pool:
+        pool_follow(state, state.groups[sim.group].pool, True, now_ms)
     sim_judge_headroom(state, index, now_ms)
 
 

@@ -236,6 +236,8 @@ cdef inline uint32_t shelf_select(
     own = shelf_tier_from(shelf, tier, roomy)
     if own < TIERS:
         local = next_local(shelf, sim_class.last_group, own)
+        if not pool_has(state, &state.groups[sim_class.members[local]], expected):
+            return shelf_select_around(state, sim_class, shelf, expected, tier, roomy, False)
         sim_class.last_group = local
         index = state.groups[sim_class.members[local]].head[own]
         if headroom_bytes(&state.sims[index]) >= expected:
@@ -252,6 +254,8 @@ cdef inline uint32_t shelf_select(
         local = next_local(shelf, sim_class.last_group, own)
         if local == first:
             break
+        if not pool_has(state, &state.groups[sim_class.members[local]], expected):
+            return shelf_select_around(state, sim_class, shelf, expected, tier, roomy, False)
         if first < 0:
             first = local
         sim_class.last_group = local

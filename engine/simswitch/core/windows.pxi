@@ -72,6 +72,8 @@ cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogi
     cdef int64_t today = counted + sim_offset_bytes(state, index, WINDOW_ROLLING - 1)
     cdef int64_t past = 0
     cdef SimRolling *rolling = &state.sims_rolling[index]
+    cdef int64_t beside = ledger_bytes(state, index, WINDOW_ROLLING - 1)
+    cdef int64_t less
     cdef uint32_t place
     state.header.rolling_end = max(state.header.rolling_end, index + 1)
     for place in range(ROLLING_DAYS):
@@ -80,7 +82,9 @@ cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogi
         rolling.days[place] = rolling.days[place - 1] if place < places else 0
     # What a carrier counted beyond us joins the ring as today's; what it counted less holds up to now only, since nobody knows
     # on which of the days.
-    today -= min(ledger_clear(state, index, WINDOW_ROLLING - 1), <int64_t> 0)
+    less = min(ledger_clear(state, index, WINDOW_ROLLING - 1), <int64_t> 0)
+    today -= less
+    pool_turned(state, index, beside - less)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
     rolling.days[0] = <uint32_t> min(today, <int64_t> NONE_INDEX) if places else 0
     for place in range(places):

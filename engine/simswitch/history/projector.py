@@ -506,7 +506,7 @@ def _lot_detail(
         "next_cycle_day": day_of(caps["reset_ms"][0], begins_ms) if caps["reset_ms"][0] else None,
         **{
             key: caps[key]
-            for key in ("quota_bytes", "basis", "since_ms", "before_bytes", "planned_bytes", "rolling_days")
+            for key in ("quota_bytes", "basis", "since_ms", "before_bytes", "planned_bytes", "rolling_days", "pooled")
         },
     }
 

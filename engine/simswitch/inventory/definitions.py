@@ -9,7 +9,7 @@
     windows = [                        none, or each kind once
         { kind = "cycle", quota_bytes = 100_000_000_000, speed_after_bits_per_s = 128_000, certainty = "believed" },
         { kind = "rolling", days = 3, quota_bytes = 10_000_000_000, certainty = "contractual" },
-    ]
+    ]                                  pooled = true besides: the SIMs of a lot share that quota
     low_bytes = 2_000_000_000          optional: headroom below which a SIM is low
     exhausted_bytes = 200_000_000      optional: headroom below which it is exhausted
     changes_per_day_max = 4            optional: how often its SIMs may change terminal in a day
@@ -68,6 +68,8 @@ class Window:
     days: int = 0
     speed_after_bits_per_s: int = 0
     certainty: str = "believed"
+    pooled: bool = False
+    """The SIMs of a lot share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,12 @@ class _Table:
             raise self.refuse(key, f"a whole number from {least:,} to {most:,} belongs here, not {value!r}")
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self._take(key, False)
+        if not isinstance(value, bool):
+            raise self.refuse(key, f"true or false belongs here, not {value!r}")
+        return value
+
     def optional_number(self, key: str, least: int, most: int) -> int | None:
         if key not in self._values:
             self._known.append(key)
@@ -308,6 +316,7 @@ def _window(table: _Table, position: int, value: Any) -> Window:
         ),
         inner.number("speed_after_bits_per_s", 0, 0, 10**12),
         inner.choice("certainty", CERTAINTIES, "believed"),
+        inner.flag("pooled"),
     )
     inner.refuse_unknown()
     return window

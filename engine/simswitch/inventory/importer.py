@@ -171,6 +171,7 @@ def _plan(plan: Plan) -> messages.Plan:
                 days=window.days,
                 speed_after_bits_per_s=window.speed_after_bits_per_s,
                 certainty=messages.Certainty.Name(certainties[window.certainty]),  # type: ignore[arg-type]
+                pooled=window.pooled,
             )
             for window in plan.windows
         ],

@@ -130,12 +130,17 @@ def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int, be
 def _lot(
     name: str, figures: Mapping[str, Any], detail: Mapping[str, Any], resets: tuple[date, ...], begins_ms: int
 ) -> LotState:
-    cycle, day, rolling = detail["quota_bytes"]
+    usable, spent, slowed = figures["healthy"] + figures["low"], figures["exhausted"], figures["throttled"]
+    # What SIMs share is looked at as a part for each of them.
+    shared = detail.get("pooled") or [False] * len(detail["quota_bytes"])
+    cycle, day, rolling = (
+        quota / max(usable + spent + slowed, 1) if quota is not None and pooled else quota
+        for quota, pooled in zip(detail["quota_bytes"], shared, strict=True)
+    )
     days = [] if day is None else [day]
     if rolling is not None:
         days.append(rolling / max(detail["rolling_days"], 1))
     until = detail["valid_until_s"]
-    usable, spent, slowed = figures["healthy"] + figures["low"], figures["exhausted"], figures["throttled"]
     if cycle and not days and not figures["unlimited"]:
         # What they have left is known to the byte; what spent ones used too much takes nothing from it.
         left = figures["headroom_bytes"] / max(usable, 1)

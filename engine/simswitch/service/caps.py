@@ -121,7 +121,17 @@ class CapsHandlers:
             rolling_days=caps["rolling_days"],
             windows=windows_of(plan, caps),
             validity=caps["validity"],
+            pool=pool_of(caps),
         )
+
+
+def pool_of(caps: dict[str, Any]) -> pb.Pool | None:
+    """What the lot's SIMs share."""
+    if not any(caps["pooled"]):
+        return None
+    return pb.Pool(
+        left_bytes=caps["pool_left_bytes"], claimed_bytes=caps["pool_claimed_bytes"], health=caps["pool_health"]
+    )
 
 
 def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
@@ -150,6 +160,8 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
                 reset_ms=columns["reset_ms"],
                 last_reset_ms=columns["last_reset_ms"],
                 resetting=columns["resetting"],
+                pooled=columns["pooled"],
+                pool_used_bytes=columns["pool_used_bytes"] if columns["pooled"] else None,
                 speed_after_bits_per_s=max(plan.numbers[_SPEEDS[place]], 0) * 1_000,
             )
         )

@@ -72,6 +72,8 @@ def _plan_numbers(plan: pb.Plan, _directory: Directory) -> Numbers:
             raise Refused(INVALID_ARGUMENT, "days is 1 to 366 for a rolling window, otherwise 0")
         numbers[place] = _bytes("quota_bytes", window.quota_bytes)
         position = place - layout.PLAN_QUOTA_CYCLE
+        if window.pooled:
+            numbers[layout.PLAN_POOLED] = numbers.get(layout.PLAN_POOLED, 0) | 1 << position
         if window.certainty:
             numbers[layout.PLAN_BASIS_CYCLE + position] = window.certainty
         if window.speed_after_bits_per_s:

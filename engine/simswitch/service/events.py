@@ -158,6 +158,8 @@ class EventHandlers:
             fields |= {"status": reason, "told_bytes": told, "iccid": decode_iccid(b) if b else ""}
         elif kind == pb.EVENT_KIND_UNREPORTED:
             fields |= {"iccid": decode_iccid(a), "allowed_bytes": b, "reported": reason == layout.UNREPORTED_OVER}
+        elif kind == pb.EVENT_KIND_POOL:
+            fields |= {"lot_or_plan": self._directory.name(a), "health": reason, "left_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_CORRECTION:
             fields |= {"iccid": decode_iccid(a), "window": reason, "correction_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_JOB:

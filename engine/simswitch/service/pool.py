@@ -166,9 +166,13 @@ class PoolHandlers:
             sims_count=sims,
             selectable_count=selectable,
             masked_count=masked,
+            pools_count=sum(self._shares(lot) for lot in lots),
             counted_ms=min((each.at_ms for each in figures), default=0),
             **{name: value for name, value in sums._asdict().items() if name != "at_ms"},
         )
+
+    def _shares(self, lot: Entity) -> bool:
+        return self._directory.by_index(lot.numbers[layout.LOT_PLAN]).numbers[layout.PLAN_POOLED] > 0
 
     async def get_access_server_status(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.POOL)

@@ -17,7 +17,7 @@ from simswitch.core.roles import READ_ROLES, Read
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.history.sims import Past, past
 from simswitch.service.call import Call
-from simswitch.service.caps import windows_of
+from simswitch.service.caps import pool_of, windows_of
 from simswitch.service.definitions import KINDS, message_of
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, Refused
@@ -122,6 +122,7 @@ class SimHandlers:
             tier_bytes=sim["tier_bytes"],
             windows=[pb.SimWindow(cap=cap, used_bytes=sim[_USED[cap.window]]) for cap in windows_of(plan, caps)],
             rolling_days=caps["rolling_days"],
+            pool=pool_of(caps),
         )
 
     def _holder(self, sim: Mapping[str, Any], terminal: Mapping[str, Any]) -> pb.SimHolder:

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from simswitch.v1 import inventory_pb2 as _inventory_pb2
+from simswitch.v1 import sim_pb2 as _sim_pb2
 from simswitch.v1 import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -335,6 +336,8 @@ class LotCap(_message.Message):
     RESET_MS_FIELD_NUMBER: _builtins.int
     LAST_RESET_MS_FIELD_NUMBER: _builtins.int
     RESETTING_FIELD_NUMBER: _builtins.int
+    POOLED_FIELD_NUMBER: _builtins.int
+    POOL_USED_BYTES_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
     """Which."""
     quota_bytes: _builtins.int
@@ -367,6 +370,12 @@ class LotCap(_message.Message):
     """The instant of the last reset that began, Unix milliseconds. 0: there was none."""
     resetting: _builtins.bool
     """That reset is still under way: the SIMs come back bit by bit."""
+    pooled: _builtins.bool
+    """The lot's SIMs share the quota. It starts anew for all of them at once."""
+    pool_used_bytes: _builtins.int
+    """What all SIMs of the lot have used of a quota that they share, bytes; opening balances and what carriers counted beyond us
+    included. Absent: they don't share it.
+    """
     def __init__(
         self,
         *,
@@ -386,15 +395,19 @@ class LotCap(_message.Message):
         reset_ms: _builtins.int = ...,
         last_reset_ms: _builtins.int = ...,
         resetting: _builtins.bool = ...,
+        pooled: _builtins.bool = ...,
+        pool_used_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "quota_bytes", b"quota_bytes", "waiting_bytes", b"waiting_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "pool_used_bytes", b"pool_used_bytes", "quota_bytes", b"quota_bytes", "waiting_bytes", b"waiting_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "certainty", b"certainty", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "certainty", b"certainty", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "pool_used_bytes", b"pool_used_bytes", "pooled", b"pooled", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before_bytes: _TypeAlias = _typing.Literal["before_bytes"]  # noqa: Y015
     _WhichOneofArgType__before_bytes: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes"]  # noqa: Y015
     _WhichOneofReturnType__planned_bytes: _TypeAlias = _typing.Literal["planned_bytes"]  # noqa: Y015
     _WhichOneofArgType__planned_bytes: _TypeAlias = _typing.Literal["_planned_bytes", b"_planned_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__pool_used_bytes: _TypeAlias = _typing.Literal["pool_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__pool_used_bytes: _TypeAlias = _typing.Literal["_pool_used_bytes", b"_pool_used_bytes"]  # noqa: Y015
     _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
     _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
     _WhichOneofReturnType__waiting_bytes: _TypeAlias = _typing.Literal["waiting_bytes"]  # noqa: Y015
@@ -404,11 +417,45 @@ class LotCap(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__planned_bytes) -> _WhichOneofReturnType__planned_bytes | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_used_bytes) -> _WhichOneofReturnType__pool_used_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting_bytes) -> _WhichOneofReturnType__waiting_bytes | None: ...
 
 Global___LotCap: _TypeAlias = LotCap  # noqa: Y015
+
+@_typing.final
+class Pool(_message.Message):
+    """What the SIMs of a lot share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_BYTES_FIELD_NUMBER: _builtins.int
+    CLAIMED_BYTES_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    left_bytes: _builtins.int
+    """Until the nearest cap, bytes; negative: past it. Absent: there is no cap."""
+    claimed_bytes: _builtins.int
+    """What of that may yet be used by leases that run, bytes: no SIM is handed out to who needs more than the rest."""
+    health: _sim_pb2.Health.ValueType
+    """LOW or EXHAUSTED by what is left: no SIM of the lot is handed out. Otherwise HEALTHY."""
+    def __init__(
+        self,
+        *,
+        left_bytes: _builtins.int | None = ...,
+        claimed_bytes: _builtins.int = ...,
+        health: _sim_pb2.Health.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_left_bytes", b"_left_bytes", "left_bytes", b"left_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left_bytes", b"_left_bytes", "claimed_bytes", b"claimed_bytes", "health", b"health", "left_bytes", b"left_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__left_bytes: _TypeAlias = _typing.Literal["left_bytes"]  # noqa: Y015
+    _WhichOneofArgType__left_bytes: _TypeAlias = _typing.Literal["_left_bytes", b"_left_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__left_bytes) -> _WhichOneofReturnType__left_bytes | None: ...
+
+Global___Pool: _TypeAlias = Pool  # noqa: Y015
 
 @_typing.final
 class LotCaps(_message.Message):
@@ -422,6 +469,7 @@ class LotCaps(_message.Message):
     ROLLING_DAYS_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     plan: _builtins.str
@@ -436,6 +484,10 @@ class LotCaps(_message.Message):
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotCap]:
         """Those windows that have a cap or had one."""
 
+    @_builtins.property
+    def pool(self) -> Global___Pool:
+        """What its SIMs share. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -445,10 +497,11 @@ class LotCaps(_message.Message):
         rolling_days: _builtins.int = ...,
         windows: _abc.Iterable[Global___LotCap] | None = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
+        pool: Global___Pool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "rolling_days", b"rolling_days", "supplier", b"supplier", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "supplier", b"supplier", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -86,6 +86,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
     EVENT_KIND_UNREPORTED: _EventKind.ValueType  # 30
     """A lease ended without a word of its access server: what it may have used counts at its SIM, until it is reported."""
+    EVENT_KIND_POOL: _EventKind.ValueType  # 31
+    """What the SIMs of a lot share is low or exhausted, and none of them is handed out; or it is not any more."""
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
     """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 
@@ -148,6 +150,8 @@ EVENT_KIND_CORRECTION: EventKind.ValueType  # 21
 """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
 EVENT_KIND_UNREPORTED: EventKind.ValueType  # 30
 """A lease ended without a word of its access server: what it may have used counts at its SIM, until it is reported."""
+EVENT_KIND_POOL: EventKind.ValueType  # 31
+"""What the SIMs of a lot share is low or exhausted, and none of them is handed out; or it is not any more."""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
 """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
@@ -346,6 +350,7 @@ class Event(_message.Message):
     CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
     ALLOWED_BYTES_FIELD_NUMBER: _builtins.int
     REPORTED_FIELD_NUMBER: _builtins.int
+    LEFT_BYTES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -403,7 +408,7 @@ class Event(_message.Message):
     iccid: _builtins.str
     """SET_ASIDE: the SIM that it would have counted at; CORRECTION, HEALTH, TRUSTED, UNREPORTED: the SIM. Empty: not known."""
     health: _sim_pb2.Health.ValueType
-    """HEALTH: the new one."""
+    """HEALTH, POOL: the new one."""
     goodput_kbps: _builtins.int
     """HEALTH: goodput under demand that speaks for it, TRUSTED: that was shown, kbit/s. 0: nothing was measured."""
     windows_count: _builtins.int
@@ -411,7 +416,7 @@ class Event(_message.Message):
     confidence_permille: _builtins.int
     """HEALTH: how sure it is, permille. 0: nothing was measured."""
     lot_or_plan: _builtins.str
-    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY: the lot."""
+    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY, POOL: the lot."""
     window: _inventory_pb2.CapWindowKind.ValueType
     """CAP, CAP_CHANGED, CORRECTION, RESET: which window."""
     quota_bytes: _builtins.int
@@ -450,6 +455,8 @@ class Event(_message.Message):
     """UNREPORTED: bytes that the lease may have used beyond its last report."""
     reported: _builtins.bool
     """UNREPORTED: they count no more, since the report came or the lease goes on. False: they count from now on."""
+    left_bytes: _builtins.int
+    """POOL: what is left of what the lot's SIMs share until the nearest cap, bytes; negative: past it."""
     def __init__(
         self,
         *,
@@ -505,10 +512,11 @@ class Event(_message.Message):
         correction_bytes: _builtins.int = ...,
         allowed_bytes: _builtins.int = ...,
         reported: _builtins.bool = ...,
+        left_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "left_bytes", b"left_bytes", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

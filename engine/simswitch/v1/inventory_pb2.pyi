@@ -228,6 +228,7 @@ class CapWindow(_message.Message):
     DAYS_FIELD_NUMBER: _builtins.int
     SPEED_AFTER_BITS_PER_S_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
+    POOLED_FIELD_NUMBER: _builtins.int
     kind: Global___CapWindowKind.ValueType
     """When it counts from."""
     quota_bytes: _builtins.int
@@ -238,6 +239,10 @@ class CapWindow(_message.Message):
     """Speed above the quota, bits a second. 0: not known, or none at all."""
     certainty: Global___Certainty.ValueType
     """How well it is known."""
+    pooled: _builtins.bool
+    """The SIMs of a lot share the quota: what one uses none of the others has. False: each has its own. It can't change once a lot
+    of the plan has SIMs.
+    """
     def __init__(
         self,
         *,
@@ -246,10 +251,11 @@ class CapWindow(_message.Message):
         days: _builtins.int = ...,
         speed_after_bits_per_s: _builtins.int = ...,
         certainty: Global___Certainty.ValueType = ...,
+        pooled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certainty", b"certainty", "days", b"days", "kind", b"kind", "quota_bytes", b"quota_bytes", "speed_after_bits_per_s", b"speed_after_bits_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certainty", b"certainty", "days", b"days", "kind", b"kind", "pooled", b"pooled", "quota_bytes", b"quota_bytes", "speed_after_bits_per_s", b"speed_after_bits_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,9 +316,11 @@ class Plan(_message.Message):
     carrier: _builtins.str
     """Whose plan it is."""
     low_bytes: _builtins.int
-    """Headroom below which a SIM is low, bytes. Absent: the setting."""
+    """Headroom below which a SIM is low, bytes, and so is what SIMs share; that also below a 32nd of its quota. Absent: the setting."""
     exhausted_bytes: _builtins.int
-    """Headroom below which a SIM is exhausted, bytes. Absent: the setting."""
+    """Headroom below which a SIM is exhausted, bytes, and so is what SIMs share; that also below a 128th of its quota. Absent: the
+    setting.
+    """
     changes_per_day_max: _builtins.int
     """How often its SIMs may change terminal in a day. 0: no limit is known."""
     @_builtins.property

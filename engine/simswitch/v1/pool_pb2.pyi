@@ -599,6 +599,7 @@ class Remaining(_message.Message):
     OTHERS_COUNT_FIELD_NUMBER: _builtins.int
     FREE_COUNT_FIELD_NUMBER: _builtins.int
     ASSIGNED_COUNT_FIELD_NUMBER: _builtins.int
+    POOLS_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the lot, supplier, class or market."""
     supplier: _builtins.str
@@ -612,7 +613,7 @@ class Remaining(_message.Message):
     counted_ms: _builtins.int
     """When the figures below were true, Unix milliseconds; of several lots the earliest. 0: nobody has looked yet."""
     headroom_bytes: _builtins.int
-    """Bytes left of those that are healthy or low and have a cap."""
+    """Bytes left of those that are healthy or low and have a cap; of what SIMs share once."""
     unlimited_count: _builtins.int
     """How many of those that are healthy or low have none."""
     used_cycle_bytes: _builtins.int
@@ -637,6 +638,8 @@ class Remaining(_message.Message):
     """Those that nobody has, whatever their health."""
     assigned_count: _builtins.int
     """Those that a terminal holds."""
+    pools_count: _builtins.int
+    """Of how many lots the SIMs share a quota."""
     def __init__(
         self,
         *,
@@ -659,10 +662,11 @@ class Remaining(_message.Message):
         others_count: _builtins.int = ...,
         free_count: _builtins.int = ...,
         assigned_count: _builtins.int = ...,
+        pools_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_count", b"assigned_count", "counted_ms", b"counted_ms", "exhausted_count", b"exhausted_count", "free_count", b"free_count", "headroom_bytes", b"headroom_bytes", "healthy_count", b"healthy_count", "low_count", b"low_count", "masked_count", b"masked_count", "name", b"name", "others_count", b"others_count", "probation_count", b"probation_count", "quarantined_count", b"quarantined_count", "retired_count", b"retired_count", "selectable_count", b"selectable_count", "sims_count", b"sims_count", "supplier", b"supplier", "throttled_count", b"throttled_count", "unlimited_count", b"unlimited_count", "used_cycle_bytes", b"used_cycle_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_count", b"assigned_count", "counted_ms", b"counted_ms", "exhausted_count", b"exhausted_count", "free_count", b"free_count", "headroom_bytes", b"headroom_bytes", "healthy_count", b"healthy_count", "low_count", b"low_count", "masked_count", b"masked_count", "name", b"name", "others_count", b"others_count", "pools_count", b"pools_count", "probation_count", b"probation_count", "quarantined_count", b"quarantined_count", "retired_count", b"retired_count", "selectable_count", b"selectable_count", "sims_count", b"sims_count", "supplier", b"supplier", "throttled_count", b"throttled_count", "unlimited_count", b"unlimited_count", "used_cycle_bytes", b"used_cycle_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

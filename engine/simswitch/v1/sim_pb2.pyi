@@ -136,7 +136,9 @@ class Sim(_message.Message):
     health: Global___Health.ValueType
     """Whether it can be used."""
     headroom_bytes: _builtins.int
-    """Bytes left until its nearest cap; negative when it is over. Absent: no cap applies."""
+    """Bytes left until its nearest cap; negative when it is over. Of a lot whose SIMs share a quota no more than what is left of that
+    and no lease may yet use: of all of them together, not of each. Absent: no cap applies.
+    """
     counted_bytes: _builtins.int
     """Bytes of all accepted reports over its lifetime."""
     used_cycle_bytes: _builtins.int

@@ -478,6 +478,7 @@ class ExplainSimResponse(_message.Message):
     HISTORY_MISSING_FIELD_NUMBER: _builtins.int
     CORRECTIONS_FIELD_NUMBER: _builtins.int
     SET_ASIDE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When what is not of history was true, Unix milliseconds."""
     carrier: _builtins.str
@@ -550,6 +551,10 @@ class ExplainSimResponse(_message.Message):
     def set_aside(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimSetAside]:
         """Its carrier's figures that were not, newest first, at most 200."""
 
+    @_builtins.property
+    def pool(self) -> _caps_pb2.Pool:
+        """What the SIMs of its lot share. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -578,10 +583,11 @@ class ExplainSimResponse(_message.Message):
         history_missing: _builtins.str = ...,
         corrections: _abc.Iterable[Global___SimCorrection] | None = ...,
         set_aside: _abc.Iterable[Global___SimSetAside] | None = ...,
+        pool: _caps_pb2.Pool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "holder", b"holder", "lot", b"lot", "sim", b"sim", "tier", b"tier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "holder", b"holder", "lot", b"lot", "pool", b"pool", "sim", b"sim", "tier", b"tier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "pool", b"pool", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015

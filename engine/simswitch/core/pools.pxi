@@ -1,0 +1,221 @@
+# Lots whose SIMs share a quota: pools. Which windows of a lot are pooled its plan says; in the others each SIM has its own quota.
+#
+#     used in a window  = counted + offset + beside
+#     left              = min over the windows that are pooled of quota - used
+#     to be handed out  = left - claimed                          pessimistic (I4): a SIM of the pool has no more than this
+#
+#     counted    what was counted on all SIMs of the lot, over their lifetime: each report once, at its SIM and here (I8)
+#     offset     moves when the window starts anew: at once, for all. Opening balances are in it
+#     beside     the sum of what stands in the ledger of its SIMs (ledger.pxi): it leaves the window as each of them does
+#     claimed    the sum over the SIMs that are reserved, assigned or held of what their leases may still use: what was expected of
+#                each, less what was reported of it. A SIM's claim stands in its record, where it has its rank in the index while free
+#
+# What moves an offset, or the ledger of a SIM, works the SIM's limit out anew, and with it that of its pool (sim_set_limit).
+#
+# As a SIM keeps the count at which its nearest cap is reached, a pool keeps the counts at which it is low, exhausted and at its end:
+# a report costs a few additions and comparisons. Low is what its plan says, or a 32nd of the quota if that is more, and exhausted a
+# 128th: a pool is used by many at once. A pool that is low or exhausted is hidden from selection at once, whatever its size. The health of its
+# SIMs follows by a walk, which has their terminals swapped as off any SIM of that health; so does its end, when the window starts anew
+# or a higher cap comes.
+#
+# Where a pool above its watermark has too little for a request, selection passes its groups by (breakers.pxi): that costs a look at
+# each, and WORK_MAX of them in an apply. Everything else is O(1), or O(groups of a class) where a pool turns.
+
+cdef enum:
+    POOL_LOW_SHIFT = 5            # of the quota: below what is left of it a pool is low,
+    POOL_EXHAUSTED_SHIFT = 7      # and exhausted
+
+
+cdef extern from *:
+    """
+    #define SIMSWITCH_CLAIM_MAX ((int64_t) 1 << 44)
+    """
+    const int64_t CLAIM_MAX "SIMSWITCH_CLAIM_MAX"     # of one lease
+
+
+# Sums over very many SIMs, each of which may be told anything, wrap round rather than overflow.
+cdef inline void _add(int64_t *sum, int64_t more) noexcept nogil:
+    sum[0] = <int64_t> (<uint64_t> sum[0] + <uint64_t> more)
+
+
+cdef inline uint8_t lot_pooled(const int64_t *plan) noexcept nogil:
+    """Which windows a plan pools, a bit each."""
+    return <uint8_t> max(plan[<int> PLAN_POOLED], <int64_t> 0)
+
+
+cdef inline bint lot_pools(const Lot *lot, int window) noexcept nogil:
+    return (lot.pooled >> window) & 1
+
+
+cdef inline int64_t _pool_moved_bytes(const Lot *lot, int window) noexcept nogil:
+    """What is used in a window beyond what was ever counted."""
+    cdef int64_t moved = lot.pool_offset_bytes[window]
+    _add(&moved, lot.pool_beside_bytes[window])
+    return max(min(moved, BYTES_MAX), -BYTES_MAX)
+
+
+cdef inline int64_t pool_used_bytes(const Lot *lot, int window) noexcept nogil:
+    return <int64_t> lot.pool_counted_bytes + _pool_moved_bytes(lot, window)
+
+
+cdef inline int64_t pool_left_bytes(const Lot *lot) noexcept nogil:
+    """What is left until the nearest cap of the pool; negative past it, NO_LIMIT where there is none."""
+    if lot.pool_limit_bytes == NO_LIMIT:
+        return NO_LIMIT
+    return lot.pool_limit_bytes - <int64_t> lot.pool_counted_bytes
+
+
+cdef inline int64_t pool_headroom_bytes(const Lot *lot) noexcept nogil:
+    """And what of that no lease may use that is under way."""
+    if lot.pool_limit_bytes == NO_LIMIT:
+        return NO_LIMIT
+    return max(pool_left_bytes(lot), -BYTES_MAX) - min(lot.pool_claimed_bytes, BYTES_MAX)
+
+
+cdef inline bint pool_has(const State *state, const Group *group, int64_t expected) noexcept nogil:
+    """Whether a SIM of the group may be handed out to who needs so much, by what its lot shares."""
+    return not group.pool or pool_headroom_bytes(&state.lots[group.pool]) >= expected
+
+
+cdef inline int64_t sim_headroom_bytes(const State *state, const Sim *sim) noexcept nogil:
+    """Bytes until the nearest cap, its own or its pool's; negative past it, NO_LIMIT where there is none."""
+    cdef const Group *group = &state.groups[sim.group]
+    cdef int64_t own = NO_LIMIT if sim.limit_bytes == NO_LIMIT else headroom_bytes(sim)
+    return min(own, pool_headroom_bytes(&state.lots[group.pool])) if group.pool else own
+
+
+# ---------------------------------------------------------------------------------------------------------- claims
+
+cdef inline bint _claims(const Sim *sim) noexcept nogil:
+    return sim.occupancy == RESERVED or sim.occupancy == ASSIGNED or sim.held
+
+
+cdef int64_t pool_claim_bytes(const State *state, const Sim *sim) noexcept nogil:
+    """What the lease that the SIM is of may still use of a pool."""
+    return <int64_t> sim.rest_sequence if state.groups[sim.group].pool and _claims(sim) else 0
+
+
+cdef void pool_occupy(State *state, Sim *sim, int occupancy) noexcept nogil:
+    """A SIM of a pool changes its occupancy: its claim begins with nothing, or is over."""
+    cdef bint claims = occupancy == RESERVED or occupancy == ASSIGNED
+    if _claims(sim):
+        if claims:
+            return
+        _add(&state.lots[state.groups[sim.group].pool].pool_claimed_bytes, -<int64_t> sim.rest_sequence)
+    sim.rest_sequence = 0
+
+
+cdef void pool_claim(State *state, uint32_t index, int64_t claim) noexcept nogil:
+    """So much may be used on the SIM, which is reserved, assigned or held."""
+    cdef Sim *sim = &state.sims[index]
+    cdef int64_t *claimed = &state.lots[state.groups[sim.group].pool].pool_claimed_bytes
+    claim = min(claim, CLAIM_MAX)
+    _add(claimed, claim - <int64_t> sim.rest_sequence)
+    sim.rest_sequence = <uint64_t> claim
+
+
+cdef void pool_count(State *state, uint32_t index, uint64_t delta, bint claimed, uint64_t now_ms) noexcept nogil:
+    """So much more was used on a SIM of a pool. ``claimed``: by the lease that its claim is for."""
+    cdef Sim *sim = &state.sims[index]
+    cdef uint32_t entity = state.groups[sim.group].pool
+    cdef Lot *lot = &state.lots[entity]
+    lot.pool_counted_bytes += delta
+    if claimed:
+        delta = min(delta, sim.rest_sequence)
+        sim.rest_sequence -= delta
+        _add(&lot.pool_claimed_bytes, -<int64_t> delta)
+    pool_judge(state, entity, True, now_ms)
+
+
+# -------------------------------------------------------------------------------------------------------- its state
+
+cdef void pool_judge(State *state, uint32_t entity, bint tell, uint64_t now_ms) noexcept nogil:
+    """Hides the lot or shows it again, by what is left, and has the health of its SIMs follow."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int64_t counted = <int64_t> lot.pool_counted_bytes
+    cdef int health = 0
+    if counted > lot.pool_exhausted_bytes:
+        health = EXHAUSTED
+    elif counted > lot.pool_low_bytes:
+        health = LOW
+    if health == lot.pool_health:
+        return
+    lot.pool_health = <uint8_t> health
+    lot_show(state, entity)
+    lot_judge_sims(state, entity, now_ms)
+    if tell:
+        event(
+            state, EVENT_POOL, NONE_INDEX, NONE_SHORT, NONE_INDEX, health if health else <int> HEALTHY, entity,
+            <uint64_t> pool_left_bytes(lot))
+
+
+cdef void pool_follow(State *state, uint32_t entity, bint tell, uint64_t now_ms) noexcept nogil:
+    """A cap, an offset or a watermark is another. ``tell``: not where a plan's lots all follow it."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef const int64_t *plan = state.entities[state.entities[entity].numbers[<int> LOT_PLAN]].numbers
+    cdef const int64_t *settings = state.header.settings
+    cdef int64_t low = plan[<int> PLAN_LOW_BYTES], exhausted = plan[<int> PLAN_EXHAUSTED_BYTES]
+    cdef int64_t end, quota
+    cdef int window
+    if not lot.pooled:
+        return
+    low = low if low >= 0 else settings[<int> LOW_BYTES]
+    exhausted = exhausted if exhausted >= 0 else settings[<int> EXHAUSTED_BYTES]
+    lot.pool_limit_bytes = lot.pool_low_bytes = lot.pool_exhausted_bytes = NO_LIMIT
+    for window in range(WINDOWS):
+        quota = lot.quota_bytes[window]
+        if quota < 0 or not lot_pools(lot, window):
+            continue
+        end = quota - _pool_moved_bytes(lot, window)
+        lot.pool_limit_bytes = min(lot.pool_limit_bytes, end)
+        lot.pool_low_bytes = min(lot.pool_low_bytes, end - max(low, quota >> POOL_LOW_SHIFT))
+        lot.pool_exhausted_bytes = min(lot.pool_exhausted_bytes, end - max(exhausted, quota >> POOL_EXHAUSTED_SHIFT))
+    pool_judge(state, entity, tell, now_ms)
+
+
+cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
+    """The window starts anew for all of the lot at once; of a rolling one a day is over, or a step. Does nothing where it is not pooled."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef uint32_t step, places, place
+    cdef int64_t today, past = 0
+    if not lot_pools(lot, window):
+        return
+    if window == WINDOW_ROLLING - 1:
+        step = rolling_step_days(lot.rolling_days)
+        places = (max(<uint32_t> lot.rolling_days, <uint32_t> 1) - 1 + step - 1) // step
+        today = lot.pool_offset_bytes[window]
+        _add(&today, <int64_t> lot.pool_counted_bytes)
+        for place in range(ROLLING_DAYS):
+            _add(&today, -lot.pool_days[place])
+        for place in range(ROLLING_DAYS - 1, 0, -1):
+            lot.pool_days[place] = lot.pool_days[place - 1] if place < places else 0
+        lot.pool_days[0] = max(today, <int64_t> 0) if places else 0
+        for place in range(places):
+            _add(&past, lot.pool_days[place])
+    lot.pool_offset_bytes[window] = past
+    _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
+    pool_follow(state, entity, True, now_ms)
+
+
+cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings) noexcept nogil:
+    """A SIM was imported that had used so much in the windows."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int window
+    for window in range(WINDOWS):
+        if lot_pools(lot, window):
+            _add(&lot.pool_offset_bytes[window], <int64_t> openings[window])
+
+
+cdef void pool_beside(State *state, uint32_t index, int window, int64_t more) noexcept nogil:
+    """What stands in a SIM's ledger has changed by so much."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if lot_pools(lot, window):
+        _add(&lot.pool_beside_bytes[window], more)
+
+
+cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil:
+    """A day of a SIM's rolling window is over, and so much of what its ledger held stays in the window, as of that day."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if lot_pools(lot, WINDOW_ROLLING - 1) and lot.rolling_days > 1:
+        _add(&lot.pool_days[0], kept)
+        _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], kept)
