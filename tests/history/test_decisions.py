@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,6 +20,7 @@ from simswitch.folder.check import check_folder
 from simswitch.history.projector import Projector
 from simswitch.history.reading import rows
 from simswitch.history.schema import NAME, open_reader
+from simswitch.journal.recovery import real_machine
 
 from tests.cell.small_pool import SERVER_NUMBER
 from tests.history.test_projection import Life, finished, follower
@@ -134,8 +136,25 @@ def anew(connection: sqlite3.Connection) -> None:
         ("DELETE FROM decisions WHERE event = (SELECT max(event) FROM decisions)", "not those of the journal"),
         (TAMPERED["put in"], "not those of the journal"),
         ("UPDATE decisions SET digest = zeroblob(32) WHERE kind = 'set_cap'", "not those of the journal"),
+        (TAMPERED["who"], "not those of the journal"),
+        (TAMPERED["on which figures"], "not those of the journal"),
+        (TAMPERED["when"], "not those of the journal"),
+        ("UPDATE decisions SET statuses = '{\"not_permitted\":1}' WHERE kind = 'exempt'", "not those of the journal"),
+        ("UPDATE decisions SET subject = '' WHERE kind = 'declare_dead'", "not those of the journal"),
+        ("UPDATE positions SET sequence = sequence - 1", "says that it has come to"),
     ],
-    ids=["the first left out", "the last left out", "put in", "another command"],
+    ids=[
+        "the first left out",
+        "the last left out",
+        "put in",
+        "another command",
+        "who",
+        "on which figures",
+        "when",
+        "with which outcome",
+        "about whom",
+        "not seen yet",
+    ],
 )
 def test_a_chain_that_was_made_anew_does_not_agree_with_the_journal(
     life: Life, tmp_path: Path, statement: str, found: str
@@ -146,11 +165,36 @@ def test_a_chain_that_was_made_anew_does_not_agree_with_the_journal(
     life.cell.close()
 
 
+def test_no_gap_hides_a_decision_that_the_journal_has(life: Life, tmp_path: Path) -> None:
+    last = "SELECT max(sequence) FROM decisions"
+    anew(tamper(
+        tmp_path,
+        f"INSERT INTO gaps SELECT max(sequence), max(sequence), 0, 0 FROM decisions WHERE sequence = ({last})",
+        f"DELETE FROM decisions WHERE sequence = ({last})",
+    ))  # fmt: skip
+    with pytest.raises(ChainDamaged, match="not those of the journal"):
+        verify_audit(tmp_path)
+    life.cell.close()
+
+
+def test_what_can_not_be_replayed_is_compared_by_its_instant_and_its_bytes(life: Life, tmp_path: Path) -> None:
+    """As what stands before the oldest snapshot, or is of another machine version."""
+    other = replace(real_machine(), version=0)
+    with closing(open_reader(tmp_path)) as history:
+        assert compare(tmp_path, history, other) == len(list(rows(history, "decisions")))
+    anew(tamper(tmp_path, TAMPERED["when"]))
+    with closing(open_reader(tmp_path)) as history, pytest.raises(ChainDamaged, match="not those of the journal"):
+        compare(tmp_path, history, other)
+    life.cell.close()
+
+
 def test_one_that_was_made_anew_is_found_by_a_hash_that_was_noted(life: Life, tmp_path: Path) -> None:
     (walked,) = verify_audit(tmp_path)
     noted = Expected.of(f"{DECISIONS}:{walked.last}:{walked.hash}")
     assert verify_audit(tmp_path, [noted]) == [walked]
-    # The actor is not in the digest of the commands alone, but in the hash.
+    # With the journal gone, only that hash is left to say so.
+    for segment in tmp_path.glob("segment-*.journal"):
+        segment.unlink()
     anew(tamper(tmp_path, TAMPERED["who"]))
     verify_audit(tmp_path)
     with pytest.raises(ChainDamaged, match="made anew"):

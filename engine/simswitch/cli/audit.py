@@ -25,12 +25,13 @@ def verify(
 ) -> None:
     """Walk every chained file, and the decisions in history, and print the last hash of each.
 
-    Decisions are also compared with the commands in the journal, as far as that reaches back. A change, a gap or an
+    Decisions are also compared with the journal, which is replayed, as far as that reaches back. A change, a gap or an
     insertion is named with its place. Whoever may write the files could make them anew from
     the start: keep what this prints somewhere else, and give it back with --expect.
     """
     from simswitch.audit.chain import ChainDamaged
     from simswitch.audit.verify import Expected
+    from simswitch.folder.apart import Refused
     from simswitch.folder.audit import verify_audit
     from simswitch.history.schema import HistoryRefused
     from simswitch.journal.errors import JournalError
@@ -41,7 +42,7 @@ def verify(
         raise CommandFailed(Exit.USAGE, str(error)) from error
     try:
         found = verify_audit(folder, wanted)
-    except (ChainDamaged, HistoryRefused, JournalError) as error:
+    except (ChainDamaged, HistoryRefused, JournalError, Refused) as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     names = ["file", "first", "last", "hash"]
     rows = [[file.name, file.first, file.last, file.hash] for file in found]

@@ -14,6 +14,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ _DECISIONS = frozenset(
     kind for kind, roles in COMMAND_ROLES.items() if layout.ROLE_ACCESS_SERVER not in roles and kind != layout.TICK
 )
 
+DECISION_COLUMNS = "at_ms, sequence, run, actor, kind, subject, items, statuses, detail, digest"
+
 Key = tuple[int, ...]
 
 
@@ -58,6 +61,51 @@ def is_decision(kind: int) -> bool:
 
 def month_of(day: int) -> int:
     return int(np.datetime64(day, "D").astype("datetime64[M]").astype(np.int64))
+
+
+def names_of(machine: Machine) -> tuple[dict[int, str], dict[int, int]]:
+    """What everything that is defined is called, by its index, and which index each access server's number has."""
+    entities = machine.entities()
+    servers = {
+        number: entity["index"]
+        for entity in entities
+        if entity["kind"] == layout.ACCESS_SERVER and (number := machine.server_index(entity["index"])) is not None
+    }
+    return {entity["index"]: entity["name"] for entity in entities}, servers
+
+
+def decision_row(
+    place: int,
+    run: CommandRun,
+    outcome: OutcomeRun,
+    record: Record,
+    names: Mapping[int, str],
+    servers: Mapping[int, int],
+) -> tuple[Any, ...]:
+    """The row of a decision, in DECISION_COLUMNS; the names are those after its record.
+
+    ``simswitch audit verify`` replays the journal and makes the rows anew: what a row looks like changes with the
+    machine's version only, whose journals no other version replays.
+    """
+    statuses = Counter(layout.Status(status).name.lower() for status in outcome["status"].tolist())
+    columns = {name: _plain(run[name][:DETAILS_MAX]) for name, code in COMMAND_COLUMNS[run.kind] if code != "V1024"}
+    if run.kind == layout.DEFINE:
+        columns["defined"] = [names.get(index, "") for index in outcome["index"].tolist()]
+    subject = names.get(servers.get(run.access_server, -1), "")
+    if not subject and run.argument:
+        subject = "dry run" if run.kind == layout.CARRIER_USAGE else str(run.argument)
+    return (
+        record.header.now_ms,
+        record.header.sequence,
+        place,
+        names.get(run.actor, str(run.actor)),
+        layout.Command(run.kind).name.lower(),
+        subject,
+        run.count,
+        _json(statuses),
+        _json(columns),
+        hashlib.sha256(run.whole).digest(),
+    )
 
 
 class Projector:
@@ -166,13 +214,8 @@ class Projector:
         ))  # fmt: skip
         self._wait_target_us = settings["allocation_target_ms"] * 1000
         entities = machine.entities()
-        self._names = {entity["index"]: entity["name"] for entity in entities}
         self._entities = [(entity["index"], entity["kind"], entity["name"]) for entity in entities]
-        self._servers = {
-            number: entity["index"]
-            for entity in entities
-            if entity["kind"] == layout.ACCESS_SERVER and (number := machine.server_index(entity["index"])) is not None
-        }
+        self._names, self._servers = names_of(machine)
 
     def _look(self, now_ms: int, machine: Machine) -> None:
         """What is read from the state, as it is after the first record of a minute, of five and of an hour."""
@@ -254,29 +297,8 @@ class Projector:
             self._rows += limits.exempted(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
         elif run.kind == layout.CARRIER_USAGE:
             self._rows += carriers.figures_told(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
-        statuses = Counter(layout.Status(status).name.lower() for status in outcome["status"].tolist())
-        columns = {name: _plain(run[name][:DETAILS_MAX]) for name, code in COMMAND_COLUMNS[run.kind] if code != "V1024"}
-        if run.kind == layout.DEFINE:
-            columns["defined"] = [self._names.get(index, "") for index in outcome["index"].tolist()]
-        subject = self._names.get(self._servers.get(run.access_server, -1), "")
-        if not subject and run.argument:
-            subject = "dry run" if run.kind == layout.CARRIER_USAGE else str(run.argument)
-        row = (
-            record.header.now_ms,
-            record.header.sequence,
-            place,
-            self._names.get(run.actor, str(run.actor)),
-            layout.Command(run.kind).name.lower(),
-            subject,
-            run.count,
-            _json(statuses),
-            _json(columns),
-            hashlib.sha256(run.whole).digest(),
-        )
-        statement = (
-            "INSERT INTO decisions (at_ms, sequence, run, actor, kind, subject, items, statuses, detail, digest) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        )
+        row = decision_row(place, run, outcome, record, self._names, self._servers)
+        statement = f"INSERT INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         self._rows.append((statement, row))
 
     def _events(self, run: OutcomeRun, orders: OutcomeRun, now_ms: int, machine: Machine) -> None:
