@@ -190,6 +190,7 @@ class Simulation(Walk, Witness):
         self._follower_kill_in = 0
         self._full_until = 0
         self._expects_end = False
+        self._no_room: BaseException | None = None
         self._overlap_now: list[bytes] = []
         self._roles: dict[int, tuple[int, int]] = {0: (int(layout.SYSTEM), -1)}
         self.follower: Follower | None = None
@@ -479,8 +480,11 @@ class Simulation(Walk, Witness):
             assert isinstance(call, Call)
             self._calls.remove(call)
             if call.error is not None:
-                if isinstance(call.error, JournalFull) and (self._full or self._expects_end):
-                    self._expects_end = False
+                # One write that found no room refuses all calls of its group, which need not come here together.
+                if isinstance(call.error, JournalFull) and (
+                    self._full or self._expects_end or call.error is self._no_room
+                ):
+                    self._no_room, self._expects_end = call.error, False
                     continue
                 if isinstance(call.error, MalformedBatch):
                     raise Violation(f"a sound run was called malformed: {call.error}")

@@ -46,6 +46,10 @@ def test_the_load_has_every_role_and_every_command() -> None:
     assert any(status == layout.NOT_PERMITTED for _, status in simulation.answers)
 
 
+def test_what_the_faults_of_the_core_are_found_by_is_quiet_without_them() -> None:
+    assert simulate(SEED, 600, chances=CORE_CHANCES)["found"] == []
+
+
 @pytest.mark.parametrize("name", [*PATCHES, *KINDS])
 def test_a_deliberate_fault_is_caught(name: str) -> None:
     with PATCHES.get(name, nullcontext)():
