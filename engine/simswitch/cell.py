@@ -61,6 +61,7 @@ from simswitch.journal.errors import (
 from simswitch.journal.follower import read_alarm
 from simswitch.journal.recovery import MachineKind, Progress, Recovery, real_machine, recover
 from simswitch.journal.snapshot import newest_snapshot_sequence, prune, write_snapshot
+from simswitch.tally import Tally
 
 __all__ = [
     "Capacity",
@@ -91,6 +92,9 @@ _OUTCOME_HEADER = struct.Struct("<IHHII")
 
 COMMIT_ALONE_US_MAX = 1_000
 """Where the last commit took longer, no caller waits for the next one itself."""
+
+COMMIT_BOUNDS_US = (100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 2_000_000)
+GROUP_BOUNDS = tuple(1 << power for power in range(0, 14, 2))
 
 # An idle cell looks at the time at least this often, so that a clock that is set while it waits is noticed.
 _IDLE_WAIT_MAX_S = 1.0
@@ -315,6 +319,10 @@ class Cell:
         self._groups_count = 0
         self._calls_count = 0
         self._commit_us = 0
+        self.commits_us = Tally(COMMIT_BOUNDS_US)
+        """How long writes and fdatasyncs took."""
+        self.groups_calls = Tally(GROUP_BOUNDS)
+        """How many calls the groups had; a tick is a group of none."""
 
     # ------------------------------------------------------------------------------------------ life cycle
 
@@ -845,10 +853,12 @@ class Cell:
                 self._failed = error
                 raise
             self._commit_us = (time.perf_counter_ns() - began_ns) // 1000
+            self.commits_us.add(self._commit_us)
 
     def _deliver(self, group: _Group) -> None:
         """The event loop hears of a group once: its orders and events first. Everyone else is told here."""
         self._calls_count += len(group.calls)
+        self.groups_calls.add(len(group.calls))
         told = [found for record in group.records for found in record.told]
         in_loop = [call for call in group.calls if call.finish == self._finish_in_loop]
         if self._loop is None:

@@ -50,6 +50,8 @@ SECTIONS: Final[Mapping[str, str]] = {
     "queue": "Calls that wait for the engine. Past these bounds a call is refused at once, and told when to try again.",
     "follower": "The process beside the service that checks the journal all the time and makes the snapshots.",
     "learner": "The process beside the service that learns what carriers allow. It needs the extra simswitch[caps].",
+    "metrics": "Where figures for Prometheus are told, over HTTP and to anybody who asks. It needs the extra "
+    "simswitch[metrics].",
     "engine": "How the engine decides. Without a value here the engine keeps the one that it has.",
 }
 
@@ -167,6 +169,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         "Its token, made for learner:local, where callers have to prove who they are; nobody else may read the file.",
         example="learner-token",
+    ),
+    Setting("metrics", "listen", None, "Host and port where the service tells them.", example="127.0.0.1:9467"),
+    Setting("metrics", "follower_listen", None, "And where its follower does.", example="127.0.0.1:9468"),
+    Setting("metrics", "learner_listen", None, "And where its learner does.", example="127.0.0.1:9469"),
+    Setting(
+        "metrics",
+        "beyond_loopback",
+        False,
+        "These addresses may be such as others can reach. For a network that nobody else is on.",
     ),
     Setting("engine", "lease_ms", None, "How long a lease lasts without traffic.", 1_000, _DAY_MS, 300_000),
     Setting("engine", "cooling_ms", None, "How long a released SIM rests.", 0, _DAY_MS, 30_000),

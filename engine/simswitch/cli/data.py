@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import ConfigOption, JsonOption, settings
+from simswitch.cli.options import ConfigOption, JsonOption, MetricsOption, settings
 from simswitch.cli.screen import print_json, show, table
 
 Folder = Annotated[Path, typer.Argument(help="The data folder.", exists=True, file_okay=False)]
@@ -158,7 +158,7 @@ def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
     return parts
 
 
-def follow(folder: Folder, config: ConfigOption = None) -> None:
+def follow(folder: Folder, metrics: MetricsOption = None, config: ConfigOption = None) -> None:
     """Follow a server's journal: check every outcome, and make the snapshots. `serve` starts this by itself."""
     from simswitch.following import main as follow_folder
     from simswitch.journal.errors import JournalError
@@ -166,8 +166,9 @@ def follow(folder: Folder, config: ConfigOption = None) -> None:
     values = settings(config)
     seconds = values.number("follower", "snapshot_seconds")
     keep_ms = values.number("journal", "keep_hours") * 3_600_000
+    figures = () if metrics is None else ("--metrics", metrics)
     try:
-        code = follow_folder([str(folder), "--snapshot-seconds", str(seconds), "--keep-ms", str(keep_ms)])
+        code = follow_folder([str(folder), "--snapshot-seconds", str(seconds), "--keep-ms", str(keep_ms), *figures])
     except JournalError as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     if code:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simswitch.cli.exits import CommandFailed
+from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.learned import needs_scipy, opened
-from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, target
+from simswitch.cli.options import (
+    ActorOption,
+    AddressOption,
+    ConfigOption,
+    MetricsBeyondOption,
+    MetricsOption,
+    target,
+)
 from simswitch.cli.screen import complain
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 ACTOR = "learner:local"
 AGAIN_S = 2.0
@@ -25,6 +37,8 @@ def learn(
     learn_every: Annotated[
         float, typer.Option(help="Seconds between two looks at the caps of lots.", min=0.01, max=86_400)
     ] = 3_600.0,
+    metrics: MetricsOption = None,
+    metrics_beyond_loopback: MetricsBeyondOption = False,
     parent: Annotated[int, typer.Option(hidden=True, help="End when this process is no longer the parent.")] = 0,
     address: AddressOption = None,
     actor: ActorOption = None,
@@ -45,24 +59,63 @@ def learn(
     from simswitch.caps.learner import Learner
     from simswitch.cli.connection import connected
 
+    looks = Looks()
     try:
-        while not parent or os.getppid() == parent:
-            try:
-                with connected(*service_at) as service:
-                    learner = Learner(service, complain)
-                    due_s = time.monotonic()
-                    while not parent or os.getppid() == parent:
-                        # Opened each time: somebody may have moved the file away.
-                        with opened(folder) as connection:
-                            learner.decide(connection)
-                            if time.monotonic() >= due_s:
-                                learner.learn(connection)
-                                due_s = time.monotonic() + learn_every
-                        time.sleep(decide_every)
-            except CommandFailed as error:
-                if not error.later:
-                    raise
-                complain(f"{error}. Again in {AGAIN_S:.0f} s")
-            time.sleep(AGAIN_S)
+        with _told(looks, metrics, metrics_beyond_loopback):
+            while not parent or os.getppid() == parent:
+                try:
+                    with connected(*service_at) as service:
+                        learner = Learner(service, complain)
+                        due_s = time.monotonic()
+                        while not parent or os.getppid() == parent:
+                            # Opened each time: somebody may have moved the file away.
+                            with opened(folder) as connection:
+                                looks.decided += learner.decide(connection)
+                                if time.monotonic() >= due_s:
+                                    looks.lots += learner.learn(connection)
+                                    due_s = time.monotonic() + learn_every
+                            looks.last_s = time.time()
+                            time.sleep(decide_every)
+                except CommandFailed as error:
+                    if not error.later:
+                        raise
+                    looks.failed += 1
+                    complain(f"{error}. Again in {AGAIN_S:.0f} s")
+                time.sleep(AGAIN_S)
     except KeyboardInterrupt:
         return
+
+
+class Looks:
+    """What came of the learner's looks at history since it began, for Prometheus."""
+
+    def __init__(self) -> None:
+        self.decided = self.lots = self.failed = 0
+        self.last_s = 0.0
+
+    def collect(self) -> Iterator[Any]:
+        from simswitch.metrics import counter, gauge
+
+        yield counter("learner_decisions", "Decisions about SIMs that were posted since it began.", self.decided)
+        yield counter("learner_lots", "Looks at a lot of which something new had been observed.", self.lots)
+        yield counter("learner_failures", "Times that service or history could not be reached.", self.failed)
+        text = "When it last looked at history and had posted what followed, Unix time; 0: not yet."
+        yield gauge("learner_last_look_timestamp_seconds", text, self.last_s)
+
+
+def _told(looks: Looks, listen: str | None, beyond_loopback: bool) -> AbstractContextManager[object]:
+    """Tells Prometheus meanwhile, where that was asked for."""
+    if listen is None:
+        return nullcontext()
+    from contextlib import closing
+
+    from simswitch.metrics import MetricsRefused, check_listen, parse_listen
+
+    try:
+        host, port = parse_listen(listen)
+        check_listen(host, beyond_loopback)
+        from simswitch.metrics_listener import Listener
+
+        return closing(Listener(host, port, looks.collect))
+    except (MetricsRefused, OSError) as error:
+        raise CommandFailed(Exit.USAGE, f"{listen}: {error}") from error

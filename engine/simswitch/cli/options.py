@@ -28,6 +28,18 @@ AddressOption = Annotated[
 ActorOption = Annotated[
     str | None, typer.Option("--actor", help="Who acts: role and name. Default: that of the settings, operator:local.")
 ]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="HOST:PORT",
+        help="Where to tell Prometheus of itself. Default: nowhere.",
+        show_default=False,
+    ),
+]
+MetricsBeyondOption = Annotated[
+    bool, typer.Option("--metrics-beyond-loopback", help="That address may be such as others can reach.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
 

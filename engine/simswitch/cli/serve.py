@@ -16,6 +16,7 @@ from simswitch.masking import log_masked
 if TYPE_CHECKING:
     from simswitch.access.certificates import TlsFiles
     from simswitch.config import Config
+    from simswitch.metrics import MetricsSettings
 
 
 class Transport(StrEnum):
@@ -53,6 +54,7 @@ def serve(
     from simswitch.cell import Capacity, CellSettings, JournalSettings
     from simswitch.core.layout import Setting
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
+    from simswitch.metrics import MetricsRefused
     from simswitch.service.access import AccessSettings
     from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused, TransportMissing
     from simswitch.service.server import serve as run_service
@@ -96,11 +98,12 @@ def serve(
         ),
         people_address=split_address(str(people)) if people is not None else None,
         plaintext_beyond_loopback=insecure_plaintext_beyond_loopback,
+        metrics=metrics_settings(values),
         engine={Setting[name.upper()]: value for name, value in values.engine_settings().items()},
     )
     try:
         asyncio.run(run_service(folder, server, ready=ready))
-    except (AddressNotAllowed, CertificateRefused, SettingRefused, TransportMissing) as error:
+    except (AddressNotAllowed, CertificateRefused, MetricsRefused, SettingRefused, TransportMissing) as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
     except (FolderInUse, JournalFull) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
@@ -109,6 +112,21 @@ def serve(
     except (OSError, RuntimeError) as error:
         # gRPC reports a port that is taken as a RuntimeError.
         raise CommandFailed(Exit.REFUSED, f"can't serve {folder} at {host}:{port}: {error}") from error
+
+
+def metrics_settings(values: Config) -> MetricsSettings:
+    from simswitch.metrics import MetricsSettings
+
+    def listen(name: str) -> tuple[str, int] | None:
+        address = values.values.get(("metrics", name))
+        return None if address is None else split_address(str(address))
+
+    return MetricsSettings(
+        listen("listen"),
+        listen("follower_listen"),
+        listen("learner_listen"),
+        bool(values.values["metrics", "beyond_loopback"]),
+    )
 
 
 def learner_words(values: Config, host: str) -> tuple[str, ...] | None:

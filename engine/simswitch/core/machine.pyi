@@ -130,6 +130,11 @@ class Machine:
         """Copies of the SIM columns as NumPy arrays (iccid, imsi, health, occupancy, headroom_bytes, counted_bytes,
         lot, bank, slot, terminal): for lists, exports, reports and tests."""
     def terminals_columns(self) -> dict[str, Any]: ...
+    def totals(self) -> dict[str, Any]:
+        """Sums over access servers (``sessions``, ``paused``, ``window``, ``outstanding``, ``queued``, ``announced``,
+        ``confirmed`` and ``waits``, both ever), counts by the number of a state (``gates``, ``jobs``, ``breakers``),
+        and of each market its name, the SIMs that it could be given now, and since when it is short (0: it is not). As
+        long with many SIMs as with few."""
     def groups(self) -> list[dict[str, Any]]: ...
     def lot(self, entity: int) -> dict[str, Any]:
         """The caps of a lot, lists with an entry a window. IndexError: that entity is no lot."""

@@ -1038,6 +1038,10 @@ cdef class Machine:
         """What leases are expected to need in each market."""
         return read_markets(&self.state)
 
+    def totals(self):
+        """Sums over access servers, jobs, breakers and markets."""
+        return read_totals(&self.state)
+
     def groups(self):
         """Counts of SIMs and of free healthy ones by class, lot and bank."""
         return read_groups(&self.state)

@@ -622,6 +622,54 @@ cdef object _limited(int64_t headroom):
     return None if headroom == NO_LIMIT else int(headroom)
 
 
+cdef dict read_totals(State *state):
+    """Sums over access servers, jobs, breakers and markets, made without an object for each: for figures that are asked for
+    often. SIMs and terminals are not looked at, so it takes as long with ten million of them. Counts by the number of a
+    gate, a job's or a breaker's state; of each market the SIMs that it could be given now, and since when it is short."""
+    cdef uint32_t index
+    cdef int place
+    cdef uint64_t gates[8]
+    cdef uint64_t jobs[16]
+    cdef uint64_t breakers[4]
+    cdef uint64_t sessions = 0, paused = 0, window = 0, outstanding = 0, queued = 0, announced = 0, confirmed = 0, waits = 0
+    cdef uint64_t selectable
+    cdef const Server *server
+    cdef const Market *market
+    memset(gates, 0, sizeof(gates))
+    memset(jobs, 0, sizeof(jobs))
+    memset(breakers, 0, sizeof(breakers))
+    for index in range(state.header.servers_count):
+        server = &state.servers[index]
+        gates[server.gate & 7] += 1
+        sessions += server.session != 0
+        paused += server.paused
+        window += server.window
+        outstanding += server.outstanding
+        queued += server.queued_count
+        announced += server.announced_count
+        confirmed += server.confirmed_count
+        waits += server.waits_count
+    for index in range(min(state.header.jobs_count, state.header.jobs_max)):
+        jobs[state.jobs[index].state & 15] += 1
+    for index in range(state.header.entities_count):
+        breakers[state.breakers[index].state & 3] += 1
+    markets = []
+    for index in range(state.header.markets_count):
+        market = &state.markets[index]
+        selectable = 0
+        for place in range(<int> market.classes_count):
+            selectable += state.classes[market.classes[place]].free_count
+        markets.append((_name(state, market.entity), int(selectable), int(market.short_since_ms)))
+    return {
+        "gates": [int(gates[place]) for place in range(8)],
+        "jobs": [int(jobs[place]) for place in range(16)],
+        "breakers": [int(breakers[place]) for place in range(4)],
+        "markets": markets,
+        "sessions": int(sessions), "paused": int(paused), "window": int(window), "outstanding": int(outstanding),
+        "queued": int(queued), "announced": int(announced), "confirmed": int(confirmed), "waits": int(waits),
+    }
+
+
 cdef object _quota(int64_t quota):
     return None if quota < 0 else int(quota)
 

@@ -132,6 +132,8 @@ class Projector:
             reason = error if isinstance(error, HistoryRefused) else damaged(self._path, error)
             raise ReaderFailed(str(reason)) from error
         self.sequence: int = row[0] if row else 0
+        self.rows_count = 0
+        """Rows that were written or taken away since it was opened."""
         self._at_ms: int = row[1] if row else 0
         self._checksum: int = row[2] if row else 0
         self._journal_id: bytes | None = row[3] if row else None
@@ -368,6 +370,7 @@ class Projector:
         except sqlite3.Error as error:
             raise ReaderFailed(str(damaged(self._path, error))) from error
         self.sequence = sequence
+        self.rows_count = connection.total_changes
         self._forget()
 
     def _write(self, connection: sqlite3.Connection) -> None:

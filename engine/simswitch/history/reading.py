@@ -119,6 +119,11 @@ def names(connection: sqlite3.Connection, columns: Sequence[str], found: Sequenc
     return dict(connection.execute(wanted)) if named else {}
 
 
+def positions(connection: sqlite3.Connection) -> dict[str, int]:
+    """The last record that each reader of the journal has in history."""
+    return dict(connection.execute("SELECT reader, sequence FROM positions ORDER BY reader"))
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """Which rows of a table, in the order of its instants, where it has any, and its key."""

@@ -511,11 +511,12 @@ def follow(
     said: Callable[[str], object] | None = None,
     parent: int | None = None,
     readers: Sequence[OpenReader] = (),
+    watch: Callable[[Follower], object] = lambda _: None,
 ) -> int:
     """Follows the journal of a data folder until it is told to stop, and returns the exit status.
 
     Takes over SIGTERM and SIGINT unless ``stopped`` is given, and then also stops when ``parent`` (a process id; by
-    default the present parent's) is no longer its parent.
+    default the present parent's) is no longer its parent. ``watch`` is given the follower once it is there.
     """
     settings = settings or FollowerSettings()
     say = said or _say
@@ -527,6 +528,7 @@ def follow(
     follower: Follower | None = None
     try:
         follower = Follower(disk, machine, settings, stopped, say, readers)
+        watch(follower)
         for warning in follower.warnings:
             say(warning)
         try:
@@ -588,7 +590,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parent", type=int, default=None, metavar="PID", help="stop when this is not the parent")
 
 
-def run(parsed: argparse.Namespace, readers: Sequence[OpenReader] = ()) -> int:
+def run(
+    parsed: argparse.Namespace, readers: Sequence[OpenReader] = (), watch: Callable[[Follower], object] = lambda _: None
+) -> int:
     """``follow`` with the words of the command line."""
     settings = FollowerSettings(
         replay_s=parsed.snapshot_replay_ms / 1000,
@@ -598,7 +602,7 @@ def run(parsed: argparse.Namespace, readers: Sequence[OpenReader] = ()) -> int:
         keep_ms=parsed.keep_ms,
         poll_s=parsed.poll_ms / 1000,
     )
-    return follow(parsed.folder, settings, parent=parsed.parent, readers=readers)
+    return follow(parsed.folder, settings, parent=parsed.parent, readers=readers, watch=watch)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

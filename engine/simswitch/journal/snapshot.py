@@ -158,9 +158,14 @@ def snapshot_name(sequence: int) -> str:
     return f"snapshot-{sequence:020d}.state"
 
 
+def snapshot_sequence(name: str) -> int | None:
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def snapshot_sequences(disk: Disk) -> list[int]:
     """The sequences of the snapshots there are, oldest first."""
-    return sorted(int(match[1]) for match in map(_NAME.fullmatch, disk.names()) if match)
+    return sorted(sequence for sequence in map(snapshot_sequence, disk.names()) if sequence is not None)
 
 
 def newest_snapshot_sequence(disk: Disk) -> int:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Joined(Posted, Generic[T]):
     """Calls that became one run; ``T`` is how the transport knows a call."""
 
-    __slots__ = ("actor", "calls", "deadlines", "left", "requests", "server", "singles")
+    __slots__ = ("actor", "calls", "came_s", "deadlines", "left", "requests", "server", "singles")
 
     def __init__(self, actor: Actor, server: int, singles: Allocations, finish: Finish) -> None:
         super().__init__(b"", finish)
@@ -41,6 +41,8 @@ class Joined(Posted, Generic[T]):
         self.requests: list[bytes] = []
         self.deadlines: list[float | None] = []
         self.left = 0
+        self.came_s = time.monotonic()
+        """When the first of them came."""
 
     def leave(self) -> None:
         """One of them needs no answer any more."""

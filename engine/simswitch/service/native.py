@@ -56,10 +56,12 @@ log = logging.getLogger("simswitch.service")
 class _Waiting(Posted):
     """A call that waits for its group."""
 
-    __slots__ = ("number", "work")
+    __slots__ = ("came_s", "method", "number", "work")
 
-    def __init__(self, number: int, work: Work, finish: Any, deadline: float | None) -> None:
+    def __init__(self, number: int, method: int, work: Work, finish: Any, deadline: float | None) -> None:
         super().__init__(work.commands, finish, deadline)
+        self.came_s = time.monotonic()
+        self.method = method
         self.number = number
         self.work = work
 
@@ -80,7 +82,9 @@ class Front:
         hot = [method for method in service.methods.values() if method.hot]
         self._handlers = [method.handler for method in hot]
         self._kinds = [method.kind for method in hot]
-        self._single = [method.path for method in hot].index(SINGLE)
+        self._paths = [method.path for method in hot]
+        self._single = self._paths.index(SINGLE)
+        self._served = service.served
         self._front = NativeGrpcFront(
             address,
             [*((method.path, False) for method in hot), (PROBE, False)],
@@ -177,7 +181,7 @@ class Front:
                     call = Call(actor, deadline)
                     call.keep_pace()
                 except Refused as error:
-                    self._refuse(number, error)
+                    self._refuse(number, method, error)
                     continue
                 if method == self._single and not self._draining:
                     joined = self._joiner.join(number, data, call)
@@ -196,6 +200,7 @@ class Front:
             # Without a reason of ours, as grpcio refuses it.
             text = f"The message has {len(data):,} bytes, more than {MESSAGE_BYTES_MAX:,}."
             self._front.fail(number, StatusCode.RESOURCE_EXHAUSTED.value[0], text)
+            self._count_refused(method, StatusCode.RESOURCE_EXHAUSTED.value[0])
             return
         try:
             if self._draining:
@@ -203,11 +208,13 @@ class Front:
             work = self._handlers[method](data, call)
             if isinstance(work, bytes):
                 self._front.respond(number, work)
+                if self._served is not None:
+                    self._served.answered(self._paths[method], 0.0)
                 return
         except Exception as error:
-            self._refuse(number, error)
+            self._refuse(number, method, error)
             return
-        waiting = _Waiting(number, work, self._finish_calls, call.deadline)
+        waiting = _Waiting(number, method, work, self._finish_calls, call.deadline)
         self._waiting[number] = waiting
         calls.append(waiting)
 
@@ -225,7 +232,7 @@ class Front:
         try:
             actor = await self._access.meet(given)
         except Exception as error:
-            self._refuse(number, error)
+            self._refuse(number, method, error)
             return
         calls: list[Posted] = []
         self._take(number, method, data, Call(actor, deadline), calls)
@@ -237,7 +244,9 @@ class Front:
         """Answers calls that are durable. In a worker of the cell, as what follows."""
         for call in cast(Sequence[_Waiting], calls):
             del self._waiting[call.number]
-            self._answer(call.number, call.work, call.outcome, call.error)
+            answered = self._answer(call.number, call.method, call.work, call.outcome, call.error)
+            if answered and self._served is not None:
+                self._served.answered(self._paths[call.method], time.monotonic() - call.came_s)
         self._answered()
 
     def _finish_joined(self, groups: Sequence[Posted]) -> None:
@@ -250,12 +259,15 @@ class Front:
                 self._refuse_joined(group, again)
                 continue
             answers = group.answers(group.outcome)
+            well = len(answers)
             for number, request, answer in zip(group.calls, group.requests, answers, strict=True):
                 if isinstance(answer, bytes):
                     respond(number, answer)
                 else:
                     work = self._handlers[self._single](request, Call(group.actor, None))
-                    self._answer(number, work, answer, None)
+                    well -= not self._answer(number, self._single, work, answer, None)
+            if well and self._served is not None:
+                self._served.answered(SINGLE, time.monotonic() - group.came_s, well)
         if again:
             self._cell.post(again)
         self._answered()
@@ -265,9 +277,12 @@ class Front:
             if group.expired_together(deadline):
                 self._take(number, self._single, request, Call(group.actor, deadline), again)
             else:
-                self._answer(number, None, None, group.error)
+                self._answer(number, self._single, None, None, group.error)
 
-    def _answer(self, number: int, work: Work | None, outcome: OutcomeRun | None, error: BaseException | None) -> None:
+    def _answer(
+        self, number: int, method: int, work: Work | None, outcome: OutcomeRun | None, error: BaseException | None
+    ) -> bool:
+        """Whether the answer is no refusal."""
         try:
             if error is not None:
                 raise error
@@ -276,11 +291,19 @@ class Front:
             # False, when the client has gone, is nothing to us: it will ask again.
             self._front.respond(number, work.encode(outcome))
         except Exception as failure:
-            self._refuse(number, failure)
+            self._refuse(number, method, failure)
+            return False
+        return True
 
-    def _refuse(self, number: int, error: Exception) -> None:
+    def _refuse(self, number: int, method: int, error: Exception) -> None:
         refusal = refused(error)
         if refusal is None:
             log.error("a call failed", exc_info=error)
             refusal = Refused(INTERNAL, type(error).__name__)
         self._front.fail(number, refusal.reason.code.value[0], refusal.text, refusal.metadata())
+        self._count_refused(method, refusal.reason.code.value[0])
+
+    def _count_refused(self, method: int, code: int) -> None:
+        # The probe is no call of anybody's.
+        if self._served is not None and method < len(self._paths):
+            self._served.refused(self._paths[method], code)

@@ -47,6 +47,7 @@ from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
+from simswitch.metrics import MetricsSettings
 from simswitch.service.access import Access, AccessSettings, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.calendar import Calendar
@@ -70,6 +71,7 @@ from simswitch.service.history import HistoryHandlers
 from simswitch.service.inventory import InventoryHandlers
 from simswitch.service.joined import SINGLE, Joined, Joiner
 from simswitch.service.methods import Method, methods
+from simswitch.service.metrics import Served, ServiceMetrics
 from simswitch.service.overload import PROBE, Overload, Probe
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
@@ -91,6 +93,7 @@ from simswitch.v1 import (
 )
 
 if TYPE_CHECKING:
+    from simswitch.metrics_listener import Listener
     from simswitch.service.native import Front
 
 CALLS_MAX = 1_024
@@ -121,6 +124,7 @@ STUCK_S = 30.0
 """How long a stream's client may leave unread what it is sent, once no more goes into its connection."""
 ADDRESS_FILE = "address"
 PEOPLE_ADDRESS_FILE = "people-address"
+METRICS_ADDRESS_FILE = "metrics-address"
 
 # After these the next reset may be another.
 _OF_CALENDAR = frozenset((layout.EVENT_RESET, layout.EVENT_CAP))
@@ -158,6 +162,8 @@ class ServerSettings:
     """Host and port where people come with tokens and need no certificate; only with TLS."""
     plaintext_beyond_loopback: bool = False
     """The address may be any although there is no TLS: said in so many words. Tokens can then be read on the way."""
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    """Where the service, its follower and its learner tell Prometheus of themselves."""
     engine: Mapping[int, int] = field(default_factory=dict)
     """Settings of the engine (``layout.Setting``) that are to stand at start; the others stay as they are."""
 
@@ -240,7 +246,10 @@ class Busy:
 class Service:
     """All handlers over one started cell."""
 
-    def __init__(self, cell: Cell, access: AccessSettings, folder: Path | None = None) -> None:
+    def __init__(
+        self, cell: Cell, access: AccessSettings, folder: Path | None = None, *, counted: bool = False
+    ) -> None:
+        """``counted``: calls and events are counted for figures."""
         self.cell = cell
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -277,6 +286,7 @@ class Service:
             descriptor = module.DESCRIPTOR.services_by_name[name]
             self.names.append(descriptor.full_name)
             self.methods.update((method.path, method) for method in methods(descriptor, handlers))
+        self.served = Served(self.methods.values()) if counted else None
 
     async def load(self) -> None:
         """Takes the definitions over from the machine; from then on orders are delivered."""
@@ -288,6 +298,8 @@ class Service:
 
     def _tell(self, run: OutcomeRun) -> None:
         self.events.tell(run)
+        if self.served is not None:
+            self.served.heard(run)
         if _OF_CALENDAR.intersection(run["kind"].tolist()):
             self.calendar.look()
 
@@ -340,7 +352,7 @@ class Service:
             except Exception as error:
                 await _abort(context, error)
 
-        return answer
+        return answer if self.served is None else self.served.unary(method, answer)
 
     async def _carry_out(self, method: Method, request: Any, call: Call) -> bytes:
         if not method.hot:
@@ -392,7 +404,7 @@ class Service:
             except Exception as error:
                 await _abort(context, error)
 
-        return answer
+        return answer if self.served is None else self.served.unary(method, answer)
 
     def _finish_joined(self, groups: Sequence[Posted]) -> None:
         if threading.get_ident() == self._thread:
@@ -437,7 +449,7 @@ class Service:
             except Exception as error:
                 await _abort(context, error)
 
-        return answer
+        return answer if self.served is None else self.served.stream(method, answer)
 
     def _cut_off(self, stream: asyncio.Task[object], context: Context) -> None:
         """Ends a stream that nobody reads; its client is told when it reads on."""
@@ -512,6 +524,7 @@ class RunningServer:
         people_address: str | None = None,
         front: Front | None = None,
         way_in: str = "",
+        figures: Listener | None = None,
     ) -> None:
         """``people``: the server at people's door. ``way_in``: the address that our own calls go to."""
         self._server = server
@@ -523,11 +536,15 @@ class RunningServer:
         self.port = port
         self.address = address
         self.people_address = people_address
+        self.figures = figures
+        """Where it tells of itself, if it does."""
         self._watching: list[asyncio.Task[None]] = []
 
     async def stop(self) -> None:
         """Says so to the health service, ends sessions, lets calls finish, and stops listening."""
         self._health.end()
+        if self.figures is not None:
+            await asyncio.to_thread(self.figures.close)
         self.service.drain()
         ends: list[Coroutine[Any, Any, object]] = [server.stop(DRAIN_SECONDS) for server in self._servers]
         if self._front is not None:
@@ -568,10 +585,11 @@ async def start(
     people_address: tuple[str, int] | None = None,
     plaintext_beyond_loopback: bool = False,
     folder: Path | None = None,
+    metrics: tuple[str, int] | None = None,
 ) -> RunningServer:
     """Serves a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``.
 
-    In ``folder`` stand the tokens, and the audit log of refused attempts.
+    In ``folder`` stand the tokens, and the audit log of refused attempts. ``metrics``: host and port of the figures.
     """
     access = access or AccessSettings()
     check_address(host, transport, access, people_address, plaintext_beyond_loopback)
@@ -579,7 +597,7 @@ async def start(
         access = replace(access, required=True)
     certificates = None if access.tls is None else Certificates(access.tls)
     cell.start(asyncio.get_running_loop())
-    service = Service(cell, access, folder)
+    service = Service(cell, access, folder, counted=metrics is not None)
     await service.load()
     connections, of_people = _connections_max()
     asked = access.tls is not None and access.tls.client_ca is not None
@@ -608,7 +626,13 @@ async def start(
             people = _shown(people_address[0], people_bound)
     listens = _shown(host, bound)
     way_in = behind if front is None else listens
-    running = RunningServer(server, at_people, service, bound, listens, people, front, way_in)
+    figures: Listener | None = None
+    if metrics is not None:
+        from simswitch.metrics_listener import Listener
+
+        assert service.served is not None
+        figures = Listener(*metrics, ServiceMetrics(cell, service.served, service.overload, folder).collect)
+    running = RunningServer(server, at_people, service, bound, listens, people, front, way_in, figures)
     await running.begin()
     return running
 
@@ -671,6 +695,7 @@ async def serve(
     settings = settings or ServerSettings()
     if settings.transport == "native":
         native()
+    settings.metrics.check()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -698,20 +723,25 @@ async def serve(
             people_address=settings.people_address,
             plaintext_beyond_loopback=settings.plaintext_beyond_loopback,
             folder=path,
+            metrics=settings.metrics.service,
         )
         if settings.follower:
             command = [sys.executable, "-m", "simswitch.following", str(path), "--parent", str(os.getpid())]
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes)]
             command += ["--keep-ms", str(settings.journal.keep_ms), *settings.follower_options]
+            command += settings.metrics.words(settings.metrics.follower)
             following = asyncio.create_task(keep_follower(command, path, silent))
         if settings.learner is not None:
             command = [sys.executable, "-m", "simswitch", *settings.learner, "learn", str(path)]
             reached = settings.learner_address or running.people_address or running.address
             command += ["--address", reached, "--parent", str(os.getpid()), *settings.learner_options]
+            command += settings.metrics.words(settings.metrics.learner)
             learning = asyncio.create_task(keep_learner(command, stopping))
         _write_address(path / ADDRESS_FILE, running.address)
         if running.people_address is not None:
             _write_address(path / PEOPLE_ADDRESS_FILE, running.people_address)
+        if running.figures is not None:
+            _write_address(path / METRICS_ADDRESS_FILE, running.figures.address)
         if ready is not None:
             ready(running.address)
         await stopping.wait()
@@ -725,6 +755,7 @@ async def serve(
         await asyncio.to_thread(cell.stop)
         silent.set()
         (path / PEOPLE_ADDRESS_FILE).unlink(missing_ok=True)
+        (path / METRICS_ADDRESS_FILE).unlink(missing_ok=True)
         if following is not None:
             await following
         if not await asyncio.to_thread(cell.close):
