@@ -452,7 +452,8 @@ class Cell:
                         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                             raise
                         complete = False
-                prune(disk, keep_ms=journal.settings.keep_ms)
+                assert self.recovery is not None
+                prune(disk, keep_ms=journal.settings.keep_ms, damages=self.recovery.damages)
         finally:
             if journal is not None:
                 journal.close()

@@ -30,6 +30,8 @@ CLIENTS = 4
 TERMINALS = 10
 CALLS_A_LIFE = 40
 """At least, between a start and the next kill."""
+KILLED_AGAIN = 0.25
+"""How often it is killed once more while it starts, perhaps over its recovery."""
 MARKET = "market"
 # A SIM that is given back can be had again at once; no lease ends by itself.
 SETTINGS = (
@@ -49,8 +51,18 @@ class KilledServer:
         self.address = "127.0.0.1:0"
 
     def start(self) -> None:
+        self.begin()
         file = self._folder / "address"
-        file.unlink(missing_ok=True)
+        while not file.exists():
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise RuntimeError((self._folder.parent / "server.log").read_text(encoding="utf-8")[-2_000:])
+            time.sleep(0.01)
+        self.address = file.read_text(encoding="ascii").strip()
+
+    def begin(self) -> None:
+        """Without waiting until it serves."""
+        (self._folder / "address").unlink(missing_ok=True)
         config = self._folder.parent / "simswitch.toml"
         config.write_text(SETTINGS, encoding="utf-8")
         with (self._folder.parent / "server.log").open("ab") as log:
@@ -60,11 +72,6 @@ class KilledServer:
                 stdout=log,
                 stderr=log,
             )
-        while not file.exists():
-            if self._process.poll() is not None:
-                raise RuntimeError((self._folder.parent / "server.log").read_text(encoding="utf-8")[-2_000:])
-            time.sleep(0.01)
-        self.address = file.read_text(encoding="ascii").strip()
 
     def kill(self) -> None:
         assert self._process is not None
@@ -134,6 +141,10 @@ def record(folder: Path, seed: int, kills: int, program: tuple[str, ...] = ("-m"
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, 0.3))
             server.kill()
+            if chance.random() < KILLED_AGAIN:
+                server.begin()
+                time.sleep(chance.uniform(0, 1))
+                server.kill()
             server.start()
         time.sleep(0.5)
     finally:

@@ -237,6 +237,26 @@ def test_recovery_starts_from_the_newest_snapshot_and_falls_back_to_the_older() 
         assert [told.file for told in recovery.damages] == [snapshot_name(newest)]
 
 
+def test_a_damaged_snapshot_does_not_count_as_one_of_the_two_that_are_kept() -> None:
+    disk = FaultyDisk()
+    for first in (0, 100, 200):
+        lives(disk, [], first)
+    older, newest = snapshot_sequences(disk)
+    disk.flip(snapshot_name(newest), BLOCK + 1)
+    cell = opened(disk)
+    follower = Follower(disk, tiny_kind())
+    follower.turn()
+    follower.take_snapshot()
+    assert snapshot_sequences(disk) == [older, newest, cell.durable_sequence]
+    # Should the next one rot as well, there is one to begin from.
+    rotten = disk.copy()
+    rotten.flip(snapshot_name(cell.durable_sequence), BLOCK + 1)
+    assert recover(rotten, tiny_kind(), repair=False).machine.state_hash() == cell.machine.state_hash()
+    cell.step(number_run(300))
+    cell.close()
+    assert snapshot_sequences(disk) == [cell.durable_sequence - 1, cell.durable_sequence]
+
+
 def test_a_snapshot_is_never_half_loaded() -> None:
     disk = FaultyDisk()
     lives(disk, [], 0)

@@ -746,7 +746,8 @@ class Simulation(Walk, Witness):
             self.cell = self._open()
         except (PowerCut, ProcessEnded):
             return False
-        except OSError:
+        except (OSError, JournalFull):
+            # The disk failed, or seemed full, as was wanted: whoever starts the server tries once more.
             if not self._expects_end:
                 raise
             return False

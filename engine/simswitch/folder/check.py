@@ -41,6 +41,7 @@ from simswitch.journal.snapshot import (
     read_snapshot_header,
     snapshot_name,
     snapshot_sequences,
+    unreadable_snapshot,
 )
 from simswitch.journal.walk import Record, Walk, list_segments, passed_over
 
@@ -134,7 +135,9 @@ def sound_snapshots(disk: RealDisk, faults: list[Part] | None = None) -> Iterato
             header = read_snapshot_header(file, name)
             check_regions(file, name, header)
             yield header
-        except JournalDamaged as error:
+        except (JournalDamaged, OSError) as error:
+            if isinstance(error, OSError):
+                error = unreadable_snapshot(name, sequence, error)
             if faults is not None:
                 faults.append(Part("snapshot", name, False, str(error)))
         finally:

@@ -188,6 +188,7 @@ class Follower:
                 self._drop(None, error)
         self._commit_due_s = time.monotonic() + _COMMIT_S
         self.warnings: list[str] = []
+        self._damages: list[JournalDamaged] = []
         self._newest_sequence = newest_snapshot_sequence(disk)
         self._begin(self._base())
         self._no_room_s: float | None = None
@@ -198,6 +199,7 @@ class Follower:
         header = base.header
         self.machine = base.machine
         self.warnings += [f"passed over: {damage}" for damage in base.damages]
+        self._damages += base.damages
         self.snapshot_sequence = header.sequence if header is not None else 0
         self._journal_id = header.journal_id if header is not None else None
         self._chain = header.chain if header is not None else 0
@@ -358,7 +360,7 @@ class Follower:
                 raise
             self._no_room_s = time.monotonic()
             # What is only kept for a restore goes first.
-            prune(self._disk, self._rest)
+            prune(self._disk, self._rest, damages=self._damages)
             _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
             return
         self.snapshot_sequence = self.machine.sequence
@@ -375,7 +377,7 @@ class Follower:
         faults = self.machine.check(self._give_way)
         if faults:
             raise InvariantBroken(f"after sequence {self.machine.sequence}: " + "; ".join(faults[:20]))
-        prune(self._disk, self._rest, self._settings.keep_ms)
+        prune(self._disk, self._rest, self._settings.keep_ms, self._damages)
         self._said(
             f"snapshot of sequence {self.machine.sequence} written in {self._snapshot_s - began_s:.3f} s, "
             f"state checked in {time.monotonic() - self._snapshot_s:.3f} s"

@@ -118,7 +118,7 @@ def _snapshot(disk: RealDisk, sequence: int) -> dict[str, Any]:
         )
         check_regions(file, name, header)
         entry["valid"] = True
-    except JournalDamaged as error:
+    except (JournalDamaged, OSError) as error:
         entry["problem"] = str(error)
     finally:
         file.close()

@@ -39,8 +39,9 @@ would hold up the journal's. For the same reason it is read back in small parts,
 renamed to end in ``.removing`` and cut shorter step by step: freeing all its blocks at once holds up every commit on
 the file system.
 
-The two newest are kept. Segments that lie wholly below the older of the two are not needed by either, and are removed,
-oldest first and one durable removal after the other, so that a crash leaves no hole.
+The two newest are kept, not counting those that are known to be damaged. Segments that lie wholly below the older of
+the two are not needed by either, and are removed, oldest first and one durable removal after the other, so that a crash
+leaves no hole.
 
 Where any point of some time back is to be restored (``keep_ms``), two more are kept, and the segments from there on:
 
@@ -382,12 +383,21 @@ def _write_pieces(file: DiskFile, view: memoryview, offset: int, pause: Pause | 
             pause(time.monotonic() - began_s)
 
 
-def prune(disk: Disk, pause: Pause | None = None, keep_ms: int = 0) -> list[str]:
-    """Removes the snapshots that are not kept, and the segments that none of the others needs. Returns their names."""
+def prune(
+    disk: Disk, pause: Pause | None = None, keep_ms: int = 0, damages: Iterable[JournalDamaged] = ()
+) -> list[str]:
+    """Removes the snapshots that are not kept, and the segments that none of the others needs. Returns their names.
+
+    ``damages`` names snapshots that a start had to pass over.
+    """
+    damaged = {damage.file for damage in damages}
     sequences = snapshot_sequences(disk)
-    kept = _kept(disk, sequences, keep_ms)
-    removed = [snapshot_name(sequence) for sequence in sequences if sequence not in kept]
-    if len(sequences) >= SNAPSHOTS_KEPT:
+    sound = [sequence for sequence in sequences if snapshot_name(sequence) not in damaged]
+    removed: list[str] = []
+    if len(sound) >= SNAPSHOTS_KEPT:
+        kept = _kept(disk, sound, keep_ms)
+        newer = sound[-SNAPSHOTS_KEPT]
+        removed += [snapshot_name(sequence) for sequence in sequences if sequence < newer and sequence not in kept]
         needed_from = min(kept) + 1
         for segment, following in pairwise(list_segments(disk)):
             if not isinstance(following.header, SegmentHeader) or following.header.first_sequence > needed_from:
