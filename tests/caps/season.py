@@ -18,7 +18,7 @@ import numpy as np
 from simswitch.caps.evidence import Observations, Window, gathered, of_throttled, of_unthrottled
 from simswitch.caps.picture import plot
 from simswitch.caps.throttle import Decisions, ThrottleDetector
-from simswitch.caps.tiers import Findings, find
+from simswitch.caps.tiers import Change, ChangeKind, Findings, find
 
 from tests.caps.carrier import BEGIN_MS, DAY_MS, STEP_S, Array, Carrier, Plan, Tier
 
@@ -104,9 +104,8 @@ def run(
         if now_s % (86_400 // LOOKS_A_DAY) == 0 and truth.day >= CHANGE_DAY - 1:
             for lot, findings in enumerate(log.find_all()):
                 for change in findings.changes:
-                    true = bool(plans[lot].changes) and change.at_ms >= BEGIN_MS + CHANGE_DAY * DAY_MS
                     key = (lot, str(change.kind))
-                    if true:
+                    if _happened(plans[lot], change):
                         alerts.setdefault(key, now_s / 3600 - CHANGE_DAY * 24)
                     else:
                         invented.add(key)
@@ -130,6 +129,17 @@ def run(
         lowered_hours=alerts.get((0, "lowered"), float("inf")),
         raised_hours=alerts.get((2, "raised"), float("inf")),
         changes_invented=len(invented),
+    )
+
+
+def _happened(plan: Plan, change: Change) -> bool:
+    """Whether a change that was told of is one of the plan's: of that tier, in that direction, and not before it."""
+    return any(
+        (WINDOWS[new.window], _near(new.kbps, change.speed_kbps)) == (change.window, True)
+        and change.kind == (ChangeKind.LOWERED if new.quota_bytes < old.quota_bytes else ChangeKind.RAISED)
+        and change.at_ms >= BEGIN_MS + day * DAY_MS
+        for day, tiers in plan.changes.items()
+        for old, new in zip(plan.tiers, tiers, strict=True)
     )
 
 

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from simswitch.caps.evidence import Observations, gathered
 from simswitch.caps.learner import Learner, observed
+from simswitch.cli.amounts import bytes_text
+from simswitch.cli.events import details
+from simswitch.cli.messages import plain
 from simswitch.client import OperatorClient
 from simswitch.core import layout
 from simswitch.history.schema import open_writer
@@ -184,11 +187,13 @@ def test_a_silent_change_is_told_once(life: Life, after: float, shift: caps_pb2.
     learner.learn(life.history)
     (told,) = life.told(event_pb2.EVENT_KIND_CAP_CHANGED)
     assert (told.lot_or_plan, told.window, told.shift) == ("lot", DAY, shift)
+    shift_word = caps_pb2.CapShift.Name(shift).removeprefix("CAP_SHIFT_").lower()
     assert told.amount == pytest.approx(after * 1e9, rel=0.05)
+    assert told.before == pytest.approx(3e9, rel=0.05)
+    words = f"lot, day: {shift_word} without a word, {bytes_text(told.before)} to {bytes_text(told.amount)}, since 20"
+    assert details(plain(told)).startswith(words)
     assert told.first_evidence_ms >= BEGIN_MS + 4 * DAY_MS
-    assert f"day: {caps_pb2.CapShift.Name(shift).removeprefix('CAP_SHIFT_').lower()} without a word" in "".join(
-        life.said
-    )
+    assert f"day: {shift_word} without a word" in "".join(life.said)
     # More evidence of the same, and a learner that was started anew with a history that knows.
     life.observe(seen(random, 5, after, 950, first=500))
     learner.learn(life.history)

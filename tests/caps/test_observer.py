@@ -244,7 +244,9 @@ def test_caps_and_shifts_are_kept_as_they_were_told(life: Life) -> None:
         life.cell.step(commands.run(layout.SET_CAP, quota_bytes=quota, **cap))
         life.clock.advance(1)
     shift = {"lot": LOT, "window": layout.WINDOW_DAY, "shift": layout.CAP_RAISED}
-    life.cell.step(commands.run(layout.CAP_CHANGED, amount=4_000_000_000, seen_s=BEGIN_MS // 1000, **shift))
+    life.cell.step(
+        commands.run(layout.CAP_CHANGED, amount=4_000_000_000, before=3_000_000_000, seen_s=BEGIN_MS // 1000, **shift)
+    )
     life.follow()
     kept = [(row["lot"], row["window"], row["quota_bytes"], row["basis"]) for row in life.rows("caps")]
     cycle = int(layout.WINDOW_CYCLE)

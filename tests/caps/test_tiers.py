@@ -112,6 +112,35 @@ def test_a_raised_cap_is_told_before_anybody_meets_the_new_one_and_the_old_one_s
     assert found.caps[0].quota_bytes < 3e9
 
 
+def test_between_three_and_five_slowed_sims_a_change_is_told_and_the_old_cap_is_still_known() -> None:
+    random = np.random.default_rng(8)
+    found = find(gathered([seen(random, day, 3.0, 950) for day in range(4)] + [seen(random, 4, 4.5, 950, sims=4)]))
+    assert [change.kind for change in found.changes] == [ChangeKind.RAISED]
+    assert found.caps[0].median_bytes == pytest.approx(3e9, rel=0.03)
+
+
+def test_sims_whose_limit_was_lifted_after_our_window_began_are_no_second_change() -> None:
+    """In the night of a raised cap SIMs have used what was left of the new one before their carrier's day begins."""
+    random = np.random.default_rng(9)
+    night = BEGIN_MS + 4 * DAY_MS + np.arange(8) * 1_200_000
+    used = random.uniform(5.2e9, 5.8e9, 8)
+    late = observations(Window.DAY, 900 + np.arange(8), night, used, used * 1.03, 950)
+    days = [seen(random, day, 3.0, 950) for day in range(4)] + [late, seen(random, 4, 4.5, 950, sims=30)]
+    found = find(gathered(days))
+    assert [(change.kind, round(change.before_bytes / 1e9)) for change in found.changes] == [(ChangeKind.RAISED, 3)]
+    assert found.caps[0].median_bytes == pytest.approx(4.5e9, rel=0.03)
+
+
+def test_one_sim_astray_before_a_change_does_not_date_it() -> None:
+    random = np.random.default_rng(10)
+    astray = observations(
+        Window.DAY, np.array([990]), np.array([BEGIN_MS + 4 * DAY_MS - 600_000]), np.array([3.4e9]), np.zeros(1), 0
+    )
+    found = find(gathered([*(seen(random, day, 3.0, 950) for day in range(4)), astray, seen(random, 4, 4.5, 950)]))
+    assert [change.kind for change in found.changes] == [ChangeKind.RAISED]
+    assert found.changes[0].at_ms >= BEGIN_MS + 4 * DAY_MS
+
+
 def test_another_speed_after_the_same_cap_is_a_change_of_speed() -> None:
     random = np.random.default_rng(6)
     found = find(gathered([seen(random, day, 3.0, 950) for day in range(3)] + [seen(random, 3, 3.0, 4_800)]))

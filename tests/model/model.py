@@ -584,13 +584,15 @@ class Model(Limits):
         return {layout.OK}
 
     def _cap_changed(self, call: Call) -> set[int]:
-        names = ("lot", "window", "amount", "seen_s", "shift")
-        entity, window, amount, seen_s, shift = (call.item[name] for name in names)
+        names = ("lot", "window", "amount", "before", "seen_s", "shift")
+        entity, window, amount, before, seen_s, shift = (call.item[name] for name in names)
         if entity not in self.lots:
             return {layout.UNKNOWN_LOT}
-        if not 1 <= window <= layout.WINDOWS or not 1 <= shift <= layout.CAP_SPEED or amount >= BYTES_MAX:
+        if not 1 <= window <= layout.WINDOWS or not 1 <= shift <= layout.CAP_SPEED or max(amount, before) >= BYTES_MAX:
             return {layout.INVALID_ARGUMENT}
-        self._event(layout.EVENT_CAP_CHANGED, reason=shift, a=amount, b=entity | window << 16 | seen_s << 24)
+        what = entity | window << 16 | seen_s << 24
+        row = (layout.EVENT_CAP_CHANGED, before, 0, layout.NONE_SHORT, layout.NONE_INDEX, shift, amount, what)
+        self.events_due.append(row)
         return {layout.OK}
 
     def _turn_lot(self, entity: int) -> None:

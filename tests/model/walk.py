@@ -533,6 +533,7 @@ class Walk:
             lot=self._lot(),
             window=self.random.choice((0, 1, 2, 3, 4)),
             amount=self.random.choice((0, 3 * GIB, 2**62)),
+            before=self.random.choice((0, 5 * GIB, 2**62)),
             seen_s=self.random.randrange(2**32),
             shift=self.random.choice((0, 1, 2, 3, 4)),
         )

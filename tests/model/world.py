@@ -229,8 +229,9 @@ class World(Driver):
 
     def cap_changed(self, lot: str, window: int = layout.WINDOW_DAY, shift: int = layout.CAP_LOWERED) -> bytes:
         entity = self.entities[lot]
+        amounts = {"amount": 2 * 10**9, "before": 3 * 10**9}
         return commands.run(
-            layout.CAP_CHANGED, 1, lot=entity, window=window, shift=shift, amount=2 * 10**9, seen_s=1_580_000_000
+            layout.CAP_CHANGED, 1, lot=entity, window=window, shift=shift, seen_s=1_580_000_000, **amounts
         )
 
     def set_cap(

@@ -125,7 +125,14 @@ def test_what_was_observed_does_not_overrule_a_quarantine(pool: OperatorClient) 
 def test_a_cap_that_a_carrier_has_changed_is_told_and_nothing_is_set(serving: Serving, pool: OperatorClient) -> None:
     before = pool.caps.ListLotCaps(pb.ListLotCapsRequest())
     seen = [
-        pb.CapShiftSeen(lot=lot, window=window, shift=pb.CAP_SHIFT_RAISED, amount=4 * GIB, first_evidence_ms=86_400_500)
+        pb.CapShiftSeen(
+            lot=lot,
+            window=window,
+            shift=pb.CAP_SHIFT_RAISED,
+            amount=4 * GIB,
+            before=3 * GIB,
+            first_evidence_ms=86_400_500,
+        )
         for lot, window in (("lot", DAY), ("nowhere", DAY), ("lot", inventory_pb2.CAP_WINDOW_KIND_UNSPECIFIED))
     ]
     statuses = pool.caps.TellCapShifts(pb.TellCapShiftsRequest(shifts=seen)).statuses
@@ -135,7 +142,7 @@ def test_a_cap_that_a_carrier_has_changed_is_told_and_nothing_is_set(serving: Se
     watch = event_pb2.WatchEventsRequest(after=0, kinds=[event_pb2.EVENT_KIND_CAP_CHANGED], once=True)
     (told,) = [event for response in pool.events.WatchEvents(watch) for event in response.events]
     assert (told.lot_or_plan, told.window, told.shift, told.amount) == ("lot", DAY, pb.CAP_SHIFT_RAISED, 4 * GIB)
-    assert told.first_evidence_ms == 86_400_000
+    assert (told.before, told.first_evidence_ms, told.terminal) == (3 * GIB, 86_400_000, 0)
     with OperatorClient(serving.address, actor="auditor:eve") as auditor:
         request = pb.TellCapShiftsRequest(shifts=seen[:1])
         assert refusal(lambda: auditor.caps.TellCapShifts(request)).reason == "NOT_PERMITTED"

@@ -202,7 +202,7 @@ class Learner:
         known = [*told.fetchall(), *self._shifts]
         newest = connection.execute("SELECT max(at_ms) FROM observations WHERE lot = ?", (lot,)).fetchone()[0]
         for change in changes:
-            shift = _SHIFTS[change.kind]
+            shift, speed = _SHIFTS[change.kind], change.kind == ChangeKind.SPEED
             key = (lot, int(change.window), int(shift))
             again = any(other[:3] == key and abs(other[3] - change.at_ms) < DAY_MS for other in known)
             if again or change.at_ms < newest - OLD_MS:
@@ -211,7 +211,8 @@ class Learner:
                 lot=name,
                 window=inventory_pb2.CapWindowKind.ValueType(change.window),
                 shift=shift,
-                amount=change.speed_kbps if change.kind == ChangeKind.SPEED else change.after_bytes,
+                amount=change.speed_kbps if speed else change.after_bytes,
+                before=change.speed_before_kbps if speed else change.before_bytes,
                 first_evidence_ms=change.at_ms,
             )
             self.service.caps.TellCapShifts(caps_pb2.TellCapShiftsRequest(shifts=[seen]))

@@ -33,6 +33,7 @@ SPREADS = np.array([0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.09, 0.13])
 SPREAD_USUAL, SPREAD_USUAL_FACTOR = 0.025, 0.8
 COARSE, FINE = 0.01, 0.003
 _WITHIN = 0.4
+_BEYOND = 4 * float(SPREADS[-1])
 
 
 def gains(lower: Column, upper: Column, median: Column, spread: float) -> Column:
@@ -40,14 +41,21 @@ def gains(lower: Column, upper: Column, median: Column, spread: float) -> Column
 
     All in natural logarithms of bytes; an upper bound of infinity is right-censored.
     """
-    low = ndtr((lower[:, None] - median) / spread)
+    below = ndtr((lower[:, None] - median) / spread)
     quiet = np.isinf(upper)
-    high = np.where(quiet[:, None], 1.0, ndtr((np.where(quiet, 0.0, upper)[:, None] - median) / spread))
-    mass = np.maximum(high - low, 0.0)
-    elsewhere = np.where(quiet, 1.0, np.maximum(np.where(quiet, 1.0, upper) - lower, 1e-6) / RANGE)
-    other = np.where(quiet, OF_OTHER_MAKING_QUIET, OF_OTHER_MAKING)[:, None]
-    better: Column = np.log((1 - other) * mass / elsewhere[:, None] + other)
+    better: Column = np.empty_like(below)
+    better[quiet] = np.log1p((OF_OTHER_MAKING_QUIET - 1) * below[quiet])
+    slowed = ~quiet
+    mass = np.maximum(ndtr((upper[slowed, None] - median) / spread) - below[slowed], 0.0)
+    elsewhere = np.maximum(upper[slowed] - lower[slowed], 1e-6) / RANGE
+    better[slowed] = np.log((1 - OF_OTHER_MAKING) * mass / elsewhere[:, None] + OF_OTHER_MAKING)
     return better
+
+
+def candidates(lower: Column, upper: Column, step: float) -> Column:
+    """Medians of which one explains the observations best: below every upper bound all gain by a higher one, and above
+    every lower bound by a lower one or not at all."""
+    return np.arange(float(upper.min()) - _BEYOND, max(float(lower.max()), float(upper.min())) + _BEYOND, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ def posterior(lower: Column, upper: Column) -> Posterior:
     events = np.isfinite(upper)
     if not events.any():
         raise ValueError("a cap can't be estimated from SIMs that were not slowed")
-    coarse = np.arange(lower[events].min() - 0.1, upper[events].max() + 0.1, COARSE)
+    coarse = candidates(lower, upper, COARSE)
     total = gains(lower, upper, coarse, SPREAD_USUAL).sum(axis=0)
     middle = float(coarse[int(np.argmax(total))])
     # What lies far from it says the same of every median near it.

@@ -22,7 +22,7 @@ from enum import StrEnum
 import numpy as np
 
 from simswitch.caps.evidence import Observations, Window
-from simswitch.caps.survival import Posterior, gains, posterior
+from simswitch.caps.survival import Posterior, candidates, gains, posterior
 from simswitch.caps.throttle import STEPS_KBPS, Column
 
 SIMS_MIN = 5
@@ -42,6 +42,9 @@ STEP_WITHIN = 0.2
 """A level that is nearer to a known speed, in logarithms, is that speed: short windows look faster than they are."""
 LEVELS_APART = 0.15
 DAY_MS = 86_400_000
+APART_MS = 20 * 3_600_000
+"""A cap holds for most of a day at least: what looks like two changes in one are SIMs whose limit was lifted later than
+our window began, so that they seem to be slowed late."""
 COARSE_SPLIT = 0.02
 SAME_CAP = 0.06
 """Caps of one window that differ by less, in logarithms, are one cap."""
@@ -103,6 +106,7 @@ def find(observations: Observations) -> Findings:
     """What the observations of one lot say."""
     # SIMs may be known by index or by ICCID; here only which are the same matters.
     observations = replace(observations, sim=np.unique(observations.sim, return_inverse=True)[1])
+    observations = observations.chosen(np.argsort(observations.at_ms, kind="stable"))
     caps: list[LearnedCap] = []
     changes: list[Change] = []
     for speed, events in _by_speed(observations):
@@ -217,11 +221,13 @@ def _current(window: Window, evidence: Observations, speed: int) -> tuple[Observ
     lower, upper = _logs(evidence)
     estimate = posterior(lower, upper)
     retired = 0.0
+    begun_ms = 0
     while True:
-        split = _split(lower, upper, evidence, estimate)
+        split = _split(lower, upper, evidence, estimate, begun_ms)
         if split is None:
             return evidence, estimate, changes, retired + estimate.gain
         place, before, after, at_ms = split
+        begun_ms = at_ms + APART_MS
         raised = after > before
         changes.append(
             Change(
@@ -237,8 +243,8 @@ def _current(window: Window, evidence: Observations, speed: int) -> tuple[Observ
         newer = evidence.chosen(np.arange(len(evidence)) >= place)
         lower_newer, upper_newer = _logs(newer)
         known = gains(lower_newer, upper_newer, np.array([after]), 0.03)[:, 0] > 0
-        if len(np.unique(newer.sim[known & np.isfinite(upper_newer)])) < CHANGE_SIMS_MIN:
-            # Raised, and nobody was slowed since: the old cap stays the one that is decided upon.
+        if len(np.unique(newer.sim[known & np.isfinite(upper_newer)])) < SIMS_MIN:
+            # Too few were slowed since to know the new cap: the old one stays the one that is decided upon.
             return evidence, estimate, changes, retired + estimate.gain
         # A window in which the cap has to change again and again is not the one that the carrier counts in.
         retired += posterior(lower[:place], upper[:place]).gain - CHANGE_COST
@@ -247,20 +253,19 @@ def _current(window: Window, evidence: Observations, speed: int) -> tuple[Observ
 
 
 def _split(
-    lower: Column, upper: Column, evidence: Observations, estimate: Posterior
+    lower: Column, upper: Column, evidence: Observations, estimate: Posterior, not_before_ms: int
 ) -> tuple[int, float, float, int] | None:
     """Where in time the evidence falls apart: the first observation after it, the median before, and after, and when
-    the first SIM showed it."""
+    the change showed first. One SIM alone may be astray (a report that came late): the second one dates it."""
     events = np.isfinite(upper)
     spread = max(estimate.best[1], 0.02)
-    highest = max(float(upper[events].max()), float(lower.max()))
-    medians = np.arange(float(lower[events].min()) - 0.1, highest + 0.3, COARSE_SPLIT)
+    medians = candidates(lower, upper, COARSE_SPLIT)
     each = gains(lower, upper, medians, spread)
     total = np.cumsum(each, axis=0)
     before = total[:-1]
     after = total[-1] - before
     gain = before.max(axis=1, initial=0.0) + after.max(axis=1, initial=0.0) - float(total[-1].max())
-    gain[evidence.at_ms[1:] == evidence.at_ms[:-1]] = -np.inf
+    gain[(evidence.at_ms[1:] == evidence.at_ms[:-1]) | (evidence.at_ms[1:] < not_before_ms)] = -np.inf
     if not len(gain) or gain.max() < CHANGE_GAIN:
         return None
     place = int(gain.argmax())
@@ -272,9 +277,10 @@ def _split(
     was = ~newer & events & (each[:, old_column] > 0)
     shows = newer & (events & (upper < old - SAME_CAP / 2) if new < old else lower > old + SAME_CAP / 2)
     # Both sides have to be shown by several SIMs; a few outliers are no cap that has changed.
-    if min(len(np.unique(evidence.sim[was])), len(np.unique(evidence.sim[shows]))) < CHANGE_SIMS_MIN:
+    showing, first = np.unique(evidence.sim[shows], return_index=True)
+    if min(len(np.unique(evidence.sim[was])), len(showing)) < CHANGE_SIMS_MIN:
         return None
-    return place + 1, old, new, int(evidence.at_ms[shows].min())
+    return place + 1, old, new, int(np.sort(evidence.at_ms[shows][first])[1])
 
 
 def _merge_speeds(caps: list[LearnedCap], changes: list[Change]) -> tuple[list[LearnedCap], list[Change]]:

@@ -131,9 +131,12 @@ def details(event: dict[str, Any]) -> str:
             return f"{event['lot_or_plan']}, {event['window']}: {cap}"
         case "cap_changed":
             speed = event["shift"] == "speed"
-            amount = f"{event['amount']} kbit/s" if speed else bytes_text(event["amount"])
+            before, amount = (
+                f"{event[name]:,} kbit/s" if speed else bytes_text(event[name]) for name in ("before", "amount")
+            )
             since = f"since {instant_text(event['first_evidence_ms'])}"
-            return f"{event['lot_or_plan']}, {event['window']}: {event['shift']} without a word, {amount}, {since}"
+            what = f"{event['shift']} without a word, {before} to {amount}, {since}"
+            return f"{event['lot_or_plan']}, {event['window']}: {what}"
         case "set_aside":
             of = f", SIM {event['iccid']}" if event["iccid"] else ""
             return f"{bytes_text(event['told_bytes'])}{of}: {event['status'].replace('_', ' ')}"

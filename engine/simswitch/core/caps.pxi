@@ -176,21 +176,24 @@ cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
 cdef void apply_cap_changed(State *state, const Run *run) noexcept nogil:
     """Tells that a carrier keeps another cap than it did. What is to hold from now on, SET_CAP says."""
     cdef const uint64_t *amounts = <const uint64_t *> run.columns
-    cdef const uint32_t *seen_s = <const uint32_t *> (amounts + run.count)
+    cdef const uint64_t *before = amounts + run.count
+    cdef const uint32_t *seen_s = <const uint32_t *> (before + run.count)
     cdef const uint16_t *lots = <const uint16_t *> (seen_s + run.count)
     cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
     cdef const uint8_t *shifts = windows + run.count
+    cdef EventRow *row
     cdef uint32_t item
     for item in range(run.count):
         if not _is(state, lots[item], LOT):
             run.outcomes[item] = UNKNOWN_LOT
         elif (
             not WINDOW_CYCLE <= windows[item] <= WINDOW_ROLLING or not CAP_LOWERED <= shifts[item] <= CAP_SPEED
-            or amounts[item] >= <uint64_t> BYTES_MAX
+            or amounts[item] >= <uint64_t> BYTES_MAX or before[item] >= <uint64_t> BYTES_MAX
         ):
             run.outcomes[item] = INVALID_ARGUMENT
         else:
-            event(
+            row = event(
                 state, EVENT_CAP_CHANGED, NONE_INDEX, NONE_SHORT, NONE_INDEX, shifts[item], amounts[item],
                 <uint64_t> lots[item] | <uint64_t> windows[item] << 16 | <uint64_t> seen_s[item] << 24)
+            row.terminal = before[item]
             run.outcomes[item] = OK

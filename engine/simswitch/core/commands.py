@@ -150,8 +150,16 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     FREEZE: (),
     THAW: (),
     # window: Window; shift: CapShift. amount: bytes from which SIMs are slowed now; of a raised cap those up to which
-    # they were seen not to be; of another speed the kbit/s. seen_s: the first evidence of it, Unix seconds.
-    CAP_CHANGED: (("amount", "<u8"), ("seen_s", "<u4"), ("lot", "<u2"), ("window", "u1"), ("shift", "u1")),
+    # they were seen not to be; of another speed the kbit/s. before: what it was. seen_s: the first evidence, Unix
+    # seconds.
+    CAP_CHANGED: (
+        ("amount", "<u8"),
+        ("before", "<u8"),
+        ("seen_s", "<u4"),
+        ("lot", "<u2"),
+        ("window", "u1"),
+        ("shift", "u1"),
+    ),
     # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis. at_ms: when
     # it comes into force; 0, or an instant that is past: now.
     SET_CAP: (("quota_bytes", "<i8"), ("at_ms", "<u8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),

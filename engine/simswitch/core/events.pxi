@@ -25,7 +25,7 @@
 #                                          16 Window, from 24 Basis                          lot or of a plan's lots
 #   CAP_CHANGED  bytes; of a speed kbit/s  lot, and from bit 16        CapShift                a carrier was seen to keep another cap
 #                                          Window, from 24 its first
-#                                          evidence, Unix seconds
+#                                          evidence, Unix seconds                         than before: its terminal is that figure
 #   RESET        lot, and from bit 16   SIMs                      -                         a window of a lot's SIMs has started anew
 #                Window
 #   TRUSTED      ICCID               goodput, kbit/s           -                         a SIM that was slowed before its reset, with

@@ -76,6 +76,7 @@ class CapsHandlers:
             window=[min(int(shift.window), 255) for shift in shifts],
             shift=[min(int(shift.shift), 255) for shift in shifts],
             amount=[shift.amount for shift in shifts],
+            before=[shift.before for shift in shifts],
             seen_s=[min(shift.first_evidence_ms // 1000, 0xFFFFFFFF) for shift in shifts],
         )
         outcome = await self._cell.submit(commands, call.deadline)

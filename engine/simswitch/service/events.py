@@ -182,7 +182,8 @@ class EventHandlers:
                 fields["quota_bytes"] = a
         elif kind == pb.EVENT_KIND_CAP_CHANGED:
             fields |= {"lot_or_plan": self._directory.name(b & 0xFFFF), "window": b >> 16 & 0xFF, "shift": reason}
-            fields |= {"amount": a, "first_evidence_ms": (b >> 24) * 1000}
+            fields |= {"amount": a, "before": terminal, "first_evidence_ms": (b >> 24) * 1000}
+            terminal = 0
         elif kind == pb.EVENT_KIND_TRUSTED:
             fields |= {"iccid": decode_iccid(a), "goodput_kbps": min(b, 0xFFFFFFFF)}
         elif kind == pb.EVENT_KIND_RESET:

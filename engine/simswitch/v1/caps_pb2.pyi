@@ -151,6 +151,7 @@ class CapShiftSeen(_message.Message):
     SHIFT_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     FIRST_EVIDENCE_MS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     window: _inventory_pb2.CapWindowKind.ValueType
@@ -161,6 +162,8 @@ class CapShiftSeen(_message.Message):
     """LOWERED: bytes from which SIMs are slowed now. RAISED: up to which they were seen not to be. SPEED: the speed, kbit/s."""
     first_evidence_ms: _builtins.int
     """The first evidence of it, Unix milliseconds; kept to the second."""
+    before: _builtins.int
+    """What it was before, in the unit of amount. 0: not known."""
     def __init__(
         self,
         *,
@@ -169,10 +172,11 @@ class CapShiftSeen(_message.Message):
         shift: Global___CapShift.ValueType = ...,
         amount: _builtins.int = ...,
         first_evidence_ms: _builtins.int = ...,
+        before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "first_evidence_ms", b"first_evidence_ms", "lot", b"lot", "shift", b"shift", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "before", b"before", "first_evidence_ms", b"first_evidence_ms", "lot", b"lot", "shift", b"shift", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
