@@ -18,6 +18,8 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._above = b""
+        """What stands between it and the root, in each file."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ca {folder.name}")])
         basic = x509.BasicConstraints(ca=True, path_length=0)
@@ -39,7 +41,26 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(hours=ends_hours))
         )
 
-    def sign(self, name: str, *, uri: str = "", host: bool = False, file: str = "", **hours: int) -> tuple[Path, Path]:
+    def pretender(self, name: str) -> Authority:
+        """One that signs with what this one signed for somebody who is no authority."""
+        certificate, key = self.sign(name, file="pretender")
+        made = Authority(self.folder / "pretender")
+        secret = serialization.load_pem_private_key(key.read_bytes(), None)
+        assert isinstance(secret, ec.EllipticCurvePrivateKey)
+        made._key, made._name = secret, x509.load_pem_x509_certificate(certificate.read_bytes()).subject
+        made._above = certificate.read_bytes()
+        return made
+
+    def sign(
+        self,
+        name: str,
+        *,
+        uri: str = "",
+        host: bool = False,
+        file: str = "",
+        usage: x509.ObjectIdentifier | None = None,
+        **hours: int,
+    ) -> tuple[Path, Path]:
         """The files of a certificate and its key. ``begins_hours``, ``ends_hours``: from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, **hours)
@@ -48,6 +69,8 @@ class Authority:
             names += [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         certificate, secret = self.folder / f"{file or name}.pem", self.folder / f"{file or name}.key"
         secret.touch(mode=0o600)
         secret.write_bytes(
@@ -55,5 +78,6 @@ class Authority:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
-        certificate.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        signed = builder.sign(self._key, hashes.SHA256())
+        certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + self._above)
         return certificate, secret

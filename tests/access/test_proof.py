@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from simswitch.access.certificates import CertificateRefused
 from simswitch.access.tokens import Token, read_tokens, revoke_token
 from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
@@ -78,6 +79,8 @@ NO_CONNECTION: dict[str, Callable[[Doors], Credentials]] = {
     "a person's token": lambda doors: Credentials(doors.own.pem, token_file=doors.alice),
     "of another authority": lambda doors: doors.server("as-01", Authority(doors.folder / "foreign")),
     "of the authority that signed the service's own": lambda doors: doors.server("as-01", doors.own),
+    "for a service only": lambda doors: doors.server("as-01", file="serving", usage=ExtendedKeyUsageOID.SERVER_AUTH),
+    "signed by an access server": lambda doors: doors.server("as-01", doors.servers.pretender("as-02")),
     "expired": lambda doors: doors.server("as-01", file="expired", begins_hours=-48, ends_hours=-1),
     "not valid yet": lambda doors: doors.server("as-01", file="early", begins_hours=1, ends_hours=48),
 }
@@ -104,6 +107,7 @@ def test_a_certificate_opens_no_door_of_people(shared: Doors) -> None:
     [
         ("as-99", "", "UNKNOWN_ACCESS_SERVER"),
         ("as-01", "simswitch:operator:alice", "CERTIFICATE_REFUSED"),
+        ("as-01", "SIMSWITCH:access-server:as-02", "CERTIFICATE_REFUSED"),
         ("as-01", "simswitch:access-server:as-99", "UNKNOWN_ACCESS_SERVER"),
     ],
 )

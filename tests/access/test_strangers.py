@@ -3,6 +3,7 @@ have."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2
 from simswitch.service import health, server
 
 from tests.access.doors import Doors, refusal
+from tests.soak.run import process
 
 WATCH, CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"
 PLACES, CALLS = 4, 8
@@ -84,6 +86,37 @@ def test_a_full_door_of_people_is_none_of_access_servers(narrow: Doors) -> None:
         for call in calls:
             call.cancel()
     silent.set()
+
+
+SENDS = """
+import sys, grpc
+credentials = grpc.ssl_channel_credentials(open(sys.argv[1], "rb").read())
+with grpc.secure_channel(sys.argv[2], credentials) as channel:
+    call = channel.unary_unary("/simswitch.v1.AllocationService/AllocateSims", None, None)
+    for sent in [call.future(bytes(8_000_000), timeout=60) for _ in range(40)]:
+        print(sent.exception(60).code().name)
+"""
+
+
+def test_messages_of_strangers_take_no_memory(narrow: Doors) -> None:
+    before_mb = process(os.getpid())[0]
+    most_mb = [before_mb]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            most_mb.append(process(os.getpid())[0])
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    sent = subprocess.run(
+        [sys.executable, "-c", SENDS, str(narrow.own.pem), narrow.people], capture_output=True, text=True, check=True
+    )
+    over.set()
+    watching.join()
+    assert set(sent.stdout.split()) <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
+    # Of 320 MB that were sent to it.
+    assert max(most_mb) < before_mb + 40
 
 
 def test_connections_leave_files_to_the_journal() -> None:

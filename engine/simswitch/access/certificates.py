@@ -153,7 +153,8 @@ def fingerprint(pem: bytes) -> str:
 def named_in(auth: Mapping[str, Sequence[bytes]]) -> str:
     """The access server that a verified certificate names. Raises ``CertificateRefused``."""
     uris = [uri.decode(errors="replace") for uri in auth.get("peer_uri", ())]
-    ours = [uri for uri in uris if uri.startswith(SCHEME)]
+    # A scheme is the same in capitals, but a name that we don't write ourselves counts for nobody.
+    ours = [uri for uri in uris if uri[: len(SCHEME)].lower() == SCHEME]
     if ours:
         if len(ours) > 1 or not ours[0].startswith(_PREFIX):
             raise CertificateRefused(f"of the scheme {SCHEME} it has {ours!r}; one {_PREFIX}NAME belongs there")

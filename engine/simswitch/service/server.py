@@ -115,6 +115,8 @@ _OF_TLS = (
     ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
     ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
 )
+_OF_STRANGERS = (("grpc.http2.bdp_probe", 0),)
+"""Windows stay at 64 KiB: of a message that nobody has asked for no more is taken into memory."""
 DRAIN_SECONDS = 5.0
 GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
@@ -601,8 +603,9 @@ async def start(
     await service.load()
     connections, of_people = _connections_max()
     asked = access.tls is not None and access.tls.client_ca is not None
-    server = _server(CALLS_MAX + 4_096, connections, tls=certificates is not None)
-    server.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=access.required and not asked)))
+    strangers = access.required and not asked
+    server = _server(CALLS_MAX + 4_096, connections, tls=certificates is not None, strangers=strangers)
+    server.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=strangers)))
     at_people: grpc.aio.Server | None = None
     shown = _shown(host, port)
     # It vanishes with the process. Our own calls come there, and with the native transport what its front passes on.
@@ -618,7 +621,7 @@ async def start(
     else:
         bound = server.add_secure_port(shown, certificates.credentials(clients_certificate=asked))
         if people_address is not None:
-            at_people = _server(PEOPLE_CALLS_MAX, of_people, tls=True)
+            at_people = _server(PEOPLE_CALLS_MAX, of_people, tls=True, strangers=True)
             at_people.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=True)))
             people_bound = at_people.add_secure_port(
                 _shown(*people_address), certificates.credentials(clients_certificate=False)
@@ -637,7 +640,7 @@ async def start(
     return running
 
 
-def _server(calls_max: int, connections_max: int, *, tls: bool) -> grpc.aio.Server:
+def _server(calls_max: int, connections_max: int, *, tls: bool, strangers: bool) -> grpc.aio.Server:
     return grpc.aio.server(
         maximum_concurrent_rpcs=calls_max,
         options=[
@@ -657,6 +660,7 @@ def _server(calls_max: int, connections_max: int, *, tls: bool) -> grpc.aio.Serv
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             *(_OF_TLS if tls else ()),
+            *(_OF_STRANGERS if strangers else ()),
         ],
     )
 
