@@ -21,7 +21,7 @@ from simswitch.history.retention import MONTHS
 from simswitch.journal import follower
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, read_alarm
-from simswitch.metrics import MetricsRefused, check_listen, counter, counters, gauge, gauges, parse_listen
+from simswitch.metrics import MetricsRefused, counter, counters, gauge, gauges, listening
 
 EXIT_USAGE = 2
 OpenOwn = Callable[[], Projector | Observer]
@@ -88,18 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return follower.run(parsed, readers)
     metrics = FollowerMetrics(parsed.folder)
     try:
-        host, port = parse_listen(parsed.metrics)
-        check_listen(host, parsed.metrics_beyond_loopback)
-        from simswitch.metrics_listener import Listener
-
-        listener = Listener(host, port, metrics.collect)
-    except (MetricsRefused, OSError) as error:
-        sys.stderr.write(f"simswitch follower: {parsed.metrics}: {error}\n")
+        told = listening(parsed.metrics, parsed.metrics_beyond_loopback, metrics.collect, _say)
+    except MetricsRefused as error:
+        _say(str(error))
         return EXIT_USAGE
-    try:
+    with told:
         return follower.run(parsed, [partial(metrics.opened, opening) for opening in readers], metrics.watch)
-    finally:
-        listener.close()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"simswitch follower: {text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Needs ``prometheus-client``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -78,6 +79,22 @@ def check_listen(host: str, beyond_loopback: bool) -> None:
             f"{host!r} is not a loopback address, and whoever reaches it could read the figures: use 127.0.0.1 or ::1, "
             "or set beyond_loopback = true in the section metrics of the settings"
         )
+
+
+def listening(
+    text: str, beyond_loopback: bool, collect: Collect, say: Callable[[str], object]
+) -> AbstractContextManager[object]:
+    """Tells of a process beside the service as long as it is entered. Raises ``MetricsRefused``. When the port can't be
+    had, that is said and the process goes on: it has better to do than to be looked at."""
+    host, port = parse_listen(text)
+    check_listen(host, beyond_loopback)
+    from simswitch.metrics_listener import Listener
+
+    try:
+        return closing(Listener(host, port, collect))
+    except OSError as error:
+        say(f"no figures are told at {text}: {error}")
+        return nullcontext()
 
 
 def counter(name: str, text: str, value: float) -> Any:

@@ -13,12 +13,14 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from simswitch import metrics_listener
+from simswitch.cli.exits import Exit
 from simswitch.client import Client, OperatorClient, ServiceError
 from simswitch.demo.processes import Server
-from simswitch.metrics import MetricsRefused, MetricsSettings, counter, parse_listen
+from simswitch.metrics import MetricsRefused, MetricsSettings, counter, listening, parse_listen
 from simswitch.metrics_listener import Listener
 from simswitch.v1 import pool_pb2
 
+from tests.cli.conftest import program
 from tests.service.serving import SIMS, Serving, define
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -141,6 +143,25 @@ def test_it_is_told_on_loopback_only_unless_said_in_so_many_words() -> None:
         with pytest.raises(MetricsRefused, match="is no address"):
             parse_listen(text)
     assert parse_listen("[::1]:9467") == ("::1", 9467)
+
+
+def test_nobody_begins_where_it_would_be_told_to_others(tmp_path: Path) -> None:
+    config = tmp_path / "simswitch.toml"
+    config.write_text('[metrics]\nlearner_listen = "0.0.0.0:0"\n', encoding="utf-8")
+    served = program("serve", "data", "--config", str(config), folder=tmp_path)
+    assert (served.returncode, "beyond_loopback = true" in served.stderr) == (Exit.USAGE, True)
+    assert not (tmp_path / "data").exists()
+    followed = program("follow", ".", "--metrics", "0.0.0.0:0", folder=tmp_path)
+    assert (followed.returncode, "beyond_loopback = true" in followed.stderr) == (Exit.USAGE, True)
+
+
+def test_a_port_that_is_taken_keeps_no_process_beside_the_service_from_its_work() -> None:
+    said: list[str] = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with listening(f"127.0.0.1:{taken.getsockname()[1]}", False, lambda: (), said.append):
+            assert "no figures are told" in said[0]
 
 
 def test_who_does_not_ask_on_is_cut_off_and_nobody_waits_for_him(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import ConfigOption, JsonOption, MetricsOption, settings
+from simswitch.cli.options import ConfigOption, JsonOption, MetricsBeyondOption, MetricsOption, settings
 from simswitch.cli.screen import print_json, show, table
 
 Folder = Annotated[Path, typer.Argument(help="The data folder.", exists=True, file_okay=False)]
@@ -158,18 +158,28 @@ def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
     return parts
 
 
-def follow(folder: Folder, metrics: MetricsOption = None, config: ConfigOption = None) -> None:
+def follow(
+    folder: Folder,
+    metrics: MetricsOption = None,
+    metrics_beyond_loopback: MetricsBeyondOption = False,
+    config: ConfigOption = None,
+) -> None:
     """Follow a server's journal: check every outcome, and make the snapshots. `serve` starts this by itself."""
+    from simswitch.following import EXIT_USAGE
     from simswitch.following import main as follow_folder
     from simswitch.journal.errors import JournalError
 
     values = settings(config)
     seconds = values.number("follower", "snapshot_seconds")
     keep_ms = values.number("journal", "keep_hours") * 3_600_000
-    figures = () if metrics is None else ("--metrics", metrics)
+    figures: tuple[str, ...] = () if metrics is None else ("--metrics", metrics)
+    if metrics_beyond_loopback:
+        figures = (*figures, "--metrics-beyond-loopback")
     try:
         code = follow_folder([str(folder), "--snapshot-seconds", str(seconds), "--keep-ms", str(keep_ms), *figures])
     except JournalError as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
+    if code == EXIT_USAGE:
+        raise CommandFailed(Exit.USAGE, "the line above says what is wrong with --metrics")
     if code:
         raise CommandFailed(Exit.DAMAGED, f"following {folder} ended with a failure; the lines above say why")

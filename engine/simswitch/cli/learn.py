@@ -107,15 +107,9 @@ def _told(looks: Looks, listen: str | None, beyond_loopback: bool) -> AbstractCo
     """Tells Prometheus meanwhile, where that was asked for."""
     if listen is None:
         return nullcontext()
-    from contextlib import closing
-
-    from simswitch.metrics import MetricsRefused, check_listen, parse_listen
+    from simswitch.metrics import MetricsRefused, listening
 
     try:
-        host, port = parse_listen(listen)
-        check_listen(host, beyond_loopback)
-        from simswitch.metrics_listener import Listener
-
-        return closing(Listener(host, port, looks.collect))
-    except (MetricsRefused, OSError) as error:
-        raise CommandFailed(Exit.USAGE, f"{listen}: {error}") from error
+        return listening(listen, beyond_loopback, looks.collect, complain)
+    except MetricsRefused as error:
+        raise CommandFailed(Exit.USAGE, str(error)) from error
