@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from simswitch.caps.evidence import Observations, gathered
 from simswitch.caps.learner import Learner, observed
 from simswitch.cli.amounts import bytes_text
 from simswitch.cli.events import details
+from simswitch.cli.learned import find_learned
 from simswitch.cli.messages import plain
 from simswitch.client import OperatorClient
 from simswitch.core import layout
@@ -24,6 +25,7 @@ from tests.caps.test_tiers import seen
 from tests.service.serving import Serving, define
 
 DAY = inventory_pb2.CAP_WINDOW_KIND_DAY
+BELIEVED = inventory_pb2.CERTAINTY_BELIEVED
 LOT = 4
 
 
@@ -173,6 +175,28 @@ def test_a_contractual_cap_is_only_lowered(life: Life) -> None:
     agreed(4.0)
     life.learner().learn(life.history)
     assert 2.7e9 < (life.day_quota() or 0) < 3.0e9
+
+
+def test_of_sims_that_share_a_quota_nothing_is_learned_nor_told(life: Life, tmp_path: Path) -> None:
+    window = inventory_pb2.CapWindow(kind=DAY, quota_bytes=10**12, certainty=BELIEVED, pooled=True)
+    plan = inventory_pb2.Plan(name="sharing", carrier="carrier", windows=[window])
+    life.operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+    shared = inventory_pb2.Lot(name="shared", supplier="wholesale", plan="sharing", sim_class="class")
+    life.operator.inventory.DefineLot(inventory_pb2.DefineLotRequest(lot=shared))
+    life.history.execute("INSERT INTO entities VALUES (?, ?, 'shared')", (LOT + 1, int(layout.LOT)))
+    random = np.random.default_rng(4)
+    days = gathered([seen(random, day, 3.0 + (day == 4), 950, first=100 * day) for day in range(5)])
+    life.observe(replace(days, lot=days.lot + 1, sim=days.sim + 5_000))
+    caps = [plain(lot) for lot in life.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest()).lots]
+    assert list(find_learned(tmp_path, caps)) == ["lot"]
+    learner = life.learner()
+    assert learner.learn(life.history) == 0
+    life.observe(days)
+    assert learner.learn(life.history) == 1
+    kinds = (event_pb2.EVENT_KIND_CAP, event_pb2.EVENT_KIND_CAP_CHANGED)
+    told = [event for kind in kinds for event in life.told(kind) if event.certainty != BELIEVED]
+    assert {event.lot_or_plan for event in told} == {"lot"}
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize(("after", "shift"), [(2.0, caps_pb2.CAP_SHIFT_LOWERED), (4.5, caps_pb2.CAP_SHIFT_RAISED)])

@@ -12,7 +12,8 @@ the same lot, window and kind whose first evidence is within a day.
 
 What it sets: in each window the lowest cap that slows SIMs, by its lower 5 % quantile, when that differs by more than a
 percent from what is in force. A contractual cap is only ever lowered: that a carrier slows later than it may is nothing
-to rely on. A shift is told and logged; a raised cap whose new value nobody has met yet sets nothing.
+to rely on. A shift is told and logged; a raised cap whose new value nobody has met yet sets nothing. Of a lot whose
+SIMs share a quota nothing is learned.
 
 Needs SciPy.
 """
@@ -144,20 +145,17 @@ class Learner:
             seen = connection.execute("SELECT count(*), max(at_ms) FROM observations WHERE lot = ?", (lot,)).fetchone()
             if seen == self._seen.get(lot, (0, None)):
                 continue
+            self._seen[lot] = seen
+            found = self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=name)).lots
+            if any(each.HasField("pool") for each in found):
+                continue  # what each SIM had used when it was slowed says nothing of a quota that they share
             findings = find(observed(connection, lot))
             self._tell(connection, lot, name, findings.changes)
-            self._set(name, lowest(findings))
-            self._seen[lot] = seen
+            self._set(name, {cap.window: cap for each in found for cap in each.windows}, lowest(findings))
             looked += 1
         return looked
 
-    def _set(self, name: str, learned: dict[Window, LearnedCap]) -> None:
-        if not learned:
-            return
-        response = self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=name))
-        if any(found.HasField("pool") for found in response.lots):
-            return  # what each SIM had used when it was slowed says nothing of a quota that they share
-        in_force = {cap.window: cap for found in response.lots for cap in found.windows}
+    def _set(self, name: str, in_force: dict[int, caps_pb2.LotCap], learned: dict[Window, LearnedCap]) -> None:
         moved = []
         for window, cap in learned.items():
             now = in_force.get(inventory_pb2.CapWindowKind.ValueType(window))

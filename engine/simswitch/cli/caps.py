@@ -76,7 +76,8 @@ def caps(
     show(table("Caps", columns, rows, 2) if rows else "No cap is known.")
     for each in found:
         if each["pool"] is not None:
-            show(f"{each['lot']}: {pool_text(each['pool'])}")
+            nothing = "; nothing is learned from what single ones had used" if history is not None else ""
+            show(f"{each['lot']}: {pool_text(each['pool'])}{nothing}")
     if history is not None:
         show(learned_table(found))
 

@@ -43,7 +43,7 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def find_learned(folder: Path, lots: list[dict[str, Any]]) -> dict[str, Findings]:
-    """What the history of a folder says of lots, by their names."""
+    """What the history of a folder says of lots, by their names; of those whose SIMs share a quota it says nothing."""
     needs_scipy()
     from simswitch.caps import learner
     from simswitch.caps.tiers import find
@@ -52,7 +52,7 @@ def find_learned(folder: Path, lots: list[dict[str, Any]]) -> dict[str, Findings
         indexes = {name: index for index, name in learner.lots(connection).items()}
         return {
             name: find(learner.observed(connection, indexes[name]))
-            for name in (each["lot"] for each in lots)
+            for name in (each["lot"] for each in lots if each["pool"] is None)
             if name in indexes
         }
 
