@@ -283,6 +283,16 @@ def _cooled_early(state: dict[str, Table]) -> bool:
     return True
 
 
+def _pool_misses(state: dict[str, Table]) -> bool:
+    """A pool counts a byte less than its SIMs."""
+    counted = state["lots"]["pool_counted_bytes"]
+    used = np.flatnonzero(counted)
+    if not used.size or state["header"]["sequence"][0] % 4:
+        return False
+    counted[used[:1]] -= 1
+    return True
+
+
 class _Doubled:
     """A machine that counts each usage report twice over."""
 
@@ -326,4 +336,5 @@ KINDS: Mapping[str, Kind] = {
     "an order sent past the window": altered(before=_wider_window, after=_narrow_again),
     "a held SIM let go by time": altered(after=_cooled_early),
     "a doubled usage report": _doubled_usage,
+    "a byte that a pool misses": altered(after=_pool_misses),
 }

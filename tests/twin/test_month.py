@@ -82,6 +82,42 @@ def test_carriers_figures_bring_our_count_to_theirs_and_stay_out_of_what_was_rep
     assert corrected["count_error_share"] < learned["count_error_share"] / 2, (learned, corrected)
 
 
+def test_no_sim_of_a_pool_is_handed_out_after_its_end_once_it_is_said_to_be_one(small: Path) -> None:
+    lots = """
+[[lots]]
+name = "shared"
+sims = 300
+quota_cycle_gb = 600
+pooled = true
+[[lots.tiers]]
+window = "cycle"
+quota_gb = 600
+speed_kbps = 128
+pooled = true
+[[lots]]
+name = "own"
+sims = 400
+quota_cycle_gb = 100
+"""
+    text = SMALL[: SMALL.index("[[lots]]")].replace("3_000", "300").replace("days = 9", "days = 5") + lots
+    found: dict[bool, Any] = {}
+    for declared in (True, False):
+        small.write_text(text if declared else text.replace("pooled = true\n[[lots.tiers]]", "[[lots.tiers]]"))
+        month = load(small)
+        assert month is not None
+        run = _Run(month, "believed")
+        run.run(None)
+        found[declared] = run.figures()
+        machine = run.cell.machine
+        assert machine.check() == []
+        lot = machine.lot(run.engine.lots["shared"])
+        assert lot["pool_used_bytes"][CYCLE] == (run.lifetime[:300].sum() if declared else 0)
+        run.cell.close()
+    assert found[False]["handed_out_slowed"] > 200, found
+    assert found[True]["handed_out_slowed"] == 0, found
+    assert found[True]["slowed_terminal_hours"] < found[False]["slowed_terminal_hours"] / 20, found
+
+
 def test_each_byte_is_counted_once_and_the_pool_is_sound(small: Path) -> None:
     month = load(small)
     assert month is not None

@@ -959,12 +959,9 @@ ctypedef struct Lot:                    # 640 B, by the lot's entity; the window
     int64_t pool_exhausted_bytes        # and exhausted
     int64_t pool_offset_bytes[3]        # used in a window = pool_counted_bytes + offset + beside; in a window that is pooled
     int64_t pool_beside_bytes[3]        # corrections and allowances of its SIMs
-    int64_t pool_correction_bytes[3]    # what the carrier's last figure for the whole pool moved the offset by
-    uint32_t pool_as_of_s[3]            # up to when that counts, Unix seconds; 0: none was told
-    uint32_t reserved_word
     int64_t pool_days[14]               # as SimRolling.days, in bytes
     uint64_t promised_bytes             # what the job that is checked, or was last, has of the pool
-    uint64_t later[3]
+    uint64_t later[8]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

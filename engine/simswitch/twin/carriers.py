@@ -4,8 +4,9 @@
                       ▲                                           │
                       └── begins anew, up to two hours late ◀─────┴──▶ slowed to the slowest speed of those tiers
 
-A lot may have several tiers, and change them from a day on without a word. The carrier counts 2 % more or less than is
-used, each SIM and window by a factor of its own, drawn anew when the window begins. About 30 bytes a SIM and window.
+A lot may have several tiers, some of which its SIMs share, and change them from a day on without a word. The carrier
+counts 2 % more or less than is used, each SIM and window by a factor of its own, drawn anew when the window begins.
+About 30 bytes a SIM and window.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Tier:
     speed_kbps: float
     from_day: int
     until_day: int
+    pooled: bool = False
+    """All SIMs of the lot together, and all of them are slowed at once: from the end of the hour on that used it up."""
 
 
 class Carriers:
@@ -96,6 +99,10 @@ class Carriers:
             speed[:], room[:], next_speed[:] = np.inf, np.inf, np.inf
             for tier in self._tiers(lot, day):
                 kbps = np.float32(tier.speed_kbps)
+                if tier.pooled:
+                    if self.used[tier.window, sims].sum(dtype=np.float64) >= tier.quota_bytes:
+                        np.minimum(speed, kbps, out=speed)
+                    continue
                 left = np.float32(tier.quota_bytes) * self.noise[tier.window, sims] - self.used[tier.window, sims]
                 reached = left <= 0
                 np.minimum(speed, np.where(reached, kbps, np.float32(np.inf)), out=speed)

@@ -31,10 +31,12 @@ A month is a TOML file with ``kind = "month"`` and these keys; every other one i
     [[lots]]
     name, sims                   how many
     quota_cycle_gb, quota_day_gb, quota_rolling_gb      what is believed, in 10^9 bytes; not given: no cap
+    pooled = false               it is believed that its SIMs share these
     cycle_day = 0                day on which its cycle begins anew; 0: not within the month
     [[lots.tiers]]               what is true
     window = "day"               or "cycle", or "rolling": three days
     quota_gb, speed_kbps         after so much it is slowed to so much
+    pooled = false               all of its SIMs together
     from_day = 0, until_day      days on which that holds; not given: to the end
 """
 
@@ -144,6 +146,7 @@ def _parse(document: TomlDocument, name: str) -> Month:
                     speed_kbps=tier.number("speed_kbps", 1, 1e6),
                     from_day=tier.integer("from_day", 0, days, 0),
                     until_day=tier.integer("until_day", 0, days, days),
+                    pooled=tier.flag("pooled"),
                 )
             )
             tier.finish()
@@ -156,6 +159,7 @@ def _parse(document: TomlDocument, name: str) -> Month:
                 entry.maybe_number("quota_day_gb", 0.01, 1e6),
                 rolling,
                 None if rolling is None else ROLLING_DAYS,
+                entry.flag("pooled"),
             )
         )
         sims = entry.integer("sims", 1, 10_000_000)

@@ -171,6 +171,7 @@ class Builder:
                         layout.PLAN_QUOTA_DAY: quota(plan.quota_day_gb),
                         layout.PLAN_QUOTA_ROLLING: quota(plan.quota_rolling_gb),
                         layout.PLAN_ROLLING_DAYS: -1 if plan.rolling_days is None else plan.rolling_days,
+                        layout.PLAN_POOLED: (1 << layout.WINDOWS) - 1 if plan.pooled else -1,
                     },
                 )
                 for plan in scenario.plans

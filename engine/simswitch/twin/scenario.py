@@ -123,6 +123,8 @@ class Plan:
     quota_day_gb: float | None
     quota_rolling_gb: float | None
     rolling_days: int | None
+    pooled: bool = False
+    """The SIMs of a lot share its quotas."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,12 @@ class Table:
         value = self.maybe_integer(key, low, high)
         if value is None:
             return int(self._take(key, default, default is None))
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self._take(key, False, required=False)
+        if not isinstance(value, bool):
+            raise self.refuse(f"{key} has to be true or false, not {value!r}", key)
         return value
 
     def text(self, key: str, choices: tuple[str, ...] = (), default: str | None = None) -> str:
