@@ -16,11 +16,12 @@ SEED = 11
 STEPS_MAX = 20_000
 # The model sees a fault of the core at once, so nothing else needs to go wrong meanwhile.
 CORE_CHANCES = Chances(every_point=0, damage=0, follower=0, power_cut=0.01)
-# Few are killed just there, so many are.
+# What comes seldom comes often here: kills, and turns of the follower.
 PATCH_CHANCES = {
     "names that are not durable": Chances(
         every_point=0.2, damage=0, killed=0.5, ended=0, failing=0, follower=0.1, grown=0
-    )
+    ),
+    "snapshots pruned too early": Chances(every_point=0.3, damage=0, follower=0.9, failing=0, grown=0),
 }
 
 
