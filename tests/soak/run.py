@@ -55,6 +55,9 @@ SAMPLES = 1_200
 CACHE_MB = 1.1 * (CACHE_KIB + CACHE_OF_FEW_KIB) * 1_024 / 1e6
 """A tenth is what SQLite needs beside each page."""
 ROUND_S = 10.0
+ROUNDS_MAX = 240
+"""A job swaps each terminal once, and the engine swaps none more than 255 times a day: a long soak has longer rounds,
+so that it swaps to its end."""
 JOB_TIMEOUT_S = 120.0
 
 
@@ -160,6 +163,7 @@ class Soak:
         self.samples: dict[str, list[float]] = {name: [] for name in ("at_s", *BOUNDS, "history_mb")}
         self.counts: Counter[str] = Counter()
         self._waits: list[float] = []
+        self._swaps: list[int] = []
         self.segments_removed = 0
         self.snapshots: set[str] = set()
 
@@ -229,6 +233,7 @@ class Soak:
                 size_mb(journal, "segment-*.journal") + size_mb(journal, "snapshot-*.state")
             )
             self.samples["history_mb"].append(size_mb(journal, "history.sqlite*"))
+            self._swaps.append(self.counts["swaps"])
             self.samples["wait_ms"].append(float(np.median(self._waits[-50:])))
             if now_s - shown_s > 30:
                 shown_s = now_s
@@ -314,6 +319,8 @@ class Soak:
 
     def _document(self, figures: dict[str, Any]) -> dict[str, Any]:
         judged = verdict(self.samples)
+        if self._swaps[-1] == self._swaps[len(self._swaps) // 2]:
+            self._failures.append("in the second half, which is judged, no terminal was swapped")
         history = self.samples["history_mb"]
         return {
             "machine": machine_line(),
@@ -381,7 +388,8 @@ def main() -> int:
     asked = parser.parse_args()
     build = ROOT / "build"
     with tempfile.TemporaryDirectory(dir=build, prefix="soak-") as name:
-        soak = Soak(Path(name), asked.minutes * 60, asked.terminals, asked.seed)
+        seconds = asked.minutes * 60
+        soak = Soak(Path(name), seconds, asked.terminals, asked.seed, round_s=max(ROUND_S, seconds / ROUNDS_MAX))
         found = soak.run(lambda text: print(text, file=sys.stderr, flush=True))
     (build / "soak.json").write_text(json.dumps({**found, "samples": soak.samples}) + "\n")
     plot(build / "soak.png", soak.samples)
