@@ -169,11 +169,10 @@ def test_a_sim_is_slowed_from_its_quota_on_until_its_window_begins_anew() -> Non
         Tier(lot=2, window=CYCLE, quota_bytes=4 * GB, speed_kbps=200, from_day=1, until_day=9),
     ]
     carriers = Carriers(tiers, [slice(0, 1), slice(1, 2), slice(2, 3)], [0, 0, 3], 3, seed=1)
-    everyone = np.arange(3)
 
     def use(gigabytes: float, hour: int) -> list[float]:
         carriers.begin_hour(hour)
-        carriers.use(everyone, np.full(3, gigabytes * GB, np.float32), hour // 24)
+        carriers.use(np.full(3, gigabytes * GB, np.float32), hour // 24)
         return [float(speed) for speed in carriers.speed]
 
     none = float("inf")

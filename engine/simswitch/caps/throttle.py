@@ -253,6 +253,8 @@ class ThrottleDetector:
             ),
         ]
         self._turn_day(int(columns[0].max()))
+        if np.bincount(sim).max() == 1:
+            return joined(self._round(sim, lot, *columns))
         # The place of each report among those of its SIM: round 0 has every SIM's first, and so on.
         order = np.argsort(sim, kind="stable")
         ordered = sim[order]
@@ -260,8 +262,6 @@ class ThrottleDetector:
         lengths = np.diff(np.append(begins, len(ordered)))
         place = np.empty(len(sim), np.int64)
         place[order] = np.arange(len(sim)) - np.repeat(begins, lengths)
-        if not place.any():
-            return joined(self._round(sim, lot, *columns))
         # What each SIM counts behind a report, in the rest of the batch.
         counted = columns[-1][order]
         total = np.cumsum(counted)

@@ -46,9 +46,10 @@ cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:
 
 # The final report of a lease may come when its terminal has another one already: at another access server, or after a swap. So what
 # such a lease was stands in a cache of ENDED_MAX places, in sets of ENDED_SET that follow from its epoch; where a set is full, the one
-# that was reported on longest ago makes room. What comes too late for it is set aside.
+# that was reported on longest ago makes room. What comes too late for it is set aside. A run of allocations fetches the sets ahead: without that
+# they cost each of them more than all else.
 
-cdef inline EndedLease *_ended_set(State *state, uint64_t epoch) noexcept nogil:
+cdef inline EndedLease *_ended_set(const State *state, uint64_t epoch) noexcept nogil:
     return &state.ended_leases[epoch & (ENDED_MAX - 1) & ~<uint64_t> (ENDED_SET - 1)]
 
 
@@ -172,6 +173,7 @@ ctypedef struct Finder:
 
 cdef enum:
     TOUCH_RECORD = 0              # the terminal's record only
+    TOUCH_LEASE = 4               # and where its lease that has ended is remembered: another one begins
     TOUCH_SIM = 1                 # and its SIM
     TOUCH_USAGE = 2               # and its subscriber
     TOUCH_COLD = 3                # the terminal's records, not its SIM
@@ -221,6 +223,13 @@ cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) no
         guess = finder.guesses[item & (AHEAD_RING - 1)]
         if guess != NONE_INDEX:
             sim = state.terminals[guess].sim
+            if finder.touch == TOUCH_LEASE:
+                if terminal_last_sim(&state.terminals[guess]) != NONE_INDEX:
+                    place = <const char *> _ended_set(state, state.terminals[guess].epoch)
+                    prefetch(place)
+                    prefetch(place + 64)
+                    prefetch(place + 128)
+                continue
             if sim != NONE_INDEX:
                 prefetch(&state.sims[sim])
             if finder.touch == TOUCH_USAGE:
@@ -238,7 +247,7 @@ cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint3
     finder.wanted_count = 0
     _fetch_slots(finder, 0, AHEAD_SLOT)
     _fetch_records(finder, 0, AHEAD_RECORD)
-    if touch == TOUCH_SIM or touch == TOUCH_USAGE:
+    if touch == TOUCH_SIM or touch == TOUCH_USAGE or touch == TOUCH_LEASE:
         _fetch_sims(finder, 0, AHEAD_SIM)
 
 
@@ -250,7 +259,7 @@ cdef void _fetch_block(Finder *finder, uint32_t item) noexcept nogil:
     finder.wanted_count = 0
     _fetch_slots(finder, item + AHEAD_SLOT, item + AHEAD_RING)
     _fetch_records(finder, item + AHEAD_RECORD, item + AHEAD_SLOT)
-    if finder.touch == TOUCH_SIM or finder.touch == TOUCH_USAGE:
+    if finder.touch == TOUCH_SIM or finder.touch == TOUCH_USAGE or finder.touch == TOUCH_LEASE:
         _fetch_sims(finder, item + AHEAD_SIM, item + AHEAD_RECORD)
 
 

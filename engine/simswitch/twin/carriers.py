@@ -91,7 +91,7 @@ class Carriers:
             for window in range(WINDOWS):
                 which = due if window != CYCLE else due & (self.cycle_day == day)
                 self.noise[window, which] = self._noise((int(which.sum()),))
-        self._refresh(day)
+            self._refresh(day)
 
     def _refresh(self, day: int) -> None:
         for lot, sims in enumerate(self.lots):
@@ -110,10 +110,9 @@ class Carriers:
                 room[closer] = left[closer]
                 next_speed[closer] = kbps
 
-    def use(self, sims: Column, used_bytes: Column, day: int) -> None:
-        """``sims`` are different ones."""
-        for window in range(WINDOWS):
-            self.used[window, sims] += used_bytes
+    def use(self, used_bytes: Column, day: int) -> None:
+        """Bytes of every SIM."""
+        self.used += used_bytes
         self._refresh(day)
 
     def counts(self, window: int) -> Column:

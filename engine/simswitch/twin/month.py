@@ -440,12 +440,14 @@ class _Run:
             wanted, line, carriers.speed[sims], carriers.room[sims], carriers.next_speed[sims]
         )
         told = np.floor(bytes_)
-        carriers.use(sims, told, day)
+        # A SIM has one terminal: in order of SIMs the sums of an hour go by without an index.
+        by_sim = np.zeros(len(self.lot_of), np.float32)
+        by_sim[sims] = told
+        carriers.use(by_sim, day)
         now_slowed = slowed | carriers.slowed(sims)
         self.last_slowed[sims[now_slowed]] = self.hour
-        for window in range(len(WINDOWS)):
-            self.counted[window, sims] += told
-        self.lifetime[sims] += told
+        self.counted += by_sim
+        self.lifetime += by_sim
         self.wanted_bytes += float(wanted.sum(dtype=np.float64))
         self.got_bytes += float(told.sum(dtype=np.float64))
         self.slowed_hours += int(now_slowed.sum())
