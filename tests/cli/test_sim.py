@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
+from simswitch.cli.sim import chosen
 from simswitch.client import Client, OperatorClient
 from simswitch.core.commands import encode_iccid
 from simswitch.demo.processes import Server
@@ -60,7 +62,7 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         "valid until 2090-12-31",
         "Assigned; throttled since",
         "in jp, in use since",
-        "Chosen: By an allocation: a free and healthy SIM of class class, number 1 of market jp, with at least",
+        "Chosen: By an allocation: a free and healthy SIM of class class, number 1 of market jp today, with at least",
         "Throttled: It is slowed.",
         "said by operator:local",
         "128 kbit/s in 4 windows",
@@ -76,3 +78,26 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         assert number not in page.stdout
     unknown = run("sim", "8981999999999999994")
     assert (unknown.returncode, "8981999999999999994" in unknown.stderr) == (Exit.REFUSED, True)
+
+
+def test_a_sim_that_came_back_by_an_allocation_is_not_explained_by_the_swap_before() -> None:
+    def swap(terminal: int, *, away: bool) -> dict[str, Any]:
+        return {
+            "terminal": terminal,
+            "away": away,
+            "result": "confirmed",
+            "ordered_ms": 1_700_000_000_000,
+            "job": None,
+            "priority": "predicted",
+        }
+
+    def why(*swaps: dict[str, Any]) -> str:
+        holder = {"terminal": TERMINAL, "market": "jp", "preference": 1, "expected_bytes": 1}
+        lot = {"sim_class": "class"}
+        return chosen({"sim": {"occupancy": "assigned"}, "holder": holder, "lot": lot, "swaps": list(swaps)})
+
+    here = swap(TERMINAL, away=False)
+    assert why(here).startswith("By the swap that was ordered")
+    assert why(swap(TERMINAL + 1, away=True), here).startswith("By the swap that was ordered")
+    for others in ((swap(TERMINAL, away=True), here), (swap(TERMINAL + 100, away=False),), ()):
+        assert why(*others).startswith("By an allocation")

@@ -64,6 +64,7 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
         time.sleep(0.2)
     assert {row["carrier_bytes"] for row in found} == {1_500 * MB, 2 * MB}
     assert [row["bytes"] for row in history(run, server, "set_aside")] == [-MB, 900_000_000_000 * MB]
+    assert "Carriers' figures: 2 taken, " in run("status").stdout
     corrections = run("events", "--kind", "correction").stdout
     assert f"SIM {lease.iccid}, cycle: the carrier counted" in corrections
 

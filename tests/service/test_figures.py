@@ -8,7 +8,7 @@ from simswitch.client import Client, OperatorClient
 from simswitch.core import layout
 from simswitch.core.commands import encode_iccid
 from simswitch.v1 import caps_pb2 as pb
-from simswitch.v1 import inventory_pb2
+from simswitch.v1 import inventory_pb2, pool_pb2
 
 from tests.service.serving import Serving
 from tests.service.test_calls import refusal
@@ -58,7 +58,8 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     assert told(pool, [sim["imsi"]], [100 * MB], as_of_s, imsi=True) == ([layout.SAME], [100 * MB])
     after = serving.cell.call_read(lambda machine: machine.sim(index))
     assert (after["used_cycle_bytes"], after["counted_bytes"]) == (130 * MB, 30 * MB)
-    assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 1
+    summary = pool.pool.GetSummary(pool_pb2.GetSummaryRequest())
+    assert (summary.corrections_count, summary.figures_aside_count, summary.subscribers_missed_count) == (1, 1, 0)
     assert told(pool, [sim["iccid"]], [5], as_of_s - 1)[0] == [layout.LATE]
 
 

@@ -38,9 +38,11 @@ def sim(
     with connected(*target(config, address, actor)) as service:
         request = sim_service_pb2.ExplainSimRequest(iccid=iccid)
         found = plain(service.sims.ExplainSim(request, timeout=CALL_TIMEOUT_S))
+    # Before it is masked: two terminals may look alike then.
+    why = {"chosen": chosen(found), "throttled": _throttled(found), "trusted": _trusted(found)}
     if not numbers:
         _mask(found)
-    found["why"] = {"chosen": _chosen(found), "throttled": _throttled(found), "trusted": _trusted(found)}
+    found["why"] = why
     if json:
         print_json(found)
     else:
@@ -61,18 +63,23 @@ def _mask(found: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------------------------------------- why, in words
 
 
-def _chosen(found: dict[str, Any]) -> str:
-    """Why its holder has it, or why it may or may not be handed out now."""
+def chosen(found: dict[str, Any]) -> str:
+    """Why its holder has it, or why it may or may not be handed out now.
+
+    What the lease needs is as it was then, and so are swaps; the place in the market is that of today, and said to be.
+    """
     card, holder = found["sim"], found["holder"]
     if holder is None:
         return _selectable(found)
-    swap = next((each for each in found["swaps"] if not each["away"]), None)
     wanted = f"at least {bytes_text(holder['expected_bytes'])} left"
-    place = f"class {found['lot']['sim_class']}, number {holder['preference']} of market {holder['market']}"
+    place = f"class {found['lot']['sim_class']}, number {holder['preference']} of market {holder['market']} today"
     if not holder["preference"]:
         place = f"class {found['lot']['sim_class']}, which market {holder['market']} no longer names"
     reserved = card["occupancy"] == "reserved"
-    if swap and swap["terminal"] == holder["terminal"] and (reserved or swap["result"] == "confirmed"):
+    # The last swap that brought its terminal here or took it away; after one away, an allocation brought it back.
+    own = (each for each in found["swaps"] if each["terminal"] == holder["terminal"])
+    swap = next((each for each in own if each["result"] == "confirmed" or (reserved and not each["away"])), None)
+    if swap and not swap["away"]:
         when = instant_text(swap["ordered_ms"])
         job = f" (job {swap['job']})" if swap["job"] is not None else ""
         why = _WHY_SWAPPED.get(swap["priority"], "of an order")
@@ -80,8 +87,8 @@ def _chosen(found: dict[str, Any]) -> str:
     if reserved:
         return f"As the target of a swap that is not ordered yet: a healthy SIM of {place}, with {wanted}."
     return (
-        f"By an allocation: a free and healthy SIM of {place}, with {wanted}; of those the ones with most left go "
-        "first, and among equals the one that has rested longest."
+        f"By an allocation: a free and healthy SIM of {place}, with {wanted}; of those the ones of lots that end soon "
+        "go first, then the ones with most left, and among equals the one that has rested longest."
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simswitch.cli.amounts import bytes_text, instant_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
+
+if TYPE_CHECKING:
+    from simswitch.client import OperatorClient
 
 
 def status(
@@ -27,11 +30,27 @@ def status(
                 service.pool.ListAccessServerStatuses, pool_pb2.ListAccessServerStatusesRequest, "statuses"
             )
         ]
+        # By class, since each SIM has one, and whoever sees the pool sees classes.
+        summary["probation_count"], summary["probation_ms"] = _probation(service)
         jobs = [plain(entry) for entry in pages(service.swaps.ListJobs, swap_pb2.ListJobsRequest, "jobs")]
     if json:
         print_json({"summary": summary, "access_servers": servers, "jobs": jobs})
     else:
         show(*described(summary, servers, jobs))
+
+
+def _probation(service: OperatorClient) -> tuple[int | None, int]:
+    """SIMs that were slowed before their last reset and not seen fast since, and when that was counted. None: never."""
+    from simswitch.cli.messages import pages
+    from simswitch.v1 import pool_pb2
+
+    def request(**page: Any) -> pool_pb2.ListRemainingRequest:
+        return pool_pb2.ListRemainingRequest(by=pool_pb2.REMAINING_BY_CLASS, **page)
+
+    counted = [each for each in pages(service.pool.ListRemaining, request, "remaining") if each.counted_ms]
+    if not counted:
+        return None, 0
+    return sum(each.probation_count for each in counted), min(each.counted_ms for each in counted)
 
 
 def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[Any]:
@@ -53,6 +72,21 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         parts.append(
             f"Usage reports set aside: {summary['set_aside_count']:,} of no lease that is known, "
             f"{summary['impossible_count']:,} impossible. `simswitch events` names each."
+        )
+    if summary["corrections_count"] or summary["figures_aside_count"]:
+        parts.append(
+            f"Carriers' figures: {summary['corrections_count']:,} taken, {summary['figures_aside_count']:,} set aside. "
+            "`simswitch history corrections` and `… set_aside` have each."
+        )
+    if summary["subscribers_missed_count"]:
+        parts.append(
+            f"THE TABLE OF SUBSCRIBERS IS FULL: {summary['subscribers_missed_count']:,} reports were counted at no "
+            "subscriber. Raise [capacity] terminals."
+        )
+    if summary["probation_count"]:
+        parts.append(
+            f"On probation: {summary['probation_count']:,} SIMs (as of {instant_text(summary['probation_ms'])}). "
+            "`simswitch pool --by sim --on-probation` names each."
         )
     parts.append(table("By health", ["health", "SIMs"], [[e["health"], e["count"]] for e in summary["healths"]]))
     parts.append(

@@ -448,6 +448,9 @@ class GetSummaryResponse(_message.Message):
     EXPECTED_USES_FIELD_NUMBER: _builtins.int
     DISK_FULL_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_COUNT_FIELD_NUMBER: _builtins.int
+    FIGURES_ASIDE_COUNT_FIELD_NUMBER: _builtins.int
+    SUBSCRIBERS_MISSED_COUNT_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -476,6 +479,12 @@ class GetSummaryResponse(_message.Message):
     """What the process beside the service has found wrong with the journal, or what keeps it from making snapshots, for
     people. Empty: nothing.
     """
+    corrections_count: _builtins.int
+    """Carriers' figures of what SIMs have used that were taken: corrections of our count, in a ledger of their own."""
+    figures_aside_count: _builtins.int
+    """And those that were set aside, because they can't be true."""
+    subscribers_missed_count: _builtins.int
+    """Reports that were counted at SIM and terminal but at no subscriber, because the table of subscribers is full."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
         """SIMs by health. Those with none are left out."""
@@ -527,10 +536,13 @@ class GetSummaryResponse(_message.Message):
         expected_uses: _abc.Iterable[Global___ExpectedUse] | None = ...,
         disk_full: _builtins.str = ...,
         alarm: _builtins.str = ...,
+        corrections_count: _builtins.int = ...,
+        figures_aside_count: _builtins.int = ...,
+        subscribers_missed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
