@@ -61,6 +61,21 @@ def test_a_lot_that_is_slowed_is_seen_after_three_windows_and_the_bounds_of_its_
     assert found.above_bytes == pytest.approx(np.full(MATES, 40e6), rel=1e-6)
 
 
+KNOWN = (64, 128, 200, 300, 384, 1_000, 4_000, 5_000)
+
+
+@pytest.mark.parametrize("kbps", [*KNOWN, 700, 2_500])
+def test_every_speed_is_seen_that_carriers_slow_to_and_others_that_a_lot_agrees_upon(kbps: int) -> None:
+    lot = Lot()
+    known = kbps in KNOWN
+    found = lot.show(list(range(MATES)), [0.95 * kbps * level for level in (1.0, 1.01, 0.99)])
+    assert len(found) == (MATES if known else 0)
+    if not known:
+        found = lot.show(list(range(MATES)), [0.95 * kbps * level for level in (1.01, 0.99, 1.0, 1.005)])
+    assert sorted(found.sim) == list(range(MATES))
+    assert found.goodput_kbps == pytest.approx(np.full(MATES, 0.95 * kbps), rel=0.02)
+
+
 def test_one_sim_alone_has_to_show_a_known_speed_for_longer() -> None:
     lot = Lot()
     assert not len(lot.show([3], [124, 120, 126, 122, 125, 121]))
