@@ -167,7 +167,7 @@ cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_
         automatic_swap(state, index, now_ms)
 
 
-cdef void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+cdef inline void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Healthy, low or exhausted by our own count, and its pool's. What others found (throttled, suspended …) is not overruled."""
     cdef Sim *sim = &state.sims[index]
     cdef Group *group
