@@ -65,6 +65,10 @@ _LOTS = (
 _SUBSCRIBERS = (Column("used_bytes", True, "in this calendar month"),)
 
 
+SIMS_MAX = 10_000_000
+"""Of a lot; each takes room while the plan is made."""
+
+
 class _Fields:
     """One line, from which each field is taken and checked; a bad one is noted and stands as zero or None."""
 
@@ -142,6 +146,9 @@ def _read_lots(path: Path, today: date) -> tuple[LotState, ...]:
         if not name or name in lots:
             fields.refuse("lot", "the lot stands here twice; leave one out" if name else "a name belongs here")
         sims = fields.count("sims")
+        if sims > SIMS_MAX:
+            fields.refuse("sims", f"no lot has more than {SIMS_MAX:,} SIMs; is this another column?")
+            continue
         used = fields.count("used_bytes")
         caps = [fields.count(column, 1) for column in ("cap_low_bytes", "cap_bytes", "cap_high_bytes")]
         if caps != sorted(caps):
