@@ -129,6 +129,42 @@ def test_a_lease_without_a_word_gets_a_sim_with_the_learned_use_left(world: Worl
     assert world.status(world.allocate(2_000_002, market="away")) == layout.OK
 
 
+def test_small_caps_bound_what_is_learned_so_that_a_pool_is_used_before_it_is_dry(world: World) -> None:
+    """SIMs with less than that left stand still, so it is an eighth of the smallest cap at most."""
+    world.define(
+        layout.PLAN, "daily", {layout.PLAN_QUOTA_DAY: GIB, layout.PLAN_LOW_BYTES: 0, layout.PLAN_EXHAUSTED_BYTES: 0}
+    )
+    lot = {layout.LOT_SUPPLIER: world.entities["supplier"], layout.LOT_PLAN: world.entities["daily"]}
+    world.define(layout.LOT, "small", {**lot, layout.LOT_CLASS: world.entities["silver"]})
+    lease(world, [800 * MIB] * 40)
+    assert market(world)["expected_bytes"] == market(world)["learned_bytes"] == 896 * MIB
+    (first, *_) = world.import_sims(4, "small")
+    assert market(world)["expected_bytes"] == GIB // 8
+    assert market(world)["learned_bytes"] == 896 * MIB
+    world.send(commands.run(layout.MASK, lot=world.entities["endless"], bank=layout.NONE_SHORT, masked=1))
+    handed_out = 0
+    for terminal in range(2_000_000, 2_000_004):
+        while True:
+            (granted,) = world.send(world.allocate(terminal, market="away"))
+            if granted["status"][0] != layout.OK:
+                break
+            handed_out += 1
+            world.pass_ms(60_000)
+            epoch = int(granted["epoch"][0])
+            world.send(world.usage(terminal, epoch, 250 * MIB), world.lease(layout.RELEASE, terminal, epoch))
+            world.pass_ms(120_000)
+    # Four leases of 250 MiB each on every SIM; with what was learned one each, and three quarters of the volume left.
+    assert handed_out == 4 * 4
+    assert world.status(world.set_cap("small", layout.WINDOW_DAY, 4 * GIB)) == layout.OK
+    assert market(world)["expected_bytes"] == GIB // 2
+    assert world.machine.sim(first)["headroom_bytes"] == 3 * GIB + 24 * MIB
+    works_until = {layout.LOT_CLASS: world.entities["silver"], layout.LOT_VALID_UNTIL_S: world.now_ms // 1000 + 1}
+    world.define(layout.LOT, "small", {**lot, **works_until})
+    world.pass_ms(60_000)
+    assert market(world)["expected_bytes"] == 896 * MIB
+    assert world.machine.check() == []
+
+
 def test_a_market_follows_what_people_do_now(world: World) -> None:
     """What was used before weighs half as much each day: after four days of other use nothing is left of it."""
     lease(world, [3 * GIB] * 400)

@@ -87,4 +87,4 @@ def test_a_full_pool_grows_a_process_by_its_regions_and_next_to_nothing_else() -
     )
     assert found["regions"] - found["others"] == pytest.approx(a_pair * size, rel=0.03)
     # Huge pages round each region up; the columns of the last commands may not have been given back yet.
-    assert found["grown"] == pytest.approx(found["regions"], abs=40e6)
+    assert found["grown"] == pytest.approx(found["regions"], abs=45e6)

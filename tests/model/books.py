@@ -84,6 +84,8 @@ class Books:
     uses_day: dict[int, int] = field(default_factory=dict)
     """By market: when that was last halved."""
     learned: dict[int, int] = field(default_factory=dict)
+    bounds: dict[int, int] = field(default_factory=dict)
+    """By market: an eighth of the smallest cap that a lot of its classes had at the end of the last apply."""
     """By market: the 95th percentile, the upper end of its tier."""
     job_records: Any = None
     """The core's, after this apply: for what the model does not work out, when a job would be over."""
@@ -478,6 +480,7 @@ class Books:
         expected = requested or self.markets[market][0]
         if expected < 0:
             expected = min(self.learned.get(market, 0), self.settings[layout.EXPECTED_CEILING_BYTES])
+            expected = min(expected, self.bounds.get(market) or expected)
         return max(expected, self.settings[layout.EXPECTED_FLOOR_BYTES])
 
     def _extend(self, terminal: TerminalModel) -> None:

@@ -122,10 +122,22 @@ class Model(Limits):
             if not self._asked_again(row, in_flight, ran, stopped):
                 self._sent(row, tables)
         self._finish_jobs()
+        self._bound()
         self._follow_announcements(outcomes[-1], broke)
         self._follow_shortfalls(tables["markets"])
         self._told(outcomes[-1])
         self.compare(tables)
+
+    def _bound(self) -> None:
+        for market, (_, classes) in self.markets.items():
+            lots = [self.lots[lot] for lot in {sim.lot for sim in self.sims if sim.sim_class in classes}]
+            caps = [
+                quota
+                for lot in lots
+                for window, (quota, _) in enumerate(lot.caps)
+                if quota > 0 and not lot.ended and not lot.pools(window)
+            ]
+            self.bounds[market] = min(caps, default=0) // 8
 
     def _follow_breakers(self, run: OutcomeRun, records: Table) -> None:
         """Each goes from state to state as it may, and ends as the core's records say."""
@@ -1658,6 +1670,7 @@ class Model(Limits):
             mine = {tier: weight for tier, weight in self.uses.get(entity, {}).items() if weight}
             self._require(uses == mine, f"market {entity}: leases used {uses}, in the model {mine}")
             self._same(f"market {entity}", market, learned_bytes=self.learned.get(entity, 0))
+            self._same(f"market {entity}", market, bound_bytes=self.bounds.get(entity, 0))
 
     def _compare_orders(self, tables: dict[str, Table], numbers: dict[int, int]) -> None:
         def place(sim: SimModel | None) -> int:

@@ -53,6 +53,7 @@ cdef void _set_cap(
         lot.pool_offset_bytes[window] = -<int64_t> lot.pool_counted_bytes
         if window == WINDOW_ROLLING - 1:
             memset(lot.pool_days, 0, sizeof(lot.pool_days))
+    bounds_wanted(state)
     lot.before_bytes[window] = lot.quota_bytes[window]
     lot.before_basis[window] = lot.basis[window]
     lot.before_since_ms[window] = lot.since_ms[window]

@@ -34,7 +34,7 @@ cdef int _check_ended(State *state, list faults) except -1:
     for place in range(ENDED_MAX):
         lease = &state.ended_leases[place]
         if lease.epoch and (
-            (lease.epoch ^ place) & (ENDED_MAX - 1) & ~<uint64_t> (ENDED_SET - 1)
+            (lease.epoch ^ place) & (ENDED_MAX - 2)
             or lease.terminal >= state.header.terminals_count or lease.sim >= state.header.sims_count
         ):
             faults.append(f"ended leases: that of epoch {lease.epoch} at place {place}, of terminal {lease.terminal} and SIM {lease.sim}")

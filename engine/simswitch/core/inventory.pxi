@@ -303,6 +303,7 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
         market = &state.markets[entity.dense]
         market.expected_bytes = entity.numbers[<int> MARKET_EXPECTED_BYTES]
         market.classes_count = 0
+        bounds_wanted(state)
         for position in range(MARKET_CLASSES):
             number = entity.numbers[<int> MARKET_FIRST_CLASS + position]
             if number == -1:
@@ -430,6 +431,7 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
         return NONE_INDEX
     index = state.header.groups_count
     state.header.groups_count += 1
+    bounds_wanted(state)
     group = &state.groups[index]
     for position in range(TIERS):
         group.head[position] = NONE_INDEX

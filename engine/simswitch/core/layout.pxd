@@ -13,14 +13,14 @@
 #   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
 #   sims_ledger           80   sims_max             what counts beside our reports: nothing where there is nothing
 #   terminals             64   terminals_max        what an operation on a terminal touches
-#   ended_leases          40   65,536               leases whose terminal has another one, until they are reported to their end
+#   ended_leases          64   65,536               leases whose terminal has another one: for their final reports
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
 #   exemptions            96   4,096                who is exempt from limits, by subscriber
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
-#   classes            37064   classes_max          which groups have a SIM in which tier
-#   markets              600   markets_max          classes in order of preference, what leases used
+#   classes            37080   classes_max          which groups have a SIM in which tier
+#   markets              608   markets_max          classes in order of preference, what leases used
 #   servers              584   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
@@ -70,7 +70,6 @@ cpdef enum:
     OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
     EVENTS_KEPT = 65536          # events that are remembered: a power of two
     ENDED_MAX = 65536            # leases that are over and whose terminal has another one: a power of two
-    ENDED_SET = 4                # places in which one of them may stand
     TICK_SHIFT = 6               # the wheel turns once in 64 ms
     MARKET_CLASSES = 12
     WORK_MAX = 4096              # items that sweeps, timers and dispatch may each touch in one apply
@@ -586,7 +585,8 @@ ctypedef struct Header:                 # 1024 B
     uint64_t given_up_lost              # entries of the work list that made room before anybody had resolved them
     uint64_t corrections_count          # carriers' figures that were taken
     uint64_t figures_aside_count        # and those that were set aside
-    uint64_t reserved[15]
+    uint64_t bounds_cursor              # the next group, + 1, of the walk that works out Market.bound_bytes; 0: there is no need
+    uint64_t reserved[14]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -665,7 +665,7 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint8_t market                      # index into markets
     uint8_t expected_tier               # tier from which every SIM has the expected use left; + LEASE_ARMED
 
-ctypedef struct EndedLease:             # 40 B: a lease that is over, for its final report
+ctypedef struct EndedLease:             # 64 B, one cache line: a lease that is over, for its final report
     uint64_t epoch                      # 0: an empty place
     uint64_t subscriber
     uint64_t reported_bytes             # as Terminal's, when it ended or was reported last
@@ -675,6 +675,8 @@ ctypedef struct EndedLease:             # 40 B: a lease that is over, for its fi
     uint16_t server
     uint8_t expected_tier
     uint8_t reserved
+    uint64_t remembered                 # Header.epoch_next then: of the two that may stand there the earlier makes room
+    uint64_t later[2]
 
 ctypedef struct TerminalCold:           # 24 B
     uint64_t swapped_ms                 # last swap that was confirmed, or given up and of no job; 0: never
@@ -746,7 +748,7 @@ ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint8_t soon                        # 1: its lot ends soon
     uint8_t reserved[4]
 
-ctypedef struct Market:                 # 600 B
+ctypedef struct Market:                 # 608 B
     int64_t expected_bytes              # expected use of a lease; -1: what is learned
     uint32_t entity
     uint32_t classes_count
@@ -760,8 +762,9 @@ ctypedef struct Market:                 # 600 B
     uint64_t above_weight               # of those above learned_tier
     uint64_t faded_day                  # when it was last halved: Header.day
     uint32_t uses[128]                  # by the tier of what they used: weight of the leases that are over (expected.pxi)
+    int64_t bound_bytes                 # what is learned is no more than this, by the caps of its SIMs; 0: any
 
-ctypedef struct Class:                  # 37064 B
+ctypedef struct Class:                  # 37080 B
     uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM
     uint64_t soon_tiers[2]              # and one whose lot ends soon
     uint64_t free_count                 # SIMs in the index, masked groups not counted
@@ -776,6 +779,8 @@ ctypedef struct Class:                  # 37064 B
     uint16_t members[1024]              # its groups, by their number within the class
     uint64_t soon_summary[128]          # as summary and groups, of the groups whose lot ends soon
     uint64_t soon_groups[128][16]
+    int64_t least_cap_bytes             # the smallest quota of a lot that it has SIMs of and that works; 0: none has a cap
+    int64_t least_so_far_bytes          # the same, of those that the walk has looked at (expected.pxi)
 
 ctypedef struct Server:                 # access server: 584 B
     uint64_t session_opened_ms

@@ -45,44 +45,45 @@ cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:
 
 
 # The final report of a lease may come when its terminal has another one already: at another access server, or after a swap. So what
-# such a lease was stands in a cache of ENDED_MAX places, in sets of ENDED_SET that follow from its epoch; where a set is full, the one
-# that was reported on longest ago makes room. What comes too late for it is set aside. A run of allocations fetches the sets ahead: without that
-# they cost each of them more than all else.
+# such a lease was stands in a cache of ENDED_MAX, in one of two places that follow from its epoch; where both are taken, the one that
+# came first makes room. What comes too late for it is set aside. A run of allocations fetches the places ahead.
 
-cdef inline EndedLease *_ended_set(const State *state, uint64_t epoch) noexcept nogil:
-    return &state.ended_leases[epoch & (ENDED_MAX - 1) & ~<uint64_t> (ENDED_SET - 1)]
+cdef inline EndedLease *ended_places(const State *state, uint64_t epoch) noexcept nogil:
+    return &state.ended_leases[epoch & (ENDED_MAX - 2)]
 
 
 cdef uint64_t ended_used(const State *state) noexcept nogil:
-    """How many places may be in use: epochs fill the sets one after the other."""
-    return min((state.header.epoch_next | (ENDED_SET - 1)) + 1, <uint64_t> ENDED_MAX)
+    """How many places may be in use: epochs take them one after the other."""
+    return min((state.header.epoch_next | 1) + 1, <uint64_t> ENDED_MAX)
+
+
+cdef inline void _fill_last(const State *state, uint32_t index, EndedLease *lease) noexcept nogil:
+    cdef const Terminal *terminal = &state.terminals[index]
+    lease.epoch = terminal.epoch
+    lease.subscriber = terminal.subscriber
+    lease.reported_bytes = terminal.reported_bytes
+    lease.terminal = index
+    lease.sim = terminal_last_sim(terminal)
+    lease.reported_s = terminal.reported_s
+    lease.server = terminal.server
+    lease.expected_tier = <uint8_t> terminal_tier(terminal)
 
 
 cdef EndedLease lease_last(const State *state, uint32_t index) noexcept nogil:
     """The terminal's lease that has ended, if it has no other since; epoch 0: there is none."""
-    cdef const Terminal *terminal = &state.terminals[index]
     cdef EndedLease lease
     memset(&lease, 0, sizeof(EndedLease))
-    if terminal_last_sim(terminal) != NONE_INDEX:
-        lease.epoch = terminal.epoch
-        lease.subscriber = terminal.subscriber
-        lease.reported_bytes = terminal.reported_bytes
-        lease.terminal = index
-        lease.sim = terminal_last_sim(terminal)
-        lease.reported_s = terminal.reported_s
-        lease.server = terminal.server
-        lease.expected_tier = <uint8_t> terminal_tier(terminal)
+    if terminal_last_sim(&state.terminals[index]) != NONE_INDEX:
+        _fill_last(state, index, &lease)
     return lease
 
 
 cdef EndedLease *lease_ended(State *state, uint32_t terminal, uint64_t epoch) noexcept nogil:
     """A lease of the terminal that is over and that it has another one since; NULL: nothing is known of it."""
-    cdef EndedLease *lease = _ended_set(state, epoch)
-    cdef int place
-    for place in range(ENDED_SET):
-        if lease[place].epoch == epoch and epoch and lease[place].terminal == terminal:
-            return &lease[place]
-    return NULL
+    cdef EndedLease *lease = ended_places(state, epoch)
+    if lease.epoch != epoch:
+        lease = lease + 1
+    return lease if epoch and lease.epoch == epoch and lease.terminal == terminal else NULL
 
 
 cdef EndedLease lease_over(State *state, uint32_t terminal, uint64_t epoch) noexcept nogil:
@@ -96,23 +97,26 @@ cdef EndedLease lease_over(State *state, uint32_t terminal, uint64_t epoch) noex
     return last
 
 
-cdef void lease_remember(State *state, const EndedLease *lease) noexcept nogil:
+cdef inline EndedLease *_place_for(State *state, uint64_t epoch) noexcept nogil:
+    """Where a lease is to be remembered from now on."""
+    cdef EndedLease *chosen = ended_places(state, epoch)
+    if chosen.remembered > chosen[1].remembered:
+        chosen = chosen + 1
+    chosen.remembered = state.header.epoch_next
+    return chosen
+
+
+cdef void lease_remember(State *state, EndedLease *lease) noexcept nogil:
     """Its terminal has, or had, another one."""
-    cdef EndedLease *chosen = _ended_set(state, lease.epoch)
-    cdef EndedLease *other = chosen
-    cdef int place
-    for place in range(1, ENDED_SET):
-        other = other + 1
-        if chosen.epoch and (not other.epoch or other.reported_s < chosen.reported_s):
-            chosen = other
+    cdef EndedLease *chosen = _place_for(state, lease.epoch)
+    lease.remembered = chosen.remembered
     chosen[0] = lease[0]
 
 
-cdef void lease_forget_last(State *state, uint32_t index) noexcept nogil:
+cdef inline void lease_forget_last(State *state, uint32_t index) noexcept nogil:
     """The terminal's record is wanted for something else than its lease that has ended."""
-    cdef EndedLease last = lease_last(state, index)
-    if last.epoch:
-        lease_remember(state, &last)
+    if terminal_last_sim(&state.terminals[index]) != NONE_INDEX:
+        _fill_last(state, index, _place_for(state, state.terminals[index].epoch))
         state.terminals[index].order = NONE_INDEX
 
 
@@ -225,10 +229,9 @@ cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) no
             sim = state.terminals[guess].sim
             if finder.touch == TOUCH_LEASE:
                 if terminal_last_sim(&state.terminals[guess]) != NONE_INDEX:
-                    place = <const char *> _ended_set(state, state.terminals[guess].epoch)
+                    place = <const char *> ended_places(state, state.terminals[guess].epoch)
                     prefetch(place)
                     prefetch(place + 64)
-                    prefetch(place + 128)
                 continue
             if sim != NONE_INDEX:
                 prefetch(&state.sims[sim])

@@ -117,6 +117,7 @@ cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noe
     if state.header.frozen or validity == lot.validity:
         return
     lot.validity = <uint8_t> validity
+    bounds_wanted(state)
     lot_show(state, entity)
     lot.walk_wanted = not lot_walk(state, entity)
     event(state, EVENT_VALIDITY, NONE_INDEX, NONE_SHORT, NONE_INDEX, validity, entity, 0)

@@ -438,6 +438,7 @@ cdef uint64_t _apply_batch(
     lots_run(state, now_ms, &lots_work)
     work = WORK_MAX - LOTS_WORK + lots_work
     sweeps_run(state, now_ms, &work)
+    bounds_run(state)
     jobs_look(state, now_ms)
     automatic_look(state, now_ms)
     breakers_look(state, now_ms)

@@ -549,9 +549,16 @@ cdef EndedLease order_target_lease(const State *state, uint32_t index) noexcept 
     """What the terminal may have on the target of its switch that is outstanding: nobody knows whether it was carried out."""
     cdef const Order *order = &state.orders[index]
     cdef const Terminal *terminal = &state.terminals[order.terminal]
-    return EndedLease(
-        order.epoch, terminal.subscriber, 0, order.terminal, order.target, <uint32_t> (order.ordered_ms // 1000), order.server,
-        <uint8_t> terminal_tier(terminal), 0)
+    cdef EndedLease lease
+    memset(&lease, 0, sizeof(EndedLease))
+    lease.epoch = order.epoch
+    lease.subscriber = terminal.subscriber
+    lease.terminal = order.terminal
+    lease.sim = order.target
+    lease.reported_s = <uint32_t> (order.ordered_ms // 1000)
+    lease.server = order.server
+    lease.expected_tier = <uint8_t> terminal_tier(terminal)
+    return lease
 
 
 cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now_ms) noexcept nogil:

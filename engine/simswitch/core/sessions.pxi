@@ -343,3 +343,4 @@ cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
         _end_session(state, index, now_ms)
     state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
     lots_judge_soon(state, now_ms)
+    bounds_wanted(state)  # maybe from the state of a program that knew of no bounds
