@@ -179,8 +179,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         False,
         "These addresses may be such as others can reach. For a network that nobody else is on.",
     ),
-    Setting("engine", "lease_ms", None, "How long a lease lasts without traffic.", 1_000, _DAY_MS, 300_000),
-    Setting("engine", "cooling_ms", None, "How long a released SIM rests.", 0, _DAY_MS, 30_000),
+    Setting("engine", "lease_ms", None, "How long a lease lasts without traffic.", 1_000, _DAY_MS, 3_600_000),
+    Setting("engine", "cooling_ms", None, "How long a released SIM rests.", 0, _DAY_MS, 60_000),
     Setting(
         "engine",
         "expected_floor_bytes",
@@ -188,7 +188,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Expected use of a lease is never below this.",
         1,
         1 << 50,
-        104_857_600,
+        67_108_864,
     ),
     Setting(
         "engine",
@@ -209,10 +209,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Headroom below which a SIM is exhausted, where its plan says nothing.",
         0,
         1 << 50,
-        104_857_600,
+        67_108_864,
     ),
-    Setting("engine", "order_deadline_ms", None, "By when an order is to be acknowledged.", 1_000, 3_600_000, 60_000),
-    Setting("engine", "attempts_max", None, "Refusals of one swap before it is given up.", 1, 100, 3),
+    Setting("engine", "order_deadline_ms", None, "By when an order is to be acknowledged.", 1_000, 3_600_000, 120_000),
+    Setting("engine", "attempts_max", None, "Refusals of one swap before it is given up.", 1, 100, 5),
     Setting(
         "engine", "swap_cool_down_ms", None, "A terminal is not swapped again within this.", 0, 7 * _DAY_MS, 3_600_000
     ),
@@ -223,7 +223,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Base of the advice to a refused allocation; jitter is added.",
         1,
         3_600_000,
-        1_000,
+        5_000,
     ),
     Setting(
         "engine",
@@ -232,7 +232,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "A report of use above this rate is impossible and set aside.",
         1_000,
         1 << 40,
-        125_000_000,
+        1_250_000_000,
     ),
     Setting(
         "engine",
@@ -290,7 +290,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "When the day begins: local midnight, after midnight UTC (54_000_000 in Japan).",
         0,
         _DAY_MS - 1,
-        54_000_000,
+        0,
     ),
     Setting(
         "engine",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from simswitch.cli.exits import Exit
 from simswitch.config import SECTIONS, SETTINGS, default_config, example, parse_config, read_config
+from simswitch.core.machine import Machine
 from simswitch.toml_lines import TomlDocument, TomlRefused
 
 from tests.cli.conftest import program
@@ -25,7 +26,8 @@ def test_the_example_is_right_when_its_comments_are_taken_off() -> None:
     taken = re.sub(r"^#(\w+ = )", r"\1", example(), flags=re.MULTILINE)
     config = parse_config(TomlDocument(taken))
     assert set(config.values) == {(entry.section, entry.name) for entry in SETTINGS}
-    assert config.engine_settings()["lease_ms"] == 300_000
+    defaults = Machine(64, 64, 64).header()["settings"]
+    assert config.engine_settings() == {name: defaults[name] for name in config.engine_settings()}
 
 
 def test_the_engine_section_has_exactly_the_settings_of_the_contract() -> None:

@@ -161,6 +161,17 @@ def test_allowances_add_up_and_go_with_their_window_or_the_carriers_word() -> No
     assert world.machine.check() == []
 
 
+@pytest.mark.parametrize(("window", "days"), [(CYCLE, 31), (DAY, 1)])
+def test_a_figure_of_longer_ago_than_a_window_lasts_is_of_one_that_is_over(window: int, days: int) -> None:
+    """Also before the window has begun anew for the first time, when nobody has told when it began."""
+    world = empty_world()
+    world.import_sims(1)
+    oldest_s = world.now_ms // 1000 - days * 86_400
+    assert world.status(world.figure(0, GIB, 0, oldest_s - 1, window)) == layout.PAST_WINDOW
+    assert world.machine.sim(0)["corrections_bytes"] == [0, 0, 0]
+    assert world.status(world.figure(0, GIB, 0, oldest_s + 1, window)) == layout.OK
+
+
 def test_a_line_can_carry_no_more_than_it_can() -> None:
     world = empty_world()
     world.import_sims(1)

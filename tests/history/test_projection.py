@@ -339,6 +339,21 @@ def test_days_are_asked_for_by_the_place_that_they_are_of(tmp_path: Path) -> Non
     connection.close()
 
 
+def test_a_second_writer_leaves_the_locks_of_the_first_alone(tmp_path: Path) -> None:
+    """Else whoever comes next takes himself for the only one, and removes the log in which the first one writes."""
+    projector, observer = open_writer(tmp_path), open_writer(tmp_path)
+    projector.execute("INSERT INTO use_day VALUES (1, 5, 1)")
+    code = (
+        "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM use_day').fetchone())"
+    )
+    look = [sys.executable, "-c", code, str(tmp_path / NAME)]
+    assert subprocess.run(look, check=True, capture_output=True, timeout=60).stdout == b"1\n"
+    projector.execute("INSERT INTO use_day VALUES (2, 5, 1)")
+    assert subprocess.run(look, check=True, capture_output=True, timeout=60).stdout == b"2\n"
+    observer.close()
+    projector.close()
+
+
 def test_who_looks_for_one_person_or_sim_reads_nobody_elses_rows(tmp_path: Path) -> None:
     """By the plan that SQLite makes: each search names the person or SIM, whatever else is asked."""
     connection = open_writer(tmp_path)

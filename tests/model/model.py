@@ -718,9 +718,10 @@ class Model(Limits):
         again = as_of_s == sim.as_of_s[window]
         if window in lot.resets:
             return {layout.WRONG_STATE}
-        if as_of_s * 1000 < begun_ms + lot.begun_spread_ms[window]:
-            return {layout.SAME if again else self._figure_aside(call, sim, layout.PAST_WINDOW)}
         days = (31, 1, lot.rolling_days)[window]
+        over = as_of_s * 1000 + days * DAY_MS < self.now_ms
+        if over or as_of_s * 1000 < begun_ms + lot.begun_spread_ms[window]:
+            return {layout.SAME if again else self._figure_aside(call, sim, layout.PAST_WINDOW)}
         ran_s = (
             as_of_s - begun_ms // 1000 if begun_ms and window != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
         )

@@ -662,6 +662,8 @@ def _figure(row: Row) -> Case:
         told = 2 * MIB
     elif row.when == "of an earlier instant":
         as_of_s -= 1
+    elif row.when == "of longer ago than its window lasts":
+        as_of_s -= 32 * 86_400
     elif row.when == "of after a lease that ended without a word":
         as_of_s, counted = world.now_ms // 1000, 5 * MIB
     elif row.when == "of a later instant":
@@ -1204,6 +1206,7 @@ WHENS = frozenset(
         "of an earlier instant",
         "of an instant to come",
         "of before its window began",
+        "of longer ago than its window lasts",
         "the same again, its window has started anew",
         "another instant",
         "from a later instant on",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ from benches.rpc import MARKET, _fill, served
 MINUTES = 120.0
 TERMINALS = 2_000
 SETTINGS = """lease_ms = 120_000
-cooling_ms = 5_000
+cooling_ms = {cooling_ms}
 swap_cool_down_ms = 0
 [journal]
 segment_bytes = 2_097_152
@@ -55,6 +56,7 @@ SAMPLES = 1_200
 CACHE_MB = 1.1 * (CACHE_KIB + CACHE_OF_FEW_KIB) * 1_024 / 1e6
 """A tenth is what SQLite needs beside each page."""
 ROUND_S = 10.0
+COOLING_MS = 5_000
 ROUNDS_MAX = 240
 """A job swaps each terminal once, and the engine swaps none more than 255 times a day: a long soak has longer rounds,
 so that it swaps to its end."""
@@ -169,8 +171,9 @@ class Soak:
 
     def run(self, progress: Callable[[str], None]) -> dict[str, Any]:
         snapshot_s = max(1, min(20, round(self._seconds / 20)))
-        settings = SETTINGS.format(snapshot_s=snapshot_s)
-        sims = 4 * self._terminals
+        settings = SETTINGS.format(snapshot_s=snapshot_s, cooling_ms=COOLING_MS)
+        # Each round's SIMs rest while the next ones are moved to others.
+        sims = (3 + math.ceil(COOLING_MS / 1000 / self._round_s)) * self._terminals
         with served(self._folder, sims, orders=4 * self._terminals, engine=settings) as (address, pid):
             _fill(address, sims, 1)
             load = self._load(address)

@@ -135,12 +135,18 @@ def set_cap(
     from simswitch.cli.messages import CALL_TIMEOUT_S, enum_word
     from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
 
+    now = datetime.now(UTC)
+    at_ms = instant_ms("--at", at, now) if at else 0
+    if at and at_ms < (now.timestamp() - 1) * 1000:
+        raise CommandFailed(
+            Exit.USAGE, f"--at: {instant_text(at_ms)} is past, and what was then can't be changed; leave it out for now"
+        )
     change = caps_pb2.CapChange(
         lot=lot,
         window=inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{window.name}"),
         quota_bytes=None if quota == PLANNED else bytes_of("QUOTA", quota),
         certainty=inventory_pb2.Certainty.Value(f"CERTAINTY_{certainty.name}"),
-        at_ms=instant_ms("--at", at, datetime.now(UTC)) if at else 0,
+        at_ms=at_ms,
     )
     with connected(*target(config, address, actor)) as service:
         answer = service.caps.SetCaps(caps_pb2.SetCapsRequest(changes=[change]), timeout=CALL_TIMEOUT_S)

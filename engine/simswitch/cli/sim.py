@@ -108,7 +108,11 @@ def _selectable(found: dict[str, Any]) -> str:
         reasons.append(f"its lot is {found['validity'].replace('_', ' ')} valid")
     if reasons:
         return f"Nobody is given it: {', '.join(reasons)}."
-    return f"It can be handed out, to who needs up to {bytes_text(found['tier_bytes'])} (tier {found['tier']})."
+    # A tier says what is left of the SIM's own quotas; of a shared one there may be less.
+    most = found["tier_bytes"]
+    if found["pool"] is not None and card["headroom_bytes"] is not None:
+        most = min(most, card["headroom_bytes"])
+    return f"It can be handed out, to who needs up to {bytes_text(most)} (tier {found['tier']})."
 
 
 def _throttled(found: dict[str, Any]) -> str:

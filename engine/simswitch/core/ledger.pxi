@@ -101,13 +101,18 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms)
     sim_set_limit(state, index, now_ms)
 
 
-cdef uint64_t _carried_s(const Lot *lot, int window, uint64_t as_of_s) noexcept nogil:
-    """For how long at most the window had run then."""
+cdef uint64_t _lasts_s(const Lot *lot, int window) noexcept nogil:
+    """How long the window is at most."""
     if window == WINDOW_ROLLING - 1:
         return <uint64_t> lot.rolling_days * DAY_MS // 1000
-    if lot.begun_ms[window]:
-        return as_of_s - lot.begun_ms[window] // 1000
     return (<uint64_t> CYCLE_DAYS_MAX if window == WINDOW_CYCLE - 1 else 1) * DAY_MS // 1000
+
+
+cdef uint64_t _carried_s(const Lot *lot, int window, uint64_t as_of_s) noexcept nogil:
+    """For how long at most the window had run then."""
+    if lot.begun_ms[window] and window != WINDOW_ROLLING - 1:
+        return as_of_s - lot.begun_ms[window] // 1000
+    return _lasts_s(lot, window)
 
 
 cdef int _correct(
@@ -136,7 +141,11 @@ cdef int _correct(
         return LATE
     if (lot.resetting >> window) & 1:
         return WRONG_STATE
-    if <uint64_t> as_of_s * 1000 < lot.begun_ms[window] + lot.begun_spread_ms[window]:
+    # When a window began is not known before it has begun anew once; then it has run no longer than it can.
+    if (
+        <uint64_t> as_of_s * 1000 < lot.begun_ms[window] + lot.begun_spread_ms[window]
+        or (as_of_s + _lasts_s(lot, window)) * 1000 < now_ms
+    ):
         return SAME if as_of_s == told_s else PAST_WINDOW
     if <uint64_t> carrier_bytes // line >= _carried_s(lot, window, as_of_s) + 2:
         return IMPOSSIBLE_USAGE

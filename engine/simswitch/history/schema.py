@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +221,10 @@ def open_writer(folder: str | Path, cache_kib: int = CACHE_KIB) -> sqlite3.Conne
     """The file, made when it is missing. Raises ``HistoryRefused``."""
     path = Path(folder) / NAME
     try:
-        # As the journal: for its owner and group only. SQLite gives its files beside it the same.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        # As the journal: for its owner and group only. SQLite gives its files beside it the same. A file that is there
+        # is left alone: closing any descriptor of it would drop the locks that this process has on it.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
