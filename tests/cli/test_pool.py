@@ -23,6 +23,7 @@ def test_the_pool_is_shown_and_exported(run: Run, server: Server, tmp_path: Path
     by_lot = json.loads(run("pool", "--json").stdout)
     (lot,) = by_lot["rows"]
     assert (lot["name"], lot["supplier"], lot["sims_count"], lot["selectable_count"]) == ("lot", "wholesale", 5, 4)
+    assert (lot["counted_ms"], lot["headroom_bytes"], lot["healthy_count"]) == (0, None, None), "not known is not 0"
     shown = run("pool", "--by", "market")
     assert shown.returncode == 0, shown.stderr
     assert "jp" in shown.stdout

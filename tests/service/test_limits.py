@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.client import Client, Holdings, OperatorClient, Result, ServiceError, SessionThread
 from simswitch.core import layout
 from simswitch.history.projector import Projector
 from simswitch.journal.disk import RealDisk
@@ -128,6 +128,41 @@ def test_a_limit_warns_slows_is_told_and_an_exemption_lifts_it(serving: Serving,
     assert (slowed.subscriber, slowed.terminal, slowed.access_server) == (HEAVY, 1, "as-01")
     assert (slowed.limit_rule, slowed.used_bytes, slowed.quota_bytes) == ("fair use", 101 * MB, 100 * MB)
     assert (slowed.slow_kbps, slowed.of_day) == (128, False)
+
+
+def test_whoever_keeps_holdings_finds_there_whom_to_slow(serving: Serving, pool: OperatorClient) -> None:
+    """By a call's answer, by a session's, and by a lease that begins when the limit is reached already."""
+    limit(pool)
+    holdings = Holdings()
+    exempt = pb.ExemptSubscriberRequest(
+        subscriber=HEAVY, until_ms=round(datetime.now(UTC).timestamp() * 1000) + 3_600_000, reason="a fault of ours"
+    )
+
+    def slow_kbps(terminal: int = 1) -> int:
+        held = holdings.get(terminal)
+        assert held is not None
+        return held.slow_kbps
+
+    with (
+        Client(serving.address, access_server="as-01", holdings=holdings) as client,
+        SessionThread(serving.address, "as-01", lambda _: Result.DONE, holdings=holdings) as session,
+    ):
+        epoch = lease(client)
+        client.report_usage([1], [epoch], 0, [79 * MB])
+        assert slow_kbps() == 0
+        client.report_usage([1], [epoch], 0, [101 * MB])
+        assert slow_kbps() == 128
+        pool.subscribers.ExemptSubscriber(exempt)
+        assert session.report_usage([1], [epoch], 0, [102 * MB]).tolist() == [layout.OK]
+        assert slow_kbps() == 0
+        pool.subscribers.EndExemption(pb.EndExemptionRequest(subscriber=HEAVY))
+        session.report_usage([1], [epoch], 0, [103 * MB])
+        assert slow_kbps() == 128
+        client.release([1], [epoch])
+        lease(client)
+        assert slow_kbps() == 128
+        lease(client, terminal=2)
+        assert slow_kbps(2) == 128
 
 
 def test_a_limit_that_refuses_says_when_it_ends(serving: Serving, pool: OperatorClient) -> None:

@@ -30,6 +30,14 @@ _OF_SIM = (
 )  # fmt: skip
 
 
+_COUNTED = (
+    "headroom_bytes", "unlimited_count", "used_cycle_bytes", "healthy_count", "probation_count", "low_count",
+    "exhausted_count", "throttled_count", "quarantined_count", "retired_count", "others_count", "free_count",
+    "assigned_count",
+)  # fmt: skip
+"""What the follower counts; not known before it has."""
+
+
 class By(StrEnum):
     """By what the pool is added up."""
 
@@ -93,7 +101,8 @@ def _remaining(service: OperatorClient, by: By) -> Iterator[dict[str, Any]]:
         return pool_pb2.ListRemainingRequest(by=pool_pb2.RemainingBy.Value(f"REMAINING_BY_{by.name}"), **page)
 
     for entry in pages(service.pool.ListRemaining, request, "remaining"):
-        yield plain(entry)
+        row = plain(entry)
+        yield row if row["counted_ms"] else row | dict.fromkeys(_COUNTED)
 
 
 def _sims(service: OperatorClient, lot: str, on_probation: bool) -> Iterator[dict[str, Any]]:
@@ -109,6 +118,9 @@ def _sims(service: OperatorClient, lot: str, on_probation: bool) -> Iterator[dic
 
 
 def _row(each: dict[str, Any], by_lot: bool) -> list[Any]:
+    kept = [each["name"], each["sims_count"], each["selectable_count"]]
+    if not each["counted_ms"]:
+        return [*kept, *[None] * 8, each["masked_count"]]
     left = bytes_text(each["headroom_bytes"])
     if each["unlimited_count"]:
         left += f" and {each['unlimited_count']:,} without a cap"
@@ -116,10 +128,7 @@ def _row(each: dict[str, Any], by_lot: bool) -> list[Any]:
         left += ", shared" if by_lot else f", {each['pools_count']:,} lots share theirs"
     names = ("assigned", "healthy", "probation", "low", "exhausted", "throttled")
     others = each["quarantined_count"] + each["retired_count"] + each["others_count"]
-    counted = [left, *(each[f"{name}_count"] for name in names), others]
-    if not each["counted_ms"]:
-        counted = [None] * len(counted)
-    return [each["name"], each["sims_count"], each["selectable_count"], *counted, each["masked_count"]]
+    return [*kept, left, *(each[f"{name}_count"] for name in names), others, each["masked_count"]]
 
 
 def _sim_row(each: dict[str, Any]) -> list[Any]:

@@ -64,8 +64,9 @@ class _Calls:
         ).SerializeToString()
 
     def allocated_one(self, data: bytes) -> Lease:
-        lease = allocation_pb2.AllocateResponse.FromString(data).lease
-        held = Lease(lease.terminal, lease.epoch, lease.iccid, lease.expires_ms)
+        answer = allocation_pb2.AllocateResponse.FromString(data)
+        lease = answer.lease
+        held = Lease(lease.terminal, lease.epoch, lease.iccid, lease.expires_ms, answer.slow_kbps)
         if self.holdings is not None:
             self.holdings.hold(held)
         return held
@@ -102,6 +103,7 @@ class _Calls:
                         int(grants.epoch[row]),
                         decode_iccid(int(grants.iccid[row])),
                         int(grants.expires_ms[row]),
+                        int(grants.slow_kbps[row]),
                     )
                 )
         return grants
@@ -145,12 +147,20 @@ class _Calls:
         values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes, **fared}
         return columns.request(layout.REPORT_USAGE, contract.USAGE_REQUEST, values, texts)
 
+    def reported(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, data: bytes) -> Column:
+        outcome = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)
+        statuses: Column = outcome["status"]
+        if self.holdings is not None:
+            each = np.broadcast_arrays(np.atleast_1d(terminals), np.atleast_1d(epochs), outcome["slow_kbps"])
+            self.holdings.slow(*(column.tolist() for column in each))
+        return statuses
+
 
 class Client(_Calls):
     """Calls of one access server, for threads. One client may be used by several of them.
 
     ``actor`` is ``access-server:NAME`` unless given or proven.
-    With ``holdings`` the client notes what it was given.
+    With ``holdings`` the client notes what it was given, and to what speed a lease's subscriber is to be slowed.
     """
 
     def __init__(
@@ -244,15 +254,14 @@ class Client(_Calls):
         ``fared``: the columns ``span_ms``, ``goodput_kbps``, ``demand_permille`` and ``radio``, as far as known.
         """
         data = self._call(_USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes, **fared))
-        statuses: Column = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)["status"]
-        return statuses
+        return self.reported(terminals, epochs, data)
 
 
 class AsyncClient(_Calls):
     """Calls of one access server, for asyncio.
 
     ``actor`` is ``access-server:NAME`` unless given or proven.
-    With ``holdings`` the client notes what it was given.
+    With ``holdings`` the client notes what it was given, and to what speed a lease's subscriber is to be slowed.
     """
 
     def __init__(
@@ -348,5 +357,4 @@ class AsyncClient(_Calls):
         data = await self._call(
             _USAGE + "ReportUsage", self.usage_request(terminals, epochs, up_bytes, down_bytes, **fared)
         )
-        statuses: Column = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)["status"]
-        return statuses
+        return self.reported(terminals, epochs, data)

@@ -8,8 +8,8 @@ calls without holdings where the access server keeps its own tables.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Lease:
     iccid: str
     expires_ms: int = 0
     """Unix milliseconds. 0: not known."""
+    slow_kbps: int = 0
+    """To what speed the subscriber is to be slowed, because a published limit is reached; 0: he is not."""
 
 
 class Holdings:
@@ -50,6 +52,14 @@ class Holdings:
             standing = self._leases.get(lease.terminal)
             if standing is None or standing.epoch <= lease.epoch:
                 self._leases[lease.terminal] = lease
+
+    def slow(self, terminals: Iterable[int], epochs: Iterable[int], slow_kbps: Iterable[int]) -> None:
+        """What an answer says of the speed of these leases' subscribers. The last one holds."""
+        with self._lock:
+            for terminal, epoch, speed in zip(terminals, epochs, slow_kbps, strict=True):
+                standing = self._leases.get(terminal)
+                if standing is not None and standing.epoch == epoch and standing.slow_kbps != speed:
+                    self._leases[terminal] = replace(standing, slow_kbps=speed)
 
     def drop(self, terminal: int, iccid: str | None = None) -> bool:
         """The terminal has no SIM any more; with ``iccid`` only if it has that one. Says whether it had."""

@@ -43,6 +43,9 @@ PAUSE_FIRST_S = 0.2
 PAUSE_MAX_S = 30.0
 ANSWER_WITHIN_S = 30.0
 
+UsageResult = tuple[npt.NDArray[Any], list[int]]
+"""Statuses, and to what speed each subscriber is to be slowed."""
+
 _PATH = "/simswitch.v1.AccessServerService/Session"
 
 
@@ -128,7 +131,7 @@ class _Link:
         self._answers: OrderedDict[int, int | None] = OrderedDict()
         """Of the orders that came last; None: still carried out."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self.results: deque[asyncio.Future[npt.NDArray[Any]]] = deque()
+        self.results: deque[asyncio.Future[UsageResult]] = deque()
         self.session = 0
         self.taken_count = 0
         """Orders received."""
@@ -473,7 +476,9 @@ class Session:
         elif kind == "usage_result" and link.results:
             future = link.results.popleft()
             if not future.done():
-                future.set_result(np.array(response.usage_result.status, np.uint8))
+                result = response.usage_result
+                slow_kbps = result.slow_kbps or [0] * len(result.status)  # left out: nobody is slowed
+                future.set_result((np.array(result.status, np.uint8), list(slow_kbps)))
 
     async def _carry_out(self, link: _Link, order: Order) -> None:
         failure: Exception | None = None
@@ -485,7 +490,9 @@ class Session:
             result, failure = Result.REFUSED, error
         if result is Result.DONE:
             if order.kind is OrderKind.SWITCH and order.target_iccid is not None:
-                self.holdings.hold(Lease(order.terminal, order.epoch, order.target_iccid))
+                standing = self.holdings.get(order.terminal)
+                slow_kbps = standing.slow_kbps if standing is not None else 0
+                self.holdings.hold(Lease(order.terminal, order.epoch, order.target_iccid, slow_kbps=slow_kbps))
             else:
                 self.holdings.drop(order.terminal, order.source_iccid)
         link.answer(order.number, int(result))
@@ -522,7 +529,7 @@ class Session:
         down_bytes: npt.ArrayLike,
         **fared: npt.ArrayLike,
     ) -> npt.NDArray[Any]:
-        """Bytes of each lease since it began; gives a status for each.
+        """Bytes of each lease since it began; gives a status for each, and notes in the holdings who is to be slowed.
 
         ``fared``: the columns ``span_ms``, ``goodput_kbps``, ``demand_permille`` and ``radio``, as far as known.
         Raises ``ServiceError`` when the service is away.
@@ -532,15 +539,18 @@ class Session:
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the service is away", 0)
         values = {"terminal": terminals, "epoch": epochs, "up_bytes": up_bytes, "down_bytes": down_bytes, **fared}
         content = columns.request(layout.REPORT_USAGE, contract.USAGE, values, pb.Usage())
-        future: asyncio.Future[npt.NDArray[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[UsageResult] = asyncio.get_running_loop().create_future()
         link.results.append(future)
         link.send(columns.enclosed(pb.SessionRequest.USAGE_FIELD_NUMBER, content))
         try:
-            return await future
+            statuses, slow_kbps = await future
         except asyncio.CancelledError:
             if self._link is link:
                 raise
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the session broke", 0) from None
+        each = np.broadcast_arrays(np.atleast_1d(terminals), np.atleast_1d(epochs), slow_kbps)
+        self.holdings.slow(*(column.tolist() for column in each))
+        return statuses
 
 
 def _not_taken(what: str, status: int) -> ServiceError:

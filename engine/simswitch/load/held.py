@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -54,6 +54,9 @@ class Held(Holdings):
         if position is not None and self.epoch[position] <= lease.epoch:
             self.epoch[position] = lease.epoch
             self.iccid[position] = encode_iccid(lease.iccid)
+
+    def slow(self, terminals: Iterable[int], epochs: Iterable[int], slow_kbps: Iterable[int]) -> None:
+        """Nobody is: what a terminal uses is the load's plan."""
 
     def drop(self, terminal: int, iccid: str | None = None) -> bool:
         standing = self.get(terminal)
