@@ -65,7 +65,7 @@ format: build
 # Two processes, since tests wait for disks, processes and clocks half of the time; the tests of a file stay together and
 # in order. ARGS="-n 0": one process, as a debugger wants it.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 bench: build
 	$(BIN)/python -m benches.run $(ARGS)

@@ -18,7 +18,7 @@ ALONE = tuple(str(TESTS / name) for name in ("benches", "demo", "load", "service
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Around a test and before its time runs. Tests run in two processes; the lock is a file that all of them have."""
+    """Around a test and before its time runs; where tests run in several processes, all of them have that file."""
     handle = os.open(TESTS / "conftest.py", os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if str(item.path).startswith(ALONE) else fcntl.LOCK_SH)
