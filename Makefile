@@ -62,8 +62,6 @@ format: build
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Two processes, since tests wait for disks, processes and clocks half of the time; the tests of a file stay together and
-# in order. ARGS="-n 0": one process, as a debugger wants it.
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
 

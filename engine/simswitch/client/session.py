@@ -548,8 +548,9 @@ class Session:
             if self._link is link:
                 raise
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the session broke", 0) from None
-        each = np.broadcast_arrays(np.atleast_1d(terminals), np.atleast_1d(epochs), slow_kbps)
-        self.holdings.slow(*(column.tolist() for column in each))
+        if slow_kbps:  # a report that was refused as a whole has no results
+            each = np.broadcast_arrays(np.atleast_1d(terminals), np.atleast_1d(epochs), slow_kbps)
+            self.holdings.slow(*(column.tolist() for column in each))
         return statuses
 
 
