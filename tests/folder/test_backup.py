@@ -27,6 +27,7 @@ from simswitch.journal.append import Journal
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import FolderInUse, OutcomeDiffers
 from simswitch.journal.format import SegmentHeader, segment_name
+from simswitch.journal.inspect import inspect
 from simswitch.journal.recovery import real_machine, recover
 from simswitch.journal.snapshot import snapshot_sequences
 from simswitch.journal.walk import list_segments
@@ -128,6 +129,42 @@ def test_a_damaged_record_that_a_snapshot_replaces_is_told_everywhere_and_stops_
             restore(tmp_path / "backup", tmp_path / "before", Wanted(until_sequence=newest - 1))
     cell = opened(source)
     assert cell.machine.check() == []
+    assert leases(cell.machine) == life.epochs
+    cell.close()
+
+
+def test_a_damaged_segment_header_that_a_snapshot_replaces_is_told_everywhere_and_stops_nobody(
+    kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    source, life = tmp_path / "source", kept[1]
+    shutil.copytree(kept[0], source)
+    newest = snapshot_sequences(RealDisk(source))[-1]
+    last = max(life.states)
+    segments = list_segments(RealDisk(source, create=False))
+    begun = [each.header for each in segments if isinstance(each.header, SegmentHeader)]
+    holds = max((each for each in begun if each.first_sequence <= newest), key=lambda each: each.number)
+    name = segment_name(holds.number)
+    with (source / name).open("r+b") as file:
+        file.write(b"?")
+    checked = check_folder(source)
+    (told,) = [part for part in checked.parts if not part.sound]
+    assert told.file == name
+    assert f"The snapshot of sequence {newest} holds what it did" in told.text
+    assert checked.whole
+    assert checked.state_hash == f"{life.states[last]:016x}"
+    (entry,) = [each for each in inspect(source)["segments"] if each["file"] == name]
+    assert entry["state"] == "damaged"
+    found = backup(source, tmp_path / "backup")
+    assert found["passed_over"] == [told.text]
+    found = restore(tmp_path / "backup", tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert (found["sequence"], len(found["passed_over"])) == (last, 1)
+    assert leases(recover(RealDisk(tmp_path / "new"), real_machine(), repair=False).machine) == life.leases[last]
+    # What stands before the damaged header can still be had, also from the copy.
+    wanted = Wanted(until_sequence=holds.first_sequence - 1)
+    if holds.first_sequence > begun[0].first_sequence:
+        before = restore(tmp_path / "backup", tmp_path / "before", wanted, segment_bytes=SEGMENT_BYTES)
+        assert before["sequence"] == wanted.until_sequence
+    cell = opened(source)
     assert leases(cell.machine) == life.epochs
     cell.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -19,6 +20,7 @@ from simswitch.journal.errors import (
     RecordTooLarge,
 )
 from simswitch.journal.follower import Follower, FollowerSettings
+from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import recover
 from simswitch.journal.snapshot import (
     open_snapshot,
@@ -169,6 +171,88 @@ def test_p_a_damaged_record_before_the_newest_snapshot_is_passed_over_and_told()
             assert later.alarm == ""
 
 
+def snapshot_by_follower(disk: FaultyDisk) -> int:
+    follower = Follower(disk, tiny_kind(), FollowerSettings(interval_s=1e9))
+    while follower.turn():
+        pass
+    follower.take_snapshot()
+    follower.close()
+    return follower.snapshot_sequence
+
+
+@pytest.mark.parametrize("before", [20, 21], ids=["within a segment", "at a segment's end"])
+@pytest.mark.parametrize("behind", [0, 7], ids=["nothing behind", "more behind"])
+def test_p_a_damaged_segment_header_is_passed_over_up_to_the_newest_snapshot(before: int, behind: int) -> None:
+    """Flipped, lost or unreadable. A segment that is read behind the snapshot's record only is refused (@L, @Q)."""
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=4)
+    for number in range(before):
+        cell.step(number_run(number))
+    snapshot = snapshot_by_follower(disk)
+    for number in range(before, before + behind):
+        cell.step(number_run(number))
+    expected = recover(disk, tiny_kind(), repair=False)
+    begun = [each for each in list_segments(disk) if isinstance(each.header, SegmentHeader)]
+    firsts = [each.header.first_sequence for each in begun if isinstance(each.header, SegmentHeader)]
+    passed_over = 0
+    for each, first, following in zip(begun, firsts, [*firsts[1:], snapshot + 100], strict=True):
+        for damage in ("flipped", "lost", "unreadable"):
+            found = disk.copy()
+            if damage == "unreadable":
+                found.break_sector(each.name, 100)
+            else:
+                found.overwrite(each.name, 0, bytes(BLOCK) if damage == "lost" else b"?")
+            names = {name: bytes(found.seen[name].seen) for name in found.names()}
+            if first > snapshot + 1:
+                with pytest.raises(JournalDamaged) as caught:
+                    recover(found, tiny_kind(), repair=True)
+                assert (caught.value.case, caught.value.file) in (("@L", each.name), ("@Q", each.name))
+                assert names == {name: bytes(found.seen[name].seen) for name in found.names()}
+                continue
+            recovery = recover(found, tiny_kind(), repair=True)
+            assert names == {name: bytes(found.seen[name].seen) for name in found.names()}
+            assert recovery.machine.state_hash() == expected.machine.state_hash()
+            assert recovery.place == expected.place
+            needed = following > snapshot + 1
+            assert [(told.case, told.file, told.offset) for told in recovery.damages] == [("@P", each.name, 0)] * needed
+            passed_over += needed
+            # It goes on, and the file goes by itself when two newer snapshots are there; so does what stands before.
+            later = opened(found, blocks=4)
+            assert (each.name in later.alarm) == needed
+            for number in range(100, 106):
+                later.step(number_run(number))
+                if number % 3 == 2:
+                    assert snapshot_by_follower(found) == later.durable_sequence
+            assert later.alarm == ""
+            assert each.name not in found.names()
+    assert passed_over == 3
+
+
+def test_p_a_damaged_segment_header_is_passed_over_by_proof_only() -> None:
+    """The file was cut or renamed, or the snapshot is of another history: what stands in it shows nothing."""
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=4)
+    for number in range(5):
+        cell.step(number_run(number))
+    snapshot = snapshot_by_follower(disk)
+    cell.step(number_run(5))
+    header = list_segments(disk)[1].header
+    assert isinstance(header, SegmentHeader)
+    for wrong in (replace(header, number=3), replace(header, segment_bytes=8 * BLOCK)):
+        found = disk.copy()
+        found.overwrite(segment(2), 0, wrong.encode())
+        with pytest.raises(JournalDamaged, match=r"renamed|on disk"):
+            recover(found, tiny_kind(), repair=True)
+    offsets = [record.offset for record in Walk(disk, first_sequence=snapshot)]
+    disk.overwrite(segment(2), 0, b"?")
+    assert recover(disk, tiny_kind(), repair=False).damages
+    for offset in offsets:
+        disk.flip(segment(2), offset + 20)
+    with pytest.raises(JournalDamaged, match="no magic") as caught:
+        recover(disk, tiny_kind(), repair=True)
+    assert caught.value.case == "@L"
+
+
 def test_q_what_the_disk_cannot_read_is_refused_by_name_and_a_snapshot_is_passed_over() -> None:
     disk = FaultyDisk()
     for first in (0, 100):
@@ -255,6 +339,22 @@ def test_a_damaged_snapshot_does_not_count_as_one_of_the_two_that_are_kept() -> 
     cell.step(number_run(300))
     cell.close()
     assert snapshot_sequences(disk) == [cell.durable_sequence - 1, cell.durable_sequence]
+
+
+def test_a_snapshot_that_rotted_since_is_found_before_what_could_replace_it_goes() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=4)
+    for number in range(6):
+        cell.step(number_run(number))
+        if number % 2:
+            snapshot_by_follower(disk)
+    assert snapshot_sequences(disk) == [4, 6]
+    disk.flip(snapshot_name(6), BLOCK + 1)
+    cell.step(number_run(6))
+    assert snapshot_by_follower(disk) == 7
+    assert snapshot_sequences(disk) == [4, 6, 7]
+    disk.flip(snapshot_name(7), BLOCK + 1)
+    assert recover(disk, tiny_kind(), repair=False).machine.state_hash() == cell.machine.state_hash()
 
 
 def test_a_snapshot_is_never_half_loaded() -> None:

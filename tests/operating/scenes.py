@@ -217,6 +217,13 @@ def damaged(machine: Machine) -> None:
         time.sleep(0.05)
 
 
+def replaced(machine: Machine) -> None:
+    """The header of the segment that the clean stop's snapshot was taken in is not what was written."""
+    segment = next(machine.data.glob("*-0000000001.journal"))
+    segment.write_bytes(b"?" + segment.read_bytes()[1:])
+    machine.start()
+
+
 def older(machine: Machine) -> None:
     """The folder is one that version 8 of the machine has left."""
     for path in machine.data.iterdir():
@@ -256,6 +263,7 @@ SCENES: dict[str, Callable[[Machine], None]] = {
     "Backup": well,
     "The data folder is lost": lost,
     "A record is damaged": damaged,
+    "Something is damaged that a snapshot replaces": replaced,
     "Upgrade, and back": older,
     FULL: full,
     "Overload": well,

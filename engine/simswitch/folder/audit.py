@@ -29,9 +29,8 @@ from simswitch.history.reading import known
 from simswitch.history.schema import NoHistoryYet, damaged, open_reader
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalError
-from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, replay, restore_newest
-from simswitch.journal.walk import list_segments
+from simswitch.journal.walk import first_sequence, list_segments
 
 
 def verify_audit(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked]:
@@ -76,8 +75,7 @@ def _compared(folder: Path) -> str:
 def compare(folder: Path, history: sqlite3.Connection, kind: MachineKind | None = None) -> int:
     """How many decisions stand alike in journal and history. Raises ``ChainDamaged`` at the first that does not."""
     disk = RealDisk(folder, create=False)
-    begun = [segment.header for segment in list_segments(disk) if isinstance(segment.header, SegmentHeader)]
-    if not begun:
+    if not any(segment.header for segment in list_segments(disk)):
         return 0
     kind = kind or real_machine()
     seen = known(history)
@@ -87,7 +85,7 @@ def compare(folder: Path, history: sqlite3.Connection, kind: MachineKind | None 
             f"{DECISIONS}: it has decisions up to record {last}, and says that it has come to {seen.sequence}: one of "
             "the two was changed"
         )
-    first = begun[0].first_sequence
+    first = first_sequence(disk)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
     start = min((start for start in (0, *headers) if start + 1 >= first), default=0)
     machine = restore_newest(disk, kind, at_most=start).machine

@@ -34,7 +34,7 @@ from simswitch.journal.disk import RealDisk, make_folders, sync_folder
 from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import snapshot_name
-from simswitch.journal.walk import list_segments
+from simswitch.journal.walk import first_record, first_sequence, list_segments
 
 MANIFEST = "backup.json"
 UNFINISHED = "backup.unfinished"
@@ -94,10 +94,13 @@ def _copy(source: Path, goal: Path) -> None:
     for sequence in headers:
         _copy_bytes(source / snapshot_name(sequence), goal / snapshot_name(sequence))
     segments = {segment.number: segment for segment in list_segments(disk)}
-    begun = [segment.header for segment in segments.values() if isinstance(segment.header, SegmentHeader)]
-    ends = {header.number: BLOCK_BYTES for header in begun}
-    first = min((header.first_sequence for header in begun), default=1)
-    for record in records(disk, first, headers, live, damages=[]):
+    ends = {}
+    for number, segment in segments.items():
+        if isinstance(segment.header, SegmentHeader):
+            ends[number] = BLOCK_BYTES
+        elif first_record(disk, segment) is not None:
+            ends[number] = segment.size
+    for record in records(disk, first_sequence(disk), headers, live, damages=[]):
         ends[record.segment] = record.offset + record_bytes(record.header.payload_bytes)
     segments |= {segment.number: segment for segment in list_segments(disk)}
     for number, end in sorted(ends.items()):

@@ -43,7 +43,7 @@ from simswitch.journal.snapshot import (
     snapshot_sequences,
     unreadable_snapshot,
 )
-from simswitch.journal.walk import Record, Walk, list_segments, passed_over
+from simswitch.journal.walk import Record, Walk, first_sequence, list_segments, passed_over
 
 TRIES_MAX = 10
 
@@ -190,7 +190,7 @@ def _check_journal(
     note: Note,
 ) -> None:
     begun = [segment.header for segment in list_segments(disk) if isinstance(segment.header, SegmentHeader)]
-    first = min((header.first_sequence for header in begun), default=1)
+    first = first_sequence(disk)
     start = min((start for start in (0, *headers) if start + 1 >= first), default=0)
     base = restore_newest(disk, kind, at_most=start)
     machine = base.machine

@@ -40,14 +40,14 @@ from simswitch.folder.check import records, sound_snapshots
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import NoHistoryYet, open_reader
-from simswitch.journal.append import Journal, JournalSettings, Place
+from simswitch.journal.append import START, Journal, JournalSettings, Place
 from simswitch.journal.disk import RealDisk, make_folders, sync_folder
 from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers
 from simswitch.journal.follower import Reader, ReaderFailed
 from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
 from simswitch.journal.snapshot import SnapshotHeader
-from simswitch.journal.walk import Record, list_segments
+from simswitch.journal.walk import Record, first_record, first_sequence, list_segments
 
 BEFORE = "history-before-restore.sqlite"
 _FAR = 1 << 63
@@ -111,10 +111,12 @@ def _restore(
 ) -> dict[str, Any]:
     disk = RealDisk(origin, create=False)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
-    begun = [segment.header for segment in list_segments(disk) if isinstance(segment.header, SegmentHeader)]
-    if not begun:
+    segments = list_segments(disk)
+    if not any(segment.header or first_record(disk, segment) for segment in segments):
         raise Refused(f"{origin} holds no journal: nothing can be restored from it")
-    first = begun[0].first_sequence
+    begun = [segment.header for segment in segments if isinstance(segment.header, SegmentHeader)]
+    journal_ids = [header.journal_id for header in begun] + [header.journal_id for header in headers.values()]
+    first = first_sequence(disk)
     known = _known(origin)
     limit = min(wanted.until_sequence, *(sequence - 1 for sequence in wanted.skip), _FAR)
     starts = [
@@ -129,7 +131,7 @@ def _restore(
         )
     base = restore_newest(disk, kind, at_most=max(starts))
     machine = base.machine
-    checksum = base.header.chain if base.header is not None else begun[0].previous_checksum
+    checksum = base.header.chain if base.header is not None else START.previous_checksum
     damages: list[JournalDamaged] = []
     last_before = _last_before(disk, machine.sequence, headers, wanted, damages)
     kept = known is None or known <= last_before
@@ -166,7 +168,7 @@ def _restore(
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
     machine.raise_incarnation()
-    found = _write(origin, making, machine, checksum, begun[0].journal_id, kind, settings, wanted, replayed, changed)
+    found = _write(origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed)
     return found | {"passed_over": [str(damage) for damage in damages]}
 
 

@@ -63,7 +63,7 @@ from simswitch.journal.errors import JournalDamaged, JournalError, MachineVersio
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, decode_segment_header, record_bytes, segment_name
 from simswitch.journal.recovery import Base, MachineKind, real_machine, replay, restore_newest
 from simswitch.journal.snapshot import newest_snapshot_sequence, prune, snapshot_sequences, write_snapshot
-from simswitch.journal.walk import RESTORE, Record, RecordReader, check_record, list_segments
+from simswitch.journal.walk import RESTORE, Record, RecordReader, check_record, first_sequence, list_segments
 
 ALARM_NAME = "follower-alarm.txt"
 EXIT_STOPPED = 0
@@ -178,7 +178,6 @@ class Follower:
         self._said = said
         self._file: DiskFile | None = None
         self._records: RecordReader | None = None
-        self._segment_bytes = 0
         self._reader_alarm: str | None = None
         self._readers: list[Reader] = []
         for opening in readers:
@@ -214,8 +213,7 @@ class Follower:
     def _base(self) -> Base:
         """What the readers need (the table above); without any, the newest snapshot."""
         wanted = min((reader.sequence for reader in self._readers), default=self._newest_sequence)
-        begun = [segment.header for segment in list_segments(self._disk) if isinstance(segment.header, SegmentHeader)]
-        first = min((header.first_sequence for header in begun), default=1)
+        first = first_sequence(self._disk)
         starts = [start for start in (0, *snapshot_sequences(self._disk)) if start + 1 >= first]
         if wanted < self._newest_sequence and starts:
             base = restore_newest(
@@ -413,8 +411,15 @@ class Follower:
     def _find_place(self) -> bool:
         """The segment that holds the record after the snapshot. False: the journal has not been begun."""
         wanted = self.machine.sequence + 1
+        segments = list_segments(self._disk)
+        # What stands before the snapshot's record, headers too, is recovery's to judge (@P of ``walk``).
+        for segment in segments if self.snapshot_sequence else ():
+            if not segment.whole:
+                self._open_segment(segment.number, segment.size)
+                if self._find_behind():
+                    return True
         found: SegmentHeader | None = None
-        for segment in list_segments(self._disk):
+        for segment in segments:
             if isinstance(segment.header, SegmentHeader) and segment.header.first_sequence <= wanted:
                 found = segment.header
         if found is None:
@@ -425,16 +430,19 @@ class Follower:
         if found.first_sequence == wanted:
             self._check_chain(found.previous_checksum)
             return True
-        # What stands before the snapshot's record is recovery's to judge (@P of ``walk``).
-        assert self._records is not None
-        assert self._journal_id is not None
-        self._place = self._records.behind(BLOCK_BYTES, self.machine.sequence, self._chain, self._journal_id)
-        if self._place is None:
+        if not self._find_behind():
             raise JournalDamaged(
                 "@H", segment_name(found.number), BLOCK_BYTES, self.machine.sequence,
                 "the record that the snapshot was taken after is not in the segment", RESTORE,
             )  # fmt: skip
         return True
+
+    def _find_behind(self) -> bool:
+        """Whether the record that the snapshot was taken after, or the next, stands in the segment that is open."""
+        assert self._records is not None
+        assert self._journal_id is not None
+        self._place = self._records.behind(BLOCK_BYTES, self.machine.sequence, self._chain, self._journal_id)
+        return self._place is not None
 
     def _enter(self, header: SegmentHeader) -> None:
         if header.journal_id != self._journal_id:
@@ -446,11 +454,13 @@ class Follower:
                 "the segment is of another journal",
                 RESTORE,
             )
-        self._close_segment()
-        self._file = self._disk.open(segment_name(header.number), writable=False)
-        self._records = RecordReader(self._file, header.number, header.segment_bytes, _WINDOW_BYTES)
-        self._segment_bytes = header.segment_bytes
+        self._open_segment(header.number, header.segment_bytes)
         self._place = Place(header.number, BLOCK_BYTES, header.first_sequence, header.previous_checksum)
+
+    def _open_segment(self, number: int, size: int) -> None:
+        self._close_segment()
+        self._file = self._disk.open(segment_name(number), writable=False)
+        self._records = RecordReader(self._file, number, size, _WINDOW_BYTES)
 
     def _check_chain(self, checksum: int) -> None:
         if checksum != self._chain:
@@ -472,6 +482,12 @@ class Follower:
             record = records.at(place.offset)
             if isinstance(record, str):
                 if following is None:
+                    if self.machine.sequence < self._newest_sequence:
+                        raise JournalDamaged(
+                            "@H", segment_name(place.segment), place.offset, place.sequence,
+                            f"{record}, and the sequence {self._newest_sequence} is known to have been durable",
+                            RESTORE,
+                        )  # fmt: skip
                     return None
                 if following.first_sequence != place.sequence or following.previous_checksum != place.previous_checksum:
                     raise JournalDamaged(

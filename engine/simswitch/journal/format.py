@@ -129,14 +129,21 @@ class SegmentHeader:
         return _SUM.pack(SEGMENT_MAGIC, xxh64(summed)) + summed
 
 
+def is_whole(block: Bytes) -> bool:
+    """Whether a segment header's bytes are what was written; it may still be another file's."""
+    if len(block) < BLOCK_BYTES:
+        return False
+    magic, checksum = _SUM.unpack_from(block)
+    return bool(magic == SEGMENT_MAGIC and checksum == xxh64(memoryview(block)[_SUM.size : BLOCK_BYTES]))
+
+
 def decode_segment_header(block: Bytes, number: int, file_bytes: int) -> SegmentHeader | str:
     """The header, or what is wrong with it."""
     if len(block) < BLOCK_BYTES:
         return f"the file ends after {len(block)} bytes, inside its header"
-    magic, checksum = _SUM.unpack_from(block)
-    if magic != SEGMENT_MAGIC:
+    if bytes(block[: len(SEGMENT_MAGIC)]) != SEGMENT_MAGIC:
         return "the segment header has no magic"
-    if checksum != xxh64(memoryview(block)[_SUM.size : BLOCK_BYTES]):
+    if not is_whole(block):
         return "the segment header's checksum is wrong"
     version, machine, identity, recorded, size, first, previous = _SEGMENT.unpack_from(block, _SUM.size)
     if version != FORMAT_VERSION:

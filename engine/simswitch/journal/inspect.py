@@ -10,7 +10,7 @@ from simswitch.journal.errors import JournalDamaged
 from simswitch.journal.follower import read_alarm
 from simswitch.journal.format import FORMAT_VERSION, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import check_regions, read_snapshot_header, snapshot_name, snapshot_sequences
-from simswitch.journal.walk import Segment, Walk, list_segments
+from simswitch.journal.walk import Segment, Walk, first_sequence
 
 
 def inspect(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -22,10 +22,7 @@ def inspect(folder: str | os.PathLike[str]) -> dict[str, Any]:
     holder = disk.locked_by()
     snapshots = [_snapshot(disk, sequence) for sequence in snapshot_sequences(disk)]
     vouched = max((snapshot["sequence"] for snapshot in snapshots if snapshot["header_valid"]), default=0)
-    begun = [segment.header for segment in list_segments(disk) if isinstance(segment.header, SegmentHeader)]
-    walk = Walk(
-        disk, first_sequence=min((header.first_sequence for header in begun), default=1), durable_sequence=vouched
-    )
+    walk = Walk(disk, first_sequence=first_sequence(disk), durable_sequence=vouched)
     segments = {segment.number: _segment(segment) for segment in walk.segments}
     versions: set[int] = set()
     durable_sequence = vouched

@@ -39,7 +39,8 @@ would hold up the journal's. For the same reason it is read back in small parts,
 renamed to end in ``.removing`` and cut shorter step by step: freeing all its blocks at once holds up every commit on
 the file system.
 
-The two newest are kept, not counting those that are known to be damaged. Segments that lie wholly below the older of
+The two newest are kept, not counting those that are damaged: before anything is removed for the older one's sake, it is
+read again. Segments that lie wholly below the older of
 the two are not needed by either, and are removed, oldest first and one durable removal after the other, so that a crash
 leaves no hole.
 
@@ -64,7 +65,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Protocol
 
 from simswitch.core import layout
@@ -393,19 +394,45 @@ def prune(
     damaged = {damage.file for damage in damages}
     sequences = snapshot_sequences(disk)
     sound = [sequence for sequence in sequences if snapshot_name(sequence) not in damaged]
-    removed: list[str] = []
-    if len(sound) >= SNAPSHOTS_KEPT:
+    while len(sound) >= SNAPSHOTS_KEPT:
         kept = _kept(disk, sound, keep_ms)
-        newer = sound[-SNAPSHOTS_KEPT]
-        removed += [snapshot_name(sequence) for sequence in sequences if sequence < newer and sequence not in kept]
-        needed_from = min(kept) + 1
-        for segment, following in pairwise(list_segments(disk)):
-            if not isinstance(following.header, SegmentHeader) or following.header.first_sequence > needed_from:
-                break
-            removed.append(segment.name)
-    for name in removed:
-        _remove(disk, name, pause)
-    return removed
+        older = sound[-SNAPSHOTS_KEPT]
+        removed = [snapshot_name(sequence) for sequence in sequences if sequence < older and sequence not in kept]
+        removed += _below(disk, min(kept))
+        if not removed or _is_sound(disk, older, pause):
+            for name in removed:
+                _remove(disk, name, pause)
+            return removed
+        sound.remove(older)
+    return []
+
+
+def _below(disk: Disk, sequence: int) -> list[str]:
+    """The segments that hold only what stands before that record, or itself. One whose header is damaged is judged by
+    the one behind it, and goes with those before it."""
+    segments = list_segments(disk)
+    needed = max(
+        (
+            segment.number
+            for segment in segments
+            if isinstance(segment.header, SegmentHeader) and segment.header.first_sequence <= sequence + 1
+        ),
+        default=0,
+    )
+    return [segment.name for segment in segments if segment.number < needed]
+
+
+def _is_sound(disk: Disk, sequence: int, pause: Pause | None) -> bool:
+    """The older one may have rotted since it was written, and what goes now is what could replace it."""
+    name = snapshot_name(sequence)
+    file = disk.open(name, writable=False)
+    try:
+        check_regions(file, name, read_snapshot_header(file, name), pause)
+    except (JournalDamaged, OSError):
+        return False
+    finally:
+        file.close()
+    return True
 
 
 def _kept(disk: Disk, sequences: list[int], keep_ms: int) -> set[int]:

@@ -11,6 +11,7 @@ The rows are tried from the top; the code cites them by letter.
     @C  all zeros at p and behind, no segment begun after it              a clean end                          end
     @P  p is not the record S, a snapshot holds what S did, and behind p  a record was damaged that nobody     go on
         stands the snapshot's own record, or the next, by its checksum    needs any more                       behind it
+        the same behind a segment's header that is not valid              a header nobody needs any more
     @D  p is not a valid record, nothing that was written later           the last write was torn by a crash;  cut, end
         exists, S is above D                                              it was never acknowledged
     @E  the last segment's header is not valid, no record stands in it    a crash when a segment was begun     cut, end
@@ -22,7 +23,7 @@ The rows are tried from the top; the code cites them by letter.
     @J  valid record at p, sequence S, chain not C                        not the history that came before     refuse
     @K  record or segment with another journal id                         files of two journals were mixed     refuse
     @L  a segment's header is not valid, but records stand in it          the header was damaged               refuse
-        or a segment was begun after it
+        or a segment was begun after it, and it is not @P
     @M  a segment is missing between two that are needed, or before them  a file was lost or removed           refuse
     @N  a segment's size is not what its header says                      a file was cut or lengthened         refuse
     @O  a snapshot is there, and no segment was begun                     the journal was lost                 refuse
@@ -45,6 +46,7 @@ segment are not looked at: the chain shows that nothing is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -63,6 +65,7 @@ from simswitch.journal.format import (
     SegmentHeader,
     decode_record_header,
     decode_segment_header,
+    is_whole,
     is_zero,
     payload_fault,
     record_bytes,
@@ -113,6 +116,14 @@ class Segment:
     number: int
     size: int
     header: SegmentHeader | str | None
+    whole: bool
+    """The header's bytes are what was written. One that is whole and not valid is another file's, or of a file that was
+    cut: the records in it prove nothing."""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the header of a segment that was begun."""
+        return self.header if isinstance(self.header, str) else "the segment header is all zeros"
 
     @property
     def name(self) -> str:
@@ -130,18 +141,45 @@ def list_segments(disk: Disk) -> list[Segment]:
         except FileNotFoundError:
             continue  # a follower has removed it meanwhile
         header: SegmentHeader | str | None
+        whole = False
         try:
             size = file.size()
             block = file.pread(BLOCK_BYTES, 0)
             empty = len(block) == BLOCK_BYTES and is_zero(block)
             header = None if empty else decode_segment_header(block, number, size)
+            whole = is_whole(block)
         except OSError as error:
             header = f"the disk can't read the segment header: {error}"
         finally:
             file.close()
-        segments.append(Segment(number, size, header))
+        segments.append(Segment(number, size, header, whole))
     segments.sort(key=lambda segment: segment.number)
     return segments
+
+
+def first_sequence(disk: Disk) -> int:
+    """Of the first record that the journal still has; 1 when it has none."""
+    for segment in list_segments(disk):
+        if isinstance(segment.header, SegmentHeader):
+            return segment.header.first_sequence
+        record = first_record(disk, segment)
+        if record is not None:
+            return record.header.sequence
+    return 1
+
+
+def first_record(disk: Disk, segment: Segment) -> Record | None:
+    """The first that can be read in a segment without a header."""
+    reader = RecordReader(disk.open(segment.name, writable=False), segment.number, segment.size)
+    try:
+        for offset in range(BLOCK_BYTES, segment.size, BLOCK_BYTES):
+            with suppress(OSError):
+                record = reader.at(offset)
+                if not isinstance(record, str):
+                    return record
+    finally:
+        reader.close()
+    return None
 
 
 class RecordReader:
@@ -270,7 +308,8 @@ class Walk:
         self.segments = list_segments(disk)
         self.verdict: Verdict | None = None
         self.damages: list[JournalDamaged] = []
-        self._begun: list[tuple[Segment, SegmentHeader]] = []
+        self._begun: list[Segment] = []
+        """Those that are needed, and some whose headers were damaged."""
         self._residues: list[Residue] = []
 
     def __iter__(self) -> Iterator[Record]:
@@ -283,20 +322,17 @@ class Walk:
                 )  # fmt: skip
             self.verdict = Verdict("@C", "an empty journal", START, tuple(self._residues))
             return
-        place = Place(
-            self._begun[0][0].number, BLOCK_BYTES, self._begun[0][1].first_sequence, self._begun[0][1].previous_checksum
-        )
-        self._check_chain(place)
-        total = sum(segment.size for segment, _ in self._begun)
+        place: Place | None = None
+        total = sum(segment.size for segment in self._begun)
         done = 0
-        for position, (segment, _) in enumerate(self._begun):
+        for position, segment in enumerate(self._begun):
             following = self._begun[position + 1] if position + 1 < len(self._begun) else None
             file = self._disk.open(segment.name, writable=self._settle)
             if self._settle:
                 file.settle()
             reader = RecordReader(file, segment.number, segment.size)
             try:
-                place = Place(segment.number, BLOCK_BYTES, place.sequence, place.previous_checksum)
+                place = self._enter(reader, segment, place)
                 reported = 0
                 while True:
                     record = self._record(reader, place)
@@ -334,6 +370,7 @@ class Walk:
         last = begun[-1].number if begun else 0
         if self.journal_id is None and begun:
             self.journal_id = cast(SegmentHeader, begun[-1].header).journal_id
+        by_number = {segment.number: segment for segment in segments}
         for number, segment in enumerate((segment for segment in segments if segment.number > last), last + 1):
             if segment.number != number:
                 # Segments are prepared in order, so this one was there, and may have been begun.
@@ -341,64 +378,93 @@ class Walk:
                     "@M", segment_name(number), 0, self._first_sequence,
                     f"segment {number} is missing, and segment {segment.number} was prepared after it",
                 )  # fmt: skip
-            self._check_unbegun(segment)
-        needed: list[tuple[Segment, SegmentHeader]] = []
-        by_number = {segment.number: segment for segment in segments}
+            if self._was_begun(segment):
+                last = number
         number = last
         while number:
             found = by_number.get(number)
             if found is None:
+                if not isinstance(self._begun[0].header, SegmentHeader):
+                    break  # what it needed of the one before is judged where it is entered
                 self._refuse(
                     "@M", segment_name(number), 0, self._first_sequence,
                     f"segment {number} is missing, and the state needs it from sequence {self._first_sequence} on",
                 )  # fmt: skip
+            self._begun.insert(0, found)
             header = found.header
-            if not isinstance(header, SegmentHeader):
-                case = "@N" if isinstance(header, str) and "on disk" in header else "@L"
-                self._refuse(
-                    case, found.name, 0, self._first_sequence,
-                    (header or "the segment header is all zeros") + ", and a later segment was begun",
-                )  # fmt: skip
-            if header.journal_id != self.journal_id:
-                self._refuse(
-                    "@K", found.name, 0, header.first_sequence,
-                    f"the segment is of journal {header.journal_id.hex()}, not of {(self.journal_id or b'').hex()}",
-                )  # fmt: skip
-            needed.insert(0, (found, header))
-            if header.first_sequence <= self._first_sequence:
-                break
+            if isinstance(header, SegmentHeader):
+                if header.journal_id != self.journal_id:
+                    self._refuse(
+                        "@K", found.name, 0, header.first_sequence,
+                        f"the segment is of journal {header.journal_id.hex()}, not of {(self.journal_id or b'').hex()}",
+                    )  # fmt: skip
+                if header.first_sequence <= self._first_sequence:
+                    break
+                if number == 1:
+                    self._refuse(
+                        "@M", found.name, 0, self._first_sequence,
+                        f"the journal begins at sequence {header.first_sequence}, the state needs it from "
+                        f"{self._first_sequence} on",
+                    )  # fmt: skip
+            elif found.whole:
+                self._refuse_header(found, self._first_sequence, "a later segment was begun")
             number -= 1
-            if number == 0:
-                self._refuse(
-                    "@M", found.name, 0, self._first_sequence,
-                    f"the journal begins at sequence {header.first_sequence}, the state needs it from "
-                    f"{self._first_sequence} on",
-                )  # fmt: skip
-        self._begun = needed
 
-    def _check_unbegun(self, segment: Segment) -> None:
-        """A segment that should not have been begun: all zeros, or a header that a crash tore (@E)."""
+    def _was_begun(self, segment: Segment) -> bool:
+        """Of one behind the last whose header is valid: records stand in it, so its header was damaged. Otherwise it is
+        all zeros, or a header that a crash tore (@E)."""
         file = self._disk.open(segment.name, writable=False)
         try:
             residue, sequence = self._look_behind(file, segment, 0, 1)
+        except JournalDamaged:
+            if self._behind_header(RecordReader(file, segment.number, segment.size)) is None:
+                raise
+            return True
         finally:
             file.close()
-        if sequence is not None:
-            case = "@N" if isinstance(segment.header, str) and "on disk" in segment.header else "@L"
-            self._refuse(
-                case, segment.name, 0, sequence,
-                (segment.header if isinstance(segment.header, str) else "the segment header is all zeros")
-                + f", and the record {sequence} stands in it",
-            )  # fmt: skip
-        if residue is not None:
+        if sequence is not None and segment.whole:
+            self._refuse_header(segment, sequence, f"the record {sequence} stands in it")
+        if residue is not None and sequence is None:
             self._residues.append(residue)
+        return sequence is not None
 
-    def _check_over(self, segment: Segment, place: Place, found: str, following: tuple[Segment, SegmentHeader]) -> None:
-        header = following[1]
+    def _refuse_header(self, segment: Segment, sequence: int, what: str) -> NoReturn:
+        self._refuse(
+            "@N" if "on disk" in segment.fault else "@L", segment.name, 0, sequence, f"{segment.fault}, and {what}"
+        )
+
+    def _enter(self, reader: RecordReader, segment: Segment, place: Place | None) -> Place:
+        """Where to read on in the next segment, ``place`` being behind the record before, if one was read."""
+        header = segment.header
+        if isinstance(header, SegmentHeader):
+            if place is not None:
+                return Place(segment.number, BLOCK_BYTES, place.sequence, place.previous_checksum)
+            place = Place(segment.number, BLOCK_BYTES, header.first_sequence, header.previous_checksum)
+            self._check_chain(place)
+            return place
+        sequence = self._first_sequence if place is None else place.sequence
+        following = self._behind_header(reader) if sequence <= self._first_sequence else None
+        if following is None:
+            last = segment is self._begun[-1]
+            self._refuse_header(segment, sequence, "records stand in it" if last else "a later segment was begun")
+        damage = JournalDamaged("@L", segment.name, 0, sequence, segment.fault, RESTORE)
+        self.damages.append(passed_over(damage, self._first_sequence - 1))
+        return following
+
+    def _behind_header(self, reader: RecordReader) -> Place | None:
+        """Where the journal goes on in a segment whose header is damaged (@P)."""
+        if self._chain is None or self.journal_id is None:
+            return None
+        return reader.behind(BLOCK_BYTES, self._first_sequence - 1, self._chain, self.journal_id)
+
+    def _check_over(self, segment: Segment, place: Place, found: str, following: Segment) -> None:
+        header = following.header
+        if not isinstance(header, SegmentHeader):
+            return  # judged where it is entered
         if header.first_sequence == place.sequence and header.previous_checksum == place.previous_checksum:
             return  # @B
         if header.first_sequence == place.sequence:
-            self._refuse("@J", following[0].name, 0, place.sequence, "the segment does not follow the record before it")
+            self._refuse("@J", following.name, 0, place.sequence, "the segment does not follow the record before it")
         self._refuse(
             "@G", segment.name, place.offset, place.sequence,
             f"{found}, and the next segment begins at sequence {header.first_sequence}",
