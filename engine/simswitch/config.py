@@ -338,15 +338,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         (1 << 31) - 2,
         6_000,
     ),
-    Setting(
-        "engine",
-        "ends_soon_ms",
-        None,
-        "SIMs of a lot that works no longer after so long are handed out before others of their class; 0: none are.",
-        0,
-        366 * _DAY_MS,
-        30 * _DAY_MS,
-    ),
     Setting("engine", "idle_ms", None, "A terminal without new bytes for so long is idle.", 0, _DAY_MS, 600_000),
     Setting(
         "engine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
@@ -366,54 +367,87 @@ def taken(world: World, terminals: range, expected_bytes: int = 0) -> list[str]:
     return found
 
 
-def test_lots_that_end_soon_are_handed_out_before_others() -> None:
-    """Also where the others have more left; what needs more than they have, gets another."""
-    world = dated_world({"endless": 0, "spring": 20, "autumn": 200})
+def test_the_lot_that_ends_first_is_handed_out_first() -> None:
+    """Also where others have more left; what needs more than it has, gets one of the next."""
+    world = dated_world({"endless": 0, "autumn": 200, "spring": 20})
     first = world.import_sims(2, "spring", opening_bytes=90 * GIB)
-    assert taken(world, range(1, 5)) == ["spring"] * 4
-    assert sorted(taken(world, range(5, 9))) == ["autumn"] * 2 + ["endless"] * 2
-    for terminal in (3, 4):
+    assert taken(world, range(1, 9)) == ["spring"] * 4 + ["autumn"] * 2 + ["endless"] * 2
+    for terminal in (3, 4, 5):
         index = world.machine.find_terminal(terminal)
         assert index is not None
         world.send(world.lease(layout.RELEASE, terminal, world.machine.terminal(index)["epoch"]))
     world.pass_ms(2 * MINUTE_MS)
     free = [sim for sim in range(world.sims_count) if world.machine.sim(sim)["occupancy"] == layout.FREE]
-    assert set(free) == set(first)
-    assert world.status(world.allocate(20, market="away", expected_bytes=20 * GIB)) == layout.NO_HEALTHY_SIM
-    assert taken(world, range(21, 22)) == ["spring"]
+    assert set(first) < set(free)
+    assert taken(world, range(20, 21), expected_bytes=20 * GIB) == ["autumn"]
+    assert world.status(world.allocate(21, market="away", expected_bytes=20 * GIB)) == layout.NO_HEALTHY_SIM
+    assert taken(world, range(22, 24)) == ["spring"] * 2
     assert world.machine.check() == []
 
 
-def test_a_lot_comes_to_its_last_days_while_its_sims_are_free() -> None:
-    world = dated_world({"endless": 0, "spring": 31})
-    assert len(set(taken(world, range(1, 3)))) == 2
+def test_lots_that_end_together_take_turns() -> None:
+    world = dated_world({"one": 20, "endless": 0, "other": 20})
+    assert sorted(taken(world, range(1, 3))) == ["one", "other"]
+    assert sorted(taken(world, range(3, 7))) == ["endless"] * 2 + ["one", "other"]
+
+
+def test_when_a_lot_ends_the_next_one_goes_first() -> None:
+    world = dated_world({"endless": 0, "spring": 1, "summer": 2})
     world.pass_ms(DAY_MS + 2_000)
-    assert taken(world, range(3, 4)) == ["spring"]
+    assert taken(world, range(1, 5)) == ["summer"] * 2 + ["endless"] * 2
     assert world.machine.check() == []
 
 
-def test_how_long_before_its_end_is_a_setting() -> None:
-    world = dated_world({"endless": 0, "spring": 20})
-    world.configure(layout.ENDS_SOON_MS, 0)
-    assert set(taken(world, range(1, 3))) == {"endless", "spring"}
-    world.configure(layout.ENDS_SOON_MS, 21 * DAY_MS)
-    assert taken(world, range(3, 4)) == ["spring"]
-
-
-def test_a_new_end_of_validity_is_followed_and_new_groups_too() -> None:
-    world = dated_world({"endless": 0, "spring": 20})
-    entity = world.entities["spring"]
-    numbers = dict(enumerate(world.machine.entities(layout.LOT)[-1]["numbers"]))
-    world.define(layout.LOT, "spring", numbers | {layout.LOT_VALID_UNTIL_S: (world.now_ms + 90 * DAY_MS) // 1_000})
-    assert set(taken(world, range(1, 3))) == {"endless", "spring"}
+def test_a_lot_whose_end_changes_moves_in_the_order_and_new_groups_stand_in_it() -> None:
+    world = dated_world({"endless": 0, "spring": 20, "summer": 60})
+    numbers = dict(enumerate(world.machine.entities(layout.LOT)[-2]["numbers"]))
+    later = {layout.LOT_VALID_UNTIL_S: (world.now_ms + 90 * DAY_MS) // 1_000}
+    world.define(layout.LOT, "spring", numbers | later)
+    assert taken(world, range(1, 2)) == ["summer"]
     world.define(layout.LOT, "spring", numbers)
     world.import_sims(1, "spring", "bank-2")
-    assert taken(world, range(3, 5)) == ["spring"] * 2
-    assert world.entities["spring"] == entity
+    assert taken(world, range(2, 6)) == ["spring"] * 3 + ["summer"]
+    world.define(layout.LOT, "spring", numbers | {layout.LOT_VALID_UNTIL_S: -1})
     assert world.machine.check() == []
 
 
-def test_a_masked_lot_that_ends_soon_is_not_taken_and_first_again_afterwards() -> None:
+def test_of_many_ends_those_that_come_first_are_told_apart() -> None:
+    """Each lot has a SIM. Those that come after are told apart as lots end."""
+    random = Random(20261125)
+    world = empty_world(sims_max=128, terminals_max=128)
+    places = {layout.LOT_SUPPLIER: world.entities["supplier"], layout.LOT_PLAN: world.entities["monthly"]}
+    lots = {f"lot-{days}": days for days in random.sample(range(1, 365), layout.RANKS + 20)}
+    for name, days in lots.items():
+        end = {layout.LOT_VALID_UNTIL_S: (world.now_ms + days * DAY_MS) // 1_000}
+        world.define(layout.LOT, name, {**places, layout.LOT_CLASS: world.entities["silver"], **end})
+        world.import_sims(1, name)
+    assert world.machine.check() == []
+    in_order = sorted(lots, key=lots.__getitem__)
+    told_apart = taken(world, range(1, layout.RANKS))
+    assert told_apart == in_order[: layout.RANKS - 1]
+    world.pass_ms(lots[in_order[20]] * DAY_MS)
+    assert world.machine.check() == []
+    assert taken(world, range(100, 102)) == in_order[layout.RANKS - 1 : layout.RANKS + 1]
+
+
+def test_past_a_pool_with_too_little_the_next_end_goes_first() -> None:
+    world = dated_world({"endless": 0, "spring": 20, "summer": 60})
+    shared = {
+        layout.PLAN_QUOTA_CYCLE: 4 * GIB,
+        layout.PLAN_POOLED: 1,
+        layout.PLAN_LOW_BYTES: 0,
+        layout.PLAN_EXHAUSTED_BYTES: 0,
+    }
+    world.define(layout.PLAN, "shared", shared)
+    numbers = dict(enumerate(world.machine.entities(layout.LOT)[-1]["numbers"]))
+    first = {layout.LOT_PLAN: world.entities["shared"], layout.LOT_VALID_UNTIL_S: (world.now_ms + 10 * DAY_MS) // 1_000}
+    world.define(layout.LOT, "pool", numbers | first)
+    world.import_sims(2, "pool")
+    assert taken(world, range(1, 2), expected_bytes=8 * GIB) == ["spring"]
+    assert taken(world, range(2, 3)) == ["pool"]
+
+
+def test_a_masked_lot_is_not_taken_and_first_again_afterwards() -> None:
     world = dated_world({"endless": 0, "spring": 20})
     world.send(commands.run(layout.MASK, lot=world.entities["spring"], bank=layout.NONE_SHORT, masked=1))
     assert taken(world, range(1, 2)) == ["endless"]
@@ -422,7 +456,7 @@ def test_a_masked_lot_that_ends_soon_is_not_taken_and_first_again_afterwards() -
     assert world.machine.check() == []
 
 
-def test_a_jobs_swap_takes_the_tightest_whatever_ends_soon() -> None:
+def test_a_jobs_swap_takes_the_tightest_whatever_ends_first() -> None:
     """Its check has promised each a target, the most demanding too."""
     world = dated_world({"spring": 20, "endless": 0})
     (tight,) = world.import_sims(1, "endless", opening_bytes=90 * GIB)
@@ -433,7 +467,7 @@ def test_a_jobs_swap_takes_the_tightest_whatever_ends_soon() -> None:
 
 
 def test_a_class_of_more_groups_than_a_word_has_bits_is_walked_over() -> None:
-    """Each bank makes a group of its lot; some of them end soon."""
+    """Each bank makes a group of its lot; every other one's ends."""
     world = dated_world({"endless": 0, "spring": 20}, 80)
     for number in range(70):
         world.define(layout.BANK, f"rack-{number}")

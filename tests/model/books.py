@@ -77,8 +77,6 @@ class Books:
     """... in all of it."""
     short: dict[int, int] = field(default_factory=dict)
     """Markets in which swaps find no target, and the least tier for which they found none."""
-    ending: set[int] = field(default_factory=set)
-    """Lots that end soon."""
     uses: dict[int, dict[int, int]] = field(default_factory=dict)
     """By market: what the leases that are over weigh, by the tier of what they used."""
     uses_day: dict[int, int] = field(default_factory=dict)
@@ -239,6 +237,10 @@ class Books:
     def _belongs_to(self, sim: SimModel) -> set[int]:
         return {sim.bank, sim.lot, sim.sim_class, self.carriers.get(sim.sim_class, sim.sim_class)}
 
+    def _ends_ms(self, sim: SimModel) -> int:
+        """When its lot ends, which goes first in the order of that."""
+        return self.lots[sim.lot].valid_until_ms
+
     def _sound(self, sim_class: int) -> list[SimModel]:
         """Free and healthy, and no breaker is in the way."""
         return [sim for sim in self._free_healthy(sim_class) if self.blocked.isdisjoint(self._belongs_to(sim))]
@@ -277,13 +279,13 @@ class Books:
             return
         wanted = tier_satisfying(expected)
         sound = self._sound(sim.sim_class)
-        if roomy and self.ending:
-            ending = [other for other in sound if other.lot in self.ending]
-            first = sim.lot in self.ending
-            self._require(
-                first or not self._must_find_among(ending, expected), f"{what} passed lots that end soon over"
-            )
-            sound = ending if first else sound
+        if roomy:
+            ends_ms = self._ends_ms(sim)
+            for other in sound:
+                will_do = other.tier >= max(wanted, 1) and other.headroom_bytes >= expected
+                passed = will_do and self._pool_has(other, expected) and self._ends_ms(other) < ends_ms
+                self._require(not passed, f"{what} passed lot {other.lot} over, which ends before lot {sim.lot}")
+            sound = [other for other in sound if self._ends_ms(other) == ends_ms]
         tiers = {other.tier for other in sound if self._pool_has(other, expected)}
         satisfying = [tier for tier in tiers if tier >= wanted]
         # One that a breaker lets through as its probe may fit better.

@@ -124,7 +124,6 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
         if free_healthy:
             expected.setdefault((group, tier), []).append(index)
     class_tiers: dict[tuple[int, int], set[int]] = {}
-    soon_tiers: dict[tuple[int, int], set[int]] = {}
     class_free: Counter[int] = Counter()
     rests, following = sims["rest_sequence"].tolist(), sims["next"].tolist()
     for number, group in enumerate(state["groups"][: state["header"][0]["groups_count"]]):
@@ -142,8 +141,6 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
             total += len(wanted)
             if wanted and not group["masked"]:
                 class_tiers.setdefault((int(group["sim_class"]), tier), set()).add(int(group["local"]))
-                if state["lots"][group["lot"]]["soon"]:
-                    soon_tiers.setdefault((int(group["sim_class"]), tier), set()).add(int(group["local"]))
         if group["free_count"] != total:
             found.append(f"I5: group {number} counts {group['free_count']} SIMs, it has {total}")
         if not group["masked"]:
@@ -151,15 +148,45 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
     for number, sim_class in enumerate(state["classes"][: state["header"][0]["classes_count"]]):
         if sim_class["free_count"] != class_free[number]:
             found.append(f"I5: class {number} counts {sim_class['free_count']} SIMs, it has {class_free[number]}")
-        found += _shelf(number, sim_class, "", class_tiers) + _shelf(number, sim_class, "soon_", soon_tiers)
+        found += _class_bits(number, sim_class, class_tiers) + _ranks(number, sim_class, state)
     return found
 
 
-def _shelf(number: int, sim_class: Table, shelf: str, class_tiers: dict[tuple[int, int], set[int]]) -> list[str]:
+def _ranks(number: int, sim_class: Table, state: dict[str, Table]) -> list[str]:
+    """Its groups in the order of when their lots end, and in which tiers each rank has a SIM."""
+
+    def end_s(group: Table) -> int:
+        until_s = int(state["entities"][group["lot"]]["numbers"][layout.LOT_VALID_UNTIL_S])
+        ended = state["lots"][group["lot"]]["validity"] == layout.NO_LONGER_VALID
+        return until_s if until_s >= 0 and not ended else 2**63
+
+    groups = [group for group in state["groups"][: state["header"][0]["groups_count"]] if group["sim_class"] == number]
+    ends = sorted({end_s(group) for group in groups})
     found = []
-    bits = _bits(sim_class[f"{shelf}tiers"].tolist())
+    if sim_class["ranks_count"] != len(ends):
+        found.append(f"I5: class {number} has {sim_class['ranks_count']} ranks, its lots have {len(ends)} ends")
+    for rank, end in enumerate(ends):
+        mine = [group for group in groups if end_s(group) == end]
+        tiers = set().union(*(_bits(group["tiers"].tolist()) for group in mine if not group["masked"]))
+        roomiest = max(tiers, default=0)
+        if len(ends) == 1:
+            mine, tiers, roomiest = [], set(), 0
+        if any(group["rank"] != rank for group in mine):
+            found.append(f"I5: class {number}: groups of rank {rank} do not know it")
+        shown = _bits(sim_class["rank_groups"][rank].tolist())
+        if shown != {int(group["local"]) for group in mine}:
+            found.append(f"I5: class {number}: rank {rank} shows groups {shown}")
+        shown = _bits(sim_class["rank_tiers"][2 * rank : 2 * rank + 2].tolist())
+        if shown != tiers or int(sim_class["rank_roomiest"][rank // 8]) >> rank % 8 * 8 & 255 != roomiest:
+            found.append(f"I5: class {number}: rank {rank} shows tiers {shown}, it has {tiers}")
+    return found
+
+
+def _class_bits(number: int, sim_class: Table, class_tiers: dict[tuple[int, int], set[int]]) -> list[str]:
+    found = []
+    bits = _bits(sim_class["tiers"].tolist())
     for tier, (words, summary) in enumerate(
-        zip(sim_class[f"{shelf}groups"].tolist(), sim_class[f"{shelf}summary"].tolist(), strict=True)
+        zip(sim_class["groups"].tolist(), sim_class["summary"].tolist(), strict=True)
     ):
         members = class_tiers.get((number, tier), set())
         if _bits(words) != members or _bits([summary]) != {local // 64 for local in members}:

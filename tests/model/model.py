@@ -615,8 +615,6 @@ class Model(Limits):
                 lot.ended = True
                 self._walk_lot(entity)
                 self._event(layout.EVENT_VALIDITY, reason=layout.NO_LONGER_VALID, a=entity)
-            if lot.soon_from_ms <= self.now_ms:
-                self.ending.add(entity)
             for window in range(layout.WINDOWS):
                 quota, basis, at_ms = lot.waiting.get(window, (0, 0, NEVER_MS))
                 if at_ms <= self.now_ms:
@@ -636,8 +634,6 @@ class Model(Limits):
         instants += [at_ms for at_ms, _ in lot.schedule.values() if at_ms]
         if lot.resets:
             instants.append(self.now_ms + LOT_STEP_MS)
-        if entity not in self.ending:
-            instants.append(lot.soon_from_ms)
         if not lot.ended:
             instants.append(lot.valid_until_ms)
         due_ms = min(instants, default=NEVER_MS)
@@ -1043,11 +1039,6 @@ class Model(Limits):
             server.session = 0
             server.reconciled = server.reconciling = False
         self.grace_until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
-        for entity, lot in self.lots.items():
-            if lot.soon_from_ms <= self.now_ms and not self.frozen:
-                self.ending.add(entity)
-            if entity not in self.ending and lot.soon_from_ms < lot.turn_ms:
-                lot.turn_ms = max(lot.soon_from_ms, self.now_ms + LOT_STEP_MS)
 
     def _report_load(self, call: Call) -> set[int]:
         return {self._session(call.header)}
@@ -1577,7 +1568,6 @@ class Model(Limits):
                 tables["lots"][entity],
                 resetting=sum(1 << window for window in lot.resets),
                 turned_days=lot.turned_days,
-                soon=int(entity in self.ending),
                 pool_health=0 if lot.pool_health == layout.HEALTHY else lot.pool_health,
                 pool_counted_bytes=self._pool_counted(entity) if lot.pooled else 0,
                 pool_claimed_bytes=self._pool_claimed(entity),
@@ -1765,8 +1755,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])
         if until_s >= 0:
             lots[index].valid_until_ms = until_s * 1_000
-            lots[index].soon_from_ms = until_s * 1_000 - int(header["settings"][layout.ENDS_SOON_MS])
-            lots[index].turn_ms = lots[index].soon_from_ms
+            lots[index].turn_ms = until_s * 1_000
     servers = [
         ServerModel(int(record["session"]), 1, bool(record["reconciled"]))
         for record in tables["servers"][: header["servers_count"]]

@@ -304,6 +304,11 @@ def _retry_jittered(case: Case) -> bool:
     return bool(base <= case.answer["retry_after_ms"] <= 2 * base)
 
 
+def _rank(case: Case) -> int:
+    """Among the lots of its class, by when they end."""
+    return int(case.after["groups"][case.after["sims"][case.named_sim]["group"]]["rank"])
+
+
 def _skipped_more(case: Case) -> bool:
     before, after = (int(tables["jobs"][case.job]["skipped_count"]) for tables in (case.before, case.after))
     return after == before + 1
@@ -406,7 +411,8 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         == bool(case.after["sims"][case.named_sim]["health"] == layout.HEALTHY)
     ),
     "skipped+1": _skipped_more,
-    "first=yes": lambda case: bool(case.after["groups"][case.after["sims"][case.named_sim]["group"]]["soon"]),
+    "rank=first": lambda case: _rank(case) == 0,
+    "rank=last": lambda case: _rank(case) == 1,
     "trusted=yes": lambda case: not int(case.after["sims"]["cooling"][case.named_sim]) >> 55 & 1,
     "trusted=no": lambda case: bool(int(case.after["sims"]["cooling"][case.named_sim]) >> 55 & 1),
     "limits=same": lambda case: np.array_equal(case.before["sims"]["limit_bytes"], case.after["sims"]["limit_bytes"]),

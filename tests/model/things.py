@@ -57,7 +57,6 @@ class LotModel:
     resets: dict[int, ResetModel] = field(default_factory=dict)
     """By window: the one that is under way."""
     due: bool = False
-    soon_from_ms: int = NEVER_MS
     """When its SIMs begin to go before others."""
     valid_until_ms: int = NEVER_MS
     ended: bool = False

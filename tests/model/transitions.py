@@ -456,6 +456,8 @@ def _health(row: Row) -> Case:
 def _cooling(row: Row) -> Case:
     if row.when.startswith("its lot works"):
         return _lot_dates(row)
+    if row.when.startswith("the lot that ended"):
+        return _lot_order(row)
     if row.when.startswith("slowed"):
         return _probed(row)
     world = new_world()
@@ -695,6 +697,29 @@ def _probed(row: Row) -> Case:
     return Case(world, world.usage(T, epoch, MIB // 2, goodput_kbps=goodput_kbps), named_sim=0)
 
 
+def _lot_order(row: Row) -> Case:
+    """SIM 0, whose lot ends in 60 days, and another one of its class in 30."""
+    world = new_world(sims=2)
+    world.import_sims(1, "gold-b")
+    daily = {layout.LOT_PLAN: world.entities["daily"]}
+    monthly = {layout.LOT_PLAN: world.entities["monthly"]}
+    ends_s = {days: (world.now_ms + days * DAY_MS) // 1000 for days in (20, 30, 60)}
+
+    def defined(plan: dict[int, int], days: int | None, name: str) -> bytes:
+        places = {layout.LOT_SUPPLIER: world.entities["supplier"], layout.LOT_CLASS: world.entities["gold"]}
+        ends = {layout.LOT_VALID_UNTIL_S: ends_s[days]} if days else {}
+        record = np.frombuffer(commands.definition(layout.LOT, name, {**places, **plan, **ends}), "V1024")
+        return commands.run(layout.DEFINE, 1, definition=record)
+
+    for plan, days, name in ((monthly, 60, "gold-a"), (daily, 30, "gold-b")):
+        assert world.status(defined(plan, days, name)) == layout.OK
+    assert int(world.tables()["groups"]["rank"][0]) == 1
+    if row.command == "(timer)":
+        return Case(world, wait_ms=30 * DAY_MS, named_sim=0)
+    moved = {"before": 20, "with": 30, "no": None}[row.when.split()[3]]
+    return Case(world, defined(monthly, moved, "gold-a"), named_sim=0)
+
+
 def _lot_dates(row: Row) -> Case:
     """SIM 0, whose lot works until an instant, or from one on."""
     world = new_world(sims=2)
@@ -707,8 +732,6 @@ def _lot_dates(row: Row) -> Case:
         layout.LOT_PLAN: world.entities["monthly"],
         layout.LOT_CLASS: world.entities["gold"],
     }
-    if row.when == "its lot works no longer in a month":
-        second += world.machine.header()["settings"]["ends_soon_ms"] // 1000
     works_no_longer = row.when.startswith("its lot works no longer")
     place = layout.LOT_VALID_UNTIL_S if works_no_longer else layout.LOT_ACTIVE_FROM_S
     world.define(layout.LOT, "gold-a", {**numbers, place: second})
@@ -1111,6 +1134,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("lease", "SESSION_READY"): _unnamed,
     ("sim", "SET_HEALTH"): _health,
     ("sim", "RELEASE"): _changed_often,
+    ("sim", "DEFINE"): _lot_order,
     ("sim", "REPORT_USAGE"): _probed,
     ("sim", "(timer)"): _cooling,
     ("order", "(dispatch)"): _queued,
@@ -1214,7 +1238,10 @@ WHENS = frozenset(
         "its instant has come, it is spread",
         "its lot works from now on",
         "its lot works no longer",
-        "its lot works no longer in a month",
+        "its lot ends before the other of its class",
+        "its lot ends with the other of its class",
+        "its lot ends no more, the other of its class does",
+        "the lot that ended before its own works no longer",
         "its spread is over",
         "healthy, on probation",
         "on probation, it is fast",

@@ -67,16 +67,16 @@ class Walk:
                 layout.MARKET_FIRST_CLASS + place: self.world.entities[name] for place, name in enumerate(CLASSES)
             }
             self.world.define(layout.MARKET, "home", served)
-        # In every third one lot comes to its last days.
+        # In every third one two lots end, one of them after the other and in the middle of the walk.
         if seed % 3 == 0:
-            self.world.configure(layout.ENDS_SOON_MS, 86_400_000)
             places = (layout.LOT_SUPPLIER, layout.LOT_PLAN, layout.LOT_CLASS)
             lot = {
                 place: self.world.entities[name]
                 for place, name in zip(places, ("supplier", "daily", "gold"), strict=True)
             }
-            ends_ms = START_MS + 3_000 * STEP_MS + 86_400_000
-            self.world.define(layout.LOT, "gold-b", {**lot, layout.LOT_VALID_UNTIL_S: ends_ms // 1_000})
+            for name, steps in (("gold-b", 3_000), ("gold-a", 1_000_000)):
+                ends_ms = START_MS + steps * STEP_MS
+                self.world.define(layout.LOT, name, {**lot, layout.LOT_VALID_UNTIL_S: ends_ms // 1_000})
         # In every fourth one the SIMs of a lot share what they have in a cycle and in rolling days.
         self.pooled = seed % 4 == 3
         if self.pooled:

@@ -87,8 +87,8 @@ def chosen(found: dict[str, Any]) -> str:
     if reserved:
         return f"As the target of a swap that is not ordered yet: a healthy SIM of {place}, with {wanted}."
     return (
-        f"By an allocation: a free and healthy SIM of {place}, with {wanted}; of those the ones of lots that end soon "
-        "go first, then the ones with most left, and among equals the one that has rested longest."
+        f"By an allocation: a free and healthy SIM of {place}, with {wanted}; of those the ones go first whose lot "
+        "ends first, then the ones with most left, and among equals the one that has rested longest."
     )
 
 

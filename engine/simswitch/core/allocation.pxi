@@ -163,13 +163,13 @@ cdef inline int _tier_wanted(
 ) noexcept nogil:
     """Of which tier the SIM will be, and of which shelf; TIERS: none that can be told ahead."""
     cdef int wanted = tier_satisfying(expected_bytes(state, state.entities[market].dense, requested))
-    cdef int tier
-    if class_ends(sim_class):
-        shelf[0] = class_shelf(sim_class, True)
-        tier = shelf_tier_from(shelf, wanted, True)
-        if tier < TIERS:
-            return tier
-    shelf[0] = class_shelf(sim_class, False)
+    cdef int rank
+    if sim_class.ranks_count > 1:
+        rank = rank_from(sim_class, wanted)
+        if rank < RANKS:
+            shelf[0] = rank_shelf(sim_class, rank)
+            return rank_roomiest(sim_class, rank)
+    shelf[0] = class_shelf(sim_class)
     return shelf_tier_from(shelf, wanted, True)
 
 
@@ -194,11 +194,11 @@ cdef void _fetch_selection(
             continue
         if stage == 1:
             local = <int> ((sim_class.last_group + 1) % GROUPS_PER_CLASS)
-            prefetch(&shelf.summary[tier])
-            prefetch(&shelf.groups[tier * GROUP_WORDS + (local >> 6)])
+            prefetch(&sim_class.summary[tier])
+            prefetch(&sim_class.groups[tier][local >> 6])
             prefetch(&sim_class.members[local])
             continue
-        group = &state.groups[sim_class.members[next_local(&shelf, sim_class.last_group, tier)]]
+        group = &state.groups[sim_class.members[next_local(sim_class, &shelf, tier)]]
         if stage == 2:
             prefetch(group)
             prefetch(&group.head[tier])

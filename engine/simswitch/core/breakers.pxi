@@ -330,7 +330,9 @@ cdef int _next_around(
     cdef uint64_t bits
     for step in range(GROUP_WORDS + 1):
         word = ((start >> 6) + step) % GROUP_WORDS
-        bits = shelf.groups[tier * GROUP_WORDS + word]
+        bits = sim_class.groups[tier][word]
+        if shelf.groups != NULL:
+            bits &= shelf.groups[word]
         if sound:
             bits &= ~sim_class.broken[word]
         if step == 0:
@@ -379,6 +381,21 @@ cdef uint32_t shelf_select_around(
     return NONE_INDEX
 
 
+cdef uint32_t ranks_select_around(
+    State *state, Class *sim_class, uint32_t first, int64_t expected, int tier, bint sound
+) noexcept nogil:
+    """The same, from the rank ``first`` on, in the order of ranks."""
+    cdef Shelf shelf
+    cdef uint32_t rank, index
+    for rank in range(first, <uint32_t> sim_class.ranks_count):
+        if rank_roomiest(sim_class, rank) >= tier:
+            shelf = rank_shelf(sim_class, rank)
+            index = shelf_select_around(state, sim_class, &shelf, expected, tier, True, sound)
+            if index != NONE_INDEX:
+                return index
+    return NONE_INDEX
+
+
 cdef uint32_t class_select_sound(
     State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
@@ -386,12 +403,11 @@ cdef uint32_t class_select_sound(
     cdef Class *sim_class = &state.classes[class_index]
     cdef Shelf shelf
     cdef uint32_t index
-    if roomy and class_ends(sim_class):
-        shelf = class_shelf(sim_class, True)
-        index = shelf_select_around(state, sim_class, &shelf, expected, tier, True, True)
+    if roomy and sim_class.ranks_count > 1:
+        index = ranks_select_around(state, sim_class, 0, expected, tier, True)
         if index != NONE_INDEX:
             return index
-    shelf = class_shelf(sim_class, False)
+    shelf = class_shelf(sim_class)
     return shelf_select_around(state, sim_class, &shelf, expected, tier, roomy, True)
 
 

@@ -129,9 +129,6 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
     cdef Group *group
     cdef Class *sim_class
     cdef dict bits = {}
-    cdef dict soon_bits = {}
-    cdef Shelf shelf
-    cdef bint soon
     cdef dict free_counts = {}
     for index in range(state.header.sims_count):
         if not index % PAUSE_ITEMS:
@@ -174,8 +171,6 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
                 faults.append(f"I5: group {position}, tier {tier}: its bit is wrong")
             if length and not group.masked:
                 bits[group.sim_class, tier, group.local] = True
-                if group.soon:
-                    soon_bits[group.sim_class, tier, group.local] = True
             count += length
         listed += count
         if group.free_count != count:
@@ -188,30 +183,57 @@ cdef int _check_index(State *state, list faults, object pause) except -1:
         sim_class = &state.classes[position]
         if sim_class.free_count != free_counts.get(position, 0):
             faults.append(f"I5: class {position} counts {sim_class.free_count} free SIMs")
-        for soon in range(2):
-            shelf = class_shelf(sim_class, soon)
-            _check_shelf(position, sim_class.groups_count, &shelf, soon_bits if soon else bits, faults)
+        _check_class(position, sim_class, bits, faults)
+        _check_ranks(state, position, sim_class, bits, faults)
     return 0
 
 
-cdef int _check_shelf(uint32_t position, uint64_t groups_count, const Shelf *shelf, dict bits, list faults) except -1:
+cdef int _check_class(uint32_t position, const Class *sim_class, dict bits, list faults) except -1:
     cdef uint32_t local
     cdef int tier, word
     for tier in range(TIERS):
         words = [0] * GROUP_WORDS
-        for local in range(groups_count):
+        for local in range(sim_class.groups_count):
             if (position, tier, local) in bits:
                 words[local >> 6] |= <uint64_t> 1 << (local & 63)
         summary = 0
         for word in range(GROUP_WORDS):
             if words[word]:
                 summary |= 1 << word
-            if shelf.groups[tier * GROUP_WORDS + word] != words[word]:
+            if sim_class.groups[tier][word] != words[word]:
                 faults.append(f"I5: class {position}, tier {tier}: the bits of its groups are wrong")
-        if shelf.summary[tier] != summary:
+        if sim_class.summary[tier] != summary:
             faults.append(f"I5: class {position}, tier {tier}: the summary is wrong")
-        if bool((shelf.tiers[tier >> 6] >> (tier & 63)) & 1) != bool(summary):
+        if bool((sim_class.tiers[tier >> 6] >> (tier & 63)) & 1) != bool(summary):
             faults.append(f"I5: class {position}, tier {tier}: its bit is wrong")
+    return 0
+
+
+cdef int _check_ranks(State *state, uint32_t position, const Class *sim_class, dict bits, list faults) except -1:
+    """Groups stand in the order of when their lots end. No rank at all: the state is of a program that knew of none, up to its restart."""
+    cdef uint32_t local, rank
+    cdef int tier
+    cdef list ends = [_ends_s(state, state.groups[sim_class.members[local]].lot) for local in range(sim_class.groups_count)]
+    cdef list order = sorted(set(ends))[:RANKS]
+    cdef list groups = [0] * RANKS
+    cdef list tiers = [0] * RANKS
+    cdef object one = 1
+    if sim_class.ranks_count != len(order) and sim_class.ranks_count:
+        faults.append(f"I5: class {position} knows of {sim_class.ranks_count} ends of lots, there are {len(order)}")
+    for local in range(sim_class.groups_count if sim_class.ranks_count else 0):
+        rank = order.index(min(ends[local], order[len(order) - 1]))
+        if state.groups[sim_class.members[local]].rank != rank:
+            faults.append(f"I5: class {position}: its group {local} does not stand where its lot's end does")
+        if len(order) > 1:
+            groups[rank] |= one << local
+            tiers[rank] |= sum([one << tier for tier in range(TIERS) if (position, tier, local) in bits])
+    for rank in range(RANKS):
+        if (
+            sum([int(sim_class.rank_groups[rank][word]) << 64 * word for word in range(GROUP_WORDS)]) != groups[rank]
+            or sim_class.rank_tiers[2 * rank] | int(sim_class.rank_tiers[2 * rank + 1]) << 64 != tiers[rank]
+            or rank_roomiest(sim_class, rank) != max(tiers[rank].bit_length() - 1, 0)
+        ):
+            faults.append(f"I5: class {position}: the bits of rank {rank} are wrong")
     return 0
 
 
@@ -258,8 +280,6 @@ cdef int _check_lots(State *state, list faults) except -1:
     for index in range(state.header.groups_count):
         if state.groups[index].masked != group_hidden(state, &state.groups[index]):
             faults.append(f"I5: group {index} is hidden: {state.groups[index].masked}, and should not be or be")
-        if state.groups[index].soon != state.lots[state.groups[index].lot].soon:
-            faults.append(f"I5: group {index} goes before others: {state.groups[index].soon}, and its lot does not or does")
     return 0
 
 

@@ -41,7 +41,6 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> ADMISSION_QUEUE_MS] = 2_000
     settings[<int> PROBE_KBPS] = 6_000
     settings[<int> FENCING_MS] = 600_000
-    settings[<int> ENDS_SOON_MS] = 30 * <int64_t> DAY_MS
 
 
 cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
@@ -75,8 +74,6 @@ cdef bint _setting_valid(int setting, int64_t value) noexcept nogil:
         return 0 <= value <= 3
     if setting == AUTOMATIC_AHEAD_MS or setting == DAY_BEGINS_MS:
         return 0 <= value < DAY_MS
-    if setting == ENDS_SOON_MS:
-        return 0 <= value <= 366 * <int64_t> DAY_MS
     if setting == FENCING_MS:
         return 1_000 <= value <= 7 * <int64_t> DAY_MS
     if setting == BREAKER_PPM:
@@ -113,8 +110,6 @@ cdef void apply_configure(State *state, const Run *run) noexcept nogil:
             for group in range(state.header.groups_count):
                 _group_watermarks(state, &state.groups[group])
                 pool_follow(state, state.groups[group].lot, False, run.now_ms)
-            if settings[item] == ENDS_SOON_MS:
-                lots_judge_soon(state, run.now_ms)
 
 
 # ------------------------------------------------------------------------------------------------------ entities
@@ -321,6 +316,8 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
             ):
                 changed |= lot_follow_plan(state, other, now_ms)
                 lot_turn(state, other, now_ms)
+        if entity.kind == LOT:
+            class_rank(state, lot_class(state, index))
         # A plan's lots follow it; of each of them nothing is told.
         numbers = entity.numbers
         if entity.kind == LOT:
@@ -448,9 +445,9 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
         state.lots[lot].sims_first = state.header.sims_count
         state.lots[lot].sims_end = state.header.sims_count + 1
     group.masked = group_hidden(state, group)
-    group.soon = state.lots[lot].soon
     breaker_mark(state, group)
     _group_watermarks(state, group)
+    class_rank(state, sim_class)
     return index
 
 

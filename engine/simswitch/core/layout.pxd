@@ -19,7 +19,7 @@
 #   exemptions            96   4,096                who is exempt from limits, by subscriber
 #   orders                96   orders_max           queued and outstanding orders
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
-#   classes            37080   classes_max          which groups have a SIM in which tier
+#   classes            28944   classes_max          which groups have a SIM in which tier
 #   markets              608   markets_max          classes in order of preference, what leases used
 #   servers              584   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
@@ -62,6 +62,7 @@ cpdef enum:
     NONE_SHORT = 0xFFFF          # the same for 16-bit numbers
     TIERS = 128                  # 32 powers of two of MiB, 4 steps in each
     TIER_NONE = 255              # the SIM is not in the selection index
+    RANKS = 64                   # ends of lots that a class tells apart: those that come first
     LEASE_ARMED = 128            # beside a terminal's tier: its timer is on the wheel, whatever became of the lease since
     GROUP_WORDS = 16             # 64-bit words over the groups of a class
     GROUPS_PER_CLASS = 1024      # 64 * GROUP_WORDS
@@ -510,7 +511,6 @@ cpdef enum Setting:
     BREAKER_LEAST = 24           # swaps from which is judged
     PROBE_KBPS = 26              # goodput at which a SIM that was slowed before its reset is trusted again; 0: it stays slowed
     EXPECTED_CEILING_BYTES = 29  # expected use that is learned is never above this
-    ENDS_SOON_MS = 30            # SIMs of a lot that works no longer after so long are handed out before others of their class
     ADMISSION_QUEUE_MS = 25      # how much work for it an access server's queue may hold before terminals are told to wait; 0: any
 
 # ---------------------------------------------------------------------------------------------- records
@@ -745,7 +745,7 @@ ctypedef struct Group:                  # class x lot x bank: 9792 B
     uint8_t masked                      # 1: none of its SIMs is selected: its lot, its bank or itself is masked
     uint8_t masked_itself
     uint8_t changes_max                 # changes of terminal of one of its SIMs in a day, from the plan; 0: any number
-    uint8_t soon                        # 1: its lot ends soon
+    uint8_t rank                        # among the groups of its class, by when its lot ends: 0 goes first (tiers.pxi)
     uint8_t reserved[4]
 
 ctypedef struct Market:                 # 608 B
@@ -764,21 +764,22 @@ ctypedef struct Market:                 # 608 B
     uint32_t uses[128]                  # by the tier of what they used: weight of the leases that are over (expected.pxi)
     int64_t bound_bytes                 # what is learned is no more than this, by the caps of its SIMs; 0: any
 
-ctypedef struct Class:                  # 37080 B
+ctypedef struct Class:                  # 28944 B
     uint64_t tiers[2]                   # tiers in which some unmasked group has a SIM
-    uint64_t soon_tiers[2]              # and one whose lot ends soon
     uint64_t free_count                 # SIMs in the index, masked groups not counted
     uint64_t groups_count
     uint64_t reserve_count              # I7
     uint64_t last_group                 # rotation over groups, so that no bank or lot is emptied first
+    uint64_t ranks_count                # ends of lots that its groups have; up to 1: none goes before another
     uint32_t entity
     uint32_t reserved
     uint64_t summary[128]               # which words of groups[tier] are not zero
     uint64_t groups[128][16]            # unmasked groups with a SIM in the tier
     uint64_t broken[16]                 # groups whose bank's or lot's breaker blocks
     uint16_t members[1024]              # its groups, by their number within the class
-    uint64_t soon_summary[128]          # as summary and groups, of the groups whose lot ends soon
-    uint64_t soon_groups[128][16]
+    uint64_t rank_roomiest[8]           # by rank, a byte each: the highest tier in which it has a SIM; 0: none, or that one
+    uint64_t rank_tiers[128]            # as tiers, of its groups: two words a rank
+    uint64_t rank_groups[64][16]        # the groups of the rank
     int64_t least_cap_bytes             # the smallest quota of a lot that it has SIMs of and that works; 0: none has a cap
     int64_t least_so_far_bytes          # the same, of those that the walk has looked at (expected.pxi)
 
@@ -952,11 +953,10 @@ ctypedef struct Lot:                    # 640 B, by the lot's entity; the window
     uint8_t resetting                   # bit per window: its reset is under way
     uint8_t waiting_basis[3]
     uint8_t validity                    # Validity: otherwise none of its SIMs is selected, and all count as exhausted
-    uint8_t soon                        # 1: it ends soon
+    uint8_t pool_health                 # 0, or LOW or EXHAUSTED by what is left of its pool: no SIM of it is handed out
     uint8_t pooled                      # bit per window: its SIMs share the quota
     uint32_t slowed_kbps                # the highest speed above a quota by its plan; 0: not known
-    uint8_t pool_health                 # 0, or LOW or EXHAUSTED by what is left of its pool: no SIM of it is handed out
-    uint8_t unused[3]
+    uint8_t unused[4]
     uint64_t pool_counted_bytes         # of a pooled lot: accepted reports of all its SIMs, over their lifetime (I8)
     int64_t pool_claimed_bytes          # what its SIMs that are reserved, assigned or held may still use
     int64_t pool_limit_bytes            # pool_counted_bytes at which the nearest cap is reached,

@@ -15,7 +15,7 @@ _SIZES = {
     "EndedLease": (sizeof(EndedLease), 64),
     "Order": (sizeof(Order), 96),
     "Group": (sizeof(Group), 9792),
-    "Class": (sizeof(Class), 37080),
+    "Class": (sizeof(Class), 28944),
     "Market": (sizeof(Market), 608),
     "Server": (sizeof(Server), 584),
     "Job": (sizeof(Job), 512),

@@ -31,15 +31,6 @@ cdef int _validity_now(State *state, uint32_t entity, uint64_t now_ms) noexcept 
     return VALID
 
 
-cdef uint64_t _soon_from_ms(State *state, uint32_t entity) noexcept nogil:
-    """From when on its SIMs go before others, since it ends soon after; NEVER_MS: they do not."""
-    cdef int64_t until_s = state.entities[entity].numbers[<int> LOT_VALID_UNTIL_S]
-    cdef uint64_t soon_ms = <uint64_t> state.header.settings[<int> ENDS_SOON_MS]
-    if until_s < 0 or not soon_ms:
-        return NEVER_MS
-    return <uint64_t> until_s * 1000 - min(soon_ms, <uint64_t> until_s * 1000)
-
-
 cdef void _lot_wake(State *state, uint32_t entity, uint64_t turn_ms) noexcept nogil:
     """Its turn comes then; NEVER_MS: it does not."""
     cdef Lot *lot = &state.lots[entity]
@@ -67,18 +58,12 @@ cdef void _lot_arm(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
             due_ms = min(due_ms, lot.waiting_ms[window])
         if lot.reset_ms[window]:
             due_ms = min(due_ms, lot.reset_ms[window])
-    if (
-        lot.resetting or lot.walk_wanted or lot.validity != _validity_now(state, entity, now_ms)
-        or lot.soon != (_soon_from_ms(state, entity) <= now_ms)
-    ):
+    if lot.resetting or lot.walk_wanted or lot.validity != _validity_now(state, entity, now_ms):
         due_ms = min(due_ms, now_ms + LOT_STEP_MS)
     for window in range(LOT_ACTIVE_FROM_S, LOT_VALID_UNTIL_S + 1):
         turn_ms = <uint64_t> max(state.entities[entity].numbers[window], <int64_t> 0) * 1000
         if turn_ms > now_ms:
             due_ms = min(due_ms, turn_ms)
-    turn_ms = _soon_from_ms(state, entity)
-    if now_ms < turn_ms < NEVER_MS:
-        due_ms = min(due_ms, turn_ms)
     _lot_wake(state, entity, due_ms if due_ms > now_ms else now_ms + LOT_STEP_MS)
 
 
@@ -90,15 +75,61 @@ cdef bint group_hidden(State *state, const Group *group) noexcept nogil:
     )
 
 
+cdef Class *lot_class(State *state, uint32_t entity) noexcept nogil:
+    return &state.classes[state.entities[state.entities[entity].numbers[<int> LOT_CLASS]].dense]
+
+
+cdef uint64_t _ends_s(const State *state, uint32_t entity) noexcept nogil:
+    """When the lot ends, Unix seconds; NEVER_MS: it does not, or has ended."""
+    cdef int64_t until_s = state.entities[entity].numbers[<int> LOT_VALID_UNTIL_S]
+    return NEVER_MS if until_s < 0 or state.lots[entity].validity == NO_LONGER_VALID else <uint64_t> until_s
+
+
+cdef void class_rank(State *state, Class *sim_class) noexcept nogil:
+    """Puts the groups of a class in the order of when their lots end: 1,024 at most. After it has another group, and when one of its
+    lots ends or has another end. Of more than RANKS ends the last of them stands for all that come later."""
+    cdef uint64_t[RANKS] ends
+    cdef uint64_t end
+    cdef uint32_t local, rank, count = 0
+    cdef Group *group
+    for local in range(<uint32_t> sim_class.groups_count):
+        end = _ends_s(state, state.groups[sim_class.members[local]].lot)
+        rank = count
+        while rank and ends[rank - 1] >= end:
+            rank -= 1
+        if rank == RANKS or (rank < count and ends[rank] == end):
+            continue
+        count = min(count + 1, <uint32_t> RANKS)
+        memmove(&ends[rank + 1], &ends[rank], (count - 1 - rank) * sizeof(uint64_t))
+        ends[rank] = end
+    sim_class.ranks_count = count
+    memset(sim_class.rank_roomiest, 0, sizeof(sim_class.rank_roomiest))
+    memset(sim_class.rank_tiers, 0, sizeof(sim_class.rank_tiers))
+    memset(sim_class.rank_groups, 0, sizeof(sim_class.rank_groups))
+    for local in range(<uint32_t> sim_class.groups_count):
+        group = &state.groups[sim_class.members[local]]
+        end = _ends_s(state, group.lot)
+        rank = 0
+        while rank < count - 1 and ends[rank] < end:
+            rank += 1
+        group.rank = <uint8_t> rank
+        if count > 1:
+            sim_class.rank_groups[rank][local >> 6] |= <uint64_t> 1 << (local & 63)
+            if not group.masked:
+                sim_class.rank_tiers[2 * rank] |= group.tiers[0]
+                sim_class.rank_tiers[2 * rank + 1] |= group.tiers[1]
+    for rank in range(count):
+        rank_judge(sim_class, rank)
+
+
 cdef void lot_show(State *state, uint32_t entity) noexcept nogil:
-    """Brings the lot's groups up to date: whether they are selected, and before others, and what its pool makes of them."""
-    cdef Class *sim_class = &state.classes[state.entities[state.entities[entity].numbers[<int> LOT_CLASS]].dense]
+    """Brings the lot's groups up to date: whether they are selected, and what its pool makes of them."""
+    cdef Class *sim_class = lot_class(state, entity)
     cdef uint32_t local, group
     for local in range(<uint32_t> sim_class.groups_count):
         group = sim_class.members[local]
         if state.groups[group].lot == entity:
             group_set_masked(state, group, group_hidden(state, &state.groups[group]))
-            group_set_soon(state, group, state.lots[entity].soon)
             state.groups[group].pool_health = state.lots[entity].pool_health
 
 
@@ -119,31 +150,9 @@ cdef void lot_judge_validity(State *state, uint32_t entity, uint64_t now_ms) noe
     lot.validity = <uint8_t> validity
     bounds_wanted(state)
     lot_show(state, entity)
+    class_rank(state, lot_class(state, entity))
     lot.walk_wanted = not lot_walk(state, entity)
     event(state, EVENT_VALIDITY, NONE_INDEX, NONE_SHORT, NONE_INDEX, validity, entity, 0)
-
-
-cdef void _lot_judge_soon(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
-    cdef Lot *lot = &state.lots[entity]
-    cdef bint soon = _soon_from_ms(state, entity) <= now_ms
-    if soon != lot.soon and not state.header.frozen:
-        lot.soon = soon
-        lot_show(state, entity)
-
-
-cdef void lots_judge_soon(State *state, uint64_t now_ms) noexcept nogil:
-    """Of all lots: the setting is another, or the service starts again, maybe from the state of a program that did not know it."""
-    cdef uint32_t entity
-    cdef uint64_t from_ms
-    cdef Lot *lot
-    for entity in range(state.header.entities_count):
-        if state.entities[entity].kind != LOT:
-            continue
-        _lot_judge_soon(state, entity, now_ms)
-        lot = &state.lots[entity]
-        from_ms = _soon_from_ms(state, entity)
-        if not lot.soon and from_ms != NEVER_MS and (not lot_armed(lot) or from_ms < lot.turn_ms):
-            _lot_wake(state, entity, max(from_ms, now_ms + LOT_STEP_MS))
 
 
 cdef void _cap_comes(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
@@ -200,7 +209,6 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
         if lot.walk_wanted:
             lot.walk_wanted = not lot_walk(state, entity)
         lot_judge_validity(state, entity, now_ms)
-        _lot_judge_soon(state, entity, now_ms)
         for window in range(WINDOWS):
             if lot.waiting_ms[window] and lot.waiting_ms[window] <= now_ms:
                 _cap_comes(state, entity, window, now_ms)

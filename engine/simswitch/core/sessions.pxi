@@ -342,5 +342,6 @@ cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
         state.servers[index].reconciled = 0
         _end_session(state, index, now_ms)
     state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
-    lots_judge_soon(state, now_ms)
+    for index in range(state.header.classes_count):
+        class_rank(state, &state.classes[index])  # maybe from the state of a program that ordered them otherwise
     bounds_wanted(state)  # maybe from the state of a program that knew of no bounds

@@ -243,22 +243,6 @@ cdef void group_set_masked(State *state, uint32_t group_index, bint masked) noex
         sim_class.free_count += group.free_count
 
 
-cdef void group_set_soon(State *state, uint32_t group_index, bint soon) noexcept nogil:
-    """Has a group's SIMs handed out before others, or no longer: 128 bits at most."""
-    cdef Group *group = &state.groups[group_index]
-    cdef Shelf shelf = class_shelf(&state.classes[group.sim_class], True)
-    cdef int tier
-    if group.soon == soon:
-        return
-    group.soon = soon
-    for tier in range(TIERS):
-        if not group.masked and (group.tiers[tier >> 6] >> (tier & 63)) & 1:
-            if soon:
-                shelf_set(&shelf, tier, group.local)
-            else:
-                shelf_clear(&shelf, tier, group.local)
-
-
 cdef uint64_t draw(State *state) noexcept nogil:
     """The next number for jitter: SplitMix64 over the seed that came in with the batch."""
     state.header.draws_count += 1

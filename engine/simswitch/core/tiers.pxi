@@ -12,8 +12,10 @@
 # to the most demanding too, and whoever is served first must not take it. Only if there is no such tier, up to OWN_TIER_TRIES SIMs of the tier in which the request itself lies are tried, since there some fit and
 # some don't. Groups of a class take turns, so that no bank or lot is emptied first.
 #
-# Groups whose lot ends soon stand on a shelf of their own besides, with the same bitmaps: an allocation looks there first, so that no
-# quota expires while others are used. Where no lot ends soon that costs it one comparison.
+# Of lots that end an allocation takes the one that ends first, so that no quota expires while others are used: their groups have ranks
+# in the order of their ends, lots without one the last (class_rank), and each rank its own bits over the tiers. The first rank that has
+# a SIM in a tier that satisfies is found in eight words at most, with a byte for the roomiest tier of each; then it is chosen as above,
+# among the groups of the rank. Where all lots of a class end together, or none does, that costs one comparison.
 #
 # A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pxi rebuilds it.
 # Masking a group takes its bits out of its class and leaves its lists alone, so it takes effect at once.
@@ -89,51 +91,80 @@ cdef inline int tier_satisfying(int64_t expected) noexcept nogil:
     return tier + 1 if tier + 1 < TIERS else TIERS - 1
 
 
-# The bitmaps over the groups of a class: over all of them, or over those whose lot ends soon.
+# Among which groups of a class is chosen: all of them, or those of a rank.
 ctypedef struct Shelf:
-    uint64_t *tiers
-    uint64_t *summary
-    uint64_t *groups              # GROUP_WORDS a tier
+    const uint64_t *tiers         # in which one of them has a SIM
+    const uint64_t *groups        # GROUP_WORDS; NULL: all
 
 
-cdef inline Shelf class_shelf(Class *sim_class, bint soon) noexcept nogil:
-    cdef Shelf shelf
-    shelf.tiers = &sim_class.soon_tiers[0] if soon else &sim_class.tiers[0]
-    shelf.summary = &sim_class.soon_summary[0] if soon else &sim_class.summary[0]
-    shelf.groups = &sim_class.soon_groups[0][0] if soon else &sim_class.groups[0][0]
-    return shelf
+cdef inline Shelf class_shelf(const Class *sim_class) noexcept nogil:
+    return Shelf(&sim_class.tiers[0], NULL)
 
 
-cdef inline void shelf_set(const Shelf *shelf, int tier, int local) noexcept nogil:
-    shelf.groups[tier * GROUP_WORDS + (local >> 6)] |= <uint64_t> 1 << (local & 63)
-    shelf.summary[tier] |= <uint64_t> 1 << (local >> 6)
-    shelf.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
+cdef inline Shelf rank_shelf(const Class *sim_class, int rank) noexcept nogil:
+    return Shelf(&sim_class.rank_tiers[2 * rank], &sim_class.rank_groups[rank][0])
 
 
-cdef inline void shelf_clear(const Shelf *shelf, int tier, int local) noexcept nogil:
-    cdef uint64_t *word = &shelf.groups[tier * GROUP_WORDS + (local >> 6)]
-    word[0] &= ~(<uint64_t> 1 << (local & 63))
-    if word[0] == 0:
-        shelf.summary[tier] &= ~(<uint64_t> 1 << (local >> 6))
-        if shelf.summary[tier] == 0:
-            shelf.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
+cdef inline int rank_roomiest(const Class *sim_class, int rank) noexcept nogil:
+    """The highest tier in which the rank has a SIM; 0 also where it has none."""
+    return <int> (sim_class.rank_roomiest[rank >> 3] >> (8 * (rank & 7)) & 0xFF)
+
+
+cdef void rank_judge(Class *sim_class, int rank) noexcept nogil:
+    """Its bits over the tiers are others."""
+    cdef const uint64_t *tiers = &sim_class.rank_tiers[2 * rank]
+    cdef uint64_t roomiest = 64 + last_set(tiers[1]) if tiers[1] else (last_set(tiers[0]) if tiers[0] else 0)
+    cdef int shift = 8 * (rank & 7)
+    sim_class.rank_roomiest[rank >> 3] = sim_class.rank_roomiest[rank >> 3] & ~(<uint64_t> 0xFF << shift) | roomiest << shift
+
+
+cdef void rank_tier_set(Class *sim_class, int tier, int rank) noexcept nogil:
+    sim_class.rank_tiers[2 * rank + (tier >> 6)] |= <uint64_t> 1 << (tier & 63)
+    rank_judge(sim_class, rank)
+
+
+cdef void rank_tier_clear(Class *sim_class, int tier, int rank) noexcept nogil:
+    """A group of the rank has no SIM in the tier any more."""
+    cdef int word
+    for word in range(GROUP_WORDS):
+        if sim_class.groups[tier][word] & sim_class.rank_groups[rank][word]:
+            return
+    sim_class.rank_tiers[2 * rank + (tier >> 6)] &= ~(<uint64_t> 1 << (tier & 63))
+    rank_judge(sim_class, rank)
+
+
+cdef inline int rank_from(const Class *sim_class, int tier) noexcept nogil:
+    """The first rank that has a SIM in ``tier`` or a roomier one; RANKS: none has. With under a MiB left no SIM is looked for."""
+    cdef uint64_t ones = 0x0101010101010101ULL, highest = 0x8080808080808080ULL
+    cdef uint64_t wanted = <uint64_t> max(tier, 1) * ones
+    cdef uint64_t bits
+    cdef int word
+    for word in range(RANKS // 8):
+        # Tiers are below 128: with its highest bit set a byte keeps it, if what is taken away is no more than what was there.
+        bits = ((sim_class.rank_roomiest[word] | highest) - wanted) & highest
+        if bits:
+            return 8 * word + (first_set(bits) >> 3)
+    return RANKS
 
 
 cdef inline void class_tier_set(Class *sim_class, int tier, const Group *group) noexcept nogil:
     """An unmasked group has a SIM in the tier from now on."""
-    cdef Shelf shelf = class_shelf(sim_class, False)
-    shelf_set(&shelf, tier, group.local)
-    if group.soon:
-        shelf = class_shelf(sim_class, True)
-        shelf_set(&shelf, tier, group.local)
+    sim_class.groups[tier][group.local >> 6] |= <uint64_t> 1 << (group.local & 63)
+    sim_class.summary[tier] |= <uint64_t> 1 << (group.local >> 6)
+    sim_class.tiers[tier >> 6] |= <uint64_t> 1 << (tier & 63)
+    if sim_class.ranks_count > 1:
+        rank_tier_set(sim_class, tier, group.rank)
 
 
 cdef inline void class_tier_clear(Class *sim_class, int tier, const Group *group) noexcept nogil:
-    cdef Shelf shelf = class_shelf(sim_class, False)
-    shelf_clear(&shelf, tier, group.local)
-    if group.soon:
-        shelf = class_shelf(sim_class, True)
-        shelf_clear(&shelf, tier, group.local)
+    cdef uint64_t *word = &sim_class.groups[tier][group.local >> 6]
+    word[0] &= ~(<uint64_t> 1 << (group.local & 63))
+    if word[0] == 0:
+        sim_class.summary[tier] &= ~(<uint64_t> 1 << (group.local >> 6))
+        if sim_class.summary[tier] == 0:
+            sim_class.tiers[tier >> 6] &= ~(<uint64_t> 1 << (tier & 63))
+    if sim_class.ranks_count > 1:
+        rank_tier_clear(sim_class, tier, group.rank)
 
 
 cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
@@ -197,15 +228,20 @@ cdef inline void index_remove(State *state, uint32_t index) noexcept nogil:
     sim.previous = NONE_INDEX
 
 
-cdef inline int next_local(const Shelf *shelf, uint64_t last_group, int tier) noexcept nogil:
+cdef inline int next_local(const Class *sim_class, const Shelf *shelf, int tier) noexcept nogil:
     """The group of the tier whose turn it is: the first after the last one taken, round the ring."""
-    cdef int start = <int> ((last_group + 1) % (64 * GROUP_WORDS))
+    cdef int start = <int> ((sim_class.last_group + 1) % (64 * GROUP_WORDS))
     cdef int word = start >> 6
-    cdef const uint64_t *groups = &shelf.groups[tier * GROUP_WORDS]
+    cdef const uint64_t *groups = &sim_class.groups[tier][0]
     cdef uint64_t bits = groups[word] & (~<uint64_t> 0 << (start & 63))
     cdef uint64_t summary
-    if bits == 0:
-        summary = shelf.summary[tier]
+    if shelf.groups != NULL:
+        bits &= shelf.groups[word]
+        while bits == 0:
+            word = (word + 1) % GROUP_WORDS
+            bits = groups[word] & shelf.groups[word]
+    elif bits == 0:
+        summary = sim_class.summary[tier]
         bits = summary & (~<uint64_t> 0 << (word + 1) if word < GROUP_WORDS - 1 else 0)
         word = first_set(bits if bits != 0 else summary)
         bits = groups[word]
@@ -235,7 +271,7 @@ cdef inline uint32_t shelf_select(
     cdef uint32_t index
     own = shelf_tier_from(shelf, tier, roomy)
     if own < TIERS:
-        local = next_local(shelf, sim_class.last_group, own)
+        local = next_local(sim_class, shelf, own)
         if not pool_has(state, &state.groups[sim_class.members[local]], expected):
             return shelf_select_around(state, sim_class, shelf, expected, tier, roomy, False)
         sim_class.last_group = local
@@ -251,7 +287,7 @@ cdef inline uint32_t shelf_select(
     tries = OWN_TIER_TRIES
     first = -1
     while tries > 0:
-        local = next_local(shelf, sim_class.last_group, own)
+        local = next_local(sim_class, shelf, own)
         if local == first:
             break
         if not pool_has(state, &state.groups[sim_class.members[local]], expected):
@@ -268,23 +304,23 @@ cdef inline uint32_t shelf_select(
     return NONE_INDEX
 
 
-cdef inline bint class_ends(const Class *sim_class) noexcept nogil:
-    """Whether SIMs of it stand in the index whose lot ends soon."""
-    return (sim_class.soon_tiers[0] | sim_class.soon_tiers[1]) != 0
-
-
 cdef inline uint32_t class_select(
     State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
-    """A free healthy SIM of the class, as of its shelves. Where the roomiest is wanted those go first whose lot ends soon; a job's
-    swaps take the tightest of all, as its check has promised."""
+    """A free healthy SIM of the class. Where the roomiest is wanted those go first whose lot ends first; a job's swaps take the
+    tightest of all, as its check has promised."""
     cdef Class *sim_class = &state.classes[class_index]
     cdef Shelf shelf
     cdef uint32_t index
-    if roomy and class_ends(sim_class):
-        shelf = class_shelf(sim_class, True)
-        index = shelf_select(state, sim_class, &shelf, expected, tier, True)
-        if index != NONE_INDEX:
-            return index
-    shelf = class_shelf(sim_class, False)
+    cdef int rank
+    if roomy and sim_class.ranks_count > 1:
+        rank = rank_from(sim_class, tier)
+        if rank < RANKS:
+            shelf = rank_shelf(sim_class, rank)
+            index = shelf_select(state, sim_class, &shelf, expected, tier, True)
+            if index == NONE_INDEX:
+                index = ranks_select_around(state, sim_class, rank + 1, expected, tier, False)
+            if index != NONE_INDEX:
+                return index
+    shelf = class_shelf(sim_class)
     return shelf_select(state, sim_class, &shelf, expected, tier, roomy)

@@ -214,9 +214,8 @@ def _state_of_8(_old: Tables, new: Tables) -> None:
 
 
 def _state_of_9(_old: Tables, new: Tables) -> None:
-    """What is learned of expected use has a ceiling; lots that end soon go first, from the restart on that follows."""
+    """What is learned of expected use has a ceiling."""
     new["header"]["settings"][:, layout.EXPECTED_CEILING_BYTES] = 2 << 30
-    new["header"]["settings"][:, layout.ENDS_SOON_MS] = 30 * 86_400_000
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7}

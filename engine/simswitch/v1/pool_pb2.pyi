@@ -267,8 +267,6 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     """Expected use that is learned from a market's leases is never above this, bytes. What a market or a request says may be. 0:
     the floor holds.
     """
-    SETTING_ENDS_SOON_MS: _Setting.ValueType  # 30
-    """SIMs of a lot whose validity ends within this are handed out before others of their class, milliseconds. 0: none are."""
 
 class Setting(_Setting, metaclass=_SettingEnumTypeWrapper):
     """What can be set."""
@@ -333,8 +331,6 @@ SETTING_EXPECTED_CEILING_BYTES: Setting.ValueType  # 29
 """Expected use that is learned from a market's leases is never above this, bytes. What a market or a request says may be. 0:
 the floor holds.
 """
-SETTING_ENDS_SOON_MS: Setting.ValueType  # 30
-"""SIMs of a lot whose validity ends within this are handed out before others of their class, milliseconds. 0: none are."""
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
 
 class _RemainingBy:
