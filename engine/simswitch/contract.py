@@ -81,7 +81,7 @@ ALLOCATE_RESPONSE = _table(
     allocation_pb2.AllocateSimsResponse, OUTCOME_COLUMNS[layout.ALLOCATE], optional=("slow_kbps",)
 )
 RENEW_REQUEST = _table(allocation_pb2.RenewRequest, COMMAND_COLUMNS[layout.RENEW])
-RENEW_RESPONSE = _table(allocation_pb2.RenewResponse, OUTCOME_COLUMNS[layout.RENEW])
+RENEW_RESPONSE = _table(allocation_pb2.RenewResponse, OUTCOME_COLUMNS[layout.RENEW], optional=("slow_kbps",))
 RELEASE_REQUEST = _table(allocation_pb2.ReleaseRequest, COMMAND_COLUMNS[layout.RELEASE])
 RELEASE_RESPONSE = _table(allocation_pb2.ReleaseResponse, _STATUS)
 ATTACH_FAILURE_REQUEST = _table(

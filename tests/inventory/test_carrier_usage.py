@@ -79,6 +79,29 @@ def test_a_portals_file_is_read_with_the_columns_that_nobody_needs(tmp_path: Pat
     assert figures.line == [2, 3]
 
 
+def test_lines_may_have_their_own_units(tmp_path: Path) -> None:
+    lines = ("kb", "MB", " GB ", "bytes", "GiB", "")
+    file = portal(tmp_path, "imsi,used,unit", *(f"44010000000000{row},2,{unit}" for row, unit in enumerate(lines)))
+    with pytest.raises(FileRefused) as refused:
+        read_carrier_usage(file, read_format("imsi=imsi,used=used,unit_column=unit"), AS_OF)
+    assert [(each.line, each.column) for each in refused.value.problems] == [(7, "used")]
+    assert "nothing names its unit" in refused.value.problems[0].text
+    figures = read_carrier_usage(file, read_format("imsi=imsi,used=used,unit_column=unit,unit=TB"), AS_OF)
+    assert figures.carrier_bytes == [2_000, 2_000_000, 2_000_000_000, 2, 2 << 30, 2_000_000_000_000]
+    # A unit that nobody knows, and an amount that names another one than its line.
+    file = portal(
+        tmp_path, "imsi,used,unit", "440100000000001,2,PB", "440100000000002,2 MB,GB", "440100000000003,2 MB,mb"
+    )
+    with pytest.raises(FileRefused) as refused:
+        read_carrier_usage(file, read_format("imsi=imsi,used=used,unit_column=unit"), AS_OF)
+    assert [(each.line, each.column, each.value) for each in refused.value.problems] == [
+        (2, "unit", "PB"),
+        (3, "used", "2 MB"),
+    ]
+    assert "there is no unit 'PB'" in refused.value.problems[0].text
+    assert "in MB, and its line says GB" in refused.value.problems[1].text
+
+
 def test_lines_may_have_their_own_instants_and_sims_their_imsi(tmp_path: Path) -> None:
     file = portal(tmp_path, "imsi,used,at", "440100000000001,5,2026-03-20T09:00+09:00", "440100000000001,9,2026-03-21Z")
     with pytest.raises(FileRefused):

@@ -117,9 +117,6 @@ class Limits(Books):
             return NOTHING
         return self._meet(subscriber, terminal, server)
 
-    def refuses(self) -> bool:
-        return any(rule.action == layout.ACTION_REFUSE for rule in self._in_force())
-
     def limit_ends_ms(self, subscriber: int) -> int:
         record = self.subscribers[subscriber]
         if record.told_month == OVER:

@@ -341,10 +341,9 @@ class Model(Limits):
         assert terminal is not None
         assert terminal.sim is not None
         if kind == layout.RENEW:
-            limit = (
-                self.limit_of(terminal.subscriber, terminal.key, header["access_server"]) if self.refuses() else (0, 0)
-            )
-            if limit[0] == layout.ACTION_REFUSE:
+            action, slow_kbps = self.limit_of(terminal.subscriber, terminal.key, header["access_server"])
+            self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
+            if action == layout.ACTION_REFUSE:
                 return layout.LIMIT_REACHED
             self._extend(terminal)
             self._require(answer["expires_ms"] == terminal.expires_ms, f"expiry {answer} is not {terminal.expires_ms}")

@@ -82,17 +82,17 @@ def test_what_is_not_published_or_makes_no_sense_is_refused_and_says_what_to_do(
     assert not pool.inventory.ListLimitRules(inv.ListLimitRulesRequest()).limit_rules
 
 
-def test_a_group_has_one_limit_and_25_gb_a_month_is_what_is_meant(pool: OperatorClient) -> None:
+def test_a_group_has_one_limit_and_25_gb_a_month_with_a_warning_is_what_is_meant(pool: OperatorClient) -> None:
     usual = inv.LimitRule(
         name="usual", action=inv.LIMIT_ACTION_NOTIFY, text=TEXT, published=str(datetime.now(UTC).date())
     )
     found = pool.inventory.DefineLimitRule(inv.DefineLimitRuleRequest(limit_rule=usual)).limit_rule
-    assert found.month_bytes == 25 * GB
+    assert (found.month_bytes, found.warn_permille) == (25 * GB, 800)
     error = refusal(lambda: limit(pool, name="another"))
     assert (error.reason, "Withdraw it" in error.text) == ("WRONG_STATE", True)
     found.withdrawn = True
     pool.inventory.DefineLimitRule(inv.DefineLimitRuleRequest(limit_rule=found))
-    assert limit(pool, name="another").name == "another"
+    assert limit(pool, name="another", warn_permille=0).warn_permille == 0
     assert [each.withdrawn for each in pool.inventory.ListLimitRules(inv.ListLimitRulesRequest()).limit_rules] == [
         True,
         False,
@@ -147,6 +147,7 @@ def test_whoever_keeps_holdings_finds_there_whom_to_slow(serving: Serving, pool:
         Client(serving.address, access_server="as-01", holdings=holdings) as client,
         SessionThread(serving.address, "as-01", lambda _: Result.DONE, holdings=holdings) as session,
     ):
+        session.serving(20)
         epoch = lease(client)
         client.report_usage([1], [epoch], 0, [79 * MB])
         assert slow_kbps() == 0
@@ -158,6 +159,11 @@ def test_whoever_keeps_holdings_finds_there_whom_to_slow(serving: Serving, pool:
         pool.subscribers.EndExemption(pb.EndExemptionRequest(subscriber=HEAVY))
         session.report_usage([1], [epoch], 0, [103 * MB])
         assert slow_kbps() == 128
+        # Who renews and reports nothing learns it too.
+        pool.subscribers.ExemptSubscriber(exempt)
+        assert client.renew([1], [epoch]).slow_kbps.tolist() == [slow_kbps()] == [0]
+        pool.subscribers.EndExemption(pb.EndExemptionRequest(subscriber=HEAVY))
+        assert client.renew([1], [epoch]).slow_kbps.tolist() == [slow_kbps()] == [128]
         client.release([1], [epoch])
         lease(client)
         assert slow_kbps() == 128

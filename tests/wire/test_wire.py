@@ -110,10 +110,11 @@ def test_encoding_is_what_protobuf_reads(rows: list[tuple[int, int, int, int, in
 
 
 def test_encoding_picks_rows() -> None:
-    columns = np.array([1, 2, 3], "<u8").tobytes() + np.array([4, 5, 200], "u1").tobytes()
+    columns = np.array([1, 2, 3], "<u8").tobytes() + np.array([7, 8, 9], "<u4").tobytes() + bytes([4, 5, 200])
     rows = np.array([2, 0], np.uint32).tobytes()
     response = allocation_pb2.RenewResponse.FromString(contract.RENEW_RESPONSE.encode(columns, 3, rows))
     assert list(response.expires_ms) == [3, 1]
+    assert list(response.slow_kbps) == [9, 7]
     assert list(response.status) == [200, 4]
     with pytest.raises(IndexError):
         contract.RENEW_RESPONSE.encode(columns, 3, np.array([3], np.uint32).tobytes())

@@ -40,7 +40,7 @@ def set_limit(
     action: Annotated[Action, typer.Option("--action", help="What follows when it is reached.")],
     month: Annotated[str, typer.Option("--month", help="In a month, such as 25GB. Default without --day: 25GB.")] = "",
     day: Annotated[str, typer.Option("--day", help="In a day, such as 3GB.")] = "",
-    warn: Annotated[str, typer.Option("--warn", help="The share at which is warned, such as 80%.")] = "",
+    warn: Annotated[str, typer.Option("--warn", help="The share at which is warned; 0: it is not.")] = "80%",
     slow_kbps: Annotated[int, typer.Option("--slow-kbps", help="With --action slow: the speed, kbit/s.", min=0)] = 0,
     group: Annotated[str, typer.Option("--group", help="Only for this subscriber group.")] = "",
     address: AddressOption = None,
@@ -56,7 +56,7 @@ def set_limit(
         subscriber_group=group,
         month_bytes=bytes_of("--month", month) if month else None,
         day_bytes=bytes_of("--day", day) if day else None,
-        warn_permille=share_ppm("--warn", warn) // 1_000 if warn else 0,
+        warn_permille=share_ppm("--warn", warn) // 1_000,
         action=inventory_pb2.LimitAction.Value(f"LIMIT_ACTION_{action.name}"),
         slow_kbps=slow_kbps,
         text=text,
@@ -203,7 +203,7 @@ def rule_text(rule: dict[str, Any]) -> str:
         for field, span in (("month_bytes", "month"), ("day_bytes", "day"))
         if rule[field] is not None
     ]
-    warned = f", warned at {rule['warn_permille'] / 10:g} %" if rule["warn_permille"] else ""
+    warned = f", warned at {rule['warn_permille'] / 10:g} %" if rule["warn_permille"] else ", not warned"
     to_speed = f" to {rule['slow_kbps']:,} kbit/s" if rule["slow_kbps"] else ""
     state = "; withdrawn" if rule["withdrawn"] else ""
     return f"{' and '.join(amounts)}{warned}, then {rule['action']}{to_speed}; published {rule['published']}{state}"

@@ -28,7 +28,7 @@ SET_ASIDE = {
     "negative_usage": "less than nothing was used: ask the carrier for the total instead of its own correction",
     "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone",
     "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
-    "(--columns unit=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
+    "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
     "past_window": "its window had not begun then at every SIM of the lot: take a figure of the window that runs",
 }
 """What is kept in history and counts nothing: why, and what to do."""
@@ -54,8 +54,8 @@ def import_usage(
     columns: Annotated[
         str,
         typer.Option(
-            help="Which column says what: iccid=ICC-ID (or imsi=…), used=…, unit=MB for amounts without one, "
-            "as_of=… where each line has its instant."
+            help="Which column says what: iccid=ICC-ID (or imsi=…), used=…, unit_column=… where each line has its "
+            "unit, as_of=… where each has its instant; and unit=MB, no column: of amounts for which nothing names one."
         ),
     ] = "iccid=iccid,used=used",
     window: Annotated[WindowWord, typer.Option(help="Which window the figures are of.")] = WindowWord.CYCLE,

@@ -149,11 +149,16 @@ class _Calls:
 
     def reported(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, data: bytes) -> Column:
         outcome = columns.outcome(layout.REPORT_USAGE, contract.USAGE_RESPONSE, data)
-        statuses: Column = outcome["status"]
         if self.holdings is not None:
-            each = np.broadcast_arrays(np.atleast_1d(terminals), np.atleast_1d(epochs), outcome["slow_kbps"])
-            self.holdings.slow(*(column.tolist() for column in each))
+            self.holdings.slow(terminals, epochs, outcome["slow_kbps"])
+        statuses: Column = outcome["status"]
         return statuses
+
+    def renewed(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, data: bytes) -> Renewals:
+        renewals = Renewals(columns.outcome(layout.RENEW, contract.RENEW_RESPONSE, data))
+        if self.holdings is not None:
+            self.holdings.slow(terminals, epochs, renewals.slow_kbps)
+        return renewals
 
 
 class Client(_Calls):
@@ -230,7 +235,7 @@ class Client(_Calls):
     def renew(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Renewals:
         """Prolongs leases."""
         data = self._call(_SERVICE + "Renew", self.renew_request(terminals, epochs))
-        return Renewals(columns.outcome(layout.RENEW, contract.RENEW_RESPONSE, data))
+        return self.renewed(terminals, epochs, data)
 
     def release(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Column:
         """Ends leases; gives a status for each."""
@@ -331,7 +336,7 @@ class AsyncClient(_Calls):
     async def renew(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Renewals:
         """Prolongs leases."""
         data = await self._call(_SERVICE + "Renew", self.renew_request(terminals, epochs))
-        return Renewals(columns.outcome(layout.RENEW, contract.RENEW_RESPONSE, data))
+        return self.renewed(terminals, epochs, data)
 
     async def release(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike) -> Column:
         """Ends leases; gives a status for each."""

@@ -47,6 +47,9 @@ class Renewals:
     def __init__(self, outcome: OutcomeRun) -> None:
         self.status: Column = outcome["status"]
         self.expires_ms: Column = outcome["expires_ms"]
+        self.slow_kbps: Column = outcome["slow_kbps"]
+        """To what speed the subscriber is to be slowed, because a published limit is reached; 0: it is not, or the
+        lease was not prolonged."""
 
     def __len__(self) -> int:
         return len(self.status)

@@ -8,8 +8,11 @@ calls without holdings where the access server keeps its own tables.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,11 @@ class Holdings:
             if standing is None or standing.epoch <= lease.epoch:
                 self._leases[lease.terminal] = lease
 
-    def slow(self, terminals: Iterable[int], epochs: Iterable[int], slow_kbps: Iterable[int]) -> None:
+    def slow(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, slow_kbps: npt.ArrayLike) -> None:
         """What an answer says of the speed of these leases' subscribers. The last one holds."""
+        each = np.broadcast_arrays(*(np.atleast_1d(column) for column in (terminals, epochs, slow_kbps)))
         with self._lock:
-            for terminal, epoch, speed in zip(terminals, epochs, slow_kbps, strict=True):
+            for terminal, epoch, speed in zip(*(column.tolist() for column in each), strict=True):
                 standing = self._leases.get(terminal)
                 if standing is not None and standing.epoch == epoch and standing.slow_kbps != speed:
                     self._leases[terminal] = replace(standing, slow_kbps=speed)

@@ -549,8 +549,7 @@ class Session:
                 raise
             raise ServiceError(grpc.StatusCode.UNAVAILABLE, "", "the session broke", 0) from None
         if slow_kbps:  # a report that was refused as a whole has no results
-            each = np.broadcast_arrays(np.atleast_1d(terminals), np.atleast_1d(epochs), slow_kbps)
-            self.holdings.slow(*(column.tolist() for column in each))
+            self.holdings.slow(terminals, epochs, slow_kbps)
         return statuses
 
 

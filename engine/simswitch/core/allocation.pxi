@@ -289,21 +289,26 @@ cdef void apply_renew(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *keys = <const uint64_t *> run.columns
     cdef const uint64_t *epochs = keys + count
     cdef uint64_t *expires_ms = <uint64_t *> run.outcomes
-    cdef uint8_t *status = <uint8_t *> (expires_ms + count)
+    cdef uint32_t *slow_kbps = <uint32_t *> (expires_ms + count)
+    cdef uint8_t *status = <uint8_t *> (slow_kbps + count)
+    cdef bint limits = state.header.limits_count != 0
     cdef uint32_t item, index
     cdef Finder finder
-    finder_begin(&finder, state, keys, count, TOUCH_RECORD)
+    cdef Limited limited
+    finder_begin(&finder, state, keys, count, TOUCH_SUBSCRIBER if limits else TOUCH_RECORD)
     for item in range(count):
         expires_ms[item] = 0
+        slow_kbps[item] = 0
         index = finder_next(&finder, item)
         if index == NONE_INDEX:
             status[item] = UNKNOWN_TERMINAL
             continue
         status[item] = <uint8_t> _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
-        if status[item] == OK and state.header.limits_refusing and limit_of(
-            state, state.terminals[index].subscriber, keys[item], run.server, run.now_ms
-        ).action == ACTION_REFUSE:
-            status[item] = LIMIT_REACHED
+        if limits and status[item] == OK:
+            limited = limit_of(state, state.terminals[index].subscriber, keys[item], run.server, run.now_ms)
+            slow_kbps[item] = limited.slow_kbps
+            if limited.action == ACTION_REFUSE:
+                status[item] = LIMIT_REACHED
         if status[item] == OK:
             lease_extend(state, index, run.now_ms)
             expires_ms[item] = state.terminals[index].expires_ms

@@ -268,7 +268,7 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
     ADOPT: _GRANT,
     ALLOCATE: _GRANT,
     REPORT_ATTACH_FAILURE: _GRANT,
-    RENEW: (("expires_ms", "<u8"), ("status", "u1")),
+    RENEW: (("expires_ms", "<u8"), ("slow_kbps", "<u4"), ("status", "u1")),
     # What the report newly counted (0: nothing), for whom (0: for nobody) and at which SIM (NONE_INDEX: none), none of
     # which goes on the wire; to what speed the subscriber is to be slowed (0: it is not, or the report was not taken).
     REPORT_USAGE: (

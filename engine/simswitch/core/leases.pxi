@@ -180,6 +180,7 @@ cdef enum:
     TOUCH_LEASE = 4               # and where its lease that has ended is remembered: another one begins
     TOUCH_SIM = 1                 # and its SIM
     TOUCH_USAGE = 2               # and its subscriber
+    TOUCH_SUBSCRIBER = 5          # the terminal's record and its subscriber
     TOUCH_COLD = 3                # the terminal's records, not its SIM
 
 
@@ -233,9 +234,9 @@ cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) no
                     prefetch(place)
                     prefetch(place + 64)
                 continue
-            if sim != NONE_INDEX:
+            if sim != NONE_INDEX and finder.touch != TOUCH_SUBSCRIBER:
                 prefetch(&state.sims[sim])
-            if finder.touch == TOUCH_USAGE:
+            if finder.touch == TOUCH_USAGE or finder.touch == TOUCH_SUBSCRIBER:
                 place = <const char *> subscriber_place(state, state.terminals[guess].subscriber)
                 prefetch(place)
                 prefetch(place + 64)  # the search often goes on there
@@ -250,7 +251,7 @@ cdef void finder_begin(Finder *finder, State *state, const uint64_t *keys, uint3
     finder.wanted_count = 0
     _fetch_slots(finder, 0, AHEAD_SLOT)
     _fetch_records(finder, 0, AHEAD_RECORD)
-    if touch == TOUCH_SIM or touch == TOUCH_USAGE or touch == TOUCH_LEASE:
+    if touch != TOUCH_RECORD and touch != TOUCH_COLD:
         _fetch_sims(finder, 0, AHEAD_SIM)
 
 
@@ -262,7 +263,7 @@ cdef void _fetch_block(Finder *finder, uint32_t item) noexcept nogil:
     finder.wanted_count = 0
     _fetch_slots(finder, item + AHEAD_SLOT, item + AHEAD_RING)
     _fetch_records(finder, item + AHEAD_RECORD, item + AHEAD_SLOT)
-    if finder.touch == TOUCH_SIM or finder.touch == TOUCH_USAGE or finder.touch == TOUCH_LEASE:
+    if finder.touch != TOUCH_RECORD and finder.touch != TOUCH_COLD:
         _fetch_sims(finder, item + AHEAD_SIM, item + AHEAD_RECORD)
 
 

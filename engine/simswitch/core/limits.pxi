@@ -67,7 +67,6 @@ cdef void limits_follow(State *state) noexcept nogil:
     cdef const int64_t *numbers
     state.header.limit_for_all = 0
     state.header.limits_count = 0
-    state.header.limits_refusing = 0
     for index in range(state.header.entities_count):
         if state.entities[index].kind == SUBSCRIBER_GROUP:
             state.entities[index].dense = NONE_SHORT
@@ -76,7 +75,6 @@ cdef void limits_follow(State *state) noexcept nogil:
         if state.entities[index].kind != LIMIT_RULE or numbers[<int> RULE_WITHDRAWN] == 1:
             continue
         state.header.limits_count += 1
-        state.header.limits_refusing += numbers[<int> RULE_ACTION] == ACTION_REFUSE
         if numbers[<int> RULE_GROUP] < 0:
             state.header.limit_for_all = index
         else:

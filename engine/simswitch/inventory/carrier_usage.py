@@ -23,7 +23,7 @@ UNITS: Mapping[str, int] = {
     **{f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
 """By their names in capitals."""
-KEYS = ("iccid", "imsi", "used", "unit", "as_of")
+KEYS = ("iccid", "imsi", "used", "unit", "unit_column", "as_of")
 _BYTES_MAX = 1 << 62
 _AMOUNT = re.compile(r"([+-]?)([\d.,'\s]+?)\s*([A-Za-z]*)")
 _GROUPS = " '\u00a0\u202f"
@@ -39,7 +39,9 @@ class Format:
     imsi: str = ""
     used: str = ""
     unit: str = "B"
-    """Of amounts that name none."""
+    """Of amounts for which nothing else names one; empty: each line has to."""
+    unit_column: str = ""
+    """The column with the unit of the line's amount; empty: there is none."""
     as_of: str = ""
     """The column with the instant; empty: one is that of all."""
     delimiter: str = ","
@@ -60,8 +62,10 @@ def read_format(text: str, *, delimiter: str = ",", decimal_comma: bool = False)
         words[key] = value
     if ("iccid" in words) == ("imsi" in words) or "used" not in words:
         raise ValueError("say which column has the ICCID (iccid=…) or the IMSI (imsi=…), and which the amount (used=…)")
-    if words.get("unit", "B").upper() not in UNITS:
-        raise ValueError(f"there is no unit {words['unit']!r}; there are {', '.join(UNITS)}")
+    if "unit" in words:
+        unit_bytes(words["unit"])
+    elif "unit_column" in words:
+        words["unit"] = ""
     return Format(**words, delimiter=delimiter, decimal_comma=decimal_comma)
 
 
@@ -83,6 +87,8 @@ def read_carrier_usage(path: Path, written: Format, as_of: datetime | None, *, p
     Raises ``FileRefused`` when it can't be read as such a table, or, unless ``partial``, when one line is bad.
     """
     columns = [Column(written.named, True, "which SIM"), Column(written.used, True, "what was used")]
+    if written.unit_column:
+        columns.append(Column(written.unit_column, True, "the unit of what was used"))
     if written.as_of:
         columns.append(Column(written.as_of, True, "up to when"))
     table = Table(path, columns, delimiter=written.delimiter, others_allowed=True)
@@ -101,14 +107,19 @@ def _read_chunk(
     chunk: Chunk, written: Format, as_of: datetime | None, figures: Figures, seen: dict[tuple[int, int], int]
 ) -> None:
     table = figures.table
-    instants: Sequence[str] = chunk.columns[written.as_of] if written.as_of else [""] * len(chunk.lines)
-    rows = zip(chunk.lines, chunk.columns[written.named], chunk.columns[written.used], instants, strict=True)
-    for line, name, used, instant in rows:
+    nothing = [""] * len(chunk.lines)
+    units: Sequence[str] = chunk.columns[written.unit_column] if written.unit_column else nothing
+    instants: Sequence[str] = chunk.columns[written.as_of] if written.as_of else nothing
+    rows = zip(chunk.lines, chunk.columns[written.named], chunk.columns[written.used], units, instants, strict=True)
+    for line, name, used, unit, instant in rows:
         column, value = written.named, name
         try:
             sim = _iccid(name) if written.iccid else _imsi(name)
+            column, value = written.unit_column, unit
+            if unit.strip():
+                unit_bytes(unit)
             column, value = written.used, used
-            amount = amount_bytes(used, written.unit, decimal_comma=written.decimal_comma)
+            amount = amount_bytes(used, written.unit, said=unit, decimal_comma=written.decimal_comma)
             column, value = written.as_of, instant
             at = _instant(instant) if written.as_of else as_of
             assert at is not None, "an instant is that of all, or each line has one"
@@ -128,15 +139,26 @@ def _read_chunk(
         figures.carrier_bytes.append(amount)
 
 
-def amount_bytes(text: str, unit: str, *, decimal_comma: bool = False) -> int:
-    """``1,234.5 MB``, or ``1.234,5 MB`` with a decimal comma; an amount without a unit has the given one."""
+def unit_bytes(name: str) -> int:
+    size = UNITS.get(name.strip().upper())
+    if size is None:
+        raise ValueError(f"there is no unit {name.strip()!r}; there are {', '.join(UNITS)}")
+    return size
+
+
+def amount_bytes(text: str, unit: str, *, said: str = "", decimal_comma: bool = False) -> int:
+    """``1,234.5 MB``, or ``1.234,5 MB`` with a decimal comma; an amount without a unit has the one that is said of it,
+    else ``unit``."""
     found = _AMOUNT.fullmatch(text.strip())
     if found is None:
         raise ValueError("this is no amount, such as 1234.5 or 1.2 GB")
     sign, digits, named = found.groups()
-    size = UNITS.get((named or unit).upper())
-    if size is None:
-        raise ValueError(f"there is no unit {named!r}; there are {', '.join(UNITS)}")
+    name = named or said.strip() or unit
+    if not name:
+        raise ValueError("nothing names its unit: not the amount, not its line, and no unit=")
+    size = unit_bytes(name)
+    if said.strip() and size != unit_bytes(said):
+        raise ValueError(f"the amount is in {named}, and its line says {said.strip()}")
     point, group = (",", ".") if decimal_comma else (".", ",")
     whole, _, fraction = digits.partition(point)
     separators = "".join(re.escape(each) for each in group + _GROUPS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from simswitch.client import Holdings, Lease
 from simswitch.core.commands import decode_iccid, encode_iccid
@@ -55,7 +56,7 @@ class Held(Holdings):
             self.epoch[position] = lease.epoch
             self.iccid[position] = encode_iccid(lease.iccid)
 
-    def slow(self, terminals: Iterable[int], epochs: Iterable[int], slow_kbps: Iterable[int]) -> None:
+    def slow(self, terminals: npt.ArrayLike, epochs: npt.ArrayLike, slow_kbps: npt.ArrayLike) -> None:
         """Nobody is: what a terminal uses is the load's plan."""
 
     def drop(self, terminal: int, iccid: str | None = None) -> bool:

@@ -171,6 +171,8 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
 
 MONTH_BYTES = 25_000_000_000
 """What a limit rule allows in a month when it says neither that nor what in a day."""
+WARN_PERMILLE = 800
+"""At which share of a limit is warned when its rule doesn't say: nobody is to meet it unwarned."""
 
 
 def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
@@ -186,6 +188,8 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
     for name in ("month_bytes", "day_bytes"):
         if rule.HasField(name) and not 1 <= getattr(rule, name) < _BYTES_MAX:
             raise Refused(INVALID_ARGUMENT, f"{name} is 1 to {_BYTES_MAX - 1}, not {getattr(rule, name)}")
+    if not rule.HasField("warn_permille"):
+        rule.warn_permille = WARN_PERMILLE
     if not 0 <= rule.warn_permille < 1_000:
         raise Refused(INVALID_ARGUMENT, f"warn_permille is below 1,000, not {rule.warn_permille}")
     if rule.action not in (pb.LIMIT_ACTION_NOTIFY, pb.LIMIT_ACTION_SLOW, pb.LIMIT_ACTION_REFUSE):

@@ -379,6 +379,7 @@ class RenewResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    SLOW_KBPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: OK, or why not. LIMIT_REACHED: the subscriber's limit refuses it a longer lease; let go of the SIM."""
@@ -387,15 +388,22 @@ class RenewResponse(_message.Message):
     def expires_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: when the lease ends now, Unix milliseconds. 0: refused."""
 
+    @_builtins.property
+    def slow_kbps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: to what speed the subscriber is to be slowed, kbit/s, because a published limit is reached. 0: it is not, or the lease was
+        not prolonged. May be left out: nobody is. Said anew with every answer about the lease: the last one holds.
+        """
+
     def __init__(
         self,
         *,
         status: _abc.Iterable[_status_pb2.Status.ValueType] | None = ...,
         expires_ms: _abc.Iterable[_builtins.int] | None = ...,
+        slow_kbps: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "slow_kbps", b"slow_kbps", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -614,7 +614,9 @@ class LimitRule(_message.Message):
     day_bytes: _builtins.int
     """Bytes in a local day, at least 1. Absent: any amount."""
     warn_permille: _builtins.int
-    """At which share of either is warned, in thousandths, below 1,000. 0: it is not."""
+    """At which share of either is warned, in thousandths, below 1,000. Absent: at 800. 0: it is not. (Absent in an answer: the rule is
+    of before there was a default, and is not warned of.)
+    """
     action: Global___LimitAction.ValueType
     """What follows when either is reached."""
     slow_kbps: _builtins.int
@@ -633,25 +635,29 @@ class LimitRule(_message.Message):
         subscriber_group: _builtins.str = ...,
         month_bytes: _builtins.int | None = ...,
         day_bytes: _builtins.int | None = ...,
-        warn_permille: _builtins.int = ...,
+        warn_permille: _builtins.int | None = ...,
         action: Global___LimitAction.ValueType = ...,
         slow_kbps: _builtins.int = ...,
         text: _builtins.str = ...,
         published: _builtins.str = ...,
         withdrawn: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "_warn_permille", b"_warn_permille", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "warn_permille", b"warn_permille"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "action", b"action", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "name", b"name", "number", b"number", "published", b"published", "slow_kbps", b"slow_kbps", "subscriber_group", b"subscriber_group", "text", b"text", "warn_permille", b"warn_permille", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "_warn_permille", b"_warn_permille", "action", b"action", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "name", b"name", "number", b"number", "published", b"published", "slow_kbps", b"slow_kbps", "subscriber_group", b"subscriber_group", "text", b"text", "warn_permille", b"warn_permille", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__day_bytes: _TypeAlias = _typing.Literal["day_bytes"]  # noqa: Y015
     _WhichOneofArgType__day_bytes: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes"]  # noqa: Y015
     _WhichOneofReturnType__month_bytes: _TypeAlias = _typing.Literal["month_bytes"]  # noqa: Y015
     _WhichOneofArgType__month_bytes: _TypeAlias = _typing.Literal["_month_bytes", b"_month_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__warn_permille: _TypeAlias = _typing.Literal["warn_permille"]  # noqa: Y015
+    _WhichOneofArgType__warn_permille: _TypeAlias = _typing.Literal["_warn_permille", b"_warn_permille"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__day_bytes) -> _WhichOneofReturnType__day_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__month_bytes) -> _WhichOneofReturnType__month_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warn_permille) -> _WhichOneofReturnType__warn_permille | None: ...
 
 Global___LimitRule: _TypeAlias = LimitRule  # noqa: Y015
 
