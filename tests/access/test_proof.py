@@ -28,7 +28,7 @@ from simswitch.client.operator import service_errors
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.service import access
 from simswitch.service.access import AccessSettings
-from simswitch.service.call import STREAMS_MAX
+from simswitch.service.call import SERVER_STREAMS_MAX
 from simswitch.service.events import WATCHERS_OF_ONE_MAX
 from simswitch.v1 import access_server_pb2, allocation_pb2, event_pb2, inventory_pb2, pool_pb2, status_pb2
 
@@ -264,9 +264,9 @@ def test_one_access_server_has_so_many_streams(shared: Doors, kind: str) -> None
     silent = threading.Event()
     with shared.server("as-01").channel(shared.serving.address) as channel:
         call = channel.stream_stream(f"/simswitch.v1.{path}", None, None)
-        streams = [call(iter(silent.wait, True), timeout=60) for _ in range(STREAMS_MAX)]
+        streams = [call(iter(silent.wait, True), timeout=60) for _ in range(SERVER_STREAMS_MAX)]
         shared.until(
-            lambda: any(len(actor.streams) == STREAMS_MAX for actor in shared.access()._by_certificate.values())
+            lambda: any(len(actor.streams) == SERVER_STREAMS_MAX for actor in shared.access()._by_certificate.values())
         )
         assert refusal(partial(next, call(iter(silent.wait, True), timeout=60))).reason == "TOO_MANY_STREAMS"
         with shared.client(shared.server("as-02"), "as-02") as other:

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
-from simswitch.service import health, server
+from simswitch.service import health, server, share
 
 from tests.access.doors import Doors, refusal
 from tests.soak.run import process
@@ -28,7 +28,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     """A service whose bounds at people's door can be reached in a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "PEOPLE_CALLS_MAX", CALLS)
-        patch.setattr(server, "MESSAGE_WITHIN_S", 0.3)
+        patch.setattr(share, "MESSAGE_WITHIN_S", 0.3)
         patch.setattr(health, "ASKING_MAX", PLACES)
         doors = Doors(tmp_path_factory.mktemp("narrow"))
         try:

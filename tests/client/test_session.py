@@ -399,18 +399,19 @@ def test_session_thread(serving: Serving, pool: OperatorClient) -> None:
         assert moved.iccid != lease.iccid
 
 
-def test_a_slow_consumer_is_let_go(serving: Serving) -> None:
+@pytest.mark.parametrize("of", ["messages", "bytes"])
+def test_a_slow_consumer_is_let_go(serving: Serving, of: str) -> None:
     from simswitch.service.directory import Entity
     from simswitch.service.errors import Refused
-    from simswitch.service.sessions import OUTGOING_MAX
+    from simswitch.service.sessions import OUTGOING_BYTES_MAX, OUTGOING_MAX
     from simswitch.service.sessions import Session as Side
 
     assert serving
 
     async def scenario() -> None:
         side = Side(Entity(1, layout.ACCESS_SERVER, "as-01", (), b"", 0), 1)
-        for _ in range(OUTGOING_MAX):
-            side.put(b"x")
+        for _ in range(OUTGOING_MAX if of == "messages" else 1):
+            side.put(b"x" if of == "messages" else bytes(OUTGOING_BYTES_MAX))
         assert side.ending is None
         side.put(b"x")
         with pytest.raises(Refused) as caught:

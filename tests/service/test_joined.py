@@ -10,9 +10,10 @@ import grpc
 from simswitch.audit.attempts import Attempts
 from simswitch.cell import Posted
 from simswitch.core import layout
-from simswitch.service.call import Actor, Call, Pace
+from simswitch.service.call import Actor, Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.joined import Joiner
+from simswitch.service.share import Share
 from simswitch.v1 import allocation_pb2 as pb
 from simswitch.v1 import status_pb2
 
@@ -84,7 +85,7 @@ def test_who_joins_after_all_others_left_is_not_dropped() -> None:
 
     finished: list[Posted] = []
     joiner: Joiner[int] = Joiner(cast(Directory, SimpleNamespace(find=find, name=str)), finished.extend)
-    call = Call(Actor(1, "operator:local", layout.Role.OPERATOR, -1, Pace(0), Attempts(None), "claimed"), None)
+    call = Call(Actor(1, "operator:local", layout.Role.OPERATOR, -1, Share(0), Attempts(None), "claimed"), None)
     group = joiner.join(1, single(1), call)
     assert group is not None
     group.leave()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from simswitch.access.tokens import create_token
 from simswitch.client import OperatorClient
 from simswitch.service import server as service
+from simswitch.service.access import AccessSettings
 
 from tests.service.conftest import NATIVE
 from tests.service.joining import HeldUp, allocating, single
 from tests.service.serving import Serving
+from tests.service.test_overload import until
 
 SESSION = "/simswitch.v1.AccessServerService/Session"
 
@@ -56,6 +60,27 @@ def test_of_several_actors_the_last_counts(serving: Serving, pool: OperatorClien
             call(single(1), timeout=10, metadata=actors)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         assert call(single(1), timeout=10, metadata=actors[::-1])
+
+
+def test_the_first_calls_of_an_actor_keep_pace_too(transport: str, tmp_path: Path) -> None:
+    """All that come before he is known."""
+    serving = Serving(tmp_path, transport, options={"access": AccessSettings(required=True, people_calls_per_s=2)})
+    assert serving.running is not None
+    _, token = create_token(tmp_path, "operator:alice", 3_600_000)
+    access = serving.running.service.access
+    until(lambda: bool(access._tokens))
+    held = threading.Event()
+    serving.hold_loop(held)
+    with grpc.insecure_channel(serving.address) as channel:
+        proven = [("authorization", f"Bearer {token}")]
+        calls = [allocating(channel).future(single(terminal), metadata=proven, timeout=30) for terminal in range(1, 21)]
+        overload = serving.running.service.overload
+        until(lambda: overload.taken_count >= len(calls))
+        held.set()
+        codes = Counter(call.exception().code() for call in calls)
+    assert codes[grpc.StatusCode.RESOURCE_EXHAUSTED] >= 15
+    assert codes[grpc.StatusCode.NOT_FOUND]
+    serving.end()
 
 
 def test_without_its_package_the_transport_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", contract.MESSAGE_BYTES_MAX),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Before the service would end a connection that carries no call.
+    ("grpc.client_idle_timeout_ms", 60_000),
 ]
 
 Metadata = tuple[tuple[str, str], ...]

@@ -42,7 +42,7 @@ from simswitch.audit.attempts import Attempts
 from simswitch.audit.chain import ChainDamaged
 from simswitch.core import layout
 from simswitch.core.roles import ROLE_WORDS
-from simswitch.service.call import STREAMS_MAX, Actor, Call, Pace
+from simswitch.service.call import SERVER_STREAMS_MAX, STREAMS_MAX, Actor, Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import (
     CERTIFICATE_REFUSED,
@@ -56,6 +56,7 @@ from simswitch.service.errors import (
     Reason,
     Refused,
 )
+from simswitch.service.share import Share
 
 ACTOR_KEY = "simswitch-actor"
 ACTOR_DEFAULT = "operator:local"
@@ -127,7 +128,7 @@ class Access:
         self._by_token: dict[str, Actor] = {}
         self._by_certificate: dict[bytes, Actor] = {}
         self._revoked: frozenset[str] = frozenset()
-        self._paces: dict[int, Pace] = {}
+        self._shares: dict[int, Share] = {}
         self._stamps: dict[Path, Stamp] = {}
         # What the log was told of a file that can't be read or written.
         self._troubles: dict[Path, str] = {}
@@ -217,13 +218,13 @@ class Access:
             # The system vouches for a new actor: nobody else may exist before it does.
             _, entity = await self._directory.define(layout.ACTOR, name, numbers, b"", actor=0)
         proven = credential != "claimed"
-        pace = self._paces.get(entity.index)
-        if pace is None:
+        share = self._shares.get(entity.index)
+        if share is None:
             settings = self._settings
             server = role == layout.ROLE_ACCESS_SERVER
-            pace = Pace((settings.server_calls_per_s if server else settings.people_calls_per_s) if proven else 0)
-            self._paces[entity.index] = pace
-        return Actor(entity.index, name, role, subject, pace, self.attempts, credential)
+            share = Share((settings.server_calls_per_s if server else settings.people_calls_per_s) if proven else 0)
+            self._shares[entity.index] = share
+        return Actor(entity.index, name, role, subject, share, self.attempts, credential)
 
     def _room_for_a_person(self, claiming: bool) -> None:
         people = sum(entity.numbers[layout.ACTOR_SUBJECT] < 0 for entity in self._directory.all(layout.ACTOR))
@@ -239,8 +240,10 @@ class Access:
 
     def enter(self, call: Call, stream: asyncio.Task[object]) -> None:
         """A stream begins; ``leave`` when it has ended."""
-        if len(call.actor.streams) >= STREAMS_MAX:
-            raise Refused(TOO_MANY_STREAMS, f"{STREAMS_MAX}")
+        proven = call.actor.credential != "claimed"
+        most = SERVER_STREAMS_MAX if proven and call.actor.role == layout.ROLE_ACCESS_SERVER else STREAMS_MAX
+        if len(call.actor.streams) >= most:
+            raise Refused(TOO_MANY_STREAMS, f"{most}")
         call.actor.streams.add(stream)
 
     def leave(self, call: Call, stream: asyncio.Task[object]) -> None:

@@ -143,6 +143,8 @@ class AllocationHandlers(ColumnCalls):
         async def read() -> None:
             try:
                 async for data in stream:
+                    await call.room()
+                    call.hold(len(data))
                     await replies.put(asyncio.create_task(self._allocate_batch(data, call)))
             finally:
                 await replies.put(None)
@@ -150,7 +152,9 @@ class AllocationHandlers(ColumnCalls):
         reader = asyncio.create_task(read())
         try:
             while (reply := await replies.get()) is not None:
-                yield await reply
+                answer = await reply
+                yield answer
+                call.hold(-len(answer))
             await reader
         finally:
             reader.cancel()
@@ -162,19 +166,24 @@ class AllocationHandlers(ColumnCalls):
                 await reader
 
     async def _allocate_batch(self, data: bytes, call: Call) -> bytes:
+        asked_bytes = len(data)
         number, batch = read_numbered(data)
         head = allocation_pb2.AllocateStreamResponse(request_number=number)
         try:
             call.keep_pace()
             self._overload.shed(Kind.ALLOCATE)
-            answer = await self.answer(self.allocate_sims(batch, call), call)
+            work = self.allocate_sims(batch, call)
+            del data, batch
+            answer = wire.enclose(2, await self.answer(work, call))
         except Exception as error:
             refusal = refused(error)
             if refusal is None:
                 raise
             head.refusal.CopyFrom(refusal.message())
-            return head.SerializeToString()
-        return head.SerializeToString() + wire.enclose(2, answer)
+            answer = b""
+        reply = head.SerializeToString() + answer
+        call.hold(len(reply) - asked_bytes)
+        return reply
 
     @hot
     def renew(self, data: bytes, call: Call) -> bytes | Work:

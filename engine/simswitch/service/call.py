@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,37 +10,18 @@ from simswitch.core import layout
 from simswitch.core.roles import COMMAND_ROLES, READ_ROLES, Read
 from simswitch.service.directory import Entity
 from simswitch.service.errors import NOT_PERMITTED, RATE_LIMITED, Refused
+from simswitch.service.share import Held, Share
 
 STREAMS_MAX = 64
 """Streams of one identity at a time."""
+SERVER_STREAMS_MAX = 16
+"""Of an access server: each may have a message of the largest size half read."""
 
 
 class Notes(Protocol):
     """Where refused attempts are noted."""
 
     def note(self, why: str, who: str, source: str, what: str) -> None: ...
-
-
-class Pace:
-    """How fast one identity may call: a steady rate, and a second's worth of it at once (GCRA: one number)."""
-
-    __slots__ = ("_due_s", "_step_s")
-
-    def __init__(self, calls_per_s: int) -> None:
-        """``calls_per_s``: 0 is any number."""
-        self._step_s = 1 / calls_per_s if calls_per_s else 0.0
-        self._due_s = 0.0
-
-    def wait_s(self) -> float:
-        """How long the call must wait; 0, when it may go on, and then it counts."""
-        if not self._step_s:
-            return 0.0
-        now_s = time.monotonic()
-        due_s = max(self._due_s, now_s)
-        if due_s - now_s > 1.0:
-            return due_s - now_s - 1.0
-        self._due_s = due_s + self._step_s
-        return 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +33,7 @@ class Actor:
     role: int
     subject: int
     """Index of the access server or supplier that it may speak for; -1: it is bound to none."""
-    pace: Pace
+    share: Share
     notes: Notes
     credential: str
     """For the audit log, never a secret: ``claimed``, ``token 01ab…``, ``certificate 34cd…``."""
@@ -72,6 +52,8 @@ class Call:
     actor: Actor
     deadline: float | None
     """An instant of ``time.monotonic()``."""
+    held: Held | None = None
+    """What it has of its identity's share; None: nobody proves who he is here, and nothing is bounded by identity."""
 
     def may(self, command: int, server: Entity | None = None) -> None:
         """Refuses what the actor's role, or its binding to an access server, does not allow."""
@@ -90,13 +72,23 @@ class Call:
         self.actor.notes.note(NOT_PERMITTED.name, self.actor.name, self.actor.credential, what)
         return Refused(NOT_PERMITTED, what)
 
+    def hold(self, count: int) -> None:
+        """So many bytes more are held for it, or fewer, until it is over."""
+        if self.held is not None:
+            self.held.add(count)
+
+    async def room(self) -> None:
+        """Waits until its identity may have more held."""
+        if self.held is not None:
+            await self.held.room()
+
     def keep_pace(self) -> None:
         """Refuses a call, or a batch of a stream, that comes before its turn."""
-        wait_s = self.actor.pace.wait_s()
+        wait_s = self.actor.share.pace.wait_s()
         if wait_s > 0:
             raise Refused(RATE_LIMITED, self.actor.name, max(1, round(wait_s * 1000)))
 
     async def wait_for_turn(self) -> None:
         """For messages that can't be refused: what comes too fast is read more slowly."""
-        while (wait_s := self.actor.pace.wait_s()) > 0:
+        while (wait_s := self.actor.share.pace.wait_s()) > 0:
             await asyncio.sleep(wait_s)

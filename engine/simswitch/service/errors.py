@@ -98,6 +98,9 @@ RATE_LIMITED = Reason(
 TOO_MANY_STREAMS = Reason(
     _Code.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS", "The identity has {what} streams open already. Close one.", 5_000
 )
+TOO_MANY_CALLS = Reason(
+    _Code.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", "The identity has {what} calls under way already. Try again.", 1_000
+)
 NOT_PERMITTED = Reason(_Code.PERMISSION_DENIED, "NOT_PERMITTED", "The actor may not do this: {what}.")
 OVERLOADED = Reason(_Code.RESOURCE_EXHAUSTED, "OVERLOADED", "Too many calls are waiting. Try again later.", 100)
 TOO_MANY_SESSIONS = Reason(

@@ -43,6 +43,8 @@ class Method:
     response_streaming: bool
     kind: Kind | None
     """As what it is shed under overload; None: never."""
+    check: Callable[[Call], None]
+    """Refuses who may not make the call. The handler does so itself; it may be known before there is a message."""
 
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
@@ -61,22 +63,31 @@ def methods(descriptor: ServiceDescriptor, handlers: Any) -> Iterator[Method]:
     for method in descriptor.methods:
         handler = special.get(method.name) or getattr(handlers, snake_case(method.name))
         call = f"{descriptor.name}/{method.name}"
+        check = _check(call, call_roles(call))
         yield Method(
             f"/{descriptor.full_name}/{method.name}",
-            _guarded(handler, call, call_roles(call)),
+            _guarded(handler, check),
             getattr(handler, "hot", False),
             method.client_streaming,
             method.server_streaming,
             kind_of(call),
+            check,
         )
 
 
-def _guarded(handler: Callable[[Any, Call], Any], name: str, roles: frozenset[int]) -> Callable[[Any, Call], Any]:
+def _check(name: str, roles: frozenset[int]) -> Callable[[Call], None]:
+    def check(call: Call) -> None:
+        if call.actor.role not in roles:
+            raise call.denied(f"{call.actor.name} has not the role for {name}")
+
+    return check
+
+
+def _guarded(handler: Callable[[Any, Call], Any], check: Callable[[Call], None]) -> Callable[[Any, Call], Any]:
     """The one way to a handler, whichever transport brings the call."""
 
     def guarded(request: Any, call: Call) -> Any:
-        if call.actor.role not in roles:
-            raise call.denied(f"{call.actor.name} has not the role for {name}")
+        check(call)
         return handler(request, call)
 
     return guarded

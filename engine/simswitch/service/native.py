@@ -230,12 +230,13 @@ class Front:
     async def _meet(self, number: int, method: int, data: bytes, given: Proof, deadline: float | None) -> None:
         """The first call of an actor: it has to be made known, durably, before the call itself."""
         try:
-            actor = await self._access.meet(given)
+            call = Call(await self._access.meet(given), deadline)
+            call.keep_pace()
         except Exception as error:
             self._refuse(number, method, error)
             return
         calls: list[Posted] = []
-        self._take(number, method, data, Call(actor, deadline), calls)
+        self._take(number, method, data, call, calls)
         self._cell.post(calls)
 
     # -------------------------------------------------------------------------------------------- answers

@@ -4,10 +4,10 @@ Every method is registered with the bytes of its messages, so that hot calls nev
 can't be decoded is refused with a clear status. The methods are those of the contract's descriptors; one without a
 handler stops the server from starting.
 
-Bounds: 8 MiB a message, 8 KiB of metadata, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their
-work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake. Past them RESOURCE_EXHAUSTED, at once. As
-many files as that needs are asked of the system at start; where it has fewer there may be fewer connections, since
-without a file to open the journal could not go on.
+Bounds: 8 MiB a message (4 MiB where certificates are asked for), 8 KiB of metadata, 1,024 calls beside 4,096 sessions
+at a time (the cell's queue bounds their work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake.
+Past them RESOURCE_EXHAUSTED, at once. As many files as that needs are asked of the system at start; where it has fewer
+there may be fewer connections, since without a file to open the journal could not go on.
 Long before that calls are shed by what they are (``overload``). Of calls that the event loop has not come to, 2,048 may
 wait; more are turned away by gRPC itself, without a reason (CANCELLED or UNAVAILABLE, by the client's library): that
 happens to clients that are deaf to refusals. A stream whose client stops reading is cut off after 30 s.
@@ -15,9 +15,11 @@ happens to clients that are deaf to refusals. A stream whose client stops readin
 Without TLS the address must be a loopback one, unless the settings say in so many words that it need not be. With it,
 access servers come with certificates (``address``) and people with tokens (``people_address``): one gRPC port can
 either insist on a certificate or not ask for one. Where none is asked for strangers come in too, as far as to say who
-they are. So people's door is a server of its own, with bounds of its own (1,024 connections, 2,048 calls), and there a
-caller is known before his message is waited for, which must come within 10 s: whoever fills that door, with calls that
-never say a word or anything else, takes no place from access servers.
+they are. So people's door is a server of its own, with bounds of its own (1,024 connections, 2,048 calls): whoever
+fills that door, with calls that never say a word or anything else, takes no place from access servers.
+
+Where callers prove who they are, at either door, a call is judged before its message is read, and what one identity has
+under way is bounded (``share``): calls, messages that are being read, bytes that were read or answered.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ from simswitch.service.errors import (
     INTERNAL,
     MESSAGE_EXPECTED,
     NO_CREDENTIALS,
+    NOT_PERMITTED,
     SLOW_CONSUMER,
     WITHDRAWN,
     Refused,
@@ -75,6 +78,7 @@ from simswitch.service.metrics import Served, ServiceMetrics
 from simswitch.service.overload import PROBE, Overload, Probe
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
+from simswitch.service.share import MESSAGE_WITHIN_S
 from simswitch.service.sims import SimHandlers
 from simswitch.service.subscribers import SubscriberHandlers
 from simswitch.service.swaps import SwapHandlers
@@ -99,14 +103,14 @@ if TYPE_CHECKING:
 CALLS_MAX = 1_024
 PENDING_MAX = 2_048
 """Calls that have come and were not looked at: at 3,000 to 6,000 a second a wait of half a second."""
+SERVERS_MESSAGE_BYTES_MAX = 4 << 20
+"""At the door that asks for certificates. An access server's widest call, a report of 65,536 items, takes 3.3 MB."""
 METADATA_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 8_192
 PEOPLE_CALLS_MAX = 2_048
 PEOPLE_CONNECTIONS_MAX = 1_024
 FILES_OWN = 512
 """Open files beside those of connections: journal, history, libraries."""
-MESSAGE_WITHIN_S = 10.0
-"""How long a caller who has said who he is may take to send the message of his call, where strangers come in."""
 HANDSHAKE_MS = 10_000
 CONNECTION_AGE_MS = 86_400_000
 """With TLS: after a day a connection is made anew, and a certificate that has expired since is noticed."""
@@ -115,8 +119,9 @@ _OF_TLS = (
     ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
     ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
 )
-_OF_STRANGERS = (("grpc.http2.bdp_probe", 0),)
-"""Windows stay at 64 KiB: of a message that nobody has asked for no more is taken into memory."""
+CONNECTION_IDLE_MS = 120_000
+"""Where callers prove who they are, a connection without a call for so long is ended: what is bounded by identity are
+calls, and so its connections are too. The next call makes a new one."""
 DRAIN_SECONDS = 5.0
 GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
@@ -311,58 +316,69 @@ class Service:
         self.swaps.drain()
         self.events.drain()
 
-    def generic_handlers(self, *, strangers: bool) -> list[Any]:
-        """What grpc.aio is given: identity serializers throughout.
+    def generic_handlers(self, *, probe: bool) -> list[Any]:
+        """What grpc.aio is given: identity serializers throughout. ``probe``: our own calls come here.
 
-        ``strangers``: at this door whoever can reach it opens calls. A handler of a call with one message begins only
-        when that has come, and until then the call has its place; so there all are handlers of streams, which begin at
-        once, and read the message when it is known whose it is.
+        Where callers prove who they are it has to be known whose a message is before it takes memory. A
+        handler of a call with one message begins only when that has come; so there all are handlers of streams, which
+        begin at once, and read the message when it has its turn (``share``).
         """
         services: dict[str, dict[str, Any]] = {}
         for method in self.methods.values():
             _, service, name = method.path.split("/")
-            late = strangers and not method.request_streaming
-            if (method.request_streaming or late) and method.response_streaming:
-                handler = grpc.stream_stream_rpc_method_handler(self._to_stream(method, late=late))
-            elif method.request_streaming or late:
-                handler = grpc.stream_unary_rpc_method_handler(self._to_unary(method, late=late))
-            elif method.response_streaming:
-                handler = grpc.unary_stream_rpc_method_handler(self._to_stream(method))
+            if method.response_streaming:
+                made = grpc.stream_stream_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+                answer = self._to_stream(method)
             else:
-                to_handler = self._to_single if method.path == SINGLE else self._to_unary
-                handler = grpc.unary_unary_rpc_method_handler(to_handler(method))
+                made = grpc.stream_unary_rpc_method_handler, grpc.unary_unary_rpc_method_handler
+                answer = self._to_single(method) if method.path == SINGLE else self._to_unary(method)
+            of_stream, of_message = made
+            handler = (of_stream if method.request_streaming or self.access.required else of_message)(answer)
             services.setdefault(service, {})[name] = handler
-        if not strangers:
+        if probe:
             _, service, name = PROBE.split("/")
-            services[service] = {name: grpc.unary_unary_rpc_method_handler(self._to_probe)}
+            services[service] = {name: grpc.stream_unary_rpc_method_handler(self._to_probe)}
         return [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
 
-    async def _to_probe(self, request: Any, context: Context) -> bytes:
+    async def _to_probe(self, _: Any, context: Context) -> bytes:
         try:
-            self.probe.check(request)
+            if not context.peer().startswith("unix"):
+                raise Refused(NOT_PERMITTED, "only the service itself asks for this")
+            async with asyncio.timeout(MESSAGE_WITHIN_S):
+                self.probe.check(await context.read())
+        except TimeoutError:
+            await _abort(context, Refused(MESSAGE_EXPECTED, f"{MESSAGE_WITHIN_S:.0f}"))
         except Refused as error:
             await _abort(context, error)
         return b""
 
-    def _to_unary(self, method: Method, *, late: bool = False) -> Callable[[Any, Context], Any]:
+    def _to_unary(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> bytes:
             try:
                 call = await self._call(context, method)
-                if late:
-                    request = await _only(request)
-                return await self._carry_out(method, request, call)
+                return await self._carry_out(method, await self._request(method, request, call, context), call)
             except Exception as error:
                 await _abort(context, error)
 
         return answer if self.served is None else self.served.unary(method, answer)
 
+    async def _request(self, method: Method, request: Any, call: Call, context: Context) -> Any:
+        """What a handler is given: the message, or the stream of them. Where callers prove who they are the message is
+        read only now, in its turn."""
+        if call.held is None or method.request_streaming:
+            return request
+        return await call.held.message(context)
+
     async def _carry_out(self, method: Method, request: Any, call: Call) -> bytes:
         if not method.hot:
-            return bytes(await method.handler(request, call))
-        work = method.handler(request, call)
-        if isinstance(work, bytes):
-            return work
-        return bytes(work.encode(await self.cell.submit(work.commands, call.deadline)))
+            reply = bytes(await method.handler(request, call))
+        else:
+            work = method.handler(request, call)
+            if isinstance(work, bytes):
+                return work
+            reply = bytes(work.encode(await self.cell.submit(work.commands, call.deadline)))
+        call.hold(len(reply))
+        return reply
 
     def _to_single(self, method: Method) -> Callable[[Any, Context], Any]:
         """Calls are joined as long as the event loop is busy, which then is busy with more of them; an idle one waits
@@ -383,6 +399,7 @@ class Service:
         async def answer(request: Any, context: Context) -> bytes:
             try:
                 call = await self._call(context, method)
+                request = await self._request(method, request, call, context)
                 future: asyncio.Future[bytes | OutcomeRun | None] = loop.create_future()
                 joined = joiner.join(future, request, call)
                 if joined is None:
@@ -404,6 +421,7 @@ class Service:
                     return await self._carry_out(method, request, call)
                 return bytes(method.handler(request, call).encode(found))
             except Exception as error:
+                request = None
                 await _abort(context, error)
 
         return answer if self.served is None else self.served.unary(method, answer)
@@ -419,7 +437,7 @@ class Service:
             if not self._loop.is_closed():
                 raise
 
-    def _to_stream(self, method: Method, *, late: bool = False) -> Callable[[Any, Context], Any]:
+    def _to_stream(self, method: Method) -> Callable[[Any, Context], Any]:
         async def answer(request: Any, context: Context) -> AsyncIterator[bytes]:
             stream = asyncio.current_task()
             assert stream is not None
@@ -427,9 +445,7 @@ class Service:
                 call = await self._call(context, method)
                 self.access.enter(call, stream)
                 try:
-                    if late:
-                        request = await _only(request)
-                    replies = method.handler(request, call)
+                    replies = method.handler(await self._request(method, request, call, context), call)
                     try:
                         async for reply in replies:
                             # It comes back when the reply has gone out, which to a client that does not read it never
@@ -473,18 +489,15 @@ class Service:
             # Only our own calls come that way, and they never come here.
             raise Refused(NO_CREDENTIALS)
         actor = self.access.known(given) or await self.access.meet(given)
-        call = Call(actor, None if remaining_s is None else time.monotonic() + remaining_s)
+        deadline = None if remaining_s is None else time.monotonic() + remaining_s
+        call = Call(actor, deadline)
         call.keep_pace()
-        return call
-
-
-async def _only(stream: AsyncIterator[bytes]) -> bytes:
-    """The message of a call that has one."""
-    try:
-        async with asyncio.timeout(MESSAGE_WITHIN_S):
-            return await anext(stream)
-    except (StopAsyncIteration, TimeoutError):
-        raise Refused(MESSAGE_EXPECTED, f"{MESSAGE_WITHIN_S:.0f}") from None
+        if not self.access.required:
+            return call
+        method.check(call)
+        held = actor.share.begin()
+        context.add_done_callback(held.end)
+        return Call(actor, deadline, held)
 
 
 def _answer_joined(groups: Sequence[Posted]) -> None:
@@ -509,6 +522,9 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     if refusal is None:
         log.error("a call failed", exc_info=error)
         refusal = Refused(INTERNAL, type(error).__name__)
+    # gRPC keeps what abort raises in a circle with the frames that it went through. None of them may have the message,
+    # which would then be there until garbage is collected.
+    error.__traceback__ = None
     await context.abort(refusal.reason.code, refusal.text, refusal.metadata())
     raise AssertionError("abort returned")
 
@@ -603,9 +619,14 @@ async def start(
     await service.load()
     connections, of_people = _connections_max()
     asked = access.tls is not None and access.tls.client_ca is not None
-    strangers = access.required and not asked
-    server = _server(CALLS_MAX + 4_096, connections, tls=certificates is not None, strangers=strangers)
-    server.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=strangers)))
+    server = _server(
+        CALLS_MAX + 4_096,
+        connections,
+        SERVERS_MESSAGE_BYTES_MAX if asked else MESSAGE_BYTES_MAX,
+        tls=certificates is not None,
+        proven=service.access.required,
+    )
+    server.add_generic_rpc_handlers(tuple(service.generic_handlers(probe=True)))
     at_people: grpc.aio.Server | None = None
     shown = _shown(host, port)
     # It vanishes with the process. Our own calls come there, and with the native transport what its front passes on.
@@ -621,8 +642,8 @@ async def start(
     else:
         bound = server.add_secure_port(shown, certificates.credentials(clients_certificate=asked))
         if people_address is not None:
-            at_people = _server(PEOPLE_CALLS_MAX, of_people, tls=True, strangers=True)
-            at_people.add_generic_rpc_handlers(tuple(service.generic_handlers(strangers=True)))
+            at_people = _server(PEOPLE_CALLS_MAX, of_people, MESSAGE_BYTES_MAX, tls=True, proven=True)
+            at_people.add_generic_rpc_handlers(tuple(service.generic_handlers(probe=False)))
             people_bound = at_people.add_secure_port(
                 _shown(*people_address), certificates.credentials(clients_certificate=False)
             )
@@ -640,11 +661,13 @@ async def start(
     return running
 
 
-def _server(calls_max: int, connections_max: int, *, tls: bool, strangers: bool) -> grpc.aio.Server:
+def _server(
+    calls_max: int, connections_max: int, message_bytes_max: int, *, tls: bool, proven: bool
+) -> grpc.aio.Server:
     return grpc.aio.server(
         maximum_concurrent_rpcs=calls_max,
         options=[
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_receive_message_length", message_bytes_max),
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             # Both bounds alike: between them gRPC would refuse some at random.
             ("grpc.max_metadata_size", METADATA_BYTES_MAX),
@@ -660,7 +683,8 @@ def _server(calls_max: int, connections_max: int, *, tls: bool, strangers: bool)
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             *(_OF_TLS if tls else ()),
-            *(_OF_STRANGERS if strangers else ()),
+            # Windows stay at 64 KiB: of a message that nobody has asked for no more is taken into memory.
+            *((("grpc.http2.bdp_probe", 0), ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MS)) if proven else ()),
         ],
     )
 

@@ -6,8 +6,8 @@
     acknowledgements, load, usage, ping ──▶ their results, in the order in which they came
     the cell's orders ──▶ the session that they name, or nobody: then reconciliation settles them
 
-What waits to be sent to one access server is bounded: past 1,024 messages its session ends (SLOW_CONSUMER). The
-messages of one session are handled one after the other, so its results keep their order.
+What waits to be sent to one access server is bounded: past 1,024 messages, or 8 MiB, its session ends
+(SLOW_CONSUMER). The messages of one session are handled one after the other, so its results keep their order.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from simswitch.v1 import access_server_pb2 as pb
 
 SESSIONS_MAX = 4_096
 OUTGOING_MAX = 1_024
+OUTGOING_BYTES_MAX = 8 << 20
 HELLO_WITHIN_S = 10.0
 
 _HELLO = pb.SessionRequest.HELLO_FIELD_NUMBER
@@ -88,6 +89,7 @@ class Session:
         self.differences: Counter[int] = Counter()
         self.ending: Refused | None = None
         self._outgoing: deque[bytes] = deque()
+        self._outgoing_bytes = 0
         self._changed = asyncio.Event()
         self._finished = False
 
@@ -95,11 +97,13 @@ class Session:
         """Sends it, after those that wait already."""
         if self.ending is not None or self._finished:
             return
-        if len(self._outgoing) >= OUTGOING_MAX:
+        if len(self._outgoing) >= OUTGOING_MAX or self._outgoing_bytes >= OUTGOING_BYTES_MAX:
+            waiting = len(self._outgoing)
             self._outgoing.clear()
-            self.end(Refused(SLOW_CONSUMER, f"{OUTGOING_MAX:,}"))
+            self.end(Refused(SLOW_CONSUMER, f"{waiting:,}"))
             return
         self._outgoing.append(message)
+        self._outgoing_bytes += len(message)
         self._changed.set()
 
     def end(self, ending: Refused, notice: pb.Notice | None = None) -> None:
@@ -124,7 +128,9 @@ class Session:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        return self._outgoing.popleft()
+        message = self._outgoing.popleft()
+        self._outgoing_bytes -= len(message)
+        return message
 
 
 class SessionHandlers:
