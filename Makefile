@@ -62,8 +62,11 @@ format: build
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes, since tests wait for disks, processes and clocks half of the time; the tests of a file stay together and
+# in order. One that ends is not replaced: the run then fails, where a replaced one has left it standing for ever.
+# ARGS="-n 0": one process, as a debugger wants it.
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 bench: build
 	$(BIN)/python -m benches.run $(ARGS)

@@ -16,12 +16,31 @@ ALONE = tuple(str(TESTS / name) for name in ("benches", "demo", "load", "service
 """What keeps a pace or measures one: no other test runs beside it."""
 
 
+_room: int | None = None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Around a test and before its time runs; where tests run in several processes, all of them have that file."""
-    handle = os.open(TESTS / "conftest.py", os.O_RDONLY)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Around a test and before its time runs. Tests run in two processes; the locks are files that all of them have.
+
+    Whoever waits to be alone keeps the door meanwhile, so nobody passes; and stays alone to the last of such tests that
+    follow each other, or each of them would wait for one of the other process.
+    """
+    global _room
+    alone = _alone(item)
+    if _room is None:
+        door = os.open(TESTS, os.O_RDONLY)
+        fcntl.flock(door, fcntl.LOCK_EX)
+        _room = os.open(TESTS / "conftest.py", os.O_RDONLY)
+        fcntl.flock(_room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        os.close(door)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if str(item.path).startswith(ALONE) else fcntl.LOCK_SH)
         return (yield)
     finally:
-        os.close(handle)
+        if not (alone and nextitem is not None and _alone(nextitem)):
+            os.close(_room)
+            _room = None
+
+
+def _alone(item: pytest.Item) -> bool:
+    return str(item.path).startswith(ALONE)

@@ -404,19 +404,18 @@ def main() -> int:
     began_s = time.monotonic()
     read: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    watch = Watch(asked.inputs)
     trying = INPUT.with_name(f"{INPUT.name}-{asked.first}")
     trying.parent.mkdir(exist_ok=True)
     file = os.open(trying, os.O_WRONLY | os.O_CREAT)
-    for name, number in inputs(asked.first, asked.inputs, asked.reader or list(TARGETS)):
-        watch.begin()
-        try:
-            os.pwrite(file, b"%-24d" % number, 0)
-            (read if tried(name, made(name, asked.seed, number)) else refused)[name] += 1
-        except Exception as error:
-            print(f"{name}, input {number} of seed {asked.seed}: {type(error).__name__}: {error}", file=sys.stderr)
-            raise
-    watch.end()
+    with Watch(asked.inputs) as watch:
+        for name, number in inputs(asked.first, asked.inputs, asked.reader or list(TARGETS)):
+            watch.begin()
+            try:
+                os.pwrite(file, b"%-24d" % number, 0)
+                (read if tried(name, made(name, asked.seed, number)) else refused)[name] += 1
+            except Exception as error:
+                print(f"{name}, input {number} of seed {asked.seed}: {type(error).__name__}: {error}", file=sys.stderr)
+                raise
     os.close(file)
     trying.unlink()
     found = {"seed": asked.seed, "first": asked.first, "inputs": asked.inputs, "read": read, "refused": refused}

@@ -66,23 +66,22 @@ class Tally:
 
 def run(seed: int, first: int, inputs: int, say: Callable[[int], None], keep: Callable[[str, bytes], None]) -> Tally:
     """Tries ``inputs`` messages. Raises ``Disagreement``, or ``Grown``."""
-    watch = Watch(inputs)
     known: dict[str, list[bytes]] = {}
     for name, data, _ in corpus():
         known.setdefault(name, []).append(data)
     tally = Tally()
-    for number in range(first, first + inputs):
-        watch.begin()
-        name, data = made(seed, number, known)
-        keep(name, data)
-        try:
-            (tally.accepted if check(name, data) else tally.refused)[name] += 1
-        except Disagreement as error:
-            line = f"{name} {data.hex()}  # say here what it shows"
-            raise Disagreement(f"input {number} of seed {seed}: {error}\n{line}") from error
-        if number % 10_000 == 9_999:
-            say(number + 1 - first)
-    watch.end()
+    with Watch(inputs) as watch:
+        for number in range(first, first + inputs):
+            watch.begin()
+            name, data = made(seed, number, known)
+            keep(name, data)
+            try:
+                (tally.accepted if check(name, data) else tally.refused)[name] += 1
+            except Disagreement as error:
+                line = f"{name} {data.hex()}  # say here what it shows"
+                raise Disagreement(f"input {number} of seed {seed}: {error}\n{line}") from error
+            if number % 10_000 == 9_999:
+                say(number + 1 - first)
     return tally
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from random import Random
 
 import pytest
@@ -69,6 +70,7 @@ def test_a_wire_that_differs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SHAPES", [SHAPES["RenewRequest"]])
     with pytest.raises(Disagreement, match="column terminal differs") as found:
         run.run(1, 0, 1_000, lambda _: None, lambda _name, _data: None)
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0), "a run that found something would end the process later"
     name, encoded = str(found.value).splitlines()[1].split()[:2]
     with pytest.raises(Disagreement):
         run.check(name, bytes.fromhex(encoded))

@@ -40,8 +40,11 @@ def test_an_input_that_comes_to_no_end_is_a_fault() -> None:
 def test_memory_that_grows_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([100.0 + 5 * number for number in range(LOOKS)])
     monkeypatch.setattr("tests.fuzz.watch.resident_mb", lambda: next(sizes))
-    watch = Watch(LOOKS)
-    for _ in range(LOOKS):
-        watch.begin()
+
+    def run() -> None:
+        with Watch(LOOKS) as watch:
+            for _ in range(LOOKS):
+                watch.begin()
+
     with pytest.raises(Grown, match=r"222 MB .* 272"):
-        watch.end()
+        run()

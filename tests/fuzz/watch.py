@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 from pathlib import Path
+from typing import Self
 
 HANG_S = 60
 """Of processor time: processes that share a machine stand still at times. A reader takes a thousandth of this."""
@@ -22,12 +23,16 @@ def resident_mb() -> float:
 
 
 class Watch:
-    """One run of ``inputs``: ``begin`` before each of them, ``end`` after the last."""
+    """Around one run of ``inputs``, with ``begin`` before each of them. However the run ends, no timer is left behind:
+    it would end the process without a word in whatever comes later."""
 
     def __init__(self, inputs: int) -> None:
         self._every = max(1, inputs // LOOKS)
         self._count = 0
         self.resident_mb: list[float] = []
+
+    def __enter__(self) -> Self:
+        return self
 
     def begin(self) -> None:
         """An input that does not come to an end within HANG_S ends the process with a trace, in C as in Python."""
@@ -39,9 +44,13 @@ class Watch:
         if self._count % 16 == 1:
             signal.setitimer(signal.ITIMER_PROF, HANG_S)
 
-    def end(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Raises ``Grown``."""
         signal.setitimer(signal.ITIMER_PROF, 0)
+        if kind is None:
+            self._judge()
+
+    def _judge(self) -> None:
         half = self.resident_mb[len(self.resident_mb) // 2 :]
         if len(half) < LOOKS // 2:
             return
