@@ -495,17 +495,19 @@ def test_a_file_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_attempts_given_up_at_an_access_server_come_from_its_load_reports(tmp_path: Path) -> None:
-    """Over a real socket. Of reports in quick succession one is sent, with the sum of all."""
+    """Over a real socket. Of reports in quick succession one is sent, with the sum of all and the longest wait."""
     serving = Serving(tmp_path)
     with OperatorClient(serving.address) as operator:
         define(operator)
     with SessionThread(serving.address, "as-01", lambda _: Result.DONE) as session:
         session.serving(20)
         for failed in (2, 3, 4):
-            session.report_load(0, 1_000, 0, 20_000, failed)
+            # Only what has the last one in it waits as long as that, be it sent alone.
+            session.report_load(0, 1_000, 0, 10_000 * failed, failed)
         until = time.monotonic() + 20
-        while serving.cell.call_read(lambda machine: machine.server(0)["allocation_wait_us"]) != 20_000:
+        while serving.cell.call_read(lambda machine: machine.server(0)["allocation_wait_us"]) != 40_000:
             assert time.monotonic() < until
+            time.sleep(0.01)
     serving.end()
     finished(tmp_path)
     assert sum(row["failed"] for row in rows(open_reader(tmp_path), "waits")) == 9

@@ -129,7 +129,9 @@ def _index(state: dict[str, Table], sims: Table) -> list[str]:
     for number, group in enumerate(state["groups"][: state["header"][0]["groups_count"]]):
         total = 0
         heads, tails, bits = group["head"].tolist(), group["tail"].tolist(), _bits(group["tiers"].tolist())
-        for tier in range(int(layout.TIERS)):
+        occupied = bits.union(np.flatnonzero((group["head"] != NONE) | (group["tail"] != NONE)).tolist())
+        occupied.update(tier for group_number, tier in expected if group_number == number)
+        for tier in sorted(occupied):
             wanted = sorted(expected.get((number, tier), []), key=rests.__getitem__)
             listed = _listed(following, heads[tier])
             if listed != wanted:
@@ -160,13 +162,14 @@ def _ranks(number: int, sim_class: Table, state: dict[str, Table]) -> list[str]:
         ended = state["lots"][group["lot"]]["validity"] == layout.NO_LONGER_VALID
         return until_s if until_s >= 0 and not ended else 2**63
 
-    groups = [group for group in state["groups"][: state["header"][0]["groups_count"]] if group["sim_class"] == number]
-    ends = sorted({end_s(group) for group in groups})
+    all_groups = state["groups"][: state["header"][0]["groups_count"]]
+    groups = [(end_s(group), group) for group in all_groups if group["sim_class"] == number]
+    ends = sorted({end for end, _ in groups})
     found = []
     if sim_class["ranks_count"] != len(ends):
         found.append(f"I5: class {number} has {sim_class['ranks_count']} ranks, its lots have {len(ends)} ends")
     for rank, end in enumerate(ends):
-        mine = [group for group in groups if end_s(group) == end]
+        mine = [group for group_end, group in groups if group_end == end]
         tiers = set().union(*(_bits(group["tiers"].tolist()) for group in mine if not group["masked"]))
         roomiest = max(tiers, default=0)
         if len(ends) == 1:
@@ -184,10 +187,12 @@ def _ranks(number: int, sim_class: Table, state: dict[str, Table]) -> list[str]:
 
 def _class_bits(number: int, sim_class: Table, class_tiers: dict[tuple[int, int], set[int]]) -> list[str]:
     found = []
-    bits = _bits(sim_class["tiers"].tolist())
-    for tier, (words, summary) in enumerate(
-        zip(sim_class["groups"].tolist(), sim_class["summary"].tolist(), strict=True)
-    ):
+    tiers, groups, summaries = (sim_class[name] for name in ("tiers", "groups", "summary"))
+    bits = _bits(tiers.tolist())
+    occupied = bits.union(np.flatnonzero(groups.any(axis=1) | (summaries != 0)).tolist())
+    occupied.update(tier for class_number, tier in class_tiers if class_number == number)
+    for tier in sorted(occupied):
+        words, summary = groups[tier].tolist(), int(summaries[tier])
         members = class_tiers.get((number, tier), set())
         if _bits(words) != members or _bits([summary]) != {local // 64 for local in members}:
             found.append(f"I5: class {number}, tier {tier} shows groups {_bits(words)}, it has {members}")

@@ -10,7 +10,7 @@ from simswitch.core import commands, layout
 
 from tests.model.books import DAY_MS, Books
 from tests.model.records import Table
-from tests.model.things import Call, RuleModel, SubscriberModel
+from tests.model.things import Call, Mismatch, RuleModel, SubscriberModel
 
 UNDER, WARNED, OVER = range(3)
 NOTHING = (0, 0)
@@ -186,7 +186,8 @@ class Limits(Books):
                 month >> 62,
                 day >> 58,
             )
-        self._require(found == self.subscribers, f"subscribers: {found}, should be {self.subscribers}")
+        if found != self.subscribers:
+            raise Mismatch(f"subscribers: {found}, should be {self.subscribers}")
         missed = int(header["subscribers_missed"])
         self._require(missed == self.subscribers_missed, f"{missed} reports missed, not {self.subscribers_missed}")
         kept = {int(record["subscriber"]): (int(record["until_ms"]), record["reason"]) for record in exemptions}

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from simswitch.core import commands, layout
@@ -65,6 +66,8 @@ PROMISE_LATE_MS = 60_000
 # What only they send: whoever sends it is not dead.
 OF_ACCESS_SERVERS = range(layout.ALLOCATE, layout.REPORT_LOAD + 1)
 ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_CHECKED)
+_ENDED_COLUMNS = ("epoch", "subscriber", "server", "expected_tier", "reported_bytes", "reported_s")
+_ENDED_FIELDS = attrgetter(*_ENDED_COLUMNS)
 
 
 @dataclass(eq=False)
@@ -1525,42 +1528,51 @@ class Model(Limits):
         numbers = {id(terminal): index for index, terminal in enumerate(self.terminals.values())}
         self._require(header["sims_count"] == len(self.sims), "the number of SIMs")
         self._require(header["terminals_count"] == len(self.terminals), "the number of terminals")
-        for sim, record in zip(self.sims, tables["sims"], strict=False):
-            if self.lots[sim.lot].ended and max(sim.limit_bytes, record["limit_bytes"]) < sim.counted_bytes:
+        sims = tables["sims"]
+        for sim, limit_bytes in zip(self.sims, sims["limit_bytes"].tolist(), strict=True):
+            if self.lots[sim.lot].ended and max(sim.limit_bytes, limit_bytes) < sim.counted_bytes:
                 # Nothing is left; of which count that was worked out is the core's choice.
-                sim.limit_bytes = int(record["limit_bytes"])
-            self._same(
-                f"SIM {sim.index}",
-                record,
-                occupancy=sim.occupancy,
-                health=sim.health,
-                held=int(sim.held_by is not None),
-                counted_bytes=sim.counted_bytes,
-                limit_bytes=sim.limit_bytes,
-                cooling=int(record["cooling"]) & ~UNTRUSTED | UNTRUSTED * sim.untrusted,
-                terminal=layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)],
-            )
+                sim.limit_bytes = limit_bytes
+        self._all_same(
+            [f"SIM {index}" for index in range(len(self.sims))],
+            sims,
+            occupancy=[sim.occupancy for sim in self.sims],
+            health=[sim.health for sim in self.sims],
+            held=[int(sim.held_by is not None) for sim in self.sims],
+            counted_bytes=[sim.counted_bytes for sim in self.sims],
+            limit_bytes=[sim.limit_bytes for sim in self.sims],
+            cooling=[
+                cooling & ~UNTRUSTED | UNTRUSTED * sim.untrusted
+                for sim, cooling in zip(self.sims, sims["cooling"].tolist(), strict=True)
+            ],
+            terminal=[layout.NONE_INDEX if sim.holder is None else numbers[id(sim.holder)] for sim in self.sims],
+        )
         self._compare_ledger(tables["sims_ledger"])
         self._compare_ended(tables["ended_leases"], numbers)
         rolling = tables["sims_rolling"]["offset_bytes"].tolist()
         for sim in self.sims:
             offset = rolling[sim.index] if sim.index < len(rolling) else 0
-            self._require(offset == sim.offsets[2], f"SIM {sim.index}: its rolling offset is {offset}")
-        for terminal, record in zip(self.terminals.values(), tables["terminals"], strict=False):
-            self._same(
-                f"terminal {terminal.key}",
-                record,
-                key=terminal.key,
-                sim=layout.NONE_INDEX if terminal.sim is None else terminal.sim.index,
-                epoch=terminal.epoch,
-                reported_bytes=terminal.reported_bytes,
-                counted_bytes=terminal.counted_bytes,
-                server=terminal.server,
-            )
-            awaits = record["order"] == layout.NONE_INDEX - 1
-            self._require(awaits == (terminal.awaits is not None), f"terminal {terminal.key} awaits traffic: {awaits}")
-            if terminal.sim is not None:
-                self._same(f"terminal {terminal.key}", record, expires_ms=terminal.expires_ms)
+            if offset != sim.offsets[2]:
+                raise Mismatch(f"SIM {sim.index}: its rolling offset is {offset}")
+        records, terminals = tables["terminals"], self.terminals.values()
+        self._all_same(
+            [f"terminal {terminal.key}" for terminal in terminals],
+            records,
+            key=[terminal.key for terminal in terminals],
+            sim=[layout.NONE_INDEX if terminal.sim is None else terminal.sim.index for terminal in terminals],
+            epoch=[terminal.epoch for terminal in terminals],
+            reported_bytes=[terminal.reported_bytes for terminal in terminals],
+            counted_bytes=[terminal.counted_bytes for terminal in terminals],
+            server=[terminal.server for terminal in terminals],
+            expires_ms=[
+                terminal.expires_ms if terminal.sim is not None else expires_ms
+                for terminal, expires_ms in zip(terminals, records["expires_ms"].tolist(), strict=True)
+            ],
+        )
+        for terminal, order in zip(terminals, records["order"].tolist(), strict=True):
+            awaits = order == layout.NONE_INDEX - 1
+            if awaits != (terminal.awaits is not None):
+                raise Mismatch(f"terminal {terminal.key} awaits traffic: {awaits}")
         for entity, lot in self.lots.items():
             self._same(
                 f"lot {entity}",
@@ -1627,31 +1639,40 @@ class Model(Limits):
         )
 
     def _compare_ledger(self, records: Table) -> None:
+        names = (
+            "correction_bytes",
+            "as_of_s",
+            "allowance_bytes",
+            *(f"unreported_{name}" for name in ("epoch", "bytes", "s")),
+        )
+        ledger = list(zip(*(records[name].tolist() for name in names), strict=True))
+        nothing = [0] * layout.WINDOWS
         for sim in self.sims:
-            nothing = [0] * layout.WINDOWS
-            told: tuple[Any, ...] = (nothing, nothing, nothing, 0, 0, 0)
-            if sim.index < len(records):
-                record = records[sim.index]
-                columns = (record[name].tolist() for name in ("correction_bytes", "as_of_s", "allowance_bytes"))
-                last = (int(record[f"unreported_{name}"]) for name in ("epoch", "bytes", "s"))
-                told = (*columns, *last)
+            told = ledger[sim.index] if sim.index < len(ledger) else (nothing, nothing, nothing, 0, 0, 0)
             mine = (sim.corrections, sim.as_of_s, sim.allowances, *sim.unreported, sim.unreported_s)
-            self._require(told == mine, f"SIM {sim.index}: its ledger says {told}, it should be {mine}")
+            if told != mine:
+                raise Mismatch(f"SIM {sim.index}: its ledger says {told}, it should be {mine}")
 
     def _compare_ended(self, records: Table, numbers: dict[int, int]) -> None:
-        names = ("epoch", "subscriber", "server", "expected_tier", "reported_bytes", "reported_s")
-        columns = ("terminal", "sim", *names)
-        found = sorted(tuple(int(record[name]) for name in columns) for record in records[records["epoch"] > 0])
+        used = records[records["epoch"] > 0]
+        found = sorted(zip(*(used[name].tolist() for name in ("terminal", "sim", *_ENDED_COLUMNS)), strict=True))
         mine = sorted(
-            (numbers[id(lease.terminal)], lease.sim.index, *(getattr(lease, name) for name in names))
-            for lease in self.ended.values()
+            (numbers[id(lease.terminal)], lease.sim.index, *_ENDED_FIELDS(lease)) for lease in self.ended.values()
         )
-        self._require(found == mine, f"leases that are over: {found}, should be {mine}")
+        if found != mine:
+            raise Mismatch(f"leases that are over: {found}, should be {mine}")
 
     def _same(self, what: str, record: Any, **expected: int) -> None:
         for name, value in expected.items():
             if int(record[name]) != value:
                 raise Mismatch(f"{what}: {name} is {value} in the model and {int(record[name])} in the core")
+
+    def _all_same(self, what: list[str], table: Table, **expected: list[int]) -> None:
+        """As ``_same``, for all records of a table, a column at a time."""
+        for name, values in expected.items():
+            for record, value, found in zip(what, values, table[name].tolist(), strict=True):
+                if found != value:
+                    raise Mismatch(f"{record}: {name} is {value} in the model and {found} in the core")
 
     def _compare_markets(self, markets: Table) -> None:
         for market in markets:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,9 @@ def copy_regions(machine: Machine) -> Regions:
     return [(name, size, count, bytes(data)) for name, size, count, data in machine.snapshot_regions()]
 
 
-def tables(regions: Regions, *, writable: bool = True) -> dict[str, Table]:
-    """Writable copies of the regions that hold records, or what stands there itself; the others as 32-bit numbers."""
+def tables(regions: Iterable[tuple[str, int, int, bytes | memoryview]], *, writable: bool = True) -> dict[str, Table]:
+    """Writable copies of the regions that hold records, or what stands there itself (a machine's own regions: until its
+    next apply); the others as 32-bit numbers."""
     found: dict[str, Table] = {}
     for name, size, count, data in regions:
         record = _RECORDS.get(name)

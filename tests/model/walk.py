@@ -16,7 +16,7 @@ from simswitch.core import commands, layout
 
 from tests.model.invariants import violations
 from tests.model.model import ENDED, Model, model_of
-from tests.model.records import Table
+from tests.model.records import tables
 from tests.model.things import JobModel, OrderModel, TerminalModel
 from tests.model.world import GIB, LEASE_MS, MIB, START_MS, STEP_MS, World, empty_world, iccid_number
 
@@ -94,7 +94,6 @@ class Walk:
         self.second = self.world.entities["operator:second"]
         self.model: Model = model_of(self.world.tables(), self.world.now_ms)
         self.commands_count = 0
-        self.tables: dict[str, Table] = {}
         self.answers: Counter[tuple[int, int]] = Counter()
         """How often each command was answered with each status; orders by their kind under ``commands.ORDERS``."""
         self._kinds: list[tuple[int, Callable[[], bytes]]] = [
@@ -165,14 +164,14 @@ class Walk:
     def apply(self, batch: bytes) -> None:
         """Applies a batch, follows it in the model and checks every invariant."""
         found = commands.outcome_runs(self.world.apply(batch).data)
-        self.tables = self.world.tables()
+        state = tables(self.machine.snapshot_regions(), writable=False)
         for run in found[:-2]:
             self.commands_count += run.count
             self.answers.update((run.kind, int(status)) for status in run["status"])
         for run in found[-2:]:
             self.answers.update((run.kind, int(kind)) for kind in run["kind"])
-        self.model.step(batch, found, self.world.now_ms, self.tables)
-        wrong = violations(self.tables)
+        self.model.step(batch, found, self.world.now_ms, state)
+        wrong = violations(state)
         assert not wrong, f"after {self.commands_count} commands: {wrong}"
         own = self.machine.check()
         assert own == [], f"check() after {self.commands_count} commands: {own}"
