@@ -29,6 +29,7 @@ _MAY_BE_LEFT_OUT = {
     "ReportUsageRequest": {"span_ms", "goodput_kbps", "demand_permille", "radio"},
     "Usage": {"span_ms", "goodput_kbps", "demand_permille", "radio"},
     "AllocateSimsResponse": {"slow_kbps"},
+    "RenewResponse": {"slow_kbps"},
     "ReportAttachFailureResponse": {"slow_kbps"},
     "ReportUsageResponse": {"slow_kbps"},
     "UsageResult": {"slow_kbps"},
