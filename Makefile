@@ -146,7 +146,7 @@ simulate: build
 	$(BIN)/python -m tests.simulator.run $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
 		$(if $(CRASHES),--crashes $(CRASHES)) $(ARGS)
 
-# Concurrent clients against a real server that is killed 200 times; leaves build/histories.json.
+# Three access servers and an operator against a real server that is killed 200 times; leaves build/histories.json.
 histories: build
 	$(BIN)/python -m tests.histories.run $(if $(SEED),--seed $(SEED)) $(ARGS)
 

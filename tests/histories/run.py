@@ -1,8 +1,13 @@
-"""Concurrent clients against a real server that is killed at random: ``python -m tests.histories.run``
-(``make histories``).
+"""Concurrent access servers and an operator against a real server that is killed at random: ``python -m
+tests.histories.run`` (``make histories``).
 
-Every call is noted, also those that the server died over, and the history is checked. The seed draws what the clients
-ask and when the server is killed; what the scheduler does is its own. Leaves ``build/histories.json``; exit code 1 when
+    as-01, as-02, as-03   a session each, callers each; terminals move between them (``access_servers``)
+    as-03                 is switched off now and then, declared dead, and comes back with nothing
+    the operator          says of SIMs that they are unfit, and fit again, and has terminals swapped by jobs
+    the server            is killed, also while it starts, and starts again on either transport
+
+Every call is noted, also those that the server died over, and the history is checked. The seed draws what is asked and
+when the server is killed; what the scheduler does is its own. Leaves ``build/histories.json``; exit code 1 when
 something can't be explained.
 """
 
@@ -16,37 +21,68 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from simswitch.client import Client, ServiceError
-from simswitch.core import layout
+from simswitch.client import OperatorClient, ServiceError
+from simswitch.client.operator import iccid_column, service_errors
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.recovery import real_machine, recover
+from simswitch.v1 import inventory_pb2 as inv
+from simswitch.v1 import pool_pb2, sim_pb2, swap_pb2
 
-from tests.folder.lives import Life
-from tests.histories.checker import ALLOCATE, DONE, GRANTED, NONE, RELEASE, RENEW, STALE, UNANSWERED, Call, violations
+from tests.histories.access_servers import AccessServer, EventLoop
+from tests.histories.checker import DEATH, GRANTED, HELLO, SWITCH, UNANSWERED, HealthCall, History, violations
+from tests.service.serving import define
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "histories.json"
-CLIENTS = 4
-TERMINALS = 10
-CALLS_A_LIFE = 40
+NAMES = ("as-01", "as-02", "as-03")
+TERMINALS = range(1, 13)
+CALLS_A_LIFE = 100
 """At least, between a start and the next kill."""
 KILLED_AGAIN = 0.25
 """How often it is killed once more while it starts, perhaps over its recovery."""
-MARKET = "market"
-# A SIM that is given back can be had again at once; no lease ends by itself.
-SETTINGS = (
-    "[journal]\nsegment_bytes = 1_048_576\nfree_mark_bytes = 0\n[follower]\nsnapshot_seconds = 1\n"
-    "[engine]\ncooling_ms = 1\nlease_ms = 3_600_000\n"
-)
-_ANSWERS = {layout.OK: DONE, layout.STALE_EPOCH: STALE, layout.NO_LEASE: NONE, layout.UNKNOWN_TERMINAL: NONE}
+DIES = 7
+"""In every so many lives of the server as-03 is switched off, and in the next one declared dead."""
+PAUSE_S = 0.02
+"""Between two words of the operator."""
+TRANSPORTS = ("grpcio", "native") if find_spec("pygrpc_native") is not None else ("grpcio",)
+# A SIM that is given back can be had again at once, a terminal swapped at once; no lease ends by itself.
+SETTINGS = """
+[capacity]
+sims = 1_000
+terminals = 1_000
+orders = 1_000
+[journal]
+segment_bytes = 1_048_576
+free_mark_bytes = 0
+[follower]
+snapshot_seconds = 1
+[engine]
+cooling_ms = 1
+lease_ms = 3_600_000
+order_deadline_ms = 1_000
+swap_cool_down_ms = 0
+swaps_per_day_max = 255
+attempts_max = 2
+automatic_swaps = 0
+approval_above = 1_000
+fencing_ms = 1_000
+breaker_ppm = 1_000_000
+admission_queue_ms = 0
+"""
 
 
 class KilledServer:
     """A server on a folder, started by a program of ours so that a test may spoil it."""
 
-    def __init__(self, folder: Path, program: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, program: tuple[str, ...], chance: random.Random) -> None:
         self._folder = folder
         self._program = program
+        self._chance = chance
         self._process: subprocess.Popen[bytes] | None = None
         self.address = "127.0.0.1:0"
 
@@ -65,12 +101,11 @@ class KilledServer:
         (self._folder / "address").unlink(missing_ok=True)
         config = self._folder.parent / "simswitch.toml"
         config.write_text(SETTINGS, encoding="utf-8")
+        words = ["serve", str(self._folder), "--config", str(config), "--address", self.address]
+        words += ["--transport", self._chance.choice(TRANSPORTS)]
         with (self._folder.parent / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *self._program, "serve", self._folder, "--config", config, "--address", self.address],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                [sys.executable, *self._program, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def kill(self) -> None:
@@ -79,66 +114,118 @@ class KilledServer:
         self._process.wait()
 
 
-class _Caller(threading.Thread):
-    """One client: asks for terminals that others ask for too, and notes what it was told."""
+class _Operator(threading.Thread):
+    """Says what is fit and what is not, and orders swaps."""
 
-    def __init__(self, address: str, seed: str, over: threading.Event) -> None:
+    def __init__(self, address: str, servers: list[AccessServer], seed: int) -> None:
         super().__init__(daemon=True)
+        self.healths: list[HealthCall] = []
+        self.jobs_count = 0
         self._address = address
-        self._random = random.Random(seed)
-        self._over = over
-        self._epochs: dict[int, list[int]] = {}
-        self.calls: list[Call] = []
+        self._servers = servers
+        self._chance = random.Random(f"{seed} operator")
+        self._over = threading.Event()
+        self._unfit: list[str] = []
+        self._error: BaseException | None = None
 
     def run(self) -> None:
-        with Client(self._address, access_server="as-01", timeout_s=60) as client:
-            while not self._over.is_set():
-                self._call(client)
-
-    def _call(self, client: Client) -> None:
-        terminal = self._random.randrange(1, TERMINALS + 1)
-        known = self._epochs.setdefault(terminal, [])
-        kind = self._random.choice((ALLOCATE, RENEW, RELEASE)) if known else ALLOCATE
-        epoch = known[-1] if known and self._random.random() < 0.8 else self._random.choice(known or [0])
-        begun_s = time.monotonic()
-        sim = ""
         try:
-            if kind == ALLOCATE:
-                lease = client.allocate(terminal, MARKET)
-                answer, epoch, sim = GRANTED, lease.epoch, lease.iccid
-                known.append(epoch)
-            elif kind == RENEW:
-                answer = _ANSWERS[layout.Status(int(client.renew([terminal], [epoch]).status[0]))]
-            else:
-                answer = _ANSWERS[layout.Status(int(client.release([terminal], [epoch])[0]))]
-        except ServiceError as error:
-            if not error.unreachable:
-                raise
-            answer = UNANSWERED
-        answered_s = time.monotonic()
-        self.calls.append(
-            Call(kind, terminal, begun_s, answered_s, answer, epoch if kind != ALLOCATE or sim else 0, sim)
-        )
-        if answer == UNANSWERED:
-            # The connection is made anew at its own pace; there is nothing to be learned meanwhile.
-            self._over.wait(0.02)
+            with OperatorClient(self._address) as operator:
+                while not self._over.wait(PAUSE_S):
+                    if self._chance.random() < 0.5:
+                        self._judge(operator)
+                    else:
+                        self._order(operator)
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _judge(self, operator: OperatorClient) -> None:
+        server = self._chance.choice(self._servers)
+        books = server.books
+        while server.failed:
+            self._unfit.append(server.failed.pop())
+        held = [lease.iccid for terminal in TERMINALS if (lease := books.get(terminal)) is not None]
+        held += [holding.sim for holding in books.past[-3:]]
+        fit = len(self._unfit) > 20 or not held or self._chance.random() < 0.5
+        if fit and not self._unfit:
+            return
+        sim = self._chance.choice(self._unfit if fit else held)
+        health = sim_pb2.HEALTH_HEALTHY if fit else sim_pb2.HEALTH_QUARANTINED
+        request = inv.SetSimHealthRequest(iccid=iccid_column([sim]), health=health)
+        begun_s = time.monotonic()
+        answered = _reached(lambda: operator.inventory.SetSimHealth(request))
+        self.healths.append(HealthCall(sim, fit, begun_s, time.monotonic(), answered))
+        if fit and answered:
+            self._unfit = [each for each in self._unfit if each != sim]
+        elif not fit:
+            self._unfit.append(sim)
+
+    def _order(self, operator: OperatorClient) -> None:
+        terminals = self._chance.sample(TERMINALS, 3)
+        request = swap_pb2.CreateJobRequest(reason="a test", terminal=terminals)
+        self.jobs_count += _reached(lambda: operator.swaps.CreateJob(request))
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+        if self._error is not None:
+            raise self._error
 
 
-def record(folder: Path, seed: int, kills: int, program: tuple[str, ...] = ("-m", "simswitch")) -> list[Call]:
-    """What the clients were told while the server was killed so many times."""
-    Life(folder).cell.close()
-    chance = random.Random(seed)
-    server = KilledServer(folder, program)
-    server.start()
-    over = threading.Event()
-    callers = [_Caller(server.address, f"{seed} {number}", over) for number in range(CLIENTS)]
-    for caller in callers:
-        caller.start()
+def _reached(call: Any) -> bool:
+    """Whether the service has answered; what it refuses for a reason is an answer."""
     try:
-        for _ in range(kills):
-            answered = _answered(callers)
-            while _answered(callers) < answered + CALLS_A_LIFE:
-                time.sleep(0.01)
+        with service_errors():
+            call()
+    except ServiceError as error:
+        return not error.unreachable
+    return True
+
+
+def record(
+    folder: Path, seed: int, kills: int, program: tuple[str, ...] = ("-m", "simswitch"), last_calls: int = CALLS_A_LIFE
+) -> tuple[History, dict[str, int]]:
+    """What everybody was told while the server was killed so many times, and in its last life; and what there was."""
+    folder.mkdir(parents=True)
+    chance = random.Random(seed)
+    server = KilledServer(folder, program, chance)
+    server.start()
+    with OperatorClient(server.address) as operator:
+        define(operator)
+        third = inv.AccessServer(name=NAMES[2])
+        operator.inventory.DefineAccessServer(inv.DefineAccessServerRequest(access_server=third))
+    said: list[int] = []
+    loop = EventLoop()
+    part = len(TERMINALS) // len(NAMES)
+    servers = [
+        AccessServer(name, server.address, TERMINALS, TERMINALS[number * part : (number + 1) * part], seed, said, loop)
+        for number, name in enumerate(NAMES)
+    ]
+    for each in servers:
+        each.start()
+    operations = _Operator(server.address, servers, seed)
+    operations.start()
+    deaths = 0
+    off_s = 0.0
+
+    def live(calls: int) -> None:
+        answered = len(said)
+        while len(said) < answered + calls:
+            if any(each.errors for each in servers):
+                return
+            time.sleep(0.01)
+
+    try:
+        for life in range(kills):
+            live(CALLS_A_LIFE // 2)
+            if off_s:
+                deaths += _declare_dead(server.address, servers[2], off_s)
+                servers[2].switch_on()
+                off_s = 0.0
+            elif life % DIES == 0:
+                off_s = servers[2].switch_off()
+            live(CALLS_A_LIFE // 2)
             time.sleep(chance.uniform(0, 0.3))
             server.kill()
             if chance.random() < KILLED_AGAIN:
@@ -146,29 +233,57 @@ def record(folder: Path, seed: int, kills: int, program: tuple[str, ...] = ("-m"
                 time.sleep(chance.uniform(0, 1))
                 server.kill()
             server.start()
-        time.sleep(0.5)
+        live(last_calls)
+        if off_s:
+            servers[2].switch_on()
     finally:
-        over.set()
-        for caller in callers:
-            caller.join()
+        operations.end()
+        history = History(healths=operations.healths)
+        for each in servers:
+            history += each.end()
+        loop.end()
         server.kill()
-    return [call for caller in callers for call in caller.calls]
+    return history, {"jobs": operations.jobs_count, "deaths": deaths}
 
 
-def _answered(callers: list[_Caller]) -> int:
-    return sum(call.answer != UNANSWERED for caller in callers for call in caller.calls)
+def _declare_dead(address: str, server: AccessServer, off_s: float) -> bool:
+    """And waits until what it held is free, or nobody knows whether it is."""
+    request = pool_pb2.DeclareDeadRequest(access_server=server.name)
+    with OperatorClient(address) as operator:
+        declared_s = time.monotonic()
+        if not _reached(lambda: operator.pool.DeclareDead(request)):
+            return False
+        server.died(off_s, declared_s)
+        asked = pool_pb2.GetAccessServerStatusRequest(name=server.name)
+        while operator.pool.GetAccessServerStatus(asked).status.dead_ms:
+            time.sleep(0.02)
+    return True
 
 
-def summary(seed: int, kills: int, calls: list[Call]) -> dict[str, Any]:
-    answered = [call for call in calls if call.answer != UNANSWERED]
+def counted_bytes(folder: Path) -> int:
+    """Of all usage, as whoever opens the folder finds it. Every invariant has to hold."""
+    machine = recover(RealDisk(folder, create=False), real_machine(), repair=False).machine
+    faults = machine.check()
+    if faults:
+        raise RuntimeError("; ".join(faults))
+    return int(machine.header()["counted_bytes"])
+
+
+def summary(seed: int, kills: int, history: History, happened: dict[str, int], counted: int) -> dict[str, Any]:
+    calls = [call for call in history.calls if call.kind not in (SWITCH, HELLO, DEATH)]
+    given = sorted((call for call in calls if call.answer == GRANTED), key=lambda call: (call.terminal, call.granted))
     return {
         "seed": seed,
         "kills": kills,
         "calls": len(calls),
-        "answered": len(answered),
-        "granted": sum(call.answer == GRANTED for call in answered),
-        "released": sum(call.kind == RELEASE and call.answer == DONE for call in answered),
-        "violations": violations(calls),
+        "answered": sum(call.answer != UNANSWERED for call in calls),
+        "answers": dict(sorted(Counter(f"{call.kind}: {call.answer}" for call in calls).items())),
+        "moves": sum(one.terminal == other.terminal and one.server != other.server for one, other in pairwise(given)),
+        "switches": sum(call.kind == SWITCH for call in history.calls),
+        "words_on_sims": len(history.healths),
+        **happened,
+        "counted_bytes": counted,
+        "violations": violations(history, counted),
     }
 
 
@@ -179,7 +294,9 @@ def main() -> int:
     asked = parser.parse_args()
     seed = random.randrange(1 << 32) if asked.seed is None else asked.seed
     with tempfile.TemporaryDirectory() as folder:
-        found = summary(seed, asked.kills, record(Path(folder) / "data", seed, asked.kills))
+        data = Path(folder) / "data"
+        history, happened = record(data, seed, asked.kills)
+        found = summary(seed, asked.kills, history, happened, counted_bytes(data))
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
