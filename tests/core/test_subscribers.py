@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
-from tests.model.transitions import T, allocate, new_world
-from tests.model.world import MIB, SUBSCRIBER, World
+from tests.model.transitions import SLOW_KBPS, T, allocate, limit_rule, limited, new_world
+from tests.model.world import MIB, STEP_MS, SUBSCRIBER, World
 
 HOUR_MS = 3_600_000
 
@@ -94,3 +95,26 @@ def test_a_full_table_refuses_no_report_and_growth_keeps_what_is_counted() -> No
     )
     assert again.subscriber(SUBSCRIBER) == world.machine.subscriber(SUBSCRIBER)
     assert again.state_hash() == world.machine.state_hash()
+
+
+def test_a_rule_that_allows_more_is_told_to_all_whom_it_touched_step_by_step() -> None:
+    """Also where the table of subscribers moves meanwhile. Who has no lease is met behind all terminals."""
+    world = new_world(terminals_max=40_000)
+    epoch = limited(world, "slowed", layout.ACTION_SLOW)
+    world.send(world.lease(layout.RELEASE, T, epoch))
+    place = int(np.flatnonzero(world.tables()["subscribers"]["key"] == SUBSCRIBER)[0])
+    assert place > 3 * layout.WORK_MAX
+    world.events.clear()
+    world.send(limit_rule(world, action=layout.ACTION_SLOW, slow_kbps=SLOW_KBPS, month_bytes=100 * MIB))
+    world.send(commands.run(layout.TICK))
+    assert [event["kind"] for event in world.events if event["kind"] == layout.EVENT_LIMIT] == []
+    world.send(commands.run(layout.GROW, 1, sims=0, terminals=50_000, orders=0))
+    applies = 0
+    while world.machine.header()["sweeps_count"]:
+        world.send(commands.run(layout.TICK))
+        applies += 1
+    assert applies > 10
+    told = [(event["kind"], event["reason"], event["subscriber"]) for event in world.events]
+    assert told == [(layout.EVENT_LIMIT, layout.LIMIT_LIFTED, SUBSCRIBER)]
+    world.pass_ms(STEP_MS)
+    assert world.machine.check() == []

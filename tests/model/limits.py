@@ -10,7 +10,7 @@ from simswitch.core import commands, layout
 
 from tests.model.books import DAY_MS, Books
 from tests.model.records import Table
-from tests.model.things import Call, Mismatch, RuleModel, SubscriberModel
+from tests.model.things import Call, Mismatch, RuleModel, SubscriberModel, Sweep
 
 UNDER, WARNED, OVER = range(3)
 NOTHING = (0, 0)
@@ -65,7 +65,19 @@ class Limits(Books):
         if self.rules.get(index) == rule:
             return {layout.SAME}
         self.rules[index] = rule
+        if self.subscribers and not any(sweep.kind == "subscribers" for sweep in self.sweeps):
+            self.sweeps.append(Sweep("subscribers"))
         return {layout.OK}
+
+    def _walk_subscribers(self) -> None:
+        """Rules were others: all who were told of one hear what holds, those with a lease at its access server."""
+        for terminal in self.terminals.values():
+            record = self.subscribers.get(terminal.subscriber)
+            if terminal.sim is not None and record is not None and (record.told_month or record.told_day):
+                self._meet(terminal.subscriber, terminal.key, terminal.server)
+        for subscriber, record in self.subscribers.items():
+            if record.told_month or record.told_day:
+                self._meet(subscriber, 0, layout.NONE_SHORT)
 
     def exempt(self, call: Call) -> set[int]:
         subscriber, until_ms = call.item["subscriber"], call.item["until_ms"]

@@ -1432,6 +1432,8 @@ class Model(Limits):
                     for window in sweep.lots[sim.lot]:
                         self._restart_window(sim, window)
                     self._set_limit(sim)
+        elif sweep.kind == "subscribers":
+            self._walk_subscribers()
         elif sweep.kind == "dead":
             self._bury(sweep)
         elif sweep.kind == "automatic":

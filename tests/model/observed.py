@@ -389,6 +389,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         int(case.after["header"]["figures_aside_count"][0]) == int(case.before["header"]["figures_aside_count"][0]) + 1
     ),
     "used=carriers_and_since": _carriers_and_since,
+    "events=with_lease": lambda case: [event["terminal"] for event in case.events] == [T],
     "events=none": lambda case: not case.events,
     "counted=same": lambda case: np.array_equal(
         case.before["sims"]["counted_bytes"], case.after["sims"]["counted_bytes"]

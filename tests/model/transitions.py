@@ -1083,8 +1083,22 @@ def _limit(row: Row) -> Case:
     world = new_world()
     action = _ACTIONS.get(row.when, _ACTIONS.get(row.state, layout.ACTION_REFUSE))
     epoch = limited(world, row.state, action)
-    if row.when == "the rule was withdrawn":
-        world.send(limit_rule(world, action=action, slow_kbps=SLOW_KBPS, withdrawn=1))
+    if row.command == "DEFINE":
+        if row.when.endswith("no lease"):
+            world.send(world.lease(layout.RELEASE, T, epoch))
+        withdrawn = 1 if row.when.startswith("its rule, withdrawn") else -1
+        month_bytes = (12 if "a little" in row.when else 20) * MIB
+        return Case(
+            world,
+            limit_rule(
+                world,
+                warn_permille=800,
+                slow_kbps=SLOW_KBPS,
+                action=action,
+                month_bytes=month_bytes,
+                withdrawn=withdrawn,
+            ),
+        )
     if row.when == "as one of a group with a rule of its own":
         group = world.define(layout.SUBSCRIBER_GROUP, "brand", {layout.GROUP_PRIORITY: 2})
         world.send(limit_rule(world, "brand", group=group, month_bytes=GIB))
@@ -1181,6 +1195,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("limit", "RELEASE"): _limit,
     ("limit", "REPORT_ATTACH_FAILURE"): _limit,
     ("limit", "EXEMPT"): _limit,
+    ("limit", "DEFINE"): _limit,
     ("rule", "DEFINE"): _rule,
 }
 WHENS = frozenset(
@@ -1264,7 +1279,10 @@ WHENS = frozenset(
         "no reason",
         "published tomorrow",
         "the month is over",
-        "the rule was withdrawn",
+        "its rule, withdrawn",
+        "its rule, which allows more",
+        "its rule, which allows a little more",
+        "its rule, withdrawn, and it has no lease",
         "the same again",
         "the share at which is warned",
         "withdrawn",

@@ -204,7 +204,7 @@ def test_each_person_is_told_rule_text_day_figures_and_what_was_done(serving: Se
         epoch = lease(client)
         report(client, epoch, 90 * MB)
         report(client, epoch, 110 * MB)
-        # The rule changes, and what was done before still shows the one that held.
+        # The rule changes, which is told at once; what was done before still shows the one that held.
         limit(pool, month_bytes=500 * MB, text="The new terms")
         report(client, epoch, 120 * MB)
     request = pb.ExemptSubscriberRequest(subscriber=HEAVY, until_ms=2**42, reason="a promise")
@@ -220,7 +220,7 @@ def test_each_person_is_told_rule_text_day_figures_and_what_was_done(serving: Se
     assert [(use.span, use.bytes) for use in found.days] == [(today, 120 * MB)]
     assert [(use.span, use.bytes) for use in found.months] == [(today[:7], 120 * MB)]
     assert [(each.step, each.used_bytes, each.limit_bytes, each.rule.text) for each in found.taken] == [
-        (event_pb2.LIMIT_STEP_LIFTED, 120 * MB, 500 * MB, "The new terms"),
+        (event_pb2.LIMIT_STEP_LIFTED, 110 * MB, 500 * MB, "The new terms"),
         (event_pb2.LIMIT_STEP_SLOWED, 110 * MB, 100 * MB, TEXT),
         (event_pb2.LIMIT_STEP_WARNED, 90 * MB, 100 * MB, TEXT),
     ]

@@ -307,6 +307,7 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
             market.classes_count += 1
     elif entity.kind == LIMIT_RULE:
         limits_follow(state)
+        limits_walk(state)
     elif entity.kind == PLAN or entity.kind == LOT:
         for group in range(state.header.groups_count):
             _group_watermarks(state, &state.groups[group])
@@ -346,11 +347,19 @@ cdef bint _pool_begins_or_ends(State *state, uint32_t index, const Entity *wante
     return False
 
 
+cdef bint _walk_spare(State *state, const Entity *wanted) noexcept nogil:
+    """Whether the walk that follows from another definition can be had."""
+    cdef uint32_t kind = SWEEP_SUBSCRIBERS if wanted.kind == LIMIT_RULE else SWEEP_LIMITS
+    return (
+        wanted.kind != PLAN and wanted.kind != LOT and wanted.kind != LIMIT_RULE
+        or state.header.sweeps_count < state.regions[<int> REGION_SWEEPS].count or sweep_waiting(state, kind) != NULL
+    )
+
+
 cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *index_out) noexcept nogil:
     cdef int status = _definition_status(state, wanted)
     cdef uint32_t index
     cdef Entity *entity
-    cdef uint64_t sweeps_max = state.regions[<int> REGION_SWEEPS].count
     cdef uint16_t dense
     cdef uint8_t masked
     cdef uint32_t group
@@ -361,6 +370,8 @@ cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *
     if index == NONE_INDEX:
         if not _room(state, wanted.kind):
             return ENTITIES_FULL
+        if wanted.kind == LIMIT_RULE and not _walk_spare(state, wanted):
+            return SWEEPS_FULL
         index = state.header.entities_count
         entity = &state.entities[index]
         memcpy(entity, wanted, sizeof(Entity))
@@ -387,10 +398,7 @@ cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *
                 return WRONG_STATE  # its SIMs stand in groups of that class
     if _pool_begins_or_ends(state, index, wanted):
         return WRONG_STATE  # what its SIMs have used so far stands in no pool, and may have been handed out by what each has
-    if (
-        (entity.kind == PLAN or entity.kind == LOT) and state.header.sweeps_count == sweeps_max
-        and sweep_waiting(state, SWEEP_LIMITS) == NULL
-    ):
+    if not _walk_spare(state, wanted):
         return SWEEPS_FULL
     dense = entity.dense
     masked = entity.masked

@@ -483,6 +483,7 @@ cpdef enum SweepKind:
     SWEEP_JOB_RESUME = 6
     SWEEP_JOB_CHECK = 7
     SWEEP_AUTOMATIC = 8
+    SWEEP_SUBSCRIBERS = 9
 
 cpdef enum Setting:
     LEASE_MS = 1

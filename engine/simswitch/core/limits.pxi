@@ -6,8 +6,9 @@
 #                                              exempt ──▶ under
 #
 # What holds is worked out anew from the figures, the rule and the exemption whenever a subscriber reports, asks or renews: so
-# the turn of a day or month, another rule, an exemption and its end need no walk. The record only keeps what was told
-# of each window, two bits, so that each event comes once; one that is lifted is told of when the subscriber is next met.
+# the turn of a day or month, an exemption and its end need no walk. The record only keeps what was told
+# of each window, two bits, so that each event comes once; one that is lifted is told of when the subscriber is next met. Where a rule
+# is another, or withdrawn, a walk meets all who were told of something: those with a lease first, of whom the access server is known.
 #
 # Exemptions stand in the order of their subscribers: 12 steps find one, and only for whom something would follow. At most
 # EXEMPTIONS_MAX have not ended; to add one moves up to 393 KB. The past is in history.
@@ -227,6 +228,47 @@ cdef uint64_t limit_ends_ms(const State *state, const Limited *limited) noexcept
         (state.header.day + (_days_left(state.header.stamp) if limited.month else 1)) * DAY_MS
         + <uint64_t> state.header.settings[<int> DAY_BEGINS_MS]
     )
+
+
+cdef bint limits_walk(State *state) noexcept nogil:
+    """Rules are others: has all who were told of one met by the next walk. False: no sweep is to spare."""
+    cdef Sweep *sweep = sweep_waiting(state, SWEEP_SUBSCRIBERS)
+    cdef uint64_t terminals = state.header.terminals_count
+    if not state.header.subscribers_count:
+        return True
+    if sweep == NULL:
+        return sweep_add(state, SWEEP_SUBSCRIBERS, terminals, terminals + state.regions[<int> REGION_SUBSCRIBERS].count)
+    sweep.argument = terminals
+    sweep.end = terminals + state.regions[<int> REGION_SUBSCRIBERS].count
+    return True
+
+
+cdef void limits_moved(State *state) noexcept nogil:
+    """The table of subscribers is another: walks begin anew in it."""
+    cdef uint64_t size = state.regions[<int> REGION_SWEEPS].count
+    cdef uint64_t position
+    cdef Sweep *sweep
+    for position in range(state.header.sweeps_count):
+        sweep = &state.sweeps[(state.header.sweeps_head + position) % size]
+        if sweep.kind == SWEEP_SUBSCRIBERS:
+            sweep.cursor = min(sweep.cursor, sweep.argument)
+            sweep.end = sweep.argument + state.regions[<int> REGION_SUBSCRIBERS].count
+
+
+cdef void limit_walked(State *state, const Sweep *sweep, uint64_t now_ms) noexcept nogil:
+    """One place of the walk: a terminal, behind them a subscriber."""
+    cdef Subscriber *record
+    cdef Terminal *terminal
+    if sweep.cursor >= sweep.argument:
+        record = &state.subscribers[sweep.cursor - sweep.argument]
+        if record.key and limit_told(record):
+            limit_meet(state, record, 0, NONE_SHORT, now_ms)
+        return
+    terminal = &state.terminals[sweep.cursor]
+    if terminal.sim != NONE_INDEX and terminal.subscriber:
+        record = subscriber_find(state, terminal.subscriber)
+        if record.key and limit_told(record):
+            limit_meet(state, record, terminal.key, terminal.server, now_ms)
 
 
 # ---------------------------------------------------------------------------------------------------------- EXEMPT

@@ -557,6 +557,7 @@ cdef class Machine:
             for slot in range(old):
                 if records[slot].key:
                     memcpy(subscriber_find(state, records[slot].key), &records[slot], sizeof(Subscriber))
+            limits_moved(state)
         finally:
             free(records)
         return 0

@@ -8,6 +8,8 @@
 #   JOB_RESUME          orders         queues the job's parked orders again
 #   RESET               SIMs           starts a window of a lot's SIMs anew; of a rolling one a day is over
 #   LIMITS              SIMs           works out the limits of the lots whose caps are others (caps.pxi)
+#   SUBSCRIBERS         terminals,     tells who was told of a published limit what holds now that rules are others (limits.pxi)
+#                       then subscribers
 #   RECONCILE           orders, then   settles what an older session of an access server left outstanding, and ends leases
 #                       terminals      that it no longer holds; one walk serves all servers that were ready before it began
 
@@ -217,6 +219,8 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
         _reset(state, sweep.argument, index, now_ms)
     elif sweep.kind == SWEEP_LIMITS:
         lot_limits(state, index, sweep.id, now_ms)
+    elif sweep.kind == SWEEP_SUBSCRIBERS:
+        limit_walked(state, sweep, now_ms)
     elif sweep.cursor < sweep.argument:
         _reconcile_order(state, sweep, index, now_ms)
     else:
