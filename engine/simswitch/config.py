@@ -83,7 +83,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "tls",
         "client_ca",
         None,
-        "Who signs the access servers' certificates, and no others. Nobody comes in at 'address' without one.",
+        "Who signs the access servers' certificates, and no others; several while it is changed. Nobody comes in at "
+        "'address' without one.",
         example="tls/access-servers-ca.pem",
     ),
     Setting(

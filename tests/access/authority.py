@@ -28,7 +28,7 @@ class Authority:
         self.pem.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def _builder(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, begins_hours: int = -1, ends_hours: int = 24
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, begins_hours: float = -1, ends_hours: float = 24
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -59,7 +59,7 @@ class Authority:
         host: bool = False,
         file: str = "",
         usage: x509.ObjectIdentifier | None = None,
-        **hours: int,
+        **hours: float,
     ) -> tuple[Path, Path]:
         """The files of a certificate and its key. ``begins_hours``, ``ends_hours``: from now."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from simswitch.access.certificates import CertificateRefused
+from simswitch.access.certificates import CertificateRefused, ends_s
 from simswitch.access.tokens import Token, read_tokens, revoke_token
 from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.client.credentials import Credentials, CredentialsRefused
@@ -368,6 +368,60 @@ def test_a_certificate_is_replaced_under_traffic(doors: Doors) -> None:
     stop.set()
     thread.join()
     assert failures == []
+
+
+def test_the_authority_is_changed_under_traffic(doors: Doors) -> None:
+    """Both count for a while; a bundle that is half written changes nothing; then the old one counts no more."""
+    old, bundle = doors.servers.pem.read_text(), doors.files.client_ca
+    assert bundle is not None
+    new = Authority(doors.folder / "new")
+    before, after = doors.server("as-01"), doors.server("as-01", new)
+
+    def comes_in(credentials: Credentials) -> bool:
+        with doors.client(credentials) as client:
+            try:
+                return client.allocate(2, "jp").terminal == 2
+            except ServiceError:
+                return False
+
+    with doors.client(before) as standing:
+        for text, counting in [
+            (old, (True, False)),
+            (old + new.pem.read_text(), (True, True)),
+            (old + new.pem.read_text()[:300], (True, True)),
+            (new.pem.read_text(), (False, True)),
+        ]:
+            bundle.write_text(text)
+            assert (comes_in(before), comes_in(after)) == counting
+            # A connection that stands goes on.
+            assert standing.allocate(1, "jp").terminal == 1
+
+
+def test_a_certificate_that_expires_counts_no_more(shared: Doors) -> None:
+    """On a connection that stands too, as on one that resumed a TLS session: there nobody looks at it. A clock that was
+    wrong is forgiven."""
+    with shared.client(shared.server("as-01", file="brief", ends_hours=2)) as client:
+        assert client.allocate(1, "jp")
+        soon_s = time.time() + 3 * 3_600
+        (actor,) = (actor for actor in shared.access()._by_certificate.values() if (actor.ends_s or 0) < soon_s)
+        actor.ends_s = time.time()
+        shared.until(lambda: actor.withdrawn)
+        error = refusal(lambda: client.allocate(1, "jp"))
+        assert error.reason == "CERTIFICATE_REFUSED"
+        assert "expired" in error.text
+        actor.ends_s = soon_s
+        shared.until(lambda: not actor.withdrawn)
+        assert client.allocate(1, "jp")
+
+
+def test_when_a_certificate_ends(tmp_path: Path) -> None:
+    for days in (1, 40_000):
+        pem, _ = Authority(tmp_path / f"{days}").sign("as-01", ends_hours=24 * days)
+        ends = x509.load_pem_x509_certificate(pem.read_bytes()).not_valid_after_utc
+        assert ends_s(pem.read_bytes()) == ends.timestamp()
+    for broken in (b"", b"-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----"):
+        with pytest.raises(CertificateRefused):
+            ends_s(broken)
 
 
 def test_a_token_never_goes_out_in_the_clear(shared: Doors) -> None:

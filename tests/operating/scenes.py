@@ -248,6 +248,18 @@ def stolen(machine: Machine) -> None:
     create_token(machine.data, "operator:mallory", 3_600_000)
 
 
+def with_new_authorities(machine: Machine) -> None:
+    """Somebody has made new CAs, and what they are to sign, and put it beside the old."""
+    well(machine)
+    shutil.copy(machine.servers.folder / "as-1.key", machine.tls / "as-1.key")
+    own, servers = Authority(machine.tls / "own-new"), Authority(machine.tls / "servers-new")
+    made = {"ca.pem": own.pem, "access-servers-ca.pem": servers.pem}
+    for name, files in (("service", own.sign("service", host=True)), ("as-1", servers.sign("as-1"))):
+        made |= {f"{name}{file.suffix}": file for file in files}
+    for name, file in made.items():
+        shutil.copy(file, machine.tls / "new" / name)
+
+
 def dead(machine: Machine) -> None:
     well(machine)
     machine.serving("as-2", range(11, 21)).close()
@@ -268,6 +280,7 @@ SCENES: dict[str, Callable[[Machine], None]] = {
     FULL: full,
     "Overload": well,
     "A certificate expires": well,
+    "An authority changes": with_new_authorities,
     "A certificate or a token was stolen": stolen,
     "An access server is dead": dead,
     "A bank is lost": without_a_bank,

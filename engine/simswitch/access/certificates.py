@@ -9,8 +9,9 @@ A client's certificate names its access server in one of two ways:
     a URI among its alternative names      simswitch:access-server:as-01     (counts alone, if there is one of this
     scheme) its common name                        as-01
 
-The CA that signs them is for access servers alone: whoever it signs for is one. The file of revoked certificates has
-one SHA-256 fingerprint a line (``openssl x509 -fingerprint -sha256``), and is read anew like the others.
+The CA that signs them is for access servers alone: whoever it signs for is one; its file may hold several, of which all
+count while one takes the other's place. The file of revoked certificates has one SHA-256 fingerprint a line (``openssl
+x509 -fingerprint -sha256``), and is read anew like the others.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import re
 import ssl
 import stat
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ log = logging.getLogger("simswitch.service")
 SCHEME = "simswitch:"
 _PREFIX = f"{SCHEME}access-server:"
 REVOKED_MAX = 65_536
+_VERSION, _YEAR_OF_TWO_DIGITS = 0xA0, 0x17
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -148,6 +151,38 @@ def fingerprint(pem: bytes) -> str:
     """SHA-256 of a certificate, as openssl prints it, without colons and in small letters."""
     text = pem.partition(b"-----BEGIN CERTIFICATE-----")[2].partition(b"-----END CERTIFICATE-----")[0]
     return hashlib.sha256(base64.b64decode(text)).hexdigest()
+
+
+def ends_s(pem: bytes) -> float:
+    """Unix seconds at which a certificate ends. Raises ``CertificateRefused``.
+
+    Nobody looks at it when a client resumes a TLS session, for days: so whether it still counts is for us to see.
+    """
+    text = pem.partition(b"-----BEGIN CERTIFICATE-----")[2].partition(b"-----END CERTIFICATE-----")[0]
+    try:
+        ((_, signed),) = _values(base64.b64decode(text))
+        _, content = next(_values(signed))
+        # Serial number, algorithm, issuer, validity: a version may stand before them.
+        fields = [field for tag, field in _values(content) if tag != _VERSION]
+        _, (tag, ends) = _values(fields[3])
+        form = "%y%m%d%H%M%SZ" if tag == _YEAR_OF_TWO_DIGITS else "%Y%m%d%H%M%SZ"
+        return datetime.strptime(ends.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+    except (ValueError, IndexError, StopIteration) as error:
+        raise CertificateRefused(f"when it ends can't be read: {error}") from error
+
+
+def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """The values of DER that stand one behind the other, each with its tag."""
+    place = 0
+    while place < len(der):
+        tag, length = der[place], der[place + 1]
+        place += 2
+        if length & 0x80:
+            digits = length & 0x7F
+            length = int.from_bytes(der[place : place + digits], "big")
+            place += digits
+        yield tag, der[place : place + length]
+        place += length
 
 
 def named_in(auth: Mapping[str, Sequence[bytes]]) -> str:

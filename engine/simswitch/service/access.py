@@ -31,6 +31,7 @@ from simswitch.access.certificates import (
     CertificateRefused,
     Stamp,
     TlsFiles,
+    ends_s,
     fingerprint,
     named_in,
     read_revoked,
@@ -66,6 +67,7 @@ PEOPLE_MAX = 1_024
 CLAIMED_MAX = 64
 CERTIFICATES_MAX = 8_192
 LOOK_EVERY_S = 1.0
+EXPIRED, REVOKED = "it is expired", "it is revoked"
 
 log = logging.getLogger("simswitch.service")
 
@@ -180,12 +182,15 @@ class Access:
         if certificate is not None and given.auth is not None:
             try:
                 name = named_in(given.auth)
-                digest = fingerprint(certificate)
+                digest, ends = fingerprint(certificate), ends_s(certificate)
             except (CertificateRefused, ValueError) as error:
                 raise self._failed(CERTIFICATE_REFUSED, given, "a certificate", str(error)) from error
             actor = await self._actor(f"access-server:{name}", f"certificate {digest}")
+            actor.ends_s = ends
             if digest in self._revoked:
-                actor.withdrawn = "it is revoked"
+                actor.withdrawn = REVOKED
+            elif ends <= time.time():
+                actor.withdrawn = EXPIRED
             if len(self._by_certificate) >= CERTIFICATES_MAX:
                 # Streams go on, and are still ended when their certificate is revoked.
                 self._by_certificate = {pem: actor for pem, actor in self._by_certificate.items() if actor.streams}
@@ -270,9 +275,13 @@ class Access:
 
     def _end_expired(self) -> None:
         now_s = time.time()
-        for actor in self._by_token.values():
+        for actor in (*self._by_token.values(), *self._by_certificate.values()):
             if actor.ends_s is not None and actor.ends_s <= now_s:
-                _withdraw(actor, "it is expired")
+                if not actor.withdrawn:
+                    _withdraw(actor, EXPIRED)
+            elif actor.withdrawn == EXPIRED:
+                # The clock was wrong.
+                actor.withdrawn = ""
 
     def _look(self) -> None:
         """Reads tokens and revoked certificates when their files changed. What can't be read stays as it was."""
@@ -292,13 +301,13 @@ class Access:
         for id_, actor in self._by_token.items():
             token = self._tokens.get(id_)
             if token is None or token.revoked_ms is not None:
-                _withdraw(actor, "it is revoked")
+                _withdraw(actor, REVOKED)
 
     def _revoke_certificates(self) -> None:
         for pem, actor in list(self._by_certificate.items()):
             if actor.credential.partition(" ")[2] in self._revoked:
-                _withdraw(actor, "it is revoked")
-            elif actor.withdrawn:
+                _withdraw(actor, REVOKED)
+            elif actor.withdrawn == REVOKED:
                 # It was taken off the list: met anew.
                 del self._by_certificate[pem]
 
