@@ -59,6 +59,7 @@ _ANSWERS = {
     layout.NO_LEASE: NONE,
     layout.UNKNOWN_TERMINAL: NONE,
     layout.NO_HEALTHY_SIM: REFUSED,
+    layout.ORDERS_FULL: REFUSED,
     layout.IMPOSSIBLE_USAGE: REFUSED,
 }
 
@@ -70,7 +71,8 @@ class Books(Holdings):
         super().__init__()
         self.locks = {terminal: threading.RLock() for terminal in terminals}
         self.past: list[Holding] = []
-        self.hellos: list[Call] = []
+        self.events: list[Call] = []
+        """What nobody answers: hellos, switches that were carried out, its own death."""
         self.opened_s = 0.0
         """When the session that says hello was opened."""
         self._server = server
@@ -109,7 +111,7 @@ class Books(Holdings):
                 sim = lease.iccid if lease is not None else ""
                 epoch = lease.epoch if lease is not None else 0
                 told = Call(HELLO, terminal, self._server, begun_s, math.inf, UNANSWERED, epoch, sim=sim)
-                self.hellos.append(replace(told, opened_s=self.opened_s))
+                self.events.append(replace(told, opened_s=self.opened_s))
                 named += [lease] if lease is not None else []
         return iter(named)
 
@@ -209,7 +211,7 @@ class AccessServer:
         """An operator has declared it dead."""
         for terminal in self._terminals:
             told = Call(DEATH, terminal, self.name, declared_s, math.inf, UNANSWERED, opened_s=off_s)
-            self.books.hellos.append(told)
+            self.books.events.append(told)
 
     def end(self) -> History:
         self.over.set()
@@ -226,9 +228,9 @@ class AccessServer:
     def _windows(self, end_s: float) -> list[Call]:
         """A hello may take effect until the next one begins; what came of a switch that was carried out is settled at
         the hello after the next at the latest."""
-        hellos = sorted({call.begun_s for call in self.books.hellos if call.kind == HELLO})
+        hellos = sorted({call.begun_s for call in self.books.events if call.kind == HELLO})
         found = []
-        for call in self.books.hellos:
+        for call in self.books.events:
             later = [begun_s for begun_s in hellos if begun_s > call.begun_s]
             needed = 1 if call.kind == HELLO else 2
             found.append(replace(call, answered_s=later[needed - 1] if len(later) >= needed else end_s))
@@ -253,7 +255,7 @@ class AccessServer:
             self.books.attach(Lease(order.terminal, order.epoch, order.target_iccid), now_s)
             self._epochs[order.terminal].append(order.epoch)
             told = Call(SWITCH, order.terminal, self.name, now_s, math.inf, UNANSWERED, granted=order.epoch)
-            self.books.hellos.append(replace(told, sim=order.target_iccid, source=order.source_iccid))
+            self.books.events.append(replace(told, sim=order.target_iccid, source=order.source_iccid))
             return Result.DONE
 
     # ------------------------------------------------------------------------------------------ calls
@@ -329,7 +331,7 @@ def _answered(asked: Call, ask: Callable[[], Call]) -> Call:
     try:
         call = ask()
     except ServiceError as error:
-        if error.reason == "NO_HEALTHY_SIM":
+        if error.reason in ("NO_HEALTHY_SIM", "ORDERS_FULL"):
             call = replace(asked, answer=REFUSED)
         elif error.unreachable:
             call = asked

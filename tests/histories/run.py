@@ -55,7 +55,7 @@ SETTINGS = """
 [capacity]
 sims = 1_000
 terminals = 1_000
-orders = 1_000
+orders = 10_000
 [journal]
 segment_bytes = 1_048_576
 free_mark_bytes = 0

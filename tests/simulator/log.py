@@ -37,6 +37,8 @@ class Log:
         """The last one of which anybody outside was shown anything."""
         self.followed = 0
         """The last one that the model has followed."""
+        self.history = 0
+        """The last one that history has committed."""
 
     def __getitem__(self, sequence: int) -> Applied:
         return self._records[sequence]

@@ -21,14 +21,16 @@ hash that the live machine had at it (I6, I10), and the model agrees with all th
 from __future__ import annotations
 
 import errno
+import math
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import numpy as np
 from simswitch.cell import Capacity, Cell, CellSettings, JournalFull, JournalSettings, Posted, VirtualClock, WallClock
 from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
@@ -39,6 +41,7 @@ from simswitch.journal.follower import ALARM_NAME, Follower, FollowerSettings
 from simswitch.journal.format import BLOCK_BYTES, decode_record_header, record_bytes
 from simswitch.journal.recovery import MachineKind
 from simswitch.journal.snapshot import newest_snapshot_sequence
+from simswitch.journal.walk import Record, first_sequence
 
 from tests.journal.faulty_disk import SECTOR_BYTES, FaultyDisk
 from tests.model.invariants import violations
@@ -56,6 +59,7 @@ SNAPSHOT_BYTES = 24 * BLOCK_BYTES
 # The clock may fall to half its pace, and the model wants whole steps of the timing wheel.
 TICK_MS = 2 * STEP_MS
 PLENTY = 1 << 40
+KEEP_MS = 600_000
 FREE_MARK = 1 << 20
 # What an operator changes on the way, and to what.
 SETTINGS: tuple[tuple[layout.Setting, tuple[int, ...]], ...] = (
@@ -126,6 +130,16 @@ def _overlap(one: Place, other: Place) -> bool:
     return one[0] == other[0] and one[1] < other[1] + other[2] and other[1] < one[1] + one[2]
 
 
+def _may_say(role: int, run: bytes) -> bool:
+    """Whether a role may give the command, with all that is in it."""
+    (told,) = commands.command_runs(run)
+    if role == layout.LEARNER and told.kind == layout.SET_CAP:
+        return bool(((told["quota_bytes"] >= 0) & (told["basis"] == layout.BASIS_LEARNED)).all())
+    if role == layout.LEARNER and told.kind == layout.SET_HEALTH:
+        return bool(((told["windows"] > 0) & np.isin(told["health"], (layout.HEALTHY, layout.THROTTLED))).all())
+    return role in COMMAND_ROLES[told.kind]
+
+
 class _Copy(Witness):
     """The machine of a copy of the disk: judged as soon as recovery is done with it."""
 
@@ -158,6 +172,35 @@ class SimulatedTime:
         return WallClock(lambda: self.wall_ms, lambda: self.monotonic_ms)
 
 
+class _History:
+    """A reader of the journal, as history is one: each record once, and what it has committed is never taken back."""
+
+    name = "history"
+
+    def __init__(self, log: Log, disk: FaultyDisk) -> None:
+        self._log, self._disk = log, disk
+        self._seen = log.history
+
+    @property
+    def sequence(self) -> int:
+        return self._log.history
+
+    def applied(self, record: Record, outcomes: list[OutcomeRun], machine: Machine) -> None:
+        del outcomes, machine
+        sequence = record.header.sequence
+        if sequence != self._seen + 1 and first_sequence(self._disk) <= self._seen + 1:
+            raise Violation(f"history is given record {sequence} after {self._seen}, and what lies between is there")
+        self._seen = sequence
+        if self._log[sequence].outcome_hash != record.header.outcome_hash:
+            raise Violation(f"history is given another record {sequence} than was applied")
+
+    def commit(self, sequence: int) -> None:
+        self._log.history = sequence
+        self._log.show(sequence)
+
+    def close(self) -> None: ...
+
+
 class _World(World):
     """The pool of the model tests, built and driven through the simulator's cell."""
 
@@ -174,12 +217,16 @@ class Simulation(Walk, Witness):
         self.chances = Chances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         self.chance = Random(f"faults {seed}")
         self.faults: Counter[str] = Counter()
+        self.spoken: defaultdict[tuple[int, int], set[bool]] = defaultdict(set)
+        """Of each role and command: whether it was ever permitted, and ever refused."""
         self.steps_count = 0
         self.crashes_count = 0
         self.lives_count = 1
         self.log = Log()
         self.time = SimulatedTime()
         self._kind = kind
+        # Every other run keeps what a restore to any point some time back needs.
+        self._keep_ms = seed % 2 * KEEP_MS
         self._calls: list[Call] = []
         self._orders_shown: list[bytes] = []
         self._recovering = self._serving = False
@@ -230,6 +277,7 @@ class Simulation(Walk, Witness):
             ("supplier:supplier", layout.ROLE_SUPPLIER, "supplier"),
             ("technology-provider:one", layout.TECHNOLOGY_PROVIDER, None),
             ("auditor:one", layout.AUDITOR, None),
+            ("learner:one", layout.LEARNER, None),
         ):
             numbers = {layout.ACTOR_ROLE: int(role)}
             if subject is not None:
@@ -298,8 +346,11 @@ class Simulation(Walk, Witness):
     def _as_role(self, run: bytes) -> bytes:
         if self.chance.random() >= self.chances.other_role:
             return run
+        # Half of them by whoever, the others by those who may.
+        kind = _HEADER.unpack_from(run)[1]
+        actors = [actor for actor in self._actors if self._roles[actor][0] in COMMAND_ROLES[kind]]
         told = bytearray(run)
-        struct.pack_into("<I", told, _ACTOR_OFFSET, self.chance.choice(self._actors))
+        struct.pack_into("<I", told, _ACTOR_OFFSET, self.chance.choice(self.chance.choice((self._actors, actors))))
         return bytes(told)
 
     def _post(self, runs: Sequence[bytes]) -> None:
@@ -454,10 +505,19 @@ class Simulation(Walk, Witness):
                 self.follower = _Follower(
                     self.disk,
                     self._kind(lambda machine: machine),
-                    FollowerSettings(replay_s=1e9, bytes_max=SNAPSHOT_BYTES, interval_s=1e9, free_mark_bytes=FREE_MARK),
+                    FollowerSettings(
+                        replay_s=1e9,
+                        bytes_max=SNAPSHOT_BYTES,
+                        interval_s=1e9,
+                        free_mark_bytes=FREE_MARK,
+                        keep_ms=self._keep_ms,
+                    ),
+                    readers=(lambda: _History(self.log, self.disk),),
                 )
             while self.follower.turn():
                 pass
+            if self.chance.random() < 0.3:
+                self.follower._commit_readers()
         except FollowerKilled:
             self.follower = None
         except JournalError as error:
@@ -557,7 +617,8 @@ class Simulation(Walk, Witness):
             statuses = set(answer["status"].tolist())
             self.answers.update((kind, int(status)) for status in answer["status"])
             role, subject = self._roles.get(actor, (0, -1))
-            if role not in COMMAND_ROLES[kind] or (subject >= 0 and subject != server):
+            self.spoken[role, kind] |= {int(layout.NOT_PERMITTED) not in statuses}
+            if not _may_say(role, run) or (subject >= 0 and subject != server):
                 if statuses != {int(layout.NOT_PERMITTED)}:
                     raise Violation(f"a command {kind} of the role {role} was answered {statuses}")
             elif kind in _FOLLOWED:
@@ -578,7 +639,7 @@ class Simulation(Walk, Witness):
         return {
             "capacity": Capacity(1, 1, 1),
             "settings": CellSettings(overlap_bytes=1),
-            "journal": JournalSettings(segment_bytes=SEGMENT_BYTES, free_mark_bytes=FREE_MARK, prepare_ahead=False),
+            "journal": JournalSettings(SEGMENT_BYTES, FREE_MARK, prepare_ahead=False, keep_ms=self._keep_ms),
         }
 
     def _open(self) -> SimulatedCell:
@@ -664,11 +725,14 @@ class Simulation(Walk, Witness):
         while lowest in places and any(_overlap(places[lowest], each) for each in spoiled):
             lowest -= 1
         self.faults[what] += 1
-        # What the newest snapshot replaces is needed no more, as long as what it goes on from can be told (@P).
+        # What the newest snapshot replaces is needed no more, as long as what it goes on from can be told (@P):
+        # records, and the headers of segments that begin with one, or with the next.
+        replaceable = [place for held, place in places.items() if held < newest]
+        replaceable += [(place[0], 0, BLOCK_BYTES) for held, place in places.items() if held <= newest + 1 > 1]
         replaced = what != "misdirected" and any(
-            held < newest and name == place[0] and place[1] <= spoiled[0][1]
+            name == place[0] and place[1] <= spoiled[0][1]
             and spoiled[0][1] + spoiled[0][2] <= place[1] + place[2]
-            for held, place in places.items()
+            for place in replaceable
         )  # fmt: skip
         before = {each: bytes(disk.seen[each].seen) for each in names}
         copy = _Copy()
@@ -774,7 +838,12 @@ class Simulation(Walk, Witness):
 
 
 class _Follower(Follower):
-    """The follower, which never rests: the simulator has no time for it."""
+    """The follower, which never rests: the simulator has no time for it. Readers commit with a snapshot, or when it is
+    drawn, never by a clock."""
+
+    def _turn(self, snapshots: bool) -> bool:
+        self._commit_due_s = math.inf
+        return super()._turn(snapshots)
 
     def _rest(self, seconds: float) -> None:
         del seconds

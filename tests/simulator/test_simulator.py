@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 from simswitch.core import layout
 from simswitch.core.commands import COMMAND_COLUMNS
+from simswitch.core.roles import COMMAND_ROLES
 
 from tests.simulator.faults import KINDS, PATCHES
 from tests.simulator.run import simulate
@@ -39,12 +40,15 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 def test_the_load_has_every_role_and_every_command() -> None:
     simulation = Simulation(5, Chances(every_point=0, damage=0, grown=0.05))
-    missing = set(COMMAND_COLUMNS)
+    missing: set[object] = set(COMMAND_COLUMNS)
+    # Each role gives what it may give, and is refused what it may not. Operators may all but what only the system says.
+    missing |= {(role, True) for roles in COMMAND_ROLES.values() for role in roles}
+    missing |= {(role, False) for role in layout.Role if role not in (layout.SYSTEM, layout.OPERATOR)}
     while missing and simulation.steps_count < 1_000:
         simulation.step()
         missing -= {kind for kind, status in simulation.answers if status != layout.NOT_PERMITTED}
-    assert not missing
-    assert any(status == layout.NOT_PERMITTED for _, status in simulation.answers)
+        missing -= {(role, permitted) for (role, _), found in simulation.spoken.items() for permitted in found}
+    assert not missing, f"{missing} after {simulation.steps_count} steps"
 
 
 def test_what_the_faults_of_the_core_are_found_by_is_quiet_without_them() -> None:
