@@ -162,6 +162,7 @@ def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -
         shown = json.loads(run("sim", iccid(number), "--json").stdout)
         assert shown["sim"]["headroom_bytes"] == 4 * 10**9 - used - claimed, "no SIM has more than all have"
     assert "4.0 GB, shared" in run("sim", iccid(72)).stdout
+    assert "Lots whose SIMs share a quota: 1 healthy." in run("status").stdout
     rows = {row["name"]: row["pools_count"] for row in json.loads(run("pool", "--json").stdout)["rows"]}
     assert (rows["pool"], rows["spring"]) == (1, 0)
     assert run("caps", "set", "pool", "cycle", "0").returncode == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
 from simswitch.cli.sim import chosen
-from simswitch.client import Client, OperatorClient
+from simswitch.client import Client, OperatorClient, Result, SessionThread
 from simswitch.core.commands import encode_iccid
 from simswitch.demo.processes import Server
 from simswitch.v1 import inventory_pb2 as inv
@@ -78,6 +79,59 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         assert number not in page.stdout
     unknown = run("sim", "8981999999999999994")
     assert (unknown.returncode, "8981999999999999994" in unknown.stderr) == (Exit.REFUSED, True)
+
+
+@pytest.mark.timeout(120)
+def test_what_a_carrier_did_is_said_with_a_reason_and_kept(run: Run, server: Server, tmp_path: Path) -> None:
+    with OperatorClient(server.address) as operator:
+        define(operator, 5)
+        iccids = [sim.iccid for sim in operator.inventory.ListSims(inv.ListSimsRequest()).sims if not sim.terminal]
+    one, other = iccids[:2]
+    file = tmp_path / "carrier.txt"
+    file.write_text(f"{one}\n\n{other}\n", encoding="ascii")
+    said = run("carrier", "suspended", "--file", str(file), "--reason", "an unpaid bill")
+    assert (said.returncode, said.stdout.strip()) == (0, "2 SIMs are suspended now."), said.stderr
+    again = run("carrier", "suspended", one, "--reason", "the same")
+    assert again.stdout.strip() == "0 SIMs are suspended now, 1 were suspended already."
+    unknown = "8981999999999999994"
+    back = run("carrier", "active", one, unknown, "--reason", "it was paid")
+    assert (back.returncode, back.stdout.strip()) == (Exit.REFUSED, "1 SIMs are active now.")
+    assert f"{unknown}: unknown sim (the pool has no such SIM: compare it" in back.stderr
+    assert run("carrier", "terminated", other, "--reason", "the contract is over").returncode == 0
+    final = run("carrier", "active", other, "--reason", "a mistake")
+    assert (final.returncode, "it is retired, and stays so" in final.stderr) == (Exit.REFUSED, True)
+    file.write_text(f"{one}\n{one[:-1]}x\n", encoding="ascii")
+    wrong = run("carrier", "terminated", "--file", str(file), "--reason", "no ICCID")
+    assert (wrong.returncode, f"{file}:2: an ICCID has 19 or 20 digits" in wrong.stderr) == (Exit.REFUSED, True)
+    assert run("carrier", "active", "--reason", "nobody").returncode == Exit.USAGE
+    assert "a reason has 1 to 64 bytes" in run("carrier", "active", one, "--reason", "").stderr
+    end_s = time.monotonic() + 60
+    while len(found := json.loads(run("sim", one, "--json").stdout)["healths"]) < 2:
+        assert time.monotonic() < end_s, found
+    told = [(each["health"], each["reason"], each["actor"]) for each in found]
+    by = "operator:local"
+    assert told == [("healthy", "it was paid", by), ("suspended", "an unpaid bill", by)]
+    page = run("sim", one).stdout
+    assert "an unpaid bill" in page
+    assert "It can be handed out" in page
+    kinds = [row["kind"] for row in json.loads(run("history", "decisions", "--json").stdout)["rows"]]
+    assert kinds.count("carrier_life") == 5
+
+
+def test_what_nobody_reported_is_counted_in_the_status(run: Run, server: Server) -> None:
+    """An access server that comes back and knows of none of its leases."""
+    with OperatorClient(server.address) as operator:
+        define(operator, 5)
+    with Client(server.address, access_server="as-01") as client:
+        client.allocate(TERMINAL + 1, "jp")
+    assert "without a word" not in run("status").stdout
+    with SessionThread(server.address, "as-01", lambda _: Result.DONE) as session:
+        session.serving(20)
+        shown = run("status").stdout
+    assert "Leases that ended without a word: " in shown
+    summary = json.loads(run("status", "--json").stdout)["summary"]
+    assert summary["unreported_count"] >= 1
+    assert summary["unreported_bytes"] > 0
 
 
 def test_a_sim_that_came_back_by_an_allocation_is_not_explained_by_the_swap_before() -> None:

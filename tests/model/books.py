@@ -60,6 +60,8 @@ class Books:
     set_aside_count: int = 0
     corrections_count: int = 0
     figures_aside_count: int = 0
+    unreported_count: int = 0
+    unreported_bytes: int = 0
     set_aside_bytes: int = 0
     grace_until_ms: int = 0
     thaw_until_ms: int = 0

@@ -541,6 +541,29 @@ class Model(Limits):
             self._judge(sim)
         return {layout.OK}
 
+    def _carrier_life(self, call: Call) -> set[int]:
+        sim, life = self._sim(call.item["iccid"]), call.item["life"]
+        healths = {
+            layout.LIFE_ACTIVE: layout.HEALTHY,
+            layout.LIFE_SUSPENDED: layout.SUSPENDED,
+            layout.LIFE_TERMINATED: layout.RETIRED,
+        }
+        if life not in healths or not call.item["reason"]:
+            return {layout.INVALID_ARGUMENT}
+        if sim is None:
+            return {layout.UNKNOWN_SIM}
+        if sim.health == layout.RETIRED and life != layout.LIFE_TERMINATED:
+            return {layout.WRONG_STATE}
+        if sim.health == healths[life] or (life == layout.LIFE_ACTIVE and sim.health != layout.SUSPENDED):
+            return {layout.SAME}
+        sim.untrusted |= sim.health == layout.THROTTLED
+        self._health_event(sim, healths[life])
+        sim.health = healths[life]
+        self._turned(sim)
+        if life == layout.LIFE_ACTIVE:
+            self._judge(sim)
+        return {layout.OK}
+
     def _health_event(self, sim: SimModel, health: int, evidence: int = 0) -> None:
         holder = sim.holder if sim.occupancy == layout.ASSIGNED else None
         server = layout.NONE_SHORT if holder is None else holder.server
@@ -1034,6 +1057,9 @@ class Model(Limits):
 
     def _tell_unreported(self, lease: EndedModel, reason: int, left: int) -> None:
         self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=left)
+        sign = 1 if reason == layout.UNREPORTED_ALLOWED else -1
+        self.unreported_count += sign
+        self.unreported_bytes += sign * left
         self._set_limit(lease.sim)
 
     def _restart(self) -> None:
@@ -1638,6 +1664,8 @@ class Model(Limits):
             set_aside_bytes=self.set_aside_bytes,
             corrections_count=self.corrections_count,
             figures_aside_count=self.figures_aside_count,
+            unreported_count=self.unreported_count,
+            unreported_bytes=self.unreported_bytes,
         )
 
     def _compare_ledger(self, records: Table) -> None:
@@ -1753,6 +1781,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.SERVER_RESUME: Model._server_pause,
     layout.DEFINE: Model.define_rule,
     layout.EXEMPT: Model.exempt,
+    layout.CARRIER_LIFE: Model._carrier_life,
 }
 
 

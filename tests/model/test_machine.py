@@ -48,6 +48,7 @@ WANTED = {
     (layout.ALLOCATE, layout.LIMIT_REACHED),
     (layout.RENEW, layout.LIMIT_REACHED),
     (layout.EXEMPT, layout.OK),
+    (layout.CARRIER_LIFE, layout.OK),
     (layout.DEFINE, layout.OK),
     (layout.DEFINE, layout.WRONG_STATE),
     (layout.JOB_ADD, layout.OK),

@@ -418,6 +418,30 @@ def _changed_often(_row: Row) -> Case:
     return Case(world, world.lease(layout.RELEASE, T, lease_epoch(world)), named_sim=0)
 
 
+def _carrier_life(row: Row) -> Case:
+    world = new_world()
+    named = 0
+    if row.state == "assigned":
+        allocate(world)
+        named = sim_index(world)
+    said, _, before = row.when.partition(", ")
+    for health in (layout.THROTTLED, layout.SUSPENDED, layout.RETIRED):
+        if health.name.lower() in before:
+            if health == layout.SUSPENDED:
+                world.send(carrier_life(named, layout.LIFE_SUSPENDED))
+            else:
+                world.send(world.set_health(named, health))
+    reason = b"" if before == "no reason" else b"unpaid"
+    life = layout.CarrierLife[f"LIFE_{said.upper()}"]
+    if before == "ICCID not known":
+        return Case(world, carrier_life(10**6, life, reason))
+    return Case(world, carrier_life(named, life, reason), named_sim=named)
+
+
+def carrier_life(sim: int, life: int, reason: bytes = b"unpaid") -> bytes:
+    return commands.run(layout.CARRIER_LIFE, 1, reason=np.array([reason], "S64"), iccid=iccid_number(sim), life=life)
+
+
 def _health(row: Row) -> Case:
     if row.when.startswith(("it is throttled", "it is low")):
         return _automatic(row)
@@ -1147,6 +1171,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("lease", "SESSION_HOLDS"): _hello,
     ("lease", "SESSION_READY"): _unnamed,
     ("sim", "SET_HEALTH"): _health,
+    ("sim", "CARRIER_LIFE"): _carrier_life,
     ("sim", "RELEASE"): _changed_often,
     ("sim", "DEFINE"): _lot_order,
     ("sim", "REPORT_USAGE"): _probed,
@@ -1202,6 +1227,18 @@ WHENS = frozenset(
     {
         "-",
         "a higher one",
+        "active",
+        "active, it is retired",
+        "active, it is suspended",
+        "active, it is throttled",
+        "active, it was throttled and then suspended",
+        "suspended",
+        "suspended, ICCID not known",
+        "suspended, it is retired",
+        "suspended, it is suspended",
+        "suspended, no reason",
+        "terminated",
+        "terminated, it is retired",
         "a swap within it",
         "down to the exhausted watermark",
         "down to the exhausted watermark, automatic swaps are on",

@@ -104,6 +104,7 @@ class Walk:
             (3, self.attach_failure),
             (3, self.adopt),
             (6, self.set_health),
+            (2, self.carrier_life),
             (12, self.acknowledge),
             (3, self.report_load),
             (1, self.session_open),
@@ -306,6 +307,11 @@ class Walk:
         health = self.random.choices((0, 1, 2, 3, 4, 5, 8, 9, 10), (1, 40, 4, 3, 12, 3, 3, 0.1, 1))[0]
         evidence = {"goodput_kbps": 384, "windows": 5, "confidence_permille": self.random.choice((990, 1001))}
         return commands.set_health([self._sim()], health, **(evidence if self._one_in(3) else {}))
+
+    def carrier_life(self) -> bytes:
+        life = self.random.choices((0, 1, 2, 3), (1, 30, 8, 0.1))[0]
+        reason = np.array([self.random.choice((b"", b"unpaid", b"unpaid", b"unpaid"))], "S64")
+        return commands.run(layout.CARRIER_LIFE, 1, reason=reason, iccid=self._sim(), life=life)
 
     def _in_flight(self) -> list[OrderModel]:
         return [order for order in self.model.orders if order.in_flight]

@@ -106,12 +106,17 @@ class Observer:
         if machine is not self._machine:
             self._begin(machine)
             self._quiet_since_ms = self._quiet_since_ms or header.now_ms
-        said: dict[int, int] = {}
+        said: dict[int, tuple[int, str]] = {}
         for run, outcome in zip(command_runs(record.payload), outcomes, strict=False):
             if run.kind == layout.REPORT_USAGE:
                 self._gather(run, outcome, header.now_ms)
             elif run.kind == layout.SET_HEALTH:
-                said.update(dict.fromkeys(run["iccid"].tolist(), run.actor))
+                said.update(dict.fromkeys(run["iccid"].tolist(), (run.actor, "")))
+            elif run.kind == layout.CARRIER_LIFE:
+                reasons = (reason.decode(errors="replace") for reason in run["reason"].tolist())
+                said.update(
+                    (iccid, (run.actor, reason)) for iccid, reason in zip(run["iccid"].tolist(), reasons, strict=True)
+                )
         if outcomes[-1].count:
             self._events(outcomes[-1], header.now_ms, said)
         self._last, self._at_ms, self._checksum = header.sequence, header.now_ms, record.checksum
@@ -152,8 +157,8 @@ class Observer:
         self._gathered.append(columns)
         self._gathered_count += some.size
 
-    def _events(self, run: OutcomeRun, now_ms: int, said: dict[int, int]) -> None:
-        """``said``: the actor that last spoke of a SIM's health in this record, by ICCID."""
+    def _events(self, run: OutcomeRun, now_ms: int, said: dict[int, tuple[int, str]]) -> None:
+        """``said``: the actor that last spoke of a SIM's health in this record, and why, by ICCID."""
         wanted = np.isin(run["kind"], _EVENTS)
         if not wanted.any():
             return
@@ -161,8 +166,8 @@ class Observer:
         for kind, a, b, reason, terminal in zip(*columns, strict=True):
             if kind == layout.EVENT_HEALTH:
                 self._rows.append((
-                    "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (signed(a), now_ms, reason, b & 0xFFFFFFFF, b >> 32 & 0xFFFF, b >> 48, said.get(a, 0)),
+                    "INSERT OR REPLACE INTO health VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (signed(a), now_ms, reason, b & 0xFFFFFFFF, b >> 32 & 0xFFFF, b >> 48, *said.get(a, (0, ""))),
                 ))  # fmt: skip
                 self._agreed(a, reason)
             elif kind == layout.EVENT_TRUSTED:

@@ -20,6 +20,7 @@ from simswitch.cli import (
     audit,
     breakers,
     caps,
+    carrier,
     clock,
     data,
     demonstration,
@@ -98,6 +99,7 @@ app.add_typer(access_server.app, name="access-server")
 app.add_typer(limit.app, name="limit")
 app.command("pool")(pool.pool)
 app.command("sim")(sim.sim)
+app.command("carrier")(carrier.carrier)
 app.command("subscriber")(subscriber.subscriber)
 app.add_typer(clock.app, name="clock")
 app.add_typer(token.app, name="token")

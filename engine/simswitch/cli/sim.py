@@ -263,7 +263,9 @@ def _tables(found: dict[str, Any]) -> list[Any]:
             instant_text(each["at_ms"]),
             each["health"],
             each["actor"] or "the engine",
-            f"{each['goodput_kbps']:,} kbit/s in {each['windows_count']:,} windows" if each["windows_count"] else "",
+            f"{each['goodput_kbps']:,} kbit/s in {each['windows_count']:,} windows"
+            if each["windows_count"]
+            else each["reason"],
         ]
         for each in found["healths"]
     ]

@@ -78,6 +78,15 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
             f"Carriers' figures: {summary['corrections_count']:,} taken, {summary['figures_aside_count']:,} set aside. "
             "`simswitch history corrections` and `… set_aside` have each."
         )
+    if summary["unreported_count"]:
+        parts.append(
+            f"Leases that ended without a word: {summary['unreported_count']:,} may have used up to "
+            f"{bytes_text(summary['unreported_bytes'])} that nobody reported, allowed for until their windows start "
+            "anew. `simswitch history unreported` has each."
+        )
+    if summary["pools"]:
+        by_health = ", ".join(f"{each['count']:,} {each['health']}" for each in summary["pools"])
+        parts.append(f"Lots whose SIMs share a quota: {by_health}. `simswitch caps` has what each has left.")
     if summary["subscribers_missed_count"]:
         parts.append(
             f"THE TABLE OF SUBSCRIBERS IS FULL: {summary['subscribers_missed_count']:,} reports were counted at no "

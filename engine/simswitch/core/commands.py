@@ -26,6 +26,7 @@ from simswitch.core.layout import (
     ADOPT,
     ALLOCATE,
     CAP_CHANGED,
+    CARRIER_LIFE,
     CARRIER_USAGE,
     CONFIGURE,
     DECLARE_DEAD,
@@ -246,6 +247,8 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     DECLARE_DEAD: (("undo", "u1"),),
     SERVER_PAUSE: (),
     SERVER_RESUME: (),
+    # life: CarrierLife.
+    CARRIER_LIFE: (("reason", "S64"), ("iccid", "<u8"), ("life", "u1")),
     # until_ms: when it ends; 0: now, and the reason is not looked at.
     EXEMPT: (("reason", "S64"), ("subscriber", "<u8"), ("until_ms", "<u8")),
 }

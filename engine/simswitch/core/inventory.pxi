@@ -581,6 +581,39 @@ cdef void apply_set_health(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = OK
 
 
+cdef int _carrier_life(State *state, uint32_t index, int life, uint64_t now_ms) noexcept nogil:
+    """Active again says something of a suspended SIM only: what else keeps one out is not the carrier's to lift."""
+    cdef Sim *sim = &state.sims[index]
+    cdef int health = HEALTHY if life == LIFE_ACTIVE else SUSPENDED if life == LIFE_SUSPENDED else RETIRED
+    if sim.health == health or (life == LIFE_ACTIVE and sim.health != SUSPENDED and sim.health != RETIRED):
+        return SAME
+    if sim.health == RETIRED:
+        return WRONG_STATE
+    # One that was slowed when it was suspended is probed when it comes back.
+    if sim.health == THROTTLED:
+        sim.cooling |= UNTRUSTED
+    health_event(state, index, health, 0)
+    sim_set_health(state, index, health, now_ms)
+    if life == LIFE_ACTIVE:
+        sim_set_limit(state, index, now_ms)
+    return OK
+
+
+cdef void apply_carrier_life(State *state, const Run *run) noexcept nogil:
+    cdef const char *reasons = <const char *> run.columns
+    cdef const uint64_t *iccids = <const uint64_t *> (reasons + 64 * <uint64_t> run.count)
+    cdef const uint8_t *lives = <const uint8_t *> (iccids + run.count)
+    cdef uint32_t item, index
+    for item in range(run.count):
+        index = sim_find(state, iccids[item])
+        if not LIFE_ACTIVE <= lives[item] <= LIFE_TERMINATED or reasons[64 * <uint64_t> item] == 0:
+            run.outcomes[item] = INVALID_ARGUMENT
+        elif index == NONE_INDEX:
+            run.outcomes[item] = UNKNOWN_SIM
+        else:
+            run.outcomes[item] = <uint8_t> _carrier_life(state, index, lives[item], run.now_ms)
+
+
 cdef void apply_mask(State *state, const Run *run) noexcept nogil:
     cdef const uint16_t *lots = <const uint16_t *> run.columns
     cdef const uint16_t *banks = lots + run.count

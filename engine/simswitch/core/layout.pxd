@@ -106,6 +106,12 @@ cpdef enum Health:
     QUARANTINED = 8
     RETIRED = 9                  # final
 
+# What a carrier does to a SIM of ours.
+cpdef enum CarrierLife:
+    LIFE_ACTIVE = 1              # it works, for the first time or again
+    LIFE_SUSPENDED = 2
+    LIFE_TERMINATED = 3          # final
+
 # What a cap counts over. Its place in the arrays of a lot is one less.
 cpdef enum Window:
     WINDOW_CYCLE = 1
@@ -234,6 +240,7 @@ cpdef enum Command:
     SERVER_PAUSE = 58            # no order is sent to the access server until SERVER_RESUME; nothing is recalled
     SERVER_RESUME = 59
     EXEMPT = 55                  # no limit holds for a subscriber up to an instant, or holds again
+    CARRIER_LIFE = 66            # a carrier has suspended, activated or terminated a SIM, and why
 
 # Per-item results, in order of precedence within each block: the first that applies is given.
 cpdef enum Status:
@@ -587,7 +594,9 @@ ctypedef struct Header:                 # 1024 B
     uint64_t corrections_count          # carriers' figures that were taken
     uint64_t figures_aside_count        # and those that were set aside
     uint64_t bounds_cursor              # the next group, + 1, of the walk that works out Market.bound_bytes; 0: there is no need
-    uint64_t reserved[14]
+    uint64_t unreported_count           # leases that may have used what nobody has reported to this day (ledger.pxi)
+    uint64_t unreported_bytes           # how much that may be
+    uint64_t reserved[12]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty

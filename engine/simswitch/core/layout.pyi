@@ -50,6 +50,7 @@ class Command(IntEnum):
     SERVER_PAUSE = 58
     SERVER_RESUME = 59
     EXEMPT = 55
+    CARRIER_LIFE = 66
     CARRIER_USAGE = 51
 
 class Window(IntEnum):
@@ -87,6 +88,11 @@ class Gate(IntEnum):
     GATE_PROBING = 4
     GATE_PAUSED = 5
     GATE_DEAD = 6
+
+class CarrierLife(IntEnum):
+    LIFE_ACTIVE = 1
+    LIFE_SUSPENDED = 2
+    LIFE_TERMINATED = 3
 
 class Health(IntEnum):
     HEALTHY = 1
@@ -791,6 +797,10 @@ FUTURE_USAGE: Status
 EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command
+CARRIER_LIFE: Command
+LIFE_ACTIVE: CarrierLife
+LIFE_SUSPENDED: CarrierLife
+LIFE_TERMINATED: CarrierLife
 CARRIER_USAGE: Command
 EXEMPTIONS_MAX: int
 RULE_GROUP: int

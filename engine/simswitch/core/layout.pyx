@@ -64,7 +64,7 @@ RECORD_TYPES = {
 
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
-    Occupancy, Health, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
+    Occupancy, Health, CarrierLife, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
     JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, UnreportedReason, SweepKind, Setting, TimerKind, RegionIndex,
 ):

@@ -52,6 +52,12 @@ cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, in
     cdef EventRow *row = event(
         state, EVENT_UNREPORTED, lease.terminal, lease.server, NONE_INDEX, reason, state.sims[lease.sim].iccid, <uint64_t> allowed)
     row.subscriber = lease.subscriber
+    if reason == UNREPORTED_ALLOWED:
+        state.header.unreported_count += 1
+        state.header.unreported_bytes += <uint64_t> allowed
+    elif state.header.unreported_count:  # of a state from before these were kept it may not have been counted
+        state.header.unreported_count -= 1
+        state.header.unreported_bytes -= min(state.header.unreported_bytes, <uint64_t> allowed)
 
 
 cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:

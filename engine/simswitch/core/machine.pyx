@@ -60,7 +60,7 @@ cdef enum:
     OUTCOME_HEADER_BYTES = 16
     ORDER_BYTES = 59
     EVENT_BYTES = 48
-    KINDS = 64
+    KINDS = 128
     ENTITIES_MAX = 16384
     GROUPS_MAX = 8192
     CLASSES_MAX = 256
@@ -272,6 +272,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_schedule(state, run)
     elif run.kind == EXEMPT:
         apply_exempt(state, run)
+    elif run.kind == CARRIER_LIFE:
+        apply_carrier_life(state, run)
     elif run.kind == THAW:
         apply_thaw(state, run)
     else:

@@ -59,6 +59,8 @@ cdef dict read_header(State *state):
         "set_aside_bytes": int(header.set_aside_bytes),
         "corrections_count": int(header.corrections_count),
         "figures_aside_count": int(header.figures_aside_count),
+        "unreported_count": int(header.unreported_count),
+        "unreported_bytes": int(header.unreported_bytes),
         "events_count": int(header.events_count),
         "given_up_lost": int(header.given_up_lost),
         "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},

@@ -203,6 +203,10 @@ CREATE TRIGGER decisions_change BEFORE UPDATE ON decisions WHEN old.hash IS NOT 
     BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
 CREATE TRIGGER decisions_go BEFORE DELETE ON decisions BEGIN SELECT RAISE(ABORT, 'a decision is never removed'); END;
 """,
+    8: """
+-- Why, of what a carrier did to the SIM. Empty: nobody said.
+ALTER TABLE health ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+""",
 }
 """What each version after the first adds."""
 

@@ -51,7 +51,7 @@ class Past:
     throttles: list[tuple[int, ...]]
     """at_ms, throttled, goodput_kbps, windows, demand_s, confidence_permille."""
     healths: list[tuple[Any, ...]]
-    """at_ms, health, actor's name or None, goodput_kbps, windows, confidence_permille."""
+    """at_ms, health, actor's name or None, goodput_kbps, windows, confidence_permille, reason."""
     trusts: list[tuple[int, ...]]
     """at_ms, terminal, goodput_kbps."""
     swaps: list[Swap]
@@ -77,7 +77,7 @@ def past(connection: sqlite3.Connection, iccid: int) -> Past:
         (key, ROWS_MAX),
     )
     healths = connection.execute(
-        "SELECT at_ms, health, name, goodput_kbps, windows, confidence_permille FROM health "
+        "SELECT at_ms, health, name, goodput_kbps, windows, confidence_permille, reason FROM health "
         "LEFT JOIN entities ON entity = actor AND actor > 0 WHERE iccid = ? ORDER BY at_ms DESC LIMIT ?",
         (key, ROWS_MAX),
     )

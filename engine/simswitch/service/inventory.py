@@ -11,7 +11,7 @@ import numpy as np
 from simswitch import contract
 from simswitch.cell import Cell
 from simswitch.core import layout
-from simswitch.core.commands import decode_iccid, encode_iccid, set_health
+from simswitch.core.commands import decode_iccid, encode_iccid, run, set_health
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
 from simswitch.core.wire import ITEMS_MAX
@@ -23,6 +23,7 @@ from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, TOO_MANY_
 from simswitch.service.imports import Importer
 from simswitch.service.methods import Work, hot
 from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.service.reason import REASON_BYTES, reason_bytes
 from simswitch.v1 import inventory_pb2 as pb
 from simswitch.v1 import sim_pb2
 
@@ -31,6 +32,8 @@ LOOKED_AT_MAX = 4_096
 
 _TERMS = (layout.SUPPLIER, layout.LOT, layout.PLAN)
 _LIST_SIMS = b"sims"
+LIVES_MAX = 4_096
+"""SIMs of a call that says what their carrier did: each carries the reason in the journal."""
 
 Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
@@ -177,6 +180,28 @@ class InventoryHandlers(ColumnCalls):
         request = pb.RetireSimsRequest.FromString(data)
         statuses = await self._set_health(request.iccid, layout.RETIRED, call)
         return pb.RetireSimsResponse(status=statuses).SerializeToString()
+
+    async def tell_carrier_life(self, data: bytes, call: Call) -> bytes:
+        request = pb.TellCarrierLifeRequest.FromString(data)
+        call.may(layout.CARRIER_LIFE)
+        if not pb.CARRIER_LIFE_ACTIVE <= request.life <= pb.CARRIER_LIFE_TERMINATED:
+            raise Refused(INVALID_ARGUMENT, f"life {request.life} does not exist")
+        reason = reason_bytes(request.reason)
+        count = len(request.iccid)
+        if count > LIVES_MAX:
+            raise Refused(TOO_MANY_ITEMS, f"{count:,} SIMs; a call may have {LIVES_MAX:,}")
+        if not count:
+            return b""
+        commands = run(
+            layout.CARRIER_LIFE,
+            count,
+            actor=call.actor.index,
+            iccid=np.fromiter(request.iccid, np.uint64, count),
+            life=int(request.life),
+            reason=np.array([reason], f"S{REASON_BYTES}"),
+        )
+        outcome = await self.cell.submit(commands, call.deadline)
+        return pb.TellCarrierLifeResponse(status=outcome["status"].tolist()).SerializeToString()
 
     async def _set_health(self, iccids: Any, health: int, call: Call, **evidence: Any) -> Any:
         call.may(layout.SET_HEALTH)

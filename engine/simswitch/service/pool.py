@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,15 @@ class PoolHandlers:
         pb.GetSummaryRequest.FromString(data)
         call.may_read(Read.POOL)
         servers = [entity.server for entity in self._directory.all(layout.ACCESS_SERVER)]
+        shared = [lot.index for lot in self._directory.all(layout.LOT) if self._shares(lot)]
 
-        def read(machine: Machine) -> tuple[int, int, dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], int]:
+        def read(machine: Machine) -> tuple[Any, ...]:
             outstanding = sum(machine.server(server)["outstanding"] for server in servers)
-            return machine.now_ms, machine.sequence, machine.header(), machine.groups(), machine.markets(), outstanding
+            pools = Counter(machine.lot(lot)["pool_health"] for lot in shared)
+            figures = (machine.now_ms, machine.sequence, machine.header(), machine.groups(), machine.markets())
+            return *figures, outstanding, pools
 
-        now_ms, sequence, header, groups, markets, outstanding = await self._cell.read(read)
+        now_ms, sequence, header, groups, markets, outstanding, pools = await self._cell.read(read)
         classes = _tally(groups, "class")
         response = pb.GetSummaryResponse(
             now_ms=now_ms,
@@ -76,6 +80,9 @@ class PoolHandlers:
             corrections_count=header["corrections_count"],
             figures_aside_count=header["figures_aside_count"],
             subscribers_missed_count=header["subscribers_missed"],
+            unreported_count=header["unreported_count"],
+            unreported_bytes=header["unreported_bytes"],
+            pools=[pb.HealthCount(health=health, count=count) for health, count in sorted(pools.items())],
             disk_full=self._cell.disk_full,
             alarm=self._cell.alarm,
             classes=self._names(classes),

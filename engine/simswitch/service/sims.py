@@ -161,7 +161,7 @@ def _add_past(response: pb.ExplainSimResponse, history: Past, directory: Directo
             demand_seconds=demand_s,
             confidence_permille=confidence_permille,
         )
-    for at_ms, health, actor, goodput_kbps, windows, confidence_permille in history.healths:
+    for at_ms, health, actor, goodput_kbps, windows, confidence_permille, reason in history.healths:
         response.healths.add(
             at_ms=at_ms,
             health=health,
@@ -169,6 +169,7 @@ def _add_past(response: pb.ExplainSimResponse, history: Past, directory: Directo
             goodput_kbps=goodput_kbps,
             windows_count=windows,
             confidence_permille=confidence_permille,
+            reason=reason,
         )
     for at_ms, terminal, goodput_kbps in history.trusts:
         response.trusts.add(at_ms=at_ms, terminal=terminal, goodput_kbps=goodput_kbps)

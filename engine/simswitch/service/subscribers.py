@@ -22,11 +22,11 @@ from simswitch.service.definitions import KINDS, message_of
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INVALID_ARGUMENT, Refused, check
 from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.service.reason import REASON_BYTES, reason_bytes
 from simswitch.v1 import event_pb2, inventory_pb2
 from simswitch.v1 import subscriber_pb2 as pb
 
 _LIST = b"exem"
-_REASON_BYTES = 64
 _DAY_MS = 86_400_000
 
 
@@ -79,11 +79,7 @@ class SubscriberHandlers:
         call.may(layout.EXEMPT)
         request = pb.ExemptSubscriberRequest.FromString(data)
         key = _subscriber(request.subscriber)
-        reason = request.reason.encode()
-        if not 1 <= len(reason) <= _REASON_BYTES or b"\0" in reason:
-            raise Refused(
-                INVALID_ARGUMENT, f"a reason has 1 to {_REASON_BYTES} bytes, {request.reason!r} has {len(reason)}"
-            )
+        reason = reason_bytes(request.reason)
         if not request.until_ms:
             raise Refused(INVALID_ARGUMENT, "until_ms is to be said: an exemption has an end")
         status = await self._exempt(key, request.until_ms, reason, call)
@@ -102,7 +98,7 @@ class SubscriberHandlers:
             layout.EXEMPT,
             1,
             actor=call.actor.index,
-            reason=np.array([reason], f"S{_REASON_BYTES}"),
+            reason=np.array([reason], f"S{REASON_BYTES}"),
             subscriber=subscriber,
             until_ms=until_ms,
         )

@@ -18,10 +18,10 @@ from simswitch.service.call import Call
 from simswitch.service.directory import Directory
 from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, TOO_MANY_ITEMS, Refused, check
 from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.service.reason import reason_bytes
 from simswitch.v1 import sim_pb2
 from simswitch.v1 import swap_pb2 as pb
 
-REASON_BYTES_MAX = 64
 RESOLVED_MAX = 1_000
 ERROR_BUDGET_PPM = 50_000
 """Of a job that says nothing of it."""
@@ -65,9 +65,7 @@ class SwapHandlers:
     async def create_job(self, data: bytes, call: Call) -> bytes:
         call.may(layout.JOB_CREATE)
         request = pb.CreateJobRequest.FromString(data)
-        reason = request.reason.encode()
-        if not 1 <= len(reason) <= REASON_BYTES_MAX:
-            raise Refused(INVALID_ARGUMENT, f"reason has 1 to {REASON_BYTES_MAX} bytes, not {len(reason)}")
+        reason_bytes(request.reason)
         if len(request.terminal) > ITEMS_MAX:
             raise Refused(TOO_MANY_ITEMS, f"{len(request.terminal):,} terminals; a call may have {ITEMS_MAX:,}")
         if not 0 <= request.priority <= pb.PRIORITY_REBALANCE:

@@ -181,6 +181,38 @@ IMPORT_MODE_PARTIAL: ImportMode.ValueType  # 2
 """The others are imported."""
 Global___ImportMode: _TypeAlias = ImportMode  # noqa: Y015
 
+class _CarrierLife:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CarrierLifeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CarrierLife.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CARRIER_LIFE_UNSPECIFIED: _CarrierLife.ValueType  # 0
+    """Refused."""
+    CARRIER_LIFE_ACTIVE: _CarrierLife.ValueType  # 1
+    """It works, for the first time or again. Lifts a suspension, and nothing else that keeps a SIM out; one that was slowed when it was
+    suspended is on probation then.
+    """
+    CARRIER_LIFE_SUSPENDED: _CarrierLife.ValueType  # 2
+    """It does not work for now: nobody is given it, and who has it is swapped (automatic_swaps)."""
+    CARRIER_LIFE_TERMINATED: _CarrierLife.ValueType  # 3
+    """It works no more: it is retired, for good."""
+
+class CarrierLife(_CarrierLife, metaclass=_CarrierLifeEnumTypeWrapper):
+    """What a carrier does to a SIM of ours."""
+
+CARRIER_LIFE_UNSPECIFIED: CarrierLife.ValueType  # 0
+"""Refused."""
+CARRIER_LIFE_ACTIVE: CarrierLife.ValueType  # 1
+"""It works, for the first time or again. Lifts a suspension, and nothing else that keeps a SIM out; one that was slowed when it was
+suspended is on probation then.
+"""
+CARRIER_LIFE_SUSPENDED: CarrierLife.ValueType  # 2
+"""It does not work for now: nobody is given it, and who has it is swapped (automatic_swaps)."""
+CARRIER_LIFE_TERMINATED: CarrierLife.ValueType  # 3
+"""It works no more: it is retired, for good."""
+Global___CarrierLife: _TypeAlias = CarrierLife  # noqa: Y015
+
 @_typing.final
 class ResetRule(_message.Message):
     """When the windows of a plan start anew."""
@@ -2478,6 +2510,62 @@ class SetSimHealthResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetSimHealthResponse: _TypeAlias = SetSimHealthResponse  # noqa: Y015
+
+@_typing.final
+class TellCarrierLifeRequest(_message.Message):
+    """What a carrier did to SIMs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ICCID_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    life: Global___CarrierLife.ValueType
+    """What it did to all of them."""
+    reason: _builtins.str
+    """Why, 1 to 64 bytes."""
+    @_builtins.property
+    def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: the ICCID as a number; up to 4,096."""
+
+    def __init__(
+        self,
+        *,
+        iccid: _abc.Iterable[_builtins.int] | None = ...,
+        life: Global___CarrierLife.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iccid", b"iccid", "life", b"life", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellCarrierLifeRequest: _TypeAlias = TellCarrierLifeRequest  # noqa: Y015
+
+@_typing.final
+class TellCarrierLifeResponse(_message.Message):
+    """One result for each SIM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
+        """Column: OK; SAME: it is so already (ACTIVE: it is not suspended); UNKNOWN_SIM; WRONG_STATE: it is retired."""
+
+    def __init__(
+        self,
+        *,
+        status: _abc.Iterable[_status_pb2.Status.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellCarrierLifeResponse: _TypeAlias = TellCarrierLifeResponse  # noqa: Y015
 
 @_typing.final
 class RetireSimsRequest(_message.Message):

@@ -200,6 +200,11 @@ class InventoryServiceStub:
                 request_serializer=simswitch_dot_v1_dot_inventory__pb2.RetireSimsRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_inventory__pb2.RetireSimsResponse.FromString,
                 _registered_method=True)
+        self.TellCarrierLife = channel.unary_unary(
+                '/simswitch.v1.InventoryService/TellCarrierLife',
+                request_serializer=simswitch_dot_v1_dot_inventory__pb2.TellCarrierLifeRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_inventory__pb2.TellCarrierLifeResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer:
@@ -441,6 +446,13 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TellCarrierLife(self, request, context):
+        """Says what a carrier did to SIMs, and why: suspended, active again, terminated. It is kept with who said so. Safe to retry: SAME.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -608,6 +620,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.RetireSims,
                     request_deserializer=simswitch_dot_v1_dot_inventory__pb2.RetireSimsRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_inventory__pb2.RetireSimsResponse.SerializeToString,
+            ),
+            'TellCarrierLife': grpc.unary_unary_rpc_method_handler(
+                    servicer.TellCarrierLife,
+                    request_deserializer=simswitch_dot_v1_dot_inventory__pb2.TellCarrierLifeRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_inventory__pb2.TellCarrierLifeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1502,6 +1519,33 @@ class InventoryService:
             '/simswitch.v1.InventoryService/RetireSims',
             simswitch_dot_v1_dot_inventory__pb2.RetireSimsRequest.SerializeToString,
             simswitch_dot_v1_dot_inventory__pb2.RetireSimsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TellCarrierLife(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.InventoryService/TellCarrierLife',
+            simswitch_dot_v1_dot_inventory__pb2.TellCarrierLifeRequest.SerializeToString,
+            simswitch_dot_v1_dot_inventory__pb2.TellCarrierLifeResponse.FromString,
             options,
             channel_credentials,
             insecure,

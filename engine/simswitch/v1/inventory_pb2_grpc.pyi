@@ -110,6 +110,8 @@ class InventoryServiceStub:
     """Says what is known of SIMs, as observed or decided. It moves no terminal: a swap job does. Safe to retry."""
     RetireSims: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.RetireSimsRequest, _inventory_pb2.RetireSimsResponse]
     """Takes SIMs out of use for good. Safe to retry."""
+    TellCarrierLife: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.TellCarrierLifeRequest, _inventory_pb2.TellCarrierLifeResponse]
+    """Says what a carrier did to SIMs, and why: suspended, active again, terminated. It is kept with who said so. Safe to retry: SAME."""
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
@@ -189,6 +191,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Says what is known of SIMs, as observed or decided. It moves no terminal: a swap job does. Safe to retry."""
     RetireSims: _aio.UnaryUnaryMultiCallable[_inventory_pb2.RetireSimsRequest, _inventory_pb2.RetireSimsResponse]  # type: ignore[assignment]
     """Takes SIMs out of use for good. Safe to retry."""
+    TellCarrierLife: _aio.UnaryUnaryMultiCallable[_inventory_pb2.TellCarrierLifeRequest, _inventory_pb2.TellCarrierLifeResponse]  # type: ignore[assignment]
+    """Says what a carrier did to SIMs, and why: suspended, active again, terminated. It is kept with who said so. Safe to retry: SAME."""
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Defines what the engine works with, and looks it up."""
@@ -463,5 +467,13 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.RetireSimsResponse, _abc.Awaitable[_inventory_pb2.RetireSimsResponse]]:
         """Takes SIMs out of use for good. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def TellCarrierLife(
+        self,
+        request: _inventory_pb2.TellCarrierLifeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.TellCarrierLifeResponse, _abc.Awaitable[_inventory_pb2.TellCarrierLifeResponse]]:
+        """Says what a carrier did to SIMs, and why: suspended, active again, terminated. It is kept with who said so. Safe to retry: SAME."""
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

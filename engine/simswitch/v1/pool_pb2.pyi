@@ -447,6 +447,9 @@ class GetSummaryResponse(_message.Message):
     CORRECTIONS_COUNT_FIELD_NUMBER: _builtins.int
     FIGURES_ASIDE_COUNT_FIELD_NUMBER: _builtins.int
     SUBSCRIBERS_MISSED_COUNT_FIELD_NUMBER: _builtins.int
+    UNREPORTED_COUNT_FIELD_NUMBER: _builtins.int
+    UNREPORTED_BYTES_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -481,6 +484,10 @@ class GetSummaryResponse(_message.Message):
     """And those that were set aside, because they can't be true."""
     subscribers_missed_count: _builtins.int
     """Reports that were counted at SIM and terminal but at no subscriber, because the table of subscribers is full."""
+    unreported_count: _builtins.int
+    """Leases that ended without a word of their access server, and of which nobody has reported since what they used."""
+    unreported_bytes: _builtins.int
+    """How much that may be, bytes: it counts in their SIMs' windows until those start anew."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
         """SIMs by health. Those with none are left out."""
@@ -509,6 +516,12 @@ class GetSummaryResponse(_message.Message):
     def expected_uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpectedUse]:
         """What a lease is expected to need in each market."""
 
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
+        """Lots whose SIMs share a quota, by the health of what they share: LOW and EXHAUSTED hide all of a lot's SIMs. Those with none are
+        left out.
+        """
+
     def __init__(
         self,
         *,
@@ -535,10 +548,13 @@ class GetSummaryResponse(_message.Message):
         corrections_count: _builtins.int = ...,
         figures_aside_count: _builtins.int = ...,
         subscribers_missed_count: _builtins.int = ...,
+        unreported_count: _builtins.int = ...,
+        unreported_bytes: _builtins.int = ...,
+        pools: _abc.Iterable[Global___HealthCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "pools", b"pools", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count", "unreported_bytes", b"unreported_bytes", "unreported_count", b"unreported_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -226,6 +226,7 @@ class SimHealthChange(_message.Message):
     GOODPUT_KBPS_FIELD_NUMBER: _builtins.int
     WINDOWS_COUNT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_PERMILLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     at_ms: _builtins.int
     """When, Unix milliseconds."""
     health: _sim_pb2.Health.ValueType
@@ -238,6 +239,8 @@ class SimHealthChange(_message.Message):
     """See goodput_kbps."""
     confidence_permille: _builtins.int
     """See goodput_kbps."""
+    reason: _builtins.str
+    """Why, of what a carrier did (TellCarrierLife). Empty: nobody said."""
     def __init__(
         self,
         *,
@@ -247,10 +250,11 @@ class SimHealthChange(_message.Message):
         goodput_kbps: _builtins.int = ...,
         windows_count: _builtins.int = ...,
         confidence_permille: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at_ms", b"at_ms", "confidence_permille", b"confidence_permille", "goodput_kbps", b"goodput_kbps", "health", b"health", "windows_count", b"windows_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at_ms", b"at_ms", "confidence_permille", b"confidence_permille", "goodput_kbps", b"goodput_kbps", "health", b"health", "reason", b"reason", "windows_count", b"windows_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,15 @@
+"""Why somebody decided something: kept with it, in the words that he gave."""
+
+from __future__ import annotations
+
+from simswitch.service.errors import INVALID_ARGUMENT, Refused
+
+REASON_BYTES = 64
+
+
+def reason_bytes(text: str) -> bytes:
+    """As a command takes it. Raises ``Refused`` when there is none, or too much of it."""
+    reason = text.encode()
+    if not 1 <= len(reason) <= REASON_BYTES or b"\0" in reason:
+        raise Refused(INVALID_ARGUMENT, f"a reason has 1 to {REASON_BYTES} bytes, {text!r} has {len(reason)}")
+    return reason
