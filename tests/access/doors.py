@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from simswitch.service.access import Access, AccessSettings
 
 from tests.access.authority import Authority
 from tests.service.serving import Serving, define
+from tests.soak.run import process
 
 
 class Doors:
@@ -81,3 +84,22 @@ def refusal(call: Callable[[], object]) -> ServiceError:
     with pytest.raises(ServiceError) as caught, service_errors():
         call()
     return caught.value
+
+
+@contextmanager
+def growing_mb() -> Iterator[list[float]]:
+    """Looks all the while at what this process holds of the memory: what it held before stands first."""
+    held_mb = [process(os.getpid())[0]]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            held_mb.append(process(os.getpid())[0])
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield held_mb
+    finally:
+        over.set()
+        watching.join()

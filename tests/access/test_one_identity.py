@@ -4,7 +4,6 @@ take is in ``test_strangers``."""
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 import subprocess
@@ -22,9 +21,8 @@ from simswitch.service.access import AccessSettings
 from simswitch.service.share import Share
 from simswitch.v1 import allocation_pb2 as pb
 
-from tests.access.doors import Doors, refusal
+from tests.access.doors import Doors, growing_mb, refusal
 from tests.service.serving import Serving
-from tests.soak.run import process
 
 RENEW = "/simswitch.v1.AllocationService/Renew"
 STREAM = "/simswitch.v1.AllocationService/AllocateStream"
@@ -138,24 +136,13 @@ for sent in [call.future(bytes(4_000_000), timeout=60) for _ in range(50) for ca
 
 def test_messages_of_one_certificate_take_little_memory(shared: Doors) -> None:
     """Of 800 MB that are sent at a time, on several connections."""
-    before_mb = process(os.getpid())[0]
-    most_mb = [before_mb]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            most_mb.append(process(os.getpid())[0])
-
-    watching = threading.Thread(target=watch)
-    watching.start()
     mine = shared.server("as-01")
     files = [str(path) for path in (shared.own.pem, mine.key, mine.certificate)]
     command = [sys.executable, "-c", HOSTILE, shared.serving.address, *files, RENEW]
-    sent = subprocess.run(command, capture_output=True, text=True, check=True)
-    over.set()
-    watching.join()
+    with growing_mb() as held_mb:
+        sent = subprocess.run(command, capture_output=True, text=True, check=True)
     assert set(sent.stdout.split()) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
-    assert max(most_mb) < before_mb + 250
+    assert max(held_mb) < held_mb[0] + 250
 
 
 def test_the_wait_is_measured_where_everybody_proves_who_he_is(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ have."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -16,8 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from simswitch.service import health, server, share
 
-from tests.access.doors import Doors, refusal
-from tests.soak.run import process
+from tests.access.doors import Doors, growing_mb, refusal
 
 WATCH, CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"
 PLACES, CALLS = 4, 8
@@ -99,24 +97,12 @@ with grpc.secure_channel(sys.argv[2], credentials) as channel:
 
 
 def test_messages_of_strangers_take_no_memory(narrow: Doors) -> None:
-    before_mb = process(os.getpid())[0]
-    most_mb = [before_mb]
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            most_mb.append(process(os.getpid())[0])
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    sent = subprocess.run(
-        [sys.executable, "-c", SENDS, str(narrow.own.pem), narrow.people], capture_output=True, text=True, check=True
-    )
-    over.set()
-    watching.join()
+    command = [sys.executable, "-c", SENDS, str(narrow.own.pem), narrow.people]
+    with growing_mb() as held_mb:
+        sent = subprocess.run(command, capture_output=True, text=True, check=True)
     assert set(sent.stdout.split()) <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
     # Of 320 MB that were sent to it.
-    assert max(most_mb) < before_mb + 40
+    assert max(held_mb) < held_mb[0] + 40
 
 
 def test_connections_leave_files_to_the_journal() -> None:

@@ -33,6 +33,17 @@ _HEADER = struct.Struct("<IHHIIQ")
 # ---------------------------------------------------------------------------------------------- of the Python layers
 
 
+class _Without:
+    """All that a thing is, but for one of its methods, which does nothing."""
+
+    def __init__(self, method: str, whole: Any) -> None:
+        self._whole = whole
+        setattr(self, method, lambda: None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+
 @contextmanager
 def reply_before_durable() -> Iterator[None]:
     """Calls are answered when they are applied."""
@@ -67,21 +78,11 @@ def skipped_sync() -> Iterator[None]:
     """One record of seven is written, and not made durable."""
     append = Journal.append
 
-    class Unsynced:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def fdatasync(self) -> None:
-            pass
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
     def sometimes(self: Journal, now_ms: int, seed: int, payload: Any, outcome_hash: int) -> int:
         file = self._file
         if file is None or self._sequence % 7 or self._offset + 4 * 4096 > self._file_bytes:
             return append(self, now_ms, seed, payload, outcome_hash)
-        self._file = cast(Any, Unsynced(file))
+        self._file = cast(Any, _Without("fdatasync", file))
         try:
             return append(self, now_ms, seed, payload, outcome_hash)
         finally:
@@ -95,17 +96,10 @@ def skipped_sync() -> Iterator[None]:
 def undurable_names() -> Iterator[None]:
     """Recovery takes the names that it finds for durable, though who gave them was killed over it."""
 
-    class Unsynced:
-        def __init__(self, disk: Any) -> None:
-            self.disk = disk
+    def without(disk: Any, verdict: Any) -> Any:
+        return repair(cast(Any, _Without("fsync_folder", disk)), verdict)
 
-        def fsync_folder(self) -> None:
-            pass
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.disk, name)
-
-    with patch.object(recovery, "repair_end", lambda disk, verdict: repair(cast(Any, Unsynced(disk)), verdict)):
+    with patch.object(recovery, "repair_end", without):
         yield
 
 
