@@ -166,7 +166,7 @@ def test_a_sim_that_is_slow_after_its_reset_is_decided_anew(life: Life) -> None:
     life.follow()
     for terminal in range(1, MATES + 1):
         life.say(terminal, layout.THROTTLED)
-    life.cell.step(commands.run(layout.RESET_WINDOW, lot=LOT, window=layout.WINDOW_CYCLE))
+    life.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_CYCLE, at_ms=1, spread_ms=0))
     index = life.cell.machine.find_sim(life.iccids[1])
     assert index is not None
     assert life.cell.machine.sim(index)["health"] == layout.HEALTHY

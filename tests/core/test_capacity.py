@@ -159,13 +159,13 @@ def test_jobs_full_and_their_slots_used_again() -> None:
 def test_sweeps_full() -> None:
     """Work in progress is bounded; what would be one too many in a batch is refused."""
     world = new_world()
-    lot = world.entities["gold-a"]
-    (outcome,) = world.send(commands.run(layout.RESET_WINDOW, 300, lot=lot, window=1))
-    statuses = outcome["status"].tolist()
+    outcomes = world.send(b"".join(world.job_create(selecting=1) for _ in range(300)))
+    statuses = [int(outcome["status"][0]) for outcome in outcomes]
     assert set(statuses) == {layout.OK, layout.SWEEPS_FULL}
     accepted = statuses.count(layout.OK)
     assert statuses == [layout.OK] * accepted + [layout.SWEEPS_FULL] * (300 - accepted)
-    world.pass_ms(STEP_MS)
+    for _ in range(4 * accepted):
+        world.send(commands.run(layout.TICK))
     assert world.machine.header()["sweeps_count"] == 0
 
 

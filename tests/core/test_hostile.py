@@ -296,7 +296,8 @@ def test_a_server_that_joins_a_waiting_walk_is_covered_wholly() -> None:
     pool.send(layout.GROW, sims=12_000, terminals=0, orders=0)
     pool.import_sims(9_000)
     first = pool.open(0)
-    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 1])
+    for _ in range(3):
+        pool.job()
     pool.ready(first, 0)
     pool.allocate(77, server=1)
     pool.connect(1)
@@ -306,14 +307,16 @@ def test_a_server_that_joins_a_waiting_walk_is_covered_wholly() -> None:
 
 
 def test_a_sweep_that_needs_no_order_does_not_wait_for_one() -> None:
-    """A selection that waits for orders is looked at now and then; a reset beside it is due at once."""
+    """A selection that waits for orders is looked at now and then; a cap's walk beside it is due at once."""
     pool = Pool(sims=0, terminals=1024)
     pool.send(layout.GROW, sims=20_000, terminals=0, orders=0)
     pool.import_sims(15_000)
     pool.allocate(np.arange(500))
     pool.job()
     pool.settle()
-    pool.send(layout.RESET_WINDOW, 3, lot=pool.lot, window=[1, 2, 1])
+    pool.send(
+        layout.SET_CAP, lot=pool.lot, window=layout.WINDOW_CYCLE, quota_bytes=1 << 40, basis=layout.BASIS_BELIEVED
+    )
     assert pool.machine.header()["sweeps_count"] > 1
     assert pool.machine.next_due_ms == pool.now_ms
 

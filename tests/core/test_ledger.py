@@ -16,8 +16,7 @@ CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLL
 
 
 def a_day_is_over(world: World, lot: str) -> None:
-    run = commands.run(layout.RESET_WINDOW, 1, lot=world.entities[lot], window=ROLLING)
-    assert world.status(run) == layout.OK
+    assert world.status(world.schedule(lot, ROLLING, world.now_ms)) == layout.OK
     world.pass_ms(SECOND_MS)
 
 

@@ -25,8 +25,8 @@ def rolling_world(days: int) -> tuple[World, int]:
 
 
 def a_day_is_over(world: World) -> None:
-    run = commands.run(layout.RESET_WINDOW, 1, lot=world.entities["gold-a"], window=layout.WINDOW_ROLLING)
-    assert world.status(run) == layout.OK
+    world.now_ms += 1
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, world.now_ms)) == layout.OK
 
 
 @pytest.mark.parametrize("days", [1, 2, 3, 7, 15, 16, 30, 31, 90, 366])

@@ -467,7 +467,7 @@ def test_the_pool_by_lot_is_counted_every_five_minutes(tmp_path: Path) -> None:
     life.attach(1, 30)
     life.report(random, 30)
     life.cell.step(commands.set_health([int(life.cell.machine.sim(0)["iccid"])], layout.THROTTLED))
-    life.cell.step(commands.run(layout.RESET_WINDOW, lot=4, window=layout.WINDOW_CYCLE))
+    life.cell.step(commands.run(layout.SCHEDULE, lot=4, window=layout.WINDOW_CYCLE, at_ms=1, spread_ms=0))
     life.clock.set((life.clock.now_ms() // 300_000 + 1) * 300_000)
     life.cell.step(commands.run(layout.TICK))
     pool, at_ms = life.cell.machine.lots_pool(), life.cell.machine.now_ms

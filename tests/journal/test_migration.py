@@ -134,7 +134,7 @@ def test_7_takes_caps_from_plans_rolling_offsets_from_cold_records_and_walks_tha
     old["sims"]["limit_bytes"][rolls] += 1 << 40
     walks = old["sweeps"][(int(old["header"]["sweeps_head"][0]) + np.arange(2)) % len(old["sweeps"])]
     assert int(old["header"]["sweeps_count"][0]) == 0
-    walks["kind"] = layout.SWEEP_LIMITS, layout.SWEEP_RESET
+    walks["kind"] = layout.SWEEP_LIMITS, 2
     walks["argument"] = lots["daily"], lots["silver-a"]
     walks["cursor"], walks["end"], walks["id"] = 7, len(old["sims"]), (901, 902)
     old["sweeps"][(int(old["header"]["sweeps_head"][0]) + np.arange(2)) % len(old["sweeps"])] = walks
@@ -157,6 +157,31 @@ def test_7_takes_caps_from_plans_rolling_offsets_from_cold_records_and_walks_tha
     assert now["sims"]["limit_bytes"][rolls].tolist() == expected.tolist()
     assert machine.lot(lots["gold-b"])["quota_bytes"] == [None if quota < 0 else quota for quota in plan[:3].tolist()]
     assert now["lots"]["populated"][[lots[name] for name in ("gold-a", "gold-b", "silver-a")]].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("released", ["machine-10"], indirect=True)
+def test_11_goes_on_with_resets_that_had_a_sweep_of_their_own(released: tuple[Path, dict[str, Any]]) -> None:
+    disk = RealDisk(released[0])
+    with open_snapshot(disk, snapshot_sequences(disk)[-1]) as (header, stored):
+        old = load(machine_types(header), stored)
+    lots = {entity["name"]: entity["index"] for entity in Machine.restore(migrate(header, packed(old))).entities()}
+    names = ("gold-b", "silver-a")
+    assert int(old["header"]["sweeps_count"][0]) == 0
+    for number, name in enumerate(names):
+        place = (int(old["header"]["sweeps_head"][0]) + number) % len(old["sweeps"])
+        old["sweeps"][place] = (0, old["header"]["sims_count"][0], lots[name] | 1 << 32, 2, 901 + number)
+    old["header"]["sweeps_count"] = len(names)
+    old["sims_cold"]["offset_cycle_bytes"] += 1
+    machine = Machine.restore(migrate(header, packed(old)))
+    for _ in range(3):
+        machine.apply(commands.run(layout.TICK), machine.now_ms, 1)
+    now = tables(copy_regions(machine))
+    assert int(now["header"]["sweeps_count"][0]) == 0
+    begun = np.isin(now["groups"]["lot"][now["sims"]["group"]], [lots[name] for name in names])
+    begun[int(now["header"]["sims_count"][0]) :] = False
+    assert begun.any()
+    counted = now["sims"]["counted_bytes"].astype(np.int64)
+    assert (now["sims_cold"]["offset_cycle_bytes"][begun] == -counted[begun]).all()
 
 
 def packed(old: Tables) -> list[StoredRegion]:

@@ -792,25 +792,6 @@ class Model(Limits):
         self.masked = self.masked | named if masked else self.masked - named
         return {layout.OK}
 
-    def _reset_window(self, call: Call) -> set[int]:
-        if call.item["lot"] not in self.lots:
-            return {layout.UNKNOWN_LOT}
-        lot, window = self.lots[call.item["lot"]], call.item["window"]
-        if not 1 <= window <= 3 or (window == layout.WINDOW_ROLLING and not lot.rolling_days):
-            return {layout.INVALID_ARGUMENT}
-        if self.frozen:
-            return {layout.WRONG_STATE}
-        if window == layout.WINDOW_ROLLING:
-            lot.turned_days += 1
-            if lot.turned_days < lot.step_days:
-                return {layout.OK}
-            lot.turned_days = 0
-        self._restart_pool(call.item["lot"], window - 1)
-        if window - 1 not in lot.resets:
-            lot.begun_ms[window - 1], lot.begun_spread_ms[window - 1] = self.now_ms, 0
-        self.sweeps.append(Sweep("reset", lot=call.item["lot"], window=call.item["window"], end=len(self.sims)))
-        return {layout.OK}
-
     def _configure(self, call: Call) -> set[int]:
         if call.answer["status"] in (layout.OK, layout.SAME):
             self.settings[call.item["setting"]] = call.item["value"]
@@ -1448,11 +1429,7 @@ class Model(Limits):
                 waits -= 1
 
     def _run_sweep(self, sweep: Sweep) -> bool:
-        if sweep.kind == "reset":
-            for sim in self.sims[: sweep.end]:
-                if sim.lot == sweep.lot:
-                    self._reset_sim(sim, sweep.window - 1)
-        elif sweep.kind == "limits":
+        if sweep.kind == "limits":
             for sim in self.sims[: sweep.end]:
                 if sim.lot in sweep.lots:
                     for window in sweep.lots[sim.lot]:
@@ -1754,7 +1731,6 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.IMPORT_SIMS: Model._import_sims,
     layout.SET_HEALTH: Model._set_health,
     layout.MASK: Model._mask,
-    layout.RESET_WINDOW: Model._reset_window,
     layout.SET_CAP: Model._set_cap,
     layout.CARRIER_USAGE: Model._carrier_usage,
     layout.CAP_CHANGED: Model._cap_changed,

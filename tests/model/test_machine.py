@@ -199,7 +199,7 @@ class MachineRules(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
         kind=st.sampled_from(
             (
-                *("set_health", "mask", "reset_window", "freeze_or_thaw", "stop_or_lift", "report_load", "mend"),
+                *("set_health", "mask", "schedule", "freeze_or_thaw", "stop_or_lift", "report_load", "mend"),
                 *("limit_rule", "exempt"),
             )
         ),

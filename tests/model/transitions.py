@@ -624,8 +624,8 @@ def _pool(row: Row) -> Case:
         case.run = world.usage(T, epoch, more)
     elif row.command == "SET_CAP":
         case.run = world.set_cap("gold-a", layout.WINDOW_CYCLE, 2 * POOL_BYTES)
-    elif row.command == "RESET_WINDOW":
-        case.run = commands.run(layout.RESET_WINDOW, 1, lot=lot, window=layout.WINDOW_CYCLE)
+    elif row.command == "SCHEDULE":
+        case.run = world.schedule("gold-a", layout.WINDOW_CYCLE, world.now_ms)
     elif row.command == "CARRIER_USAGE":
         world.send(world.usage(T, epoch, 3 * MIB))
         told = POOL_BYTES - 50 * MIB if row.when.startswith("nearly") else 10 * MIB
@@ -1213,7 +1213,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     },
     ("pool", "SESSION_READY"): _pool,
     ("pool", "SET_CAP"): _pool,
-    ("pool", "RESET_WINDOW"): _pool,
+    ("pool", "SCHEDULE"): _pool,
     ("limit", "REPORT_USAGE"): _limit,
     ("limit", "ALLOCATE"): _limit,
     ("limit", "RENEW"): _limit,

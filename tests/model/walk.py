@@ -119,7 +119,6 @@ class Walk:
             (1, self.stop_or_lift),
             (1, self.freeze_or_thaw),
             (1, self.mask),
-            (1, self.reset_window),
             (1, self.set_cap),
             (1, self.cap_changed),
             (4, self.figure),
@@ -416,7 +415,8 @@ class Walk:
             return commands.set_health([self.random.choice(sick).iccid], layout.HEALTHY)
         spent = [sim for sim in self.model.sims if sim.health in (layout.LOW, layout.EXHAUSTED)]
         if len(spent) > len(self.model.sims) // 3:
-            return commands.run(layout.RESET_WINDOW, 1, lot=self.random.choice(spent).lot, window=1)
+            lot, at_ms = self.random.choice(spent).lot, self.world.now_ms
+            return commands.run(layout.SCHEDULE, 1, lot=lot, window=1, at_ms=at_ms, spread_ms=0)
         return self.renew()
 
     def job_create(self) -> bytes:
@@ -495,9 +495,6 @@ class Walk:
         bank = self.random.choice((self.world.entities["bank-1"], self.world.entities["bank-2"], layout.NONE_SHORT, 0))
         lot = layout.NONE_SHORT if self._one_in(3) else self._lot()
         return commands.run(layout.MASK, 1, lot=lot, bank=bank, masked=self.random.choice((0, 0, 0, 0, 0, 1, 2)))
-
-    def reset_window(self) -> bytes:
-        return commands.run(layout.RESET_WINDOW, 1, lot=self._lot(), window=self.random.choice((0, 1, 1, 2, 3, 3, 4)))
 
     def limit_rule(self) -> bytes:
         """One for all and one for a group, mostly; some that are not to be had."""

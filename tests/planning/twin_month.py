@@ -156,7 +156,8 @@ class Month:
         assert set(imported["status"].tolist()) == {layout.OK}
 
     def new_cycle(self) -> None:
-        self.say(layout.RESET_WINDOW, lot=self.lot, window=layout.WINDOW_CYCLE)
+        at_ms = self.cell.machine.now_ms
+        self.say(layout.SCHEDULE, lot=self.lot, window=layout.WINDOW_CYCLE, at_ms=at_ms, spread_ms=0)
         healed = self.iccids[self.slowed]
         if len(healed):
             self.cell.step(commands.set_health(healed, layout.HEALTHY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, date, timedelta
@@ -154,6 +155,23 @@ def test_volume_by_market_is_what_was_counted_there(tmp_path: Path) -> None:
     assert sum(row["sims"] for row in rows) == situation.lots[0].sims
     left = situation.lots[0].lower_bound(situation.today)
     assert sum(row["left_lower_bound_bytes"] for row in rows) == pytest.approx(left, rel=0.02)
+
+
+def test_a_quota_that_sims_share_counts_once_in_a_plan(service: tuple[Path, Days]) -> None:
+    """However many they are: what is left now, and the whole of it when the cycle has begun anew."""
+    history = sqlite3.connect(":memory:")
+    open_reader(service[0]).backup(history)
+    alone = observed.read_situation(history).lots[0]
+    for day, detail in history.execute("SELECT day, detail FROM lots").fetchall():
+        shared = json.dumps({**json.loads(detail), "pooled": [True, False, False]})
+        figures = (shared, 20 * GIB, day)
+        history.execute("UPDATE lots SET detail = ?, headroom_bytes = ?, unlimited = 0 WHERE day = ?", figures)
+    situation = observed.read_situation(history)
+    lot = situation.lots[0]
+    assert (lot.sims, lot.slowed) == (alone.sims, alone.slowed)
+    assert lot.slowed > 0
+    assert lot.lower_bound(situation.today) == pytest.approx(20 * GIB)
+    assert lot.cap.low_bytes * (lot.sims + lot.slowed) == pytest.approx(alone.cap.low_bytes) == 80 * GIB
 
 
 def test_days_begin_as_the_setting_says_and_the_page_says_where_the_zone_differs(

@@ -87,7 +87,7 @@ def test_a_sim_is_explained_from_its_throttle_to_its_trust(serving: Serving, poo
         ] == [(sim_pb2.HEALTH_THROTTLED, "operator:local", 128, 4, 970)]
         # Its window starts anew: it comes back on probation, and whoever has it next shows that it is fast.
         lot = serving.cell.call_read(lambda machine: machine.entity_index(layout.LOT, "lot") or 0)
-        serving.cell.call(commands.run(layout.RESET_WINDOW, lot=lot, window=layout.WINDOW_CYCLE))
+        serving.cell.call(commands.run(layout.SCHEDULE, lot=lot, window=layout.WINDOW_CYCLE, at_ms=1, spread_ms=0))
         # Its rest ends with a turn of the wheel, the reset with a walk.
         while (waits := explained(pool, lease.iccid).sim) and (waits.occupancy, waits.health) != FIT:
             serving.cell.call(commands.run(layout.TICK))

@@ -143,7 +143,7 @@ def measure(asked: str, terminals: int, days: int, seed: int, sims_per_terminal:
             headroom = _headroom(world)
             stranded += float(headroom[(headroom > 0) & (headroom < FLOOR_BYTES)].sum())
             slowed += float(-headroom[headroom < 0].sum())
-            world.send(commands.run(layout.RESET_WINDOW, 1, lot=world.entities["lot"], window=2))
+            world.send(world.schedule("lot", layout.WINDOW_DAY, world.now_ms))
         on = (hour - begin_hour) % 24 < HOURS_ON
         # Who was on in this hour reports it, under the lease that it has.
         sim, epoch = _leases(world, terminals)

@@ -52,7 +52,6 @@ from simswitch.core.layout import (
     REPORT_ATTACH_FAILURE,
     REPORT_LOAD,
     REPORT_USAGE,
-    RESET_WINDOW,
     RESTART,
     SCHEDULE,
     SERVER_PAUSE,
@@ -173,11 +172,9 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
         ("as_of_s", "<u4"),
         ("window", "u1"),
     ),
-    # When the window next starts anew (of a rolling one a day is over); 0: nobody knows. spread_ms: over which time its
-    # SIMs are spread.
+    # When the window next starts anew (of a rolling one a day is over), at once if that is past; 0: nobody knows.
+    # spread_ms: over which time its SIMs are spread.
     SCHEDULE: (("at_ms", "<u8"), ("spread_ms", "<u4"), ("lot", "<u2"), ("window", "u1")),
-    # window: Window. It starts anew; of a rolling one a day is over.
-    RESET_WINDOW: (("lot", "<u2"), ("window", "u1")),
     # lot and bank: NONE_SHORT is every; masked: 1 or 0.
     MASK: (("lot", "<u2"), ("bank", "<u2"), ("masked", "u1")),
     # expected_bytes 0: the market's figure.

@@ -645,36 +645,6 @@ cdef void apply_mask(State *state, const Run *run) noexcept nogil:
         run.outcomes[item] = OK
 
 
-cdef void apply_reset_window(State *state, const Run *run) noexcept nogil:
-    cdef const uint16_t *lots = <const uint16_t *> run.columns
-    cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
-    cdef uint32_t item
-    cdef Lot *lot
-    for item in range(run.count):
-        lot = &state.lots[lots[item]]
-        if not _is(state, lots[item], LOT):
-            run.outcomes[item] = UNKNOWN_LOT
-        elif not WINDOW_CYCLE <= windows[item] <= WINDOW_ROLLING or (windows[item] == WINDOW_ROLLING and not lot.rolling_days):
-            run.outcomes[item] = INVALID_ARGUMENT
-        elif state.header.frozen:
-            run.outcomes[item] = WRONG_STATE
-        elif windows[item] == WINDOW_ROLLING and lot.turned_days + 1 < rolling_step_days(lot.rolling_days):
-            lot.turned_days += 1
-            run.outcomes[item] = OK
-        elif not sweep_add(
-            state, SWEEP_RESET, lots[item] | (<uint64_t> windows[item] << 32), state.header.sims_count
-        ):
-            run.outcomes[item] = SWEEPS_FULL
-        else:
-            if windows[item] == WINDOW_ROLLING:
-                lot.turned_days = 0
-            pool_restart(state, lots[item], windows[item] - 1, run.now_ms)
-            if not (lot.resetting >> (windows[item] - 1)) & 1:
-                lot.begun_ms[windows[item] - 1] = run.now_ms
-                lot.begun_spread_ms[windows[item] - 1] = 0
-            run.outcomes[item] = OK
-
-
 cdef void apply_thaw(State *state, const Run *run) noexcept nogil:
     """The clock is confirmed: leases expire and windows reset again. FREEZE holds before timers (machine.pyx).
 

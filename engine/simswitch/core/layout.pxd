@@ -210,7 +210,6 @@ cpdef enum Command:
     RESTART = 8                  # the service started again: sessions are closed, expiry waits (fail static)
     FREEZE = 9                   # the clock jumped: expiry and resets wait until THAW
     THAW = 10
-    RESET_WINDOW = 11
     MASK = 12
     CAP_CHANGED = 13             # a carrier was seen to keep another cap than before: told, nothing is set
     ALLOCATE = 20
@@ -481,9 +480,8 @@ cpdef enum ExemptReason:
     EXEMPT_ENDED = 2             # before its end, by whoever says so
 
 cpdef enum SweepKind:
-    SWEEP_UNUSED = 0
+    SWEEP_UNUSED = 0             # 2 was a reset's
     SWEEP_JOB_SELECT = 1
-    SWEEP_RESET = 2
     SWEEP_LIMITS = 3
     SWEEP_RECONCILE = 4
     SWEEP_JOB_CANCEL = 5

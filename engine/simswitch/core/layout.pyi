@@ -21,7 +21,6 @@ class Command(IntEnum):
     RESTART = 8
     FREEZE = 9
     THAW = 10
-    RESET_WINDOW = 11
     MASK = 12
     CAP_CHANGED = 13
     ALLOCATE = 20
@@ -368,7 +367,6 @@ class UnreportedReason(IntEnum):
 class SweepKind(IntEnum):
     SWEEP_UNUSED = 0
     SWEEP_JOB_SELECT = 1
-    SWEEP_RESET = 2
     SWEEP_LIMITS = 3
     SWEEP_RECONCILE = 4
     SWEEP_JOB_CANCEL = 5
@@ -478,7 +476,6 @@ GROW: Command
 RESTART: Command
 FREEZE: Command
 THAW: Command
-RESET_WINDOW: Command
 MASK: Command
 ALLOCATE: Command
 RENEW: Command
@@ -640,7 +637,6 @@ NOT_HELD: WithdrawnBy
 JOB_OVER: WithdrawnBy
 SWEEP_UNUSED: SweepKind
 SWEEP_JOB_SELECT: SweepKind
-SWEEP_RESET: SweepKind
 SWEEP_LIMITS: SweepKind
 SWEEP_RECONCILE: SweepKind
 SWEEP_JOB_CANCEL: SweepKind

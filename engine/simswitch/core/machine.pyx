@@ -260,8 +260,6 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_configure(state, run)
     elif run.kind == MASK:
         apply_mask(state, run)
-    elif run.kind == RESET_WINDOW:
-        apply_reset_window(state, run)
     elif run.kind == SET_CAP:
         apply_set_cap(state, run)
     elif run.kind == CARRIER_USAGE:

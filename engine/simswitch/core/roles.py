@@ -40,7 +40,6 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.SET_HEALTH: _OBSERVERS,
     layout.CARRIER_LIFE: _OPERATORS,
     layout.CONFIGURE: _OPERATORS,
-    layout.RESET_WINDOW: _OPERATORS,
     layout.SET_CAP: _OBSERVERS,
     layout.CAP_CHANGED: _OBSERVERS,
     layout.CARRIER_USAGE: _OPERATORS,

@@ -6,7 +6,6 @@
 #   AUTOMATIC           SIMs           swaps terminals off those that turned low or worse and could not be moved then
 #   JOB_CANCEL          orders         drops the job's orders that were not sent
 #   JOB_RESUME          orders         queues the job's parked orders again
-#   RESET               SIMs           starts a window of a lot's SIMs anew; of a rolling one a day is over
 #   LIMITS              SIMs           works out the limits of the lots whose caps are others (caps.pxi)
 #   SUBSCRIBERS         terminals,     tells who was told of a published limit what holds now that rules are others (limits.pxi)
 #                       then subscribers
@@ -115,11 +114,6 @@ cdef bint _select(State *state, Sweep *sweep, Job *job, uint32_t index, uint64_t
     return job_add_terminal(state, job.id, state.sims[index].terminal, now_ms, &status)
 
 
-cdef void _reset(State *state, uint64_t argument, uint32_t index, uint64_t now_ms) noexcept nogil:
-    if state.groups[state.sims[index].group].lot == <uint32_t> argument:
-        sim_reset(state, index, <uint32_t> argument, <int> (argument >> 32) - 1, now_ms)
-
-
 cdef bint _gone(State *state, uint32_t index) noexcept nogil:
     """Whether the hello did not name this terminal, whose lease began before it."""
     cdef Terminal *terminal = &state.terminals[index]
@@ -215,8 +209,6 @@ cdef bint _step(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
     elif sweep.kind == SWEEP_JOB_RESUME:
         if state.orders[index].job == sweep.argument:
             order_unpark(state, index)
-    elif sweep.kind == SWEEP_RESET:
-        _reset(state, sweep.argument, index, now_ms)
     elif sweep.kind == SWEEP_LIMITS:
         lot_limits(state, index, sweep.id, now_ms)
     elif sweep.kind == SWEEP_SUBSCRIBERS:

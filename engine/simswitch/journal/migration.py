@@ -40,7 +40,7 @@ Tables = dict[str, npt.NDArray[Any]]
 """Regions as arrays of their records."""
 
 _CODE = re.compile(r"<[iu][248]|\|[iuS]1")
-_LIMITS_SWEEP, _RESET_SWEEP = int(layout.SWEEP_LIMITS), int(layout.SWEEP_RESET)
+_LIMITS_SWEEP, _RESET_SWEEP = int(layout.SWEEP_LIMITS), 2
 
 
 class NotMigrated(ValueError):
@@ -218,5 +218,31 @@ def _state_of_9(_old: Tables, new: Tables) -> None:
     new["header"]["settings"][:, layout.EXPECTED_CEILING_BYTES] = 2 << 30
 
 
+def _state_of_11(_old: Tables, new: Tables) -> None:
+    """A reset had a sweep of its own besides the walk of its lot, which goes on with it."""
+    header, lots = new["header"][0], new["lots"]
+    for position in range(int(header["sweeps_count"])):
+        sweep = new["sweeps"][(int(header["sweeps_head"]) + position) % len(new["sweeps"])]
+        if sweep["kind"] != _RESET_SWEEP:
+            continue
+        entity, window = int(sweep["argument"]) & 0xFFFFFFFF, (int(sweep["argument"]) >> 32) - 1
+        lot = lots[entity]
+        cursor, end = int(sweep["cursor"]), int(sweep["end"])
+        if int(lot["resetting"]) >> window & 1:
+            cursor, end = min(cursor, int(lot["reset_cursor"][window])), max(end, int(lot["reset_end"][window]))
+        lot["reset_cursor"][window], lot["reset_end"][window], lot["begun_spread_ms"][window] = cursor, end, 0
+        lot["resetting"] |= 1 << window
+        if not lot["due"]:
+            lot["due"], lot["due_next"] = 1, header["lots_due_first"]
+            header["lots_due_last"] = header["lots_due_last"] if header["lots_due_first"] else entity
+            header["lots_due_first"] = entity
+        sweep["kind"], sweep["cursor"], sweep["argument"] = _LIMITS_SWEEP, sweep["end"], 0
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7}
-STATES: dict[int, Callable[[Tables, Tables], None]] = {7: _state_of_7, 8: _state_of_8, 9: _state_of_9}
+STATES: dict[int, Callable[[Tables, Tables], None]] = {
+    7: _state_of_7,
+    8: _state_of_8,
+    9: _state_of_9,
+    11: _state_of_11,
+}
