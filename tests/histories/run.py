@@ -213,7 +213,7 @@ def record(
         answered = len(said)
         while len(said) < answered + calls:
             if any(each.errors for each in servers):
-                return
+                raise RuntimeError("a caller has ended")
             time.sleep(0.01)
 
     try:

@@ -21,7 +21,7 @@ from simswitch.journal import recovery, walk
 from simswitch.journal.append import Journal
 from simswitch.journal.follower import Follower
 from simswitch.journal.recovery import MachineKind
-from simswitch.journal.snapshot import snapshot_sequences
+from simswitch.journal.snapshot import prune, snapshot_sequences
 from simswitch.journal.walk import repair
 
 from tests.model.records import Table, tables
@@ -143,6 +143,31 @@ def early_prune() -> Iterator[None]:
         take(self)
 
     with patch.object(Follower, "take_snapshot", prune_first):
+        yield
+
+
+@contextmanager
+def hours_not_kept() -> Iterator[None]:
+    """What a restore to some time back needs goes with what no snapshot needs."""
+
+    def forget(disk: Any, pause: Any = None, keep_ms: int = 0, damages: Any = ()) -> list[str]:
+        return prune(disk, pause, keep_ms // 1_000, damages)
+
+    with patch("simswitch.journal.follower.prune", forget):
+        yield
+
+
+@contextmanager
+def undurable_history() -> Iterator[None]:
+    """History commits what the journal may yet lose."""
+    commit = Follower._commit_readers
+
+    def at_once(self: Follower) -> None:
+        vouched, self._vouched_sequence = self._vouched_sequence, self.machine.sequence
+        commit(self)
+        self._vouched_sequence = vouched
+
+    with patch.object(Follower, "_commit_readers", at_once):
         yield
 
 
@@ -320,6 +345,8 @@ PATCHES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "a read of undurable state": undurable_read,
     "a snapshot vouching too early": early_snapshot,
     "snapshots pruned too early": early_prune,
+    "hours that are not kept": hours_not_kept,
+    "history of undurable records": undurable_history,
     "a torn record that is taken": torn_taken,
     "another instant in the journal": other_instant,
 }

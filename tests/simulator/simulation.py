@@ -40,7 +40,7 @@ from simswitch.journal.errors import JournalError
 from simswitch.journal.follower import ALARM_NAME, Follower, FollowerSettings
 from simswitch.journal.format import BLOCK_BYTES, decode_record_header, record_bytes
 from simswitch.journal.recovery import MachineKind
-from simswitch.journal.snapshot import newest_snapshot_sequence
+from simswitch.journal.snapshot import newest_snapshot_sequence, snapshot_sequences
 from simswitch.journal.walk import Record, first_sequence
 
 from tests.journal.faulty_disk import SECTOR_BYTES, FaultyDisk
@@ -227,6 +227,8 @@ class Simulation(Walk, Witness):
         self._kind = kind
         # Every other run keeps what a restore to any point some time back needs.
         self._keep_ms = seed % 2 * KEEP_MS
+        self._oldest = 0
+        """The snapshot that was the oldest, when it was last looked at; 0: there was none, and any may be."""
         self._calls: list[Call] = []
         self._orders_shown: list[bytes] = []
         self._recovering = self._serving = False
@@ -518,6 +520,7 @@ class Simulation(Walk, Witness):
                 pass
             if self.chance.random() < 0.3:
                 self.follower._commit_readers()
+            self._judge_kept()
         except FollowerKilled:
             self.follower = None
         except JournalError as error:
@@ -532,6 +535,22 @@ class Simulation(Walk, Witness):
         finally:
             self._following = self._follower_dead = False
             self._follower_kill_in = 0
+
+    def _judge_kept(self) -> None:
+        """From the oldest snapshot on every record is there, and it goes only when another one is old enough."""
+        sequences = snapshot_sequences(self.disk)
+        if not sequences:
+            return
+        if first_sequence(self.disk) > sequences[0] + 1:
+            raise Violation(f"the journal begins behind the oldest snapshot, that of sequence {sequences[0]}")
+        instants = [self.log[sequence].now_ms for sequence in (sequences[0], sequences[-1])]
+        if (
+            self._oldest not in (0, sequences[0])
+            and ALARM_NAME not in self.disk.seen
+            and instants[1] - instants[0] < self._keep_ms
+        ):
+            raise Violation(f"the folder reaches back by {instants[1] - instants[0]} ms, not by {self._keep_ms}")
+        self._oldest = sequences[0]
 
     # ------------------------------------------------------------------------------------------ what is shown
 

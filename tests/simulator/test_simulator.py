@@ -23,6 +23,10 @@ PATCH_CHANCES = {
         every_point=0.2, damage=0, killed=0.5, ended=0, failing=0, follower=0.1, grown=0
     ),
     "snapshots pruned too early": Chances(every_point=0.3, damage=0, follower=0.9, failing=0, grown=0),
+    "hours that are not kept": Chances(
+        every_point=0, damage=0, power_cut=0, killed=0, failing=0, follower=0.9, grown=0
+    ),
+    "history of undurable records": Chances(every_point=0.3, damage=0, failing=0, follower=0.9, grown=0),
 }
 
 
