@@ -10,7 +10,8 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -54,7 +55,10 @@ class _Collector:
         yield from self._collect()
 
 
-class _Server(HTTPServer):
+class _Server(TCPServer):
+    """Not ``HTTPServer``, which asks for the name of its address: where no name server answers nothing would begin."""
+
+    allow_reuse_address = True
     request_queue_size = WAITING_MAX
 
     def __init__(self, host: str, port: int, registry: Any) -> None:

@@ -114,13 +114,16 @@ def test_a_flood_of_attempts_is_counted_and_costs_few_lines(tmp_path: Path) -> N
     attempts = Attempts(tmp_path, clock=lambda: now_s[0])
     for number in range(100_000):
         attempts.note("TOKEN_REFUSED", f"token {number % 1000}", "ipv4:192.0.2.1:1", "it is not known")
+    attempts.note("NOT_PERMITTED", "auditor:mallory", "token 01", "has not the role for it")
     attempts.write()
     now_s[0] = 61.0
     attempts.write()
     attempts.close()
     found = [entry.fields for entry in entries(tmp_path / FILE)]
     assert len(found) <= 130
-    assert sum(fields["count"] for fields in found) == 100_000
+    assert sum(fields["count"] for fields in found) == 100_001
+    # And it hides nobody.
+    assert "auditor:mallory" in [fields["who"] for fields in found]
 
 
 def test_tokens_are_hashed_and_every_one_is_its_own_audit_trail(tmp_path: Path) -> None:

@@ -440,6 +440,27 @@ def test_a_key_that_everybody_may_read_is_refused(shared: Doors) -> None:
     assert shared.files.read()
 
 
+def test_names_that_are_only_claimed_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is made known in the engine, for good."""
+    monkeypatch.setattr(access, "CLAIMED_MAX", 3)
+    serving = Serving(tmp_path / "data")
+    try:
+        refused = []
+        for number in range(5):
+            with OperatorClient(serving.address, actor=f"operator:{number}") as claiming:
+                try:
+                    with service_errors():
+                        claiming.pool.GetSummary(SUMMARY)
+                except ServiceError as error:
+                    refused.append(error.reason)
+        # The system is one of them.
+        assert refused == ["TOO_MANY_ACTORS"] * 3
+        with OperatorClient(serving.address, actor="operator:0") as known:
+            assert known.pool.GetSummary(SUMMARY)
+    finally:
+        serving.end()
+
+
 def test_on_loopback_proof_can_be_required(tmp_path: Path) -> None:
     serving = Serving(tmp_path / "data", options={"access": AccessSettings(required=True)})
     try:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from simswitch import contract
 from simswitch.core.commands import COMMAND_COLUMNS, OUTCOME_COLUMNS, RUN_HEADER
 from simswitch.core.wire import ITEMS_MAX, TEXTS_MAX, ColumnsDiffer, Malformed, Table, TooManyItems
+from simswitch.service.allocation import read_numbered
 from simswitch.service.sessions import read_message
 from simswitch.v1 import access_server_pb2, allocation_pb2, inventory_pb2, usage_pb2
 
@@ -213,6 +214,21 @@ def compare_session(data: bytes) -> bool:
         for message in (member, *found):
             message.DiscardUnknownFields()
         require(all(message == member for message in found), data, f"the member {name} differs")
+    return True
+
+
+def compare_numbered(data: bytes) -> bool:
+    """An ``AllocateStreamRequest``: the number and the batch that ``read_numbered`` finds are those of protobuf."""
+    expected = _parsed(allocation_pb2.AllocateStreamRequest, data)
+    try:
+        number, content = read_numbered(data)
+        found = allocation_pb2.AllocateSimsRequest.FromString(content)
+    except DecodeError as error:
+        require(expected is None, data, f"AllocateStreamRequest is refused, protobuf accepts it ({error})")
+        return False
+    require(expected is not None, data, "AllocateStreamRequest is accepted, protobuf refuses it")
+    require(expected.request_number == number, data, "the number differs")
+    require(expected.batch == found, data, "the batch differs")
     return True
 
 

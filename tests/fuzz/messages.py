@@ -244,6 +244,18 @@ def session(shapes: Mapping[str, Shape], random: Random) -> bytes:
     return changed(data, random) if random.random() < 0.2 else data
 
 
+def numbered(shapes: Mapping[str, Shape], random: Random) -> bytes:
+    """An ``AllocateStreamRequest``: mostly a number and a batch, in this order."""
+    # Groups within groups are for the batch alone: in here protobuf allows one level less.
+    batch = b"".join(sound(shapes["AllocateSimsRequest"], random))
+    parts = [tag(1, 0, _longer(random)) + _number(random)] if random.random() < 0.8 else []
+    parts += [sized(random, 2, batch)] * random.choice([0, 1, 1, 1, 1, 1, 2])
+    if random.random() < 0.2:
+        random.shuffle(parts)
+    data = b"".join(parts)
+    return changed(data, random) if random.random() < 0.3 else data
+
+
 def columns(shape: Shape, random: Random) -> tuple[dict[str, list[int]], list[int] | None]:
     """Columns to encode, and the rows to pick: none, some in any order, some twice."""
     count = _count(random)

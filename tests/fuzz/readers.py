@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import base64
 import json
 import lzma
 import os
@@ -31,7 +32,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from simswitch.access.certificates import CertificateRefused, read_revoked
+from simswitch.access.certificates import CertificateRefused, ends_s, read_revoked
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import create_token, read_tokens, revoke_token
 from simswitch.audit.chain import FIRST, ChainDamaged, line_of
@@ -273,6 +274,16 @@ def _read_tokens(data: bytes) -> object:
     return read_tokens(_folder() / "read")
 
 
+CERTIFICATE = (
+    bytes.fromhex("3030302ea00302010202010130003000301e") + b"\x17\r200321000000Z" + b"\x17\r300321000000Z" + b"0\0"
+)
+"""As much of one as is looked at: who signed it, the handshake has seen."""
+
+
+def _read_certificate(data: bytes) -> object:
+    return ends_s(b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(data) + b"-----END CERTIFICATE-----")
+
+
 def _forge_entry(data: bytearray, random: Random) -> None:
     """A line with other words and the right hash, and those behind it made anew."""
     lines = bytes(data).splitlines()
@@ -339,6 +350,7 @@ TARGETS = {
         _file(read_revoked),
         (CertificateRefused,),
     ),
+    "certificate": Target(lambda: [CERTIFICATE], _read_certificate, (CertificateRefused,)),
 }
 
 

@@ -19,15 +19,15 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz import messages
-from tests.fuzz.agreement import SHAPES, Disagreement, compare, compare_encoded, compare_session
+from tests.fuzz.agreement import SHAPES, Disagreement, compare, compare_encoded, compare_numbered, compare_session
 from tests.fuzz.watch import Grown, Watch
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 INPUT = Path(__file__).resolve().parents[2] / "build" / "fuzz-input.txt"
-SESSION = "SessionRequest"
+SESSION, NUMBERED = "SessionRequest", "AllocateStreamRequest"
 SEED = 20_200_321
 _SHAPES = list(SHAPES.values())
-# One input of this many is a session's message, another one goes the other way, from columns to bytes.
+# One input of this many is a session's message, one a stream's, another one goes the other way, from columns to bytes.
 _TURNS = 8
 
 
@@ -42,7 +42,9 @@ def corpus() -> Iterator[tuple[str, bytes, str]]:
 
 def check(name: str, data: bytes) -> bool:
     """Raises ``Disagreement``, else says whether the message was accepted."""
-    return compare_session(data) if name == SESSION else compare(SHAPES[name], data)
+    if name == SESSION:
+        return compare_session(data)
+    return compare_numbered(data) if name == NUMBERED else compare(SHAPES[name], data)
 
 
 def made(seed: int, number: int, known: dict[str, list[bytes]]) -> tuple[str, bytes]:
@@ -50,6 +52,8 @@ def made(seed: int, number: int, known: dict[str, list[bytes]]) -> tuple[str, by
     random = Random(seed << 40 | number)
     if number % _TURNS == 0:
         return SESSION, messages.session(SHAPES, random)
+    if number % _TURNS == 2:
+        return NUMBERED, messages.numbered(SHAPES, random)
     shape = _SHAPES[number % len(_SHAPES)]
     if number % _TURNS == 1:
         return shape.name, compare_encoded(shape, *messages.columns(shape, random))

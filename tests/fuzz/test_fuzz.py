@@ -55,7 +55,7 @@ def test_members_of_a_oneof_as_protobuf_settles_them(random: Random) -> None:
 def test_a_run_meets_both_answers_for_every_message() -> None:
     """Else the generator has drifted, and the fuzzing shows nothing."""
     tally = run.run(1, 0, 10_000, lambda _: None, lambda _name, _data: None)
-    for name in (*SHAPES, run.SESSION):
+    for name in (*SHAPES, run.SESSION, run.NUMBERED):
         tried = tally.accepted[name] + tally.refused[name]
         assert tally.accepted[name] > tried / 10, name
         assert tally.refused[name] > tried / 10, name

@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -73,6 +74,11 @@ def test_figures_move_with_what_happens(serving: Serving, pool: OperatorClient) 
         stranger.allocate(1, "jp")
     with pytest.raises(grpc.RpcError):
         pool.pool.GetAccessServerStatus(pool_pb2.GetAccessServerStatusRequest(name="as-99"))
+    # A refusal is counted when it has gone out.
+    assert serving.running is not None
+    assert serving.running.figures is not None
+    address = serving.running.figures.address
+    until(address, "calls_total", 1, call="PoolService/GetAccessServerStatus", code="NOT_FOUND")
     text = scrape(serving)
     after = samples(text)
 
@@ -153,6 +159,30 @@ def test_nobody_begins_where_it_would_be_told_to_others(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
     followed = program("follow", ".", "--metrics", "0.0.0.0:0", folder=tmp_path)
     assert (followed.returncode, "beyond_loopback = true" in followed.stderr) == (Exit.USAGE, True)
+
+
+def test_garbage_ends_nobody_and_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is sent to it; and it begins where no name server answers."""
+    monkeypatch.setattr(socket, "getfqdn", lambda _: pytest.fail("a name was looked up"))
+    listener = Listener("127.0.0.1", 0, list)
+    host, _, port = listener.address.rpartition(":")
+    words = [b"GET / HTTP/9.9", b"POST /metrics HTTP/1.1", b"GET /metrics HTTP/1.1\r\nAccept: " + b"x" * 70_000]
+    words += [
+        b"",
+        b"\0" * 9,
+        b"\xff\r\n" * 300,
+        b"GET " + b"/" * 70_000,
+        b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * 200,
+    ]
+    for word in words:
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(word + b"\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                assert b"200 OK" not in connection.recv(64)
+    with urllib.request.urlopen(f"http://{listener.address}/metrics", timeout=20) as answer:
+        assert answer.status == 200
+    listener.close()
 
 
 def test_a_port_that_is_taken_keeps_no_process_beside_the_service_from_its_work() -> None:

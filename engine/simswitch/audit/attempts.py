@@ -1,9 +1,10 @@
 """Who was refused for what it is or may not do: failed authentication, and NOT_PERMITTED.
 
 An attempt is written when it is the first of its kind in a minute (who, from where, what); the others of that minute
-are counted, and the count is written when the minute is over. At most 64 kinds a minute are told apart, all others are
-counted together; so a flood costs at most 130 lines a minute, and the two files at most 32 MiB. What the disk has no
-room for is kept, up to 1,024 lines, and tried again.
+are counted, and the count is written when the minute is over. At most 64 kinds a minute are told apart, 16 of each
+reason, and all others of a reason are counted together: strangers, who can make up names and come from a new port each
+time, hide nobody who has proven who he is and tries what he may not do. So a flood costs at most 140 lines a minute,
+and the two files at most 32 MiB. What the disk has no room for is kept, up to 1,024 lines, and tried again.
 
 ``note`` only remembers, from any thread, and never waits. ``write`` is for a thread that may wait for the disk.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from simswitch.audit.chain import Chain
 from simswitch.masking import masked
 
 FILE = "audit/attempts.log"
-KINDS_MAX = 64
+KINDS_MAX, KINDS_OF_REASON_MAX = 64, 16
 MINUTE_S = 60.0
 SIZE_MAX = 16 << 20
 LINES_MAX = 1_024
@@ -38,7 +40,9 @@ class Attempts:
         self._mutex = threading.Lock()
         self._minute_s = clock()
         self._counts: dict[Key, int] = {}
-        self._others = 0
+        # By reason: kinds that are told apart, and attempts that are not.
+        self._kinds: Counter[str] = Counter()
+        self._others: Counter[str] = Counter()
         self._lines: list[dict[str, Any]] = []
         self.count = 0
         """Of all attempts since the start."""
@@ -51,11 +55,12 @@ class Attempts:
             self._turn()
             if key in self._counts:
                 self._counts[key] += 1
-            elif len(self._counts) < KINDS_MAX:
+            elif self._kinds[why] < KINDS_OF_REASON_MAX and len(self._counts) < KINDS_MAX:
+                self._kinds[why] += 1
                 self._counts[key] = 1
                 self._lines.append(self._line(key, 1))
             else:
-                self._others += 1
+                self._others[why] += 1
 
     def write(self, *, final: bool = False) -> None:
         """Makes what was noted durable; ``final`` also the counts of a minute that is not over. ``OSError``: the rest
@@ -91,10 +96,11 @@ class Attempts:
         for key, count in self._counts.items():
             if count > 1:
                 self._lines.append(self._line(key, count - 1) | {"more": True})
-        if self._others:
-            self._lines.append(self._line(("OTHERS", "", "", ""), self._others) | {"more": True})
+        for why, count in self._others.items():
+            self._lines.append(self._line((why, "others", "", ""), count) | {"more": True})
         self._counts.clear()
-        self._others = 0
+        self._kinds.clear()
+        self._others.clear()
         self._minute_s = now_s
 
     def _line(self, key: Key, count: int) -> dict[str, Any]:

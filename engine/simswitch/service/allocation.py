@@ -31,24 +31,24 @@ def read_numbered(data: bytes) -> tuple[int, bytes]:
     # The usual form: the number, unless it is 0, and then the batch up to the end.
     place, number = (1, 0) if data[:1] == _NUMBER_TAG else (0, 0)
     if place:
-        number, place = _read_varint(data, place)
-    if data[place : place + 1] == _BATCH_TAG:
-        size, place = _read_varint(data, place + 1)
-        if place + size == len(data):
+        number, place = _read_varint(data, place, 9)
+    if place >= 0 and data[place : place + 1] == _BATCH_TAG:
+        size, place = _read_varint(data, place + 1, 4)
+        if place >= 0 and place + size == len(data):
             return number, data[place:]
     # Any other: protobuf puts it in order.
     request = allocation_pb2.AllocateStreamRequest.FromString(data)
     return request.request_number, request.batch.SerializeToString()
 
 
-def _read_varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number and where it ends; one of more than nine bytes is left to protobuf and leads nowhere."""
+def _read_varint(data: bytes, place: int, longest: int) -> tuple[int, int]:
+    """A number and where it ends; one of more bytes than that, or without an end, leads nowhere: protobuf decides."""
     number = 0
-    for index, byte in enumerate(data[place : place + 9]):
+    for index, byte in enumerate(data[place : place + longest]):
         number |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             return number, place + index + 1
-    return 0, len(data)
+    return 0, -1
 
 
 class ColumnCalls:
