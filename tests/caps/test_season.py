@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import pytest
 
@@ -12,9 +13,11 @@ SEEDS = 3
 
 
 @pytest.mark.timeout(600)
-def test_decisions_caps_and_changes_are_as_good_as_promised() -> None:
+def test_decisions_caps_and_changes_are_as_good_as_promised(
+    record_property: Callable[[str, object], None],
+) -> None:
     first = secrets.randbelow(1 << 31)
-    print(f"seeds {first} to {first + SEEDS - 1}")
+    record_property("seeds", f"{first} to {first + SEEDS - 1}")
     figures = medians([run(seed) for seed in range(first, first + SEEDS)])
     assert figures["slowed_sim_days"] > 500
     assert figures["false_share"] < 0.005, figures

@@ -65,14 +65,15 @@ def fill(step: Callable[[bytes], object], sims_count: int) -> None:
         )
 
 
-def allocate(first_terminal: int, count: int = 1) -> bytes:
+def allocate(first_terminal: int, count: int = 1, subscribers: list[int] | None = None) -> bytes:
+    """Each terminal has a subscriber of its own unless ``subscribers`` says whose they are."""
     terminals = np.arange(first_terminal, first_terminal + count, dtype=np.uint64)
     return commands.run(
         ALLOCATE,
         count,
         access_server=SERVER_NUMBER,
         terminal=terminals,
-        subscriber=terminals + np.uint64(1),
+        subscriber=terminals + np.uint64(1) if subscribers is None else subscribers,
         expected_bytes=0,
         market=MARKET_INDEX,
     )

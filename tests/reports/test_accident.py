@@ -62,8 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for begin_ms, minutes in zip(begins, MINUTES, strict=True):
         clock.advance(begin_ms - clock.now_ms())
         for _ in range(minutes):
-            # The same seven each time: whoever is refused again is not one more.
-            refused = commands.outcome_runs(cell.step(allocate(1_001, 7)).data)[0]["status"]
+            # The same seven each time: whoever is refused again is not one more, nor whoever has several terminals.
+            refused = commands.outcome_runs(cell.step(allocate(1_001, 7, [1, 1, 1, 2, 2, 0, 0])).data)[0]["status"]
             assert set(refused.tolist()) == {layout.NO_HEALTHY_SIM}
             clock.advance(60_000)
     never = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
@@ -91,7 +91,7 @@ def test_the_table_of_the_incident(folder: Path) -> None:
     assert dates[1].split("<br>") == [f"令和2年{month}月{day}日" for month, day in DATES]
     assert "| 継続時間 | 9時間24分<br>うち停止(割当失敗) 9時間24分、品質低下のみ 0時間00分<br>" in japanese
     assert "| 影響利用者数 | 30,000以上(" in japanese
-    assert "記録された端末数: 7<br>" in japanese
+    assert "記録された利用者数: 4(うち利用者不明の端末 2)<br>" in japanese
     assert "電話 97,660 件<br>Webフォーム 138,340 件<br>(令和2年5月19日時点)" in japanese
     assert "重大な事故に該当する(2時間以上かつ30,000人以上)。" in japanese
     assert "詳細報告は令和2年3月22日まで。" in japanese
@@ -107,7 +107,7 @@ def test_in_english_counted_and_as_a_page(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = page.read_text(encoding="utf-8")
     assert "<p>9 h 24 min</p>" in text
-    assert "<p>7 (terminals)</p>" in text
+    assert "<p>4 (of these 2 terminals of which nobody knows the user)</p>" in text
     assert "Not a serious accident." in text
     assert "In the quarterly report, by 31 May 2020." in text
     # Each figure that was counted says from what.

@@ -13,7 +13,7 @@ from simswitch import twin
 from simswitch.cli.replay import shipped
 from simswitch.history.reading import rows
 from simswitch.history.schema import HistoryRefused, open_reader
-from simswitch.reports.accident import by_server, minutes, spans, terminals_affected
+from simswitch.reports.accident import by_server, minutes, spans, users_affected
 
 FACTS = Path(__file__).parents[2] / "examples" / "accident-2020.toml"
 DATES = ["2020-02-21", "2020-02-24", "2020-03-06"]
@@ -71,7 +71,7 @@ def test_terminals_on_slowed_sims_are_counted_by_the_minute_and_once(
     whole = list(rows(history, "slowed_terminals", first, until))
     assert sum(row["minutes"] for row in whole) == sum(row["terminals"] for row in slowed.values())
     found = spans(minutes(history, first, until))
-    assert terminals_affected(history, found) == len({row["terminal"] for row in whole})
+    assert users_affected(history, found) == (len({row["subscriber"] for row in whole}), 0)
     assert found[0].slowed_max == max(row["terminals"] for row in slowed.values())
     # The carrier lifts its limits before the next date.
     later = begin_ms(DATES[1])

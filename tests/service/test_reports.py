@@ -22,6 +22,7 @@ from tests.service.serving import Serving
 from tests.service.test_calls import refusal
 
 DAYS = 4
+FACTS = Path(__file__).parents[2] / "examples" / "accident-2020.toml"
 LAST = (FIRST_DAY + timedelta(days=DAYS - 1)).isoformat()
 
 
@@ -90,6 +91,32 @@ def test_by_command_it_is_what_the_folder_says(serving: Serving) -> None:
     planned = json.loads(run("plan", *at, "--json"))
     assert planned["volume"]["groups"]["market"][0]["name"] == "market"
     assert planned == json.loads(run("plan", serving.folder, "--json"))
+
+
+def test_an_accident_is_reported_to_operators_and_auditors_as_the_folder_has_it(serving: Serving) -> None:
+    words = ("--facts", FACTS, "--from", str(FIRST_DAY), "--to", "2026-12-01", "--zone", "UTC", "--language", "en")
+    asked = run("report", "accident", "--address", serving.address, *words)
+    assert "| users affected | " in asked
+    assert asked.replace("history: ", f"{serving.folder}: ") == run("report", "accident", serving.folder, *words)
+    request = pb.MakeAccidentReportRequest(
+        facts=FACTS.read_text(encoding="utf-8"), from_ms=1, until_ms=1 << 43, form=pb.REPORT_FORM_MARKDOWN
+    )
+    with OperatorClient(serving.address, actor="technology-provider:one") as client:
+        assert refusal(lambda: client.history.MakeAccidentReport(request)).reason == "NOT_PERMITTED"
+    with OperatorClient(serving.address, actor="auditor:one") as client:
+        assert "影響利用者数" in client.history.MakeAccidentReport(request, timeout=60).page
+        for fields, says in (
+            ({"form": pb.REPORT_FORM_JSON}, "form is MARKDOWN or HTML"),
+            ({"until_ms": 1}, "from_ms is before until_ms"),
+            ({"until_ms": 2}, "neither stopped nor degraded in this time"),
+            ({"facts": "area = 3"}, "facts: operators: "),
+            ({"rules": "x"}, "rules:1: "),
+        ):
+            wrong = pb.MakeAccidentReportRequest()
+            wrong.CopyFrom(request)
+            wrong.MergeFrom(pb.MakeAccidentReportRequest(**fields))
+            found = refusal(partial(client.history.MakeAccidentReport, wrong, timeout=60))
+            assert (found.reason, says in str(found)) == ("INVALID_ARGUMENT", True), str(found)
 
 
 def test_rows_are_read_while_a_report_is_made(serving: Serving) -> None:

@@ -92,7 +92,7 @@ def _shown(column: str, value: Any) -> str:
     if value is None or value == "":
         return ""
     if column.endswith("_ms") and column not in _DURATIONS:
-        return instant_text(value) if value else ""
+        return instant_text(value) if value else "before" if column == "since_ms" else ""
     if column == "bytes" or column.endswith("_bytes"):
         return f"{'-' if value < 0 else ''}{bytes_text(abs(value))}"
     return str(value)

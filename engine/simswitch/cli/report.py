@@ -39,8 +39,10 @@ HtmlOption = Annotated[
 
 @app.command("accident")
 def accident(
-    folder: Annotated[Path, typer.Argument(help="The data folder.", file_okay=False)],
     facts: Annotated[Path, typer.Option("--facts", help="TOML: what people know (examples/accident-2020.toml).")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A data folder. Without one the service is asked.", file_okay=False)
+    ] = None,
     from_: Annotated[
         datetime | None,
         typer.Option("--from", formats=_FORMATS, help="From when on, in the zone. Without: as far as history goes."),
@@ -62,6 +64,9 @@ def accident(
     ] = "jp-2020",
     language: LanguageOption = Language.JAPANESE,
     html: HtmlOption = None,
+    address: AddressOption = None,
+    actor: ActorOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Write the report on an accident: when allocations failed, for whom, how long, and what that makes of it."""
     from simswitch.history.schema import HistoryRefused, open_reader
@@ -77,15 +82,20 @@ def accident(
     end_ms = 1 << 50 if to is None else round(to.replace(tzinfo=here).timestamp() * 1000)
     if begin_ms >= end_ms:
         raise CommandFailed(Exit.USAGE, f"--from {from_} is not before --to {to}")
+    if folder is None:
+        if replay is not None:
+            raise CommandFailed(Exit.USAGE, "name a folder in which the history of the replay is kept")
+        form = "markdown" if html is None else "html"
+        at = target(config, address, actor)
+        _write(_accident_asked(facts, begin_ms, end_ms, zone, rules, language, form, at), html)
+        return
     if replay is not None:
         _replay(replay, policy, folder)
     path = shipped().get(rules, Path(rules))
     try:
         rule_set, known = read_rules(path), accidents.read_facts(facts)
         history = open_reader(folder)
-        spans = accidents.spans(accidents.minutes(history, begin_ms, end_ms))
-        found = accidents.judge(spans, accidents.terminals_affected(history, spans), known, rule_set, here)
-        found.servers.extend(accidents.by_server(history, spans))
+        found = accidents.read_accident(history, begin_ms, end_ms, known, rule_set, here)
         if replay is None:
             found.unknown.extend(accidents.not_on_record(history, begin_ms, end_ms, here))
         document = accidents.report(found, known, rule_set, str(folder))
@@ -199,6 +209,27 @@ def _asked(
             terms=file_text(terms),
         )
         return service.history.MakeDailyReport(request, timeout=REPORT_TIMEOUT_S).page
+
+
+def _accident_asked(
+    facts: Path, from_ms: int, until_ms: int, zone: str, rules: str, language: Language, form: str, at: Target
+) -> str:
+    """The page as the service makes it."""
+    from simswitch.cli.connection import connected
+    from simswitch.reports.rules import shipped
+    from simswitch.v1 import history_pb2 as pb
+
+    with connected(*at) as service:
+        request = pb.MakeAccidentReportRequest(
+            facts=file_text(facts),
+            from_ms=from_ms,
+            until_ms=until_ms,
+            zone=zone,
+            rules=shipped()[rules].read_text(encoding="utf-8") if rules in shipped() else file_text(Path(rules)),
+            language=language.value,
+            form=pb.ReportForm.Value(f"REPORT_FORM_{form.upper()}"),
+        )
+        return service.history.MakeAccidentReport(request, timeout=REPORT_TIMEOUT_S).page
 
 
 def _zone(name: str) -> ZoneInfo:

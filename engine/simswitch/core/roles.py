@@ -125,6 +125,7 @@ CALL_RIGHTS: Mapping[str, int | Read] = {
     "EventService/WatchEvents": Read.SWAPS,
     "HistoryService/ListRows": Read.PARTS,
     "HistoryService/MakeDailyReport": Read.PARTS,
+    "HistoryService/MakeAccidentReport": Read.SUBSCRIBERS,
     "HistoryService/MakePlan": Read.TERMS,
     "InventoryService/DefineSupplier": layout.DEFINE,
     "InventoryService/GetSupplier": Read.TERMS,

@@ -11,10 +11,11 @@ TOML file of facts. A minute has
 Both count. Such minutes that are no further apart than ``JOIN_MINUTES`` are one span. The duration is the sum of the
 spans: an accident of eleven dates does not last while it is not there.
 
-Users are counted, each once however often: terminals that were refused and terminals on slowed SIMs. Of attempts that
-were given up at an access server nobody knows whose they were. Where the operator says that users can't be counted
-(``basis = "deemed"``), the rule set's deemed figure stands for them if the equipment is fast enough, and the report
-says which of both it was. Being told to come back (ADMISSION_WAIT) is no failure.
+Users are counted, each once however often and on however many terminals: those whose terminals were refused or held
+slowed SIMs. A terminal of which nobody said whose it is counts as one user, and the report says how many there are. Of
+attempts that were given up at an access server nobody knows whose they were. Where the operator says that users can't
+be counted (``basis = "deemed"``), the rule set's deemed figure stands for them if the equipment is fast enough, and
+the report says which of both it was. Being told to come back (ADMISSION_WAIT) is no failure.
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ class Accident:
     spans: list[Span]
     users: int
     users_counted: int
+    terminals_unknown: int
+    """How many of those counted are terminals of which nobody knows the user."""
     verdict: Verdict
     zone: tzinfo
     servers: list[ServerShare] = field(default_factory=list)
@@ -128,7 +131,10 @@ class Accident:
 
 def read_facts(path: Path) -> Facts:
     """The facts of a file. Raises ``TomlRefused`` with file and line, and ``OSError``."""
-    document = TomlDocument.read(path)
+    return parse_facts(TomlDocument.read(path))
+
+
+def parse_facts(document: TomlDocument) -> Facts:
     fields = Fields(document, document.values)
     found = Facts(
         fields.several("operators"),
@@ -175,22 +181,37 @@ def minutes(history: sqlite3.Connection, from_ms: int, until_ms: int) -> dict[in
     return dict(sorted(found.items()))
 
 
-def terminals_affected(history: sqlite3.Connection, found: list[Span]) -> int:
-    """How many terminals got no SIM or held a slowed one in these spans, each counted once.
+def users_affected(history: sqlite3.Connection, found: list[Span]) -> tuple[int, int]:
+    """Subscribers whose terminals got no SIM or held a slowed one in these spans, each counted once; and terminals of
+    which nobody said in them whose they are.
 
     Whoever was affected in an hour is known with the first and the last time in it.
     """
     marks = ", ".join("?" * len(FAILED))
     hours = "hour BETWEEN first / 60 AND last / 60"
     counted = history.execute(
-        f"{_within(found)} SELECT count(*) FROM ("
-        f"SELECT terminal FROM spans JOIN affected ON {hours} AND status IN ({marks}) "
+        f"{_within(found)}, met AS ("
+        f"SELECT terminal, subscriber FROM spans JOIN affected ON {hours} AND status IN ({marks}) "
         "AND last_ms >= first * 60000 AND first_ms < (last + 1) * 60000 UNION "
-        f"SELECT terminal FROM spans JOIN slowed_terminals ON {hours} "
-        "AND last_minute >= first AND first_minute <= last)",
+        f"SELECT terminal, subscriber FROM spans JOIN slowed_terminals ON {hours} "
+        "AND last_minute >= first AND first_minute <= last) "
+        "SELECT (SELECT count(DISTINCT subscriber) FROM met WHERE subscriber != 0), "
+        "(SELECT count(*) FROM (SELECT terminal FROM met GROUP BY terminal HAVING max(subscriber != 0) = 0))",
         FAILED,
     )
-    return int(counted.fetchone()[0])
+    subscribers, terminals = counted.fetchone()
+    return int(subscribers), int(terminals)
+
+
+def read_accident(
+    history: sqlite3.Connection, from_ms: int, until_ms: int, facts: Facts, rules: RuleSet, zone: tzinfo
+) -> Accident:
+    """What the records of a time and the facts make of it. Raises as ``judge``."""
+    found = spans(minutes(history, from_ms, until_ms))
+    subscribers, terminals = users_affected(history, found)
+    accident = judge(found, subscribers + terminals, facts, rules, zone, terminals)
+    accident.servers.extend(by_server(history, found))
+    return accident
 
 
 def _within(found: list[Span]) -> str:
@@ -249,7 +270,9 @@ def spans(found: dict[int, Minute]) -> list[Span]:
     return result
 
 
-def judge(found: list[Span], users_counted: int, facts: Facts, rules: RuleSet, zone: tzinfo) -> Accident:
+def judge(
+    found: list[Span], users_counted: int, facts: Facts, rules: RuleSet, zone: tzinfo, terminals_unknown: int = 0
+) -> Accident:
     """Raises ``ValueError`` when nothing happened, or for what the rule set does not provide for."""
     if not found:
         raise ValueError("service was neither stopped nor degraded in this time: there is nothing to report")
@@ -263,7 +286,8 @@ def judge(found: list[Span], users_counted: int, facts: Facts, rules: RuleSet, z
         users = max(users_counted, rules.deemed_users)
     occurred = _local(found[0].first_minute, zone).date()
     seconds = sum(span.seconds for span in found)
-    return Accident(found, users, users_counted, rules.judge(facts.service_class, seconds, users, occurred), zone)
+    verdict = rules.judge(facts.service_class, seconds, users, occurred)
+    return Accident(found, users, users_counted, terminals_unknown, verdict, zone)
 
 
 def not_on_record(history: sqlite3.Connection, from_ms: int, until_ms: int, zone: tzinfo) -> list[Words]:
@@ -323,7 +347,14 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
     first, last = accident.spans[0].first_minute, accident.spans[-1].last_minute
     records = f"{source}: refusals, waits and slowed, minutes {first} to {last}"
     of_users = f"{source}: affected and slowed_terminals, in the same spans"
-    users = [both(f"{accident.users_counted:,}(端末数)", f"{accident.users_counted:,} (terminals)")]
+    counted, nobodys = accident.users_counted, accident.terminals_unknown
+    on_record = both(f"{counted:,}", f"{counted:,}")
+    if nobodys:
+        on_record = both(
+            f"{counted:,}(うち利用者不明の端末 {nobodys:,})",
+            f"{counted:,} (of these {nobodys:,} terminals of which nobody knows the user)",
+        )
+    users = [on_record]
     if facts.basis == "deemed":
         speed = f"{rules.deemed_above_bits_per_s / 1e9:g}"
         users = [
@@ -331,7 +362,7 @@ def report(accident: Accident, facts: Facts, rules: RuleSet, source: str) -> Rep
                 f"{rules.deemed_users:,}以上(伝送速度の総和が{speed} Gbpsを超える設備のため、みなし値)",
                 f"{rules.deemed_users:,} or more (deemed: the equipment exceeds {speed} Gbit/s in all)",
             ),
-            both(f"記録された端末数: {accident.users_counted:,}", f"terminals on record: {accident.users_counted:,}"),
+            both(f"記録された利用者数: {on_record['ja']}", f"users on record: {on_record['en']}"),
         ]
     given_up = sum(span.given_up for span in accident.spans)
     if given_up:

@@ -163,7 +163,10 @@ class Fields:
 
 def read_rules(path: Path) -> RuleSet:
     """A rule set. Raises ``TomlRefused`` with file and line, and ``OSError``."""
-    document = TomlDocument.read(path)
+    return parse_rules(TomlDocument.read(path))
+
+
+def parse_rules(document: TomlDocument) -> RuleSet:
     fields = Fields(document, document.values)
     name = document.values.get("name")
     if not isinstance(name, str):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from simswitch.planning.terms import Terms
 
 HEAD = struct.Struct("<BI")
+RULES = "jp-2020"
+"""The rule set of an accident report that names none."""
 LOOK_EVERY = 20_000
 """Steps of SQLite's machine between two looks at the clock, some milliseconds."""
 
@@ -113,10 +115,7 @@ def _daily(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
     from simswitch.reports import daily, rendering
     from simswitch.reports.views import View
 
-    try:
-        zone = ZoneInfo(asked["zone"])
-    except (ZoneInfoNotFoundError, OSError) as error:
-        raise ValueError(f"there is no time zone {asked['zone']!r}") from error
+    zone = _zone(asked["zone"])
     wanted = date.fromisoformat(asked["day"]) if asked["day"] else daily.last_day(connection)
     if wanted is None:
         raise ValueError("history has no day that is over yet: name one")
@@ -131,6 +130,27 @@ def _daily(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
     else:
         page = json.dumps(daily.document(today, yesterday, shortfall), ensure_ascii=False)
     return pb.MakeDailyReportResponse(page=page).SerializeToString()
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError) as error:
+        raise ValueError(f"there is no time zone {name!r}") from error
+
+
+def _accident(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
+    from simswitch.reports import accident, rendering
+    from simswitch.reports.rules import parse_rules, read_rules, shipped
+
+    zone = _zone(asked["zone"])
+    facts = accident.parse_facts(TomlDocument(asked["facts"], "facts"))
+    rules = parse_rules(TomlDocument(asked["rules"], "rules")) if asked["rules"] else read_rules(shipped()[RULES])
+    found = accident.read_accident(connection, asked["from_ms"], asked["until_ms"], facts, rules, zone)
+    found.unknown.extend(accident.not_on_record(connection, asked["from_ms"], asked["until_ms"], zone))
+    report = accident.report(found, facts, rules, "history")
+    render = rendering.markdown if asked["form"] == pb.REPORT_FORM_MARKDOWN else rendering.html
+    return pb.MakeAccidentReportResponse(page=render(report, asked["language"])).SerializeToString()
 
 
 def _plan(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
@@ -150,6 +170,7 @@ def _terms(asked: dict[str, Any]) -> Terms:
 _MAKERS: Mapping[str, Callable[[sqlite3.Connection, dict[str, Any]], bytes]] = {
     "rows": _rows,
     "daily": _daily,
+    "accident": _accident,
     "plan": _plan,
 }
 

@@ -31,19 +31,33 @@ WAITING_MAX = 16
 LONGEST_S = 30.0
 REPORT_LONGEST_S = 60.0
 EQUAL_MAX = 4
-TERMS_MAX = 1 << 16
+TEXT_MAX = 1 << 16
 _INSTANT_MAX_MS = 1 << 43
 """Every instant of the engine is before it."""
 
 
 def _planned_with(request: pb.MakeDailyReportRequest | pb.MakePlanRequest, call: Call) -> dict[str, Any]:
-    if len(request.terms) > TERMS_MAX:
-        raise Refused(INVALID_ARGUMENT, f"terms has at most {TERMS_MAX:,} characters, not {len(request.terms):,}")
     if request.cycle_day > 31:
         raise Refused(INVALID_ARGUMENT, f"cycle_day is 1 to 31, not {request.cycle_day}")
+    terms = _text("terms", request.terms)
+    return {"terms": terms, "cycle_day": request.cycle_day or 1, "deadline": _deadline(call)}
+
+
+def _text(name: str, text: str) -> str:
+    if len(text) > TEXT_MAX:
+        raise Refused(INVALID_ARGUMENT, f"{name} has at most {TEXT_MAX:,} characters, not {len(text):,}")
+    return text
+
+
+def _language(name: str) -> str:
+    if name not in ("", "ja", "en"):
+        raise Refused(INVALID_ARGUMENT, f"language is ja or en, not {name!r}")
+    return name or "ja"
+
+
+def _deadline(call: Call) -> float:
     until_s = time.monotonic() + REPORT_LONGEST_S
-    deadline = until_s if call.deadline is None else min(call.deadline, until_s)
-    return {"terms": request.terms, "cycle_day": request.cycle_day or 1, "deadline": deadline}
+    return until_s if call.deadline is None else min(call.deadline, until_s)
 
 
 class AnsweringProcess:
@@ -146,8 +160,6 @@ class HistoryHandlers:
     async def make_daily_report(self, data: bytes, call: Call) -> bytes:
         request = pb.MakeDailyReportRequest.FromString(data)
         actor = call.actor
-        if request.language not in ("", "ja", "en"):
-            raise Refused(INVALID_ARGUMENT, f"language is ja or en, not {request.language!r}")
         return await self._answer(
             self.reports,
             {
@@ -156,11 +168,30 @@ class HistoryHandlers:
                 "name": self._directory.name(actor.subject) if actor.role == layout.ROLE_SUPPLIER else "",
                 "day": request.day,
                 "zone": request.zone or "UTC",
-                "language": request.language or "ja",
+                "language": _language(request.language),
                 "form": request.form,
                 **_planned_with(request, call),
             },
         )
+
+    async def make_accident_report(self, data: bytes, call: Call) -> bytes:
+        request = pb.MakeAccidentReportRequest.FromString(data)
+        if request.form not in (pb.REPORT_FORM_MARKDOWN, pb.REPORT_FORM_HTML):
+            raise Refused(INVALID_ARGUMENT, "form is MARKDOWN or HTML")
+        if not request.from_ms < request.until_ms < 1 << 51:
+            raise Refused(INVALID_ARGUMENT, "from_ms is before until_ms, and that within what history can hold")
+        question = {
+            "kind": "accident",
+            "facts": _text("facts", request.facts),
+            "rules": _text("rules", request.rules),
+            "from_ms": request.from_ms,
+            "until_ms": request.until_ms,
+            "zone": request.zone or "UTC",
+            "language": _language(request.language),
+            "form": request.form,
+            "deadline": _deadline(call),
+        }
+        return await self._answer(self.reports, question)
 
     async def make_plan(self, data: bytes, call: Call) -> bytes:
         request = pb.MakePlanRequest.FromString(data)

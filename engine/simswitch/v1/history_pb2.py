@@ -24,37 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asimswitch/v1/history.proto\x12\x0csimswitch.v1\"\x8f\x01\n\x16MakeDailyReportRequest\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x0c\n\x04zone\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12&\n\x04\x66orm\x18\x04 \x01(\x0e\x32\x18.simswitch.v1.ReportForm\x12\x11\n\tcycle_day\x18\x05 \x01(\r\x12\r\n\x05terms\x18\x06 \x01(\t\"\'\n\x17MakeDailyReportResponse\x12\x0c\n\x04page\x18\x01 \x01(\t\"A\n\x0fMakePlanRequest\x12\r\n\x05terms\x18\x01 \x01(\t\x12\x11\n\tcycle_day\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\r\"$\n\x10MakePlanResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\",\n\x0b\x43olumnValue\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x06\"\x94\x01\n\x0fListRowsRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_ms\x18\x02 \x01(\x04\x12\x10\n\x08until_ms\x18\x03 \x01(\x04\x12(\n\x05\x65qual\x18\x04 \x03(\x0b\x32\x19.simswitch.v1.ColumnValue\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x0cHistoryValue\x12\x10\n\x06number\x18\x01 \x01(\x12H\x00\x12\x12\n\x08identity\x18\x02 \x01(\x06H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x42\x07\n\x05value\"8\n\nHistoryRow\x12*\n\x06values\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.HistoryValue\"^\n\nHistoryGap\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x0f\n\x07\x66rom_ms\x18\x03 \x01(\x04\x12\x10\n\x08until_ms\x18\x04 \x01(\x04\"*\n\nEntityName\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xd6\x01\n\x10ListRowsResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12&\n\x04rows\x18\x02 \x03(\x0b\x32\x18.simswitch.v1.HistoryRow\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x04\x12&\n\x04gaps\x18\x06 \x03(\x0b\x32\x18.simswitch.v1.HistoryGap\x12\'\n\x05names\x18\x07 \x03(\x0b\x32\x18.simswitch.v1.EntityName*o\n\nReportForm\x12\x1b\n\x17REPORT_FORM_UNSPECIFIED\x10\x00\x12\x14\n\x10REPORT_FORM_JSON\x10\x01\x12\x18\n\x14REPORT_FORM_MARKDOWN\x10\x02\x12\x14\n\x10REPORT_FORM_HTML\x10\x03\x32\x86\x02\n\x0eHistoryService\x12I\n\x08ListRows\x12\x1d.simswitch.v1.ListRowsRequest\x1a\x1e.simswitch.v1.ListRowsResponse\x12^\n\x0fMakeDailyReport\x12$.simswitch.v1.MakeDailyReportRequest\x1a%.simswitch.v1.MakeDailyReportResponse\x12I\n\x08MakePlan\x12\x1d.simswitch.v1.MakePlanRequest\x1a\x1e.simswitch.v1.MakePlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asimswitch/v1/history.proto\x12\x0csimswitch.v1\"\x8f\x01\n\x16MakeDailyReportRequest\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x0c\n\x04zone\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12&\n\x04\x66orm\x18\x04 \x01(\x0e\x32\x18.simswitch.v1.ReportForm\x12\x11\n\tcycle_day\x18\x05 \x01(\r\x12\r\n\x05terms\x18\x06 \x01(\t\"\'\n\x17MakeDailyReportResponse\x12\x0c\n\x04page\x18\x01 \x01(\t\"\xa4\x01\n\x19MakeAccidentReportRequest\x12\r\n\x05\x66\x61\x63ts\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_ms\x18\x02 \x01(\x04\x12\x10\n\x08until_ms\x18\x03 \x01(\x04\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x10\n\x08language\x18\x05 \x01(\t\x12&\n\x04\x66orm\x18\x06 \x01(\x0e\x32\x18.simswitch.v1.ReportForm\x12\r\n\x05rules\x18\x07 \x01(\t\"*\n\x1aMakeAccidentReportResponse\x12\x0c\n\x04page\x18\x01 \x01(\t\"A\n\x0fMakePlanRequest\x12\r\n\x05terms\x18\x01 \x01(\t\x12\x11\n\tcycle_day\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\r\"$\n\x10MakePlanResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\",\n\x0b\x43olumnValue\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x06\"\x94\x01\n\x0fListRowsRequest\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_ms\x18\x02 \x01(\x04\x12\x10\n\x08until_ms\x18\x03 \x01(\x04\x12(\n\x05\x65qual\x18\x04 \x03(\x0b\x32\x19.simswitch.v1.ColumnValue\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x0cHistoryValue\x12\x10\n\x06number\x18\x01 \x01(\x12H\x00\x12\x12\n\x08identity\x18\x02 \x01(\x06H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x04 \x01(\x0cH\x00\x42\x07\n\x05value\"8\n\nHistoryRow\x12*\n\x06values\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.HistoryValue\"^\n\nHistoryGap\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x0f\n\x07\x66rom_ms\x18\x03 \x01(\x04\x12\x10\n\x08until_ms\x18\x04 \x01(\x04\"*\n\nEntityName\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xd6\x01\n\x10ListRowsResponse\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12&\n\x04rows\x18\x02 \x03(\x0b\x32\x18.simswitch.v1.HistoryRow\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x04\x12&\n\x04gaps\x18\x06 \x03(\x0b\x32\x18.simswitch.v1.HistoryGap\x12\'\n\x05names\x18\x07 \x03(\x0b\x32\x18.simswitch.v1.EntityName*o\n\nReportForm\x12\x1b\n\x17REPORT_FORM_UNSPECIFIED\x10\x00\x12\x14\n\x10REPORT_FORM_JSON\x10\x01\x12\x18\n\x14REPORT_FORM_MARKDOWN\x10\x02\x12\x14\n\x10REPORT_FORM_HTML\x10\x03\x32\xef\x02\n\x0eHistoryService\x12I\n\x08ListRows\x12\x1d.simswitch.v1.ListRowsRequest\x1a\x1e.simswitch.v1.ListRowsResponse\x12^\n\x0fMakeDailyReport\x12$.simswitch.v1.MakeDailyReportRequest\x1a%.simswitch.v1.MakeDailyReportResponse\x12g\n\x12MakeAccidentReport\x12\'.simswitch.v1.MakeAccidentReportRequest\x1a(.simswitch.v1.MakeAccidentReportResponse\x12I\n\x08MakePlan\x12\x1d.simswitch.v1.MakePlanRequest\x1a\x1e.simswitch.v1.MakePlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simswitch.v1.history_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPORTFORM']._serialized_start=1043
-  _globals['_REPORTFORM']._serialized_end=1154
+  _globals['_REPORTFORM']._serialized_start=1254
+  _globals['_REPORTFORM']._serialized_end=1365
   _globals['_MAKEDAILYREPORTREQUEST']._serialized_start=45
   _globals['_MAKEDAILYREPORTREQUEST']._serialized_end=188
   _globals['_MAKEDAILYREPORTRESPONSE']._serialized_start=190
   _globals['_MAKEDAILYREPORTRESPONSE']._serialized_end=229
-  _globals['_MAKEPLANREQUEST']._serialized_start=231
-  _globals['_MAKEPLANREQUEST']._serialized_end=296
-  _globals['_MAKEPLANRESPONSE']._serialized_start=298
-  _globals['_MAKEPLANRESPONSE']._serialized_end=334
-  _globals['_COLUMNVALUE']._serialized_start=336
-  _globals['_COLUMNVALUE']._serialized_end=380
-  _globals['_LISTROWSREQUEST']._serialized_start=383
-  _globals['_LISTROWSREQUEST']._serialized_end=531
-  _globals['_HISTORYVALUE']._serialized_start=533
-  _globals['_HISTORYVALUE']._serialized_end=626
-  _globals['_HISTORYROW']._serialized_start=628
-  _globals['_HISTORYROW']._serialized_end=684
-  _globals['_HISTORYGAP']._serialized_start=686
-  _globals['_HISTORYGAP']._serialized_end=780
-  _globals['_ENTITYNAME']._serialized_start=782
-  _globals['_ENTITYNAME']._serialized_end=824
-  _globals['_LISTROWSRESPONSE']._serialized_start=827
-  _globals['_LISTROWSRESPONSE']._serialized_end=1041
-  _globals['_HISTORYSERVICE']._serialized_start=1157
-  _globals['_HISTORYSERVICE']._serialized_end=1419
+  _globals['_MAKEACCIDENTREPORTREQUEST']._serialized_start=232
+  _globals['_MAKEACCIDENTREPORTREQUEST']._serialized_end=396
+  _globals['_MAKEACCIDENTREPORTRESPONSE']._serialized_start=398
+  _globals['_MAKEACCIDENTREPORTRESPONSE']._serialized_end=440
+  _globals['_MAKEPLANREQUEST']._serialized_start=442
+  _globals['_MAKEPLANREQUEST']._serialized_end=507
+  _globals['_MAKEPLANRESPONSE']._serialized_start=509
+  _globals['_MAKEPLANRESPONSE']._serialized_end=545
+  _globals['_COLUMNVALUE']._serialized_start=547
+  _globals['_COLUMNVALUE']._serialized_end=591
+  _globals['_LISTROWSREQUEST']._serialized_start=594
+  _globals['_LISTROWSREQUEST']._serialized_end=742
+  _globals['_HISTORYVALUE']._serialized_start=744
+  _globals['_HISTORYVALUE']._serialized_end=837
+  _globals['_HISTORYROW']._serialized_start=839
+  _globals['_HISTORYROW']._serialized_end=895
+  _globals['_HISTORYGAP']._serialized_start=897
+  _globals['_HISTORYGAP']._serialized_end=991
+  _globals['_ENTITYNAME']._serialized_start=993
+  _globals['_ENTITYNAME']._serialized_end=1035
+  _globals['_LISTROWSRESPONSE']._serialized_start=1038
+  _globals['_LISTROWSRESPONSE']._serialized_end=1252
+  _globals['_HISTORYSERVICE']._serialized_start=1368
+  _globals['_HISTORYSERVICE']._serialized_end=1735
 # @@protoc_insertion_point(module_scope)

@@ -112,6 +112,74 @@ class MakeDailyReportResponse(_message.Message):
 Global___MakeDailyReportResponse: _TypeAlias = MakeDailyReportResponse  # noqa: Y015
 
 @_typing.final
+class MakeAccidentReportRequest(_message.Message):
+    """Which accident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    FROM_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    facts: _builtins.str
+    """TOML: what people know, at most 65,536 characters (examples/accident-2020.toml)."""
+    from_ms: _builtins.int
+    """From when on, Unix milliseconds."""
+    until_ms: _builtins.int
+    """Before when, Unix milliseconds; after from_ms."""
+    zone: _builtins.str
+    """IANA name of the zone in which dates and instants are shown, such as Asia/Tokyo. Empty: UTC."""
+    language: _builtins.str
+    """ja or en. Empty: ja."""
+    form: Global___ReportForm.ValueType
+    """In which form: MARKDOWN or HTML."""
+    rules: _builtins.str
+    """TOML: the rule set by which it is judged, at most 65,536 characters. Empty: jp-2020, as it is shipped."""
+    def __init__(
+        self,
+        *,
+        facts: _builtins.str = ...,
+        from_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        zone: _builtins.str = ...,
+        language: _builtins.str = ...,
+        form: Global___ReportForm.ValueType = ...,
+        rules: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "form", b"form", "from_ms", b"from_ms", "language", b"language", "rules", b"rules", "until_ms", b"until_ms", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeAccidentReportRequest: _TypeAlias = MakeAccidentReportRequest  # noqa: Y015
+
+@_typing.final
+class MakeAccidentReportResponse(_message.Message):
+    """The report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    page: _builtins.str
+    """The page."""
+    def __init__(
+        self,
+        *,
+        page: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeAccidentReportResponse: _TypeAlias = MakeAccidentReportResponse  # noqa: Y015
+
+@_typing.final
 class MakePlanRequest(_message.Message):
     """What is planned with."""
 

@@ -45,6 +45,11 @@ class HistoryServiceStub:
                 request_serializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportRequest.SerializeToString,
                 response_deserializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportResponse.FromString,
                 _registered_method=True)
+        self.MakeAccidentReport = channel.unary_unary(
+                '/simswitch.v1.HistoryService/MakeAccidentReport',
+                request_serializer=simswitch_dot_v1_dot_history__pb2.MakeAccidentReportRequest.SerializeToString,
+                response_deserializer=simswitch_dot_v1_dot_history__pb2.MakeAccidentReportResponse.FromString,
+                _registered_method=True)
         self.MakePlan = channel.unary_unary(
                 '/simswitch.v1.HistoryService/MakePlan',
                 request_serializer=simswitch_dot_v1_dot_history__pb2.MakePlanRequest.SerializeToString,
@@ -75,6 +80,14 @@ class HistoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MakeAccidentReport(self, request, context):
+        """The report on an accident: when service was stopped or degraded, for how many users, and what the rules make of it; for operators
+        and auditors. As MakeDailyReport, it may be asked for again. Nothing happened in that time: INVALID_ARGUMENT, and it says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MakePlan(self, request, context):
         """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
         may be asked for again; the same history, terms and seed give the same figures.
@@ -95,6 +108,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.MakeDailyReport,
                     request_deserializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportRequest.FromString,
                     response_serializer=simswitch_dot_v1_dot_history__pb2.MakeDailyReportResponse.SerializeToString,
+            ),
+            'MakeAccidentReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeAccidentReport,
+                    request_deserializer=simswitch_dot_v1_dot_history__pb2.MakeAccidentReportRequest.FromString,
+                    response_serializer=simswitch_dot_v1_dot_history__pb2.MakeAccidentReportResponse.SerializeToString,
             ),
             'MakePlan': grpc.unary_unary_rpc_method_handler(
                     servicer.MakePlan,
@@ -157,6 +175,33 @@ class HistoryService:
             '/simswitch.v1.HistoryService/MakeDailyReport',
             simswitch_dot_v1_dot_history__pb2.MakeDailyReportRequest.SerializeToString,
             simswitch_dot_v1_dot_history__pb2.MakeDailyReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeAccidentReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simswitch.v1.HistoryService/MakeAccidentReport',
+            simswitch_dot_v1_dot_history__pb2.MakeAccidentReportRequest.SerializeToString,
+            simswitch_dot_v1_dot_history__pb2.MakeAccidentReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,10 @@ class HistoryServiceStub:
     A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
     past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
     """
+    MakeAccidentReport: _grpc.UnaryUnaryMultiCallable[_history_pb2.MakeAccidentReportRequest, _history_pb2.MakeAccidentReportResponse]
+    """The report on an accident: when service was stopped or degraded, for how many users, and what the rules make of it; for operators
+    and auditors. As MakeDailyReport, it may be asked for again. Nothing happened in that time: INVALID_ARGUMENT, and it says so.
+    """
     MakePlan: _grpc.UnaryUnaryMultiCallable[_history_pb2.MakePlanRequest, _history_pb2.MakePlanResponse]
     """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
     may be asked for again; the same history, terms and seed give the same figures.
@@ -64,6 +68,10 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
     A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
     past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
+    """
+    MakeAccidentReport: _aio.UnaryUnaryMultiCallable[_history_pb2.MakeAccidentReportRequest, _history_pb2.MakeAccidentReportResponse]  # type: ignore[assignment]
+    """The report on an accident: when service was stopped or degraded, for how many users, and what the rules make of it; for operators
+    and auditors. As MakeDailyReport, it may be asked for again. Nothing happened in that time: INVALID_ARGUMENT, and it says so.
     """
     MakePlan: _aio.UnaryUnaryMultiCallable[_history_pb2.MakePlanRequest, _history_pb2.MakePlanResponse]  # type: ignore[assignment]
     """When the pool runs dry, what to buy, and which limit would close the gap, for operators and auditors. As MakeDailyReport, it
@@ -94,6 +102,16 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         lots, a technology provider operations without terms and persons. It reads and changes nothing, and may be asked for again.
         A forecast takes some seconds of a processor: reports and plans have a process of their own, where at most 17 calls may wait,
         past that RESOURCE_EXHAUSTED. What takes longer than the deadline, or than 60 s, is given up.
+        """
+
+    @_abc_1.abstractmethod
+    def MakeAccidentReport(
+        self,
+        request: _history_pb2.MakeAccidentReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_pb2.MakeAccidentReportResponse, _abc.Awaitable[_history_pb2.MakeAccidentReportResponse]]:
+        """The report on an accident: when service was stopped or degraded, for how many users, and what the rules make of it; for operators
+        and auditors. As MakeDailyReport, it may be asked for again. Nothing happened in that time: INVALID_ARGUMENT, and it says so.
         """
 
     @_abc_1.abstractmethod
