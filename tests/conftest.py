@@ -11,6 +11,9 @@ import pytest
 # A shell starts what it puts into the background deaf to SIGINT, and every process that a test starts would be too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# As the program does; read when SciPy is loaded, which is later.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 TESTS = Path(__file__).parent
 ALONE = tuple(str(TESTS / name) for name in ("benches", "demo", "load", "service/test_overload.py", "soak"))
 """What keeps a pace or measures one: no other test runs beside it."""

@@ -128,6 +128,8 @@ app.command("config")(settings.config)
 
 def main() -> None:
     """Runs the program and ends the process."""
+    # Fits here are small: a second thread only waits for the first, and takes a processor for it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(prog_name="simswitch")
     except CommandFailed as failure:
