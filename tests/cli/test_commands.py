@@ -161,12 +161,14 @@ def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -
     for number in (71, 72):
         shown = json.loads(run("sim", iccid(number), "--json").stdout)
         assert shown["sim"]["headroom_bytes"] == 4 * 10**9 - used - claimed, "no SIM has more than all have"
-    assert "4.0 GB, shared" in run("sim", iccid(72)).stdout
+    told = " ".join(run("sim", iccid(72)).stdout.split())
+    assert "4.0 GB, shared" in told
+    assert "its SIMs share a quota, 143,000 B of 4.0 GB (cycle, believed) used, 4.0 GB left" in told
     assert "Lots whose SIMs share a quota: 1 healthy." in run("status").stdout
     rows = {row["name"]: row["pools_count"] for row in json.loads(run("pool", "--json").stdout)["rows"]}
     assert (rows["pool"], rows["spring"]) == (1, 0)
     assert run("caps", "set", "pool", "cycle", "0").returncode == 0
-    assert "its SIMs share a quota, 143,000 B over" in run("caps").stdout
+    assert "143,000 B of 0 B (cycle, believed) used, 143,000 B over" in " ".join(run("caps").stdout.split())
     assert "what pool shares is exhausted" in run("events", "--kind", "pool").stdout
     assert json.loads(run("sim", iccid(72), "--json").stdout)["sim"]["health"] == "exhausted"
 

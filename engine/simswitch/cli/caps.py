@@ -77,7 +77,7 @@ def caps(
     for each in found:
         if each["pool"] is not None:
             nothing = "; nothing is learned from what single ones had used" if history is not None else ""
-            show(f"{each['lot']}: {pool_text(each['pool'])}{nothing}")
+            show(f"{each['lot']}: {pool_text(each['pool'], each['windows'])}{nothing}")
     if history is not None:
         show(learned_table(found))
 
@@ -86,9 +86,15 @@ def _shared(window: dict[str, Any]) -> str:
     return ", shared" if window["pooled"] else ""
 
 
-def pool_text(pool: dict[str, Any]) -> str:
-    """What the SIMs of a lot have together."""
+def pool_text(pool: dict[str, Any], caps: list[dict[str, Any]]) -> str:
+    """What the SIMs of a lot have together: what was counted of each cap that they share, and what is left."""
     left = pool["left_bytes"]
+    counted = " and ".join(
+        f"{bytes_text(max(cap['pool_used_bytes'], 0))} of {bytes_text(cap['quota_bytes'])} "
+        f"({cap['window']}, {cap['certainty']})"
+        for cap in caps
+        if cap["pooled"] and cap["quota_bytes"] is not None
+    )
     what = (
         "no end of it is known"
         if left is None
@@ -97,7 +103,9 @@ def pool_text(pool: dict[str, Any]) -> str:
         else (f"{bytes_text(-left)} over")
     )
     masked = "" if pool["health"] == "healthy" else f"; {pool['health']}, so that no SIM of it is handed out"
-    return f"its SIMs share a quota, {what}, of which leases may yet use {bytes_text(pool['claimed_bytes'])}{masked}"
+    used = f", {counted} used" if counted else ""
+    claimed = bytes_text(pool["claimed_bytes"])
+    return f"its SIMs share a quota{used}, {what}, of which leases may yet use {claimed}{masked}"
 
 
 def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:

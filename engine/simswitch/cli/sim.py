@@ -172,7 +172,7 @@ def _described(found: dict[str, Any]) -> list[Any]:
         *(f"{word.capitalize()}: {text}" for word, text in found["why"].items()),
     ]
     if found["pool"] is not None:
-        parts.append(f"Lot {lot['name']}: {pool_text(found['pool'])}")
+        parts.append(f"Lot {lot['name']}: {pool_text(found['pool'], [each['cap'] for each in found['windows']])}")
     if found["windows"]:
         columns = ["window", "used", "cap", "basis", "since", "left", "next reset"]
         parts.append(table("Windows", columns, [_window(found, each) for each in found["windows"]], 1))
