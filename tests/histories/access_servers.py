@@ -146,8 +146,6 @@ class AccessServer:
         self.name = name
         self.books = Books(name, terminals)
         self.over = threading.Event()
-        self.failed: list[str] = []
-        """SIMs with which a terminal could not attach."""
         self._off = threading.Event()
         self._address = address
         self._terminals, self._own = terminals, own
@@ -294,7 +292,6 @@ class AccessServer:
         asked = Call(kind, terminal, self.name, time.monotonic(), 0, UNANSWERED, epoch, total_bytes=total_bytes)
         if kind == FAILED_ATTACH and left is not None:
             asked = replace(asked, source=left.iccid)
-            self.failed.append(left.iccid)
         call = _answered(asked, lambda: self._ask(client, asked))
         self._calls.append(call)
         if call.answer == GRANTED:

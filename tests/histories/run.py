@@ -29,6 +29,7 @@ from typing import Any
 
 from simswitch.client import OperatorClient, ServiceError
 from simswitch.client.operator import iccid_column, service_errors
+from simswitch.core.commands import decode_iccid
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.recovery import real_machine, recover
 from simswitch.v1 import inventory_pb2 as inv
@@ -36,11 +37,13 @@ from simswitch.v1 import pool_pb2, sim_pb2, swap_pb2
 
 from tests.histories.access_servers import AccessServer, EventLoop
 from tests.histories.checker import DEATH, GRANTED, HELLO, SWITCH, UNANSWERED, HealthCall, History, violations
-from tests.service.serving import define
+from tests.service.serving import SIMS, define
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "histories.json"
 NAMES = ("as-01", "as-02", "as-03")
 TERMINALS = range(1, 13)
+EVERY_SIM = [decode_iccid(2 * (10**15 + number)) for number in range(SIMS)]
+"""As ``define`` makes them."""
 CALLS_A_LIFE = 100
 """At least, between a start and the next kill."""
 KILLED_AGAIN = 0.25
@@ -125,7 +128,6 @@ class _Operator(threading.Thread):
         self._servers = servers
         self._chance = random.Random(f"{seed} operator")
         self._over = threading.Event()
-        self._unfit: list[str] = []
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -141,25 +143,17 @@ class _Operator(threading.Thread):
             raise
 
     def _judge(self, operator: OperatorClient) -> None:
-        server = self._chance.choice(self._servers)
-        books = server.books
-        while server.failed:
-            self._unfit.append(server.failed.pop())
+        books = self._chance.choice(self._servers).books
         held = [lease.iccid for terminal in TERMINALS if (lease := books.get(terminal)) is not None]
         held += [holding.sim for holding in books.past[-3:]]
-        fit = len(self._unfit) > 20 or not held or self._chance.random() < 0.5
-        if fit and not self._unfit:
-            return
-        sim = self._chance.choice(self._unfit if fit else held)
+        fit = not held or self._chance.random() < 0.5
+        sims = self._chance.sample(EVERY_SIM, 8) if fit else [self._chance.choice(held)]
         health = sim_pb2.HEALTH_HEALTHY if fit else sim_pb2.HEALTH_QUARANTINED
-        request = inv.SetSimHealthRequest(iccid=iccid_column([sim]), health=health)
+        request = inv.SetSimHealthRequest(iccid=iccid_column(sims), health=health)
         begun_s = time.monotonic()
         answered = _reached(lambda: operator.inventory.SetSimHealth(request))
-        self.healths.append(HealthCall(sim, fit, begun_s, time.monotonic(), answered))
-        if fit and answered:
-            self._unfit = [each for each in self._unfit if each != sim]
-        elif not fit:
-            self._unfit.append(sim)
+        answered_s = time.monotonic()
+        self.healths += [HealthCall(sim, fit, begun_s, answered_s, answered) for sim in sims]
 
     def _order(self, operator: OperatorClient) -> None:
         terminals = self._chance.sample(TERMINALS, 3)
