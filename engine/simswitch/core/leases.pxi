@@ -220,6 +220,13 @@ cdef inline void terminal_cold_ahead(State *state, uint32_t index) noexcept nogi
     prefetch(<char *> &state.terminals_cold[index] + sizeof(TerminalCold) - 1)
 
 
+cdef inline void ended_ahead(State *state, uint32_t index) noexcept nogil:
+    """Fetches both places in which a terminal's lease will be remembered once it has another one."""
+    cdef const char *place = <const char *> ended_places(state, state.terminals[index].epoch)
+    prefetch(place)
+    prefetch(place + 64)
+
+
 cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
     cdef State *state = finder.state
     cdef const char *place
@@ -230,9 +237,7 @@ cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) no
             sim = state.terminals[guess].sim
             if finder.touch == TOUCH_LEASE:
                 if terminal_last_sim(&state.terminals[guess]) != NONE_INDEX:
-                    place = <const char *> ended_places(state, state.terminals[guess].epoch)
-                    prefetch(place)
-                    prefetch(place + 64)
+                    ended_ahead(state, guess)
                 continue
             if sim != NONE_INDEX and finder.touch != TOUCH_SUBSCRIBER:
                 prefetch(&state.sims[sim])
