@@ -222,6 +222,21 @@ def test_records_of_another_machine_version_are_leapt_over() -> None:
     assert f"from 1 to {newest}" in said[0]
 
 
+@pytest.mark.parametrize("offset", [4096 + 60, 60], ids=["a record", "a header"])
+def test_damage_in_the_last_segment_that_only_readers_would_meet_does_not_stop_the_follower(offset: int) -> None:
+    """No later segment shows that something is damaged; the snapshot does."""
+    disk = FaultyDisk()
+    kept = Kept()
+    written(disk, 0, 18).close()
+    cell = written(disk, 50, 1)
+    disk.flip(segment(4), offset)
+    follower = following(disk, kept)
+    follower.finish(read_on=True)
+    assert kept.numbers == [*range(15), 50]
+    assert kept.jumps == [(15, 19)]
+    assert follower.sequence == cell.durable_sequence
+
+
 def test_damage_that_only_readers_would_meet_does_not_stop_the_follower() -> None:
     disk = FaultyDisk()
     kept = Kept()
