@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from simswitch.caps.evidence import Observations, gathered
 from simswitch.caps.learner import Learner, observed
+from simswitch.caps.tiers import Findings, find
 from simswitch.cli.amounts import bytes_text
 from simswitch.cli.events import details
 from simswitch.cli.learned import find_learned
@@ -112,7 +113,7 @@ def test_whose_word_came_later_holds(life: Life) -> None:
     life.decided(0, BEGIN_MS)
     life.decided(1, BEGIN_MS)
     word = (iccid(0), BEGIN_MS + 1, int(layout.HEALTHY), 0, 0, 0)
-    life.history.execute("INSERT INTO health VALUES (?, ?, ?, ?, ?, ?, 0)", word)
+    life.history.execute("INSERT INTO health VALUES (?, ?, ?, ?, ?, ?, 0, '')", word)
     assert life.learner().decide(life.history) == 1
     assert [life.health(sim) for sim in (0, 1)] == [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED]
 
@@ -174,7 +175,76 @@ def test_a_contractual_cap_is_only_lowered(life: Life) -> None:
     assert life.day_quota() == 2_000_000_000
     agreed(4.0)
     life.learner().learn(life.history)
+    assert life.day_quota() == 4_000_000_000, "what was observed before somebody said so overrules nobody"
+    days = gathered([seen(random, day, 3.0, 950, first=100 * day) for day in range(4, 7)])
+    said_ms = life.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot="lot")).lots[0].windows[0].since_ms
+    life.observe(replace(days, at_ms=days.at_ms - BEGIN_MS + said_ms))
+    life.learner().learn(life.history)
     assert 2.7e9 < (life.day_quota() or 0) < 3.0e9
+
+
+def test_a_word_of_somebody_holds_against_what_was_observed_before_it(life: Life) -> None:
+    """Also once something newer was learned: what is older stays out of it."""
+    random = np.random.default_rng(8)
+    old = gathered([seen(random, day, 2.0, 950, first=100 * day) for day in range(3)])
+    life.observe(old)
+    life.learner().learn(life.history)
+    assert 1.8e9 < (life.day_quota() or 0) < 2.0e9
+    change = caps_pb2.CapChange(lot="lot", window=DAY, quota_bytes=3 * 10**9, certainty=BELIEVED)
+    life.operator.caps.SetCaps(caps_pb2.SetCapsRequest(changes=[change]))
+    life.learner().learn(life.history)
+    assert life.day_quota() == 3 * 10**9
+    windows = life.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot="lot")).lots[0].windows
+    said_ms = next(each.since_ms for each in windows if each.window == DAY)
+    row = (LOT, int(DAY), said_ms, 3 * 10**9, int(layout.BASIS_BELIEVED))
+    life.history.execute("INSERT INTO caps VALUES (?, ?, ?, ?, ?)", row)
+    days = gathered([seen(random, day, 3.5, 950, first=100 * day) for day in range(4, 8)])
+    life.observe(replace(days, at_ms=days.at_ms - BEGIN_MS + said_ms))
+    for _ in range(2):
+        life.learner().learn(life.history)
+        assert 3.2e9 < (life.day_quota() or 0) < 3.5e9
+
+
+def test_a_lot_that_can_not_be_learned_from_holds_up_no_other(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the service does not know, and one whose fit fails."""
+
+    def fails_for_odd(observations: Observations) -> Findings:
+        if LOT - 1 in observations.lot:
+            raise ArithmeticError("no fit")
+        return find(observations)
+
+    monkeypatch.setattr("simswitch.caps.learner.find", fails_for_odd)
+    first = [(LOT - 2, int(layout.LOT), "gone"), (LOT - 1, int(layout.LOT), "odd")]
+    life.history.executemany("INSERT INTO entities VALUES (?, ?, ?)", first)
+    odd = inventory_pb2.Lot(name="odd", supplier="wholesale", plan="plan", sim_class="class")
+    life.operator.inventory.DefineLot(inventory_pb2.DefineLotRequest(lot=odd))
+    for lot in (LOT - 1, LOT - 2):
+        life.history.execute("INSERT INTO observations VALUES (?, ?, 1, 1, 1, 2, 0, 1)", (lot, lot))
+    random = np.random.default_rng(1)
+    life.observe(gathered([seen(random, day, 3.0, 950, first=100 * day) for day in range(3)]))
+    learner = life.learner()
+    assert learner.learn(life.history) == 1
+    assert 2.7e9 < (life.day_quota() or 0) < 3.0e9
+    assert learner.lots_failed == 2
+    assert [line.split(":")[0] for line in life.said if "nothing was learned" in line] == ["lot gone", "lot odd"]
+    assert learner.learn(life.history) == 0
+    assert learner.lots_failed == 4, "they are looked at again"
+
+
+def test_who_goes_beyond_a_cap_and_is_not_slowed_is_heard_before_the_hour(life: Life) -> None:
+    random = np.random.default_rng(4)
+    life.observe(gathered([seen(random, day, 3.0, 950, first=100 * day) for day in range(4)]))
+    learner = life.learner()
+    learner.learn(life.history)
+    assert learner.learn_soon(life.history) == 0
+    after = seen(random, 4, 4.5, 950, first=400)
+    windows = life.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot="lot")).lots[0].windows
+    since_ms = next(each.since_ms for each in windows if each.window == DAY)
+    quiet = after.chosen(after.upper_bytes == 0)
+    life.observe(replace(quiet, at_ms=np.full(len(quiet), since_ms + 1_000)))
+    assert len(quiet.lower_bytes[quiet.lower_bytes > 3.1e9]) > 5
+    assert learner.learn_soon(life.history) == 1
+    assert learner.learn_soon(life.history) == 0
 
 
 def test_of_sims_that_share_a_quota_nothing_is_learned_nor_told(life: Life, tmp_path: Path) -> None:

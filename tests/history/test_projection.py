@@ -461,22 +461,34 @@ def test_service_by_the_minute_is_kept_once_however_often_the_follower_dies(tmp_
     life.cell.close()
 
 
-def test_the_pool_by_lot_is_counted_every_five_minutes(tmp_path: Path) -> None:
+def test_the_pool_by_lot_is_counted_every_minute(tmp_path: Path) -> None:
     random = Random(3)
     life = Life(tmp_path)
     life.attach(1, 30)
     life.report(random, 30)
     life.cell.step(commands.set_health([int(life.cell.machine.sim(0)["iccid"])], layout.THROTTLED))
     life.cell.step(commands.run(layout.SCHEDULE, lot=4, window=layout.WINDOW_CYCLE, at_ms=1, spread_ms=0))
-    life.clock.set((life.clock.now_ms() // 300_000 + 1) * 300_000)
+    life.clock.set((life.clock.now_ms() // 60_000 + 1) * 60_000)
     life.cell.step(commands.run(layout.TICK))
-    pool, at_ms = life.cell.machine.lots_pool(), life.cell.machine.now_ms
     life.report(random, 30)
+    pool, at_ms = life.cell.machine.lots_pool(), life.cell.machine.now_ms
     finished(tmp_path)
     (row,) = rows(open_reader(tmp_path), "lots")
     assert (row["at_ms"], row["probation"], row["healthy"]) == (at_ms, 1, int(pool["healths"][4][layout.HEALTHY]))
     assert row["headroom_bytes"] == int(pool["headroom_bytes"][4])
     assert not list(rows(open_reader(tmp_path), "leases"))
+    # The lot works from another day on only: then nothing is left of its SIMs, and none of them is exhausted.
+    (lot,) = life.cell.machine.entities(layout.LOT)
+    from_s = life.cell.machine.now_ms // 1000 + 86_400
+    numbers = {**dict(enumerate(lot["numbers"])), layout.LOT_ACTIVE_FROM_S: from_s}
+    life.cell.step(commands.run(layout.DEFINE, definition=commands.definition(layout.LOT, "lot", numbers)))
+    for _ in range(2):
+        life.clock.advance(60_000)
+        life.cell.step(commands.run(layout.TICK))
+    finished(tmp_path)
+    (row,) = rows(open_reader(tmp_path), "lots")
+    fit = row["healthy"] + row["low"] + row["exhausted"]
+    assert (fit, row["not_valid"], row["others"]) == (0, row["sims"] - row["throttled"], 0)
     life.cell.close()
 
 

@@ -44,7 +44,7 @@ def more(pool: OperatorClient) -> None:
 
 
 def look(serving: Serving) -> None:
-    """What the follower does every five minutes."""
+    """What the follower does every minute."""
     connection = open_writer(serving.folder)
     for statement, row in serving.cell.call_read(lambda machine: pool_rows(machine, 20_000, AT_MS, 0, of_leases=True)):
         connection.execute(statement, row)

@@ -1,7 +1,8 @@
 """What follows from what was observed: a process beside the service, which posts it as commands.
 
     history.sqlite ──▶ decisions nobody has answered ──▶ SetSimHealth, with their evidence          once a second
-                   └─▶ observations of each lot ──▶ find ──▶ SetCaps (learned), TellCapShifts       once an hour
+                   └─▶ observations of each lot ──▶ find ──▶ SetCaps (learned), TellCapShifts       once an hour, and
+                                                    soon where SIMs went beyond the cap and were not slowed
 
 So the engine's journal holds integers only, and a replay needs no statistics.
 
@@ -12,8 +13,12 @@ the same lot, window and kind whose first evidence is within a day.
 
 What it sets: in each window the lowest cap that slows SIMs, by its lower 5 % quantile, when that differs by more than a
 percent from what is in force. A contractual cap is only ever lowered: that a carrier slows later than it may is nothing
-to rely on. A shift is told and logged; a raised cap whose new value nobody has met yet sets nothing. Of a lot whose
-SIMs share a quota nothing is learned.
+to rely on. What somebody said of a cap, in a plan or by SetCaps, is overruled by what was observed after that only. A
+shift is told and logged; a raised cap whose new value nobody has met yet sets nothing. Of a lot whose SIMs share a
+quota nothing is learned.
+
+A lot that can't be learned from (a damaged row, a fit that fails) is named with its error, and looked at again the next
+time; the others are not held up by it.
 
 Needs SciPy.
 """
@@ -21,9 +26,11 @@ Needs SciPy.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import grpc
 import numpy as np
 
 from simswitch.caps.evidence import Observations, Window
@@ -37,11 +44,14 @@ DAY_MS = 86_400_000
 POSTED_MAX = 4_096
 SLOWED_MAX, QUIET_MAX = 30_000, 10_000
 """The newest observations of a lot that are read."""
+SOON_LOTS_MAX = 8
+"""Lots that are looked at before their hour in one go: decisions wait meanwhile."""
 MOVED = 0.01
 """A cap that differs by less from the one in force stays."""
 OLD_MS = 7 * DAY_MS
 """What changed longer ago is no news."""
 _OVERLAP_MS = 60_000
+_OF_A_LOT = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 _SHIFTS = {
     ChangeKind.LOWERED: caps_pb2.CAP_SHIFT_LOWERED,
     ChangeKind.RAISED: caps_pb2.CAP_SHIFT_RAISED,
@@ -81,6 +91,26 @@ def lowest(findings: Findings) -> dict[Window, LearnedCap]:
     return found
 
 
+def _said_since(
+    connection: sqlite3.Connection, lot: int, in_force: dict[Window, caps_pb2.LotCap]
+) -> dict[int, list[Window]]:
+    """When somebody last said what a cap is, and of which windows: also where something was learned since."""
+    said = dict(
+        connection.execute(
+            "SELECT window, max(at_ms) FROM caps WHERE lot = ? AND basis IN (?, ?) GROUP BY window",
+            (lot, int(layout.BASIS_CONTRACTUAL), int(layout.BASIS_BELIEVED)),
+        ).fetchall()
+    )
+    found: dict[int, list[Window]] = {}
+    for window, cap in in_force.items():
+        since_ms = said.get(int(window), 0)
+        if cap.HasField("quota_bytes") and cap.certainty != inventory_pb2.CERTAINTY_LEARNED:
+            since_ms = max(since_ms, cap.since_ms)
+        if since_ms:
+            found.setdefault(since_ms, []).append(window)
+    return found
+
+
 @dataclass(slots=True)
 class Learner:
     """Looks at history when it is told to, and posts what follows. ``said`` hears each thing that was posted."""
@@ -92,7 +122,11 @@ class Learner:
     _posted: dict[tuple[int, int], None] = field(default_factory=dict)
     _seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By lot: how many observations there were, and the newest."""
+    _beyond: dict[int, int] = field(default_factory=dict)
+    """By lot: the newest observation of a SIM that went beyond the cap in force and was not slowed."""
     _shifts: list[tuple[int, int, int, int]] = field(default_factory=list)
+    lots_failed: int = 0
+    """Looks at a lot that ended with an error, ever."""
 
     # ------------------------------------------------------------------------------------------ health
 
@@ -145,20 +179,78 @@ class Learner:
             seen = connection.execute("SELECT count(*), max(at_ms) FROM observations WHERE lot = ?", (lot,)).fetchone()
             if seen == self._seen.get(lot, (0, None)):
                 continue
-            self._seen[lot] = seen
-            found = self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=name)).lots
-            if any(each.HasField("pool") for each in found):
-                continue  # what each SIM had used when it was slowed says nothing of a quota that they share
-            findings = find(observed(connection, lot))
-            self._tell(connection, lot, name, findings.changes)
-            self._set(name, {cap.window: cap for each in found for cap in each.windows}, lowest(findings))
-            looked += 1
+            with self._alone(name):
+                looked += self._learn_lot(connection, lot, name)
+                self._seen[lot] = seen
         return looked
 
-    def _set(self, name: str, in_force: dict[int, caps_pb2.LotCap], learned: dict[Window, LearnedCap]) -> None:
+    def learn_soon(self, connection: sqlite3.Connection) -> int:
+        """Looks at some of the lots whose SIMs went beyond the cap in force meanwhile and were not slowed. How many."""
+        looked = 0
+        for lot, name in lots(connection).items():
+            with self._alone(name):
+                newest = self._newest_beyond(connection, lot, name)
+                if newest > self._beyond.get(lot, 0):
+                    looked += self._learn_lot(connection, lot, name)
+                    self._beyond[lot] = newest
+            if looked == SOON_LOTS_MAX:
+                break
+        return looked
+
+    def _newest_beyond(self, connection: sqlite3.Connection, lot: int, name: str) -> int:
+        newest = 0
+        for cap in (cap for each in self._caps(name) for cap in each.windows):
+            if cap.HasField("quota_bytes"):
+                (at_ms,) = connection.execute(
+                    "SELECT max(at_ms) FROM observations WHERE lot = ? AND window = ? AND censored "
+                    "AND used_lower > ? AND at_ms > ?",
+                    (lot, int(cap.window), cap.quota_bytes, max(self._beyond.get(lot, 0), cap.since_ms)),
+                ).fetchone()
+                newest = max(newest, at_ms or 0)
+        return newest
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """What is wrong with one lot holds up no other. That service or history can't be reached is no lot's fault."""
+        try:
+            yield
+        except sqlite3.Error:
+            raise
+        except grpc.RpcError as error:
+            if error.code() not in _OF_A_LOT:
+                raise
+            self._failed(name, error)
+        except Exception as error:
+            self._failed(name, error)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self.lots_failed += 1
+        self.said(f"lot {name}: nothing was learned from what was observed of it: {error!r}")
+
+    def _caps(self, name: str) -> Sequence[caps_pb2.LotCaps]:
+        return self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=name)).lots
+
+    def _learn_lot(self, connection: sqlite3.Connection, lot: int, name: str) -> bool:
+        found = self._caps(name)
+        if any(each.HasField("pool") for each in found):
+            return False  # what each SIM had used when it was slowed says nothing of a quota that they share
+        observations = observed(connection, lot)
+        findings = find(observations)
+        self._tell(connection, lot, name, findings.changes)
+        in_force = {Window(cap.window): cap for each in found for cap in each.windows}
+        learned = lowest(findings)
+        for since_ms, windows in _said_since(connection, lot, in_force).items():
+            if since_ms > observations.at_ms.min(initial=since_ms):
+                later = lowest(find(observations.chosen(observations.at_ms > since_ms)))
+                learned = {window: cap for window, cap in learned.items() if window not in windows}
+                learned |= {window: cap for window, cap in later.items() if window in windows}
+        self._set(name, in_force, learned)
+        return True
+
+    def _set(self, name: str, in_force: dict[Window, caps_pb2.LotCap], learned: dict[Window, LearnedCap]) -> None:
         moved = []
         for window, cap in learned.items():
-            now = in_force.get(inventory_pb2.CapWindowKind.ValueType(window))
+            now = in_force.get(window)
             if now is not None and now.HasField("quota_bytes"):
                 contractual = (
                     now.planned_bytes if now.planned_certainty == inventory_pb2.CERTAINTY_CONTRACTUAL else None

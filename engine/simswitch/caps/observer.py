@@ -2,7 +2,7 @@
 
     REPORT_USAGE ─▶ gathered ─▶ detector ─▶ decisions ─▶ throttles, observations      (at most a second, or a minute of
          │                          │                                                  the journal's time, later)
-         └─ another terminal ──▶ moved       once an hour: quiet SIMs ─▶ observations
+         └─ another terminal ──▶ moved       every ten minutes: quiet SIMs ─▶ observations
     events HEALTH, TRUSTED, CAP, CAP_CHANGED ────────────────────────────▶ health, trusted, caps, cap_shifts
 
 Reports are gathered and worked on together, since a call of the detector costs the same for one report and for a
@@ -38,7 +38,9 @@ from simswitch.journal.walk import Record
 READER = "caps"
 GATHERED_MAX = 65_536
 GATHERED_MS = 60_000
-QUIET_MS = 3_600_000
+QUIET_MS = 600_000
+QUIET_BACK_MS = 7_200_000
+"""A SIM that was seen fast longer ago is not looked at again, however long a look takes."""
 QUIET_SIMS = 16_384
 KEPT_MS = 62 * 86_400_000
 """Observations: two cycles."""
@@ -89,7 +91,7 @@ class Observer:
         self._gathered_ms = 0
         self._quiet: Observations | None = None
         self._quiet_next = 0
-        """The first SIM that this hour's look at quiet ones has not come to."""
+        """The first SIM that this look at quiet ones has not come to."""
         self._quiet_since_ms = self._at_ms
         self._rows: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -261,14 +263,14 @@ class Observer:
             self._rows.append((_OBSERVE_QUIET if censored else _OBSERVE, row))
 
     def _look_for_quiet(self, machine: Machine) -> None:
-        """Once an hour, some SIMs at a time: those that have used most and were not slowed."""
+        """Every ten minutes, some SIMs at a time: those that have used most and were not slowed."""
         if self._quiet is None:
             if self._at_ms - self._quiet_since_ms < QUIET_MS:
                 return
             self._quiet, self._quiet_next = gathered([]), 0
         sims = machine.header()["sims_count"]
         begin, self._quiet_next = self._quiet_next, min(self._quiet_next + QUIET_SIMS, sims)
-        since_s = max(self._quiet_since_ms, self._at_ms - 2 * QUIET_MS) // 1000
+        since_s = max(self._quiet_since_ms, self._at_ms - QUIET_BACK_MS) // 1000
         unslowed = self._detector.unslowed(begin, self._quiet_next, since_s)
         uses = _uses(machine, unslowed.sim)
         found = of_unthrottled(unslowed, uses["lot"], _used(uses))

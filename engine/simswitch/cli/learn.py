@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 ACTOR = "learner:local"
+SOON_S = 60.0
+"""Between two looks for lots whose SIMs went beyond their cap and were not slowed."""
 AGAIN_S = 2.0
 
 
@@ -66,7 +68,7 @@ def learn(
                 try:
                     with connected(*service_at) as service:
                         learner = Learner(service, complain)
-                        due_s = time.monotonic()
+                        due_s = soon_s = time.monotonic()
                         while not parent or os.getppid() == parent:
                             # Opened each time: somebody may have moved the file away.
                             with opened(folder) as connection:
@@ -74,6 +76,10 @@ def learn(
                                 if time.monotonic() >= due_s:
                                     looks.lots += learner.learn(connection)
                                     due_s = time.monotonic() + learn_every
+                                elif time.monotonic() >= soon_s:
+                                    looks.lots += learner.learn_soon(connection)
+                                    soon_s = time.monotonic() + SOON_S
+                            looks.lots_failed, learner.lots_failed = looks.lots_failed + learner.lots_failed, 0
                             looks.last_s = time.time()
                             time.sleep(decide_every)
                 except CommandFailed as error:
@@ -90,7 +96,7 @@ class Looks:
     """What came of the learner's looks at history since it began, for Prometheus."""
 
     def __init__(self) -> None:
-        self.decided = self.lots = self.failed = 0
+        self.decided = self.lots = self.lots_failed = self.failed = 0
         self.last_s = 0.0
 
     def collect(self) -> Iterator[Any]:
@@ -98,6 +104,10 @@ class Looks:
 
         yield counter("learner_decisions", "Decisions about SIMs that were posted since it began.", self.decided)
         yield counter("learner_lots", "Looks at a lot of which something new had been observed.", self.lots)
+        text = (
+            "Looks at a lot that ended with an error, which the log names; the other lots were looked at all the same."
+        )
+        yield counter("learner_lots_failed", text, self.lots_failed)
         yield counter("learner_failures", "Times that service or history could not be reached.", self.failed)
         text = "When it last looked at history and had posted what followed, Unix time; 0: not yet."
         yield gauge("learner_last_look_timestamp_seconds", text, self.last_s)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from simswitch.client import OperatorClient
 
 _COLUMNS = (
-    "", "SIMs", "can be handed out", "left", "assigned", "healthy", "probation", "low", "exhausted", "throttled",
-    "others", "masked",
+    "", "SIMs", "can be handed out", "left", "assigned", "healthy", "probation", "low", "exhausted", "not valid",
+    "throttled", "others", "masked",
 )  # fmt: skip
 _SIM_COLUMNS = ("SIM", "lot", "bank", "occupancy", "health", "left", "in the cycle", "today")
 _OF_SIM = (
@@ -33,7 +33,7 @@ _OF_SIM = (
 _COUNTED = (
     "headroom_bytes", "unlimited_count", "used_cycle_bytes", "healthy_count", "probation_count", "low_count",
     "exhausted_count", "throttled_count", "quarantined_count", "retired_count", "others_count", "free_count",
-    "assigned_count",
+    "assigned_count", "not_valid_count",
 )  # fmt: skip
 """What the follower counts; not known before it has."""
 
@@ -88,7 +88,7 @@ def pool(
         if counted - {0}:
             show(f"SIMs, handed out and masked are of now; the rest as of {instant_text(min(counted - {0}))} or later.")
         if 0 in counted:
-            show("Some have not been counted yet: the follower does it every five minutes.")
+            show("Some have not been counted yet: the follower does it every minute.")
     if more:
         complain(f"These are the first {limit:,}: there are more (--limit, or --export for all).")
 
@@ -120,13 +120,13 @@ def _sims(service: OperatorClient, lot: str, on_probation: bool) -> Iterator[dic
 def _row(each: dict[str, Any], by_lot: bool) -> list[Any]:
     kept = [each["name"], each["sims_count"], each["selectable_count"]]
     if not each["counted_ms"]:
-        return [*kept, *[None] * 8, each["masked_count"]]
+        return [*kept, *[None] * 9, each["masked_count"]]
     left = bytes_text(each["headroom_bytes"])
     if each["unlimited_count"]:
         left += f" and {each['unlimited_count']:,} without a cap"
     if each["pools_count"]:
         left += ", shared" if by_lot else f", {each['pools_count']:,} lots share theirs"
-    names = ("assigned", "healthy", "probation", "low", "exhausted", "throttled")
+    names = ("assigned", "healthy", "probation", "low", "exhausted", "not_valid", "throttled")
     others = each["quarantined_count"] + each["retired_count"] + each["others_count"]
     return [*kept, left, *(each[f"{name}_count"] for name in names), others, each["masked_count"]]
 

@@ -38,7 +38,7 @@ LOCK_NAME = "history.lock"
 LOCK_WAIT_S = 20.0
 DETAILS_MAX = 16
 _HOUR_MS = 3_600_000
-_POOL_MS = 300_000
+_POOL_MS = 60_000
 _MINUTE_MS = 60_000
 _BYTES_MAX = (1 << 63) - 1
 _HEALTHS = (
@@ -220,7 +220,7 @@ class Projector:
         self._names, self._servers = names_of(machine)
 
     def _look(self, now_ms: int, machine: Machine) -> None:
-        """What is read from the state, as it is after the first record of a minute, of five and of an hour."""
+        """What is read from the state, as it is after the first record of a minute and of an hour."""
         assert self._begins_ms is not None
         if now_ms // _MINUTE_MS != self._minute:
             self._minute = now_ms // _MINUTE_MS
@@ -475,12 +475,15 @@ def pool_rows(
         if entity["kind"] != layout.LOT:
             continue
         healths = [int(count) for count in pool["healths"][index]]
+        sims, not_valid = sum(healths), 0
+        if machine.lot(index)["validity"] != layout.VALID:
+            not_valid, healths[layout.EXHAUSTED] = healths[layout.EXHAUSTED], 0
         fit[entity["numbers"][layout.LOT_CLASS]] += healths[layout.HEALTHY] + healths[layout.LOW]
         figures = (
             day,
             index,
             at_ms,
-            sum(healths),
+            sims,
             *(healths[health] for health in _HEALTHS),
             sum(healths) - sum(healths[health] for health in _HEALTHS),
             int(pool["occupancies"][index][layout.FREE]),
@@ -491,6 +494,7 @@ def pool_rows(
             int(pool["counted_bytes"][index]),
             _json(_lot_detail(machine, entity, entities, begins_ms)),
             int(pool["probation"][index]),
+            not_valid,
         )
         rows.append((f"INSERT OR REPLACE INTO lots VALUES ({', '.join('?' * len(figures))})", figures))
     if not of_leases:

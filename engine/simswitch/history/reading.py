@@ -294,13 +294,15 @@ class LotCounted(NamedTuple):
     others_count: int
     free_count: int
     assigned_count: int
+    not_valid_count: int
 
 
 def lots_counted(connection: sqlite3.Connection) -> dict[int, LotCounted]:
     """The newest figures of every lot, by its entity index."""
     found = connection.execute(
         "SELECT lot, at_ms, headroom_bytes, unlimited, used_cycle_bytes, healthy, probation, low, exhausted, "
-        "throttled, quarantined, retired, others, free, assigned FROM lots WHERE day = (SELECT max(day) FROM lots)"
+        "throttled, quarantined, retired, others, free, assigned, not_valid FROM lots "
+        "WHERE day = (SELECT max(day) FROM lots)"
     )
     return {lot: LotCounted(*figures) for lot, *figures in found}
 

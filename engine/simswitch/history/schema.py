@@ -96,7 +96,7 @@ CREATE TABLE slowed (minute INTEGER PRIMARY KEY, terminals INTEGER NOT NULL, lea
 CREATE TABLE slowed_terminals (hour INTEGER, terminal INTEGER, subscriber INTEGER NOT NULL,
     access_server INTEGER NOT NULL, first_minute INTEGER NOT NULL, last_minute INTEGER NOT NULL,
     minutes INTEGER NOT NULL, PRIMARY KEY (hour, terminal)) STRICT, WITHOUT ROWID;
--- The pool by lot at the end of each day, written at the first record of every five minutes for the day of the record
+-- The pool by lot at the end of each day, written at the first record of every minute for the day of the record
 -- before; at_ms is that first record's instant. SIMs by health (others: suspended, unreachable, missing) and by
 -- occupancy; headroom_bytes of healthy and low SIMs with a cap; unlimited: how many of them have none; used_cycle_bytes
 -- of healthy, low and exhausted ones. detail: supplier, carrier, plan and class by name, the caps by window with their
@@ -206,6 +206,8 @@ CREATE TRIGGER decisions_go BEFORE DELETE ON decisions BEGIN SELECT RAISE(ABORT,
     8: """
 -- Why, of what a carrier did to the SIM. Empty: nobody said.
 ALTER TABLE health ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+-- SIMs that nothing is left of because their lot does not work yet, or no longer, by its dates: they are not exhausted.
+ALTER TABLE lots ADD COLUMN not_valid INTEGER NOT NULL DEFAULT 0;
 """,
 }
 """What each version after the first adds."""

@@ -113,6 +113,7 @@ def _lots(history: sqlite3.Connection, day: int, today: date, cycle_day: int, be
     for row in cursor:
         figures = dict(zip(columns, row, strict=True))
         detail = json.loads(figures["detail"])
+        figures["exhausted"] += figures["not_valid"]  # nothing is left of those either, for now
         if figures["healthy"] + figures["low"] + figures["exhausted"] + figures["throttled"]:
             known_day = detail.get("next_cycle_day")
             if known_day is None:

@@ -359,7 +359,7 @@ def _cells(lots: Sequence[LotRow], before: dict[int, dict[str, int]]) -> list[Ce
     shown: Cell = _amount(headroom, "B")
     if unlimited:
         shown = both(f"{shown}(上限なし {unlimited:,}枚)", f"{shown} ({unlimited:,} without a cap)")
-    others = whole("exhausted") + whole("retired") + whole("others")
+    others = whole("exhausted") + whole("not_valid") + whole("retired") + whole("others")
     return [
         whole("sims"), sum(lot.fit for lot in lots), shown, _change(headroom - then, "B"), whole("throttled"),
         whole("quarantined"), others, whole("assigned"),

@@ -160,7 +160,7 @@ class PoolHandlers:
             found = lots_counted(connection)
         finally:
             connection.close()
-        return found, "" if found else "the follower has not counted the pool yet: it does every five minutes"
+        return found, "" if found else "the follower has not counted the pool yet: it does every minute"
 
     def _remaining(
         self, entity: Entity, lots: list[Entity], live: Mapping[int, list[int]], looked: Mapping[int, LotCounted]

@@ -624,6 +624,7 @@ class Remaining(_message.Message):
     FREE_COUNT_FIELD_NUMBER: _builtins.int
     ASSIGNED_COUNT_FIELD_NUMBER: _builtins.int
     POOLS_COUNT_FIELD_NUMBER: _builtins.int
+    NOT_VALID_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the lot, supplier, class or market."""
     supplier: _builtins.str
@@ -664,6 +665,8 @@ class Remaining(_message.Message):
     """Those that a terminal holds."""
     pools_count: _builtins.int
     """Of how many lots the SIMs share a quota."""
+    not_valid_count: _builtins.int
+    """Those of which nothing is left because their lot does not work yet, or no longer, by its dates. They are not exhausted."""
     def __init__(
         self,
         *,
@@ -687,10 +690,11 @@ class Remaining(_message.Message):
         free_count: _builtins.int = ...,
         assigned_count: _builtins.int = ...,
         pools_count: _builtins.int = ...,
+        not_valid_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_count", b"assigned_count", "counted_ms", b"counted_ms", "exhausted_count", b"exhausted_count", "free_count", b"free_count", "headroom_bytes", b"headroom_bytes", "healthy_count", b"healthy_count", "low_count", b"low_count", "masked_count", b"masked_count", "name", b"name", "others_count", b"others_count", "pools_count", b"pools_count", "probation_count", b"probation_count", "quarantined_count", b"quarantined_count", "retired_count", b"retired_count", "selectable_count", b"selectable_count", "sims_count", b"sims_count", "supplier", b"supplier", "throttled_count", b"throttled_count", "unlimited_count", b"unlimited_count", "used_cycle_bytes", b"used_cycle_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_count", b"assigned_count", "counted_ms", b"counted_ms", "exhausted_count", b"exhausted_count", "free_count", b"free_count", "headroom_bytes", b"headroom_bytes", "healthy_count", b"healthy_count", "low_count", b"low_count", "masked_count", b"masked_count", "name", b"name", "not_valid_count", b"not_valid_count", "others_count", b"others_count", "pools_count", b"pools_count", "probation_count", b"probation_count", "quarantined_count", b"quarantined_count", "retired_count", b"retired_count", "selectable_count", b"selectable_count", "sims_count", b"sims_count", "supplier", b"supplier", "throttled_count", b"throttled_count", "unlimited_count", b"unlimited_count", "used_cycle_bytes", b"used_cycle_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
