@@ -226,7 +226,7 @@ def test_i8_a_resumed_lease_counts_its_reports_once() -> None:
     pool.connect()
     lease = pool.allocate(1)
     report: dict[str, Any] = {"terminal": 1, "epoch": lease["epoch"], "up_bytes": 0, "down_bytes": GIB}
-    assert pool.send(layout.REPORT_USAGE, after_ms=10_000, **report) == [layout.OK]
+    assert pool.send(layout.REPORT_USAGE, after_ms=60_000, **report) == [layout.OK]
     pool.pass_ms(2 * HOUR_MS, steps=4)
     session = pool.open()
     assert pool.holds(session, lease, 1) == [layout.OK]

@@ -20,7 +20,7 @@ from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
 from simswitch.client import OperatorClient, Result, SessionThread
 from simswitch.core import commands, layout
 from simswitch.history import limits
-from simswitch.history.carriers import counted_before
+from simswitch.history.carriers import counted_by
 from simswitch.history.exporting import write_csv
 from simswitch.history.limits import person
 from simswitch.history.projector import Projector, month_of
@@ -159,8 +159,8 @@ def test_use_by_day_and_month_is_what_was_counted_however_often_the_follower_die
     columns = life.cell.machine.sims_columns()
     for iccid, counted in zip(columns["iccid"].tolist(), columns["counted_bytes"].tolist(), strict=True):
         if counted:
-            in_an_hour_ms = life.cell.machine.now_ms + 3_600_000
-            assert counted_before(connection, [iccid], in_an_hour_ms, BEGIN_MS) == {iccid: counted}
+            later_s, lasts_s = life.cell.machine.now_ms // 1000 + 7_200, 31 * 86_400
+            assert counted_by(connection, [(iccid, later_s)], lasts_s) == [(counted, 0)]
     state = known(connection)
     assert (state.sequence, state.gaps) == (life.cell.durable_sequence, [])
     life.cell.close()

@@ -163,7 +163,7 @@ class Books:
 
     def _pool_beside(self, entity: int, window: int) -> int:
         mine = [sim for sim in self.sims if sim.lot == entity]
-        return sum(sim.corrections[window] + sim.allowances[window] for sim in mine)
+        return sum(sim.beside(window) for sim in mine)
 
     def _pool_left(self, entity: int, reserved: tuple[int, int] = (0, 99)) -> int:
         """What is left to the nearest cap, less what is ``reserved``: so many bytes, or a power of two of the quota."""

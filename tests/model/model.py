@@ -712,19 +712,22 @@ class Model(Limits):
 
     def _restart_window(self, sim: SimModel, window: int) -> None:
         sim.offsets[window] = -sim.counted_bytes
-        sim.corrections[window] = sim.allowances[window] = 0
+        sim.corrections[window] = sim.allowances[window] = sim.straddling[window] = 0
         if window == layout.WINDOW_ROLLING - 1:
             sim.days = []
 
     def _carrier_usage(self, call: Call) -> set[int]:
-        names = ("carrier_bytes", "counted_bytes", "as_of_s", "window")
-        told, counted, as_of_s, window = (call.item[name] for name in names)
+        names = ("carrier_bytes", "counted_bytes", "straddling_bytes", "as_of_s", "window")
+        told, counted, straddling, as_of_s, window = (call.item[name] for name in names)
         sim = self._sim(call.item["iccid"])
         if sim is None:
             return {layout.UNKNOWN_SIM}
         lot = self.lots[sim.lot]
-        possible = 1 <= window <= (layout.WINDOWS if lot.rolling_days else layout.WINDOW_DAY)
-        if not possible or not as_of_s or counted > sim.counted_bytes:
+        of_day = window == layout.ROLLING_DAY
+        possible = 1 <= window <= layout.ROLLING_DAY if lot.rolling_days else 1 <= window <= layout.WINDOW_DAY
+        if of_day and lot.step_days > 1:
+            possible = False
+        if not possible or not as_of_s or (not of_day and not straddling <= counted <= sim.counted_bytes):
             return {layout.INVALID_ARGUMENT}
         window -= 1
         if told < 0:
@@ -733,6 +736,8 @@ class Model(Limits):
             return {self._figure_aside(call, sim, layout.FUTURE_USAGE)}
         if told >= BYTES_MAX:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
+        if of_day:
+            return self._carrier_day(call, sim, told, as_of_s)
         if as_of_s < sim.as_of_s[window]:
             return {layout.LATE}
         begun_ms = lot.begun_ms[window]
@@ -746,23 +751,61 @@ class Model(Limits):
         ran_s = (
             as_of_s - begun_ms // 1000 if begun_ms and window != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
         )
+        ran_s = min(ran_s, max(as_of_s - lot.active_from_s, 0))
         if told // self.settings[layout.LINE_BYTES_PER_S] >= ran_s + 2:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         # The window holds what the carrier says and what was counted since; the lifetime count is as it was.
-        before = sim.corrections[window] + sim.allowances[window]
+        before = sim.beside(window)
         own = max(counted + sim.offsets[window] - before, 0)
-        correction = told - own
+        same = again and told == sim.carrier[window]
+        correction = sim.corrections[window] if same else told - own
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
-        if again and correction == sim.corrections[window]:
+        if same:
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
         if as_of_s > sim.unreported_s:
             sim.allowances[window] = 0
-        sim.offsets[window] += correction + sim.allowances[window] - before
-        sim.corrections[window], sim.as_of_s[window] = correction, as_of_s
+        sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
+        sim.straddling[window] = min(straddling, own)
+        sim.offsets[window] += sim.beside(window) - before
         self.corrections_count += 1
         self._event(layout.EVENT_CORRECTION, reason=window + 1, a=sim.iccid, b=correction % 2**64)
+        self._set_limit(sim)
+        return {layout.OK}
+
+    def _carrier_day(self, call: Call, sim: SimModel, told: int, ended_s: int) -> set[int]:
+        """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
+        lot, rolling = self.lots[sim.lot], layout.WINDOW_ROLLING - 1
+        begun_s = lot.begun_ms[rolling] // 1000
+        if sim.as_of_s[rolling] >= max(begun_s, ended_s):
+            return {layout.LATE}
+        if rolling in lot.resets:
+            return {layout.WRONG_STATE}
+        half_s = DAY_MS // 2000
+        if ended_s > begun_s + half_s:
+            return {self._figure_aside(call, sim, layout.FUTURE_USAGE)}
+        place = (begun_s + half_s - ended_s) // (2 * half_s)
+        if place >= lot.rolling_days - 1:
+            return {self._figure_aside(call, sim, layout.PAST_WINDOW)}
+        if told // self.settings[layout.LINE_BYTES_PER_S] >= 25 * 3_600 + 2 or told >> 12 >= layout.NONE_INDEX:
+            return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
+        days = sim.days + [0] * (lot.rolling_days - 1 - len(sim.days))
+        correction = -(-told // 4096) * 4096 - days[place]
+        self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
+        if not correction:
+            return {layout.SAME}
+        if call.header["argument"]:
+            return {layout.OK}
+        days[place] += correction
+        sim.days = days
+        sim.offsets[rolling] += correction
+        if lot.pools(rolling):
+            lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
+            lot.pool_days[place] += correction
+            lot.pool_offsets[rolling] += correction
+        self.corrections_count += 1
+        self._event(layout.EVENT_CORRECTION, reason=layout.ROLLING_DAY, a=sim.iccid, b=correction % 2**64)
         self._set_limit(sim)
         return {layout.OK}
 
@@ -1457,10 +1500,10 @@ class Model(Limits):
         today = max(today - min(sim.corrections[2], 0), 0)
         if lot.pools(2) and lot.places:
             lot.pool_days = lot.pool_days or [0]
-            kept = sim.allowances[2] + max(sim.corrections[2], 0)
+            kept = sim.beside(2) - min(sim.corrections[2], 0)
             lot.pool_days[0] += kept
             lot.pool_offsets[2] += kept
-        sim.corrections[2] = sim.allowances[2] = 0
+        sim.corrections[2] = sim.allowances[2] = sim.straddling[2] = 0
         sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 
@@ -1647,16 +1690,15 @@ class Model(Limits):
 
     def _compare_ledger(self, records: Table) -> None:
         names = (
-            "correction_bytes",
-            "as_of_s",
-            "allowance_bytes",
+            *("correction_bytes", "as_of_s", "allowance_bytes", "straddling_bytes", "carrier_bytes"),
             *(f"unreported_{name}" for name in ("epoch", "bytes", "s")),
         )
         ledger = list(zip(*(records[name].tolist() for name in names), strict=True))
         nothing = [0] * layout.WINDOWS
         for sim in self.sims:
-            told = ledger[sim.index] if sim.index < len(ledger) else (nothing, nothing, nothing, 0, 0, 0)
-            mine = (sim.corrections, sim.as_of_s, sim.allowances, *sim.unreported, sim.unreported_s)
+            told = ledger[sim.index] if sim.index < len(ledger) else (*[nothing] * 5, 0, 0, 0)
+            figures = (sim.corrections, sim.as_of_s, sim.allowances, sim.straddling, sim.carrier)
+            mine = (*figures, *sim.unreported, sim.unreported_s)
             if told != mine:
                 raise Mismatch(f"SIM {sim.index}: its ledger says {told}, it should be {mine}")
 
@@ -1779,6 +1821,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         days = max(plan[layout.PLAN_ROLLING_DAYS], 0)
         lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
         lots[index].pooled = max(plan[layout.PLAN_POOLED], 0)
+        lots[index].active_from_s = max(int(entities[index]["numbers"][layout.LOT_ACTIVE_FROM_S]), 0)
         until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])
         if until_s >= 0:
             lots[index].valid_until_ms = until_s * 1_000

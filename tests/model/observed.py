@@ -12,7 +12,7 @@ from simswitch.core import layout
 from tests.model.records import Table
 from tests.model.things import lowest_bytes
 from tests.model.transitions import DAY_MS, NONE, SLOW_KBPS, Case, Row, T
-from tests.model.world import EXHAUSTED_BYTES, LOW_BYTES, SUBSCRIBER
+from tests.model.world import EXHAUSTED_BYTES, GIB, LOW_BYTES, MIB, SUBSCRIBER
 
 AWAITS_TRAFFIC = NONE - 1
 LAST_SIM = 1 << 31
@@ -113,6 +113,7 @@ def _carriers_and_since(case: Case) -> bool:
     used = [case.world.machine.sim(case.named_sim)["used_cycle_bytes"]]
     offsets = [int(tables["sims_cold"]["offset_cycle_bytes"][case.named_sim]) for tables in (case.before, case.after)]
     moved = _correction(case, case.after) - _correction(case, case.before)
+    moved += case.world.machine.sim(case.named_sim)["straddling_bytes"][0]
     return used == [case.used_bytes] and moved == offsets[1] - offsets[0] and bool(moved)
 
 
@@ -390,6 +391,10 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     ),
     "used=carriers_and_since": _carriers_and_since,
     "events=with_lease": lambda case: [event["terminal"] for event in case.events] == [T],
+    "used=carriers_days": lambda case: case.world.machine.sim(case.named_sim)["used_rolling_bytes"] == case.used_bytes,
+    "left=less_what_straddles": lambda case: (
+        case.world.machine.sim(case.named_sim)["headroom_bytes"] == 100 * GIB - case.used_bytes - MIB
+    ),
     "events=none": lambda case: not case.events,
     "counted=same": lambda case: np.array_equal(
         case.before["sims"]["counted_bytes"], case.after["sims"]["counted_bytes"]

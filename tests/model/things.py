@@ -58,6 +58,8 @@ class LotModel:
     """By window: the one that is under way."""
     due: bool = False
     """When its SIMs begin to go before others."""
+    active_from_s: int = 0
+    """Before it none of its SIMs could carry anything."""
     valid_until_ms: int = NEVER_MS
     ended: bool = False
     """Its SIMs work no longer: none is selected, and nothing is left of any."""
@@ -110,6 +112,10 @@ class SimModel:
     as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     allowances: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: what leases may have used that ended without a word of their access server."""
+    straddling: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what may have been used after the instant of the carrier's figure, and is taken to be before it."""
+    carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: the carrier's last figure."""
     unreported: tuple[int, int] = (0, 0)
     """The last of them, and what was allowed for it."""
     unreported_s: int = 0
@@ -117,6 +123,9 @@ class SimModel:
     """What its lease may still use, of a pool."""
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
+
+    def beside(self, window: int) -> int:
+        return self.corrections[window] + self.allowances[window] + self.straddling[window]
 
     @property
     def headroom_bytes(self) -> int:

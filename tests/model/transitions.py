@@ -646,6 +646,8 @@ def _pool(row: Row) -> Case:
 
 def _figure(row: Row) -> Case:
     """SIM 0, in the cycle of gold-a: 3 MiB were counted by an instant and 5 are by now; the carrier says 10 of then."""
+    if row.when.startswith("of a day"):
+        return _figure_of_day(row)
     world = new_world()
     epoch = allocate(world)
     world.pass_ms(SECOND_MS)
@@ -658,7 +660,7 @@ def _figure(row: Row) -> Case:
     else:
         world.send(world.lease(layout.RELEASE, T, epoch))
     world.pass_ms(SECOND_MS)
-    told, counted = 10 * MIB, 3 * MIB
+    told, counted, straddling = 10 * MIB, 3 * MIB, 0
     if row.state == "told":
         assert world.status(world.figure(0, told, counted, as_of_s)) == layout.OK
     starts_anew = {"its window starts anew", "its window starts anew just now"}
@@ -671,11 +673,20 @@ def _figure(row: Row) -> Case:
         if row.when.endswith("just now"):
             return Case(world, world.figure(0, told, 0, world.now_ms // 1000), named_sim=0)
     elif row.when == "a window that there is not":
-        window = 4
+        window = 5
     elif row.when.startswith("a rolling one"):
         window = layout.WINDOW_ROLLING
     elif row.when.startswith("more counted"):
         counted = 6 * MIB
+    elif row.when == "more straddles than was counted":
+        straddling = counted + 1
+    elif row.when == "a report straddles its instant":
+        counted, straddling = 4 * MIB, MIB
+    elif row.when == "more than since its lot works":
+        numbers = {layout.LOT_SUPPLIER: "supplier", layout.LOT_PLAN: "monthly", layout.LOT_CLASS: "gold"}
+        by_index = {place: world.entities[name] for place, name in numbers.items()}
+        world.define(layout.LOT, "gold-a", {**by_index, layout.LOT_ACTIVE_FROM_S: as_of_s - 10})
+        told = 12 * LINE_BYTES_PER_S
     elif row.when == "negative":
         told = -1
     elif row.when == "of an instant to come":
@@ -695,8 +706,50 @@ def _figure(row: Row) -> Case:
     elif row.when == "of a later instant":
         as_of_s, told, counted = as_of_s + 1, 12 * MIB, 4 * MIB
     sim, dry_run = 999 if row.when == "ICCID not known" else 0, row.when == "a dry run"
-    case = Case(world, world.figure(sim, told, counted, as_of_s, window, dry_run=dry_run))
+    case = Case(world, world.figure(sim, told, counted, as_of_s, window, dry_run, straddling))
     case.used_bytes = told + 5 * MIB - counted
+    return case
+
+
+def _figure_of_day(row: Row) -> Case:
+    """SIM 0 of gold-b with three rolling days: 1 MiB on the day before yesterday, 2 yesterday and 3 today."""
+    world = empty_world()
+    lot, rolling = "gold-a" if row.when.endswith("has no days") else "gold-b", layout.WINDOW_ROLLING
+    if row.when.endswith("for several"):
+        world.define(layout.PLAN, "daily", {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: 30})
+    world.import_sims(1, lot=lot)
+    epoch = allocate(world)
+    total = 0
+    for day in (1, 2):
+        world.pass_ms(SECOND_MS)
+        total += day * MIB
+        world.send(world.usage(T, epoch, total))
+        world.send(world.schedule(lot, rolling, world.now_ms))
+        world.pass_ms(SECOND_MS)
+    ended_s = world.now_ms // 1000 - 1
+    world.send(world.usage(T, epoch, total + 3 * MIB))
+    told, used = 2 * MIB, 6 * MIB
+    if row.when.endswith("negative"):
+        told = -1
+    elif row.when.endswith("whole window holds"):
+        assert world.status(world.figure(0, 9 * MIB, 6 * MIB, world.now_ms // 1000, rolling)) == layout.OK
+    elif row.when.endswith("just now"):
+        world.send(world.schedule(lot, rolling, world.now_ms + SECOND_MS, 100 * SECOND_MS))
+        world.pass_ms(SECOND_MS)
+    elif row.when.endswith("not over"):
+        world.pass_ms(DAY_MS)
+        ended_s += 86_400 // 2 + 5
+    elif row.when.endswith("left the window"):
+        ended_s -= 2 * 86_400
+    elif row.when.endswith("could carry"):
+        told = (25 * 3_600 + 2) * LINE_BYTES_PER_S
+    elif row.when.endswith("less than we counted"):
+        # Of the day before yesterday; its end need not be told to the minute.
+        ended_s, told, used = ended_s - 86_400 + 3_600, 4_096, 5 * MIB + 4_096
+    elif row.when.endswith("more than we counted"):
+        told, used = 7 * MIB, 11 * MIB
+    case = Case(world, world.figure(0, told, 0, ended_s, layout.ROLLING_DAY), named_sim=0)
+    case.used_bytes = used
     return case
 
 
@@ -1227,6 +1280,7 @@ WHENS = frozenset(
     {
         "-",
         "a higher one",
+        "a report straddles its instant",
         "active",
         "active, it is retired",
         "active, it is suspended",
@@ -1248,8 +1302,21 @@ WHENS = frozenset(
         "lease expired",
         "leases may use what is left",
         "leases of one lot may use what is left, not of another",
+        "more straddles than was counted",
+        "more than since its lot works",
         "more than we counted",
         "nearly all that there is",
+        "of a day that has left the window",
+        "of a day that is not over",
+        "of a day, a place stands for several",
+        "of a day, as much as we counted",
+        "of a day, its plan has no days",
+        "of a day, less than we counted",
+        "of a day, more than the line could carry",
+        "of a day, more than we counted",
+        "of a day, negative",
+        "of a day, one of the whole window holds",
+        "of a day, the window turns just now",
         "of who holds a SIM of it, there is another lot",
         "ICCID not known",
         "observed, it is quarantined",

@@ -543,18 +543,24 @@ class Walk:
     def figure(self) -> bytes:
         """What a carrier says: mostly near our count, of an instant not long ago; often again, late or impossible."""
         sim = self.random.choice(self.model.sims)
-        window = self.random.choice((0, 1, 1, 1, 1, 2, 2, 3, 3, 4))
+        window = self.random.choice((0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5))
         own = sim.counted_bytes + sim.offsets[window - 1] if 1 <= window <= layout.WINDOWS else 0
         told = own + self.random.choice((-5 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 3 * GIB, 2**60))
         now_s = self.world.now_ms // 1000
         last_s = sim.as_of_s[window - 1] if 1 <= window <= layout.WINDOWS else 0
+        counted = max(0, sim.counted_bytes - self.random.choice((0, 0, MIB, 300 * MIB, -1)))
+        if window == layout.ROLLING_DAY:
+            told = self.random.choice((-1, 0, 5_000, MIB, 3 * GIB, 2**60))
+            begun_s = self.model.lots[sim.lot].begun_ms[2] // 1000
+            last_s = max(begun_s - self.random.choice((0, 0, 5, 43_000, 86_400, 200_000)), 0)
         return commands.run(
             layout.CARRIER_USAGE,
             1,
             argument=int(self._one_in(10)),
             iccid=self._sim() if self._one_in(40) else sim.iccid,
             carrier_bytes=told,
-            counted_bytes=max(0, sim.counted_bytes - self.random.choice((0, 0, MIB, 300 * MIB, -1))),
+            counted_bytes=counted,
+            straddling_bytes=self.random.choice((0, 0, min(counted, 3 * MIB), counted, counted + 1)),
             as_of_s=self.random.choice(
                 (now_s, now_s, now_s - 1, now_s - 3, last_s, last_s, max(last_s - 1, 0), now_s + 1, 0)
             ),

@@ -254,6 +254,7 @@ class World(Driver):
         as_of_s: int,
         window: int = layout.WINDOW_CYCLE,
         dry_run: bool = False,
+        straddling_bytes: int = 0,
     ) -> bytes:
         return commands.run(
             layout.CARRIER_USAGE,
@@ -262,6 +263,7 @@ class World(Driver):
             iccid=iccid_number(sim),
             carrier_bytes=carrier_bytes,
             counted_bytes=counted_bytes,
+            straddling_bytes=straddling_bytes,
             as_of_s=as_of_s,
             window=window,
         )

@@ -434,7 +434,7 @@ def test_sims_are_listed_page_by_page(pool: OperatorClient) -> None:
 def test_the_summary_tells_what_leases_are_expected_to_need(client: Client, pool: OperatorClient) -> None:
     """Learned once the next leases begin; a figure that the market has of its own holds."""
     terminals = np.arange(40)
-    for used_bytes in (300 << 20, 0):
+    for used_bytes in (140 << 20, 0):
         epochs = client.allocate_many(terminals, "jp").epoch
         client.report_usage(terminals, epochs, 0, used_bytes)
         client.release(terminals, epochs)
@@ -443,10 +443,10 @@ def test_the_summary_tells_what_leases_are_expected_to_need(client: Client, pool
     )
     uses = pool.pool.GetSummary(pool_pb2.GetSummaryRequest()).expected_uses
     assert [(use.market, use.expected_bytes, use.leases_count) for use in uses] == [
-        ("jp", 320 << 20, 40),
+        ("jp", 160 << 20, 40),
         ("us", 1 << 30, 0),
     ]
-    assert uses[0].learned_bytes == 320 << 20
+    assert uses[0].learned_bytes == 160 << 20
     assert not uses[1].HasField("learned_bytes")
 
 

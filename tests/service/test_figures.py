@@ -24,12 +24,16 @@ def told(
     as_of_s: int,
     *,
     dry_run: bool = False,
-    **by: object,
+    by_imsi: bool = False,
 ) -> tuple[list[int], list[int]]:
     """Statuses and corrections."""
-    columns = {"iccid": sims} if not by else {"imsi": sims}
     request = pb.ImportCarrierUsageRequest(
-        window=CYCLE, carrier_bytes=carrier_bytes, as_of_s=[as_of_s], dry_run=dry_run, **columns
+        window=CYCLE,
+        carrier_bytes=carrier_bytes,
+        as_of_s=[as_of_s],
+        dry_run=dry_run,
+        iccid=[] if by_imsi else sims,
+        imsi=sims if by_imsi else [],
     )
     answer = operator.caps.ImportCarrierUsage(request)
     return list(answer.status), list(answer.correction_bytes)
@@ -47,7 +51,7 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     index = serving.cell.call_read(lambda machine: machine.find_sim(encode_iccid(lease.iccid)))
     assert index is not None
     sim = serving.cell.call_read(lambda machine: machine.sim(index))
-    # Nothing was counted by the hour before, so all of it counts as used since.
+    # Nothing was counted by that instant, so all of it counts as used since.
     names = [sim["iccid"], encode_iccid("8999999999999999999"), sim["iccid"]]
     figures = [100 * MB, 1, -1]
     wanted = [layout.OK, layout.UNKNOWN_SIM, layout.NEGATIVE_USAGE]
@@ -55,7 +59,7 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     assert serving.cell.call_read(lambda machine: machine.sim(index))["used_cycle_bytes"] == 30 * MB
     assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 0
     assert told(pool, names, figures, as_of_s) == (wanted, [100 * MB, 0, 0])
-    assert told(pool, [sim["imsi"]], [100 * MB], as_of_s, imsi=True) == ([layout.SAME], [100 * MB])
+    assert told(pool, [sim["imsi"]], [100 * MB], as_of_s, by_imsi=True) == ([layout.SAME], [100 * MB])
     after = serving.cell.call_read(lambda machine: machine.sim(index))
     assert (after["used_cycle_bytes"], after["counted_bytes"]) == (130 * MB, 30 * MB)
     summary = pool.pool.GetSummary(pool_pb2.GetSummaryRequest())

@@ -33,6 +33,7 @@ def _iccid(value: int) -> str:
     return decode_iccid(value) if value else ""
 
 
+_WINDOW = _of(layout.Window, "WINDOW_")
 _MEANING: Mapping[str, Callable[[int], str]] = {
     "day": _span("D"),
     "published_day": _span("D"),
@@ -44,7 +45,7 @@ _MEANING: Mapping[str, Callable[[int], str]] = {
     "iccid": _iccid,
     "source": _iccid,
     "target": _iccid,
-    "window": _of(layout.Window, "WINDOW_"),
+    "window": lambda value: "rolling_day" if value == layout.ROLLING_DAY else _WINDOW(value),
     "basis": _of(layout.Basis, "BASIS_"),
     "health": _of(layout.Health),
     "status": _of(layout.Status),

@@ -284,7 +284,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
     ]
     corrections = [
         [
-            f"{instant_text(each['as_of_ms'])}, {each['window']}",
+            f"{instant_text(each['as_of_ms'])}, {each['window']}{' (that day)' if each['of_day'] else ''}",
             "taken",
             bytes_text(each["carrier_bytes"]),
             bytes_text(each["our_bytes"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -29,7 +29,8 @@ SET_ASIDE = {
     "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone",
     "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
     "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
-    "past_window": "its window had not begun then at every SIM of the lot: take a figure of the window that runs",
+    "past_window": "its window had not begun then at every SIM of the lot, or its day has left the rolling window: "
+    "take a figure of what runs (of an older day of a rolling one: --of-day)",
 }
 """What is kept in history and counts nothing: why, and what to do."""
 FINE = ("ok", "same", "late", *SET_ASIDE)
@@ -59,6 +60,13 @@ def import_usage(
         ),
     ] = "iccid=iccid,used=used",
     window: Annotated[WindowWord, typer.Option(help="Which window the figures are of.")] = WindowWord.CYCLE,
+    of_day: Annotated[
+        bool,
+        typer.Option(
+            "--of-day",
+            help="With --window rolling: each figure is of a single day of it, and its instant when that ended.",
+        ),
+    ] = False,
     as_of: Annotated[
         str, typer.Option("--as-of", help="Up to when the figures count: 2026-03-21T07:00, or with +09:00.")
     ] = "",
@@ -90,6 +98,10 @@ def import_usage(
         written = read_format(columns, delimiter=delimiter, decimal_comma=decimal_comma)
     except ValueError as error:
         raise CommandFailed(Exit.USAGE, f"--columns: {error}") from error
+    if of_day and window != WindowWord.ROLLING:
+        raise CommandFailed(
+            Exit.USAGE, "--of-day goes with --window rolling: other windows are of one day, or of their cycle"
+        )
     if len(delimiter) != 1:
         raise CommandFailed(Exit.USAGE, f"--delimiter takes one character, not {delimiter!r}")
     if bool(as_of) == bool(written.as_of):
@@ -110,7 +122,8 @@ def import_usage(
             complain(problem.render(file))
         raise CommandFailed(Exit.REFUSED, f"{refused}; nothing was imported") from refused
     with connected(*target(config, address, actor)) as service:
-        report = take(service, figures, window, of_iccids=bool(written.iccid), partial=partial, dry_run=dry_run)
+        asked = Asked(window, of_day, of_iccids=bool(written.iccid))
+        report = take(service, figures, asked, partial=partial, dry_run=dry_run)
     left_out = figures.table.bad_lines
     for each in report["refused"]:
         left_out.setdefault(each["line"], []).append(f"the service refused it: {each['status']}: {each['why']}")
@@ -129,22 +142,28 @@ def import_usage(
         raise CommandFailed(Exit.REFUSED, "the service refused the lines above; no figure was taken")
 
 
-def take(
-    service: OperatorClient, figures: Figures, window: WindowWord, *, of_iccids: bool, partial: bool, dry_run: bool
-) -> dict[str, Any]:
+class Asked(NamedTuple):
+    """What the figures of a file are of."""
+
+    window: WindowWord
+    of_day: bool
+    of_iccids: bool
+
+
+def take(service: OperatorClient, figures: Figures, asked: Asked, *, partial: bool, dry_run: bool) -> dict[str, Any]:
     """Asks what would become of every figure, and takes them unless one can't be, or it was only asked."""
-    found = _send(service, figures, range(len(figures.line)), window, of_iccids, dry_run=True)
+    found = _send(service, figures, range(len(figures.line)), asked, dry_run=True)
     refused = [each for each in found if each["status"] not in FINE]
     if not dry_run and (partial or not refused):
         good = [place for place, each in enumerate(found) if each["status"] in FINE]
-        taken = _send(service, figures, good, window, of_iccids, dry_run=False)
+        taken = _send(service, figures, good, asked, dry_run=False)
         for place, each in zip(good, taken, strict=True):
             found[place] = each
         refused = [each for each in found if each["status"] not in FINE]
     counts = Counter(each["status"] for each in found)
     return {
         "dry_run": dry_run,
-        "window": str(window),
+        "window": str(asked.window),
         "taken": not dry_run and (partial or not refused),
         "counts": dict(sorted(counts.items())),
         "correction_bytes": sum(each["correction_bytes"] for each in found if each["status"] == "ok"),
@@ -157,8 +176,7 @@ def _send(
     service: OperatorClient,
     figures: Figures,
     places: range | list[int],
-    window: WindowWord,
-    of_iccids: bool,
+    asked: Asked,
     *,
     dry_run: bool,
 ) -> list[dict[str, Any]]:
@@ -166,15 +184,16 @@ def _send(
     from simswitch.core.commands import decode_iccid
     from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
 
-    kind = inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{window.name}")
+    kind = inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{asked.window.name}")
     found: list[dict[str, Any]] = []
     for start in range(0, len(places), CHUNK):
         part = places[start : start + CHUNK]
         sims = [figures.sim[place] for place in part]
         request = caps_pb2.ImportCarrierUsageRequest(
             window=kind,
-            iccid=sims if of_iccids else [],
-            imsi=[] if of_iccids else sims,
+            of_day=asked.of_day,
+            iccid=sims if asked.of_iccids else [],
+            imsi=[] if asked.of_iccids else sims,
             as_of_s=[figures.as_of_s[place] for place in part],
             carrier_bytes=[figures.carrier_bytes[place] for place in part],
             dry_run=dry_run,
@@ -182,7 +201,7 @@ def _send(
         answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
         columns = zip(part, answer.status, answer.correction_bytes, answer.iccid, strict=True)
         for place, status, correction, iccid in columns:
-            named = decode_iccid(figures.sim[place]) if of_iccids else str(figures.sim[place])
+            named = decode_iccid(figures.sim[place]) if asked.of_iccids else str(figures.sim[place])
             word = enum_word(status_pb2.Status.DESCRIPTOR, status)
             told = figures.carrier_bytes[place]
             found.append(

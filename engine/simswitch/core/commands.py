@@ -169,6 +169,7 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
         ("iccid", "<u8"),
         ("carrier_bytes", "<i8"),
         ("counted_bytes", "<u8"),
+        ("straddling_bytes", "<u8"),
         ("as_of_s", "<u4"),
         ("window", "u1"),
     ),
@@ -256,6 +257,7 @@ OPTIONAL_COLUMNS: Mapping[int, tuple[str, ...]] = {
     ADOPT: ("subscriber", "expected_bytes"),
     IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
     REPORT_USAGE: ("span_ms", "goodput_kbps", "demand_permille", "radio"),
+    CARRIER_USAGE: ("straddling_bytes",),
     REPORT_LOAD: ("failed_count",),
     SET_CAP: ("at_ms",),
 }

@@ -24,7 +24,7 @@ cdef void settings_default(State *state) noexcept nogil:
     settings[<int> ATTEMPTS_MAX] = 5
     settings[<int> SWAP_COOL_DOWN_MS] = 3_600_000
     settings[<int> RETRY_AFTER_MS] = 5_000
-    settings[<int> LINE_BYTES_PER_S] = 1_250_000_000
+    settings[<int> LINE_BYTES_PER_S] = 88_132_000  # 603.008 and 102.048 Mbit/s: LTE of category 12 (3GPP TS 36.306)
     settings[<int> OUTAGE_MAX_MS] = 600_000
     settings[<int> QUEUE_BUDGET_US] = 50_000
     settings[<int> ALLOCATION_TARGET_MS] = 1_000

@@ -11,7 +11,7 @@
 #   sims                  64   sims_max             what an operation on a SIM touches
 #   sims_cold             32   sims_max             what only imports, resets and reports touch
 #   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
-#   sims_ledger           80   sims_max             what counts beside our reports: nothing where there is nothing
+#   sims_ledger          128   sims_max             what counts beside our reports: nothing where there is nothing
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   ended_leases          64   65,536               leases whose terminal has another one: for their final reports
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
@@ -34,7 +34,7 @@
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
 #
-# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, 64 B in a plan with rolling days, and 80 B with a carrier's figures.
+# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, 64 B in a plan with rolling days, and 128 B with a carrier's figures.
 # Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -117,6 +117,10 @@ cpdef enum Window:
     WINDOW_CYCLE = 1
     WINDOW_DAY = 2
     WINDOW_ROLLING = 3
+
+# Of carriers' figures only: what was used on a single day of the rolling window.
+cpdef enum:
+    ROLLING_DAY = 4
 
 # How well a cap is known.
 cpdef enum Basis:
@@ -500,7 +504,7 @@ cpdef enum Setting:
     ATTEMPTS_MAX = 7             # refusals of one swap before it is given up
     SWAP_COOL_DOWN_MS = 8        # a terminal is not swapped again within this
     RETRY_AFTER_MS = 9           # base of the advice to a refused allocation; full jitter is added
-    LINE_BYTES_PER_S = 10        # a report above this rate since the last one is impossible
+    LINE_BYTES_PER_S = 10        # what a terminal's radio can carry: more than that since the last report is impossible
     OUTAGE_MAX_MS = 11           # traffic that is first reported later than this after its swap measures no outage
     QUEUE_BUDGET_US = 12         # an order is sent while what stands before it takes less than this
     ALLOCATION_TARGET_MS = 13    # how long an allocation may wait on an access server
@@ -650,9 +654,11 @@ ctypedef struct SimRolling:             # 64 B
     int64_t offset_bytes                # as of the other windows: the days of the ring and today's
     uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB
 
-ctypedef struct SimLedger:              # 80 B; the windows of arrays as in Window, less one
+ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of arrays as in Window, less one
     int64_t correction_bytes[3]         # what the carrier's last figure moved the window's offset by; a reset clears it
     int64_t allowance_bytes[3]          # what leases may have used that ended without a word; a reset clears it
+    int64_t straddling_bytes[3]         # taken to be used before the figure's instant, and may have been after it; a reset clears it
+    int64_t carrier_bytes[3]            # the carrier's last figure
     uint64_t unreported_epoch           # the last of these leases; 0: there is none, or it was reported since
     int64_t unreported_bytes            # what was allowed for it
     uint32_t as_of_s[3]                 # up to when the carrier's figure counts, Unix seconds; 0: none was told

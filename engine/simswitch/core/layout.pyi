@@ -57,6 +57,8 @@ class Window(IntEnum):
     WINDOW_DAY = 2
     WINDOW_ROLLING = 3
 
+ROLLING_DAY: int
+
 class Basis(IntEnum):
     BASIS_CONTRACTUAL = 1
     BASIS_BELIEVED = 2

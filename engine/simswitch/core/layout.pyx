@@ -8,7 +8,7 @@ _SIZES = {
     "Sim": (sizeof(Sim), 64),
     "SimCold": (sizeof(SimCold), 32),
     "SimRolling": (sizeof(SimRolling), 64),
-    "SimLedger": (sizeof(SimLedger), 80),
+    "SimLedger": (sizeof(SimLedger), 128),
     "Lot": (sizeof(Lot), 640),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),

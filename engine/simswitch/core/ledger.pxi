@@ -1,15 +1,24 @@
 # What stands in a SIM's windows beside what was counted: carriers' figures, and what may have been used that nobody reported.
 #
 #     used in a window = what the carrier counted up to as_of + what we counted since
-#                      = counted + own offset + correction + allowance
+#                      = counted + own offset + correction
 #     correction       = what the carrier counted up to as_of - what we had counted in the window by then
+#     left in a window = quota - used - allowance - straddling
 #
 # So a late figure says nothing of what was used since: that stays ours. The lifetime count (I8) is not touched: the correction stands
 # in a ledger of its own, a signed number a SIM and window, which is cleared when the window starts anew.
-# Whoever sends a figure says what our lifetime count was by then, or less where that is not known exactly: the difference then counts
-# twice, never not at all. It is no less than what it was when the window began.
 #
-# A rolling window takes figures as of today's part of it only: which of its days an older one was of, nobody knows.
+#     reports     ---c0-----------c1---       a report straddles as_of: of c1 - c0 nobody knows what was used before it
+#     as_of               |
+#     counted by as_of    c0 < c <= c1        as if it had gone evenly over the time that the report is of
+#     straddling          c - c0              counts once, as used before; that it was used after is allowed for
+#
+# Whoever sends a figure says both, our lifetime count by as_of and how much of it straddles. Neither reaches back before the window
+# began. The same figure again says nothing, also where more is known by then of what straddled it.
+#
+# A rolling window takes a figure of the whole of it as of today's part only: which of its days an older one was of, nobody knows. A
+# figure of a single day (ROLLING_DAY) is told by the instant at which that day ended, and takes the place of what we counted on it:
+# of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE.
 #
 # While a lease runs, its SIM is nobody else's. One that ended without a word of its access server (dead, or it came back and knows of
 # no such lease) may have used more than was reported, also where its terminal has turned up elsewhere meanwhile; so may the target of
@@ -29,11 +38,18 @@ cdef extern from *:
     const int64_t UNREPORTED_MAX "SIMSWITCH_UNREPORTED_MAX"     # of one lease, so that no sum of them overflows
 
 
+cdef int64_t ledger_allowed_bytes(const State *state, uint32_t index, int window) noexcept nogil:
+    """What was perhaps used in a SIM's window."""
+    if index >= state.header.ledger_end:
+        return 0
+    return state.sims_ledger[index].allowance_bytes[window] + state.sims_ledger[index].straddling_bytes[window]
+
+
 cdef int64_t ledger_bytes(const State *state, uint32_t index, int window) noexcept nogil:
     """What stands in a SIM's window beside what was counted."""
     if index >= state.header.ledger_end:
         return 0
-    return state.sims_ledger[index].correction_bytes[window] + state.sims_ledger[index].allowance_bytes[window]
+    return state.sims_ledger[index].correction_bytes[window] + ledger_allowed_bytes(state, index, window)
 
 
 cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nogil:
@@ -45,6 +61,7 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     pool_beside(state, index, window, -ledger_bytes(state, index, window))
     state.sims_ledger[index].correction_bytes[window] = 0
     state.sims_ledger[index].allowance_bytes[window] = 0
+    state.sims_ledger[index].straddling_bytes[window] = 0
     return correction
 
 
@@ -114,35 +131,48 @@ cdef uint64_t _lasts_s(const Lot *lot, int window) noexcept nogil:
     return (<uint64_t> CYCLE_DAYS_MAX if window == WINDOW_CYCLE - 1 else 1) * DAY_MS // 1000
 
 
-cdef uint64_t _carried_s(const Lot *lot, int window, uint64_t as_of_s) noexcept nogil:
-    """For how long at most the window had run then."""
+cdef uint64_t _carried_s(const State *state, const Lot *lot, uint16_t entity, int window, uint64_t as_of_s) noexcept nogil:
+    """For how long at most the SIMs of the lot had worked in the window by then."""
+    cdef uint64_t from_s = <uint64_t> max(state.entities[entity].numbers[<int> LOT_ACTIVE_FROM_S], <int64_t> 0)
+    cdef uint64_t ran_s = _lasts_s(lot, window)
     if lot.begun_ms[window] and window != WINDOW_ROLLING - 1:
-        return as_of_s - lot.begun_ms[window] // 1000
-    return _lasts_s(lot, window)
+        ran_s = as_of_s - lot.begun_ms[window] // 1000
+    return min(ran_s, as_of_s - min(from_s, as_of_s))
 
 
-cdef int _correct(
-    State *state, uint32_t index, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint32_t as_of_s, bint dry_run,
-    uint64_t now_ms, int64_t *correction
-) noexcept nogil:
-    cdef const Sim *sim = &state.sims[index]
-    cdef const Lot *lot = &state.lots[state.groups[sim.group].lot]
-    cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
-    cdef int64_t before = 0, allowed = 0, offset
-    cdef uint32_t told_s = 0
-    if (window == WINDOW_ROLLING - 1 and not lot.rolling_days) or not as_of_s or counted_bytes > sim.counted_bytes:
-        return INVALID_ARGUMENT
-    if index < state.header.ledger_end:
-        before = ledger.correction_bytes[window]
-        told_s = ledger.as_of_s[window]
-        allowed = ledger.allowance_bytes[window]
+cdef int _figure_possible(int64_t carrier_bytes, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """OK, or why a figure can't be true whatever it is of."""
     if carrier_bytes < 0:
         return NEGATIVE_USAGE
     if <uint64_t> as_of_s * 1000 > now_ms:
         return FUTURE_USAGE
-    if carrier_bytes >= BYTES_MAX:
-        return IMPOSSIBLE_USAGE
+    return IMPOSSIBLE_USAGE if carrier_bytes >= BYTES_MAX else OK
+
+
+cdef int _correct(
+    State *state, uint32_t index, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint64_t straddling_bytes,
+    uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction
+) noexcept nogil:
+    """A figure of a whole window."""
+    cdef const Sim *sim = &state.sims[index]
+    cdef uint16_t entity = state.groups[sim.group].lot
+    cdef const Lot *lot = &state.lots[entity]
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
+    cdef int64_t beside = 0, offset, own, straddling
+    cdef uint32_t told_s = 0
+    cdef int status
+    if (
+        (window == WINDOW_ROLLING - 1 and not lot.rolling_days) or not as_of_s or counted_bytes > sim.counted_bytes
+        or straddling_bytes > counted_bytes
+    ):
+        return INVALID_ARGUMENT
+    status = _figure_possible(carrier_bytes, as_of_s, now_ms)
+    if status != OK:
+        return status
+    if index < state.header.ledger_end:
+        beside = ledger_bytes(state, index, window)
+        told_s = ledger.as_of_s[window]
     if as_of_s < told_s:
         return LATE
     if (lot.resetting >> window) & 1:
@@ -153,20 +183,70 @@ cdef int _correct(
         or (as_of_s + _lasts_s(lot, window)) * 1000 < now_ms
     ):
         return SAME if as_of_s == told_s else PAST_WINDOW
-    if <uint64_t> carrier_bytes // line >= _carried_s(lot, window, as_of_s) + 2:
+    if <uint64_t> carrier_bytes // line >= _carried_s(state, lot, entity, window, as_of_s) + 2:
         return IMPOSSIBLE_USAGE
-    offset = sim_offset_bytes(state, index, window) - before - allowed
-    correction[0] = carrier_bytes - max(<int64_t> counted_bytes + offset, <int64_t> 0)
-    if as_of_s == told_s and correction[0] == before:
+    if as_of_s == told_s and carrier_bytes == ledger.carrier_bytes[window]:
+        correction[0] = ledger.correction_bytes[window]
         return SAME
+    offset = sim_offset_bytes(state, index, window) - beside
+    own = max(<int64_t> counted_bytes + offset, <int64_t> 0)
+    straddling = min(<int64_t> straddling_bytes, own)
+    correction[0] = carrier_bytes - own
     if not dry_run:
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
         ledger.correction_bytes[window] = correction[0]
+        ledger.straddling_bytes[window] = straddling
+        ledger.carrier_bytes[window] = carrier_bytes
         ledger.as_of_s[window] = as_of_s
         if as_of_s > ledger.unreported_s:
             ledger.allowance_bytes[window] = 0  # the carrier knows
-        sim_set_offset_bytes(state, index, window, offset + correction[0] + ledger.allowance_bytes[window])
-        pool_beside(state, index, window, correction[0] + ledger.allowance_bytes[window] - before - allowed)
+        sim_set_offset_bytes(state, index, window, offset + ledger_bytes(state, index, window))
+        pool_beside(state, index, window, ledger_bytes(state, index, window) - beside)
+        sim_set_limit(state, index, now_ms)
+    return OK
+
+
+cdef int _correct_day(
+    State *state, uint32_t index, int64_t carrier_bytes, uint32_t ended_s, bint dry_run, uint64_t now_ms, int64_t *correction
+) noexcept nogil:
+    """A figure of the day of a rolling window that ended then."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
+    cdef uint64_t begun_s = lot.begun_ms[WINDOW_ROLLING - 1] // 1000
+    cdef uint64_t place, half_s = DAY_MS // 2000
+    cdef int64_t day
+    cdef uint32_t *days
+    cdef int status
+    if not lot.rolling_days or rolling_step_days(lot.rolling_days) != 1 or not ended_s:
+        return INVALID_ARGUMENT
+    status = _figure_possible(carrier_bytes, ended_s, now_ms)
+    if status != OK:
+        return status
+    if index < state.header.ledger_end and state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1] >= max(begun_s, <uint64_t> ended_s):
+        return LATE
+    if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1:
+        return WRONG_STATE
+    if ended_s > begun_s + half_s:
+        return FUTURE_USAGE  # its end is nearer to that of today
+    place = (begun_s + half_s - ended_s) // (DAY_MS // 1000)
+    if place + 1 >= lot.rolling_days:
+        return PAST_WINDOW
+    # The longest day that there is has 25 hours.
+    if <uint64_t> carrier_bytes // line >= 25 * DAY_MS // 24_000 + 2 or carrier_bytes >> ROLLING_SHIFT >= <int64_t> NONE_INDEX:
+        return IMPOSSIBLE_USAGE
+    days = state.sims_rolling[index].days
+    day = (carrier_bytes + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
+    if index < state.header.rolling_end:
+        correction[0] = (day - <int64_t> days[place]) << ROLLING_SHIFT
+    else:
+        correction[0] = day << ROLLING_SHIFT
+    if not correction[0]:
+        return SAME
+    if not dry_run:
+        sim_set_offset_bytes(
+            state, index, WINDOW_ROLLING - 1, sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + correction[0])
+        days[place] = <uint32_t> day
+        pool_day_corrected(state, index, <int> place, correction[0])
         sim_set_limit(state, index, now_ms)
     return OK
 
@@ -180,7 +260,8 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *iccids = <const uint64_t *> run.columns
     cdef const int64_t *carrier_bytes = <const int64_t *> (iccids + count)
     cdef const uint64_t *counted_bytes = <const uint64_t *> (carrier_bytes + count)
-    cdef const uint32_t *instants_s = <const uint32_t *> (counted_bytes + count)
+    cdef const uint64_t *straddling_bytes = counted_bytes + count
+    cdef const uint32_t *instants_s = <const uint32_t *> (straddling_bytes + count)
     cdef const uint8_t *windows = <const uint8_t *> (instants_s + count)
     cdef int64_t *corrections = <int64_t *> run.outcomes
     cdef uint8_t *statuses = <uint8_t *> (corrections + count)
@@ -192,12 +273,15 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
         window = windows[item] - 1
         if index == NONE_INDEX:
             status = UNKNOWN_SIM
+        elif windows[item] == ROLLING_DAY:
+            status = _correct_day(
+                state, index, carrier_bytes[item], instants_s[item], run.argument != 0, run.now_ms, &corrections[item])
         elif not 0 <= window < WINDOWS:
             status = INVALID_ARGUMENT
         else:
             status = _correct(
-                state, index, window, carrier_bytes[item], counted_bytes[item], instants_s[item], run.argument != 0, run.now_ms,
-                &corrections[item])
+                state, index, window, carrier_bytes[item], counted_bytes[item], straddling_bytes[item], instants_s[item],
+                run.argument != 0, run.now_ms, &corrections[item])
         statuses[item] = <uint8_t> status
         if run.argument:
             continue

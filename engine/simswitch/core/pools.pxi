@@ -219,3 +219,11 @@ cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil
     if lot_pools(lot, WINDOW_ROLLING - 1) and lot.rolling_days > 1:
         _add(&lot.pool_days[0], kept)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], kept)
+
+
+cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t more) noexcept nogil:
+    """A carrier counted so much more on a day of a SIM's rolling window that is over."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if lot_pools(lot, WINDOW_ROLLING - 1):
+        _add(&lot.pool_days[place], more)
+        _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], more)

@@ -136,14 +136,16 @@ cdef dict read_sim(State *state, uint32_t index):
         "pooled": bool(group.pool),
         "claimed_bytes": int(pool_claim_bytes(state, sim)),
         "counted_bytes": int(sim.counted_bytes),
-        "used_cycle_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_CYCLE - 1)),
-        "used_day_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_DAY - 1)),
-        "used_rolling_bytes": int(sim.counted_bytes) + int(sim_offset_bytes(state, index, WINDOW_ROLLING - 1)),
+        "used_cycle_bytes": int(sim_used_bytes(state, index, WINDOW_CYCLE - 1)),
+        "used_day_bytes": int(sim_used_bytes(state, index, WINDOW_DAY - 1)),
+        "used_rolling_bytes": int(sim_used_bytes(state, index, WINDOW_ROLLING - 1)),
         # By window: what the carrier's last figure moved, and up to when it counted; 0: none was told.
         "corrections_bytes": _ledger(state, index)[0],
         "carrier_as_of_s": _ledger(state, index)[1],
-        # By window: what leases may have used that ended without a word.
+        # By window: what leases may have used that ended without a word, and what reports that straddle the figure's instant
+        # may have of after it.
         "allowances_bytes": _ledger(state, index)[2],
+        "straddling_bytes": _ledger(state, index)[3],
         "cooling_until_ms": int(sim_cooling_until_ms(sim)),
         "changes_today": sim_changes_today(state, sim),
         "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
@@ -155,11 +157,12 @@ cdef tuple _ledger(State *state, uint32_t index):
     cdef const SimLedger *ledger = &state.sims_ledger[index]
     cdef int window
     if index >= state.header.ledger_end:
-        return [0] * WINDOWS, [0] * WINDOWS, [0] * WINDOWS
+        return [0] * WINDOWS, [0] * WINDOWS, [0] * WINDOWS, [0] * WINDOWS
     return (
         [int(ledger.correction_bytes[window]) for window in range(WINDOWS)],
         [int(ledger.as_of_s[window]) for window in range(WINDOWS)],
         [int(ledger.allowance_bytes[window]) for window in range(WINDOWS)],
+        [int(ledger.straddling_bytes[window]) for window in range(WINDOWS)],
     )
 
 
@@ -551,7 +554,7 @@ cdef dict read_lots_pool(State *state):
         probation_column[lot] += sim_untrusted(sim)
         counted_column[lot] += sim.counted_bytes
         if sim.health == HEALTHY or sim.health == LOW or sim.health == EXHAUSTED:
-            cycle_column[lot] += <int64_t> sim.counted_bytes + state.sims_cold[index].offset_cycle_bytes
+            cycle_column[lot] += sim_used_bytes(state, <uint32_t> index, WINDOW_CYCLE - 1)
         if sim.health != HEALTHY and sim.health != LOW:
             continue
         if sim.limit_bytes == 0x7FFFFFFFFFFFFFFF:
@@ -705,6 +708,10 @@ cdef dict read_sims_columns(State *state):
         _bytes(state.sims_rolling, sizeof(SimRolling), state.header.rolling_end), np.int64).reshape(-1, sizeof(SimRolling) // 8)
     columns["used_rolling_bytes"] = hot["counted_bytes"].astype(np.int64)
     columns["used_rolling_bytes"][: len(rolling)] += rolling[:, 0]
+    ledger = np.frombuffer(_bytes(state.sims_ledger, sizeof(SimLedger), state.header.ledger_end), layout.RECORD_TYPES["sims_ledger"])
+    for place, window in enumerate(("cycle", "day", "rolling")):
+        allowed = ledger["allowance_bytes"][:, place] + ledger["straddling_bytes"][:, place]
+        columns[f"used_{window}_bytes"][: len(ledger)] -= allowed
     columns["bank"] = groups["bank"][hot["group"]] if count else np.zeros(0, np.uint16)
     columns["terminal_index"] = hot["terminal"].copy()
     known = hot["terminal"] != 0xFFFFFFFF
@@ -742,7 +749,7 @@ cdef dict read_sim_uses(State *state, const uint32_t[::1] sims):
         lot[item] = state.groups[sim.group].lot
         health[item] = sim.health
         for window in range(WINDOWS):
-            used[window, item] = <int64_t> sim.counted_bytes + sim_offset_bytes(state, sims[item], window)
+            used[window, item] = sim_used_bytes(state, sims[item], window)
         if not state.lots[lot[item]].rolling_days:
             used[WINDOW_ROLLING - 1, item] = -1
     return columns

@@ -41,6 +41,11 @@ cdef inline int64_t sim_offset_bytes(State *state, uint32_t index, int window) n
     return state.sims_rolling[index].offset_bytes if index < state.header.rolling_end else 0
 
 
+cdef inline int64_t sim_used_bytes(State *state, uint32_t index, int window) noexcept nogil:
+    """What was counted in a window, by us or by its carrier: without what is only allowed for."""
+    return <int64_t> state.sims[index].counted_bytes + sim_offset_bytes(state, index, window) - ledger_allowed_bytes(state, index, window)
+
+
 cdef void sim_set_offset_bytes(State *state, uint32_t index, int window, int64_t offset) noexcept nogil:
     if window == WINDOW_CYCLE - 1:
         state.sims_cold[index].offset_cycle_bytes = offset

@@ -28,7 +28,7 @@ from simswitch.core.machine import Machine
 from simswitch.core.roles import COMMAND_ROLES
 from simswitch.history import carriers, limits
 from simswitch.history.reading import day_of
-from simswitch.history.retention import MONTHS, forget
+from simswitch.history.retention import MONTHS, SLOT_S, forget
 from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
@@ -154,7 +154,7 @@ class Projector:
     def _forget(self) -> None:
         """What was gathered is written."""
         self._use: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
-        self._sims: dict[int, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]] = {}
+        self._sims: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._users: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._places: Counter[tuple[int, int, int]] = Counter()
         self._refused: dict[Key, list[int]] = {}
@@ -260,7 +260,11 @@ class Projector:
         self._use.setdefault(day, []).append((outcome["subscriber"][some], counted[some]))
         some &= outcome["sim"] != layout.NONE_INDEX
         iccids, counts = machine.sim_counts(outcome["sim"][some])
-        self._sims.setdefault(now_ms // _HOUR_MS, []).append((iccids, counts))
+        spans_s = run["span_ms"][some].astype(np.int64) // 1000
+        from_s = np.where(spans_s, np.maximum(now_ms // 1000 - spans_s, 0), 0)
+        slot = self._sims.setdefault(now_ms // 1000 // SLOT_S, [])
+        # Rounded up: by a figure's instant is counted what surely had come by then.
+        slot.append((iccids, counts, from_s, np.full(len(iccids), -(-now_ms // 1000))))
         if len(iccids):
             users = (iccids, run["terminal"][some], outcome["subscriber"][some], counted[some])
             self._users.setdefault(day, []).append((*users, np.full(len(iccids), now_ms)))
@@ -400,15 +404,8 @@ class Projector:
                 "INSERT OR REPLACE INTO days SELECT ?, coalesce(sum(bytes), 0), count(*) FROM use_day WHERE day = ?",
                 (day, day),
             )
-        for hour, figures in self._sims.items():
-            # A lifetime count only grows, so the last one of the hour is the largest.
-            iccids, place = np.unique(np.concatenate([piece[0] for piece in figures]), return_inverse=True)
-            counts = np.zeros(len(iccids), np.uint64)
-            np.maximum.at(counts, place, np.concatenate([piece[1] for piece in figures]))
-            connection.executemany(
-                f"INSERT OR REPLACE INTO sim_hour VALUES ({hour}, ?, ?)",
-                zip(signed_list(iccids), signed_list(counts), strict=True),
-            )
+        for slot, counts in self._sims.items():
+            _add_counts(connection, slot, [np.concatenate(column) for column in zip(*counts, strict=True)])
         for day, uses in self._users.items():
             _add_users(connection, day, [np.concatenate(column) for column in zip(*uses, strict=True)])
         self._write_refusals(connection)
@@ -419,7 +416,7 @@ class Projector:
         )
         self._write_slowed(connection)
         day = day_of(self._at_ms, self._begins_ms or 0)
-        if self._months and day != self._forgot_day:
+        if day != self._forgot_day:
             self._forgot_day = None if forget(connection, day, self._months) else day
         connection.execute(
             "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?, ?)",
@@ -552,6 +549,27 @@ def _add(
         f"INSERT INTO {table} VALUES ({number}, ?, ?) ON CONFLICT ({span}, subscriber) "
         "DO UPDATE SET bytes = bytes + excluded.bytes",
         zip(signed_list(subscribers), signed_list(totals), strict=True),
+    )
+
+
+def _add_counts(connection: sqlite3.Connection, slot: int, columns: list[npt.NDArray[Any]]) -> None:
+    """Of SIMs: ICCIDs, lifetime counts, since when and up to when they were used, in a slot and in its hour."""
+    iccids, place = np.unique(columns[0], return_inverse=True)
+    # A lifetime count only grows, so the last one is the largest.
+    counts = np.zeros(len(iccids), np.uint64)
+    np.maximum.at(counts, place, columns[1])
+    from_s = np.full(len(iccids), np.iinfo(np.int64).max)
+    np.minimum.at(from_s, place, columns[2])
+    until_s = np.zeros(len(iccids), np.int64)
+    np.maximum.at(until_s, place, columns[3])
+    names, figures = signed_list(iccids), signed_list(counts)
+    connection.executemany(
+        f"INSERT OR REPLACE INTO sim_hour VALUES ({slot * SLOT_S // 3_600}, ?, ?)", zip(names, figures, strict=True)
+    )
+    connection.executemany(
+        f"INSERT INTO sim_slot VALUES ({slot}, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "counted_bytes = excluded.counted_bytes, from_s = min(from_s, excluded.from_s), until_s = excluded.until_s",
+        zip(names, figures, from_s.tolist(), until_s.tolist(), strict=True),
     )
 
 

@@ -30,6 +30,7 @@ TABLES: Mapping[str, Table] = {
     "use_sim": Table(Read.SUBSCRIBERS, "day", _DAY_MS),
     "use_market": Table(Read.POOL, "day", _DAY_MS),
     "sim_hour": Table(Read.SIMS, "hour", _HOUR_MS),
+    "sim_slot": Table(Read.SIMS, "until_s", 1000),
     "swaps": Table(Read.SWAPS, "ordered_ms"),
     "given_up": Table(Read.SWAPS, "at_ms"),
     "jobs": Table(Read.SWAPS, "changed_ms"),

@@ -14,6 +14,9 @@ import numpy as np
 MONTHS = 13
 ROWS_MAX = 20_000
 """Of a table in one commit."""
+SLOT_S = 300
+SLOTS_DAYS = 4
+"""For how many days before today counts are kept by SLOT_S; carriers' figures come up to two days late."""
 _DAY_MS = 86_400_000
 
 FORGOTTEN = (
@@ -39,15 +42,21 @@ FORGOTTEN = (
 
 
 def forget(connection: sqlite3.Connection, today: int, months: int) -> bool:
-    """Keeps the month of that local day and so many before it; whether some rows are left to go the next time."""
+    """Keeps the month of that local day and so many before it (0: all); whether rows are left to go the next time."""
+    more = _forget(connection, "sim_slot", "slot, iccid", "slot", (today - SLOTS_DAYS) * 86_400 // SLOT_S)
+    if not months:
+        return more
     month = np.datetime64(today, "D").astype("datetime64[M]") - months
     day = int(month.astype("datetime64[D]").astype(np.int64))
-    more = False
     for table, key, column, a_day in FORGOTTEN:
         before = day * a_day if a_day else int(month.astype(np.int64))
-        gone = connection.execute(
-            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} < ? LIMIT {ROWS_MAX})",
-            (before,),
-        )
-        more = more or gone.rowcount == ROWS_MAX
+        more = _forget(connection, table, key, column, before) or more
     return more
+
+
+def _forget(connection: sqlite3.Connection, table: str, key: str, column: str, before: int) -> bool:
+    gone = connection.execute(
+        f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} < ? LIMIT {ROWS_MAX})",
+        (before,),
+    )
+    return gone.rowcount == ROWS_MAX

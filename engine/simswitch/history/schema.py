@@ -14,7 +14,7 @@ Terminals, subscribers and orders are 64 bits without a sign there and with one 
 ICCIDs are as the engine encodes them. Access servers, markets, lots and actors are entity indexes; ``entities`` has
 their names.
 
-    bytes a row, about     use_day, use_month 22 · sim_hour 22 · swaps 130 · use_sim 80 · affected,
+    bytes a row, about     use_day, use_month 22 · sim_hour 22 · sim_slot 32 · swaps 130 · use_sim 80 · affected,
                            slowed_terminals 50
 """
 
@@ -208,6 +208,13 @@ CREATE TRIGGER decisions_go BEFORE DELETE ON decisions BEGIN SELECT RAISE(ABORT,
 ALTER TABLE health ADD COLUMN reason TEXT NOT NULL DEFAULT '';
 -- SIMs that nothing is left of because their lot does not work yet, or no longer, by its dates: they are not exhausted.
 ALTER TABLE lots ADD COLUMN not_valid INTEGER NOT NULL DEFAULT 0;
+-- Of the last days, more exactly: the lifetime count at the end of each five minutes (slot, since 1970-01-01 UTC) in
+-- which something was counted. What it has beyond the row before was used after from_s and up to until_s, the instant
+-- of the last report, Unix seconds. from_s 0: since the row before, nobody said more.
+CREATE TABLE sim_slot (slot INTEGER, iccid INTEGER, counted_bytes INTEGER NOT NULL, from_s INTEGER NOT NULL,
+    until_s INTEGER NOT NULL, PRIMARY KEY (slot, iccid)) STRICT, WITHOUT ROWID;
+-- What may have been used after the figure's instant although it is taken to be before, which is allowed for.
+ALTER TABLE corrections ADD COLUMN straddling_bytes INTEGER NOT NULL DEFAULT 0;
 """,
 }
 """What each version after the first adds."""

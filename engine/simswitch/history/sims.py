@@ -56,7 +56,7 @@ class Past:
     """at_ms, terminal, goodput_kbps."""
     swaps: list[Swap]
     corrections: list[tuple[Any, ...]]
-    """window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor."""
+    """window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor, straddling_bytes."""
     set_aside: list[tuple[Any, ...]]
     """Of its carrier's figures: at_ms, window, as_of_ms, bytes, status, actor."""
     used_since_ms: int
@@ -85,7 +85,8 @@ def past(connection: sqlite3.Connection, iccid: int) -> Past:
         "SELECT at_ms, terminal, goodput_kbps FROM trusted WHERE iccid = ? ORDER BY at_ms DESC LIMIT ?", (key, ROWS_MAX)
     )
     corrections = connection.execute(
-        "SELECT window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor FROM corrections "
+        "SELECT window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor, straddling_bytes "
+        "FROM corrections "
         "WHERE iccid = ? ORDER BY at_ms DESC LIMIT ?",
         (key, ROWS_MAX),
     )

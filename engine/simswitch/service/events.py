@@ -161,7 +161,10 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_POOL:
             fields |= {"lot_or_plan": self._directory.name(a), "health": reason, "left_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_CORRECTION:
-            fields |= {"iccid": decode_iccid(a), "window": reason, "correction_bytes": b - (b >> 63 << 64)}
+            of_day = reason == layout.ROLLING_DAY
+            window = layout.WINDOW_ROLLING if of_day else reason
+            amount = b - (b >> 63 << 64)
+            fields |= {"iccid": decode_iccid(a), "window": window, "of_day": of_day, "correction_bytes": amount}
         elif kind == pb.EVENT_KIND_JOB:
             fields |= {"job_state": a, "job_why": reason, "beyond_count": b}
         elif kind == pb.EVENT_KIND_SHORTFALL:

@@ -13,18 +13,15 @@ from simswitch.cell import Cell
 from simswitch.core import layout
 from simswitch.core.commands import run
 from simswitch.core.machine import Machine
-from simswitch.history.carriers import counted_before, knows_since
+from simswitch.history.carriers import Counted, counted_by, knows_since
 from simswitch.history.reading import known
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.service.call import Call
 from simswitch.service.errors import HISTORY_BEHIND, INVALID_ARGUMENT, TOO_MANY_ITEMS, Refused
 from simswitch.v1 import caps_pb2 as pb
-from simswitch.v1 import status_pb2
+from simswitch.v1 import inventory_pb2, status_pb2
 
 FIGURES_MAX = 16_384
-INSTANTS_MAX = 48
-"""Hours that the figures of one call may be of."""
-_HOUR_S = 3_600
 _CYCLE_S = 31 * 86_400
 """No window that is reset is longer: what a SIM had counted before is what it had when the window began."""
 
@@ -51,13 +48,19 @@ class Figures:
         if not count:
             return pb.ImportCarrierUsageResponse()
         pool = await self._cell.read(lambda machine: _find(machine, request.iccid, request.imsi), call.deadline)
-        counts = await asyncio.to_thread(self._counts, pool, instants)
+        of_day = request.of_day and request.window == inventory_pb2.CAP_WINDOW_KIND_ROLLING
+        counts: list[Counted | None] = [
+            Counted(0, 0)
+        ] * count  # a day's figure takes the place of our count, whatever it is
+        if not of_day:
+            counts = await asyncio.to_thread(self._counts, pool, instants)
         statuses = np.full(count, layout.UNKNOWN_SIM, np.uint8)
         corrections = np.zeros(count, np.int64)
         statuses[[bool(iccid) and then is None for iccid, then in zip(pool.iccids, counts, strict=True)]] = (
             layout.COUNT_UNKNOWN
         )
-        sent = [place for place, then in enumerate(counts) if pool.iccids[place] and then is not None]
+        known_then = {place: then for place, then in enumerate(counts) if pool.iccids[place] and then is not None}
+        sent = list(known_then)
         if sent:
             commands = run(
                 layout.CARRIER_USAGE,
@@ -66,9 +69,10 @@ class Figures:
                 argument=int(request.dry_run),
                 iccid=np.array([pool.iccids[place] for place in sent], np.uint64),
                 carrier_bytes=[request.carrier_bytes[place] for place in sent],
-                counted_bytes=np.array([counts[place] for place in sent], np.uint64),
+                counted_bytes=np.array([then.bytes_ for then in known_then.values()], np.uint64),
+                straddling_bytes=np.array([then.straddling_bytes for then in known_then.values()], np.uint64),
                 as_of_s=[instants[place] for place in sent],
-                window=min(int(request.window), 255),
+                window=layout.ROLLING_DAY if of_day else min(int(request.window), 255),
             )
             outcome = await self._cell.submit(commands, call.deadline)
             statuses[sent] = outcome["status"]
@@ -80,8 +84,8 @@ class Figures:
             iccid=pool.iccids,
         )
 
-    def _counts(self, pool: _Pool, instants: Sequence[int]) -> list[int | None]:
-        """What had been counted of each SIM by the hour of its figure; None: not known. For a thread."""
+    def _counts(self, pool: _Pool, instants: Sequence[int]) -> list[Counted | None]:
+        """What had been counted of each SIM by the instant of its figure; None: not known. For a thread."""
         if self._folder is None:
             raise Refused(HISTORY_BEHIND, "the service keeps no data folder")
         try:
@@ -91,19 +95,19 @@ class Figures:
         try:
             state = known(connection)
             # One of an instant to come is impossible, whatever was counted.
-            hours = [min(instant, pool.now_s) // _HOUR_S for instant in instants]
-            if state.sequence < pool.sequence and state.at_ms // 1000 < max(hours) * _HOUR_S:
+            past = [min(instant, pool.now_s) for instant in instants]
+            if state.sequence < pool.sequence and state.at_ms // 1000 < max(past):
                 raise Refused(HISTORY_BEHIND, f"it has come to record {state.sequence:,} of {pool.sequence:,}")
-            if len(set(hours)) > INSTANTS_MAX:
-                raise Refused(TOO_MANY_ITEMS, f"figures of {len(set(hours))} hours; a call may have {INSTANTS_MAX}")
-            counts: list[int | None] = [None] * len(hours)
-            for hour in sorted(set(hours)):
-                places = [place for place, each in enumerate(hours) if each == hour and pool.iccids[place]]
-                at_ms, since_ms = hour * _HOUR_S * 1000, max(hour * _HOUR_S - _CYCLE_S, 0) * 1000
-                found = counted_before(connection, [pool.iccids[place] for place in places], at_ms, since_ms)
-                nothing = 0 if knows_since(connection, at_ms, since_ms) else None
-                for place in places:
-                    counts[place] = found.get(pool.iccids[place], nothing)
+            places = [place for place, iccid in enumerate(pool.iccids) if iccid]
+            found = counted_by(connection, [(pool.iccids[place], past[place]) for place in places], _CYCLE_S)
+            counts: list[Counted | None] = [None] * len(past)
+            nothing: dict[int, Counted | None] = {}
+            for place, then in zip(places, found, strict=True):
+                at_s = past[place]
+                if then is None and at_s not in nothing:
+                    knows = knows_since(connection, at_s * 1000, max(at_s - _CYCLE_S, 0) * 1000)
+                    nothing[at_s] = Counted(0, 0) if knows else None
+                counts[place] = nothing[at_s] if then is None else then
             return counts
         finally:
             connection.close()

@@ -173,9 +173,11 @@ def _add_past(response: pb.ExplainSimResponse, history: Past, directory: Directo
         )
     for at_ms, terminal, goodput_kbps in history.trusts:
         response.trusts.add(at_ms=at_ms, terminal=terminal, goodput_kbps=goodput_kbps)
-    for window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor in history.corrections:
+    for window, as_of_ms, at_ms, carrier_bytes, our_bytes, correction_bytes, actor, straddling in history.corrections:
         response.corrections.add(
-            window=window,
+            window=min(window, layout.WINDOW_ROLLING),
+            of_day=window == layout.ROLLING_DAY,
+            straddling_bytes=straddling,
             as_of_ms=as_of_ms,
             at_ms=at_ms,
             carrier_bytes=carrier_bytes,
@@ -185,7 +187,12 @@ def _add_past(response: pb.ExplainSimResponse, history: Past, directory: Directo
         )
     for at_ms, window, as_of_ms, told_bytes, status, actor in history.set_aside:
         response.set_aside.add(
-            at_ms=at_ms, window=window, as_of_ms=as_of_ms, bytes=told_bytes, status=status, actor=actor
+            at_ms=at_ms,
+            window=min(window, layout.WINDOW_ROLLING),
+            as_of_ms=as_of_ms,
+            bytes=told_bytes,
+            status=status,
+            actor=actor,
         )
     for swap in history.swaps:
         response.swaps.add(

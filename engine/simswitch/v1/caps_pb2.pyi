@@ -194,10 +194,15 @@ class ImportCarrierUsageRequest(_message.Message):
     AS_OF_S_FIELD_NUMBER: _builtins.int
     CARRIER_BYTES_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    OF_DAY_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
-    """Which window of the SIMs. A rolling one takes figures of its last day only."""
+    """Which window of the SIMs. Of the whole of a rolling one figures are taken as of its last day only; older days' go with of_day."""
     dry_run: _builtins.bool
     """Only says what would become of each; nothing is taken and nothing set aside."""
+    of_day: _builtins.bool
+    """With the rolling window, up to 15 days: each figure is of a single day of it, and as_of_s the instant at which that day ended
+    (the day whose end by our calendar is nearest). It takes the place of what we counted on that day. Otherwise not looked at.
+    """
     @_builtins.property
     def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: ICCIDs (see inventory.proto). Empty where imsi names the SIMs."""
@@ -223,10 +228,11 @@ class ImportCarrierUsageRequest(_message.Message):
         as_of_s: _abc.Iterable[_builtins.int] | None = ...,
         carrier_bytes: _abc.Iterable[_builtins.int] | None = ...,
         dry_run: _builtins.bool = ...,
+        of_day: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_s", b"as_of_s", "carrier_bytes", b"carrier_bytes", "dry_run", b"dry_run", "iccid", b"iccid", "imsi", b"imsi", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_s", b"as_of_s", "carrier_bytes", b"carrier_bytes", "dry_run", b"dry_run", "iccid", b"iccid", "imsi", b"imsi", "of_day", b"of_day", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -445,7 +445,7 @@ class Event(_message.Message):
     actor: _builtins.str
     """EXEMPT: who said so."""
     of_day: _builtins.bool
-    """LIMIT: of the day's limit. False: of the month's."""
+    """LIMIT: of the day's limit. False: of the month's. CORRECTION: of a single day of the rolling window."""
     beyond_count: _builtins.int
     """JOB: terminals that came under its filter beyond its size, and are left out."""
     sims_count: _builtins.int

@@ -228,7 +228,9 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     SETTING_RETRY_AFTER_MS: _Setting.ValueType  # 9
     """Base of the advice to a refused allocation, milliseconds; jitter is added."""
     SETTING_LINE_BYTES_PER_S: _Setting.ValueType  # 10
-    """A report of usage above this rate is impossible, bytes a second."""
+    """What a terminal's radio can carry at most, both ways, bytes a second. A report of usage above this rate since the last one, and
+    a carrier's figure since its window began, are impossible.
+    """
     SETTING_OUTAGE_MAX_MS: _Setting.ValueType  # 11
     """Traffic that is first reported later than this after a swap does not measure its outage, milliseconds."""
     SETTING_QUEUE_BUDGET_US: _Setting.ValueType  # 12
@@ -292,7 +294,9 @@ SETTING_SWAP_COOL_DOWN_MS: Setting.ValueType  # 8
 SETTING_RETRY_AFTER_MS: Setting.ValueType  # 9
 """Base of the advice to a refused allocation, milliseconds; jitter is added."""
 SETTING_LINE_BYTES_PER_S: Setting.ValueType  # 10
-"""A report of usage above this rate is impossible, bytes a second."""
+"""What a terminal's radio can carry at most, both ways, bytes a second. A report of usage above this rate since the last one, and
+a carrier's figure since its window began, are impossible.
+"""
 SETTING_OUTAGE_MAX_MS: Setting.ValueType  # 11
 """Traffic that is first reported later than this after a swap does not measure its outage, milliseconds."""
 SETTING_QUEUE_BUDGET_US: Setting.ValueType  # 12

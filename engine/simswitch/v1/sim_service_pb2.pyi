@@ -376,6 +376,8 @@ class SimCorrection(_message.Message):
     OUR_BYTES_FIELD_NUMBER: _builtins.int
     CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    OF_DAY_FIELD_NUMBER: _builtins.int
+    STRADDLING_BYTES_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
     """Which window."""
     as_of_ms: _builtins.int
@@ -390,6 +392,10 @@ class SimCorrection(_message.Message):
     """The carrier's less ours, bytes: it counts in the window until that starts anew."""
     actor: _builtins.str
     """Who told it."""
+    of_day: _builtins.bool
+    """It is of a single day of the rolling window, which ended at as_of_ms."""
+    straddling_bytes: _builtins.int
+    """Bytes of reports that straddle as_of_ms: they count as used before it, and headroom allows for their having been used after."""
     def __init__(
         self,
         *,
@@ -400,10 +406,12 @@ class SimCorrection(_message.Message):
         our_bytes: _builtins.int = ...,
         correction_bytes: _builtins.int = ...,
         actor: _builtins.str = ...,
+        of_day: _builtins.bool = ...,
+        straddling_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "as_of_ms", b"as_of_ms", "at_ms", b"at_ms", "carrier_bytes", b"carrier_bytes", "correction_bytes", b"correction_bytes", "our_bytes", b"our_bytes", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "as_of_ms", b"as_of_ms", "at_ms", b"at_ms", "carrier_bytes", b"carrier_bytes", "correction_bytes", b"correction_bytes", "of_day", b"of_day", "our_bytes", b"our_bytes", "straddling_bytes", b"straddling_bytes", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
