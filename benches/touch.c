@@ -48,7 +48,7 @@ arena_t *arena_new(uint64_t count) {
     arena_t *arena = calloc(1, sizeof(arena_t));
     uint64_t slots = 1024;
     if (!arena) return NULL;
-    while (slots * 3 < count * 5) slots *= 2;   /* the core's table: a load of 0.6 or less */
+    while (slots * 3 < count * 5) slots *= 2;   /* a load of 0.6 or less, and slots with a whole tag: twice the core's table */
     arena->mask = slots - 1;
     arena->table_bytes = huge(slots * sizeof(slot_t));
     arena->lines_bytes = huge(count * sizeof(sim_t));

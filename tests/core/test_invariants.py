@@ -12,7 +12,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.invariants import violations
-from tests.model.records import copy_regions
+from tests.model.records import copy_regions, pack, tables
 from tests.model.transitions import (
     OTHER,
     SECOND_MS,
@@ -267,6 +267,27 @@ def test_i8_the_final_report_of_a_lease_counts_at_its_sim_whoever_has_that_now()
     assert outcome["subscriber"][0] == SUBSCRIBER
     # Another terminal's lease is not counted at whoever names its epoch.
     assert world.status(world.usage(OTHER, epoch, 9 * MIB)) == layout.STALE_EPOCH
+
+
+def test_i8_final_reports_find_their_leases_among_those_whose_epochs_end_alike() -> None:
+    """I8: they stand in one chain, the last one first; so many are looked at, and what stands behind is set aside."""
+    world = new_world()
+    epochs = []
+    for number in range(layout.ENDED_TRIES + 2):
+        regions = copy_regions(world.machine)
+        records = tables(regions)
+        records["header"]["epoch_next"] = (number + 1) * layout.ENDED_MAX + 5
+        world.machine = Machine.restore(pack(regions, records))
+        epochs.append(allocate(world))
+        assert world.status(world.lease(layout.RELEASE, T, epochs[-1])) == layout.OK
+        world.pass_ms(COOLING_MS)
+    assert {epoch % layout.ENDED_MAX for epoch in epochs} == {5}
+    assert world.machine.check() == []
+    # The last one stands with its terminal, as many before it in the chain that are looked at.
+    for epoch in epochs[1:]:
+        assert world.status(world.usage(T, epoch, MIB)) == layout.ENDED
+    assert world.status(world.usage(T, epochs[0], MIB)) in (layout.NO_LEASE, layout.STALE_EPOCH)
+    assert world.machine.header()["set_aside_count"] == 1
 
 
 def test_i8_of_a_lease_that_nobody_remembers_a_report_is_set_aside_and_told() -> None:

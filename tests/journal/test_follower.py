@@ -136,7 +136,7 @@ def test_a_follower_that_is_told_to_stop_gives_its_snapshot_up() -> None:
 
 def test_a_restore_in_pieces_finds_what_is_wrong_in_any_of_them() -> None:
     disk = FaultyDisk()
-    machine = Machine(sims_max=10, terminals_max=200_000)
+    machine = Machine(sims_max=10, terminals_max=300_000)
     header = write_snapshot(disk, machine, JOURNAL_ID, real_machine().version, chain=0)
     assert header.state_hash == machine.state_hash()
     name = snapshot_name(header.sequence)

@@ -184,6 +184,28 @@ def test_11_goes_on_with_resets_that_had_a_sweep_of_their_own(released: tuple[Pa
     assert (now["sims_cold"]["offset_cycle_bytes"][begun] == -counted[begun]).all()
 
 
+@pytest.mark.parametrize("released", ["machine-10"], indirect=True)
+def test_11_has_leases_that_have_ended_in_a_ring_in_their_order(released: tuple[Path, dict[str, Any]]) -> None:
+    """Machine 10 had two places for each, by its epoch."""
+    disk = RealDisk(released[0])
+    with open_snapshot(disk, snapshot_sequences(disk)[-1]) as (header, stored):
+        old = load(machine_types(header), stored)
+    (taken,) = np.nonzero(old["ended_leases"]["epoch"])
+    assert len(taken) > 2
+    # Two whose epochs end alike, the later one in the first of their places.
+    first, second = taken[:2]
+    old["ended_leases"]["epoch"][[second, first]] = 7 << 16 | 6, 8 << 16 | 6
+    old["ended_leases"]["remembered"][[second, first]] = old["header"]["epoch_next"] + np.arange(2, dtype=np.uint64)
+    before = old["ended_leases"][taken]
+
+    machine = Machine.restore(migrate(header, packed(old)))
+    assert machine.check() == []
+    after = tables(copy_regions(machine))["ended_leases"]
+    assert after["epoch"].tolist() == before["epoch"][np.argsort(before["remembered"])].tolist()
+    assert after["epoch"][-2:].tolist() == [7 << 16 | 6, 8 << 16 | 6]
+    assert after["before"][-1] == len(taken) - 2
+
+
 def packed(old: Tables) -> list[StoredRegion]:
     return [(name, table.dtype.itemsize, len(table), memoryview(table.tobytes())) for name, table in old.items()]
 
@@ -191,7 +213,7 @@ def packed(old: Tables) -> list[StoredRegion]:
 def test_every_region_of_records_is_described_as_layout_pxd_says() -> None:
     parsed = tables(copy_regions(Machine()))
     numbers = {name for name in parsed if name.startswith("timers_") or name.endswith("_table")}
-    assert set(layout.RECORD_TYPES) == set(parsed) - numbers - {"wheel", "ready"}
+    assert set(layout.RECORD_TYPES) == set(parsed) - numbers - {"wheel", "ready", "ended_places"}
     for region, found in described(describe(layout.RECORD_TYPES)).items():
         assert (found.names, found.itemsize) == (parsed[region].dtype.names, parsed[region].dtype.itemsize)
         assert places(found) == places(parsed[region].dtype)

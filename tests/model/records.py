@@ -52,7 +52,6 @@ _RECORDS = {
     "sims_rolling": "SimRolling",
     "sims_ledger": "SimLedger",
     "lots": "Lot",
-    "terminal_table": "TerminalSlot",
 }
 """Which record stands in which region."""
 

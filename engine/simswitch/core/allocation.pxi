@@ -247,7 +247,7 @@ cdef void apply_allocate(State *state, const Run *run) noexcept nogil:
     server_count_allocations(state, run.server, count, run.now_ms)
     admits_all = admission_of_all(state, run.server)
     wanted = Wanted(0, NONE_INDEX, 0, 0, 0, 0)
-    finder_begin(&finder, state, keys, count, TOUCH_LEASE)
+    finder_begin(&finder, state, keys, count, TOUCH_RECORD)
     for item in range(count):
         if scattered and item & (AHEAD - 1) == 0:
             selection_ahead(state, markets, requested, count, item)

@@ -28,16 +28,21 @@ cdef list check_state(State *state, object pause):
 
 
 cdef int _check_ended(State *state, list faults) except -1:
-    """What an ended lease may be counted at is there, and it stands where it is looked for."""
-    cdef uint64_t place
+    """What an ended lease may be counted at is there, and it stands where it is looked for: from the youngest on each is the next one of
+    its chain."""
+    cdef uint16_t[::1] chains = np.empty(ENDED_MAX, np.uint16)
+    cdef uint64_t age, place
     cdef const EndedLease *lease
-    for place in range(ENDED_MAX):
+    memcpy(&chains[0], state.ended_places, ENDED_MAX * sizeof(uint16_t))
+    for age in range(min(state.header.ended_count, <uint64_t> ENDED_MAX)):
+        place = (state.header.ended_count - 1 - age) & (ENDED_MAX - 1)
         lease = &state.ended_leases[place]
-        if lease.epoch and (
-            (lease.epoch ^ place) & (ENDED_MAX - 2)
+        if (
+            chains[lease.epoch & (ENDED_MAX - 1)] != place
             or lease.terminal >= state.header.terminals_count or lease.sim >= state.header.sims_count
         ):
             faults.append(f"ended leases: that of epoch {lease.epoch} at place {place}, of terminal {lease.terminal} and SIM {lease.sim}")
+        chains[lease.epoch & (ENDED_MAX - 1)] = lease.before
     return 0
 
 

@@ -13,7 +13,8 @@
 #   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
 #   sims_ledger          128   sims_max             what counts beside our reports: nothing where there is nothing
 #   terminals             64   terminals_max        what an operation on a terminal touches
-#   ended_leases          64   65,536               leases whose terminal has another one: for their final reports
+#   ended_leases          48   65,536               leases whose terminal has another one, a ring: for their final reports
+#   ended_places           2   65,536               where the last one stands, by the end of its epoch
 #   terminals_cold        24   terminals_max        swap history, reconciliation mark
 #   subscribers           24   terminals_max x 1.25 today and this month of each, in a table by key
 #   exemptions            96   4,096                who is exempt from limits, by subscriber
@@ -32,10 +33,10 @@
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
-#   iccid_table, imsi_table: 4 a slot; terminal_table: 8 a slot; load at most 0.6
+#   iccid_table, imsi_table, terminal_table: 4 a slot; load at most 0.9, 0.9 and 0.5 (tables.pxi)
 #
-# Per SIM: 64 + 32 + 2 x 4 / 0.6 (tables) = 109 B, 64 B in a plan with rolling days, and 128 B with a carrier's figures.
-# Per terminal: 64 + 24 + 8 + 8 / 0.6 = 109 B.  Per subscriber: 24 x 1.25 = 30 B.
+# Per SIM: 64 + 32 + 2 x 4 / 0.9 (tables) = 105 B, 64 B in a plan with rolling days, and 128 B with a carrier's figures.
+# Per terminal: 64 + 24 + 8 + 4 / 0.5 = 104 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -70,7 +71,8 @@ cpdef enum:
     HINT_DISTANCE = 16           # how far ahead a hint points
     OWN_TIER_TRIES = 8           # SIMs of the request's own tier that are tried
     EVENTS_KEPT = 65536          # events that are remembered: a power of two
-    ENDED_MAX = 65536            # leases that are over and whose terminal has another one: a power of two
+    ENDED_MAX = 65536            # leases that are over and whose terminal has another one: a power of two, of 16 bits
+    ENDED_TRIES = 16             # of these that are looked at for one
     TICK_SHIFT = 6               # the wheel turns once in 64 ms
     MARKET_CLASSES = 12
     WORK_MAX = 4096              # items that sweeps, timers and dispatch may each touch in one apply
@@ -598,7 +600,8 @@ ctypedef struct Header:                 # 1024 B
     uint64_t bounds_cursor              # the next group, + 1, of the walk that works out Market.bound_bytes; 0: there is no need
     uint64_t unreported_count           # leases that may have used what nobody has reported to this day (ledger.pxi)
     uint64_t unreported_bytes           # how much that may be
-    uint64_t reserved[12]
+    uint64_t ended_count                # leases that were ever remembered in the ring of those that have ended
+    uint64_t reserved[11]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -679,7 +682,7 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint8_t market                      # index into markets
     uint8_t expected_tier               # tier from which every SIM has the expected use left; + LEASE_ARMED
 
-ctypedef struct EndedLease:             # 64 B, one cache line: a lease that is over, for its final report
+ctypedef struct EndedLease:             # 48 B: a lease that is over, for its final report
     uint64_t epoch                      # 0: an empty place
     uint64_t subscriber
     uint64_t reported_bytes             # as Terminal's, when it ended or was reported last
@@ -689,8 +692,8 @@ ctypedef struct EndedLease:             # 64 B, one cache line: a lease that is 
     uint16_t server
     uint8_t expected_tier
     uint8_t reserved
-    uint64_t remembered                 # Header.epoch_next then: of the two that may stand there the earlier makes room
-    uint64_t later[2]
+    uint16_t before                     # place of the one before it whose epoch ends alike (leases.pxi)
+    uint8_t later[6]
 
 ctypedef struct TerminalCold:           # 24 B
     uint64_t swapped_ms                 # last swap that was confirmed, or given up and of no job; 0: never
@@ -1005,10 +1008,6 @@ ctypedef struct TimerNode:              # 8 B
     uint32_t next
     uint32_t previous
 
-ctypedef struct TerminalSlot:           # 8 B
-    uint32_t tag                        # upper half of the key's hash
-    uint32_t index                      # NONE_INDEX: empty
-
 # One region of memory that belongs to the state.
 ctypedef struct Region:
     void *data
@@ -1064,7 +1063,8 @@ cpdef enum RegionIndex:
     REGION_EVENTS = 28
     REGION_SIMS_LEDGER = 29
     REGION_ENDED_LEASES = 30
-    REGIONS = 31
+    REGION_ENDED_PLACES = 31
+    REGIONS = 32
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -1093,9 +1093,15 @@ ctypedef struct EventRow:
     uint8_t kind
     uint8_t reason
 
+# A table that finds an index by a key (tables.pxi).
+ctypedef struct Table:
+    uint32_t *slots                     # the region's
+    uint32_t count
+    uint32_t index_mask                 # the bits of a slot that hold the index; the others hold the tag
+
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[31]
+    Region regions[32]
     Header *header
     Entity *entities
     Sim *sims
@@ -1106,6 +1112,7 @@ ctypedef struct State:
     Terminal *terminals
     TerminalCold *terminals_cold
     EndedLease *ended_leases
+    uint16_t *ended_places
     Order *orders
     Group *groups
     Class *classes
@@ -1122,11 +1129,9 @@ ctypedef struct State:
     Wheel *wheel
     char *timers[6]                     # the first node, by TimerKind
     uint64_t timer_strides[6]           # bytes from one node to the next
-    uint32_t *iccid_table
-    uint32_t *imsi_table
-    TerminalSlot *terminal_table
-    uint64_t sim_mask                   # slots - 1
-    uint64_t terminal_mask
+    Table iccid_table
+    Table imsi_table
+    Table terminal_table
     OrderRow *orders_out                # orders of this apply: not part of the state
     uint64_t orders_out_count
     EventRow *events                    # the ring, by number

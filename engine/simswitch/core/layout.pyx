@@ -12,7 +12,7 @@ _SIZES = {
     "Lot": (sizeof(Lot), 640),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
-    "EndedLease": (sizeof(EndedLease), 64),
+    "EndedLease": (sizeof(EndedLease), 48),
     "Order": (sizeof(Order), 96),
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 28944),

@@ -1,32 +1,19 @@
 # Terminals and their leases.
 #
-#     key --mix--> terminal_table  [ tag | index ]  linear probing, load at most 0.6, never deleted from
-#                                         |
-#                                         v
-#                  terminals[index]  64 B: key, epoch, expiry, SIM, swap …   (stable index, order of first sight)
+#     key --terminal_table--> terminals[index]  64 B: key, epoch, expiry, SIM, swap …   (stable index, order of first sight)
 #
 # A lease begins with a new epoch and a SIM that is free and healthy with the expected use left (I4). It ends elsewhere
 # (orders.pxi), because ending one may need an order. Renewing moves only `expires_ms`: the wheel asks later (timers.pxi).
 
 
-cdef inline uint32_t _find_hashed(State *state, uint64_t key, uint64_t hash) noexcept nogil:
-    cdef uint64_t slot = hash & state.terminal_mask
-    cdef uint32_t tag = <uint32_t> (hash >> 32)
-    cdef uint64_t probes = 0
-    cdef TerminalSlot *place = &state.terminal_table[slot]
-    while place.index != NONE_INDEX:
-        if place.tag == tag and state.terminals[place.index].key == key:
-            return place.index
-        slot = (slot + 1) & state.terminal_mask
-        place = &state.terminal_table[slot]
-        probes += 1
-        invariant(probes <= state.terminal_mask, "the terminal table has an empty slot")
-    return NONE_INDEX
-
-
 cdef uint32_t terminal_find(State *state, uint64_t key) noexcept nogil:
     """The index of the terminal, or NONE_INDEX."""
-    return _find_hashed(state, key, mix(key))
+    cdef uint64_t hash = mix(key)
+    cdef uint32_t place = table_home(&state.terminal_table, hash)
+    cdef uint32_t index = table_next(&state.terminal_table, hash, &place)
+    while index != NONE_INDEX and state.terminals[index].key != key:
+        index = table_next(&state.terminal_table, hash, &place)
+    return index
 
 
 cdef inline uint32_t terminal_swap(const Terminal *terminal) noexcept nogil:
@@ -45,16 +32,17 @@ cdef inline int terminal_tier(const Terminal *terminal) noexcept nogil:
 
 
 # The final report of a lease may come when its terminal has another one already: at another access server, or after a swap. So what
-# such a lease was stands in a cache of ENDED_MAX, in one of two places that follow from its epoch; where both are taken, the one that
-# came first makes room. What comes too late for it is set aside. A run of allocations fetches the places ahead.
+# such a lease was stands in a ring of the last ENDED_MAX; the report of one from before is set aside.
+#
+#     end of the epoch --> ended_places [ place ] --> ended_leases [ lease, before ] --> [ lease, before ] …   ever older
+#
+# The ring is written in order, so that a lease that begins touches no random line for the one before it. Nothing is taken out of a chain:
+# a place that was written anew since is younger than what names it, and that ends the chain. At most ENDED_TRIES are looked at, since whoever
+# wants to can have many leases whose epochs end alike.
 
-cdef inline EndedLease *ended_places(const State *state, uint64_t epoch) noexcept nogil:
-    return &state.ended_leases[epoch & (ENDED_MAX - 2)]
-
-
-cdef uint64_t ended_used(const State *state) noexcept nogil:
-    """How many places may be in use: epochs take them one after the other."""
-    return min((state.header.epoch_next | 1) + 1, <uint64_t> ENDED_MAX)
+cdef inline uint32_t _ended_age(const State *state, uint32_t place) noexcept nogil:
+    """How many were remembered since the one that stands there."""
+    return <uint32_t> (state.header.ended_count - 1 - place) & (ENDED_MAX - 1)
 
 
 cdef inline void _fill_last(const State *state, uint32_t index, EndedLease *lease) noexcept nogil:
@@ -80,10 +68,18 @@ cdef EndedLease lease_last(const State *state, uint32_t index) noexcept nogil:
 
 cdef EndedLease *lease_ended(State *state, uint32_t terminal, uint64_t epoch) noexcept nogil:
     """A lease of the terminal that is over and that it has another one since; NULL: nothing is known of it."""
-    cdef EndedLease *lease = ended_places(state, epoch)
-    if lease.epoch != epoch:
-        lease = lease + 1
-    return lease if epoch and lease.epoch == epoch and lease.terminal == terminal else NULL
+    cdef uint32_t place = state.ended_places[epoch & (ENDED_MAX - 1)]
+    cdef uint32_t age = _ended_age(state, place)
+    cdef uint32_t younger, tries
+    for tries in range(ENDED_TRIES if epoch else 0):
+        if state.ended_leases[place].epoch == epoch:
+            return &state.ended_leases[place] if state.ended_leases[place].terminal == terminal else NULL
+        place = state.ended_leases[place].before
+        younger = age
+        age = _ended_age(state, place)
+        if age <= younger:
+            break
+    return NULL
 
 
 cdef EndedLease lease_over(State *state, uint32_t terminal, uint64_t epoch) noexcept nogil:
@@ -99,17 +95,18 @@ cdef EndedLease lease_over(State *state, uint32_t terminal, uint64_t epoch) noex
 
 cdef inline EndedLease *_place_for(State *state, uint64_t epoch) noexcept nogil:
     """Where a lease is to be remembered from now on."""
-    cdef EndedLease *chosen = ended_places(state, epoch)
-    if chosen.remembered > chosen[1].remembered:
-        chosen = chosen + 1
-    chosen.remembered = state.header.epoch_next
-    return chosen
+    cdef uint32_t place = <uint32_t> state.header.ended_count & (ENDED_MAX - 1)
+    cdef uint16_t *last = &state.ended_places[epoch & (ENDED_MAX - 1)]
+    state.header.ended_count += 1
+    state.ended_leases[place].before = last[0]
+    last[0] = <uint16_t> place
+    return &state.ended_leases[place]
 
 
 cdef void lease_remember(State *state, EndedLease *lease) noexcept nogil:
     """Its terminal has, or had, another one."""
     cdef EndedLease *chosen = _place_for(state, lease.epoch)
-    lease.remembered = chosen.remembered
+    lease.before = chosen.before
     chosen[0] = lease[0]
 
 
@@ -118,16 +115,6 @@ cdef inline void lease_forget_last(State *state, uint32_t index) noexcept nogil:
     if terminal_last_sim(&state.terminals[index]) != NONE_INDEX:
         _fill_last(state, index, _place_for(state, state.terminals[index].epoch))
         state.terminals[index].order = NONE_INDEX
-
-
-cdef void terminal_enter(State *state, uint32_t index) noexcept nogil:
-    """Enters a terminal into the table. Its key is not in it yet."""
-    cdef uint64_t hash = mix(state.terminals[index].key)
-    cdef uint64_t slot = hash & state.terminal_mask
-    while state.terminal_table[slot].index != NONE_INDEX:
-        slot = (slot + 1) & state.terminal_mask
-    state.terminal_table[slot].tag = <uint32_t> (hash >> 32)
-    state.terminal_table[slot].index = index
 
 
 cdef uint32_t terminal_add(State *state, uint64_t key) noexcept nogil:
@@ -141,12 +128,12 @@ cdef uint32_t terminal_add(State *state, uint64_t key) noexcept nogil:
     terminal.key = key
     terminal.sim = NONE_INDEX
     terminal.order = NONE_INDEX
-    terminal_enter(state, index)
+    table_enter(&state.terminal_table, mix(key), index)
     return index
 
 
 # A run of commands finds its terminals in stages, each a block of items ahead of the next, so that the misses of many items are under
-# way at once: slot of the table -> record -> SIM. A tag of 32 bits names the right record nearly always; only the last stage
+# way at once: slot of the table -> record -> SIM. A slot's tag names the right record nearly always; only the last stage
 # compares keys, and searches again when the tag lied or the terminal came into being in this run.
 #
 #      item i, the first of a block      i .. i+7    i+8 .. i+15    i+16 .. i+23    i+24 .. i+31
@@ -171,13 +158,13 @@ ctypedef struct Finder:
     int touch                     # what the run will touch: TOUCH_*
     uint32_t wanted_count
     uint32_t[AHEAD] wanted        # SIMs that later items will touch, as the hints say: fetched with the next block
-    uint64_t[AHEAD_RING] hashes
+    uint32_t[AHEAD_RING] homes
+    uint32_t[AHEAD_RING] hashes
     uint32_t[AHEAD_RING] guesses
 
 
 cdef enum:
     TOUCH_RECORD = 0              # the terminal's record only
-    TOUCH_LEASE = 4               # and where its lease that has ended is remembered: another one begins
     TOUCH_SIM = 1                 # and its SIM
     TOUCH_USAGE = 2               # and its subscriber
     TOUCH_SUBSCRIBER = 5          # the terminal's record and its subscriber
@@ -185,46 +172,33 @@ cdef enum:
 
 
 cdef inline void _fetch_slots(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
-    cdef const TerminalSlot *table = finder.state.terminal_table
-    cdef uint64_t mask = finder.state.terminal_mask
+    cdef Table table = finder.state.terminal_table
     cdef uint64_t hash
     cdef uint32_t item
     for item in range(first, min(behind, finder.count)):
         hash = mix(finder.keys[item])
-        finder.hashes[item & (AHEAD_RING - 1)] = hash
-        prefetch(&table[hash & mask])
+        finder.hashes[item & (AHEAD_RING - 1)] = <uint32_t> hash
+        finder.homes[item & (AHEAD_RING - 1)] = <uint32_t> table_home(&table, hash)
+        prefetch(&table.slots[table_home(&table, hash)])
 
 
 cdef inline void _fetch_records(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
-    cdef const TerminalSlot *table = finder.state.terminal_table
-    cdef const Terminal *terminals = finder.state.terminals
-    cdef uint64_t mask = finder.state.terminal_mask
-    cdef uint64_t slot
-    cdef uint32_t item, tag
+    cdef Table table = finder.state.terminal_table
+    cdef uint32_t item, place, guess
     for item in range(first, min(behind, finder.count)):
-        slot = finder.hashes[item & (AHEAD_RING - 1)]
-        tag = <uint32_t> (slot >> 32)
-        slot &= mask
-        while table[slot].tag != tag and table[slot].index != NONE_INDEX:
-            slot = (slot + 1) & mask
-        finder.guesses[item & (AHEAD_RING - 1)] = table[slot].index
-        if table[slot].index != NONE_INDEX:
-            prefetch(&terminals[table[slot].index])
+        place = finder.homes[item & (AHEAD_RING - 1)]
+        guess = table_next(&table, finder.hashes[item & (AHEAD_RING - 1)], &place)
+        finder.guesses[item & (AHEAD_RING - 1)] = guess
+        if guess != NONE_INDEX:
+            prefetch(&finder.state.terminals[guess])
             if finder.touch == TOUCH_COLD:
-                terminal_cold_ahead(finder.state, table[slot].index)
+                terminal_cold_ahead(finder.state, guess)
 
 
 cdef inline void terminal_cold_ahead(State *state, uint32_t index) noexcept nogil:
     """Fetches a terminal's cold record: both ends, since a quarter of them lie in two lines."""
     prefetch(&state.terminals_cold[index])
     prefetch(<char *> &state.terminals_cold[index] + sizeof(TerminalCold) - 1)
-
-
-cdef inline void ended_ahead(State *state, uint32_t index) noexcept nogil:
-    """Fetches both places in which a terminal's lease will be remembered once it has another one."""
-    cdef const char *place = <const char *> ended_places(state, state.terminals[index].epoch)
-    prefetch(place)
-    prefetch(place + 64)
 
 
 cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
@@ -235,10 +209,6 @@ cdef inline void _fetch_sims(Finder *finder, uint32_t first, uint32_t behind) no
         guess = finder.guesses[item & (AHEAD_RING - 1)]
         if guess != NONE_INDEX:
             sim = state.terminals[guess].sim
-            if finder.touch == TOUCH_LEASE:
-                if terminal_last_sim(&state.terminals[guess]) != NONE_INDEX:
-                    ended_ahead(state, guess)
-                continue
             if sim != NONE_INDEX and finder.touch != TOUCH_SUBSCRIBER:
                 prefetch(&state.sims[sim])
             if finder.touch == TOUCH_USAGE or finder.touch == TOUCH_SUBSCRIBER:
@@ -280,7 +250,7 @@ cdef inline uint32_t finder_next(Finder *finder, uint32_t item) noexcept nogil:
     guess = finder.guesses[item & (AHEAD_RING - 1)]
     if guess != NONE_INDEX and finder.state.terminals[guess].key == finder.keys[item]:
         return guess
-    return _find_hashed(finder.state, finder.keys[item], finder.hashes[item & (AHEAD_RING - 1)])
+    return terminal_find(finder.state, finder.keys[item])
 
 
 cdef inline void finder_hint(Finder *finder, uint32_t sim) noexcept nogil:

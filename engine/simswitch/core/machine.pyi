@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
@@ -54,6 +55,10 @@ class Machine:
         """
     def snapshot_regions(self) -> Iterator[tuple[str, int, int, memoryview]]:
         """(name, item bytes, count, read-only bytes) of each region, in order. Valid until the next apply."""
+    @staticmethod
+    def index_table(keys: npt.NDArray[np.uint64], slots: int) -> npt.NDArray[np.uint32]:
+        """A table of so many slots that finds the index of each of these keys, none of which comes twice."""
+
     @classmethod
     def restore(cls, regions: Iterable[tuple[str, int, int, Buffer | Callable[[memoryview], object]]]) -> Machine:
         """The machine of a snapshot. Raises ``ValueError`` when a region is missing, of another size or impossible.

@@ -28,6 +28,7 @@ from simswitch.core.runs cimport Grant, Run, grant_columns
 
 include "regions.pxi"
 include "tiers.pxi"
+include "tables.pxi"
 include "timers.pxi"
 include "windows.pxi"
 include "sims.pxi"
@@ -115,6 +116,7 @@ cdef tuple REGION_NAMES = (
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
     "subscribers", "sims_rolling", "lots", "exemptions", "events", "sims_ledger", "ended_leases",
+    "ended_places",
 )
 
 
@@ -160,14 +162,6 @@ cdef uint64_t _region_hash(const uint8_t *data, uint64_t size) noexcept nogil:
 
 cdef inline uint64_t _padded(uint64_t size) noexcept nogil:
     return (size + 7) & ~<uint64_t> 7
-
-
-cdef uint64_t _slots(uint64_t items) noexcept nogil:
-    """Slots of a table for that many items: the power of two at a load of 0.6 or less."""
-    cdef uint64_t slots = 1024
-    while slots * 3 < items * 5:
-        slots *= 2
-    return slots
 
 
 cdef bint _permitted(State *state, const RunHeader *header) noexcept nogil:
@@ -486,14 +480,14 @@ cdef class Machine:
             sizeof(Header), sizeof(Entity), sizeof(Sim), sizeof(SimCold), sizeof(Terminal), sizeof(TerminalCold),
             sizeof(Order), sizeof(Group), sizeof(Class), sizeof(Market), sizeof(Server), 8, sizeof(Job), sizeof(Sweep),
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
-            sizeof(TerminalSlot), sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
-            sizeof(Exemption), sizeof(EventRow), sizeof(SimLedger), sizeof(EndedLease),
+            4, sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
+            sizeof(Exemption), sizeof(EventRow), sizeof(SimLedger), sizeof(EndedLease), 2,
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
-            SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, _slots(sims), _slots(sims),
-            _slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
-            EXEMPTIONS_MAX, EVENTS_KEPT, sims, ENDED_MAX,
+            SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, sim_slots(sims), sim_slots(sims),
+            terminal_slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
+            EXEMPTIONS_MAX, EVENTS_KEPT, sims, ENDED_MAX, ENDED_MAX,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -518,9 +512,9 @@ cdef class Machine:
         settings_default(state)
         timers_clear(state)
         memset(state.regions[<int> REGION_TIMERS_SERVERS].data, 0xFF, SERVERS_MAX * sizeof(TimerNode))
-        memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
-        memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
-        memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
+        table_clear(&state.iccid_table)
+        table_clear(&state.imsi_table)
+        table_clear(&state.terminal_table)
         state.entities[0].kind = ACTOR
         memcpy(state.entities[0].name, b"system", 6)
         memset(state.entities[0].numbers, 0xFF, sizeof(state.entities[0].numbers))
@@ -571,9 +565,9 @@ cdef class Machine:
                              f"{<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
         if sims > state.header.sims_max:
             self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_SIMS_ROLLING, REGION_SIMS_LEDGER), sims)
-            self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), _slots(sims))
-            memset(state.iccid_table, 0xFF, state.regions[<int> REGION_ICCID_TABLE].count * 4)
-            memset(state.imsi_table, 0xFF, state.regions[<int> REGION_IMSI_TABLE].count * 4)
+            self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), sim_slots(sims))
+            table_clear(&state.iccid_table)
+            table_clear(&state.imsi_table)
             for index in range(state.header.sims_count):
                 sim_enter(state, <uint32_t> index)
             state.header.sims_max = <uint32_t> sims
@@ -581,14 +575,14 @@ cdef class Machine:
             old = state.header.terminals_max
             self._resize((REGION_TERMINALS, REGION_TERMINALS_COLD, REGION_TIMERS_TERMINALS), terminals)
             # Memory for both tables, before either changes.
-            region_reserve(&state.regions[<int> REGION_TERMINAL_TABLE], _slots(terminals))
+            region_reserve(&state.regions[<int> REGION_TERMINAL_TABLE], terminal_slots(terminals))
             regions_bind(state)
             self._grow_subscribers(subscriber_slots(terminals))
-            self._resize((REGION_TERMINAL_TABLE,), _slots(terminals))
+            self._resize((REGION_TERMINAL_TABLE,), terminal_slots(terminals))
             memset(state.timers[<int> TIMER_TERMINAL] + old * sizeof(TimerNode), 0xFF, (terminals - old) * sizeof(TimerNode))
-            memset(state.terminal_table, 0xFF, state.regions[<int> REGION_TERMINAL_TABLE].count * sizeof(TerminalSlot))
+            table_clear(&state.terminal_table)
             for index in range(state.header.terminals_count):
-                terminal_enter(state, <uint32_t> index)
+                table_enter(&state.terminal_table, mix(state.terminals[index].key), <uint32_t> index)
             state.header.terminals_max = <uint32_t> terminals
         if orders > state.header.orders_max:
             old = state.header.orders_max
@@ -629,7 +623,9 @@ cdef class Machine:
         if region == REGION_EVENTS:
             return min(header.events_count, <uint64_t> EVENTS_KEPT)
         if region == REGION_ENDED_LEASES:
-            return ended_used(&self.state)
+            return min(header.ended_count, <uint64_t> ENDED_MAX)
+        if region == REGION_ENDED_PLACES:
+            return ENDED_MAX if header.ended_count else 0
         return self.state.regions[region].count
 
     # -------------------------------------------------------------------------------------------------- apply
@@ -869,6 +865,24 @@ cdef class Machine:
             (REGION_NAMES[region], int(machine.state.regions[region].item_bytes), int(machine._used(region)))
             for region in range(REGIONS)
         ]
+
+    @staticmethod
+    def index_table(const uint64_t[::1] keys not None, uint64_t slots):
+        """The slots of a table of so many in which each of these keys is entered with its index."""
+        found = np.empty(slots, np.uint32)
+        cdef uint32_t[::1] place = found
+        cdef Region region
+        cdef Table table
+        cdef uint32_t index
+        if len(keys) >= slots:
+            raise ValueError(f"a table of {slots} slots has no room for {len(keys)} keys and an empty slot")
+        region.data = &place[0]
+        region.count = slots
+        table = table_of(&region)
+        table_clear(&table)
+        for index in range(<uint32_t> len(keys)):
+            table_enter(&table, mix(keys[index]), index)
+        return found
 
     @classmethod
     def restore(cls, regions):

@@ -308,8 +308,8 @@ cdef uint32_t order_find(State *state, uint64_t number) noexcept nogil:
     return <uint32_t> index if order_outstanding(state, <uint32_t> index) else NONE_INDEX
 
 
-# A run of acknowledgements fetches ahead as other runs do (leases.pxi), a block of items at a time: the orders, a block later
-# what settling them touches, and yet a block later where the lease that a swap ends is remembered.
+# A run of acknowledgements fetches ahead as other runs do (leases.pxi), a block of items at a time: the orders, and a block later
+# what settling them touches.
 
 cdef inline void _fetch_orders(State *state, const uint64_t *numbers, uint32_t first, uint32_t behind) noexcept nogil:
     cdef uint64_t index
@@ -338,27 +338,13 @@ cdef inline void _fetch_swaps(State *state, const uint64_t *numbers, uint32_t fi
                     prefetch(&state.sims[order.target])
 
 
-cdef inline void _fetch_ended(State *state, const uint64_t *numbers, uint32_t first, uint32_t behind) noexcept nogil:
-    cdef uint64_t index
-    cdef uint32_t item
-    cdef const Order *order
-    for item in range(first, behind):
-        index = numbers[item] & ((1 << NUMBER_BITS) - 1)
-        if index < state.header.orders_max:
-            order = &state.orders[index]
-            if order.state != ORDER_UNUSED and order.kind == SWITCH:
-                ended_ahead(state, order.terminal)
-
-
 cdef void acknowledged_ahead(State *state, const uint64_t *numbers, uint32_t count, uint32_t item) noexcept nogil:
     """What the block of items ahead of ``item``'s will need, and so on; for the first item of a block."""
     if item == 0:
-        _fetch_orders(state, numbers, 0, min(count, <uint32_t> (3 * AHEAD)))
-        _fetch_swaps(state, numbers, 0, min(count, <uint32_t> (2 * AHEAD)))
-        _fetch_ended(state, numbers, 0, min(count, <uint32_t> AHEAD))
-    _fetch_orders(state, numbers, item + 3 * AHEAD, min(count, item + 4 * AHEAD))
-    _fetch_swaps(state, numbers, item + 2 * AHEAD, min(count, item + 3 * AHEAD))
-    _fetch_ended(state, numbers, item + AHEAD, min(count, item + 2 * AHEAD))
+        _fetch_orders(state, numbers, 0, min(count, <uint32_t> (2 * AHEAD)))
+        _fetch_swaps(state, numbers, 0, min(count, <uint32_t> AHEAD))
+    _fetch_orders(state, numbers, item + 2 * AHEAD, min(count, item + 3 * AHEAD))
+    _fetch_swaps(state, numbers, item + AHEAD, min(count, item + 2 * AHEAD))
 
 
 cdef bint order_outstanding(State *state, uint32_t index) noexcept nogil:

@@ -85,6 +85,7 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.terminals = <Terminal *> state.regions[<int> REGION_TERMINALS].data
     state.terminals_cold = <TerminalCold *> state.regions[<int> REGION_TERMINALS_COLD].data
     state.ended_leases = <EndedLease *> state.regions[<int> REGION_ENDED_LEASES].data
+    state.ended_places = <uint16_t *> state.regions[<int> REGION_ENDED_PLACES].data
     state.orders = <Order *> state.regions[<int> REGION_ORDERS].data
     state.groups = <Group *> state.regions[<int> REGION_GROUPS].data
     state.classes = <Class *> state.regions[<int> REGION_CLASSES].data
@@ -109,11 +110,9 @@ cdef void regions_bind(State *state) noexcept nogil:
         state.timer_strides[kind] = sizeof(TimerNode)
     state.timer_strides[<int> TIMER_SIM] = sizeof(Sim)
     state.timer_strides[<int> TIMER_LOT] = sizeof(Lot)
-    state.iccid_table = <uint32_t *> state.regions[<int> REGION_ICCID_TABLE].data
-    state.imsi_table = <uint32_t *> state.regions[<int> REGION_IMSI_TABLE].data
-    state.terminal_table = <TerminalSlot *> state.regions[<int> REGION_TERMINAL_TABLE].data
-    state.sim_mask = state.regions[<int> REGION_ICCID_TABLE].count - 1
-    state.terminal_mask = state.regions[<int> REGION_TERMINAL_TABLE].count - 1
+    state.iccid_table = table_of(&state.regions[<int> REGION_ICCID_TABLE])
+    state.imsi_table = table_of(&state.regions[<int> REGION_IMSI_TABLE])
+    state.terminal_table = table_of(&state.regions[<int> REGION_TERMINAL_TABLE])
 
 
 # XXH64, after its specification (doc/xxhash_spec.md of the xxHash project, Yann Collet). Little-endian machines only, as

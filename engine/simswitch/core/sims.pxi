@@ -17,40 +17,28 @@ cdef enum:
 
 cdef uint32_t sim_find(State *state, uint64_t iccid) noexcept nogil:
     """The index of the SIM with this ICCID, or NONE_INDEX."""
-    cdef uint64_t slot = mix(iccid) & state.sim_mask
-    cdef uint64_t probes = 0
-    while state.iccid_table[slot] != NONE_INDEX:
-        if state.sims[state.iccid_table[slot]].iccid == iccid:
-            return state.iccid_table[slot]
-        slot = (slot + 1) & state.sim_mask
-        probes += 1
-        invariant(probes <= state.sim_mask, "the ICCID table has an empty slot")
-    return NONE_INDEX
+    cdef uint64_t hash = mix(iccid)
+    cdef uint32_t place = table_home(&state.iccid_table, hash)
+    cdef uint32_t index = table_next(&state.iccid_table, hash, &place)
+    while index != NONE_INDEX and state.sims[index].iccid != iccid:
+        index = table_next(&state.iccid_table, hash, &place)
+    return index
 
 
 cdef uint32_t sim_find_imsi(State *state, uint64_t imsi) noexcept nogil:
     """The index of the SIM with this IMSI, or NONE_INDEX."""
-    cdef uint64_t slot = mix(imsi) & state.sim_mask
-    cdef uint64_t probes = 0
-    while state.imsi_table[slot] != NONE_INDEX:
-        if sim_imsi(&state.sims_cold[state.imsi_table[slot]]) == imsi:
-            return state.imsi_table[slot]
-        slot = (slot + 1) & state.sim_mask
-        probes += 1
-        invariant(probes <= state.sim_mask, "the IMSI table has an empty slot")
-    return NONE_INDEX
+    cdef uint64_t hash = mix(imsi)
+    cdef uint32_t place = table_home(&state.imsi_table, hash)
+    cdef uint32_t index = table_next(&state.imsi_table, hash, &place)
+    while index != NONE_INDEX and sim_imsi(&state.sims_cold[index]) != imsi:
+        index = table_next(&state.imsi_table, hash, &place)
+    return index
 
 
 cdef void sim_enter(State *state, uint32_t index) noexcept nogil:
     """Enters a SIM into both tables. Its ICCID and IMSI are not in them yet."""
-    cdef uint64_t slot = mix(state.sims[index].iccid) & state.sim_mask
-    while state.iccid_table[slot] != NONE_INDEX:
-        slot = (slot + 1) & state.sim_mask
-    state.iccid_table[slot] = index
-    slot = mix(sim_imsi(&state.sims_cold[index])) & state.sim_mask
-    while state.imsi_table[slot] != NONE_INDEX:
-        slot = (slot + 1) & state.sim_mask
-    state.imsi_table[slot] = index
+    table_enter(&state.iccid_table, mix(state.sims[index].iccid), index)
+    table_enter(&state.imsi_table, mix(sim_imsi(&state.sims_cold[index])), index)
 
 
 cdef extern from *:

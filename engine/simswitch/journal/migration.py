@@ -9,7 +9,7 @@ versions 6 and 7 carry none; ``layouts/`` keeps what they would have said.
 - A field that both have is copied; an array as far as both reach. A value that doesn't fit is refused.
 - A field, a region or a place of an array that only the new machine has is zero. Where zero doesn't mean "as before",
   the version that brought it has a hook: ``HEADERS`` for what decides how long regions are, ``STATES`` for all else.
-- A region that is no record (the wheel, tables of indexes) is copied as it is.
+- Tables that find records by their keys are made anew. Another region that is no record (the wheel) is copied as it is.
 
 Hooks of all versions in between run in order, each on the oldest state and the newest. So whoever takes a field away or
 changes its meaning looks after the hooks too; the fixtures of ``tests/journal/formats`` show what they forgot. It takes
@@ -41,6 +41,15 @@ Tables = dict[str, npt.NDArray[Any]]
 
 _CODE = re.compile(r"<[iu][248]|\|[iuS]1")
 _LIMITS_SWEEP, _RESET_SWEEP = int(layout.SWEEP_LIMITS), 2
+
+
+_IMSI_MASK = np.uint64((1 << 50) - 1)
+_TABLES: dict[str, Callable[[Tables], npt.NDArray[np.uint64]]] = {
+    "iccid_table": lambda new: np.ascontiguousarray(new["sims"]["iccid"]),
+    "imsi_table": lambda new: new["sims_cold"]["identity"] & _IMSI_MASK,
+    "terminal_table": lambda new: np.ascontiguousarray(new["terminals"]["key"]),
+}
+"""What finds records, and by which keys."""
 
 
 class NotMigrated(ValueError):
@@ -111,11 +120,13 @@ def migrate(header: SnapshotHeader, regions: list[StoredRegion]) -> list[StoredR
         new[name] = np.zeros(count, layout.RECORD_TYPES.get(name, np.dtype(f"V{item_bytes}")))
         if name in begun:
             new[name] = begun[name]
-        elif name in old:
+        elif name in old and name not in _TABLES:
             _carry(name, old[name], new[name])
     for version in versions:
         if version in STATES:
             STATES[version](old, new)
+    for name, keys in _TABLES.items():
+        new[name] = Machine.index_table(keys(new), len(new[name]))
     return [(name, table.dtype.itemsize, len(table), memoryview(table.tobytes())) for name, table in new.items()]
 
 
@@ -218,8 +229,24 @@ def _state_of_9(_old: Tables, new: Tables) -> None:
     new["header"]["settings"][:, layout.EXPECTED_CEILING_BYTES] = 2 << 30
 
 
+def _header_of_11(old: Tables, header: npt.NDArray[Any]) -> None:
+    """Leases that have ended stand in a ring, as they were remembered; they had places by their epochs."""
+    if "ended_leases" in old:
+        leases = old["ended_leases"][old["ended_leases"]["epoch"] > 0]
+        old["ended_leases"] = leases[np.argsort(leases["remembered"], kind="stable")]
+        header["ended_count"] = len(leases)
+
+
+def _chain_ended(new: Tables) -> None:
+    """Those whose epochs end alike, the last one first."""
+    leases, places = new["ended_leases"], new["ended_places"].view(np.uint16)
+    for place, end in enumerate((leases["epoch"] & np.uint64(layout.ENDED_MAX - 1)).tolist()):
+        leases["before"][place], places[end] = places[end], place
+
+
 def _state_of_11(_old: Tables, new: Tables) -> None:
-    """A reset had a sweep of its own besides the walk of its lot, which goes on with it."""
+    """A reset had a sweep of its own besides the walk of its lot, which goes on with it; ended leases have chains."""
+    _chain_ended(new)
     header, lots = new["header"][0], new["lots"]
     for position in range(int(header["sweeps_count"])):
         sweep = new["sweeps"][(int(header["sweeps_head"]) + position) % len(new["sweeps"])]
@@ -239,7 +266,7 @@ def _state_of_11(_old: Tables, new: Tables) -> None:
         sweep["kind"], sweep["cursor"], sweep["argument"] = _LIMITS_SWEEP, sweep["end"], 0
 
 
-HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7}
+HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
 STATES: dict[int, Callable[[Tables, Tables], None]] = {
     7: _state_of_7,
     8: _state_of_8,
