@@ -41,8 +41,19 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return (yield)
     finally:
         if not (alone and nextitem is not None and _alone(nextitem)):
-            os.close(_room)
-            _room = None
+            _leave()
+
+
+def pytest_sessionfinish() -> None:
+    """One of two processes may end before its next test that runs alone (``-x``): the other goes on."""
+    _leave()
+
+
+def _leave() -> None:
+    global _room
+    if _room is not None:
+        os.close(_room)
+        _room = None
 
 
 def _alone(item: pytest.Item) -> bool:

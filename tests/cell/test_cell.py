@@ -47,6 +47,12 @@ from tests.journal.tiny_machine import BROKEN, WITH_ORDER, TinyMachine, number_r
 ONE = Capacity(1, 1, 1)
 
 
+@pytest.fixture
+def slow_commits_alone_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that another process held up is no reason to do nothing in place of the worker."""
+    monkeypatch.setattr("simswitch.cell.COMMIT_ALONE_US_MAX", 3_600_000_000)
+
+
 class Gate:
     """Holds up every commit after ``shut`` until ``open_once`` lets one through, or ``release`` all.
 
@@ -266,6 +272,7 @@ async def test_a_lone_call_is_served_by_who_brings_it_and_nobody_else_is_overtak
     assert numbers_of(recover(disk, tiny_kind(), repair=False).machine) == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("slow_commits_alone_too")
 @in_event_loop
 async def test_what_comes_while_a_lone_call_is_served_has_its_turn() -> None:
     disk = FaultyDisk()
@@ -299,6 +306,7 @@ async def test_what_comes_while_a_lone_call_is_served_has_its_turn() -> None:
     assert numbers_of(recover(disk, tiny_kind(), repair=False).machine) == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("slow_commits_alone_too")
 @in_event_loop
 async def test_stop_waits_for_a_caller_that_serves_itself() -> None:
     cell = opened(FaultyDisk())
@@ -323,6 +331,7 @@ async def test_stop_waits_for_a_caller_that_serves_itself() -> None:
     await asyncio.to_thread(cell.close)
 
 
+@pytest.mark.usefixtures("slow_commits_alone_too")
 @in_event_loop
 async def test_a_tick_that_a_lone_call_makes_due_comes_in_time() -> None:
     cell = opened(FaultyDisk(), clock=WallClock())
@@ -337,6 +346,7 @@ async def test_a_tick_that_a_lone_call_makes_due_comes_in_time() -> None:
     await asyncio.to_thread(cell.close)
 
 
+@pytest.mark.usefixtures("slow_commits_alone_too")
 @in_event_loop
 async def test_a_lone_call_that_fails_ends_the_process_as_any_other() -> None:
     disk = FaultyDisk()
