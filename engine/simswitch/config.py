@@ -155,6 +155,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         0,
         1_200,
     ),
+    Setting(
+        "follower", "history_cache_mib", 64, "Memory for pages of history.sqlite that are written often.", 1, 65_536
+    ),
     Setting("learner", "enabled", False, "Post what the follower saw: SIMs that are slowed, and caps as learned."),
     Setting("learner", "learn_seconds", 3_600, "Time between two looks at the caps of lots.", 1, 86_400),
     Setting(

@@ -18,6 +18,7 @@ from typing import Any
 from simswitch.caps.observer import Observer
 from simswitch.history.projector import Projector
 from simswitch.history.retention import MONTHS
+from simswitch.history.schema import CACHE_MIB
 from simswitch.journal import follower
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, read_alarm
@@ -70,9 +71,9 @@ class FollowerMetrics:
         yield gauge("follower_tail_seconds", text, followed.tail_s)
 
 
-def readers_of(folder: str | Path, months: int = MONTHS) -> list[OpenOwn]:
+def readers_of(folder: str | Path, months: int = MONTHS, cache_mib: int = CACHE_MIB) -> list[OpenOwn]:
     """How each is opened, in the order in which they see a record."""
-    return [partial(Projector, folder, months), partial(Observer, folder)]
+    return [partial(Projector, folder, months, cache_mib), partial(Observer, folder)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,10 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     follower.add_arguments(parser)
     parser.add_argument("--no-history", dest="history", action="store_false", help="keep no history.sqlite")
     parser.add_argument("--history-months", type=int, default=MONTHS, help="how long people's use is kept; 0: for ever")
+    parser.add_argument("--history-cache-mib", type=int, default=CACHE_MIB, help="memory for pages of history")
     parser.add_argument("--metrics", default=None, metavar="HOST:PORT", help="where to tell Prometheus of itself")
     parser.add_argument("--metrics-beyond-loopback", action="store_true", help="that address may be any")
     parsed = parser.parse_args(arguments)
-    readers = readers_of(parsed.folder, parsed.history_months) if parsed.history else []
+    readers = readers_of(parsed.folder, parsed.history_months, parsed.history_cache_mib) if parsed.history else []
     if parsed.metrics is None:
         return follower.run(parsed, readers)
     metrics = FollowerMetrics(parsed.folder)

@@ -506,6 +506,12 @@ def test_a_file_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
     assert list(rows(history, "lots")) == []
 
 
+def test_history_keeps_no_more_pages_in_memory_than_it_is_told(tmp_path: Path) -> None:
+    projector = Projector(tmp_path, cache_mib=3)
+    assert projector._connection.execute("PRAGMA cache_size").fetchone() == (-3 * 1_024,)
+    projector.close()
+
+
 def test_attempts_given_up_at_an_access_server_come_from_its_load_reports(tmp_path: Path) -> None:
     """Over a real socket. Of reports in quick succession one is sent, with the sum of all and the longest wait."""
     serving = Serving(tmp_path)

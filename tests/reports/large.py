@@ -98,7 +98,7 @@ def _lot(connection: sqlite3.Connection, day: int, lot: int, subscribers: int) -
         sims * (60_000_000_000 - (day % 31) * 1_000_000_000), sims * (day % 31) * 1_000_000_000, sims * day * 10**9,
         json.dumps(detail),
     )  # fmt: skip
-    connection.execute(f"INSERT INTO lots VALUES ({', '.join('?' * len(figures))}, 0)", figures)
+    connection.execute(f"INSERT INTO lots VALUES ({', '.join('?' * len(figures))}, 0, 0)", figures)
     connection.execute("INSERT OR REPLACE INTO entities VALUES (?, ?, ?)", (lot + 1, layout.LOT, f"lot-{lot:03}"))
 
 

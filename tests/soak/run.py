@@ -33,7 +33,6 @@ from typing import Any
 import grpc
 import numpy as np
 from simswitch.client import Client, OperatorClient, ServiceError
-from simswitch.history.schema import CACHE_KIB, CACHE_OF_FEW_KIB
 from simswitch.v1 import inventory_pb2, pool_pb2, swap_pb2
 
 from benches.report import ROOT, machine_line
@@ -48,13 +47,13 @@ swap_cool_down_ms = 0
 segment_bytes = 2_097_152
 [follower]
 snapshot_seconds = {snapshot_s}
+# As large as by default the cache would go on filling up in the second half.
+history_cache_mib = 2
 """
 LOAD = ("--warm-up", "0", "--dwell", "120", "--away", "20", "--renew", "20", "--usage", "20", "--batch", "16")
 PROBE_TERMINAL = 1 << 40
 PROBE_SERVER = "as-0"
 SAMPLES = 1_200
-CACHE_MB = 1.1 * (CACHE_KIB + CACHE_OF_FEW_KIB) * 1_024 / 1e6
-"""A tenth is what SQLite needs beside each page."""
 ROUND_S = 10.0
 COOLING_MS = 5_000
 ROUNDS_MAX = 240
@@ -115,22 +114,12 @@ def grown(series: list[float]) -> tuple[float, float]:
     return float(half.mean()), float(slope * (len(half) - 1))
 
 
-def pages_kept_mb(samples: dict[str, list[float]]) -> float:
-    """By how much the follower may grow in the second half since SQLite keeps pages of history: not by more than
-    history does, and not past the bound of what is kept, with what it had grown by before."""
-    middle = len(samples["history_mb"]) // 2
-    grown_before = samples["follower_mb"][middle] - samples["follower_mb"][0]
-    return max(0.0, min(samples["history_mb"][-1] - samples["history_mb"][middle], CACHE_MB - grown_before))
-
-
 def verdict(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Each series with its level, its climb and its bound."""
     found = {}
     for name, bound in BOUNDS.items():
         level, climb = grown(samples[name])
         most = bound.part * level + bound.plus
-        if name == "follower_mb":
-            most += pages_kept_mb(samples)
         found[name] = {
             "first": round(samples[name][0], 2),
             "level": round(level, 2),

@@ -11,7 +11,7 @@ from tests.soak import run
 
 
 def series(**changed: list[float]) -> dict[str, list[float]]:
-    return {name: [100.0] * 200 for name in (*run.BOUNDS, "history_mb")} | changed
+    return {name: [100.0] * 200 for name in run.BOUNDS} | changed
 
 
 def test_what_stays_or_only_warms_up_has_not_grown() -> None:
@@ -19,16 +19,6 @@ def test_what_stays_or_only_warms_up_has_not_grown() -> None:
     saw = [100.0 + number % 20 for number in range(200)]
     found = run.verdict(series(server_mb=warm_up, journal_mb=saw))
     assert all(of["met"] for of in found.values())
-
-
-def test_the_follower_may_keep_pages_of_history_up_to_a_bound() -> None:
-    kept = np.linspace(0, 40, 200)
-    of_history = series(follower_mb=(100 + kept).tolist(), history_mb=(20 + kept).tolist())
-    assert run.verdict(of_history)["follower_mb"]["met"]
-    past_it = series(follower_mb=(100 + 5 * kept).tolist(), history_mb=(20 + 10 * kept).tolist())
-    assert not run.verdict(past_it)["follower_mb"]["met"]
-    of_itself = series(follower_mb=(100 + kept).tolist(), history_mb=(20 + kept / 10).tolist())
-    assert not run.verdict(of_itself)["follower_mb"]["met"]
 
 
 @pytest.mark.parametrize(

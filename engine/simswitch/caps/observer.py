@@ -31,7 +31,7 @@ from simswitch.caps.throttle import Column, Decisions, Reports, ThrottleDetector
 from simswitch.core import layout
 from simswitch.core.commands import CommandRun, OutcomeRun, command_runs
 from simswitch.core.machine import Machine
-from simswitch.history.schema import CACHE_OF_FEW_KIB, NAME, HistoryRefused, damaged, open_writer, signed, signed_list
+from simswitch.history.schema import CACHE_OF_FEW_MIB, NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
 
@@ -66,7 +66,7 @@ class Observer:
     def __init__(self, folder: str | Path) -> None:
         self._path = Path(folder) / NAME
         try:
-            self._connection = open_writer(folder, CACHE_OF_FEW_KIB)
+            self._connection = open_writer(folder, CACHE_OF_FEW_MIB)
             row = self._connection.execute(
                 "SELECT sequence, at_ms, checksum, journal_id FROM positions WHERE reader = ?", (READER,)
             ).fetchone()

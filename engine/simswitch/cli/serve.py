@@ -85,6 +85,7 @@ def serve(
             *("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),
             *(() if values.values["follower", "history"] else ("--no-history",)),
             *("--history-months", str(values.number("follower", "history_months"))),
+            *("--history-cache-mib", str(values.number("follower", "history_cache_mib"))),
         ),
         learner=learner_words(values, host),
         learner_options=("--learn-every", str(values.number("learner", "learn_seconds"))),

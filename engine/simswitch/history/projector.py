@@ -29,7 +29,7 @@ from simswitch.core.roles import COMMAND_ROLES
 from simswitch.history import carriers, limits
 from simswitch.history.reading import day_of
 from simswitch.history.retention import MONTHS, SLOT_S, forget
-from simswitch.history.schema import NAME, HistoryRefused, damaged, open_writer, signed, signed_list
+from simswitch.history.schema import CACHE_MIB, NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
 
@@ -113,12 +113,12 @@ class Projector:
 
     name = READER
 
-    def __init__(self, folder: str | Path, months: int = MONTHS) -> None:
-        """``months``: how long what is of people and of single SIMs is kept; 0: for ever."""
+    def __init__(self, folder: str | Path, months: int = MONTHS, cache_mib: int = CACHE_MIB) -> None:
+        """``months``: how long what is of people and single SIMs is kept; 0: for ever. ``cache_mib``: for its pages."""
         self._path = Path(folder) / NAME
         self._lock = _locked(Path(folder) / LOCK_NAME)
         try:
-            self._connection = open_writer(folder)
+            self._connection = open_writer(folder, cache_mib)
             # Those of before the chain, ROWS_MAX a transaction.
             while self._connection.execute("SELECT 1 FROM decisions WHERE hash IS NULL LIMIT 1").fetchone():
                 with self._connection:

@@ -31,9 +31,9 @@ import numpy.typing as npt
 
 NAME = "history.sqlite"
 APPLICATION_ID = 0x53494D48
-CACHE_KIB = 65_536
+CACHE_MIB = 64
 """Pages of the file that the connection which writes most keeps in memory, at most; a file of some 150 MB fills it."""
-CACHE_OF_FEW_KIB = 8_192
+CACHE_OF_FEW_MIB = 8
 """The same for one that writes few rows."""
 
 SCHEMA = """
@@ -230,7 +230,7 @@ class NoHistoryYet(HistoryRefused):
     """There is no file, or nothing in it."""
 
 
-def open_writer(folder: str | Path, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
+def open_writer(folder: str | Path, cache_mib: int = CACHE_MIB) -> sqlite3.Connection:
     """The file, made when it is missing. Raises ``HistoryRefused``."""
     path = Path(folder) / NAME
     try:
@@ -241,7 +241,7 @@ def open_writer(folder: str | Path, cache_kib: int = CACHE_KIB) -> sqlite3.Conne
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+        connection.execute(f"PRAGMA cache_size = -{cache_mib << 10}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version < VERSION:
             if version:

@@ -86,7 +86,7 @@ class _Process:
             if event["event"] == "records":
                 event["records"] = np.frombuffer(self._lines.read(event["bytes"]), RECORD)
             self._events.put((self.number, event))
-        self._events.put((self.number, {"event": "ended"}))
+        self._events.put((self.number, {"event": "ended", "code": self._process.wait()}))
 
     def tell(self, do: str, **words: object) -> None:
         try:
@@ -297,7 +297,8 @@ class Load:
                 self._all("stop")
             elif kind == "ended":
                 self._ended.add(number)
-                self._fail(f"worker {number} has ended; its last words are above")
+                how = f"exit code {event['code']}" if event["code"] >= 0 else f"signal {-event['code']}"
+                self._fail(f"worker {number} has ended ({how}); its last words, if any, are above")
             elif kind == wanted:
                 found[number] = event
         return found
