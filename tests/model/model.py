@@ -554,6 +554,8 @@ class Model(Limits):
             return {layout.UNKNOWN_SIM}
         if sim.health == layout.RETIRED and life != layout.LIFE_TERMINATED:
             return {layout.WRONG_STATE}
+        if sim.health > layout.SUSPENDED and life == layout.LIFE_SUSPENDED:
+            return {layout.WRONG_STATE}
         if sim.health == healths[life] or (life == layout.LIFE_ACTIVE and sim.health != layout.SUSPENDED):
             return {layout.SAME}
         sim.untrusted |= sim.health == layout.THROTTLED
@@ -713,6 +715,7 @@ class Model(Limits):
     def _restart_window(self, sim: SimModel, window: int) -> None:
         sim.offsets[window] = -sim.counted_bytes
         sim.corrections[window] = sim.allowances[window] = sim.straddling[window] = 0
+        sim.carrier[window] = -1 if sim.as_of_s[window] else 0
         if window == layout.WINDOW_ROLLING - 1:
             sim.days = []
 
@@ -778,7 +781,7 @@ class Model(Limits):
         """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
         lot, rolling = self.lots[sim.lot], layout.WINDOW_ROLLING - 1
         begun_s = lot.begun_ms[rolling] // 1000
-        if sim.as_of_s[rolling] >= max(begun_s, ended_s):
+        if sim.as_of_s[rolling] and sim.as_of_s[rolling] >= begun_s:
             return {layout.LATE}
         if rolling in lot.resets:
             return {layout.WRONG_STATE}
@@ -792,6 +795,9 @@ class Model(Limits):
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         days = sim.days + [0] * (lot.rolling_days - 1 - len(sim.days))
         correction = -(-told // 4096) * 4096 - days[place]
+        as_of_s = sim.as_of_s[rolling]
+        if correction < 0 and as_of_s and as_of_s + (place + 1) * (2 * half_s) > begun_s:
+            return {layout.LATE}
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
         if not correction:
             return {layout.SAME}
@@ -1504,6 +1510,7 @@ class Model(Limits):
             lot.pool_days[0] += kept
             lot.pool_offsets[2] += kept
         sim.corrections[2] = sim.allowances[2] = sim.straddling[2] = 0
+        sim.carrier[2] = -1 if sim.as_of_s[2] else 0
         sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 

@@ -425,7 +425,7 @@ def _carrier_life(row: Row) -> Case:
         allocate(world)
         named = sim_index(world)
     said, _, before = row.when.partition(", ")
-    for health in (layout.THROTTLED, layout.SUSPENDED, layout.RETIRED):
+    for health in (layout.THROTTLED, layout.SUSPENDED, layout.QUARANTINED, layout.RETIRED):
         if health.name.lower() in before:
             if health == layout.SUSPENDED:
                 world.send(carrier_life(named, layout.LIFE_SUSPENDED))
@@ -742,7 +742,9 @@ def _figure_of_day(row: Row) -> Case:
     elif row.when.endswith("left the window"):
         ended_s -= 2 * 86_400
     elif row.when.endswith("could carry"):
-        told = (25 * 3_600 + 2) * LINE_BYTES_PER_S
+        # So slow a line that nothing else makes it impossible.
+        world.configure(layout.LINE_BYTES_PER_S, MIB)
+        told = (25 * 3_600 + 2) * MIB
     elif row.when.endswith("less than we counted"):
         # Of the day before yesterday; its end need not be told to the minute.
         ended_s, told, used = ended_s - 86_400 + 3_600, 4_096, 5 * MIB + 4_096
@@ -1288,6 +1290,7 @@ WHENS = frozenset(
         "active, it was throttled and then suspended",
         "suspended",
         "suspended, ICCID not known",
+        "suspended, it is quarantined",
         "suspended, it is retired",
         "suspended, it is suspended",
         "suspended, no reason",

@@ -16,7 +16,8 @@ from simswitch.cli.screen import complain, print_json, show
 CHUNK = 4_096
 REFUSED = {
     "unknown_sim": "the pool has no such SIM: compare it with the carrier's list, or import it",
-    "wrong_state": "it is retired, and stays so: a SIM that works again is a new one for the pool",
+    "wrong_state": "it is retired, and stays so (a SIM that works again is a new one for the pool), or it is out for "
+    "another reason, which a carrier doesn't lift: say it again when that is over (`simswitch sim` shows it)",
 }
 """What was not taken: why, and what to do."""
 

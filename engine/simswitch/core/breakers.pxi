@@ -381,14 +381,39 @@ cdef uint32_t shelf_select_around(
     return NONE_INDEX
 
 
+cdef void _sound_groups(const Class *sim_class, int tier, uint64_t *groups) noexcept nogil:
+    """The groups that no breaker keeps away and that have a SIM in ``tier`` or a roomier one, GROUP_WORDS of them."""
+    cdef uint64_t words
+    cdef int own, word
+    memset(groups, 0, GROUP_WORDS * sizeof(uint64_t))
+    for own in range(tier, TIERS):
+        words = sim_class.summary[own]
+        while words:
+            word = first_set(words)
+            groups[word] |= sim_class.groups[own][word] & ~sim_class.broken[word]
+            words &= words - 1
+
+
+cdef bint _rank_among(const Class *sim_class, uint32_t rank, const uint64_t *groups) noexcept nogil:
+    cdef int word
+    for word in range(GROUP_WORDS):
+        if sim_class.rank_groups[rank][word] & groups[word]:
+            return True
+    return False
+
+
 cdef uint32_t ranks_select_around(
     State *state, Class *sim_class, uint32_t first, int64_t expected, int tier, bint sound
 ) noexcept nogil:
-    """The same, from the rank ``first`` on, in the order of ranks."""
+    """The same, from the rank ``first`` on, in the order of ranks. Which of them have a sound group with a SIM is worked out once, or each
+    would be looked through tier by tier."""
+    cdef uint64_t[GROUP_WORDS] groups
     cdef Shelf shelf
     cdef uint32_t rank, index
+    if sound:
+        _sound_groups(sim_class, tier, groups)
     for rank in range(first, <uint32_t> sim_class.ranks_count):
-        if rank_roomiest(sim_class, rank) >= tier:
+        if rank_roomiest(sim_class, rank) >= tier and (not sound or _rank_among(sim_class, rank, groups)):
             shelf = rank_shelf(sim_class, rank)
             index = shelf_select_around(state, sim_class, &shelf, expected, tier, True, sound)
             if index != NONE_INDEX:

@@ -587,7 +587,8 @@ cdef int _carrier_life(State *state, uint32_t index, int life, uint64_t now_ms) 
     cdef int health = HEALTHY if life == LIFE_ACTIVE else SUSPENDED if life == LIFE_SUSPENDED else RETIRED
     if sim.health == health or (life == LIFE_ACTIVE and sim.health != SUSPENDED and sim.health != RETIRED):
         return SAME
-    if sim.health == RETIRED:
+    # Suspended and then active again it would be fit, whatever kept it out before.
+    if sim.health == RETIRED or (life == LIFE_SUSPENDED and sim.health > SUSPENDED):
         return WRONG_STATE
     # One that was slowed when it was suspended is probed when it comes back.
     if sim.health == THROTTLED:

@@ -62,6 +62,8 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     state.sims_ledger[index].correction_bytes[window] = 0
     state.sims_ledger[index].allowance_bytes[window] = 0
     state.sims_ledger[index].straddling_bytes[window] = 0
+    if state.sims_ledger[index].as_of_s[window]:
+        state.sims_ledger[index].carrier_bytes[window] = -1  # told again it says something again
     return correction
 
 
@@ -215,6 +217,7 @@ cdef int _correct_day(
     cdef uint64_t begun_s = lot.begun_ms[WINDOW_ROLLING - 1] // 1000
     cdef uint64_t place, half_s = DAY_MS // 2000
     cdef int64_t day
+    cdef uint32_t told_s = 0
     cdef uint32_t *days
     cdef int status
     if not lot.rolling_days or rolling_step_days(lot.rolling_days) != 1 or not ended_s:
@@ -222,8 +225,10 @@ cdef int _correct_day(
     status = _figure_possible(carrier_bytes, ended_s, now_ms)
     if status != OK:
         return status
-    if index < state.header.ledger_end and state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1] >= max(begun_s, <uint64_t> ended_s):
-        return LATE
+    if index < state.header.ledger_end:
+        told_s = state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1]
+    if told_s and told_s >= begun_s:
+        return LATE  # it is of all days, also of one that was over only after it
     if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1:
         return WRONG_STATE
     if ended_s > begun_s + half_s:
@@ -232,7 +237,7 @@ cdef int _correct_day(
     if place + 1 >= lot.rolling_days:
         return PAST_WINDOW
     # The longest day that there is has 25 hours.
-    if <uint64_t> carrier_bytes // line >= 25 * DAY_MS // 24_000 + 2 or carrier_bytes >> ROLLING_SHIFT >= <int64_t> NONE_INDEX:
+    if <uint64_t> carrier_bytes // line >= 25 * 3_600 + 2 or carrier_bytes >> ROLLING_SHIFT >= <int64_t> NONE_INDEX:
         return IMPOSSIBLE_USAGE
     days = state.sims_rolling[index].days
     day = (carrier_bytes + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
@@ -242,6 +247,10 @@ cdef int _correct_day(
         correction[0] = day << ROLLING_SHIFT
     if not correction[0]:
         return SAME
+    # What a figure of the whole window had beyond us joined the day on which it was told, whichever day it was of.
+    if correction[0] < 0 and told_s and told_s + (place + 1) * (DAY_MS // 1000) > begun_s:
+        correction[0] = 0
+        return LATE
     if not dry_run:
         sim_set_offset_bytes(
             state, index, WINDOW_ROLLING - 1, sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + correction[0])

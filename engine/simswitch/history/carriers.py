@@ -33,7 +33,8 @@ def figures_told(run: CommandRun, outcome: OutcomeRun, now_ms: int, actor: str) 
     for iccid, window, as_of_s, told, straddling, correction, status in columns:
         key = (signed(iccid), window, as_of_s * 1000)
         if status == layout.OK:
-            values = (*key, now_ms, told, told - correction, correction, actor, min(straddling, told - correction))
+            straddling = max(min(straddling, told - correction), 0)
+            values = (*key, now_ms, told, told - correction, correction, actor, straddling)
             yield "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values
         elif status in FIGURES_ASIDE:
             yield "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?, ?, ?, ?, 0, ?)", (now_ms, *key, told, status, actor)

@@ -249,7 +249,10 @@ class Follower:
             self._commit_readers()
             missed = f"the records from {self.machine.sequence + 1} to {self._newest_sequence} can't be read again"
             self._said(f"{missed}, and stay unknown to history: {error}")
-            self._begin(restore_newest(self._disk, self._kind))
+            base = restore_newest(self._disk, self._kind)
+            if base.machine.sequence <= self.machine.sequence:
+                raise  # the newest can't be read: beginning anew would end here again, for ever
+            self._begin(base)
             return True
 
     def _turn(self, snapshots: bool) -> bool:
