@@ -56,6 +56,7 @@ from simswitch.journal.errors import (
     JournalError,
     JournalFailed,
     JournalFull,
+    JournalShort,
     RecordTooLarge,
 )
 from simswitch.journal.follower import read_alarm
@@ -341,10 +342,12 @@ class Cell:
         machine: MachineKind | None = None,
         fail_stop: FailStop = end_process,
         progress: Progress | None = None,
+        known_sequence: int = 0,
     ) -> Cell:
         """Creates the cell of an empty folder, or recovers it. The first command after a recovery is RESTART.
 
-        Raises ``FolderInUse``, ``JournalDamaged`` and the other refusals of recovery; then nothing was changed.
+        ``known_sequence``: what somebody else has seen durable; a journal that ends before it is refused. Raises
+        ``FolderInUse``, ``JournalDamaged`` and the other refusals of recovery; then nothing was changed.
         """
         disk = disk or RealDisk(folder)
         kind = machine or real_machine()
@@ -353,6 +356,8 @@ class Cell:
         writer: Journal | None = None
         try:
             recovery = recover(disk, kind, repair=True, progress=progress)
+            if recovery.machine.sequence < known_sequence:
+                raise JournalShort(known_sequence, recovery.machine.sequence)
             journal_id = recovery.journal_id or entropy(16)
             writer = Journal(disk, journal_id, kind.version, recovery.place, journal, fail_stop)
             cell = cls(recovery.machine, clock, seeds, settings or CellSettings(), writer, fail_stop)

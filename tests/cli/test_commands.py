@@ -239,7 +239,10 @@ def test_the_settings_file_reaches_the_service_before_it_listens(
     config.write_text("[engine]\ncooling_ms = 1_234\n[follower]\nsnapshot_seconds = 17\n", encoding="utf-8")
     serve(tmp_path / "data", config=config)
     assert [settings.engine for settings in started] == [{Setting.COOLING_MS: 1_234}]
-    assert started[0].follower_options == ("--snapshot-seconds", "17", "--history-months", "13")
+    assert started[0].follower_options == (
+        *("--snapshot-seconds", "17", "--history-months", "13"),
+        *("--history-cache-mib", "64"),
+    )
 
 
 def test_the_transport_is_that_of_the_option_then_of_the_settings(

@@ -44,6 +44,8 @@ def verify(
         found = verify_audit(folder, wanted)
     except (ChainDamaged, HistoryRefused, JournalError, Refused) as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
+    if not found:
+        raise CommandFailed(Exit.REFUSED, f"there is no audit log in {folder}: nothing was verified")
     names = ["file", "first", "last", "hash"]
     rows = [[file.name, file.first, file.last, file.hash] for file in found]
     if json:

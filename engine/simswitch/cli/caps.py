@@ -149,6 +149,8 @@ def set_cap(
         raise CommandFailed(
             Exit.USAGE, f"--at: {instant_text(at_ms)} is past, and what was then can't be changed; leave it out for now"
         )
+    if quota.strip().isdigit() and int(quota):
+        raise CommandFailed(Exit.USAGE, f"QUOTA takes an amount with its unit, such as 100GB, not {quota!r}")
     change = caps_pb2.CapChange(
         lot=lot,
         window=inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{window.name}"),
@@ -161,6 +163,8 @@ def set_cap(
     (status,) = answer.statuses
     if status not in (status_pb2.STATUS_OK, status_pb2.STATUS_SAME):
         word = enum_word(status_pb2.Status.DESCRIPTOR, status).replace("_", " ")
+        if status == status_pb2.STATUS_INVALID_ARGUMENT and window == WindowWord.ROLLING:
+            word = "its plan has no rolling window, so nobody knows of how many days"
         raise CommandFailed(Exit.REFUSED, f"the cap of {lot}, {window}, was not set: {word}")
     begins = f"from {instant_text(change.at_ms)} on" if change.at_ms else "from now on"
     show(

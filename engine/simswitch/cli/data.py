@@ -34,6 +34,19 @@ def inspect(folder: Folder, json: JsonOption = False) -> None:
         raise CommandFailed(Exit.DAMAGED, f"the follower raised an alarm: {found['alarm']}")
 
 
+def ours(folder: Path) -> None:
+    """Refuses a folder in which no service has ever run: what it does not hold would all be sound."""
+    from simswitch.journal.disk import RealDisk
+    from simswitch.journal.snapshot import snapshot_sequences
+    from simswitch.journal.walk import list_segments
+
+    disk = RealDisk(folder, create=False)
+    if not list_segments(disk) and not snapshot_sequences(disk) and not (folder / "history.sqlite").exists():
+        raise CommandFailed(
+            Exit.REFUSED, f"{folder} is no data folder: it has neither journal nor snapshot nor history"
+        )
+
+
 def check(folder: Folder, json: JsonOption = False) -> None:
     """Verify everything in a data folder: snapshots, journal by replay, invariants, history, audit log.
 
@@ -43,6 +56,7 @@ def check(folder: Folder, json: JsonOption = False) -> None:
     from simswitch.folder.apart import Refused
     from simswitch.folder.check import check_folder
 
+    ours(folder)
     try:
         checked = check_folder(folder)
     except Refused as error:
@@ -71,6 +85,9 @@ def backup(
     from simswitch.folder.apart import Refused
     from simswitch.folder.backup import backup as back_up
 
+    ours(folder)
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise CommandFailed(Exit.REFUSED, f"{target} is inside of {folder}: a backup stands elsewhere, on another disk")
     try:
         found = back_up(folder, target)
     except Refused as error:

@@ -81,9 +81,11 @@ def chosen(found: dict[str, Any]) -> str:
     swap = next((each for each in own if each["result"] == "confirmed" or (reserved and not each["away"])), None)
     if swap and not swap["away"]:
         when = instant_text(swap["ordered_ms"])
-        job = f" (job {swap['job']})" if swap["job"] is not None else ""
-        why = _WHY_SWAPPED.get(swap["priority"], "of an order")
-        return f"By the swap that was ordered {when}{job}, because {why}: a healthy SIM of {place}, with {wanted}."
+        # A job has a reason of its own; its priority only says how urgent it is.
+        why = f", because {_WHY_SWAPPED.get(swap['priority'], 'of an order')}"
+        if swap["job"] is not None:
+            why = f" by job {swap['job']} (`simswitch swap show {swap['job']}` says who and why)"
+        return f"By the swap that was ordered {when}{why}: a healthy SIM of {place}, with {wanted}."
     if reserved:
         return f"As the target of a swap that is not ordered yet: a healthy SIM of {place}, with {wanted}."
     return (
@@ -308,7 +310,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
         ("What was seen", ["when", "", "plateau", "windows", "demand", "sure"], throttles),
         ("What was said of its health", ["when", "health", "by", "because"], healths),
         ("Its carrier's figures", ["as of", "", "carrier", "ours", "added", "told by"], corrections),
-        ("Swaps", ["ordered", "", "other SIM", "terminal", "why", "job", "result", "outage"], swaps),
+        ("Swaps", ["ordered", "", "other SIM", "terminal", "urgency", "job", "result", "outage"], swaps),
     ]
     return [table(title, columns, rows, 2) for title, columns, rows in tables if rows]
 

@@ -130,7 +130,7 @@ def server_table(servers: list[dict[str, Any]]) -> Any:
     rows = [
         [
             e["name"],
-            f"{e['gate'].replace('_', ' ')} ({e['gate_reason'].replace('_', ' ')})"
+            f"{e['gate'].replace('_', ' ')} ({e['gate_reason'].replace('_', ' ') or 'never seen'})"
             + (", paused" if e["paused"] and e["gate"] != "paused" else ""),
             f"{e['window']} ({e['window_reason'].replace('_', ' ')})",
             e["outstanding_count"],

@@ -26,7 +26,8 @@ SHOWN = 50
 CALL_TIMEOUT_S = 120.0
 SET_ASIDE = {
     "negative_usage": "less than nothing was used: ask the carrier for the total instead of its own correction",
-    "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone",
+    "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone; "
+    "with --of-day: or of a day whose end has not been seen here, as none has until a lot's window has begun anew once",
     "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
     "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
     "past_window": "its window had not begun then at every SIM of the lot, or its day has left the rolling window: "
@@ -136,7 +137,8 @@ def import_usage(
         print_json(report)
     else:
         _show(report, dry_run)
-    _name(file, [each for each in report["figures"] if each["status"] in SET_ASIDE], "set aside")
+    aside = "set aside" if report["taken"] else "would be set aside"
+    _name(file, [each for each in report["figures"] if each["status"] in SET_ASIDE], aside)
     _name(file, report["refused"], "the service refused it")
     if report["refused"] and not partial:
         raise CommandFailed(Exit.REFUSED, "the service refused the lines above; no figure was taken")
@@ -239,9 +241,12 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
         show(table(title, ["SIM", "line", "as of", "carrier", "we", "difference", "would be"], rows))
         if len(report["figures"]) > SHOWN:
             show(f"These are the {SHOWN} largest differences of {len(report['figures']):,} figures; --json has all.")
-    words = {"ok": "would be taken" if dry_run else "taken", "same": "there already", "late": "older than the last one"}
+    taken = "taken" if report["taken"] else "would be taken"
+    words = {"ok": taken, "same": "there already", "late": "older than the last one"}
     words.update(impossible_usage="impossible, set aside", past_window="of before its window, set aside")
     words.update(negative_usage="negative, set aside", future_usage="of an instant to come, set aside")
+    if not report["taken"]:
+        words = {name: word.replace(", set aside", ", would be set aside") for name, word in words.items()}
     rows = [[words.get(name, name.replace("_", " ")), count] for name, count in report["counts"].items()]
     if report["left_out_count"]:
         rows.append(["lines left out", report["left_out_count"]])

@@ -134,6 +134,10 @@ def _restore(
     checksum = base.header.chain if base.header is not None else START.previous_checksum
     damages: list[JournalDamaged] = []
     last_before = _last_before(disk, machine.sequence, headers, wanted, damages)
+    if last_before < wanted.until_sequence < _FAR:
+        raise Refused(f"{origin} ends at record {last_before}, and does not know {wanted.until_sequence}")
+    if not last_before and wanted.until_ms < _FAR:
+        raise Refused(f"{origin} begins after that instant: nothing would be in it")
     kept = known is None or known <= last_before
     if known is not None:
         with closing(open_reader(origin, writes_nothing=True)) as history:

@@ -38,6 +38,19 @@ class OutcomeDiffers(JournalError):
         self.replayed = replayed
 
 
+class JournalShort(JournalError):
+    """Somebody has seen later records durable. Nothing was changed."""
+
+    def __init__(self, known: int, last: int) -> None:
+        super().__init__(
+            f"history knows {known:,} records, which were acknowledged, and the journal ends at {last:,}: what came "
+            "behind is missing. Nothing was changed. Put segments and snapshots back from a copy of the disk, or "
+            "restore a backup; only where there is neither, move history.sqlite away, and the rest is lost"
+        )
+        self.known = known
+        self.last = last
+
+
 class RecordRefused(JournalError):
     """The machine refuses a record that it once applied."""
 

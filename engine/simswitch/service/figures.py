@@ -22,6 +22,8 @@ from simswitch.v1 import caps_pb2 as pb
 from simswitch.v1 import inventory_pb2, status_pb2
 
 FIGURES_MAX = 16_384
+BEHIND_S = 3.0
+"""For so long history may be behind before a call is refused."""
 _CYCLE_S = 31 * 86_400
 """No window that is reset is longer: what a SIM had counted before is what it had when the window began."""
 
@@ -53,7 +55,7 @@ class Figures:
             Counted(0, 0)
         ] * count  # a day's figure takes the place of our count, whatever it is
         if not of_day:
-            counts = await asyncio.to_thread(self._counts, pool, instants)
+            counts = await self._counted(pool, instants)
         statuses = np.full(count, layout.UNKNOWN_SIM, np.uint8)
         corrections = np.zeros(count, np.int64)
         statuses[[bool(iccid) and then is None for iccid, then in zip(pool.iccids, counts, strict=True)]] = (
@@ -83,6 +85,18 @@ class Figures:
             correction_bytes=corrections.tolist(),
             iccid=pool.iccids,
         )
+
+    async def _counted(self, pool: _Pool, instants: Sequence[int]) -> list[Counted | None]:
+        """Waits a moment for history: it is behind by the record that was written last, if only for a dry run."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + BEHIND_S
+        while True:
+            try:
+                return await asyncio.to_thread(self._counts, pool, instants)
+            except Refused as error:
+                if error.reason is not HISTORY_BEHIND or loop.time() >= until:
+                    raise
+            await asyncio.sleep(0.1)
 
     def _counts(self, pool: _Pool, instants: Sequence[int]) -> list[Counted | None]:
         """What had been counted of each SIM by the instant of its figure; None: not known. For a thread."""

@@ -31,11 +31,12 @@ import os
 import resource
 import secrets
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +50,8 @@ from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
+from simswitch.history.reading import known
+from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.metrics import MetricsSettings
 from simswitch.service.access import Access, AccessSettings, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
@@ -714,6 +717,15 @@ def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _known_sequence(folder: Path) -> int:
+    """How far history has come, which takes only what is durable. 0: there is none, or the follower will say why."""
+    try:
+        with closing(open_reader(folder, writes_nothing=True)) as history:
+            return known(history).sequence
+    except (HistoryRefused, sqlite3.Error):
+        return 0
+
+
 async def serve(
     folder: str | os.PathLike[str],
     settings: ServerSettings | None = None,
@@ -734,7 +746,12 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     path = Path(folder)
     cell = await asyncio.to_thread(
-        Cell.open, path, capacity=settings.capacity, settings=settings.cell, journal=settings.journal
+        Cell.open,
+        path,
+        capacity=settings.capacity,
+        settings=settings.cell,
+        journal=settings.journal,
+        known_sequence=await asyncio.to_thread(_known_sequence, path),
     )
     assert cell.recovery is not None
     for warning in cell.recovery.warnings:
