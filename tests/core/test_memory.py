@@ -13,7 +13,7 @@ import pytest
 from simswitch.core.machine import Machine
 
 LAYOUT = Path(__file__).parents[2] / "engine" / "simswitch" / "core" / "layout.pxd"
-SIMS_LOAD, TERMINALS_LOAD = 0.9, 0.5
+SIMS_LOAD, TERMINALS_LOAD = 0.9, 0.55
 # What there is once for each SIM and each terminal, and the tables that find them.
 OF_SIMS = {
     "sims": 1.0,

@@ -11,7 +11,7 @@ from tests.model.world import empty_world
 
 
 def test_a_full_pool_finds_all_that_is_in_it_and_nothing_else_before_and_after_it_grows() -> None:
-    """Loads of 0.9 and 0.5, tags of a few bits: of 3,000 keys many have their neighbours' homes and tags."""
+    """Loads of 0.9 and 0.55, tags of a few bits: of 3,000 keys many have their neighbours' homes and tags."""
     count = 3_000
     world = empty_world(sims_max=count, terminals_max=count)
     world.import_sims(count)

@@ -270,7 +270,11 @@ class Model(Limits):
             return {layout.INVALID_ARGUMENT}
         if market not in self.markets:
             return {layout.UNKNOWN_MARKET}
-        subscriber, key = call.item["subscriber"], call.item["terminal"]
+        key = call.item["terminal"]
+        terminal = self.terminals.get(key)
+        subscriber = call.item["subscriber"]
+        if not subscriber and terminal is not None and terminal.sim is not None:
+            subscriber = terminal.subscriber
         action, slow_kbps = self.limit_asked(subscriber, group, key, server)
         refused = action == layout.ACTION_REFUSE
         self._require(call.answer["slow_kbps"] in (slow_kbps, 0), f"slowed to {call.answer['slow_kbps']}")
@@ -278,11 +282,11 @@ class Model(Limits):
             wait_ms = self.limit_ends_ms(subscriber) - self.now_ms
             self._refused_for_now({"retry_after_ms": call.answer["retry_after_ms"] - wait_ms})
             return {layout.LIMIT_REACHED}
-        terminal = self.terminals.get(key)
         if terminal is not None and terminal.sim is not None:
             usable = terminal.sim.health in USABLE and self.lots[terminal.sim.lot].pool_health in USABLE
             if terminal.server == server and terminal.market == market and usable:
                 self._extend(terminal)
+                terminal.subscriber = subscriber
                 self._check_grant(terminal, call.answer, slow_kbps)
                 return {layout.SAME}
             in_flight = terminal.swap is not None and terminal.swap.in_flight
@@ -308,7 +312,7 @@ class Model(Limits):
         elif terminal.sim is not None:
             self._replace(terminal, server)
             status = layout.MOVED
-        self._lease(terminal, sim, call, expected)
+        self._lease(terminal, sim, call, expected, subscriber)
         self._check_grant(terminal, call.answer, slow_kbps)
         return {status}
 
@@ -429,13 +433,13 @@ class Model(Limits):
         )
         return status
 
-    def _lease(self, terminal: TerminalModel, sim: SimModel, call: Call, expected: int) -> None:
+    def _lease(self, terminal: TerminalModel, sim: SimModel, call: Call, expected: int, subscriber: int) -> None:
         """A lease begins that was asked for; the one before may still be reported on."""
         last = self._last(terminal)
         if last is not None:
             self.ended[last.epoch] = last
             terminal.last_sim = None
-        terminal.subscriber = call.item["subscriber"]
+        terminal.subscriber = subscriber
         terminal.server, terminal.market = call.header["access_server"], call.item["market"]
         terminal.expected_tier = tier_satisfying(expected)
         self._begin(terminal, sim, self._new_epoch(call.answer["epoch"]))
@@ -481,7 +485,7 @@ class Model(Limits):
                 return {layout.TERMINALS_FULL}
             terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
         expected = self._expected(call.item["market"], call.item["expected_bytes"])
-        self._lease(terminal, sim, call, expected)
+        self._lease(terminal, sim, call, expected, call.item["subscriber"])
         self._check_grant(terminal, call.answer)
         return {layout.OK}
 

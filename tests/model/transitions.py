@@ -1199,7 +1199,8 @@ def _limit(row: Row) -> Case:
         return Case(world, world.usage(T, epoch, used))
     if row.command != "ALLOCATE":
         return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch))
-    return Case(world, world.allocate(T, group=world.entities.get("brand", 0)))
+    subscriber = 0 if row.when == "nobody says whose the terminal is" else SUBSCRIBER
+    return Case(world, world.allocate(T, group=world.entities.get("brand", 0), subscriber=subscriber))
 
 
 def _rule(row: Row) -> Case:
@@ -1380,6 +1381,7 @@ WHENS = frozenset(
         "all of it, slow",
         "another one for the same group",
         "as one of a group with a rule of its own",
+        "nobody says whose the terminal is",
         "ends now",
         "its end has passed",
         "no published text",

@@ -178,6 +178,7 @@ class World(Driver):
         market: str = "home",
         expected_bytes: npt.ArrayLike = 0,
         group: int = 0,
+        subscriber: int = SUBSCRIBER,
     ) -> bytes:
         keys = np.atleast_1d(np.asarray(terminal, np.uint64))
         return commands.run(
@@ -186,7 +187,7 @@ class World(Driver):
             access_server=server,
             argument=group,
             terminal=keys,
-            subscriber=SUBSCRIBER,
+            subscriber=subscriber,
             expected_bytes=expected_bytes,
             market=self.entities[market],
         )

@@ -87,10 +87,14 @@ cdef inline void _allocate(
     uint32_t server, uint32_t group, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal
-    cdef Limited limited = limit_ask(state, subscriber, group, key, server, now_ms)
+    cdef Limited limited
     cdef uint64_t wait_ms
     cdef int status
     cdef uint32_t sim
+    # Who has the lease has it still where nobody says whose the terminal is, or asking so would evade a limit.
+    if not subscriber and index != NONE_INDEX and state.terminals[index].sim != NONE_INDEX:
+        subscriber = state.terminals[index].subscriber
+    limited = limit_ask(state, subscriber, group, key, server, now_ms)
     if limited.action == ACTION_REFUSE:
         _refuse_for_now(state, grant, item, LIMIT_REACHED)
         grant.retry_after_ms[item] += <uint32_t> (limit_ends_ms(state, &limited) - now_ms)
@@ -102,6 +106,7 @@ cdef inline void _allocate(
             and _usable(state, &state.sims[terminal.sim])
         ):
             lease_extend(state, index, now_ms)
+            terminal.subscriber = subscriber
             _grant(state, grant, item, index, SAME)
             grant.slow_kbps[item] = limited.slow_kbps
             return

@@ -33,10 +33,10 @@
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
 #   wheel               8392   1                    timing wheel: list heads and which are not empty
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
-#   iccid_table, imsi_table, terminal_table: 4 a slot; load at most 0.9, 0.9 and 0.5 (tables.pxi)
+#   iccid_table, imsi_table, terminal_table: 4 a slot; load at most 0.9, 0.9 and 0.55 (tables.pxi)
 #
 # Per SIM: 64 + 32 + 2 x 4 / 0.9 (tables) = 105 B, 64 B in a plan with rolling days, and 128 B with a carrier's figures.
-# Per terminal: 64 + 24 + 8 + 4 / 0.5 = 104 B.  Per subscriber: 24 x 1.25 = 30 B.
+# Per terminal: 64 + 24 + 8 + 4 / 0.55 = 103 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

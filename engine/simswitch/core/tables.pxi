@@ -17,8 +17,8 @@ cdef enum:
 
 
 cdef uint64_t terminal_slots(uint64_t items) noexcept nogil:
-    """A load of 0.5 at most."""
-    return items * 2 + 8
+    """A load of 0.55 at most."""
+    return items * 20 // 11 + 8
 
 
 cdef uint64_t sim_slots(uint64_t items) noexcept nogil:

@@ -92,7 +92,7 @@ class AllocateRequest(_message.Message):
     terminal: _builtins.int
     """The terminal's key, chosen by the access server: it stands for an IMEI and a modem."""
     subscriber: _builtins.int
-    """Who uses it. 0: unknown."""
+    """Who uses it. 0: unknown, or, while the terminal has a lease, still who had it."""
     expected_bytes: _builtins.int
     """Bytes that the lease will need. 0: the market's figure."""
     subscriber_group: _builtins.str
@@ -176,7 +176,7 @@ class AllocateSimsRequest(_message.Message):
 
     @_builtins.property
     def subscriber(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Column: who uses it, 0: unknown. May be left out: all unknown."""
+        """Column: who uses it; 0: unknown, or, while the terminal has a lease, still who had it. May be left out: all 0."""
 
     @_builtins.property
     def expected_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
