@@ -135,6 +135,7 @@ def test_caps_are_set_now_and_from_an_instant_on_and_shown_with_the_next_reset(r
     refused = run("caps", "set", "nowhere", "day", "3GB")
     assert (refused.returncode, "unknown lot" in refused.stderr) == (Exit.REFUSED, True)
     assert run("caps", "set", "spring", "day", "much").returncode == Exit.USAGE
+    assert "with its unit" in run("caps", "set", "spring", "day", "90").stderr
     (lot,) = json.loads(run("caps", "--lot", "spring", "--json").stdout)["lots"]
     cycle, day = lot["windows"]
     assert (day["quota_bytes"], day["certainty"], day["waiting_ms"]) == (3 * 10**9, "contractual", 0)

@@ -249,6 +249,10 @@ def test_what_cannot_be_restored_is_refused_and_leaves_no_folder(kept: tuple[Pat
     with pytest.raises(FolderInUse):
         opened(tmp_path / "in-use")
     cell.close()
+    with pytest.raises(Refused, match="does not know 1000000000"):
+        restore(source, tmp_path / "new", Wanted(until_sequence=10**9))
+    with pytest.raises(Refused, match="begins after that instant"):
+        restore(tmp_path / "in-use", tmp_path / "new", Wanted(until_ms=1))
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new.restoring").exists()
 

@@ -152,6 +152,26 @@ class _Unsound(Machine):
         return ["I1: SIM 7 is assigned twice"]
 
 
+@pytest.mark.parametrize("words", [("check",), ("backup",), ("audit", "verify")])
+def test_a_folder_in_which_nothing_is_is_not_called_sound(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    target = [str(tmp_path / "copy")] if words == ("backup",) else []
+    answer = program(*words, str(tmp_path / "empty"), *target)
+    assert answer.returncode == Exit.REFUSED, answer.stdout
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty"]
+
+
+def test_a_server_does_not_begin_anew_what_history_knows_more_of(copied: Path) -> None:
+    """I6: its epochs would be given twice."""
+    for path in copied.iterdir():
+        if path.suffix in (".journal", ".state"):
+            path.unlink()
+    answer = program("serve", str(copied), "--address", "127.0.0.1:0")
+    assert answer.returncode == Exit.DAMAGED, answer.stderr
+    assert "the journal ends at 0" in answer.stderr
+    assert not list(copied.glob("*.journal"))
+
+
 def test_a_broken_invariant_and_a_record_that_ends_the_process_are_named(whole: tuple[Path, Life]) -> None:
     found = check_folder(whole[0], MachineKind(_Unsound, _Unsound.restore, int(layout.MACHINE_VERSION)))
     assert ["I1: SIM 7" in part.text for part in found.parts if not part.sound] == [True]
