@@ -81,7 +81,7 @@ class Told:
 
     def __init__(self, operator: OperatorClient, *kinds: Any, after: int = 0) -> None:
         request = event_pb2.WatchEventsRequest(after=after, kinds=kinds)
-        self._stream: Any = operator.events.WatchEvents(request, timeout=600)
+        self._stream: Any = operator.events.WatchEvents(request, timeout=120)
 
     def wait(self, wanted: Callable[[event_pb2.Event], bool], count: int = 1) -> list[event_pb2.Event]:
         """The first so many that are wanted."""

@@ -107,7 +107,8 @@ def _said_since(
         if cap.HasField("quota_bytes") and cap.certainty != inventory_pb2.CERTAINTY_LEARNED:
             since_ms = max(since_ms, cap.since_ms)
         if since_ms:
-            found.setdefault(since_ms, []).append(window)
+            # An observation's instant is that of its second's begin.
+            found.setdefault(since_ms // 1_000 * 1_000, []).append(window)
     return found
 
 
@@ -241,7 +242,7 @@ class Learner:
         learned = lowest(findings)
         for since_ms, windows in _said_since(connection, lot, in_force).items():
             if since_ms > observations.at_ms.min(initial=since_ms):
-                later = lowest(find(observations.chosen(observations.at_ms > since_ms)))
+                later = lowest(find(observations.chosen(observations.at_ms >= since_ms)))
                 learned = {window: cap for window, cap in learned.items() if window not in windows}
                 learned |= {window: cap for window, cap in later.items() if window in windows}
         self._set(name, in_force, learned)
