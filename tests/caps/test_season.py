@@ -9,7 +9,7 @@ import pytest
 
 from tests.caps.season import medians, run
 
-SEEDS = 3
+SEEDS = 7
 
 
 @pytest.mark.timeout(600)
