@@ -342,12 +342,12 @@ class Cell:
         machine: MachineKind | None = None,
         fail_stop: FailStop = end_process,
         progress: Progress | None = None,
-        known_sequence: int = 0,
+        known: tuple[bytes, int] | None = None,
     ) -> Cell:
         """Creates the cell of an empty folder, or recovers it. The first command after a recovery is RESTART.
 
-        ``known_sequence``: what somebody else has seen durable; a journal that ends before it is refused. Raises
-        ``FolderInUse``, ``JournalDamaged`` and the other refusals of recovery; then nothing was changed.
+        ``known``: of which journal somebody else has seen how many records durable; one that ends before is refused.
+        Raises ``FolderInUse``, ``JournalDamaged`` and the other refusals of recovery; then nothing was changed.
         """
         disk = disk or RealDisk(folder)
         kind = machine or real_machine()
@@ -356,8 +356,8 @@ class Cell:
         writer: Journal | None = None
         try:
             recovery = recover(disk, kind, repair=True, progress=progress)
-            if recovery.machine.sequence < known_sequence:
-                raise JournalShort(known_sequence, recovery.machine.sequence)
+            if known and recovery.journal_id in (None, known[0]) and recovery.machine.sequence < known[1]:
+                raise JournalShort(known[1], recovery.machine.sequence)
             journal_id = recovery.journal_id or entropy(16)
             writer = Journal(disk, journal_id, kind.version, recovery.place, journal, fail_stop)
             cell = cls(recovery.machine, clock, seeds, settings or CellSettings(), writer, fail_stop)

@@ -169,6 +169,7 @@ def test_a_server_does_not_begin_anew_what_history_knows_more_of(copied: Path) -
     answer = program("serve", str(copied), "--address", "127.0.0.1:0")
     assert answer.returncode == Exit.DAMAGED, answer.stderr
     assert "the journal ends at 0" in answer.stderr
+    assert "the journal ends at 0" in program("check", str(copied)).stderr
     assert not list(copied.glob("*.journal"))
 
 

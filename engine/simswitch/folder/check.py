@@ -31,7 +31,7 @@ from simswitch.folder.apart import Note, apart
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
 from simswitch.journal.disk import RealDisk
-from simswitch.journal.errors import JournalDamaged, JournalError
+from simswitch.journal.errors import JournalDamaged, JournalError, JournalShort
 from simswitch.journal.follower import ALARM_NAME, read_alarm
 from simswitch.journal.format import SegmentHeader, segment_name
 from simswitch.journal.recovery import MachineKind, real_machine, replay, restore_newest
@@ -296,14 +296,15 @@ def records(
 def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: int | None, checked: Checked) -> None:
     last = checked.last_sequence
     text = ""
+    anew = "Stop the service, move it away, and start again: a new one is begun"
     if begun and position.journal_id != begun[-1].journal_id:
-        text = "it is of another journal"
+        text = f"it is of another journal. {anew}"
     elif position.sequence > last:
-        text = f"it knows {position.sequence} records, and the journal ends at {last}"
+        # Not the history is at fault, and it is all that tells what was lost.
+        text = str(JournalShort(position.sequence, last))
     elif checksum is not None and checksum != position.checksum:
-        text = f"record {position.sequence} is another one in the journal than it knows"
+        text = f"record {position.sequence} is another one in the journal than it knows. {anew}"
     if text:
-        text += ". Stop the service, move it away, and start again: a new one is begun"
         checked.parts.append(Part("history", HISTORY, False, text))
     else:
         text = f"at record {position.sequence}, {last - position.sequence} behind the journal"

@@ -51,9 +51,8 @@ class Figures:
             return pb.ImportCarrierUsageResponse()
         pool = await self._cell.read(lambda machine: _find(machine, request.iccid, request.imsi), call.deadline)
         of_day = request.of_day and request.window == inventory_pb2.CAP_WINDOW_KIND_ROLLING
-        counts: list[Counted | None] = [
-            Counted(0, 0)
-        ] * count  # a day's figure takes the place of our count, whatever it is
+        # A day's figure takes the place of our count, whatever that is.
+        counts: list[Counted | None] = [Counted(0, 0)] * count
         if not of_day:
             counts = await self._counted(pool, instants)
         statuses = np.full(count, layout.UNKNOWN_SIM, np.uint8)

@@ -50,7 +50,6 @@ from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
-from simswitch.history.reading import known
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.metrics import MetricsSettings
 from simswitch.service.access import Access, AccessSettings, proof
@@ -717,13 +716,14 @@ def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _known_sequence(folder: Path) -> int:
-    """How far history has come, which takes only what is durable. 0: there is none, or the follower will say why."""
+def _known(folder: Path) -> tuple[bytes, int] | None:
+    """How far history has come in which journal; it takes only what is durable. None: the follower will say why."""
     try:
         with closing(open_reader(folder, writes_nothing=True)) as history:
-            return known(history).sequence
+            row = history.execute("SELECT journal_id, sequence FROM positions WHERE reader = 'history'").fetchone()
+            return (bytes(row[0]), int(row[1])) if row else None
     except (HistoryRefused, sqlite3.Error):
-        return 0
+        return None
 
 
 async def serve(
@@ -751,7 +751,7 @@ async def serve(
         capacity=settings.capacity,
         settings=settings.cell,
         journal=settings.journal,
-        known_sequence=await asyncio.to_thread(_known_sequence, path),
+        known=await asyncio.to_thread(_known, path),
     )
     assert cell.recovery is not None
     for warning in cell.recovery.warnings:
