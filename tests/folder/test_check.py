@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
+from simswitch.cell import Capacity, Cell, JournalSettings
 from simswitch.cli.exits import Exit
-from simswitch.core import layout
+from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 from simswitch.folder.apart import Refused
 from simswitch.folder.check import check_folder
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.journal.disk import RealDisk
+from simswitch.journal.errors import JournalShort
 from simswitch.journal.follower import ALARM_NAME
-from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
+from simswitch.journal.recovery import MachineKind, real_machine, recover, restore_newest
 from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
 
 from tests.cli.conftest import program
@@ -171,6 +173,20 @@ def test_a_server_does_not_begin_anew_what_history_knows_more_of(copied: Path) -
     assert "the journal ends at 0" in answer.stderr
     assert "the journal ends at 0" in program("check", str(copied)).stderr
     assert not list(copied.glob("*.journal"))
+
+
+def test_what_is_known_of_another_journal_refuses_no_start(tmp_path: Path) -> None:
+    def opened(known: tuple[bytes, int]) -> Cell:
+        return Cell.open(tmp_path, capacity=Capacity(8, 8, 8), journal=JournalSettings(1 << 20, 0), known=known)
+
+    cell = opened((bytes(16), 0))
+    cell.step(commands.run(layout.TICK))
+    cell.close()
+    opened((bytes(16), 10**6)).close()
+    journal_id = recover(RealDisk(tmp_path, create=False), real_machine(), repair=False).journal_id
+    assert journal_id is not None
+    with pytest.raises(JournalShort, match="the journal ends at"):
+        opened((journal_id, 10**6))
 
 
 def test_a_broken_invariant_and_a_record_that_ends_the_process_are_named(whole: tuple[Path, Life]) -> None:
