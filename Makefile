@@ -167,8 +167,9 @@ sbom: build .venv/.supply
 	$(BIN)/python -m dependencies.sbom
 
 # Every release of the lock against the database of known vulnerabilities; one that it can't be asked about fails too.
+# ARGS="--advisories FILE": asks nobody.
 audit: .venv/.supply
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement dependencies/development.txt $(ARGS)
+	$(BIN)/python -m dependencies.audit $(ARGS)
 
 wheel: build
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

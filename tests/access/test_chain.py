@@ -67,6 +67,31 @@ def test_one_made_anew_is_found_by_a_hash_that_was_noted(tmp_path: Path) -> None
         verify_folder(tmp_path, [noted])
 
 
+def test_a_file_without_its_beginning_is_found(tmp_path: Path) -> None:
+    for name in ("alice", "eve"):
+        create_token(tmp_path, f"operator:{name}", 1_000)
+    path = tmp_path / TOKENS
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[1])
+    with pytest.raises(ChainDamaged, match="begins with entry 2"):
+        verify_folder(tmp_path)
+
+
+def test_an_entry_that_went_when_its_file_was_full_is_not_called_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    chain = Chain(path, size_max=1_000)
+    noted = [Expected(FILE, entry.number, entry.hash) for entry in (chain.append({"what": n}) for n in range(20))]
+    chain.close()
+    (walked,) = verify_folder(tmp_path, noted[-1:])
+    assert walked.last == 20
+    assert not walked.gone
+    (walked,) = verify_folder(tmp_path, [noted[0], noted[-1]])
+    assert "entry 1 was noted and went" in walked.gone
+    assert f"from {walked.first} to 20" in walked.gone
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ChainDamaged, match=r"entry 20 was noted .* cut off"):
+        verify_folder(tmp_path, [noted[0], noted[-1]])
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "log")
     with pytest.raises(ChainInUse):

@@ -526,3 +526,17 @@ def test_kill_in_the_middle_of_a_job_loses_nothing(tmp_path: Path, options: dict
         if server.poll() is None:
             server.kill()
         server.wait()
+
+
+@pytest.mark.usefixtures("pool")
+def test_sessions_that_end_leave_nothing_to_a_loop_that_is_closed(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 90 that ended so 32 did: grpc.aio has one queue for all loops of a process."""
+    for _ in range(15):
+        sessions = [SessionThread(serving.address, name, lambda _: Result.DONE) for name in ("as-01", "as-02")]
+        for session in sessions:
+            session.serving(20)
+        for session in sessions:
+            session.close()
+    assert not [record for record in caplog.records if record.name == "asyncio"]

@@ -17,7 +17,7 @@ from simswitch.cell import Cell, FolderInUse, JournalSettings, VirtualClock
 from simswitch.core import commands
 from simswitch.core.layout import TICK
 from simswitch.journal.append import FAIL_STOP_EXIT_CODE
-from simswitch.journal.disk import LOCK_NAME, RealDisk
+from simswitch.journal.disk import LOCK_NAME, RealDisk, holder
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_STOPPED, Follower, FollowerSettings, read_alarm
 from simswitch.journal.format import BLOCK_BYTES, RECORD_MAGIC, segment_name
 from simswitch.journal.inspect import inspect
@@ -284,3 +284,23 @@ def test_a_failing_fsync_ends_the_real_process_with_a_line_that_says_why(tmp_pat
     assert output == ""
     assert "writing the journal at sequence 2 failed" in errors
     assert "Input/output error" in errors
+
+
+def test_whose_a_lock_is_goes_by_the_device_too(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    assert disk.locked_by() is None
+    lock = disk.lock()
+    assert disk.locked_by() == os.getpid()
+    place = os.stat(tmp_path / LOCK_NAME)
+    device = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}"
+
+    def line(process: int, device: str) -> str:
+        return f"1: FLOCK  ADVISORY  WRITE {process} {device}:{place.st_ino} 0 EOF"
+
+    with subprocess.Popen(["sleep", "60"]) as other:
+        assert holder([line(other.pid, device)], [place]) == other.pid
+        assert holder([line(other.pid, "fff:7f")], [place]) is None, "a file of the same number on another disk"
+        other.kill()
+    assert holder([line(os.getpid(), "fff:7f")], [place]) == os.getpid(), "it has it open, whatever the kernel calls it"
+    assert holder([line(os.getpid(), device).replace("1: ", "1: -> ")], [place]) is None, "it only waits"
+    lock.release()

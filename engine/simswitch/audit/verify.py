@@ -13,6 +13,8 @@ from simswitch.audit.chain import ChainDamaged, all_entries, older
 RESTORES = "audit/restores.log"
 """Who made the folder out of a backup, up to where, and which records were left out."""
 FILES = (TOKENS, ATTEMPTS, RESTORES)
+BOUNDED = (ATTEMPTS,)
+"""Of these the beginning goes when they are full (``audit.chain``)."""
 DECISIONS = "history.sqlite"
 """Its table of decisions is a chain too (``audit.decisions``)."""
 
@@ -42,6 +44,8 @@ class Walked:
     first: int
     last: int
     hash: str
+    gone: str = ""
+    """What can't be said of entries that were noted, since they went when the file was full."""
 
 
 def verify_folder(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked]:
@@ -55,11 +59,20 @@ def verify_folder(folder: Path, expected: Sequence[Expected] = ()) -> list[Walke
         if path.exists() or older(path).exists():
             for entry in all_entries(path):
                 first = first or entry.number
+                if first > 1 and name not in BOUNDED:
+                    raise ChainDamaged(f"{path}: it begins with entry {first}: those before it were cut off")
                 last, digest = entry.number, entry.hash
                 if wanted.pop(entry.number, digest) != digest:
                     raise ChainDamaged(f"{path}: entry {entry.number} is not the one that was noted: it was made anew")
+        if wanted and max(wanted) > last:
+            raise ChainDamaged(f"{path}: entry {max(wanted)} was noted and is not there: the end was cut off")
+        gone = ""
         if wanted:
-            raise ChainDamaged(f"{path}: entry {min(wanted)} was noted and is not there: the end was cut off")
+            gone = (
+                f"{path}: entry {min(wanted)} was noted and went when the file was full: those from {first} to {last} "
+                "are there and sound, and whether they follow the one that was noted can't be told any more. Note a "
+                "newer one"
+            )
         if last:
-            found.append(Walked(name, first, last, digest))
+            found.append(Walked(name, first, last, digest, gone))
     return found

@@ -52,3 +52,6 @@ def verify(
         print_json({"files": [dict(zip(names, row, strict=True)) for row in rows]})
     else:
         show(table("The audit log is sound", names, rows, numbers_from=len(names)))
+    gone = [file.gone for file in found if file.gone]
+    if gone:
+        raise CommandFailed(Exit.REFUSED, "; ".join(gone))

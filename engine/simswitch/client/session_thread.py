@@ -16,6 +16,8 @@ from simswitch.client.holdings import Holdings
 from simswitch.client.session import Order, Reconciliation, Result, Session
 
 ORDERS_AT_ONCE = 32
+LEFT_WITHIN_S = 5.0
+"""How long the loop waits for what is left of its calls before it closes."""
 
 
 class SessionThread:
@@ -70,6 +72,12 @@ class SessionThread:
             self._finished.set_result(None)
         except Exception as error:
             self._finished.set_exception(error)
+        # grpc.aio hands what comes for the calls of all loops to whichever loop looks first. Of a call that was given
+        # up an end still comes: to a loop that is closed by then it can't be passed on, and what came behind it for
+        # the other loops of this process waits.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=LEFT_WITHIN_S)
 
     @property
     def session(self) -> Session:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from simswitch.journal.errors import FolderInUse
@@ -198,11 +198,11 @@ class RealDisk:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            process = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)
             os.close(folder_fd)
             raise FolderInUse(
-                f"{self.folder} is in use by process {holder}: one data folder has one server. "
+                f"{self.folder} is in use by process {process}: one data folder has one server. "
                 "Stop that one first, or give this one another folder"
             ) from None
         os.ftruncate(fd, 0)
@@ -211,13 +211,45 @@ class RealDisk:
 
     def locked_by(self) -> int | None:
         # Trying the lock would refuse a server that starts at this instant, so the kernel's table is read instead.
-        places = [path for path in (self.folder, self._path(LOCK_NAME)) if os.path.exists(path)]
-        inodes = tuple(f":{os.stat(path).st_ino} " for path in places)
+        places = [os.stat(path) for path in (self.folder, self._path(LOCK_NAME)) if os.path.exists(path)]
         with open("/proc/locks", encoding="ascii") as table:
-            for line in table:
-                if " FLOCK " in line and any(inode in line for inode in inodes):
-                    return int(line.split()[4])
-        return None
+            return holder(table, places)
+
+
+def holder(table: Iterable[str], places: Sequence[os.stat_result]) -> int | None:
+    """The process that holds one of the files, by the lines of ``/proc/locks``: a word for the kind of lock, the
+    process, and the file as device (major and minor, in hexadecimal) and inode. Those that wait are marked ``->``."""
+    for line in table:
+        words = line.split()
+        if words[1] != "FLOCK":
+            continue
+        process = int(words[4])
+        device, _, inode = words[5].rpartition(":")
+        for place in places:
+            if int(inode) != place.st_ino:
+                continue
+            # Some file systems show programs another device than they tell the kernel; then the process is asked.
+            if device == f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}" or _has_open(process, place):
+                return process
+    return None
+
+
+def _has_open(process: int, place: os.stat_result) -> bool:
+    """Whether a process has a file open, or nobody may know."""
+    folder = f"/proc/{process}/fd"
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    for name in names:
+        try:
+            if os.path.samestat(os.stat(f"{folder}/{name}"), place):
+                return True
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def sync_folder(folder: str) -> None:
