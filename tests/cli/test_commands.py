@@ -286,7 +286,7 @@ def test_a_second_server_on_the_folder_is_refused(run: Run, server: Server) -> N
 def test_inspect_shows_the_folder_of_a_running_server(run: Run, server: Server) -> None:
     found = json.loads(run("inspect", str(server.folder), "--json").stdout)
     assert found["lock"]["pid"] == server.process_id
-    assert "segments" in run("inspect", str(server.folder)).stdout
+    assert "Segments" in run("inspect", str(server.folder)).stdout
 
 
 def test_a_damaged_folder_is_told_by_its_exit_code(tmp_path: Path) -> None:

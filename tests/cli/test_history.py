@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_table_is_shown_and_how_far_history_is(folder: Path) -> None:
     shown = program("history", str(folder), "use_day", "--limit", "3")
     assert shown.returncode == 0, shown.stderr
-    assert "3 rows (no more are shown than --limit 3); history is as of" in shown.stdout
+    assert "3 rows (there may be more: --limit); history is as of" in shown.stdout
     assert "2023-11-14" in shown.stdout
     used = program("history", str(folder), "use_sim", "--limit", "2")
     assert " 89" in used.stdout
@@ -102,7 +102,7 @@ def test_the_service_says_what_its_folder_says(run: Run, server: Server, tmp_pat
     read = program("history", str(server.folder), "entities", "--json", "--limit", str(len(rows)))
     assert json.loads(read.stdout)["rows"] == rows
     shown = run("history", "decisions", "--limit", "1")
-    assert ("1 rows (no more" in shown.stdout, shown.stderr) == (True, "")
+    assert ("1 row (there may be more" in shown.stdout, shown.stderr) == (True, "")
     wrong = run("history", "entities", "--subscriber", "5")
     assert (wrong.returncode, "no column 'subscriber'" in wrong.stderr) == (Exit.REFUSED, True)
     for words in (["history"], ["history", "no-folder", "use_day"], ["history", "a", "b", "c"]):

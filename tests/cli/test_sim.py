@@ -92,10 +92,10 @@ def test_what_a_carrier_did_is_said_with_a_reason_and_kept(run: Run, server: Ser
     said = run("carrier", "suspended", "--file", str(file), "--reason", "an unpaid bill")
     assert (said.returncode, said.stdout.strip()) == (0, "2 SIMs are suspended now."), said.stderr
     again = run("carrier", "suspended", one, "--reason", "the same")
-    assert again.stdout.strip() == "0 SIMs are suspended now, 1 were suspended already."
+    assert again.stdout.strip() == "1 SIM was suspended already."
     unknown = "8981999999999999994"
     back = run("carrier", "active", one, unknown, "--reason", "it was paid")
-    assert (back.returncode, back.stdout.strip()) == (Exit.REFUSED, "1 SIMs are active now.")
+    assert (back.returncode, back.stdout.strip()) == (Exit.REFUSED, "1 SIM is active now.")
     assert f"{unknown}: unknown sim (the pool has no such SIM: compare it" in back.stderr
     assert run("carrier", "terminated", other, "--reason", "the contract is over").returncode == 0
     final = run("carrier", "active", other, "--reason", "a mistake")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import instant_text
+from simswitch.cli.amounts import counted, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import print_json, show
@@ -32,7 +32,11 @@ def list_servers(
     if json:
         print_json({"access_servers": servers})
     else:
-        show(server_table(servers) if servers else "There are no access servers.")
+        show(
+            server_table(servers)
+            if servers
+            else "There are no access servers: `simswitch import --definitions` defines some."
+        )
 
 
 Name = Annotated[str, typer.Argument(help="The access server's name.")]
@@ -78,7 +82,7 @@ def _change(where: Target, call: str, request: Any, said: str, json: bool) -> No
     if json:
         print_json(server)
     else:
-        show(f"{said} {server['outstanding_count']} orders are out.")
+        show(f"{said} {counted(server['outstanding_count'], 'order is', 'orders are')} outstanding.")
 
 
 @app.command("declare-dead")

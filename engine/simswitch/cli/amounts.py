@@ -1,4 +1,4 @@
-"""What people write for spans, instants, hours of the day, shares and bytes."""
+"""What people write for spans, instants, hours of the day, shares and bytes, and how they read them and counts."""
 
 from __future__ import annotations
 
@@ -108,6 +108,11 @@ def bytes_text(count: int) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:,} B"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its noun, which has an s behind it where it is no single one unless ``many`` says otherwise."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def instant_text(milliseconds: int) -> str:

@@ -51,7 +51,7 @@ def verify(
     if json:
         print_json({"files": [dict(zip(names, row, strict=True)) for row in rows]})
     else:
-        show(table("The audit log is sound", names, rows, numbers_from=len(names)))
+        show(table("The audit log is sound", names, rows))
     gone = [file.gone for file in found if file.gone]
     if gone:
         raise CommandFailed(Exit.REFUSED, "; ".join(gone))

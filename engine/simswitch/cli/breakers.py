@@ -35,4 +35,4 @@ def breakers(
         ]
         for each in found
     ]
-    show(table("Circuit breakers", ["of", "name", "state", "failed lately", "since", "tried again"], rows, 3))
+    show(table("Circuit breakers", ["of", "name", "state", "failed lately", "since", "tried again"], rows))

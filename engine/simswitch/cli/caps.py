@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_of, bytes_text, instant_ms, instant_text
+from simswitch.cli.amounts import bytes_of, bytes_text, counted, instant_ms, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.learned import described, draw, find_learned, learned_table
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
@@ -73,7 +73,7 @@ def caps(
         return
     rows = [_row(each, window) for each in found for window in each["windows"]]
     columns = ["lot", "window", "in force", "basis", "since", "plan", "before", "comes", "next reset"]
-    show(table("Caps", columns, rows, 2) if rows else "No cap is known.")
+    show(table("Caps", columns, rows) if rows else "No cap is known: `simswitch import` brings plans and lots.")
     for each in found:
         if each["pool"] is not None:
             nothing = "; nothing is learned from what single ones had used" if history is not None else ""
@@ -116,7 +116,7 @@ def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
     reset = instant_text(window["reset_ms"]) if window["reset_ms"] else "nobody knows"
     return [
         lot["lot"] + (f" ({lot['validity'].replace('_', ' ')} valid)" if lot["validity"] else ""),
-        f"{lot['rolling_days']} days" if window["window"] == "rolling" else window["window"],
+        counted(lot["rolling_days"], "day") if window["window"] == "rolling" else window["window"],
         (bytes_text(window["quota_bytes"]) if window["quota_bytes"] is not None else "none") + _shared(window),
         window["certainty"] or "",
         instant_text(window["since_ms"]),
@@ -137,10 +137,11 @@ def set_cap(
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Say what a lot's cap is, from now on or from an instant. What was in force before stays in the record."""
     from simswitch.cli.connection import connected
-    from simswitch.cli.messages import CALL_TIMEOUT_S, enum_word
+    from simswitch.cli.messages import CALL_TIMEOUT_S, enum_word, plain
     from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
 
     now = datetime.now(UTC)
@@ -163,10 +164,16 @@ def set_cap(
     (status,) = answer.statuses
     if status not in (status_pb2.STATUS_OK, status_pb2.STATUS_SAME):
         word = enum_word(status_pb2.Status.DESCRIPTOR, status).replace("_", " ")
+        if status == status_pb2.STATUS_UNKNOWN_LOT:
+            word += " (`simswitch pool` names all)"
         if status == status_pb2.STATUS_INVALID_ARGUMENT and window == WindowWord.ROLLING:
             word = "its plan has no rolling window, so nobody knows of how many days"
         raise CommandFailed(Exit.REFUSED, f"the cap of {lot}, {window}, was not set: {word}")
+    if json:
+        print_json({"status": enum_word(status_pb2.Status.DESCRIPTOR, status), **plain(change)})
+        return
     begins = f"from {instant_text(change.at_ms)} on" if change.at_ms else "from now on"
+    amount = "what the plan says" if quota == PLANNED else bytes_text(change.quota_bytes)
     show(
-        f"{lot}, {window}: {quota} ({certainty}) {begins}." if status == status_pb2.STATUS_OK else "It was so already."
+        f"{lot}, {window}: {amount} ({certainty}) {begins}." if status == status_pb2.STATUS_OK else "It was so already."
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from simswitch.cli.amounts import counted
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json, show
@@ -65,9 +66,11 @@ def carrier(
             numbers.append(encode_iccid(digits))
         except ValueError as error:
             wrong += 1
-            complain(f"{where}: {error}")
+            complain(str(error) if where == digits else f"{where}: {error}")
     if wrong:
-        raise CommandFailed(Exit.REFUSED, f"{wrong:,} of {len(named):,} are no ICCIDs; nothing was said")
+        raise CommandFailed(
+            Exit.REFUSED, f"{counted(wrong, 'word is no ICCID', 'words are no ICCIDs')}; nothing was said"
+        )
     statuses: list[str] = []
     with connected(*target(config, address, actor)) as service:
         for start in range(0, len(numbers), CHUNK):
@@ -84,11 +87,13 @@ def carrier(
         print_json({"counts": dict(sorted(counts.items())), "sims": each})
     for (where, digits), status in zip(named, statuses, strict=True):
         if status in REFUSED:
-            complain(f"{where}: {digits}: {status.replace('_', ' ')} ({REFUSED[status]})")
+            which = digits if where == digits else f"{where}: {digits}"
+            complain(f"{which}: {status.replace('_', ' ')} ({REFUSED[status]})")
     refused = sum(counts[status] for status in REFUSED)
     if not json:
         before = "not suspended" if life is Life.ACTIVE else f"{life} already"
-        others = f", {counts['same']:,} were {before}" if counts["same"] else ""
-        show(f"{counts['ok']:,} SIMs are {life} now{others}.")
+        same = f"{counted(counts['same'], 'SIM was', 'SIMs were')} {before}" if counts["same"] else ""
+        now = f"{counted(counts['ok'], 'SIM is', 'SIMs are')} {life} now" if counts["ok"] or not same else ""
+        show(f"{', '.join(filter(None, (now, same)))}.")
     if refused:
-        raise CommandFailed(Exit.REFUSED, f"{refused:,} of {len(named):,} SIMs were refused, as above")
+        raise CommandFailed(Exit.REFUSED, f"{counted(refused, 'SIM was', 'SIMs were')} refused, as above")

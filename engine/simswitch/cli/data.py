@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simswitch.cli.amounts import counted, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ConfigOption, JsonOption, MetricsBeyondOption, MetricsOption, settings
 from simswitch.cli.screen import print_json, show, table
@@ -66,7 +67,7 @@ def check(folder: Folder, json: JsonOption = False) -> None:
     else:
         rows = [[part.part, part.file, "sound" if part.sound else "DAMAGED", part.text] for part in checked.parts]
         user = "nobody" if checked.server is None else f"process {checked.server}"
-        show(table(f"Data folder {folder}, in use by {user}", ["part", "file", "", "what was found"], rows))
+        show(table(f"Data folder {folder}, in use by {user}", ["part", "file", "verdict", "what was found"], rows))
     faults = [part for part in checked.parts if not part.sound]
     if faults:
         words = "; ".join(f"{part.part} {part.file}: {part.text}" for part in faults)
@@ -95,7 +96,10 @@ def backup(
     if json:
         print_json(found)
     else:
-        show(f"{target} is a backup of {folder} up to record {found['source_sequence']} ({instant(found['now_ms'])})")
+        show(
+            f"{target} is a backup of {folder} up to record {found['source_sequence']:,} "
+            f"({instant_text(found['now_ms'])})"
+        )
         _show_passed_over(found)
 
 
@@ -137,12 +141,13 @@ def restore(
     if json:
         print_json(found)
         return
-    show(f"{folder} stands as after record {found['sequence']} ({instant(found['now_ms'])})")
+    show(f"{folder} stands as after record {found['sequence']:,} ({instant_text(found['now_ms'])})")
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
     _show_passed_over(found)
     if found["skipped"]:
-        others = f"of the {found['replayed']} others {found['changed']} have other outcomes now"
-        show(f"left out: {found['skipped']}; {others}")
+        left_out = ", ".join(f"{sequence:,}" for sequence in found["skipped"])
+        others = f"of the {found['replayed']:,} others {found['changed']:,} have other outcomes now"
+        show(f"left out: {left_out}; {others}")
     if found["history"] != "kept":
         show(f"history goes beyond that point, so it stands beside as {found['history']}, and a new one begins")
 
@@ -152,26 +157,35 @@ def _show_passed_over(found: dict[str, Any]) -> None:
         show(f"DAMAGED, and not needed: {text}")
 
 
-def instant(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(timespec="seconds")
-
-
 def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
-    """Single values as lines, lists of records as tables, in the order in which they were found."""
-    parts: list[Any] = [f"Data folder {folder}"]
-    for name, value in found.items():
-        title = name.replace("_", " ")
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            columns = list(dict.fromkeys(key for record in value for key in record))
-            rows = [[record.get(column) for column in columns] for record in value]
-            parts.append(table(title, [column.replace("_", " ") for column in columns], rows))
-        elif isinstance(value, dict):
-            words = ", ".join(f"{key.replace('_', ' ')} {entry}" for key, entry in value.items())
-            parts.append(f"  {title}: {words}")
-        elif isinstance(value, list):
-            parts.append(f"  {title}: {', '.join(map(str, value)) or 'none'}")
+    """The same for people: what the folder holds, and how its journal ends."""
+    holder, tail = found["lock"]["pid"], found["tail"]
+    versions = ", ".join(map(str, found["machine_versions"])) or "none"
+    parts: list[Any] = [
+        f"Data folder {folder}, in use by {'nobody' if holder is None else f'process {holder}'}",
+        f"Journal {found['journal_id'] or 'not begun'}, format version {found['format_version']}, records of machine "
+        f"version {versions}, known durable up to record {found['durable_sequence']:,}",
+    ]
+    for title in ("segments", "snapshots"):
+        records = found[title]
+        if records:
+            columns = ["as of" if column == "now_ms" else column.replace("_", " ") for column in records[0]]
+            rows = [
+                [instant_text(value) if name == "now_ms" and value else value for name, value in record.items()]
+                for record in records
+            ]
+            parts.append(table(title.capitalize(), columns, rows))
         else:
-            parts.append(f"  {title}: {'none' if value is None else value}")
+            parts.append(f"There are no {title}.")
+    end = tail["text"]
+    if not tail["damaged"]:
+        end += f": segment {tail['segment']}, byte {tail['offset']:,}; the next record is {tail['next_sequence']:,}"
+        end += f"; {counted(tail['cut_bytes'], 'byte')} behind it are cut off at the next start" * bool(
+            tail["cut_bytes"]
+        )
+    parts.append(f"The journal ends with {end}")
+    if found["alarm"]:
+        parts.append(f"ALARM of the follower: {found['alarm']}")
     return parts
 
 

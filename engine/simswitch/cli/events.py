@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain
 
@@ -71,10 +71,12 @@ def events(
         subscriber=subscriber,
         once=not follow,
     )
+    told = 0
     with connected(*target(config, address, actor)) as service:
         for response in service.events.WatchEvents(request):
             if response.missed_count and after is not None:
-                complain(f"{response.missed_count:,} events are not remembered any more")
+                complain(f"{counted(response.missed_count, 'event')} not remembered any more")
+            told += len(response.events)
             for event in response.events:
                 found = plain(event)
                 if json:
@@ -82,6 +84,8 @@ def events(
                 else:
                     print(line(found))
             sys.stdout.flush()
+    if not told:
+        complain("No such event is remembered." if kind or subscriber or after else "Nothing has happened yet.")
 
 
 def line(event: dict[str, Any]) -> str:
@@ -122,7 +126,7 @@ def details(event: dict[str, Any]) -> str:
         case "death":
             return str(event["death"])
         case "health":
-            seen = f"{event['goodput_kbps']} kbit/s under demand in {event['windows_count']} windows"
+            seen = f"{event['goodput_kbps']:,} kbit/s under demand in {counted(event['windows_count'], 'window')}"
             sure = f"{seen}, {event['confidence_permille'] / 10:.1f} % sure" if event["confidence_permille"] else seen
             return f"SIM {event['iccid']}: {event['health']} ({sure if event['windows_count'] else 'as somebody says'})"
         case "cap":
@@ -156,7 +160,7 @@ def details(event: dict[str, Any]) -> str:
         case "trusted":
             return f"SIM {event['iccid']}: fast again after its reset, {event['goodput_kbps']:,} kbit/s"
         case "reset":
-            return f"{event['lot_or_plan']}, {event['window']}: {event['sims_count']:,} SIMs count from zero"
+            return f"{event['lot_or_plan']}, {event['window']}: {counted(event['sims_count'], 'SIM')} from zero again"
         case "validity":
             validity = {"not_yet": "its SIMs do not work yet", "no_longer": "its SIMs work no longer"}
             return f"{event['lot_or_plan']}: {validity.get(event['validity'], 'its SIMs work')}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import complain, print_json, show, table
@@ -50,7 +50,7 @@ def history(
         typer.Argument(
             metavar="[DIR] TABLE",
             help="A data folder, to read its file; without one the service is asked. Then a table, such as use_day, "
-            "use_sim, swaps, refusals, affected, jobs, decisions.",
+            "use_sim, swaps, jobs, refusals, throttles, decisions; another word is answered with all that there are.",
         ),
     ],
     from_: FromOption = None,
@@ -80,8 +80,9 @@ def history(
         return
     if found:
         show(table(name, columns, [[_shown(*cell) for cell in row.items()] for row in found]))
-    most = f" (no more are shown than --limit {limit})" if len(found) == limit else ""
-    show(f"{len(found):,} rows{most}; history is as of {instant_text(state.at_ms)} (record {state.sequence:,})")
+    rows = counted(len(found), "row") if found else f"{name}: no rows"
+    most = " (there may be more: --limit)" if len(found) == limit else ""
+    show(f"{rows}{most}; history is as of {instant_text(state.at_ms)} (record {state.sequence:,})")
     for first, last, from_ms, until_ms in state.gaps:
         since = instant_text(from_ms) if from_ms else "the beginning"
         show(f"It does not know the records {first:,} to {last:,}, from {since} to {instant_text(until_ms)}")
@@ -112,6 +113,7 @@ def export(
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write a table of history to a file, from a folder or from the service."""
     folder, name, file = _words(words, 2)
@@ -119,7 +121,9 @@ def export(
         question = Question(name, from_, to, {})
         rows = source.rows(question, None)
         count = write_rows(Path(file), format_, source.columns(question), rows)
-    complain(f"{count:,} rows written to {file}")
+    complain(f"{counted(count, 'row')} written to {file}")
+    if json:
+        print_json({"file": file, "rows_count": count})
 
 
 def write_rows(file: Path, format_: Format, columns: Sequence[str], found: Iterable[dict[str, Any]]) -> int:

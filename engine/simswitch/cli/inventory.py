@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simswitch.cli.amounts import counted
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json, progress, show, table
@@ -74,7 +75,11 @@ def import_inventory(
         raise CommandFailed(
             Exit.REFUSED,
             "the service refused the lines above; "
-            + (f"{taken:,} SIMs were imported" if taken else "no SIM was imported, the definitions were"),
+            + (
+                f"{counted(taken, 'SIM was', 'SIMs were')} imported"
+                if taken
+                else "no SIM was imported, the definitions were"
+            ),
         )
 
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from simswitch.cli.amounts import bytes_text, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.screen import table
+from simswitch.cli.screen import Table, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from simswitch.caps.tiers import Findings
 
 COLUMNS = (
@@ -113,7 +111,7 @@ def learned_table(lots: list[dict[str, Any]]) -> Table | str:
             )
     if not rows:
         return "Nothing is learned yet: for a cap five SIMs of its lot have to be slowed that agree."
-    return table("Learned: decided upon is the lower 5 %, from and to hold the median with 90 %", COLUMNS, rows, 2)
+    return table("Learned: decided upon is the lower 5 %, from and to hold the median with 90 %", COLUMNS, rows)
 
 
 def _shifted(shift: dict[str, Any]) -> str:

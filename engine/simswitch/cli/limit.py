@@ -116,7 +116,11 @@ def list_limits(
         print_json({"limits": found})
         return
     rows = [[each["name"], each["subscriber_group"] or "all others", rule_text(each), each["text"]] for each in found]
-    show(table("Limits", ["name", "group", "limit", "text"], rows, 4) if rows else "There is no limit.")
+    show(
+        table("Limits", ["name", "group", "limit", "text"], rows)
+        if rows
+        else "There is no limit: `simswitch limit set` publishes one."
+    )
 
 
 @app.command("exempt")
@@ -150,6 +154,7 @@ def end_exemption(
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """End an exemption now. By itself it ends at its instant."""
     from simswitch.cli.connection import connected
@@ -161,7 +166,10 @@ def end_exemption(
         status = service.subscribers.EndExemption(request, timeout=CALL_TIMEOUT_S).status
     if status == status_pb2.STATUS_SAME:
         raise CommandFailed(Exit.REFUSED, f"subscriber {subscriber} is not exempt: see `simswitch limit exemptions`")
-    show(f"Subscriber {subscriber} is no longer exempt.")
+    if json:
+        print_json({"subscriber": subscriber, "status": "ok"})
+    else:
+        show(f"Subscriber {subscriber} is no longer exempt.")
 
 
 @app.command("exemptions")
@@ -180,7 +188,7 @@ def exemptions(
         print_json({"exemptions": found})
         return
     rows = [exemption_row(each) for each in found]
-    show(table("Exempt", ["subscriber", *EXEMPTION], rows, 5) if rows else "Nobody is exempt.")
+    show(table("Exempt", ["subscriber", *EXEMPTION], rows) if rows else "Nobody is exempt.")
 
 
 EXEMPTION = ["since", "until", "by", "reason"]

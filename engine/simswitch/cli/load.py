@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simswitch.cli.amounts import counted
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json, progress, show, table
@@ -144,7 +145,8 @@ def described(document: dict[str, Any]) -> list[Any]:
     plan, rate, client, leases = (document[name] for name in ("plan", "rate", "client", "leases"))
     way = f"up to {plan['batch']:,} a call" if plan["batch"] > 1 else "one a call"
     parts: list[Any] = [
-        f"{plan['terminals']:,} terminals on {plan['access_servers']:,} access servers, {plan['processes']} processes, "
+        f"{counted(plan['terminals'], 'terminal')} on {counted(plan['access_servers'], 'access server')}, "
+        f"{counted(plan['processes'], 'process', 'processes')}, "
         f"{way}, market {plan['market']}, seed {plan['seed']}; measured for {document['measured_s']:,.1f} s "
         f"after {plan['warm_up_s']:g} s",
         f"stay {_span(plan, 'dwell_s')}, absence {_span(plan, 'away_s')}, renewal every {_span(plan, 'renew_s')}, "
@@ -159,7 +161,7 @@ def described(document: dict[str, Any]) -> list[Any]:
     total = [sum(int(row[column]) for row in rows) for column in (1, 2, 3)]
     rows.append(["all", *total, *(_milliseconds(document["latency_ms"][column]) for column in names)])
     late = ["client late", None, None, None, *(_milliseconds(client["late_ms"][column]) for column in names)]
-    columns = ["", "due", "carried out", "not", *(f"{name}, ms" for name in names)]
+    columns = ["", "due", "carried out", "not carried out", *(f"{name}, ms" for name in names)]
     parts.append(table("Operations, latency from the instant at which each was due", columns, [*rows, late]))
     refused = [
         [name, word, count]
@@ -167,7 +169,7 @@ def described(document: dict[str, Any]) -> list[Any]:
         for word, count in figures["refused"].items()
     ]
     if refused:
-        parts.append(table("Not carried out", ["operation", "why", "count"], refused, numbers_from=2))
+        parts.append(table("Not carried out", ["operation", "why", "count"], refused))
     verdict = "held" if rate["held"] else "NOT HELD"
     shares = zip(client["busy_shares"], client["cpu_shares"], strict=True)
     busy = ", ".join(f"{busy:.0%} (processor {running:.0%})" for busy, running in shares)

@@ -58,7 +58,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
@@ -83,7 +83,11 @@ def _program(
     key: Annotated[Path | None, typer.Option("--key", envvar="SIMSWITCH_KEY", help="The key of that.")] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", envvar="SIMSWITCH_TOKEN_FILE", help="A person's token, which only he may read."),
+        typer.Option(
+            "--token-file",
+            envvar="SIMSWITCH_TOKEN_FILE",
+            help="The file with a person's token; others must not be able to read it.",
+        ),
     ] = None,
 ) -> None:
     """Hands out SIMs to terminals that carry none, and moves terminals off bad SIMs."""

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, target
-from simswitch.cli.screen import show
+from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
+from simswitch.cli.screen import print_json, show
 
 
 def mask(
@@ -18,6 +18,7 @@ def mask(
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Hand out no SIM of a bank or a lot, from this instant on, until `--undo`.
 
@@ -32,5 +33,8 @@ def mask(
     with connected(*target(config, address, actor)) as service:
         request = pool_pb2.SetMaskRequest(lot=lot, bank=bank, masked=not undo)
         service.pool.SetMask(request, timeout=CALL_TIMEOUT_S)
+    if json:
+        print_json({"lot": lot, "bank": bank, "masked": not undo})
+        return
     which = (f" of lot {lot}" if lot else "") + (f" in bank {bank}" if bank else "")
     show(f"The SIMs{which} are handed out again." if undo else f"No SIM{which} is handed out any more.")

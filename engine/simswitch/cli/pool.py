@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.history import SHOWN, Format, FormatOption, write_rows
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
@@ -74,20 +74,22 @@ def pool(
         found = _sims(service, lot, on_probation) if by is By.SIM else _remaining(service, by)
         if file is not None:
             columns = _OF_SIM if by is By.SIM else [field.name for field in pool_pb2.Remaining.DESCRIPTOR.fields]
-            complain(f"{write_rows(file, format_, columns, found):,} rows written to {file}")
+            complain(f"{counted(write_rows(file, format_, columns, found), 'row')} written to {file}")
             return
         rows = list(islice(found, limit))
         more = next(found, None) is not None
     if json:
         print_json({"by": by.value, "rows": rows})
     elif by is By.SIM:
-        show(table("SIMs", _SIM_COLUMNS, [_sim_row(each) for each in rows], 5))
+        show(table("SIMs", _SIM_COLUMNS, [_sim_row(each) for each in rows]))
     else:
-        show(table(f"By {by}", (by, *_COLUMNS[1:]), [_row(each, by is By.LOT) for each in rows], 1))
-        counted = {each["counted_ms"] for each in rows if each["sims_count"]}
-        if counted - {0}:
-            show(f"SIMs, handed out and masked are of now; the rest as of {instant_text(min(counted - {0}))} or later.")
-        if 0 in counted:
+        show(table(f"By {by}", (by, *_COLUMNS[1:]), [_row(each, by is By.LOT) for each in rows]))
+        counts_ms = {each["counted_ms"] for each in rows if each["sims_count"]}
+        if counts_ms - {0}:
+            show(
+                f"SIMs, handed out and masked are of now; the rest as of {instant_text(min(counts_ms - {0}))} or later."
+            )
+        if 0 in counts_ms:
             show("Some have not been counted yet: the follower does it every minute.")
     if more:
         complain(f"These are the first {limit:,}: there are more (--limit, or --export for all).")
@@ -125,7 +127,7 @@ def _row(each: dict[str, Any], by_lot: bool) -> list[Any]:
     if each["unlimited_count"]:
         left += f" and {each['unlimited_count']:,} without a cap"
     if each["pools_count"]:
-        left += ", shared" if by_lot else f", {each['pools_count']:,} lots share theirs"
+        left += ", shared" if by_lot else f", {counted(each['pools_count'], 'lot')} shared"
     names = ("assigned", "healthy", "probation", "low", "exhausted", "not_valid", "throttled")
     others = each["quarantined_count"] + each["retired_count"] + each["others_count"]
     return [*kept, left, *(each[f"{name}_count"] for name in names), others, each["masked_count"]]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.screen import complain, print_json, show, table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from simswitch.cli.screen import Table, complain, print_json, show, table
 
 
 def replay(
@@ -39,7 +36,7 @@ def replay(
 
     if list_shipped:
         rows = [[name, _about(path)] for name, path in shipped().items()]
-        show(table("scenarios", ["name", "what it shows"], rows, 2))
+        show(table("scenarios", ["name", "what it shows"], rows))
         return
     if scenario is None:
         raise CommandFailed(Exit.USAGE, f"which scenario? A file, or one that is shipped: {', '.join(shipped())}")
@@ -146,9 +143,9 @@ def comparison(result: dict[str, object], titles: dict[str, str] | None = None) 
     return table(str(result["scenario"]), ["", *names], rows)
 
 
-def _figure(value: object, unit: str, nothing: str) -> str:
+def _figure(value: object, unit: str, nothing: str) -> object:
     if value is None:
         return nothing
     if isinstance(value, float):
         return f"{value:,.3f}{unit}" if value < 10 else f"{value:,.1f}{unit}"
-    return f"{value:,}{unit}" if isinstance(value, int) else str(value)
+    return f"{value:,}{unit}" if isinstance(value, int) and unit else value

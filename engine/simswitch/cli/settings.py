@@ -32,4 +32,6 @@ def config(
         print_json(sections)
         return
     for (section, name), value in values.items():
-        typer.echo(f"{section}.{name} = {value}")
+        # As the file has it.
+        word = str(value).lower() if isinstance(value, bool) else value
+        typer.echo(f"{section}.{name} = {word}")

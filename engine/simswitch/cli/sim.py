@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.caps import pool_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
@@ -127,7 +127,7 @@ def _throttled(found: dict[str, Any]) -> str:
     if decision is not None:
         parts.append(
             f"{instant_text(decision['at_ms'])}: seen at {decision['goodput_kbps']:,} kbit/s in "
-            f"{decision['windows_count']:,} windows that agree, {decision['demand_seconds']:,} s of demand, "
+            f"{counted(decision['windows_count'], 'window')} in agreement, {decision['demand_seconds']:,} s of demand, "
             f"{decision['confidence_permille'] / 10:.1f} % sure"
         )
     if said is not None:
@@ -177,7 +177,7 @@ def _described(found: dict[str, Any]) -> list[Any]:
         parts.append(f"Lot {lot['name']}: {pool_text(found['pool'], [each['cap'] for each in found['windows']])}")
     if found["windows"]:
         columns = ["window", "used", "cap", "basis", "since", "left", "next reset"]
-        parts.append(table("Windows", columns, [_window(found, each) for each in found["windows"]], 1))
+        parts.append(table("Windows", columns, [_window(found, each) for each in found["windows"]]))
     parts += _tables(found)
     missing = found["history_missing"]
     parts.append(f"History: {missing}" if missing else f"History is as of {instant_text(found['history_ms'])}.")
@@ -200,7 +200,7 @@ def _life(found: dict[str, Any]) -> str:
     if lot["cost_minor"] is not None:
         cost = f"cost {lot['cost_minor']:,} {lot['currency']} (smallest units)"
         count = lot["sims_count"]
-        words.append(f"{cost} for {count:,} SIMs, {lot['cost_minor'] / count:,.1f} each" if count else cost)
+        words.append(f"{cost} for {counted(count, 'SIM')}, {lot['cost_minor'] / count:,.1f} each" if count else cost)
     if lot["terms"]:
         words.append(f"terms: {lot['terms']}")
     text = ", ".join(words)
@@ -233,7 +233,7 @@ def _window(found: dict[str, Any], window: dict[str, Any]) -> list[str]:
     used = cap["pool_used_bytes"] if cap["pooled"] else window["used_bytes"]
     reset = instant_text(cap["reset_ms"]) if cap["reset_ms"] else "nobody knows"
     return [
-        f"{found['rolling_days']} days" if cap["window"] == "rolling" else cap["window"],
+        counted(found["rolling_days"], "day") if cap["window"] == "rolling" else cap["window"],
         bytes_text(max(window["used_bytes"], 0)),
         (bytes_text(quota) if quota is not None else "none") + (", shared" if cap["pooled"] else ""),
         cap["certainty"],
@@ -265,7 +265,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
             instant_text(each["at_ms"]),
             each["health"],
             each["actor"] or "the engine",
-            f"{each['goodput_kbps']:,} kbit/s in {each['windows_count']:,} windows"
+            f"{each['goodput_kbps']:,} kbit/s in {counted(each['windows_count'], 'window')}"
             if each["windows_count"]
             else each["reason"],
         ]
@@ -312,7 +312,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
         ("Its carrier's figures", ["as of", "", "carrier", "ours", "added", "told by"], corrections),
         ("Swaps", ["ordered", "", "other SIM", "terminal", "urgency", "job", "result", "outage"], swaps),
     ]
-    return [table(title, columns, rows, 2) for title, columns, rows in tables if rows]
+    return [table(title, columns, rows) for title, columns, rows in tables if rows]
 
 
 def _key(number: int | str) -> str:
@@ -321,4 +321,4 @@ def _key(number: int | str) -> str:
 
 
 def _span(use: dict[str, Any]) -> list[str]:
-    return [instant_text(use["first_ms"])[11:19], instant_text(use["last_ms"])[11:19]]
+    return [instant_text(use["first_ms"])[11:], instant_text(use["last_ms"])[11:]]

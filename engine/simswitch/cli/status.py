@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from simswitch.cli.amounts import bytes_text, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -55,10 +54,9 @@ def _probation(service: OperatorClient) -> tuple[int | None, int]:
 
 def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[Any]:
     """The same as lines and tables for people."""
-    now = datetime.fromtimestamp(summary["now_ms"] / 1000).astimezone().isoformat(timespec="seconds")
     parts: list[Any] = [
-        f"{summary['sims_count']:,} SIMs, {summary['terminals_count']:,} terminals, "
-        f"at {now} (record {summary['sequence']:,})"
+        f"{counted(summary['sims_count'], 'SIM')}, {counted(summary['terminals_count'], 'terminal')}, "
+        f"at {instant_text(summary['now_ms'])} (record {summary['sequence']:,})"
     ]
     if summary["swaps_stopped"]:
         parts.append("ALL SWAPS ARE STOPPED. `simswitch swap lift` lets them go on.")
@@ -89,12 +87,13 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         parts.append(f"Lots whose SIMs share a quota: {by_health}. `simswitch caps` has what each has left.")
     if summary["subscribers_missed_count"]:
         parts.append(
-            f"THE TABLE OF SUBSCRIBERS IS FULL: {summary['subscribers_missed_count']:,} reports were counted at no "
-            "subscriber. Raise [capacity] terminals."
+            f"THE TABLE OF SUBSCRIBERS IS FULL: {counted(summary['subscribers_missed_count'], 'report')} not counted "
+            "at any subscriber. Raise [capacity] terminals."
         )
     if summary["probation_count"]:
         parts.append(
-            f"On probation: {summary['probation_count']:,} SIMs (as of {instant_text(summary['probation_ms'])}). "
+            f"On probation: {counted(summary['probation_count'], 'SIM')} "
+            f"(as of {instant_text(summary['probation_ms'])}). "
             "`simswitch pool --by sim --on-probation` names each."
         )
     parts.append(table("By health", ["health", "SIMs"], [[e["health"], e["count"]] for e in summary["healths"]]))
@@ -148,7 +147,7 @@ def server_table(servers: list[dict[str, Any]]) -> Any:
         *("name", "gate", "window", "outstanding", "most", "queued", "confirmed"),
         *("waiting", "queue wait", "order to answer", "allocations/s"),
     ]
-    return table("Access servers", columns, rows, numbers_from=2)
+    return table("Access servers", columns, rows)
 
 
 def over_by_text(job: dict[str, Any]) -> str:
@@ -183,4 +182,4 @@ def job_table(jobs: list[dict[str, Any]]) -> Any:
         *("job", "state", "reason", "ordered by", "terminals", "moved", "outstanding", "queued", "given up", "skipped"),
         *("over by", "mean outage"),
     ]
-    return table("Swap jobs", columns, rows, numbers_from=4)
+    return table("Swap jobs", columns, rows)

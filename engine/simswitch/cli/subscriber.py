@@ -44,13 +44,13 @@ def subscriber(
     if not (found["month_bytes"] or found["months"] or found["taken"] or found["exemptions"]):
         show("No use, limit or exemption of this subscriber is known.")
     if found["taken"]:
-        show(table("What limits did", ["when", "step", "used", "limit", "rule", "published"], _taken(found), 2))
+        show(table("What limits did", ["when", "step", "used", "limit", "rule", "published"], _taken(found)))
     if found["exemptions"]:
-        show(table("Exemptions", ["subscriber", *EXEMPTION], [exemption_row(each) for each in found["exemptions"]], 5))
+        show(table("Exemptions", ["subscriber", *EXEMPTION], [exemption_row(each) for each in found["exemptions"]]))
     for title, entries in (("By month", found["months"]), ("By day", found["days"])):
         if entries:
             rows = [[each["span"], bytes_text(each["bytes"])] for each in entries]
-            show(table(title, ["", "used"], rows, 1))
+            show(table(title, ["", "used"], rows))
     missing = found["history_missing"]
     show(f"History: {missing}" if missing else f"History is as of {instant_text(found['history_ms'])}.")
 

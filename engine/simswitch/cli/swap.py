@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_of, bytes_text, hours_ms, instant_ms, instant_text, share_ppm, span_ms
+from simswitch.cli.amounts import bytes_of, bytes_text, counted, hours_ms, instant_ms, instant_text, share_ppm, span_ms
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, Target, target
 from simswitch.cli.screen import print_json, progress, show, table
@@ -199,7 +199,7 @@ def check_lines(job: dict[str, Any]) -> list[str]:
     """What the check of a job found, and what it does now."""
     found = job["feasibility"]
     lines = [
-        f"would move  {found['terminals_count']:>12,} terminals",
+        f"would move  {found['terminals_count']:>12,} {'terminal' if found['terminals_count'] == 1 else 'terminals'}",
         f"targets     {found['targets_count']:>12,}",
         f"headroom    {bytes_text(found['headroom_needed_bytes']):>12} needed, at least "
         f"{bytes_text(found['headroom_found_bytes'])} found",
@@ -250,7 +250,7 @@ def list_jobs(
     if json:
         print_json({"jobs": jobs})
     else:
-        show(job_table(jobs) if jobs else "There are no jobs.")
+        show(job_table(jobs) if jobs else "There are no swap jobs: `simswitch swap create` orders one.")
 
 
 @app.command("show")
@@ -357,7 +357,7 @@ def work(
         ]
         columns = ["entry", "terminal", "subscriber", "access server", "given up", "why", "attempts", "job"]
         title = "Given up: refused by their access servers as often as a swap is tried"
-        show(table(title, columns, rows, numbers_from=6))
+        show(table(title, columns, rows))
     if lost:
         kept = "`simswitch history DIR given_up` has them"
         show(f"{lost:,} more made room for newer ones before anybody had resolved them; {kept}.")
@@ -389,27 +389,37 @@ def stop(
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Stop all swaps at once, until `lift`. Allocations go on."""
     if not everything:
         raise CommandFailed(Exit.USAGE, "`swap stop` stops every job: say --all, or end one job with `swap cancel JOB`")
-    from simswitch.cli.connection import connected
     from simswitch.v1 import swap_pb2
 
-    with connected(*target(config, address, actor)) as service:
-        service.swaps.StopAllSwaps(swap_pb2.StopAllSwapsRequest(), timeout=CALL_TIMEOUT_S)
-    show("All swaps are stopped. Allocations go on. `simswitch swap lift` lets swaps go on.")
+    said = "All swaps are stopped. Allocations go on. `simswitch swap lift` lets swaps go on."
+    _on_all(target(config, address, actor), "StopAllSwaps", swap_pb2.StopAllSwapsRequest(), said, json)
 
 
 @app.command("lift")
-def lift(address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None) -> None:
+def lift(
+    address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None, json: JsonOption = False
+) -> None:
     """Let swaps go on after `stop --all`."""
-    from simswitch.cli.connection import connected
     from simswitch.v1 import swap_pb2
 
-    with connected(*target(config, address, actor)) as service:
-        service.swaps.LiftStop(swap_pb2.LiftStopRequest(), timeout=CALL_TIMEOUT_S)
-    show("The stop is lifted.")
+    _on_all(target(config, address, actor), "LiftStop", swap_pb2.LiftStopRequest(), "The stop is lifted.", json)
+
+
+def _on_all(where: Target, call: str, request: Any, said: str, json: bool) -> None:
+    from simswitch.cli.connection import connected
+    from simswitch.cli.messages import plain
+
+    with connected(*where) as service:
+        answer = plain(getattr(service.swaps, call)(request, timeout=CALL_TIMEOUT_S))
+    if json:
+        print_json(answer)
+    else:
+        show("It was so already." if answer["status"] == "same" else said)
 
 
 @app.command("watch")
@@ -485,11 +495,14 @@ def _end(job: dict[str, Any], json: bool, describe: Callable[[], None]) -> None:
     if job["beyond_count"]:
         raise CommandFailed(
             Exit.REFUSED,
-            f"{job['beyond_count']:,} terminals more than the {job['size_max']:,} that it may move came under its "
-            "filter and stay where they are: order another job for them",
+            f"its filter had {counted(job['beyond_count'], 'terminal')} beyond the {job['size_max']:,} that it may "
+            "move, which stay where they are: order another job for them",
         )
     if job["given_up_count"]:
-        raise CommandFailed(Exit.REFUSED, f"{job['given_up_count']:,} terminals stay where they were")
+        raise CommandFailed(
+            Exit.REFUSED,
+            f"{counted(job['given_up_count'], 'terminal was', 'terminals were')} not moved: see `simswitch swap work`",
+        )
 
 
 def _read_terminals(path: Path) -> list[int]:

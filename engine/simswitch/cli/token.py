@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from simswitch.cli.amounts import span_ms
+from simswitch.cli.amounts import instant_text, span_ms
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import JsonOption
 from simswitch.cli.screen import complain, print_json, show, table
@@ -24,6 +23,7 @@ def create(
     folder: Folder,
     actor: Annotated[str, typer.Argument(help="Role and name: operator:alice, auditor:ann, supplier:wholesale …")],
     lasts: Annotated[str, typer.Option("--lasts", help="How long it counts: 12h, 90d; at most 400d.")] = "90d",
+    json: JsonOption = False,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept.
 
@@ -43,8 +43,11 @@ def create(
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except ChainDamaged as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
-    complain(f"token {token.id} of {actor}, until {_instant(token.expires_ms)}; it is not shown again")
-    typer.echo(text)
+    complain(f"token {token.id} of {actor}, until {instant_text(token.expires_ms)}; it is not shown again")
+    if json:
+        print_json({"token": token.id, "actor": actor, "expires_ms": token.expires_ms, "text": text})
+    else:
+        typer.echo(text)
 
 
 @app.command("list")
@@ -58,27 +61,31 @@ def list_(folder: Folder, json: JsonOption = False) -> None:
     except ChainDamaged as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     now_ms = time.time_ns() // 1_000_000
-    rows = [
-        (
-            token.id,
-            token.actor,
-            token.state(now_ms),
-            _instant(token.created_ms),
-            _instant(token.expires_ms),
-            token.created_by,
-        )
+    found = [
+        {
+            "token": token.id,
+            "actor": token.actor,
+            "state": token.state(now_ms),
+            "created_ms": token.created_ms,
+            "expires_ms": token.expires_ms,
+            "created_by": token.created_by,
+        }
         for token in tokens
     ]
-    names = ("token", "actor", "state", "made", "expires", "made by")
     if json:
-        print_json({"tokens": [dict(zip(names, row, strict=True)) for row in rows]})
+        print_json({"tokens": found})
+    elif not found:
+        show("There are no tokens: `simswitch token create` makes one.")
     else:
-        show(table("Tokens", list(names), [list(row) for row in rows], numbers_from=len(names)))
+        rows = [[instant_text(value) if isinstance(value, int) else value for value in each.values()] for each in found]
+        show(table("Tokens", ["token", "actor", "state", "made", "expires", "made by"], rows))
 
 
 @app.command("revoke")
 def revoke(
-    folder: Folder, token: Annotated[str, typer.Argument(help="Its id, of 16 digits, as `token list` shows it.")]
+    folder: Folder,
+    token: Annotated[str, typer.Argument(help="Its id, of 16 digits, as `token list` shows it.")],
+    json: JsonOption = False,
 ) -> None:
     """Make a token count no more: from within a second on, and streams that were opened with it end."""
     from simswitch.access.tokens import TokenRefused, revoke_token
@@ -90,8 +97,7 @@ def revoke(
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except ChainDamaged as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
-    show(f"The token {known.id} of {known.actor} is revoked.")
-
-
-def _instant(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+    if json:
+        print_json({"token": known.id, "actor": known.actor})
+    else:
+        show(f"The token {known.id} of {known.actor} is revoked.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, instant_ms, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_ms, instant_text
 from simswitch.cli.caps import WindowWord
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
@@ -240,7 +240,10 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
         title = f"What the carrier says of the {report['window']} beside our own count, nothing taken"
         show(table(title, ["SIM", "line", "as of", "carrier", "we", "difference", "would be"], rows))
         if len(report["figures"]) > SHOWN:
-            show(f"These are the {SHOWN} largest differences of {len(report['figures']):,} figures; --json has all.")
+            show(
+                f"These are the {SHOWN} largest differences of {counted(len(report['figures']), 'figure')}; "
+                "--json has all."
+            )
     taken = "taken" if report["taken"] else "would be taken"
     words = {"ok": taken, "same": "there already", "late": "older than the last one"}
     words.update(impossible_usage="impossible, set aside", past_window="of before its window, set aside")
@@ -251,7 +254,8 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     if report["left_out_count"]:
         rows.append(["lines left out", report["left_out_count"]])
     show(table("Figures", ["what", "count"], rows))
-    show(f"Altogether the carrier counted {_signed(report['correction_bytes'])} beyond what we had.")
+    beyond = report["correction_bytes"]
+    show(f"Altogether the carrier counted {bytes_text(abs(beyond))} {'less' if beyond < 0 else 'more'} than we had.")
     if "rejected_file" in report:
         show(f"The lines that were left out stand in {report['rejected_file']}, each with why.")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simswitch.cli.amounts import counted
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, Target, target
 from simswitch.cli.screen import complain, show
@@ -65,5 +66,5 @@ def _batches(service_at: Target, after: int) -> Iterator[tuple[list[dict[str, An
     with connected(*service_at) as service:
         for response in service.events.WatchEvents(request):
             if response.missed_count:
-                complain(f"{response.missed_count:,} events are not remembered any more: they are not sent")
+                complain(f"{counted(response.missed_count, 'event')} not remembered any more, and not sent")
             yield [plain(event) for event in response.events], response.last

@@ -15,7 +15,7 @@ class JournalDamaged(JournalError):
     """The folder holds something that a crash of ours can't have left. Nothing was changed."""
 
     def __init__(self, case: str, file: str, offset: int, sequence: int, what: str, remedy: str) -> None:
-        super().__init__(f"{file}, byte {offset}, sequence {sequence}: {what} ({case}). {remedy}")
+        super().__init__(f"{file}, byte {offset}, sequence {sequence}: {what}. {remedy}")
         self.case = case
         self.file = file
         self.offset = offset

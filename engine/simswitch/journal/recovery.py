@@ -184,7 +184,7 @@ def recover(disk: Disk, kind: MachineKind, *, repair: bool, progress: Progress |
         repair_end(disk, verdict)
     warnings: list[str] = []
     if verdict.case != "@C":
-        warnings.append(f"{verdict.text} ({verdict.case}); it was never acknowledged, and was cut")
+        warnings.append(f"{verdict.text}; it was never acknowledged, and was cut")
     damages = base.damages + walk.damages
     return Recovery(
         base.machine, walk.journal_id, verdict.place, verdict, snapshot_sequence, replayed_count, warnings, damages

@@ -72,7 +72,9 @@ class Refused(Exception):
 MALFORMED = Reason(_Code.INVALID_ARGUMENT, "MALFORMED", "The bytes are not a message of this type: {what}.")
 COLUMNS_DIFFER = Reason(_Code.INVALID_ARGUMENT, "COLUMNS_DIFFER", "The request is not consistent: {what}.")
 TOO_MANY_ITEMS = Reason(_Code.RESOURCE_EXHAUSTED, "TOO_MANY_ITEMS", "{what}. Send them in several calls.")
-INVALID_ARGUMENT = Reason(_Code.INVALID_ARGUMENT, "INVALID_ARGUMENT", "A value is out of its range: {what}.")
+INVALID_ARGUMENT = Reason(
+    _Code.INVALID_ARGUMENT, "INVALID_ARGUMENT", "The request can't be carried out as it is: {what}."
+)
 INVALID_PAGE_TOKEN = Reason(
     _Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN", "{what} is not a page token of this list. Begin without one."
 )

@@ -261,8 +261,10 @@ class SwapHandlers:
         call.may(kind)
         await self._job(number)
         outcome = await self._cell.submit(run(kind, actor=call.actor.index, argument=number))
-        check(int(outcome["status"][0]), str(number))
-        return await self._job(number)
+        job = await self._job(number)
+        state = pb.JobState.Name(job.state).removeprefix("JOB_STATE_").lower().replace("_", " ")
+        check(int(outcome["status"][0]), f"job {number} is {state}")
+        return job
 
     async def _job(self, number: int) -> pb.Job:
         job = await self._cell.read(lambda machine: _find_job(machine, number))

@@ -1,0 +1,78 @@
+"""Tables at terminals of every width: nothing is wider, no word is cut while there is another way, nothing is lost."""
+
+from __future__ import annotations
+
+import re
+
+from simswitch.cli.amounts import counted
+from simswitch.cli.screen import Table, table, table_lines
+
+JOBS = table(
+    "Jobs",
+    ["job", "state", "ordered by", "left", "terminals moved", "given up", "over by", "none"],
+    [
+        [1, "awaiting approval", "operator:alice", "1.5 GB", 12_000, 0, "2026-03-21 09:30:00+09:00", ""],
+        [12, "done", "運用者:田中", "500 B, shared", 7, 0, "", None],
+    ],
+)
+
+
+def words(lines: list[str]) -> list[str]:
+    return sorted(word for line in lines for word in line.split() if word.strip("─"))
+
+
+def wide(line: str) -> int:
+    return len(line) + len(re.findall(r"[\u3000-\u9fff]", line))
+
+
+def test_numbers_and_amounts_stand_to_the_right_and_names_of_digits_to_the_left() -> None:
+    found = table("", ["name", "count", "left"], [["8981", 5, "7 B"], ["7", 1_000, "12.5 GB"]])
+    assert table_lines(found, None) == [
+        " name   count      left",
+        " ──────────────────────",
+        " 8981       5       7 B",
+        " 7      1,000   12.5 GB",
+    ]
+
+
+def test_a_table_that_fits_is_the_same_as_in_a_file() -> None:
+    natural = table_lines(JOBS, None)
+    assert table_lines(JOBS, max(map(wide, natural))) == natural
+    assert table_lines(JOBS, max(map(wide, natural)) - 1) != natural
+
+
+def test_at_every_width_nothing_is_wider_cut_or_lost() -> None:
+    seen = set()
+    for width in range(40, 130):
+        lines = table_lines(JOBS, width)
+        assert max(map(wide, lines)) <= width, "\n".join(lines)
+        shown = words(lines)
+        for word in ("awaiting", "approval", "operator:alice", "運用者:田中", "12,000", "2026-03-21", "09:30:00+09:00"):
+            assert word in shown, "\n".join(lines)
+        # An amount keeps its unit beside it.
+        assert any("1.5 GB" in line for line in lines), "\n".join(lines)
+        seen.add(lines[0].split()[:3] == ["job", "1"])
+    assert seen == {True, False}, "both row by row and as a table"
+
+
+def test_what_has_nothing_to_say_goes_first() -> None:
+    narrow = table_lines(JOBS, 100)
+    assert "none" not in words(narrow)
+    assert "given" not in words(table_lines(JOBS, 66)), "zeros only"
+    assert "given" in words(narrow)
+
+
+def test_row_by_row_a_word_that_is_too_wide_itself_is_cut() -> None:
+    digest = "0123456789abcdef" * 4
+    lines = table_lines(Table("", ["event", "digest"], [["1", digest]], [False, False]), 40)
+    assert max(map(len, lines)) <= 40
+    assert "".join(line[10:] for line in lines[1:]) == digest
+
+
+def test_a_table_without_rows_is_its_head() -> None:
+    assert table_lines(table("", ["a", "b"], []), 5) == [" a  b", " ────"]
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    assert [counted(count, "SIM") for count in (0, 1, 2, 1_000)] == ["0 SIMs", "1 SIM", "2 SIMs", "1,000 SIMs"]
+    assert [counted(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
