@@ -455,6 +455,48 @@ def test_one_hello_does_not_fill_orders_and_terminals() -> None:
     assert pool.machine.check() == []
 
 
+def test_what_a_server_names_holds_an_eighth_of_the_orders_at_most_and_no_terminal() -> None:
+    """SIMs it never had, under one key: a count of them at the terminal wrapped, which ended the follower for good."""
+    pool = Pool(sims=600, servers=3, orders=2400)
+    pool.connect(0)
+    pool.connect(2)
+    assert pool.allocate(5)["status"].tolist() == [layout.OK]
+    session = pool.open(1)
+    statuses = pool.send(
+        layout.SESSION_HOLDS,
+        400,
+        access_server=1,
+        argument=session,
+        terminal=np.full(400, 5),
+        epoch=0,
+        iccid=1000 + 2 * np.arange(200, 600),
+    )
+    assert statuses == [layout.REVOKED] * 300 + [layout.ORDERS_FULL] * 100
+    assert pool.machine.check() == []
+    assert pool.allocate(5, server=2)["status"].tolist() == [layout.MOVED]
+
+
+def test_i1_a_sim_that_another_server_names_rests_until_that_one_lets_go() -> None:
+    pool = Pool(sims=1, servers=3)
+    pool.connect(0)
+    pool.connect(2)
+    lease = pool.allocate(1)
+    session = pool.open(1)
+    assert pool.holds(session, lease, 9, server=1) == [layout.REVOKED]
+    pool.orders.clear()
+    pool.ready(session, 1)
+    pool.settle()
+    (order,) = pool.orders
+    assert pool.send(layout.RELEASE, terminal=1, epoch=lease["epoch"]) == [layout.OK]
+    pool.pass_ms(HOUR_MS // 4, steps=10)
+    assert pool.allocate(2, server=2)["status"].tolist() == [layout.NO_HEALTHY_SIM]
+    assert pool.machine.check() == []
+    acknowledged = pool.send(layout.ACKNOWLEDGE, access_server=1, argument=session, order=order, result=layout.ACK_DONE)
+    assert acknowledged == [layout.OK]
+    pool.pass_ms(HOUR_MS // 4, steps=10)
+    assert pool.allocate(2, server=2)["status"].tolist() == [layout.OK]
+
+
 def test_a_flapping_terminal_does_not_hold_the_pool() -> None:
     """Between two servers that nobody can reach one terminal costs a few SIMs, not one with each move."""
     pool = Pool(sims=20)

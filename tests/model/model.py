@@ -290,7 +290,7 @@ class Model(Limits):
                 self._check_grant(terminal, call.answer, slow_kbps)
                 return {layout.SAME}
             in_flight = terminal.swap is not None and terminal.swap.in_flight
-            held = sum(sim.held_by is not None and sim.holder is terminal for sim in self.sims)
+            held = sum(sim.held == layout.HELD_COUNTED and sim.holder is terminal for sim in self.sims)
             refused = len(self.orders) == self.orders_max or held >= HELD_MAX
             if terminal.server != server and not in_flight and refused:
                 return {layout.ORDERS_FULL}
@@ -478,7 +478,7 @@ class Model(Limits):
             return {layout.UNKNOWN_SIM}
         if terminal is not None and terminal.sim is not None:
             return {layout.SAME if terminal.sim is sim else layout.TERMINAL_IN_USE}
-        if sim.occupancy in (layout.ASSIGNED, layout.RESERVED) or sim.held_by is not None:
+        if sim.occupancy in (layout.ASSIGNED, layout.RESERVED) or sim.held_by is not None or sim.revoke in self.orders:
             return {layout.SIM_IN_USE}
         if terminal is None:
             if len(self.terminals) == self.terminals_max:
@@ -969,7 +969,8 @@ class Model(Limits):
             return {layout.REVOKED}
         if sim.revoke is not None and sim.revoke in self.orders:
             return {layout.REVOKED if sim.revoke.server == server else layout.ORDERS_FULL}
-        if not self._orders_spare():
+        named = sum(order is order.source.revoke and order.server == server for order in self.orders if order.source)
+        if not self._orders_spare() or named >= max(1, self.orders_max // 8):
             return {layout.ORDERS_FULL}
         if key not in self.terminals:
             if len(self.terminals) >= self.terminals_max - self.terminals_max // 8:
@@ -1427,7 +1428,10 @@ class Model(Limits):
         for sim in self.sims:
             cools = sim.occupancy == layout.COOLING and sim.held_by is None
             if cools and sim.cooling_until_ms <= self.now_ms:
-                sim.occupancy = layout.FREE
+                if sim.revoke in self.orders and sim.holder is not None:
+                    self._hold(sim, sim.holder, sim.revoke)
+                else:
+                    sim.occupancy = layout.FREE
         for order in self.orders:
             if order.state == "outstanding" and order.deadline_ms <= self.now_ms:
                 order.state = "unknown"
@@ -1597,7 +1601,7 @@ class Model(Limits):
             sims,
             occupancy=[sim.occupancy for sim in self.sims],
             health=[sim.health for sim in self.sims],
-            held=[int(sim.held_by is not None) for sim in self.sims],
+            held=[sim.held for sim in self.sims],
             counted_bytes=[sim.counted_bytes for sim in self.sims],
             limit_bytes=[sim.limit_bytes for sim in self.sims],
             cooling=[

@@ -124,6 +124,13 @@ class SimModel:
     revoke: OrderModel | None = None
     """The order that tells an access server to let go of it, which names it although it should not have it."""
 
+    @property
+    def held(self) -> int:
+        """``Held``: because of its terminal, or of an access server that named it."""
+        if self.held_by is None:
+            return 0
+        return layout.HELD_UNCOUNTED if self.held_by is self.revoke else layout.HELD_COUNTED
+
     def beside(self, window: int) -> int:
         return self.corrections[window] + self.allowances[window] + self.straddling[window]
 

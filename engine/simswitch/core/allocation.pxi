@@ -526,7 +526,7 @@ cdef int _adopt(
     if index != NONE_INDEX and state.terminals[index].sim != NONE_INDEX:
         terminal_out[0] = index
         return SAME if state.terminals[index].sim == sim_index else TERMINAL_IN_USE
-    if sim.occupancy == ASSIGNED or sim.occupancy == RESERVED or sim.held:
+    if sim.occupancy == ASSIGNED or sim.occupancy == RESERVED or sim.held or state.sims_cold[sim_index].revoke:
         return SIM_IN_USE
     if index == NONE_INDEX:
         index = terminal_add(state, key)

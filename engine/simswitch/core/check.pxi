@@ -340,7 +340,7 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
     for index in range(state.header.sims_count):
         if not index % PAUSE_ITEMS:
             pause()
-        if state.sims[index].held and state.sims[index].terminal < state.header.terminals_count:
+        if state.sims[index].held == HELD_COUNTED and state.sims[index].terminal < state.header.terminals_count:
             held[state.sims[index].terminal] += 1
     for index in range(state.header.terminals_count):
         if not index % PAUSE_ITEMS:
@@ -382,6 +382,7 @@ cdef int _check_orders(State *state, list faults) except -1:
     cdef Job *job
     cdef dict outstanding = {}
     cdef dict queued = {}
+    cdef dict revokes = {}
     cdef dict job_queued = {}
     cdef dict job_outstanding = {}
     cdef dict job_overdue = {}
@@ -390,6 +391,8 @@ cdef int _check_orders(State *state, list faults) except -1:
         if order.state == ORDER_UNUSED:
             continue
         used += 1
+        if order.kind == REVOKE and state.sims_cold[order.source].revoke == index + 1:
+            revokes[order.server] = revokes.get(order.server, 0) + 1
         if order.state == OUTSTANDING or order.state == UNKNOWN:
             outstanding[order.server] = outstanding.get(order.server, 0) + 1
             job_outstanding[order.job] = job_outstanding.get(order.job, 0) + 1
@@ -414,6 +417,9 @@ cdef int _check_orders(State *state, list faults) except -1:
             faults.append(f"I3: access server {index} has {server.outstanding} outstanding, window {server.window}")
         if server.queued_count != queued.get(index, 0):
             faults.append(f"orders: access server {index} counts {server.queued_count} queued")
+        if server.revokes_count != revokes.get(index, 0):
+            faults.append(f"orders: access server {index} counts {server.revokes_count} SIMs that it named and should not have, "
+                          f"there are {revokes.get(index, 0)}")
     for index in range(state.header.jobs_max):
         job = &state.jobs[index]
         if job.state != JOB_UNUSED and (

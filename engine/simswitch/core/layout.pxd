@@ -433,6 +433,11 @@ cpdef enum UnreportedReason:
     UNREPORTED_ALLOWED = 1       # it counts from now on
     UNREPORTED_OVER = 2          # the report came, or the lease goes on
 
+# Because of what a SIM that cools is not freed by time.
+cpdef enum Held:
+    HELD_COUNTED = 1             # its terminal went on without it: few of these a terminal
+    HELD_UNCOUNTED = 2           # an access server named it that should not have it, or its terminal's count is full
+
 # Whether a lot's SIMs work, by its dates.
 cpdef enum Validity:
     VALID = 0
@@ -644,7 +649,7 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint8_t tier                        # TIER_NONE: not in the selection index
     uint8_t occupancy
     uint8_t health
-    uint8_t held                        # cooling and its access server has not yet let go: not freed by time
+    uint8_t held                        # cooling and its access server has not yet let go: not freed by time (Held; 0: no)
 
 ctypedef struct SimCold:                # 32 B
     uint64_t identity                   # bits 0 to 49: the IMSI
@@ -702,7 +707,7 @@ ctypedef struct TerminalCold:           # 24 B
     uint32_t session                    # last session whose hello named it
     uint16_t swaps_count                # confirmed ones, saturated
     uint8_t swaps_today                 # on the day of swapped_ms, saturated
-    uint8_t held_count                  # SIMs that are held because of it, until some access server lets go; few (HELD_MAX)
+    uint8_t held_count                  # SIMs that are HELD_COUNTED because of it, until some access server lets go
 
 ctypedef struct Order:                  # 96 B
     uint64_t number                     # what the access server sees; 0: none yet
@@ -846,7 +851,7 @@ ctypedef struct Server:                 # access server: 584 B
     uint8_t turn[5]                     # by Priority: the lane that had its turn last
     uint8_t stormed                     # 1: terminals were told to wait, and swaps have not ramped up since
     uint8_t paused                      # 1: an operator wants no order sent, in whatever session
-    uint8_t reserved[4]
+    uint32_t revokes_count              # orders for SIMs that it named and should not have: at most an eighth of all orders
     uint32_t probe                      # the order under way whose answer opens the gate (gate probing), its index + 1; 0: none
     uint32_t sent_count                 # orders sent in this session, once more each time one was asked for
     uint32_t taken_count                # of these it had received, as it told last

@@ -322,6 +322,10 @@ class Without(IntEnum):
     WITHOUT_CEILING = 4
     WITHOUTS = 5
 
+class Held(IntEnum):
+    HELD_COUNTED = 1
+    HELD_UNCOUNTED = 2
+
 class Death(IntEnum):
     DEATH_DECLARED = 1
     DEATH_UNDONE = 2
@@ -730,6 +734,8 @@ GATE_DEAD: Gate
 GATE_BY_OPERATOR: GateReason
 GATE_BY_LIFE: GateReason
 EVENT_DEATH: EventKind
+HELD_COUNTED: Held
+HELD_UNCOUNTED: Held
 DEATH_DECLARED: Death
 DEATH_UNDONE: Death
 DEATH_BELIED: Death

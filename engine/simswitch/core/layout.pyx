@@ -66,7 +66,7 @@ RECORD_TYPES = {
 for _enum in (
     Occupancy, Health, CarrierLife, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
     WaitsFor,
-    JobState, BreakerState, Death, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, UnreportedReason, SweepKind, Setting, TimerKind, RegionIndex,
+    JobState, BreakerState, Death, Held, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, UnreportedReason, SweepKind, Setting, TimerKind, RegionIndex,
 ):
     globals().update(_enum.__members__)
 

@@ -291,6 +291,7 @@ cdef inline void _free(State *state, uint32_t index) noexcept nogil:
         timer_disarm(state, TIMER_ORDER, index)
     if order.kind == REVOKE and order.source != NONE_INDEX and state.sims_cold[order.source].revoke == index + 1:
         state.sims_cold[order.source].revoke = 0
+        state.servers[order.server].revokes_count -= 1
     order.state = ORDER_UNUSED
     order.number = 0
     order.job = NONE_INDEX
@@ -572,11 +573,11 @@ cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now
     order.orphaned = 1
     order.source_epoch = state.terminals[order.terminal].epoch
     lease_remember(state, &on_target)
-    sim_hold(state, order.target, order.terminal, index)
+    sim_hold(state, order.target, order.terminal, index, HELD_COUNTED)
     if source_let_go:
         order.source = NONE_INDEX
     else:
-        sim_hold(state, order.source, order.terminal, index)
+        sim_hold(state, order.source, order.terminal, index, HELD_COUNTED)
     order.job = NONE_INDEX
     if job != NULL:
         _job_in(state, job, order)
@@ -1165,7 +1166,7 @@ cdef void lease_take_away(State *state, uint32_t terminal_index, int kind, uint6
     terminal.expires_ms = 0
     order = order_new(
         state, kind, terminal_index, sim, terminal.server, PRIORITY_STOP, NONE_INDEX, terminal.epoch, now_ms)
-    sim_hold(state, sim, terminal_index, order)
+    sim_hold(state, sim, terminal_index, order, HELD_COUNTED)
 
 
 cdef void lease_replace(State *state, uint32_t terminal_index, uint32_t server, uint64_t now_ms) noexcept nogil:

@@ -58,7 +58,8 @@ cdef int _revoke(
         # One revoke a SIM: a faulty access server that names it again and again must not fill the pool. Another server
         # that names it too is told when it says hello again.
         return REVOKED if state.orders[pending - 1].server == run.server else ORDERS_FULL
-    if not order_spare(state):
+    # One server's word alone takes no more of the orders, and so of the pool's SIMs, than this.
+    if not order_spare(state) or state.servers[run.server].revokes_count >= max(<uint32_t> 1, state.header.orders_max // 8):
         return ORDERS_FULL
     index = terminal_find(state, key)
     if index == NONE_INDEX:
@@ -68,8 +69,10 @@ cdef int _revoke(
         index = terminal_add(state, key)
     order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
     state.sims_cold[sim_index].revoke = order + 1
+    state.servers[run.server].revokes_count += 1
     if sim.occupancy == FREE or (sim.occupancy == COOLING and not sim.held):
-        sim_hold(state, sim_index, index, order)
+        # Not for what others say of it is the terminal kept from moving.
+        sim_hold(state, sim_index, index, order, HELD_UNCOUNTED)
     return REVOKED
 
 

@@ -67,9 +67,9 @@ cdef void _leave_list(State *state, Sim *sim, uint32_t index) noexcept nogil:
     if sim.tier != TIER_NONE:
         index_remove(state, index)
     elif sim.held:
+        state.terminals_cold[sim.terminal].held_count -= sim.held == HELD_COUNTED
         sim.held = 0
         sim.next = NONE_INDEX
-        state.terminals_cold[sim.terminal].held_count -= 1
     else:
         timer_disarm(state, TIMER_SIM, index)
 
@@ -114,25 +114,34 @@ cdef inline void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcep
     wheel.recent_next += 1
 
 
-cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t order) noexcept nogil:
-    """Cooling without an end: an access server may still use it, until ``order`` is settled (fail static)."""
+cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t order, int held) noexcept nogil:
+    """Cooling without an end: an access server may still use it, until ``order`` is settled (fail static).
+
+    ``held``: HELD_COUNTED where the terminal is to get no more than some; past what its count can say it is not counted.
+    """
     cdef Sim *sim = &state.sims[index]
     cdef int64_t claim = pool_claim_bytes(state, sim)
     sim_occupy(state, index, COOLING, terminal)
-    sim.held = 1
+    if state.terminals_cold[terminal].held_count == 255:
+        held = HELD_UNCOUNTED
+    sim.held = <uint8_t> held
     if claim:
         pool_claim(state, index, claim)
     sim.next = order
-    state.terminals_cold[terminal].held_count += 1
+    state.terminals_cold[terminal].held_count += held == HELD_COUNTED
 
 
 cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Asked whether its cooling is over."""
+    """Asked whether its cooling is over. An access server that named it, too, must have let go of it first."""
     cdef Sim *sim = &state.sims[index]
+    cdef uint32_t revoke = state.sims_cold[index].revoke
     if sim.hint != NONE_INDEX:
         prefetch(&state.sims[sim.hint])
+        prefetch(&state.sims_cold[sim.hint])
     if sim_cooling_until_ms(sim) > now_ms:
         timer_arm(state, TIMER_SIM, index, sim_cooling_until_ms(sim))
+    elif revoke:
+        sim_hold(state, index, sim.terminal, revoke - 1, HELD_UNCOUNTED)
     else:
         sim_occupy(state, index, FREE, sim.terminal)
 

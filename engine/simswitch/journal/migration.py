@@ -266,10 +266,18 @@ def _state_of_11(_old: Tables, new: Tables) -> None:
         sweep["kind"], sweep["cursor"], sweep["argument"] = _LIMITS_SWEEP, sweep["end"], 0
 
 
+def _state_of_12(_old: Tables, new: Tables) -> None:
+    """Of how many SIMs each access server is to let go that it named and should not have."""
+    revokes = new["sims_cold"]["revoke"]
+    servers = new["orders"]["server"][revokes[revokes > 0] - 1]
+    new["servers"]["revokes_count"] = np.bincount(servers, minlength=len(new["servers"]))
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
 STATES: dict[int, Callable[[Tables, Tables], None]] = {
     7: _state_of_7,
     8: _state_of_8,
     9: _state_of_9,
     11: _state_of_11,
+    12: _state_of_12,
 }
