@@ -6,15 +6,15 @@ from pathlib import Path
 from random import Random
 
 from simswitch.core import commands, layout
-from simswitch.history.carriers import counted_by, knows_since
+from simswitch.history.carriers import Counted, Wanted, counted_by, knows_since
 from simswitch.history.reading import rows
-from simswitch.history.retention import SLOT_S
+from simswitch.history.retention import HOURS, ROWS_MAX, forget_hours
 from simswitch.history.schema import open_reader, open_writer
 
 from tests.cell.small_pool import SERVER_NUMBER
 from tests.history.test_projection import BEGIN_MS, Life, finished, ready
 
-HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
 
 
 def figure(life: Life, iccid: int, carrier_bytes: int, counted_bytes: int) -> int:
@@ -83,7 +83,8 @@ def test_what_was_counted_by_then_is_within_the_reports_around_it_and_exact_wher
     life.attach(1, 4)
     machine = life.cell.machine
     iccids = {terminal: machine.sim(machine.terminal(terminal - 1)["sim"])["iccid"] for terminal in range(1, 5)}
-    # By terminal: instants of reports, counts after them, and since when each is of. One reports no more after a while.
+    # By terminal: instants of reports, counts after them, and since when each is of. One reports no more after a while,
+    # and one seldom, of many hours then.
     told: dict[int, list[tuple[int, int, int]]] = {
         terminal: [(BEGIN_MS // 1000, 0, BEGIN_MS // 1000)] for terminal in iccids
     }
@@ -93,7 +94,7 @@ def test_what_was_counted_by_then_is_within_the_reports_around_it_and_exact_wher
         life.clock.advance(passed_s * 1000)
         now_s += passed_s
         for terminal, before in told.items():
-            if random.random() < 0.5 and (terminal > 1 or step < 9):
+            if random.random() < (0.1 if terminal == 2 else 0.5) and (terminal > 1 or step < 9):
                 span_s = random.randrange(1, now_s - before[-1][0] + 1)
                 total = before[-1][1] + random.randrange(1, 10**9)
                 report = commands.run(
@@ -110,56 +111,96 @@ def test_what_was_counted_by_then_is_within_the_reports_around_it_and_exact_wher
                 assert now_s == machine.now_ms // 1000
                 before.append((now_s, total, now_s - span_s))
     finished(tmp_path)
-    last_s = max(reports[-1][0] for reports in told.values())
-    exact = 0
+    wanted = [
+        (terminal, random.randrange(BEGIN_MS // 1000 + 3_600, now_s + 4_000)) for terminal in told for _ in range(150)
+    ]
+    asked = [Wanted(iccids[terminal], at_s, told[terminal][-1][1]) for terminal, at_s in wanted]
     with open_reader(tmp_path) as history:
-        wanted = [
-            (terminal, random.randrange(BEGIN_MS // 1000, last_s + 4_000)) for terminal in told for _ in range(150)
-        ]
-        found = counted_by(history, [(iccids[terminal], at_s) for terminal, at_s in wanted], 31 * 86_400)
-        assert not [each for each in counted_by(history, [(1, last_s)], 31 * 86_400) if each]
-        # Reports by the hour, when all else of those days has gone.
-        history_now = open_writer(tmp_path)
-        history_now.execute("DELETE FROM sim_slot")
-        coarse = counted_by(history_now, [(iccids[terminal], at_s) for terminal, at_s in wanted], 31 * 86_400)
-        history_now.close()
-    for (terminal, at_s), fine, rough in zip(wanted, found, coarse, strict=True):
+        fine = counted_by(history, asked)
+        assert counted_by(history, [Wanted(1, now_s, 7)]) == [(7, 0)], "a SIM without a row has what it has now"
+    with open_writer(tmp_path) as history:
+        # By the day, when all else of those days has gone.
+        history.execute("DELETE FROM use_hour")
+        rough = counted_by(history, asked)
+    exact = 0
+    for (terminal, at_s), by_hour, by_day in zip(wanted, fine, rough, strict=True):
         reports = told[terminal]
         earlier = [total for then_s, total, _ in reports if then_s <= at_s]
-        after = [(total, since_s) for then_s, total, since_s in reports if then_s > at_s]
-        next_slot = next((then_s // SLOT_S for then_s, _, _ in reports if then_s > at_s), 0)
-        by_then = max([total for then_s, total, _ in reports if then_s // SLOT_S <= next_slot], default=earlier[-1])
-        counted, straddling = fine or (0, 0)
-        assert counted - straddling <= earlier[-1], "what surely was used after the instant is in no figure's past"
-        assert counted <= (by_then if after else earlier[-1])
-        slot = at_s // SLOT_S
-        alone = not [1 for then_s, _, _ in reports if then_s // SLOT_S == slot]
-        if alone and (not after or after[0][1] >= at_s):
+        later = [(then_s, total, since_s) for then_s, total, since_s in reports if then_s > at_s]
+        for counted, straddling in (by_hour, by_day):
+            assert counted - straddling <= earlier[-1], "what surely was used after the instant is in no figure's past"
+            assert counted <= reports[-1][1]
+        if not later:
+            assert by_hour == by_day == (earlier[-1], 0)
+            continue
+        # Nothing more is known than what the hour of the next report tells together.
+        hour = later[0][0] // 3_600
+        mine = [(then_s, total, since_s) for then_s, total, since_s in reports[1:] if then_s // 3_600 == hour]
+        base = max(total for then_s, total, _ in reports if then_s // 3_600 < hour)
+        assert base <= by_hour.bytes_ <= mine[-1][1]
+        assert by_hour.straddling_bytes == by_hour.bytes_ - base
+        if min(since_s for _, _, since_s in mine) >= at_s:
             exact += 1
-            assert (counted, straddling) == (earlier[-1], 0)
-        counted, straddling = rough or (0, 0)
-        assert counted - straddling <= earlier[-1]
-    assert exact > 200
+            assert by_hour == (earlier[-1], 0)
+        elif len(mine) == 1:
+            (then_s, total, since_s) = mine[0]
+            assert by_hour.bytes_ == base + (total - base) * (at_s - since_s) // (then_s - since_s)
+    assert exact > 100
     life.cell.close()
 
 
-def test_a_report_that_straddles_an_instant_is_split_by_the_time_that_it_is_of(tmp_path: Path) -> None:
+def test_a_report_that_straddles_an_instant_is_split_by_the_time_that_it_is_of_however_late_it_comes(
+    tmp_path: Path,
+) -> None:
     with open_writer(tmp_path) as history:
         begin_s = BEGIN_MS // 1000 // 3_600 * 3_600
         rows_ = [
-            (begin_s // SLOT_S, 7, 100, begin_s, begin_s + 60),
-            # 600 bytes over ten minutes, which one report tells in the slot after next.
-            ((begin_s + 900) // SLOT_S, 7, 700, begin_s + 300, begin_s + 900),
-            # Nobody said since when: then since the row before.
-            ((begin_s + 1_900) // SLOT_S, 7, 1_700, 0, begin_s + 1_900),
+            (begin_s // 3_600 - 1, 9, 0, 1, begin_s - 60, begin_s - 30),
+            (begin_s // 3_600, 7, 0, 700, begin_s + 100, begin_s + 800),
+            # Ten hours, told at their end; then nothing more, and a SIM that is used for the first time.
+            (begin_s // 3_600 + 10, 7, 700, 36_700, begin_s + 800, begin_s + 36_800),
+            (begin_s // 3_600 + 10, 8, 0, 60, begin_s + 36_000, begin_s + 36_060),
         ]
-        history.executemany("INSERT INTO sim_slot VALUES (?, ?, ?, ?, ?)", rows_)
-        history.execute("INSERT INTO sim_hour VALUES (?, 7, 1700)", (begin_s // 3_600,))
-        instants = (begin_s + 200, begin_s + 450, begin_s + 899, begin_s + 900, begin_s + 1_400, begin_s + 2_000)
-        found = counted_by(history, [(7, at_s) for at_s in instants], 86_400)
-        assert found == [(100, 0), (250, 150), (699, 599), (700, 0), (1_200, 500), (1_700, 0)]
-        assert counted_by(history, [(7, begin_s + 9 * 3_600)], 86_400) == [(1_700, 0)]
-        assert counted_by(history, [(7, begin_s + 30 * 3_600)], 86_400) == [None]
+        history.executemany("INSERT INTO use_hour VALUES (?, ?, ?, ?, ?, ?)", rows_)
+
+        def by(*instants_s: int, iccid: int = 7) -> list[Counted]:
+            return counted_by(history, [Wanted(iccid, begin_s + at_s, 36_700) for at_s in instants_s])
+
+        assert by(0, 100, 450, 800) == [(0, 0), (0, 0), (350, 350), (700, 0)]
+        assert by(900, 18_800, 36_799) == [(800, 100), (18_700, 18_000), (36_699, 35_999)]
+        assert by(36_800, 90_000) == [(36_700, 0)] * 2
+        assert by(450, 36_030, iccid=8) == [(0, 0), (30, 30)]
+
+
+def test_of_days_that_are_kept_by_the_day_only_what_a_day_tells_is_split(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as history:
+        day = BEGIN_MS // DAY_MS
+        at_ms = day * DAY_MS
+        history.executemany(
+            "INSERT INTO use_sim VALUES (?, 7, ?, 5, ?, ?, ?)",
+            [
+                (day, 1, 1_000, at_ms + 1_000_000, at_ms + 2_000_000),
+                (day, 2, 40, at_ms + 2_000_000, at_ms + 2_000_000),
+                (day + 3, 1, 300, at_ms + 3 * DAY_MS, at_ms + 3 * DAY_MS + 1_000),
+            ],
+        )
+        wanted = [Wanted(7, at_ms // 1000 + at_s, 5_000) for at_s in (0, 1_000, 1_500, 2_000, 86_400, 4 * 86_400)]
+        assert counted_by(history, wanted) == [(3_660, 0), (3_660, 0), (4_160, 500), (4_700, 0), (4_700, 0), (5_000, 0)]
+
+
+def test_counts_by_the_hour_go_as_fast_as_they_come(tmp_path: Path) -> None:
+    """By a clock on which SIMs report once an hour for days, and the rows of a whole hour come with each commit."""
+    with open_writer(tmp_path) as history:
+        history.execute("BEGIN")
+        for hour in range(2 * HOURS):
+            history.executemany("INSERT INTO use_hour VALUES (?, ?, 0, 1, 0, 1)", ((hour, sim) for sim in range(5)))
+            forget_hours(history, hour, 5)
+            oldest, rows_count = history.execute("SELECT min(hour), count(*) FROM use_hour").fetchone()
+            assert (oldest, rows_count) == (max(hour - HOURS, 0), 5 * (min(hour, HOURS) + 1))
+        # Who was away for long comes back with much that is old: a commit takes twice what it wrote, at least ROWS_MAX.
+        history.executemany("INSERT INTO use_hour VALUES (0, ?, 0, 1, 0, 1)", ((sim,) for sim in range(ROWS_MAX + 90)))
+        forget_hours(history, hour, ROWS_MAX // 2 + 40)
+        assert history.execute("SELECT count(*) FROM use_hour WHERE hour = 0").fetchone() == (10,)
 
 
 def test_a_gap_in_history_is_one_of_what_was_counted_before_it_ended(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from simswitch.cell import Capacity, Cell, JournalSettings, VirtualClock
 from simswitch.client import OperatorClient, Result, SessionThread
 from simswitch.core import commands, layout
 from simswitch.history import limits
-from simswitch.history.carriers import counted_by
+from simswitch.history.carriers import Wanted, counted_by
 from simswitch.history.exporting import write_csv
 from simswitch.history.limits import person
 from simswitch.history.projector import Projector, month_of
@@ -37,7 +37,7 @@ from tests.service.serving import Serving, define
 
 BEGIN_MS = 1_700_000_000_000
 COLUMNS_OF_ONE = ("subscriber", "terminal", "iccid", "source", "target")
-PERSONAL = ("use_day", "use_month", "use_sim", "sim_hour")
+PERSONAL = ("use_day", "use_month", "use_sim", "use_hour")
 NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 
 
@@ -159,8 +159,12 @@ def test_use_by_day_and_month_is_what_was_counted_however_often_the_follower_die
     columns = life.cell.machine.sims_columns()
     for iccid, counted in zip(columns["iccid"].tolist(), columns["counted_bytes"].tolist(), strict=True):
         if counted:
-            later_s, lasts_s = life.cell.machine.now_ms // 1000 + 7_200, 31 * 86_400
-            assert counted_by(connection, [(iccid, later_s)], lasts_s) == [(counted, 0)]
+            before = Wanted(iccid, BEGIN_MS // 1000, counted)
+            # Nobody said since when the first report is, so it may have been used before in its hour.
+            ((then, straddling),) = counted_by(connection, [before])
+            assert then == straddling
+            later = Wanted(iccid, life.cell.machine.now_ms // 1000 + 7_200, counted)
+            assert counted_by(connection, [later]) == [(counted, 0)]
     state = known(connection)
     assert (state.sequence, state.gaps) == (life.cell.durable_sequence, [])
     life.cell.close()
@@ -363,7 +367,7 @@ def test_who_looks_for_one_person_or_sim_reads_nobody_elses_rows(tmp_path: Path)
     past(connection, 5)
     for table, column in (
         *(("use_day", "subscriber"), ("use_month", "subscriber"), ("use_sim", "subscriber"), ("use_sim", "iccid")),
-        *(("sim_hour", "iccid"), ("slowed_terminals", "terminal")),
+        *(("use_hour", "iccid"), ("slowed_terminals", "terminal")),
     ):
         for span in ((None, None), (1, 20_000 * 86_400_000)):
             if table != "use_month" or span == (None, None):

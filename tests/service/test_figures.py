@@ -56,14 +56,17 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     figures = [100 * MB, 1, -1]
     wanted = [layout.OK, layout.UNKNOWN_SIM, layout.NEGATIVE_USAGE]
     assert told(pool, names, figures, as_of_s, dry_run=True) == (wanted, [100 * MB, 0, 0])
+    followed(serving)
     assert serving.cell.call_read(lambda machine: machine.sim(index))["used_cycle_bytes"] == 30 * MB
     assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 0
     assert told(pool, names, figures, as_of_s) == (wanted, [100 * MB, 0, 0])
+    followed(serving)
     assert told(pool, [sim["imsi"]], [100 * MB], as_of_s, by_imsi=True) == ([layout.SAME], [100 * MB])
     after = serving.cell.call_read(lambda machine: machine.sim(index))
     assert (after["used_cycle_bytes"], after["counted_bytes"]) == (130 * MB, 30 * MB)
     summary = pool.pool.GetSummary(pool_pb2.GetSummaryRequest())
     assert (summary.corrections_count, summary.figures_aside_count, summary.subscribers_missed_count) == (1, 1, 0)
+    followed(serving)
     assert told(pool, [sim["iccid"]], [5], as_of_s - 1)[0] == [layout.LATE]
 
 

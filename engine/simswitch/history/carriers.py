@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from simswitch.core import layout
 from simswitch.core.commands import CommandRun, OutcomeRun
-from simswitch.history.retention import SLOT_S
+from simswitch.history.retention import HOUR_S
 from simswitch.history.schema import signed
 
 FIGURES_ASIDE = (layout.IMPOSSIBLE_USAGE, layout.NEGATIVE_USAGE, layout.FUTURE_USAGE, layout.PAST_WINDOW)
 _BYTES_MAX = (1 << 63) - 1
-_HOUR_S = 3_600
-_SLOTS_AROUND = _HOUR_S // SLOT_S + 1
+_DAY_S = 86_400
 
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -53,86 +52,80 @@ def unreported(event: int, at_ms: int, iccid: int, terminal: int, bytes_: int, r
     return "INSERT OR REPLACE INTO unreported VALUES (?, ?, ?, ?, ?)", values
 
 
+class Wanted(NamedTuple):
+    """A SIM and an instant."""
+
+    iccid: int
+    at_s: int
+    """Unix seconds."""
+    counted_bytes: int
+    """The lifetime count now, or at any time that history has come to since."""
+
+
 class Counted(NamedTuple):
     """Our lifetime count of a SIM at an instant."""
 
     bytes_: int
-    """As if what a report tells had gone evenly over the time that it is of."""
+    """As if what a row tells had gone evenly over the time that it is of."""
     straddling_bytes: int
-    """What of that may have been used after the instant: nobody knows when, within the report."""
+    """What of that may have been used after the instant: nobody knows when, within the row."""
 
 
-def counted_by(
-    connection: sqlite3.Connection, wanted: Sequence[tuple[int, int]], longest_s: int
-) -> list[Counted | None]:
-    """Of ICCIDs and instants (Unix seconds) what had been counted by then; None: nothing was, for ``longest_s`` before.
+def counted_by(connection: sqlite3.Connection, wanted: Sequence[Wanted]) -> list[Counted]:
+    """What had been counted by each instant. Who has no row since then counts now what it did.
 
-        rows   --c0---------------------c1--      c0 the last that is surely of before the instant,
-        instant            |                      c1 the next: of its bytes those from from_s up to then are before
+        row       --before_bytes--------counted_bytes--     the first one that reaches behind the instant: of its
+        instant                  |                          bytes those from from_s up to then are before it
 
-    They are looked for slot by slot in the hour before and the one after, as far as a report reaches that comes in
-    time, then hour by hour. What came later than that counts as used after the instant.
+    A row reaches back as far as its reports do, however late they came. Rows are by the hour; of instants before those
+    that are kept, by the day. What a later row tells counts as used after the instant, never as nothing.
     """
     connection.execute(
         "CREATE TEMP TABLE IF NOT EXISTS wanted (place INTEGER PRIMARY KEY, iccid INTEGER, at_s INTEGER)"
     )
-    connection.execute("DELETE FROM wanted")
-    connection.executemany(
-        "INSERT INTO wanted VALUES (?, ?, ?)",
-        ((place, signed(iccid), at_s) for place, (iccid, at_s) in enumerate(wanted)),
-    )
-    # By place: the rows around its instant, (count, from, until), in the order of time.
-    around: list[list[tuple[int, int, int]]] = [[] for _ in wanted]
-    before = [False] * len(wanted)
-    for offset in range(-_SLOTS_AROUND, _SLOTS_AROUND + 1):
-        for place, counted, from_s, until_s, at_s in connection.execute(
-            f"SELECT place, counted_bytes, from_s, until_s, at_s FROM wanted CROSS JOIN sim_slot "
-            f"ON slot = at_s / {SLOT_S} + ? AND sim_slot.iccid = wanted.iccid",
+    first, last = connection.execute("SELECT min(hour), max(hour) FROM use_hour").fetchone()
+    counts = [Counted(each.counted_bytes, 0) for each in wanted]
+    # Of the first hour some rows may be gone.
+    by_hour = [first is not None and each.at_s // HOUR_S > first for each in wanted]
+    left = _look_for(connection, wanted, [place for place, hourly in enumerate(by_hour) if hourly])
+    for offset in range(max((last - at_s // HOUR_S for _, _, at_s in left), default=-1) + 1):
+        found = connection.execute(
+            "SELECT place, at_s, before_bytes, counted_bytes, from_s, until_s FROM wanted CROSS JOIN use_hour "
+            f"ON hour = at_s / {HOUR_S} + ? AND use_hour.iccid = wanted.iccid WHERE until_s > at_s",
             (offset,),
+        ).fetchall()
+        for place, at_s, before, counted, from_s, until_s in found:
+            part = _part(counted - before, at_s, from_s, until_s)
+            counts[place] = Counted(before + part, part)
+        connection.executemany("DELETE FROM wanted WHERE place = ?", [(place,) for place, *_ in found])
+    left = _look_for(connection, wanted, [place for place, hourly in enumerate(by_hour) if not hourly])
+    days = connection.execute("SELECT max(day) FROM use_sim").fetchone()[0] or 0
+    # A local day begins on the UTC day before, or on it.
+    for day in range(min((at_s // _DAY_S - 1 for _, _, at_s in left), default=days + 1), days + 1):
+        for place, at_s, used, first_ms, last_ms in connection.execute(
+            "SELECT place, at_s, bytes, first_ms, last_ms FROM wanted CROSS JOIN use_sim "
+            "ON day = ? AND use_sim.iccid = wanted.iccid WHERE last_ms > at_s * 1000",
+            (day,),
         ):
-            around[place].append((counted, from_s, until_s))
-            before[place] = before[place] or until_s <= at_s
-    # The hour that the instant is of has rows by slot, unless those are gone: then it is all that is known of it.
-    for place, counted, end_s in _hours(connection, 0):
-        if not around[place]:
-            around[place].append((counted, end_s - _HOUR_S, end_s))
-    connection.executemany(
-        "DELETE FROM wanted WHERE place = ?", [(place,) for place, some in enumerate(before) if some]
-    )
-    base: dict[int, tuple[int, int]] = {}
-    left = before.count(False)
-    for hours in range(1, longest_s // _HOUR_S + 1):
-        if not left:
-            break
-        found = _hours(connection, -hours)
-        base.update((place, (counted, end_s)) for place, counted, end_s in found)
-        connection.executemany("DELETE FROM wanted WHERE place = ?", [(place,) for place, _, _ in found])
-        left -= len(found)
-    return [_at(at_s, base.get(place), around[place]) for place, (_, at_s) in enumerate(wanted)]
+            part = _part(used, at_s, first_ms // 1000, -(-last_ms // 1000))
+            then = counts[place]
+            counts[place] = Counted(then.bytes_ - used + part, then.straddling_bytes + part)
+    return counts
 
 
-def _hours(connection: sqlite3.Connection, offset: int) -> list[tuple[int, int, int]]:
-    """Place, count and end of the hour that is so many after that of the instant, of those who had traffic in it."""
-    return connection.execute(
-        f"SELECT place, counted_bytes, (hour + 1) * {_HOUR_S} FROM wanted CROSS JOIN sim_hour "
-        f"ON hour = at_s / {_HOUR_S} + ? AND sim_hour.iccid = wanted.iccid",
-        (offset,),
-    ).fetchall()
+def _look_for(
+    connection: sqlite3.Connection, wanted: Sequence[Wanted], places: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Fills the table of who is looked for; gives its rows."""
+    rows = [(place, signed(wanted[place].iccid), wanted[place].at_s) for place in places]
+    connection.execute("DELETE FROM wanted")
+    connection.executemany("INSERT INTO wanted VALUES (?, ?, ?)", rows)
+    return rows
 
 
-def _at(at_s: int, base: tuple[int, int] | None, around: Sequence[tuple[int, int, int]]) -> Counted | None:
-    """``base``: the count at the end of an earlier hour, and when that was."""
-    counted, since_s = base if base is not None else (0, 0)
-    for total, from_s, until_s in around:
-        if until_s <= at_s:
-            counted, since_s = total, until_s
-            continue
-        begin_s = max(from_s, since_s)
-        if begin_s >= at_s or not since_s | from_s:
-            break
-        part = (total - counted) * (at_s - begin_s) // (until_s - begin_s)
-        return Counted(counted + part, part)
-    return Counted(counted, 0) if base is not None or counted else None
+def _part(used: int, at_s: int, from_s: int, until_s: int) -> int:
+    """How much of it was used by then, if it went evenly."""
+    return used * (at_s - from_s) // (until_s - from_s) if from_s < at_s else 0
 
 
 def knows_since(connection: sqlite3.Connection, at_ms: int, since_ms: int) -> bool:

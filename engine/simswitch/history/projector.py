@@ -28,7 +28,7 @@ from simswitch.core.machine import Machine
 from simswitch.core.roles import COMMAND_ROLES
 from simswitch.history import carriers, limits
 from simswitch.history.reading import day_of
-from simswitch.history.retention import MONTHS, SLOT_S, forget
+from simswitch.history.retention import HOUR_S, MONTHS, forget, forget_hours
 from simswitch.history.schema import CACHE_MIB, NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
@@ -260,11 +260,12 @@ class Projector:
         self._use.setdefault(day, []).append((outcome["subscriber"][some], counted[some]))
         some &= outcome["sim"] != layout.NONE_INDEX
         iccids, counts = machine.sim_counts(outcome["sim"][some])
-        spans_s = run["span_ms"][some].astype(np.int64) // 1000
-        from_s = np.where(spans_s, np.maximum(now_ms // 1000 - spans_s, 0), 0)
-        slot = self._sims.setdefault(now_ms // 1000 // SLOT_S, [])
+        now_s, spans_s = now_ms // 1000, run["span_ms"][some].astype(np.int64) // 1000
+        # Where nobody said since when, it was since the hour began: what was before counts as used later, never less.
+        from_s = np.where(spans_s, np.maximum(now_s - spans_s, 0), now_s // HOUR_S * HOUR_S)
         # Rounded up: by a figure's instant is counted what surely had come by then.
-        slot.append((iccids, counts, from_s, np.full(len(iccids), -(-now_ms // 1000))))
+        until_s = np.full(len(iccids), -(-now_ms // 1000))
+        self._sims.setdefault(now_s // HOUR_S, []).append((iccids, counts, counted[some], from_s, until_s))
         if len(iccids):
             users = (iccids, run["terminal"][some], outcome["subscriber"][some], counted[some])
             self._users.setdefault(day, []).append((*users, np.full(len(iccids), now_ms)))
@@ -404,8 +405,10 @@ class Projector:
                 "INSERT OR REPLACE INTO days SELECT ?, coalesce(sum(bytes), 0), count(*) FROM use_day WHERE day = ?",
                 (day, day),
             )
-        for slot, counts in self._sims.items():
-            _add_counts(connection, slot, [np.concatenate(column) for column in zip(*counts, strict=True)])
+        written = 0
+        for hour, counts in self._sims.items():
+            written += _add_counts(connection, hour, [np.concatenate(column) for column in zip(*counts, strict=True)])
+        forget_hours(connection, self._at_ms // _HOUR_MS, written)
         for day, uses in self._users.items():
             _add_users(connection, day, [np.concatenate(column) for column in zip(*uses, strict=True)])
         self._write_refusals(connection)
@@ -552,25 +555,29 @@ def _add(
     )
 
 
-def _add_counts(connection: sqlite3.Connection, slot: int, columns: list[npt.NDArray[Any]]) -> None:
-    """Of SIMs: ICCIDs, lifetime counts, since when and up to when they were used, in a slot and in its hour."""
+def _add_counts(connection: sqlite3.Connection, hour: int, columns: list[npt.NDArray[Any]]) -> int:
+    """Of SIMs: ICCIDs, lifetime counts, what was newly counted, since when and up to when it was used, in an hour; how
+    many SIMs that are."""
     iccids, place = np.unique(columns[0], return_inverse=True)
     # A lifetime count only grows, so the last one is the largest.
-    counts = np.zeros(len(iccids), np.uint64)
+    counts, counted = np.zeros(len(iccids), np.uint64), np.zeros(len(iccids), np.uint64)
     np.maximum.at(counts, place, columns[1])
+    np.add.at(counted, place, columns[2])
     from_s = np.full(len(iccids), np.iinfo(np.int64).max)
-    np.minimum.at(from_s, place, columns[2])
+    np.minimum.at(from_s, place, columns[3])
     until_s = np.zeros(len(iccids), np.int64)
-    np.maximum.at(until_s, place, columns[3])
-    names, figures = signed_list(iccids), signed_list(counts)
+    np.maximum.at(until_s, place, columns[4])
     connection.executemany(
-        f"INSERT OR REPLACE INTO sim_hour VALUES ({slot * SLOT_S // 3_600}, ?, ?)", zip(names, figures, strict=True)
-    )
-    connection.executemany(
-        f"INSERT INTO sim_slot VALUES ({slot}, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        f"INSERT INTO use_hour VALUES ({hour}, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
         "counted_bytes = excluded.counted_bytes, from_s = min(from_s, excluded.from_s), until_s = excluded.until_s",
-        zip(names, figures, from_s.tolist(), until_s.tolist(), strict=True),
+        zip(
+            *(signed_list(column) for column in (iccids, counts - counted, counts)),
+            from_s.tolist(),
+            until_s.tolist(),
+            strict=True,
+        ),
     )
+    return len(iccids)
 
 
 def _add_users(connection: sqlite3.Connection, day: int, columns: list[npt.NDArray[Any]]) -> None:

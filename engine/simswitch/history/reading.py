@@ -29,8 +29,7 @@ TABLES: Mapping[str, Table] = {
     "use_month": Table(Read.SUBSCRIBERS),
     "use_sim": Table(Read.SUBSCRIBERS, "day", _DAY_MS),
     "use_market": Table(Read.POOL, "day", _DAY_MS),
-    "sim_hour": Table(Read.SIMS, "hour", _HOUR_MS),
-    "sim_slot": Table(Read.SIMS, "until_s", 1000),
+    "use_hour": Table(Read.SIMS, "hour", _HOUR_MS),
     "swaps": Table(Read.SWAPS, "ordered_ms"),
     "given_up": Table(Read.SWAPS, "at_ms"),
     "jobs": Table(Read.SWAPS, "changed_ms"),
@@ -74,7 +73,7 @@ _PERSONAL: Mapping[str, tuple[str, ...]] = {
     "use_day": ("day", "subscriber"),
     "use_month": ("month", "subscriber"),
     "use_sim": ("day", "iccid", "subscriber"),
-    "sim_hour": ("hour", "iccid"),
+    "use_hour": ("hour", "iccid"),
     "slowed_terminals": ("hour", "terminal"),
 }
 """Tables whose key, or an index, begins with a span, and what stands behind it there."""

@@ -14,9 +14,9 @@ import numpy as np
 MONTHS = 13
 ROWS_MAX = 20_000
 """Of a table in one commit."""
-SLOT_S = 300
-SLOTS_DAYS = 4
-"""For how many days before today counts are kept by SLOT_S; carriers' figures come up to two days late."""
+HOUR_S = 3_600
+HOURS = 96
+"""For how many hours counts of SIMs are kept by the hour; carriers' figures come up to two days late."""
 _DAY_MS = 86_400_000
 
 FORGOTTEN = (
@@ -24,7 +24,6 @@ FORGOTTEN = (
     ("use_day", "day, subscriber", "day", 1),
     ("use_sim", "day, iccid, terminal, subscriber", "day", 1),
     ("use_month", "month, subscriber", "month", 0),
-    ("sim_hour", "hour, iccid", "hour", 24),
     ("swaps", '"order"', "ordered_ms", _DAY_MS),
     ("given_up", '"order"', "at_ms", _DAY_MS),
     ("refusals", "minute, access_server, market, status", "minute", 1_440),
@@ -43,20 +42,28 @@ FORGOTTEN = (
 
 def forget(connection: sqlite3.Connection, today: int, months: int) -> bool:
     """Keeps the month of that local day and so many before it (0: all); whether rows are left to go the next time."""
-    more = _forget(connection, "sim_slot", "slot, iccid", "slot", (today - SLOTS_DAYS) * 86_400 // SLOT_S)
     if not months:
-        return more
+        return False
     month = np.datetime64(today, "D").astype("datetime64[M]") - months
     day = int(month.astype("datetime64[D]").astype(np.int64))
+    more = False
     for table, key, column, a_day in FORGOTTEN:
         before = day * a_day if a_day else int(month.astype(np.int64))
         more = _forget(connection, table, key, column, before) or more
     return more
 
 
-def _forget(connection: sqlite3.Connection, table: str, key: str, column: str, before: int) -> bool:
+def forget_hours(connection: sqlite3.Connection, hour: int, written: int) -> None:
+    """What is by the hour goes as it comes, with each commit, and twice as fast: so never more than HOURS are kept, and
+    no commit has much to do with what is old."""
+    _forget(connection, "use_hour", "hour, iccid", "hour", hour - HOURS, max(ROWS_MAX, 2 * written))
+
+
+def _forget(
+    connection: sqlite3.Connection, table: str, key: str, column: str, before: int, rows_max: int = ROWS_MAX
+) -> bool:
     gone = connection.execute(
-        f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} < ? LIMIT {ROWS_MAX})",
+        f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} < ? LIMIT {rows_max})",
         (before,),
     )
-    return gone.rowcount == ROWS_MAX
+    return gone.rowcount == rows_max

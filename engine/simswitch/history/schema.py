@@ -14,8 +14,7 @@ Terminals, subscribers and orders are 64 bits without a sign there and with one 
 ICCIDs are as the engine encodes them. Access servers, markets, lots and actors are entity indexes; ``entities`` has
 their names.
 
-    bytes a row, about     use_day, use_month 22 · sim_hour 22 · sim_slot 32 · swaps 130 · use_sim 80 · affected,
-                           slowed_terminals 50
+    bytes a row, about     use_day, use_month 22 · use_hour 45 · swaps 130 · use_sim 80 · affected, slowed_terminals 50
 """
 
 from __future__ import annotations
@@ -215,6 +214,15 @@ CREATE TABLE sim_slot (slot INTEGER, iccid INTEGER, counted_bytes INTEGER NOT NU
     until_s INTEGER NOT NULL, PRIMARY KEY (slot, iccid)) STRICT, WITHOUT ROWID;
 -- What may have been used after the figure's instant although it is taken to be before, which is allowed for.
 ALTER TABLE corrections ADD COLUMN straddling_bytes INTEGER NOT NULL DEFAULT 0;
+""",
+    9: """
+-- Of the last days: one row a SIM and hour in which something was counted on it. The lifetime count before and at its
+-- end; what is between was used after from_s, which may lie before the hour, and up to until_s, the instant of the last
+-- report, Unix seconds. It takes the place of two tables of which the one kept months, the other five minutes each.
+DROP TABLE sim_slot;
+DROP TABLE sim_hour;
+CREATE TABLE use_hour (hour INTEGER, iccid INTEGER, before_bytes INTEGER NOT NULL, counted_bytes INTEGER NOT NULL,
+    from_s INTEGER NOT NULL, until_s INTEGER NOT NULL, PRIMARY KEY (hour, iccid)) STRICT, WITHOUT ROWID;
 """,
 }
 """What each version after the first adds."""

@@ -13,7 +13,7 @@ from simswitch.cell import Cell
 from simswitch.core import layout
 from simswitch.core.commands import run
 from simswitch.core.machine import Machine
-from simswitch.history.carriers import Counted, counted_by, knows_since
+from simswitch.history.carriers import Counted, Wanted, counted_by, knows_since
 from simswitch.history.reading import known
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.service.call import Call
@@ -22,10 +22,8 @@ from simswitch.v1 import caps_pb2 as pb
 from simswitch.v1 import inventory_pb2, status_pb2
 
 FIGURES_MAX = 16_384
-BEHIND_S = 3.0
-"""For so long history may be behind before a call is refused."""
-_CYCLE_S = 31 * 86_400
-"""No window that is reset is longer: what a SIM had counted before is what it had when the window began."""
+BEHIND_S = 10.0
+"""For so long history may be behind before a call is refused. Under load it is written every few seconds."""
 
 
 class _Pool(NamedTuple):
@@ -35,6 +33,8 @@ class _Pool(NamedTuple):
     now_s: int
     iccids: list[int]
     """0: there is no such SIM."""
+    counts: list[int]
+    """Of those that there are: what they have counted, over their lives."""
 
 
 class Figures:
@@ -107,20 +107,17 @@ class Figures:
             raise Refused(HISTORY_BEHIND, str(error)) from error
         try:
             state = known(connection)
+            # Who has no row since an instant has counted nothing since; for that all that was counted has to be there.
+            if state.sequence < pool.sequence:
+                raise Refused(HISTORY_BEHIND, f"it has come to record {state.sequence:,} of {pool.sequence:,}")
             # One of an instant to come is impossible, whatever was counted.
             past = [min(instant, pool.now_s) for instant in instants]
-            if state.sequence < pool.sequence and state.at_ms // 1000 < max(past):
-                raise Refused(HISTORY_BEHIND, f"it has come to record {state.sequence:,} of {pool.sequence:,}")
-            places = [place for place, iccid in enumerate(pool.iccids) if iccid]
-            found = counted_by(connection, [(pool.iccids[place], past[place]) for place in places], _CYCLE_S)
+            known_since = {at_s: knows_since(connection, state.at_ms, at_s * 1000) for at_s in set(past)}
+            places = [place for place, iccid in enumerate(pool.iccids) if iccid and known_since[past[place]]]
+            wanted = [Wanted(pool.iccids[place], past[place], pool.counts[place]) for place in places]
             counts: list[Counted | None] = [None] * len(past)
-            nothing: dict[int, Counted | None] = {}
-            for place, then in zip(places, found, strict=True):
-                at_s = past[place]
-                if then is None and at_s not in nothing:
-                    knows = knows_since(connection, at_s * 1000, max(at_s - _CYCLE_S, 0) * 1000)
-                    nothing[at_s] = Counted(0, 0) if knows else None
-                counts[place] = nothing[at_s] if then is None else then
+            for place, then in zip(places, counted_by(connection, wanted), strict=True):
+                counts[place] = then
             return counts
         finally:
             connection.close()
@@ -144,5 +141,6 @@ def _find(machine: Machine, iccids: Sequence[int], imsis: Sequence[int]) -> _Poo
     find = machine.find_sim if iccids else machine.find_sim_by_imsi
     places = [find(number) for number in iccids or imsis]
     known_places = np.array([place for place in places if place is not None], np.uint32)
-    names = iter(machine.sim_counts(known_places)[0].tolist())
-    return _Pool(machine.sequence, machine.now_ms // 1000, [0 if place is None else next(names) for place in places])
+    sims = zip(*(column.tolist() for column in machine.sim_counts(known_places)), strict=True)
+    found = [(0, 0) if place is None else next(sims) for place in places]
+    return _Pool(machine.sequence, machine.now_ms // 1000, *(list(column) for column in zip(*found, strict=True)))
