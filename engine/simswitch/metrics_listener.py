@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -77,6 +78,9 @@ class _Server(TCPServer):
             ending.cancel()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        if isinstance(sys.exception(), OSError):
+            # Whoever asked has gone, or his time was over.
+            return
         log.warning("a request for figures failed", exc_info=True)
 
 
@@ -96,7 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != PATH:
             self.send_error(404, f"figures are at {PATH}")
             return
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        except (TypeError, ValueError):
+            # It asks for a version that is no number.
+            encode, content_type = choose_encoder("")
         body = encode(self.server.registry)
         self.send_response(200)
         self.send_header("Content-Type", content_type)

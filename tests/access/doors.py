@@ -17,6 +17,7 @@ from simswitch.client import Client, OperatorClient, ServiceError
 from simswitch.client.credentials import Credentials
 from simswitch.client.operator import service_errors
 from simswitch.service.access import Access, AccessSettings
+from simswitch.service.server import DoorSettings
 
 from tests.access.authority import Authority
 from tests.service.serving import Serving, define
@@ -26,7 +27,8 @@ from tests.soak.run import process
 class Doors:
     """A server with TLS, an authority for its own certificate and one for access servers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **bounds: int) -> None:
+        """``bounds``: of ``DoorSettings`` and ``AccessSettings``."""
         self.folder = folder
         self.data = folder / "data"
         self.data.mkdir()
@@ -35,8 +37,14 @@ class Doors:
         self.files = TlsFiles(*self.own.sign("service", host=True), self.servers.pem)
         self.revoked = folder / "revoked.txt"
         self.revoked.write_text("# none yet\n")
-        access = AccessSettings(tls=self.files, revoked=self.revoked)
-        options = {"access": access, "people_address": ("127.0.0.1", 0)}
+        usual = AccessSettings()
+        access = AccessSettings(
+            tls=self.files,
+            revoked=self.revoked,
+            calls_max=bounds.pop("calls_max", usual.calls_max),
+            held_bytes_max=bounds.pop("held_bytes_max", usual.held_bytes_max),
+        )
+        options = {"access": access, "doors": DoorSettings(**bounds), "people_address": ("127.0.0.1", 0)}
         self.serving = Serving(self.data, options=options)
         self.alice = self.token("operator:alice")
         with self.operator(self.alice) as operator:

@@ -34,11 +34,9 @@ SOUND = pb.RenewRequest(access_server="as-01", terminal=[1], epoch=[1]).Serializ
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     """A service whose bounds can be reached in a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(share, "CALLS_OF_ONE_MAX", CALLS)
         patch.setattr(share, "READING_MAX", READING)
-        patch.setattr(share, "HELD_BYTES_MAX", HELD_BYTES)
         patch.setattr(server, "CONNECTION_IDLE_MS", 1_000)
-        doors = Doors(tmp_path_factory.mktemp("narrow"))
+        doors = Doors(tmp_path_factory.mktemp("narrow"), calls_max=CALLS, held_bytes_max=HELD_BYTES)
         with doors.client(doors.server("as-01")) as known:
             assert known.allocate(1, "jp")
         try:

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from simswitch.service import health, server, share
+from simswitch.service.server import DoorSettings
 
 from tests.access.doors import Doors, growing_mb, refusal
 
@@ -108,14 +109,14 @@ def test_messages_of_strangers_take_no_memory(narrow: Doors) -> None:
 def test_connections_leave_files_to_the_journal() -> None:
     """In a process of its own: a limit that was lowered stays so."""
     asked = (
-        "import resource; from simswitch.service.server import FILES_OWN, _connections_max\n"
+        "import resource; from simswitch.service.server import FILES_OWN, DoorSettings, _connections_max\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (800, 2_000))\n"
-        "servers, people = _connections_max()\n"
+        "servers, people = _connections_max(DoorSettings())\n"
         "print(servers, people, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_OWN - 2 * servers - people)"
     )
     answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     servers, people, left = map(int, answer.stdout.split())
     assert left >= 0
-    assert 0 < servers < server.CONNECTIONS_MAX
-    assert 0 < people < server.PEOPLE_CONNECTIONS_MAX
+    assert 0 < servers < DoorSettings().connections_max
+    assert 0 < people < DoorSettings().people_connections_max
     assert "fewer connections" in answer.stderr

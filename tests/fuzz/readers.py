@@ -57,6 +57,7 @@ from simswitch.toml_lines import TomlDocument, TomlRefused
 from simswitch.twin.month import load as load_month
 from simswitch.twin.scenario import ScenarioError, parse
 
+from tests.fuzz import doors
 from tests.fuzz.watch import Watch
 from tests.inventory.test_definitions import GOOD as DEFINITIONS
 from tests.inventory.test_sims import HEADER, KNOWN, NOW, line
@@ -351,6 +352,8 @@ TARGETS = {
         (CertificateRefused,),
     ),
     "certificate": Target(lambda: [CERTIFICATE], _read_certificate, (CertificateRefused,)),
+    "calls": Target(doors.sound_calls, doors.read_call, (doors.NotServed,), doors.forge_call),
+    "figures": Target(doors.sound_requests, doors.read_request, (doors.NotServed,)),
 }
 
 

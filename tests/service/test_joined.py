@@ -85,7 +85,7 @@ def test_who_joins_after_all_others_left_is_not_dropped() -> None:
 
     finished: list[Posted] = []
     joiner: Joiner[int] = Joiner(cast(Directory, SimpleNamespace(find=find, name=str)), finished.extend)
-    call = Call(Actor(1, "operator:local", layout.Role.OPERATOR, -1, Share(0), Attempts(None), "claimed"), None)
+    call = Call(Actor(1, "operator:local", layout.Role.OPERATOR, -1, Share(0, 1, 1), Attempts(None), "claimed"), None)
     group = joiner.join(1, single(1), call)
     assert group is not None
     group.leave()

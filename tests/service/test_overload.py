@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -231,7 +232,7 @@ def test_a_stream_that_is_not_read_is_cut_off(serving: Serving, pool: OperatorCl
     assert serving.running is not None
     service = serving.running.service
     pool.pool.GetSettings(pool_pb2.GetSettingsRequest())
-    service.stuck_s = 0.2
+    service.doors = replace(service.doors, unread_s=0.2)
     batch = allocation_pb2.AllocateSimsRequest(access_server="as-01", markets=["jp"], terminal=range(1, 20_001))
     request = allocation_pb2.AllocateStreamRequest(batch=batch).SerializeToString()
     actor = serving.in_loop(lambda: service.access.known(_nobody()))
@@ -250,7 +251,7 @@ def test_an_access_server_that_does_not_read_loses_its_session(serving: Serving,
     assert pool
     assert serving.running is not None
     service = serving.running.service
-    service.stuck_s = 0.2
+    service.doors = replace(service.doors, unread_s=0.2)
     hello = access_server_pb2.SessionRequest(hello=access_server_pb2.Hello(access_server="as-01")).SerializeToString()
     usage = access_server_pb2.Usage(terminal=range(1, 5_001), epoch=[0] * 5_000, up_bytes=[0] * 5_000)
     usage.down_bytes.extend(usage.up_bytes)

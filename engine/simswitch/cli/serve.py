@@ -56,7 +56,13 @@ def serve(
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
     from simswitch.metrics import MetricsRefused
     from simswitch.service.access import AccessSettings
-    from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused, TransportMissing
+    from simswitch.service.server import (
+        AddressNotAllowed,
+        DoorSettings,
+        ServerSettings,
+        SettingRefused,
+        TransportMissing,
+    )
     from simswitch.service.server import serve as run_service
 
     def ready(bound: str) -> None:
@@ -96,6 +102,18 @@ def serve(
             required=bool(values.values["access", "required"]),
             people_calls_per_s=values.number("access", "people_calls_per_s"),
             server_calls_per_s=values.number("access", "access_server_calls_per_s"),
+            calls_max=values.number("doors", "calls_per_identity"),
+            held_bytes_max=values.number("doors", "bytes_per_identity"),
+        ),
+        doors=DoorSettings(
+            connections_max=values.number("doors", "connections_max"),
+            people_connections_max=values.number("doors", "people_connections_max"),
+            per_address=values.number("doors", "connections_per_address"),
+            per_identity=values.number("doors", "connections_per_identity"),
+            handshake_ms=values.number("doors", "handshake_ms"),
+            message_bytes_max=values.number("doors", "message_bytes_max"),
+            unread_s=values.number("doors", "unread_seconds"),
+            drain_s=values.number("doors", "drain_seconds"),
         ),
         people_address=split_address(str(people)) if people is not None else None,
         plaintext_beyond_loopback=insecure_plaintext_beyond_loopback,

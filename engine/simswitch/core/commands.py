@@ -316,6 +316,10 @@ def _columns_bytes(columns: Columns, count: int) -> int:
     return sum(np.dtype(code).itemsize for _, code in columns) * count
 
 
+class OutOfRange(ValueError):
+    """A number that its column has no room for, such as an enum's that nobody knows."""
+
+
 def run(
     kind: int,
     count: int = 1,
@@ -328,7 +332,8 @@ def run(
 ) -> bytes:
     """One run of ``count`` commands of ``kind``; each column is an array of that length or a scalar.
 
-    Raises ``ValueError`` when a column is missing that may not be left out, unknown or of another length.
+    Raises ``ValueError`` when a column is missing that may not be left out, unknown or of another length, and
+    ``OutOfRange``.
     """
     layout = COMMAND_COLUMNS[kind]
     given: dict[str, npt.ArrayLike] = {**dict.fromkeys(OPTIONAL_COLUMNS.get(kind, ()), 0), **columns}
@@ -339,8 +344,12 @@ def run(
     header = np.array([(padded, kind, access_server, count, actor, argument)], RUN_HEADER)
     parts = [header.tobytes()]
     for name, code in layout:
-        value = np.broadcast_to(np.asarray(given[name], dtype=np.dtype(code)), (count,))
-        parts.append(value.tobytes())
+        try:
+            value = np.asarray(given[name], dtype=np.dtype(code))
+        except OverflowError as error:
+            held = np.iinfo(code)
+            raise OutOfRange(f"{name} has to be from {held.min} to {held.max}") from error
+        parts.append(np.broadcast_to(value, (count,)).tobytes())
     parts.append(bytes(padded - size))
     return b"".join(parts)
 

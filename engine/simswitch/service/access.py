@@ -87,6 +87,9 @@ class AccessSettings:
     people_calls_per_s: int = 200
     server_calls_per_s: int = 20_000
     """Of each identity that has proven itself; 0: any number."""
+    calls_max: int = 1_024
+    held_bytes_max: int = 32 << 20
+    """Of each identity at a time (``share``)."""
 
 
 class Proof(NamedTuple):
@@ -227,7 +230,8 @@ class Access:
         if share is None:
             settings = self._settings
             server = role == layout.ROLE_ACCESS_SERVER
-            share = Share((settings.server_calls_per_s if server else settings.people_calls_per_s) if proven else 0)
+            calls_per_s = (settings.server_calls_per_s if server else settings.people_calls_per_s) if proven else 0
+            share = Share(calls_per_s, settings.calls_max, settings.held_bytes_max)
             self._shares[entity.index] = share
         return Actor(entity.index, name, role, subject, share, self.attempts, credential)
 

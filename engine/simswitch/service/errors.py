@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from simswitch.cell import CellClosed, CellExpired, CellFailed, CellOverloaded, JournalFull, RecordTooLarge
 from simswitch.core import layout
+from simswitch.core.commands import OutOfRange
 from simswitch.core.wire import ColumnsDiffer, Malformed, TooManyItems
 from simswitch.v1.status_pb2 import Refusal as RefusalMessage
 
@@ -102,6 +103,12 @@ TOO_MANY_STREAMS = Reason(
 )
 TOO_MANY_CALLS = Reason(
     _Code.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", "The identity has {what} calls under way already. Try again.", 1_000
+)
+TOO_MANY_CONNECTIONS = Reason(
+    _Code.RESOURCE_EXHAUSTED,
+    "TOO_MANY_CONNECTIONS",
+    "The identity has {what} connections already, and this one is ended. Use one of those, or close some.",
+    5_000,
 )
 NOT_PERMITTED = Reason(_Code.PERMISSION_DENIED, "NOT_PERMITTED", "The actor may not do this: {what}.")
 OVERLOADED = Reason(_Code.RESOURCE_EXHAUSTED, "OVERLOADED", "Too many calls are waiting. Try again later.", 100)
@@ -246,6 +253,8 @@ def refused(error: Exception) -> Refused | None:
             return Refused(MALFORMED, str(error) or "it can't be decoded")
         case ColumnsDiffer():
             return Refused(COLUMNS_DIFFER, str(error))
+        case OutOfRange():
+            return Refused(INVALID_ARGUMENT, str(error))
         case TooManyItems() | RecordTooLarge():
             return Refused(TOO_MANY_ITEMS, str(error))
         case CellOverloaded():

@@ -34,6 +34,7 @@ from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.journal.format import segment_number
 from simswitch.journal.snapshot import snapshot_sequence
 from simswitch.metrics import counter, counters, gauge, gauges, histogram
+from simswitch.service.connections import Connections
 from simswitch.service.methods import Method
 from simswitch.service.overload import Overload
 from simswitch.tally import Tally
@@ -127,10 +128,13 @@ def _code(context: Any, error: BaseException) -> int:
 class ServiceMetrics:
     """Makes the figures of one service; asked by the listener's thread."""
 
-    def __init__(self, cell: Cell, served: Served, overload: Overload, folder: Path | None) -> None:
+    def __init__(
+        self, cell: Cell, served: Served, overload: Overload, connections: Connections, folder: Path | None
+    ) -> None:
         self._cell = cell
         self._served = served
         self._overload = overload
+        self._connections = connections
         self._folder = folder
 
     def collect(self) -> Iterator[Any]:
@@ -186,6 +190,13 @@ class ServiceMetrics:
         )
         yield gauge(
             "call_wait_seconds", "What a call that comes now has to wait; 0: there is no crowd.", overload.wait_s()
+        )
+        yield gauges("connections", "Connections of clients, by door.", "door", list(self._connections.counts.items()))
+        yield counters(
+            "connections_ended",
+            "Connections that the service ended: too many of one address or identity, a door that is full, silence.",
+            ("why",),
+            (((why,), count) for why, count in list(self._connections.ended.items())),
         )
         statistics = self._cell.statistics()
         yield gauge("queue_calls", "Calls that wait for the engine.", statistics.queued_calls)

@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 EVENTS_MAX = 256
 """Calls that are taken from the front at once, and so go to the cell together."""
 CALLS_PER_CONNECTION_MAX = 1_024
-SOURCE = "native"
-"""Where a call came from, as far as this transport tells."""
-
 log = logging.getLogger("simswitch.service")
 
 
@@ -77,6 +74,7 @@ class Front:
         """``behind``: the abstract Unix socket where grpcio listens."""
         self._cell = cell
         self._access = service.access
+        self._connections = service.connections
         self._overload = service.overload
         self._probe = service.probe
         hot = [method for method in service.methods.values() if method.hot]
@@ -165,7 +163,7 @@ class Front:
                     continue
                 assert data is not None
                 assert details is not None
-                metadata, _, remaining_s = details
+                metadata, source, remaining_s = details
                 deadline = None if remaining_s is None else now + remaining_s
                 try:
                     if method == len(self._kinds):
@@ -173,13 +171,15 @@ class Front:
                         self._front.respond(number, b"")
                         continue
                     admit(self._kinds[method], remaining_s)
-                    given = proof(metadata, None, SOURCE)
+                    given = proof(metadata, None, source)
                     actor = known(given)
                     if actor is None:
                         self._loop.call_soon_threadsafe(self._begin_meeting, number, method, data, given, deadline)
                         continue
                     call = Call(actor, deadline)
                     call.keep_pace()
+                    if self._access.required:
+                        self._connections.made(source, actor.share)
                 except Refused as error:
                     self._refuse(number, method, error)
                     continue
@@ -230,8 +230,11 @@ class Front:
     async def _meet(self, number: int, method: int, data: bytes, given: Proof, deadline: float | None) -> None:
         """The first call of an actor: it has to be made known, durably, before the call itself."""
         try:
-            call = Call(await self._access.meet(given), deadline)
+            actor = await self._access.meet(given)
+            call = Call(actor, deadline)
             call.keep_pace()
+            if self._access.required:
+                self._connections.made(given.source, actor.share)
         except Exception as error:
             self._refuse(number, method, error)
             return

@@ -4,13 +4,13 @@ Every method is registered with the bytes of its messages, so that hot calls nev
 can't be decoded is refused with a clear status. The methods are those of the contract's descriptors; one without a
 handler stops the server from starting.
 
-Bounds: 8 MiB a message (4 MiB where certificates are asked for), 8 KiB of metadata, 1,024 calls beside 4,096 sessions
-at a time (the cell's queue bounds their work), 8,192 connections with at most 1,024 calls each, 10 s for a handshake.
-Past them RESOURCE_EXHAUSTED, at once. As many files as that needs are asked of the system at start; where it has fewer
-there may be fewer connections, since without a file to open the journal could not go on.
+Bounds: 8 MiB a message, 8 KiB of metadata, 1,024 calls beside 4,096 sessions at a time (the cell's queue bounds their
+work), at most 1,024 calls a connection, and those of ``DoorSettings``. Past them RESOURCE_EXHAUSTED, at once. Whose the
+connections are and which are ended ``connections`` says. As many files as they need are asked of the system at start;
+where it has fewer there may be fewer connections, since without a file to open the journal could not go on.
 Long before that calls are shed by what they are (``overload``). Of calls that the event loop has not come to, 2,048 may
 wait; more are turned away by gRPC itself, without a reason (CANCELLED or UNAVAILABLE, by the client's library): that
-happens to clients that are deaf to refusals. A stream whose client stops reading is cut off after 30 s.
+happens to clients that are deaf to refusals. A stream whose client stops reading is cut off.
 
 Without TLS the address must be a loopback one, unless the settings say in so many words that it need not be. With it,
 access servers come with certificates (``address``) and people with tokens (``people_address``): one gRPC port can
@@ -57,6 +57,7 @@ from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
 from simswitch.service.caps import CapsHandlers
+from simswitch.service.connections import Connections, Door
 from simswitch.service.directory import Directory
 from simswitch.service.errors import (
     INTERNAL,
@@ -105,15 +106,10 @@ if TYPE_CHECKING:
 CALLS_MAX = 1_024
 PENDING_MAX = 2_048
 """Calls that have come and were not looked at: at 3,000 to 6,000 a second a wait of half a second."""
-SERVERS_MESSAGE_BYTES_MAX = 4 << 20
-"""At the door that asks for certificates. An access server's widest call, a report of 65,536 items, takes 3.3 MB."""
 METADATA_BYTES_MAX = 8_192
-CONNECTIONS_MAX = 8_192
 PEOPLE_CALLS_MAX = 2_048
-PEOPLE_CONNECTIONS_MAX = 1_024
 FILES_OWN = 512
 """Open files beside those of connections: journal, history, libraries."""
-HANDSHAKE_MS = 10_000
 CONNECTION_AGE_MS = 86_400_000
 """With TLS: after a day a connection is made anew, and a certificate that has expired since is noticed."""
 CONNECTION_GRACE_MS = 600_000
@@ -124,13 +120,10 @@ _OF_TLS = (
 CONNECTION_IDLE_MS = 120_000
 """Where callers prove who they are, a connection without a call for so long is ended: what is bounded by identity are
 calls, and so its connections are too. The next call makes a new one."""
-DRAIN_SECONDS = 5.0
 GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
 GATHER_STEP_S = 0.001
 BUSY_PART = 0.75
-STUCK_S = 30.0
-"""How long a stream's client may leave unread what it is sent, once no more goes into its connection."""
 ADDRESS_FILE = "address"
 PEOPLE_ADDRESS_FILE = "people-address"
 METRICS_ADDRESS_FILE = "metrics-address"
@@ -141,6 +134,24 @@ _OF_CALENDAR = frozenset((layout.EVENT_RESET, layout.EVENT_CAP))
 log = logging.getLogger("simswitch.service")
 
 Context = Any
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """How much may come in at a time."""
+
+    connections_max: int = 8_192
+    people_connections_max: int = 1_024
+    per_address: int = 256
+    """Connections of one address, where callers prove who they are; 0: any number."""
+    per_identity: int = 64
+    """Connections of one identity; 0: any number."""
+    handshake_ms: int = 10_000
+    message_bytes_max: int = 4 << 20
+    """At the door that asks for certificates. An access server's widest call, a report of 65,536 items, has 3.3 MB."""
+    unread_s: float = 30.0
+    """How long a stream's client may leave unread what it is sent, once no more goes into its connection."""
+    drain_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,7 @@ class ServerSettings:
     learner_address: str = ""
     """Where it reaches the server. Empty: where people come in."""
     access: AccessSettings = field(default_factory=AccessSettings)
+    doors: DoorSettings = field(default_factory=DoorSettings)
     people_address: tuple[str, int] | None = None
     """Host and port where people come with tokens and need no certificate; only with TLS."""
     plaintext_beyond_loopback: bool = False
@@ -256,7 +268,13 @@ class Service:
     """All handlers over one started cell."""
 
     def __init__(
-        self, cell: Cell, access: AccessSettings, folder: Path | None = None, *, counted: bool = False
+        self,
+        cell: Cell,
+        access: AccessSettings,
+        folder: Path | None = None,
+        doors: DoorSettings | None = None,
+        *,
+        counted: bool = False,
     ) -> None:
         """``counted``: calls and events are counted for figures."""
         self.cell = cell
@@ -268,7 +286,8 @@ class Service:
         self._tls = access.tls is not None
         self.overload = Overload(cell)
         self.probe = Probe()
-        self.stuck_s = STUCK_S
+        self.doors = doors or DoorSettings()
+        self.connections = Connections(self.doors.per_address, self.doors.per_identity, self.doors.handshake_ms / 1_000)
         # Kept here, since the loop itself keeps no reference to a task.
         self._telling: set[asyncio.Task[None]] = set()
         self.sessions = SessionHandlers(cell, self.directory)
@@ -456,7 +475,7 @@ class Service:
                         async for reply in replies:
                             # It comes back when the reply has gone out, which to a client that does not read it never
                             # does.
-                            cutting = self._loop.call_later(self.stuck_s, self._cut_off, stream, context)
+                            cutting = self._loop.call_later(self.doors.unread_s, self._cut_off, stream, context)
                             try:
                                 yield reply
                             finally:
@@ -500,6 +519,7 @@ class Service:
         call.keep_pace()
         if not self.access.required:
             return call
+        self.connections.made(given.source, actor.share)
         method.check(call)
         held = actor.share.begin()
         context.add_done_callback(held.end)
@@ -570,9 +590,10 @@ class RunningServer:
         if self.figures is not None:
             await asyncio.to_thread(self.figures.close)
         self.service.drain()
-        ends: list[Coroutine[Any, Any, object]] = [server.stop(DRAIN_SECONDS) for server in self._servers]
+        drain_s = self.service.doors.drain_s
+        ends: list[Coroutine[Any, Any, object]] = [server.stop(drain_s) for server in self._servers]
         if self._front is not None:
-            ends.append(self._front.drain(DRAIN_SECONDS))
+            ends.append(self._front.drain(drain_s))
         await asyncio.gather(*ends)
         if self._front is not None:
             await self._front.close()
@@ -584,7 +605,7 @@ class RunningServer:
         await self.service.probe.close()
 
     async def begin(self) -> None:
-        for watch in (self.service.access.watch, self.service.calendar.watch):
+        for watch in (self.service.access.watch, self.service.calendar.watch, self.service.connections.watch):
             self._watching.append(asyncio.create_task(watch()))
         if not self.service.access.required:
             # It asks nobody who he is. Health does not either, and tells nothing but whether we serve.
@@ -606,6 +627,7 @@ async def start(
     transport: str = "grpcio",
     *,
     access: AccessSettings | None = None,
+    doors: DoorSettings | None = None,
     people_address: tuple[str, int] | None = None,
     plaintext_beyond_loopback: bool = False,
     folder: Path | None = None,
@@ -621,16 +643,19 @@ async def start(
         access = replace(access, required=True)
     certificates = None if access.tls is None else Certificates(access.tls)
     cell.start(asyncio.get_running_loop())
-    service = Service(cell, access, folder, counted=metrics is not None)
+    service = Service(cell, access, folder, doors, counted=metrics is not None)
     await service.load()
-    connections, of_people = _connections_max()
+    doors = service.doors
+    connections, of_people = _connections_max(doors)
     asked = access.tls is not None and access.tls.client_ca is not None
+    proven = service.access.required
     server = _server(
         CALLS_MAX + 4_096,
         connections,
-        SERVERS_MESSAGE_BYTES_MAX if asked else MESSAGE_BYTES_MAX,
+        doors.message_bytes_max if asked else MESSAGE_BYTES_MAX,
+        doors.handshake_ms,
         tls=certificates is not None,
-        proven=service.access.required,
+        proven=proven,
     )
     server.add_generic_rpc_handlers(tuple(service.generic_handlers(probe=True)))
     at_people: grpc.aio.Server | None = None
@@ -648,12 +673,20 @@ async def start(
     else:
         bound = server.add_secure_port(shown, certificates.credentials(clients_certificate=asked))
         if people_address is not None:
-            at_people = _server(PEOPLE_CALLS_MAX, of_people, MESSAGE_BYTES_MAX, tls=True, proven=True)
+            at_people = _server(
+                PEOPLE_CALLS_MAX, of_people, MESSAGE_BYTES_MAX, doors.handshake_ms, tls=True, proven=True
+            )
             at_people.add_generic_rpc_handlers(tuple(service.generic_handlers(probe=False)))
             people_bound = at_people.add_secure_port(
                 _shown(*people_address), certificates.credentials(clients_certificate=False)
             )
             people = _shown(people_address[0], people_bound)
+            service.connections.doors.append(Door("people", people_bound, of_people, proven=True, bounded=True))
+    # What the native front hands on comes without the name of its connection.
+    grpcio = front is None
+    service.connections.doors.append(
+        Door("access-servers", bound, connections, proven=proven and grpcio, bounded=grpcio)
+    )
     listens = _shown(host, bound)
     way_in = behind if front is None else listens
     figures: Listener | None = None
@@ -661,14 +694,16 @@ async def start(
         from simswitch.metrics_listener import Listener
 
         assert service.served is not None
-        figures = Listener(*metrics, ServiceMetrics(cell, service.served, service.overload, folder).collect)
+        figures = Listener(
+            *metrics, ServiceMetrics(cell, service.served, service.overload, service.connections, folder).collect
+        )
     running = RunningServer(server, at_people, service, bound, listens, people, front, way_in, figures)
     await running.begin()
     return running
 
 
 def _server(
-    calls_max: int, connections_max: int, message_bytes_max: int, *, tls: bool, proven: bool
+    calls_max: int, connections_max: int, message_bytes_max: int, handshake_ms: int, *, tls: bool, proven: bool
 ) -> grpc.aio.Server:
     return grpc.aio.server(
         maximum_concurrent_rpcs=calls_max,
@@ -680,7 +715,7 @@ def _server(
             ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
             ("grpc.max_allowed_incoming_connections", connections_max),
             ("grpc.max_concurrent_streams", CALLS_MAX),
-            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.server_handshake_timeout_ms", handshake_ms),
             ("grpc.so_reuseport", 0),
             # Both bounds alike: between them gRPC would turn some away at random.
             ("grpc.server.max_pending_requests", PENDING_MAX),
@@ -695,11 +730,11 @@ def _server(
     )
 
 
-def _connections_max() -> tuple[int, int]:
+def _connections_max(doors: DoorSettings) -> tuple[int, int]:
     """How many connections there may be at a port, and how many at people's: of all the files that the system lets us
     have open, some are left to the journal."""
     # One port is the one for our own calls, which whoever is on this machine finds too.
-    wanted = 2 * CONNECTIONS_MAX + PEOPLE_CONNECTIONS_MAX + FILES_OWN
+    wanted = 2 * doors.connections_max + doors.people_connections_max + FILES_OWN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
     if soft != resource.RLIM_INFINITY and soft < allowed:
@@ -709,7 +744,7 @@ def _connections_max() -> tuple[int, int]:
         log.warning(
             "%d files may be open here, %d are wanted (ulimit -Hn): there may be fewer connections", hard, wanted
         )
-    return max(1, int(CONNECTIONS_MAX * room)), max(1, int(PEOPLE_CONNECTIONS_MAX * room))
+    return max(1, int(doors.connections_max * room)), max(1, int(doors.people_connections_max * room))
 
 
 def _shown(host: str, port: int) -> str:
@@ -769,6 +804,7 @@ async def serve(
             settings.port,
             settings.transport,
             access=settings.access,
+            doors=settings.doors,
             people_address=settings.people_address,
             plaintext_beyond_loopback=settings.plaintext_beyond_loopback,
             folder=path,

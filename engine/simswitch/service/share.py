@@ -1,9 +1,11 @@
 """What one identity takes of the service at a time, over all its connections and credentials.
 
     calls a second     the settings' (``Pace``)
-    calls              1,024, from their first byte until their answer has gone
+    calls              the settings', 1,024: from their first byte until their answer has gone
     messages read      16: the next one waits, and meanwhile no more of it is taken in than its stream's window, 64 KiB
-    bytes held         32 MiB of messages that were read and answers that have not gone: beyond, nothing more is read
+    bytes held         the settings', 32 MiB: of messages that were read and answers that have not gone; beyond, nothing
+                       more is read
+    connections        the settings', 64 (``connections``)
 
 A message is as large as its sender likes, up to what the door takes, and nobody can tell before it has been read. So
 reading is what is bounded, in the order in which the calls came; a message that comes at once keeps its place for no
@@ -22,9 +24,7 @@ from typing import Any
 
 from simswitch.service.errors import MESSAGE_EXPECTED, TOO_MANY_CALLS, Refused
 
-CALLS_OF_ONE_MAX = 1_024
 READING_MAX = 16
-HELD_BYTES_MAX = 32 << 20
 MESSAGE_WITHIN_S = 30.0
 """How long the message of a call may take, from its turn on."""
 
@@ -54,9 +54,13 @@ class Pace:
 class Share:
     """All that one identity has under way. In the event loop, but for ``pace``."""
 
-    __slots__ = ("_reading", "_waiting", "calls_count", "held_bytes", "pace")
+    __slots__ = ("_bytes_max", "_calls_max", "_reading", "_waiting", "calls_count", "connections", "held_bytes", "pace")
 
-    def __init__(self, calls_per_s: int) -> None:
+    def __init__(self, calls_per_s: int, calls_max: int, bytes_max: int) -> None:
+        self._calls_max = calls_max
+        self._bytes_max = bytes_max
+        self.connections: dict[str, tuple[str, int]] = {}
+        """As the transport names the other side, and its address and port (``connections``)."""
         self.pace = Pace(calls_per_s)
         self.calls_count = 0
         self.held_bytes = 0
@@ -65,8 +69,8 @@ class Share:
 
     def begin(self) -> Held:
         """A call begins; ``Held.end`` when it is over."""
-        if self.calls_count >= CALLS_OF_ONE_MAX:
-            raise Refused(TOO_MANY_CALLS, f"{CALLS_OF_ONE_MAX:,}")
+        if self.calls_count >= self._calls_max:
+            raise Refused(TOO_MANY_CALLS, f"{self._calls_max:,}")
         self.calls_count += 1
         return Held(self)
 
@@ -100,7 +104,7 @@ class Share:
                 first.set_result(None)
 
     def _room(self) -> bool:
-        return self._reading < READING_MAX and self.held_bytes < HELD_BYTES_MAX
+        return self._reading < READING_MAX and self.held_bytes < self._bytes_max
 
 
 class Held:
