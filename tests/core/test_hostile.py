@@ -476,6 +476,43 @@ def test_what_a_server_names_holds_an_eighth_of_the_orders_at_most_and_no_termin
     assert pool.allocate(5, server=2)["status"].tolist() == [layout.MOVED]
 
 
+def test_one_access_servers_word_quarantines_few_sims() -> None:
+    """Epochs go up by one, so the next is known: a chain of them once quarantined the whole pool for good."""
+    pool = Pool(sims=1000, servers=2)
+    pool.connect(0)
+    epoch = int(pool.allocate(7)["epoch"][0])
+    chain = epoch + np.arange(1000)
+    statuses = pool.send(layout.REPORT_ATTACH_FAILURE, 1000, access_server=0, terminal=np.full(1000, 7), epoch=chain)
+    assert statuses == [layout.MOVED] + [layout.STALE_EPOCH] * 999
+    for _ in range(100):
+        epoch = int(pool.allocate(7)["epoch"][0])
+        pool.send(layout.REPORT_ATTACH_FAILURE, access_server=0, terminal=7, epoch=epoch)
+    health = pool.machine.header()["health"]
+    assert (health["quarantined"], health["healthy"]) == (64, 936)
+    pool.pass_ms(24 * HOUR_MS, steps=24)
+    epoch = int(pool.allocate(7)["epoch"][0])
+    pool.send(layout.REPORT_ATTACH_FAILURE, access_server=0, terminal=7, epoch=epoch)
+    assert pool.machine.header()["health"]["quarantined"] == 65
+
+
+def test_made_up_terminals_fill_neither_events_nor_the_table() -> None:
+    """Reports of nobody's leases pushed out all events at once; who was told to wait filled the table of terminals."""
+    pool = Pool(servers=2, terminals=256)
+    session = pool.connect(0)
+    made_up = 10_000 + np.arange(5_000)
+    before = pool.machine.header()["events_count"]
+    told = dict.fromkeys(("epoch", "up_bytes", "down_bytes", "span_ms", "goodput_kbps", "demand_permille", "radio"), 1)
+    pool.send(layout.REPORT_USAGE, 5_000, access_server=0, terminal=made_up, **told)
+    header = pool.machine.header()
+    assert (header["events_count"] - before, header["set_aside_count"]) == (64, 5_000)
+    slow = dict.fromkeys(("queue_wait_us", "service_us"), 2**32 - 1)
+    idle = dict.fromkeys(("waiting", "taken_count", "allocation_wait_us", "failed_count"), 0)
+    pool.send(layout.REPORT_LOAD, access_server=0, argument=session, **slow, **idle)
+    assert set(pool.allocate(made_up)["status"].tolist()) == {layout.ADMISSION_WAIT}
+    assert pool.machine.header()["terminals_count"] == 256 - 32
+    assert pool.allocate(1, server=1)["status"].tolist() == [layout.OK]
+
+
 def test_i1_a_sim_that_another_server_names_rests_until_that_one_lets_go() -> None:
     pool = Pool(sims=1, servers=3)
     pool.connect(0)

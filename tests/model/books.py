@@ -43,6 +43,10 @@ class Books:
     now_ms: int
     servers: list[ServerModel]
     last_epoch: int = 0
+    before_run: int = 0
+    """The last epoch before the run that is followed."""
+    told_aside: int = 0
+    """Reports of the run that were set aside."""
     sims: list[SimModel] = field(default_factory=list)
     terminals: dict[int, TerminalModel] = field(default_factory=dict)
     orders: list[OrderModel] = field(default_factory=list)

@@ -43,6 +43,9 @@ from tests.model.things import (
 USABLE = (layout.HEALTHY, layout.LOW)
 # SIMs that may be held because of one terminal before it is refused another.
 HELD_MAX = 4
+# SIMs that one access server's word quarantines in a day, and reports of one run that are told of as set aside.
+QUARANTINES_MAX = 64
+ASIDE_TOLD_MAX = 64
 BYTES_MAX = 1 << 62
 ORDER_NUMBER_BITS = 24
 DAY_MS = 86_400_000
@@ -104,6 +107,7 @@ class Model(Limits):
             self._require(outcome.kind == header["kind"] and outcome.count == len(items), "outcomes in request order")
             if header["kind"] in OF_ACCESS_SERVERS and self._known_server(header):
                 self._lives(header["access_server"], layout.DEATH_BELIED)
+            self.before_run, self.told_aside = self.last_epoch, 0
             names = [name for name, _ in commands.OUTCOME_COLUMNS[outcome.kind]]
             columns = {name: outcome[name].tolist() for name in names}
             for position, item in enumerate(items):
@@ -340,6 +344,8 @@ class Model(Limits):
             self._require(nothing == (answer["sim"] == layout.NONE_INDEX), f"a report was answered {answer}")
             self._require(nothing != bool(answer["counted_bytes"]), f"a report was answered {answer}")
         how = layout.BY_ATTACH_FAILURE if kind == layout.REPORT_ATTACH_FAILURE else layout.BY_TRAFFIC
+        if terminal is not None and how == layout.BY_ATTACH_FAILURE and item["epoch"] > self.before_run:
+            return layout.STALE_EPOCH
         status = self._by_epoch(terminal, item["epoch"], header["access_server"], how)
         if kind == layout.REPORT_USAGE:
             return self._usage(header, item, terminal, status, answer)
@@ -426,6 +432,9 @@ class Model(Limits):
         else:
             self.set_aside_count += 1
             self.set_aside_bytes = min(self.set_aside_bytes + told, 2**64 - 1)
+        self.told_aside += 1
+        if self.told_aside > ASIDE_TOLD_MAX:
+            return status
         subscriber = 0 if terminal is None else terminal.subscriber
         server = header["access_server"]
         self.events_due.append(
@@ -447,9 +456,11 @@ class Model(Limits):
     def _attach_failure(self, terminal: TerminalModel, answer: Row) -> int:
         old = terminal.sim
         assert old is not None
-        if old.health != layout.RETIRED:
-            if old.health != layout.QUARANTINED:
-                self._health_event(old, layout.QUARANTINED)
+        server, today = self.servers[terminal.server], self._day(self.now_ms)
+        count = server.quarantines[1] if server.quarantines[0] == today else 0
+        if old.health < layout.QUARANTINED and count < QUARANTINES_MAX:
+            server.quarantines = today, count + 1
+            self._health_event(old, layout.QUARANTINED)
             old.health = layout.QUARANTINED
         self._replace(terminal, terminal.server)
         expected = lowest_bytes(terminal.expected_tier)

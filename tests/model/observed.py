@@ -362,6 +362,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "expiry=renewed": lambda case: bool(case.terminal(case.after)["expires_ms"] == _renewed_ms(case)),
     "old_sim=cooling": lambda case: sim_word(case.old_sim) == "cooling",
     "old_sim=held": lambda case: sim_word(case.old_sim) == "held",
+    "old_health=healthy": lambda case: bool(case.old_sim["health"] == layout.HEALTHY),
     "old_health=quarantined": lambda case: bool(case.old_sim["health"] == layout.QUARANTINED),
     "target=held": lambda case: sim_word(_target(case)) == "held",
     "target=cooling": lambda case: sim_word(_target(case)) == "cooling",

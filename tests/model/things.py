@@ -272,6 +272,8 @@ class ServerModel:
     dead: bool = False
     dead_ms: int = 0
     """When what it held is freed; 0: not, or that was done."""
+    quarantines: tuple[int, int] = (0, 0)
+    """A day, and how many SIMs were quarantined on its word in it."""
 
 
 @dataclass(eq=False)

@@ -260,6 +260,14 @@ def _by_epoch(row: Row) -> Case:
         world.send(world.lease(layout.RENEW, T, epoch))
     elif row.when == "more than the line could carry":
         usage = 10**15
+    elif row.when.endswith("quarantined 64 today"):
+        world.configure(layout.COOLING_MS, 1)
+        for _ in range(64):
+            named = sim_index(world)
+            world.pass_ms(STEP_MS)
+            assert world.status(world.lease(layout.REPORT_ATTACH_FAILURE, T, lease_epoch(world))) == layout.MOVED
+            world.send(world.set_health(named, layout.HEALTHY))
+        epoch = lease_epoch(world)
     elif row.when == "no other free healthy SIM":
         for sim in range(world.sims_count):
             if sim != sim_index(world):
@@ -1458,6 +1466,7 @@ WHENS = frozenset(
         "names the target",
         "no attempts left",
         "no free healthy SIM has the expected use left",
+        "its access server had quarantined 64 today",
         "no other free healthy SIM",
         "no target above the reserve",
         "not above the last report",

@@ -6,6 +6,8 @@
 cdef enum:
     CLASSES_NEAR = 8              # so many stay in the cache
     HELD_MAX = 4                  # SIMs that may be held because of one terminal before it is refused another
+    QUARANTINES_MAX = 64          # SIMs that are quarantined on the word of one access server in a day
+    ASIDE_TOLD_MAX = 64           # reports of one run that are told of, each by itself, as set aside
 
 
 cdef inline void _refuse(State *state, Grant *grant, uint32_t item, int status) noexcept nogil:
@@ -124,9 +126,11 @@ cdef inline void _allocate(
         if wait_ms:
             _refuse(state, grant, item, ADMISSION_WAIT)
             grant.retry_after_ms[item] = <uint32_t> min(wait_ms, <uint64_t> NONE_INDEX)
-            if index == NONE_INDEX:
+            # A name that nobody has heard of gets a place of its own while an eighth of the room is left for those with leases.
+            if index == NONE_INDEX and state.header.terminals_count < state.header.terminals_max - state.header.terminals_max // 8:
                 index = terminal_add(state, key)
-            admission_keep(state, index, server, now_ms, wait_ms)
+            if index != NONE_INDEX:
+                admission_keep(state, index, server, now_ms, wait_ms)
             return
     sim = market_select(state, wanted.market, wanted.expected, wanted.tier, False, True)
     if sim == NONE_INDEX:
@@ -338,9 +342,13 @@ cdef void apply_release(State *state, const Run *run) noexcept nogil:
 
 
 cdef void _set_aside(
-    State *state, const Run *run, uint32_t index, uint64_t key, int status, uint64_t told_bytes, uint64_t iccid
+    State *state, const Run *run, uint32_t index, uint64_t key, int status, uint64_t told_bytes, uint64_t iccid, uint32_t *told
 ) noexcept nogil:
-    """A report that is not counted: never silently. One of no bytes says nothing."""
+    """A report that is not counted: never silently. One of no bytes says nothing.
+
+    ``told``: how many of the run. Past some they only add up: what one access server makes up is not to push out of the ring
+    what others wait for.
+    """
     cdef EventRow *row
     if told_bytes == 0:
         return
@@ -349,8 +357,10 @@ cdef void _set_aside(
     else:
         state.header.set_aside_count += 1
         state.header.set_aside_bytes += min(told_bytes, ~state.header.set_aside_bytes)
-    row = event(state, EVENT_SET_ASIDE, index, run.server, NONE_INDEX, status, told_bytes, iccid)
-    row.terminal = key
+    if told[0] < ASIDE_TOLD_MAX:
+        told[0] += 1
+        row = event(state, EVENT_SET_ASIDE, index, run.server, NONE_INDEX, status, told_bytes, iccid)
+        row.terminal = key
 
 
 cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
@@ -376,7 +386,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef uint64_t total, delta, passed_s, subscriber
     cdef uint64_t *reported_bytes
     cdef uint32_t *reported_s
-    cdef uint32_t item, index, sim_index, pool
+    cdef uint32_t item, index, sim_index, pool, told = 0
     cdef int status, refusal
     cdef Finder finder
     cdef Terminal *terminal
@@ -396,7 +406,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             total = ~<uint64_t> 0
         if index == NONE_INDEX:
             statuses[item] = UNKNOWN_TERMINAL
-            _set_aside(state, run, index, keys[item], UNKNOWN_TERMINAL, total, 0)
+            _set_aside(state, run, index, keys[item], UNKNOWN_TERMINAL, total, 0, &told)
             continue
         terminal = &state.terminals[index]
         status = _lease_status(state, index, epochs[item], run.server, BY_TRAFFIC, run.now_ms)
@@ -418,7 +428,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
                     reported_s = &before.reported_s
         if status != OK and status != ENDED:
             statuses[item] = <uint8_t> status
-            _set_aside(state, run, index, keys[item], status, total, 0)
+            _set_aside(state, run, index, keys[item], status, total, 0, &told)
             continue
         if total <= reported_bytes[0]:
             statuses[item] = <uint8_t> refusal
@@ -435,7 +445,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             or (pool and state.lots[pool].pool_counted_bytes + delta >= BYTES_MAX)
         ):
             statuses[item] = IMPOSSIBLE_USAGE
-            _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total, sim.iccid)
+            _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total, sim.iccid, &told)
             continue
         if status == ENDED:
             lease_reported(state, &lease, run.now_ms)
@@ -463,13 +473,30 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             sim_judge_headroom(state, sim_index, run.now_ms)
 
 
+cdef bint _server_quarantines(State *state, uint32_t index) noexcept nogil:
+    """Whether a SIM is quarantined on the access server's word; it is counted."""
+    cdef Server *server = &state.servers[index]
+    if server.quarantines_day != state.header.day:
+        server.quarantines_day = <uint32_t> state.header.day
+        server.quarantines_count = 0
+    if server.quarantines_count == QUARANTINES_MAX:
+        return False
+    server.quarantines_count += 1
+    return True
+
+
 cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nogil:
-    """The SIM would not attach: it is quarantined, and its terminal gets another one at once if there is one."""
+    """The SIM would not attach: it is quarantined, and its terminal gets another one at once if there is one.
+
+    On the word of one access server only so many a day are: those beyond them cool. What the run itself gives, nobody can have
+    tried yet.
+    """
     cdef uint32_t count = run.count
     cdef const uint64_t *keys = <const uint64_t *> run.columns
     cdef const uint64_t *epochs = keys + count
     cdef Grant grant = grant_columns(run)
     cdef uint32_t item, index, sim, old
+    cdef uint64_t begun = (<uint64_t> state.header.incarnation << 48) | state.header.epoch_next
     cdef uint64_t epoch
     cdef Terminal *terminal
     cdef int tier, status
@@ -480,16 +507,17 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
             continue
         terminal = &state.terminals[index]
         epoch = terminal.epoch
-        status = _lease_status(state, index, epochs[item], run.server, BY_ATTACH_FAILURE, run.now_ms)
+        status = STALE_EPOCH
+        if epochs[item] < begun:
+            status = _lease_status(state, index, epochs[item], run.server, BY_ATTACH_FAILURE, run.now_ms)
         if status != OK:
             _refuse(state, &grant, item, status)
             continue
         old = terminal.sim
         if terminal.epoch == epoch:
             attach_failed(state, index, run.now_ms)
-        if state.sims[old].health != RETIRED:
-            if state.sims[old].health != QUARANTINED:
-                health_event(state, old, QUARANTINED, 0)
+        if state.sims[old].health < QUARANTINED and _server_quarantines(state, terminal.server):
+            health_event(state, old, QUARANTINED, 0)
             sim_set_health(state, old, QUARANTINED, run.now_ms)
         lease_replace(state, index, terminal.server, run.now_ms)
         tier = terminal_tier(terminal)

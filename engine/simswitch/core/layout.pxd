@@ -22,7 +22,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            28944   classes_max          which groups have a SIM in which tier
 #   markets              608   markets_max          classes in order of preference, what leases used
-#   servers              584   servers_max          window, gate and queues of an access server
+#   servers              592   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
@@ -805,7 +805,7 @@ ctypedef struct Class:                  # 28944 B
     int64_t least_cap_bytes             # the smallest quota of a lot that it has SIMs of and that works; 0: none has a cap
     int64_t least_so_far_bytes          # the same, of those that the walk has looked at (expected.pxi)
 
-ctypedef struct Server:                 # access server: 584 B
+ctypedef struct Server:                 # access server: 592 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -862,6 +862,8 @@ ctypedef struct Server:                 # access server: 584 B
     uint32_t unannounced_count          # queued ones that are to be announced
     uint32_t planned_count              # terminals of the job that is being checked
     uint32_t outage_ms                  # moving average from order to traffic; 0: never measured
+    uint32_t quarantines_day            # the day on which SIMs were quarantined because of what it said
+    uint32_t quarantines_count          # and how many (QUARANTINES_MAX)
 
 ctypedef struct Job:                    # 512 B
     uint64_t created_ms
