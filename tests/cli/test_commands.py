@@ -132,6 +132,13 @@ def test_caps_are_set_now_and_from_an_instant_on_and_shown_with_the_next_reset(r
     assert run("caps", "set", "spring", "day", "3GB", "--certainty", "contractual").returncode == 0
     assert "already" in run("caps", "set", "spring", "day", "3GB", "--certainty", "contractual").stdout
     assert run("caps", "set", "spring", "cycle", "plan", "--at", "2099-01-01T00:00+09:00").returncode == 0
+    later = ("caps", "set", "spring", "cycle", "80GB", "--at", "2098-01-01T00:00+09:00")
+    waits = run(*later)
+    assert waits.returncode == Exit.REFUSED
+    assert "the plan at 2098-12-31" in waits.stderr, "it is named"
+    assert "waits already" in waits.stderr
+    assert run(*later, "--replace").returncode == 0
+    assert run("caps", "set", "spring", "cycle", "80GB", "--replace").returncode == Exit.USAGE
     refused = run("caps", "set", "nowhere", "day", "3GB")
     assert (refused.returncode, "unknown lot" in refused.stderr) == (Exit.REFUSED, True)
     assert run("caps", "set", "spring", "day", "much").returncode == Exit.USAGE
@@ -139,9 +146,9 @@ def test_caps_are_set_now_and_from_an_instant_on_and_shown_with_the_next_reset(r
     (lot,) = json.loads(run("caps", "--lot", "spring", "--json").stdout)["lots"]
     cycle, day = lot["windows"]
     assert (day["quota_bytes"], day["certainty"], day["waiting_ms"]) == (3 * 10**9, "contractual", 0)
-    assert (cycle["waiting_ms"], cycle["waiting_bytes"]) == (4_070_876_400_000, None)
+    assert (cycle["waiting_ms"], cycle["waiting_bytes"]) == (4_039_340_400_000, 80 * 10**9)
     assert all(window["reset_ms"] % 86_400_000 == 17 * 3_600_000 for window in lot["windows"])
-    assert "the plan at 20" in run("caps").stdout
+    assert "80.0 GB at 20" in run("caps").stdout
 
 
 def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -> None:
@@ -157,7 +164,8 @@ def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -
     (lot,) = json.loads(run("caps", "--lot", "pool", "--json").stdout)["lots"]
     used, claimed = 143_000, lot["pool"]["claimed_bytes"]
     assert (lot["windows"][0]["pooled"], lot["windows"][0]["pool_used_bytes"]) == (True, used)
-    assert lot["pool"] == {"left_bytes": 4 * 10**9 - used, "claimed_bytes": claimed, "health": "healthy"}
+    marks = {"low_bytes": 1 << 30, "exhausted_bytes": 64 << 20}
+    assert lot["pool"] == {"left_bytes": 4 * 10**9 - used, "claimed_bytes": claimed, "health": "healthy", **marks}
     assert claimed > 0, "the terminal that was adopted is to use something yet"
     for number in (71, 72):
         shown = json.loads(run("sim", iccid(number), "--json").stdout)
@@ -166,6 +174,9 @@ def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -
     assert "4.0 GB, shared" in told
     assert "its SIMs share a quota, 143,000 B of 4.0 GB (cycle, believed) used, 4.0 GB left" in told
     assert "Lots whose SIMs share a quota: 1 healthy." in run("status").stdout
+    page = " ".join(run("pool").stdout.split())
+    assert "pool, 2 SIMs: its SIMs share a quota, 143,000 B of 4.0 GB (cycle, believed) used, 4.0 GB left" in page
+    assert "low below 1.1 GB and exhausted below 67.1 MB" in page
     rows = {row["name"]: row["pools_count"] for row in json.loads(run("pool", "--json").stdout)["rows"]}
     assert (rows["pool"], rows["spring"]) == (1, 0)
     assert run("caps", "set", "pool", "cycle", "0").returncode == 0

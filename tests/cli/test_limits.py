@@ -59,5 +59,18 @@ def test_a_person_is_explained_down_to_the_day(run: Run, server: Server) -> None
     events = run("events", "--kind", "limit", "--kind", "exempt").stdout
     assert f"subscriber {PERSON}: slowed to 128 kbit/s, 120.0 MB of 100.0 MB used in the month (fair-use)" in events
     assert f"subscriber {PERSON}: no longer exempt (operator:local)" in events
+    refuse = [*LIMIT[: LIMIT.index("--action")], "--action", "refuse"]
+    assert run(*refuse, "--text", "https://example.org/terms/2", "--published", PUBLISHED).returncode == 0
     assert "withdrawn" in run("limit", "withdraw", "fair-use").stdout
+    end_s = time.monotonic() + 60
+    while len(found := json.loads(run("subscriber", PERSON, "--json").stdout)["taken"]) < 5:
+        assert time.monotonic() < end_s, found
+    steps = [(each["step"], each["rule"]["name"], each["rule"]["text"][-5:]) for each in found]
+    new, old = "rms/2", "terms"
+    # The newest first: withdrawn, refused by what was published last, and before that the exemption.
+    assert steps == [
+        *(("lifted", "fair-use", new), ("refused", "fair-use", new)),
+        *(("slowed", "fair-use", old), ("lifted", "fair-use", old), ("slowed", "fair-use", old)),
+    ]
+    assert "lifted, 120.0 MB of 100.0 MB used in the month (fair-use)" in run("events", "--kind", "limit").stdout
     assert json.loads(run("limit", "list", "--json").stdout)["limits"][0]["withdrawn"]

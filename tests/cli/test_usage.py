@@ -81,6 +81,15 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     assert others[2] not in left_out
     assert run("usage", "import", str(file), *written).returncode == Exit.USAGE
 
+    # A window that the lot has not.
+    file.write_text(f"Number;Used;Note\n{others[2]};3;\n", encoding="utf-8")
+    for window in ("day", "rolling"):
+        without = run(*words, "--window", window)
+        assert (without.returncode, without.stderr.count("set aside: no window (its lot has no such window")) == (0, 1)
+    while len(aside_rows := history(run, server, "set_aside")) < 4:
+        assert time.monotonic() < end_s, aside_rows
+        time.sleep(0.2)
+
 
 def history(run: Run, server: Server, name: str) -> list[dict[str, int]]:
     rows: list[dict[str, int]] = json.loads(run("history", str(server.folder), name, "--json").stdout)["rows"]

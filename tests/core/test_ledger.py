@@ -92,6 +92,7 @@ def test_a_cap_where_there_was_none_counts_from_then_on_and_forgets_the_correcti
     world.import_sims(1)
     epoch = allocate(world)
     assert world.status(world.usage(T, epoch, 3 * MIB)) == layout.OK
+    world.send(world.schedule("gold-a", DAY, world.now_ms + 3_600_000))  # without a cap it starts anew all the same
     assert world.status(world.figure(0, 9 * MIB, 3 * MIB, world.now_ms // 1000, DAY)) == layout.OK
     assert world.machine.sim(0)["corrections_bytes"] == [0, 6 * MIB, 0]
     assert world.status(world.set_cap("gold-a", DAY, GIB)) == layout.OK
@@ -164,7 +165,7 @@ def test_allowances_add_up_and_go_with_their_window_or_the_carriers_word() -> No
 def test_a_figure_of_longer_ago_than_a_window_lasts_is_of_one_that_is_over(window: int, days: int) -> None:
     """Also before the window has begun anew for the first time, when nobody has told when it began."""
     world = empty_world()
-    world.import_sims(1)
+    world.import_sims(1, "gold-b")
     oldest_s = world.now_ms // 1000 - days * 86_400
     assert world.status(world.figure(0, GIB, 0, oldest_s - 1, window)) == layout.PAST_WINDOW
     assert world.machine.sim(0)["corrections_bytes"] == [0, 0, 0]

@@ -173,7 +173,10 @@ def test_a_cap_that_comes_at_an_instant_keeps_both_sides_in_the_record() -> None
     world.import_sims(2)
     lot, at_ms = world.entities["gold-a"], world.now_ms + 5 * STEP_MS
     assert world.status(world.set_cap("gold-a", CYCLE, 30 * GIB, at_ms=at_ms)) == layout.OK
-    assert world.status(world.set_cap("gold-a", CYCLE, 50 * GIB, layout.BASIS_CONTRACTUAL, at_ms)) == layout.OK
+    another = (CYCLE, 50 * GIB, layout.BASIS_CONTRACTUAL, at_ms)
+    assert world.status(world.set_cap("gold-a", *another)) == layout.CAP_WAITS, "the first is not dropped unasked"
+    assert world.machine.lot(lot)["waiting_bytes"][0] == 30 * GIB
+    assert world.status(world.set_cap("gold-a", *another, replaces=True)) == layout.OK
     world.pass_ms(4 * STEP_MS)
     caps = world.machine.lot(lot)
     assert (caps["quota_bytes"][0], caps["waiting_bytes"][0], caps["waiting_ms"][0]) == (QUOTA, 50 * GIB, at_ms)

@@ -67,6 +67,24 @@ def test_the_auditor_reads_who_decided_what_and_that_nobody_touched_it(life: Lif
     life.cell.close()
 
 
+def test_a_cap_that_comes_instead_of_one_that_waits_leaves_both_in_the_record(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    lot = next(entity["index"] for entity in life.cell.machine.entities() if entity["kind"] == layout.LOT)
+    cap = {"lot": lot, "window": 1, "basis": layout.BASIS_CONTRACTUAL, "at_ms": 1 << 42}
+    for quota_bytes, replaces in ((10**9, 0), (2 * 10**9, 0), (3 * 10**9, 1)):
+        decide(life, layout.SET_CAP, argument=replaces, quota_bytes=quota_bytes, **cap)
+    finished(tmp_path)
+    with closing(open_reader(tmp_path)) as history:
+        mine = [row for row in rows(history, "decisions") if row["kind"] == "set_cap"]
+    assert [(row["subject"], row["statuses"]) for row in mine] == [
+        ("", '{"ok":1}'),
+        ("", '{"cap_waits":1}'),
+        ("instead of what waits", '{"ok":1}'),
+    ]
+    assert ['"quota_bytes":[1000000000]' in row["detail"] for row in mine] == [True, False, False]
+    life.cell.close()
+
+
 def test_each_is_chained_once_however_often_the_follower_dies(tmp_path: Path) -> None:
     random = Random(11)
     life = Life(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -62,9 +62,11 @@ class Limits(Books):
         index = call.answer["index"]
         self._require(same in (None, index), f"rule {name!r} has the entities {same} and {index}")
         rule = RuleModel(name, group, month, day, warn, action, slow, published, withdrawn == 1)
-        if self.rules.get(index) == rule:
+        before = self.rules.get(index)
+        if before == rule:
             return {layout.SAME}
-        self.rules[index] = rule
+        turns = 0 if before is None else before.turns + (_acts(before) != _acts(rule))
+        self.rules[index] = replace(rule, turns=turns)
         if self.subscribers and not any(sweep.kind == "subscribers" for sweep in self.sweeps):
             self.sweeps.append(Sweep("subscribers"))
         return {layout.OK}
@@ -161,24 +163,28 @@ class Limits(Books):
         if rule is not None and not exempt:
             month = _level(record.month_bytes, rule.month_bytes, rule.warn_permille)
             day = _level(record.day_bytes, rule.day_bytes, rule.warn_permille)
-        limits = (rule.month_bytes, rule.day_bytes) if rule else (0, 0)
-        spans = (
-            (record.told_month, month, record.month_bytes, limits[0]),
-            (record.told_day, day, record.day_bytes, limits[1]),
-        )
-        for of_day, (before, level, used, limit) in enumerate(spans):
-            steps: list[int] = []
-            if before == OVER > level:
-                steps.append(layout.LIMIT_LIFTED)
-            if level == WARNED != before:
-                steps.append(layout.LIMIT_WARNED)
-            if level == OVER > before and rule is not None:
-                steps.append(_STEPS[rule.action])
-            for step in steps:
-                a = used | entity << 48 | of_day << 62
-                row = (layout.EVENT_LIMIT, terminal, subscriber, server, layout.NONE_INDEX, step, a, max(limit, 0))
-                self.events_due.append(row)
+        told, turns = record.told_of
+        again = rule is not None and told == entity and turns != rule.turns
+        spans = [(entity, again, (record.told_month, month), (record.told_day, day))]
+        if (record.told_month or record.told_day) and told != entity:
+            old = (told, False, (record.told_month, UNDER), (record.told_day, UNDER))
+            spans = [old, (entity, False, (UNDER, month), (UNDER, day))]
+        for of, anew, *levels in spans:
+            for of_day, (before, level) in enumerate(levels):
+                steps: list[int] = []
+                if before == OVER > level:
+                    steps.append(layout.LIMIT_LIFTED)
+                if level == WARNED != before:
+                    steps.append(layout.LIMIT_WARNED)
+                if level == OVER and (anew or before < OVER):
+                    steps.append(_STEPS[self.rules[of].action])
+                for step in steps:
+                    limit = (self.rules[of].day_bytes if of_day else self.rules[of].month_bytes) if of else 0
+                    a = (record.day_bytes if of_day else record.month_bytes) | of << 48 | of_day << 62
+                    row = (layout.EVENT_LIMIT, terminal, subscriber, server, layout.NONE_INDEX, step, a, max(limit, 0))
+                    self.events_due.append(row)
         record.told_month, record.told_day = month, day
+        record.told_of = (entity, rule.turns if rule else 0)
         if rule is None or OVER not in (month, day):
             return NOTHING
         return rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
@@ -196,7 +202,7 @@ class Limits(Books):
                 month & (1 << 48) - 1,
                 month >> 48 & 0x3FFF,
                 month >> 62,
-                day >> 58,
+                day >> 58 & 3,
             )
         if found != self.subscribers:
             raise Mismatch(f"subscribers: {found}, should be {self.subscribers}")
@@ -204,6 +210,13 @@ class Limits(Books):
         self._require(missed == self.subscribers_missed, f"{missed} reports missed, not {self.subscribers_missed}")
         kept = {int(record["subscriber"]): (int(record["until_ms"]), record["reason"]) for record in exemptions}
         self._require(kept == self.exemptions, f"exemptions: {kept}, should be {self.exemptions}")
+
+
+def _acts(rule: RuleModel) -> tuple[int, ...]:
+    """For whom, and how; nothing while it is withdrawn."""
+    if rule.withdrawn:
+        return ()
+    return rule.group, rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
 
 
 def _level(used: int, limit: int, warn_permille: int) -> int:

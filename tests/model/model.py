@@ -599,6 +599,8 @@ class Model(Limits):
             ahead = (quota, basis, call.item["at_ms"])
             if lot.waiting.get(window - 1) == ahead:
                 return {layout.SAME}
+            if window - 1 in lot.waiting and not call.header["argument"]:
+                return {layout.CAP_WAITS}
             lot.waiting[window - 1] = ahead
             self._turn_lot(entity)
             return {layout.OK}
@@ -742,12 +744,12 @@ class Model(Limits):
             return {layout.UNKNOWN_SIM}
         lot = self.lots[sim.lot]
         of_day = window == layout.ROLLING_DAY
-        possible = 1 <= window <= layout.ROLLING_DAY if lot.rolling_days else 1 <= window <= layout.WINDOW_DAY
-        if of_day and lot.step_days > 1:
-            possible = False
+        possible = 1 <= window <= layout.ROLLING_DAY
         if not possible or not as_of_s or (not of_day and not straddling <= counted <= sim.counted_bytes):
             return {layout.INVALID_ARGUMENT}
         window -= 1
+        if not (lot.rolling_days and lot.step_days == 1 if of_day else lot.has(window)):
+            return {self._figure_aside(call, sim, layout.NO_WINDOW)}
         if told < 0:
             return {self._figure_aside(call, sim, layout.NEGATIVE_USAGE)}
         if as_of_s * 1000 > self.now_ms:
@@ -795,8 +797,8 @@ class Model(Limits):
     def _carrier_day(self, call: Call, sim: SimModel, told: int, ended_s: int) -> set[int]:
         """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
         lot, rolling = self.lots[sim.lot], layout.WINDOW_ROLLING - 1
-        begun_s = lot.begun_ms[rolling] // 1000
-        if sim.as_of_s[rolling] and sim.as_of_s[rolling] >= begun_s:
+        begun_s = self.today_begun_s(lot)
+        if sim.as_of_s[rolling] and (sim.as_of_s[rolling] >= begun_s or not lot.begun_ms[rolling]):
             return {layout.LATE}
         if rolling in lot.resets:
             return {layout.WRONG_STATE}
@@ -829,6 +831,18 @@ class Model(Limits):
         self._event(layout.EVENT_CORRECTION, reason=layout.ROLLING_DAY, a=sim.iccid, b=correction % 2**64)
         self._set_limit(sim)
         return {layout.OK}
+
+    def today_begun_s(self, lot: LotModel) -> int:
+        """When the day of the lot's rolling window began; before its first turn, by when that comes."""
+        rolling = layout.WINDOW_ROLLING - 1
+        if lot.begun_ms[rolling]:
+            return lot.begun_ms[rolling] // 1000
+        next_ms, _ = lot.schedule.get(rolling, (0, 0))
+        if not next_ms:
+            return self._midnight_ms(self.today()) // 1000
+        while next_ms - DAY_MS > self.now_ms:
+            next_ms -= DAY_MS
+        return max(next_ms - DAY_MS, 0) // 1000
 
     def _figure_aside(self, call: Call, sim: SimModel, status: int) -> int:
         if not call.header["argument"]:

@@ -95,7 +95,7 @@ def _lot(case: Case, tables: dict[str, Table], name: str) -> int:
 
 def _correction(case: Case, tables: dict[str, Table]) -> int:
     ledger = tables["sims_ledger"]["correction_bytes"]
-    return int(ledger[case.named_sim][0]) if case.named_sim < len(ledger) else 0
+    return int(ledger[case.named_sim][case.window]) if case.named_sim < len(ledger) else 0
 
 
 def _allowed(case: Case) -> int:
@@ -110,10 +110,12 @@ def _allowed(case: Case) -> int:
 
 def _carriers_and_since(case: Case) -> bool:
     """The carrier's figure and what was counted since; the correction is what that moved the offset by."""
-    used = [case.world.machine.sim(case.named_sim)["used_cycle_bytes"]]
-    offsets = [int(tables["sims_cold"]["offset_cycle_bytes"][case.named_sim]) for tables in (case.before, case.after)]
+    window = ("cycle", "day")[case.window]
+    used = [case.world.machine.sim(case.named_sim)[f"used_{window}_bytes"]]
+    columns = [tables["sims_cold"][f"offset_{window}_bytes"] for tables in (case.before, case.after)]
+    offsets = [int(column[case.named_sim]) for column in columns]
     moved = _correction(case, case.after) - _correction(case, case.before)
-    moved += case.world.machine.sim(case.named_sim)["straddling_bytes"][0]
+    moved += case.world.machine.sim(case.named_sim)["straddling_bytes"][case.window]
     return used == [case.used_bytes] and moved == offsets[1] - offsets[0] and bool(moved)
 
 

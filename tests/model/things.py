@@ -72,6 +72,12 @@ class LotModel:
     promised_bytes: int = 0
     """What the job that is checked has of the pool."""
 
+    def has(self, window: int) -> bool:
+        if window == layout.WINDOW_ROLLING - 1:
+            return self.rolling_days > 0
+        comes = window in self.waiting or self.schedule.get(window, (0, 0))[0] or self.last_reset_ms[window]
+        return self.caps[window][0] >= 0 or bool(comes)
+
     def pools(self, window: int) -> bool:
         return bool(self.pooled >> window & 1)
 
@@ -300,6 +306,8 @@ class SubscriberModel:
     group: int = 0
     told_month: int = 0
     told_day: int = 0
+    told_of: tuple[int, int] = field(default=(0, 0), compare=False)
+    """The rule, and how often it had come to act otherwise by then."""
 
 
 @dataclass(frozen=True)
@@ -313,6 +321,8 @@ class RuleModel:
     slow_kbps: int
     published_day: int
     withdrawn: bool
+    turns: int = field(default=0, compare=False)
+    """How often it came to be for somebody, or to act otherwise."""
 
 
 Row = dict[str, Any]

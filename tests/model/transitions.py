@@ -528,6 +528,8 @@ def _cap(row: Row) -> Case:
     run = world.set_cap("gold-a", window, quota, basis, at_ms)
     if row.state == "waiting":
         assert world.status(run) == layout.OK
+    if row.when.startswith("from another instant on"):
+        run = world.set_cap("gold-a", window, quota, basis, at_ms + STEP_MS, replaces=row.when.endswith("in its place"))
     world.pass_ms(STEP_MS)
     if row.when == "its instant has come while the clock is frozen":
         world.send(commands.run(layout.FREEZE))
@@ -654,7 +656,9 @@ def _pool(row: Row) -> Case:
 
 def _figure(row: Row) -> Case:
     """SIM 0, in the cycle of gold-a: 3 MiB were counted by an instant and 5 are by now; the carrier says 10 of then."""
-    if row.when.startswith("of a day"):
+    if "its lot has none" in row.when or row.when.endswith(("is to come", "that starts anew")):
+        return _figure_of_window(row)
+    if row.when.startswith(("of a day", "of the day", "of the lot's first day")):
         return _figure_of_day(row)
     world = new_world()
     epoch = allocate(world)
@@ -719,8 +723,45 @@ def _figure(row: Row) -> Case:
     return case
 
 
+def _figure_of_window(row: Row) -> Case:
+    """An unused SIM, of gold-a with a cap of the cycle alone or of gold-b with one of the day alone."""
+    world = empty_world()
+    world.define(layout.PLAN, "daily", {layout.PLAN_QUOTA_DAY: 3 * GIB})
+    lot, window = ("gold-b", layout.WINDOW_CYCLE) if "cycle" in row.when else ("gold-a", layout.WINDOW_DAY)
+    world.import_sims(1, lot)
+    later_ms = world.now_ms + 100 * STEP_MS
+    if row.when.endswith("is to come"):
+        assert world.status(world.set_cap(lot, window, GIB, at_ms=later_ms)) == layout.OK
+    elif row.when.endswith("that starts anew"):
+        assert world.status(world.schedule(lot, window, later_ms)) == layout.OK
+    case = Case(world, world.figure(0, 10 * MIB, 0, world.now_ms // 1000, window), used_bytes=10 * MIB)
+    case.window = window - 1
+    return case
+
+
+def _figure_of_first_day(row: Row) -> Case:
+    """SIM 0 of gold-b with three rolling days, none of which has turned: 3 MiB today, which is over in six hours."""
+    world = empty_world()
+    world.import_sims(1, "gold-b")
+    rolling = layout.WINDOW_ROLLING
+    ended_s = begun_s = world.now_ms // 1000 - 18 * 3_600
+    if row.when.endswith("when days begin"):
+        ended_s = world.now_ms // DAY_MS * DAY_MS // 1000
+    else:
+        world.send(world.schedule("gold-b", rolling, world.now_ms + 6 * 3_600_000))
+        ended_s += 13 * 3_600 if row.when.endswith("not over") else 3_600
+    epoch = allocate(world)
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, 3 * MIB))
+    if row.when.endswith("whole window holds"):
+        assert world.status(world.figure(0, 9 * MIB, 0, begun_s - 3_600, rolling)) == layout.OK
+    return Case(world, world.figure(0, 2 * MIB, 0, ended_s, layout.ROLLING_DAY), used_bytes=5 * MIB)
+
+
 def _figure_of_day(row: Row) -> Case:
     """SIM 0 of gold-b with three rolling days: 1 MiB on the day before yesterday, 2 yesterday and 3 today."""
+    if "the lot's first" in row.when:
+        return _figure_of_first_day(row)
     world = empty_world()
     lot, rolling = "gold-a" if row.when.endswith("has no days") else "gold-b", layout.WINDOW_ROLLING
     if row.when.endswith("for several"):
@@ -1127,6 +1168,7 @@ RULE_BYTES = 10 * MIB
 SLOW_KBPS = 128
 _ACTIONS = {
     "passed": layout.ACTION_NOTIFY,
+    "warned": layout.ACTION_NOTIFY,
     "all of it, notify": layout.ACTION_NOTIFY,
     "slowed": layout.ACTION_SLOW,
     "all of it, slow": layout.ACTION_SLOW,
@@ -1173,19 +1215,17 @@ def _limit(row: Row) -> Case:
     if row.command == "DEFINE":
         if row.when.endswith("no lease"):
             world.send(world.lease(layout.RELEASE, T, epoch))
-        withdrawn = 1 if row.when.startswith("its rule, withdrawn") else -1
-        month_bytes = (12 if "a little" in row.when else 20) * MIB
-        return Case(
-            world,
-            limit_rule(
-                world,
-                warn_permille=800,
-                slow_kbps=SLOW_KBPS,
-                action=action,
-                month_bytes=month_bytes,
-                withdrawn=withdrawn,
-            ),
-        )
+        numbers = {"warn_permille": 800, "slow_kbps": SLOW_KBPS, "action": action}
+        text = b"https://example.org/limits" + (b"/2" if "another text" in row.when else b"")
+        if row.when.startswith("its rule, withdrawn"):
+            numbers |= {"withdrawn": 1}
+        elif "allows" in row.when:
+            numbers |= {"month_bytes": (12 if "a little" in row.when else 20) * MIB}
+        elif "slows more" in row.when:
+            numbers |= {"slow_kbps": SLOW_KBPS // 2}
+        elif "refuses" in row.when:
+            numbers |= {"action": layout.ACTION_REFUSE}
+        return Case(world, limit_rule(world, "published", text, **numbers))
     if row.when == "as one of a group with a rule of its own":
         group = world.define(layout.SUBSCRIBER_GROUP, "brand", {layout.GROUP_PRIORITY: 2})
         world.send(limit_rule(world, "brand", group=group, month_bytes=GIB))
@@ -1290,6 +1330,20 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
 WHENS = frozenset(
     {
         "-",
+        "from another instant on",
+        "from another instant on, in its place",
+        "its rule, which refuses",
+        "its rule, which refuses, and it has no lease",
+        "its rule, which slows more",
+        "its rule, with another text",
+        "of a cycle without a cap that starts anew",
+        "of a cycle, its lot has none",
+        "of a day's window, a cap of it is to come",
+        "of a day's window, its lot has none",
+        "of the day before the lot's first",
+        "of the day before the lot's first, nobody says when days begin",
+        "of the day before the lot's first, one of the whole window holds",
+        "of the lot's first day, which is not over",
         "a higher one",
         "a report straddles its instant",
         "active",

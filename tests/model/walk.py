@@ -551,7 +551,7 @@ class Walk:
         counted = max(0, sim.counted_bytes - self.random.choice((0, 0, MIB, 300 * MIB, -1)))
         if window == layout.ROLLING_DAY:
             told = self.random.choice((-1, 0, 5_000, MIB, 3 * GIB, 2**60))
-            begun_s = self.model.lots[sim.lot].begun_ms[2] // 1000
+            begun_s = self.model.today_begun_s(self.model.lots[sim.lot])
             last_s = max(begun_s - self.random.choice((0, 0, 5, 43_000, 86_400, 200_000)), 0)
         return commands.run(
             layout.CARRIER_USAGE,
@@ -572,6 +572,7 @@ class Walk:
         return commands.run(
             layout.SET_CAP,
             1,
+            argument=self.random.choice((0, 1)),
             lot=self._lot(),
             window=self.random.choice((0, 1, 1, 1, 2, 2, 3, 4)),
             quota_bytes=self.random.choice((-2, -1, -1, 40 * GIB, 98 * GIB, 300 * GIB, 2**62)),

@@ -178,7 +178,7 @@ class World(Driver):
         market: str = "home",
         expected_bytes: npt.ArrayLike = 0,
         group: int = 0,
-        subscriber: int = SUBSCRIBER,
+        subscriber: npt.ArrayLike = SUBSCRIBER,
     ) -> bytes:
         keys = np.atleast_1d(np.asarray(terminal, np.uint64))
         return commands.run(
@@ -236,12 +236,16 @@ class World(Driver):
         )
 
     def set_cap(
-        self, lot: str, window: int, quota_bytes: int, basis: int = layout.BASIS_LEARNED, at_ms: int = 0
+        self,
+        lot: str,
+        window: int,
+        quota_bytes: int,
+        basis: int = layout.BASIS_LEARNED,
+        at_ms: int = 0,
+        replaces: bool = False,
     ) -> bytes:
-        entity = self.entities[lot]
-        return commands.run(
-            layout.SET_CAP, 1, lot=entity, window=window, quota_bytes=quota_bytes, basis=basis, at_ms=at_ms
-        )
+        cap = {"quota_bytes": quota_bytes, "basis": basis, "at_ms": at_ms}
+        return commands.run(layout.SET_CAP, 1, argument=int(replaces), lot=self.entities[lot], window=window, **cap)
 
     def schedule(self, lot: str, window: int, at_ms: int, spread_ms: int = 0) -> bytes:
         entity = self.entities[lot]

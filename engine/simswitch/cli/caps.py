@@ -87,7 +87,7 @@ def _shared(window: dict[str, Any]) -> str:
 
 
 def pool_text(pool: dict[str, Any], caps: list[dict[str, Any]]) -> str:
-    """What the SIMs of a lot have together: what was counted of each cap that they share, and what is left."""
+    """What the SIMs of a lot have together: what was counted of each cap that they share, what is left, the marks."""
     left = pool["left_bytes"]
     counted = " and ".join(
         f"{bytes_text(max(cap['pool_used_bytes'], 0))} of {bytes_text(cap['quota_bytes'])} "
@@ -105,14 +105,20 @@ def pool_text(pool: dict[str, Any], caps: list[dict[str, Any]]) -> str:
     masked = "" if pool["health"] == "healthy" else f"; {pool['health']}, so that no SIM of it is handed out"
     used = f", {counted} used" if counted else ""
     claimed = bytes_text(pool["claimed_bytes"])
-    return f"its SIMs share a quota{used}, {what}, of which leases may yet use {claimed}{masked}"
+    marks = ""
+    if pool["low_bytes"] is not None:
+        marks = f"; low below {bytes_text(pool['low_bytes'])} and exhausted below {bytes_text(pool['exhausted_bytes'])}"
+    return f"its SIMs share a quota{used}, {what}, of which leases may yet use {claimed}{marks}{masked}"
+
+
+def _comes(window: dict[str, Any]) -> str:
+    if not window["waiting_ms"]:
+        return ""
+    quota = window["waiting_bytes"]
+    return f"{bytes_text(quota) if quota is not None else 'the plan'} at {instant_text(window['waiting_ms'])}"
 
 
 def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
-    comes = ""
-    if window["waiting_ms"]:
-        quota = window["waiting_bytes"]
-        comes = f"{bytes_text(quota) if quota is not None else 'the plan'} at {instant_text(window['waiting_ms'])}"
     reset = instant_text(window["reset_ms"]) if window["reset_ms"] else "nobody knows"
     return [
         lot["lot"] + (f" ({lot['validity'].replace('_', ' ')} valid)" if lot["validity"] else ""),
@@ -122,7 +128,7 @@ def _row(lot: dict[str, Any], window: dict[str, Any]) -> list[str]:
         instant_text(window["since_ms"]),
         bytes_text(window["planned_bytes"]) if window["planned_bytes"] is not None else "",
         bytes_text(window["before_bytes"]) if window["before_bytes"] is not None else "",
-        comes,
+        _comes(window),
         "under way" if window["resetting"] else reset,
     ]
 
@@ -134,6 +140,9 @@ def set_cap(
     quota: Annotated[str, typer.Argument(help="100GB, say: what is surely not slowed. 'plan': what the plan says.")],
     certainty: Annotated[CertaintyWord, typer.Option(help="How well it is known.")] = CertaintyWord.BELIEVED,
     at: Annotated[str, typer.Option(help="From 2026-12-01T00:00+09:00 on, say, or in 4h. Default: now.")] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --at: instead of a change that waits already.")
+    ] = False,
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
@@ -144,6 +153,8 @@ def set_cap(
     from simswitch.cli.messages import CALL_TIMEOUT_S, enum_word, plain
     from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
 
+    if replace and not at:
+        raise CommandFailed(Exit.USAGE, "--replace is of a change that is to come: say --at too")
     now = datetime.now(UTC)
     at_ms = instant_ms("--at", at, now) if at else 0
     if at and at_ms < (now.timestamp() - 1) * 1000:
@@ -160,8 +171,18 @@ def set_cap(
         at_ms=at_ms,
     )
     with connected(*target(config, address, actor)) as service:
-        answer = service.caps.SetCaps(caps_pb2.SetCapsRequest(changes=[change]), timeout=CALL_TIMEOUT_S)
-    (status,) = answer.statuses
+        request = caps_pb2.SetCapsRequest(changes=[change], replace=replace)
+        (status,) = service.caps.SetCaps(request, timeout=CALL_TIMEOUT_S).statuses
+        if status == status_pb2.STATUS_CAP_WAITS:
+            found = service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=lot), timeout=CALL_TIMEOUT_S)
+            comes = "".join(
+                _comes(entry) for entry in plain(found.lots[0])["windows"] if entry["window"] == window.value
+            )
+            raise CommandFailed(
+                Exit.REFUSED,
+                f"the cap of {lot}, {window}, was not set: {comes or 'another one'} waits already. Let it come first, "
+                "or say --replace for this one instead of it",
+            )
     if status not in (status_pb2.STATUS_OK, status_pb2.STATUS_SAME):
         word = enum_word(status_pb2.Status.DESCRIPTOR, status).replace("_", " ")
         if status == status_pb2.STATUS_UNKNOWN_LOT:

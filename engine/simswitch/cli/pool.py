@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text
+from simswitch.cli.caps import pool_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.history import SHOWN, Format, FormatOption, write_rows
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
@@ -78,12 +79,15 @@ def pool(
             return
         rows = list(islice(found, limit))
         more = next(found, None) is not None
+        shared = list(_shared(service, rows)) if by is By.LOT and not json else []
     if json:
         print_json({"by": by.value, "rows": rows})
     elif by is By.SIM:
         show(table("SIMs", _SIM_COLUMNS, [_sim_row(each) for each in rows]))
     else:
         show(table(f"By {by}", (by, *_COLUMNS[1:]), [_row(each, by is By.LOT) for each in rows]))
+        for line in shared:
+            show(line)
         counts_ms = {each["counted_ms"] for each in rows if each["sims_count"]}
         if counts_ms - {0}:
             show(
@@ -105,6 +109,18 @@ def _remaining(service: OperatorClient, by: By) -> Iterator[dict[str, Any]]:
     for entry in pages(service.pool.ListRemaining, request, "remaining"):
         row = plain(entry)
         yield row if row["counted_ms"] else row | dict.fromkeys(_COUNTED)
+
+
+def _shared(service: OperatorClient, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Of each lot whose SIMs share a quota: how many they are, what is left and from where on it is low."""
+    from simswitch.cli.messages import CALL_TIMEOUT_S, plain
+    from simswitch.v1 import caps_pb2
+
+    for row in rows:
+        if row["pools_count"]:
+            request = caps_pb2.ListLotCapsRequest(lot=row["name"])
+            lot = plain(service.caps.ListLotCaps(request, timeout=CALL_TIMEOUT_S).lots[0])
+            yield f"{row['name']}, {counted(row['sims_count'], 'SIM')}: {pool_text(lot['pool'], lot['windows'])}"
 
 
 def _sims(service: OperatorClient, lot: str, on_probation: bool) -> Iterator[dict[str, Any]]:

@@ -27,11 +27,13 @@ CALL_TIMEOUT_S = 120.0
 SET_ASIDE = {
     "negative_usage": "less than nothing was used: ask the carrier for the total instead of its own correction",
     "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone; "
-    "with --of-day: or of a day whose end has not been seen here, as none has until a lot's window has begun anew once",
+    "with --of-day: or the day is not over",
     "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
     "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
     "past_window": "its window had not begun then at every SIM of the lot, or its day has left the rolling window: "
     "take a figure of what runs (of an older day of a rolling one: --of-day)",
+    "no_window": "its lot has no such window: look at --window, or give its plan one; with --of-day: days are kept one "
+    "by one only of a rolling window of up to 15",
 }
 """What is kept in history and counts nothing: why, and what to do."""
 FINE = ("ok", "same", "late", *SET_ASIDE)
@@ -40,7 +42,7 @@ REFUSED = {
     "unknown_sim": "the pool has no such SIM: import it, or leave the line out with --partial",
     "count_unknown": "history has a gap before its instant, and our count by then is not known: take a later one",
     "wrong_state": "the window starts anew just now: import it again in a few minutes",
-    "invalid_argument": "its lot has no such window (--window), or it has no instant",
+    "invalid_argument": "it has no instant (--as-of, or its column)",
 }
 """What was not taken: why, and what to do."""
 
@@ -247,6 +249,7 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     taken = "taken" if report["taken"] else "would be taken"
     words = {"ok": taken, "same": "there already", "late": "older than the last one"}
     words.update(impossible_usage="impossible, set aside", past_window="of before its window, set aside")
+    words.update(no_window="of a window that its lot has not, set aside")
     words.update(negative_usage="negative, set aside", future_usage="of an instant to come, set aside")
     if not report["taken"]:
         words = {name: word.replace(", set aside", ", would be set aside") for name, word in words.items()}

@@ -123,12 +123,14 @@ cdef void cap_enter(
 
 
 cdef int _cap_ahead(
-    State *state, uint32_t entity, int window, int64_t quota, int basis, uint64_t at_ms, uint64_t now_ms
+    State *state, uint32_t entity, int window, int64_t quota, int basis, uint64_t at_ms, bint replaces, uint64_t now_ms
 ) noexcept nogil:
-    """A cap that comes into force later takes the place of one that waits already."""
+    """A cap comes into force later. It takes the place of one that waits already only where that was asked for."""
     cdef Lot *lot = &state.lots[entity]
     if lot.waiting_ms[window] == at_ms and lot.waiting_bytes[window] == quota and lot.waiting_basis[window] == basis:
         return SAME
+    if lot.waiting_ms[window] and not replaces:
+        return CAP_WAITS
     lot.waiting_ms[window] = at_ms
     lot.waiting_bytes[window] = quota
     lot.waiting_basis[window] = <uint8_t> basis
@@ -161,7 +163,8 @@ cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
             continue
         quota, basis = quotas[item], bases[item]
         if instants[item] > run.now_ms:
-            run.outcomes[item] = <uint8_t> _cap_ahead(state, lots[item], window, quota, basis, instants[item], run.now_ms)
+            run.outcomes[item] = <uint8_t> _cap_ahead(
+                state, lots[item], window, quota, basis, instants[item], run.argument != 0, run.now_ms)
             continue
         if quota < 0:
             quota, basis = lot.planned_bytes[window], lot.planned_basis[window]

@@ -444,6 +444,8 @@ cdef int _check_limits(State *state, list faults) except -1:
             rules[entity.numbers[<int> RULE_GROUP]] = index
     if state.header.limit_for_all != rules.get(-1, 0) or state.header.limits_count != len(rules):
         faults.append(f"limits: rule {state.header.limit_for_all} holds for all, {state.header.limits_count} in all; there are {rules}")
+    if state.header.limits_edition - state.header.limits_settled >= CHANGES:
+        faults.append(f"limits: of {state.header.limits_edition - state.header.limits_settled} changes somebody may yet have to hear")
     for index in range(state.header.entities_count):
         entity = &state.entities[index]
         if entity.kind == SUBSCRIBER_GROUP and entity.dense != rules.get(index, NONE_SHORT):

@@ -161,7 +161,8 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
         ("shift", "u1"),
     ),
     # quota_bytes: the lower bound that is to be used; -1: what the plan says. window: Window; basis: Basis. at_ms: when
-    # it comes into force; 0, or an instant that is past: now.
+    # it comes into force; 0, or an instant that is past: now. With an argument one that is to come takes the place of
+    # one that waits.
     SET_CAP: (("quota_bytes", "<i8"), ("at_ms", "<u8"), ("lot", "<u2"), ("window", "u1"), ("basis", "u1")),
     # What a carrier says was used in a window up to as_of_s, Unix seconds, and what we had counted of the SIM by then,
     # over its lifetime; less is on the safe side. window: Window. With an argument the run only says what would be.

@@ -317,8 +317,6 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
             ):
                 changed |= lot_follow_plan(state, other, now_ms)
                 lot_turn(state, other, now_ms)
-        if entity.kind == LOT:
-            class_rank(state, lot_class(state, index))
         # A plan's lots follow it; of each of them nothing is told.
         numbers = entity.numbers
         if entity.kind == LOT:
@@ -350,6 +348,8 @@ cdef bint _pool_begins_or_ends(State *state, uint32_t index, const Entity *wante
 cdef bint _walk_spare(State *state, const Entity *wanted) noexcept nogil:
     """Whether the walk that follows from another definition can be had."""
     cdef uint32_t kind = SWEEP_SUBSCRIBERS if wanted.kind == LIMIT_RULE else SWEEP_LIMITS
+    if wanted.kind == LIMIT_RULE and not limits_changeable(state):
+        return False
     return (
         wanted.kind != PLAN and wanted.kind != LOT and wanted.kind != LIMIT_RULE
         or state.header.sweeps_count < state.regions[<int> REGION_SWEEPS].count or sweep_waiting(state, kind) != NULL
@@ -374,6 +374,8 @@ cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *
             return SWEEPS_FULL
         index = state.header.entities_count
         entity = &state.entities[index]
+        if wanted.kind == LIMIT_RULE:
+            limits_change(state, index, NULL, wanted.numbers)
         memcpy(entity, wanted, sizeof(Entity))
         memset(entity.reserved, 0, sizeof(entity.reserved))
         entity.masked = 0
@@ -400,6 +402,8 @@ cdef int _define(State *state, const Entity *wanted, uint64_t now_ms, uint32_t *
         return WRONG_STATE  # what its SIMs have used so far stands in no pool, and may have been handed out by what each has
     if not _walk_spare(state, wanted):
         return SWEEPS_FULL
+    if wanted.kind == LIMIT_RULE:
+        limits_change(state, index, entity.numbers, wanted.numbers)
     dense = entity.dense
     masked = entity.masked
     memcpy(entity, wanted, sizeof(Entity))
@@ -414,9 +418,16 @@ cdef void apply_define(State *state, const Run *run) noexcept nogil:
     cdef const Entity *definitions = <const Entity *> run.columns
     cdef uint32_t *indexes = <uint32_t *> run.outcomes
     cdef uint8_t *status = <uint8_t *> (indexes + run.count)
+    cdef uint8_t[CLASSES_MAX] lots_ends  # 1: one of its lots may have another end
     cdef uint32_t item
+    memset(lots_ends, 0, sizeof(lots_ends))
     for item in range(run.count):
         status[item] = <uint8_t> _define(state, &definitions[item], run.now_ms, &indexes[item])
+        if status[item] == OK and definitions[item].kind == LOT:
+            lots_ends[lot_class(state, indexes[item]) - state.classes] = 1
+    for item in range(state.header.classes_count):
+        if lots_ends[item]:
+            class_rank(state, &state.classes[item])
 
 
 # ---------------------------------------------------------------------------------------------------------- SIMs

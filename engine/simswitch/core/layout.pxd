@@ -293,6 +293,8 @@ cpdef enum Status:
     COUNT_UNKNOWN = 54           # what we had counted by the instant of a carrier's figure (the service says so, not the core)
     NEGATIVE_USAGE = 57          # a carrier's figure below nothing: set aside
     FUTURE_USAGE = 58            # a carrier's figure of an instant to come: set aside
+    CAP_WAITS = 59               # another cap of the window waits for its instant already
+    NO_WINDOW = 60               # a carrier's figure of a window that its lot has not: set aside
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -606,7 +608,11 @@ ctypedef struct Header:                 # 1024 B
     uint64_t unreported_count           # leases that may have used what nobody has reported to this day (ledger.pxi)
     uint64_t unreported_bytes           # how much that may be
     uint64_t ended_count                # leases that were ever remembered in the ring of those that have ended
-    uint64_t reserved[11]
+    uint16_t limits_group[16]           # whose rule became another, or acts otherwise, by the edition modulo 16; 0: that for all
+    uint16_t limits_before[16]          # and the rule that held before; 0: none did
+    uint32_t limits_edition             # how often that was, ever (limits.pxi)
+    uint32_t limits_settled             # all who were told of a limit have heard of the changes up to this edition
+    uint64_t reserved[2]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty

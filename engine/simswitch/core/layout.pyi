@@ -262,6 +262,8 @@ class Status(IntEnum):
     COUNT_UNKNOWN = 54
     NEGATIVE_USAGE = 57
     FUTURE_USAGE = 58
+    CAP_WAITS = 59
+    NO_WINDOW = 60
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -799,6 +801,8 @@ PAST_WINDOW: Status
 COUNT_UNKNOWN: Status
 NEGATIVE_USAGE: Status
 FUTURE_USAGE: Status
+CAP_WAITS: Status
+NO_WINDOW: Status
 EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command

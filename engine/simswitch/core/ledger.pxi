@@ -19,6 +19,10 @@
 # A rolling window takes a figure of the whole of it as of today's part only: which of its days an older one was of, nobody knows. A
 # figure of a single day (ROLLING_DAY) is told by the instant at which that day ended, and takes the place of what we counted on it:
 # of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE.
+# Before a lot's first turn today began a day before that one comes: then the days before are none of ours, and count on top of what a
+# SIM had used when it was imported.
+#
+# A lot has a window where a cap of it is in force or comes, or it starts anew; a rolling one where its plan says of how many days.
 #
 # While a lease runs, its SIM is nobody else's. One that ended without a word of its access server (dead, or it came back and knows of
 # no such lease) may have used more than was reported, also where its terminal has turned up elsewhere meanwhile; so may the target of
@@ -126,6 +130,26 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms)
     sim_set_limit(state, index, now_ms)
 
 
+cdef bint _has_window(const Lot *lot, int window) noexcept nogil:
+    if window == WINDOW_ROLLING - 1:
+        return lot.rolling_days != 0
+    return (
+        lot.quota_bytes[window] >= 0 or lot.waiting_ms[window] != 0 or lot.reset_ms[window] != 0 or lot.last_reset_ms[window] != 0
+    )
+
+
+cdef uint64_t _today_begun_s(const State *state, const Lot *lot, uint64_t now_ms) noexcept nogil:
+    """When the day of the rolling window began that is not over."""
+    cdef uint64_t next_ms = lot.reset_ms[WINDOW_ROLLING - 1]
+    if lot.begun_ms[WINDOW_ROLLING - 1]:
+        return lot.begun_ms[WINDOW_ROLLING - 1] // 1000
+    if not next_ms:  # nobody has said
+        return (state.header.day * DAY_MS + <uint64_t> state.header.settings[<int> DAY_BEGINS_MS]) // 1000
+    if next_ms > now_ms:
+        next_ms -= (next_ms - now_ms - 1) // DAY_MS * DAY_MS
+    return (next_ms - min(next_ms, <uint64_t> DAY_MS)) // 1000
+
+
 cdef uint64_t _lasts_s(const Lot *lot, int window) noexcept nogil:
     """How long the window is at most."""
     if window == WINDOW_ROLLING - 1:
@@ -164,11 +188,10 @@ cdef int _correct(
     cdef int64_t beside = 0, offset, own, straddling
     cdef uint32_t told_s = 0
     cdef int status
-    if (
-        (window == WINDOW_ROLLING - 1 and not lot.rolling_days) or not as_of_s or counted_bytes > sim.counted_bytes
-        or straddling_bytes > counted_bytes
-    ):
+    if not as_of_s or counted_bytes > sim.counted_bytes or straddling_bytes > counted_bytes:
         return INVALID_ARGUMENT
+    if not _has_window(lot, window):
+        return NO_WINDOW
     status = _figure_possible(carrier_bytes, as_of_s, now_ms)
     if status != OK:
         return status
@@ -214,20 +237,22 @@ cdef int _correct_day(
     """A figure of the day of a rolling window that ended then."""
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
-    cdef uint64_t begun_s = lot.begun_ms[WINDOW_ROLLING - 1] // 1000
+    cdef uint64_t begun_s = _today_begun_s(state, lot, now_ms)
     cdef uint64_t place, half_s = DAY_MS // 2000
     cdef int64_t day
     cdef uint32_t told_s = 0
     cdef uint32_t *days
     cdef int status
-    if not lot.rolling_days or rolling_step_days(lot.rolling_days) != 1 or not ended_s:
+    if not ended_s:
         return INVALID_ARGUMENT
+    if not lot.rolling_days or rolling_step_days(lot.rolling_days) != 1:
+        return NO_WINDOW
     status = _figure_possible(carrier_bytes, ended_s, now_ms)
     if status != OK:
         return status
     if index < state.header.ledger_end:
         told_s = state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1]
-    if told_s and told_s >= begun_s:
+    if told_s and (told_s >= begun_s or not lot.begun_ms[WINDOW_ROLLING - 1]):
         return LATE  # it is of all days, also of one that was over only after it
     if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1:
         return WRONG_STATE
@@ -299,7 +324,10 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
             event(
                 state, EVENT_CORRECTION, NONE_INDEX, NONE_SHORT, NONE_INDEX, windows[item], iccids[item],
                 <uint64_t> corrections[item])
-        elif status == IMPOSSIBLE_USAGE or status == NEGATIVE_USAGE or status == FUTURE_USAGE or status == PAST_WINDOW:
+        elif (
+            status == IMPOSSIBLE_USAGE or status == NEGATIVE_USAGE or status == FUTURE_USAGE or status == PAST_WINDOW
+            or status == NO_WINDOW
+        ):
             state.header.figures_aside_count += 1
             event(
                 state, EVENT_SET_ASIDE, NONE_INDEX, NONE_SHORT, NONE_INDEX, status, <uint64_t> carrier_bytes[item],

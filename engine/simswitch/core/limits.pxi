@@ -8,7 +8,14 @@
 # What holds is worked out anew from the figures, the rule and the exemption whenever a subscriber reports, asks or renews: so
 # the turn of a day or month, an exemption and its end need no walk. The record only keeps what was told
 # of each window, two bits, so that each event comes once; one that is lifted is told of when the subscriber is next met. Where a rule
-# is another, or withdrawn, a walk meets all who were told of something: those with a lease first, of whom the access server is known.
+# is another, acts otherwise or is withdrawn, a walk meets all who were told of something: those with a lease first, of whom the access
+# server is known. Each hears of the new action, or that what its old rule said is lifted, and then what its new one says.
+#
+#     rules     --1-----2-----3-->     an edition begins where a group, or all others, get another rule or one that acts otherwise
+#     record       told at 1           what held for its group before 2 and 3 is kept: of this rule it was told
+#
+# Of the edition a record keeps four bits, and the header the last CHANGES changes: a rule is refused as SWEEPS_FULL while somebody may yet
+# have to hear of one that would be forgotten.
 #
 # Exemptions stand in the order of their subscribers: 12 steps find one, and only for whom something would follow. At most
 # EXEMPTIONS_MAX have not ended; to add one moves up to 393 KB. The past is in history.
@@ -20,11 +27,20 @@ ctypedef struct Limited:
     uint32_t slow_kbps            # slow: to what speed
 
 
+ctypedef struct Told:
+    uint32_t rule                 # of which the subscriber was told; that which holds now, where nothing was
+    bint otherwise                # it acts otherwise since
+    int month                     # UNDER, WARNED, OVER: what was told of the month
+    int day                       # and of the day
+
+
 cdef enum:
     TOLD_MASK = 3                 # 0 nothing · 1 warned · 2 over
     UNDER = 0
     WARNED = 1
     OVER = 2
+    CHANGES = 16                  # of rules, that the header keeps
+    CHANGES_PER_RULE = 2          # at most: of a rule that is for another group from now on
 
 
 # ----------------------------------------------------------------------------------------------------- exemptions
@@ -82,6 +98,33 @@ cdef void limits_follow(State *state) noexcept nogil:
             state.entities[numbers[<int> RULE_GROUP]].dense = <uint16_t> index
 
 
+cdef void _limit_changes(State *state, int64_t group, uint32_t before) noexcept nogil:
+    state.header.limits_edition += 1
+    state.header.limits_group[state.header.limits_edition % CHANGES] = <uint16_t> max(group, <int64_t> 0)
+    state.header.limits_before[state.header.limits_edition % CHANGES] = <uint16_t> before
+
+
+cdef void limits_change(State *state, uint32_t rule, const int64_t *before, const int64_t *after) noexcept nogil:
+    """Notes for whom a rule that is defined becomes another, or acts otherwise. ``before``: its numbers; NULL: it is new."""
+    cdef bint held = before != NULL and before[<int> RULE_WITHDRAWN] != 1
+    cdef bint holds = after[<int> RULE_WITHDRAWN] != 1
+    if held and holds and before[<int> RULE_GROUP] == after[<int> RULE_GROUP]:
+        if before[<int> RULE_ACTION] != after[<int> RULE_ACTION] or (
+            after[<int> RULE_ACTION] == ACTION_SLOW and before[<int> RULE_SLOW_KBPS] != after[<int> RULE_SLOW_KBPS]
+        ):
+            _limit_changes(state, after[<int> RULE_GROUP], rule)
+        return
+    if held:
+        _limit_changes(state, before[<int> RULE_GROUP], rule)
+    if holds:
+        _limit_changes(state, after[<int> RULE_GROUP], 0)
+
+
+cdef inline bint limits_changeable(const State *state) noexcept nogil:
+    """Whether the header has room for what another rule changes."""
+    return state.header.limits_edition - state.header.limits_settled + CHANGES_PER_RULE < CHANGES
+
+
 cdef inline uint32_t limit_rule(const State *state, uint32_t group) noexcept nogil:
     """The rule that holds for subscribers of a group (0: of none); 0: none does."""
     if group and state.entities[group].dense != NONE_SHORT:
@@ -109,22 +152,57 @@ cdef void _tell(
     row.subscriber = record.key
 
 
-cdef inline int _tell_change(
-    State *state, const Subscriber *record, uint32_t rule, bint of_day, int before, int level, uint64_t terminal, uint32_t server
+cdef inline void _tell_change(
+    State *state, const Subscriber *record, uint32_t rule, bint of_day, int before, int level, bint otherwise, uint64_t terminal,
+    uint32_t server
 ) noexcept nogil:
-    """Tells what is another than was told of a window; gives what was told now."""
+    """Tells what is another than was told of a window. ``otherwise``: the rule, which was told of, acts otherwise since."""
     if before == OVER and level != OVER:
         _tell(state, record, rule, of_day, LIMIT_LIFTED, terminal, server)
     if level == WARNED and before != WARNED:
         _tell(state, record, rule, of_day, LIMIT_WARNED, terminal, server)
-    if level == OVER and before != OVER:
+    if level == OVER and (before != OVER or otherwise):
         # LimitAction and LimitReason are in the same order.
         _tell(
             state, record, rule, of_day, <int> state.entities[rule].numbers[<int> RULE_ACTION] + LIMIT_WARNED, terminal, server)
-    return level
 
 
-cdef Limited limit_judge(State *state, Subscriber *record, uint64_t terminal, uint32_t server, uint64_t now_ms) noexcept nogil:
+cdef inline bint limit_told(const Subscriber *record) noexcept nogil:
+    return (record.month >> TOLD_MONTH_SHIFT | (record.day >> TOLD_DAY_SHIFT & TOLD_MASK)) != 0
+
+
+cdef Told limit_told_of(const State *state, const Subscriber *record) noexcept nogil:
+    """What the subscriber was told last."""
+    cdef uint32_t group = subscriber_group(record)
+    cdef uint32_t edition = state.header.limits_edition
+    cdef uint32_t behind = (edition - <uint32_t> (record.day >> TOLD_EDITION_SHIFT)) % CHANGES
+    cdef uint32_t own = 0, for_all = state.header.limit_for_all
+    cdef bint own_changes = False, for_all_changes = False
+    cdef Told told
+    told.month = <int> (record.month >> TOLD_MONTH_SHIFT)
+    told.day = <int> (record.day >> TOLD_DAY_SHIFT & TOLD_MASK)
+    told.rule = limit_rule(state, group)
+    told.otherwise = False
+    if not behind or not limit_told(record):
+        return told
+    if group and state.entities[group].dense != NONE_SHORT:
+        own = state.entities[group].dense
+    # Back to the edition in which it was told, a change at a time.
+    for edition in range(edition, edition - behind, -1):
+        if not state.header.limits_group[edition % CHANGES]:
+            for_all = state.header.limits_before[edition % CHANGES]
+            for_all_changes = True
+        elif state.header.limits_group[edition % CHANGES] == group:
+            own = state.header.limits_before[edition % CHANGES]
+            own_changes = True
+    told.rule = own if own else for_all
+    told.otherwise = own_changes if own else for_all_changes
+    return told
+
+
+cdef Limited limit_judge(
+    State *state, Subscriber *record, Told told, uint64_t terminal, uint32_t server, uint64_t now_ms
+) noexcept nogil:
     """What the subscriber's limit, if it has one, makes of it now; tells what has changed.
 
     ``terminal`` and ``server``: who shows it; 0 and NONE_SHORT: nobody.
@@ -132,30 +210,30 @@ cdef Limited limit_judge(State *state, Subscriber *record, uint64_t terminal, ui
     cdef Limited limited = Limited(0, False, 0)
     cdef uint32_t rule = limit_rule(state, subscriber_group(record))
     cdef const int64_t *numbers = state.entities[rule].numbers
-    cdef int told_month = <int> (record.month >> TOLD_MONTH_SHIFT)
-    cdef int told_day = <int> (record.day >> TOLD_DAY_SHIFT & TOLD_MASK)
     cdef int month = UNDER, day = UNDER
     if rule:
         month = _level(subscriber_month_bytes(record), numbers[<int> RULE_MONTH_BYTES], numbers[<int> RULE_WARN_PERMILLE])
         day = _level(subscriber_day_bytes(record), numbers[<int> RULE_DAY_BYTES], numbers[<int> RULE_WARN_PERMILLE])
         if (month or day) and exempt(state, record.key, now_ms):
             month = day = UNDER
-    if month != told_month:
-        _tell_change(state, record, rule, False, told_month, month, terminal, server)
+    if month or day or told.month or told.day:
+        if told.rule != rule:
+            _tell_change(state, record, told.rule, False, told.month, UNDER, False, terminal, server)
+            _tell_change(state, record, told.rule, True, told.day, UNDER, False, terminal, server)
+            told = Told(rule, False, UNDER, UNDER)
+        _tell_change(state, record, rule, False, told.month, month, told.otherwise, terminal, server)
+        _tell_change(state, record, rule, True, told.day, day, told.otherwise, terminal, server)
         record.month = (record.month & ~(<uint64_t> TOLD_MASK << TOLD_MONTH_SHIFT)) | <uint64_t> month << TOLD_MONTH_SHIFT
-    if day != told_day:
-        _tell_change(state, record, rule, True, told_day, day, terminal, server)
-        record.day = (record.day & ~(<uint64_t> TOLD_MASK << TOLD_DAY_SHIFT)) | <uint64_t> day << TOLD_DAY_SHIFT
+        record.day = (
+            (record.day & ((<uint64_t> 1 << TOLD_DAY_SHIFT) - 1)) | <uint64_t> day << TOLD_DAY_SHIFT
+            | <uint64_t> state.header.limits_edition << TOLD_EDITION_SHIFT
+        )
     if month == OVER or day == OVER:
         limited.action = <int> numbers[<int> RULE_ACTION]
         limited.month = month == OVER
         if limited.action == ACTION_SLOW:
             limited.slow_kbps = <uint32_t> numbers[<int> RULE_SLOW_KBPS]
     return limited
-
-
-cdef inline bint limit_told(const Subscriber *record) noexcept nogil:
-    return (record.month >> TOLD_MONTH_SHIFT | (record.day >> TOLD_DAY_SHIFT & TOLD_MASK)) != 0
 
 
 cdef inline Limited limit_meet(
@@ -165,7 +243,7 @@ cdef inline Limited limit_meet(
     if state.header.stamp > subscriber_stamp(record):
         subscriber_turn(state, record)
     if state.header.limits_count or limit_told(record):
-        return limit_judge(state, record, terminal, server, now_ms)
+        return limit_judge(state, record, limit_told_of(state, record), terminal, server, now_ms)
     return Limited(0, False, 0)
 
 
@@ -201,13 +279,18 @@ cdef inline Limited limit_ask(
 ) noexcept nogil:
     """What holds for a subscriber that asks for a SIM, as one of that group (0: of none)."""
     cdef Subscriber *record
+    cdef Told told
     if subscriber == 0 or not (state.header.limits_count or group):
         return Limited(0, False, 0)
     record = subscriber_have(state, subscriber) if group else subscriber_find(state, subscriber)
     if record == NULL or record.key == 0:
         return Limited(0, False, 0)
+    told = limit_told_of(state, record)  # as one of the group that it was in
     record.month = (record.month & ~(<uint64_t> GROUP_MASK << MONTH_BITS)) | <uint64_t> group << MONTH_BITS
-    return limit_meet(state, record, terminal, server, now_ms)
+    subscriber_turn(state, record)
+    if state.header.limits_count or limit_told(record):
+        return limit_judge(state, record, told, terminal, server, now_ms)
+    return Limited(0, False, 0)
 
 
 cdef uint64_t _days_left(uint64_t stamp) noexcept nogil:
@@ -230,11 +313,18 @@ cdef uint64_t limit_ends_ms(const State *state, const Limited *limited) noexcept
     )
 
 
+cdef void limits_walked(State *state) noexcept nogil:
+    """A walk is over. Unless another waits for rules that came while it went on, nobody is to hear of a change any more."""
+    if sweep_waiting(state, SWEEP_SUBSCRIBERS) == NULL:
+        state.header.limits_settled = state.header.limits_edition
+
+
 cdef bint limits_walk(State *state) noexcept nogil:
     """Rules are others: has all who were told of one met by the next walk. False: no sweep is to spare."""
     cdef Sweep *sweep = sweep_waiting(state, SWEEP_SUBSCRIBERS)
     cdef uint64_t terminals = state.header.terminals_count
     if not state.header.subscribers_count:
+        limits_walked(state)
         return True
     if sweep == NULL:
         return sweep_add(state, SWEEP_SUBSCRIBERS, terminals, terminals + state.regions[<int> REGION_SUBSCRIBERS].count)

@@ -463,14 +463,18 @@ cdef dict read_lot(State *state, uint32_t entity):
     """The caps of a lot; each list has an entry a window, in the order of Window. None: no cap."""
     cdef const Lot *lot = &state.lots[entity]
     cdef int window
+    cdef bint capped
     if entity >= state.header.entities_count or state.entities[entity].kind != LOT:
         raise IndexError(f"entity {entity} is no lot")
+    capped = lot.pooled and lot.pool_limit_bytes != NO_LIMIT
     return {
         # By window: its SIMs share the quota; and of the pool: what was used of it, what is left until its nearest cap (None: there is
-        # none), what leases may still use of that, and its Health.
+        # none), below how much left it is low and exhausted, what leases may still use of that, and its Health.
         "pooled": [lot_pools(lot, window) for window in range(WINDOWS)],
         "pool_used_bytes": [int(pool_used_bytes(lot, window)) if lot_pools(lot, window) else 0 for window in range(WINDOWS)],
         "pool_left_bytes": _limited(pool_left_bytes(lot)) if lot.pooled else None,
+        "pool_low_left_bytes": int(lot.pool_limit_bytes - lot.pool_low_bytes) if capped else None,
+        "pool_exhausted_left_bytes": int(lot.pool_limit_bytes - lot.pool_exhausted_bytes) if capped else None,
         "pool_claimed_bytes": int(lot.pool_claimed_bytes),
         "pool_health": int(lot.pool_health) or int(HEALTHY),
         "rolling_days": int(lot.rolling_days),

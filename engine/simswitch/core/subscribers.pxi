@@ -5,7 +5,7 @@
 #     month word   bits 0 to 47: bytes of the month · 48 to 61: its group (entity; 0: none) · 62 and 63: what was told of the
 #                  month's limit (limits.pxi)
 #     day word     bits 0 to 41: bytes of the day · 42 to 46: day of the month · 47 to 57: months since January 1970 · 58 and 59:
-#                  what was told of the day's limit
+#                  what was told of the day's limit · 60 to 63: in which edition of the rules, modulo 16
 #
 # 24 B a subscriber at a load of 0.8 are 30 B. The records stand in the table itself, so that a report touches one or two lines
 # more and an allocation none: a terminal names its subscriber by the key. Counters stop at 4.4 TB a day and 281 TB a month rather
@@ -19,6 +19,7 @@ cdef enum:
     GROUP_MASK = 0x3FFF           # ENTITIES_MAX - 1
     TOLD_MONTH_SHIFT = 62
     TOLD_DAY_SHIFT = 58
+    TOLD_EDITION_SHIFT = 60
 
 
 cdef uint64_t subscriber_slots(uint64_t subscribers) noexcept nogil:

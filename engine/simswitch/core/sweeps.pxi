@@ -237,6 +237,8 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             job_checked(state, job, now_ms)
     elif sweep.kind == SWEEP_LIMITS:
         lots_walked(state, sweep.id)
+    elif sweep.kind == SWEEP_SUBSCRIBERS:
+        limits_walked(state)
     elif sweep.kind == SWEEP_RECONCILE:
         for index in range(state.header.servers_count):
             if state.servers[index].sweep == sweep.id:

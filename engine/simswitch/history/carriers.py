@@ -11,7 +11,9 @@ from simswitch.core.commands import CommandRun, OutcomeRun
 from simswitch.history.retention import HOUR_S
 from simswitch.history.schema import signed
 
-FIGURES_ASIDE = (layout.IMPOSSIBLE_USAGE, layout.NEGATIVE_USAGE, layout.FUTURE_USAGE, layout.PAST_WINDOW)
+FIGURES_ASIDE = (
+    layout.IMPOSSIBLE_USAGE, layout.NEGATIVE_USAGE, layout.FUTURE_USAGE, layout.PAST_WINDOW, layout.NO_WINDOW,
+)  # fmt: skip
 _BYTES_MAX = (1 << 63) - 1
 _DAY_S = 86_400
 

@@ -123,7 +123,7 @@ class Taken:
     used_bytes: int
     limit_bytes: int
     name: str | None
-    """Of the rule. None: it held no more."""
+    """Of the rule. None: a version told of it that did not name the one it was lifted from."""
     document: bytes
 
 

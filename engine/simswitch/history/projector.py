@@ -93,7 +93,8 @@ def decision_row(
         columns["defined"] = [names.get(index, "") for index in outcome["index"].tolist()]
     subject = names.get(servers.get(run.access_server, -1), "")
     if not subject and run.argument:
-        subject = "dry run" if run.kind == layout.CARRIER_USAGE else str(run.argument)
+        said = {int(layout.CARRIER_USAGE): "dry run", int(layout.SET_CAP): "instead of what waits"}
+        subject = said.get(run.kind, str(run.argument))
     return (
         record.header.now_ms,
         record.header.sequence,

@@ -138,7 +138,8 @@ CREATE TABLE days (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, subscribers 
 """,
     6: """
 -- What published limits did, by the number of the event. step: LimitReason; of_day: 1 of the day's limit, 0 of the
--- month's; rule: 0 when it held no more; terminal: which showed it, 0: none.
+-- month's; rule: also that of which something was lifted (0: not kept before machine version 12); terminal: which
+-- showed it, 0: none.
 CREATE TABLE limits (event INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, subscriber INTEGER NOT NULL,
     step INTEGER NOT NULL, of_day INTEGER NOT NULL, used_bytes INTEGER NOT NULL, limit_bytes INTEGER NOT NULL,
     rule INTEGER NOT NULL, terminal INTEGER NOT NULL) STRICT;

@@ -36,7 +36,8 @@ class CapsHandlers:
 
     async def set_caps(self, data: bytes, call: Call) -> bytes:
         call.may(layout.SET_CAP)
-        changes = pb.SetCapsRequest.FromString(data).changes
+        request = pb.SetCapsRequest.FromString(data)
+        changes = request.changes
         if len(changes) > CHANGES_MAX:
             raise Refused(TOO_MANY_ITEMS, f"{len(changes):,} caps; a call may have {CHANGES_MAX:,}")
         if not changes:
@@ -52,6 +53,7 @@ class CapsHandlers:
             layout.SET_CAP,
             len(changes),
             actor=call.actor.index,
+            argument=int(request.replace),
             lot=np.asarray(self._directory.indexes(layout.LOT, (change.lot for change in changes))),
             window=[min(int(change.window), 255) for change in changes],
             quota_bytes=quotas,
@@ -131,7 +133,11 @@ def pool_of(caps: dict[str, Any]) -> pb.Pool | None:
     if not any(caps["pooled"]):
         return None
     return pb.Pool(
-        left_bytes=caps["pool_left_bytes"], claimed_bytes=caps["pool_claimed_bytes"], health=caps["pool_health"]
+        left_bytes=caps["pool_left_bytes"],
+        claimed_bytes=caps["pool_claimed_bytes"],
+        health=caps["pool_health"],
+        low_bytes=caps["pool_low_left_bytes"],
+        exhausted_bytes=caps["pool_exhausted_left_bytes"],
     )
 
 

@@ -216,6 +216,14 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.PAST_WINDOW: Reason(
         _PRECONDITION, "PAST_WINDOW", "The figure is of before its window had begun at all SIMs of the lot: {what}."
     ),
+    layout.NO_WINDOW: Reason(
+        _PRECONDITION, "NO_WINDOW", "The figure is of a window that its lot has not: {what}. It was set aside."
+    ),
+    layout.CAP_WAITS: Reason(
+        _PRECONDITION,
+        "CAP_WAITS",
+        "Another cap of the window waits for its instant: {what}. Let it come, or ask to replace it.",
+    ),
     layout.NEGATIVE_USAGE: Reason(
         _Code.INVALID_ARGUMENT, "NEGATIVE_USAGE", "A figure is below nothing: {what}. It was set aside."
     ),

@@ -27,41 +27,41 @@ from simswitch.v1 import sim_pb2 as simswitch_dot_v1_dot_sim__pb2
 from simswitch.v1 import status_pb2 as simswitch_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17simswitch/v1/caps.proto\x12\x0csimswitch.v1\x1a\x1csimswitch/v1/inventory.proto\x1a\x16simswitch/v1/sim.proto\x1a\x19simswitch/v1/status.proto\"\xaa\x01\n\tCapChange\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12+\n\x06window\x18\x02 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12\x18\n\x0bquota_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12*\n\tcertainty\x18\x04 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x04\x42\x0e\n\x0c_quota_bytes\":\n\x0eSetCapsRequest\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.simswitch.v1.CapChange\"9\n\x0fSetCapsResponse\x12&\n\x08statuses\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"\xaa\x01\n\x0c\x43\x61pShiftSeen\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12+\n\x06window\x18\x02 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12%\n\x05shift\x18\x03 \x01(\x0e\x32\x16.simswitch.v1.CapShift\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x04\x12\x19\n\x11\x66irst_evidence_ms\x18\x05 \x01(\x04\x12\x0e\n\x06\x62\x65\x66ore\x18\x06 \x01(\x04\"\xae\x01\n\x19ImportCarrierUsageRequest\x12+\n\x06window\x18\x01 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12\r\n\x05iccid\x18\x02 \x03(\x06\x12\x0c\n\x04imsi\x18\x03 \x03(\x06\x12\x0f\n\x07\x61s_of_s\x18\x04 \x03(\x07\x12\x15\n\rcarrier_bytes\x18\x05 \x03(\x10\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x12\x0e\n\x06of_day\x18\x07 \x01(\x08\"k\n\x1aImportCarrierUsageResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\x18\n\x10\x63orrection_bytes\x18\x02 \x03(\x10\x12\r\n\x05iccid\x18\x03 \x03(\x06\"B\n\x14TellCapShiftsRequest\x12*\n\x06shifts\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.CapShiftSeen\"?\n\x15TellCapShiftsResponse\x12&\n\x08statuses\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"\x8b\x05\n\x06LotCap\x12+\n\x06window\x18\x01 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12\x18\n\x0bquota_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12*\n\tcertainty\x18\x03 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x10\n\x08since_ms\x18\x04 \x01(\x04\x12\x1a\n\rplanned_bytes\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x32\n\x11planned_certainty\x18\x06 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x19\n\x0c\x62\x65\x66ore_bytes\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12\x31\n\x10\x62\x65\x66ore_certainty\x18\x08 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x17\n\x0f\x62\x65\x66ore_since_ms\x18\t \x01(\x04\x12\x1e\n\x16speed_after_bits_per_s\x18\n \x01(\x04\x12\x12\n\nwaiting_ms\x18\x0b \x01(\x04\x12\x1a\n\rwaiting_bytes\x18\x0c \x01(\x04H\x03\x88\x01\x01\x12\x32\n\x11waiting_certainty\x18\r \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x10\n\x08reset_ms\x18\x0e \x01(\x04\x12\x15\n\rlast_reset_ms\x18\x0f \x01(\x04\x12\x11\n\tresetting\x18\x10 \x01(\x08\x12\x0e\n\x06pooled\x18\x11 \x01(\x08\x12\x1c\n\x0fpool_used_bytes\x18\x12 \x01(\x03H\x04\x88\x01\x01\x42\x0e\n\x0c_quota_bytesB\x10\n\x0e_planned_bytesB\x0f\n\r_before_bytesB\x10\n\x0e_waiting_bytesB\x12\n\x10_pool_used_bytes\"k\n\x04Pool\x12\x17\n\nleft_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rclaimed_bytes\x18\x02 \x01(\x03\x12$\n\x06health\x18\x03 \x01(\x0e\x32\x14.simswitch.v1.HealthB\r\n\x0b_left_bytes\"\xbf\x01\n\x07LotCaps\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x10\n\x08supplier\x18\x03 \x01(\t\x12\x14\n\x0crolling_days\x18\x05 \x01(\r\x12%\n\x07windows\x18\x06 \x03(\x0b\x32\x14.simswitch.v1.LotCap\x12(\n\x08validity\x18\x07 \x01(\x0e\x32\x16.simswitch.v1.Validity\x12 \n\x04pool\x18\x08 \x01(\x0b\x32\x12.simswitch.v1.Pool\"H\n\x12ListLotCapsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03lot\x18\x03 \x01(\t\"S\n\x13ListLotCapsResponse\x12#\n\x04lots\x18\x01 \x03(\x0b\x32\x15.simswitch.v1.LotCaps\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*g\n\x08\x43\x61pShift\x12\x19\n\x15\x43\x41P_SHIFT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41P_SHIFT_LOWERED\x10\x01\x12\x14\n\x10\x43\x41P_SHIFT_RAISED\x10\x02\x12\x13\n\x0f\x43\x41P_SHIFT_SPEED\x10\x03\x32\xec\x02\n\x0b\x43\x61psService\x12\x46\n\x07SetCaps\x12\x1c.simswitch.v1.SetCapsRequest\x1a\x1d.simswitch.v1.SetCapsResponse\x12X\n\rTellCapShifts\x12\".simswitch.v1.TellCapShiftsRequest\x1a#.simswitch.v1.TellCapShiftsResponse\x12g\n\x12ImportCarrierUsage\x12\'.simswitch.v1.ImportCarrierUsageRequest\x1a(.simswitch.v1.ImportCarrierUsageResponse\x12R\n\x0bListLotCaps\x12 .simswitch.v1.ListLotCapsRequest\x1a!.simswitch.v1.ListLotCapsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17simswitch/v1/caps.proto\x12\x0csimswitch.v1\x1a\x1csimswitch/v1/inventory.proto\x1a\x16simswitch/v1/sim.proto\x1a\x19simswitch/v1/status.proto\"\xaa\x01\n\tCapChange\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12+\n\x06window\x18\x02 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12\x18\n\x0bquota_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12*\n\tcertainty\x18\x04 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x04\x42\x0e\n\x0c_quota_bytes\"K\n\x0eSetCapsRequest\x12(\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x17.simswitch.v1.CapChange\x12\x0f\n\x07replace\x18\x02 \x01(\x08\"9\n\x0fSetCapsResponse\x12&\n\x08statuses\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"\xaa\x01\n\x0c\x43\x61pShiftSeen\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12+\n\x06window\x18\x02 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12%\n\x05shift\x18\x03 \x01(\x0e\x32\x16.simswitch.v1.CapShift\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x04\x12\x19\n\x11\x66irst_evidence_ms\x18\x05 \x01(\x04\x12\x0e\n\x06\x62\x65\x66ore\x18\x06 \x01(\x04\"\xae\x01\n\x19ImportCarrierUsageRequest\x12+\n\x06window\x18\x01 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12\r\n\x05iccid\x18\x02 \x03(\x06\x12\x0c\n\x04imsi\x18\x03 \x03(\x06\x12\x0f\n\x07\x61s_of_s\x18\x04 \x03(\x07\x12\x15\n\rcarrier_bytes\x18\x05 \x03(\x10\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x12\x0e\n\x06of_day\x18\x07 \x01(\x08\"k\n\x1aImportCarrierUsageResponse\x12$\n\x06status\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\x12\x18\n\x10\x63orrection_bytes\x18\x02 \x03(\x10\x12\r\n\x05iccid\x18\x03 \x03(\x06\"B\n\x14TellCapShiftsRequest\x12*\n\x06shifts\x18\x01 \x03(\x0b\x32\x1a.simswitch.v1.CapShiftSeen\"?\n\x15TellCapShiftsResponse\x12&\n\x08statuses\x18\x01 \x03(\x0e\x32\x14.simswitch.v1.Status\"\x8b\x05\n\x06LotCap\x12+\n\x06window\x18\x01 \x01(\x0e\x32\x1b.simswitch.v1.CapWindowKind\x12\x18\n\x0bquota_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12*\n\tcertainty\x18\x03 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x10\n\x08since_ms\x18\x04 \x01(\x04\x12\x1a\n\rplanned_bytes\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x32\n\x11planned_certainty\x18\x06 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x19\n\x0c\x62\x65\x66ore_bytes\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12\x31\n\x10\x62\x65\x66ore_certainty\x18\x08 \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x17\n\x0f\x62\x65\x66ore_since_ms\x18\t \x01(\x04\x12\x1e\n\x16speed_after_bits_per_s\x18\n \x01(\x04\x12\x12\n\nwaiting_ms\x18\x0b \x01(\x04\x12\x1a\n\rwaiting_bytes\x18\x0c \x01(\x04H\x03\x88\x01\x01\x12\x32\n\x11waiting_certainty\x18\r \x01(\x0e\x32\x17.simswitch.v1.Certainty\x12\x10\n\x08reset_ms\x18\x0e \x01(\x04\x12\x15\n\rlast_reset_ms\x18\x0f \x01(\x04\x12\x11\n\tresetting\x18\x10 \x01(\x08\x12\x0e\n\x06pooled\x18\x11 \x01(\x08\x12\x1c\n\x0fpool_used_bytes\x18\x12 \x01(\x03H\x04\x88\x01\x01\x42\x0e\n\x0c_quota_bytesB\x10\n\x0e_planned_bytesB\x0f\n\r_before_bytesB\x10\n\x0e_waiting_bytesB\x12\n\x10_pool_used_bytes\"\xc3\x01\n\x04Pool\x12\x17\n\nleft_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rclaimed_bytes\x18\x02 \x01(\x03\x12$\n\x06health\x18\x03 \x01(\x0e\x32\x14.simswitch.v1.Health\x12\x16\n\tlow_bytes\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0f\x65xhausted_bytes\x18\x05 \x01(\x03H\x02\x88\x01\x01\x42\r\n\x0b_left_bytesB\x0c\n\n_low_bytesB\x12\n\x10_exhausted_bytes\"\xbf\x01\n\x07LotCaps\x12\x0b\n\x03lot\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x10\n\x08supplier\x18\x03 \x01(\t\x12\x14\n\x0crolling_days\x18\x05 \x01(\r\x12%\n\x07windows\x18\x06 \x03(\x0b\x32\x14.simswitch.v1.LotCap\x12(\n\x08validity\x18\x07 \x01(\x0e\x32\x16.simswitch.v1.Validity\x12 \n\x04pool\x18\x08 \x01(\x0b\x32\x12.simswitch.v1.Pool\"H\n\x12ListLotCapsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03lot\x18\x03 \x01(\t\"S\n\x13ListLotCapsResponse\x12#\n\x04lots\x18\x01 \x03(\x0b\x32\x15.simswitch.v1.LotCaps\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*g\n\x08\x43\x61pShift\x12\x19\n\x15\x43\x41P_SHIFT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41P_SHIFT_LOWERED\x10\x01\x12\x14\n\x10\x43\x41P_SHIFT_RAISED\x10\x02\x12\x13\n\x0f\x43\x41P_SHIFT_SPEED\x10\x03\x32\xec\x02\n\x0b\x43\x61psService\x12\x46\n\x07SetCaps\x12\x1c.simswitch.v1.SetCapsRequest\x1a\x1d.simswitch.v1.SetCapsResponse\x12X\n\rTellCapShifts\x12\".simswitch.v1.TellCapShiftsRequest\x1a#.simswitch.v1.TellCapShiftsResponse\x12g\n\x12ImportCarrierUsage\x12\'.simswitch.v1.ImportCarrierUsageRequest\x1a(.simswitch.v1.ImportCarrierUsageResponse\x12R\n\x0bListLotCaps\x12 .simswitch.v1.ListLotCapsRequest\x1a!.simswitch.v1.ListLotCapsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simswitch.v1.caps_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPSHIFT']._serialized_start=2122
-  _globals['_CAPSHIFT']._serialized_end=2225
+  _globals['_CAPSHIFT']._serialized_start=2228
+  _globals['_CAPSHIFT']._serialized_end=2331
   _globals['_CAPCHANGE']._serialized_start=123
   _globals['_CAPCHANGE']._serialized_end=293
   _globals['_SETCAPSREQUEST']._serialized_start=295
-  _globals['_SETCAPSREQUEST']._serialized_end=353
-  _globals['_SETCAPSRESPONSE']._serialized_start=355
-  _globals['_SETCAPSRESPONSE']._serialized_end=412
-  _globals['_CAPSHIFTSEEN']._serialized_start=415
-  _globals['_CAPSHIFTSEEN']._serialized_end=585
-  _globals['_IMPORTCARRIERUSAGEREQUEST']._serialized_start=588
-  _globals['_IMPORTCARRIERUSAGEREQUEST']._serialized_end=762
-  _globals['_IMPORTCARRIERUSAGERESPONSE']._serialized_start=764
-  _globals['_IMPORTCARRIERUSAGERESPONSE']._serialized_end=871
-  _globals['_TELLCAPSHIFTSREQUEST']._serialized_start=873
-  _globals['_TELLCAPSHIFTSREQUEST']._serialized_end=939
-  _globals['_TELLCAPSHIFTSRESPONSE']._serialized_start=941
-  _globals['_TELLCAPSHIFTSRESPONSE']._serialized_end=1004
-  _globals['_LOTCAP']._serialized_start=1007
-  _globals['_LOTCAP']._serialized_end=1658
-  _globals['_POOL']._serialized_start=1660
-  _globals['_POOL']._serialized_end=1767
-  _globals['_LOTCAPS']._serialized_start=1770
-  _globals['_LOTCAPS']._serialized_end=1961
-  _globals['_LISTLOTCAPSREQUEST']._serialized_start=1963
-  _globals['_LISTLOTCAPSREQUEST']._serialized_end=2035
-  _globals['_LISTLOTCAPSRESPONSE']._serialized_start=2037
-  _globals['_LISTLOTCAPSRESPONSE']._serialized_end=2120
-  _globals['_CAPSSERVICE']._serialized_start=2228
-  _globals['_CAPSSERVICE']._serialized_end=2592
+  _globals['_SETCAPSREQUEST']._serialized_end=370
+  _globals['_SETCAPSRESPONSE']._serialized_start=372
+  _globals['_SETCAPSRESPONSE']._serialized_end=429
+  _globals['_CAPSHIFTSEEN']._serialized_start=432
+  _globals['_CAPSHIFTSEEN']._serialized_end=602
+  _globals['_IMPORTCARRIERUSAGEREQUEST']._serialized_start=605
+  _globals['_IMPORTCARRIERUSAGEREQUEST']._serialized_end=779
+  _globals['_IMPORTCARRIERUSAGERESPONSE']._serialized_start=781
+  _globals['_IMPORTCARRIERUSAGERESPONSE']._serialized_end=888
+  _globals['_TELLCAPSHIFTSREQUEST']._serialized_start=890
+  _globals['_TELLCAPSHIFTSREQUEST']._serialized_end=956
+  _globals['_TELLCAPSHIFTSRESPONSE']._serialized_start=958
+  _globals['_TELLCAPSHIFTSRESPONSE']._serialized_end=1021
+  _globals['_LOTCAP']._serialized_start=1024
+  _globals['_LOTCAP']._serialized_end=1675
+  _globals['_POOL']._serialized_start=1678
+  _globals['_POOL']._serialized_end=1873
+  _globals['_LOTCAPS']._serialized_start=1876
+  _globals['_LOTCAPS']._serialized_end=2067
+  _globals['_LISTLOTCAPSREQUEST']._serialized_start=2069
+  _globals['_LISTLOTCAPSREQUEST']._serialized_end=2141
+  _globals['_LISTLOTCAPSRESPONSE']._serialized_start=2143
+  _globals['_LISTLOTCAPSRESPONSE']._serialized_end=2226
+  _globals['_CAPSSERVICE']._serialized_start=2334
+  _globals['_CAPSSERVICE']._serialized_end=2698
 # @@protoc_insertion_point(module_scope)

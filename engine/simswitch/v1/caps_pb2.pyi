@@ -72,7 +72,9 @@ class CapChange(_message.Message):
     certainty: _inventory_pb2.Certainty.ValueType
     """How well it is known. Not UNSPECIFIED."""
     at_ms: _builtins.int
-    """When it comes into force, Unix milliseconds; it takes the place of one that waits for that already. 0, or past: now."""
+    """When it comes into force, Unix milliseconds. One waits at a time: CAP_WAITS while another does, unless replace is said.
+    0, or past: now, and one that waits still comes.
+    """
     def __init__(
         self,
         *,
@@ -99,6 +101,9 @@ class SetCapsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    replace: _builtins.bool
+    """Those that come later take the place of ones that wait; both stand in the decisions. Otherwise CAP_WAITS."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CapChange]:
         """Of one lot and window the last one holds."""
@@ -107,10 +112,11 @@ class SetCapsRequest(_message.Message):
         self,
         *,
         changes: _abc.Iterable[Global___CapChange] | None = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,8 +255,8 @@ class ImportCarrierUsageResponse(_message.Message):
     ICCID_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
-        """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE or PAST_WINDOW (set aside),
-        WRONG_STATE (the window starts anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
+        """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
+        (set aside), WRONG_STATE (the window starts anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
         """
 
     @_builtins.property
@@ -444,26 +450,43 @@ class Pool(_message.Message):
     LEFT_BYTES_FIELD_NUMBER: _builtins.int
     CLAIMED_BYTES_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    LOW_BYTES_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_BYTES_FIELD_NUMBER: _builtins.int
     left_bytes: _builtins.int
     """Until the nearest cap, bytes; negative: past it. Absent: there is no cap."""
     claimed_bytes: _builtins.int
     """What of that may yet be used by leases that run, bytes: no SIM is handed out to who needs more than the rest."""
     health: _sim_pb2.Health.ValueType
     """LOW or EXHAUSTED by what is left: no SIM of the lot is handed out. Otherwise HEALTHY."""
+    low_bytes: _builtins.int
+    """Below so much left it is LOW, bytes. Absent: there is no cap."""
+    exhausted_bytes: _builtins.int
+    """And below so much EXHAUSTED. Absent: there is no cap."""
     def __init__(
         self,
         *,
         left_bytes: _builtins.int | None = ...,
         claimed_bytes: _builtins.int = ...,
         health: _sim_pb2.Health.ValueType = ...,
+        low_bytes: _builtins.int | None = ...,
+        exhausted_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_left_bytes", b"_left_bytes", "left_bytes", b"left_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes", "_left_bytes", b"_left_bytes", "_low_bytes", b"_low_bytes", "exhausted_bytes", b"exhausted_bytes", "left_bytes", b"left_bytes", "low_bytes", b"low_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left_bytes", b"_left_bytes", "claimed_bytes", b"claimed_bytes", "health", b"health", "left_bytes", b"left_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes", "_left_bytes", b"_left_bytes", "_low_bytes", b"_low_bytes", "claimed_bytes", b"claimed_bytes", "exhausted_bytes", b"exhausted_bytes", "health", b"health", "left_bytes", b"left_bytes", "low_bytes", b"low_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exhausted_bytes: _TypeAlias = _typing.Literal["exhausted_bytes"]  # noqa: Y015
+    _WhichOneofArgType__exhausted_bytes: _TypeAlias = _typing.Literal["_exhausted_bytes", b"_exhausted_bytes"]  # noqa: Y015
     _WhichOneofReturnType__left_bytes: _TypeAlias = _typing.Literal["left_bytes"]  # noqa: Y015
     _WhichOneofArgType__left_bytes: _TypeAlias = _typing.Literal["_left_bytes", b"_left_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__low_bytes: _TypeAlias = _typing.Literal["low_bytes"]  # noqa: Y015
+    _WhichOneofArgType__low_bytes: _TypeAlias = _typing.Literal["_low_bytes", b"_low_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exhausted_bytes) -> _WhichOneofReturnType__exhausted_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__left_bytes) -> _WhichOneofReturnType__left_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_bytes) -> _WhichOneofReturnType__low_bytes | None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
 

@@ -241,7 +241,7 @@ class _LimitStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitStep.V
     LIMIT_STEP_REFUSED: _LimitStep.ValueType  # 4
     """It is reached: the subscriber gets no lease."""
     LIMIT_STEP_LIFTED: _LimitStep.ValueType  # 5
-    """What was said before does not hold any more: a new day or month, an exemption, another rule."""
+    """What its rule said does not hold any more: a new day or month, an exemption, another rule."""
 
 class LimitStep(_LimitStep, metaclass=_LimitStepEnumTypeWrapper):
     """What became of a subscriber by a published limit."""
@@ -257,7 +257,7 @@ LIMIT_STEP_SLOWED: LimitStep.ValueType  # 3
 LIMIT_STEP_REFUSED: LimitStep.ValueType  # 4
 """It is reached: the subscriber gets no lease."""
 LIMIT_STEP_LIFTED: LimitStep.ValueType  # 5
-"""What was said before does not hold any more: a new day or month, an exemption, another rule."""
+"""What its rule said does not hold any more: a new day or month, an exemption, another rule."""
 Global___LimitStep: _TypeAlias = LimitStep  # noqa: Y015
 
 class _BreakerState:
@@ -435,7 +435,7 @@ class Event(_message.Message):
     limit_step: Global___LimitStep.ValueType
     """LIMIT: what became of the subscriber."""
     limit_rule: _builtins.str
-    """LIMIT: the rule. Empty: it holds no more."""
+    """LIMIT: the rule; LIFTED: of which that was said. Empty: an event of a version that did not name it."""
     used_bytes: _builtins.int
     """LIMIT: bytes that were used in the day or month; the limit stands in quota_bytes."""
     slow_kbps: _builtins.int

@@ -118,6 +118,10 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """A carrier's figure below nothing: set aside."""
     STATUS_FUTURE_USAGE: _Status.ValueType  # 58
     """A carrier's figure of an instant to come: set aside."""
+    STATUS_CAP_WAITS: _Status.ValueType  # 59
+    """Another cap of the window waits for its instant already: let it come, or say that this one is to take its place."""
+    STATUS_NO_WINDOW: _Status.ValueType  # 60
+    """A carrier's figure of a window that its lot has not, or of a single day where none is kept: set aside."""
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -214,6 +218,10 @@ STATUS_NEGATIVE_USAGE: Status.ValueType  # 57
 """A carrier's figure below nothing: set aside."""
 STATUS_FUTURE_USAGE: Status.ValueType  # 58
 """A carrier's figure of an instant to come: set aside."""
+STATUS_CAP_WAITS: Status.ValueType  # 59
+"""Another cap of the window waits for its instant already: let it come, or say that this one is to take its place."""
+STATUS_NO_WINDOW: Status.ValueType  # 60
+"""A carrier's figure of a window that its lot has not, or of a single day where none is kept: set aside."""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
