@@ -88,25 +88,22 @@ cdef inline void _allocate(
     State *state, Finder *finder, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, const Wanted *wanted,
     uint32_t server, uint32_t group, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
-    cdef Terminal *terminal
+    cdef Terminal *terminal = &state.terminals[index] if index != NONE_INDEX else NULL
+    cdef bint has_lease = terminal != NULL and terminal.sim != NONE_INDEX
     cdef Limited limited
     cdef uint64_t wait_ms
     cdef int status
     cdef uint32_t sim
     # Who has the lease has it still where nobody says whose the terminal is, or asking so would evade a limit.
-    if not subscriber and index != NONE_INDEX and state.terminals[index].sim != NONE_INDEX:
-        subscriber = state.terminals[index].subscriber
+    if not subscriber and has_lease:
+        subscriber = terminal.subscriber
     limited = limit_ask(state, subscriber, group, key, server, now_ms)
     if limited.action == ACTION_REFUSE:
         _refuse_for_now(state, grant, item, LIMIT_REACHED)
         grant.retry_after_ms[item] += <uint32_t> (limit_ends_ms(state, &limited) - now_ms)
         return
-    if index != NONE_INDEX:
-        terminal = &state.terminals[index]
-        if (
-            terminal.sim != NONE_INDEX and terminal.server == server and terminal.market == wanted.market
-            and _usable(state, &state.sims[terminal.sim])
-        ):
+    if has_lease:
+        if terminal.server == server and terminal.market == wanted.market and _usable(state, &state.sims[terminal.sim]):
             lease_extend(state, index, now_ms)
             terminal.subscriber = subscriber
             _grant(state, grant, item, index, SAME)
@@ -118,10 +115,10 @@ cdef inline void _allocate(
         ):
             _refuse_for_now(state, grant, item, ORDERS_FULL)
             return
-    elif state.header.terminals_count == state.header.terminals_max:
+    elif terminal == NULL and state.header.terminals_count == state.header.terminals_max:
         _refuse(state, grant, item, TERMINALS_FULL)
         return
-    if not admits_all and (index == NONE_INDEX or state.terminals[index].sim == NONE_INDEX):
+    if not admits_all and not has_lease:
         wait_ms = admission_wait_ms(state, server, index, lane, now_ms)
         if wait_ms:
             _refuse(state, grant, item, ADMISSION_WAIT)
@@ -138,13 +135,14 @@ cdef inline void _allocate(
         return
     finder_hint(finder, state.sims[sim].hint)
     status = OK
-    if index == NONE_INDEX:
+    if terminal == NULL:
         index = terminal_add(state, key)
-    elif state.terminals[index].sim != NONE_INDEX:
+        terminal = &state.terminals[index]
+    elif has_lease:
         lease_replace(state, index, server, now_ms)
         status = MOVED
     lease_begin(state, index, sim, server, wanted.market, wanted.tier, epoch_new(state), now_ms)
-    state.terminals[index].subscriber = subscriber
+    terminal.subscriber = subscriber
     if attaches_count(state, now_ms):
         attach_begun(state, index, now_ms)
     _grant(state, grant, item, index, status)

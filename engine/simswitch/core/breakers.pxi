@@ -115,8 +115,10 @@ cdef void _breaker_count(State *state, uint32_t entity, bint ok, uint64_t now_ms
         breaker.failures >>= halves
         breaker.successes >>= halves
         breaker.faded_ms = now_ms
-    breaker.failures += not ok
-    breaker.successes += ok
+    if ok:
+        breaker.successes += 1
+    else:
+        breaker.failures += 1
 
 
 cdef bint _beyond(const State *state, const Breaker *breaker) noexcept nogil:

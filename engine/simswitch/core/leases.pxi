@@ -45,13 +45,12 @@ cdef inline uint32_t _ended_age(const State *state, uint32_t place) noexcept nog
     return <uint32_t> (state.header.ended_count - 1 - place) & (ENDED_MAX - 1)
 
 
-cdef inline void _fill_last(const State *state, uint32_t index, EndedLease *lease) noexcept nogil:
-    cdef const Terminal *terminal = &state.terminals[index]
+cdef inline void _fill_last(const Terminal *terminal, uint32_t index, uint32_t sim, EndedLease *lease) noexcept nogil:
     lease.epoch = terminal.epoch
     lease.subscriber = terminal.subscriber
     lease.reported_bytes = terminal.reported_bytes
     lease.terminal = index
-    lease.sim = terminal_last_sim(terminal)
+    lease.sim = sim
     lease.reported_s = terminal.reported_s
     lease.server = terminal.server
     lease.expected_tier = <uint8_t> terminal_tier(terminal)
@@ -60,9 +59,10 @@ cdef inline void _fill_last(const State *state, uint32_t index, EndedLease *leas
 cdef EndedLease lease_last(const State *state, uint32_t index) noexcept nogil:
     """The terminal's lease that has ended, if it has no other since; epoch 0: there is none."""
     cdef EndedLease lease
+    cdef uint32_t sim = terminal_last_sim(&state.terminals[index])
     memset(&lease, 0, sizeof(EndedLease))
-    if terminal_last_sim(&state.terminals[index]) != NONE_INDEX:
-        _fill_last(state, index, &lease)
+    if sim != NONE_INDEX:
+        _fill_last(&state.terminals[index], index, sim, &lease)
     return lease
 
 
@@ -95,12 +95,13 @@ cdef EndedLease lease_over(State *state, uint32_t terminal, uint64_t epoch) noex
 
 cdef inline EndedLease *_place_for(State *state, uint64_t epoch) noexcept nogil:
     """Where a lease is to be remembered from now on."""
-    cdef uint32_t place = <uint32_t> state.header.ended_count & (ENDED_MAX - 1)
+    cdef uint64_t count = state.header.ended_count
     cdef uint16_t *last = &state.ended_places[epoch & (ENDED_MAX - 1)]
-    state.header.ended_count += 1
-    state.ended_leases[place].before = last[0]
-    last[0] = <uint16_t> place
-    return &state.ended_leases[place]
+    cdef EndedLease *lease = &state.ended_leases[count & (ENDED_MAX - 1)]
+    state.header.ended_count = count + 1
+    lease.before = last[0]
+    last[0] = <uint16_t> count
+    return lease
 
 
 cdef void lease_remember(State *state, EndedLease *lease) noexcept nogil:
@@ -112,9 +113,11 @@ cdef void lease_remember(State *state, EndedLease *lease) noexcept nogil:
 
 cdef inline void lease_forget_last(State *state, uint32_t index) noexcept nogil:
     """The terminal's record is wanted for something else than its lease that has ended."""
-    if terminal_last_sim(&state.terminals[index]) != NONE_INDEX:
-        _fill_last(state, index, _place_for(state, state.terminals[index].epoch))
-        state.terminals[index].order = NONE_INDEX
+    cdef Terminal *terminal = &state.terminals[index]
+    cdef uint32_t sim = terminal_last_sim(terminal)
+    if sim != NONE_INDEX:
+        _fill_last(terminal, index, sim, _place_for(state, terminal.epoch))
+        terminal.order = NONE_INDEX
 
 
 cdef uint32_t terminal_add(State *state, uint64_t key) noexcept nogil:
@@ -274,12 +277,14 @@ cdef inline void lease_begin(
 ) noexcept nogil:
     """The terminal holds the SIM from now on, under ``epoch``."""
     cdef Terminal *terminal = &state.terminals[terminal_index]
+    cdef Sim *sim = &state.sims[sim_index]
+    cdef Group *group = &state.groups[sim.group]
     invariant(terminal.sim == NONE_INDEX, "I2: a terminal holds at most one assigned SIM")
-    invariant(state.sims[sim_index].occupancy != ASSIGNED, "I1: a SIM is assigned to at most one terminal")
+    invariant(sim.occupancy != ASSIGNED, "I1: a SIM is assigned to at most one terminal")
     sim_occupy(state, sim_index, ASSIGNED, terminal_index)
-    if state.groups[state.sims[sim_index].group].pool:
+    if group.pool:
         pool_claim(state, sim_index, tier_lowest_bytes(expected_tier))
-    if state.sims[sim_index].health != HEALTHY:
+    if sim.health != HEALTHY:
         automatic_later(state, now_ms)
     if terminal.epoch != epoch:
         if terminal.reported_bytes:
@@ -295,8 +300,13 @@ cdef inline void lease_begin(
     lease_extend(state, terminal_index, now_ms)
     # From here until the lease has ended its timer is armed: only lease_timer takes it off the wheel.
     if not terminal.expected_tier & LEASE_ARMED:
-        timer_arm(state, TIMER_TERMINAL, terminal_index, terminal.expires_ms)
+        lease_arm(state, terminal_index, terminal.expires_ms)
     terminal.expected_tier = <uint8_t> (expected_tier | LEASE_ARMED)
+
+
+cdef void lease_arm(State *state, uint32_t index, uint64_t due_ms) noexcept nogil:
+    """Apart from lease_begin, which is part of its callers' loops and seldom needs it."""
+    timer_arm(state, TIMER_TERMINAL, index, due_ms)
 
 
 cdef inline void lease_extend(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

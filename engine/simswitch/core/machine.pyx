@@ -491,6 +491,8 @@ cdef class Machine:
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
+        for region in (REGION_ENTITIES, REGION_LOTS, REGION_BREAKERS, REGION_JOBS):
+            region_sparse(&state.regions[region])
         regions_bind(state)
         return 0
 

@@ -1141,7 +1141,7 @@ cdef void _leave_swap(State *state, uint32_t terminal_index, bint source_let_go,
         order_drop(state, order, LEASE_OVER, now_ms)
 
 
-cdef void lease_release(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
+cdef inline void lease_release(State *state, uint32_t terminal_index, uint64_t now_ms) noexcept nogil:
     """The access server itself gave the SIM back: it cools."""
     cdef Terminal *terminal = &state.terminals[terminal_index]
     cdef uint32_t sim = terminal.sim
@@ -1211,7 +1211,7 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
     elif not order_available(state):
         ask_again_ms = now_ms + POOL_FULL_MS
     if ask_again_ms:
-        timer_arm(state, TIMER_TERMINAL, terminal_index, ask_again_ms)
+        lease_arm(state, terminal_index, ask_again_ms)
         terminal.expected_tier |= LEASE_ARMED
     else:
         lease_take_away(state, terminal_index, REVOKE, now_ms)

@@ -24,10 +24,12 @@ cdef extern from *:
         return moved;
     }
     static void simswitch_unmap(void *place, size_t size) { munmap(place, size); }
+    static void simswitch_small_pages(void *place, size_t size) { madvise(place, size, MADV_NOHUGEPAGE); }
     """
     void *map_pages "simswitch_map"(size_t size) noexcept nogil
     void *remap_pages "simswitch_remap"(void *place, size_t from_size, size_t to_size) noexcept nogil
     void unmap_pages "simswitch_unmap"(void *place, size_t size) noexcept nogil
+    void small_pages "simswitch_small_pages"(void *place, size_t size) noexcept nogil
 
 
 cdef uint64_t _pages(uint64_t size) noexcept nogil:
@@ -47,6 +49,11 @@ cdef int region_take(Region *region, uint64_t item_bytes, uint64_t count) except
     region.count = count
     region.mapped_bytes = size
     return 0
+
+
+cdef void region_sparse(Region *region) noexcept nogil:
+    """Of a region that has room for many more items than there ever are: a huge page would be taken for the first of them."""
+    small_pages(region.data, region.mapped_bytes)
 
 
 cdef int region_reserve(Region *region, uint64_t count) except -1:

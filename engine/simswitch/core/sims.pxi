@@ -57,15 +57,17 @@ cdef inline uint32_t sim_changes_today(const State *state, const Sim *sim) noexc
     return <uint32_t> (sim.cooling >> 56) if ((sim.cooling >> 44) & 0x7FF) == (state.header.day & 0x7FF) else 0
 
 
-cdef void _count_change(State *state, Sim *sim) noexcept nogil:
-    cdef uint64_t count = min(sim_changes_today(state, sim) + 1, <uint32_t> 255)
-    sim.cooling = (sim.cooling & (COOLING_MASK | UNTRUSTED)) | (state.header.day & 0x7FF) << 44 | count << 56
+cdef inline void _count_change(const State *state, Sim *sim) noexcept nogil:
+    cdef uint64_t today = (state.header.day & 0x7FF) << 44
+    cdef uint64_t count = sim.cooling >> 56 if (sim.cooling & (<uint64_t> 0x7FF << 44)) == today else 0
+    count += count < 255
+    sim.cooling = (sim.cooling & (COOLING_MASK | UNTRUSTED)) | today | count << 56
 
 
-cdef void _leave_list(State *state, Sim *sim, uint32_t index) noexcept nogil:
+cdef inline void _leave_list(State *state, Sim *sim, Group *group, uint32_t index) noexcept nogil:
     """Off the list that it stands in: of its tier, of the wheel, or that of who holds it."""
     if sim.tier != TIER_NONE:
-        index_remove(state, index)
+        index_leave(state, sim, group, index)
     elif sim.held:
         state.terminals_cold[sim.terminal].held_count -= sim.held == HELD_COUNTED
         sim.held = 0
@@ -77,10 +79,11 @@ cdef void _leave_list(State *state, Sim *sim, uint32_t index) noexcept nogil:
 cdef inline void sim_occupy(State *state, uint32_t index, int occupancy, uint32_t terminal) noexcept nogil:
     """Changes the occupancy; the index follows. ``terminal`` is kept as the holder or the last holder."""
     cdef Sim *sim = &state.sims[index]
-    if state.groups[sim.group].pool:
+    cdef Group *group = &state.groups[sim.group]
+    if group.pool:
         pool_occupy(state, sim, occupancy)
     if sim.next != NONE_INDEX or sim.tier != TIER_NONE:
-        _leave_list(state, sim, index)
+        _leave_list(state, sim, group, index)
     state.header.occupancy_count[sim.occupancy] -= 1
     state.header.occupancy_count[occupancy] += 1
     sim.occupancy = <uint8_t> occupancy

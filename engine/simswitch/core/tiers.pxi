@@ -85,10 +85,11 @@ cdef inline int64_t tier_lowest_bytes(int tier) noexcept nogil:
 
 cdef inline int tier_satisfying(int64_t expected) noexcept nogil:
     """The lowest tier in which every SIM has ``expected`` bytes left."""
-    cdef int tier = tier_of(expected)
-    if tier_lowest_bytes(tier) >= expected:
-        return tier
-    return tier + 1 if tier + 1 < TIERS else TIERS - 1
+    cdef int tier
+    if expected <= 0:
+        return 0
+    tier = tier_of(expected - 1) + 1
+    return tier if tier < TIERS else TIERS - 1
 
 
 # Among which groups of a class is chosen: all of them, or those of a rank.
@@ -202,9 +203,11 @@ cdef inline void index_insert(State *state, uint32_t index) noexcept nogil:
 
 
 cdef inline void index_remove(State *state, uint32_t index) noexcept nogil:
+    index_leave(state, &state.sims[index], &state.groups[state.sims[index].group], index)
+
+
+cdef inline void index_leave(State *state, Sim *sim, Group *group, uint32_t index) noexcept nogil:
     """Takes a SIM out of its tier, wherever in it."""
-    cdef Sim *sim = &state.sims[index]
-    cdef Group *group = &state.groups[sim.group]
     cdef int tier = sim.tier
     invariant(tier < TIERS, "I5: the SIM stands in the index")
     if group.head[tier] == index:
@@ -267,7 +270,7 @@ cdef inline uint32_t shelf_select(
 
     ``roomy``: one that has as much left as any, else as little as will do.
     """
-    cdef int own, tries, local, first
+    cdef int own, local
     cdef uint32_t index
     own = shelf_tier_from(shelf, tier, roomy)
     if own < TIERS:
@@ -279,6 +282,15 @@ cdef inline uint32_t shelf_select(
         if headroom_bytes(&state.sims[index]) >= expected:
             return index
         return NONE_INDEX  # only in the last tier, which is open upwards, and then nothing has that much left
+    return _select_own_tier(state, sim_class, shelf, expected, tier, roomy)
+
+
+cdef uint32_t _select_own_tier(
+    State *state, Class *sim_class, const Shelf *shelf, int64_t expected, int tier, bint roomy
+) noexcept nogil:
+    """Of the tier in which the request itself lies: no other satisfies. Apart from shelf_select, which is part of its callers' loops."""
+    cdef int own, tries, local, first
+    cdef uint32_t index
     if tier == 0 or tier_of(expected) == tier:
         return NONE_INDEX
     own = tier - 1
@@ -304,6 +316,20 @@ cdef inline uint32_t shelf_select(
     return NONE_INDEX
 
 
+cdef uint32_t _select_by_rank(State *state, Class *sim_class, int64_t expected, int tier) noexcept nogil:
+    """The roomiest of the first rank that has one; NONE_INDEX also where only SIMs of the request's own tier are left."""
+    cdef int rank = rank_from(sim_class, tier)
+    cdef Shelf shelf
+    cdef uint32_t index
+    if rank == RANKS:
+        return NONE_INDEX
+    shelf = rank_shelf(sim_class, rank)
+    index = shelf_select(state, sim_class, &shelf, expected, tier, True)
+    if index == NONE_INDEX:
+        index = ranks_select_around(state, sim_class, rank + 1, expected, tier, False)
+    return index
+
+
 cdef inline uint32_t class_select(
     State *state, uint16_t class_index, int64_t expected, int tier, bint roomy
 ) noexcept nogil:
@@ -312,15 +338,9 @@ cdef inline uint32_t class_select(
     cdef Class *sim_class = &state.classes[class_index]
     cdef Shelf shelf
     cdef uint32_t index
-    cdef int rank
     if roomy and sim_class.ranks_count > 1:
-        rank = rank_from(sim_class, tier)
-        if rank < RANKS:
-            shelf = rank_shelf(sim_class, rank)
-            index = shelf_select(state, sim_class, &shelf, expected, tier, True)
-            if index == NONE_INDEX:
-                index = ranks_select_around(state, sim_class, rank + 1, expected, tier, False)
-            if index != NONE_INDEX:
-                return index
+        index = _select_by_rank(state, sim_class, expected, tier)
+        if index != NONE_INDEX:
+            return index
     shelf = class_shelf(sim_class)
     return shelf_select(state, sim_class, &shelf, expected, tier, roomy)

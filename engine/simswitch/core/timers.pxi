@@ -34,11 +34,10 @@ cdef void timers_clear(State *state) noexcept nogil:
         state.wheel.recent[position] = NONE_INDEX
 
 
-cdef inline void _link(State *state, uint32_t timer, uint64_t due_tick) noexcept nogil:
+cdef inline void _link(State *state, uint32_t timer, TimerNode *node, uint64_t due_tick) noexcept nogil:
     cdef uint64_t next_tick = state.header.timer_tick + 1
     cdef uint64_t distance
     cdef int level, position
-    cdef TimerNode *node = timer_node(state, timer)
     cdef TimerNode *head
     if due_tick < next_tick:
         due_tick = next_tick
@@ -74,9 +73,10 @@ cdef void _unlink(State *state, uint32_t timer) noexcept nogil:
 cdef inline void timer_arm(State *state, int kind, uint32_t index, uint64_t due_ms) noexcept nogil:
     """Arms for the first tick that is not before ``due_ms``; moves a timer that is armed already."""
     cdef uint32_t timer = (<uint32_t> kind << 29) | index
-    if timer_node(state, timer).next != NONE_INDEX:
+    cdef TimerNode *node = <TimerNode *> (state.timers[kind] + index * state.timer_strides[kind])
+    if node.next != NONE_INDEX:
         _unlink(state, timer)
-    _link(state, timer, (due_ms >> TICK_SHIFT) + ((due_ms & ((1 << TICK_SHIFT) - 1)) != 0))
+    _link(state, timer, node, (due_ms + (1 << TICK_SHIFT) - 1) >> TICK_SHIFT)
 
 
 cdef void timer_disarm(State *state, int kind, uint32_t index) noexcept nogil:
