@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import create_token, read_tokens, revoke_token
 from simswitch.audit.attempts import FILE, Attempts
-from simswitch.audit.chain import Chain, ChainDamaged, ChainInUse, all_entries, entries, line_of
+from simswitch.audit.chain import Chain, ChainDamaged, ChainInUse, Entry, all_entries, entries, line_of
 from simswitch.audit.verify import Expected, verify_folder
 from simswitch.masking import masked
 
@@ -124,6 +128,27 @@ def test_a_full_disk_takes_no_half_line(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     attempts.close()
     assert [entry.fields["who"] for entry in entries(tmp_path / FILE)] == ["token 1", "token 2"]
+
+
+def test_who_closes_waits_for_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that ends while its thread waits for the disk."""
+    attempts = Attempts(tmp_path)
+    writing, going_on = threading.Event(), threading.Event()
+    append = Chain.append
+
+    def slow(chain: Chain, fields: Mapping[str, Any]) -> Entry:
+        writing.set()
+        going_on.wait(0.2)
+        return append(chain, fields)
+
+    monkeypatch.setattr(Chain, "append", slow)
+    attempts.note("TOKEN_REFUSED", "token 1", "ipv4:192.0.2.1:1", "it is not known")
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(attempts.write)
+        assert writing.wait(20)
+        attempts.close()
+        writer.result(20)
+    assert [entry.fields["who"] for entry in entries(tmp_path / FILE)] == ["token 1"]
 
 
 def test_an_entry_that_is_none_of_tokens_is_named(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_a_certificate_opens_no_door_of_people(shared: Doors) -> None:
     ("name", "uri", "reason"),
     [
         ("as-99", "", "UNKNOWN_ACCESS_SERVER"),
+        # A role's name is a name like any other.
+        ("operator:alice", "", "UNKNOWN_ACCESS_SERVER"),
+        ("access-server:as-01", "", "UNKNOWN_ACCESS_SERVER"),
+        ("x", "simswitch:access-server:operator:alice", "UNKNOWN_ACCESS_SERVER"),
+        ("system", "", "UNKNOWN_ACCESS_SERVER"),
         ("as-01", "simswitch:operator:alice", "CERTIFICATE_REFUSED"),
         ("as-01", "SIMSWITCH:access-server:as-02", "CERTIFICATE_REFUSED"),
         ("as-01", "simswitch:access-server:as-99", "UNKNOWN_ACCESS_SERVER"),

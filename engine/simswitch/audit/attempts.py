@@ -38,6 +38,8 @@ class Attempts:
         self._chain = None if folder is None else Chain(folder / FILE, size_max=SIZE_MAX)
         self._clock = clock
         self._mutex = threading.Lock()
+        # Who writes is not interrupted by who closes: the file's number may be another file's a moment later.
+        self._writing = threading.Lock()
         self._minute_s = clock()
         self._counts: dict[Key, int] = {}
         # By reason: kinds that are told apart, and attempts that are not.
@@ -65,6 +67,10 @@ class Attempts:
     def write(self, *, final: bool = False) -> None:
         """Makes what was noted durable; ``final`` also the counts of a minute that is not over. ``OSError``: the rest
         waits for the next time."""
+        with self._writing:
+            self._write(final=final)
+
+    def _write(self, *, final: bool) -> None:
         with self._mutex:
             self._turn(final=final)
             lines, self._lines = self._lines, []
@@ -81,12 +87,13 @@ class Attempts:
         self._chain.sync()
 
     def close(self) -> None:
-        try:
-            self.write(final=True)
-        finally:
-            if self._chain is not None:
-                self._chain.close()
-                self._chain = None
+        with self._writing:
+            try:
+                self._write(final=True)
+            finally:
+                if self._chain is not None:
+                    self._chain.close()
+                    self._chain = None
 
     def _turn(self, *, final: bool = False) -> None:
         """With the mutex held: the counts of a minute that is over become lines."""

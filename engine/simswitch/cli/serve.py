@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,8 @@ def serve(
     """Run the service on a data folder until SIGTERM or Ctrl-C."""
     values = settings(config)
     log_masked()
+    # gRPC would otherwise write a line for each handshake that fails, and so whoever knocks fills the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     host, port = split_address(address or values.text("service", "address"))
 
     import asyncio
