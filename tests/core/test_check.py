@@ -153,10 +153,10 @@ def test_the_hash_sees_every_record(sound: World) -> None:
 
 def test_a_raised_incarnation_fences_every_epoch(sound: World) -> None:
     restored = Machine.restore(copy_regions(sound.machine))
-    restored.raise_incarnation()
+    restored.raise_incarnation(sound.now_ms)
     world = World(restored, sound.now_ms, entities=sound.entities, keeps_records=False)
     (outcome,) = world.send(world.allocate(77))
     assert outcome["status"][0] == layout.OK
     assert outcome["epoch"][0] > max(int(epoch) for epoch in sound.tables()["terminals"]["epoch"])
-    assert int(outcome["epoch"][0]) >> 48 == 1
+    assert int(outcome["epoch"][0]) >> 48 == restored.header()["incarnation"]
     assert commands.outcome_runs(restored.apply(commands.run(layout.TICK), world.now_ms, 1).data)[0]["status"][0] == 1

@@ -110,6 +110,34 @@ def test_for_as_long_as_wanted_back_every_point_can_be_restored_and_no_room_ends
     assert snapshot_sequences(disk) == sequences[-2:], "what is only kept for a restore makes room"
 
 
+def test_the_snapshot_that_every_point_would_be_kept_from_is_read_before_the_one_before_it_goes() -> None:
+    minute_ms = 60_000
+    disk = FaultyDisk()
+    cell = opened(disk)
+    cell.step(number_run(0))
+    clock = cell._clock
+    assert isinstance(clock, VirtualClock)
+    follower = Follower(disk, tiny_kind(), FollowerSettings(interval_s=1e9, keep_ms=60 * minute_ms))
+    rotten = 0
+    for turn in range(24):
+        clock.advance(10 * minute_ms)
+        cell.step(number_run(turn))
+        while follower.turn():
+            pass
+        follower.take_snapshot()
+        sequences = snapshot_sequences(disk)
+        if not rotten and len(sequences) == 4:
+            rotten = sequences[1]
+            with open_snapshot(disk, rotten) as (header, _):
+                (region,) = [entry for entry in header.regions if entry.count and entry.name != "header"][:1]
+            disk.flip(snapshot_name(rotten), region.offset)
+        sound = [sequence for sequence in sequences if sequence != rotten]
+        with open_snapshot(disk, sound[0]) as (oldest, _):
+            assert cell.machine.now_ms - oldest.now_ms >= min(60, 10 * turn) * minute_ms
+    assert rotten
+    assert rotten not in snapshot_sequences(disk), "what nothing can be restored from goes in the end"
+
+
 def test_a_clean_end_without_room_for_a_snapshot_says_so_and_loses_nothing() -> None:
     disk = FaultyDisk()
     cell = written(disk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,11 +129,7 @@ def restore(
     if until is not None and until.isdigit():
         wanted = Wanted(until_sequence=int(until), skip=wanted.skip, reason=reason)
     elif until is not None:
-        try:
-            at = datetime.fromisoformat(until)
-        except ValueError as error:
-            raise CommandFailed(Exit.USAGE, f"{until!r} is no record's number and no instant: {error}") from error
-        wanted = Wanted(until_ms=int(at.timestamp() * 1000), skip=wanted.skip, reason=reason)
+        wanted = Wanted(until_ms=instant_ms(until), skip=wanted.skip, reason=reason)
     try:
         found = restore_folder(source, folder, wanted)
     except Refused as error:
@@ -149,12 +145,21 @@ def restore(
         others = f"of the {found['replayed']:,} others {found['changed']:,} have other outcomes now"
         show(f"left out: {left_out}; {others}")
     if found["history"] != "kept":
-        show(f"history goes beyond that point, so it stands beside as {found['history']}, and a new one begins")
+        show(f"history tells of more than that, so it stands beside as {found['history']}, and a new one begins")
 
 
 def _show_passed_over(found: dict[str, Any]) -> None:
     for text in found["passed_over"]:
         show(f"DAMAGED, and not needed: {text}")
+
+
+def instant_ms(text: str) -> int:
+    """Exactly: a record that was written at that very millisecond is meant."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"{text!r} is no record's number and no instant: {error}") from error
+    return (at.astimezone(UTC) - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 def _described(folder: Path, found: dict[str, Any]) -> list[Any]:

@@ -56,6 +56,7 @@ def serve(
     from simswitch.access.certificates import CertificateRefused
     from simswitch.cell import Capacity, CellSettings, JournalSettings
     from simswitch.core.layout import Setting
+    from simswitch.folder.manifest import is_backup
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
     from simswitch.metrics import MetricsRefused
     from simswitch.service.access import AccessSettings
@@ -67,6 +68,13 @@ def serve(
         TransportMissing,
     )
     from simswitch.service.server import serve as run_service
+
+    if is_backup(folder):
+        raise CommandFailed(
+            Exit.REFUSED,
+            f"{folder} is a backup, and what was handed out after it is not fenced in it: `simswitch restore {folder} "
+            "NEW` makes a data folder of it",
+        )
 
     def ready(bound: str) -> None:
         complain(f"simswitch serves {folder} at {bound}; Ctrl-C ends it")

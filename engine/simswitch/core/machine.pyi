@@ -70,9 +70,9 @@ class Machine:
     def region_sizes(cls, header: Buffer) -> list[tuple[str, int, int]]:
         """(name, item bytes, count) of each region that belongs to a snapshot's header. Raises ``ValueError`` as
         ``restore`` does."""
-    def raise_incarnation(self) -> None:
-        """Fences every epoch, order number and session handed out so far. For restore and promotion, never while
-        serving."""
+    def raise_incarnation(self, at_ms: int) -> None:
+        """Fences every epoch, order number and session handed out so far, also by what else came of an earlier state of
+        this machine, by the instant. For restore and promotion, never while serving. Raises ``OverflowError``."""
     def header(self) -> dict[str, Any]:
         """Counters, settings and totals by name; occupancy and health counts as dicts by name."""
     def entities(self, kind: int = 0) -> list[dict[str, Any]]:

@@ -72,11 +72,14 @@ cdef enum:
     ITEMS_MAX = 1 << 26           # SIMs or terminals; a timer's id could name 2^29
     ORDERS_MAX = 1 << 24          # what an order's number can name
     PIECE_BYTES = 1 << 20         # what is hashed as one
-    INCARNATIONS_MAX = 1000       # leaps of order and session numbers that their bits have room for
     ORDERS_LEAP = 1 << 29
     SESSIONS_LEAP = 1 << 21
+    FENCE_MS_BITS = 40            # of an instant: until 2054
+    FENCE_EPOCH_BITS = 23         # epochs that an instant has before the next begins: 2 ** 23 a millisecond
+    FENCE_SESSION_BITS = 8        # a session number has so many milliseconds
 
 
+cdef uint64_t FENCES_BEGIN_MS = 1_577_836_800_000   # 2020-01-01
 HASH_PIECE_BYTES = int(PIECE_BYTES)
 
 
@@ -925,14 +928,32 @@ cdef class Machine:
                 <uint64_t> (capacity - used) * sizeof(TimerNode))
         return machine
 
-    def raise_incarnation(self):
-        """Fences every epoch handed out so far."""
-        if self.state.header.incarnation == INCARNATIONS_MAX:
-            raise OverflowError(f"no incarnation is left: {<int> INCARNATIONS_MAX} restores and promotions")
-        self.state.header.incarnation += 1
+    def raise_incarnation(self, uint64_t at_ms):
+        """Fences every epoch handed out so far, here and by whatever else came of an earlier state of this machine.
+
+        Of one state several machines can be made, also of an older one after a newer, and none knows of the others. So
+        numbers begin at what the instant says, which comes to more than a machine gives in the time until then: 2 ** 23
+        epochs and an order a millisecond, four sessions a second. Where they are beyond it already, the clock is behind,
+        they leap.
+        """
+        cdef Header *header = self.state.header
+        cdef uint64_t since_ms = at_ms - FENCES_BEGIN_MS if at_ms > FENCES_BEGIN_MS else 0
+        cdef uint64_t incarnation = since_ms >> 24
+        # Half of an incarnation's 48 bits are left for what is given from now on.
+        cdef uint64_t counter = (since_ms & 0xFFFFFF) << FENCE_EPOCH_BITS
+        cdef uint64_t order = since_ms
+        cdef uint64_t session = since_ms >> FENCE_SESSION_BITS
+        if incarnation < header.incarnation or (incarnation == header.incarnation and counter <= header.epoch_next):
+            incarnation, counter = header.incarnation + <uint64_t> 1, header.epoch_next
+        if order <= header.order_next:
+            order = header.order_next + ORDERS_LEAP
+        if session <= header.session_next:
+            session = header.session_next + <uint64_t> SESSIONS_LEAP
+        if since_ms >> FENCE_MS_BITS or incarnation >> 16 or order >> FENCE_MS_BITS or session >> 32:
+            raise OverflowError(f"no incarnation is left at {at_ms} ms: is the clock right?")
+        header.incarnation, header.epoch_next = <uint32_t> incarnation, counter
         # Nor may a number of an order or a session be given a second time: what came of the first is remembered elsewhere.
-        self.state.header.order_next += ORDERS_LEAP
-        self.state.header.session_next += SESSIONS_LEAP
+        header.order_next, header.session_next = order, <uint32_t> session
 
     # -------------------------------------------------------------------------------------------------- reading
 

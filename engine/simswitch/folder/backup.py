@@ -27,7 +27,8 @@ from simswitch.access.tokens import FILE as TOKENS
 from simswitch.audit.chain import older
 from simswitch.audit.verify import FILES
 from simswitch.folder.apart import Refused
-from simswitch.folder.check import TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
+from simswitch.folder.check import BACKUP, TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
+from simswitch.folder.manifest import MANIFEST, UNFINISHED
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader
 from simswitch.journal.disk import RealDisk, make_folders, sync_folder
@@ -36,8 +37,6 @@ from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import snapshot_name
 from simswitch.journal.walk import first_record, first_sequence, list_segments
 
-MANIFEST = "backup.json"
-UNFINISHED = "backup.unfinished"
 _PIECE_BYTES = 1 << 20
 
 
@@ -45,8 +44,10 @@ def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> di
     """What the backup holds. Raises ``Refused``; what it had begun then says that it is unfinished."""
     source, goal = Path(folder), Path(target)
     begin_empty(goal)
-    (goal / UNFINISHED).touch()
     try:
+        (goal / UNFINISHED).touch(mode=0o640)
+        # Without its name a copy that a power cut ended would pass for a data folder.
+        sync_folder(os.fspath(goal))
         disk = RealDisk(source, create=False)
         for attempt in range(TRIES_MAX):
             before = set(disk.names())
@@ -58,12 +59,15 @@ def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> di
                     raise
                 _clear(goal)
         checked = check_folder(goal)
+        checked.parts = [part for part in checked.parts if part.part != BACKUP]
+        if not checked.whole:
+            faults = "; ".join(f"{part.part} {part.file}: {part.text}" for part in checked.parts if not part.sound)
+            raise Refused(
+                f"the copy of {source} in {goal} is not sound: {faults}. `simswitch check {source}` says more"
+            )
+        return _finish(goal, checked)
     except (JournalError, HistoryRefused, sqlite3.Error, OSError) as error:
         raise Refused(f"{source} could not be copied to {goal}: {error}") from error
-    if not checked.whole:
-        faults = "; ".join(f"{part.part} {part.file}: {part.text}" for part in checked.parts if not part.sound)
-        raise Refused(f"the copy of {source} in {goal} is not sound: {faults}. `simswitch check {source}` says more")
-    return _finish(goal, checked)
 
 
 def begin_empty(folder: Path) -> None:
@@ -110,8 +114,10 @@ def _copy(source: Path, goal: Path) -> None:
 
 
 def copy_history(history: sqlite3.Connection, goal: Path) -> None:
+    os.close(os.open(goal / HISTORY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     with closing(sqlite3.connect(goal / HISTORY)) as copy:
-        history.backup(copy, pages=1024)
+        # In one step: begun anew at each commit of the follower, the copy of a large one would never end.
+        history.backup(copy)
         # One file, without the log beside it: nobody writes it any more.
         copy.execute("PRAGMA journal_mode = DELETE")
 
@@ -119,13 +125,29 @@ def copy_history(history: sqlite3.Connection, goal: Path) -> None:
 def copy_chains(source: Path, goal: Path) -> None:
     """The chained files, each up to its last whole line. Only their owner may read them."""
     for name in FILES:
-        for path in (older(source / name), source / name):
-            if path.exists():
-                text = path.read_bytes()
-                place = goal / path.relative_to(source)
-                place.parent.mkdir(mode=0o700, exist_ok=True)
-                place.touch(mode=0o600)
-                place.write_bytes(text[: text.rfind(b"\n") + 1])
+        for path, text in _chain(source / name).items():
+            place = goal / path.relative_to(source)
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            place.touch(mode=0o600)
+            place.write_bytes(text[: text.rfind(b"\n") + 1])
+
+
+def _chain(path: Path) -> dict[Path, bytes]:
+    """What stands in the older file and in the one that goes on from it, though a full one is renamed meanwhile."""
+    while True:
+        found = {}
+        try:
+            with path.open("rb") as file:
+                if older(path).exists():
+                    found[older(path)] = older(path).read_bytes()
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+                found[path] = file.read()
+        except FileNotFoundError:
+            # Its writer is just about to make it, or there never was one.
+            if older(path).exists():
+                found[older(path)] = older(path).read_bytes()
+        return found
 
 
 def _copy_bytes(source: Path, goal: Path, size: int | None = None) -> None:
@@ -150,6 +172,7 @@ def _finish(goal: Path, checked: Checked) -> dict[str, Any]:
         "tokens": (goal / TOKENS).exists(),
         "passed_over": [part.text for part in checked.parts if not part.sound],
     }
+    (goal / MANIFEST).touch(mode=0o640)
     (goal / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sync(goal)
     (goal / UNFINISHED).unlink()

@@ -8,6 +8,7 @@
     state       the walk over the invariants at the end
     history     SQLite's own check, and its position: a record of this journal, by its checksum
     audit log   each chained file, and the chain of decisions in history
+    backup      of one, whether it was finished, and has all that it was made of
     alarm       what a follower left
 
 A server that runs goes on writing: what is judged is what was there when the reader came by. A record that it was
@@ -27,7 +28,8 @@ from typing import Any
 from simswitch.audit.chain import ChainDamaged
 from simswitch.audit.decisions import walk
 from simswitch.audit.verify import Walked, verify_folder
-from simswitch.folder.apart import Note, apart
+from simswitch.folder.apart import Note, Refused, apart
+from simswitch.folder.manifest import MANIFEST, UNFINISHED, promised
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
 from simswitch.journal.disk import RealDisk
@@ -46,6 +48,7 @@ from simswitch.journal.snapshot import (
 from simswitch.journal.walk import Record, Walk, first_sequence, list_segments, passed_over
 
 TRIES_MAX = 10
+BACKUP = "backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ def _check(disk: RealDisk, kind: MachineKind, note: Note) -> Checked:
         checked.parts.append(Part("snapshot", snapshot_name(header.sequence), True, text))
     _check_journal(disk, kind, headers, position, checked, note)
     _check_audit(folder, checked)
+    _check_backup(folder, checked)
     alarm = read_alarm(disk)
     if alarm is not None:
         text = f"a follower left it: {alarm}. Remove the file when the cause is mended"
@@ -316,6 +320,23 @@ def _check_audit(folder: Path, checked: Checked) -> None:
         checked.parts += [_sound(walked) for walked in verify_folder(folder)]
     except ChainDamaged as error:
         checked.parts.append(_touched(error))
+
+
+def _check_backup(folder: Path, checked: Checked) -> None:
+    if (folder / UNFINISHED).exists():
+        checked.parts.append(Part(BACKUP, UNFINISHED, False, "it was never finished. Take another one"))
+        return
+    try:
+        made = promised(folder)
+    except Refused as error:
+        checked.parts.append(Part(BACKUP, MANIFEST, False, str(error)))
+        return
+    if not made or not checked.state_hash:
+        return
+    text = f"made up to record {made}"
+    if checked.last_sequence < made:
+        text += f", and what is there ends at {checked.last_sequence}: files are missing or were cut. Copy it again"
+    checked.parts.append(Part(BACKUP, MANIFEST, checked.last_sequence >= made, text))
 
 
 def _sound(walked: Walked) -> Part:

@@ -1,12 +1,16 @@
 """A data folder out of a backup, up to a record or an instant, perhaps without a record that can't be replayed.
 
-    newest snapshot that lies before ──replay──▶ state at the point ──▶ incarnation + 1 ──▶ snapshot, a new journal
+    newest snapshot that lies before ──replay──▶ state at the point ──▶ new incarnation ──▶ snapshot, a new journal
 
-What came after that point was handed out all the same: epochs, order numbers, sessions. The incarnation fences all of
-them, since no epoch, order number or session of the new folder was ever given before. The new journal has an id of its
-own, and goes on behind the last record's checksum. History goes on where it may: when it knows nothing beyond the
-point, it is brought up to it; otherwise it stays beside as ``history-before-restore.sqlite``, and a new one begins with
-the snapshot.
+What came after that point was handed out all the same: epochs, order numbers, sessions; and so was what came of another
+restore, of this backup or of an older or newer one. The incarnation fences all of them by the wall clock: no epoch,
+order number or session of the new folder was ever given before (``Machine.raise_incarnation``). The new journal has an
+id of its own, and goes on behind the last record's checksum. History goes on where it may: when it is of this journal,
+and knows nothing beyond the point and no record that is left out, it is brought up to it; otherwise it stays beside as
+``history-before-restore.sqlite``, and a new one begins with the snapshot.
+
+What is said to have been there is there, or nothing is restored: a source that ends before the record up to which
+its ``backup.json``, or its history, was made is short of files. ``until`` takes what there is.
 
 ``skip`` leaves records out whose replay ends the process or gives other outcomes. In the place of each stands an empty
 batch at the instant of the one before. Later records are applied as they were given, and how many of them now have
@@ -35,11 +39,12 @@ from simswitch.core import commands, layout
 from simswitch.core.commands import outcome_runs
 from simswitch.core.machine import MalformedBatch
 from simswitch.folder.apart import Note, Refused, apart
-from simswitch.folder.backup import MANIFEST, UNFINISHED, copy_chains, copy_history, sync
+from simswitch.folder.backup import copy_chains, copy_history, sync
 from simswitch.folder.check import records, sound_snapshots
+from simswitch.folder.manifest import UNFINISHED, promised
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import NoHistoryYet, open_reader
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader, unsigned
 from simswitch.journal.append import START, Journal, JournalSettings, Place
 from simswitch.journal.disk import RealDisk, make_folders, sync_folder
 from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers
@@ -72,36 +77,39 @@ def restore(
     segment_bytes: int | None = None,
 ) -> dict[str, Any]:
     """What was restored. Raises ``Refused``, and then there is no new folder."""
-    origin, goal = Path(source), Path(folder)
+    origin, goal = Path(source), Path(folder).resolve()
     wanted = wanted or Wanted()
     if wanted.skip and not wanted.reason.strip():
         raise Refused("a record is left out only for a reason, which is kept: --reason")
+    if goal.is_mount():
+        raise Refused(f"{goal} is a mount point, whose place no folder can take: restore into a folder in it")
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
         raise Refused(
             f"{goal} is there already and not empty: restore into a new folder, and then point the server at it"
         )
     if (origin / UNFINISHED).exists():
         raise Refused(f"{origin} is a backup that was never finished: take another one")
-    if not (origin / MANIFEST).exists():
-        holder = RealDisk(origin, create=False).locked_by()
-        if holder is not None:
-            raise Refused(f"{origin} is in use by process {holder}: make a backup of it, or stop that process first")
+    holder = RealDisk(origin, create=False).locked_by()
+    if holder is not None:
+        raise Refused(f"{origin} is in use by process {holder}: make a backup of it, or stop that process first")
     settings = JournalSettings(free_mark_bytes=0, prepare_ahead=False)
     if segment_bytes is not None:
         settings = JournalSettings(segment_bytes, free_mark_bytes=0, prepare_ahead=False)
     making = goal.with_name(goal.name + ".restoring")
-    if making.exists():
-        shutil.rmtree(making)
-    make_folders(os.fspath(making), 0o700)
     try:
+        if making.exists():
+            shutil.rmtree(making)
+        make_folders(os.fspath(making), 0o700)
         found: dict[str, Any] = apart(
             lambda note: _restore(origin, making, wanted, kind or real_machine(), settings, note)
         )
         sync(making)
         making.replace(goal)
         sync_folder(os.fspath(goal.parent))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise Refused(f"{goal} could not be made: {error}") from error
         raise
     return found
 
@@ -129,21 +137,32 @@ def _restore(
         raise Refused(
             f"{origin} reaches back to record {oldest}, and the point that is wanted lies before: use an older backup"
         )
-    base = restore_newest(disk, kind, at_most=max(starts))
+    damages: list[JournalDamaged] = []
+    walked = _walk(disk, max(starts), headers, wanted, damages)
+    last_before = walked.last
+    journal_id = begun[-1].journal_id if begun else headers[max(headers)].journal_id
+    ours = known is not None and known.journal_ids <= {journal_id}
+    _refuse_short(origin, wanted, walked, max(promised(origin), known.sequence if known is not None and ours else 0))
+    if not last_before:
+        raise Refused(f"{origin} begins after that point: nothing would be in it")
+    kept = known is None or (
+        ours and known.sequence <= last_before and not any(left <= known.sequence for left in wanted.skip)
+    )
+    start = max(starts)
+    if known is not None and kept and known.least < start:
+        # History is brought up to it from where it is, when all between can be replayed.
+        earlier = max((sequence for sequence in starts if sequence <= known.least), default=min(starts))
+        start = earlier if _replayable(disk, earlier, start, headers, kind.version) else start
+    base = restore_newest(disk, kind, at_most=start)
     machine = base.machine
     checksum = base.header.chain if base.header is not None else START.previous_checksum
-    damages: list[JournalDamaged] = []
-    last_before = _last_before(disk, machine.sequence, headers, wanted, damages)
-    if last_before < wanted.until_sequence < _FAR:
-        raise Refused(f"{origin} ends at record {last_before}, and does not know {wanted.until_sequence}")
-    if not last_before and wanted.until_ms < _FAR:
-        raise Refused(f"{origin} begins after that instant: nothing would be in it")
-    kept = known is None or known <= last_before
     if known is not None:
         with closing(open_reader(origin, writes_nothing=True)) as history:
             copy_history(history, making)
         if not kept:
             (making / HISTORY).rename(making / BEFORE)
+        elif known.sequence == machine.sequence:
+            known.compare(checksum)
     readers = _open_readers(making)
     replayed = changed = 0
     skipped: list[int] = []
@@ -162,6 +181,8 @@ def _restore(
             changed += _apply(machine, record, readers, bool(skipped))
             replayed += 1
         checksum = record.checksum
+        if known is not None and kept and known.sequence == header.sequence:
+            known.compare(checksum)
     if set(wanted.skip) - set(skipped):
         missing = min(set(wanted.skip) - set(skipped))
         raise Refused(f"record {missing} is not among those that are replayed: {machine.sequence} is the last one")
@@ -171,32 +192,87 @@ def _restore(
     faults = machine.check()
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
-    machine.raise_incarnation()
+    machine.raise_incarnation(max(time.time_ns() // 1_000_000, machine.now_ms))
     found = _write(origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed)
     return found | {"passed_over": [str(damage) for damage in damages]}
 
 
-def _known(origin: Path) -> int | None:
-    """Up to which record history is; None: there is none."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """How far history is: the reader that has come farthest, and the one that has not."""
+
+    sequence: int
+    least: int
+    checksum: int
+    journal_ids: frozenset[bytes]
+
+    def compare(self, checksum: int) -> None:
+        if self.sequence and self.checksum != checksum:
+            raise Refused(
+                f"record {self.sequence} is another one in the journal than {HISTORY} knows: move that away, or take "
+                "both from the same copy"
+            )
+
+
+def _known(origin: Path) -> _Known | None:
+    """None: there is none."""
     try:
         with closing(open_reader(origin, writes_nothing=True)) as history:
-            row = history.execute("SELECT max(sequence) FROM positions").fetchone()
+            rows = history.execute("SELECT sequence, checksum, journal_id FROM positions ORDER BY sequence").fetchall()
     except NoHistoryYet:
         return None
-    return int(row[0] or 0)
+    except HistoryRefused as error:
+        raise Refused(str(error)) from error
+    if not rows:
+        return _Known(0, 0, 0, frozenset())
+    return _Known(rows[-1][0], rows[0][0], unsigned(rows[-1][1]), frozenset(row[2] for row in rows))
 
 
-def _last_before(
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    last: int
+    """The last record that is to be in it."""
+    ended: bool
+    """There is none behind it."""
+
+
+def _walk(
     disk: RealDisk, base: int, headers: dict[int, SnapshotHeader], wanted: Wanted, damages: list[JournalDamaged]
-) -> int:
-    """The last record that is to be in it. No record behind it is looked at: it may be what is damaged."""
+) -> _Walked:
+    """No record behind the last one is looked at: it may be what is damaged."""
     last = base
     found = records(disk, base + 1, headers, False, damages)
-    while last < wanted.until_sequence and (record := next(found, None)) is not None:
+    while last < wanted.until_sequence:
+        record = next(found, None)
+        if record is None:
+            return _Walked(last, True)
         if record.header.now_ms > wanted.until_ms:
             break
         last = record.header.sequence
-    return last
+    return _Walked(last, False)
+
+
+def _refuse_short(origin: Path, wanted: Wanted, walked: _Walked, made: int) -> None:
+    if walked.last < wanted.until_sequence < _FAR:
+        raise Refused(f"{origin} ends at record {walked.last}, and does not know {wanted.until_sequence}")
+    if walked.ended and walked.last < made:
+        raise Refused(
+            f"{origin} ends at record {walked.last}, and had {made}, which were acknowledged: files are missing or "
+            f"were cut. Copy it again, or use another backup; what there is can be had with --until {walked.last}"
+        )
+
+
+def _replayable(disk: RealDisk, base: int, last: int, headers: dict[int, SnapshotHeader], version: int) -> bool:
+    """Whether all records from one snapshot to another are whole, and of this machine version."""
+    try:
+        for record in records(disk, base + 1, headers, False):
+            if record.header.sequence > last:
+                break
+            if record.header.machine_version != version:
+                return False
+    except JournalDamaged:
+        return False
+    return True
 
 
 def _open_readers(making: Path) -> list[Reader]:
@@ -253,7 +329,9 @@ def _write(
         "changed": changed,
         "history": "kept" if not (making / BEFORE).exists() else BEFORE,
     }
-    journal = Journal(disk, new_id, kind.version, Place(0, 0, machine.sequence + 1, checksum), settings)
+    place = Place(0, 0, machine.sequence + 1, checksum)
+    # Nobody relies on it yet: a disk that fails is a refusal like any other, not the end of the process.
+    journal = Journal(disk, new_id, kind.version, place, settings, fail_stop=lambda _: None)
     batch = commands.run(layout.RESTART)
     journal.admit(len(batch))
     seed = int.from_bytes(os.urandom(8), "little")

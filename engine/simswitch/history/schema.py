@@ -276,10 +276,10 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
     if not path.exists():
         raise _not_yet(path)
     try:
-        alone = writes_nothing and not path.with_name(f"{NAME}-wal").exists()
-        connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, timeout=10
-        )
+        # SQLite keeps its log beside the file itself, wherever a link to that stands.
+        file = path.resolve()
+        alone = writes_nothing and not file.with_name(f"{file.name}-wal").exists()
+        connection = sqlite3.connect(f"{file.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, timeout=10)
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
             raise _not_yet(path)
         _check(connection, path)

@@ -399,11 +399,15 @@ def prune(
         older = sound[-SNAPSHOTS_KEPT]
         removed = [snapshot_name(sequence) for sequence in sequences if sequence < older and sequence not in kept]
         removed += _below(disk, min(kept))
-        if not removed or _is_sound(disk, older, pause):
+        # The older may have rotted since it was written, and so may the one from which on every point is kept: what
+        # goes now is what could replace them.
+        relied_on = {older} if min(kept) in sequences[:1] else {older, min(kept)}
+        rotten = {sequence for sequence in relied_on if not _is_sound(disk, sequence, pause)} if removed else set()
+        if not rotten:
             for name in removed:
                 _remove(disk, name, pause)
             return removed
-        sound.remove(older)
+        sound = [sequence for sequence in sound if sequence not in rotten]
     return []
 
 
@@ -423,7 +427,6 @@ def _below(disk: Disk, sequence: int) -> list[str]:
 
 
 def _is_sound(disk: Disk, sequence: int, pause: Pause | None) -> bool:
-    """The older one may have rotted since it was written, and what goes now is what could replace it."""
     name = snapshot_name(sequence)
     file = disk.open(name, writable=False)
     try:

@@ -1,0 +1,390 @@
+"""Restores that a hostile day asks for: several of one backup, of one that was cut, with a history that is not its own,
+without a record."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from simswitch.audit.chain import Chain, older
+from simswitch.audit.verify import verify_folder
+from simswitch.cell import Cell, JournalSettings, VirtualClock
+from simswitch.cli.data import instant_ms
+from simswitch.cli.exits import Exit
+from simswitch.core import commands, layout
+from simswitch.folder.apart import Refused
+from simswitch.folder.backup import backup, copy_chains, copy_history
+from simswitch.folder.check import check_folder
+from simswitch.folder.manifest import MANIFEST, UNFINISHED
+from simswitch.folder.restore import BEFORE, Wanted, restore
+from simswitch.history.schema import NAME as HISTORY
+from simswitch.history.schema import open_reader, open_writer
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.recovery import real_machine, recover
+from simswitch.journal.snapshot import snapshot_sequences
+
+from tests.cell.small_pool import SERVER_NUMBER, allocate
+from tests.cli.conftest import program
+from tests.folder.lives import BEGIN_MS, SEGMENT_BYTES, Life, lived
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Life]:
+    """A backup of a folder, and what that has seen."""
+    folder = tmp_path_factory.mktemp("kept")
+    life = lived(folder / "data")
+    backup(folder / "data", folder / "backup")
+    return folder / "backup", life
+
+
+def opened(folder: Path) -> Cell:
+    return Cell.open(
+        folder, journal=JournalSettings(SEGMENT_BYTES, 0, prepare_ahead=False), clock=VirtualClock(BEGIN_MS)
+    )
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    """Bytes by the machine and by history."""
+    machine = recover(RealDisk(folder, create=False), real_machine(), repair=False).machine
+    with closing(open_reader(folder)) as history:
+        told = history.execute("SELECT coalesce(sum(bytes), 0) FROM use_day").fetchone()[0]
+    return machine.header()["counted_bytes"], told
+
+
+# ------------------------------------------------------------------------------------------------ fencing
+
+
+def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: Path) -> None:
+    life = Life(tmp_path / "data")
+    life.live(1)
+    backup(life.folder, tmp_path / "older")
+    life.live(101)
+    backup(life.folder, tmp_path / "newer")
+    given = [max(life.epochs.values())]
+    numbers = []
+    life.cell.close()
+    for place, source in enumerate(("newer", "newer", "older")):
+        folder = tmp_path / f"restored-{place}"
+        restore(tmp_path / source, folder, segment_bytes=SEGMENT_BYTES)
+        cell = opened(folder)
+        (answer, *_) = commands.outcome_runs(cell.step(allocate(401, 3)).data)
+        assert answer["epoch"].min() > max(given), "an epoch that another lineage has given, or will give"
+        given += answer["epoch"].tolist()
+        session = commands.run(layout.SESSION_OPEN, 1, access_server=SERVER_NUMBER)
+        numbers.append(int(commands.outcome_runs(cell.step(session).data)[0]["session"][0]))
+        cell.close()
+    assert numbers == sorted(set(numbers)), "a session's number is given twice"
+
+
+# ------------------------------------------------------------------------------------------------ points in time
+
+
+def test_an_instant_is_taken_to_the_millisecond() -> None:
+    for at_ms in range(BEGIN_MS, BEGIN_MS + 3_000):
+        at = datetime.fromtimestamp(at_ms / 1000).isoformat(timespec="milliseconds")
+        assert instant_ms(at) == at_ms
+
+
+def test_at_between_before_and_behind_records(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, life = kept
+    sequences = sorted(life.states)
+    wanted, following = sequences[40], sequences[41]
+    last = sequences[-1]
+    for number, (until_ms, expected) in enumerate((
+        (life.instants[wanted], wanted),
+        (life.instants[following] - 1, wanted),
+        (life.instants[following], following),
+        (life.instants[last], last),
+        (life.instants[last] + 1, last),
+        (life.instants[last] + 10**9, last),
+    )):  # fmt: skip
+        found = restore(source, tmp_path / str(number), Wanted(until_ms=until_ms), segment_bytes=SEGMENT_BYTES)
+        assert (found["sequence"], found["now_ms"]) == (expected, life.instants[expected])
+        assert recovered_hash(tmp_path / str(number)) is not None
+    oldest = snapshot_sequences(RealDisk(source))[0]
+    for wrong in (Wanted(until_sequence=0), Wanted(until_ms=0), Wanted(until_ms=BEGIN_MS - 1)):
+        with pytest.raises(Refused, match=f"lies before|begins after that|reaches back to record {oldest}"):
+            restore(source, tmp_path / "new", wrong)
+
+
+def recovered_hash(folder: Path) -> int:
+    machine = recover(RealDisk(folder, create=False), real_machine(), repair=False).machine
+    assert machine.check() == []
+    return machine.state_hash()
+
+
+def test_what_was_restored_is_backed_up_and_restored_again(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, life = kept
+    for turn in range(3):
+        folder = tmp_path / f"data-{turn}"
+        restore(source, folder, segment_bytes=SEGMENT_BYTES)
+        cell = opened(folder)
+        cell.step(allocate(500 + turn))
+        cell.close()
+        source = tmp_path / f"backup-{turn}"
+        backup(folder, source)
+        checked = check_folder(source)
+        assert checked.sound, checked.parts
+    assert len(verify_folder(source)) == 2, "tokens and restores"
+    assert set(life.epochs) | {500, 501, 502} == set(terminals(source))
+
+
+def terminals(folder: Path) -> list[int]:
+    machine = recover(RealDisk(folder, create=False), real_machine(), repair=False).machine
+    found = [machine.terminal(index) for index in range(machine.header()["terminals_count"])]
+    return [terminal["key"] for terminal in found if terminal["sim"] is not None]
+
+
+# ------------------------------------------------------------------------------------------------ cut and damaged
+
+
+def test_a_backup_that_lost_its_end_is_refused_though_what_is_left_is_sound(
+    kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    source, last = tmp_path / "cut", max(kept[1].states)
+    shutil.copytree(kept[0], source)
+    (source / HISTORY).unlink()
+    begun = sorted(source.glob("segment-*.journal"))
+    begun[-1].unlink()
+    checked = check_folder(source)
+    (part,) = [part for part in checked.parts if not part.sound]
+    assert (part.part, part.file) == ("backup", MANIFEST)
+    left = checked.last_sequence
+    assert left < last
+    for wanted in (Wanted(), Wanted(until_ms=1 << 62)):
+        with pytest.raises(Refused, match=rf"ends at record {left}, and had {last}.*--until {left}"):
+            restore(source, tmp_path / "new", wanted)
+    assert not (tmp_path / "new").exists()
+    found = restore(source, tmp_path / "new", Wanted(until_sequence=left), segment_bytes=SEGMENT_BYTES)
+    assert found["sequence"] == left
+
+
+def test_a_folder_that_ends_before_what_history_knows_is_restored_only_when_that_is_said(tmp_path: Path) -> None:
+    life = Life(tmp_path / "data")
+    life.live(1)
+    life.live(101)
+    life.follow(snapshot=False)
+    life.cell.close(snapshot=False)
+    max(life.folder.glob("segment-*.journal")).unlink()
+    left = recover(RealDisk(life.folder), real_machine(), repair=False).machine.sequence
+    with pytest.raises(Refused, match=rf"ends at record {left}, and had {max(life.states)}, which were acknowledged"):
+        restore(life.folder, tmp_path / "new")
+    found = restore(life.folder, tmp_path / "new", Wanted(until_sequence=left), segment_bytes=SEGMENT_BYTES)
+    assert (found["sequence"], found["history"]) == (left, BEFORE)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"source_sequence": "x"}'])
+def test_a_damaged_manifest_is_named(kept: tuple[Path, Life], tmp_path: Path, text: str) -> None:
+    source = tmp_path / "cut"
+    shutil.copytree(kept[0], source)
+    (source / MANIFEST).write_text(text)
+    with pytest.raises(Refused, match=MANIFEST):
+        restore(source, tmp_path / "new")
+    assert [part.file for part in check_folder(source).parts if not part.sound] == [MANIFEST]
+
+
+def test_a_backup_is_not_served_from_nor_called_sound_before_it_is_finished(
+    kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    answer = program("serve", str(kept[0]), "--address", "127.0.0.1:0")
+    assert answer.returncode == Exit.REFUSED
+    assert "simswitch restore" in answer.stderr
+    source = tmp_path / "begun"
+    shutil.copytree(kept[0], source)
+    (source / MANIFEST).rename(source / UNFINISHED)
+    assert [part.file for part in check_folder(source).parts if not part.sound] == [UNFINISHED]
+
+
+# ------------------------------------------------------------------------------------------------ history
+
+
+def test_history_that_knows_a_record_which_is_left_out_stays_beside(tmp_path: Path) -> None:
+    life = Life(tmp_path / "data")
+    life.live(1)
+    report = max(life.states) - 1
+    life.live(101, 5)
+    life.follow(snapshot=False)
+    life.live(201, 5)
+    life.cell.close(snapshot=False)
+    wanted = Wanted(skip=(report,), reason="a test")
+    found = restore(life.folder, tmp_path / "new", wanted, segment_bytes=SEGMENT_BYTES)
+    assert found["history"] == BEFORE
+    by_machine, by_history = counted(tmp_path / "new")
+    assert by_machine == by_history
+    assert by_machine < life.cell.machine.header()["counted_bytes"]
+    assert check_folder(tmp_path / "new").sound
+    # What history has not seen yet it goes on behind, and says that something is missing.
+    later = Wanted(skip=(max(life.states) - 1,), reason="a test")
+    found = restore(life.folder, tmp_path / "later", later, segment_bytes=SEGMENT_BYTES)
+    assert found["history"] == "kept"
+    with closing(open_reader(tmp_path / "later")) as history:
+        gaps = history.execute("SELECT first_sequence, last_sequence FROM gaps").fetchall()
+    assert gaps == [later.skip * 2]
+    by_machine, by_history = counted(tmp_path / "later")
+    assert by_machine == by_history
+
+
+@pytest.mark.parametrize("behind", [1, 2])
+def test_history_that_is_behind_a_snapshot_is_brought_up_to_it(tmp_path: Path, behind: int) -> None:
+    """As a backup has it while the follower goes on: history first, snapshots later."""
+    life = Life(tmp_path / "data")
+    life.live(1)
+    life.follow()
+    with closing(open_reader(life.folder)) as history:
+        copy_history(history, tmp_path)
+    for first in range(101, 101 + behind * 100, 100):
+        life.live(first)
+        life.follow()
+    life.cell.close(snapshot=False)
+    for path in life.folder.glob(f"{HISTORY}*"):
+        path.unlink()
+    (tmp_path / HISTORY).rename(life.folder / HISTORY)
+    backup(life.folder, tmp_path / "backup")
+    oldest, _ = snapshot_sequences(RealDisk(tmp_path / "backup"))
+    found = restore(tmp_path / "backup", tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert found["history"] == "kept"
+    with closing(open_reader(tmp_path / "new")) as history:
+        assert history.execute("SELECT min(sequence) FROM positions").fetchone() == (max(life.states),)
+        gaps = history.execute("SELECT last_sequence FROM gaps").fetchall()
+    # Only what stood before the oldest snapshot is gone for good.
+    assert gaps == [(oldest,)] * (behind - 1)
+
+
+def test_history_of_another_journal_is_never_taken_for_this_one(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source = tmp_path / "mixed"
+    shutil.copytree(kept[0], source)
+    other = lived(tmp_path / "other")
+    backup(other.folder, tmp_path / "others")
+    shutil.copy(tmp_path / "others" / HISTORY, source / HISTORY)
+    last = max(kept[1].states)
+    newest = snapshot_sequences(RealDisk(source))[-1]
+    for number, until in enumerate((last, newest)):
+        folder = tmp_path / f"new-{number}"
+        found = restore(source, folder, Wanted(until_sequence=until), segment_bytes=SEGMENT_BYTES)
+        assert found["history"] == BEFORE
+        assert check_folder(folder).sound
+    # The same journal's, and yet it knows another record: one of the two was put back from elsewhere.
+    shutil.copy(kept[0] / HISTORY, source / HISTORY)
+    with closing(sqlite3.connect(source / HISTORY)) as history, history:
+        (known,) = history.execute("SELECT max(sequence) FROM positions").fetchone()
+        history.execute("UPDATE positions SET checksum = checksum + 1")
+    for number, until in enumerate((known, last)):
+        with pytest.raises(Refused, match=f"record {known}"):
+            restore(source, tmp_path / f"refused-{number}", Wanted(until_sequence=until), segment_bytes=SEGMENT_BYTES)
+
+
+def test_history_behind_a_link_is_read_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").mkdir()
+    with closing(open_writer(tmp_path / "elsewhere")) as writer:
+        (tmp_path / "data" / HISTORY).symlink_to(tmp_path / "elsewhere" / HISTORY)
+        writer.execute("INSERT INTO gaps VALUES (1, 2, 3, 4)")
+        with closing(open_reader(tmp_path / "data", writes_nothing=True)) as reader:
+            assert reader.execute("SELECT count(*) FROM gaps").fetchone() == (1,)
+
+
+def test_a_copy_of_history_ends_though_its_writer_commits_all_the_time(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "copy").mkdir()
+    commits_max = 20_000
+    with closing(open_writer(tmp_path / "data")) as writer:
+        writer.execute("BEGIN")
+        rows = ((1, number, 7) for number in range(1 << 20))
+        writer.executemany("INSERT INTO use_day VALUES (?, ?, ?)", rows)
+        writer.execute("COMMIT")
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    over, commits = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal commits
+        with closing(open_writer(tmp_path / "data")) as writer:
+            writer.execute("PRAGMA synchronous = OFF")
+            while not over.is_set() and commits < commits_max:
+                writer.execute("INSERT INTO gaps VALUES (?, 2, 3, 4)", (commits,))
+                commits += 1
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    while not commits:
+        over.wait(0.001)
+    with closing(open_reader(tmp_path / "data")) as reader:
+        copy_history(reader, tmp_path / "copy")
+    over.set()
+    writing.join()
+    assert commits < commits_max, "the copy ended only when nobody wrote any more"
+    with closing(open_reader(tmp_path / "copy")) as copied:
+        assert copied.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert copied.execute("SELECT count(*) FROM use_day").fetchone() == (1 << 20,)
+
+
+def test_a_chained_file_that_is_renamed_meanwhile_is_copied_without_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "audit" / "attempts.log"
+    chain = Chain(path, size_max=20_000)
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            chain.append({"what": "x" * 500})
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        while not older(path).exists():
+            over.wait(0.001)
+        for number in range(200):
+            target = tmp_path / str(number)
+            target.mkdir()
+            copy_chains(tmp_path / "data", target)
+            assert len(verify_folder(target)) == 1
+    finally:
+        over.set()
+        writing.join()
+        chain.close()
+
+
+# ------------------------------------------------------------------------------------------------ where to
+
+
+def test_only_owner_and_group_may_read_a_backup_and_what_is_restored(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        shutil.copytree(kept[0], tmp_path / "source")
+        (tmp_path / "source" / MANIFEST).unlink()
+        (tmp_path / "backup").mkdir(mode=0o755)
+        backup(tmp_path / "source", tmp_path / "backup")
+        (tmp_path / "new").mkdir(mode=0o755)
+        point = Wanted(until_sequence=snapshot_sequences(RealDisk(tmp_path / "backup"))[0])
+        restore(tmp_path / "backup", tmp_path / "new", point, segment_bytes=SEGMENT_BYTES)
+        restore(tmp_path / "backup", tmp_path / "made", segment_bytes=SEGMENT_BYTES)
+    finally:
+        os.umask(before)
+    for folder in ("backup", "new", "made"):
+        for path in (tmp_path / folder).rglob("*"):
+            assert not path.stat().st_mode & 0o027, path
+    for folder in ("new", "made"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_is_followed_and_a_mount_point_refused_before_anything_is_done(
+    kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    restore(kept[0], tmp_path / "link", segment_bytes=SEGMENT_BYTES)
+    assert (tmp_path / "link").is_symlink()
+    assert check_folder(tmp_path / "link").sound
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    restore(kept[0], tmp_path / "dangling", segment_bytes=SEGMENT_BYTES)
+    assert check_folder(tmp_path / "nowhere").sound
+    with pytest.raises(Refused, match="mount point"):
+        restore(kept[0], "/proc")
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="could not be made"):
+        restore(kept[0], tmp_path / "file" / "new")
