@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ class Gate:
         committing = event == "fdatasync" and threading.current_thread().name.startswith("simswitch-cell")
         if committing and self._shut:
             self.waiting.set()
-            assert self._permits.acquire(timeout=30)
+            assert self._permits.acquire(timeout=60)
 
     def shut(self) -> None:
         self.waiting.clear()
@@ -110,9 +111,8 @@ def tiny(cell: Cell) -> TinyMachine:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    """Waits for what has to come; the test's own limit ends it otherwise."""
     while not condition():
-        assert time.monotonic() < end, "it never happened"
         await asyncio.sleep(0.001)
 
 
@@ -448,12 +448,12 @@ async def test_an_expired_or_cancelled_call_is_dropped_before_it_is_applied() ->
     gate.shut()
     first = cell.submit(number_run(0))
     await until(gate.waiting.is_set)
-    expired = cell.submit(number_run(1), deadline=time.monotonic() + 0.001)
-    expired_read = cell.read(lambda machine: machine.sequence, deadline=time.monotonic() + 0.001)
+    # Their deadline has passed by the time that it is their turn.
+    expired = cell.submit(number_run(1), deadline=time.monotonic())
+    expired_read = cell.read(lambda machine: machine.sequence, deadline=time.monotonic())
     cancelled = cell.submit(number_run(2))
     cancelled.cancel()
-    in_time = cell.submit(number_run(3), deadline=time.monotonic() + 60)
-    await asyncio.sleep(0.01)
+    in_time = cell.submit(number_run(3), deadline=math.inf)
     gate.release()
     await first
     await in_time

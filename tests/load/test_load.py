@@ -152,6 +152,16 @@ def test_nothing_is_left_when_the_load_is_killed(serving: Serving) -> None:
     until(lambda: occupied(serving) == 0 and not any(sessions(serving).values()))
 
 
+def test_who_has_said_all_may_end_before_the_others_and_nobody_else(plan: MakePlan) -> None:
+    for said, failure in (("finished", None), ("done", "worker 0 has ended (exit code 0)")):
+        load = Load("127.0.0.1:9", plan(), processes=2)
+        load._workers = [None, None]  # type: ignore[list-item]
+        for event in ((0, {"event": said}), (0, {"event": "ended", "code": 0}), (1, {"event": "finished"})):
+            load._events.put(event)
+        load._collect("finished", "giving the SIMs back", 60)
+        assert load._failure is failure or (failure and load._failure and load._failure.startswith(failure))
+
+
 def test_a_server_that_goes_and_comes_back_is_met_again(serving: Serving, plan: MakePlan) -> None:
     load = Load(serving.address, plan(duration_s=5.0, warm_up_s=0.0, away_s=60.0), processes=1)
     restarted: list[int] = []

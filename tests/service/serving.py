@@ -63,8 +63,8 @@ class Serving:
         return self.cell.call_read(lambda machine: machine.state_hash())
 
     def hold_loop(self, until: threading.Event) -> None:
-        """The event loop does nothing else until then, for 20 s at most."""
-        self._loop.call_soon_threadsafe(until.wait, 20)
+        """The event loop does nothing else until then."""
+        self._loop.call_soon_threadsafe(until.wait)
 
     def in_loop(self, function: Any) -> Any:
         """Runs a function where the server's own code runs."""

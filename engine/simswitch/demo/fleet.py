@@ -69,6 +69,8 @@ class Figures:
 
     allocations_requested: int = 0
     allocations_failed: int = 0
+    allocations_unanswered: int = 0
+    """Of these, whose turn at the access server had come: the service didn't answer in time."""
     waits_s: list[float] = field(default_factory=list)
     swaps_completed: int = 0
     swaps_failed: int = 0
@@ -171,7 +173,8 @@ class AccessServer:
             self._spawn(self._give(asking))
         for operation in self._queue.give_up(now_s):
             if isinstance(operation.payload, Asking):
-                self._answered(operation.payload, self._timeout_s, failed=True)
+                unanswered = operation.finished_s > 0
+                self._answered(operation.payload, self._timeout_s, failed=True, unanswered=unanswered)
         leaving = [entry for entry in self._leaving if entry[0] <= now_s]
         if leaving:
             self._leaving = [entry for entry in self._leaving if entry[0] > now_s]
@@ -216,7 +219,7 @@ class AccessServer:
             if not operation.given_up:
                 wait_s = now_s - operation.arrived_s
                 late = wait_s > self._timeout_s
-                self._answered(asking, min(wait_s, self._timeout_s), failed=late or not granted)
+                self._answered(asking, min(wait_s, self._timeout_s), failed=late or not granted, unanswered=late)
                 # Whoever is answered here is not counted again when the time-out passes.
                 operation.answered = True
             if granted:
@@ -231,12 +234,13 @@ class AccessServer:
             again_s = time.monotonic() + ASK_AGAIN_S
             self._leaving += [(again_s, terminal, epoch) for _, terminal, epoch in leaving]
 
-    def _answered(self, asking: Asking, wait_s: float, *, failed: bool) -> None:
+    def _answered(self, asking: Asking, wait_s: float, *, failed: bool, unanswered: bool) -> None:
         self._failed_untold += failed
         if asking.counted:
             self.figures.waits_s.append(wait_s)
             self.longest_wait_s = max(wait_s, self.longest_wait_s or 0.0)
             self.figures.allocations_failed += failed
+            self.figures.allocations_unanswered += unanswered
 
     def take_longest_wait_s(self) -> float | None:
         """The longest of the waits that were counted since this was last asked."""

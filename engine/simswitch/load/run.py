@@ -297,6 +297,9 @@ class Load:
                 self._all("stop")
             elif kind == "ended":
                 self._ended.add(number)
+                if wanted == "finished" and number in found:
+                    # It has said all that it had to say; others may take longer.
+                    continue
                 how = f"exit code {event['code']}" if event["code"] >= 0 else f"signal {-event['code']}"
                 self._fail(f"worker {number} has ended ({how}); its last words, if any, are above")
             elif kind == wanted:
