@@ -349,10 +349,12 @@ def draw(told: Story, path: Path) -> None:
     below.bar(mornings, [each.throttled for each in told.mornings], color="#e59866", label="SIMs known to be slowed")
     below.set_ylabel("SIMs")
     cap = below.twinx()
-    cap.step(mornings, [each.cap_bytes / GB for each in told.mornings], color="#1f618d", where="mid")
+    in_force = [each.cap_bytes / GB for each in told.mornings]
+    cap.step(mornings, in_force, color="#1f618d", where="mid", label="cap in force (right)")
     cap.set_ylabel("cap in force, GB")
+    cap.legend(loc="upper center", fontsize=8)
     below.xaxis.set_major_formatter(form)
-    below.legend(loc="upper left", fontsize=8)
+    below.legend(loc="center left", fontsize=8)
     figure.savefig(path, dpi=110)
 
 

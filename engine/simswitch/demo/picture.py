@@ -62,7 +62,7 @@ def draw(
         axis.set_ylim(bottom=0)
     axes[0].legend(loc="upper right")
     if axes[-1].get_legend_handles_labels()[0]:
-        axes[-1].legend(loc="upper right")
+        axes[-1].legend(loc="lower right")
     axes[-1].set_xlabel("seconds of the story since the switch was ordered")
     figure.suptitle(f"{result['scenario']}: the same switch, two ways")
     figure.savefig(path, dpi=110)

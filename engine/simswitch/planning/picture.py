@@ -47,8 +47,9 @@ def draw(plan: Plan, path: Path) -> None:
         if day is not None:
             for axes in (left, chance):
                 axes.axvline(day, color=_DRY, linewidth=0.9, linestyle="--" if share < 0.5 else "-")
-            height = 0.93 if share < 0.5 else 0.83
-            chance.annotate(f"dry, {words}: {day} ", (day, height), fontsize=9, color=_DRY, ha="right")
+            # On either side of both lines, however near they stand.
+            side = "right" if share < 0.5 else "left"
+            chance.annotate(f" dry, {words}: {day} ", (day, 0.83), fontsize=9, color=_DRY, ha=side)
     for axes in (use, left, chance):
         axes.grid(visible=True, color="#dddddd", linewidth=0.6)
         axes.set_ylim(bottom=0)

@@ -10,14 +10,14 @@ from simswitch.core import layout
 # Distinguishable without colour vision, and by their line styles in grey.
 _STYLES = {
     "unbounded": ("#c0392b", "-", "unbounded: all at once"),
-    "fixed": ("#d68910", "--", "fixed: n every gap"),
+    "fixed": ("#d68910", "--", "fixed: so many, a pause, the next"),
     "engine": ("#1f618d", "-", "through the engine"),
     "none": ("#7f8c8d", ":", "none: nobody is switched"),
 }
 _PANELS = (
     ("failed_per_s", "failed allocations\nper second", "symlog"),
     ("wait_max_s", "longest wait for\nan allocation, s", "linear"),
-    ("in_flight_worst", "switches in flight,\nworst access server", "symlog"),
+    ("in_flight_worst", "orders outstanding,\nworst access server", "symlog"),
     ("well_share", "terminals that are on with a\nline at full speed, share", "linear"),
 )
 
@@ -84,7 +84,7 @@ def _plot_month(result: dict[str, Any], path: str | Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     figure.axes[0].set_ylabel("cap, GB")
-    figure.axes[0].legend(fontsize=8, framealpha=0.9)
+    figure.axes[0].legend(fontsize=8, framealpha=0.9, loc="lower left")
     colours = {"believed": "#d68910", "learned": "#c0392b"}
     panels = (("handed_out_slowed", "slowed SIMs\nhanded out a day"), ("slowed_terminals", "terminals on\nslowed SIMs"))
     for row, (column_name, label) in enumerate(panels, 1):
@@ -146,8 +146,8 @@ def plot_servers(result: dict[str, Any], path: str | Path) -> None:
     rows[0][1].set_title("seconds waited there")
     for axes in rows[-1]:
         axes.set_xlabel("minutes of virtual time (dash-dotted: the first switch is ordered)")
-    for axes in rows[0]:
-        axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    rows[0][0].legend(loc="center right", fontsize=8, framealpha=0.9)
+    rows[0][1].legend(loc="upper right", fontsize=8, framealpha=0.9)
     figure.suptitle(f"{result['scenario']} (seed {result['seed']}): access servers as the engine sees them")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
