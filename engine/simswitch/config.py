@@ -276,8 +276,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         "What a terminal's radio can carry at most, both ways. A report of use above this rate since the last one, or "
         "a carrier's figure since its window began, is impossible and set aside. Unless told: LTE of category 12. Peak "
-        "rates by 3GPP TS 36.306 and 38.306: LTE of category 4 25_222_000, 6 44_066_000, 12 88_132_000; NR in 100 MHz "
-        "450_000_000.",
+        "rates by 3GPP TS 36.306 (tables 4.1-1 and 4.1-2, bits a millisecond) and 38.306 (4.1.2): LTE of category 4 "
+        "25_222_000, 6 44_066_000, 12 88_132_000; NR in 100 MHz 450_000_000.",
         1_000,
         1 << 40,
         88_132_000,

@@ -106,6 +106,24 @@ def test_a_busy_cell_wanders() -> None:
     assert not len(lot.show([2], list(levels)))
 
 
+def test_who_comes_down_to_the_level_of_slowed_mates_by_and_by_has_to_stay_for_longer_than_who_falls() -> None:
+    """A cell that fills looks the same for a while, but is not left from one window to the next."""
+    lot = Lot()
+    lot.show(list(range(6)), [950, 970, 940])
+    assert not len(lot.show([7], [9_000, 4_000, 2_000, 1_400, 1_000, 960, 1_050]))
+    assert list(lot.show([8], [1_000, 960, 1_050]).sim) == [8]
+    assert list(lot.show([7], [1_000, 990]).sim) == [7]
+
+
+def test_one_fast_window_right_before_the_fall_is_enough_to_have_been_faster() -> None:
+    """Who meets a cap early on a terminal has shown no more; who is slow from the first on has shown nothing."""
+    lot = Lot()
+    lot.show(list(range(6)), [950, 970, 940])
+    lot.detector.moved(np.array([7, 8]))
+    assert list(lot.show([7], [20_000, 955, 940, 960]).sim) == [7]
+    assert not len(lot.show([8], [955, 940, 960]))
+
+
 def test_an_hour_in_which_a_whole_lot_is_slow_at_many_levels_corroborates_nobody() -> None:
     lot = Lot()
     for window in range(12):

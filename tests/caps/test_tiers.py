@@ -131,6 +131,16 @@ def test_sims_whose_limit_was_lifted_after_our_window_began_are_no_second_change
     assert found.caps[0].median_bytes == pytest.approx(4.5e9, rel=0.03)
 
 
+def test_in_the_first_night_nothing_has_changed_yet() -> None:
+    """So do SIMs in the night in which the lot was first seen, and a cap that nobody knew is not lowered."""
+    random = np.random.default_rng(11)
+    night, used = BEGIN_MS + np.arange(8) * 600_000, random.uniform(3.6e9, 3.8e9, 8)
+    late = observations(Window.DAY, 900 + np.arange(8), night, used * 0.96, used * 1.03, 950)
+    found = find(gathered([late, *(seen(random, day, 2.0, 950, sims=30) for day in range(2))]))
+    assert not found.changes
+    assert found.caps[0].median_bytes == pytest.approx(2e9, rel=0.03)
+
+
 def test_one_sim_astray_before_a_change_does_not_date_it() -> None:
     random = np.random.default_rng(10)
     astray = observations(

@@ -16,12 +16,13 @@ Each run is worth points (natural logarithms of odds), which add up to a confide
     windows that agree                            (windows - 1) x ln(spread of a busy cell / spread of the run)
     the level is a speed that carriers slow to    NEAR_STEP, else OFF_STEP
     the SIM, on this terminal, was faster         DROP x logarithm of how much; by less than 1.6 x: never
+    it fell to the level by and by                GRADUAL: the window before was not far above, or there was none
     other SIMs of the lot stand at this level     MATES x logarithm of how many more than at the levels around it
 
 Below ``DECIDED`` nothing is decided. So an idle terminal never counts (no demand), a weak signal neither (its low
-windows are passed over), a busy cell rarely agrees with itself, and hours in which a whole lot is slow at many levels
-corroborate none of them. A terminal that is slow by nature was never faster: when a SIM changes its terminal, what it
-did before is forgotten.
+windows are passed over), a busy cell rarely agrees with itself and comes down by and by, where a shaper lets go from
+one window to the next, and hours in which a whole lot is slow at many levels corroborate none of them. A terminal that
+is slow by nature was never faster: when a SIM changes its terminal, what it did before is forgotten.
 
 A slowed SIM is released by windows well above its plateau, more than a burst's length of them, and decided anew when a
 deeper plateau follows.
@@ -48,7 +49,7 @@ DEMAND_MIN_S = 20.0
 """A window with less demand says nothing."""
 BURST_KBIT = 4_000.0
 """What a shaper may let through at once, and so make a short window look faster."""
-RUN_DEMAND_MIN_S = 180.0
+RUN_DEMAND_MIN_S = 300.0
 RUN_WINDOWS_MIN = 3
 LONE_WINDOWS_MIN, LONE_SPAN_MIN_S, LONE_KBPS_MAX = 6, 2_700, 2_000.0
 """As long as no other SIM of the lot shows the same: a far server or a full cell may be slow and steady too. Then it
@@ -73,6 +74,9 @@ PRIOR = -4.6
 NEAR_STEP, OFF_STEP = 1.3, -0.7
 DROP, DROP_WORTH_MAX = 1.2, 3.0
 DROP_OF_LOT, DROP_OF_LOT_WORTH_MAX = 0.6, 1.0
+FALL_MIN = 1.0
+GRADUAL = -2.0
+"""Of a run whose level is less than ``FALL_MIN``, as a natural logarithm, below the last window before it."""
 MATES, MATES_WORTH_MAX = 1.5, 4.0
 TOGETHER = 1.5
 """Mates that are worth less don't corroborate."""
@@ -408,6 +412,9 @@ class ThrottleDetector:
         slowed = rows["state"] == _THROTTLED
         own_drop = np.where(slowed, rows["plateau"], rows["best"]) - rows["level"]
         own = slowed | ((rows["best_windows"] >= RUN_WINDOWS_MIN) & (own_drop > DROP_MIN))
+        # A single fast window is enough if it stood right before the run: whoever meets a cap early on a terminal.
+        fall = np.where(rows["above"] > 0, rows["above"] - rows["level"], 0.0)
+        own |= (rows["best_windows"] > 0) & (own_drop > FAST) & (fall > FAST)
         own |= rows["best_windows"] >= NEW_WINDOWS
         dropped = np.where(own, own_drop, self._lot_best[lot] - rows["level"])
         drop = np.where(
@@ -419,7 +426,8 @@ class ThrottleDetector:
         mates, around = self._mates(rows, lot)
         ratio = (mates + 0.5) / (around + 0.5)
         together = np.where(mates >= 1.0, np.clip(MATES * np.log(ratio), 0.0, MATES_WORTH_MAX), 0.0)
-        score = PRIOR + agree + np.where(near, NEAR_STEP, OFF_STEP) + drop + together
+        gradual = np.where(own & ~slowed & (fall <= FALL_MIN), GRADUAL, 0.0)
+        score = PRIOR + agree + np.where(near, NEAR_STEP, OFF_STEP) + drop + gradual + together
         # What speaks against it by itself needs more mates and more windows: a speed that no carrier is known to slow
         # to, and a SIM that was never seen faster.
         lone = together < TOGETHER

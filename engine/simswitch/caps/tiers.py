@@ -43,8 +43,8 @@ STEP_WITHIN = 0.2
 LEVELS_APART = 0.15
 DAY_MS = 86_400_000
 APART_MS = 20 * 3_600_000
-"""A cap holds for most of a day at least: what looks like two changes in one are SIMs whose limit was lifted later than
-our window began, so that they seem to be slowed late."""
+"""A cap holds for most of a day at least, the first too: what looks like two changes in one are SIMs whose limit was
+lifted later than our window began, so that they seem to be slowed late."""
 COARSE_SPLIT = 0.02
 SAME_CAP = 0.06
 """Caps of one window that differ by less, in logarithms, are one cap."""
@@ -170,7 +170,9 @@ def _best(
             continue
         quiet = observations.chosen((observations.window == window) & (observations.upper_bytes == 0))
         evidence = _newest(own, quiet)
-        current, estimate, changes, gain = _current(window, evidence, speed)
+        # Where not too much was observed to have its beginning here, the first SIM slowed says since when a cap holds.
+        not_before_ms = int(own.at_ms.min()) + APART_MS if len(own) <= OBSERVATIONS_MAX else 0
+        current, estimate, changes, gain = _current(window, evidence, speed, not_before_ms)
         if gain >= GAIN_MIN and (best is None or gain > LONGER_GAIN * best[0]):
             best = (gain, window, current, estimate, changes)
     if best is None:
@@ -215,19 +217,20 @@ def _newest(events: Observations, quiet: Observations) -> Observations:
     return joined.chosen(np.argsort(joined.at_ms, kind="stable"))
 
 
-def _current(window: Window, evidence: Observations, speed: int) -> tuple[Observations, Posterior, list[Change], float]:
+def _current(
+    window: Window, evidence: Observations, speed: int, not_before_ms: int
+) -> tuple[Observations, Posterior, list[Change], float]:
     """The evidence since the last change, the cap by it, the changes, and what cap and changes explain."""
     changes: list[Change] = []
     lower, upper = _logs(evidence)
     estimate = posterior(lower, upper)
     retired = 0.0
-    begun_ms = 0
     while True:
-        split = _split(lower, upper, evidence, estimate, begun_ms)
+        split = _split(lower, upper, evidence, estimate, not_before_ms)
         if split is None:
             return evidence, estimate, changes, retired + estimate.gain
         place, before, after, at_ms = split
-        begun_ms = at_ms + APART_MS
+        not_before_ms = at_ms + APART_MS
         raised = after > before
         changes.append(
             Change(
