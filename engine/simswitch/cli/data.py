@@ -188,7 +188,7 @@ def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
         end += f"; {counted(tail['cut_bytes'], 'byte')} behind it are cut off at the next start" * bool(
             tail["cut_bytes"]
         )
-    parts.append(f"The journal ends with {end}")
+    parts.append(f"The end of the journal: {end}")
     if found["alarm"]:
         parts.append(f"ALARM of the follower: {found['alarm']}")
     return parts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import grpc
 import numpy as np
@@ -34,22 +34,37 @@ _USAGE = "/simswitch.v1.UsageService/"
 
 
 class _Calls:
-    """Requests and responses, without the waiting between them."""
+    """Requests and responses, without the waiting between them.
+
+    ``actor`` is ``access-server:NAME`` unless given or proven.
+    With ``holdings`` the client notes what it was given, and to what speed a lease's subscriber is to be slowed.
+    """
+
+    _OF_ASYNCIO: ClassVar[bool]
 
     def __init__(
         self,
         address: str,
+        *,
         access_server: str,
-        actor: str | None,
-        credentials: Credentials,
-        timeout_s: float,
-        holdings: Holdings | None,
+        actor: str | None = None,
+        credentials: Credentials = PLAIN,
+        timeout_s: float = TIMEOUT_S,
+        holdings: Holdings | None = None,
     ) -> None:
         self.access_server = access_server
         self.holdings = holdings
         self.held_back = HeldBack()
         self.timeout_s = timeout_s
         self.metadata = credentials.metadata(address, actor, f"access-server:{access_server}")
+        self._channel: Any = (credentials.aio_channel if self._OF_ASYNCIO else credentials.channel)(address)
+        self._methods: dict[str, Callable[..., Any]] = {}
+
+    def _method(self, path: str) -> Callable[..., Any]:
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = self._channel.unary_unary(path)
+        return method
 
     def allocate_one_request(
         self, terminal: int, market: str, subscriber: int, expected_bytes: int, subscriber_group: str
@@ -162,25 +177,9 @@ class _Calls:
 
 
 class Client(_Calls):
-    """Calls of one access server, for threads. One client may be used by several of them.
+    """Calls of one access server, for threads. One client may be used by several of them."""
 
-    ``actor`` is ``access-server:NAME`` unless given or proven.
-    With ``holdings`` the client notes what it was given, and to what speed a lease's subscriber is to be slowed.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        access_server: str,
-        actor: str | None = None,
-        credentials: Credentials = PLAIN,
-        timeout_s: float = TIMEOUT_S,
-        holdings: Holdings | None = None,
-    ) -> None:
-        super().__init__(address, access_server, actor, credentials, timeout_s, holdings)
-        self._channel: Any = credentials.channel(address)
-        self._methods: dict[str, Callable[..., Any]] = {}
+    _OF_ASYNCIO = False
 
     def close(self) -> None:
         self._channel.close()
@@ -194,13 +193,10 @@ class Client(_Calls):
         self.close()
 
     def _call(self, path: str, request: bytes) -> bytes:
-        method = self._methods.get(path)
-        if method is None:
-            method = self._methods[path] = self._channel.unary_unary(path)
         asked = self.held_back.enter(path)
         refused = None
         try:
-            return bytes(method(request, timeout=self.timeout_s, metadata=self.metadata))
+            return bytes(self._method(path)(request, timeout=self.timeout_s, metadata=self.metadata))
         except grpc.RpcError as error:
             refused = service_error(error)
             raise refused from error
@@ -263,25 +259,9 @@ class Client(_Calls):
 
 
 class AsyncClient(_Calls):
-    """Calls of one access server, for asyncio.
+    """Calls of one access server, for asyncio."""
 
-    ``actor`` is ``access-server:NAME`` unless given or proven.
-    With ``holdings`` the client notes what it was given, and to what speed a lease's subscriber is to be slowed.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        access_server: str,
-        actor: str | None = None,
-        credentials: Credentials = PLAIN,
-        timeout_s: float = TIMEOUT_S,
-        holdings: Holdings | None = None,
-    ) -> None:
-        super().__init__(address, access_server, actor, credentials, timeout_s, holdings)
-        self._channel: Any = credentials.aio_channel(address)
-        self._methods: dict[str, Callable[..., Any]] = {}
+    _OF_ASYNCIO = True
 
     async def close(self) -> None:
         await self._channel.close()
@@ -295,13 +275,10 @@ class AsyncClient(_Calls):
         await self.close()
 
     async def _call(self, path: str, request: bytes) -> bytes:
-        method = self._methods.get(path)
-        if method is None:
-            method = self._methods[path] = self._channel.unary_unary(path)
         asked = self.held_back.enter(path)
         refused = None
         try:
-            return bytes(await method(request, timeout=self.timeout_s, metadata=self.metadata))
+            return bytes(await self._method(path)(request, timeout=self.timeout_s, metadata=self.metadata))
         except grpc.aio.AioRpcError as error:
             refused = service_error(error)
             raise refused from error

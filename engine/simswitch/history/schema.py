@@ -21,12 +21,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+T = TypeVar("T")
 
 NAME = "history.sqlite"
 APPLICATION_ID = 0x53494D48
@@ -286,6 +289,17 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
     except sqlite3.Error as error:
         raise damaged(path, error) from error
     return connection
+
+
+def asked(folder: str | Path | None, question: Callable[[sqlite3.Connection], T]) -> tuple[T | None, str]:
+    """What the history of a service's folder answers, or why it has no answer. For a thread beside the loop."""
+    if folder is None:
+        return None, "the service keeps no data folder"
+    try:
+        with closing(open_reader(folder)) as connection:
+            return question(connection), ""
+    except HistoryRefused as error:
+        return None, str(error)
 
 
 def _not_yet(path: Path) -> HistoryRefused:

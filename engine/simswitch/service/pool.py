@@ -16,7 +16,7 @@ from simswitch.core.commands import run
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
 from simswitch.history.reading import LotCounted, lots_counted
-from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.history.schema import asked
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, Refused, check
@@ -150,17 +150,10 @@ class PoolHandlers:
 
     def _looked(self) -> tuple[dict[int, LotCounted], str]:
         """What the follower counted in each lot when it last walked over the SIMs. For a thread beside the loop."""
-        if self._folder is None:
-            return {}, "the service keeps no data folder"
-        try:
-            connection = open_reader(self._folder)
-        except HistoryRefused as error:
-            return {}, str(error)
-        try:
-            found = lots_counted(connection)
-        finally:
-            connection.close()
-        return found, "" if found else "the follower has not counted the pool yet: it does every minute"
+        found, missing = asked(self._folder, lots_counted)
+        return found or {}, missing or (
+            "" if found else "the follower has not counted the pool yet: it does every minute"
+        )
 
     def _remaining(
         self, entity: Entity, lots: list[Entity], live: Mapping[int, list[int]], looked: Mapping[int, LotCounted]

@@ -14,7 +14,7 @@ from simswitch.core import layout
 from simswitch.core.commands import decode_iccid, encode_iccid
 from simswitch.core.machine import Machine
 from simswitch.core.roles import READ_ROLES, Read
-from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.history.schema import asked
 from simswitch.history.sims import Past, past
 from simswitch.service.call import Call
 from simswitch.service.caps import pool_of, windows_of
@@ -73,7 +73,7 @@ class SimHandlers:
             call.may_read(Read.SIMS)
         if found is None or lot is None:
             raise Refused(STATUS_REASONS[layout.UNKNOWN_SIM], digits)
-        history, missing = await asyncio.to_thread(self._past, iccid)
+        history, missing = await asyncio.to_thread(asked, self._folder, lambda reader: past(reader, iccid))
         now_ms, sim, caps, terminal = found
         response = self._explained(now_ms, sim, lot, caps)
         response.history_missing = missing
@@ -84,19 +84,6 @@ class SimHandlers:
         if call.actor.role not in READ_ROLES[Read.SUBSCRIBERS]:
             _leave_people_out(response)
         return response.SerializeToString()
-
-    def _past(self, iccid: int) -> tuple[Past | None, str]:
-        """What history has, or why it has nothing. For a thread beside the loop."""
-        if self._folder is None:
-            return None, "the service keeps no data folder"
-        try:
-            connection = open_reader(self._folder)
-        except HistoryRefused as error:
-            return None, str(error)
-        try:
-            return past(connection, iccid), ""
-        finally:
-            connection.close()
 
     def _explained(
         self, now_ms: int, sim: Mapping[str, Any], lot: Entity, caps: dict[str, Any]

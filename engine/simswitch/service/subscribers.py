@@ -16,7 +16,7 @@ from simswitch.core.commands import run
 from simswitch.core.machine import Machine
 from simswitch.core.roles import Read
 from simswitch.history.limits import Person, person
-from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.history.schema import asked
 from simswitch.service.call import Call
 from simswitch.service.definitions import KINDS, message_of
 from simswitch.service.directory import Directory
@@ -41,7 +41,7 @@ class SubscriberHandlers:
     async def get_subscriber(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.SUBSCRIBERS)
         key = _subscriber(pb.GetSubscriberRequest.FromString(data).subscriber)
-        past, missing = await asyncio.to_thread(self._past, key)
+        past, missing = await asyncio.to_thread(asked, self._folder, lambda reader: person(reader, key))
         now = await self._cell.read(lambda machine: machine.subscriber_now(key))
         response = pb.GetSubscriberResponse(
             subscriber=key,
@@ -61,19 +61,6 @@ class SubscriberHandlers:
         if past is not None:
             _add_past(response, past, key)
         return response.SerializeToString()
-
-    def _past(self, subscriber: int) -> tuple[Person | None, str]:
-        """What history has, or why it has nothing. For a thread beside the loop."""
-        if self._folder is None:
-            return None, "the service keeps no data folder"
-        try:
-            connection = open_reader(self._folder)
-        except HistoryRefused as error:
-            return None, str(error)
-        try:
-            return person(connection, subscriber), ""
-        finally:
-            connection.close()
 
     async def exempt_subscriber(self, data: bytes, call: Call) -> bytes:
         call.may(layout.EXEMPT)
