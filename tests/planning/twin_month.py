@@ -346,15 +346,13 @@ def draw(told: Story, path: Path) -> None:
     above.yaxis.set_major_formatter(form)
     above.set_ylabel("the pool runs dry on")
     above.legend(loc="lower right", fontsize=8)
-    below.bar(mornings, [each.throttled for each in told.mornings], color="#e59866", label="SIMs known to be slowed")
+    bars = below.bar(mornings, [each.throttled for each in told.mornings], color="#e59866")
     below.set_ylabel("SIMs")
     cap = below.twinx()
-    in_force = [each.cap_bytes / GB for each in told.mornings]
-    cap.step(mornings, in_force, color="#1f618d", where="mid", label="cap in force (right)")
+    (line,) = cap.step(mornings, [each.cap_bytes / GB for each in told.mornings], color="#1f618d", where="mid")
     cap.set_ylabel("cap in force, GB")
-    cap.legend(loc="upper center", fontsize=8)
     below.xaxis.set_major_formatter(form)
-    below.legend(loc="center left", fontsize=8)
+    below.legend([bars, line], ["SIMs known to be slowed", "cap in force (right)"], loc="upper center", fontsize=8)
     figure.savefig(path, dpi=110)
 
 

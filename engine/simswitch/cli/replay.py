@@ -138,6 +138,8 @@ def comparison(result: dict[str, object], titles: dict[str, str] | None = None) 
     rows = [
         [words, *(_figure(figures.get(key), unit, "-" if month else "not finished") for figures in policies.values())]
         for words, key, unit in (MONTH_ROWS if month else ROWS)
+        # What a month doesn't have, such as carriers' figures, has no line.
+        if not month or any(figures.get(key) is not None for figures in policies.values())
     ]
     names: list[str] = [(titles or {}).get(str(name), str(name)) for name in policies]
     return table(str(result["scenario"]), ["", *names], rows)
