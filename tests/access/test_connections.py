@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import socket
 import ssl
 import time
@@ -21,9 +22,10 @@ from simswitch.service.access import AccessSettings
 from simswitch.service.connections import Connections, _end, _peer
 from simswitch.service.server import DoorSettings
 from simswitch.v1 import allocation_pb2 as pb
-from simswitch.v1 import pool_pb2
+from simswitch.v1 import allocation_pb2_grpc, pool_pb2
 
 from tests.access.doors import Doors, refusal
+from tests.fuzz.doors import conversation
 from tests.service.serving import Serving
 
 RENEW = "/simswitch.v1.AllocationService/Renew"
@@ -213,6 +215,39 @@ def test_the_other_transports_places(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert sound(ASKED)
             assert looks.ended["door"] >= 8
     serving.end()
+
+
+@pytest.mark.parametrize("door", ["people", "access servers"])
+def test_a_call_that_breaks_its_server(door: str, narrow: Doors) -> None:
+    """grpc.aio never gets over a path that is no UTF-8: what the server carries goes on, and another one takes the
+    next."""
+    people = door == "people"
+    context = ssl.create_default_context(cafile=narrow.own.pem)
+    if not people:
+        context.load_cert_chain(*narrow.servers.sign("as-02", file="hostile"))
+    context.set_alpn_protocols(["h2"])
+    address = narrow.people if people else narrow.serving.address
+    host, _, port = address.rpartition(":")
+    assert narrow.serving.running is not None
+    broken = narrow.serving.running._servers[people]
+    call = conversation("PoolService/GetSummary", [], b"").replace(b"PoolService", b"Pool\xdeervice")
+    # What the tests before have closed is counted no more.
+    narrow.until(lambda: not looked_at(narrow.serving)._shares)
+    words = queue.SimpleQueue[pb.AllocateStreamRequest | None]()
+    with narrow.server("as-01").channel(narrow.serving.address) as channel:
+        said: Any = allocation_pb2_grpc.AllocationServiceStub(channel).AllocateStream(iter(words.get, None), timeout=60)
+        words.put(pb.AllocateStreamRequest(request_number=1))
+        assert next(said).request_number == 1
+        for times in (1, 2):
+            with context.wrap_socket(socket.create_connection((host, int(port)), 20), server_hostname=host) as stranger:
+                stranger.sendall(call)
+                narrow.until(lambda times=times: broken.broken_count == times)  # type: ignore[misc]
+        words.put(pb.AllocateStreamRequest(request_number=2))
+        assert next(said).request_number == 2
+        words.put(None)
+    with narrow.operator(narrow.alice) as alice, narrow.client(narrow.server("as-02"), "as-02") as other:
+        assert alice.pool.GetSummary(pool_pb2.GetSummaryRequest())
+        assert other.allocate(7, "jp").terminal == 7
 
 
 @pytest.mark.parametrize(

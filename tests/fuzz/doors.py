@@ -3,6 +3,8 @@
     calls       every call of the contract as people's door is given it: metadata and bytes, through the service's own
                 way from a call to its answer, on a machine with an inventory, leases, jobs and a history. An answer has
                 to be a message of its type, and a refusal to have a reason of ours that is not INTERNAL
+    grpcio      what comes over a socket to a server that asks for tokens: HTTP/2 with metadata and messages of any
+    native      bytes. Whatever it was, the next caller is answered
     figures     what the listener of figures is sent, over a socket
 
 The service of ``calls`` goes on from one input to the next, as a real one does, and is made anew after WORLD inputs;
@@ -17,6 +19,8 @@ import atexit
 import logging
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -476,3 +480,173 @@ def read_request(data: bytes) -> object:
     if b"simswitch_alarm 1" not in answer:
         raise NotServed(answer[:40])
     return answer
+
+
+# ------------------------------------------------------------------------------------------------- connections
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HEADERS, _DATA, _SETTINGS, _RESET, _GO_AWAY = 1, 0, 4, 3, 7
+_FRAME_BYTES = 9
+_END_STREAM, _END_HEADERS = 1, 4
+ALIVE_EVERY = 50
+"""After so many inputs somebody calls who may."""
+ENDS_S = 30.0
+ANSWERS_WITHIN_S = 0.05
+TRIES = 100
+
+
+class Door:
+    """A server of a transport, and somebody with a token who calls it now and then."""
+
+    def __init__(self, transport: str) -> None:
+        # Its tests need it, and nothing else here does.
+        from tests.service.serving import Serving
+
+        self._folder = tempfile.TemporaryDirectory(prefix="fuzz-doors-")
+        folder = Path(self._folder.name)
+        _, token = create_token(folder, "operator:alice", 86_400_000)
+        self.serving = Serving(folder, transport, options={"access": AccessSettings(required=True)})
+        host, _, port = self.serving.address.rpartition(":")
+        self.place = host, int(port)
+        self._channel = grpc.insecure_channel(self.serving.address)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._count = 0
+        # Before what its threads need ends, which atexit is behind.
+        threading._register_atexit(self._close)  # type: ignore[attr-defined]
+
+    def _close(self) -> None:
+        self._channel.close()
+        self.serving.end()
+        self._folder.cleanup()
+
+    def reached(self) -> socket.socket:
+        """A connection; one that broke its server has another one take its place within a moment."""
+        for _ in range(TRIES):
+            with suppress(ConnectionRefusedError):
+                return socket.create_connection(self.place, ENDS_S)
+            time.sleep(0.1)
+        raise Fault("nobody listens any more")
+
+    def look(self) -> None:
+        """Whether hot calls and others are answered."""
+        self._count += 1
+        if self._count % ALIVE_EVERY:
+            return
+        summary = self._channel.unary_unary("/simswitch.v1.PoolService/GetSummary", None, None)
+        summary(b"", timeout=ENDS_S, metadata=self._metadata, wait_for_ready=True)
+        try:
+            renew = self._channel.unary_unary("/simswitch.v1.AllocationService/Renew", None, None)
+            renew(b"", timeout=ENDS_S, metadata=self._metadata, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+
+
+@cache
+def _door(transport: str) -> Door:
+    return Door(transport)
+
+
+def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return len(content).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + content
+
+
+def _text(content: bytes) -> bytes:
+    """Of HPACK: a length of seven bits, or more where that is not enough, and the bytes as they are."""
+    if len(content) < 127:
+        return bytes((len(content),)) + content
+    left = len(content) - 127
+    return bytes((127, left & 127 | 128, left >> 7)) + content
+
+
+def conversation(call: str, headers: Sequence[tuple[bytes, bytes]], message: bytes, stream: int = 1) -> bytes:
+    """A client's side of one call."""
+    usual = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"/simswitch.v1.{call}".encode())]
+    usual += [(b":authority", b"localhost"), (b"te", b"trailers"), (b"content-type", b"application/grpc")]
+    packed = b"".join(b"\0" + _text(name) + _text(value) for name, value in (*usual, *headers))
+    data = b"\0" + len(message).to_bytes(4) + message
+    return (
+        PREFACE
+        + _frame(_SETTINGS, 0, 0, b"")
+        + _frame(_HEADERS, _END_HEADERS, stream, packed)
+        + _frame(_DATA, _END_STREAM, stream, data)
+    )
+
+
+def sound_conversations() -> list[bytes]:
+    token = (b"authorization", b"Bearer ss_0123456789abcdef_" + b"0" * 64)
+    return [
+        conversation(call, [token], b"")
+        for call in ("PoolService/GetSummary", "AllocationService/Renew", "AllocationService/Allocate")
+    ]
+
+
+def forge_conversation(data: bytearray, random: Random) -> None:
+    """Metadata and messages of any bytes, in frames that are right; a part of them in frames that are not."""
+    names = (
+        b"authorization",
+        b"simswitch-actor",
+        b"grpc-timeout",
+        b"grpc-encoding",
+        b"x-bin",
+        b"grpc-status",
+        b"x",
+        b"X",
+    )
+    values = (
+        b"",
+        b"Bearer ss_",
+        b"operator:alice",
+        b"1S",
+        b"99999999H",
+        b"gzip",
+        b"\xff\xfe",
+        b"a\0b",
+        b"\xc3\xa9" * 9,
+    )
+    headers = [
+        (random.choice(names), random.choice((*values, random.randbytes(random.randrange(200)))))
+        for _ in range(random.randrange(5))
+    ]
+    call = random.choice(list(METHODS))
+    message = message_of(METHODS[call].input_type, random).SerializeToString()
+    made = bytearray(conversation(call, headers, message, random.choice((1, 1, 1, 2, 3, 1 << 31, 0))))
+    if random.random() < 0.5:
+        for _ in range(random.randrange(1, 4)):
+            made[random.randrange(len(PREFACE), len(made))] = random.randrange(256)
+    data[:] = made
+
+
+def read_conversation(transport: str, data: bytes) -> object:
+    door = _door(transport)
+    answer = b""
+    with door.reached() as asking:
+        try:
+            asking.sendall(data)
+            # A client that has said its last word may be taken for one that has gone, so it waits a little first.
+            asking.settimeout(ANSWERS_WITHIN_S)
+            with suppress(TimeoutError):
+                while _ended_by(answer) is None and (piece := asking.recv(65_536)):
+                    answer += piece
+            asking.settimeout(ENDS_S)
+            asking.shutdown(socket.SHUT_WR)
+            while asking.recv(65_536):
+                pass
+        except TimeoutError:
+            raise Fault("the connection is not ended") from None
+        except OSError:
+            # It was ended before all was sent.
+            pass
+    door.look()
+    if _ended_by(answer) != _HEADERS:
+        raise NotServed
+    return answer
+
+
+def _ended_by(answer: bytes) -> int | None:
+    """The first frame that answers a call, or ends it or all of them; None: there is none yet."""
+    while len(answer) >= _FRAME_BYTES:
+        if answer[3] in (_HEADERS, _RESET, _GO_AWAY):
+            return answer[3]
+        answer = answer[_FRAME_BYTES + int.from_bytes(answer[:3]) :]
+    return None

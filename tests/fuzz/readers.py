@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from pathlib import Path
 from random import Random
@@ -353,6 +353,15 @@ TARGETS = {
     ),
     "certificate": Target(lambda: [CERTIFICATE], _read_certificate, (CertificateRefused,)),
     "calls": Target(doors.sound_calls, doors.read_call, (doors.NotServed,), doors.forge_call),
+    **{
+        name: Target(
+            doors.sound_conversations,
+            partial(doors.read_conversation, name),
+            (doors.NotServed,),
+            doors.forge_conversation,
+        )
+        for name in ("grpcio", "native")
+    },
     "figures": Target(doors.sound_requests, doors.read_request, (doors.NotServed,)),
 }
 

@@ -124,6 +124,9 @@ GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
 GATHER_STEP_S = 0.001
 BUSY_PART = 0.75
+BROKEN_LOOK_S = 0.1
+BROKEN_GRACE_S = 60.0
+"""How long what a broken server carries may go on: it would go on for ever."""
 ADDRESS_FILE = "address"
 PEOPLE_ADDRESS_FILE = "people-address"
 METRICS_ADDRESS_FILE = "metrics-address"
@@ -555,13 +558,62 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     raise AssertionError("abort returned")
 
 
+class Listening:
+    """The gRPC server at a door, and another in its place when it has broken.
+
+    grpc.aio ends a server for good at a call whose path is no UTF-8, and anybody who reaches the door can send one.
+    What it carries goes on; who comes next needs another server, on the same port.
+    """
+
+    def __init__(self, make: Callable[[int], tuple[grpc.aio.Server, int]], port: int) -> None:
+        """``make``: one that listens at a port, and the port."""
+        self._make = make
+        self._server, self.port = make(port)
+        self._broken: set[asyncio.Task[None]] = set()
+        self._over = False
+        self.broken_count = 0
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def keep(self) -> None:
+        """Until it is stopped."""
+        while True:
+            await asyncio.sleep(BROKEN_LOOK_S)
+            # Nothing else tells: the server's own end waits for all that it carries.
+            if self._over or self._server._server.is_running():  # type: ignore[attr-defined]  # noqa: SLF001
+                continue
+            try:
+                server, _ = self._make(self.port)
+            except RuntimeError:
+                # Its port is not free yet.
+                continue
+            ending = asyncio.create_task(self._server.stop(BROKEN_GRACE_S))
+            self._broken.add(ending)
+            ending.add_done_callback(self._broken.discard)
+            self._server = server
+            await server.start()
+            self.broken_count += 1
+            if self.broken_count & (self.broken_count - 1) == 0:
+                log.error(
+                    "the gRPC server at port %d was broken by a call whose path is no text, for the %d. time since the "
+                    "start; another one has taken its place", self.port, self.broken_count,
+                )  # fmt: skip
+
+    async def stop(self, grace_s: float) -> None:
+        self._over = True
+        await self._server.stop(grace_s)
+        for ending in list(self._broken):
+            ending.cancel()
+
+
 class RunningServer:
     """A server that listens; made by ``start``."""
 
     def __init__(
         self,
-        server: grpc.aio.Server,
-        people: grpc.aio.Server | None,
+        servers: Sequence[Listening],
+        health: Health,
         service: Service,
         port: int,
         address: str,
@@ -570,12 +622,11 @@ class RunningServer:
         way_in: str = "",
         figures: Listener | None = None,
     ) -> None:
-        """``people``: the server at people's door. ``way_in``: the address that our own calls go to."""
-        self._server = server
-        self._servers = [server] if people is None else [server, people]
+        """``servers``: one for each door. ``way_in``: the address that our own calls go to."""
+        self._servers = servers
         self._way_in = way_in
         self._front = front
-        self._health = Health(service.names)
+        self._health = health
         self.service = service
         self.port = port
         self.address = address
@@ -607,13 +658,9 @@ class RunningServer:
     async def begin(self) -> None:
         for watch in (self.service.access.watch, self.service.calendar.watch, self.service.connections.watch):
             self._watching.append(asyncio.create_task(watch()))
-        if not self.service.access.required:
-            # It asks nobody who he is. Health does not either, and tells nothing but whether we serve.
-            names = (*self.service.names, HEALTH_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
         for server in self._servers:
-            server.add_generic_rpc_handlers((self._health.handlers(),))
             await server.start()
+            self._watching.append(asyncio.create_task(server.keep()))
         if self._front is not None:
             self._front.start()
         self.service.probe.open(self._way_in)
@@ -649,39 +696,49 @@ async def start(
     connections, of_people = _connections_max(doors)
     asked = access.tls is not None and access.tls.client_ca is not None
     proven = service.access.required
-    server = _server(
-        CALLS_MAX + 4_096,
-        connections,
-        doors.message_bytes_max if asked else MESSAGE_BYTES_MAX,
-        doors.handshake_ms,
-        tls=certificates is not None,
-        proven=proven,
-    )
-    server.add_generic_rpc_handlers(tuple(service.generic_handlers(probe=True)))
-    at_people: grpc.aio.Server | None = None
-    shown = _shown(host, port)
+    health = Health(service.names)
     # It vanishes with the process. Our own calls come there, and with the native transport what its front passes on.
     behind = f"unix-abstract:simswitch-{os.getpid()}-{secrets.token_hex(8)}"
-    server.add_insecure_port(behind)
+
+    def at_servers(at: int) -> tuple[grpc.aio.Server, int]:
+        server = _server(
+            CALLS_MAX + 4_096,
+            connections,
+            doors.message_bytes_max if asked else MESSAGE_BYTES_MAX,
+            doors.handshake_ms,
+            tls=certificates is not None,
+            proven=proven,
+        )
+        server.add_generic_rpc_handlers((*service.generic_handlers(probe=True), health.handlers()))
+        if not proven:
+            # It asks nobody who he is. Health does not either, and tells nothing but whether we serve.
+            reflection.enable_server_reflection((*service.names, HEALTH_NAME, reflection.SERVICE_NAME), server)
+        server.add_insecure_port(behind)
+        if transport == "native":
+            return server, 0
+        if certificates is None:
+            return server, server.add_insecure_port(_shown(host, at))
+        return server, server.add_secure_port(_shown(host, at), certificates.credentials(clients_certificate=asked))
+
+    def at_people(at: int) -> tuple[grpc.aio.Server, int]:
+        assert certificates is not None
+        assert people_address is not None
+        server = _server(PEOPLE_CALLS_MAX, of_people, MESSAGE_BYTES_MAX, doors.handshake_ms, tls=True, proven=True)
+        server.add_generic_rpc_handlers((*service.generic_handlers(probe=False), health.handlers()))
+        address = _shown(people_address[0], at)
+        return server, server.add_secure_port(address, certificates.credentials(clients_certificate=False))
+
+    servers = [Listening(at_servers, port)]
     front: Front | None = None
     people: str | None = None
+    bound = servers[0].port
     if transport == "native":
-        front = native().Front(cell, service, shown, behind)
+        front = native().Front(cell, service, _shown(host, port), behind)
         bound = front.port
-    elif certificates is None:
-        bound = server.add_insecure_port(shown)
-    else:
-        bound = server.add_secure_port(shown, certificates.credentials(clients_certificate=asked))
-        if people_address is not None:
-            at_people = _server(
-                PEOPLE_CALLS_MAX, of_people, MESSAGE_BYTES_MAX, doors.handshake_ms, tls=True, proven=True
-            )
-            at_people.add_generic_rpc_handlers(tuple(service.generic_handlers(probe=False)))
-            people_bound = at_people.add_secure_port(
-                _shown(*people_address), certificates.credentials(clients_certificate=False)
-            )
-            people = _shown(people_address[0], people_bound)
-            service.connections.doors.append(Door("people", people_bound, of_people, proven=True, bounded=True))
+    elif certificates is not None and people_address is not None:
+        servers.append(Listening(at_people, people_address[1]))
+        people = _shown(people_address[0], servers[1].port)
+        service.connections.doors.append(Door("people", servers[1].port, of_people, proven=True, bounded=True))
     # What the native front hands on comes without the name of its connection.
     grpcio = front is None
     service.connections.doors.append(
@@ -697,7 +754,7 @@ async def start(
         figures = Listener(
             *metrics, ServiceMetrics(cell, service.served, service.overload, service.connections, folder).collect
         )
-    running = RunningServer(server, at_people, service, bound, listens, people, front, way_in, figures)
+    running = RunningServer(servers, health, service, bound, listens, people, front, way_in, figures)
     await running.begin()
     return running
 
