@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from simswitch.cli.amounts import counted
+from simswitch.cli.main import app
 from simswitch.cli.screen import Table, table, table_lines
+from typer.testing import CliRunner
 
 JOBS = table(
     "Jobs",
@@ -76,3 +79,11 @@ def test_a_table_without_rows_is_its_head() -> None:
 def test_one_of_a_kind_is_no_plural() -> None:
     assert [counted(count, "SIM") for count in (0, 1, 2, 1_000)] == ["0 SIMs", "1 SIM", "2 SIMs", "1,000 SIMs"]
     assert [counted(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
+
+
+@pytest.mark.parametrize("group", ["", *(found.name for found in app.registered_groups)])
+def test_what_a_command_does_is_said_whole_at_100_columns(group: str) -> None:
+    shown = CliRunner().invoke(app, [*group.split(), "--help"], terminal_width=100)
+    assert shown.exit_code == 0
+    summaries = shown.stdout.split("Commands:")[1]
+    assert "..." not in summaries

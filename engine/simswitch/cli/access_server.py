@@ -20,7 +20,10 @@ app = typer.Typer(
 def list_servers(
     address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None, json: JsonOption = False
 ) -> None:
-    """Show all access servers: gate, window and why each last changed, and what queued orders wait for."""
+    """Show all access servers: gate, window, orders, and what they wait for.
+
+    Beside gate and window it says why each last changed.
+    """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import pages, plain
     from simswitch.cli.status import server_table
@@ -66,7 +69,10 @@ def resume(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Let orders go to a paused access server again: one first, to see how it is, then a ramp."""
+    """Let orders go to a paused access server again.
+
+    One first, to see how it is, then a ramp.
+    """
     from simswitch.v1 import pool_pb2
 
     request = pool_pb2.ResumeAccessServerRequest(access_server=name)

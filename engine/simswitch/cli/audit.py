@@ -23,7 +23,7 @@ def verify(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Walk every chained file, and the decisions in history, and print the last hash of each.
+    """Walk every chained file and the decisions, and print their last hashes.
 
     Decisions are also compared with the journal, which is replayed, as far as that reaches back. A change, a gap or an
     insertion is named with its place. Whoever may write the files could make them anew from

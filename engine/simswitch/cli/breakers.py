@@ -10,7 +10,10 @@ from simswitch.cli.screen import print_json, show, table
 def breakers(
     address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None, json: JsonOption = False
 ) -> None:
-    """Show the banks, lots, classes, carriers and access servers where swaps fail, and whether more are sent."""
+    """Show where swaps fail, and whether more are sent.
+
+    Of banks, lots, classes, carriers and access servers.
+    """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, plain
     from simswitch.v1 import pool_pb2

@@ -43,7 +43,7 @@ def carrier(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say that a carrier has suspended SIMs, made them active (again), or terminated them for good.
+    """Say what a carrier did to SIMs: suspended, active (again), terminated for good.
 
     A suspended or terminated SIM is given to nobody, and who has it is swapped (automatic_swaps). `active` lifts a
     suspension and nothing else. Nothing is said when one of the ICCIDs is none; of those that are, each is taken or

@@ -49,10 +49,10 @@ def ours(folder: Path) -> None:
 
 
 def check(folder: Folder, json: JsonOption = False) -> None:
-    """Verify everything in a data folder: snapshots, journal by replay, invariants, history, audit log.
+    """Verify everything in a data folder.
 
-    Changes nothing, and works while a server runs on it. It needs about the memory that the service has, and the time
-    of replaying what the journal holds.
+    Snapshots, journal by replay, invariants, history and audit log. Changes nothing, and works while a server runs on
+    it. It needs about the memory that the service has, and the time of replaying what the journal holds.
     """
     from simswitch.folder.apart import Refused
     from simswitch.folder.check import check_folder

@@ -15,7 +15,10 @@ def demo(
         int, typer.Option(help="Seconds that the server stays up afterwards when a person is at the terminal.", min=0)
     ] = 600,
 ) -> None:
-    """Show the incident: a bulk switch as it was done in 2020 beside the same one through the engine."""
+    """Show the incident of 2020, and the same bulk switch through the engine.
+
+    On a real server with real clients; it is killed in the middle, and goes on.
+    """
     from simswitch.demo.run import run_demo
 
     run_demo(output, short=short, keep_s=keep)

@@ -46,10 +46,11 @@ def learn(
     actor: ActorOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Post what the follower saw: SIMs that are slowed, and the caps that their lots really have, until interrupted.
+    """Tell the service which SIMs are slowed, and which caps their lots really have.
 
-    It runs beside the service, on the same machine, and reads its history. It acts as learner:local unless told or
-    proven otherwise, keeps nothing, and may be ended and started at any time.
+    It posts what the follower saw, until interrupted. It runs beside the service, on the same machine, and reads its
+    history. It acts as learner:local unless told or proven otherwise, keeps nothing, and may be ended and started at
+    any time.
     """
     needs_scipy()
     import os

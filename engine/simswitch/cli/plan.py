@@ -53,7 +53,10 @@ def plan(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say when the pool runs dry, how many SIMs to buy by when, and which limit would close the gap."""
+    """Say when the pool runs dry, what to buy by when, and which limit would do.
+
+    How many SIMs of each offer, and which limit for each subscriber would close the gap.
+    """
     if use is None:
         if plot is not None or subscribers is not None:
             raise CommandFailed(Exit.USAGE, "--plot and --subscribers go with a folder or files, not with a service")

@@ -65,7 +65,10 @@ def pool(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what is left: bytes, SIMs that can be handed out, low, exhausted and throttled ones."""
+    """Show what is left: bytes, and SIMs by what state they are in.
+
+    SIMs that can be handed out, low, exhausted and throttled ones among them.
+    """
     from simswitch.cli.connection import connected
     from simswitch.v1 import pool_pb2
 

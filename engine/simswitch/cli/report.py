@@ -68,7 +68,10 @@ def accident(
     actor: ActorOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the report on an accident: when allocations failed, for whom, how long, and what that makes of it."""
+    """Write the report on an accident.
+
+    When allocations failed or service was degraded, for whom, how long, and what that makes of it by the rules.
+    """
     from simswitch.history.schema import HistoryRefused, open_reader
     from simswitch.reports import accident as accidents
     from simswitch.reports import rendering
@@ -144,7 +147,10 @@ def daily(
     actor: ActorOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write the daily operations report: pool by lot, use, swaps, service and jobs, against the day before."""
+    """Write the daily operations report.
+
+    Pool by lot, use, swaps, service and jobs, against the day before.
+    """
     from simswitch.history.schema import HistoryRefused, open_reader
     from simswitch.planning.terms import read_terms
     from simswitch.reports import daily as pages

@@ -30,7 +30,10 @@ def sim(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Explain a SIM: card, caps and what is left, who holds and held it, and why it was chosen, throttled, trusted."""
+    """Explain a SIM: what is left, who holds and held it, and why.
+
+    Its card, lot and caps too, and why it was chosen, throttled or trusted.
+    """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, plain
     from simswitch.v1 import sim_service_pb2

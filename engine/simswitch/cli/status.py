@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def status(
     address: AddressOption = None, actor: ActorOption = None, config: ConfigOption = None, json: JsonOption = False
 ) -> None:
-    """Show the pool by health and occupancy, the lots, the access servers with window and gate, and the jobs."""
+    """Show the pool, the access servers and the jobs at a glance.
+
+    The pool by health and occupancy, by market, class, lot and bank; access servers with window and gate.
+    """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import pages, plain
     from simswitch.v1 import pool_pb2, swap_pb2

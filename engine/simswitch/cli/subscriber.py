@@ -27,7 +27,10 @@ def subscriber(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Explain a subscriber: what was used, which published limit holds, what it did when, exemptions and why."""
+    """Explain a subscriber: what was used, and which limit holds.
+
+    The limit as it was published, what it did when, and exemptions with who gave them and why.
+    """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, plain
     from simswitch.v1 import subscriber_pb2

@@ -320,7 +320,10 @@ def work(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the work list: swaps that were given up, whose terminals stay where they are until somebody looks."""
+    """Show the work list: swaps that were given up.
+
+    Their terminals stay where they are until somebody looks.
+    """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import pages, plain
     from simswitch.v1 import status_pb2, swap_pb2

@@ -87,7 +87,10 @@ def revoke(
     token: Annotated[str, typer.Argument(help="Its id, of 16 digits, as `token list` shows it.")],
     json: JsonOption = False,
 ) -> None:
-    """Make a token count no more: from within a second on, and streams that were opened with it end."""
+    """Make a token count no more.
+
+    From within a second on; streams that were opened with it end.
+    """
     from simswitch.access.tokens import TokenRefused, revoke_token
     from simswitch.audit.chain import ChainDamaged, ChainInUse
 

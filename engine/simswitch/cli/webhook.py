@@ -25,10 +25,11 @@ def webhook(
     actor: ActorOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Post events to a web address as they happen, signed, in order and at least once, until interrupted.
+    """Post events to a web address as they happen, signed, until interrupted.
 
-    Announcements, withdrawals, confirmations, outages, swaps that were given up, limits and exemptions. What a receiver
-    doesn't take is tried again for ever. After a restart it goes on where the cursor stands.
+    In order and at least once: announcements, withdrawals, confirmations, outages, swaps that were given up, limits and
+    exemptions. What a receiver doesn't take is tried again for ever. After a restart it goes on where the cursor
+    stands.
     """
     try:
         import urllib3  # noqa: F401
