@@ -187,19 +187,10 @@ cdef inline void _fetch_slots(Finder *finder, uint32_t first, uint32_t behind) n
 
 cdef inline void _fetch_records(Finder *finder, uint32_t first, uint32_t behind) noexcept nogil:
     cdef Table table = finder.state.terminal_table
-    cdef uint32_t item, place, hash, guess, slot, other, misses
+    cdef uint32_t item, place, guess
     for item in range(first, min(behind, finder.count)):
         place = finder.homes[item & (AHEAD_RING - 1)]
-        hash = finder.hashes[item & (AHEAD_RING - 1)]
-        # Which of the first two slots it is nobody foresees, so there is no branch for it.
-        slot = table.slots[place]
-        other = table.slots[_behind(&table, place)]
-        misses = -<uint32_t> (((slot ^ hash) & ~table.index_mask) != 0)
-        guess = slot ^ ((slot ^ other) & misses)
-        if (guess ^ hash) & ~table.index_mask or guess == EMPTY_SLOT:
-            guess = table_next(&table, hash, &place)
-        else:
-            guess &= table.index_mask
+        guess = table_next(&table, finder.hashes[item & (AHEAD_RING - 1)], &place)
         finder.guesses[item & (AHEAD_RING - 1)] = guess
         if guess != NONE_INDEX:
             prefetch(&finder.state.terminals[guess])
