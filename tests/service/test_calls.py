@@ -502,7 +502,9 @@ def test_jobs(client: Client, pool: OperatorClient) -> None:
     assert refusal(lambda: list(pool.swaps.WatchJob(bad))).reason == "INVALID_ARGUMENT"
 
 
-def test_a_job_says_what_it_would_do_and_is_refused_when_it_cant(client: Client, pool: OperatorClient) -> None:
+def test_a_job_says_what_it_would_do_and_is_refused_when_it_cant(
+    serving: Serving, client: Client, pool: OperatorClient
+) -> None:
     client.allocate_many(np.arange(1, 121), "jp")
     asked = swap_pb2.CreateJobRequest(
         reason="half the pool", lot="lot", supplier="wholesale", sim_class="class", bank="bank", dry_run=True
@@ -512,6 +514,11 @@ def test_a_job_says_what_it_would_do_and_is_refused_when_it_cant(client: Client,
     (without,) = dry.feasibility.without
     assert (without.why, without.count) == (swap_pb2.WITHOUT_ACCESS_SERVER, 120), "no access server has a session"
     assert len(without.terminals) == 64
+    with OperatorClient(serving.address, actor="technology-provider:somebody") as provider:
+        jobs = provider.swaps.ListJobs(swap_pb2.ListJobsRequest()).jobs
+        jobs.append(provider.swaps.GetJob(swap_pb2.GetJobRequest(job=dry.number)).job)
+        assert [job.feasibility.without[0].count for job in jobs if job.number == dry.number] == [120, 120]
+        assert not any(without.terminals for job in jobs for without in job.feasibility.without), "nobody by his number"
     refused = refusal(lambda: pool.swaps.CreateJob(swap_pb2.CreateJobRequest(reason="x", carrier="nobody's")))
     assert refused.reason == "UNKNOWN_ENTITY"
     assert "carrier called" in str(refused), "a class may be called that"

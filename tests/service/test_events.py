@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import grpc
 import numpy as np
 import pytest
-from simswitch.client import Client, Holdings, OperatorClient, Result, SessionThread
-from simswitch.client.operator import iccid_column
+from simswitch.client import Client, Holdings, OperatorClient, Result, ServiceError, SessionThread
+from simswitch.client.operator import iccid_column, service_errors
 from simswitch.service import events as hub
-from simswitch.v1 import access_server_pb2, inventory_pb2, pool_pb2, sim_pb2, swap_pb2
+from simswitch.v1 import access_server_pb2, inventory_pb2, pool_pb2, sim_pb2, subscriber_pb2, swap_pb2
 from simswitch.v1 import event_pb2 as pb
 
 from tests.service.serving import Serving
@@ -87,6 +88,29 @@ def test_a_filter_and_a_number_to_go_on_from(pool: OperatorClient, moved: int) -
     assert told(pool, after=only[-1].number, kinds=[pb.EVENT_KIND_CONFIRMED]) == []
 
 
+def test_who_runs_the_engine_hears_of_swaps_and_not_of_people_and_sims(
+    serving: Serving, pool: OperatorClient, moved: int
+) -> None:
+    assert moved == 0
+    in_a_year_ms = (int(time.time()) + 365 * 86_400) * 1000
+    exempted = subscriber_pb2.ExemptSubscriberRequest(subscriber=4711, until_ms=in_a_year_ms, reason="ill")
+    pool.subscribers.ExemptSubscriber(exempted)
+    iccid = pool.inventory.ListSims(inventory_pb2.ListSimsRequest(page_size=1)).sims[0].iccid
+    broken = inventory_pb2.SetSimHealthRequest(iccid=iccid_column([iccid]), health=sim_pb2.HEALTH_QUARANTINED)
+    pool.inventory.SetSimHealth(broken)
+    everything = told(pool, after=0)
+    hidden = {pb.EVENT_KIND_EXEMPT, pb.EVENT_KIND_HEALTH, pb.EVENT_KIND_CAP}
+    assert hidden < {event.kind for event in everything}
+    with OperatorClient(serving.address, actor="technology-provider:somebody") as provider:
+        shown = told(provider, after=0)
+        assert [event.number for event in shown] == [event.number for event in everything if event.kind not in hidden]
+        assert any(event.terminal for event in everything if event.kind not in hidden)
+        assert not any(event.terminal or event.subscriber or event.iccid for event in shown)
+        for request in ({"subscriber": 4711}, {"kinds": [pb.EVENT_KIND_HEALTH]}):
+            with pytest.raises(ServiceError, match="NOT_PERMITTED"), service_errors():
+                told(provider, after=0, **request)
+
+
 def test_who_watches_hears_what_happens_later(serving: Serving, pool: OperatorClient) -> None:
     heard: list[pb.Event] = []
     first = threading.Event()
@@ -130,7 +154,7 @@ def test_a_watcher_that_the_ring_overtakes_is_ended(serving: Serving, pool: Oper
     events = serving.running.service.events
 
     async def overtaken() -> None:
-        watching = events._watch(pb.WatchEventsRequest(after=0))
+        watching = events._watch(pb.WatchEventsRequest(after=0), frozenset(pb.EventKind.values()))
         await anext(watching)
         events._events.clear()
         events._last += 5
@@ -206,6 +230,9 @@ def test_the_work_list_says_what_was_refused_last(serving: Serving, pool: Operat
         found = pool.swaps.ListGivenUp(swap_pb2.ListGivenUpRequest())
     (entry,) = found.entries
     assert (entry.terminal, entry.attempts_count, found.lost_count) == (1, 1, 0)
+    with OperatorClient(serving.address, actor="technology-provider:somebody") as provider:
+        (shown,) = provider.swaps.ListGivenUp(swap_pb2.ListGivenUpRequest()).entries
+    assert (shown.terminal, shown.subscriber, shown.last_target, shown.attempts_count) == (0, 0, "", 1)
     assert entry.last_result == access_server_pb2.ACKNOWLEDGEMENT_RESULT_REFUSED
     iccids = iccid_column([entry.last_target, *(lease.iccid for lease in holdings)])
     assert iccids[0]

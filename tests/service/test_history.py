@@ -13,8 +13,8 @@ import grpc
 import pytest
 from simswitch.client import OperatorClient
 from simswitch.core import layout
-from simswitch.core.roles import READ_ROLES, ROLE_WORDS, Read
-from simswitch.history.reading import COLUMNS, TABLES, rows
+from simswitch.core.roles import FIELD_READS, READ_ROLES, ROLE_WORDS, Read
+from simswitch.history.reading import TABLES, rows
 from simswitch.history.schema import open_reader, open_writer
 from simswitch.service import answering
 from simswitch.service.answering import Answer, answer
@@ -113,7 +113,7 @@ def test_each_role_on_each_table(serving: Serving, word: str) -> None:
                 if allowed or error.code() is not grpc.StatusCode.PERMISSION_DENIED:
                     wrong.append((name, error))
             else:
-                seen = {column for column in columns & set(COLUMNS) if role not in READ_ROLES[COLUMNS[column]]}
+                seen = {column for column in columns & set(FIELD_READS) if role not in READ_ROLES[FIELD_READS[column]]}
                 if not allowed or seen:
                     wrong.append((name, seen))
     assert not wrong

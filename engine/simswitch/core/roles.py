@@ -110,6 +110,16 @@ READ_ROLES: Mapping[Read, frozenset[int]] = {
     Read.CAPS: frozenset({_SYSTEM, _OPERATOR, _SUPPLIER, _AUDITOR, _LEARNER}),
 }
 
+FIELD_READS: Mapping[str, Read] = {
+    "subscriber": Read.SUBSCRIBERS,
+    "terminal": Read.SUBSCRIBERS,
+    "terminals": Read.SUBSCRIBERS,
+    "last_target": Read.SIMS,
+    "source": Read.SIMS,
+    "target": Read.SIMS,
+}
+"""Fields of answers and columns of history that are left out for who may not see what they name."""
+
 CALL_RIGHTS: Mapping[str, int | Read] = {
     "AccessServerService/Session": layout.SESSION_OPEN,
     "AllocationService/Allocate": layout.ALLOCATE,

@@ -59,13 +59,6 @@ TABLES: Mapping[str, Table] = {
     "gaps": Table(Read.POOL),
     "positions": Table(Read.POOL),
 }
-COLUMNS: Mapping[str, Read] = {
-    "subscriber": Read.SUBSCRIBERS,
-    "terminal": Read.SUBSCRIBERS,
-    "source": Read.SIMS,
-    "target": Read.SIMS,
-}
-"""Columns that are left out for who may not see what they name, in whichever table."""
 ENTITIES = frozenset({"lot", "market", "access_server", "subscriber_group", "rule", "actor"})
 """Columns with the index of an entity, where their values are numbers."""
 UNSIGNED = frozenset({"subscriber", "terminal", "order", "source", "target", "iccid", "checksum"})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from simswitch.core import layout
-from simswitch.core.roles import COMMAND_ROLES, READ_ROLES, Read
+from simswitch.core.roles import COMMAND_ROLES, FIELD_READS, READ_ROLES, Read
 from simswitch.service.directory import Entity
 from simswitch.service.errors import NOT_PERMITTED, RATE_LIMITED, Refused
 from simswitch.service.share import Held, Share
@@ -16,6 +19,17 @@ STREAMS_MAX = 64
 """Streams of one identity at a time."""
 SERVER_STREAMS_MAX = 16
 """Of an access server: each may have a message of the largest size half read."""
+
+_Answer = TypeVar("_Answer", bound=Message)
+
+
+def _leave_out(message: Message, hidden: AbstractSet[str]) -> None:
+    for each, value in message.ListFields():
+        if each.name in hidden:
+            message.ClearField(each.name)
+        elif each.message_type is not None:
+            for inner in value if each.is_repeated else (value,):
+                _leave_out(inner, hidden)
 
 
 class Notes(Protocol):
@@ -64,8 +78,18 @@ class Call:
             raise self.denied(f"{self.actor.name} can't speak for the access server {server.name!r}")
 
     def may_read(self, read: Read) -> None:
-        if self.actor.role not in READ_ROLES[read]:
+        if not self.sees(read):
             raise self.denied(f"{self.actor.name} has not the role to see it")
+
+    def sees(self, read: Read) -> bool:
+        return self.actor.role in READ_ROLES[read]
+
+    def seen(self, answer: _Answer) -> _Answer:
+        """The answer without what it names that the actor may not see."""
+        hidden = {name for name, read in FIELD_READS.items() if not self.sees(read)}
+        if hidden:
+            _leave_out(answer, hidden)
+        return answer
 
     def denied(self, what: str) -> Refused:
         """The refusal, which is noted in the audit log."""

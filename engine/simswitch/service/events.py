@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -35,6 +35,22 @@ _FIELDS = ("event", "terminal", "subscriber", "a", "b", "job", "access_server", 
 _ORDERED = (pb.EVENT_KIND_WITHDRAWN, pb.EVENT_KIND_ORDERED, pb.EVENT_KIND_REFUSED, pb.EVENT_KIND_OVERDUE)
 _OF_ORDERS = (*_ORDERED, pb.EVENT_KIND_CONFIRMED, pb.EVENT_KIND_GIVEN_UP)
 
+
+READS: Mapping[int, Read] = {
+    pb.EVENT_KIND_LIMIT: Read.SUBSCRIBERS,
+    pb.EVENT_KIND_EXEMPT: Read.SUBSCRIBERS,
+    pb.EVENT_KIND_HEALTH: Read.SIMS,
+    pb.EVENT_KIND_TRUSTED: Read.SIMS,
+    pb.EVENT_KIND_SET_ASIDE: Read.SIMS,
+    pb.EVENT_KIND_CORRECTION: Read.SIMS,
+    pb.EVENT_KIND_UNREPORTED: Read.SIMS,
+    pb.EVENT_KIND_CAP: Read.CAPS,
+    pb.EVENT_KIND_CAP_CHANGED: Read.CAPS,
+    pb.EVENT_KIND_RESET: Read.CAPS,
+    pb.EVENT_KIND_VALIDITY: Read.CAPS,
+    pb.EVENT_KIND_POOL: Read.CAPS,
+}
+"""Kinds that are told to fewer than those who see swaps."""
 
 BREAKER_STATES = {
     layout.BREAKER_OPEN: pb.BREAKER_STATE_OPEN,
@@ -86,6 +102,9 @@ class EventHandlers:
         for kind in request.kinds:
             if kind not in pb.EventKind.values() or not kind:
                 raise Refused(INVALID_ARGUMENT, f"event kind {kind} does not exist")
+            call.may_read(READS.get(kind, Read.SWAPS))
+        if request.subscriber:
+            call.may_read(Read.SUBSCRIBERS)
         identity = call.actor.index
         if self._watchers[identity] >= WATCHERS_OF_ONE_MAX:
             raise Refused(TOO_MANY_STREAMS, f"{WATCHERS_OF_ONE_MAX}")
@@ -93,14 +112,16 @@ class EventHandlers:
             raise Refused(TOO_MANY_WATCHERS, str(WATCHERS_MAX))
         self._watchers[identity] += 1
         try:
-            async for response in self._watch(request):
-                yield response.SerializeToString()
+            seen = frozenset(kind for kind in pb.EventKind.values() if call.sees(READS.get(kind, Read.SWAPS)))
+            async for response in self._watch(request, frozenset(request.kinds) or seen):
+                yield call.seen(response).SerializeToString()
         finally:
             self._watchers[identity] -= 1
 
-    async def _watch(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse, None]:
+    async def _watch(
+        self, request: pb.WatchEventsRequest, kinds: frozenset[int]
+    ) -> AsyncGenerator[pb.WatchEventsResponse, None]:
         after = min(request.after, self._last) if request.HasField("after") else self._last
-        kinds = frozenset(request.kinds)
         missed = max(self._first() - after - 1, 0)
         after += missed
         first = True
@@ -112,7 +133,7 @@ class EventHandlers:
                 wanted = [
                     self._event(told_ms, row)
                     for told_ms, row in rows
-                    if (not kinds or row[7] in kinds) and request.subscriber in (0, row[2])
+                    if row[7] in kinds and request.subscriber in (0, row[2])
                 ]
                 after = rows[-1][1][0] if rows else after
                 if first or wanted:

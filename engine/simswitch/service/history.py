@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from simswitch.core import layout
-from simswitch.core.roles import READ_ROLES, Read
-from simswitch.history.reading import COLUMNS, TABLES
+from simswitch.core.roles import FIELD_READS, Read
+from simswitch.history.reading import TABLES
 from simswitch.service.answering import HEAD, Answer
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory
@@ -150,7 +150,7 @@ class HistoryHandlers:
             "until_ms": request.until_ms or None,
             "equal": {each.column: each.value for each in request.equal},
             "lots": lots,
-            "hidden": [name for name, read in COLUMNS.items() if call.actor.role not in READ_ROLES[read]],
+            "hidden": [name for name, read in FIELD_READS.items() if not call.sees(read)],
             "size": page_size(request.page_size),
             "token": request.page_token,
             "deadline": until_s if call.deadline is None else min(call.deadline, until_s),

@@ -13,7 +13,7 @@ from simswitch.cell import Cell
 from simswitch.core import layout
 from simswitch.core.commands import decode_iccid, encode_iccid
 from simswitch.core.machine import Machine
-from simswitch.core.roles import READ_ROLES, Read
+from simswitch.core.roles import Read
 from simswitch.history.schema import asked
 from simswitch.history.sims import Past, past
 from simswitch.service.call import Call
@@ -81,7 +81,7 @@ class SimHandlers:
             response.holder.CopyFrom(self._holder(sim, terminal))
         if history is not None:
             _add_past(response, history, self._directory)
-        if call.actor.role not in READ_ROLES[Read.SUBSCRIBERS]:
+        if not call.sees(Read.SUBSCRIBERS):
             _leave_people_out(response)
         return response.SerializeToString()
 

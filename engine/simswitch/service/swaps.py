@@ -116,7 +116,7 @@ class SwapHandlers:
             response.status.extend(added["status"].tolist())
             if not request.terminals_follow:
                 await self._complete(number, call)
-        response.job.CopyFrom(await self._job(number))
+        response.job.CopyFrom(await self._job(number, call))
         return response.SerializeToString()
 
     async def add_job_terminals(self, data: bytes, call: Call) -> bytes:
@@ -124,7 +124,7 @@ class SwapHandlers:
         request = pb.AddJobTerminalsRequest.FromString(data)
         if len(request.terminal) > ITEMS_MAX:
             raise Refused(TOO_MANY_ITEMS, f"{len(request.terminal):,} terminals; a call may have {ITEMS_MAX:,}")
-        await self._job(request.job)
+        await self._job(request.job, call)
         response = pb.AddJobTerminalsResponse()
         if request.terminal:
             added = await self._add(request.job, request.terminal, call)
@@ -148,7 +148,7 @@ class SwapHandlers:
     async def get_job(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.SWAPS)
         number = pb.GetJobRequest.FromString(data).job
-        return pb.GetJobResponse(job=await self._job(number)).SerializeToString()
+        return pb.GetJobResponse(job=await self._job(number, call)).SerializeToString()
 
     async def list_jobs(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.SWAPS)
@@ -170,7 +170,7 @@ class SwapHandlers:
 
         jobs, following, stopped = await self._cell.read(read)
         return pb.ListJobsResponse(
-            jobs=[self._message(job) for job in jobs],
+            jobs=[call.seen(self._message(job)) for job in jobs],
             next_page_token=page_token(following, _LIST) if following else "",
             stopped=stopped,
         ).SerializeToString()
@@ -195,7 +195,7 @@ class SwapHandlers:
         entries, lost = await self._cell.read(lambda machine: (machine.given_up(), machine.header()["given_up_lost"]))
         entries = [entry for entry in entries if entry["number"] >= start]
         servers = {entity.server: entity.name for entity in self._directory.all(layout.ACCESS_SERVER)}
-        return pb.ListGivenUpResponse(
+        response = pb.ListGivenUpResponse(
             entries=[
                 pb.GivenUp(
                     number=entry["number"],
@@ -212,7 +212,8 @@ class SwapHandlers:
             ],
             next_page_token=page_token(entries[size]["number"], _LIST_GIVEN_UP) if len(entries) > size else "",
             lost_count=lost,
-        ).SerializeToString()
+        )
+        return call.seen(response).SerializeToString()
 
     async def resolve_given_up(self, data: bytes, call: Call) -> bytes:
         call.may(layout.GIVEN_UP_RESOLVE)
@@ -247,7 +248,7 @@ class SwapHandlers:
         if not WATCH_MIN_MS <= interval_ms <= WATCH_MAX_MS:
             raise Refused(INVALID_ARGUMENT, f"interval_ms is {WATCH_MIN_MS} to {WATCH_MAX_MS}, not {interval_ms}")
         while not self._draining.is_set():
-            job = await self._job(request.job)
+            job = await self._job(request.job, call)
             yield pb.WatchJobResponse(job=job).SerializeToString()
             if job.state in _FINISHED:
                 return
@@ -259,18 +260,18 @@ class SwapHandlers:
 
     async def _change(self, kind: int, number: int, call: Call) -> pb.Job:
         call.may(kind)
-        await self._job(number)
+        await self._job(number, call)
         outcome = await self._cell.submit(run(kind, actor=call.actor.index, argument=number))
-        job = await self._job(number)
+        job = await self._job(number, call)
         state = pb.JobState.Name(job.state).removeprefix("JOB_STATE_").lower().replace("_", " ")
         check(int(outcome["status"][0]), f"job {number} is {state}")
         return job
 
-    async def _job(self, number: int) -> pb.Job:
+    async def _job(self, number: int, call: Call) -> pb.Job:
         job = await self._cell.read(lambda machine: _find_job(machine, number))
         if job is None:
             raise Refused(STATUS_REASONS[layout.UNKNOWN_JOB], str(number))
-        return self._message(job)
+        return call.seen(self._message(job))
 
     def _message(self, job: Mapping[str, Any]) -> pb.Job:
         finished_ms = job["finished_ms"]

@@ -36,7 +36,7 @@ class EventServiceStub:
     WatchEvents: _grpc.UnaryStreamMultiCallable[_event_pb2.WatchEventsRequest, _event_pb2.WatchEventsResponse]
     """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
     and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
-    ended with SLOW_CONSUMER.
+    ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
     """
 
 @_typing.type_check_only
@@ -47,7 +47,7 @@ class EventServiceAsyncStub(EventServiceStub):
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_pb2.WatchEventsRequest, _event_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
     and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
-    ended with SLOW_CONSUMER.
+    ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +61,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_event_pb2.WatchEventsResponse], _abc.AsyncIterator[_event_pb2.WatchEventsResponse]]:
         """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
         and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
-        ended with SLOW_CONSUMER.
+        ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
