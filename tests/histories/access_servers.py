@@ -14,6 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 from simswitch.client import Client, Holdings, Lease, Order, Result, ServiceError, Session, SessionState
@@ -30,6 +31,7 @@ from tests.histories.checker import (
     GRANTED,
     HELLO,
     LATE,
+    NAMED,
     NONE,
     REFUSED,
     RELEASE,
@@ -49,6 +51,8 @@ STRANGERS = 0.2
 """How often a terminal is asked for that mostly stays elsewhere."""
 OLD_EPOCH = 0.2
 REFUSES = 0.1
+BATCHES = (1, 1, 1, 1, 1, 2, 3)
+"""Of how many terminals a call is; of several it allocates all."""
 _ANSWERS = {
     layout.OK: DONE,
     layout.SAME: GRANTED,
@@ -75,6 +79,8 @@ class Books(Holdings):
         """What nobody answers: hellos, switches that were carried out, its own death."""
         self.opened_s = 0.0
         """When the session that says hello was opened."""
+        self.taken_s: dict[float, float] = {}
+        """When what it named was seen to be taken, by the instant at which it was opened."""
         self._server = server
         self._since_s: dict[int, float] = {}
 
@@ -112,6 +118,8 @@ class Books(Holdings):
                 epoch = lease.epoch if lease is not None else 0
                 told = Call(HELLO, terminal, self._server, begun_s, math.inf, UNANSWERED, epoch, sim=sim)
                 self.events.append(replace(told, opened_s=self.opened_s))
+                if lease is not None:
+                    self.events.append(replace(told, kind=NAMED, opened_s=self.opened_s))
                 named += [lease] if lease is not None else []
         return iter(named)
 
@@ -190,6 +198,8 @@ class AccessServer:
     def _note_state(self, state: SessionState) -> None:
         if state is SessionState.RECONCILING:
             self.books.opened_s = time.monotonic()
+        elif state is SessionState.SERVING:
+            self.books.taken_s[self.books.opened_s] = time.monotonic()
 
     def switch_off(self) -> float:
         """Its terminals are off the air from the instant that is returned on."""
@@ -224,14 +234,17 @@ class AccessServer:
         return History(self._calls + self._windows(end_s), holdings=self.books.past)
 
     def _windows(self, end_s: float) -> list[Call]:
-        """A hello may take effect until the next one begins; what came of a switch that was carried out is settled at
-        the hello after the next at the latest."""
+        """What a hello names takes effect until it was taken, what it does not name until the next one begins; what
+        came of a switch that was carried out is settled at the hello after the next at the latest."""
         hellos = sorted({call.begun_s for call in self.books.events if call.kind == HELLO})
         found = []
         for call in self.books.events:
             later = [begun_s for begun_s in hellos if begun_s > call.begun_s]
-            needed = 1 if call.kind == HELLO else 2
-            found.append(replace(call, answered_s=later[needed - 1] if len(later) >= needed else end_s))
+            needed = 1 if call.kind in (HELLO, NAMED) else 2
+            until_s = later[needed - 1] if len(later) >= needed else end_s
+            if call.kind == NAMED:
+                until_s = min(until_s, self.books.taken_s.get(call.opened_s, until_s))
+            found.append(replace(call, answered_s=until_s))
         return found
 
     # ------------------------------------------------------------------------------------------ orders
@@ -262,19 +275,33 @@ class AccessServer:
         try:
             with Client(self._address, access_server=self.name, timeout_s=60) as client:
                 while not self.over.is_set():
-                    terminal = chance.choice(self._terminals if chance.random() < STRANGERS else self._own)
-                    with self.books.locks[terminal]:
-                        call = None if self._off.is_set() else self._call(client, terminal, chance)
-                    if call is None or call.answer == UNANSWERED:
+                    count = chance.choice(BATCHES)
+                    chosen = chance.sample(self._terminals if chance.random() < STRANGERS else self._own, count)
+                    with ExitStack() as locks:
+                        # In one order, whoever takes them.
+                        for terminal in sorted(chosen):
+                            locks.enter_context(self.books.locks[terminal])
+                        calls = [] if self._off.is_set() else self._call(client, chosen, chance)
+                    if not calls or calls[0].answer == UNANSWERED:
                         # The connection is made anew at its own pace; there is nothing to be learned meanwhile.
                         self.over.wait(0.1)
                     else:
-                        self._said.append(1)
+                        self._said += [1] * len(calls)
         except BaseException as error:
             self.errors.append(error)
             raise
 
-    def _call(self, client: Client, terminal: int, chance: random.Random) -> Call:
+    def _call(self, client: Client, chosen: list[int], chance: random.Random) -> list[Call]:
+        """One call; several terminals can be allocated in one, and each of them is explained by itself."""
+        if len(chosen) > 1:
+            lefts = [self.books.detach(terminal, time.monotonic()) for terminal in chosen]
+            begun_s = time.monotonic()
+            many = [Call(ALLOCATE, terminal, self.name, begun_s, 0, UNANSWERED, many=True) for terminal in chosen]
+            calls = _answered(many, lambda: self._ask_many(client, many))
+            for call, left in zip(calls, lefts, strict=True):
+                self._note(call, left)
+            return calls
+        (terminal,) = chosen
         known, lease = self._epochs[terminal], self.books.get(terminal)
         kind = chance.choices((ALLOCATE, RENEW, RELEASE, REPORT, FAILED_ATTACH), (6, 5, 3, 6, 1))[0]
         kind = kind if known else ALLOCATE
@@ -292,16 +319,33 @@ class AccessServer:
         asked = Call(kind, terminal, self.name, time.monotonic(), 0, UNANSWERED, epoch, total_bytes=total_bytes)
         if kind == FAILED_ATTACH and left is not None:
             asked = replace(asked, source=left.iccid)
-        call = _answered(asked, lambda: self._ask(client, asked))
+        calls = _answered([asked], lambda: [self._ask(client, asked)])
+        self._note(calls[0], left)
+        return calls
+
+    def _note(self, call: Call, left: Lease | None) -> None:
+        """``left``: what the terminal let go of for it."""
         self._calls.append(call)
         if call.answer == GRANTED:
-            known.append(call.granted)
-            given = Lease(terminal, call.granted, call.sim)
+            self._epochs[call.terminal].append(call.granted)
+            given = Lease(call.terminal, call.granted, call.sim)
             # An answer that is older than a switch which was carried out meanwhile takes nobody back.
-            if kind == ALLOCATE and left is not None and left.epoch > given.epoch:
+            if call.kind == ALLOCATE and left is not None and left.epoch > given.epoch:
                 given = left
             self.books.attach(given, call.answered_s)
-        return call
+
+    def _ask_many(self, client: Client, many: list[Call]) -> list[Call]:
+        grants = client.allocate_many([call.terminal for call in many], MARKET)
+        found = []
+        for row, call in enumerate(many):
+            answer = _ANSWERS[layout.Status(int(grants.status[row]))]
+            if answer in (DONE, GRANTED):
+                sim = decode_iccid(int(grants.iccid[row]))
+                call = replace(call, answer=GRANTED, granted=int(grants.epoch[row]), sim=sim)
+            else:
+                call = replace(call, answer=answer)
+            found.append(call)
+        return found
 
     def _ask(self, client: Client, asked: Call) -> Call:
         """The call with what was answered."""
@@ -324,14 +368,15 @@ class AccessServer:
         return replace(asked, answer=_ANSWERS[layout.Status(int(status))])
 
 
-def _answered(asked: Call, ask: Callable[[], Call]) -> Call:
+def _answered(asked: list[Call], ask: Callable[[], list[Call]]) -> list[Call]:
     try:
-        call = ask()
+        calls = ask()
     except ServiceError as error:
         if error.reason in ("NO_HEALTHY_SIM", "ORDERS_FULL"):
-            call = replace(asked, answer=REFUSED)
+            calls = [replace(call, answer=REFUSED) for call in asked]
         elif error.unreachable:
-            call = asked
+            calls = asked
         else:
             raise
-    return replace(call, answered_s=time.monotonic())
+    answered_s = time.monotonic()
+    return [replace(call, answered_s=answered_s) for call in calls]

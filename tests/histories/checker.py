@@ -10,8 +10,9 @@ A terminal, at one of several access servers (``after`` is all of it):
     renew, release, report and failed attach    only for the access server and the epoch of the lease; else stale
     report     counts what is above the last one of its epoch, else it is late: what was acknowledged is not forgotten
     switch     the lease goes on with the target, under the epoch of the order, once it was carried out
-    hello      a lease from before it is over when its SIM is not named, or when its access server was declared dead;
-               the last one goes on when it is named, since the access server may have named it just before it let go
+    hello      a lease from before it is over when its SIM is not named, or when its access server was declared dead
+    named      the last one goes on when a hello names it, which the access server may have done just before it let go:
+               until that hello was taken, and no longer, so that a release which is lost is not explained by it
 
 A SIM: whoever holds it is the only one, from when the access server was told of it until it let go; and nobody is given
 one that is surely unfit. Between access servers the instant counts at which each really held the SIM, so that a lease
@@ -30,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 ALLOCATE, RENEW, RELEASE, REPORT, FAILED_ATTACH = "allocate", "renew", "release", "report", "failed attach"
-SWITCH, HELLO, DEATH = "switch", "hello", "death"
+SWITCH, HELLO, NAMED, DEATH = "switch", "hello", "named", "death"
 """What is answered by nobody: it takes effect until ``answered_s``, or never."""
 UNANSWERED = "unanswered"
 GRANTED, DONE, LATE, ENDED, STALE, NONE, REFUSED = "granted", "done", "late", "ended", "stale", "none", "refused"
@@ -50,11 +51,13 @@ class Call:
     granted: int = 0
     """The epoch that was given; of a switch its order's."""
     sim: str = ""
-    """What was given; of a hello the SIM that it names of this terminal, and ``epoch`` with it."""
+    """What was given; of a hello, and what it names, the SIM of this terminal, and ``epoch`` with it."""
     source: str = ""
     """Of a switch."""
     total_bytes: int = 0
     """Of a report: since the epoch began."""
+    many: bool = False
+    """Asked for together with others."""
     opened_s: float = math.inf
     """Of a hello and a death: leases that were asked for later are not meant."""
 
@@ -124,10 +127,10 @@ def after(state: State, call: Call, fitness: Fitness) -> State | None:
     if call.kind == SWITCH:
         moves = here and (state.sim == call.source or state.epoch == -1) and newer
         return given if moves else None
-    if call.kind == HELLO and not state.held:
+    if call.kind == NAMED:
         # Nobody has the SIM since: what is named goes on.
         named = (state.server, state.epoch, state.sim) == (call.server, call.epoch, call.sim)
-        return replace(state, held=True) if named and call.sim else None
+        return replace(state, held=True) if named and not state.held else None
     if call.kind in (HELLO, DEATH):
         meant = here and state.asked_s < call.opened_s and (state.epoch == -1 or state.sim != call.sim)
         return state.over() if meant else None

@@ -36,7 +36,7 @@ from simswitch.v1 import inventory_pb2 as inv
 from simswitch.v1 import pool_pb2, sim_pb2, swap_pb2
 
 from tests.histories.access_servers import AccessServer, EventLoop
-from tests.histories.checker import DEATH, GRANTED, HELLO, SWITCH, UNANSWERED, HealthCall, History, violations
+from tests.histories.checker import DEATH, GRANTED, HELLO, NAMED, SWITCH, UNANSWERED, HealthCall, History, violations
 from tests.service.serving import SIMS, define
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "histories.json"
@@ -264,7 +264,7 @@ def counted_bytes(folder: Path) -> int:
 
 
 def summary(seed: int, kills: int, history: History, happened: dict[str, int], counted: int) -> dict[str, Any]:
-    calls = [call for call in history.calls if call.kind not in (SWITCH, HELLO, DEATH)]
+    calls = [call for call in history.calls if call.kind not in (SWITCH, HELLO, NAMED, DEATH)]
     given = sorted((call for call in calls if call.answer == GRANTED), key=lambda call: (call.terminal, call.granted))
     return {
         "seed": seed,
@@ -272,6 +272,7 @@ def summary(seed: int, kills: int, history: History, happened: dict[str, int], c
         "calls": len(calls),
         "answered": sum(call.answer != UNANSWERED for call in calls),
         "answers": dict(sorted(Counter(f"{call.kind}: {call.answer}" for call in calls).items())),
+        "in_batches": dict(sorted(Counter(call.answer for call in calls if call.many).items())),
         "moves": sum(one.terminal == other.terminal and one.server != other.server for one, other in pairwise(given)),
         "switches": sum(call.kind == SWITCH for call in history.calls),
         "words_on_sims": len(history.healths),

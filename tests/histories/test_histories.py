@@ -15,6 +15,7 @@ from tests.histories.checker import (
     GRANTED,
     HELLO,
     LATE,
+    NAMED,
     NONE,
     RELEASE,
     RENEW,
@@ -112,6 +113,7 @@ SOUND = {
     "what a hello names goes on": [
         granted(1, 0, 1, 5),
         gone(HELLO, 2, 9, 1.5, 5),
+        gone(NAMED, 2, 4.5, 1.5, 5),
         asked(RELEASE, 3, 4, 5, DONE),
         asked(RENEW, 5, 6, 5, DONE),
     ],
@@ -153,6 +155,13 @@ UNSOUND = {
         asked(RENEW, 5, 6, 5, DONE),
     ],
     "a switch that nobody carried out": [granted(1, 0, 1, 5), asked(RENEW, 3, 4, 6, DONE)],
+    "a release that is lost after a hello was taken": [
+        granted(1, 0, 1, 5),
+        gone(HELLO, 2, 9, 1.5, 5),
+        gone(NAMED, 2, 2.5, 1.5, 5),
+        asked(RELEASE, 3, 4, 5, DONE),
+        asked(RENEW, 5, 6, 5, DONE),
+    ],
     "what a hello names is over": [granted(1, 0, 1, 5), gone(HELLO, 3, 9, 2, 5), asked(RENEW, 4, 5, 5, NONE)],
     "what was given after a hello is over": [gone(HELLO, 1, 9, 0), granted(1, 2, 3, 5), asked(RENEW, 4, 5, 5, NONE)],
     "it dies before it was declared dead": [
@@ -207,6 +216,7 @@ def test_histories_of_a_server_that_is_killed_are_sound(tmp_path: Path) -> None:
     found = summary(20200321, 2, history, happened, counted_bytes(tmp_path / "data"))
     assert found["violations"] == [], found
     assert found["moves"] > 10
+    assert found["in_batches"][GRANTED] > 10
     assert found["switches"] > 0
     assert found["deaths"] == 1
     assert found["answered"] < found["calls"], "nobody waited when the server was killed"

@@ -312,6 +312,35 @@ def _pool_misses(state: dict[str, Table]) -> bool:
     return True
 
 
+def _ended_counts_again(state: dict[str, Table]) -> bool:
+    """What was reported of a lease that is over is forgotten: a report of it that comes again counts again."""
+    ended = state["ended_leases"]
+    told = np.flatnonzero(ended["reported_bytes"])
+    if not told.size or state["header"]["sequence"][0] % 4:
+        return False
+    ended["reported_bytes"][told] = 0
+    return True
+
+
+def _limit_misses(state: dict[str, Table]) -> bool:
+    """A day's use of a subscriber is forgotten, by which its limit of the day would be lifted."""
+    used = np.flatnonzero(state["subscribers"]["day"])
+    if not used.size or state["header"]["sequence"][0] % 4:
+        return False
+    state["subscribers"]["day"][used[:1]] = 0
+    return True
+
+
+def _suspended_is_fit(state: dict[str, Table]) -> bool:
+    """A SIM that its carrier has suspended is healthy."""
+    health = state["sims"]["health"]
+    suspended = np.flatnonzero(health == layout.SUSPENDED)
+    if not suspended.size:
+        return False
+    health[suspended[:1]] = layout.HEALTHY
+    return True
+
+
 class _Doubled:
     """A machine that counts each usage report twice over."""
 
@@ -358,4 +387,7 @@ KINDS: Mapping[str, Kind] = {
     "a held SIM let go by time": altered(after=_cooled_early),
     "a doubled usage report": _doubled_usage,
     "a byte that a pool misses": altered(after=_pool_misses),
+    "an ended lease that counts again": altered(after=_ended_counts_again),
+    "a day's use that a limit misses": altered(after=_limit_misses),
+    "a suspended SIM that is fit": altered(after=_suspended_is_fit),
 }

@@ -6,7 +6,17 @@
     samples     resident memory, open files and threads of server and follower, journal, snapshots, history
 
 Segments are small and snapshots frequent, so that both come and go many times. The verdict is on the second half, when
-all that fills up is full: the straight line through it may not climb by more than the bound that stands beside it.
+all that fills up is full, and is threefold:
+
+    climb    of the straight line through it, which no series may do by more than the bound beside it
+    steady   of memory besides: by how much it rises over a tenth of that time, the median over all such tenths, an
+             hour. What other work on the machine does to it are steps, up and down; what leaks rises in most of them
+    floor    of what has to come back to the same again and again: from the first twelfth's least to the last one's
+
+What the journal takes follows from how much happens: it holds what came since the older of two snapshots. So its bytes
+are told, and judged is what they may not depend on: how long ago that snapshot was (``behind_s``), how large the newest
+is, and what lies in the folder that neither of the two needs (``unneeded_mb``), down to one file.
+
 History grows with what happens, as it is meant to: of it the rate is told. It leaves ``build/soak.json`` and
 ``build/soak.png``; the exit code is 1 when something grew, an allocation failed, or `simswitch check` found fault.
 """
@@ -33,6 +43,16 @@ from typing import Any
 import grpc
 import numpy as np
 from simswitch.client import Client, OperatorClient, ServiceError
+from simswitch.journal.disk import RealDisk
+from simswitch.journal.format import SegmentHeader, segment_number
+from simswitch.journal.snapshot import (
+    SNAPSHOTS_KEPT,
+    read_snapshot_header,
+    snapshot_name,
+    snapshot_sequence,
+    snapshot_sequences,
+)
+from simswitch.journal.walk import list_segments
 from simswitch.v1 import inventory_pb2, pool_pb2, swap_pb2
 
 from benches.report import ROOT, machine_line
@@ -77,10 +97,17 @@ BOUNDS = {
     "follower_files": Bound(0.0, 2.0),
     "server_threads": Bound(0.0, 1.0),
     "follower_threads": Bound(0.0, 1.0),
-    # Two segments and a snapshot more or less: what a round of both leaves.
-    "journal_mb": Bound(0.0, 6.0),
+    # One interval between snapshots, which a machine that has other work to do stretches.
+    "behind_s": Bound(0.0, 20.0),
     "wait_ms": Bound(0.5, 20.0),
 }
+STEADY_AN_HOUR = {"server_mb": 0.007, "follower_mb": 0.007}
+"""A part of the level: a leak of 1 % an hour is more."""
+FLOORS = {"unneeded_mb": 0.1, "snapshot_mb": 0.01}
+"""What they may rise by over the second half: less than the smallest file, and next to nothing."""
+PARTS, TENTH = 60, 6
+FLOOR_PARTS = 12
+TOLD = ("journal_mb", "history_mb")
 
 
 def children(pid: int) -> list[int]:
@@ -104,7 +131,31 @@ def size_mb(folder: Path, pattern: str) -> float:
     return total / 1e6
 
 
-def grown(series: list[float]) -> tuple[float, float]:
+def unneeded(folder: Path) -> tuple[float, float, float]:
+    """MB of the journal's files that neither of the two newest snapshots needs, or that were never finished; MB of the
+    newest snapshot; the instant of the older one, Unix seconds. A folder that is being used: files may vanish."""
+    disk = RealDisk(folder, create=False)
+    kept = snapshot_sequences(disk)[-SNAPSHOTS_KEPT:]
+    if not kept:
+        return 0.0, 0.0, time.time()
+    begun = {each.number: each.header for each in list_segments(disk) if isinstance(each.header, SegmentHeader)}
+    first = max((number for number, header in begun.items() if header.first_sequence <= kept[0] + 1), default=0)
+    total = 0
+    for name in disk.names():
+        sequence, number = snapshot_sequence(name), segment_number(name)
+        needed = sequence in kept if sequence is not None else number is not None and number >= first
+        if name.startswith(("segment-", "snapshot-")) and not needed:
+            with suppress(FileNotFoundError):
+                total += (folder / name).stat().st_size
+    file = disk.open(snapshot_name(kept[0]), writable=False)
+    try:
+        older = read_snapshot_header(file, snapshot_name(kept[0]))
+    finally:
+        file.close()
+    return total / 1e6, (folder / snapshot_name(kept[-1])).stat().st_size / 1e6, older.now_ms / 1000
+
+
+def grown(series: Sequence[float]) -> tuple[float, float]:
     """The level of the second half, and how much its straight line climbs from end to end."""
     half = np.array(series[len(series) // 2 :])
     if len(half) < 3:
@@ -114,20 +165,47 @@ def grown(series: list[float]) -> tuple[float, float]:
     return float(half.mean()), float(slope * (len(half) - 1))
 
 
+def parts(series: Sequence[float], count: int) -> list[Any]:
+    """Of the second half."""
+    return np.array_split(np.array(series[len(series) // 2 :]), count)
+
+
+def steady(series: Sequence[float], seconds: float) -> float:
+    """What the second half, which took so long, rises by an hour most of the time."""
+    middles = np.array([np.median(part) for part in parts(series, PARTS) if len(part)])
+    if len(middles) < PARTS:
+        return 0.0
+    return float(np.median(middles[TENTH:] - middles[:-TENTH])) * PARTS / TENTH / seconds * 3_600
+
+
+def floor_climb(series: Sequence[float]) -> float:
+    floors = [float(part.min()) for part in parts(series, FLOOR_PARTS) if len(part)]
+    return floors[-1] - floors[0]
+
+
 def verdict(samples: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Each series with its level, its climb and its bound."""
-    found = {}
+    instants = samples["at_s"]
+    seconds = instants[-1] - instants[len(instants) // 2]
+    found: dict[str, dict[str, Any]] = {}
+
+    def judge(name: str, series: str, climb: float, bound: float) -> None:
+        found[name] = {
+            "first": round(samples[series][0], 2),
+            "level": round(grown(samples[series])[0], 2),
+            "most": round(max(samples[series]), 2),
+            "climb": round(climb, 2),
+            "bound": round(bound, 2),
+            "met": climb <= bound,
+        }
+
     for name, bound in BOUNDS.items():
         level, climb = grown(samples[name])
-        most = bound.part * level + bound.plus
-        found[name] = {
-            "first": round(samples[name][0], 2),
-            "level": round(level, 2),
-            "most": round(max(samples[name]), 2),
-            "climb": round(climb, 2),
-            "bound": round(most, 2),
-            "met": climb <= most,
-        }
+        judge(name, name, climb, bound.part * level + bound.plus)
+    for name, part in STEADY_AN_HOUR.items():
+        judge(f"{name}, steady", name, steady(samples[name], seconds), part * grown(samples[name])[0])
+    for name, most in FLOORS.items():
+        judge(name, name, floor_climb(samples[name]), most)
     return found
 
 
@@ -151,7 +229,7 @@ class Soak:
         self._words = load
         self._over = threading.Event()
         self._failures: list[str] = []
-        self.samples: dict[str, list[float]] = {name: [] for name in ("at_s", *BOUNDS, "history_mb")}
+        self.samples: dict[str, list[float]] = {name: [] for name in ("at_s", *BOUNDS, *FLOORS, *TOLD)}
         self.counts: Counter[str] = Counter()
         self._waits: list[float] = []
         self._swaps: list[int] = []
@@ -213,6 +291,10 @@ class Soak:
             followers = children(pid)
             if len(followers) != 1 or not self._waits:
                 continue
+            try:
+                left, newest, older_s = unneeded(journal)
+            except FileNotFoundError:
+                continue  # one went at this very instant
             self.samples["at_s"].append(round(now_s - began_s, 1))
             for who, number in (("server", pid), ("follower", followers[0])):
                 for what, value in zip(("mb", "files", "threads"), process(number), strict=True):
@@ -225,6 +307,9 @@ class Soak:
                 size_mb(journal, "segment-*.journal") + size_mb(journal, "snapshot-*.state")
             )
             self.samples["history_mb"].append(size_mb(journal, "history.sqlite*"))
+            self.samples["unneeded_mb"].append(left)
+            self.samples["snapshot_mb"].append(newest)
+            self.samples["behind_s"].append(time.time() - older_s)
             self._swaps.append(self.counts["swaps"])
             self.samples["wait_ms"].append(float(np.median(self._waits[-50:])))
             if now_s - shown_s > 30:
@@ -313,13 +398,18 @@ class Soak:
         judged = verdict(self.samples)
         if self._swaps[-1] == self._swaps[len(self._swaps) // 2]:
             self._failures.append("in the second half, which is judged, no terminal was swapped")
-        history = self.samples["history_mb"]
+        history, journal = self.samples["history_mb"], self.samples["journal_mb"]
         return {
             "machine": machine_line(),
             "seed": self._seed,
             "minutes": round(self._seconds / 60, 2),
             "terminals": self._terminals,
             "series": judged,
+            "journal_mb": {
+                "first": round(journal[0], 2),
+                "most": round(max(journal), 2),
+                "last": round(journal[-1], 2),
+            },
             "history_mb": {"first": round(history[0], 2), "last": round(history[-1], 2)},
             "history_mb_an_hour": round((history[-1] - history[0]) / self._seconds * 3_600, 1),
             "segments_removed": self.segments_removed,
@@ -332,11 +422,13 @@ class Soak:
 
 
 def table(found: dict[str, Any]) -> str:
-    lines = [f"{'':18}{'first':>10}{'level':>10}{'most':>10}{'climb':>10}{'bound':>10}"]
+    lines = [f"{'':22}{'first':>10}{'level':>10}{'most':>10}{'climb':>10}{'bound':>10}"]
     for name, of in found["series"].items():
         word = "" if of["met"] else "  GREW"
         numbers = "".join(f"{of[key]:>10,.2f}" for key in ("first", "level", "most", "climb", "bound"))
-        lines.append(f"{name:18}{numbers}{word}")
+        lines.append(f"{name:22}{numbers}{word}")
+    kept = found["journal_mb"]
+    lines.append(f"journal and snapshots {kept['first']:.1f} to {kept['last']:.1f} MB, {kept['most']:.1f} at most")
     lines.append(
         f"history {found['history_mb']['first']:.1f} to {found['history_mb']['last']:.1f} MB, "
         f"{found['history_mb_an_hour']:.0f} MB an hour; {found['segments_removed']} segments removed, "

@@ -193,7 +193,13 @@ STATUS_REASONS: Mapping[int, Reason] = {
     ),
     layout.TERMINALS_FULL: Reason(_FULL, "TERMINALS_FULL", "There is no room for another terminal: {what}."),
     layout.SIMS_FULL: Reason(_FULL, "SIMS_FULL", "There is no room for another SIM: {what}."),
-    layout.ORDERS_FULL: Reason(_FULL, "ORDERS_FULL", "There is no room for another order: {what}.", 1_000),
+    layout.ORDERS_FULL: Reason(
+        _FULL,
+        "ORDERS_FULL",
+        "Nobody more can be told now to let go of a SIM, for want of room for another order or because the terminal's "
+        "earlier SIMs are still held elsewhere: {what}.",
+        1_000,
+    ),
     layout.JOBS_FULL: Reason(_FULL, "JOBS_FULL", "There is no room for another swap job: {what}.", 5_000),
     layout.ENTITIES_FULL: Reason(_FULL, "ENTITIES_FULL", "There is no room for another definition: {what}."),
     layout.GROUPS_FULL: Reason(_FULL, "GROUPS_FULL", "There is no room for another group of SIMs: {what}."),
