@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import queue
 import socket
@@ -218,7 +219,7 @@ def test_the_other_transports_places(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("door", ["people", "access servers"])
-def test_a_call_that_breaks_its_server(door: str, narrow: Doors) -> None:
+def test_a_call_that_breaks_its_server(door: str, narrow: Doors, caplog: pytest.LogCaptureFixture) -> None:
     """grpc.aio never gets over a path that is no UTF-8: what the server carries goes on, and another one takes the
     next."""
     people = door == "people"
@@ -248,6 +249,8 @@ def test_a_call_that_breaks_its_server(door: str, narrow: Doors) -> None:
     with narrow.operator(narrow.alice) as alice, narrow.client(narrow.server("as-02"), "as-02") as other:
         assert alice.pool.GetSummary(pool_pb2.GetSummaryRequest())
         assert other.allocate(7, "jp").terminal == 7
+    gc.collect()
+    assert {record.name for record in caplog.records} == {"simswitch.service"}
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
@@ -556,6 +557,19 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     error.__traceback__ = None
     await context.abort(refusal.reason.code, refusal.text, refusal.metadata())
     raise AssertionError("abort returned")
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    """False for what grpc.aio says of its server's end: whoever breaks servers would fill the log with it."""
+    error = (record.exc_info and record.exc_info[1]) or record.msg
+    if not isinstance(error, UnicodeDecodeError) or error.__traceback__ is None:
+        return True
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return not frame.f_code.co_filename.endswith("aio/server.pyx.pxi")
+
+
+for _logger in ("asyncio", "grpc._cython.cygrpc"):
+    logging.getLogger(_logger).addFilter(_is_of_others)
 
 
 class Listening:
