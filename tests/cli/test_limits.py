@@ -29,7 +29,7 @@ def test_a_limit_without_its_publication_is_refused(run: Run) -> None:
     assert "publish it first" in later.stderr
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_a_person_is_explained_down_to_the_day(run: Run, server: Server) -> None:
     said = run(*LIMIT, "--text", "https://example.org/terms", "--published", PUBLISHED)
     assert said.returncode == 0, said.stderr

@@ -42,6 +42,7 @@ WANTED = {
     (layout.CARRIER_USAGE, layout.LATE),
     (layout.CARRIER_USAGE, layout.PAST_WINDOW),
     (layout.CARRIER_USAGE, layout.IMPOSSIBLE_USAGE),
+    (layout.CARRIER_USAGE, layout.NO_WINDOW),
     (layout.DECLARE_DEAD, layout.OK),
     (layout.SERVER_PAUSE, layout.OK),
     (layout.SERVER_RESUME, layout.OK),
