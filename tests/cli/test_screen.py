@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer.main
 from simswitch.cli.amounts import counted
 from simswitch.cli.main import app
 from simswitch.cli.screen import Table, table, table_lines
@@ -87,3 +90,18 @@ def test_what_a_command_does_is_said_whole_at_100_columns(group: str) -> None:
     assert shown.exit_code == 0
     summaries = shown.stdout.split("Commands:")[1]
     assert "..." not in summaries
+
+
+def commands(of: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, found in of.commands.items():
+        words = f"{path} {name}".strip()
+        yield from commands(found, words) if hasattr(found, "commands") else [(words, found)]
+
+
+def test_what_shows_or_changes_something_has_json() -> None:
+    without = {
+        words
+        for words, found in commands(typer.main.get_command(app))
+        if not any("--json" in parameter.opts for parameter in found.params)
+    }
+    assert without == {"serve", "follow", "learn", "webhook", "demo", "report accident"}
