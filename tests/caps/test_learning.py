@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ def test_a_hidden_cap_becomes_known(server: Server, tmp_path: Path) -> None:
     with OperatorClient(server.address) as operator:
         define(operator, 0)
         believed = inventory_pb2.CapWindow(kind=DAY, quota_bytes=BELIEVED)
-        plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[believed])
+        # Of days that somebody ends, and not while this runs: it is noon where the carrier is.
+        noon = inventory_pb2.ResetRule(time_zone=f"Etc/GMT{datetime.now(UTC).hour - 12:+d}")
+        plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[believed], resets=noon)
         operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
         numbers = range(TERMINALS + 10)
         # What was used in the cycle before is anything, so it is not the window that the carrier counts in.

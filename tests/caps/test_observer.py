@@ -22,6 +22,7 @@ from tests.cell.small_pool import SERVER_NUMBER, allocate, fill
 BEGIN_MS = 1_700_006_400_000
 NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 MATES = 12
+DAY = int(layout.WINDOW_DAY)
 LOT = 4
 STEP_MS = 300_000
 FAST, SLOW = 20_000, 950
@@ -38,6 +39,8 @@ class Life:
         )
         fill(self.cell.step, 40)
         self.cell.step(commands.run(layout.CONFIGURE, setting=layout.LEASE_MS, value=86_400_000))
+        soon_ms = BEGIN_MS + 40 * 86_400_000
+        self.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_DAY, at_ms=soon_ms, spread_ms=0))
         self.totals: dict[int, int] = {}
         self.epochs: dict[int, int] = {}
         self.iccids: dict[int, int] = {}
@@ -237,6 +240,31 @@ def test_every_ten_minutes_the_quiet_ones_are_kept_at_their_highest(life: Life) 
     assert (used >= 15 * 10e6 + (24 - late) * 20e6 - 20e6).all()
     assert (used <= 15 * 10e6 + 24 * 20e6).all()
     assert all(row["censored"] and row["used_upper"] is None and not row["goodput_kbps"] for row in observed)
+
+
+def test_a_day_that_nobody_ends_is_no_evidence(life: Life) -> None:
+    """What its SIMs ever used would be learned as a day's cap, which each could meet once."""
+    life.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_DAY, at_ms=0, spread_ms=0))
+    life.show([SLOW] * 4)
+    life.follow()
+    slowed = {row["window"] for row in life.rows("observations") if not row["censored"]}
+    assert slowed == {int(Window.CYCLE)}
+
+
+def test_a_cap_that_changes_with_the_plan_stands_in_the_record_of_each_lot(life: Life) -> None:
+    numbers = life.cell.machine.entities(layout.LOT)[0]["numbers"]
+    plan = int(numbers[layout.LOT_PLAN])
+    life.cell.step(commands.run(layout.SET_CAP, lot=LOT, window=DAY, quota_bytes=5 << 30, basis=layout.BASIS_LEARNED))
+    for quotas in ({layout.PLAN_QUOTA_DAY: 3 << 30, layout.PLAN_BASIS_DAY: layout.BASIS_CONTRACTUAL}, {}):
+        life.clock.advance(1_000)
+        values = {layout.PLAN_QUOTA_CYCLE: 100 << 30, **quotas}
+        name = life.cell.machine.entities(layout.PLAN)[0]["name"]
+        life.cell.step(commands.run(layout.DEFINE, definition=commands.definition(layout.PLAN, name, values)))
+    life.follow()
+    days = [row for row in life.rows("caps") if row["window"] == DAY]
+    for entity, learned in ((LOT, [(5 << 30, layout.BASIS_LEARNED)]), (plan, [])):
+        kept = [(row["quota_bytes"], row["basis"]) for row in days if row["lot"] == entity]
+        assert kept == [*learned, (3 << 30, layout.BASIS_CONTRACTUAL), (None, 0)]
 
 
 def test_caps_and_shifts_are_kept_as_they_were_told(life: Life) -> None:

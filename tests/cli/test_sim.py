@@ -77,6 +77,19 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         assert number in whole
     for number in (str(TERMINAL), str(PERSON)):
         assert number not in page.stdout
+    # One of a lot that works no longer: nothing else keeps it from being handed out.
+    with OperatorClient(server.address) as operator:
+        lot.valid_until = "2020-01-31"
+        operator.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+        free = next(sim for sim in operator.inventory.ListSims(inv.ListSimsRequest()).sims if not sim.terminal)
+    ended = run("sim", free.iccid).stdout
+    for words in (
+        "Nothing is left of it: its lot is no longer valid;",
+        "Nobody is given it: its lot is no longer valid.",
+    ):
+        assert words in ended, ended
+    assert "operator took" not in ended
+    assert " over" not in ended
     unknown = run("sim", "8981999999999999994")
     assert (unknown.returncode, "8981999999999999994" in unknown.stderr) == (Exit.REFUSED, True)
 

@@ -114,6 +114,11 @@ def test_a_byte_order_mark_and_carriage_returns_are_accepted(tmp_path: Path) -> 
         ({"slot": "-1"}, "slot", "0 to 65,535"),
         ({"used_cycle_bytes": "1e9"}, "used_cycle_bytes", "a whole number"),
         ({"used_cycle_bytes": "5"}, "as_of", "need the instant"),
+        (
+            {"used_cycle_bytes": "5", "used_day_bytes": "6", "as_of": "2026-03-02T11:00:00Z"},
+            "used_day_bytes",
+            "says less",
+        ),
         ({"as_of": "2026-03-02T10:00:00"}, "as_of", "offset from UTC is missing"),
         ({"as_of": "yesterday"}, "as_of", "an instant such as"),
         ({"as_of": "2026-03-02T12:06:00Z"}, "as_of", "in the future"),

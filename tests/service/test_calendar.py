@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from simswitch.client import OperatorClient
 from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
 from simswitch.service.calendar import next_reset_ms, zone
 from simswitch.v1 import caps_pb2 as pb
 from simswitch.v1 import event_pb2
@@ -162,6 +163,25 @@ def test_resets_are_scheduled_by_the_plan_and_again_after_each_and_after_a_resta
         lot.closing_day = 0
         again.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
         until(lambda: scheduled(again) == {CYCLE: 0, DAY: 0})
+
+
+def test_windows_without_a_cap_start_anew_too(serving: Serving, pool: OperatorClient) -> None:
+    """What is used in them is what a cap that nobody knew of is learned from."""
+
+    def resets() -> list[int]:
+        def read(machine: Machine) -> list[int]:
+            lot = machine.entity_index(layout.LOT, "lot")
+            assert lot is not None
+            return list(machine.lot(lot)["reset_ms"])
+
+        return serving.cell.call_read(read)
+
+    window = inv.CapWindow(kind=inv.CAP_WINDOW_KIND_CYCLE, quota_bytes=100 << 30)
+    plan = inv.Plan(name="plan", carrier="carrier", windows=[window], resets=rule(20))
+    pool.inventory.DefinePlan(inv.DefinePlanRequest(plan=plan))
+    until(lambda: bool(resets()[DAY - 1]))
+    now_ms = serving.cell.call_read(lambda machine: machine.now_ms)
+    assert resets() == [next_reset_ms(CYCLE, rule(20), now_ms), next_reset_ms(DAY, rule(20), now_ms), 0]
 
 
 def test_while_the_clock_is_frozen_a_reset_that_is_due_waits(serving: Serving, pool: OperatorClient) -> None:

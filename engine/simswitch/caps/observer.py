@@ -178,15 +178,27 @@ class Observer:
                 ))  # fmt: skip
             elif kind == layout.EVENT_CAP:
                 quota = a if a < 1 << 62 else None
-                self._rows.append((
-                    "INSERT OR REPLACE INTO caps VALUES (?, ?, ?, ?, ?)",
-                    (b & 0xFFFF, b >> 16 & 0xFF, now_ms, quota, b >> 24),
-                ))  # fmt: skip
+                window = b >> 16 & 0xFF
+                self._rows += [
+                    ("INSERT OR REPLACE INTO caps VALUES (?, ?, ?, ?, ?)", (entity, window, now_ms, quota, b >> 24))
+                    for entity in (b & 0xFFFF, *self._followers(b & 0xFFFF, window, now_ms))
+                ]
             else:
                 self._rows.append((
                     "INSERT OR REPLACE INTO cap_shifts VALUES (?, ?, ?, ?, ?, ?)",
                     (b & 0xFFFF, b >> 16 & 0xFF, now_ms, reason, a, (b >> 24) * 1000),
                 ))  # fmt: skip
+
+    def _followers(self, plan: int, window: int, now_ms: int) -> list[int]:
+        """The lots whose cap has become another just now because their plan's has; none where it is no plan."""
+        machine = self._machine
+        assert machine is not None
+        try:
+            machine.lot(plan)
+        except IndexError:
+            lots = [lot["index"] for lot in machine.entities(layout.LOT) if lot["numbers"][layout.LOT_PLAN] == plan]
+            return [lot for lot in lots if machine.lot(lot)["since_ms"][window - 1] == now_ms]
+        return []
 
     def _agreed(self, iccid: int, health: int) -> None:
         assert self._machine is not None
@@ -251,6 +263,7 @@ class Observer:
         self._observed(of_throttled(decisions, _used(uses)), machine)
 
     def _observed(self, observations: Observations, machine: Machine) -> None:
+        observations = observations.chosen(_begins_anew(observations, machine))
         iccids = signed_list(_uses(machine, observations.sim)["iccid"])
         slowed = observations.upper_bytes > 0
         columns = (
@@ -318,6 +331,23 @@ class Observer:
 
 def _uses(machine: Machine, sims: Column) -> dict[str, Any]:
     return machine.sim_uses(sims.astype(np.uint32))
+
+
+def _begins_anew(observations: Observations, machine: Machine) -> Column:
+    """Which are of a window that somebody knows the end of.
+
+    What was ever used is no day's use. A cycle without an end is a quota that is bought once.
+    """
+    turning = set()
+    for lot in np.unique(observations.lot).tolist():
+        caps = machine.lot(lot)
+        turning |= {
+            (lot, int(window))
+            for window in Window
+            if window == Window.CYCLE or caps["reset_ms"][window - 1] or caps["last_reset_ms"][window - 1]
+        }
+    pairs = zip(observations.lot.tolist(), observations.window.tolist(), strict=True)
+    return np.fromiter((pair in turning for pair in pairs), bool, len(observations))
 
 
 def _used(uses: dict[str, Any]) -> dict[Window, Column]:

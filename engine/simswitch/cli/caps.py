@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.learned import described, draw, find_learned, learned_table
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json, show, table
+
+if TYPE_CHECKING:
+    from simswitch.client import OperatorClient
 
 app = typer.Typer(help="Show the caps of lots, or set one.")
 PLANNED = "plan"
@@ -173,6 +176,7 @@ def set_cap(
     with connected(*target(config, address, actor)) as service:
         request = caps_pb2.SetCapsRequest(changes=[change], replace=replace)
         (status,) = service.caps.SetCaps(request, timeout=CALL_TIMEOUT_S).statuses
+        endless = status == status_pb2.STATUS_OK and quota != PLANNED and _endless(service, lot, change.window)
         if status == status_pb2.STATUS_CAP_WAITS:
             found = service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=lot), timeout=CALL_TIMEOUT_S)
             comes = "".join(
@@ -194,7 +198,16 @@ def set_cap(
         print_json({"status": enum_word(status_pb2.Status.DESCRIPTOR, status), **plain(change)})
         return
     begins = f"from {instant_text(change.at_ms)} on" if change.at_ms else "from now on"
-    amount = "what the plan says" if quota == PLANNED else bytes_text(change.quota_bytes)
-    show(
-        f"{lot}, {window}: {amount} ({certainty}) {begins}." if status == status_pb2.STATUS_OK else "It was so already."
-    )
+    amount = "what the plan says" if quota == PLANNED else f"{bytes_text(change.quota_bytes)} ({certainty})"
+    show(f"{lot}, {window}: {amount} {begins}." if status == status_pb2.STATUS_OK else "It was so already.")
+    if endless:
+        show("Nobody says when this window starts anew (its plan has no `resets`): what is used in it counts for good.")
+
+
+def _endless(service: OperatorClient, lot: str, window: int) -> bool:
+    """Whether nobody knows when the window starts anew."""
+    from simswitch.cli.messages import CALL_TIMEOUT_S
+    from simswitch.v1 import caps_pb2
+
+    found = service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=lot), timeout=CALL_TIMEOUT_S).lots[0].windows
+    return any(each.window == window and not each.reset_ms and not each.resetting for each in found)

@@ -33,6 +33,7 @@ def _iccid(value: int) -> str:
     return decode_iccid(value) if value else ""
 
 
+_BASIS = _of(layout.Basis, "BASIS_")
 _WINDOW = _of(layout.Window, "WINDOW_")
 _MEANING: Mapping[str, Callable[[int], str]] = {
     "day": _span("D"),
@@ -46,7 +47,7 @@ _MEANING: Mapping[str, Callable[[int], str]] = {
     "source": _iccid,
     "target": _iccid,
     "window": lambda value: "rolling_day" if value == layout.ROLLING_DAY else _WINDOW(value),
-    "basis": _of(layout.Basis, "BASIS_"),
+    "basis": lambda value: _BASIS(value) if value else "",
     "health": _of(layout.Health),
     "status": _of(layout.Status),
     "priority": _of(layout.Priority, "PRIORITY_"),

@@ -107,6 +107,12 @@ def import_files(
     definitions = read_definitions(definitions_file) if definitions_file else Definitions()
     catalogue.extend(definitions, [])
     lots = read_lots(lots_file, catalogue.suppliers, catalogue.plans, catalogue.classes) if lots_file else []
+    report["notes"] += [
+        f"nobody says when the windows of plan {plan.name} start anew (it has no `resets`): what is used in them "
+        "counts for good, but for lots with a closing day of their own"
+        for plan in definitions.plans
+        if plan.windows and plan.resets is None
+    ]
     catalogue.extend(Definitions(), lots)
     known = catalogue.known()
     reading = None
@@ -120,7 +126,7 @@ def import_files(
                 partial=partial,
                 progress=lambda position: display.update(task, completed=position),
             )
-            report["notes"] = reading.notes
+            report["notes"] += reading.notes
         if not check:
             task = display.add_task("definitions", total=definitions.count + len(lots))
             define(stub, definitions, lots, lambda count: display.advance(task, count))

@@ -99,6 +99,8 @@ def chosen(found: dict[str, Any]) -> str:
 
 def _selectable(found: dict[str, Any]) -> str:
     card = found["sim"]
+    if found["validity"]:
+        return f"Nobody is given it: its lot is {found['validity'].replace('_', ' ')} valid."
     reasons = []
     if card["occupancy"] == "cooling":
         until = instant_text(found["cooling_until_ms"])
@@ -109,8 +111,6 @@ def _selectable(found: dict[str, Any]) -> str:
         reasons.append(f"it is {card['health']}")
     if found["masked"]:
         reasons.append("an operator took its lot or bank out of selection")
-    if found["validity"]:
-        reasons.append(f"its lot is {found['validity'].replace('_', ' ')} valid")
     if reasons:
         return f"Nobody is given it: {', '.join(reasons)}."
     # A tier says what is left of the SIM's own quotas; of a shared one there may be less.
@@ -164,16 +164,17 @@ def _described(found: dict[str, Any]) -> list[Any]:
         f"Lot {lot['name']} of {lot['supplier']}, plan {lot['plan']}, class {lot['sim_class']}"
         + (f", carrier {found['carrier']}" if found["carrier"] else ""),
         _life(found),
-        f"{card['occupancy'].capitalize()}; {card['health']} since {_since(found['health_since_ms'])}; "
-        + ("ON PROBATION" if card["on_probation"] else "trusted"),
+        f"{card['occupancy'].capitalize()}; {_health(found)}" + ("ON PROBATION" if card["on_probation"] else "trusted"),
     ]
     if holder is not None:
         parts.append(_held(holder))
     left = card["headroom_bytes"]
     tier = f"tier {found['tier']}" if found["tier"] is not None else "in no tier"
+    room = f"Left to the nearest cap: {_signed(left) if left is not None else 'any amount, there is none'} ({tier})"
+    if found["validity"]:
+        room = f"Nothing is left of it: its lot is {found['validity'].replace('_', ' ')} valid"
     parts += [
-        f"Left to the nearest cap: {_signed(left) if left is not None else 'any amount, there is none'} ({tier}); "
-        f"{bytes_text(card['counted_bytes'])} counted in all",
+        f"{room}; {bytes_text(card['counted_bytes'])} counted in all",
         *(f"{word.capitalize()}: {text}" for word, text in found["why"].items()),
     ]
     if found["pool"] is not None:
@@ -185,6 +186,14 @@ def _described(found: dict[str, Any]) -> list[Any]:
     missing = found["history_missing"]
     parts.append(f"History: {missing}" if missing else f"History is as of {instant_text(found['history_ms'])}.")
     return parts
+
+
+def _health(found: dict[str, Any]) -> str:
+    """Of a lot that does not work every SIM counts as exhausted: that says nothing of what was used."""
+    card = found["sim"]
+    if found["validity"] and card["health"] == "exhausted":
+        return "none can use it; "
+    return f"{card['health']} since {_since(found['health_since_ms'])}; "
 
 
 def _life(found: dict[str, Any]) -> str:

@@ -128,7 +128,8 @@ CREATE INDEX throttles_at ON throttles (at_ms);
 -- What was said of a SIM's health (Health), with what spoke for it; zeros: a person said so, or an attach failed.
 CREATE TABLE health (iccid INTEGER, at_ms INTEGER, health INTEGER NOT NULL, goodput_kbps INTEGER NOT NULL,
     windows INTEGER NOT NULL, confidence_permille INTEGER NOT NULL, PRIMARY KEY (iccid, at_ms)) STRICT, WITHOUT ROWID;
--- Which cap was in force from then on, of a lot, or of a plan whose lots follow it. quota_bytes null: none.
+-- Which cap was in force from then on, of a lot, or of a plan; lots that follow a plan have rows of their own.
+-- quota_bytes null: none.
 CREATE TABLE caps (lot INTEGER, window INTEGER, at_ms INTEGER, quota_bytes INTEGER, basis INTEGER NOT NULL,
     PRIMARY KEY (lot, window, at_ms)) STRICT, WITHOUT ROWID;
 -- Caps that a carrier was seen to have changed. shift: CapShift; amount: bytes, of another speed kbit/s.

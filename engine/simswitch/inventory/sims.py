@@ -191,6 +191,10 @@ class _Reader:
         same_day = self._as_of(chunk, good, any_used)
         stale = (used["day"][0] > 0) & ~same_day & good
         self._stale_days += int(stale.sum())
+        cycle, said = used["cycle"]
+        less = said & same_day & (used["day"][0] > cycle) & good
+        whole = "the day is part of the cycle, of which used_cycle_bytes says less"
+        self._note(chunk, good, less, "used_day_bytes", lambda _value, _place: whole)
         health = self._health(chunk, good)
         terminal, held = self._number(chunk, good, "terminal", 2**64 - 1)
         subscriber, _ = self._number(chunk, good, "subscriber", 2**64 - 1)

@@ -1,9 +1,11 @@
 """When the windows of lots start anew: months and time zones become instants here, and enter the engine as commands.
 
-The engine always knows the next instant of each window that has a cap (SCHEDULE), so that it carries the reset out by
-itself, also if this service is busy then, or was away. After each reset the one that follows is scheduled. What was due
-while the service was away is done once, late, and counts from then on: nothing is forgotten too early. A clock that
-jumped freezes all of it until an operator confirms the time: the core begins no reset, and what is due stays so.
+The engine always knows the next instant of each window (SCHEDULE), so that it carries the reset out by itself, also if
+this service is busy then, or was away. Windows without a cap start anew too: what was used in them is what a cap that
+nobody knew of is learned from, and what counts once it is set. After each reset the one that follows is scheduled.
+What was due while the service was away is done once, late, and counts from then on: nothing is forgotten too early. A
+clock that jumped freezes all of it until an operator confirms the time: the core begins no reset, and what is due stays
+so.
 """
 
 from __future__ import annotations
@@ -117,9 +119,8 @@ class Calendar:
                     if 0 < at_ms <= now_ms:
                         seconds = min(seconds, RETRY_S)  # about to begin, or the clock is frozen
                         continue
-                    capped = lot["quota_bytes"][window - 1] is not None or lot["waiting_ms"][window - 1]
                     wanted = (0, 0)
-                    if capped and rule is not None:
+                    if rule is not None and (window != layout.WINDOW_ROLLING or lot["rolling_days"]):
                         wanted = (next_reset_ms(window, rule, now_ms), rule.spread_seconds * 1_000)
                     if wanted[0]:
                         seconds = min(seconds, (wanted[0] - now_ms) / 1_000 + AFTER_S)
