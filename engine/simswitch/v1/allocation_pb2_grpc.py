@@ -101,7 +101,9 @@ class AllocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH.
+        """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
+        was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
+        the SIM may be given away on what is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,10 @@ class AllocationServiceStub:
     Renew: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.RenewRequest, _allocation_pb2.RenewResponse]
     """Prolongs leases. Reports of usage do so too. Safe to retry."""
     Release: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.ReleaseRequest, _allocation_pb2.ReleaseResponse]
-    """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH."""
+    """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
+    was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
+    the SIM may be given away on what is gone.
+    """
     ReportAttachFailure: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
     STALE_EPOCH, since the first has begun another lease.
@@ -78,7 +81,10 @@ class AllocationServiceAsyncStub(AllocationServiceStub):
     Renew: _aio.UnaryUnaryMultiCallable[_allocation_pb2.RenewRequest, _allocation_pb2.RenewResponse]  # type: ignore[assignment]
     """Prolongs leases. Reports of usage do so too. Safe to retry."""
     Release: _aio.UnaryUnaryMultiCallable[_allocation_pb2.ReleaseRequest, _allocation_pb2.ReleaseResponse]  # type: ignore[assignment]
-    """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH."""
+    """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
+    was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
+    the SIM may be given away on what is gone.
+    """
     ReportAttachFailure: _aio.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]  # type: ignore[assignment]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
     STALE_EPOCH, since the first has begun another lease.
@@ -127,7 +133,10 @@ class AllocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _allocation_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_allocation_pb2.ReleaseResponse, _abc.Awaitable[_allocation_pb2.ReleaseResponse]]:
-        """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH."""
+        """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
+        was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
+        the SIM may be given away on what is gone.
+        """
 
     @_abc_1.abstractmethod
     def ReportAttachFailure(
