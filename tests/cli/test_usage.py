@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
@@ -82,8 +83,26 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     assert "the service refused it: unknown sim (the pool has no such SIM: import it" in partial.stderr
     left_out = (tmp_path / "portal.csv.rejected.csv").read_text(encoding="utf-8")
     assert left_out.count("\n") == 3
+    end_s = time.monotonic() + 60
+    while len(kept := history(run, server, "set_aside")) < 3:
+        assert time.monotonic() < end_s, kept
+        time.sleep(0.2)
+    assert (kept[-1]["iccid"], kept[-1]["status"]) == ("8999999999999999999", "unknown_sim")
     assert others[2] not in left_out
     assert run("usage", "import", str(file), *written).returncode == Exit.USAGE
+    for wrong, why in (
+        (["--as-of", "2026-03-21T07:00"], "--as-of: the offset from UTC is missing"),
+        (["--as-of", "2026-03-21T07:00", "--zone", "Tokyo"], "--zone: there is no time zone 'Tokyo'"),
+        (["--as-of", "2026-03-21T07:00Z", "--encoding", "utf-16"], "--encoding: utf-16 can't be read here"),
+        (["--as-of", "2026-03-21T07:00Z", "--encoding", "sjs"], "--encoding: there is no encoding 'sjs'"),
+    ):
+        refused = run("usage", "import", str(file), *written, *wrong)
+        assert (refused.returncode, why in refused.stderr) == (Exit.USAGE, True), refused.stderr
+    many = "".join(f"{lease.iccid};x;\n" for _ in range(60))
+    file.write_text(f"Number;Used;Note\n{many}", encoding="utf-8")
+    refused = run(*words)
+    assert (refused.stderr.count(" x"), "10 more; --json has all" in refused.stderr) == (0, True)
+    assert refused.stderr.count("portal.csv:") == 51
 
     # A window that the lot has not.
     file.write_text(f"Number;Used;Note\n{others[2]};3;\n", encoding="utf-8")
@@ -94,6 +113,6 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
         time.sleep(0.2)
 
 
-def history(run: Run, server: Server, name: str) -> list[dict[str, int]]:
-    rows: list[dict[str, int]] = json.loads(run("history", str(server.folder), name, "--json").stdout)["rows"]
+def history(run: Run, server: Server, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(run("history", str(server.folder), name, "--json").stdout)["rows"]
     return rows

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 from simswitch.core.commands import encode_iccid
-from simswitch.inventory.carrier_usage import Format, amount_bytes, read_carrier_usage, read_format
+from simswitch.inventory.carrier_usage import (
+    Format,
+    amount_bytes,
+    read_carrier_usage,
+    read_format,
+    read_instant,
+    read_zone,
+)
 from simswitch.inventory.problems import FileRefused
 
 AS_OF = datetime(2026, 3, 21, 0, 0, tzinfo=UTC)
@@ -30,6 +37,11 @@ OTHER = "8981100000000000023"
         ("2 gib", "MB", False, 2 << 30),
         ("-7", "B", False, -7),
         ("7 bytes", "GB", False, 7),
+        # Full-width digits, letters and signs.
+        ("\uff11\uff12\uff13", "MB", False, 123_000_000),
+        ("1\uff12", "MB", False, 12_000_000),
+        ("12\uff10\u3000\uff2d\uff22", "B", False, 120_000_000),
+        ("\uff0d1\uff0c234\uff0e5", "MB", False, -1_234_500_000),
     ],
 )
 def test_amounts_are_read_as_they_are_written(text: str, unit: str, comma: bool, wanted: int) -> None:
@@ -47,6 +59,11 @@ def test_amounts_are_read_as_they_are_written(text: str, unit: str, comma: bool,
         ("12,34,567", False, "decimal comma"),
         ("3 PB", False, "no unit 'PB'"),
         ("9" * 30, False, "more than anybody can use"),
+        # Digits of other scripts, and such as stand above or in a circle.
+        ("\u0663 GB", False, "no amount"),
+        ("1\u0662", False, "no amount"),
+        ("12\u00b2", False, "no amount"),
+        ("\u2460", False, "no amount"),
     ],
 )
 def test_what_is_no_amount_is_refused_and_never_guessed(text: str, comma: bool, why: str) -> None:
@@ -55,6 +72,8 @@ def test_what_is_no_amount_is_refused_and_never_guessed(text: str, comma: bool, 
 
 
 def test_a_mapping_names_columns_and_a_unit_each_once() -> None:
+    comma = read_format('iccid=ICC-ID, "used=used, total (MB)",unit=MB')
+    assert (comma.iccid, comma.used, comma.unit) == ("ICC-ID", "used, total (MB)", "MB")
     wanted = Format(iccid="ICC-ID", used="Data used", unit="MB", as_of="Stand")
     assert read_format("iccid=ICC-ID, used=Data used ,unit=MB,as_of=Stand") == wanted
     for wrong in ("", "iccid=a", "used=b", "iccid=a,imsi=b,used=c", "iccid=a,used=b,unit=PB", "iccid=a,iccid=b,used=c"):
@@ -111,6 +130,93 @@ def test_lines_may_have_their_own_instants_and_sims_their_imsi(tmp_path: Path) -
     assert (figures.sim, figures.as_of_s) == ([440_100_000_000_001], [int(AS_OF.timestamp()) - 86_400])
 
 
+@pytest.mark.parametrize(
+    ("text", "zone", "wanted"),
+    [
+        ("2026-03-21T07:00+09:00", "", "2026-03-20T22:00Z"),
+        ("2026-03-21T07:00Z", "Asia/Tokyo", "2026-03-21T07:00Z"),
+        ("2026-03-21T07:00", "Asia/Tokyo", "2026-03-20T22:00Z"),
+        ("2026-03-21 07:00:30", "+09:00", "2026-03-20T22:00:30Z"),
+        ("2026/11/26 02:50", "Asia/Tokyo", "2026-11-25T17:50Z"),
+        ("2026/3/1 2:50", "-0530", "2026-03-01T08:20Z"),
+        ("\uff12\uff10\uff12\uff16\uff0f11\uff0f26\u300002\uff1a50", "UTC", "2026-11-26T02:50Z"),
+        ("2026\u5e7411\u670826\u65e5 02:50", "Asia/Tokyo", "2026-11-25T17:50Z"),
+        ("25.11.2026 00:00", "Europe/Berlin", "2026-11-24T23:00Z"),
+        ("25.11.2026", "UTC", "2026-11-25T00:00Z"),
+        # Comes twice: the first.
+        ("2026-10-25 02:30", "Europe/Berlin", "2026-10-25T00:30Z"),
+    ],
+)
+def test_instants_are_read_as_portals_write_them(text: str, zone: str, wanted: str) -> None:
+    assert read_instant(text, read_zone(zone) if zone else None) == datetime.fromisoformat(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "why"),
+    [
+        # Read in the zone of this machine, such a figure would be hours off, and headroom too high.
+        ("2026-03-21T07:00", "", "offset from UTC is missing.*--zone"),
+        ("2026/03/21 07:00", "", "offset from UTC is missing"),
+        ("03/04/2026 07:00", "UTC", "whether the day or the month comes first"),
+        ("25/11/2026", "UTC", "whether the day or the month comes first"),
+        ("2026-03-29 02:30", "Europe/Berlin", "no instant"),
+        ("2026/13/01", "UTC", "no instant"),
+        ("2026/11-26", "UTC", "no instant"),
+        ("26/11/26", "UTC", "no instant"),
+        ("2026-11-26 02:50 PM", "UTC", "no instant"),
+        ("yesterday", "UTC", "no instant"),
+        ("", "UTC", "no instant"),
+    ],
+)
+def test_an_instant_that_could_be_another_is_refused(text: str, zone: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_instant(text, read_zone(zone) if zone else None)
+
+
+def test_a_zone_that_there_is_not_is_refused() -> None:
+    for wrong in ("Tokyo", "+25:00", "JST", "../etc/passwd", ""):
+        with pytest.raises(ValueError, match="no time zone"):
+            read_zone(wrong)
+
+
+def test_a_files_instants_are_of_the_zone_that_is_said(tmp_path: Path) -> None:
+    file = portal(tmp_path, "iccid,used,at", f"{ICCID},5,2026/03/21 9:00")
+    with pytest.raises(FileRefused) as refused:
+        read_carrier_usage(file, read_format("iccid=iccid,used=used,as_of=at"), None)
+    assert [(each.line, each.column) for each in refused.value.problems] == [(2, "at")]
+    written = read_format("iccid=iccid,used=used,as_of=at", zone=read_zone("Asia/Tokyo"))
+    assert read_carrier_usage(file, written, None).as_of_s == [int(AS_OF.timestamp())]
+
+
+def test_a_file_may_be_of_another_encoding(tmp_path: Path) -> None:
+    name = "\u5229\u7528\u91cf(MB)"
+    file = portal(tmp_path)
+    file.write_text(f"ICCID,{name}\n{ICCID},\uff11\uff12\n{OTHER},\u591a\n", encoding="cp932")
+    columns = f"iccid=ICCID,used={name},unit=MB"
+    with pytest.raises(FileRefused) as refused:
+        read_carrier_usage(file, read_format(columns), AS_OF)
+    assert "the header is not UTF-8: save the file as UTF-8, or name its --encoding" in refused.value.problems[0].text
+    figures = read_carrier_usage(file, read_format(columns, encoding="cp932"), AS_OF, partial=True)
+    assert figures.carrier_bytes == [12_000_000]
+    target = tmp_path / "rejected.csv"
+    assert figures.table.write_rejected(target, figures.table.bad_lines) == 1
+    assert f"{OTHER},\u591a,3" in target.read_text(encoding="cp932")
+
+
+def test_numbers_as_spreadsheets_keep_them_are_read(tmp_path: Path) -> None:
+    file = portal(tmp_path, "ICCID,Used", f'="{ICCID}",5', f"'{OTHER},7")
+    assert read_carrier_usage(file, read_format("iccid=ICCID,used=Used"), AS_OF).sim == [
+        encode_iccid(ICCID),
+        encode_iccid(OTHER),
+    ]
+
+
+def test_the_same_line_again_changes_nothing(tmp_path: Path) -> None:
+    file = portal(tmp_path, "iccid,used", f"{ICCID},5 MB", f"{OTHER},7", f"{ICCID},5000 kB")
+    figures = read_carrier_usage(file, read_format("iccid=iccid,used=used"), AS_OF)
+    assert (figures.line, figures.carrier_bytes, figures.repeated_count) == ([2, 3], [5_000_000, 7], 1)
+
+
 def test_each_bad_line_is_named_and_the_others_can_be_had(tmp_path: Path) -> None:
     file = portal(tmp_path, "iccid,used", f"{ICCID},5", "123,5", f"{OTHER},much", f"{ICCID},7", f"{OTHER},1,2")
     written = read_format("iccid=iccid,used=used")
@@ -118,7 +224,7 @@ def test_each_bad_line_is_named_and_the_others_can_be_had(tmp_path: Path) -> Non
         read_carrier_usage(file, written, AS_OF)
     found = {(problem.line, problem.column) for problem in refused.value.problems}
     assert found == {(3, "iccid"), (4, "used"), (5, "iccid"), (6, "")}
-    assert any("stands on line 2 already" in problem.text for problem in refused.value.problems)
+    assert any("line 2 says another amount" in problem.text for problem in refused.value.problems)
     figures = read_carrier_usage(file, written, AS_OF, partial=True)
     assert (figures.line, figures.carrier_bytes) == ([2], [5])
     target = tmp_path / "rejected.csv"
@@ -131,5 +237,11 @@ def test_a_file_without_the_column_or_without_a_figure_is_refused(tmp_path: Path
     with pytest.raises(FileRefused) as refused:
         read_carrier_usage(portal(tmp_path, "iccid,used", f"{ICCID},5"), written, AS_OF)
     assert refused.value.problems[0].column == "ICC-ID"
+    assert 'there are "iccid", "used"' in refused.value.problems[0].text
+    # Capitals don't matter, unless there are both.
+    found = read_carrier_usage(portal(tmp_path, "Icc-id , USED", f"{ICCID},5"), written, AS_OF)
+    assert found.carrier_bytes == [5]
+    found = read_carrier_usage(portal(tmp_path, "icc-id,USED,used", f"{ICCID},5,6"), written, AS_OF)
+    assert found.carrier_bytes == [6]
     with pytest.raises(FileRefused):
         read_carrier_usage(portal(tmp_path, "ICC-ID,used"), written, AS_OF)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 
 from simswitch.client import Client, OperatorClient
 from simswitch.core import layout
 from simswitch.core.commands import encode_iccid
+from simswitch.history.schema import open_reader
 from simswitch.v1 import caps_pb2 as pb
 from simswitch.v1 import inventory_pb2, pool_pb2
 
@@ -61,6 +63,9 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     assert serving.cell.call_read(lambda machine: machine.header())["figures_aside_count"] == 0
     assert told(pool, names, figures, as_of_s) == (wanted, [100 * MB, 0, 0])
     followed(serving)
+    with closing(open_reader(serving.folder)) as history:
+        kept = history.execute("SELECT iccid, bytes, status FROM set_aside ORDER BY status").fetchall()
+    assert sorted(kept) == sorted([(names[1], 1, layout.UNKNOWN_SIM), (names[0], -1, layout.NEGATIVE_USAGE)])
     assert told(pool, [sim["imsi"]], [100 * MB], as_of_s, by_imsi=True) == ([layout.SAME], [100 * MB])
     after = serving.cell.call_read(lambda machine: machine.sim(index))
     assert (after["used_cycle_bytes"], after["counted_bytes"]) == (130 * MB, 30 * MB)

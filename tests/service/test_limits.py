@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,35 @@ def test_what_is_not_published_or_makes_no_sense_is_refused_and_says_what_to_do(
     assert error.reason == "INVALID_ARGUMENT"
     assert word in error.text
     assert not pool.inventory.ListLimitRules(inv.ListLimitRulesRequest()).limit_rules
+
+
+def test_a_stricter_limit_is_published_anew(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    then, earlier = str(today - timedelta(days=1)), str(today - timedelta(days=2))
+    limit(pool, published=then)
+    harder = {"action": inv.LIMIT_ACTION_REFUSE, "slow_kbps": 0}
+    stricter: list[dict[str, Any]] = [{"month_bytes": 99 * MB}, {"day_bytes": 90 * MB}, {"slow_kbps": 127}, harder]
+    for fields in stricter:
+        error = refusal(partial(limit, pool, published=then, **fields))
+        assert "stricter than what was published under its name" in error.text
+    assert "stricter" in refusal(lambda: limit(pool, published=earlier, text="other", month_bytes=99 * MB)).text
+    # A withdrawn one was published too.
+    limit(pool, published=then, withdrawn=True)
+    assert "stricter" in refusal(lambda: limit(pool, published=then, month_bytes=99 * MB)).text
+    assert limit(pool, published=then, month_bytes=101 * MB, slow_kbps=200).slow_kbps == 200
+    assert limit(pool, published=then, text="other", month_bytes=99 * MB).month_bytes == 99 * MB
+    assert limit(pool, published=str(today), text="other", month_bytes=98 * MB).month_bytes == 98 * MB
+
+
+def test_an_exemption_has_a_reason_and_an_end_that_comes(pool: OperatorClient) -> None:
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    for until_ms, reason, word in (
+        (now_ms + 1_000_000, "  ", "is not blank"),
+        (now_ms - 1_000_000, "a fault of ours", "until_ms is later than now"),
+        (1 << 43, "a fault of ours", "below 8,796,093,022,208"),
+    ):
+        request = pb.ExemptSubscriberRequest(subscriber=HEAVY, until_ms=until_ms, reason=reason)
+        assert word in refusal(partial(pool.subscribers.ExemptSubscriber, request)).text
 
 
 def test_a_group_has_one_limit_and_25_gb_a_month_with_a_warning_is_what_is_meant(pool: OperatorClient) -> None:

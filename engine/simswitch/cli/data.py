@@ -126,7 +126,7 @@ def restore(
     from simswitch.folder.restore import restore as restore_folder
 
     wanted = Wanted(skip=tuple(skip or ()), reason=reason)
-    if until is not None and until.isdigit():
+    if until is not None and until.isdecimal():
         wanted = Wanted(until_sequence=int(until), skip=wanted.skip, reason=reason)
     elif until is not None:
         wanted = Wanted(until_ms=instant_ms(until), skip=wanted.skip, reason=reason)

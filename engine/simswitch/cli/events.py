@@ -143,7 +143,9 @@ def details(event: dict[str, Any]) -> str:
             return f"{event['lot_or_plan']}, {event['window']}: {what}"
         case "set_aside":
             of = f", SIM {event['iccid']}" if event["iccid"] else ""
-            return f"{bytes_text(event['told_bytes'])}{of}: {event['status'].replace('_', ' ')}"
+            # How much less than nothing, history knows.
+            told = "less than nothing" if event["status"] == "negative_usage" else bytes_text(event["told_bytes"])
+            return f"{told}{of}: {event['status'].replace('_', ' ')}"
         case "unreported":
             counts = (
                 "count no more: it was reported" if event["reported"] else "may have been used and were not reported"

@@ -41,7 +41,12 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="parquet needs simswitch[export].")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format", help="Default: what FILE's name ends with, .csv or .parquet. parquet needs simswitch[export]."
+    ),
+]
 
 
 def history(
@@ -109,7 +114,7 @@ def export(
     ],
     from_: FromOption = None,
     to: ToOption = None,
-    format_: FormatOption = Format.CSV,
+    format_: FormatOption = None,
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
@@ -126,10 +131,12 @@ def export(
         print_json({"file": file, "rows_count": count})
 
 
-def write_rows(file: Path, format_: Format, columns: Sequence[str], found: Iterable[dict[str, Any]]) -> int:
+def write_rows(file: Path, format_: Format | None, columns: Sequence[str], found: Iterable[dict[str, Any]]) -> int:
     """How many rows were written; nothing is left of a file that failed, and none is overwritten."""
     from simswitch.history.exporting import ExportMissing, write_csv, write_parquet
 
+    if format_ is None:
+        format_ = Format.PARQUET if file.suffix.lower() == ".parquet" else Format.CSV
     try:
         with file.open("xb") as written:
             try:

@@ -13,7 +13,7 @@ import typer
 from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.caps import pool_text
 from simswitch.cli.exits import CommandFailed, Exit
-from simswitch.cli.history import SHOWN, Format, FormatOption, write_rows
+from simswitch.cli.history import SHOWN, FormatOption, write_rows
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json, show, table
 
@@ -59,7 +59,7 @@ def pool(
     file: Annotated[
         Path | None, typer.Option("--export", help="Write all rows to this file. It must not exist.", dir_okay=False)
     ] = None,
-    format_: FormatOption = Format.CSV,
+    format_: FormatOption = None,
     address: AddressOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,

@@ -196,15 +196,17 @@ def _health(found: dict[str, Any]) -> str:
     return f"{card['health']} since {_since(found['health_since_ms'])}; "
 
 
+_WORKS_NOT = {"suspended": "SUSPENDED at the carrier", "retired": "RETIRED, works no more"}
+
+
 def _life(found: dict[str, Any]) -> str:
     """The carrier's side: dates, whether it works, and what it cost."""
     lot = found["lot"]
-    words = [f"works from {lot['active_from']}" if lot["active_from"] else "activated"]
+    works = f"works from {lot['active_from']}" if lot["active_from"] else "activated"
+    words = [_WORKS_NOT.get(found["sim"]["health"], works)]
     words.append(f"valid until {lot['valid_until']}" if lot["valid_until"] else "no end of validity known")
     if found["validity"]:
         words.append(f"{found['validity'].replace('_', ' ')} valid")
-    if found["sim"]["health"] == "suspended":
-        words.append("SUSPENDED at the carrier")
     if lot["purchase_date"]:
         words.append(f"bought {lot['purchase_date']}")
     if lot["payment"]:

@@ -520,7 +520,7 @@ def _read_terminals(path: Path) -> list[int]:
         text = line.strip()
         if not text:
             continue
-        if not text.isdigit() or int(text) >= 1 << 64:
+        if not text.isdecimal() or int(text) >= 1 << 64:
             raise CommandFailed(
                 Exit.REFUSED, f"{path}:{number}: {text[:40]!r}: a terminal's number below 2^64 belongs here"
             )

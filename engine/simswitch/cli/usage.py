@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, counted, instant_ms, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.caps import WindowWord
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
@@ -59,7 +60,8 @@ def import_usage(
         str,
         typer.Option(
             help="Which column says what: iccid=ICC-ID (or imsi=…), used=…, unit_column=… where each line has its "
-            "unit, as_of=… where each has its instant; and unit=MB, no column: of amounts for which nothing names one."
+            "unit, as_of=… where each has its instant; and unit=MB, no column: of amounts for which nothing names one. "
+            'A pair whose column has a comma stands in quotes: "used=used, total".'
         ),
     ] = "iccid=iccid,used=used",
     window: Annotated[WindowWord, typer.Option(help="Which window the figures are of.")] = WindowWord.CYCLE,
@@ -70,9 +72,11 @@ def import_usage(
             help="With --window rolling: each figure is of a single day of it, and its instant when that ended.",
         ),
     ] = False,
-    as_of: Annotated[
-        str, typer.Option("--as-of", help="Up to when the figures count: 2026-03-21T07:00, or with +09:00.")
+    as_of: Annotated[str, typer.Option("--as-of", help="Up to when the figures count: 2026-03-21T07:00+09:00.")] = "",
+    zone: Annotated[
+        str, typer.Option(help="Of instants that name none: Asia/Tokyo or +09:00. Without it such are refused.")
     ] = "",
+    encoding: Annotated[str, typer.Option(help="The file's: cp932 of a Japanese Excel, say.")] = "utf-8",
     delimiter: Annotated[str, typer.Option(help="Between the fields of a line.")] = ",",
     decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 1.234,5.")] = False,
     partial: Annotated[
@@ -94,13 +98,17 @@ def import_usage(
     What counts from then on is the carrier's figure and what we counted since. The same file again changes nothing.
     """
     from simswitch.cli.connection import connected
-    from simswitch.inventory.carrier_usage import read_carrier_usage, read_format
+    from simswitch.inventory.carrier_usage import read_carrier_usage, read_format, read_instant, read_zone
     from simswitch.inventory.problems import FileRefused
 
-    try:
-        written = read_format(columns, delimiter=delimiter, decimal_comma=decimal_comma)
-    except ValueError as error:
-        raise CommandFailed(Exit.USAGE, f"--columns: {error}") from error
+    with _option("--encoding"):
+        _check_encoding(encoding)
+    with _option("--zone"):
+        of_zone = read_zone(zone) if zone else None
+    with _option("--columns"):
+        written = read_format(
+            columns, delimiter=delimiter, decimal_comma=decimal_comma, encoding=encoding, zone=of_zone
+        )
     if of_day and window != WindowWord.ROLLING:
         raise CommandFailed(
             Exit.USAGE, "--of-day goes with --window rolling: other windows are of one day, or of their cycle"
@@ -111,7 +119,8 @@ def import_usage(
         raise CommandFailed(
             Exit.USAGE, "say with --as-of up to when the figures count, or with as_of= which column does"
         )
-    at = datetime.fromtimestamp(instant_ms("--as-of", as_of, datetime.now(UTC)) / 1000, UTC) if as_of else None
+    with _option("--as-of"):
+        at = read_instant(as_of, of_zone) if as_of else None
     try:
         figures = read_carrier_usage(file, written, at, partial=partial)
     except FileRefused as refused:
@@ -121,8 +130,10 @@ def import_usage(
                 for each in refused.problems
             ]
             print_json({"file": str(file), "problems": problems})
-        for problem in refused.problems:
+        for problem in refused.problems[:SHOWN]:
             complain(problem.render(file))
+        if len(refused.problems) > SHOWN:
+            complain(f"{len(refused.problems) - SHOWN:,} more; --json has all")
         raise CommandFailed(Exit.REFUSED, f"{refused}; nothing was imported") from refused
     with connected(*target(config, address, actor)) as service:
         asked = Asked(window, of_day, of_iccids=bool(written.iccid))
@@ -131,6 +142,7 @@ def import_usage(
     for each in report["refused"]:
         left_out.setdefault(each["line"], []).append(f"the service refused it: {each['status']}: {each['why']}")
     report["left_out_count"] = len(left_out)
+    report["repeated_count"] = figures.repeated_count
     if partial and left_out and not dry_run:
         target_file = rejected or file.with_name(file.name + ".rejected.csv")
         figures.table.write_rejected(target_file, left_out)
@@ -146,6 +158,25 @@ def import_usage(
         raise CommandFailed(Exit.REFUSED, "the service refused the lines above; no figure was taken")
 
 
+@contextmanager
+def _option(name: str) -> Iterator[None]:
+    """What is wrong with the value of an option, told with its name."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandFailed(Exit.USAGE, f"{name}: {error}") from error
+
+
+def _check_encoding(name: str) -> None:
+    """Fields and lines are told apart in text: every encoding that has ASCII as it is can be read."""
+    try:
+        plain = "iccid,0\r\n".encode(name) == b"iccid,0\r\n"
+    except (LookupError, UnicodeError):
+        raise ValueError(f"there is no encoding {name!r}; it is such as utf-8, cp932 or latin-1") from None
+    if not plain:
+        raise ValueError(f"{name} can't be read here; save the file as UTF-8")
+
+
 class Asked(NamedTuple):
     """What the figures of a file are of."""
 
@@ -159,7 +190,8 @@ def take(service: OperatorClient, figures: Figures, asked: Asked, *, partial: bo
     found = _send(service, figures, range(len(figures.line)), asked, dry_run=True)
     refused = [each for each in found if each["status"] not in FINE]
     if not dry_run and (partial or not refused):
-        good = [place for place, each in enumerate(found) if each["status"] in FINE]
+        # That a SIM is not known is told in earnest too: so the figure stands in history, among those set aside.
+        good = [place for place, each in enumerate(found) if each["status"] in (*FINE, "unknown_sim")]
         taken = _send(service, figures, good, asked, dry_run=False)
         for place, each in zip(good, taken, strict=True):
             found[place] = each
@@ -256,6 +288,8 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     rows = [[words.get(name, name.replace("_", " ")), count] for name, count in report["counts"].items()]
     if report["left_out_count"]:
         rows.append(["lines left out", report["left_out_count"]])
+    if report["repeated_count"]:
+        rows.append(["lines that say an earlier one again", report["repeated_count"]])
     show(table("Figures", ["what", "count"], rows))
     beyond = report["correction_bytes"]
     show(f"Altogether the carrier counted {bytes_text(abs(beyond))} {'less' if beyond < 0 else 'more'} than we had.")

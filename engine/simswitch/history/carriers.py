@@ -12,8 +12,9 @@ from simswitch.history.retention import HOUR_S
 from simswitch.history.schema import signed
 
 FIGURES_ASIDE = (
-    layout.IMPOSSIBLE_USAGE, layout.NEGATIVE_USAGE, layout.FUTURE_USAGE, layout.PAST_WINDOW, layout.NO_WINDOW,
-)  # fmt: skip
+    *(layout.IMPOSSIBLE_USAGE, layout.NEGATIVE_USAGE, layout.FUTURE_USAGE, layout.PAST_WINDOW, layout.NO_WINDOW),
+    layout.UNKNOWN_SIM,
+)
 _BYTES_MAX = (1 << 63) - 1
 _DAY_S = 86_400
 

@@ -1,17 +1,21 @@
 """A CSV of a carrier's portal: what its SIMs have used. Which of its columns says what, the caller knows.
 
-A portal's file has columns that nobody needs, amounts in one unit or each with its own, and thousands and decimals as
-they are written where it comes from. An amount is rounded up to a byte.
+A portal's file has columns that nobody needs, amounts in one unit or each with its own, and thousands, decimals and
+dates as they are written where it comes from. An amount is rounded up to a byte. What could mean two things is refused:
+digits of other scripts, 3/4/2026, an instant of nobody knows which time zone.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from simswitch.core.commands import encode_iccid
 from simswitch.inventory.problems import FileRefused, Problem
@@ -25,9 +29,17 @@ UNITS: Mapping[str, int] = {
 """By their names in capitals."""
 KEYS = ("iccid", "imsi", "used", "unit", "unit_column", "as_of")
 _BYTES_MAX = 1 << 62
-_AMOUNT = re.compile(r"([+-]?)([\d.,'\s]+?)\s*([A-Za-z]*)")
+_AMOUNT = re.compile(r"([+-]?)([0-9.,'\s]+?)\s*([A-Za-z]*)")
 _GROUPS = " '\u00a0\u202f"
-_IMSI = re.compile(r"\d{6,15}")
+_IMSI = re.compile(r"[0-9]{6,15}")
+_NARROW = {0xFF01 + place: 0x21 + place for place in range(94)} | {0x3000: 0x20, 0x2212: 0x2D}
+"""Full-width digits, letters and signs, as Japanese portals write them, a wide space, and the sign minus."""
+_DATE = re.compile(
+    r"(?:([0-9]{4})(?:([-/.])([0-9]{1,2})\2([0-9]{1,2})|年([0-9]{1,2})月([0-9]{1,2})日)"
+    r"|([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4}))(?:[ T]+([0-9].*))?"
+)
+_EITHER = re.compile(r"[0-9]{1,2}[/-][0-9]{1,2}[/-][0-9]{4}(?:[ T].*)?")
+_OFFSET = re.compile(r"([+-])([0-9]{2}):?([0-9]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +58,20 @@ class Format:
     """The column with the instant; empty: one is that of all."""
     delimiter: str = ","
     decimal_comma: bool = False
+    encoding: str = "utf-8"
+    zone: tzinfo | None = None
+    """Of instants that name none; None: such are refused."""
 
     @property
     def named(self) -> str:
         return self.iccid or self.imsi
 
 
-def read_format(text: str, *, delimiter: str = ",", decimal_comma: bool = False) -> Format:
-    """From ``iccid=ICC-ID,used=Data used,unit=MB``. Raises ``ValueError`` with what is wrong."""
-    words: dict[str, str] = {}
-    for pair in text.split(","):
+def read_format(text: str, **others: Any) -> Format:
+    """From ``iccid=ICC-ID,used=Data used,unit=MB``; a pair with a comma in its column's name stands in quotes. The
+    ``others`` of a ``Format`` are taken as they are. Raises ``ValueError`` with what is wrong."""
+    words: dict[str, Any] = {}
+    for pair in next(csv.reader([text], skipinitialspace=True), []):
         key, equals, value = (part.strip() for part in pair.partition("="))
         if key not in KEYS or not equals or not value or key in words:
             raise ValueError(f"{pair.strip()!r} is none of {'=…, '.join(KEYS)}=…, each said once")
@@ -66,7 +82,18 @@ def read_format(text: str, *, delimiter: str = ",", decimal_comma: bool = False)
         unit_bytes(words["unit"])
     elif "unit_column" in words:
         words["unit"] = ""
-    return Format(**words, delimiter=delimiter, decimal_comma=decimal_comma)
+    return Format(**words, **others)
+
+
+def read_zone(text: str) -> tzinfo:
+    """``Asia/Tokyo``, ``UTC`` or ``+09:00``."""
+    if (found := _OFFSET.fullmatch(text)) is not None and int(found[2]) < 24 and int(found[3]) < 60:
+        offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
+        return timezone(-offset if found[1] == "-" else offset)
+    try:
+        return UTC if text == "UTC" else ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {text!r}; it is such as Asia/Tokyo, UTC or +09:00") from None
 
 
 @dataclass(slots=True)
@@ -79,6 +106,8 @@ class Figures:
     """ICCIDs as they stand in columns, or IMSIs."""
     as_of_s: list[int] = field(default_factory=list)
     carrier_bytes: list[int] = field(default_factory=list)
+    repeated_count: int = 0
+    """Lines beside those that say once more what an earlier one does."""
 
 
 def read_carrier_usage(path: Path, written: Format, as_of: datetime | None, *, partial: bool = False) -> Figures:
@@ -91,9 +120,9 @@ def read_carrier_usage(path: Path, written: Format, as_of: datetime | None, *, p
         columns.append(Column(written.unit_column, True, "the unit of what was used"))
     if written.as_of:
         columns.append(Column(written.as_of, True, "up to when"))
-    table = Table(path, columns, delimiter=written.delimiter, others_allowed=True)
+    table = Table(path, columns, delimiter=written.delimiter, others_allowed=True, encoding=written.encoding)
     figures = Figures(table)
-    seen: dict[tuple[int, int], int] = {}
+    seen: dict[tuple[int, int], tuple[int, int]] = {}
     for chunk in table.chunks():
         _read_chunk(chunk, written, as_of, figures, seen)
     if table.problems and not partial:
@@ -104,8 +133,13 @@ def read_carrier_usage(path: Path, written: Format, as_of: datetime | None, *, p
 
 
 def _read_chunk(
-    chunk: Chunk, written: Format, as_of: datetime | None, figures: Figures, seen: dict[tuple[int, int], int]
+    chunk: Chunk,
+    written: Format,
+    as_of: datetime | None,
+    figures: Figures,
+    seen: dict[tuple[int, int], tuple[int, int]],
 ) -> None:
+    """``seen``: the line and the amount of each SIM and instant."""
     table = figures.table
     nothing = [""] * len(chunk.lines)
     units: Sequence[str] = chunk.columns[written.unit_column] if written.unit_column else nothing
@@ -121,7 +155,7 @@ def _read_chunk(
             column, value = written.used, used
             amount = amount_bytes(used, written.unit, said=unit, decimal_comma=written.decimal_comma)
             column, value = written.as_of, instant
-            at = _instant(instant) if written.as_of else as_of
+            at = read_instant(instant, written.zone) if written.as_of else as_of
             assert at is not None, "an instant is that of all, or each line has one"
             as_of_s = int(at.timestamp())
             if not 0 < as_of_s < 1 << 32:
@@ -129,9 +163,13 @@ def _read_chunk(
         except ValueError as error:
             table.add(line, column, value, str(error))
             continue
-        before = seen.setdefault((sim, as_of_s), line)
+        before, amount_before = seen.setdefault((sim, as_of_s), (line, amount))
+        if before != line and amount == amount_before:
+            figures.repeated_count += 1
+            continue
         if before != line:
-            table.add(line, written.named, name, f"the SIM stands on line {before} already; leave one out")
+            text = f"line {before} says another amount of the SIM at the same instant; leave one out"
+            table.add(line, written.named, name, text)
             continue
         figures.line.append(line)
         figures.sim.append(sim)
@@ -140,7 +178,7 @@ def _read_chunk(
 
 
 def unit_bytes(name: str) -> int:
-    size = UNITS.get(name.strip().upper())
+    size = UNITS.get(_narrowed(name).upper())
     if size is None:
         raise ValueError(f"there is no unit {name.strip()!r}; there are {', '.join(UNITS)}")
     return size
@@ -149,20 +187,22 @@ def unit_bytes(name: str) -> int:
 def amount_bytes(text: str, unit: str, *, said: str = "", decimal_comma: bool = False) -> int:
     """``1,234.5 MB``, or ``1.234,5 MB`` with a decimal comma; an amount without a unit has the one that is said of it,
     else ``unit``."""
-    found = _AMOUNT.fullmatch(text.strip())
+    found = _AMOUNT.fullmatch(_narrowed(text))
     if found is None:
         raise ValueError("this is no amount, such as 1234.5 or 1.2 GB")
     sign, digits, named = found.groups()
-    name = named or said.strip() or unit
+    said = _narrowed(said)
+    name = named or said or unit
     if not name:
         raise ValueError("nothing names its unit: not the amount, not its line, and no unit=")
     size = unit_bytes(name)
-    if said.strip() and size != unit_bytes(said):
-        raise ValueError(f"the amount is in {named}, and its line says {said.strip()}")
+    if said and size != unit_bytes(said):
+        raise ValueError(f"the amount is in {named}, and its line says {said}")
     point, group = (",", ".") if decimal_comma else (".", ",")
     whole, _, fraction = digits.partition(point)
     separators = "".join(re.escape(each) for each in group + _GROUPS)
-    if not re.fullmatch(rf"\d+|\d{{1,3}}(?:[{separators}]\d{{3}})+", whole) or not re.fullmatch(r"\d*", fraction):
+    groups = rf"[0-9]+|[0-9]{{1,3}}(?:[{separators}][0-9]{{3}})+"
+    if not re.fullmatch(groups, whole) or not re.fullmatch(r"[0-9]*", fraction):
         other = "without" if decimal_comma else "with"
         raise ValueError(f"this can't be read as a number; is it written {other} a decimal comma?")
     amount = Decimal(f"{sign}{re.sub(r'[^0-9]', '', whole)}.{fraction or 0}") * size
@@ -171,19 +211,54 @@ def amount_bytes(text: str, unit: str, *, said: str = "", decimal_comma: bool = 
     return int(amount.to_integral_value(ROUND_CEILING))
 
 
+def read_instant(text: str, zone: tzinfo | None) -> datetime:
+    """An instant as ISO 8601 or a portal writes it. ``zone``: of one that names none; None refuses it, since the zone
+    of this machine is not the carrier's. A day alone is its beginning. Raises ``ValueError``."""
+    text = _narrowed(text)
+    if _EITHER.fullmatch(text):
+        raise ValueError("whether the day or the month comes first here can't be known; write it as 2026-11-05")
+    iso = text
+    if (found := _DATE.fullmatch(text)) is not None:
+        year, month, day = (
+            found.group(1, 3, 4) if found[3] else found.group(1, 5, 6) if found[5] else found.group(9, 8, 7)
+        )
+        time = found[10] or "00:00"
+        iso = f"{year}-{month:0>2}-{day:0>2}T{'0' if time[1:2] == ':' else ''}{time}"
+    try:
+        instant = datetime.fromisoformat(iso)
+        if instant.tzinfo is None and zone is not None:
+            instant = _in_zone(instant, zone)
+    except (ValueError, OverflowError):
+        raise ValueError("this is no instant, such as 2026-03-21T07:00+09:00 or 2026/03/21 7:00") from None
+    if instant.tzinfo is None:
+        raise ValueError("the offset from UTC is missing; write it, such as +09:00, or say --zone Asia/Tokyo")
+    return instant
+
+
+def _in_zone(local: datetime, zone: tzinfo) -> datetime:
+    """Where clocks go back an hour comes twice, and its first is taken: what we counted since is the more then."""
+    instant = local.replace(tzinfo=zone).astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) != local:
+        raise ValueError("clocks left this hour out")
+    return instant
+
+
+def _narrowed(text: str) -> str:
+    return text.translate(_NARROW).strip()
+
+
+def _number(text: str) -> str:
+    """Spreadsheets keep a long number from being rounded as ="8981…" or '8981…."""
+    number = _narrowed(text)
+    return number[2:-1] if number.startswith('="') and number.endswith('"') else number.removeprefix("'")
+
+
 def _iccid(text: str) -> int:
-    return encode_iccid(re.sub(r"[\s-]", "", text))
+    return encode_iccid(re.sub(r"[\s-]", "", _number(text)))
 
 
 def _imsi(text: str) -> int:
-    digits = text.strip()
+    digits = _number(text)
     if not _IMSI.fullmatch(digits):
         raise ValueError("an IMSI has up to 15 digits")
     return int(digits)
-
-
-def _instant(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text.strip()).astimezone()
-    except (ValueError, OverflowError):
-        raise ValueError("this is no instant, such as 2026-03-21T07:00+09:00") from None

@@ -41,6 +41,9 @@ from simswitch.inventory.table import Chunk, Column, Table, is_utf8
 SIMS_MAX = 16_777_216
 """Lines of one file: what one import takes."""
 
+USED_MAX = 1 << 50
+"""What a SIM may have used: a petabyte is more than any line carries in a month."""
+
 COLUMNS = (
     Column("iccid", True, "the card's number, 19 or 20 digits"),
     Column("imsi", True, "the subscriber identity, 14 or 15 digits"),
@@ -184,9 +187,7 @@ class _Reader:
         iccid = self._iccid(chunk, good, place["lot"])
         imsi = self._imsi(chunk, good)
         slot, _ = self._number(chunk, good, "slot", 0xFFFF, required=True)
-        used = {
-            name: self._number(chunk, good, f"used_{name}_bytes", 2**63 - 1) for name in ("cycle", "day", "rolling")
-        }
+        used = {name: self._number(chunk, good, f"used_{name}_bytes", USED_MAX) for name in ("cycle", "day", "rolling")}
         any_used = np.logical_or.reduce([value > 0 for value, _ in used.values()])
         same_day = self._as_of(chunk, good, any_used)
         stale = (used["day"][0] > 0) & ~same_day & good

@@ -2,8 +2,8 @@
 
 The header line names the columns, in any order. Chunks have up to ``CHUNK_LINES`` lines, so that memory is bounded by
 the chunk and by what the caller keeps. What a CSV file can get wrong as a file is found here, with its line: bytes that
-are no UTF-8, NUL bytes, columns missing, unknown or named twice, lines with too few or too many fields, a line break
-inside quotes, a field that is far too long.
+are not of its encoding, NUL bytes, columns missing, unknown or named twice, lines with too few or too many fields, a
+line break inside quotes, a field that is far too long.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from simswitch.inventory.problems import PROBLEMS_MAX, FileRefused, Problem
+from simswitch.inventory.problems import PROBLEMS_MAX, FileRefused, Problem, quoted
 
 CHUNK_LINES = 65_536
 FIELD_MAX = 1_024
 """Characters of one field. A longer one is a missing quote or not a CSV file."""
+HEADER_SHOWN = 30
+"""Names of columns in a message."""
 
 Row = list[str]
 
@@ -49,7 +51,13 @@ class Table:
     """One CSV file, read from its beginning to its end."""
 
     def __init__(
-        self, path: Path, columns: Sequence[Column], *, delimiter: str = ",", others_allowed: bool = False
+        self,
+        path: Path,
+        columns: Sequence[Column],
+        *,
+        delimiter: str = ",",
+        others_allowed: bool = False,
+        encoding: str = "utf-8",
     ) -> None:
         """``others_allowed``: the file may have columns beside those, which nobody reads."""
         self.path = path
@@ -57,6 +65,8 @@ class Table:
         self._columns = columns
         self._delimiter = delimiter
         self._others_allowed = others_allowed
+        self._encoding = encoding
+        self._reading = "utf-8-sig" if encoding == "utf-8" else encoding
         self.header: Row = []
 
     @property
@@ -73,8 +83,8 @@ class Table:
         """Writes the lines in ``bad`` with their number and why to a CSV; gives their count. The file is read again."""
         count = 0
         with (
-            self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as source,
-            target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as output,
+            self.path.open(encoding=self._reading, errors="surrogateescape", newline="") as source,
+            target.open("w", encoding=self._encoding, errors="surrogateescape", newline="") as output,
         ):
             rows = csv.reader(source, delimiter=self._delimiter)
             writer = csv.writer(output, delimiter=self._delimiter, lineterminator="\n")
@@ -110,8 +120,8 @@ class Table:
         self._refuse_binary()
         limit = csv.field_size_limit(FIELD_MAX)
         try:
-            # Bytes that are no UTF-8 become lone surrogates, and so can be named by line and column.
-            with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            # Bytes that are not of the encoding become lone surrogates, and so can be named by line and column.
+            with self.path.open(encoding=self._reading, errors="surrogateescape", newline="") as file:
                 yield from self._chunks(file, progress)
         finally:
             csv.field_size_limit(limit)
@@ -120,7 +130,7 @@ class Table:
         reader = csv.reader(file, strict=True, delimiter=self._delimiter)
         try:
             self._take_header(next(reader, []))
-            names = [name.strip() for name in self.header]
+            names = self._names()
             while True:
                 before = reader.line_num
                 rows = list(islice(reader, CHUNK_LINES))
@@ -150,9 +160,15 @@ class Table:
                     raise FileRefused(self.path, [Problem(line, "", "", text)])
                 line += block.count(b"\n")
 
+    def _names(self) -> list[str]:
+        """The header's, as the columns are called: capitals don't matter where no name is the very one."""
+        written = [name.strip() for name in self.header]
+        called = {column.name.casefold(): column.name.strip() for column in self._columns if column.name not in written}
+        return [called.get(name.casefold(), name) for name in written]
+
     def _take_header(self, header: Row) -> None:
         self.header = header
-        names = [name.strip() for name in header]
+        names = self._names()
         known = {column.name for column in self._columns}
         for name in dict.fromkeys(names):
             if name not in known and not self._others_allowed:
@@ -161,9 +177,17 @@ class Table:
                 self.add(1, name, "", "the column stands twice; leave one out")
         for column in self._columns:
             if column.required and column.name not in names:
-                self.add(1, column.name, "", f"the column is missing: {column.text}")
+                self.add(1, column.name, "", f"the column is missing: {column.text}; {self._there_are(header)}")
         if self.problems:
             raise FileRefused(self.path, self.problems)
+
+    def _there_are(self, header: Row) -> str:
+        """Which columns the file has, for who looks for another."""
+        if not all(map(is_utf8, header)):
+            other = ", or name its --encoding, such as cp932" if self._others_allowed else ""
+            return f"the header is not {self._encoding.upper()}: save the file as UTF-8{other}"
+        shown = ", ".join(quoted(name.strip()) for name in header[:HEADER_SHOWN])
+        return f"there are {shown}{', …' if len(header) > HEADER_SHOWN else ''}"
 
     def _line_numbers(self, before: int, after: int, rows: list[Row]) -> list[int]:
         """The line on which each row ends up; a row that spans several lines has its first."""

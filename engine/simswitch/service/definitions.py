@@ -196,6 +196,8 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
         raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
     if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
         raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
+    if not rule.withdrawn and (before := directory.find(layout.LIMIT_RULE, rule.name)) is not None:
+        _check_republished(rule, pb.LimitRule.FromString(before.document))
     group = rule.subscriber_group
     index = directory.get(layout.SUBSCRIBER_GROUP, group).index if group else -1
     if not rule.withdrawn:
@@ -217,6 +219,25 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
         layout.RULE_PUBLISHED_DAY: (published - datetime.date(1970, 1, 1)).days,
         layout.RULE_WITHDRAWN: int(rule.withdrawn),
     }
+
+
+def _check_republished(rule: pb.LimitRule, before: pb.LimitRule) -> None:
+    """What allows less than was published has to be published itself: who is touched is told its text and its day."""
+    allows_less = (
+        any(
+            rule.HasField(name) and (not before.HasField(name) or getattr(rule, name) < getattr(before, name))
+            for name in ("month_bytes", "day_bytes")
+        )
+        or rule.action > before.action
+        or (rule.action == before.action == pb.LIMIT_ACTION_SLOW and rule.slow_kbps < before.slow_kbps)
+    )
+    told = (rule.published, rule.text)
+    if allows_less and (rule.published < before.published or told == (before.published, before.text)):
+        raise Refused(
+            INVALID_ARGUMENT,
+            f"it is stricter than what was published under its name on {before.published}. Publish it, and say its "
+            "text and the day of that: another text, or a later day",
+        )
 
 
 def unpublished(rule: pb.LimitRule, what: str) -> str:

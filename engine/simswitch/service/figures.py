@@ -61,6 +61,8 @@ class Figures:
             layout.COUNT_UNKNOWN
         )
         known_then = {place: then for place, then in enumerate(counts) if pool.iccids[place] and then is not None}
+        # The engine doesn't know these either, and history keeps from its answer that they were told.
+        known_then |= {place: Counted(0, 0) for place, iccid in enumerate(pool.iccids) if not iccid and request.iccid}
         sent = list(known_then)
         if sent:
             commands = run(
@@ -68,7 +70,7 @@ class Figures:
                 len(sent),
                 actor=call.actor.index,
                 argument=int(request.dry_run),
-                iccid=np.array([pool.iccids[place] for place in sent], np.uint64),
+                iccid=np.array([pool.iccids[place] or request.iccid[place] for place in sent], np.uint64),
                 carrier_bytes=[request.carrier_bytes[place] for place in sent],
                 counted_bytes=np.array([then.bytes_ for then in known_then.values()], np.uint64),
                 straddling_bytes=np.array([then.straddling_bytes for then in known_then.values()], np.uint64),

@@ -10,6 +10,6 @@ REASON_BYTES = 64
 def reason_bytes(text: str) -> bytes:
     """As a command takes it. Raises ``Refused`` when there is none, or too much of it."""
     reason = text.encode()
-    if not 1 <= len(reason) <= REASON_BYTES or b"\0" in reason:
-        raise Refused(INVALID_ARGUMENT, f"a reason has 1 to {REASON_BYTES} bytes, {text!r} has {len(reason)}")
+    if not 1 <= len(reason) <= REASON_BYTES or b"\0" in reason or not text.strip():
+        raise Refused(INVALID_ARGUMENT, f"a reason has 1 to {REASON_BYTES} bytes and is not blank, not {text!r}")
     return reason

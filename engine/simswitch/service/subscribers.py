@@ -27,6 +27,8 @@ from simswitch.v1 import event_pb2, inventory_pb2
 from simswitch.v1 import subscriber_pb2 as pb
 
 _LIST = b"exem"
+UNTIL_MS_MAX = 1 << 43
+"""The end of an exemption is before it, in the year 2248."""
 _DAY_MS = 86_400_000
 
 
@@ -92,7 +94,7 @@ class SubscriberHandlers:
         outcome = await self._cell.submit(commands, call.deadline)
         status = int(outcome["status"][0])
         if status == layout.INVALID_ARGUMENT:
-            raise Refused(INVALID_ARGUMENT, f"until_ms {until_ms} is not later than now")
+            raise Refused(INVALID_ARGUMENT, f"until_ms is later than now and below {UNTIL_MS_MAX:,}, not {until_ms:,}")
         check(status, f"subscriber {subscriber}")
         return status
 
