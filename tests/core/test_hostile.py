@@ -513,6 +513,33 @@ def test_made_up_terminals_fill_neither_events_nor_the_table() -> None:
     assert pool.allocate(1, server=1)["status"].tolist() == [layout.OK]
 
 
+def test_a_question_makes_nobody_known_and_moves_nobody_to_another_group() -> None:
+    """Made-up people once filled their table, after which no limit held for whoever was new."""
+    pool = Pool(sims=20, servers=2)
+    priority = {layout.GROUP_PRIORITY: 1}
+    large, small = (pool.define(layout.SUBSCRIBER_GROUP, name, priority) for name in ("large", "small"))
+    numbers: dict[int, int] = {layout.RULE_GROUP: small, layout.RULE_MONTH_BYTES: 1_000, layout.RULE_TEXT_BYTES: 4}
+    numbers |= {layout.RULE_ACTION: layout.ACTION_REFUSE, layout.RULE_PUBLISHED_DAY: 0}
+    record = commands.definition(layout.LIMIT_RULE, "rule", numbers, b"text")
+    assert pool.send(layout.DEFINE, definition=np.frombuffer(record, "V1024")) == [layout.OK]
+
+    def asked(terminal: int, subscriber: int, server: int, group: int) -> OutcomeRun:
+        wanted = {"terminal": terminal, "subscriber": subscriber, "expected_bytes": 0, "market": pool.market}
+        return pool.apply(commands.run(layout.ALLOCATE, 1, access_server=server, argument=group, **wanted))[0]
+
+    lease = asked(1, 501, 0, large)
+    used = {"up_bytes": 0, "down_bytes": 10_000, "span_ms": 0, "goodput_kbps": 0, "demand_permille": 0, "radio": 0}
+    assert pool.send(layout.REPORT_USAGE, access_server=0, terminal=1, epoch=lease["epoch"], **used) == [layout.OK]
+    assert asked(999, 501, 1, small)["status"].tolist() == [layout.LIMIT_REACHED]
+    assert pool.send(layout.RENEW, access_server=0, terminal=1, epoch=lease["epoch"]) == [layout.OK]
+    assert asked(1, 501, 0, 0)["status"].tolist() == [layout.SAME]
+    unmeasured = dict.fromkeys(("goodput_kbps", "windows", "confidence_permille"), 0)
+    before = pool.machine.header()["subscribers_count"]
+    pool.send(layout.SET_HEALTH, 20, iccid=1000 + 2 * np.arange(20), health=layout.SUSPENDED, **unmeasured)
+    assert asked(2, 777, 0, small)["status"].tolist() == [layout.NO_HEALTHY_SIM]
+    assert pool.machine.header()["subscribers_count"] == before
+
+
 def test_i1_a_sim_that_another_server_names_rests_until_that_one_lets_go() -> None:
     pool = Pool(sims=1, servers=3)
     pool.connect(0)

@@ -105,13 +105,24 @@ class Limits(Books):
 
     def limit_asked(self, subscriber: int, group: int, terminal: int, server: int) -> tuple[int, int]:
         """A subscriber asks for a SIM, as one of that group (0: of none)."""
-        if not subscriber or not (group or self._in_force()):
+        record = self.subscribers.get(subscriber)
+        if not self._in_force() or record is None:
             return NOTHING
-        record = self._known(subscriber) if group else self.subscribers.get(subscriber)
-        if record is None:
-            return NOTHING
-        record.group = group
-        return self._meet(subscriber, terminal, server)
+        if group in (0, record.group):
+            return self._meet(subscriber, terminal, server)
+        if self.today() > record.day:
+            self._meet(subscriber, terminal, server)
+        _, rule, month, day = self._levels(subscriber, group)
+        return _does(rule, month, day)
+
+    def limit_joined(self, subscriber: int, group: int, terminal: int, server: int) -> None:
+        """It has a lease, as one of that group (0: of the one that is known)."""
+        if not subscriber or not group:
+            return
+        record = self._known(subscriber)
+        if record is not None and record.group != group:
+            record.group = group
+            self._meet(subscriber, terminal, server)
 
     def limit_counted(self, subscriber: int, delta: int, terminal: int, server: int) -> tuple[int, int]:
         if not subscriber:
@@ -131,9 +142,10 @@ class Limits(Books):
             return NOTHING
         return self._meet(subscriber, terminal, server)
 
-    def limit_ends_ms(self, subscriber: int) -> int:
+    def limit_ends_ms(self, subscriber: int, group: int) -> int:
         record = self.subscribers[subscriber]
-        if record.told_month == OVER:
+        _, _, month, _ = self._levels(subscriber, group or record.group)
+        if month == OVER:
             following = date(record.day.year + record.day.month // 12, record.day.month % 12 + 1, 1)
             return self._midnight_ms(following)
         return self._midnight_ms(record.day + timedelta(days=1))
@@ -157,12 +169,7 @@ class Limits(Books):
             if (today.year, today.month) != (record.day.year, record.day.month):
                 record.month_bytes = 0
             record.day, record.day_bytes = today, 0
-        entity, rule = self._rule_for(record.group)
-        exempt = self.exemptions.get(subscriber, (0, b""))[0] > self.now_ms
-        month = day = UNDER
-        if rule is not None and not exempt:
-            month = _level(record.month_bytes, rule.month_bytes, rule.warn_permille)
-            day = _level(record.day_bytes, rule.day_bytes, rule.warn_permille)
+        entity, rule, month, day = self._levels(subscriber, record.group)
         told, turns = record.told_of
         again = rule is not None and told == entity and turns != rule.turns
         spans = [(entity, again, (record.told_month, month), (record.told_day, day))]
@@ -185,9 +192,15 @@ class Limits(Books):
                     self.events_due.append(row)
         record.told_month, record.told_day = month, day
         record.told_of = (entity, rule.turns if rule else 0)
-        if rule is None or OVER not in (month, day):
-            return NOTHING
-        return rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
+        return _does(rule, month, day)
+
+    def _levels(self, subscriber: int, group: int) -> tuple[int, RuleModel | None, int, int]:
+        """Its rule as one of that group, and how far it is by that."""
+        record, (entity, rule) = self.subscribers[subscriber], self._rule_for(group)
+        if rule is None or self.exemptions.get(subscriber, (0, b""))[0] > self.now_ms:
+            return entity, rule, UNDER, UNDER
+        month = _level(record.month_bytes, rule.month_bytes, rule.warn_permille)
+        return entity, rule, month, _level(record.day_bytes, rule.day_bytes, rule.warn_permille)
 
     # --------------------------------------------------------------------------------------------- compare
 
@@ -217,6 +230,12 @@ def _acts(rule: RuleModel) -> tuple[int, ...]:
     if rule.withdrawn:
         return ()
     return rule.group, rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
+
+
+def _does(rule: RuleModel | None, month: int, day: int) -> tuple[int, int]:
+    if rule is None or OVER not in (month, day):
+        return NOTHING
+    return rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
 
 
 def _level(used: int, limit: int, warn_permille: int) -> int:

@@ -283,7 +283,7 @@ class Model(Limits):
         refused = action == layout.ACTION_REFUSE
         self._require(call.answer["slow_kbps"] in (slow_kbps, 0), f"slowed to {call.answer['slow_kbps']}")
         if refused:
-            wait_ms = self.limit_ends_ms(subscriber) - self.now_ms
+            wait_ms = self.limit_ends_ms(subscriber, group) - self.now_ms
             self._refused_for_now({"retry_after_ms": call.answer["retry_after_ms"] - wait_ms})
             return {layout.LIMIT_REACHED}
         if terminal is not None and terminal.sim is not None:
@@ -291,6 +291,7 @@ class Model(Limits):
             if terminal.server == server and terminal.market == market and usable:
                 self._extend(terminal)
                 terminal.subscriber = subscriber
+                self.limit_joined(subscriber, group, key, server)
                 self._check_grant(terminal, call.answer, slow_kbps)
                 return {layout.SAME}
             in_flight = terminal.swap is not None and terminal.swap.in_flight
@@ -317,6 +318,7 @@ class Model(Limits):
             self._replace(terminal, server)
             status = layout.MOVED
         self._lease(terminal, sim, call, expected, subscriber)
+        self.limit_joined(subscriber, group, key, server)
         self._check_grant(terminal, call.answer, slow_kbps)
         return {status}
 

@@ -106,6 +106,7 @@ cdef inline void _allocate(
         if terminal.server == server and terminal.market == wanted.market and _usable(state, &state.sims[terminal.sim]):
             lease_extend(state, index, now_ms)
             terminal.subscriber = subscriber
+            limit_join(state, subscriber, group, key, server, now_ms)
             _grant(state, grant, item, index, SAME)
             grant.slow_kbps[item] = limited.slow_kbps
             return
@@ -143,6 +144,7 @@ cdef inline void _allocate(
         status = MOVED
     lease_begin(state, index, sim, server, wanted.market, wanted.tier, epoch_new(state), now_ms)
     terminal.subscriber = subscriber
+    limit_join(state, subscriber, group, key, server, now_ms)
     if attaches_count(state, now_ms):
         attach_begun(state, index, now_ms)
     _grant(state, grant, item, index, status)

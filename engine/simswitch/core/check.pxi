@@ -408,6 +408,9 @@ cdef int _check_orders(State *state, list faults) except -1:
             faults.append(f"I2: order {index} is a swap of terminal {order.terminal}, which does not know of it")
     if used != state.header.orders_used:
         faults.append(f"orders: {used} in use, {state.header.orders_used} counted")
+    if state.header.revokes_count != sum(revokes.values()):
+        faults.append(f"orders: {state.header.revokes_count} SIMs are counted that servers named and should not have, "
+                      f"there are {sum(revokes.values())}")
     for index in range(state.header.servers_count):
         server = &state.servers[index]
         if server.outstanding != outstanding.get(index, 0):

@@ -600,7 +600,7 @@ ctypedef struct Header:                 # 1024 B
     uint32_t limit_for_all              # the rule for whom no group's holds; 0: there is none
     uint32_t limits_count               # rules that hold
     uint32_t exemptions_count
-    uint32_t reserved_half              # 0
+    uint32_t revokes_count              # orders for SIMs that access servers named and should not have
     uint64_t given_up_lost              # entries of the work list that made room before anybody had resolved them
     uint64_t corrections_count          # carriers' figures that were taken
     uint64_t figures_aside_count        # and those that were set aside

@@ -21,6 +21,11 @@
 # EXEMPTIONS_MAX have not ended; to add one moves up to 393 KB. The past is in history.
 
 
+ctypedef struct Levels:
+    int month                     # UNDER, WARNED or OVER
+    int day
+
+
 ctypedef struct Limited:
     int action                    # LimitAction; 0: the subscriber is under its limit, or has none
     bint month                    # by that of the month
@@ -200,6 +205,31 @@ cdef Told limit_told_of(const State *state, const Subscriber *record) noexcept n
     return told
 
 
+cdef inline Levels _levels(const State *state, const Subscriber *record, uint32_t rule, uint64_t now_ms) noexcept nogil:
+    """How far the subscriber is by a rule (0: by none), as it stands in its record."""
+    cdef const int64_t *numbers = state.entities[rule].numbers
+    cdef Levels levels = Levels(UNDER, UNDER)
+    if rule:
+        levels.month = _level(
+            subscriber_month_bytes(record), numbers[<int> RULE_MONTH_BYTES], numbers[<int> RULE_WARN_PERMILLE])
+        levels.day = _level(subscriber_day_bytes(record), numbers[<int> RULE_DAY_BYTES], numbers[<int> RULE_WARN_PERMILLE])
+        if (levels.month or levels.day) and exempt(state, record.key, now_ms):
+            return Levels(UNDER, UNDER)
+    return levels
+
+
+cdef inline Limited limit_does(const State *state, uint32_t rule, Levels levels) noexcept nogil:
+    """What the rule does at these levels."""
+    cdef const int64_t *numbers = state.entities[rule].numbers
+    cdef Limited limited = Limited(0, False, 0)
+    if levels.month == OVER or levels.day == OVER:
+        limited.action = <int> numbers[<int> RULE_ACTION]
+        limited.month = levels.month == OVER
+        if limited.action == ACTION_SLOW:
+            limited.slow_kbps = <uint32_t> numbers[<int> RULE_SLOW_KBPS]
+    return limited
+
+
 cdef Limited limit_judge(
     State *state, Subscriber *record, Told told, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
@@ -207,15 +237,9 @@ cdef Limited limit_judge(
 
     ``terminal`` and ``server``: who shows it; 0 and NONE_SHORT: nobody.
     """
-    cdef Limited limited = Limited(0, False, 0)
     cdef uint32_t rule = limit_rule(state, subscriber_group(record))
-    cdef const int64_t *numbers = state.entities[rule].numbers
-    cdef int month = UNDER, day = UNDER
-    if rule:
-        month = _level(subscriber_month_bytes(record), numbers[<int> RULE_MONTH_BYTES], numbers[<int> RULE_WARN_PERMILLE])
-        day = _level(subscriber_day_bytes(record), numbers[<int> RULE_DAY_BYTES], numbers[<int> RULE_WARN_PERMILLE])
-        if (month or day) and exempt(state, record.key, now_ms):
-            month = day = UNDER
+    cdef Levels levels = _levels(state, record, rule, now_ms)
+    cdef int month = levels.month, day = levels.day
     if month or day or told.month or told.day:
         if told.rule != rule:
             _tell_change(state, record, told.rule, False, told.month, UNDER, False, terminal, server)
@@ -228,12 +252,7 @@ cdef Limited limit_judge(
             (record.day & ((<uint64_t> 1 << TOLD_DAY_SHIFT) - 1)) | <uint64_t> day << TOLD_DAY_SHIFT
             | <uint64_t> state.header.limits_edition << TOLD_EDITION_SHIFT
         )
-    if month == OVER or day == OVER:
-        limited.action = <int> numbers[<int> RULE_ACTION]
-        limited.month = month == OVER
-        if limited.action == ACTION_SLOW:
-            limited.slow_kbps = <uint32_t> numbers[<int> RULE_SLOW_KBPS]
-    return limited
+    return limit_does(state, rule, levels)
 
 
 cdef inline Limited limit_meet(
@@ -274,23 +293,53 @@ cdef Limited limit_of(State *state, uint64_t subscriber, uint64_t terminal, uint
     return limit_meet(state, record, terminal, server, now_ms) if record.key else Limited(0, False, 0)
 
 
+cdef Limited limit_as(const State *state, const Subscriber *record, uint32_t group, uint64_t now_ms) noexcept nogil:
+    """What would hold for the subscriber as one of that group; nobody is told of it."""
+    cdef Levels levels = _levels(state, record, limit_rule(state, group), now_ms)
+    return limit_does(state, limit_rule(state, group), levels)
+
+
 cdef inline Limited limit_ask(
     State *state, uint64_t subscriber, uint32_t group, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
-    """What holds for a subscriber that asks for a SIM, as one of that group (0: of none)."""
+    """What holds for a subscriber that asks for a SIM, as one of that group (0: of the one that is known).
+
+    A question alone makes nobody known, and moves nobody to another group: whoever asks could make up both. Of whom nobody has
+    heard has used nothing, and no limit is 0 bytes.
+    """
     cdef Subscriber *record
+    if subscriber == 0 or not state.header.limits_count:
+        return Limited(0, False, 0)
+    record = subscriber_find(state, subscriber)
+    if record.key == 0:
+        return Limited(0, False, 0)
+    if group == 0 or group == subscriber_group(record):
+        return limit_meet(state, record, terminal, server, now_ms)
+    if state.header.stamp > subscriber_stamp(record):
+        limit_meet(state, record, terminal, server, now_ms)
+    return limit_as(state, record, group, now_ms)
+
+
+cdef inline void limit_join(
+    State *state, uint64_t subscriber, uint32_t group, uint64_t terminal, uint32_t server, uint64_t now_ms
+) noexcept nogil:
+    """Who has a lease as one of that group (0: of the one that is known) is of it from now on."""
+    if group and subscriber:
+        _join(state, subscriber, group, terminal, server, now_ms)
+
+
+cdef void _join(
+    State *state, uint64_t subscriber, uint32_t group, uint64_t terminal, uint32_t server, uint64_t now_ms
+) noexcept nogil:
+    cdef Subscriber *record = subscriber_have(state, subscriber)
     cdef Told told
-    if subscriber == 0 or not (state.header.limits_count or group):
-        return Limited(0, False, 0)
-    record = subscriber_have(state, subscriber) if group else subscriber_find(state, subscriber)
-    if record == NULL or record.key == 0:
-        return Limited(0, False, 0)
+    if record == NULL or subscriber_group(record) == group:
+        return
     told = limit_told_of(state, record)  # as one of the group that it was in
     record.month = (record.month & ~(<uint64_t> GROUP_MASK << MONTH_BITS)) | <uint64_t> group << MONTH_BITS
     subscriber_turn(state, record)
     if state.header.limits_count or limit_told(record):
-        return limit_judge(state, record, told, terminal, server, now_ms)
-    return Limited(0, False, 0)
+        limit_judge(state, record, told, terminal, server, now_ms)
 
 
 cdef uint64_t _days_left(uint64_t stamp) noexcept nogil:

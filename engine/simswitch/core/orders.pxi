@@ -292,6 +292,7 @@ cdef inline void _free(State *state, uint32_t index) noexcept nogil:
     if order.kind == REVOKE and order.source != NONE_INDEX and state.sims_cold[order.source].revoke == index + 1:
         state.sims_cold[order.source].revoke = 0
         state.servers[order.server].revokes_count -= 1
+        state.header.revokes_count -= 1
     order.state = ORDER_UNUSED
     order.number = 0
     order.job = NONE_INDEX

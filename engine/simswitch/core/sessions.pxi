@@ -70,6 +70,7 @@ cdef int _revoke(
     order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
     state.sims_cold[sim_index].revoke = order + 1
     state.servers[run.server].revokes_count += 1
+    state.header.revokes_count += 1
     if sim.occupancy == FREE or (sim.occupancy == COOLING and not sim.held):
         # Not for what others say of it is the terminal kept from moving.
         sim_hold(state, sim_index, index, order, HELD_UNCOUNTED)

@@ -137,10 +137,9 @@ cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t ord
 cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Asked whether its cooling is over. An access server that named it, too, must have let go of it first."""
     cdef Sim *sim = &state.sims[index]
-    cdef uint32_t revoke = state.sims_cold[index].revoke
+    cdef uint32_t revoke = state.sims_cold[index].revoke if state.header.revokes_count else 0
     if sim.hint != NONE_INDEX:
         prefetch(&state.sims[sim.hint])
-        prefetch(&state.sims_cold[sim.hint])
     if sim_cooling_until_ms(sim) > now_ms:
         timer_arm(state, TIMER_SIM, index, sim_cooling_until_ms(sim))
     elif revoke:

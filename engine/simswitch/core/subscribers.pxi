@@ -81,7 +81,7 @@ cdef inline uint64_t subscriber_month_bytes(const Subscriber *record) noexcept n
 
 
 cdef inline uint32_t subscriber_group(const Subscriber *record) noexcept nogil:
-    """The entity of its subscriber group, as its last allocation said; 0: of none."""
+    """The entity of its subscriber group, as its last lease said; 0: of none."""
     return <uint32_t> (record.month >> MONTH_BITS & GROUP_MASK)
 
 

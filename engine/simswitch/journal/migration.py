@@ -271,6 +271,7 @@ def _state_of_12(_old: Tables, new: Tables) -> None:
     revokes = new["sims_cold"]["revoke"]
     servers = new["orders"]["server"][revokes[revokes > 0] - 1]
     new["servers"]["revokes_count"] = np.bincount(servers, minlength=len(new["servers"]))
+    new["header"]["revokes_count"] = len(servers)
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
