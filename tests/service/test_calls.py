@@ -546,6 +546,29 @@ def test_a_large_job_needs_a_second_person(client: Client, pool: OperatorClient,
     assert refusal(lambda: pool.swaps.ApproveJob(approve)).reason == "WRONG_STATE"
 
 
+def test_who_orders_does_not_lift_the_number_that_needs_a_second_person(pool: OperatorClient, serving: Serving) -> None:
+    def configure(value: int, *others: pool_pb2.SettingValue, client: OperatorClient = pool) -> Callable[[], object]:
+        bound = pool_pb2.SettingValue(setting=pool_pb2.SETTING_APPROVAL_ABOVE, value=value)
+        return partial(client.pool.Configure, pool_pb2.ConfigureRequest(settings=[*others, bound]))
+
+    def stands() -> int:
+        settings = pool.pool.GetSettings(pool_pb2.GetSettingsRequest()).settings
+        return next(each.value for each in settings if each.setting == pool_pb2.SETTING_APPROVAL_ABOVE)
+
+    lease = pool_pb2.SettingValue(setting=pool_pb2.SETTING_LEASE_MS, value=5_000)
+    configure(10)()
+    configure(10)()
+    with OperatorClient(serving.address, actor="operator:second") as second:
+        for who in (pool, second):
+            assert refusal(configure(11, lease, client=who)).reason == "NOT_PERMITTED"
+    assert stands() == 10
+    assert lease not in pool.pool.GetSettings(pool_pb2.GetSettingsRequest()).settings
+    # What is put back because the rest of its request was refused is no raise of his.
+    never = pool_pb2.SettingValue(setting=pool_pb2.SETTING_ATTEMPTS_MAX, value=1 << 40)
+    assert refusal(configure(5, never)).reason == "INVALID_ARGUMENT"
+    assert stands() == 10
+
+
 def test_an_access_server_is_declared_dead_and_is_not(client: Client, pool: OperatorClient) -> None:
     client.allocate(1, "jp")
     request = pool_pb2.DeclareDeadRequest(access_server="as-01")

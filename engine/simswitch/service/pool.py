@@ -50,6 +50,7 @@ class PoolHandlers:
         self._cell = cell
         self._directory = directory
         self._folder = folder
+        self._configuring = asyncio.Lock()
 
     async def get_summary(self, data: bytes, call: Call) -> bytes:
         pb.GetSummaryRequest.FromString(data)
@@ -214,8 +215,19 @@ class PoolHandlers:
         for value in wanted:
             if value.setting not in pb.Setting.values() or value.setting == pb.SETTING_UNSPECIFIED or value.value < 0:
                 raise Refused(INVALID_ARGUMENT, f"setting {value.setting} with the value {value.value}")
+        async with self._configuring:
+            await self._configure({int(value.setting): value.value for value in wanted}, call)
+        return pb.ConfigureResponse(settings=await self._settings()).SerializeToString()
+
+    async def _configure(self, wanted: Mapping[int, int], call: Call) -> None:
         before = await self._cell.read(settings_of)
-        statuses = await self._set({int(value.setting): value.value for value in wanted}, call)
+        if wanted.get(layout.APPROVAL_ABOVE, 0) > before[layout.APPROVAL_ABOVE]:
+            # Or whoever wants to do without a second person says that none is needed.
+            raise call.denied(
+                f"approval_above is {before[layout.APPROVAL_ABOVE]:,}, and a call only lowers it: a higher one stands "
+                "in the settings file of the service, section engine, and counts from its next start"
+            )
+        statuses = await self._set(wanted, call)
         refused = [number for number, status in statuses.items() if status >= layout.NOT_PERMITTED]
         if refused:
             # The core takes each value by itself: put back what it took.
@@ -223,7 +235,6 @@ class PoolHandlers:
             if taken:
                 await self._set(taken, call)
             check(statuses[refused[0]], layout.Setting(refused[0]).name.lower())
-        return pb.ConfigureResponse(settings=await self._settings()).SerializeToString()
 
     async def _set(self, values: Mapping[int, int], call: Call) -> dict[int, int]:
         outcome = await self._cell.submit(
