@@ -114,7 +114,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "access",
         "access_server_calls_per_s",
         20_000,
-        "Calls a second of one access server with a certificate; 0: any number.",
+        "Calls a second of one access server with a certificate, 100 items as another call; 0: any number.",
         0,
         1 << 20,
     ),

@@ -320,6 +320,34 @@ def test_one_identity_can_not_take_all(doors: Doors, door: str) -> None:
     batches.put(b"end")
 
 
+@pytest.mark.parametrize("way", ["a call", "a session"])
+def test_items_count_as_calls_do(doors: Doors, way: str) -> None:
+    doors.serving.drain()
+    doors.serving._options["access"] = AccessSettings(tls=doors.files, server_calls_per_s=100)
+    doors.serving.begin()
+    with doors.server("as-01").channel(doors.serving.address) as channel:
+        if way == "a call":
+            many = allocation_pb2.RenewRequest(access_server="as-01", terminal=range(1, 60_001), epoch=[1] * 60_000)
+            channel.unary_unary("/simswitch.v1.AllocationService/Renew", None, None)(
+                many.SerializeToString(), timeout=60
+            )
+        else:
+            count = 60_000
+            usage = access_server_pb2.Usage(
+                terminal=range(1, count + 1), epoch=[1] * count, up_bytes=[1] * count, down_bytes=[0] * count
+            )
+            hello = access_server_pb2.SessionRequest(hello=access_server_pb2.Hello(access_server="as-01"))
+            words = [hello, access_server_pb2.SessionRequest(usage=usage)]
+            session = channel.stream_stream("/simswitch.v1.AccessServerService/Session", None, None)
+            assert len(list(session(iter([word.SerializeToString() for word in words]), timeout=60))) == len(words)
+    # Its 60,000 items are 600 calls, of which a second's worth goes at once.
+    with doors.client(doors.server("as-01"), "as-01") as mine:
+        error = refusal(partial(mine.allocate, 1, "jp"))
+    assert (error.reason, error.retry_after_ms > 1_000) == ("RATE_LIMITED", True)
+    with doors.client(doors.server("as-02"), "as-02") as other:
+        assert other.allocate(2, "jp")
+
+
 def _one_of_a_stream(batches: queue.SimpleQueue[bytes], answers: Any) -> None:
     batches.put(allocation_pb2.AllocateStreamRequest(request_number=1).SerializeToString())
     refused = allocation_pb2.AllocateStreamResponse.FromString(next(answers)).refusal

@@ -23,7 +23,7 @@ from simswitch.history import limits
 from simswitch.history.carriers import Wanted, counted_by
 from simswitch.history.exporting import write_csv
 from simswitch.history.limits import person
-from simswitch.history.projector import Projector, month_of
+from simswitch.history.projector import STRANGERS_MAX, Projector, month_of
 from simswitch.history.reading import TABLES, Question, begin_ms_of, day_of, known, page, rows, subscribers_refused
 from simswitch.history.retention import ROWS_MAX, forget
 from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
@@ -241,6 +241,40 @@ def test_refusals_count_a_terminal_once_a_minute_also_across_commits(tmp_path: P
     assert found == [(layout.NO_HEALTHY_SIM, MARKET_INDEX, 30, 10), (layout.NO_HEALTHY_SIM, MARKET_INDEX, 5, 5)]
     assert subscribers_refused(connection, BEGIN_MS, BEGIN_MS + 3_600_000) == 10
     assert subscribers_refused(connection, BEGIN_MS + 7_200_000, BEGIN_MS + 9_000_000) == 0
+    life.cell.close()
+
+
+def test_refused_names_that_may_be_made_up_are_few_and_all_are_counted(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.attach(1, 500)
+    for terminal in range(1, 51):
+        life.cell.step(
+            commands.run(layout.RELEASE, access_server=SERVER_NUMBER, terminal=terminal, epoch=life.leases[terminal])
+        )
+    life.clock.advance(120_000)
+    life.attach(501, 50)
+    following = follower(tmp_path)
+    # Nobody gets a SIM any more: neither those who had one, nor whoever is made up, twice.
+    for _ in range(2):
+        life.cell.step(allocate(10_001, 3_000))
+        life.cell.step(allocate(1, 50))
+        following.turn()
+        following._commit_readers()
+    # And another market than there is, which is the access server's mistake.
+    asked = {"access_server": SERVER_NUMBER, "subscriber": 0, "expected_bytes": 0, "market": 9_999}
+    life.cell.step(commands.run(layout.ALLOCATE, 3_000, terminal=np.arange(20_001, 23_001), **asked))
+    life.clock.advance(60_000)
+    life.cell.step(allocate(13_001, 10))
+    following.turn()
+    following.finish(read_on=True)
+    following.close()
+    connection = open_reader(tmp_path)
+    found = [(row["status"], row["count"], row["terminals"]) for row in rows(connection, "refusals")]
+    named = STRANGERS_MAX + 50
+    mistakes, none_left = layout.UNKNOWN_MARKET, layout.NO_HEALTHY_SIM
+    assert sorted(found) == [(mistakes, 3_000, 0), (none_left, 10, 10), (none_left, 6_100, named)]
+    assert connection.execute("SELECT count(*), sum(count) FROM affected").fetchone() == (named + 10, 2 * named + 10)
+    assert connection.execute("SELECT count(*) FROM affected WHERE terminal <= 50").fetchone() == (50,)
     life.cell.close()
 
 

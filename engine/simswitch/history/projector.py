@@ -41,6 +41,13 @@ _HOUR_MS = 3_600_000
 _POOL_MS = 60_000
 _MINUTE_MS = 60_000
 _BYTES_MAX = (1 << 63) - 1
+_MISTAKES = frozenset(
+    {layout.NOT_PERMITTED, layout.INVALID_ARGUMENT, layout.UNKNOWN_ACCESS_SERVER, layout.UNKNOWN_MARKET}
+)
+"""Refusals of an access server that asks wrongly, whatever terminal it names."""
+STRANGERS_MAX = 1_024
+"""Refused terminals that never had a SIM, which may be made up: of so many a minute and access server history keeps the
+names. The others are only counted."""
 _HEALTHS = (
     layout.HEALTHY, layout.LOW, layout.EXHAUSTED, layout.THROTTLED, layout.QUARANTINED, layout.RETIRED,
 )  # fmt: skip
@@ -158,7 +165,9 @@ class Projector:
         self._sims: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._users: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._places: Counter[tuple[int, int, int]] = Counter()
-        self._refused: dict[Key, list[int]] = {}
+        self._refused: dict[tuple[int | None, ...], list[int]] = {}
+        self._strangers: dict[int, set[Key]] = {}
+        self._strangers_minute = 0
         self._waits: dict[Key, list[int]] = {}
         self._slowed: list[tuple[int, int, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]] = []
         self._over: list[int] = []
@@ -180,7 +189,7 @@ class Projector:
             if run.kind == layout.REPORT_USAGE:
                 self._usage(run, outcome, header.now_ms, machine)
             elif run.kind == layout.ALLOCATE:
-                self._refusals(run, outcome, header.now_ms)
+                self._refusals(run, outcome, header.now_ms, machine)
             elif run.kind == layout.REPORT_LOAD:
                 self._load(run, outcome, header.now_ms)
             elif is_decision(run.kind):
@@ -277,20 +286,32 @@ class Projector:
             for place, used in zip(places[0].tolist(), sums.tolist(), strict=True):
                 self._places[day, place >> 32, place & 0xFFFF_FFFF] += used
 
-    def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
+    def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
         refused = np.flatnonzero(outcome["status"] >= layout.NOT_PERMITTED)
         if not refused.size:
             return
+        minute = now_ms // _MINUTE_MS
+        if minute != self._strangers_minute:
+            self._strangers, self._strangers_minute = {}, minute
         server = self._servers.get(run.access_server, -1)
+        strangers = self._strangers.setdefault(server, set())
         rows = zip(
             outcome["status"][refused].tolist(),
             run["market"][refused].tolist(),
-            signed_list(run["terminal"][refused]),
+            run["terminal"][refused].tolist(),
             signed_list(run["subscriber"][refused]),
             strict=True,
         )
         for status, market, terminal, subscriber in rows:
-            key = (now_ms // _MINUTE_MS, server, market, status, terminal, subscriber)
+            key: tuple[int | None, ...] = (minute, server, market, status, None, 0)
+            if status not in _MISTAKES:
+                stranger = (market, status, terminal)
+                known = machine.find_terminal(terminal) is not None or stranger in strangers
+                if not known and len(strangers) < STRANGERS_MAX:
+                    strangers.add(stranger)
+                    known = True
+                if known:
+                    key = (minute, server, market, status, signed(terminal), subscriber)
             found = self._refused.setdefault(key, [now_ms, now_ms, 0])
             found[1] = now_ms
             found[2] += 1
@@ -443,20 +464,22 @@ class Projector:
 
     def _write_refusals(self, connection: sqlite3.Connection) -> None:
         for (minute, server, market, status, terminal, subscriber), (first, last, count) in self._refused.items():
-            hour = minute // 60
-            key = (hour, server, market, status, terminal)
+            assert minute is not None
+            key = (minute // 60, server, market, status, terminal)
             found = connection.execute(
                 "SELECT last_ms FROM affected WHERE hour = ? AND access_server = ? AND market = ? AND status = ? "
                 "AND terminal = ?",
                 key,
             ).fetchone()
             # It counts as one of the minute's terminals once, however often history was written in that minute.
-            again = found is not None and found[0] >= minute * _MINUTE_MS
+            again = terminal is None or (found is not None and found[0] >= minute * _MINUTE_MS)
             connection.execute(
                 "INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "count = count + excluded.count, terminals = terminals + excluded.terminals",
                 (minute, server, market, status, count, 0 if again else 1),
             )
+            if terminal is None:
+                continue
             connection.execute(
                 "INSERT INTO affected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "last_ms = excluded.last_ms, count = count + excluded.count",

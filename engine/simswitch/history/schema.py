@@ -67,7 +67,8 @@ CREATE TABLE given_up ("order" INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, atte
 -- State by state, as events told; the figures are those after the record.
 CREATE TABLE jobs (job INTEGER PRIMARY KEY, state INTEGER NOT NULL, why INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
     detail TEXT NOT NULL) STRICT;
--- Allocations refused. terminals: how many different ones in that minute.
+-- Allocations refused. terminals: how many different ones in that minute, of those that stand in affected: an access
+-- server's mistakes name none, and of terminals that never had a SIM no more than 1,024 a minute and access server are.
 CREATE TABLE refusals (minute INTEGER, access_server INTEGER, market INTEGER, status INTEGER, count INTEGER NOT NULL,
     terminals INTEGER NOT NULL, PRIMARY KEY (minute, access_server, market, status)) STRICT, WITHOUT ROWID;
 -- Who was refused, by hour: people can be counted over any span without counting one twice.

@@ -68,6 +68,7 @@ class ColumnCalls:
         call.may(kind, server)
         if batch.count == 0:
             return b""
+        call.charge(batch.count)
         indexes: tuple[Any, ...] = ()
         group = 0
         if markets:

@@ -112,6 +112,10 @@ class Call:
         if wait_s > 0:
             raise Refused(RATE_LIMITED, self.actor.name, max(1, round(wait_s * 1000)))
 
+    def charge(self, items: int) -> None:
+        """Counts the items of its message, or of its batch."""
+        self.actor.share.pace.charge(items)
+
     async def wait_for_turn(self) -> None:
         """For messages that can't be refused: what comes too fast is read more slowly."""
         while (wait_s := self.actor.share.pace.wait_s()) > 0:

@@ -314,6 +314,7 @@ class SessionHandlers:
         batch = request.decode(content)
         columns = b""
         if batch.count:
+            call.charge(batch.count)
             commands = batch.run(
                 kind, actor=call.actor.index, access_server=session.server.server, argument=session.number
             )

@@ -1,6 +1,6 @@
 """What one identity takes of the service at a time, over all its connections and credentials.
 
-    calls a second     the settings' (``Pace``)
+    calls a second     the settings' (``Pace``); a message of many items counts as several
     calls              the settings', 1,024: from their first byte until their answer has gone
     messages read      16: the next one waits, and meanwhile no more of it is taken in than its stream's window, 64 KiB
     bytes held         the settings', 32 MiB: of messages that were read and answers that have not gone; beyond, nothing
@@ -25,6 +25,8 @@ from typing import Any
 from simswitch.service.errors import MESSAGE_EXPECTED, TOO_MANY_CALLS, Refused
 
 READING_MAX = 16
+ITEMS_A_CALL = 100
+"""So many items of a message count as another call."""
 MESSAGE_WITHIN_S = 30.0
 """How long the message of a call may take, from its turn on."""
 
@@ -49,6 +51,10 @@ class Pace:
             return due_s - now_s - 1.0
         self._due_s = due_s + self._step_s
         return 0.0
+
+    def charge(self, items: int) -> None:
+        """Counts the items of a call that went on, now that they are known: it is the next calls that wait for them."""
+        self._due_s += items // ITEMS_A_CALL * self._step_s
 
 
 class Share:
