@@ -9,7 +9,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions
-from tests.model.transitions import SECOND_MS, T, allocate
+from tests.model.transitions import DAY_MS, SECOND_MS, T, allocate
 from tests.model.world import GIB, MIB, World, empty_world
 
 CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
@@ -87,18 +87,31 @@ def test_what_a_carrier_counted_less_holds_in_a_rolling_window_for_the_day_on_wh
     assert world.machine.sim(0)["corrections_bytes"] == [0, 0, 0]
 
 
-def test_a_cap_where_there_was_none_counts_from_then_on_and_forgets_the_correction() -> None:
+def test_a_cap_that_comes_back_counts_what_was_used_unless_its_window_can_hold_no_such_thing() -> None:
+    """As long as what was counted may all be of the window."""
+    for waits_ms, used in ((0, 9 * MIB), (DAY_MS - 2 * SECOND_MS, 9 * MIB), (DAY_MS, 0)):
+        world = empty_world()
+        world.import_sims(1)
+        epoch = allocate(world)
+        assert world.status(world.usage(T, epoch, 3 * MIB)) == layout.OK
+        assert world.status(world.set_cap("gold-a", DAY, GIB)) == layout.OK
+        assert world.status(world.figure(0, 9 * MIB, 3 * MIB, world.now_ms // 1000, DAY)) == layout.OK
+        assert world.status(world.set_cap("gold-a", DAY, -1)) == layout.OK
+        world.pass_ms(waits_ms)
+        assert world.status(world.set_cap("gold-a", DAY, GIB)) == layout.OK
+        world.pass_ms(SECOND_MS)
+        found = world.machine.sim(0)
+        assert (found["used_day_bytes"], found["corrections_bytes"][1]) == (used, 6 * MIB if used else 0)
+
+
+def test_a_cap_of_a_cycle_that_had_none_counts_what_its_sims_had_used_when_they_came() -> None:
     world = empty_world()
-    world.import_sims(1)
-    epoch = allocate(world)
-    assert world.status(world.usage(T, epoch, 3 * MIB)) == layout.OK
-    world.send(world.schedule("gold-a", DAY, world.now_ms + 3_600_000))  # without a cap it starts anew all the same
-    assert world.status(world.figure(0, 9 * MIB, 3 * MIB, world.now_ms // 1000, DAY)) == layout.OK
-    assert world.machine.sim(0)["corrections_bytes"] == [0, 6 * MIB, 0]
-    assert world.status(world.set_cap("gold-a", DAY, GIB)) == layout.OK
+    world.define(layout.PLAN, "monthly", {})
+    (sim,) = world.import_sims(1, opening_bytes=7 * MIB)
+    world.pass_ms(40 * DAY_MS)
+    assert world.status(world.set_cap("gold-a", layout.WINDOW_CYCLE, GIB)) == layout.OK
     world.pass_ms(SECOND_MS)
-    found = world.machine.sim(0)
-    assert (found["used_day_bytes"], found["corrections_bytes"]) == (0, [0, 0, 0])
+    assert world.machine.sim(sim)["headroom_bytes"] == GIB - 7 * MIB
 
 
 def test_the_ledger_survives_a_snapshot_and_growth_and_takes_nothing_before_the_first_figure() -> None:

@@ -114,6 +114,31 @@ def test_the_caps_of_many_lots_are_worked_out_in_one_walk() -> None:
     assert set(world.machine.sims_columns()["headroom_bytes"].tolist()) == {7 * GIB}
 
 
+def test_a_small_cap_leaves_its_sims_to_be_handed_out_where_the_plan_says_no_watermark() -> None:
+    """A setting of 1 GiB below which SIMs are low would take them all, unused as they are."""
+    world = empty_world()
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_DAY: 800 * MIB})
+    world.import_sims(2)
+    epoch = allocate(world)
+    healths = []
+    for used in (599, 601, 749, 751):
+        world.pass_ms(60_000)
+        assert world.status(world.usage(T, epoch, used * MIB)) == layout.OK
+        healths.append(world.machine.sim(0)["health"])
+    assert healths == [layout.HEALTHY, layout.LOW, layout.LOW, layout.EXHAUSTED]
+    # A cap that is set, one that comes with the plan, and none at all.
+    for quota, health in ((400, layout.HEALTHY), (0, layout.EXHAUSTED)):
+        assert world.status(world.set_cap("gold-a", layout.WINDOW_CYCLE, quota * MIB)) == layout.OK
+        world.pass_ms(64)
+        assert world.machine.sim(1)["health"] == health
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 500 * MIB, layout.PLAN_QUOTA_DAY: GIB})
+    world.pass_ms(64)
+    assert world.machine.sim(1)["health"] == layout.HEALTHY
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 500 * MIB, layout.PLAN_LOW_BYTES: GIB})
+    world.pass_ms(64)
+    assert world.machine.sim(1)["health"] == layout.LOW
+
+
 def test_a_plan_says_only_what_can_be() -> None:
     world = empty_world()
     for numbers in (

@@ -519,6 +519,10 @@ class Model(Limits):
             call.item["opening_day_bytes"],
             call.item["opening_rolling_bytes"],
         ]
+        # The longer windows hold the day.
+        longer = (0, 2) if self.lots[call.item["lot"]].rolling_days else (0,)
+        for window in longer:
+            openings[window] = max(openings[window], openings[1])
         sim = SimModel(
             len(self.sims),
             call.item["iccid"],
@@ -616,9 +620,18 @@ class Model(Limits):
         lot = self.lots[entity]
         before = lot.caps[window - 1]
         lot.caps[window - 1] = cap
+        days = lot.rolling_days if window == layout.WINDOW_ROLLING else 1
+        # Of more days than are in the window, and nobody has said of which.
+        unknown = (
+            before[0] < 0
+            and window != layout.WINDOW_CYCLE
+            and not lot.begun_ms[window - 1]
+            and self.now_ms - lot.since_ms[window - 1] >= days * DAY_MS
+        )
+        lot.since_ms[window - 1] = self.now_ms
         if cap[0] != before[0]:
-            self._walk_lot(entity).update({window - 1} if before[0] < 0 else ())
-        if before[0] < 0:
+            self._walk_lot(entity).update({window - 1} if unknown else ())
+        if unknown:
             lot.pool_offsets[window - 1] = -self._pool_counted(entity)
             lot.pool_days = [] if window == layout.WINDOW_ROLLING else lot.pool_days
         self._judge_pool(entity)
@@ -791,10 +804,22 @@ class Model(Limits):
         sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
         sim.straddling[window] = min(straddling, own)
         sim.offsets[window] += sim.beside(window) - before
+        if window == layout.WINDOW_DAY - 1:
+            self._contain_day(sim, lot, as_of_s)
         self.corrections_count += 1
         self._event(layout.EVENT_CORRECTION, reason=window + 1, a=sim.iccid, b=correction % 2**64)
         self._set_limit(sim)
         return {layout.OK}
+
+    def _contain_day(self, sim: SimModel, lot: LotModel, as_of_s: int) -> None:
+        """What was used in the day was used in the longer windows that it lies in."""
+        cycle, day, rolling = (int(window) - 1 for window in layout.Window)
+        used = [offset - sim.allowances[place] - sim.straddling[place] for place, offset in enumerate(sim.offsets)]
+        begun_ms = lot.begun_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
+        for window, holds in ((cycle, lot.begun_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
+            if holds and window not in lot.resets and used[day] > used[window]:
+                sim.corrections[window] += used[day] - used[window]
+                sim.offsets[window] += used[day] - used[window]
 
     def _carrier_day(self, call: Call, sim: SimModel, told: int, ended_s: int) -> set[int]:
         """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
@@ -1863,6 +1888,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         days = max(plan[layout.PLAN_ROLLING_DAYS], 0)
         lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
         lots[index].pooled = max(plan[layout.PLAN_POOLED], 0)
+        lots[index].since_ms = tables["lots"][index]["since_ms"].tolist()
         lots[index].active_from_s = max(int(entities[index]["numbers"][layout.LOT_ACTIVE_FROM_S]), 0)
         until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])
         if until_s >= 0:

@@ -430,6 +430,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         int(case.after["sims_cold"]["offset_cycle_bytes"][0]) == -int(case.after["sims"]["counted_bytes"][0]) < 0
     ),
     "limits=by_cap": lambda case: _limits_by(case, 0),
+    "limits=from_begin": lambda case: _limits_by(case, -3 * MIB),
     "limits=from_now": lambda case: _limits_by(case, -int(case.after["sims"][case.named_sim]["counted_bytes"])),
     "before=plan": _before_stays,
     "before=set": _before_stays,

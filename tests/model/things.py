@@ -43,6 +43,8 @@ class LotModel:
     caps: list[tuple[int, int]]
     """What is in force."""
     rolling_days: int = 0
+    since_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: since when its cap is in force, or since when it has none."""
     turned_days: int = 0
     turn_ms: int = NEVER_MS
     """When its timer is due."""

@@ -514,6 +514,16 @@ def _cap(row: Row) -> Case:
     window = layout.WINDOW_DAY if row.state == "none" else layout.WINDOW_CYCLE
     quota, basis = 30 * GIB, layout.BASIS_LEARNED
     at_ms = 0
+    if row.when == "of a cycle":
+        world.define(layout.PLAN, "monthly", {})
+        window = layout.WINDOW_CYCLE
+    elif row.when == "of a window that began anew":
+        assert world.status(world.schedule("gold-a", window, world.now_ms)) == layout.OK
+        world.pass_ms(2 * SECOND_MS)
+        world.send(world.usage(T, lease_epoch(world), 5 * MIB))
+    elif row.when.startswith("of a window that never began"):
+        world.send(world.lease(layout.RELEASE, T, lease_epoch(world)))
+        world.pass_ms(DAY_MS)
     if row.state == "set":
         assert world.status(world.set_cap("gold-a", window, quota)) == layout.OK
         quota = -1
@@ -684,6 +694,12 @@ def _figure(row: Row) -> Case:
         world.pass_ms(SECOND_MS)
         if row.when.endswith("just now"):
             return Case(world, world.figure(0, told, 0, world.now_ms // 1000), named_sim=0)
+    elif row.when.startswith("more in the day"):
+        window = layout.WINDOW_DAY
+        assert world.status(world.set_cap("gold-a", window, GIB)) == layout.OK
+        if row.when.endswith("began in it"):
+            assert world.status(world.schedule("gold-a", layout.WINDOW_CYCLE, world.now_ms)) == layout.OK
+            world.pass_ms(SECOND_MS)
     elif row.when == "a window that there is not":
         window = 5
     elif row.when.startswith("a rolling one"):
@@ -1369,6 +1385,8 @@ WHENS = frozenset(
         "leases may use what is left",
         "leases of one lot may use what is left, not of another",
         "more straddles than was counted",
+        "more in the day than in a cycle that began in it",
+        "more in the day than we counted in the cycle",
         "more than since its lot works",
         "more than we counted",
         "nearly all that there is",
@@ -1419,6 +1437,9 @@ WHENS = frozenset(
         "the same again, its window has started anew",
         "another instant",
         "from a later instant on",
+        "of a cycle",
+        "of a window that began anew",
+        "of a window that never began, in which more days were counted than are in it",
         "its instant has come while the clock is frozen",
         "its instant has come, it is spread",
         "its lot works from now on",

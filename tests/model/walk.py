@@ -151,7 +151,7 @@ class Walk:
                 else quota - self.random.choice((GIB, 5 * GIB, 20 * GIB, 300 * MIB, 40 * MIB))
                 for _ in numbers
             ],
-            opening_day_bytes=0,
+            opening_day_bytes=[0 if number % 3 else GIB for number in numbers],
             opening_rolling_bytes=0,
             lot=self.world.entities[lot],
             bank=self.world.entities[bank],

@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 
 def test_the_load_has_every_role_and_every_command() -> None:
-    simulation = Simulation(5, Chances(every_point=0, damage=0, grown=0.05))
+    simulation = Simulation(6, Chances(every_point=0, damage=0, grown=0.05))
     missing: set[object] = set(COMMAND_COLUMNS)
     # Each role gives what it may give, and is refused what it may not. Operators may all but what only the system says.
     missing |= {(role, True) for roles in COMMAND_ROLES.values() for role in roles}

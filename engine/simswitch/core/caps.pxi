@@ -46,8 +46,12 @@ cdef void _set_cap(
     State *state, uint32_t entity, int window, int64_t quota, int basis, uint64_t now_ms
 ) noexcept nogil:
     cdef Lot *lot = &state.lots[entity]
-    if lot.quota_bytes[window] < 0 and lot.since_ms[window]:
-        # Nobody told when the window began: it counts from now on, not from the beginning of all time.
+    if (
+        lot.quota_bytes[window] < 0 and lot.since_ms[window] and window != WINDOW_CYCLE - 1 and not lot.begun_ms[window]
+        and lot.since_ms[window] + _lasts_s(lot, window) * 1000 <= now_ms
+    ):
+        # It never began anew, and what it has was counted over more days than are in it: it counts from now on. Of a cycle somebody
+        # said what was used in it when its SIMs were imported.
         lot.begins |= <uint8_t> (1 << window)
         lot.begins_end = state.header.sims_count
         lot.pool_offset_bytes[window] = -<int64_t> lot.pool_counted_bytes
@@ -60,6 +64,15 @@ cdef void _set_cap(
     lot.quota_bytes[window] = quota
     lot.basis[window] = <uint8_t> (basis if quota >= 0 else 0)
     lot.since_ms[window] = now_ms
+
+
+cdef void lot_watermarks(State *state, uint32_t entity) noexcept nogil:
+    """Has the lot's groups follow its plan and its caps."""
+    cdef const Class *sim_class = lot_class(state, entity)
+    cdef uint32_t local
+    for local in range(<uint32_t> sim_class.groups_count):
+        if state.groups[sim_class.members[local]].lot == entity:
+            group_watermarks(state, &state.groups[sim_class.members[local]])
 
 
 cdef uint64_t cap_words(uint32_t entity, int window, int basis) noexcept nogil:
@@ -116,6 +129,7 @@ cdef void cap_enter(
 ) noexcept nogil:
     """Another cap is in force from now on. If its quota is another, lot_walk was asked for."""
     _set_cap(state, entity, window, quota, basis, now_ms)
+    lot_watermarks(state, entity)
     pool_follow(state, entity, True, now_ms)
     event(
         state, EVENT_CAP, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, <uint64_t> quota,

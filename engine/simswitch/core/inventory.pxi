@@ -9,6 +9,11 @@ cdef uint64_t ICCID_MAX = 2_000_000_000_000_000_000ULL
 cdef uint64_t IMSI_MAX = 1_000_000_000_000_000ULL
 
 
+cdef enum:
+    LOW_SHIFT = 2                 # of a SIM's smallest quota: no setting has it low with more than a quarter left,
+    EXHAUSTED_SHIFT = 4           # nor exhausted with more than a sixteenth
+
+
 # ------------------------------------------------------------------------------------------------------ settings
 
 cdef void settings_default(State *state) noexcept nogil:
@@ -108,7 +113,7 @@ cdef void apply_configure(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = OK
             # Watermarks are judged when a SIM's count next changes; groups keep a copy of them.
             for group in range(state.header.groups_count):
-                _group_watermarks(state, &state.groups[group])
+                group_watermarks(state, &state.groups[group])
                 pool_follow(state, state.groups[group].lot, False, run.now_ms)
 
 
@@ -235,16 +240,27 @@ cdef bint _room(State *state, int kind) noexcept nogil:
     return True
 
 
-cdef void _group_watermarks(State *state, Group *group) noexcept nogil:
+cdef void group_watermarks(State *state, Group *group) noexcept nogil:
+    """Below what is left its SIMs are low, and exhausted: what their plan says, or the settings.
+
+    A setting is of no SIM in particular: where it would take much of the smallest quota, a share of that holds instead.
+    """
     cdef const int64_t *plan = state.entities[state.entities[group.lot].numbers[<int> LOT_PLAN]].numbers
+    cdef const Lot *lot = &state.lots[group.lot]
+    cdef int64_t quota = NO_LIMIT
+    cdef int window
+    for window in range(WINDOWS):
+        if lot.quota_bytes[window] >= 0 and not (lot_pooled(plan) >> window) & 1:
+            quota = min(quota, lot.quota_bytes[window])
     group.low_bytes = plan[<int> PLAN_LOW_BYTES]
     if group.low_bytes < 0:
-        group.low_bytes = state.header.settings[<int> LOW_BYTES]
+        group.low_bytes = min(state.header.settings[<int> LOW_BYTES], max(quota >> LOW_SHIFT, <int64_t> 1))
     group.exhausted_bytes = plan[<int> PLAN_EXHAUSTED_BYTES]
     if group.exhausted_bytes < 0:
-        group.exhausted_bytes = state.header.settings[<int> EXHAUSTED_BYTES]
+        group.exhausted_bytes = min(
+            state.header.settings[<int> EXHAUSTED_BYTES], max(quota >> EXHAUSTED_SHIFT, <int64_t> 1))
     group.pool = group.lot if lot_pooled(plan) else 0
-    group.pool_health = state.lots[group.lot].pool_health
+    group.pool_health = lot.pool_health
     group.changes_max = <uint8_t> max(<int64_t> 0, min(plan[<int> PLAN_CHANGES_PER_DAY], <int64_t> 255))
 
 
@@ -309,14 +325,14 @@ cdef void _follow_definition(State *state, uint32_t index, uint64_t now_ms) noex
         limits_follow(state)
         limits_walk(state)
     elif entity.kind == PLAN or entity.kind == LOT:
-        for group in range(state.header.groups_count):
-            _group_watermarks(state, &state.groups[group])
         for other in range(state.header.entities_count):
             if state.entities[other].kind == LOT and (
                 other == index or state.entities[other].numbers[<int> LOT_PLAN] == <int64_t> index
             ):
                 changed |= lot_follow_plan(state, other, now_ms)
                 lot_turn(state, other, now_ms)
+        for group in range(state.header.groups_count):
+            group_watermarks(state, &state.groups[group])
         # A plan's lots follow it; of each of them nothing is told.
         numbers = entity.numbers
         if entity.kind == LOT:
@@ -465,13 +481,13 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
         state.lots[lot].sims_end = state.header.sims_count + 1
     group.masked = group_hidden(state, group)
     breaker_mark(state, group)
-    _group_watermarks(state, group)
+    group_watermarks(state, group)
     class_rank(state, sim_class)
     return index
 
 
 cdef int _import_sim(
-    State *state, uint64_t iccid, uint64_t imsi, const uint64_t *openings, uint16_t lot, uint16_t bank, uint16_t slot,
+    State *state, uint64_t iccid, uint64_t imsi, uint64_t *openings, uint16_t lot, uint16_t bank, uint16_t slot,
     uint8_t health, uint64_t now_ms, uint32_t *index_out
 ) noexcept nogil:
     cdef uint32_t index = sim_find(state, iccid)
@@ -524,6 +540,10 @@ cdef int _import_sim(
     sim.occupancy = FREE
     sim.health = health
     cold.identity = imsi
+    # What was used today was used in the longer windows too.
+    openings[WINDOW_CYCLE - 1] = max(openings[WINDOW_CYCLE - 1], openings[WINDOW_DAY - 1])
+    if state.lots[lot].rolling_days:
+        openings[WINDOW_ROLLING - 1] = max(openings[WINDOW_ROLLING - 1], openings[WINDOW_DAY - 1])
     for window in range(WINDOWS):
         sim_set_offset_bytes(state, index, window, <int64_t> openings[window])
     cold.health_since_s = <uint32_t> (now_ms // 1000)

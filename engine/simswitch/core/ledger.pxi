@@ -16,6 +16,8 @@
 # Whoever sends a figure says both, our lifetime count by as_of and how much of it straddles. Neither reaches back before the window
 # began. The same figure again says nothing, also where more is known by then of what straddled it.
 #
+# What a carrier says of the day was used in the longer windows too: where one of them has less in all, its correction makes up for it.
+#
 # A rolling window takes a figure of the whole of it as of today's part only: which of its days an older one was of, nobody knows. A
 # figure of a single day (ROLLING_DAY) is told by the instant at which that day ended, and takes the place of what we counted on it:
 # of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE.
@@ -227,8 +229,33 @@ cdef int _correct(
             ledger.allowance_bytes[window] = 0  # the carrier knows
         sim_set_offset_bytes(state, index, window, offset + ledger_bytes(state, index, window))
         pool_beside(state, index, window, ledger_bytes(state, index, window) - beside)
+        if window == WINDOW_DAY - 1:
+            _contain_day(state, index, as_of_s)
         sim_set_limit(state, index, now_ms)
     return OK
+
+
+cdef void _contain_day(State *state, uint32_t index, uint32_t as_of_s) noexcept nogil:
+    """No longer window that the day lies in has less than was used in the day."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef uint64_t day_begun_ms = lot.begun_ms[WINDOW_DAY - 1]
+    cdef int64_t missing
+    cdef int window
+    if not day_begun_ms:
+        day_begun_ms = <uint64_t> as_of_s * 1000 - min(<uint64_t> as_of_s * 1000, <uint64_t> DAY_MS)
+    for window in range(WINDOWS):
+        if (lot.resetting >> window) & 1:
+            continue
+        if window == WINDOW_ROLLING - 1:
+            if not lot.rolling_days:
+                continue
+        elif lot.begun_ms[window] > day_begun_ms:
+            continue
+        missing = sim_used_bytes(state, index, WINDOW_DAY - 1) - sim_used_bytes(state, index, window)
+        if missing > 0:
+            state.sims_ledger[index].correction_bytes[window] += missing
+            pool_beside(state, index, window, missing)
+            sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
 
 
 cdef int _correct_day(

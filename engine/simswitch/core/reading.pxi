@@ -126,7 +126,8 @@ cdef dict read_sim(State *state, uint32_t index):
         "tier": None if sim.tier == TIER_NONE else int(sim.tier),
         "tier_bytes": int(tier_lowest_bytes(sim_tier(sim))),
         "changes_max": int(group.changes_max),
-        "masked": bool(group.masked),
+        # By an operator: why else its group may be hidden stands elsewhere.
+        "masked": bool(group.masked_itself or state.entities[group.lot].masked or state.entities[group.bank].masked),
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
         "trusted": not sim_untrusted(sim),

@@ -360,9 +360,10 @@ class Follower:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self._no_room_s = time.monotonic()
+            # Told of first: who looks for a point that is gone finds why, also when this process ends in between.
+            _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
             # What is only kept for a restore goes first.
             prune(self._disk, self._rest, damages=self._damages)
-            _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
             return
         self.snapshot_sequence = self.machine.sequence
         self.tail_s = 0.0

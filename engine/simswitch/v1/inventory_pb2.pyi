@@ -348,10 +348,12 @@ class Plan(_message.Message):
     carrier: _builtins.str
     """Whose plan it is."""
     low_bytes: _builtins.int
-    """Headroom below which a SIM is low, bytes, and so is what SIMs share; that also below a 32nd of its quota. Absent: the setting."""
+    """Headroom below which a SIM is low, bytes, and so is what SIMs share; that also below a 32nd of its quota. Absent: the
+    setting, or of single SIMs a quarter of the smallest of their quotas if that is less.
+    """
     exhausted_bytes: _builtins.int
     """Headroom below which a SIM is exhausted, bytes, and so is what SIMs share; that also below a 128th of its quota. Absent: the
-    setting.
+    setting, or of single SIMs a sixteenth of the smallest of their quotas if that is less.
     """
     changes_per_day_max: _builtins.int
     """How often its SIMs may change terminal in a day. 0: no limit is known."""
