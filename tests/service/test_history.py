@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,11 +20,13 @@ from simswitch.history.reading import TABLES, rows
 from simswitch.history.schema import open_reader, open_writer
 from simswitch.service import answering
 from simswitch.service.answering import Answer, answer
+from simswitch.service.history import OF_ONE_MAX, WAITING_MAX
 from simswitch.v1 import history_pb2 as pb
 from simswitch.v1 import inventory_pb2 as inv
 
 from tests.service.serving import Serving, define
 from tests.service.test_calls import refusal
+from tests.service.test_overload import until
 
 NAMES = {"access-server": "as-01", "supplier": "wholesale"}
 SWAPS, DAYS, PEOPLE = 40, 3, 2_000
@@ -168,6 +172,45 @@ def test_who_has_gone_leaves_no_answer_for_the_next(serving: Serving) -> None:
             operator.history.ListRows(pb.ListRowsRequest(table="use_day"), timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert values_of(asked(operator, "gaps")) == [(3, 4, 5, 6)]
+
+
+def test_one_who_asks_much_is_answered_in_turn_with_the_others(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is held while all of them ask; an auditor fills his part, and the operator waits for one of them."""
+    with OperatorClient(serving.address) as operator, OperatorClient(serving.address, actor="auditor:eve") as auditor:
+        asked(operator, "gaps")
+        asked(auditor, "gaps")
+        assert serving.running is not None
+        rows_process = serving.running.service.history.rows
+        process = rows_process.process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        turns: list[str] = []
+        answered = rows_process._answered
+
+        async def noted(folder: Path, question: bytes) -> tuple[int, bytes]:
+            turns.append(json.loads(question)["table"])
+            return await answered(folder, question)
+
+        monkeypatch.setattr(rows_process, "_answered", noted)
+
+        def ask(client: OperatorClient, table: str) -> Any:
+            return client.history.ListRows.future(pb.ListRowsRequest(table=table), timeout=60)
+
+        greedy: list[Any] = []
+        for _ in range(OF_ONE_MAX):
+            greedy.append(ask(auditor, "gaps"))
+            until(lambda: rows_process._waiting == len(greedy))
+        for _ in range(WAITING_MAX):
+            assert refusal(partial(asked, auditor, "gaps")).reason == "TOO_MANY_CALLS"
+        mine = ask(operator, "caps")
+        until(lambda: rows_process._waiting == OF_ONE_MAX + 1)
+        os.kill(process.pid, signal.SIGCONT)
+        assert all(future.result().rows for future in (mine, *greedy))
+        assert turns == ["gaps", "caps", *["gaps"] * (OF_ONE_MAX - 1)]
+        until(lambda: not rows_process._asking)
+        assert asked(auditor, "gaps")
 
 
 def test_a_question_is_given_up_when_its_time_is_over(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from simswitch.service.errors import (
     INVALID_ARGUMENT,
     INVALID_PAGE_TOKEN,
     OVERLOADED,
+    TOO_MANY_CALLS,
     Refused,
 )
 from simswitch.service.paging import page_size
@@ -28,6 +30,8 @@ from simswitch.v1 import history_pb2 as pb
 
 WAITING_MAX = 16
 """Calls that wait while one is answered."""
+OF_ONE_MAX = 4
+"""Of these and the one that is answered, those of one actor."""
 LONGEST_S = 30.0
 REPORT_LONGEST_S = 60.0
 EQUAL_MAX = 4
@@ -60,6 +64,15 @@ def _deadline(call: Call) -> float:
     return until_s if call.deadline is None else min(call.deadline, until_s)
 
 
+@dataclass(slots=True)
+class _OfOne:
+    """What one actor asks. One of his questions at a time stands among everybody's: who asks many is answered in turn
+    with the others, and waits for his own."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    count: int = 0
+
+
 class AnsweringProcess:
     """A process that answers questions about history, one after the other. It is started with the first."""
 
@@ -67,16 +80,21 @@ class AnsweringProcess:
         self._folder = folder
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._asking: dict[int, _OfOne] = {}
         self.process: asyncio.subprocess.Process | None = None
 
-    async def asked(self, question: dict[str, Any]) -> tuple[int, bytes]:
+    async def asked(self, question: dict[str, Any], actor: int) -> tuple[int, bytes]:
         if self._folder is None:
             raise Refused(HISTORY_MISSING, "the service keeps no data folder")
         if self._waiting > WAITING_MAX:
             raise Refused(OVERLOADED)
+        mine = self._asking.setdefault(actor, _OfOne())
+        if mine.count >= OF_ONE_MAX:
+            raise Refused(TOO_MANY_CALLS, f"{OF_ONE_MAX}")
         self._waiting += 1
+        mine.count += 1
         try:
-            async with self._turn:
+            async with mine.turn, self._turn:
                 if time.monotonic() > question["deadline"]:
                     raise Refused(EXPIRED)
                 # It looks at the deadline itself where it reads; what takes so long is then a forecast.
@@ -86,6 +104,9 @@ class AnsweringProcess:
             raise Refused(EXPIRED) from error
         finally:
             self._waiting -= 1
+            mine.count -= 1
+            if not mine.count:
+                del self._asking[actor]
 
     async def _answered(self, folder: Path, question: bytes) -> tuple[int, bytes]:
         if self.process is None:
@@ -155,7 +176,7 @@ class HistoryHandlers:
             "token": request.page_token,
             "deadline": until_s if call.deadline is None else min(call.deadline, until_s),
         }
-        return await self._answer(self.rows, question)
+        return await self._answer(self.rows, question, call)
 
     async def make_daily_report(self, data: bytes, call: Call) -> bytes:
         request = pb.MakeDailyReportRequest.FromString(data)
@@ -172,6 +193,7 @@ class HistoryHandlers:
                 "form": request.form,
                 **_planned_with(request, call),
             },
+            call,
         )
 
     async def make_accident_report(self, data: bytes, call: Call) -> bytes:
@@ -191,15 +213,15 @@ class HistoryHandlers:
             "form": request.form,
             "deadline": _deadline(call),
         }
-        return await self._answer(self.reports, question)
+        return await self._answer(self.reports, question, call)
 
     async def make_plan(self, data: bytes, call: Call) -> bytes:
         request = pb.MakePlanRequest.FromString(data)
         question = {"kind": "plan", "seed": request.seed, **_planned_with(request, call)}
-        return await self._answer(self.reports, question)
+        return await self._answer(self.reports, question, call)
 
-    async def _answer(self, process: AnsweringProcess, question: dict[str, Any]) -> bytes:
-        kind, answer = await process.asked(question)
+    async def _answer(self, process: AnsweringProcess, question: dict[str, Any], call: Call) -> bytes:
+        kind, answer = await process.asked(question, call.actor.index)
         match kind:
             case Answer.GOOD:
                 return answer
