@@ -93,7 +93,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "tls",
         "revoked",
         None,
-        "Certificates of access servers that count no more: SHA-256 fingerprints, one a line.",
+        "Certificates of access servers that count no more: SHA-256 fingerprints, one a line. Without the file the "
+        "service does not start; where none is revoked it is empty.",
         example="tls/revoked.txt",
     ),
     Setting(

@@ -142,6 +142,24 @@ def test_a_revoked_certificate_ends_its_session_and_counts_no_more(
         assert client.allocate(1, "jp").terminal == 1
 
 
+def test_without_the_list_of_revoked_certificates_the_service_does_not_start(
+    doors: Doors, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a stolen certificate would count again. While it runs the list stays as it was, and the log says so."""
+    there = doors.revoked.read_text()
+    doors.revoked.unlink()
+    doors.until(lambda: f"No such file or directory: '{doors.revoked}'" in caplog.text)
+    doors.serving.drain()
+    for text in (None, "no fingerprint\n"):
+        if text is not None:
+            doors.revoked.write_text(text)
+        with pytest.raises(CertificateRefused, match=r"list of revoked certificates.*revoked\.txt.*is an empty file"):
+            doors.serving.begin()
+        doors.serving.cell.close()
+    doors.revoked.write_text(there)
+    doors.serving.begin()
+
+
 def test_tokens(shared: Doors) -> None:
     with shared.operator(shared.alice) as alice:
         assert alice.pool.GetSummary(SUMMARY).sims_count

@@ -14,7 +14,8 @@ Bounds: an actor that is met for the first time is defined in the engine: of peo
 Certificates that are remembered: 8,192. Calls a second by identity: ``AccessSettings``.
 
 Tokens and revoked certificates are read anew within a second of their change; the streams of a credential that is
-revoked or expires then end. What can't be read stays as it was, and is tried again every second.
+revoked or expires then end. What can't be read stays as it was, and is tried again every second. At the start nothing
+was: without the list of revoked certificates the service does not begin.
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ class Access:
         self._settings = settings
         self._folder = folder
         self.required = settings.required or settings.tls is not None
+        if settings.revoked is not None:
+            _begin_with(settings.revoked)
         self.attempts = Attempts(folder)
         self._lock = asyncio.Lock()
         self._claimed: dict[str, Actor] = {}
@@ -320,9 +323,13 @@ class Access:
         try:
             now = stamp([path])
             if now == self._stamps.get(path):
+                self._troubles.pop(path, None)
                 return None
             found = read()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # Before the first token is made there is no file of them.
+            if path == self._settings.revoked or path in self._stamps:
+                self._trouble(path, f"who may come in stays as it was: {error}")
             return None
         except (ChainDamaged, CertificateRefused, OSError) as error:
             self._trouble(path, f"who may come in stays as it was: {error}")
@@ -336,6 +343,15 @@ class Access:
         if self._troubles.get(path) != text:
             self._troubles[path] = text
             log.error("%s", text)
+
+
+def _begin_with(revoked: Path) -> None:
+    """Raises ``CertificateRefused``: all that were revoked would come in again, and nobody would know."""
+    try:
+        read_revoked(revoked)
+    except CertificateRefused as error:
+        text = f"the list of revoked certificates (tls.revoked): {error}; where none is revoked it is an empty file"
+        raise CertificateRefused(text) from error
 
 
 def _withdraw(actor: Actor, why: str) -> None:
