@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from simswitch.client import Client, OperatorClient, Result, ServiceError, SessionThread
 from simswitch.client.operator import iccid_column, service_errors
 from simswitch.core import layout
-from simswitch.core.commands import decode_iccid
+from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun, decode_iccid
+from simswitch.core.machine import Machine
+from simswitch.service.call import Call
+from simswitch.service.imports import LOOKED_UP_AT_ONCE
 from simswitch.service.server import AddressNotAllowed, check_address
 from simswitch.v1 import (
     access_server_pb2,
@@ -348,6 +352,28 @@ def test_bad_definitions_change_nothing(
     assert serving.state_hash() == before
 
 
+def test_orders_for_a_session_that_has_gone_are_not_kept(serving: Serving, pool: OperatorClient) -> None:
+    """They come while the next one of their access server opens, which keeps its own until it stands."""
+    pool.pool.GetSettings(pool_pb2.GetSettingsRequest())
+    assert serving.running is not None
+    service = serving.running.service
+    sessions, (actor,) = service.sessions, service.access._claimed.values()
+    row_bytes = sum(np.dtype(code).itemsize for _, code in OUTCOME_COLUMNS[ORDERS])
+    orders = OutcomeRun(ORDERS, 1, memoryview(bytes(row_bytes)))
+
+    async def begin() -> list[int]:
+        server = service.directory.get(layout.ACCESS_SERVER, "as-01")
+        beginning = asyncio.create_task(sessions._begin(server, 5_000, Call(actor, None)))
+        # It has asked for its session and has not been answered: the answer takes a turn of this loop.
+        await asyncio.sleep(0)
+        sessions.deliver(orders)
+        kept = len(sessions._early)
+        await beginning
+        return [kept, len(sessions._early)]
+
+    assert asyncio.run_coroutine_threadsafe(begin(), serving._loop).result(20) == [1, 0]
+
+
 def sims(first: int, count: int, **fields: Any) -> inv.ImportSimsRequest:
     numbers = range(first, first + count)
     values: dict[str, Any] = {
@@ -384,6 +410,52 @@ def test_an_import_is_refused_as_a_whole(
     assert (result.imported_count, result.refused_count) == (0, len(items))
     assert list(result.refused_item) == items
     assert {status_pb2.Status.Name(value) for value in result.refused_status} == {f"STATUS_{status}"}
+
+
+class _Watched:
+    """A machine for one read: the SIMs that it was asked for."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.asked: set[int] = set()
+
+    def find_sim(self, iccid: int) -> int | None:
+        self.asked.add(iccid)
+        return self._machine.find_sim(iccid)
+
+    def sims_columns(self) -> None:
+        raise AssertionError("all SIMs of the pool are copied")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._machine, name)
+
+
+def test_an_import_asks_the_pool_for_what_it_names_a_few_at_a_time(
+    serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one SIM would hold up the cell as long as the pool is large."""
+    read = serving.cell.read
+    asked: list[int] = []
+
+    def watched(function: Callable[[Any], Any], deadline: float | None = None) -> Any:
+        def look(machine: Machine) -> Any:
+            seen = _Watched(machine)
+            found = function(seen)
+            asked.append(len(seen.asked))
+            return found
+
+        return read(look, deadline)
+
+    monkeypatch.setattr(serving.cell, "read", watched)
+    count = LOOKED_UP_AT_ONCE + 500
+    # The last one has the IMSI of a SIM that is there.
+    imsis = [*range(1, count), 440_100_000_000_000]
+    wrong = sims(SIMS, count, imsi=imsis)
+    assert list(pool.inventory.ImportSims(iter([wrong])).refused_item) == [count - 1]
+    asked.clear()
+    result = pool.inventory.ImportSims(iter([sims(0, 1_000), sims(1_000, count - 1_000)]))
+    assert (result.same_count, result.imported_count, result.refused_count) == (SIMS, count - SIMS, 0)
+    assert [number for number in asked if number] == [LOOKED_UP_AT_ONCE, 500]
 
 
 def test_a_partial_import_takes_the_good_ones(pool: OperatorClient) -> None:

@@ -1,14 +1,16 @@
 """ImportSims: a stream of columns into the pool, all of it or nothing, or what is good.
 
 In the mode ALL_OR_NOTHING the whole stream is held (56 bytes a SIM) and compared with itself and with the pool before
-anything is submitted. Then it is submitted message by message. Nobody else can import meanwhile, so what was found free
-stays free. In the mode PARTIAL each message is submitted as it comes.
+anything is submitted. The pool is asked only for what the stream names, a few SIMs at a time, so that others come
+between. Then it is submitted message by message. Nobody else can import meanwhile, so what was found free stays free.
+In the mode PARTIAL each message is submitted as it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from simswitch.v1 import inventory_pb2 as pb
 SIMS_MAX = 4_194_304
 REFUSED_MAX = 65_536
 MESSAGE_WITHIN_S = 30.0
+LOOKED_UP_AT_ONCE = 1_024
+"""SIMs that are looked for in one read of the cell, which holds up everybody else."""
 
 _IMSI_END = 10**15
 _ICCID_END = 2 * 10**18
@@ -35,7 +39,7 @@ _EVEN_ICCID_END = _ICCID_END // 10
 _OPENING_BYTES_END = 2**62
 _OPENINGS = ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes")
 _LOTS, _BANKS = 0, 1
-_STATE_COLUMNS = ("iccid", "imsi", "lot", "bank", "slot")
+_SIM_COLUMNS = ("iccid", "imsi", "lot", "bank", "slot")
 
 Column = npt.NDArray[Any]
 
@@ -141,18 +145,13 @@ class Importer:
         refuse((columns["health"] < layout.HEALTHY) | (columns["health"] > layout.RETIRED), layout.INVALID_ARGUMENT)
         refuse(_repeated(columns["iccid"]), layout.ICCID_DIFFERS)
         refuse(_repeated(columns["imsi"]), layout.DUPLICATE_IMSI)
-        state, room = await self._cell.read(_state)
-        order = np.argsort(state["iccid"])
-        place = np.searchsorted(state["iccid"], columns["iccid"], sorter=order)
         found = np.zeros(len(statuses), bool)
-        if len(order):
-            row = order[np.minimum(place, len(order) - 1)]
-            found = state["iccid"][row] == columns["iccid"]
-            same = found.copy()
-            for name in _STATE_COLUMNS:
-                same &= state[name][row] == columns[name]
-            refuse(found & ~same, layout.ICCID_DIFFERS)
-            refuse(~found & np.isin(columns["imsi"], state["imsi"]), layout.DUPLICATE_IMSI)
+        good = np.flatnonzero(statuses == 0)
+        for first in range(0, len(good), LOOKED_UP_AT_ONCE):
+            piece = good[first : first + LOOKED_UP_AT_ONCE]
+            sims = list(zip(*(columns[name][piece].tolist() for name in _SIM_COLUMNS), strict=True))
+            found[piece], statuses[piece] = await self._cell.read(partial(_look_up, sims))
+        room = await self._cell.read(_room)
         fresh = np.cumsum(~found & (statuses == 0))
         refuse(~found & (fresh > room), layout.SIMS_FULL)
         return statuses
@@ -182,10 +181,26 @@ def _repeated(values: Column) -> Column:
     return repeated
 
 
-def _state(machine: Machine) -> tuple[dict[str, Column], int]:
-    columns = machine.sims_columns()
+def _look_up(sims: Sequence[tuple[int, ...]], machine: Machine) -> tuple[list[bool], list[int]]:
+    """Of each SIM whether its ICCID is there, and 0 or why it can't be imported."""
+    found: list[bool] = []
+    statuses: list[int] = []
+    for sim in sims:
+        iccid, imsi, *_ = sim
+        index = machine.find_sim(iccid)
+        found.append(index is not None)
+        if index is None:
+            statuses.append(0 if machine.find_sim_by_imsi(imsi) is None else layout.DUPLICATE_IMSI)
+        else:
+            stands = machine.sim(index)
+            same = all(stands[name] == value for name, value in zip(_SIM_COLUMNS, sim, strict=True))
+            statuses.append(0 if same else layout.ICCID_DIFFERS)
+    return found, statuses
+
+
+def _room(machine: Machine) -> int:
     header = machine.header()
-    return {name: columns[name] for name in _STATE_COLUMNS}, header["sims_max"] - header["sims_count"]
+    return int(header["sims_max"] - header["sims_count"])
 
 
 def _mode(data: bytes) -> int:

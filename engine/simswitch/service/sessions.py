@@ -226,6 +226,10 @@ class SessionHandlers:
         finally:
             self._opening[server.server] -= 1
             early = [] if session is None else self._early.pop((server.server, session.number), [])
+            if not self._opening[server.server]:
+                # What is left is for sessions whose streams have gone.
+                for gone in [key for key in self._early if key[0] == server.server]:
+                    del self._early[gone]
         opened = pb.Opened(session=session.number, access_server=server.index, lease_ms=lease_ms)
         session.put(pb.SessionResponse(opened=opened).SerializeToString())
         for message in early:
