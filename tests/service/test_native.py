@@ -16,12 +16,15 @@ from simswitch.access.tokens import create_token
 from simswitch.client import OperatorClient
 from simswitch.service import server as service
 from simswitch.service.access import AccessSettings
+from simswitch.service.joined import SINGLE
+from simswitch.v1 import allocation_pb2
 
 from tests.service.conftest import NATIVE
 from tests.service.joining import HeldUp, allocating, single
-from tests.service.serving import Serving
+from tests.service.serving import Serving, define
 from tests.service.test_overload import until
 
+RENEW = "/simswitch.v1.AllocationService/Renew"
 SESSION = "/simswitch.v1.AccessServerService/Session"
 
 
@@ -48,6 +51,37 @@ def test_what_was_taken_is_answered_when_the_server_drains(serving: Serving, hel
     serving.begin()
     terminals = serving.cell.call_read(lambda machine: machine.header()["terminals_count"])
     assert terminals == 1 + len(answers) - len(refused)
+
+
+def test_calls_that_leave_before_their_turn_are_no_failures(
+    transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many do where much is to be done: neither the log nor the figures may call it the service's fault."""
+    serving = Serving(tmp_path / "data", transport, options={"metrics": ("127.0.0.1", 0)})
+    try:
+        with OperatorClient(serving.address) as operator:
+            define(operator)
+        renew = allocation_pb2.RenewRequest(access_server="as-01", terminal=[1], epoch=[1]).SerializeToString()
+        with grpc.insecure_channel(serving.address) as channel:
+            assert allocating(channel)(single(0), timeout=10)
+            held_up = HeldUp(serving)
+            calls: list[Any] = [channel.unary_unary(RENEW, None, None).future(renew, timeout=30) for _ in range(5)]
+            calls.append(allocating(channel).future(single(1), timeout=30))
+            held_up.wait_for(6)
+            for call in calls:
+                call.cancel()
+            until(lambda: all(waiting.cancelled for waiting in list(serving.cell._queue)))
+            held_up.let_go()
+        assert serving.running is not None
+        served = serving.running.service.served
+        assert served is not None
+        until(lambda: sum(served._codes[RENEW]) == 5 and sum(served._codes[SINGLE]) == 2)
+        counts = dict(served.counts())
+    finally:
+        serving.end()
+    assert [failed for failed in caplog.messages if "a call failed" in failed] == []
+    assert counts["AllocationService/Renew", "CANCELLED"] == 5
+    assert counts["AllocationService/Allocate", "CANCELLED"] == 1
 
 
 def test_of_several_actors_the_last_counts(serving: Serving, pool: OperatorClient) -> None:

@@ -290,8 +290,11 @@ class Front:
         try:
             if error is not None:
                 raise error
+            if outcome is None:
+                # Its client had gone before its turn came, so it was dropped.
+                self._count_refused(method, StatusCode.CANCELLED.value[0])
+                return False
             assert work is not None
-            assert outcome is not None
             # False, when the client has gone, is nothing to us: it will ask again.
             self._front.respond(number, work.encode(outcome))
         except Exception as failure:
