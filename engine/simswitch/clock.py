@@ -4,6 +4,7 @@ The machine's time never goes back, and doesn't believe every jump of the wall c
 
     wall is ahead by up to 60 s      now = wall
     wall is ahead by more            the jump is not taken: now follows the monotonic clock until `confirm`
+    wall is ahead at a start         now = wall, up to a day after the last record; beyond, as any other jump
     wall is behind                   now follows the monotonic clock at half its pace until wall has caught up, so that
                                      leases and deadlines go on and time still does not run away from the wall
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 JUMP_MS = 60_000
+AWAY_MS = 86_400_000
 
 
 class Clock(Protocol):
@@ -43,18 +45,28 @@ def _monotonic_ms() -> int:
 class WallClock:
     """The clock of the service."""
 
-    def __init__(self, wall_ms: Callable[[], int] = _wall_ms, monotonic_ms: Callable[[], int] = _monotonic_ms) -> None:
+    def __init__(
+        self,
+        wall_ms: Callable[[], int] = _wall_ms,
+        monotonic_ms: Callable[[], int] = _monotonic_ms,
+        away_ms: int = AWAY_MS,
+    ) -> None:
+        """``away_ms``: how long the service may have been away, and its start is believed; 0: any time."""
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
+        self._away_ms = away_ms
         self._now_ms = 0
         self._read_ms = monotonic_ms()
         self._behind_ms = 0
         self._jumped = False
 
     def begin(self, now_ms: int) -> None:
-        # How long the service was away can't be told from a wrong clock, so the first reading takes the wall as it is;
-        # RESTART holds back what would expire by it.
-        self._now_ms = max(now_ms, self._wall_ms())
+        # How long the service was away can't be told from a wrong clock. Up to a day the first reading takes the wall
+        # as it is, and RESTART holds back what would expire by it. Time never goes back: a year that was taken
+        # would end lots and reset windows for good, so from there on it is a jump like any other.
+        wall_ms = self._wall_ms()
+        believed = not now_ms or not self._away_ms or wall_ms - now_ms <= self._away_ms
+        self._now_ms = max(now_ms, wall_ms) if believed else now_ms
         self._read_ms = self._monotonic_ms()
 
     @property

@@ -72,6 +72,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "What carries the calls. native answers many more a second, and needs the extra simswitch[native].",
         choices=("grpcio", "native"),
     ),
+    Setting(
+        "service",
+        "away_hours",
+        24,
+        "A start so long after the last record is believed. After more, by the machine's clock, nothing expires until "
+        "'simswitch clock confirm'. 0: any start is believed.",
+        0,
+        87_600,
+    ),
     Setting("service", "actor", "operator:local", "Who the commands act as: a role and a name."),
     Setting(
         "tls",

@@ -613,6 +613,33 @@ async def test_a_clock_that_jumps_freezes_until_it_is_confirmed() -> None:
 
 
 @in_event_loop
+async def test_one_start_with_a_clock_that_is_a_year_ahead_is_undone_by_setting_it_right() -> None:
+    begin_ms, year_ms = 1_700_000_000_000, 365 * 86_400_000
+    times = {"wall": begin_ms}
+    disk = FaultyDisk()
+
+    def started() -> Cell:
+        return opened(disk, clock=WallClock(lambda: times["wall"], lambda: 0))
+
+    cell = started()
+    cell.step(number_run(1))
+    cell.close()
+    times["wall"] += year_ms
+    cell = started()
+    assert tiny(cell).kinds == [FREEZE, RESTART]
+    assert (cell.clock_frozen, tiny(cell).now_ms) == (True, begin_ms)
+    cell.close()
+    times["wall"] = begin_ms + 60_000
+    cell = started()
+    assert cell.clock_frozen, "nobody has confirmed it"
+    cell.start()
+    await cell.confirm_clock()
+    await cell.submit(number_run(2))
+    assert tiny(cell).now_ms == begin_ms + 60_000
+    await asyncio.to_thread(cell.close)
+
+
+@in_event_loop
 async def test_orders_of_a_tick_are_handed_out_too() -> None:
     cell = Cell.in_memory(capacity=Capacity(100, 100, 100))
     fill(cell.step, 80)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simswitch.cell import VirtualClock, WallClock
-from simswitch.clock import JUMP_MS
+from simswitch.clock import AWAY_MS, JUMP_MS
 
 
 class Times:
@@ -64,10 +64,39 @@ def test_a_wall_that_falls_back_slows_time_and_does_not_stop_it() -> None:
 
 def test_it_begins_with_the_wall_but_not_before_what_was_recovered() -> None:
     times = Times()
-    assert times.clock(recovered_ms=5).now_ms() == times.wall
+    times.wall += AWAY_MS
+    for recovered_ms in (0, times.wall - 5, times.wall - AWAY_MS):
+        clock = times.clock(recovered_ms)
+        assert clock.now_ms() == times.wall
+        assert not clock.jumped
     ahead = times.clock(recovered_ms=times.wall + 9)
     assert ahead.now_ms() == times.wall + 9
     assert not ahead.jumped
+
+
+def test_a_start_long_after_the_last_record_is_not_taken_until_it_is_confirmed() -> None:
+    times = Times()
+    recovered_ms = times.wall
+    times.wall += AWAY_MS + 1
+    clock = times.clock(recovered_ms)
+    times.go(70_000)
+    assert clock.now_ms() == recovered_ms + 70_000
+    assert clock.jumped
+    # What was not taken is not taken by another start either, and a clock that is set right is.
+    assert times.clock(recovered_ms + 70_000).now_ms() == recovered_ms + 70_000
+    clock.confirm()
+    assert clock.now_ms() == times.wall
+    times.wall = recovered_ms + 80_000
+    again = times.clock(recovered_ms + 70_000)
+    assert (again.now_ms(), again.jumped) == (times.wall, False)
+
+
+def test_any_start_is_believed_where_so_it_is_set() -> None:
+    times = Times()
+    times.wall += 2 * AWAY_MS
+    clock = WallClock(lambda: times.wall, lambda: times.monotonic, away_ms=0)
+    clock.begin(1)
+    assert (clock.now_ms(), clock.jumped) == (times.wall, False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 200_000), st.integers(-500_000, 500_000), st.booleans()), max_size=30))

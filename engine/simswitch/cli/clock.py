@@ -17,7 +17,7 @@ def confirm(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take the wall clock's time after a jump of over a minute.
+    """Take the wall clock's time after a jump of over a minute, or a start over a day after the last record.
 
     Until then the service goes on by its own measure of time, and no lease expires and no window resets. Look at the
     machine's clock first.

@@ -97,6 +97,7 @@ def serve(
             free_mark_bytes=values.number("journal", "free_mark_bytes"),
             keep_ms=values.number("journal", "keep_hours") * 3_600_000,
         ),
+        away_ms=values.number("service", "away_hours") * 3_600_000,
         follower=bool(values.values["follower", "enabled"]),
         follower_options=(
             *("--snapshot-seconds", str(values.number("follower", "snapshot_seconds"))),

@@ -48,6 +48,7 @@ from grpc_reflection.v1alpha import reflection
 
 from simswitch.access.certificates import Certificates
 from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
+from simswitch.clock import AWAY_MS, WallClock
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
@@ -170,6 +171,8 @@ class ServerSettings:
     capacity: Capacity = field(default_factory=Capacity)
     cell: CellSettings = field(default_factory=CellSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
+    away_ms: int = AWAY_MS
+    """How long it may have been away, and its start is believed (``clock``); 0: any time."""
     follower: bool = True
     """A process beside the server that follows the journal, checks it and writes the snapshots."""
     follower_options: tuple[str, ...] = ()
@@ -857,6 +860,7 @@ async def serve(
         capacity=settings.capacity,
         settings=settings.cell,
         journal=settings.journal,
+        clock=WallClock(away_ms=settings.away_ms),
         known=await asyncio.to_thread(_known, path),
     )
     assert cell.recovery is not None
@@ -864,6 +868,10 @@ async def serve(
         log.warning("%s", warning)
     for damage in cell.recovery.damages:
         log.error("passed over: %s", damage)
+    if cell.clock_frozen:
+        log.warning(
+            "the machine's clock jumped: nothing expires until `simswitch clock confirm`. Look at the clock first"
+        )
     following: asyncio.Task[None] | None = None
     learning: asyncio.Task[None] | None = None
     silent = asyncio.Event()
