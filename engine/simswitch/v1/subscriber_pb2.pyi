@@ -175,7 +175,7 @@ class GetSubscriberResponse(_message.Message):
     subscriber: _builtins.int
     """Who."""
     subscriber_group: _builtins.str
-    """The group as of the last allocation. Empty: none."""
+    """The group as of the last lease. Empty: none."""
     day: _builtins.str
     """The local date today, YYYY-MM-DD."""
     day_bytes: _builtins.int
