@@ -95,7 +95,7 @@ class Model(Limits):
         broke: set[int] = set()
         if later:
             broke = self._break_promises(outcomes[-1])
-            self._timers(tables)
+            self._timers(tables, _anew(runs, outcomes))
         # A command of the same apply may still settle an order that a timer has asked for.
         in_flight = {
             order.number: (order, order.state, self.servers[order.server].session)
@@ -1475,8 +1475,11 @@ class Model(Limits):
 
     # ------------------------------------------------------------------------------------ time and sweeps
 
-    def _timers(self, tables: dict[str, Table]) -> None:
-        """What time alone does. When exactly a lease that is over ends is left to the core, within a bound."""
+    def _timers(self, tables: dict[str, Table], anew: set[int]) -> None:
+        """What time alone does. When exactly a lease that is over ends is left to the core, within a bound.
+
+        ``anew``: terminals that were given a lease in the same apply, and had none by then.
+        """
         for sim in self.sims:
             cools = sim.occupancy == layout.COOLING and sim.held_by is None
             if cools and sim.cooling_until_ms <= self.now_ms:
@@ -1500,7 +1503,11 @@ class Model(Limits):
             if lot.turn_ms <= self.now_ms:
                 self._turn_lot(entity)
         over = [
-            (terminal, tables["terminals"][index]["sim"] == layout.NONE_INDEX and not self._protected(terminal))
+            (
+                terminal,
+                (tables["terminals"][index]["sim"] == layout.NONE_INDEX or terminal.key in anew)
+                and not self._protected(terminal),
+            )
             for index, terminal in enumerate(self.terminals.values())
             if terminal.sim is not None and terminal.expires_ms <= self.now_ms
         ]
@@ -1868,6 +1875,16 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.EXEMPT: Model.exempt,
     layout.CARRIER_LIFE: Model._carrier_life,
 }
+
+
+def _anew(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) -> set[int]:
+    return {
+        item["terminal"]
+        for (header, items), outcome in zip(runs, outcomes, strict=False)
+        if header["kind"] == layout.ALLOCATE
+        for item, status in zip(items, outcome["status"].tolist(), strict=True)
+        if status == layout.OK
+    }
 
 
 def model_of(tables: dict[str, Table], now_ms: int) -> Model:
