@@ -17,10 +17,10 @@ def confirm(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take the wall clock's time after a jump of over a minute, or a start over a day after the last record.
+    """Take the wall clock's time after a jump of over a minute.
 
-    Until then the service goes on by its own measure of time, and no lease expires and no window resets. Look at the
-    machine's clock first.
+    A start over a day after the last record is such a jump too. Until then the service goes on by its own measure of
+    time, and no lease expires and no window resets. Look at the machine's clock first.
     """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, plain
