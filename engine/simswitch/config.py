@@ -172,7 +172,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("connection", "key", None, "Its key.", example="tls/as-01.key"),
     Setting("connection", "token_file", None, "A person's token; nobody else may read the file.", example="token"),
     Setting("capacity", "sims", 100_000, "SIMs.", 1, 16_777_216),
-    Setting("capacity", "terminals", 100_000, "Terminals that ever had a lease.", 1, 16_777_216),
+    Setting(
+        "capacity",
+        "terminals",
+        100_000,
+        "Terminals that ever had a lease; the last eighth is not for those that are only told to wait.",
+        1,
+        16_777_216,
+    ),
     Setting("capacity", "orders", 20_000, "Orders that are queued or outstanding.", 1, 16_777_216),
     Setting("journal", "segment_bytes", 64 << 20, "Size of a segment file, a multiple of 4,096.", 1 << 20, 4 * _GIB),
     Setting(

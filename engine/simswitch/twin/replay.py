@@ -105,8 +105,9 @@ class Builder:
         terminals = sum(group.count for group in scenario.terminals)
         seeds = itertools.cycle(population.engine_seeds(scenario))
         cell = Cell.in_memory(
-            # Every terminal may be queued for a switch at the same time, and be stopped besides.
-            capacity=Capacity(sims=sims, terminals=terminals, orders=2 * terminals + 1024),
+            # Every terminal may be queued for a switch at the same time, and be stopped besides. An eighth of the room
+            # is not for those that are only told to wait.
+            capacity=Capacity(sims=sims, terminals=terminals + terminals // 7 + 1, orders=2 * terminals + 1024),
             clock=self.clock,
             seeds=lambda: next(seeds),
         )
