@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import grpc
+import pytest
 from simswitch.audit.attempts import Attempts
 from simswitch.cell import Posted
 from simswitch.core import layout
@@ -21,16 +23,29 @@ from tests.service.joining import HeldUp, allocating, single
 from tests.service.serving import SIMS, Serving
 
 
-def test_singles_that_join_are_answered_each_for_itself(serving: Serving, held_up: HeldUp) -> None:
+def test_singles_that_join_are_answered_each_for_itself(
+    serving: Serving, held_up: HeldUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More than there are SIMs, from two access servers, unknown names among them; a batch of them is one run."""
     sequence = serving.cell.durable_sequence
     asked = [(terminal, "jp", f"as-0{terminal % 2 + 1}") for terminal in range(1, SIMS + 50)]
     asked[7] = (7, "nowhere", "as-01")
     asked[8] = (8, "jp", "nobody")
+    came = itertools.count(1)
+    all_came = threading.Event()
+    join = Joiner.join
+
+    def joined(*call: Any) -> Any:
+        found = join(*call)
+        if next(came) == len(asked):
+            all_came.set()
+        return found
+
+    monkeypatch.setattr(Joiner, "join", joined)
     with grpc.insecure_channel(serving.address) as channel:
         call = allocating(channel)
         calls = [call.future(single(*one), timeout=30) for one in asked]
-        held_up.wait_for(2)
+        assert all_came.wait(20)
         held_up.let_go()
         outcomes = [
             (one, found.exception() or pb.AllocateResponse.FromString(found.result()))
