@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -60,7 +61,9 @@ def counted(folder: Path) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------ fencing
 
 
-def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: Path) -> None:
+def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     life = Life(tmp_path / "data")
     life.live(1)
     backup(life.folder, tmp_path / "older")
@@ -71,7 +74,11 @@ def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: P
     life.cell.close()
     for place, source in enumerate(("newer", "newer", "older")):
         folder = tmp_path / f"restored-{place}"
-        restore(tmp_path / source, folder, segment_bytes=SEGMENT_BYTES)
+        # Somebody has looked at the one before for a minute: numbers of sessions go by the second.
+        began_ns = time.time_ns() + place * 60 * 10**9
+        with monkeypatch.context() as later:
+            later.setattr(time, "time_ns", lambda began_ns=began_ns: began_ns)
+            restore(tmp_path / source, folder, segment_bytes=SEGMENT_BYTES)
         cell = opened(folder)
         (answer, *_) = commands.outcome_runs(cell.step(allocate(401, 3)).data)
         assert answer["epoch"].min() > max(given), "an epoch that another lineage has given, or will give"

@@ -9,7 +9,6 @@ from pathlib import Path
 import grpc
 import pytest
 from simswitch.client import OperatorClient
-from simswitch.service import overload
 
 from tests.service.joining import HeldUp, allocating, single
 from tests.service.serving import Serving, define
@@ -49,10 +48,8 @@ def pool(operator: OperatorClient) -> OperatorClient:
 
 
 @pytest.fixture
-def held_up(serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldUp]:
+def held_up(serving: Serving, pool: OperatorClient) -> Iterator[HeldUp]:
     assert pool
-    # Calls wait because they are held up, however long a busy machine takes to send them: none is to be shed for it.
-    monkeypatch.setattr(overload, "_LEAST_S", 60.0)
     with grpc.insecure_channel(serving.address) as channel:
         allocating(channel)(single(0), timeout=10)
     held_up = HeldUp(serving)
