@@ -30,7 +30,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -175,21 +175,21 @@ class Connections:
                 origins[each.origin] += 1
         del origins[""]
 
-        def left(of: Callable[[Connection], bool]) -> list[int]:
-            """Who has made no call that was let in first, and of those the youngest."""
-            numbers = [number for number, each in here.items() if number not in ending and of(each)]
-            return sorted(numbers, key=lambda number: (here[number].peer in told, -here[number].since_s))
+        def first(numbers: Iterable[int]) -> list[int]:
+            """Who goes first: who has made no call that was let in, and of those the youngest."""
+            left = (number for number in numbers if number not in ending)
+            return sorted(left, key=lambda number: (here[number].peer in told, -here[number].since_s))
 
         for origin, count in origins.items():
             if self.per_address and count > self.per_address:
-                numbers = left(lambda each, origin=origin: each.origin == origin)  # type: ignore[misc]
+                numbers = first(number for number, each in here.items() if each.origin == origin)
                 ending.update(dict.fromkeys(numbers[: count - self.per_address], "address"))
         by_door = Counter(each.door for each in here.values())
         for door in self.doors:
             self.counts[door.name] = by_door[door]
             if by_door[door] <= door.places * FULL_PART:
                 continue
-            numbers = left(lambda each, door=door: each.door is door)  # type: ignore[misc]
+            numbers = first(number for number, each in here.items() if each.door is door)
             if not door.bounded:
                 ending.update(dict.fromkeys(numbers[: max(len(numbers) - door.places, 0)], "door"))
             if door.proven:
