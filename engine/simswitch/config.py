@@ -327,7 +327,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         1_000,
     ),
     Setting(
-        "engine", "approval_above", None, "A job of more terminals needs a second person.", 0, (1 << 32) - 2, 10_000
+        "engine",
+        "approval_above",
+        None,
+        "Who moves more terminals by jobs within a day needs a second person.",
+        0,
+        (1 << 32) - 2,
+        10_000,
     ),
     Setting(
         "engine",

@@ -32,6 +32,7 @@ from simswitch.client import (
     SessionThread,
 )
 from simswitch.client.operator import iccid_column
+from simswitch.client.session import OrderKind
 from simswitch.core import layout
 from simswitch.v1 import access_server_pb2 as pb
 from simswitch.v1 import access_server_pb2_grpc, inventory_pb2, pool_pb2, sim_pb2, status_pb2, swap_pb2
@@ -202,6 +203,57 @@ def test_a_session_that_is_refused_for_good_says_so(
         with pytest.raises(ServiceError) as caught:
             await asyncio.wait_for(session.run(), 20)
         assert caught.value.reason == reason
+
+    asyncio.run(scenario())
+
+
+class Losing(Session):
+    """The first orders that come are lost."""
+
+    lost: pb.Orders | None = None
+
+    def _receive(self, link: Any, response: pb.SessionResponse) -> None:
+        if response.WhichOneof("message") == "orders" and self.lost is None:
+            self.lost = response.orders
+        else:
+            super()._receive(link, response)
+
+
+def test_a_switch_that_was_lost_and_whose_target_died_is_withdrawn_and_another_comes(
+    serving: Serving, pool: OperatorClient
+) -> None:
+    settings = [
+        pool_pb2.SettingValue(setting=setting, value=1_000)
+        for setting in (pool_pb2.SETTING_ORDER_DEADLINE_MS, pool_pb2.SETTING_UNKNOWN_ASK_MS)
+    ]
+    pool.pool.Configure(pool_pb2.ConfigureRequest(settings=settings))
+
+    async def scenario() -> None:
+        holdings = Holdings()
+        carried_out: list[Order] = []
+
+        async def carry_out(order: Order) -> Result:
+            carried_out.append(order)
+            return Result.DONE
+
+        async with AsyncClient(serving.address, access_server="as-01", holdings=holdings) as client:
+            await client.allocate_many([1], "jp")
+        (lease,) = holdings
+        async with Losing(serving.address, "as-01", carry_out, holdings=holdings) as session:
+            session.start()
+            await session.serving(20)
+            await asyncio.to_thread(slow, pool, [lease])
+            number = await asyncio.to_thread(move, pool)
+            await until(lambda: session.lost is not None)
+            assert session.lost is not None
+            (target,) = session.lost.target_iccid
+            dead = inventory_pb2.SetSimHealthRequest(iccid=[target], health=sim_pb2.HEALTH_SUSPENDED)
+            await asyncio.to_thread(pool.inventory.SetSimHealth, dead)
+            await until(lambda: job_of(pool, number).state == swap_pb2.JOB_STATE_DONE)
+        assert [order.kind for order in carried_out] == [OrderKind.SWITCH]
+        assert iccid_column([carried_out[0].target_iccid or ""]) != [target]
+        job = job_of(pool, number)
+        assert (job.confirmed_count, job.given_up_count) == (1, 0)
 
     asyncio.run(scenario())
 

@@ -8,7 +8,7 @@ import pytest
 from simswitch.core import commands, layout
 
 from tests.model.transitions import T, allocate, lease_epoch, list_of, new_world
-from tests.model.world import GIB, LEASE_MS, MIB, STEP_MS, World, empty_world
+from tests.model.world import DEADLINE_MS, GIB, LEASE_MS, MIB, STEP_MS, World, empty_world
 
 MINUTE_MS = 60_000
 DAY_MS = 1_440 * MINUTE_MS
@@ -350,6 +350,29 @@ def test_what_needs_no_second_person_is_not_cut_to_what_the_check_found() -> Non
     assert (found["terminals_count"], found["beyond_count"]) == (3, 2)
 
 
+def test_two_jobs_by_filters_that_find_more_than_their_checks_move_no_more_than_one_person_may() -> None:
+    """Each might still take what is left till a second person is needed, and both together do."""
+    world = world_of(4)
+    world.configure(layout.APPROVAL_ABOVE, 7)
+    world.send(world.allocate([11, 12], server=1))
+    for sim in range(world.sims_count):
+        if world.machine.sim(sim)["occupancy"] == layout.FREE:
+            world.send(world.set_health(sim, layout.QUARANTINED))
+    jobs = []
+    for server in (0, 1):
+        (outcome,) = world.send(world.job_create(selecting=1, server=server, on_infeasible=layout.INFEASIBLE_PAUSE))
+        jobs.append(int(outcome["job"][0]))
+    for sim in range(world.sims_count):
+        world.send(world.set_health(sim, layout.HEALTHY))
+    world.send(world.allocate([5, 6, 7, 8]))
+    world.send(world.allocate([15, 16, 17, 18], server=1))
+    world.send(world.job(layout.JOB_RESUME, jobs[0]), world.job(layout.JOB_RESUME, jobs[1]))
+    world.pass_ms(STEP_MS)
+    found = [world.machine.job(job) for job in jobs]
+    assert [each["terminals_count"] for each in found] == [5, 2]
+    assert [each["beyond_count"] for each in found] == [3, 4]
+
+
 def test_terminals_of_an_access_server_that_is_away_count_for_approval() -> None:
     """They are moved when it is back, whatever the check could promise them."""
     world = world_of(6, servers=2)
@@ -426,7 +449,8 @@ def test_a_swap_that_is_not_to_be_sent_is_not_asked_for_either(hold: str) -> Non
         assert world.status(held[hold]) == layout.OK
     for _ in range(600):
         world.pass_ms(STEP_MS * 10)
-    assert len(world.orders) == 5
+    # What is never to be sent again is withdrawn: whoever received nothing says so, and its place is free.
+    assert {order["kind"] for order in world.orders[5:]} == ({layout.WITHDRAW} if hold == "cancel" else set())
     # It is asked for again when it may be sent, and settles in any case.
     again = {"stop": commands.run(layout.SWAPS_LIFT), "pause": world.job(layout.JOB_RESUME, job)}
     if hold in again:
@@ -434,8 +458,55 @@ def test_a_swap_that_is_not_to_be_sent_is_not_asked_for_either(hold: str) -> Non
         for _ in range(100):
             world.pass_ms(STEP_MS)
         assert {order["order"] for order in world.orders[5:]} == {order["order"] for order in world.orders[:5]}
-    assert answer(world, since=0) == len(world.orders)
+    answer(world, since=0)
     assert world.machine.job(job)["confirmed_count"] == 5
+
+
+@pytest.mark.parametrize("health", [layout.LOW, layout.THROTTLED, layout.SUSPENDED, layout.QUARANTINED, layout.RETIRED])
+def test_no_order_goes_out_again_with_a_target_that_has_become_unfit(health: int) -> None:
+    """Nobody answered it, so it may have been lost: it is withdrawn, and another SIM takes its place. That is no
+    failed attempt (I4)."""
+    world = world_of(4, lease_ms=DAY_MS)
+    job = begin(world, 1)
+    (order,) = world.orders
+    target = next(sim for sim in range(world.sims_count) if world.machine.sim(sim)["iccid"] == order["target_iccid"])
+    world.pass_ms(DEADLINE_MS)
+    assert world.status(world.set_health(target, health)) == layout.OK
+    for _ in range(100):
+        world.pass_ms(STEP_MS * 10)
+    asked = world.orders[1:]
+    assert asked
+    assert {(again["order"], again["kind"]) for again in asked} == {(order["order"], layout.WITHDRAW)}
+    world.send(world.acknowledge(order["order"], layout.ACK_REFUSED))
+    *_, another = world.orders
+    assert (another["kind"], another["terminal"]) == (layout.SWITCH, 1)
+    assert another["target_iccid"] not in (order["target_iccid"], order["source_iccid"])
+    world.send(world.acknowledge(another["order"], layout.ACK_DONE))
+    found = world.machine.job(job)
+    assert (found["state"], found["confirmed_count"], found["given_up_count"]) == (layout.JOB_DONE, 1, 0)
+
+
+def test_what_one_person_moves_in_a_day_without_a_second_one_adds_up() -> None:
+    """Also what is over; what another has approved is no longer his alone, and others have ordered nothing of it."""
+    world = world_of(40, lease_ms=2 * DAY_MS)
+    world.configure(layout.APPROVAL_ABOVE, 10)
+    first = begin(world, *range(1, 9))
+    answer_all(world, 20)
+    assert world.machine.job(first)["state"] == layout.JOB_DONE
+    second = begin(world, *range(9, 11))
+    assert world.machine.job(second)["state"] == layout.JOB_RUNNING
+    third = begin(world, 11)
+    assert world.machine.job(third)["state"] == layout.JOB_AWAITING_APPROVAL
+    assert world.status(world.job(layout.JOB_APPROVE, third, world.entities["operator:second"])) == layout.OK
+    assert world.machine.job(third)["state"] == layout.JOB_RUNNING
+    answer_all(world, 20)
+    finished_ms = world.machine.job(first)["finished_ms"]
+    world.pass_ms(finished_ms + DAY_MS - STEP_MS - world.now_ms)
+    fourth = begin(world, 12)
+    assert world.machine.job(fourth)["state"] == layout.JOB_AWAITING_APPROVAL
+    world.pass_ms(STEP_MS)
+    fifth = begin(world, *range(13, 21))  # the second job's two are of this day still
+    assert world.machine.job(fifth)["state"] == layout.JOB_RUNNING
 
 
 def filled(terminals: int = 400, outstanding: int = 150) -> World:

@@ -668,9 +668,19 @@ class Books:
         self.orders.remove(order)
         order.terminal.swap = None
 
+    def _target_fits(self, order: OrderModel) -> bool:
+        """Whether the target of a switch that is out would be chosen still (I4)."""
+        target = order.target
+        assert target is not None
+        lot = self.lots[target.lot]
+        works = not lot.ended and lot.pool_health == target.health == layout.HEALTHY
+        return works and target.headroom_bytes >= lowest_bytes(order.terminal.expected_tier)
+
     def _refused(self, order: OrderModel, busy: bool) -> None:
         number = order.number
-        if not busy:
+        unfit = order.kind == layout.SWITCH and not order.orphaned and not self._target_fits(order)
+        failed = not busy and not unfit
+        if failed:
             order.attempts += 1
         self._order_event(layout.EVENT_REFUSED, order, layout.ACK_BUSY if busy else layout.ACK_REFUSED, order.attempts)
         if order.orphaned:
@@ -678,10 +688,10 @@ class Books:
             return
         self._return_target(order)
         order.state = "queued"
-        if not busy and not order.overdue:
+        if failed and not order.overdue:
             self._job_outcome(order.job, failed=True)
         cancelled = order.job is not None and order.job.state == layout.JOB_CANCELLED
-        given_up = order.kind == layout.SWITCH and order.attempts >= self.settings[layout.ATTEMPTS_MAX] and not busy
+        given_up = order.kind == layout.SWITCH and order.attempts >= self.settings[layout.ATTEMPTS_MAX] and failed
         if cancelled:
             self._drop_swap(order, layout.JOB_OVER)
         elif given_up:
@@ -730,6 +740,31 @@ class Books:
         until_ms = terminal.swapped_ms + self.settings[layout.SWAP_COOL_DOWN_MS]
         return bool(terminal.swapped_ms) and until_ms > self.now_ms and terminal.sim.health != layout.THROTTLED
 
+    def _moved_alone(self, actor: int) -> int:
+        """Terminals that somebody moves, or has moved within a day, alone. Jobs without a slot are forgotten."""
+        count = 0
+        for job in self.jobs:
+            if job.id + len(self.job_records) < len(self.jobs):
+                continue
+            finished_ms = int(self.job_records[job.id % len(self.job_records)]["finished_ms"])
+            lately = not finished_ms or finished_ms + DAY_MS > self.now_ms
+            if job.begun and job.actor == actor and job.approver is None and lately:
+                count += job.confirmed + sum(order.job is job for order in self.orders)
+                if job.sweeping:
+                    count += max((job.size_max or 0) - job.terminals, 0)
+        return count
+
+    def _takes_more(self, job: JobModel) -> bool:
+        if job.size_max is None or job.terminals < job.size_max:
+            return True
+        if not job.size_final and job.approver is None:
+            job.size_final = True
+            left = self.settings[layout.APPROVAL_ABOVE] - self._moved_alone(job.actor)
+            if left > 0:
+                job.size_max = job.terminals + left
+                return True
+        return False
+
     def _add(self, job: JobModel, terminal: TerminalModel) -> int:
         if terminal.sim is None:
             return layout.NO_LEASE
@@ -739,7 +774,7 @@ class Books:
             return layout.RESTING
         if self._at_ceiling(terminal):
             return layout.DAY_CEILING
-        if job.size_max is not None and job.terminals >= job.size_max:
+        if not self._takes_more(job):
             job.beyond += 1
             return layout.SAME
         if not self._orders_spare():

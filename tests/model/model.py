@@ -98,7 +98,7 @@ class Model(Limits):
             self._timers(tables, _anew(runs, outcomes))
         # A command of the same apply may still settle an order that a timer has asked for.
         in_flight = {
-            order.number: (order, order.state, self.servers[order.server].session)
+            order.number: (order, order.state, self.servers[order.server].session, self._asked_as(order))
             for order in self.orders
             if order.in_flight
         }
@@ -1238,22 +1238,32 @@ class Model(Limits):
 
     # --------------------------------------------------------------------------------------------- jobs
 
+    def _asked_as(self, order: OrderModel) -> int:
+        """As what it is sent once more: a switch that is not to begin any more is withdrawn."""
+        if order.kind != layout.SWITCH:
+            return order.kind
+        over = order.orphaned or (order.job is not None and order.job.state in ENDED)
+        return layout.WITHDRAW if over or not self._target_fits(order) else order.kind
+
     def _asked_again(
-        self, row: Row, in_flight: dict[int, tuple[OrderModel, str, int]], ran: list[JobModel], stopped: bool
+        self, row: Row, in_flight: dict[int, tuple[OrderModel, str, int, int]], ran: list[JobModel], stopped: bool
     ) -> bool:
         """Whether an order is sent once more under its number, because nobody said what became of it.
 
-        A timer does that, before the commands. What was so then: ``in_flight``: orders by number with their state and
-        their access server's session; ``ran``: which jobs ran; ``stopped``: whether swaps were.
+        A timer does that, before the commands. What was so then: ``in_flight``: orders by number with their state,
+        their access server's session and as what they are sent again; ``ran``: which jobs ran; ``stopped``: whether
+        swaps were.
         """
         if row["order"] not in in_flight:
             return False
-        order, state, session = in_flight[row["order"]]
+        order, state, session, kind = in_flight[row["order"]]
         self._require(state == "unknown", f"an order was sent twice: {row}")
         here = order.session == row["session"] == session
         self._require(here, f"asked in another session: {row}")
         self._require(order.epoch == row["epoch"], f"under another epoch: {row}")
-        sends = order.kind != layout.SWITCH or not (stopped or (order.job is not None and order.job not in ran))
+        self._require(row["kind"] == kind, f"I4: asked for as {kind}: {row}")
+        held = order.job is not None and order.job not in ran and kind != layout.WITHDRAW
+        sends = order.kind != layout.SWITCH or not (stopped or held)
         self._require(sends, f"a swap was asked for that is not sent now: {row}")
         self._require(
             self.now_ms >= order.asked_ms + self.settings[layout.UNKNOWN_ASK_MS], f"asked for too often: {row}"
@@ -1374,11 +1384,11 @@ class Model(Limits):
 
     def _begin_job(self, job: JobModel) -> None:
         count = job.terminals if job.listed else job.demand + job.without[layout.WITHOUT_SERVER]
-        if count > self.settings[layout.APPROVAL_ABOVE] and job.approver is None:
+        if job.approver is None and count + self._moved_alone(job.actor) > self.settings[layout.APPROVAL_ABOVE]:
             self._enter(job, layout.JOB_AWAITING_APPROVAL)
             return
         job.begun = True
-        job.size_max = None if job.listed else max(count, self.settings[layout.APPROVAL_ABOVE])
+        job.size_max = None if job.listed else count
         job.canary = 0 < job.options["canary_count"] < count
         self._enter(job, layout.JOB_RUNNING if job.listed else layout.JOB_SELECTING)
         if not job.listed:
@@ -1736,7 +1746,7 @@ class Model(Limits):
                 targets_count=job.targets,
                 announced_count=sum(order.promised for order in mine),
                 terminals_count=job.terminals,
-                bounded=int(job.size_max is not None),
+                bounded=0 if job.size_max is None else 1 + job.size_final,
                 size_max=job.size_max or 0,
                 beyond_count=job.beyond,
                 confirmed_count=job.confirmed,

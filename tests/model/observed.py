@@ -119,6 +119,16 @@ def _carriers_and_since(case: Case) -> bool:
     return used == [case.used_bytes] and moved == offsets[1] - offsets[0] and bool(moved)
 
 
+def _asked(case: Case, kind: int) -> bool:
+    asked = [(order["order"], order["kind"]) for order in case.orders]
+    return asked == [(int(case.old_order["number"]), kind)]
+
+
+def _target_is_another(case: Case) -> bool:
+    target = case.after["orders"][case.order]["target"]
+    return bool(target != case.old_order["target"] and case.after["sims"][target]["health"] == layout.HEALTHY)
+
+
 def _pool(case: Case, name: str) -> int:
     return int(case.after["lots"][f"pool_{name}_bytes"][case.lot])
 
@@ -439,7 +449,10 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "session=new": lambda case: bool(case.answer["session"] > case.before["servers"]["session"].max()),
     "outstanding=same": _outstanding_same,
     "outstanding=finish": _outstanding_finishes,
-    "asked=again": lambda case: [order["order"] for order in case.orders] == [int(case.old_order["number"])],
+    "asked=again": lambda case: _asked(case, layout.SWITCH),
+    "asked=withdrawn": lambda case: _asked(case, layout.WITHDRAW),
+    "attempts=same": lambda case: bool(case.after["orders"][case.order]["attempts"] == case.old_order["attempts"]),
+    "target=another": _target_is_another,
     "asked=not": lambda case: not case.orders,
     "why=QUIET": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_QUIET),
     "why=CANARY": lambda case: bool(case.after["jobs"][case.job]["why"] == layout.WHY_CANARY),

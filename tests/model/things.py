@@ -228,6 +228,8 @@ class JobModel:
     terminals: int = 0
     size_max: int | None = None
     """So many terminals it may take by its filter."""
+    size_final: bool = False
+    """That is what its check found and what its actor might still move alone."""
     beyond: int = 0
 
 

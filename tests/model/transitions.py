@@ -185,6 +185,12 @@ def order_swap(world: World, terminal: int = T) -> int:
     return job
 
 
+def suspend_target(world: World) -> None:
+    """Of the swap that is under way."""
+    target = next(order["target"] for order in world.tables()["orders"] if order["kind"] == layout.SWITCH)
+    assert world.status(world.set_health(int(target), layout.SUSPENDED)) == layout.OK
+
+
 def bring(world: World, state: str) -> None:
     """Brings terminal T into a lease state."""
     if state == "unknown":
@@ -946,6 +952,8 @@ def _acknowledged(row: Row) -> Case:
             order = world.orders[-1]["order"]
     if row.state == "unknown":
         world.pass_ms(DEADLINE_MS)
+        if row.when == "its target is suspended":
+            suspend_target(world)
     elif row.state == "settled":
         world.send(world.acknowledge(order, layout.ACK_DONE))
     elif row.when == "of another access server or session":
@@ -969,6 +977,10 @@ def _deadline(row: Row) -> Case:
         elif row.when.startswith("its job"):
             command = layout.JOB_PAUSE if row.when == "its job is paused" else layout.JOB_CANCEL
             assert world.status(world.job(command, 0)) == layout.OK
+        elif row.when == "its target is suspended":
+            suspend_target(world)
+        elif row.when == "its terminal has gone on":
+            assert world.status(world.lease(layout.RELEASE, T, lease_epoch(world))) == layout.OK
     return Case(world, wait_ms=UNKNOWN_ASK_MS if row.state == "unknown" else DEADLINE_MS)
 
 
@@ -1509,6 +1521,8 @@ WHENS = frozenset(
         "swaps are stopped",
         "its job is paused",
         "its job was cancelled",
+        "its target is suspended",
+        "its terminal has gone on",
         "its instant has come, its access server is paused",
         "its job announces ahead",
         "its deadline can't be kept any more",

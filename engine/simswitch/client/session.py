@@ -58,6 +58,8 @@ class OrderKind(IntEnum):
     """The terminal was given another SIM elsewhere; let go of the source."""
     REVOKE = 3
     """The lease is over; let go of the source."""
+    WITHDRAW = 4
+    """Of a switch that nobody answered: do not begin it. The session answers it, and ``on_order`` never sees it."""
 
 
 class Result(IntEnum):
@@ -469,6 +471,10 @@ class Session:
             for order in _orders(orders):
                 link.taken_count += 1
                 if not link.is_new(order.number):
+                    continue
+                if order.kind is OrderKind.WITHDRAW:
+                    # Its switch never came, and is not begun if it still does.
+                    link.answer(order.number, int(Result.REFUSED))
                     continue
                 task = asyncio.create_task(self._carry_out(link, order))
                 link.tasks.add(task)

@@ -336,15 +336,56 @@ cdef void _job_close(State *state, Job *job, int entered, int why, uint64_t now_
     job_settle(state, job.id, now_ms)
 
 
-cdef int job_begin(State *state, Job *job, uint64_t now_ms) noexcept nogil:
-    """Lets a job that was checked go, or wait for a second person.
+cdef enum:
+    SIZE_CHECKED = 1              # as many as its check found
+    SIZE_FINAL = 2                # and as many more as its actor might still move alone
 
-    What comes under its filter later, while it waits or is selected, is beyond what anybody has approved: its size is what
-    was checked, or what needs no second person. Who has no access server now is moved when that is back, so counts.
+
+cdef uint64_t _moved_alone(const State *state, uint32_t actor, uint64_t now_ms) noexcept nogil:
+    """Terminals that somebody moves, or has moved within a day, with no second person: of all jobs that have a slot."""
+    cdef const Job *job
+    cdef uint32_t slot
+    cdef uint64_t count = 0
+    for slot in range(state.header.jobs_max):
+        job = &state.jobs[slot]
+        if (
+            job.begun and job.actor == actor and job.approver == NONE_INDEX
+            and (not job.finished_ms or job.finished_ms + DAY_MS > now_ms)
+        ):
+            count += job.queued_count + job.outstanding_count + job.confirmed_count
+            if job.selecting and job.size_max > job.terminals_count:
+                count += job.size_max - job.terminals_count
+    return count
+
+
+cdef bint job_takes_more(const State *state, Job *job, uint64_t now_ms) noexcept nogil:
+    """Whether one more terminal that its filter finds may be moved by it.
+
+    It is sized by its check. What comes under its filter later is beyond what anybody has approved; a job that needed no
+    second person goes on up to what its actor may move alone, which is looked up once.
+    """
+    cdef uint64_t alone, most = <uint64_t> state.header.settings[<int> APPROVAL_ABOVE]
+    if not job.bounded or job.terminals_count < job.size_max:
+        return True
+    if job.bounded == SIZE_CHECKED and job.approver == NONE_INDEX:
+        job.bounded = SIZE_FINAL
+        alone = _moved_alone(state, job.actor, now_ms)
+        if alone < most:
+            job.size_max = job.terminals_count + most - alone
+            return True
+    return False
+
+
+cdef int job_begin(State *state, Job *job, uint64_t now_ms) noexcept nogil:
+    """Lets a job that was checked go, or wait for a second person: what one person moves without one in a day adds up.
+
+    Who has no access server now is moved when that is back, so counts.
     """
     cdef uint64_t count = job.terminals_count if job.listed else job.demand_count + job.without[<int> WITHOUT_SERVER]
     cdef bint room
-    if count > <uint64_t> state.header.settings[<int> APPROVAL_ABOVE] and job.approver == NONE_INDEX:
+    if job.approver == NONE_INDEX and count + _moved_alone(state, job.actor, now_ms) > (
+        <uint64_t> state.header.settings[<int> APPROVAL_ABOVE]
+    ):
         job_enter(state, job, JOB_AWAITING_APPROVAL, WHY_NONE)
         return OK
     if job.listed:
@@ -356,8 +397,8 @@ cdef int job_begin(State *state, Job *job, uint64_t now_ms) noexcept nogil:
     job_take_lane(state, job)
     job.begun = 1
     if not job.listed:
-        job.bounded = 1
-        job.size_max = max(count, <uint64_t> state.header.settings[<int> APPROVAL_ABOVE])
+        job.bounded = SIZE_CHECKED
+        job.size_max = count
     job.canary = 0 < job.canary_count < count
     job.selecting = 0 if job.listed else 2
     job_enter(state, job, JOB_RUNNING if job.listed else JOB_SELECTING, WHY_NONE)

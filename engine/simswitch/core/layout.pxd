@@ -300,6 +300,7 @@ cpdef enum OrderKind:
     SWITCH = 1
     STOP = 2                     # the terminal was given another SIM elsewhere; let go of this one
     REVOKE = 3                   # the lease ended; let go
+    WITHDRAW = 4                 # instead of asking for a switch again: do not begin it any more. No order of its own
 
 cpdef enum OrderState:
     ORDER_UNUSED = 0             # on the free list
@@ -517,7 +518,7 @@ cpdef enum Setting:
     OUTAGE_MAX_MS = 11           # traffic that is first reported later than this after its swap measures no outage
     QUEUE_BUDGET_US = 12         # an order is sent while what stands before it takes less than this
     ALLOCATION_TARGET_MS = 13    # how long an allocation may wait on an access server
-    APPROVAL_ABOVE = 14          # a job of more terminals needs a second person
+    APPROVAL_ABOVE = 14          # who moves more terminals by jobs in a day needs a second person
     IDLE_MS = 15                 # a terminal without new bytes for so long is idle
     UNKNOWN_ASK_MS = 16          # how often an access server is asked what became of an order that it did not answer
     AUTOMATIC_SWAPS = 17         # without a job: 1 off SIMs that turn low · 2 off those that are spent or throttled · 3 both
@@ -927,7 +928,7 @@ ctypedef struct Job:                    # 512 B
     uint8_t begun                       # 1: it may be sent: checked, and approved where that is needed
     uint8_t canary                      # 1: its first swaps are not judged yet
     uint8_t why                         # JobWhy
-    uint8_t bounded                     # 1: its filter may select no more than size_max
+    uint8_t bounded                     # SIZE_…: its filter may select no more than size_max; 0: it is a list, or has not begun
     char reason[64]
     uint64_t size_max                   # terminals
     uint64_t beyond_count               # terminals that came under its filter beyond that, and are left out

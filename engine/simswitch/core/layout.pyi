@@ -128,6 +128,7 @@ class OrderKind(IntEnum):
     SWITCH = 1
     STOP = 2
     REVOKE = 3
+    WITHDRAW = 4
 
 class OrderState(IntEnum):
     ORDER_UNUSED = 0
@@ -539,6 +540,7 @@ COOLING: Occupancy
 SWITCH: OrderKind
 STOP: OrderKind
 REVOKE: OrderKind
+WITHDRAW: OrderKind
 ORDER_UNUSED: OrderState
 QUEUED: OrderState
 WAITING: OrderState

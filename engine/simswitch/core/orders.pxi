@@ -7,7 +7,8 @@
 #          parked                                         |-> busy: queued again, no failed attempt; the gate backs off
 #    (job paused or not                                   '-> past its deadline: unknown, and so it stays until an
 #        begun)                                               acknowledgement, traffic under its epoch or reconciliation
-#                                                             settles it (I9); it is asked for now and then
+#                                                             settles it (I9); it is asked for now and then, or
+#                                                             withdrawn when it is not to begin any more
 #
 #   stop, revoke   queued -> outstanding -> done: the SIM, held until then, cools
 #
@@ -699,18 +700,32 @@ cdef void _note_given_up(
     entry.target = target + 1
 
 
+cdef bint _target_fits(const State *state, const Order *order) noexcept nogil:
+    """Whether the target of a switch that is out would be chosen still (I4)."""
+    cdef const Sim *sim = &state.sims[order.target]
+    cdef const Group *group = &state.groups[sim.group]
+    return (
+        sim.health == HEALTHY and not group.pool_health and state.lots[group.lot].validity == VALID
+        and headroom_bytes(sim) >= tier_lowest_bytes(terminal_tier(&state.terminals[order.terminal]))
+    )
+
+
 cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms) noexcept nogil:
-    """Refused in so many words: the terminal is as it was (I9). ``busy`` is no failed attempt."""
+    """Refused in so many words: the terminal is as it was (I9).
+
+    ``busy`` is no failed attempt, nor is it where the target has become unfit: another takes its place (I4).
+    """
     cdef Order *order = &state.orders[index]
     cdef Job *job = job_find(state, order.job)
     cdef uint32_t id = order.job
     cdef uint64_t ceiling
     cdef uint64_t number = order.number
     cdef uint32_t target = order.target
-    if not busy and order.attempts < 255:
+    cdef bint excused = busy or (order.kind == SWITCH and not order.orphaned and not _target_fits(state, order))
+    if not excused and order.attempts < 255:
         order.attempts += 1
     order_event(state, EVENT_REFUSED, index, ACK_BUSY if busy else ACK_REFUSED, order.attempts)
-    if order.kind == SWITCH and not (busy or order.orphaned):
+    if order.kind == SWITCH and not (excused or order.orphaned):
         swap_outcome(state, index, False, now_ms)
     _leave_place(state, index)
     order.number = 0
@@ -722,14 +737,14 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
         _job_in(state, job, order)
         job.queued_count += 1
         job.refused_count += not busy
-        if busy:
+        if excused:
             _canary_place(state, job)
         elif not order.overdue:
             _job_outcome(state, job, True)
     order.state = WAITING
     if _cancelled(state, index, now_ms):
         return
-    if busy:
+    if excused:
         _enqueue(state, index)
         return
     if order.kind == SWITCH and order.attempts >= state.header.settings[<int> ATTEMPTS_MAX]:
@@ -827,7 +842,7 @@ cdef bint _may_ask(State *state, const Order *order, uint64_t now_ms) noexcept n
     """Whether an unknown order may be asked for now.
 
     Who never received it would begin with it. So all that holds an order back the first time does here, but for the window:
-    its place it has.
+    its place it has. One whose job was cancelled is withdrawn.
     """
     cdef const Server *server = &state.servers[order.server]
     cdef const Job *job
@@ -836,17 +851,27 @@ cdef bint _may_ask(State *state, const Order *order, uint64_t now_ms) noexcept n
         return False
     if order.kind == SWITCH:
         job = job_find(state, order.job)
-        if state.header.swaps_stopped or (job != NULL and not job_sends(job)):
+        if state.header.swaps_stopped or (job != NULL and not job_sends(job) and not job_ended(job)):
             return False
     if server.next_order_us > now_ms * 1000 + _ask_interval_us(server, now_ms):
         return False
     return _queue_has_room(state, order.server, now_ms, &look_ms)
 
 
+cdef bint _unwanted(State *state, const Order *order) noexcept nogil:
+    """Whether a switch is not to begin any more: its terminal has gone on, its job is over, or its target is unfit (I4)."""
+    cdef const Job *job = job_find(state, order.job)
+    return order.orphaned or (job != NULL and job_ended(job)) or not _target_fits(state, order)
+
+
 cdef void _ask(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Asks for an unknown order: the same number again. Who carried it out says so, and carries nothing out twice."""
-    cdef Server *server = &state.servers[state.orders[index].server]
-    _write_order(state, index, now_ms)
+    """Asks for an unknown order: the same number again. Who carried it out says so, and carries nothing out twice.
+
+    One that is not to begin any more is withdrawn under that number: who has not begun it refuses it, and never will.
+    """
+    cdef const Order *order = &state.orders[index]
+    cdef Server *server = &state.servers[order.server]
+    _write_order(state, index, WITHDRAW if order.kind == SWITCH and _unwanted(state, order) else order.kind, now_ms)
     if server.gate == GATE_PROBING:
         server.probe = index + 1
     server.next_order_us = max(server.next_order_us, now_ms * 1000 - BURST_US) + _ask_interval_us(server, now_ms)
@@ -1220,8 +1245,8 @@ cdef void lease_timer(State *state, uint32_t terminal_index, uint64_t now_ms) no
 
 # ----------------------------------------------------------------------------------------------------- dispatch
 
-cdef void _write_order(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """The order leaves with this apply."""
+cdef void _write_order(State *state, uint32_t index, int kind, uint64_t now_ms) noexcept nogil:
+    """The order leaves with this apply, as ``kind``."""
     cdef const Order *order = &state.orders[index]
     cdef Server *server = &state.servers[order.server]
     cdef OrderRow *row = &state.orders_out[state.orders_out_count]
@@ -1236,7 +1261,7 @@ cdef void _write_order(State *state, uint32_t index, uint64_t now_ms) noexcept n
     row.source_iccid = sim_iccid(state, order.source)
     row.session = server.session
     row.access_server = order.server
-    row.kind = order.kind
+    row.kind = <uint8_t> kind
     if order.target != NONE_INDEX:
         target = &state.sims[order.target]
         row.target_iccid = target.iccid
@@ -1279,7 +1304,7 @@ cdef void _send(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     if order.kind == SWITCH and not announced:
         _announce(state, index, now_ms)
     order_event(state, EVENT_ORDERED, index, order.priority, sim_iccid(state, order.target))
-    _write_order(state, index, now_ms)
+    _write_order(state, index, order.kind, now_ms)
 
 
 cdef void _announce(State *state, uint32_t index, uint64_t at_ms) noexcept nogil:

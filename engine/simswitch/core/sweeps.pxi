@@ -92,7 +92,7 @@ cdef bint job_add_terminal(State *state, uint32_t job_id, uint32_t index, uint64
         status[0] = DAY_CEILING
         job.skipped_count += 1
         return True
-    if job.bounded and job.terminals_count >= job.size_max:
+    if not job_takes_more(state, job, now_ms):
         status[0] = SAME
         job.beyond_count += 1
         return True

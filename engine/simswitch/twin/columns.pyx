@@ -282,6 +282,10 @@ cdef int read_orders(World *w, const uint8_t *data, uint64_t count) except -1 no
         station.orders_in_flight += 1
         if station.orders_in_flight > station.orders_in_flight_max:
             station.orders_in_flight_max = station.orders_in_flight
+        if kinds[index] == layout.WITHDRAW:
+            # Its switch never came.
+            acknowledge(w, server, &operation, layout.ACK_REFUSED, w.now_ns)
+            continue
         if kinds[index] == layout.SWITCH:
             begin_switch(w, station)
             if not station.stopped and (

@@ -62,6 +62,11 @@ class _OrderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderKind.V
     """The terminal was given another SIM elsewhere; let go of the source."""
     ORDER_KIND_REVOKE: _OrderKind.ValueType  # 3
     """The lease is over; let go of the source."""
+    ORDER_KIND_WITHDRAW: _OrderKind.ValueType  # 4
+    """Comes under the number of a SWITCH that nobody answered, with all that stood in it: do not begin it any more, also not
+    if it comes later. Not begun, or never received: answer REFUSED. Carried out: DONE, as before. Under way: answer when it
+    has ended.
+    """
 
 class OrderKind(_OrderKind, metaclass=_OrderKindEnumTypeWrapper):
     """What to do."""
@@ -74,6 +79,11 @@ ORDER_KIND_STOP: OrderKind.ValueType  # 2
 """The terminal was given another SIM elsewhere; let go of the source."""
 ORDER_KIND_REVOKE: OrderKind.ValueType  # 3
 """The lease is over; let go of the source."""
+ORDER_KIND_WITHDRAW: OrderKind.ValueType  # 4
+"""Comes under the number of a SWITCH that nobody answered, with all that stood in it: do not begin it any more, also not
+if it comes later. Not begun, or never received: answer REFUSED. Carried out: DONE, as before. Under way: answer when it
+has ended.
+"""
 Global___OrderKind: _TypeAlias = OrderKind  # noqa: Y015
 
 class _NoticeKind:
@@ -597,7 +607,9 @@ Global___Difference: _TypeAlias = Difference  # noqa: Y015
 
 @_typing.final
 class Orders(_message.Message):
-    """What the access server is to do, in this order. An order is outstanding until it is acknowledged."""
+    """What the access server is to do, in this order. An order is outstanding until it is acknowledged. One that is not
+    acknowledged in time comes again under its number: who has carried it out says so once more and does nothing.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -238,7 +238,9 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     SETTING_ALLOCATION_TARGET_MS: _Setting.ValueType  # 13
     """How long an allocation may wait on an access server before swaps give way, milliseconds."""
     SETTING_APPROVAL_ABOVE: _Setting.ValueType  # 14
-    """A job of more terminals needs a second person. Configure only lowers it; a higher one stands in the service's settings file."""
+    """Who moves more terminals by jobs within a day needs a second person. Configure only lowers it; a higher one stands in the
+    service's settings file.
+    """
     SETTING_IDLE_MS: _Setting.ValueType  # 15
     """A terminal without new bytes for so long is idle, and is moved before others, milliseconds."""
     SETTING_UNKNOWN_ASK_MS: _Setting.ValueType  # 16
@@ -304,7 +306,9 @@ SETTING_QUEUE_BUDGET_US: Setting.ValueType  # 12
 SETTING_ALLOCATION_TARGET_MS: Setting.ValueType  # 13
 """How long an allocation may wait on an access server before swaps give way, milliseconds."""
 SETTING_APPROVAL_ABOVE: Setting.ValueType  # 14
-"""A job of more terminals needs a second person. Configure only lowers it; a higher one stands in the service's settings file."""
+"""Who moves more terminals by jobs within a day needs a second person. Configure only lowers it; a higher one stands in the
+service's settings file.
+"""
 SETTING_IDLE_MS: Setting.ValueType  # 15
 """A terminal without new bytes for so long is idle, and is moved before others, milliseconds."""
 SETTING_UNKNOWN_ASK_MS: Setting.ValueType  # 16

@@ -375,7 +375,8 @@ class Job(_message.Message):
     """It was only checked."""
     size_max: _builtins.int
     """Terminals that it may move when it takes them by a filter: as many as its check found, which is what a second person
-    approves, or as many as need none, whichever is more. Absent: its terminals are named, or it is not begun.
+    approves. One that needs none goes on, where its filter finds more, up to what its actor may move alone within a day.
+    Absent: its terminals are named, or it is not begun.
     """
     beyond_count: _builtins.int
     """Terminals that its filter named beyond that: they are left out. Order another job for them."""
