@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,7 +89,18 @@ def test_parquet_has_the_rows_of_the_csv_with_their_types(folder: Path, tmp_path
         # A checksum has 64 bits without a sign; a table without rows has its columns.
         assert program("export", str(folder), name, str(tmp_path / name), "--format", "parquet").returncode == 0
     assert len(parquet.read_table(tmp_path / "positions")) == 1
-    assert parquet.read_table(tmp_path / "exemptions").column_names[:2] == ["subscriber", "since_ms"]
+    assert parquet.read_table(tmp_path / "exemptions").column_names[:2] == ["subscriber", "since"]
+    # An instant is one in both.
+    for name in ("positions.csv", "decisions.parquet", "decisions.csv"):
+        table_name = name.partition(".")[0]
+        assert program("export", str(folder), table_name, str(tmp_path / name)).returncode == 0
+    decisions = parquet.read_table(tmp_path / "decisions.parquet")
+    assert str(decisions.schema.field("at").type) == "timestamp[ms, tz=UTC]"
+    with (tmp_path / "decisions.csv").open(newline="") as lines:
+        written = [row["at"] for row in csv.DictReader(lines)]
+    assert [datetime.fromisoformat(text) for text in written] == decisions.column("at").to_pylist()
+    assert written[0].startswith("2023-11-14T")
+    assert written[0].endswith("+00:00")
 
 
 @pytest.mark.timeout(120)

@@ -16,6 +16,7 @@ from simswitch.inventory.carrier_usage import (
     read_zone,
 )
 from simswitch.inventory.problems import FileRefused
+from simswitch.inventory.table import TITLES_MAX
 
 AS_OF = datetime(2026, 3, 21, 0, 0, tzinfo=UTC)
 ICCID = "8981100000000000015"
@@ -230,6 +231,26 @@ def test_each_bad_line_is_named_and_the_others_can_be_had(tmp_path: Path) -> Non
     target = tmp_path / "rejected.csv"
     assert figures.table.write_rejected(target, figures.table.bad_lines) == 4
     assert target.read_text(encoding="utf-8").splitlines()[0] == "iccid,used,line,problem"
+
+
+def test_lines_of_a_title_may_stand_above_the_header(tmp_path: Path) -> None:
+    titles = ["Data usage, all lines", '"Account",0042', "", "As of,2026-03-21"]
+    file = portal(tmp_path, *titles, "ICCID,Used", f"{ICCID},5", f"{OTHER},much")
+    written = read_format("iccid=iccid,used=used")
+    figures = read_carrier_usage(file, written, AS_OF, partial=True)
+    assert (figures.line, figures.carrier_bytes, list(figures.table.bad_lines)) == ([6], [5], [7])
+    target = tmp_path / "rejected.csv"
+    assert figures.table.write_rejected(target, figures.table.bad_lines) == 1
+    assert [line.split(",")[0] for line in target.read_text(encoding="utf-8").splitlines()] == ["ICCID", OTHER]
+    # Without the column the line that comes nearest is named; so far down nobody's header stands.
+    with pytest.raises(FileRefused) as refused:
+        read_carrier_usage(file, read_format("iccid=iccid,used=Bytes"), AS_OF)
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.column, 'there are "ICCID", "Used"' in problem.text) == (5, "Bytes", True)
+    file = portal(tmp_path, *["title"] * (TITLES_MAX + 1), "iccid,used", f"{ICCID},5")
+    with pytest.raises(FileRefused) as refused:
+        read_carrier_usage(file, written, AS_OF)
+    assert {problem.column for problem in refused.value.problems} == {"iccid", "used"}
 
 
 def test_a_file_without_the_column_or_without_a_figure_is_refused(tmp_path: Path) -> None:

@@ -33,9 +33,6 @@ ToOption = Annotated[
 ]
 
 
-_DURATIONS = frozenset({"wait_ms", "outage_ms", "begins_ms"})
-
-
 class Format(StrEnum):
     CSV = "csv"
     PARQUET = "parquet"
@@ -95,9 +92,11 @@ def history(
 
 def _shown(column: str, value: Any) -> str:
     """A cell on the screen: instants and amounts as people read them."""
+    from simswitch.history.reading import DURATIONS
+
     if value is None or value == "":
         return ""
-    if column.endswith("_ms") and column not in _DURATIONS:
+    if column.endswith("_ms") and column not in DURATIONS:
         return instant_text(value) if value else "before" if column == "since_ms" else ""
     if column == "bytes" or column.endswith("_bytes"):
         return f"{'-' if value < 0 else ''}{bytes_text(abs(value))}"

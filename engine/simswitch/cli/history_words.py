@@ -1,7 +1,7 @@
 """Rows of history in words: dates for the numbers of days, digits for ICCIDs, names for entities, words for enums.
 
 History keeps numbers, since it has a billion rows; people and the programs that read an export want what they mean.
-Bytes, counts and instants (Unix milliseconds) stay numbers.
+Bytes, counts and instants (Unix milliseconds) stay numbers; an export writes instants as such.
 """
 
 from __future__ import annotations

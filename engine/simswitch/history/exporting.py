@@ -1,20 +1,25 @@
-"""Rows of history as files for other programs: CSV, and Parquet where pyarrow is installed (the extra ``export``)."""
+"""Rows of history as files for other programs: CSV, and Parquet where pyarrow is installed (the extra ``export``).
+
+What is an instant in both: a text of ISO 8601, or a timestamp of milliseconds, in UTC. Its column is without ``_ms``.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
-from simswitch.history.reading import UNSIGNED
+from simswitch.history.reading import DURATIONS, UNSIGNED
 
 _PIECE = 50_000
 _TEXTS = frozenset({"ended_by"})
 """Columns of texts in which a whole piece may have none."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = dict[str, Any]
 
@@ -30,17 +35,27 @@ def write_csv(columns: Sequence[str], rows: Iterable[Row], target: BinaryIO) -> 
     """
     text = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
-    writer.writerow(columns)
+    writer.writerow(map(_named, columns))
     count = 0
     for row in rows:
-        writer.writerow(_cell(value) for value in row.values())
+        writer.writerow(_cell(name, value) for name, value in row.items())
         count += 1
     text.flush()
     text.detach()
     return count
 
 
-def _cell(value: Any) -> Any:
+def _is_instant(column: str) -> bool:
+    return column.endswith("_ms") and column not in DURATIONS
+
+
+def _named(column: str) -> str:
+    return column.removesuffix("_ms") if _is_instant(column) else column
+
+
+def _cell(column: str, value: Any) -> Any:
+    if _is_instant(column) and value is not None:
+        return (_EPOCH + timedelta(milliseconds=value)).isoformat(timespec="milliseconds") if value else None
     if isinstance(value, bytes):
         return value.hex()
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
@@ -55,11 +70,12 @@ def write_parquet(columns: Sequence[str], rows: Iterable[Row], target: BinaryIO)
         raise ExportMissing("Parquet needs the package pyarrow: pip install 'simswitch[export]', or use CSV") from error
     pieces = _pieces(rows)
     first = next(pieces, [])
-    schema = arrow.schema([(name, _type(arrow, first, name)) for name in columns])
+    schema = arrow.schema([(_named(name), _type(arrow, first, name)) for name in columns])
     count = 0
     with parquet.ParquetWriter(target, schema) as writer:
         for piece in chain([first], pieces):
-            writer.write_table(arrow.Table.from_pylist(piece, schema))
+            found = [{_named(name): _value(name, value) for name, value in row.items()} for row in piece]
+            writer.write_table(arrow.Table.from_pylist(found, schema))
             count += len(piece)
     return count
 
@@ -70,7 +86,13 @@ def _pieces(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield piece
 
 
+def _value(column: str, value: Any) -> Any:
+    return None if _is_instant(column) and not value else value
+
+
 def _type(arrow: Any, rows: list[Row], name: str) -> Any:
+    if _is_instant(name):
+        return arrow.timestamp("ms", tz="UTC")
     kinds = {type(row[name]) for row in rows} - {type(None)}
     if kinds == {str} or (not kinds and name in _TEXTS):
         return arrow.string()

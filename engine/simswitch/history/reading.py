@@ -62,6 +62,8 @@ TABLES: Mapping[str, Table] = {
 ENTITIES = frozenset({"lot", "market", "access_server", "subscriber_group", "rule", "actor"})
 """Columns with the index of an entity, where their values are numbers."""
 UNSIGNED = frozenset({"subscriber", "terminal", "order", "source", "target", "iccid", "checksum"})
+DURATIONS = frozenset({"wait_ms", "outage_ms", "begins_ms"})
+"""Columns of milliseconds that are no instants. Of those, 0 is none, or before history began."""
 _PERSONAL: Mapping[str, tuple[str, ...]] = {
     "use_day": ("day", "subscriber"),
     "use_month": ("month", "subscriber"),

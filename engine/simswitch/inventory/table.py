@@ -1,9 +1,9 @@
 """A CSV file as chunks of columns.
 
-The header line names the columns, in any order. Chunks have up to ``CHUNK_LINES`` lines, so that memory is bounded by
-the chunk and by what the caller keeps. What a CSV file can get wrong as a file is found here, with its line: bytes that
-are not of its encoding, NUL bytes, columns missing, unknown or named twice, lines with too few or too many fields, a
-line break inside quotes, a field that is far too long.
+The header line names the columns, in any order; in a file of somebody else a title may stand above it. Chunks have up
+to ``CHUNK_LINES`` lines, so that memory is bounded by the chunk and by what the caller keeps. What a CSV file can get
+wrong as a file is found here, with its line: bytes that are not of its encoding, NUL bytes, columns missing, unknown or
+named twice, lines with too few or too many fields, a line break inside quotes, a field that is far too long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from simswitch.inventory.problems import PROBLEMS_MAX, FileRefused, Problem, quoted
 
@@ -22,6 +22,8 @@ FIELD_MAX = 1_024
 """Characters of one field. A longer one is a missing quote or not a CSV file."""
 HEADER_SHOWN = 30
 """Names of columns in a message."""
+TITLES_MAX = 20
+"""Lines above the header: who gave the file, of which month, and when."""
 
 Row = list[str]
 
@@ -59,7 +61,8 @@ class Table:
         others_allowed: bool = False,
         encoding: str = "utf-8",
     ) -> None:
-        """``others_allowed``: the file may have columns beside those, which nobody reads."""
+        """``others_allowed``: somebody else's file, which may have columns beside those, and titles above its header;
+        nobody reads either."""
         self.path = path
         self.problems: list[Problem] = []
         self._columns = columns
@@ -68,6 +71,7 @@ class Table:
         self._encoding = encoding
         self._reading = "utf-8-sig" if encoding == "utf-8" else encoding
         self.header: Row = []
+        self._header_line = 1
 
     @property
     def bad_lines(self) -> dict[int, list[str]]:
@@ -89,6 +93,8 @@ class Table:
             rows = csv.reader(source, delimiter=self._delimiter)
             writer = csv.writer(output, delimiter=self._delimiter, lineterminator="\n")
             names = next(rows)
+            while rows.line_num < self._header_line:
+                names = next(rows)
             if names[-2:] == ["line", "problem"]:
                 names = names[:-2]
             writer.writerow([*names, "line", "problem"])
@@ -129,8 +135,8 @@ class Table:
     def _chunks(self, file: IO[str], progress: Callable[[int], None] | None) -> Iterator[Chunk]:
         reader = csv.reader(file, strict=True, delimiter=self._delimiter)
         try:
-            self._take_header(next(reader, []))
-            names = self._names()
+            self._take_header(self._below_titles(reader))
+            names = self._names(self.header)
             while True:
                 before = reader.line_num
                 rows = list(islice(reader, CHUNK_LINES))
@@ -160,24 +166,39 @@ class Table:
                     raise FileRefused(self.path, [Problem(line, "", "", text)])
                 line += block.count(b"\n")
 
-    def _names(self) -> list[str]:
-        """The header's, as the columns are called: capitals don't matter where no name is the very one."""
-        written = [name.strip() for name in self.header]
+    def _below_titles(self, reader: Any) -> Row:
+        """The first line that names all columns that are needed; where none does, the first that names most."""
+        wanted = {column.name for column in self._columns if column.required}
+        found: Row = []
+        most = -1
+        for header in islice(reader, 1 + (TITLES_MAX if self._others_allowed else 0)):
+            count = len(wanted.intersection(self._names(header)))
+            if count > most:
+                found, most, self._header_line = header, count, reader.line_num
+            if count == len(wanted):
+                break
+        return found
+
+    def _names(self, header: Row) -> list[str]:
+        """A header's, as the columns are called: capitals don't matter where no name is the very one."""
+        written = [name.strip() for name in header]
         called = {column.name.casefold(): column.name.strip() for column in self._columns if column.name not in written}
         return [called.get(name.casefold(), name) for name in written]
 
     def _take_header(self, header: Row) -> None:
         self.header = header
-        names = self._names()
+        names = self._names(header)
         known = {column.name for column in self._columns}
         for name in dict.fromkeys(names):
             if name not in known and not self._others_allowed:
-                self.add(1, name, "", f"no such column; the columns are {', '.join(c.name for c in self._columns)}")
+                columns = ", ".join(column.name for column in self._columns)
+                self.add(self._header_line, name, "", f"no such column; the columns are {columns}")
             if names.count(name) > 1 and (name in known or not self._others_allowed):
-                self.add(1, name, "", "the column stands twice; leave one out")
+                self.add(self._header_line, name, "", "the column stands twice; leave one out")
         for column in self._columns:
             if column.required and column.name not in names:
-                self.add(1, column.name, "", f"the column is missing: {column.text}; {self._there_are(header)}")
+                missing = f"the column is missing: {column.text}; {self._there_are(header)}"
+                self.add(self._header_line, column.name, "", missing)
         if self.problems:
             raise FileRefused(self.path, self.problems)
 
