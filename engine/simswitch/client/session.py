@@ -60,6 +60,11 @@ class OrderKind(IntEnum):
     """The lease is over; let go of the source."""
     WITHDRAW = 4
     """Of a switch that nobody answered: do not begin it. The session answers it, and ``on_order`` never sees it."""
+    UNKNOWN = 0
+    """Of a newer service. The session refuses it."""
+
+
+_KINDS = {kind.value: kind for kind in OrderKind}
 
 
 class Result(IntEnum):
@@ -339,8 +344,12 @@ class Session:
                 self._judge(error)
             except CredentialsRefused as error:
                 # They may be in the middle of being replaced.
-                if self._on_error is not None:
-                    self._on_error(error)
+                self._failed(error)
+            except Exception as error:
+                # What nobody foresaw while it served is a broken link: the terminals are still there.
+                if not self._settled.is_set():
+                    raise
+                self._failed(error)
             attempts = 0 if self._settled.is_set() else attempts + 1
             self._settled.clear()
             self._change(SessionState.WAITING)
@@ -372,7 +381,7 @@ class Session:
         link = _Link(call)
         writer = asyncio.create_task(link.write())
         try:
-            hello = pb.Hello(access_server=self.access_server, software=self._software)
+            hello = pb.Hello(access_server=self.access_server, software=self._software, withdraws=True)
             link.send(pb.SessionRequest(hello=hello).SerializeToString())
             opened = await self._answer(link, "opened")
             link.session = opened.opened.session
@@ -472,8 +481,8 @@ class Session:
                 link.taken_count += 1
                 if not link.is_new(order.number):
                     continue
-                if order.kind is OrderKind.WITHDRAW:
-                    # Its switch never came, and is not begun if it still does.
+                if order.kind in (OrderKind.WITHDRAW, OrderKind.UNKNOWN):
+                    # Of a withdrawn one the switch never came, and is not begun if it still does.
                     link.answer(order.number, int(Result.REFUSED))
                     continue
                 task = asyncio.create_task(self._carry_out(link, order))
@@ -575,7 +584,7 @@ def _orders(run: OutcomeRun) -> list[Order]:
     return [
         Order(
             number,
-            OrderKind(kind),
+            _KINDS.get(kind, OrderKind.UNKNOWN),
             terminal,
             epoch,
             deadline_ms,

@@ -83,9 +83,11 @@ def read_message(data: bytes) -> tuple[int, bytes]:
 class Session:
     """One stream of one access server."""
 
-    def __init__(self, server: Entity, number: int) -> None:
+    def __init__(self, server: Entity, number: int, withdraws: bool = False) -> None:
         self.server = server
         self.number = number
+        self.withdraws = withdraws
+        """It understands orders of that kind."""
         self.differences: Counter[int] = Counter()
         self.ending: Refused | None = None
         self._outgoing: deque[bytes] = deque()
@@ -156,10 +158,14 @@ class SessionHandlers:
         targets = orders["access_server"].astype(np.uint64) << np.uint64(32) | orders["session"]
         for target in np.unique(targets).tolist():
             server, number = target >> 32, target & 0xFFFFFFFF
-            rows = np.flatnonzero(targets == target).astype(np.uint32).tobytes()
-            columns = contract.ORDERS_MESSAGE.encode(orders.data, orders.count, rows)
-            message = wire.enclose(_ORDERS, columns)
             session = self._sessions.get(server)
+            wanted = targets == target
+            if session is None or not session.withdraws:
+                wanted &= orders["kind"] != layout.WITHDRAW
+            rows = np.flatnonzero(wanted).astype(np.uint32)
+            if not len(rows):
+                continue
+            message = wire.enclose(_ORDERS, contract.ORDERS_MESSAGE.encode(orders.data, orders.count, rows.tobytes()))
             if session is not None and session.number == number:
                 session.put(message)
             elif self._opening[server]:
@@ -195,7 +201,8 @@ class SessionHandlers:
             raise Refused(HELLO_EXPECTED, "none came") from None
         if number != _HELLO:
             raise Refused(HELLO_EXPECTED, "something else came first")
-        server = self._directory.server(pb.Hello.FromString(content).access_server)
+        hello = pb.Hello.FromString(content)
+        server = self._directory.server(hello.access_server)
         call.may(layout.SESSION_OPEN, server)
         if self._draining:
             raise Refused(DRAINING)
@@ -203,7 +210,7 @@ class SessionHandlers:
             raise Refused(TOO_MANY_SESSIONS, f"{SESSIONS_MAX:,}")
         # Before SESSION_OPEN, after which nothing may fail or be cut off until the session stands here too.
         lease_ms = await self._cell.read(lambda machine: int(machine.header()["settings"]["lease_ms"]))
-        beginning = asyncio.create_task(self._begin(server, lease_ms, call))
+        beginning = asyncio.create_task(self._begin(server, lease_ms, call, hello.withdraws))
         self._beginning.add(beginning)
         beginning.add_done_callback(self._beginning.discard)
         try:
@@ -212,7 +219,7 @@ class SessionHandlers:
             beginning.add_done_callback(lambda task: self._abandon(task, call))
             raise
 
-    async def _begin(self, server: Entity, lease_ms: int, call: Call) -> Session:
+    async def _begin(self, server: Entity, lease_ms: int, call: Call, withdraws: bool = False) -> Session:
         """SESSION_OPEN and the place here, as one: the core and the service must not differ about who stands."""
         self._opening[server.server] += 1
         session: Session | None = None
@@ -221,7 +228,7 @@ class SessionHandlers:
                 run(layout.SESSION_OPEN, actor=call.actor.index, access_server=server.server)
             )
             check(int(outcome["status"][0]), server.name)
-            session = Session(server, int(outcome["session"][0]))
+            session = Session(server, int(outcome["session"][0]), withdraws)
             self._take_over(session)
         finally:
             self._opening[server.server] -= 1

@@ -248,19 +248,25 @@ class Hello(_message.Message):
 
     ACCESS_SERVER_FIELD_NUMBER: _builtins.int
     SOFTWARE_FIELD_NUMBER: _builtins.int
+    WITHDRAWS_FIELD_NUMBER: _builtins.int
     access_server: _builtins.str
     """The name of the access server, as defined in the inventory."""
     software: _builtins.str
     """Name and version of the program, for people who read logs. May be empty."""
+    withdraws: _builtins.bool
+    """It understands ORDER_KIND_WITHDRAW. Otherwise such orders are not sent to it: a switch that nobody answered then
+    waits for the next hello.
+    """
     def __init__(
         self,
         *,
         access_server: _builtins.str = ...,
         software: _builtins.str = ...,
+        withdraws: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "software", b"software"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "software", b"software", "withdraws", b"withdraws"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,7 +614,8 @@ Global___Difference: _TypeAlias = Difference  # noqa: Y015
 @_typing.final
 class Orders(_message.Message):
     """What the access server is to do, in this order. An order is outstanding until it is acknowledged. One that is not
-    acknowledged in time comes again under its number: who has carried it out says so once more and does nothing.
+    acknowledged in time comes again under its number: who has carried it out says so once more and does nothing. An
+    order of a kind that it does not know is answered REFUSED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

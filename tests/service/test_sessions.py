@@ -1,0 +1,129 @@
+"""Which orders a session is sent, and what becomes of those that it does not understand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import grpc
+import numpy as np
+from simswitch.cell import Cell
+from simswitch.client import Order, Result
+from simswitch.client import Session as ClientSession
+from simswitch.core import layout
+from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun
+from simswitch.service.directory import Directory, Entity
+from simswitch.service.sessions import Session, SessionHandlers
+from simswitch.v1 import access_server_pb2 as pb
+
+
+def orders(kinds: list[int], servers: list[int]) -> OutcomeRun:
+    """Numbered from 1, all of session 7."""
+    given = {"order": range(1, len(kinds) + 1), "kind": kinds, "access_server": servers, "session": [7] * len(kinds)}
+    columns = [np.array(given.get(name, [0] * len(kinds)), dtype).tobytes() for name, dtype in OUTCOME_COLUMNS[ORDERS]]
+    return OutcomeRun(ORDERS, len(kinds), memoryview(b"".join(columns)))
+
+
+def sent(session: Session) -> list[tuple[int, int]]:
+    """Numbers and kinds of the orders that wait to be sent."""
+    session.finish()
+    found: list[tuple[int, int]] = []
+    while (message := asyncio.run(session.next())) is not None:
+        told = pb.SessionResponse.FromString(message).orders
+        found += list(zip(told.order, told.kind, strict=True))
+    return found
+
+
+def test_a_switch_is_withdrawn_only_from_who_said_that_it_understands() -> None:
+    handlers = SessionHandlers(cast(Cell, None), cast(Directory, None))
+    older, newer = (
+        Session(Entity(server, layout.ACCESS_SERVER, f"as-{server}", (), b"", server), 7, withdraws=server == 1)
+        for server in (0, 1)
+    )
+    handlers._sessions.update({0: older, 1: newer})
+    handlers.deliver(orders([layout.SWITCH, layout.WITHDRAW, layout.WITHDRAW], [0, 0, 1]))
+    handlers.deliver(orders([layout.WITHDRAW], [0]))
+    assert sent(older) == [(1, layout.SWITCH)]
+    assert sent(newer) == [(3, layout.WITHDRAW)]
+
+
+class NewerService(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """It opens a session and sends one order, of a kind that nobody knows yet."""
+
+    def __init__(self) -> None:
+        self.hellos = 0
+        self.results: asyncio.Queue[pb.Acknowledgements] = asyncio.Queue()
+
+    def service(self, _: object) -> Any:
+        return grpc.stream_stream_rpc_method_handler(self._session)
+
+    async def _session(self, stream: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
+        self.hellos += 1
+        async for data in stream:
+            request = pb.SessionRequest.FromString(data)
+            match request.WhichOneof("message"):
+                case "hello":
+                    yield pb.SessionResponse(opened=pb.Opened(session=self.hellos)).SerializeToString()
+                case "ready":
+                    ready = pb.ReadyResult(status=cast(Any, layout.OK))
+                    yield pb.SessionResponse(ready_result=ready).SerializeToString()
+                    order = pb.Orders(order=[5], terminal=[7], epoch=[1], deadline_ms=[1], kind=[cast(Any, 77)])
+                    for column in (order.source_iccid, order.target_iccid, order.target_bank, order.target_slot):
+                        column.append(2 * 10**15 if column is order.source_iccid else 0)
+                    yield pb.SessionResponse(orders=order).SerializeToString()
+                case "acknowledgements":
+                    await self.results.put(request.acknowledgements)
+
+
+@asynccontextmanager
+async def newer_service() -> AsyncIterator[tuple[NewerService, str]]:
+    service = NewerService()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([service])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield service, f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+async def never(order: Order) -> Result:
+    raise AssertionError(order)
+
+
+def test_an_order_of_a_kind_that_nobody_knows_yet_is_refused_and_the_session_goes_on() -> None:
+    async def scenario() -> None:
+        async with newer_service() as (service, address), ClientSession(address, "as-01", never) as session:
+            session.start()
+            async with asyncio.timeout(20):
+                answer = await service.results.get()
+            assert (list(answer.order), list(answer.result)) == ([5], [int(Result.REFUSED)])
+            assert service.hellos == 1
+
+    asyncio.run(scenario())
+
+
+class Faulty(ClientSession):
+    def _receive(self, link: Any, response: pb.SessionResponse) -> None:
+        raise RuntimeError(f"unforeseen: {response.WhichOneof('message')} in session {link.session}")
+
+
+def test_what_nobody_foresaw_breaks_the_link_and_not_the_session() -> None:
+    errors: list[Exception] = []
+
+    async def scenario() -> None:
+        async with (
+            newer_service() as (service, address),
+            Faulty(address, "as-01", never, on_error=errors.append, pause_first_s=0.01) as session,
+        ):
+            session.start()
+            async with asyncio.timeout(20):
+                while service.hellos < 3:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+    assert str(errors[0]) == "unforeseen: orders in session 1"
+    assert len(errors) >= 2
