@@ -3,8 +3,8 @@
 It is written from the other side than the detector, and shares none of its assumptions: goodput comes of cells whose
 load wanders and follows the day, of devices, signal and servers; a shaper is a bucket that lets a burst through and
 swings around its speed; people want by the day and by heavy tails; the carrier counts by its own factor, lifts limits
-one SIM after the other after midnight, and part of what is used is reported up to two days late. What is false here
-(slow, but not slowed):
+one SIM after the other after midnight and overlooks some, and part of what is used is reported up to two days late.
+What is false here (slow, but not slowed):
 
     busy cells            by evening a tenth of their rate, wandering
     lunch hour            the whole lot at once, at many levels
@@ -65,8 +65,19 @@ class Truth:
 class Carrier:
     """``steps()`` gives the reports of each step and the truth beside them."""
 
-    def __init__(self, seed: int, plans: list[Plan], sims_a_lot: int, days: int, lag_share: float = 0.03) -> None:
+    def __init__(
+        self,
+        seed: int,
+        plans: list[Plan],
+        sims_a_lot: int,
+        days: int,
+        lag_share: float = 0.03,
+        unlifted_share: float = 0.0,
+    ) -> None:
+        """``unlifted_share``: of the days that end for a slowed SIM, how many the carrier overlooks."""
         self.random = np.random.default_rng(seed)
+        self.overlooks = np.random.default_rng((seed, 1))
+        self.unlifted_share = unlifted_share
         self.plans = plans
         self.days = days
         self.lag_share = lag_share
@@ -224,13 +235,18 @@ class Carrier:
         now_s = of_day * STEP_S
         due = (self.reset_s >= now_s) & (self.reset_s < now_s + STEP_S)
         cycle = due & (self.cycle_day == day)
-        for window, which in (("day", due), ("cycle", cycle), ("rolling", due)):
+        lifted = due.copy()
+        if self.unlifted_share:
+            lifted &= (self._tier(day) < 0) | (self.overlooks.random(self.sims) >= self.unlifted_share)
+        for window, drawn, which in (("day", due, lifted), ("cycle", cycle, cycle), ("rolling", due, due)):
             if window == "rolling":
                 self.used[window][which] -= self._turned("carrier", which, self.today)
                 self.today[which] = 0.0
             else:
                 self.used[window][which] = 0.0
-            self.noise[window][which] = self._noise(int(which.sum()))
+            noise = np.zeros(self.sims)
+            noise[drawn] = self._noise(int(drawn.sum()))
+            self.noise[window][which] = noise[which]
         if of_day == 0:
             everyone = np.ones(self.sims, bool)
             self.counted["rolling"] -= self._turned("ours", everyone, self.counted["day"])

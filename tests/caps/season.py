@@ -31,6 +31,10 @@ ENOUGH_S = 900
 """Demand while slowed, after which a SIM that nobody has noticed is missed."""
 PASSED_S = 3_600
 """So long after it was released, a SIM's last windows may still be those of its throttle."""
+LAG_S = 5_400
+"""So long after midnight all limits have been lifted that are: the engine takes its resets for done, and doubts."""
+UNLIFTED_SHARE = 0.1
+"""Of the resets of slowed SIMs: that the carrier leaves out."""
 PLANS = (
     Plan(
         (Tier("day", 3e9, 1_000), Tier("day", 3.5e9, 128)),
@@ -56,6 +60,10 @@ class Season:
     """Of the SIM-days with 15 minutes of demand while slowed: never held for slowed."""
     held_share: float
     """Of all SIM-days: at their end held for slowed, with 15 minutes of demand on that day, none of it while slowed."""
+    unlifted_sim_days: int
+    """With 15 minutes of demand while slowed by a limit that a reset should have lifted."""
+    unlifted_missed_share: float
+    """Of those: not held for slowed again."""
     tier_error: float
     """The largest of the daily tiers, of the median, once 50 SIMs (or all there are) were slowed by it."""
     tier_quota_error: float
@@ -73,13 +81,16 @@ def run(
     seed: int, picture: Path | None = None, plans: Sequence[Plan] = PLANS, sims_a_lot: int = 110, days: int = DAYS
 ) -> Season:
     """``picture``: where to draw the first lot's first cap."""
-    carrier = Carrier(seed, list(plans), sims_a_lot, days)
+    carrier = Carrier(seed, list(plans), sims_a_lot, days, unlifted_share=UNLIFTED_SHARE)
     detector = ThrottleDetector()
     sims = carrier.sims
     everyone = np.arange(sims)
     shape = (days, sims)
     demand_s, slowed_demand_s = np.zeros(shape), np.zeros(shape)
     slowed_days, noticed, wrong, held = (np.zeros(shape, bool) for _ in range(4))
+    capped = np.array([bool(plan.tiers) for plan in plans])[carrier.lot]
+    unlifted, found_again = np.zeros(sims, bool), np.zeros(shape, bool)
+    unlifted_demand_s = np.zeros(shape)
     last_slowed = np.full(sims, -PASSED_S)
     log = _Log(carrier)
     alerts: dict[tuple[int, str], float] = {}
@@ -94,11 +105,18 @@ def run(
         slowed_demand_s[truth.day] += truth.slowed_demand_s
         np.add.at(demand_s[truth.day], reports.sim, reports.span_ms * reports.demand_permille / 1e6)
         is_held = detector.throttled(everyone)
+        unlifted &= slowed
+        unlifted_demand_s[truth.day, unlifted] += truth.slowed_demand_s[unlifted]
+        found_again[truth.day] |= unlifted & is_held
         noticed[truth.day] |= is_held & slowed
         held[truth.day] = is_held
         about = decisions.sim[decisions.throttled]
         wrong[truth.day, about] |= last_slowed[about] < now_s - PASSED_S
         log.decided(decisions)
+        if now_s % 86_400 == LAG_S:
+            reset = is_held & capped
+            detector.doubted(everyone[reset])
+            unlifted = reset & slowed
         if now_s % 3600 == 0:
             log.quiet(detector, now_s)
         if now_s % (86_400 // LOOKS_A_DAY) == 0 and truth.day >= CHANGE_DAY - 1:
@@ -113,6 +131,7 @@ def run(
         findings = log.find_all()[0]
         plot("lot 0", findings.caps[0], findings.changes, int(plans[0].tiers[0].quota_bytes), picture)
     enough = slowed_demand_s >= ENOUGH_S
+    enough_again = unlifted_demand_s >= ENOUGH_S
     stuck = held & ~slowed_days & (demand_s >= ENOUGH_S)
     errors, quota_errors, missing, extra = log.judge(days)
     return Season(
@@ -122,6 +141,8 @@ def run(
         false_share=float(wrong.mean()),
         missed_share=float((enough & ~noticed).sum() / max(enough.sum(), 1)),
         held_share=float(stuck.mean()),
+        unlifted_sim_days=int(enough_again.sum()),
+        unlifted_missed_share=float((enough_again & ~found_again).sum() / max(enough_again.sum(), 1)),
         tier_error=max(errors, default=float("inf")),
         tier_quota_error=max(quota_errors, default=float("inf")),
         tiers_missing=missing,

@@ -81,6 +81,21 @@ class Life:
         run = commands.set_health([self.iccids[terminal]], health, goodput_kbps=SLOW, windows=3)
         assert commands.outcome_runs(self.cell.step(run).data)[0]["status"][0] == layout.OK
 
+    def let_go(self, terminal: int) -> None:
+        epoch = [self.epochs[terminal]]
+        self.cell.step(commands.run(layout.RELEASE, 1, access_server=SERVER_NUMBER, terminal=[terminal], epoch=epoch))
+
+    def give(self, iccid: int, first: int) -> int:
+        """To one of 40 terminals from ``first`` on; the others have other SIMs no longer than it takes."""
+        for terminal in range(first, first + 40):
+            self.clock.advance(600_000)
+            self.attach(terminal)
+            if self.iccids[terminal] == iccid:
+                for other in range(first, terminal):
+                    self.let_go(other)
+                return terminal
+        pytest.fail("nobody was given the SIM again")
+
     def follow(self) -> None:
         """As far as the journal goes; commits."""
         if self.following is None:
@@ -179,18 +194,38 @@ def test_a_sim_that_is_slow_after_its_reset_is_decided_anew(life: Life) -> None:
     assert sorted(again) == sorted(2 * list(life.iccids.values()))
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "the follower begins anew"])
+def test_a_sim_whose_reset_has_not_come_is_found_though_each_terminal_has_it_for_ten_minutes(
+    life: Life, restarted: bool
+) -> None:
+    life.show([SLOW] * 12, [1])
+    life.follow()
+    held = life.iccids[1]
+    life.say(1, layout.THROTTLED)
+    life.let_go(1)
+    life.clock.advance(600_000)
+    life.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_CYCLE, at_ms=1, spread_ms=0))
+    if restarted:
+        life.restart()
+    for turn in range(3):
+        terminal = life.give(held, 100 + 40 * turn)
+        life.show([SLOW] * 2, [terminal])
+        life.let_go(terminal)
+    life.follow()
+    assert [row["throttled"] for row in life.rows("throttles") if row["iccid"] == held] == [1, 1]
+    # Trusted by somebody, it is as any other on a terminal that may be no faster.
+    terminal = life.give(held, 220)
+    life.say(terminal, layout.HEALTHY)
+    life.show([SLOW] * 6, [terminal])
+    life.follow()
+    assert len([row for row in life.rows("throttles") if row["iccid"] == held]) == 2
+
+
 def test_another_terminal_on_the_sim_begins_anew(life: Life) -> None:
     """As a device that was never faster: 360 kbit/s would be a throttle on the terminal that did 20 Mbit/s."""
-    release = commands.run(layout.RELEASE, 1, access_server=SERVER_NUMBER, terminal=[1], epoch=[life.epochs[1]])
-    life.cell.step(release)
+    life.let_go(1)
     held = life.iccids[1]
-    for terminal in range(100, 140):
-        life.clock.advance(600_000)
-        life.attach(terminal)
-        if life.iccids[terminal] == held:
-            break
-    else:
-        pytest.fail("nobody was given the SIM again")
+    terminal = life.give(held, 100)
     life.show([360] * 10, [terminal])
     life.follow()
     assert not life.rows("throttles")

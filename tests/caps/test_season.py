@@ -24,6 +24,8 @@ def test_decisions_caps_and_changes_are_as_good_as_promised(
     assert figures["slowed_sim_days"] > 500
     assert figures["false_share"] < 0.005, figures
     assert figures["missed_share"] < 0.02, figures
+    assert figures["unlifted_sim_days"] > 50
+    assert figures["unlifted_missed_share"] < 0.05, figures
     assert figures["tier_error"] < 0.05, figures
     assert figures["tiers_missing"] == 0, figures
     assert figures["lowered_hours"] <= 24, figures

@@ -181,6 +181,82 @@ def test_a_deeper_tier_is_decided_anew() -> None:
     assert not len(lot.show(list(range(MATES)), [122, 125, 121, 123] * 5))
 
 
+class Reset(Lot):
+    """SIM 7 has stood at 124 kbit/s, and is on probation after its reset, in terminals that it has never been in."""
+
+    def __init__(self, kbps: int = 124) -> None:
+        super().__init__()
+        self.detector.told(np.array([7]), np.array([True]), np.array([kbps]))
+        self.detector.doubted(np.array([7]))
+        self.detector.moved(np.array([7]))
+
+
+@pytest.mark.parametrize("kbps", [124, 700, 955])
+def test_a_sim_that_stands_where_it_stood_before_its_reset_is_found_on_a_terminal_that_knows_no_better(
+    kbps: int,
+) -> None:
+    lot = Reset(kbps)
+    assert not lot.detector.throttled(np.array([7]))[0]
+    found = lot.show([7], [kbps * level for level in (1.0, 1.01, 0.99)])
+    assert list(found.sim) == [7]
+    assert found.throttled.all()
+    assert list(found.windows) == [3]
+    assert list(found.above_s) == [0], "it says nothing of where the cap lies"
+    assert lot.detector.throttled(np.array([7]))[0]
+    # Another SIM that is as slow on a terminal of its own is not, and neither is it anywhere but there.
+    assert not len(lot.show([8 + MATES], [kbps * level for level in (1.0, 1.01, 0.99)] * 2))
+    assert not len(Reset(kbps).show([7], [1.7 * kbps * level for level in (1.0, 1.01, 0.99)]))
+
+
+def test_what_its_terminals_show_of_a_sim_in_doubt_adds_up() -> None:
+    """One terminal after the other has it for minutes."""
+    lot = Reset()
+    for kbps in (124, 122):
+        assert not len(lot.show([7], [kbps]))
+        lot.detector.moved(np.array([7]))
+    assert list(lot.show([7], [125]).sim) == [7]
+    # A terminal on which it stands elsewhere says nothing, and what came before it no longer adds up.
+    lot = Reset()
+    for first, second in ((124, 122), (90, 60), (124, 122)):
+        assert not len(lot.show([7], [first, second]))
+        lot.detector.moved(np.array([7]))
+
+
+def test_a_sim_in_doubt_is_cleared_by_fast_windows_and_by_whoever_trusts_it() -> None:
+    for seen in (True, False):
+        lot = Reset()
+        if seen:
+            assert not len(lot.show([7], [20_000]))
+        else:
+            lot.detector.trusted(np.array([7]))
+        lot.detector.moved(np.array([7]))
+        assert not len(lot.show([7], [124, 122, 125, 123, 124]))
+    # Idle, weak, or a burst of a shaper: it is doubted as before.
+    for column in ({"demand": 50}, {"demand": 100}, {"demand": 120, "kbps": 172}, {"radio": 1, "kbps": 100}):
+        lot = Reset()
+        assert not len(lot.show([7], [float(column.pop("kbps", 240))], **column))
+        assert list(lot.show([7], [124, 122, 125]).sim) == [7]
+
+
+def test_who_was_slowed_on_the_terminal_that_it_still_has_is_told_from_a_device_that_is_no_faster() -> None:
+    """After the reset both stand where they stood. Only one of them was ever faster there."""
+    lot = Lot()
+    slow = MATES + 3
+    lot.show([*range(MATES), slow], [955, 940, 960, 950, 945, 955, 950])
+    who = np.array([7, slow])
+    assert lot.detector.throttled(who).all()
+    lot.detector.doubted(who)
+    assert list(lot.show([7, slow], [955, 940, 960] * 4).sim) == [7]
+
+
+def test_what_was_shown_before_the_reset_says_nothing_after_it() -> None:
+    lot = Lot()
+    lot.show(list(range(MATES)), [950, 970, 940, 955])
+    lot.detector.doubted(np.arange(MATES))
+    assert not len(lot.show(list(range(MATES)), [950, 960]))
+    assert len(lot.show(list(range(MATES)), [945])) == MATES
+
+
 def test_what_somebody_else_decided_is_taken_over() -> None:
     lot = Lot()
     lot.detector.told(np.array([7]), np.array([True]), np.array([950]))

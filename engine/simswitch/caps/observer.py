@@ -8,11 +8,12 @@
 Reports are gathered and worked on together, since a call of the detector costs the same for one report and for a
 thousand. Rows and position go into one transaction, so each row stands in history once, whatever is killed when. What
 the detector knows is in memory only: after a restart it is told which SIMs it held for slowed and the engine still
-does, and sees runs anew within three windows.
+does, or has on probation, and sees runs anew within three windows.
 
 What it says of a SIM holds for the terminal that the SIM is in: when another one reports, it begins anew. A SIM that
-the engine held for slowed and no longer does (after a reset, say) isn't slowed for the detector either: it may find
-anew that it is.
+the engine held for slowed and no longer does isn't slowed for the detector either: it may find anew that it is. While
+the SIM is on probation after its reset, the detector doubts it, whatever terminals it is in: a carrier that has not
+lifted its limit is seen by that the SIM stands where it stood.
 
 Bounds: 69 bytes a SIM that has reported; 65,536 gathered reports; 16,384 SIMs looked at for quiet ones each time that
 reports were worked on; 200 quiet SIMs of each lot and window.
@@ -137,8 +138,11 @@ class Observer:
         known = [(machine.find_sim(iccid), speed) for iccid, speed, throttled, _ in found if throttled]
         sims = np.array([sim for sim, _ in known if sim is not None], np.int64)
         speeds = np.array([speed for sim, speed in known if sim is not None])
-        slowed = _uses(machine, sims)["health"] == layout.THROTTLED
-        self._detector.told(sims[slowed], np.ones(int(slowed.sum()), bool), speeds[slowed])
+        uses = _uses(machine, sims)
+        slowed = uses["health"] == layout.THROTTLED
+        known_slow = slowed | ~uses["trusted"]
+        self._detector.told(sims[known_slow], np.ones(int(known_slow.sum()), bool), speeds[known_slow])
+        self._detector.doubted(sims[known_slow & ~slowed])
         self._hold(int(sims.max(initial=-1)) + 1)
         self._slowed[sims[slowed]] = True
 
@@ -208,8 +212,12 @@ class Observer:
             self._slowed[sim] = True
 
     def _forget(self, sims: Column) -> None:
+        """The engine doesn't hold them for slowed: it trusts them, or has them on probation."""
+        assert self._machine is not None
         held = sims[self._detector.throttled(sims)]
-        self._detector.told(held, np.zeros(len(held), bool), np.ones(len(held)))
+        trusted = _uses(self._machine, held)["trusted"]
+        self._detector.doubted(held[~trusted])
+        self._detector.told(held[trusted], np.zeros(int(trusted.sum()), bool), np.ones(int(trusted.sum())))
 
     # ------------------------------------------------------------------------------------------ what it shows
 
@@ -222,6 +230,7 @@ class Observer:
             self._gathered, self._gathered_count = [], 0
             sims = columns["sim"]
             uses = _uses(machine, sims)
+            self._detector.trusted(sims[uses["trusted"]])
             self._move(sims, columns.pop("terminal"), uses["health"])
             self._decided(self._detector.observe(Reports(lot=uses["lot"], **columns)), machine)
         self._look_for_quiet(machine)

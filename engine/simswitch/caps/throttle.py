@@ -27,6 +27,10 @@ is slow by nature was never faster: when a SIM changes its terminal, what it did
 A slowed SIM is released by windows well above its plateau, more than a burst's length of them, and decided anew when a
 deeper plateau follows.
 
+One whose window has started anew is *doubted*: it keeps its plateau. Windows well above that clear it; where it stands
+there again, its reset has not come, and what it showed before speaks for that as all mates would. On none of its next
+terminals has it been faster, so such a run goes on from one to the other: each of them has it for minutes only.
+
 One record of 64 bytes a SIM, touched when it reports, and 640 bytes a lot. A batch is gathered, worked on as columns
 and scattered; a SIM's second report in a batch waits for the next round. No Python object per report.
 """
@@ -87,7 +91,7 @@ _LEVEL_MIN = float(np.log(32.0))
 _BIN = 0.06
 _BINS = 160
 _DAY_MS = 86_400_000
-_NORMAL, _THROTTLED = 0, 1
+_NORMAL, _THROTTLED, _DOUBTED = 0, 1, 2
 
 _SIM = np.dtype(
     [
@@ -105,7 +109,7 @@ _SIM = np.dtype(
         ("above", "<f4"),  # of the last window above the run
         ("squares", "<f4"),  # of the run's deviations, summed
         ("demand_s", "<f4"),  # in the run
-        ("plateau", "<f4"),  # at which the SIM was decided to be slowed
+        ("plateau", "<f4"),  # at which the SIM was decided to be slowed; of one that is doubted, before its reset
         ("windows", "<u2"),  # in the run; 0: no run
         ("bin", "<i2"),  # where it stands in its lot's table today, from 1; 0: nowhere
         ("below", "u1"),  # windows below the run since it began
@@ -220,10 +224,12 @@ class ThrottleDetector:
         return Unslowed(begin + which, rows["fast_s"].astype(np.int64), rows["fast_bytes"].astype(np.float64))
 
     def moved(self, sim: Column) -> None:
-        """The SIMs are on other terminals now: how fast they were says nothing any more, nor do their runs."""
+        """The SIMs are on other terminals now: how fast they were says nothing any more, nor do their runs, but for
+        those at the plateau of a SIM that is doubted."""
         self._hold(int(sim.max(initial=-1)) + 1, 0)
-        for name in ("best", "best_windows", "windows"):
+        for name in ("best", "best_windows"):
             self._sims[name][sim] = 0
+        self._sims["windows"][sim[~_stands_again(self._sims[sim])]] = 0
 
     def told(self, sim: Column, throttled: Column, goodput_kbps: Column) -> None:
         """The SIMs' state as somebody else decided it: a person, or the journal before a restart."""
@@ -233,6 +239,19 @@ class ThrottleDetector:
         rows["plateau"] = np.log(np.maximum(goodput_kbps, 1))
         rows["lifted"] = 0
         self._sims[sim] = rows
+
+    def doubted(self, sim: Column) -> None:
+        """Windows of these slowed SIMs have started anew: by our count they are not slowed, and nobody has seen it.
+        Only what they show from now on says whether they are, and nothing of it where their cap lies."""
+        self._hold(int(sim.max(initial=-1)) + 1, 0)
+        self._sims["state"][sim] = _DOUBTED
+        for name in ("windows", "lifted", "above", "above_s"):
+            self._sims[name][sim] = 0
+
+    def trusted(self, sim: Column) -> None:
+        """Somebody else has seen that these SIMs are fast, or knows it: nothing is held against those in doubt."""
+        self._hold(int(sim.max(initial=-1)) + 1, 0)
+        self._sims["state"][sim[self._sims["state"][sim] == _DOUBTED]] = _NORMAL
 
     # ------------------------------------------------------------------------------------------ reports
 
@@ -304,12 +323,15 @@ class ThrottleDetector:
         level, counted = np.log(goodput[wanted]), counted[wanted]
         rows = self._sims[sim]
 
-        released = self._release(rows, level, demand_s)
+        over = np.exp(level) - LIFTED * np.exp(rows["plateau"])
+        high = (rows["state"] != _NORMAL) & (over * demand_s > BURST_KBIT)
+        released = self._release(rows, over, high, demand_s)
         found = []
         if released.any():
             lifted = rows.copy()
             lifted["plateau"], lifted["windows"], lifted["demand_s"] = level, rows["lifted"], demand_s
-            found.append(_decisions(sim, lot, at_ms, lifted, released, np.full(len(sim), -np.inf)))
+            told = released & (rows["state"] == _THROTTLED)
+            found.append(_decisions(sim, lot, at_ms, lifted, told, np.full(len(sim), -np.inf)))
             rows["state"][released] = _NORMAL
 
         # A weak signal explains a low window. It doesn't explain a high one.
@@ -318,12 +340,13 @@ class ThrottleDetector:
         burst = (np.exp(level) - np.exp(rows["level"])) * demand_s < BURST_KBIT
         passed |= (rows["windows"] > 0) & (level > rows["level"] + TOLERANCE) & burst
         seen = ~passed
-        self._learn_best(rows, lot, level, at_s, counted, seen)
+        # What is no more than a burst above its plateau is not what a SIM in doubt does at its best.
+        self._learn_best(rows, lot, level, at_s, counted, seen & ((rows["state"] == _NORMAL) | high))
         self._extend_runs(rows, level, at_s, demand_s, counted, seen)
 
         score = self._score(rows, lot)
         self._vote(rows, lot, seen)
-        deeper = (rows["state"] == _NORMAL) | (rows["level"] < rows["plateau"] - 2 * TOLERANCE)
+        deeper = (rows["state"] != _THROTTLED) | (rows["level"] < rows["plateau"] - 2 * TOLERANCE)
         throttled = seen & deeper & (rows["demand_s"] >= RUN_DEMAND_MIN_S) & (score >= DECIDED)
         rows["state"][throttled] = _THROTTLED
         rows["plateau"][throttled] = rows["level"][throttled]
@@ -331,11 +354,9 @@ class ThrottleDetector:
         self._sims[sim] = rows
         return [*found, _decisions(sim, lot, at_ms, rows, throttled, score)]
 
-    def _release(self, rows: Column, level: Column, demand_s: Column) -> Column:
-        """Which slowed SIMs are not slowed any more."""
+    def _release(self, rows: Column, over: Column, high: Column, demand_s: Column) -> Column:
+        """Which SIMs that were slowed are not any more."""
         plateau = np.exp(rows["plateau"])
-        over = np.exp(level) - LIFTED * plateau
-        high = (rows["state"] == _THROTTLED) & (over * demand_s > BURST_KBIT)
         # Three times the plateau for a whole minute is more than any shaper lets through.
         worth = np.where((over > LIFTED * plateau) & (demand_s >= 60.0), LIFTED_WINDOWS, 1)
         rows["lifted"] = np.where(high, np.minimum(rows["lifted"] + worth, 200), 0)
@@ -346,7 +367,7 @@ class ThrottleDetector:
     ) -> None:
         """What the SIM does at its best: up at once, down slowly, and very slowly while all it shows is slow."""
         best, known = rows["best"], rows["best_windows"] > 0
-        normal = seen & (rows["state"] == _NORMAL)
+        normal = seen & (rows["state"] != _THROTTLED)
         over = level - best
         fast = normal & (~known | (over > -FAST))
         moved = best + np.where(over > 0, 0.3, 0.03) * over
@@ -373,7 +394,7 @@ class ThrottleDetector:
         inside = seen & (windows > 0) & (np.abs(away) <= TOLERANCE)
         under = seen & (windows > 0) & (away < -TOLERANCE)
         # A slow run forgives a window below it for each two in it; a fast one ends at once.
-        slow = rows["level"] < rows["best"] - DROP_MIN
+        slow = (rows["level"] < rows["best"] - DROP_MIN) | _stands_again(rows)
         forgiven = under & slow & (2 * (rows["below"] + 1) <= windows)
         begins = seen & ~inside & ~forgiven
 
@@ -416,6 +437,12 @@ class ThrottleDetector:
         fall = np.where(rows["above"] > 0, rows["above"] - rows["level"], 0.0)
         own |= (rows["best_windows"] > 0) & (own_drop > FAST) & (fall > FAST)
         own |= rows["best_windows"] >= NEW_WINDOWS
+        # Who stands again where it stood before its reset was faster once, and is one more of those slowed to that. On
+        # a terminal that was never faster neither that nor its mates say so: the next one is to tell.
+        again = _stands_again(rows)
+        own |= again | ((rows["state"] == _DOUBTED) & (rows["best_windows"] > 0))
+        own_drop = np.where(again, np.maximum(self._lot_best[lot], rows["plateau"] + FAST) - rows["level"], own_drop)
+        near |= again
         dropped = np.where(own, own_drop, self._lot_best[lot] - rows["level"])
         drop = np.where(
             own,
@@ -426,7 +453,8 @@ class ThrottleDetector:
         mates, around = self._mates(rows, lot)
         ratio = (mates + 0.5) / (around + 0.5)
         together = np.where(mates >= 1.0, np.clip(MATES * np.log(ratio), 0.0, MATES_WORTH_MAX), 0.0)
-        gradual = np.where(own & ~slowed & (fall <= FALL_MIN), GRADUAL, 0.0)
+        together[again] = MATES_WORTH_MAX
+        gradual = np.where(own & ~slowed & ~again & (fall <= FALL_MIN), GRADUAL, 0.0)
         score = PRIOR + agree + np.where(near, NEAR_STEP, OFF_STEP) + drop + gradual + together
         # What speaks against it by itself needs more mates and more windows: a speed that no carrier is known to slow
         # to, and a SIM that was never seen faster.
@@ -462,6 +490,13 @@ class ThrottleDetector:
         np.subtract.at(self._votes, (lot[leaves], stood[leaves]), 1.0)
         np.add.at(self._votes, (lot[votes], bins[votes]), 1.0)
         rows["bin"][votes] = bins[votes] + 1
+
+
+def _stands_again(rows: Column) -> Column:
+    """Whose run is at the plateau from before its reset, and not because its terminal is no faster."""
+    near = np.abs(rows["level"] - rows["plateau"]) <= TOLERANCE
+    slow_by_nature = (rows["best_windows"] > 0) & (rows["best"] - rows["level"] <= DROP_MIN)
+    return np.asarray((rows["state"] == _DOUBTED) & (rows["windows"] > 0) & near & ~slow_by_nature)
 
 
 def _bins(level: Column) -> Column:

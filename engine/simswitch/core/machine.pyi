@@ -84,8 +84,8 @@ class Machine:
     def find_sim_by_imsi(self, imsi: int) -> int | None: ...
     def find_terminal(self, key: int) -> int | None: ...
     def sim_uses(self, sims: Any) -> dict[str, Any]:
-        """Of SIMs by their index (uint32 array), as NumPy arrays: iccid, lot, health, and used_bytes with a row a
-        window; -1 where a SIM's plan does not roll."""
+        """Of SIMs by their index (uint32 array), as NumPy arrays: iccid, lot, health, trusted (False: on probation),
+        and used_bytes with a row a window; -1 where a SIM's plan does not roll."""
     def sim_counts(self, sims: Any) -> tuple[Any, Any]:
         """ICCIDs and lifetime counts of SIMs by their index (uint32 array), as NumPy arrays."""
     def use_places(self, terminals: Any, sims: Any) -> tuple[Any, Any]:

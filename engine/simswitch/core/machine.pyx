@@ -991,7 +991,7 @@ cdef class Machine:
         return None if index == NONE_INDEX else int(index)
 
     def sim_uses(self, const uint32_t[::1] sims not None):
-        """ICCIDs, lots, healths and what was used in each window, by index."""
+        """ICCIDs, lots, healths, who is trusted and what was used in each window, by index."""
         return read_sim_uses(&self.state, sims)
 
     def sim_counts(self, const uint32_t[::1] sims not None):

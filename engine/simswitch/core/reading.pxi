@@ -734,15 +734,16 @@ cdef dict read_terminals_columns(State *state):
 
 
 cdef dict read_sim_uses(State *state, const uint32_t[::1] sims):
-    """Of SIMs by their index, as NumPy arrays: ICCID, lot (entity index), health, and what each has used in its windows; -1: its
-    plan has no such window. IndexError: there is none of an index."""
+    """Of SIMs by their index, as NumPy arrays: ICCID, lot (entity index), health, whether it is trusted, and what each has used in its
+    windows; -1: its plan has no such window. IndexError: there is none of an index."""
     cdef Py_ssize_t item, count = sims.shape[0]
     columns = {
         "iccid": np.zeros(count, np.uint64), "lot": np.zeros(count, np.uint16), "health": np.zeros(count, np.uint8),
-        "used_bytes": np.zeros((WINDOWS, count), np.int64)}
+        "trusted": np.zeros(count, bool), "used_bytes": np.zeros((WINDOWS, count), np.int64)}
     cdef uint64_t[::1] iccid = columns["iccid"]
     cdef uint16_t[::1] lot = columns["lot"]
     cdef uint8_t[::1] health = columns["health"]
+    cdef uint8_t[::1] trusted = columns["trusted"].view(np.uint8)
     cdef int64_t[:, ::1] used = columns["used_bytes"]
     cdef const Sim *sim
     cdef int window
@@ -753,6 +754,7 @@ cdef dict read_sim_uses(State *state, const uint32_t[::1] sims):
         iccid[item] = sim.iccid
         lot[item] = state.groups[sim.group].lot
         health[item] = sim.health
+        trusted[item] = not sim_untrusted(sim)
         for window in range(WINDOWS):
             used[window, item] = sim_used_bytes(state, sims[item], window)
         if not state.lots[lot[item]].rolling_days:
