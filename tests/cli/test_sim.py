@@ -131,20 +131,23 @@ def test_what_a_carrier_did_is_said_with_a_reason_and_kept(run: Run, server: Ser
     assert kinds.count("carrier_life") == 5
 
 
-def test_what_nobody_reported_is_counted_in_the_status(run: Run, server: Server) -> None:
+def test_what_nobody_reported_is_told_with_the_sim_and_counted_in_the_status(run: Run, server: Server) -> None:
     """An access server that comes back and knows of none of its leases."""
     with OperatorClient(server.address) as operator:
         define(operator, 5)
     with Client(server.address, access_server="as-01") as client:
-        client.allocate(TERMINAL + 1, "jp")
-    assert "without a word" not in run("status").stdout
+        lease = client.allocate(TERMINAL + 1, "jp", expected_bytes=1_000)
+    assert "last report" not in run("status").stdout + run("sim", lease.iccid).stdout
     with SessionThread(server.address, "as-01", lambda _: Result.DONE) as session:
         session.serving(20)
         shown = run("status").stdout
-    assert "Leases that ended without a word: " in shown
+    assert "Leases that ended without their last report: " in shown
     summary = json.loads(run("status", "--json").stdout)["summary"]
     assert summary["unreported_count"] >= 1
     assert summary["unreported_bytes"] > 0
+    assert "Beside that up to 67.1 MB may have been used that nobody reported" in run("sim", lease.iccid).stdout
+    (window, *_) = json.loads(run("sim", lease.iccid, "--json").stdout)["windows"]
+    assert (window["used_bytes"], window["allowed_bytes"]) == (0, 64 << 20)
 
 
 def test_a_sim_that_came_back_by_an_allocation_is_not_explained_by_the_swap_before() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions
-from tests.model.transitions import DAY_MS, SECOND_MS, T, allocate
-from tests.model.world import GIB, MIB, World, empty_world
+from tests.model.transitions import DAY_MS, SECOND_MS, SILENCE_MS, T, allocate
+from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
 
 CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
 
@@ -192,3 +193,80 @@ def test_a_line_can_carry_no_more_than_it_can() -> None:
     allocate(world)
     forgotten(world)
     assert world.machine.sim(0)["allowances_bytes"][0] == 1_000 * (SECOND_MS // 1000 + 1)
+
+
+def released_silently(world: World, epoch: int, server: int = 0) -> None:
+    """The lease ends over a minute after its last report, and its SIM has cooled."""
+    world.pass_ms(SILENCE_MS)
+    assert world.status(world.lease(layout.RELEASE, T, epoch, server)) == layout.OK
+    world.pass_ms(SECOND_MS)
+
+
+@pytest.mark.parametrize("told", ["nothing", "the same before", "the same while it cools", "after it has cooled"])
+def test_a_sim_released_without_a_last_report_is_not_handed_out_on_what_may_be_gone(told: str) -> None:
+    """I4: with 250 MiB left it serves one lease of 200 and not two, unless it is told how little the first used."""
+    world = empty_world()
+    (sim,) = world.import_sims(1, opening_bytes=100 * GIB - 250 * MIB)
+    (outcome,) = world.send(world.allocate(T, expected_bytes=200 * MIB))
+    epoch = int(outcome["epoch"][0])
+    report = world.usage(T, epoch, MIB)
+    assert world.status(report) == layout.OK
+    world.pass_ms(SILENCE_MS)
+    if told == "the same before":
+        assert world.status(report) == layout.LATE
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    if told == "the same while it cools":
+        assert world.status(report) == layout.NO_LEASE
+    world.pass_ms(SECOND_MS)
+    asked = world.allocate(3, expected_bytes=200 * MIB)
+    silent = told in ("nothing", "after it has cooled")
+    assert (world.machine.sim(sim)["allowances_bytes"][0] > 0) == silent
+    if told == "after it has cooled":
+        assert world.status(world.usage(T, epoch, 2 * MIB)) == layout.ENDED
+        assert world.machine.sim(sim)["headroom_bytes"] == 248 * MIB
+    assert world.status(asked) == (layout.NO_HEALTHY_SIM if told == "nothing" else layout.OK)
+    assert world.machine.check() == []
+
+
+def test_what_a_lease_that_is_forgotten_may_have_used_is_allowed_for() -> None:
+    """More leases ended while its SIM cooled than are remembered."""
+    count = 1 << 16
+    world = empty_world(sims_max=count + 4, terminals_max=count + 4)
+    world.configure(layout.COOLING_MS, 1_000 * SECOND_MS)
+    (sim,) = world.import_sims(1)
+    epoch = allocate(world)
+    world.import_sims(1)
+    world.pass_ms(SILENCE_MS)
+    world.send(world.lease(layout.RELEASE, T, epoch))
+    assert allocate(world)
+    world.import_sims(count)
+    others = np.arange(10, 10 + count, dtype=np.uint64)
+    world.configure(layout.COOLING_MS, 0)
+    applies = range(20)  # timers that fire in one are 4,096 at most
+    for _ in range(2):
+        (outcome,) = world.send(world.allocate(others))
+        assert (outcome["status"] == layout.OK).all()
+        world.send(commands.run(layout.RELEASE, count, access_server=0, terminal=others, epoch=outcome["epoch"]))
+        for _ in applies:
+            world.pass_ms(STEP_MS)
+    assert world.machine.sim(sim)["allowances_bytes"] == [0, 0, 0]
+    assert world.status(world.usage(T, epoch, MIB)) == layout.STALE_EPOCH
+    world.pass_ms(1_000 * SECOND_MS)
+    for _ in applies:
+        world.pass_ms(STEP_MS)
+    assert world.machine.sim(sim)["allowances_bytes"][0] >= 100 * MIB
+    assert world.machine.check() == []
+
+
+def test_what_a_pool_shares_is_less_by_what_a_silent_lease_may_have_used() -> None:
+    world = empty_world()
+    world.define(layout.PLAN, "shared", {layout.PLAN_QUOTA_CYCLE: 100 * GIB, layout.PLAN_POOLED: 1})
+    places = (layout.LOT_SUPPLIER, layout.LOT_PLAN, layout.LOT_CLASS)
+    names = ("supplier", "shared", "gold")
+    world.define(layout.LOT, "pool", {place: world.entities[name] for place, name in zip(places, names, strict=True)})
+    world.import_sims(2, lot="pool")
+    released_silently(world, allocate(world))
+    allowed = world.machine.sim(0)["allowances_bytes"][0] + world.machine.sim(1)["allowances_bytes"][0]
+    assert allowed >= 100 * MIB
+    assert world.machine.lot(world.entities["pool"])["pool_used_bytes"][0] == allowed
+    assert world.machine.check() == []

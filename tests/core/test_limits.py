@@ -12,7 +12,8 @@ from tests.model.world import MIB, World, empty_world
 
 PEOPLE = 6_000
 """More than a walk meets in one apply, terminals and places of the table taken together."""
-NOTIFIED, SLOWED, REFUSED, LIFTED = layout.LIMIT_PASSED, layout.LIMIT_SLOWED, layout.LIMIT_REFUSED, layout.LIMIT_LIFTED
+WARNED, NOTIFIED, SLOWED = layout.LIMIT_WARNED, layout.LIMIT_PASSED, layout.LIMIT_SLOWED
+REFUSED, LIFTED = layout.LIMIT_REFUSED, layout.LIMIT_LIFTED
 
 
 def told(world: World) -> list[tuple[int, int]]:
@@ -55,7 +56,8 @@ def test_another_action_is_told_to_all_whom_it_touches_once_each_also_to_who_rep
     world.send(
         commands.run(layout.RELEASE, int(gone.sum()), access_server=0, terminal=terminals[gone], epoch=epochs[gone])
     )
-    assert told(world) == [(NOTIFIED, world.machine.header()["limit_for_all"])] * PEOPLE
+    rule = world.machine.header()["limit_for_all"]
+    assert told(world) == [(WARNED, rule), (NOTIFIED, rule)] * PEOPLE
     world.send(limit_rule(world, action=layout.ACTION_REFUSE, warn_permille=800))
     assert world.machine.header()["sweeps_count"]
     world.now_ms += 10_000
@@ -81,7 +83,7 @@ def test_what_is_lifted_names_the_rule_that_said_it_whatever_became_of_that_mean
     epoch = limited(world, "slowed", layout.ACTION_SLOW)
     published = world.machine.header()["limit_for_all"]
     brand = world.define(layout.SUBSCRIBER_GROUP, "brand", {layout.GROUP_PRIORITY: 2})
-    assert told(world) == [(SLOWED, published)]
+    assert told(world) == [(WARNED, published), (SLOWED, published)]
     # It asks as one of a group that has no rule: nothing is another. Then the group gets one.
     world.send(world.allocate(T, group=brand))
     assert told(world) == []

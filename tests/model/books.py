@@ -25,6 +25,7 @@ from tests.model.things import (
 
 OWN_TIER_TRIES = 8
 DAY_MS = 86_400_000
+FRESH_S = 60
 
 
 @dataclass(eq=False)
@@ -539,7 +540,69 @@ class Books:
         assert sim is not None
         self._leave_swap(terminal, source_let_go=True)
         terminal.sim, terminal.last_sim = None, sim
+        self._let_go(self._last(terminal), sim)
+
+    def _let_go(self, lease: EndedModel | None, sim: SimModel) -> None:
+        """It cools. A last report of its lease that is older than a minute may not be its last: that is waited for."""
+        if lease is not None and lease.sim is sim:
+            heard_s = max(lease.reported_s, sim.heard_s if sim.occupancy == layout.ASSIGNED else 0)
+            left = self._unreported_bytes(lease)
+            if self.now_ms // 1000 - heard_s > FRESH_S and left > 0:
+                sim.unreported, sim.unreported_s = (lease.epoch, -left), self.now_ms // 1000
         self._cool(sim)
+
+    def _unreported_bytes(self, lease: EndedModel) -> int:
+        """What it may have used beyond its last report."""
+        left = lowest_bytes(lease.expected_tier) - lease.reported_bytes
+        silent_s = self.now_ms // 1000 - lease.reported_s + 1
+        return min(left, self.settings[layout.LINE_BYTES_PER_S] * silent_s, 1 << 50)
+
+    def _cooled(self, sim: SimModel) -> None:
+        """No report is waited for any more: what was worked out when its lease ended is allowed for."""
+        epoch, left = sim.unreported
+        if left < 0:
+            assert sim.holder is not None
+            lease = self._over(sim.holder, epoch)
+            assert lease is not None
+            self._allow(lease, -left)
+
+    def _allow(self, lease: EndedModel, left: int) -> None:
+        sim = lease.sim
+        sim.unreported = (lease.epoch, left)
+        for window in range(layout.WINDOWS if self.lots[sim.lot].rolling_days else layout.WINDOW_DAY):
+            sim.allowances[window] += left
+            sim.offsets[window] += left
+        self._tell_unreported(lease, layout.UNREPORTED_ALLOWED, left)
+
+    def _unreported(self, lease: EndedModel | None, sim: SimModel | None) -> None:
+        """What may have been used beyond its last report counts in every window until somebody knows better."""
+        if lease is None or sim is None or lease.sim is not sim:
+            return
+        left = self._unreported_bytes(lease)
+        if left > 0:
+            sim.unreported_s = self.now_ms // 1000
+            self._allow(lease, left)
+
+    def _reported(self, lease: EndedModel) -> None:
+        sim = lease.sim
+        epoch, left = sim.unreported
+        if epoch == 0 or epoch != lease.epoch:
+            return
+        sim.unreported = (0, 0)
+        if left < 0:
+            return
+        for window in range(layout.WINDOWS):
+            taken = min(left, sim.allowances[window])
+            sim.allowances[window] -= taken
+            sim.offsets[window] -= taken
+        self._tell_unreported(lease, layout.UNREPORTED_OVER, left)
+
+    def _tell_unreported(self, lease: EndedModel, reason: int, left: int) -> None:
+        self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=left)
+        sign = 1 if reason == layout.UNREPORTED_ALLOWED else -1
+        self.unreported_count += sign
+        self.unreported_bytes += sign * left
+        self._set_limit(lease.sim)
 
     def _take_away(self, terminal: TerminalModel, kind: int) -> None:
         sim = terminal.sim
@@ -595,7 +658,7 @@ class Books:
         assert target is not None
         if switched:
             if source is not None:
-                self._cool(source)
+                self._let_go(self._over(order.terminal, order.source_epoch), source)
             self._become_stop(order, target)
             return
         self._cool(target)
@@ -615,14 +678,14 @@ class Books:
         assert source is not None
         if order.kind != layout.SWITCH:
             if source.held_by is order:
-                self._cool(source)
+                self._let_go(self._over(order.terminal, order.epoch), source)
             return
         terminal, target = order.terminal, order.target
         assert target is not None
         self._require(terminal.sim is source, "I9: the source was lost before the target was confirmed")
-        self._cool(source)
         terminal.swap = None
         terminal.last_sim = source
+        self._let_go(self._last(terminal), source)
         self._begin(terminal, target, order.epoch)
         self._count_swap(terminal)
         terminal.awaits = (order.ordered_ms, order.job)

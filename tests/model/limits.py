@@ -65,7 +65,7 @@ class Limits(Books):
         before = self.rules.get(index)
         if before == rule:
             return {layout.SAME}
-        turns = 0 if before is None else before.turns + (_acts(before) != _acts(rule))
+        turns = 0 if before is None else before.turns + 1
         self.rules[index] = replace(rule, turns=turns)
         if self.subscribers and not any(sweep.kind == "subscribers" for sweep in self.sweeps):
             self.sweeps.append(Sweep("subscribers"))
@@ -135,7 +135,7 @@ class Limits(Books):
             self._meet(subscriber, terminal, server)
         record.day_bytes += delta
         record.month_bytes += delta
-        return self._meet(subscriber, terminal, server)
+        return self._meet(subscriber, terminal, server, counted=True)
 
     def limit_of(self, subscriber: int, terminal: int, server: int) -> tuple[int, int]:
         if not subscriber or not self._in_force() or subscriber not in self.subscribers:
@@ -163,7 +163,7 @@ class Limits(Books):
         held = {rule.group: (entity, rule) for entity, rule in self.rules.items() if not rule.withdrawn}
         return held.get(group) or held.get(-1) or (0, None)
 
-    def _meet(self, subscriber: int, terminal: int, server: int) -> tuple[int, int]:
+    def _meet(self, subscriber: int, terminal: int, server: int, *, counted: bool = False) -> tuple[int, int]:
         record, today = self.subscribers[subscriber], self.today()
         if today > record.day:
             if (today.year, today.month) != (record.day.year, record.day.month):
@@ -181,7 +181,8 @@ class Limits(Books):
                 steps: list[int] = []
                 if before == OVER > level:
                     steps.append(layout.LIMIT_LIFTED)
-                if level == WARNED != before:
+                at_once = counted and before == UNDER and level == OVER and self.rules[of].warn_permille > 0
+                if level == WARNED != before or at_once:
                     steps.append(layout.LIMIT_WARNED)
                 if level == OVER and (anew or before < OVER):
                     steps.append(_STEPS[self.rules[of].action])
@@ -223,13 +224,6 @@ class Limits(Books):
         self._require(missed == self.subscribers_missed, f"{missed} reports missed, not {self.subscribers_missed}")
         kept = {int(record["subscriber"]): (int(record["until_ms"]), record["reason"]) for record in exemptions}
         self._require(kept == self.exemptions, f"exemptions: {kept}, should be {self.exemptions}")
-
-
-def _acts(rule: RuleModel) -> tuple[int, ...]:
-    """For whom, and how; nothing while it is withdrawn."""
-    if rule.withdrawn:
-        return ()
-    return rule.group, rule.action, rule.slow_kbps if rule.action == layout.ACTION_SLOW else 0
 
 
 def _does(rule: RuleModel | None, month: int, day: int) -> tuple[int, int]:

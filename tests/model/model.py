@@ -24,7 +24,6 @@ from tests.model.records import Table
 from tests.model.things import (
     NEVER_MS,
     Call,
-    EndedModel,
     JobModel,
     LotModel,
     Mismatch,
@@ -387,6 +386,11 @@ class Model(Limits):
         if delta <= 0:
             _, slow_kbps = self.limit_of(lease.subscriber, terminal.key, server)
             self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
+            if delta == 0 and over is not None:
+                lease.reported_s = self.now_ms // 1000
+                self._reported(over)
+            elif delta == 0:
+                sim.heard_s = self.now_ms // 1000
             return layout.LATE if status == layout.OK else refusal
         if (
             total >= 2**64
@@ -498,6 +502,7 @@ class Model(Limits):
                 return {layout.TERMINALS_FULL}
             terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
         expected = self._expected(call.item["market"], call.item["expected_bytes"])
+        self._cooled(sim)
         self._lease(terminal, sim, call, expected, call.item["subscriber"])
         self._check_grant(terminal, call.answer)
         return {layout.OK}
@@ -1032,6 +1037,7 @@ class Model(Limits):
         self.orders.append(order)
         sim.revoke = order
         if sim.occupancy == layout.FREE or (sim.occupancy == layout.COOLING and sim.held_by is None):
+            self._cooled(sim)
             self._hold(sim, self.terminals[key], order)
         return {layout.REVOKED}
 
@@ -1114,40 +1120,6 @@ class Model(Limits):
         self._abandon(order)
         self._unreported(on_target, target)
         self._unreported(on_source, source)
-
-    def _unreported(self, lease: EndedModel | None, sim: SimModel | None) -> None:
-        """What may have been used beyond its last report counts in every window until somebody knows better."""
-        if lease is None or sim is None or lease.sim is not sim:
-            return
-        left = lowest_bytes(lease.expected_tier) - lease.reported_bytes
-        silent_s = self.now_ms // 1000 - lease.reported_s + 1
-        left = min(left, self.settings[layout.LINE_BYTES_PER_S] * silent_s, 1 << 50)
-        if left <= 0:
-            return
-        sim.unreported, sim.unreported_s = (lease.epoch, left), self.now_ms // 1000
-        for window in range(layout.WINDOWS if self.lots[sim.lot].rolling_days else layout.WINDOW_DAY):
-            sim.allowances[window] += left
-            sim.offsets[window] += left
-        self._tell_unreported(lease, layout.UNREPORTED_ALLOWED, left)
-
-    def _reported(self, lease: EndedModel) -> None:
-        sim = lease.sim
-        epoch, left = sim.unreported
-        if epoch == 0 or epoch != lease.epoch:
-            return
-        for window in range(layout.WINDOWS):
-            taken = min(left, sim.allowances[window])
-            sim.allowances[window] -= taken
-            sim.offsets[window] -= taken
-        sim.unreported = (0, 0)
-        self._tell_unreported(lease, layout.UNREPORTED_OVER, left)
-
-    def _tell_unreported(self, lease: EndedModel, reason: int, left: int) -> None:
-        self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=left)
-        sign = 1 if reason == layout.UNREPORTED_ALLOWED else -1
-        self.unreported_count += sign
-        self.unreported_bytes += sign * left
-        self._set_limit(lease.sim)
 
     def _restart(self) -> None:
         for server in self.servers:
@@ -1496,6 +1468,7 @@ class Model(Limits):
                 if sim.revoke in self.orders and sim.holder is not None:
                     self._hold(sim, sim.holder, sim.revoke)
                 else:
+                    self._cooled(sim)
                     sim.occupancy = layout.FREE
         for order in self.orders:
             if order.state == "outstanding" and order.deadline_ms <= self.now_ms:
@@ -1770,6 +1743,7 @@ class Model(Limits):
             figures_aside_count=self.figures_aside_count,
             unreported_count=self.unreported_count,
             unreported_bytes=self.unreported_bytes,
+            reports_awaited=sum(sim.unreported[1] < 0 for sim in self.sims),
         )
 
     def _compare_ledger(self, records: Table) -> None:

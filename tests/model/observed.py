@@ -409,6 +409,11 @@ WORDS: dict[str, Callable[[Case], bool]] = {
         case.world.machine.sim(case.named_sim)["headroom_bytes"] == 100 * GIB - case.used_bytes - MIB
     ),
     "events=none": lambda case: not case.events,
+    "events=one": lambda case: len(case.events) == 1,
+    "events=warned_first": lambda case: (
+        [event["kind"] for event in case.events] == [layout.EVENT_LIMIT] * 2
+        and [event["reason"] == layout.LIMIT_WARNED for event in case.events] == [True, False]
+    ),
     "counted=same": lambda case: np.array_equal(
         case.before["sims"]["counted_bytes"], case.after["sims"]["counted_bytes"]
     ),
@@ -417,6 +422,15 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     ),
     "counted=last": _counted_last,
     "counted=before": _counted_before,
+    "awaited=yes": lambda case: (
+        int(case.after["header"]["reports_awaited"][0])
+        == int((case.after["sims_ledger"]["unreported_bytes"] < 0).sum())
+        == 1
+    ),
+    "heard=now": lambda case: (
+        case.after["sims"][case.terminal(case.after)["sim"]]["previous"] == case.world.now_ms // 1000
+    ),
+    "awaited=no": lambda case: int(case.after["header"]["reports_awaited"][0]) == 0,
     "allowed=both": _allowed_both,
     "allowed=before": lambda case: case.world.machine.sim(case.named_sim)["allowances_bytes"][0] > 0,
     "held=nothing": lambda case: not case.after["sims"]["held"].any(),

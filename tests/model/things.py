@@ -119,14 +119,16 @@ class SimModel:
     """By window: by how much the carrier's last figure is above our own count."""
     as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     allowances: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
-    """By window: what leases may have used that ended without a word of their access server."""
+    """By window: what leases may have used that ended without their last report."""
     straddling: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: what may have been used after the instant of the carrier's figure, and is taken to be before it."""
     carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: the carrier's last figure."""
     unreported: tuple[int, int] = (0, 0)
-    """The last of them, and what was allowed for it."""
+    """The last of them, and what was allowed for it; below 0: what will be when the SIM has cooled."""
     unreported_s: int = 0
+    heard_s: int = 0
+    """While it is assigned: when its access server last said that nothing more was used."""
     claim: int = 0
     """What its lease may still use, of a pool."""
     revoke: OrderModel | None = None

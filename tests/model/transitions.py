@@ -34,6 +34,8 @@ NONE = layout.NONE_INDEX
 AHEAD_MS = 10 * STEP_MS
 FENCING_MS = 30 * STEP_MS
 DAY_MS = 86_400_000
+SILENCE_MS = 968 * STEP_MS
+"""Over a minute, and less than a lease lasts."""
 SECOND_MS = 8_000
 """Whole seconds and whole steps of the wheel."""
 T = 1
@@ -250,6 +252,20 @@ def _by_epoch(row: Row) -> Case:
         return Case(world, world.usage(T, epoch, 3 * MIB), named_sim=named)
     if row.command == "REPORT_USAGE" and ("the lease before" in row.when or row.when.startswith("of its last lease")):
         return _before(row)
+    if row.when.startswith("its last one"):
+        world, epoch, named = silent_end()
+        if "has cooled" in row.when:
+            world.pass_ms(COOLING_MS)
+        return Case(
+            world,
+            world.usage(T, epoch, MIB if row.when.endswith("nothing more was used") else 3 * MIB),
+            named_sim=named,
+        )
+    if "over a minute old" in row.when and row.command == "RELEASE":
+        world, epoch, named = silent_lease(128 * MIB if "all that is expected" in row.when else MIB)
+        if row.when.endswith("it told the same since"):
+            assert world.status(world.usage(T, epoch, MIB)) == layout.LATE
+        return Case(world, world.lease(layout.RELEASE, T, epoch), named_sim=named)
     world = _lease_world(row)
     epoch = lease_epoch(world)
     usage = 3 * MIB
@@ -257,10 +273,13 @@ def _by_epoch(row: Row) -> Case:
         world.send(world.usage(T, epoch, MIB))
     if row.when == "other epoch":
         epoch += 1_000
-    elif row.when == "epoch of the order":
+    elif row.when.startswith("epoch of the order"):
         epoch = world.orders[-1]["epoch"]
+        world.pass_ms(SILENCE_MS if row.when.endswith("a minute old") else 0)
     elif row.when == "not above the last report":
-        usage = MIB if row.state == "held" else 0
+        usage = 0
+    elif row.when == "the same as the last report":
+        usage = MIB
     elif row.when == "later than the longest outage":
         world.pass_ms(OUTAGE_MAX_MS + STEP_MS)
         world.send(world.lease(layout.RENEW, T, epoch))
@@ -283,6 +302,22 @@ def _by_epoch(row: Row) -> Case:
     if row.command == "REPORT_USAGE":
         return Case(world, world.usage(T, epoch, usage, server=server))
     return Case(world, world.lease(int(getattr(layout, row.command)), T, epoch, server))
+
+
+def silent_lease(reported_bytes: int = MIB) -> tuple[World, int, int]:
+    """A lease whose only report is over a minute old, its epoch and its SIM."""
+    world = new_world()
+    epoch = allocate(world)
+    assert world.status(world.usage(T, epoch, reported_bytes)) == layout.OK
+    world.pass_ms(SILENCE_MS)
+    return world, epoch, sim_index(world)
+
+
+def silent_end() -> tuple[World, int, int]:
+    """The same, released."""
+    world, epoch, named = silent_lease()
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    return world, epoch, named
 
 
 def _before(row: Row) -> Case:
@@ -338,6 +373,8 @@ def _adoption(row: Row) -> Case:
         allocate(world, OTHER, server=1)
     elif row.when == "it holds that SIM":
         named = sim_index(world)
+    elif row.when.endswith("is waited for"):
+        world, _, named = silent_end()
     return Case(world, world.adopt(T, named), named_sim=named)
 
 
@@ -498,6 +535,9 @@ def _cooling(row: Row) -> Case:
         return _lot_order(row)
     if row.when.startswith("slowed"):
         return _probed(row)
+    if row.when.endswith("is waited for"):
+        world, _, named = silent_end()
+        return Case(world, wait_ms=COOLING_MS, named_sim=named)
     world = new_world()
     epoch = allocate(world)
     named = sim_index(world)
@@ -938,6 +978,9 @@ def _acknowledged(row: Row) -> Case:
     if row.when == "stop or revoke":
         allocate(world)
         allocate(world, T, server=1)
+    elif row.when.startswith("revoke"):
+        allocate(world)
+        world.pass_ms(LEASE_MS)
     else:
         bring(world, "held")
         job = order_swap(world)
@@ -1248,7 +1291,7 @@ def _limit(row: Row) -> Case:
         if row.when.startswith("its rule, withdrawn"):
             numbers |= {"withdrawn": 1}
         elif "allows" in row.when:
-            numbers |= {"month_bytes": (12 if "a little" in row.when else 20) * MIB}
+            numbers |= {"month_bytes": (9 if "less" in row.when else 12 if "a little" in row.when else 20) * MIB}
         elif "slows more" in row.when:
             numbers |= {"slow_kbps": SLOW_KBPS // 2}
         elif "refuses" in row.when:
@@ -1358,6 +1401,19 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
 WHENS = frozenset(
     {
         "-",
+        "epoch of the order, its last report is over a minute old",
+        "its last report is over a minute old",
+        "the same as the last report",
+        "over a minute old, it told the same since",
+        "over a minute old, it had used all that is expected",
+        "its last one, which is waited for",
+        "its last one, which is waited for, and nothing more was used",
+        "its last one, its SIM has cooled",
+        "its last one, its SIM has cooled, and nothing more was used",
+        "SIM cools, its last report is waited for",
+        "cooling is over, its last report is waited for",
+        "revoke, its lease had no report for over a minute",
+        "its rule, which allows less",
         "from another instant on",
         "from another instant on, in its place",
         "its rule, which refuses",

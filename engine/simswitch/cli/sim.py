@@ -182,6 +182,12 @@ def _described(found: dict[str, Any]) -> list[Any]:
     if found["windows"]:
         columns = ["window", "used", "cap", "basis", "since", "left", "next reset"]
         parts.append(table("Windows", columns, [_window(found, each) for each in found["windows"]]))
+        allowed = max(each["allowed_bytes"] for each in found["windows"])
+        if allowed:
+            parts.append(
+                f"Beside that up to {bytes_text(allowed)} may have been used that nobody reported: leases ended "
+                "without their last report. It is not left (`simswitch history unreported` has each)."
+            )
     parts += _tables(found)
     missing = found["history_missing"]
     parts.append(f"History: {missing}" if missing else f"History is as of {instant_text(found['history_ms'])}.")

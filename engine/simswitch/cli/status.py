@@ -81,9 +81,9 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         )
     if summary["unreported_count"]:
         parts.append(
-            f"Leases that ended without a word: {summary['unreported_count']:,} may have used up to "
-            f"{bytes_text(summary['unreported_bytes'])} that nobody reported, allowed for until their windows start "
-            "anew. `simswitch history unreported` has each."
+            f"Leases that ended without their last report: {summary['unreported_count']:,} may have used up to "
+            f"{bytes_text(summary['unreported_bytes'])} more, allowed for until their windows start anew. "
+            "`simswitch history unreported` has each."
         )
     if summary["pools"]:
         by_health = ", ".join(f"{each['count']:,} {each['health']}" for each in summary["pools"])

@@ -432,6 +432,13 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             continue
         if total <= reported_bytes[0]:
             statuses[item] = <uint8_t> refusal
+            if total < reported_bytes[0]:
+                pass
+            elif status == ENDED:
+                reported_s[0] = <uint32_t> now_s
+                lease_reported(state, &lease, run.now_ms)
+            else:
+                state.sims[sim_index].previous = <uint32_t> now_s  # nothing more was used: its access server is not silent
             slow_kbps[item] = limit_of(state, subscriber, keys[item], run.server, run.now_ms).slow_kbps
             continue
         delta = total - reported_bytes[0]
@@ -560,6 +567,7 @@ cdef int _adopt(
         index = terminal_add(state, key)
         if index == NONE_INDEX:
             return TERMINALS_FULL
+    last_report_missing(state, sim_index, now_ms)
     lease_begin(
         state, index, sim_index, server, market, tier_satisfying(expected_bytes(state, market, requested)),
         epoch_new(state), now_ms)

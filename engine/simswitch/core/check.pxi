@@ -82,6 +82,7 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
     cdef Sim *sim
     cdef Order *order
     cdef uint32_t revoke
+    cdef uint64_t awaited = 0
     cdef bint listed
     for index in range(state.header.sims_count):
         if not index % PAUSE_ITEMS:
@@ -117,6 +118,12 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
         listed = sim.occupancy == FREE and sim.health == HEALTHY
         if listed != (sim.tier != TIER_NONE):
             faults.append(f"I4: SIM {index} stands in the index: {sim.tier != TIER_NONE}, free and healthy: {listed}")
+        if index < state.header.ledger_end and state.sims_ledger[index].unreported_bytes < 0:
+            awaited += 1
+            if sim.occupancy != COOLING:
+                faults.append(f"I4: SIM {index} does not cool, and the last report of its lease is waited for")
+    if awaited != state.header.reports_awaited:
+        faults.append(f"I4: the last reports of {state.header.reports_awaited} leases are waited for, by their SIMs of {awaited}")
     return 0
 
 

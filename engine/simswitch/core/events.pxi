@@ -41,7 +41,7 @@
 #   CORRECTION   ICCID               carrier's less ours, bytes two's  Window                    a carrier's figure that was taken, of a
 #                                    complement                                                  SIM's window
 #   UNREPORTED   ICCID               bytes                     UnreportedReason          terminal: what its lease may have used that
-#                                                                                        ended without a word of its access server
+#                                                                                        ended without its last report
 #   LIMIT        bytes used; from bit 48   limit, bytes              LimitReason               subscriber: a published limit; the
 #                the rule (entity), 62:                                                        terminal and access server that
 #                by the day                                                                    showed it, if any did

@@ -613,7 +613,8 @@ ctypedef struct Header:                 # 1024 B
     uint16_t limits_before[16]          # and the rule that held before; 0: none did
     uint32_t limits_edition             # how often that was, ever (limits.pxi)
     uint32_t limits_settled             # all who were told of a limit have heard of the changes up to this edition
-    uint64_t reserved[2]
+    uint64_t reports_awaited            # SIMs that cool, of whose lease the last report has not come (ledger.pxi)
+    uint64_t reserved[1]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -649,7 +650,9 @@ ctypedef struct Sim:                    # 64 B, one cache line
                                         # its reset, and is not trusted yet; 56 to 63: changes of terminal in that day
     uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
     uint32_t next                       # neighbours in its tier, while it is in the selection index (the head's previous is
-    uint32_t previous                   # stale), or on the wheel, while it cools. While held: next is the order that holds it
+    uint32_t previous                   # stale), or on the wheel, while it cools. While held: next is the order that holds it. While
+                                        # assigned: previous is when its access server last said that nothing more was used, Unix
+                                        # seconds; before the lease began, or NONE_INDEX: it did not
     uint32_t hint                       # prefetch only: a SIM about HINT_DISTANCE places behind it in either list
     uint16_t group
     uint16_t slot
@@ -671,11 +674,11 @@ ctypedef struct SimRolling:             # 64 B
 
 ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of arrays as in Window, less one
     int64_t correction_bytes[3]         # what the carrier's last figure moved the window's offset by; a reset clears it
-    int64_t allowance_bytes[3]          # what leases may have used that ended without a word; a reset clears it
+    int64_t allowance_bytes[3]          # what leases may have used that ended without their last report; a reset clears it
     int64_t straddling_bytes[3]         # taken to be used before the figure's instant, and may have been after it; a reset clears it
     int64_t carrier_bytes[3]            # the carrier's last figure
     uint64_t unreported_epoch           # the last of these leases; 0: there is none, or it was reported since
-    int64_t unreported_bytes            # what was allowed for it
+    int64_t unreported_bytes            # what was allowed for it; below 0: what will be when the SIM has cooled
     uint32_t as_of_s[3]                 # up to when the carrier's figure counts, Unix seconds; 0: none was told
     uint32_t unreported_s               # when the last of these leases ended
 

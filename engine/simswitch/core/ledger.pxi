@@ -31,10 +31,19 @@
 # a swap that was under way there. What is left of its expected use is allowed for in every window, or as much as
 # the line could carry since the last report if that is less. The report takes it away again when it comes after all; so does the lease
 # when it goes on, a window that starts anew, and a carrier's figure of a later instant, which knows what was used.
+#
+# So with a lease that its access server let go of (released, moved, swapped, expired) without a last report: one no older than FRESH_S when
+# it ended, or one that comes while the SIM cools, also if it says the same again. What may have been used is worked out at the end, and counts
+# once the SIM has cooled: nobody is given it before.
+#
+#     last report         the lease ends              the SIM is free
+#     ----|--------------------|--------------------------|------------>
+#         | > FRESH_S: waited for, in the ledger < 0      | no report came: allowed for
 
 
 cdef enum:
     CYCLE_DAYS_MAX = 31
+    FRESH_S = 60                  # when a lease ends, a report that is no older was its last
 
 
 cdef extern from *:
@@ -85,24 +94,34 @@ cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, in
         state.header.unreported_bytes -= min(state.header.unreported_bytes, <uint64_t> allowed)
 
 
-cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
-    """The lease is over, and its access server has not let go of the SIM but is gone, or knows nothing of it."""
-    cdef uint32_t index = lease.sim
-    cdef SimLedger *ledger = &state.sims_ledger[index]
+cdef int64_t _unreported_bytes(const State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
+    """What a lease that ends now may have used beyond its last report; 0: nothing is expected."""
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t silent_s = now_ms // 1000 - lease.reported_s + 1
     cdef int64_t left = tier_lowest_bytes(lease.expected_tier)
-    cdef int window
     if lease.reported_bytes >= <uint64_t> left:
-        return
+        return 0
     left -= <int64_t> lease.reported_bytes
     if <uint64_t> left // line >= silent_s:
         left = <int64_t> (line * silent_s)
-    left = min(left, UNREPORTED_MAX)
+    return min(left, UNREPORTED_MAX)
+
+
+cdef void _enter_unreported(State *state, uint32_t index, uint64_t epoch, int64_t bytes) noexcept nogil:
+    """The last of the SIM's leases of which something may be unreported; below 0: its report is waited for."""
+    cdef SimLedger *ledger = &state.sims_ledger[index]
     state.header.ledger_end = max(state.header.ledger_end, index + 1)
-    ledger.unreported_epoch = lease.epoch
-    ledger.unreported_bytes = left
-    ledger.unreported_s = <uint32_t> (now_ms // 1000)
+    state.header.reports_awaited += bytes < 0
+    state.header.reports_awaited -= ledger.unreported_bytes < 0
+    ledger.unreported_epoch = epoch
+    ledger.unreported_bytes = bytes
+
+
+cdef void _allow(State *state, const EndedLease *lease, int64_t left, uint64_t now_ms) noexcept nogil:
+    """So much was perhaps used under the lease: it counts in every window of the SIM."""
+    cdef uint32_t index = lease.sim
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef int window
     for window in range(WINDOWS):
         if window != WINDOW_ROLLING - 1 or state.lots[state.groups[state.sims[index].group].lot].rolling_days:
             ledger.allowance_bytes[window] += left
@@ -110,6 +129,54 @@ cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_m
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
     _tell_unreported(state, lease, UNREPORTED_ALLOWED, left)
     sim_set_limit(state, index, now_ms)
+
+
+cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
+    """The lease is over, and its access server has not let go of the SIM but is gone, or knows nothing of it."""
+    cdef int64_t left = _unreported_bytes(state, lease, now_ms)
+    if left:
+        _enter_unreported(state, lease.sim, lease.epoch, left)
+        state.sims_ledger[lease.sim].unreported_s = <uint32_t> (now_ms // 1000)
+        _allow(state, lease, left, now_ms)
+
+
+cdef inline bint lease_silent(const Terminal *terminal, const Sim *sim, uint64_t now_ms) noexcept nogil:
+    """Whether its access server has said nothing lately of what the lease, which holds the SIM, has used."""
+    cdef uint32_t now_s = <uint32_t> (now_ms // 1000)
+    return now_s - terminal.reported_s > FRESH_S and now_s - sim.previous > FRESH_S
+
+
+cdef void lease_await_report(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
+    """Its access server has let go of the SIM, which is about to cool. If its last report has not come it is waited for."""
+    cdef int64_t left
+    if now_ms // 1000 - lease.reported_s <= FRESH_S:
+        return
+    left = _unreported_bytes(state, lease, now_ms)
+    if left:
+        _enter_unreported(state, lease.sim, lease.epoch, -left)
+        state.sims_ledger[lease.sim].unreported_s = <uint32_t> (now_ms // 1000)
+
+
+cdef void last_report_due(State *state, uint32_t terminal, uint64_t now_ms) noexcept nogil:
+    """The same for the terminal's lease, which has just ended and was silent."""
+    cdef EndedLease lease = lease_last(state, terminal)
+    lease_await_report(state, &lease, now_ms)
+
+
+cdef void last_report_missing(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The SIM has cooled. If the last report of its lease is waited for, it is no longer."""
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef int64_t left = -ledger.unreported_bytes
+    cdef EndedLease lease
+    if index >= state.header.ledger_end or left <= 0:
+        return
+    lease = lease_over(state, state.sims[index].terminal, ledger.unreported_epoch)
+    if not lease.epoch:  # so many have ended since that it is forgotten
+        lease.terminal = state.sims[index].terminal
+        lease.server = NONE_SHORT
+        lease.sim = index
+    _enter_unreported(state, index, ledger.unreported_epoch, left)
+    _allow(state, &lease, left, now_ms)
 
 
 cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
@@ -120,6 +187,9 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms)
     cdef int window
     if index >= state.header.ledger_end or not ledger.unreported_epoch or ledger.unreported_epoch != lease.epoch:
         return
+    if ledger.unreported_bytes < 0:
+        _enter_unreported(state, index, 0, 0)
+        return
     for window in range(WINDOWS):
         # A window that has started anew since has none of it.
         taken = min(ledger.unreported_bytes, ledger.allowance_bytes[window])
@@ -127,8 +197,7 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms)
         pool_beside(state, index, window, -taken)
         sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
     _tell_unreported(state, lease, UNREPORTED_OVER, ledger.unreported_bytes)
-    ledger.unreported_epoch = 0
-    ledger.unreported_bytes = 0
+    _enter_unreported(state, index, 0, 0)
     sim_set_limit(state, index, now_ms)
 
 

@@ -8,10 +8,11 @@
 # What holds is worked out anew from the figures, the rule and the exemption whenever a subscriber reports, asks or renews: so
 # the turn of a day or month, an exemption and its end need no walk. The record only keeps what was told
 # of each window, two bits, so that each event comes once; one that is lifted is told of when the subscriber is next met. Where a rule
-# is another, acts otherwise or is withdrawn, a walk meets all who were told of something: those with a lease first, of whom the access
-# server is known. Each hears of the new action, or that what its old rule said is lifted, and then what its new one says.
+# is another, is withdrawn, or says otherwise (its action, a figure, its text), a walk meets all who were told of something: those with a lease
+# first, of whom the access server is known. Who stays past it hears of it once more as it is now; otherwise that what its old rule said is
+# lifted, and then what its new one says.
 #
-#     rules     --1-----2-----3-->     an edition begins where a group, or all others, get another rule or one that acts otherwise
+#     rules     --1-----2-----3-->     an edition begins where a group, or all others, get another rule or one that says otherwise
 #     record       told at 1           what held for its group before 2 and 3 is kept: of this rule it was told
 #
 # Of the edition a record keeps four bits, and the header the last CHANGES changes: a rule is refused as SWEEPS_FULL while somebody may yet
@@ -34,7 +35,7 @@ ctypedef struct Limited:
 
 ctypedef struct Told:
     uint32_t rule                 # of which the subscriber was told; that which holds now, where nothing was
-    bint otherwise                # it acts otherwise since
+    bint otherwise                # it says otherwise since
     int month                     # UNDER, WARNED, OVER: what was told of the month
     int day                       # and of the day
 
@@ -110,14 +111,11 @@ cdef void _limit_changes(State *state, int64_t group, uint32_t before) noexcept 
 
 
 cdef void limits_change(State *state, uint32_t rule, const int64_t *before, const int64_t *after) noexcept nogil:
-    """Notes for whom a rule that is defined becomes another, or acts otherwise. ``before``: its numbers; NULL: it is new."""
+    """Notes for whom a rule that is defined becomes another, or says otherwise. ``before``: its numbers; NULL: it is new."""
     cdef bint held = before != NULL and before[<int> RULE_WITHDRAWN] != 1
     cdef bint holds = after[<int> RULE_WITHDRAWN] != 1
     if held and holds and before[<int> RULE_GROUP] == after[<int> RULE_GROUP]:
-        if before[<int> RULE_ACTION] != after[<int> RULE_ACTION] or (
-            after[<int> RULE_ACTION] == ACTION_SLOW and before[<int> RULE_SLOW_KBPS] != after[<int> RULE_SLOW_KBPS]
-        ):
-            _limit_changes(state, after[<int> RULE_GROUP], rule)
+        _limit_changes(state, after[<int> RULE_GROUP], rule)
         return
     if held:
         _limit_changes(state, before[<int> RULE_GROUP], rule)
@@ -158,13 +156,19 @@ cdef void _tell(
 
 
 cdef inline void _tell_change(
-    State *state, const Subscriber *record, uint32_t rule, bint of_day, int before, int level, bint otherwise, uint64_t terminal,
-    uint32_t server
+    State *state, const Subscriber *record, uint32_t rule, bint of_day, int before, int level, bint otherwise, bint counted,
+    uint64_t terminal, uint32_t server
 ) noexcept nogil:
-    """Tells what is another than was told of a window. ``otherwise``: the rule, which was told of, acts otherwise since."""
+    """Tells what is another than was told of a window.
+
+    ``otherwise``: the rule, which was told of, says otherwise since. ``counted``: by what a report counts, which may go past both marks
+    at once: the warning comes first all the same.
+    """
     if before == OVER and level != OVER:
         _tell(state, record, rule, of_day, LIMIT_LIFTED, terminal, server)
-    if level == WARNED and before != WARNED:
+    if (level == WARNED and before != WARNED) or (
+        level == OVER and before == UNDER and counted and state.entities[rule].numbers[<int> RULE_WARN_PERMILLE] > 0
+    ):
         _tell(state, record, rule, of_day, LIMIT_WARNED, terminal, server)
     if level == OVER and (before != OVER or otherwise):
         # LimitAction and LimitReason are in the same order.
@@ -231,22 +235,22 @@ cdef inline Limited limit_does(const State *state, uint32_t rule, Levels levels)
 
 
 cdef Limited limit_judge(
-    State *state, Subscriber *record, Told told, uint64_t terminal, uint32_t server, uint64_t now_ms
+    State *state, Subscriber *record, Told told, bint counted, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
     """What the subscriber's limit, if it has one, makes of it now; tells what has changed.
 
-    ``terminal`` and ``server``: who shows it; 0 and NONE_SHORT: nobody.
+    ``counted``: because of bytes that were just counted. ``terminal`` and ``server``: who shows it; 0 and NONE_SHORT: nobody.
     """
     cdef uint32_t rule = limit_rule(state, subscriber_group(record))
     cdef Levels levels = _levels(state, record, rule, now_ms)
     cdef int month = levels.month, day = levels.day
     if month or day or told.month or told.day:
         if told.rule != rule:
-            _tell_change(state, record, told.rule, False, told.month, UNDER, False, terminal, server)
-            _tell_change(state, record, told.rule, True, told.day, UNDER, False, terminal, server)
+            _tell_change(state, record, told.rule, False, told.month, UNDER, False, False, terminal, server)
+            _tell_change(state, record, told.rule, True, told.day, UNDER, False, False, terminal, server)
             told = Told(rule, False, UNDER, UNDER)
-        _tell_change(state, record, rule, False, told.month, month, told.otherwise, terminal, server)
-        _tell_change(state, record, rule, True, told.day, day, told.otherwise, terminal, server)
+        _tell_change(state, record, rule, False, told.month, month, told.otherwise, counted, terminal, server)
+        _tell_change(state, record, rule, True, told.day, day, told.otherwise, counted, terminal, server)
         record.month = (record.month & ~(<uint64_t> TOLD_MASK << TOLD_MONTH_SHIFT)) | <uint64_t> month << TOLD_MONTH_SHIFT
         record.day = (
             (record.day & ((<uint64_t> 1 << TOLD_DAY_SHIFT) - 1)) | <uint64_t> day << TOLD_DAY_SHIFT
@@ -256,13 +260,13 @@ cdef Limited limit_judge(
 
 
 cdef inline Limited limit_meet(
-    State *state, Subscriber *record, uint64_t terminal, uint32_t server, uint64_t now_ms
+    State *state, Subscriber *record, bint counted, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
     """The same for a subscriber that is met: a new day or month begins for it first."""
     if state.header.stamp > subscriber_stamp(record):
         subscriber_turn(state, record)
     if state.header.limits_count or limit_told(record):
-        return limit_judge(state, record, limit_told_of(state, record), terminal, server, now_ms)
+        return limit_judge(state, record, limit_told_of(state, record), counted, terminal, server, now_ms)
     return Limited(0, False, 0)
 
 
@@ -279,9 +283,9 @@ cdef inline Limited limit_count(
         return Limited(0, False, 0)
     # What was told of the last day or month is lifted before the new one's bytes could tell it again.
     if state.header.stamp > subscriber_stamp(record):
-        limit_meet(state, record, terminal, server, now_ms)
+        limit_meet(state, record, False, terminal, server, now_ms)
     subscriber_count(record, delta)
-    return limit_meet(state, record, terminal, server, now_ms)
+    return limit_meet(state, record, True, terminal, server, now_ms)
 
 
 cdef Limited limit_of(State *state, uint64_t subscriber, uint64_t terminal, uint32_t server, uint64_t now_ms) noexcept nogil:
@@ -290,7 +294,7 @@ cdef Limited limit_of(State *state, uint64_t subscriber, uint64_t terminal, uint
     if subscriber == 0 or not state.header.limits_count:
         return Limited(0, False, 0)
     record = subscriber_find(state, subscriber)
-    return limit_meet(state, record, terminal, server, now_ms) if record.key else Limited(0, False, 0)
+    return limit_meet(state, record, False, terminal, server, now_ms) if record.key else Limited(0, False, 0)
 
 
 cdef Limited limit_as(const State *state, const Subscriber *record, uint32_t group, uint64_t now_ms) noexcept nogil:
@@ -314,9 +318,9 @@ cdef inline Limited limit_ask(
     if record.key == 0:
         return Limited(0, False, 0)
     if group == 0 or group == subscriber_group(record):
-        return limit_meet(state, record, terminal, server, now_ms)
+        return limit_meet(state, record, False, terminal, server, now_ms)
     if state.header.stamp > subscriber_stamp(record):
-        limit_meet(state, record, terminal, server, now_ms)
+        limit_meet(state, record, False, terminal, server, now_ms)
     return limit_as(state, record, group, now_ms)
 
 
@@ -339,7 +343,7 @@ cdef void _join(
     record.month = (record.month & ~(<uint64_t> GROUP_MASK << MONTH_BITS)) | <uint64_t> group << MONTH_BITS
     subscriber_turn(state, record)
     if state.header.limits_count or limit_told(record):
-        limit_judge(state, record, told, terminal, server, now_ms)
+        limit_judge(state, record, told, False, terminal, server, now_ms)
 
 
 cdef uint64_t _days_left(uint64_t stamp) noexcept nogil:
@@ -401,13 +405,13 @@ cdef void limit_walked(State *state, const Sweep *sweep, uint64_t now_ms) noexce
     if sweep.cursor >= sweep.argument:
         record = &state.subscribers[sweep.cursor - sweep.argument]
         if record.key and limit_told(record):
-            limit_meet(state, record, 0, NONE_SHORT, now_ms)
+            limit_meet(state, record, False, 0, NONE_SHORT, now_ms)
         return
     terminal = &state.terminals[sweep.cursor]
     if terminal.sim != NONE_INDEX and terminal.subscriber:
         record = subscriber_find(state, terminal.subscriber)
         if record.key and limit_told(record):
-            limit_meet(state, record, terminal.key, terminal.server, now_ms)
+            limit_meet(state, record, False, terminal.key, terminal.server, now_ms)
 
 
 # ---------------------------------------------------------------------------------------------------------- EXEMPT
@@ -451,7 +455,7 @@ cdef int _exempt(
     row.subscriber = subscriber
     record = subscriber_find(state, subscriber)
     if record.key:
-        limit_meet(state, record, 0, NONE_SHORT, now_ms)
+        limit_meet(state, record, False, 0, NONE_SHORT, now_ms)
     return OK
 
 

@@ -531,13 +531,21 @@ cdef void _become_stop(State *state, uint32_t index, uint32_t sim, uint64_t now_
     _enqueue(state, index)
 
 
+cdef void _let_go(State *state, uint32_t terminal, uint64_t epoch, uint32_t sim, uint64_t now_ms) noexcept nogil:
+    """The access server no longer uses a SIM that was held after a lease of the terminal."""
+    cdef EndedLease lease = lease_over(state, terminal, epoch)
+    if lease.epoch and lease.sim == sim:
+        lease_await_report(state, &lease, now_ms)
+    sim_cool(state, sim, now_ms)
+
+
 cdef void _settle_orphan(State *state, uint32_t index, bint switched, uint64_t now_ms) noexcept nogil:
     cdef Order *order = &state.orders[index]
     cdef uint32_t source = order.source
     cdef uint32_t target = order.target
     if switched:
         if source != NONE_INDEX:
-            sim_cool(state, source, now_ms)
+            _let_go(state, order.terminal, order.source_epoch, source, now_ms)
         _become_stop(state, index, target, now_ms)
     else:
         sim_cool(state, target, now_ms)
@@ -613,6 +621,8 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         invariant(terminal.sim == source, "I9: a swap keeps its source until the target is confirmed")
         terminal.sim = NONE_INDEX
         terminal.order = LAST_SIM + source
+        if lease_silent(terminal, &state.sims[source], now_ms):
+            last_report_due(state, terminal_index, now_ms)
         sim_cool(state, source, now_ms)
         lease_begin(state, terminal_index, target, server, terminal.market, terminal_tier(terminal), epoch, now_ms)
         cold = &state.terminals_cold[terminal_index]
@@ -627,7 +637,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
             if not order.overdue:
                 _job_outcome(state, job, how == BY_ATTACH_FAILURE)
     elif state.sims[source].held and state.sims[source].next == index:
-        sim_cool(state, source, now_ms)
+        _let_go(state, terminal_index, epoch, source, now_ms)
     _free(state, index)
     job_settle(state, id, now_ms)
 
@@ -1175,6 +1185,8 @@ cdef inline void lease_release(State *state, uint32_t terminal_index, uint64_t n
     terminal.sim = NONE_INDEX
     terminal.order = LAST_SIM + sim
     terminal.expires_ms = 0
+    if lease_silent(terminal, &state.sims[sim], now_ms):
+        last_report_due(state, terminal_index, now_ms)
     sim_cool(state, sim, now_ms)
 
 

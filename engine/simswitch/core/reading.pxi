@@ -143,7 +143,7 @@ cdef dict read_sim(State *state, uint32_t index):
         # By window: what the carrier's last figure moved, and up to when it counted; 0: none was told.
         "corrections_bytes": _ledger(state, index)[0],
         "carrier_as_of_s": _ledger(state, index)[1],
-        # By window: what leases may have used that ended without a word, and what reports that straddle the figure's instant
+        # By window: what leases may have used that ended without their last report, and what reports that straddle the figure's instant
         # may have of after it.
         "allowances_bytes": _ledger(state, index)[2],
         "straddling_bytes": _ledger(state, index)[3],

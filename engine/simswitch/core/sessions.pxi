@@ -72,7 +72,8 @@ cdef int _revoke(
     state.servers[run.server].revokes_count += 1
     state.header.revokes_count += 1
     if sim.occupancy == FREE or (sim.occupancy == COOLING and not sim.held):
-        # Not for what others say of it is the terminal kept from moving.
+        # Not for what others say of it is the terminal kept from moving. For a report it is waited no longer: somebody uses it.
+        last_report_missing(state, sim_index, run.now_ms)
         sim_hold(state, sim_index, index, order, HELD_UNCOUNTED)
     return REVOKED
 

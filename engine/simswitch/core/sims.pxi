@@ -145,6 +145,8 @@ cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogi
     elif revoke:
         sim_hold(state, index, sim.terminal, revoke - 1, HELD_UNCOUNTED)
     else:
+        if state.header.reports_awaited:
+            last_report_missing(state, index, now_ms)
         sim_occupy(state, index, FREE, sim.terminal)
 
 

@@ -107,7 +107,14 @@ class SimHandlers:
             changes_per_day_max=sim["changes_max"],
             tier=sim["tier"],
             tier_bytes=sim["tier_bytes"],
-            windows=[pb.SimWindow(cap=cap, used_bytes=sim[_USED[cap.window]]) for cap in windows_of(plan, caps)],
+            windows=[
+                pb.SimWindow(
+                    cap=cap,
+                    used_bytes=sim[_USED[cap.window]],
+                    allowed_bytes=sim["allowances_bytes"][cap.window - 1],
+                )
+                for cap in windows_of(plan, caps)
+            ],
             rolling_days=caps["rolling_days"],
             pool=pool_of(caps),
         )

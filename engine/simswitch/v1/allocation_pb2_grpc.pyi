@@ -57,8 +57,9 @@ class AllocationServiceStub:
     """Prolongs leases. Reports of usage do so too. Safe to retry."""
     Release: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.ReleaseRequest, _allocation_pb2.ReleaseResponse]
     """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
-    was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
-    the SIM may be given away on what is gone.
+    was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
+    SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
+    lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED), until a report of it comes after all.
     """
     ReportAttachFailure: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
@@ -82,8 +83,9 @@ class AllocationServiceAsyncStub(AllocationServiceStub):
     """Prolongs leases. Reports of usage do so too. Safe to retry."""
     Release: _aio.UnaryUnaryMultiCallable[_allocation_pb2.ReleaseRequest, _allocation_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
-    was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
-    the SIM may be given away on what is gone.
+    was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
+    SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
+    lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED), until a report of it comes after all.
     """
     ReportAttachFailure: _aio.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]  # type: ignore[assignment]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
@@ -134,8 +136,9 @@ class AllocationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_allocation_pb2.ReleaseResponse, _abc.Awaitable[_allocation_pb2.ReleaseResponse]]:
         """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
-        was used first: a report that comes later is counted then, and until it comes nothing is allowed for it, so after SETTING_COOLING_MS
-        the SIM may be given away on what is gone.
+        was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
+        SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
+        lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED), until a report of it comes after all.
         """
 
     @_abc_1.abstractmethod

@@ -85,7 +85,7 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_CORRECTION: _EventKind.ValueType  # 21
     """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
     EVENT_KIND_UNREPORTED: _EventKind.ValueType  # 30
-    """A lease ended without a word of its access server: what it may have used counts at its SIM, until it is reported."""
+    """A lease ended without its last report: what it may have used counts at its SIM, until it is reported."""
     EVENT_KIND_POOL: _EventKind.ValueType  # 31
     """What the SIMs of a lot share is low or exhausted, and none of them is handed out; or it is not any more."""
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
@@ -149,7 +149,7 @@ lease or window or to nobody, or no line carries as much.
 EVENT_KIND_CORRECTION: EventKind.ValueType  # 21
 """A carrier's figure was taken: what counts in a window of a SIM is another from now on."""
 EVENT_KIND_UNREPORTED: EventKind.ValueType  # 30
-"""A lease ended without a word of its access server: what it may have used counts at its SIM, until it is reported."""
+"""A lease ended without its last report: what it may have used counts at its SIM, until it is reported."""
 EVENT_KIND_POOL: EventKind.ValueType  # 31
 """What the SIMs of a lot share is low or exhausted, and none of them is handed out; or it is not any more."""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29

@@ -493,7 +493,7 @@ class GetSummaryResponse(_message.Message):
     subscribers_missed_count: _builtins.int
     """Reports that were counted at SIM and terminal but at no subscriber, because the table of subscribers is full."""
     unreported_count: _builtins.int
-    """Leases that ended without a word of their access server, and of which nobody has reported since what they used."""
+    """Leases that ended without their last report, and of which nobody has reported since what they used."""
     unreported_bytes: _builtins.int
     """How much that may be, bytes: it counts in their SIMs' windows until those start anew."""
     @_builtins.property

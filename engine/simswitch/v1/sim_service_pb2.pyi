@@ -54,9 +54,14 @@ class SimWindow(_message.Message):
 
     CAP_FIELD_NUMBER: _builtins.int
     USED_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOWED_BYTES_FIELD_NUMBER: _builtins.int
     used_bytes: _builtins.int
     """What counts in the window now, bytes; opening balance included. A rolling window counts up to 14 days one by one, a longer
     one in steps.
+    """
+    allowed_bytes: _builtins.int
+    """What counts against the cap beside it, bytes: what leases may have used that ended without their last report. It does until that comes, the
+    window starts anew, or a carrier's figure of a later instant comes. 0: nothing.
     """
     @_builtins.property
     def cap(self) -> _caps_pb2.LotCap:
@@ -67,10 +72,11 @@ class SimWindow(_message.Message):
         *,
         cap: _caps_pb2.LotCap | None = ...,
         used_bytes: _builtins.int = ...,
+        allowed_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_bytes", b"allowed_bytes", "cap", b"cap", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
