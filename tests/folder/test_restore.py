@@ -13,8 +13,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from simswitch.audit.chain import Chain, older
-from simswitch.audit.verify import verify_folder
+from simswitch.access.tokens import FILE as TOKENS
+from simswitch.access.tokens import create_token, revoke_token
+from simswitch.audit.chain import Chain, all_entries, older
+from simswitch.audit.verify import RESTORES, verify_folder
 from simswitch.cell import Cell, JournalSettings, VirtualClock
 from simswitch.cli.data import instant_ms
 from simswitch.cli.exits import Exit
@@ -140,6 +142,36 @@ def test_what_was_restored_is_backed_up_and_restored_again(kept: tuple[Path, Lif
         assert checked.sound, checked.parts
     assert len(verify_folder(source)) == 2, "tokens and restores"
     assert set(life.epochs) | {500, 501, 502} == set(terminals(source))
+
+
+def test_tokens_count_as_at_the_backup_and_restore_says_how_many(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(kept[0], source)
+    (source / TOKENS).unlink()
+    ids = [create_token(source, f"operator:{name}", 60_000)[0].id for name in ("alice", "bob")]
+    backup(source, tmp_path / "backup")
+    revoke_token(source, ids[1])
+    found = restore(tmp_path / "backup", tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert found["valid_tokens"] == [f"{ids[0]} operator:alice", f"{ids[1]} operator:bob"]
+    (entry,) = all_entries(tmp_path / "new" / RESTORES)
+    assert entry.fields["valid_tokens"] == found["valid_tokens"]
+    told = program("restore", str(source), str(tmp_path / "other"))
+    assert "1 token counts as it did then" in told.stdout, told.stderr
+    assert f"token list {tmp_path / 'other'}" in told.stdout
+
+
+def test_of_two_restores_into_one_place_the_second_is_refused(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    making = tmp_path / "new.restoring"
+    held = RealDisk(making).lock()
+    (making / "what the other has made").touch()
+    with pytest.raises(Refused, match=rf"process {os.getpid()} restores into {tmp_path / 'new'} just now"):
+        restore(kept[0], tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert (making / "what the other has made").exists()
+    # It was killed: what it left is in nobody's way.
+    held.release()
+    restore(kept[0], tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert not making.exists()
+    assert not (tmp_path / "new" / "what the other has made").exists()
 
 
 def terminals(folder: Path) -> list[int]:

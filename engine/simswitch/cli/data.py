@@ -140,6 +140,13 @@ def restore(
     show(f"{folder} stands as after record {found['sequence']:,} ({instant_text(found['now_ms'])})")
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
     _show_passed_over(found)
+    if found["valid_tokens"]:
+        tokens = counted(len(found["valid_tokens"]), "token")
+        one = len(found["valid_tokens"]) == 1
+        show(
+            f"{tokens} {'counts as it' if one else 'count as they'} did then, also what was revoked since: look with "
+            f"`simswitch token list {folder}`"
+        )
     if found["skipped"]:
         left_out = ", ".join(f"{sequence:,}" for sequence in found["skipped"])
         others = f"of the {found['replayed']:,} others {found['changed']:,} have other outcomes now"

@@ -28,11 +28,12 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simswitch.access.tokens import read_tokens
 from simswitch.audit.chain import Chain
 from simswitch.audit.verify import RESTORES
 from simswitch.core import commands, layout
@@ -46,8 +47,8 @@ from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader, unsigned
 from simswitch.journal.append import START, Journal, JournalSettings, Place
-from simswitch.journal.disk import RealDisk, make_folders, sync_folder
-from simswitch.journal.errors import JournalDamaged, MachineVersionDiffers
+from simswitch.journal.disk import LOCK_NAME, RealDisk, make_folders, sync_folder
+from simswitch.journal.errors import FolderInUse, JournalDamaged, MachineVersionDiffers
 from simswitch.journal.follower import Reader, ReaderFailed
 from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
@@ -97,9 +98,17 @@ def restore(
         settings = JournalSettings(segment_bytes, free_mark_bytes=0, prepare_ahead=False)
     making = goal.with_name(goal.name + ".restoring")
     try:
-        if making.exists():
-            shutil.rmtree(making)
         make_folders(os.fspath(making), 0o700)
+        disk = RealDisk(making)
+        held = disk.lock()
+    except FolderInUse as error:
+        raise Refused(f"process {disk.locked_by()} restores into {goal} just now: wait until it has ended") from error
+    except OSError as error:
+        with suppress(OSError):
+            making.rmdir()
+        raise Refused(f"{goal} could not be made: {error}") from error
+    try:
+        _clear(making)
         found: dict[str, Any] = apart(
             lambda note: _restore(origin, making, wanted, kind or real_machine(), settings, note)
         )
@@ -111,7 +120,18 @@ def restore(
         if isinstance(error, OSError):
             raise Refused(f"{goal} could not be made: {error}") from error
         raise
+    finally:
+        held.release()
     return found
+
+
+def _clear(making: Path) -> None:
+    """What an attempt that was killed has left, but for the lock."""
+    for path in making.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
 
 
 def _restore(
@@ -320,7 +340,7 @@ def _write(
     disk = RealDisk(making)
     new_id = os.urandom(16)
     write_snapshot(disk, machine, new_id, kind.version, checksum)
-    found = {
+    found: dict[str, Any] = {
         "sequence": machine.sequence,
         "now_ms": machine.now_ms,
         "incarnation": machine.header()["incarnation"],
@@ -341,10 +361,14 @@ def _write(
         with closing(sqlite3.connect(making / HISTORY)) as history, history:
             history.execute("UPDATE positions SET journal_id = ?", (new_id,))
     copy_chains(origin, making)
+    now_ms = time.time_ns() // 1_000_000
+    # As they were there: whatever was revoked since counts again.
+    tokens = [token for token in read_tokens(making).values() if token.state(now_ms) == "valid"]
+    found["valid_tokens"] = [f"{token.id} {token.actor}" for token in tokens]
     chain = Chain(making / RESTORES)
     chain.append(
         {
-            "at_ms": time.time_ns() // 1_000_000,
+            "at_ms": now_ms,
             "what": "restore",
             "who": getpass.getuser(),
             "source": os.fspath(origin.resolve()),
