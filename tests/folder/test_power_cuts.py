@@ -159,6 +159,7 @@ def test_a_backup_that_a_power_cut_ends_is_whole_or_refused(life: Life, tmp_path
             cuts += 1
             image = tmp_path / "image"
             disk.image(image, chance)
+            assert (image / "backup").exists() or not returned, "a backup that was done is gone"
             if (image / "backup").exists():
                 try:
                     found = restore(image / "backup", tmp_path / "new", segment_bytes=SEGMENT_BYTES)
@@ -174,7 +175,8 @@ def test_a_backup_that_a_power_cut_ends_is_whole_or_refused(life: Life, tmp_path
     with at_each_sync(disk, cut):
         backup(life.folder, tmp_path / "disk" / "backup")
     returned = True
-    cut()
+    for _ in range(IMAGES):
+        cut()
     assert cuts > 40
     assert whole > 2
 
@@ -191,6 +193,7 @@ def test_a_restore_that_a_power_cut_ends_has_made_all_of_the_folder_or_nothing(
     disk = Disk(tmp_path / "disk")
     cuts = whole = 0
     returned = False
+    found: set[tuple[tuple[str, str], ...]] = set()
 
     def cut() -> None:
         nonlocal cuts, whole
@@ -204,6 +207,7 @@ def test_a_restore_that_a_power_cut_ends_has_made_all_of_the_folder_or_nothing(
                 whole += 1
                 checked = check_folder(image / "new")
                 assert checked.sound, checked.parts
+                found.add(tuple((part.part, part.text) for part in checked.parts))
                 assert held(image / "new") == life.epochs
             elif (image / "new.restoring").exists() and cuts % 10 == 0:
                 # Whoever tries again is not in the way of what was left.
@@ -218,6 +222,8 @@ def test_a_restore_that_a_power_cut_ends_has_made_all_of_the_folder_or_nothing(
     assert cuts > 40
     # Those when it had returned, and one that the last sync left whole.
     assert whole > IMAGES
+    # An empty history is sound as well, and so is a chain without entries.
+    assert found == {tuple((part.part, part.text) for part in check_folder(tmp_path / "disk" / "new").parts)}
 
 
 @pytest.mark.parametrize("what", ["backup", "restore"])

@@ -112,15 +112,16 @@ class Content:
 
 
 class FaultyFile:
-    def __init__(self, disk: FaultyDisk, content: Content) -> None:
+    def __init__(self, disk: FaultyDisk, name: str, content: Content) -> None:
         self._disk = disk
+        self._name = name
         self.content = content
         self.closed = False
 
     def pwrite(self, buffers: Sequence[Bytes], offset: int) -> None:
         self.content.write(offset, b"".join(bytes(buffer) for buffer in buffers))
         # A write that fails may have been carried out in part: a crash then decides sector by sector.
-        self._disk.event("pwrite")
+        self._disk.event("pwrite", self._name)
 
     def pread(self, size: int, offset: int) -> bytes:
         self._sound(offset, size)
@@ -137,14 +138,17 @@ class FaultyFile:
 
     def truncate(self, size: int) -> None:
         self.content.truncate(size)
-        self._disk.event("truncate")
+        self._disk.event("truncate", self._name)
 
     def fdatasync(self) -> None:
-        self._disk.event("fdatasync")
+        self._disk.event("fdatasync", self._name)
         self.content.sync()
 
     def settle(self) -> None:
+        self._disk.event("settle", self._name)
         self.content.sync()
+        if self._disk.settled is not None:
+            self._disk.settled(self._name, self.content)
 
     def size(self) -> int:
         return len(self.content.seen)
@@ -168,6 +172,8 @@ class FaultyDisk:
         self.free = 1 << 40
         self.locked = False
         self.events: list[str] = []
+        self.places: list[str] = []
+        """Of each event: the name that its file had when it was opened, or both of a renaming."""
         self.fail_at: int | None = None
         """The event with this number, counted from 0, fails."""
         self.failure = OSError(errno.EIO, "the disk failed")
@@ -175,30 +181,33 @@ class FaultyDisk:
         """What crashes have done, by kind."""
         self.before: Callable[[str], object] | None = None
         """Called before each event; may block."""
+        self.settled: Callable[[str, Content], object] | None = None
+        """Called when the cache of a file is dropped; may change what the disk has made of its writes."""
 
-    def event(self, name: str) -> None:
+    def event(self, name: str, place: str = "") -> None:
         if self.before is not None:
             self.before(name)
         number = len(self.events)
         self.events.append(name)
+        self.places.append(place)
         if number == self.fail_at:
             raise self.failure
 
     def open(self, name: str, *, create: bool = False, writable: bool = True, read_ahead: bool = True) -> FaultyFile:
         if create:
-            self.event("create")
+            self.event("create", name)
             self.seen[name] = Content()
         del writable, read_ahead
         if name not in self.seen:
             raise FileNotFoundError(errno.ENOENT, "no such file", name)
-        return FaultyFile(self, self.seen[name])
+        return FaultyFile(self, name, self.seen[name])
 
     def rename(self, source: str, target: str) -> None:
-        self.event("rename")
+        self.event("rename", f"{source} {target}")
         self.seen[target] = self.seen.pop(source)
 
     def unlink(self, name: str) -> None:
-        self.event("unlink")
+        self.event("unlink", name)
         self.seen.pop(name, None)
 
     def fsync_folder(self) -> None:

@@ -72,6 +72,8 @@ class Books:
     thaw_until_ms: int = 0
     frozen: bool = False
     swaps_stopped: bool = False
+    given_up: list[bool] = field(default_factory=list)
+    """The work list: whether each entry, numbered from 1, was seen to."""
     events_count: int = 0
     automatic_due_ms: int = 0
     carriers: dict[int, int] = field(default_factory=dict)
@@ -758,6 +760,7 @@ class Books:
         if cancelled:
             self._drop_swap(order, layout.JOB_OVER)
         elif given_up:
+            self.given_up.append(False)
             self._event(
                 layout.EVENT_GIVEN_UP,
                 order.terminal,

@@ -925,6 +925,13 @@ class Model(Limits):
         before, self.swaps_stopped = self.swaps_stopped, call.header["kind"] == layout.SWAPS_STOP
         return {layout.SAME if before == self.swaps_stopped else layout.OK}
 
+    def _given_up_resolve(self, call: Call) -> set[int]:
+        place = call.item["number"] - 1
+        if not 0 <= place < len(self.given_up):
+            return {layout.UNKNOWN_ORDER}
+        before, self.given_up[place] = self.given_up[place], True
+        return {layout.SAME if before else layout.OK}
+
     # ----------------------------------------------------------------------------------------- sessions
 
     def _session(self, header: Row) -> int:
@@ -1853,6 +1860,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.JOB_CANCEL: Model._job_change,
     layout.JOB_APPROVE: Model._job_change,
     layout.DECLARE_DEAD: Model._declare_dead,
+    layout.GIVEN_UP_RESOLVE: Model._given_up_resolve,
     layout.SERVER_PAUSE: Model._server_pause,
     layout.SERVER_RESUME: Model._server_pause,
     layout.DEFINE: Model.define_rule,

@@ -17,7 +17,7 @@ from simswitch.core import commands, layout
 from tests.model.invariants import violations
 from tests.model.model import ENDED, Model, model_of
 from tests.model.records import tables
-from tests.model.things import JobModel, OrderModel, TerminalModel
+from tests.model.things import JobModel, OrderModel, SimModel, TerminalModel
 from tests.model.world import GIB, LEASE_MS, MIB, START_MS, STEP_MS, World, empty_world, iccid_number
 
 TERMINALS = 24
@@ -540,9 +540,9 @@ class Walk:
             shift=self.random.choice((0, 1, 2, 3, 4)),
         )
 
-    def figure(self) -> bytes:
+    def figure(self, sim: SimModel | None = None) -> bytes:
         """What a carrier says: mostly near our count, of an instant not long ago; often again, late or impossible."""
-        sim = self.random.choice(self.model.sims)
+        sim = sim or self.random.choice(self.model.sims)
         window = self.random.choice((0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5))
         own = sim.counted_bytes + sim.offsets[window - 1] if 1 <= window <= layout.WINDOWS else 0
         told = own + self.random.choice((-5 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 3 * GIB, 2**60))

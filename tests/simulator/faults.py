@@ -17,7 +17,7 @@ import numpy as np
 from simswitch.cell import Cell, _Group, _Record
 from simswitch.core import layout
 from simswitch.core.machine import Machine, Outcome
-from simswitch.journal import recovery, walk
+from simswitch.journal import recovery, snapshot, walk
 from simswitch.journal.append import Journal
 from simswitch.journal.follower import Follower
 from simswitch.journal.recovery import MachineKind
@@ -29,6 +29,8 @@ from tests.simulator.access_servers import split
 from tests.simulator.simulation import Kind, machine_kind
 
 _HEADER = struct.Struct("<IHHIIQ")
+# So many SIMs there are when every group has some.
+FILLED = 48
 
 # ---------------------------------------------------------------------------------------------- of the Python layers
 
@@ -143,6 +145,13 @@ def early_prune() -> Iterator[None]:
         take(self)
 
     with patch.object(Follower, "take_snapshot", prune_first):
+        yield
+
+
+@contextmanager
+def not_read_back() -> Iterator[None]:
+    """A snapshot counts without having been compared with what was written."""
+    with patch.object(snapshot, "check_regions", lambda *_: None):
         yield
 
 
@@ -341,6 +350,52 @@ def _suspended_is_fit(state: dict[str, Table]) -> bool:
     return True
 
 
+def _ranks_turned(state: dict[str, Table]) -> bool:
+    """The SIMs of the lot that ends last go first. Turned once more everything is as it was."""
+    classes, groups = state["classes"], state["groups"]
+    changed = False
+    for number, sim_class in enumerate(classes):
+        count = int(sim_class["ranks_count"])
+        if count < 2 or state["header"]["sims_count"][0] < FILLED:
+            continue  # whose ranks may yet be worked out anew
+        changed = True
+        mine = np.flatnonzero(groups["sim_class"][: state["header"]["groups_count"][0]] == number)
+        groups["rank"][mine] = count - 1 - groups["rank"][mine]
+        sim_class["rank_groups"][:count] = sim_class["rank_groups"][:count][::-1].copy()
+        tiers = sim_class["rank_tiers"].reshape(-1, 2)
+        tiers[:count] = tiers[:count][::-1].copy()
+        roomiest = sim_class["rank_roomiest"].view("u1")
+        roomiest[:count] = roomiest[:count][::-1].copy()
+    return changed
+
+
+def _straddling_forgotten(state: dict[str, Table]) -> bool:
+    """What may have been used after a carrier's instant, though it was counted before, is no longer allowed for."""
+    straddling = state["sims_ledger"]["straddling_bytes"]
+    told = np.flatnonzero(straddling.any(axis=1))
+    if not told.size or state["header"]["sequence"][0] % 4:
+        return False
+    straddling[told[:1]] = 0
+    return True
+
+
+_FOR_EVER_MS = 1 << 50
+
+
+def _exemptions_go_on(state: dict[str, Table]) -> bool:
+    """Whoever was exempt is exempt still."""
+    ends = state["exemptions"]["until_ms"][: state["header"]["exemptions_count"][0]]
+    over = ends <= state["header"]["now_ms"][0] + 1_000
+    ends[over] += _FOR_EVER_MS
+    return bool(over.any())
+
+
+def _exemptions_ended(state: dict[str, Table]) -> bool:
+    ends = state["exemptions"]["until_ms"]
+    ends[ends >= _FOR_EVER_MS] -= _FOR_EVER_MS
+    return True
+
+
 class _Doubled:
     """A machine that counts each usage report twice over."""
 
@@ -374,6 +429,7 @@ PATCHES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "a read of undurable state": undurable_read,
     "a snapshot vouching too early": early_snapshot,
     "snapshots pruned too early": early_prune,
+    "a snapshot that is not read back": not_read_back,
     "hours that are not kept": hours_not_kept,
     "history of undurable records": undurable_history,
     "a torn record that is taken": torn_taken,
@@ -390,4 +446,7 @@ KINDS: Mapping[str, Kind] = {
     "an ended lease that counts again": altered(after=_ended_counts_again),
     "a day's use that a limit misses": altered(after=_limit_misses),
     "a suspended SIM that is fit": altered(after=_suspended_is_fit),
+    "a lot that ends last and goes first": altered(before=_ranks_turned, after=_ranks_turned),
+    "a straddling report that is forgotten": altered(after=_straddling_forgotten),
+    "an exemption without an end": altered(before=_exemptions_go_on, after=_exemptions_ended),
 }

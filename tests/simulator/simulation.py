@@ -36,20 +36,27 @@ from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
 from simswitch.core.machine import Machine, MalformedBatch, Outcome
 from simswitch.core.roles import COMMAND_ROLES
-from simswitch.journal.errors import JournalError
+from simswitch.journal.errors import JournalDamaged, JournalError
 from simswitch.journal.follower import ALARM_NAME, Follower, FollowerSettings
-from simswitch.journal.format import BLOCK_BYTES, decode_record_header, record_bytes
+from simswitch.journal.format import BLOCK_BYTES, WRITING_SUFFIX, decode_record_header, record_bytes
 from simswitch.journal.recovery import MachineKind
-from simswitch.journal.snapshot import newest_snapshot_sequence, snapshot_sequences
+from simswitch.journal.snapshot import (
+    check_regions,
+    newest_snapshot_sequence,
+    read_snapshot_header,
+    snapshot_name,
+    snapshot_sequences,
+)
 from simswitch.journal.walk import Record, first_sequence
 
-from tests.journal.faulty_disk import SECTOR_BYTES, FaultyDisk
+from tests.journal.faulty_disk import SECTOR_BYTES, Content, FaultyDisk
 from tests.model.invariants import violations
 from tests.model.model import _HANDLERS as MODEL_HANDLERS
 from tests.model.records import copy_regions, tables
-from tests.model.walk import SIMS, TERMINALS, Walk
-from tests.model.world import LEASE_MS, START_MS, STEP_MS, World
+from tests.model.walk import SIMS, TERMINALS
+from tests.model.world import START_MS, STEP_MS, World
 from tests.simulator.access_servers import Network, split
+from tests.simulator.load import Load
 from tests.simulator.log import Applied, Log, Violation
 from tests.simulator.process import Call, FollowerKilled, PowerCut, ProcessEnded, SimulatedCell, Watched, Witness
 
@@ -61,17 +68,12 @@ TICK_MS = 2 * STEP_MS
 PLENTY = 1 << 40
 KEEP_MS = 600_000
 FREE_MARK = 1 << 20
-# What an operator changes on the way, and to what.
-SETTINGS: tuple[tuple[layout.Setting, tuple[int, ...]], ...] = (
-    (layout.SWAPS_PER_DAY_MAX, (0, 5, 30)),
-    (layout.APPROVAL_ABOVE, (3, 5)),
-    (layout.LEASE_MS, (LEASE_MS, LEASE_MS + 16 * STEP_MS)),
-    (layout.COOLING_MS, (0, 16 * STEP_MS, 1 << 62)),
-    (layout.ORDER_DEADLINE_MS, (8 * STEP_MS, 600 * STEP_MS)),
-    (layout.AUTOMATIC_SWAPS, (0, 1, 2, 3)),
-    (layout.FENCING_MS, (16 * STEP_MS, 40 * STEP_MS)),
-)
-FAILURES = {"pwrite": "write failed", "fdatasync": "sync failed", "fsync_folder": "sync failed"}
+FAILURES = {
+    "pwrite": "write failed",
+    "fdatasync": "sync failed",
+    "settle": "sync failed",
+    "fsync_folder": "sync failed",
+}
 _HEADER = struct.Struct("<IHHIIQ")
 _ACTOR_OFFSET = 12
 _FOLLOWED = frozenset(MODEL_HANDLERS) | {
@@ -100,7 +102,11 @@ def machine_kind(watch: Callable[[Machine], Any]) -> MachineKind:
 
 @dataclass(slots=True)
 class Chances:
-    """How often what happens. The defaults make a run lively; a test narrows them to what it is about."""
+    """How often what happens. The defaults make a run lively; a test narrows them to what it is about.
+
+    What ends a life, and what goes wrong with disk and clock, is rarer in some lives (``calm``): in ten steps no swap
+    comes to its end, still less what comes of it.
+    """
 
     every_point: float = 1.0
     """That the power is cut on a copy at a durable point."""
@@ -117,10 +123,19 @@ class Chances:
     clock: float = 0.02
     overlap: float = 0.3
     follower: float = 0.3
+    spoiled: float = 0.05
+    """That the disk keeps a snapshot otherwise than it was written."""
     slow: float = 0.05
     other_role: float = 0.1
     grown: float = 0.01
+    calm: tuple[float, ...] = (1, 1, 1 / 4, 1 / 16)
+    """One is drawn for each life: how often troubles come in it."""
 
+
+NOTHING = Chances(
+    every_point=0, damage=0, power_cut=0, killed=0, ended=0, failing=0, full=0, clock=0,
+    overlap=0, follower=0, spoiled=0, slow=0, other_role=0, grown=0,
+)  # fmt: skip
 
 Place = tuple[str, int, int]
 """File, offset, size."""
@@ -211,12 +226,17 @@ class _World(World):
     def apply(self, batch: bytes) -> Outcome:
         return self.simulation.build(batch)
 
+    def acknowledge(self, order: int, result: int, server: int = 0, session: int | None = None) -> bytes:
+        if result == layout.ACK_DONE and self.simulation.stuck(order):
+            result = layout.ACK_REFUSED
+        return super().acknowledge(order, result, server, session)
 
-class Simulation(Walk, Witness):
+
+class Simulation(Load, Witness):
     """One run. ``step`` raises ``Violation`` (or the model's ``Mismatch``) when something is wrong."""
 
     def __init__(self, seed: int, chances: Chances | None = None, kind: Kind = machine_kind) -> None:
-        self.chances = Chances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        self.chances = NOTHING
         self.chance = Random(f"faults {seed}")
         self.faults: Counter[str] = Counter()
         self.spoken: defaultdict[tuple[int, int], set[bool]] = defaultdict(set)
@@ -234,6 +254,9 @@ class Simulation(Walk, Witness):
         self._calls: list[Call] = []
         self._orders_shown: list[bytes] = []
         self._recovering = self._serving = False
+        self._calm: float = 1
+        self._returning: set[int] = set()
+        """Access servers that have yet to say in this life what they hold."""
         self._in_event = False
         self._cut_in = self._kill_in = self._fail_in = 0
         self._killed = False
@@ -241,6 +264,7 @@ class Simulation(Walk, Witness):
         self._follower_kill_in = 0
         self._full_until = 0
         self._expects_end = False
+        self._spoiled = False
         self._no_room: BaseException | None = None
         self._overlap_now: list[bytes] = []
         self._roles: dict[int, tuple[int, int]] = {0: (int(layout.SYSTEM), -1)}
@@ -252,8 +276,7 @@ class Simulation(Walk, Witness):
         world = _World(self.cell._machine, now_ms=START_MS)
         world.simulation = self
         self._network = Network(self.chance, self.faults, quiet=True)
-        super().__init__(seed, keeps_records=False, world=world)
-        self._kinds += [(1, self.configure), (1, self.resolve)]
+        super().__init__(seed, world)
         self._define_actors()
         self.chances = chances or Chances()
         self._network.quiet = False
@@ -300,6 +323,10 @@ class Simulation(Walk, Witness):
         self.steps_count += 1
         try:
             self._trouble()
+            for server in sorted(self._returning):
+                if self.chance.random() < 0.5:
+                    self._returning.discard(server)
+                    self.hello(server)
             if self.chance.random() < self.chances.grown:
                 self.grow()
             super().step()
@@ -308,13 +335,25 @@ class Simulation(Walk, Witness):
         except (PowerCut, ProcessEnded) as end:
             self._crashed(end)
 
-    def configure(self) -> bytes:
-        """A setting that the model needs no other pool for; some values are not to be had."""
-        setting, values = self.chance.choice(SETTINGS)
-        return commands.run(layout.CONFIGURE, 1, setting=setting, value=self.chance.choice(values))
-
-    def resolve(self) -> bytes:
-        return commands.run(layout.GIVEN_UP_RESOLVE, 1, number=self.chance.randrange(1, 9))
+    def hello(self, server: int) -> None:
+        """What an access server says when it is connected again, all of it."""
+        self.apply(commands.run(layout.SESSION_OPEN, access_server=server))
+        session = self.model.servers[server].session
+        rows = [self._held_row(each) for each in self.model.terminals.values() if each.server == server]
+        if rows and session:
+            terminals, epochs, sims = zip(*rows, strict=True)
+            self.apply(
+                commands.run(
+                    layout.SESSION_HOLDS,
+                    len(rows),
+                    access_server=server,
+                    argument=session,
+                    terminal=terminals,
+                    epoch=epochs,
+                    iccid=sims,
+                )
+            )
+        self.apply(self.world.ready(server, session))
 
     def grow(self) -> None:
         """The pool has a few places more; the server is told so as it starts, alone in its record."""
@@ -333,6 +372,7 @@ class Simulation(Walk, Witness):
 
     def apply(self, batch: bytes) -> None:
         """The batch's runs are calls of their own; some come while the others are being written."""
+        self.note(batch)
         runs = [self._as_role(run) for run in self._network.carry(batch)]
         if not runs:
             return
@@ -392,22 +432,22 @@ class Simulation(Walk, Witness):
         return self.disk.free < FREE_MARK
 
     def _trouble(self) -> None:
-        chance, chances = self.chance, self.chances
+        chance, chances, calm = self.chance, self.chances, self._calm
         if self._full and self.steps_count >= self._full_until:
             self.disk.free = PLENTY
-        if chance.random() < chances.power_cut:
+        if chance.random() < calm * chances.power_cut:
             self._cut_in = self.chance.choice((1, 2, 3, 5, 8, 20, 60, 150))
-        if chance.random() < chances.killed:
+        if chance.random() < calm * chances.killed:
             self._kill_in = self.chance.choice((1, 2, 3, 5, 8, 20, 60))
-        if chance.random() < chances.ended:
+        if chance.random() < calm * chances.ended:
             self._end_cleanly()
-        if chance.random() < chances.failing:
+        if chance.random() < calm * chances.failing:
             self._fail_in = self.chance.choice((1, 2, 3, 10, 40))
-        if chance.random() < chances.full and not self._full:
+        if chance.random() < calm * chances.full and not self._full:
             self.faults["full"] += 1
             self.disk.free = FREE_MARK - 1
             self._full_until = self.steps_count + self.chance.randrange(1, 6)
-        if chance.random() < chances.clock:
+        if chance.random() < calm * chances.clock:
             self._set_clock()
 
     def _set_clock(self) -> None:
@@ -429,6 +469,7 @@ class Simulation(Walk, Witness):
     def _watch_disk(self, disk: FaultyDisk) -> FaultyDisk:
         disk.faults = self.faults
         disk.before = self._event
+        disk.settled = self._settled
         disk.fail_at = None
         return disk
 
@@ -482,6 +523,34 @@ class Simulation(Walk, Witness):
                 full = name in ("pwrite", "create") and self.chance.random() < 0.3
                 raise OSError(errno.ENOSPC if full else errno.EIO, "the disk failed")
 
+    def _settled(self, name: str, content: Content) -> None:
+        """The disk may have lied about a snapshot that was written: it is about to be read back."""
+        if not name.endswith(WRITING_SUFFIX) or self.chance.random() >= self.chances.spoiled:
+            return
+        self._spoiled = True
+        place = self.chance.randrange(len(content.seen))
+        if self.chance.random() < 0.5:
+            self.faults["snapshot flipped"] += 1
+            content.seen[place] ^= 1 << self.chance.randrange(8)
+            return
+        self.faults["snapshot misdirected"] += 1
+        blocks = len(content.seen) // BLOCK_BYTES
+        source, target = (self.chance.randrange(blocks) * BLOCK_BYTES for _ in range(2))
+        written = bytes(content.seen[source : source + BLOCK_BYTES])
+        content.seen[source : source + BLOCK_BYTES] = bytes(BLOCK_BYTES)
+        content.seen[target : target + BLOCK_BYTES] = written
+
+    def _judge_spoiled(self) -> None:
+        """No file that has a snapshot's name is another one than was written, whatever the disk did."""
+        self._spoiled = False
+        for sequence in snapshot_sequences(self.disk):
+            name = snapshot_name(sequence)
+            file = self.disk.open(name)
+            try:
+                check_regions(file, name, read_snapshot_header(file, name))
+            except JournalDamaged as error:
+                raise Violation(f"a snapshot that does not read back as written has its name: {error}") from error
+
     def _beside(self, name: str) -> None:
         """What others do while the event is under way."""
         if not self._serving or name != "fdatasync" or not self.cell.committing:
@@ -526,7 +595,10 @@ class Simulation(Walk, Witness):
         except FollowerKilled:
             self.follower = None
         except JournalError as error:
-            raise Violation(f"the follower refused a sound journal: {error}") from error
+            if not self._spoiled:
+                raise Violation(f"the follower refused a sound journal: {error}") from error
+            # Its own process ends with an alarm; the server goes on, and so does the next follower.
+            self.follower = None
         except OSError as error:
             if not self._expects_end:
                 raise
@@ -537,6 +609,8 @@ class Simulation(Walk, Witness):
         finally:
             self._following = self._follower_dead = False
             self._follower_kill_in = 0
+        if self._spoiled:
+            self._judge_spoiled()
 
     def _judge_kept(self) -> None:
         """From the oldest snapshot on every record is there, and it goes only when another one is old enough."""
@@ -826,6 +900,8 @@ class Simulation(Walk, Witness):
         self._calls.clear()
         self._overlap_now = []
         self._recovering, self._serving = True, False
+        self._calm = self.chance.choice(self.chances.calm)
+        self._returning = set(self.world.servers)
         try:
             self._alarm()
             self.cell = self._open()
@@ -854,6 +930,11 @@ class Simulation(Walk, Witness):
             # The disk failed under the last snapshot, as was wanted; the journal has everything.
             if not self._expects_end:
                 raise
+        except JournalDamaged as error:
+            if not self._spoiled:
+                raise Violation(f"a clean end was refused: {error}") from error
+        if self._spoiled:
+            self._judge_spoiled()
         self._expects_end = True
         raise ProcessEnded
 
