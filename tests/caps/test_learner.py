@@ -269,6 +269,27 @@ def test_of_sims_that_share_a_quota_nothing_is_learned_nor_told(life: Life, tmp_
     assert len(told) == 2
 
 
+def test_a_lot_whose_windows_nobody_ends_is_named_once(life: Life) -> None:
+    learner = life.learner()
+    for sim in range(5):
+        learner.learn(life.history)
+        assert not life.said
+        life.decided(sim, BEGIN_MS + sim)
+    for _ in range(2):
+        learner.learn(life.history)
+        (said,) = life.said
+        assert "lot lot: 5 SIMs were slowed, but nothing is learned" in said
+    life.said.clear()
+    window = inventory_pb2.CapWindow(kind=inventory_pb2.CAP_WINDOW_KIND_CYCLE, quota_bytes=100 << 30)
+    resets = inventory_pb2.ResetRule(closing_day=31)
+    plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[window], resets=resets)
+    life.operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+    while not life.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot="lot")).lots[0].windows[0].reset_ms:
+        pass
+    life.learner().learn(life.history)
+    assert not life.said
+
+
 @pytest.mark.parametrize(("after", "shift"), [(2.0, caps_pb2.CAP_SHIFT_LOWERED), (4.5, caps_pb2.CAP_SHIFT_RAISED)])
 def test_a_silent_change_is_told_once(life: Life, after: float, shift: caps_pb2.CapShift.ValueType) -> None:
     random = np.random.default_rng(4)

@@ -277,13 +277,26 @@ def test_every_ten_minutes_the_quiet_ones_are_kept_at_their_highest(life: Life) 
     assert all(row["censored"] and row["used_upper"] is None and not row["goodput_kbps"] for row in observed)
 
 
-def test_a_day_that_nobody_ends_is_no_evidence(life: Life) -> None:
-    """What its SIMs ever used would be learned as a day's cap, which each could meet once."""
+@pytest.mark.parametrize("cycle", [False, True])
+def test_what_nobody_ends_is_no_evidence(life: Life, cycle: bool) -> None:
+    """What its SIMs ever used would be learned as a day's cap, which each could meet once; and a day's cap as that of a
+    cycle which is never over."""
+    life.follow()
+    assert life.rows("observations"), "while somebody knew the days"
     life.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_DAY, at_ms=0, spread_ms=0))
+    if cycle:
+        soon_ms = BEGIN_MS + 40 * 86_400_000
+        life.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_CYCLE, at_ms=soon_ms, spread_ms=0))
     life.show([SLOW] * 4)
     life.follow()
+    assert len(life.rows("throttles")) == MATES
     slowed = {row["window"] for row in life.rows("observations") if not row["censored"]}
-    assert slowed == {int(Window.CYCLE)}
+    assert slowed == ({int(Window.CYCLE)} if cycle else set())
+    # What an older version kept of it goes when the follower begins.
+    life.restart()
+    life.show([SLOW])
+    life.follow()
+    assert bool(life.rows("observations")) == cycle
 
 
 def test_a_cap_that_changes_with_the_plan_stands_in_the_record_of_each_lot(life: Life) -> None:

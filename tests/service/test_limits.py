@@ -91,7 +91,7 @@ def test_a_stricter_limit_is_published_anew(pool: OperatorClient) -> None:
     stricter: list[dict[str, Any]] = [{"month_bytes": 99 * MB}, {"day_bytes": 90 * MB}, {"slow_kbps": 127}, harder]
     for fields in stricter:
         error = refusal(partial(limit, pool, published=then, **fields))
-        assert "stricter than what was published under its name" in error.text
+        assert "stricter than what was published as the limit" in error.text
     assert "stricter" in refusal(lambda: limit(pool, published=earlier, text="other", month_bytes=99 * MB)).text
     # A withdrawn one was published too.
     limit(pool, published=then, withdrawn=True)
@@ -99,6 +99,27 @@ def test_a_stricter_limit_is_published_anew(pool: OperatorClient) -> None:
     assert limit(pool, published=then, month_bytes=101 * MB, slow_kbps=200).slow_kbps == 200
     assert limit(pool, published=then, text="other", month_bytes=99 * MB).month_bytes == 99 * MB
     assert limit(pool, published=str(today), text="other", month_bytes=98 * MB).month_bytes == 98 * MB
+
+
+def test_another_name_or_a_blank_publishes_no_stricter_limit(pool: OperatorClient) -> None:
+    """Not of whom it touches: those of its group, and of all others where either is for them."""
+    for name in ("second", "third"):
+        group = inv.SubscriberGroup(name=name, priority=1)
+        pool.inventory.DefineSubscriberGroup(inv.DefineSubscriberGroupRequest(subscriber_group=group))
+    today = str(datetime.now(UTC).date())
+    earlier = str(datetime.now(UTC).date() - timedelta(days=1))
+    words = "A month has\n100 MB"
+    assert limit(pool, published=today, text=f"  {words} ").text == words, "kept as it was said, without blanks around"
+    limit(pool, published=today, text=words, withdrawn=True)
+    less = {"name": "another", "month_bytes": 99 * MB}
+    for text in (words, f" {words} ", "A month  has 100 MB"):
+        for name in ("", "second"):
+            define = partial(limit, pool, published=today, text=text, subscriber_group=name, **less)
+            assert "the limit 'fair use'" in refusal(define).text
+    assert "stricter" in refusal(partial(limit, pool, published=earlier, text="older", **less)).text
+    assert limit(pool, published=today, text=words, name="second's", subscriber_group="second").month_bytes == 100 * MB
+    assert limit(pool, published=earlier, text="older", subscriber_group="third", **less).month_bytes == 99 * MB
+    assert limit(pool, published=today, text="other", name="now", month_bytes=98 * MB).month_bytes == 98 * MB
 
 
 def test_an_exemption_has_a_reason_and_an_end_that_comes(pool: OperatorClient) -> None:
@@ -122,7 +143,7 @@ def test_a_group_has_one_limit_and_25_gb_a_month_with_a_warning_is_what_is_meant
     assert (error.reason, "Withdraw it" in error.text) == ("WRONG_STATE", True)
     found.withdrawn = True
     pool.inventory.DefineLimitRule(inv.DefineLimitRuleRequest(limit_rule=found))
-    assert limit(pool, name="another", warn_permille=0).warn_permille == 0
+    assert limit(pool, name="another", text="another", warn_permille=0).warn_permille == 0
     assert [each.withdrawn for each in pool.inventory.ListLimitRules(inv.ListLimitRulesRequest()).limit_rules] == [
         True,
         False,

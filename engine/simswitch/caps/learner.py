@@ -15,7 +15,7 @@ What it sets: in each window the lowest cap that slows SIMs, by its lower 5 % qu
 percent from what is in force. A contractual cap is only ever lowered: that a carrier slows later than it may is nothing
 to rely on. What somebody said of a cap, in a plan or by SetCaps, is overruled by what was observed after that only. A
 shift is told and logged; a raised cap whose new value nobody has met yet sets nothing. Of a lot whose SIMs share a
-quota nothing is learned.
+quota nothing is learned, nor of one of whose windows nobody knows when they start anew; that one is named, once.
 
 A lot that can't be learned from (a damaged row, a fit that fails) is named with its error, and looked at again the next
 time; the others are not held up by it.
@@ -34,7 +34,7 @@ import grpc
 import numpy as np
 
 from simswitch.caps.evidence import Observations, Window
-from simswitch.caps.tiers import Change, ChangeKind, Findings, LearnedCap, find
+from simswitch.caps.tiers import SIMS_MIN, Change, ChangeKind, Findings, LearnedCap, find
 from simswitch.client import OperatorClient
 from simswitch.core import layout
 from simswitch.history.schema import unsigned
@@ -126,6 +126,8 @@ class Learner:
     _beyond: dict[int, int] = field(default_factory=dict)
     """By lot: the newest observation of a SIM that went beyond the cap in force and was not slowed."""
     _shifts: list[tuple[int, int, int, int]] = field(default_factory=list)
+    _endless: set[int] = field(default_factory=set)
+    """Lots that were named because nobody knows when their windows start anew."""
     lots_failed: int = 0
     """Looks at a lot that ended with an error, ever."""
 
@@ -183,7 +185,31 @@ class Learner:
             with self._alone(name):
                 looked += self._learn_lot(connection, lot, name)
                 self._seen[lot] = seen
+        self._name_endless(connection)
         return looked
+
+    def _name_endless(self, connection: sqlite3.Connection) -> None:
+        """Lots with slowed SIMs of which nothing is observed, since no window of theirs has an end that is known."""
+        names = lots(connection)
+        slowed = connection.execute(
+            "SELECT lot, count(DISTINCT iccid) FROM throttles "
+            "WHERE throttled AND at_ms >= (SELECT max(at_ms) FROM throttles) - ? "
+            "AND NOT EXISTS (SELECT 1 FROM observations WHERE lot = throttles.lot) "
+            "GROUP BY lot HAVING count(DISTINCT iccid) >= ?",
+            (DAY_MS, SIMS_MIN),
+        ).fetchall()
+        for lot, sims in slowed:
+            if lot in self._endless or lot not in names:
+                continue
+            with self._alone(names[lot]):
+                windows = [window for each in self._caps(names[lot]) for window in each.windows]
+                if any(window.reset_ms or window.last_reset_ms for window in windows):
+                    continue
+                self._endless.add(lot)
+                self.said(
+                    f"lot {names[lot]}: {sims} SIMs were slowed, but nothing is learned from what they had used: "
+                    "nobody knows when its windows start anew. Give its plan `resets`"
+                )
 
     def learn_soon(self, connection: sqlite3.Connection) -> int:
         """Looks at some of the lots whose SIMs went beyond the cap in force meanwhile and were not slowed. How many."""

@@ -145,6 +145,10 @@ class Observer:
         self._detector.doubted(sims[known_slow & ~slowed])
         self._hold(int(sims.max(initial=-1)) + 1)
         self._slowed[sims[slowed]] = True
+        # They may have been kept when a cycle without an end was evidence whatever else was known of its lot.
+        lots = [lot["index"] for lot in machine.entities(layout.LOT)]
+        endless = [lot for lot in lots if not _turning(machine.lot(lot))]
+        self._rows += [("DELETE FROM observations WHERE lot = ?", (lot,)) for lot in endless]
 
     def _gather(self, run: CommandRun, outcome: OutcomeRun, now_ms: int) -> None:
         some = np.flatnonzero(outcome["sim"] != layout.NONE_INDEX)
@@ -343,20 +347,23 @@ def _uses(machine: Machine, sims: Column) -> dict[str, Any]:
 
 
 def _begins_anew(observations: Observations, machine: Machine) -> Column:
-    """Which are of a window that somebody knows the end of.
-
-    What was ever used is no day's use. A cycle without an end is a quota that is bought once.
-    """
-    turning = set()
-    for lot in np.unique(observations.lot).tolist():
-        caps = machine.lot(lot)
-        turning |= {
-            (lot, int(window))
-            for window in Window
-            if window == Window.CYCLE or caps["reset_ms"][window - 1] or caps["last_reset_ms"][window - 1]
-        }
+    """Which are of a window that somebody knows the end of."""
+    turning = {
+        (lot, int(window)) for lot in np.unique(observations.lot).tolist() for window in _turning(machine.lot(lot))
+    }
     pairs = zip(observations.lot.tolist(), observations.window.tolist(), strict=True)
     return np.fromiter((pair in turning for pair in pairs), bool, len(observations))
+
+
+def _turning(lot: dict[str, Any]) -> set[Window]:
+    """The windows of a lot that are evidence.
+
+    What was ever used is no day's use. A cycle without an end is a quota that is bought once, if somebody knows the
+    days: where nobody knows either, a cap of the day would be learned as that quota's, and kept for good, for no SIM of
+    the lot would be handed out again that could show that it is none.
+    """
+    turning = {window for window in Window if lot["reset_ms"][window - 1] or lot["last_reset_ms"][window - 1]}
+    return turning | {Window.CYCLE} if Window.DAY in turning else turning
 
 
 def _used(uses: dict[str, Any]) -> dict[Window, Column]:

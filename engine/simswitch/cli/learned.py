@@ -110,7 +110,10 @@ def learned_table(lots: list[dict[str, Any]]) -> Table | str:
                 ]
             )
     if not rows:
-        return "Nothing is learned yet: for a cap five SIMs of its lot have to be slowed that agree."
+        return (
+            "Nothing is learned yet: for a cap five SIMs of its lot have to be slowed that agree, and its "
+            "plan has to say when its windows start anew (`resets`)."
+        )
     return table("Learned: decided upon is the lower 5 %, from and to hold the median with 90 %", COLUMNS, rows)
 
 

@@ -176,7 +176,8 @@ WARN_PERMILLE = 800
 
 
 def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
-    if not rule.text.strip():
+    rule.text = rule.text.strip()
+    if not rule.text:
         raise Refused(
             INVALID_ARGUMENT, "text is empty: a limit that is not published holds for nobody. Say its text, or its URL"
         )
@@ -196,8 +197,6 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
         raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
     if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
         raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
-    if not rule.withdrawn and (before := directory.find(layout.LIMIT_RULE, rule.name)) is not None:
-        _check_republished(rule, pb.LimitRule.FromString(before.document))
     group = rule.subscriber_group
     index = directory.get(layout.SUBSCRIBER_GROUP, group).index if group else -1
     if not rule.withdrawn:
@@ -208,6 +207,8 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
                     STATUS_REASONS[layout.WRONG_STATE],
                     f"the limit {other.name!r} holds for the same group. Withdraw it, or define it anew",
                 )
+        for other in directory.all(layout.LIMIT_RULE):
+            _check_republished(rule, other.name, pb.LimitRule.FromString(other.document))
     return {
         layout.RULE_GROUP: index,
         layout.RULE_MONTH_BYTES: rule.month_bytes if rule.HasField("month_bytes") else -1,
@@ -221,22 +222,30 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
     }
 
 
-def _check_republished(rule: pb.LimitRule, before: pb.LimitRule) -> None:
-    """What allows less than was published has to be published itself: who is touched is told its text and its day."""
+def _check_republished(rule: pb.LimitRule, name: str, before: pb.LimitRule) -> None:
+    """What allows less than was published has to be published itself: who is touched is told its text and its day.
+
+    ``before``: a rule that held, withdrawn or not, under the same name or another. A group's limit takes the place of
+    that of all others, so one text of one day can't stand for less than it did for either.
+    """
+    same = name == rule.name or before.subscriber_group == rule.subscriber_group
+    if not same and before.subscriber_group and rule.subscriber_group:
+        return
     allows_less = (
         any(
-            rule.HasField(name) and (not before.HasField(name) or getattr(rule, name) < getattr(before, name))
-            for name in ("month_bytes", "day_bytes")
+            rule.HasField(field) and (not before.HasField(field) or getattr(rule, field) < getattr(before, field))
+            for field in ("month_bytes", "day_bytes")
         )
         or rule.action > before.action
         or (rule.action == before.action == pb.LIMIT_ACTION_SLOW and rule.slow_kbps < before.slow_kbps)
     )
-    told = (rule.published, rule.text)
-    if allows_less and (rule.published < before.published or told == (before.published, before.text)):
+    # Blanks make no other text of it.
+    told_again = rule.text.split() == before.text.split() and rule.published <= before.published
+    if allows_less and (told_again or (same and rule.published < before.published)):
         raise Refused(
             INVALID_ARGUMENT,
-            f"it is stricter than what was published under its name on {before.published}. Publish it, and say its "
-            "text and the day of that: another text, or a later day",
+            f"it is stricter than what was published as the limit {name!r} on {before.published}. Publish it, and say "
+            "its text and the day of that: another text, or a later day",
         )
 
 

@@ -656,7 +656,9 @@ class LimitRule(_message.Message):
     slow_kbps: _builtins.int
     """LIMIT_ACTION_SLOW: to what speed, kbit/s, at least 1. Otherwise 0."""
     text: _builtins.str
-    """The text as published, or where it stands (a URL). Never empty; the whole definition has at most 824 bytes."""
+    """The text as published, or where it stands (a URL). Never empty, and kept without blanks around it; the whole definition has at
+    most 824 bytes.
+    """
     published: _builtins.str
     """When it was published, YYYY-MM-DD, not after today."""
     withdrawn: _builtins.bool
