@@ -67,7 +67,9 @@ class World:
     def __init__(self, size: int, pool: Pool, seed: int, servers: int = 1, orders_max: int = 1024) -> None:
         self.size = size
         self.random = np.random.default_rng([seed, size, servers, list(POOLS).index(pool.name)])
-        self.machine = Machine(sims_max=size, terminals_max=size, orders_max=orders_max)
+        # The first access server brings all terminals, and the last eighth of the room would be for the others.
+        terminals = size if servers == 1 else size + size // 7 + 1
+        self.machine = Machine(sims_max=size, terminals_max=terminals, orders_max=orders_max)
         self.now_ms = START_MS
         self.apply_ns = 0
         self.keys: U64 = self.random.integers(1, 2**63, size, dtype=np.uint64)

@@ -434,8 +434,11 @@ class Cell:
         with self._commit_lock, self._deliver_lock:
             pass
 
-    def close(self, *, snapshot: bool = True) -> bool:
+    def close(self, *, snapshot: bool = True, remove: bool = True) -> bool:
         """``stop``, then a snapshot of the last state, and the folder is free for the next server.
+
+        ``remove``: snapshots and segments that are not needed any more to start from. Whoever keeps history may still
+        need them.
 
         False: there was no room for the snapshot. The journal has everything; the next start replays its tail, and only
         a server of the same machine version can.
@@ -457,8 +460,9 @@ class Cell:
                         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                             raise
                         complete = False
-                assert self.recovery is not None
-                prune(disk, keep_ms=journal.settings.keep_ms, damages=self.recovery.damages)
+                if remove:
+                    assert self.recovery is not None
+                    prune(disk, keep_ms=journal.settings.keep_ms, damages=self.recovery.damages)
         finally:
             if journal is not None:
                 journal.close()

@@ -44,7 +44,8 @@ def test_growth_finds_again_what_was_there() -> None:
     """The tables by ICCID, IMSI and terminal are built anew: everything is found as before, and nothing else."""
     world = empty_world(sims_max=700, terminals_max=700)
     world.import_sims(700)
-    world.send(world.allocate(list(range(1, 701))))
+    world.send(world.allocate(list(range(1, 351))))
+    world.send(world.allocate(list(range(351, 701)), server=1))
     before = [world.machine.terminal(index) for index in range(700)]
     world.send(grow(sims=50_000, terminals=50_000))
     assert [world.machine.find_sim(iccid_number(number)) for number in range(700)] == list(range(700))

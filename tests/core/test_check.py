@@ -153,7 +153,7 @@ def test_the_hash_sees_every_record(sound: World) -> None:
 
 def test_a_raised_incarnation_fences_every_epoch(sound: World) -> None:
     restored = Machine.restore(copy_regions(sound.machine))
-    restored.raise_incarnation(sound.now_ms)
+    restored.raise_incarnation(sound.now_ms, 1)
     world = World(restored, sound.now_ms, entities=sound.entities, keeps_records=False)
     (outcome,) = world.send(world.allocate(77))
     assert outcome["status"][0] == layout.OK

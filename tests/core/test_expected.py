@@ -19,7 +19,7 @@ BATCH = 1_000
 
 @pytest.fixture
 def world() -> World:
-    world = empty_world(sims_max=BATCH + 24, terminals_max=BATCH + 24)
+    world = empty_world(sims_max=BATCH + 24, terminals_max=2 * BATCH)
     world.configure(layout.EXPECTED_CEILING_BYTES, 1 << 50)
     world.configure(layout.LINE_BYTES_PER_S, 1 << 40)
     world.configure(layout.LEASE_MS, 7 * DAY_MS)

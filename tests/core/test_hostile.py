@@ -19,6 +19,8 @@ from simswitch.core import commands, layout
 from simswitch.core.commands import OutcomeRun
 from simswitch.core.machine import Machine
 
+from tests.model.records import copy_regions, tables
+
 START_MS = 1_700_000_000_000
 TOP_OF_WHEEL_MS = 7 << 38
 """An instant at which the digit above the top level of the timing wheel turns (December 2030)."""
@@ -192,7 +194,7 @@ def test_a_restart_that_is_not_permitted_holds_nothing_back() -> None:
 def test_a_hundred_thousand_timers_due_at_once_are_worked_off() -> None:
     """Bounded work: each apply fires some, what is left is due at once, and an end comes."""
     count = 100_000
-    pool = Pool(sims=0)
+    pool = Pool(sims=0, servers=1)
     pool.send(layout.GROW, sims=count, terminals=count, orders=2 * count)
     for _ in range(0, count, 50_000):
         pool.import_sims(50_000)
@@ -508,8 +510,10 @@ def test_made_up_terminals_fill_neither_events_nor_the_table() -> None:
     slow = dict.fromkeys(("queue_wait_us", "service_us"), 2**32 - 1)
     idle = dict.fromkeys(("waiting", "taken_count", "allocation_wait_us", "failed_count"), 0)
     pool.send(layout.REPORT_LOAD, access_server=0, argument=session, **slow, **idle)
-    assert set(pool.allocate(made_up)["status"].tolist()) == {layout.ADMISSION_WAIT}
-    assert pool.machine.header()["terminals_count"] == 256 - 32
+    room = 256 - 32
+    answers = pool.allocate(made_up)["status"].tolist()
+    assert answers == [layout.ADMISSION_WAIT] * room + [layout.TERMINALS_FULL] * (5_000 - room)
+    assert pool.machine.header()["terminals_count"] == room
     assert pool.allocate(1, server=1)["status"].tolist() == [layout.OK]
 
 
@@ -687,3 +691,150 @@ def test_a_growth_without_memory_changes_nothing() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -------------------------------------------------------------------------------------- one certificate and the others
+
+
+def walks(pool: Pool) -> int:
+    """How many walks were ever begun."""
+    return int(tables(copy_regions(pool.machine))["header"]["sweep_next"][0])
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_a_hello_that_names_all_leases_makes_no_walk(left_out: int) -> None:
+    """Nor does one of a server without any: who says hello in a loop makes no work for others."""
+    pool = Pool(sims=40)
+    pool.connect(0)
+    leases = pool.allocate(np.arange(1, 21))
+    before = walks(pool)
+    for _ in range(3):
+        pool.connect(1)
+    assert walks(pool) == before
+    session = pool.open(0)
+    # Who is named twice does not stand for the one that is left out.
+    named: dict[str, Any] = {
+        name: np.concatenate([leases[name][left_out:], leases[name][left_out:]]) for name in ("epoch", "iccid")
+    }
+    keys = np.arange(1 + left_out, 21)
+    status = pool.send(
+        layout.SESSION_HOLDS,
+        2 * len(keys),
+        access_server=0,
+        argument=session,
+        terminal=np.concatenate([keys, keys]),
+        **named,
+    )
+    assert set(status) == {layout.SAME}
+    pool.ready(session, 0)
+    assert walks(pool) == before + left_out
+    pool.settle()
+    assert pool.count("assigned") == 20 - left_out
+    assert pool.machine.check() == []
+
+
+def test_what_is_outstanding_is_settled_by_a_walk_over_orders_alone() -> None:
+    """All leases were named, so no terminal has to be looked at; the order that nobody answered is sent again."""
+    pool = Pool(sims=40)
+    pool.connect(0)
+    pool.connect(1)
+    lease = pool.allocate(1, server=1)
+    pool.allocate(1, server=0)
+    (stop,) = pool.orders
+    del lease
+    before = walks(pool)
+    pool.connect(1)
+    assert walks(pool) == before + 1
+    pool.settle()
+    assert len(pool.orders) == 2
+    assert pool.orders[1] != stop
+
+
+def test_one_access_server_with_leases_leaves_an_eighth_of_the_terminals_to_others() -> None:
+    """It makes names up, each with a lease that it gives back; nobody is ever forgotten."""
+    pool = Pool(sims=600, servers=4, terminals=256)
+    lease = pool.allocate(np.arange(1, 301), server=0)
+    given = lease["status"].tolist()
+    assert given == [layout.OK] * 224 + [layout.TERMINALS_FULL] * 76
+    pool.send(layout.RELEASE, 224, terminal=np.arange(1, 225), epoch=lease["epoch"][:224])
+    assert set(pool.allocate(np.arange(1, 225), server=0)["status"].tolist()) == {layout.OK}
+    for server in range(1, 4):
+        names = np.arange(1_000 * server, 1_000 * server + 8)
+        assert set(pool.allocate(names, server=server)["status"].tolist()) == {layout.OK}
+    assert pool.allocate(4_000, server=0)["status"].tolist() == [layout.TERMINALS_FULL]
+    assert pool.machine.check() == []
+
+
+def test_one_access_server_has_all_the_room_where_there_is_no_other() -> None:
+    pool = Pool(sims=400, servers=1, terminals=256)
+    given = pool.allocate(np.arange(1, 301), server=0)["status"].tolist()
+    assert given == [layout.OK] * 256 + [layout.TERMINALS_FULL] * 44
+
+
+def test_one_access_server_leaves_an_eighth_of_the_subscribers_to_others() -> None:
+    """Past it reports are counted at SIM and terminal, and told as those that missed their subscriber."""
+    pool = Pool(sims=20, servers=4, terminals=256)
+
+    def use(server: int, subscribers: range) -> None:
+        """One terminal after the other subscriber uses a byte."""
+        for subscriber in subscribers:
+            request = commands.run(
+                layout.ALLOCATE,
+                access_server=server,
+                terminal=1 + server,
+                subscriber=subscriber,
+                expected_bytes=0,
+                market=pool.market,
+            )
+            epoch = pool.apply(request)[0]["epoch"]
+            report = {"terminal": 1 + server, "epoch": epoch, "up_bytes": subscriber, "down_bytes": 0}
+            assert pool.send(layout.REPORT_USAGE, access_server=server, after_ms=10_000, **report) == [layout.OK]
+
+    use(0, range(1, 301))
+    header = pool.machine.header()
+    assert (header["subscribers_count"], header["subscribers_missed"]) == (224, 76)
+    use(1, range(1_001, 1_009))
+    header = pool.machine.header()
+    assert (header["subscribers_count"], header["subscribers_missed"]) == (232, 76)
+
+
+# ------------------------------------------------------------------------------------------------------------ readers
+
+
+def test_a_look_for_sims_makes_an_object_of_those_it_finds_only() -> None:
+    pool = Pool(sims=100)
+    for place in (3, 50, 51, 99):
+        sim = pool.machine.sim(place)
+        pool.send(
+            layout.SET_HEALTH,
+            iccid=sim["iccid"],
+            health=layout.QUARANTINED,
+            goodput_kbps=0,
+            windows=0,
+            confidence_permille=0,
+        )
+    found = pool.machine.find_sims
+    assert found(0, 100, 10, health=layout.QUARANTINED) == ([3, 50, 51, 99], 100)
+    assert found(0, 100, 2, health=layout.QUARANTINED) == ([3, 50], 51)
+    assert found(51, 99, 10, health=layout.QUARANTINED) == ([51], 99)
+    assert found(0, 4_096, 1_000, lot=pool.lot, bank=pool.bank, occupancy=layout.FREE, trusted=True)[0] == [*range(100)]
+    assert found(0, 4_096, 1_000, lot=pool.bank) == ([], 100)
+    assert found(0, 4_096, 1_000, trusted=False) == ([], 100)
+    assert found(200, 300, 10) == ([], 200)
+
+
+def test_a_job_that_goes_on_behind_a_thousand_later_ones_is_listed() -> None:
+    pool = Pool(sims=20)
+    first = pool.job()
+    pool.settle()
+    pool.allocate(1)
+    going_on = pool.job(selecting=0)
+    for _ in range(1_100):
+        pool.job()
+        pool.settle()
+    numbers = pool.machine.job_ids()
+    assert going_on in numbers
+    assert first not in numbers
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 1_024
+    assert [pool.machine.job(number)["id"] for number in numbers] == numbers

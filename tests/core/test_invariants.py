@@ -292,7 +292,7 @@ def test_i8_final_reports_find_their_leases_among_those_whose_epochs_end_alike()
 
 def test_i8_of_a_lease_that_nobody_remembers_a_report_is_set_aside_and_told() -> None:
     """I8: there is room for so many leases; how much of one more was counted nobody knows."""
-    world = empty_world(sims_max=4_500, terminals_max=2_100)
+    world = empty_world(sims_max=4_500, terminals_max=2_500)
     world.import_sims(4_500)
     epoch = allocate(world)
     world.send(world.usage(T, epoch, 5 * MIB))

@@ -16,8 +16,8 @@ def test_a_full_pool_finds_all_that_is_in_it_and_nothing_else_before_and_after_i
     world = empty_world(sims_max=count, terminals_max=count)
     world.import_sims(count)
     keys = np.arange(1, count + 1) * 977
-    for part in np.array_split(keys, 3):
-        world.send(world.allocate(part))
+    for server, part in enumerate(np.array_split(keys, 2)):
+        world.send(world.allocate(part, server=server))
     machine = world.machine
     columns = machine.sims_columns()
     for sims_max in (count, 2 * count):

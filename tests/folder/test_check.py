@@ -82,7 +82,7 @@ def other_state(folder: Path) -> None:
     sequence = snapshot_sequences(disk)[-1]
     with open_snapshot(disk, sequence) as (header, regions):
         machine = Machine.restore(regions)
-    machine.raise_incarnation(machine.now_ms)
+    machine.raise_incarnation(machine.now_ms, 1)
     newest_snapshot(folder).unlink()
     write_snapshot(disk, machine, header.journal_id, int(layout.MACHINE_VERSION), header.chain)
 

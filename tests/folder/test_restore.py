@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import threading
-import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -63,32 +62,37 @@ def counted(folder: Path) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------ fencing
 
 
-def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: Path) -> None:
+    """One right after the other, and each opens more sessions than the time between them has seconds."""
     life = Life(tmp_path / "data")
     life.live(1)
     backup(life.folder, tmp_path / "older")
     life.live(101)
     backup(life.folder, tmp_path / "newer")
     given = [max(life.epochs.values())]
-    numbers = []
+    numbers: list[int] = []
+    told: list[int] = []
+    jobs: list[int] = []
     life.cell.close()
     for place, source in enumerate(("newer", "newer", "older")):
         folder = tmp_path / f"restored-{place}"
-        # Somebody has looked at the one before for a minute: numbers of sessions go by the second.
-        began_ns = time.time_ns() + place * 60 * 10**9
-        with monkeypatch.context() as later:
-            later.setattr(time, "time_ns", lambda began_ns=began_ns: began_ns)
-            restore(tmp_path / source, folder, segment_bytes=SEGMENT_BYTES)
+        restore(tmp_path / source, folder, segment_bytes=SEGMENT_BYTES)
         cell = opened(folder)
         (answer, *_) = commands.outcome_runs(cell.step(allocate(401, 3)).data)
         assert answer["epoch"].min() > max(given), "an epoch that another lineage has given, or will give"
         given += answer["epoch"].tolist()
-        session = commands.run(layout.SESSION_OPEN, 1, access_server=SERVER_NUMBER)
-        numbers.append(int(commands.outcome_runs(cell.step(session).data)[0]["session"][0]))
+        for _ in range(10):
+            session = commands.run(layout.SESSION_OPEN, 1, access_server=SERVER_NUMBER)
+            numbers.append(int(commands.outcome_runs(cell.step(session).data)[0]["session"][0]))
+        job = commands.outcome_runs(cell.step(commands.job_create("restored", selecting=1)).data)
+        told += job[-1]["event"].tolist()
+        jobs.append(int(job[0]["job"][0]))
         cell.close()
-    assert numbers == sorted(set(numbers)), "a session's number is given twice"
+    assert len(numbers) == len(set(numbers)) == 30, "a session's number is given twice"
+    assert told
+    assert len(told) == len(set(told)), "an event's number is given twice"
+    # A job has a number a second: what was restored at once may share them.
+    assert min(jobs) > 1 << 20
 
 
 # ------------------------------------------------------------------------------------------------ points in time

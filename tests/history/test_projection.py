@@ -44,10 +44,10 @@ NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 class Life:
     """A cell whose terminals report use; what it counted is noted beside, item by item."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, segment_bytes: int = 1 << 20) -> None:
         self.clock = VirtualClock(BEGIN_MS)
         self.cell = Cell.open(
-            folder, capacity=Capacity(2_000, 2_000, 100), journal=JournalSettings(1 << 20, 0), clock=self.clock
+            folder, capacity=Capacity(2_000, 2_000, 100), journal=JournalSettings(segment_bytes, 0), clock=self.clock
         )
         fill(self.cell.step, 500)
         self.leases: dict[int, int] = {}
@@ -636,3 +636,36 @@ def test_a_commit_forgets_so_many_rows_and_the_next_ones_the_rest(tmp_path: Path
     assert not forget(connection, 20_000, 13)
     assert connection.execute("SELECT DISTINCT day FROM use_day").fetchall() == [(20_000,)]
     connection.close()
+
+
+WITHOUT_FOLLOWER = """
+import asyncio, os, signal, sys
+from simswitch.cell import JournalSettings
+from simswitch.service import server
+
+async def away(command, path, silent):
+    await asyncio.to_thread(silent.wait)
+
+server.keep_follower = away
+settings = server.ServerSettings(journal=JournalSettings(64 * 1024, 0))
+asyncio.run(server.serve(sys.argv[1], settings, ready=lambda _: os.kill(os.getpid(), signal.SIGTERM)))
+"""
+
+
+def test_servers_that_end_cleanly_leave_what_no_follower_has_read(tmp_path: Path) -> None:
+    """Each leaves a snapshot, so none needs the segments before any more; the follower that comes at last does."""
+    life = Life(tmp_path, segment_bytes=64 * 1024)
+    life.attach(1, 50)
+    random = Random(13)
+    for _ in range(60):
+        life.report(random, 20)
+    life.cell.close()
+    segments = sorted(tmp_path.glob("*.journal"))
+    assert len(segments) > 1
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", WITHOUT_FOLLOWER, str(tmp_path)], check=True, timeout=60)
+    assert segments[0].exists()
+    finished(tmp_path)
+    assert known(open_reader(tmp_path)).gaps == []
+    kept = {(row["day"], row["subscriber"]): row["bytes"] for row in rows(open_reader(tmp_path), "use_day")}
+    assert kept == {key: counted for key, counted in life.use.items() if counted}

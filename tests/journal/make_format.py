@@ -76,7 +76,7 @@ def facts(machine: Machine) -> dict[str, Any]:
             str(sim["iccid"]): {name: sim[name] for name in ("counted_bytes", "headroom_bytes", "health", "imsi")}
             for sim in sims
         },
-        "jobs_count": machine.jobs_count(),
+        "jobs_count": machine.header()["jobs_count"],
         "lots": {str(lot["index"]): machine.lot(lot["index"]) for lot in machine.entities(layout.LOT)},
         "subscribers": {str(terminal): machine.subscriber(terminal) for terminal in range(1, TERMINALS + 1)},
         "swaps": {

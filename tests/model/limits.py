@@ -119,7 +119,7 @@ class Limits(Books):
         """It has a lease, as one of that group (0: of the one that is known)."""
         if not subscriber or not group:
             return
-        record = self._known(subscriber)
+        record = self._known(subscriber, server)
         if record is not None and record.group != group:
             record.group = group
             self._meet(subscriber, terminal, server)
@@ -127,7 +127,7 @@ class Limits(Books):
     def limit_counted(self, subscriber: int, delta: int, terminal: int, server: int) -> tuple[int, int]:
         if not subscriber:
             return NOTHING
-        record = self._known(subscriber)
+        record = self._known(subscriber, server)
         if record is None:
             self.subscribers_missed += 1
             return NOTHING
@@ -153,10 +153,19 @@ class Limits(Books):
     def _in_force(self) -> list[RuleModel]:
         return [rule for rule in self.rules.values() if not rule.withdrawn]
 
-    def _known(self, subscriber: int) -> SubscriberModel | None:
+    def _room(self, taken: int, brought: int) -> bool:
+        """Whether an access server that has brought so many names may bring one more."""
+        most = self.terminals_max
+        return taken < most - most // 8 or (taken < most and brought * len(self.servers) < most)
+
+    def _known(self, subscriber: int, server: int) -> SubscriberModel | None:
         """None: there is no room for another."""
-        if subscriber not in self.subscribers and len(self.subscribers) == self.terminals_max:
-            return None
+        if subscriber not in self.subscribers:
+            of = self.servers[server] if server < len(self.servers) else None
+            if not self._room(len(self.subscribers), of.subscribers_brought if of is not None else 0):
+                return None
+            if of is not None:
+                of.subscribers_brought += 1
         return self.subscribers.setdefault(subscriber, SubscriberModel(date(1970, 1, 1)))
 
     def _rule_for(self, group: int) -> tuple[int, RuleModel | None]:

@@ -298,7 +298,7 @@ class Model(Limits):
             refused = len(self.orders) == self.orders_max or held >= HELD_MAX
             if terminal.server != server and not in_flight and refused:
                 return {layout.ORDERS_FULL}
-        elif terminal is None and len(self.terminals) == self.terminals_max:
+        elif terminal is None and not self._room(len(self.terminals), self.servers[server].terminals_brought):
             return {layout.TERMINALS_FULL}
         expected = self._expected(market, call.item["expected_bytes"])
         if call.answer["status"] == layout.NO_HEALTHY_SIM:
@@ -312,7 +312,7 @@ class Model(Limits):
         self._check_choice(sim, market, expected, what, reserve=False, roomy=True)
         status = layout.OK
         if terminal is None:
-            terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
+            terminal = self._bring(call.item["terminal"], server)
         elif terminal.sim is not None:
             self._replace(terminal, server)
             status = layout.MOVED
@@ -320,6 +320,12 @@ class Model(Limits):
         self.limit_joined(subscriber, group, key, server)
         self._check_grant(terminal, call.answer, slow_kbps)
         return {status}
+
+    def _bring(self, key: int, server: int) -> TerminalModel:
+        """The access server is the first to name the terminal."""
+        self.servers[server].terminals_brought += 1
+        self.terminals[key] = TerminalModel(key)
+        return self.terminals[key]
 
     def _by_epoch(self, terminal: TerminalModel | None, epoch: int, server: int, how: int) -> int:
         """What a command that names a lease meets; a sign of an outstanding switch's epoch confirms the switch."""
@@ -498,9 +504,10 @@ class Model(Limits):
         if sim.occupancy in (layout.ASSIGNED, layout.RESERVED) or sim.held_by is not None or sim.revoke in self.orders:
             return {layout.SIM_IN_USE}
         if terminal is None:
-            if len(self.terminals) == self.terminals_max:
+            server = call.header["access_server"]
+            if not self._room(len(self.terminals), self.servers[server].terminals_brought):
                 return {layout.TERMINALS_FULL}
-            terminal = self.terminals[call.item["terminal"]] = TerminalModel(call.item["terminal"])
+            terminal = self._bring(call.item["terminal"], server)
         expected = self._expected(call.item["market"], call.item["expected_bytes"])
         self._cooled(sim)
         self._lease(terminal, sim, call, expected, call.item["subscriber"])
@@ -1039,7 +1046,7 @@ class Model(Limits):
         if key not in self.terminals:
             if len(self.terminals) >= self.terminals_max - self.terminals_max // 8:
                 return {layout.TERMINALS_FULL}
-            self.terminals[key] = TerminalModel(key)
+            self._bring(key, server)
         order = OrderModel(layout.REVOKE, self.terminals[key], sim, server, epoch)
         self.orders.append(order)
         sim.revoke = order
@@ -1829,7 +1836,14 @@ class Model(Limits):
         for index, server in enumerate(self.servers):
             record = tables["servers"][index]
             in_flight = sum(order.server == index and order.in_flight for order in self.orders)
-            self._same(f"access server {index}", record, outstanding=in_flight, session=server.session)
+            self._same(
+                f"access server {index}",
+                record,
+                outstanding=in_flight,
+                session=server.session,
+                terminals_brought=server.terminals_brought,
+                subscribers_brought=server.subscribers_brought,
+            )
 
 
 _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
@@ -1904,7 +1918,13 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
             lots[index].valid_until_ms = until_s * 1_000
             lots[index].turn_ms = until_s * 1_000
     servers = [
-        ServerModel(int(record["session"]), 1, bool(record["reconciled"]))
+        ServerModel(
+            int(record["session"]),
+            1,
+            bool(record["reconciled"]),
+            terminals_brought=int(record["terminals_brought"]),
+            subscribers_brought=int(record["subscribers_brought"]),
+        )
         for record in tables["servers"][: header["servers_count"]]
     ]
     return Model(

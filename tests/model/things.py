@@ -284,6 +284,8 @@ class ServerModel:
     dead: bool = False
     dead_ms: int = 0
     """When what it held is freed; 0: not, or that was done."""
+    terminals_brought: int = 0
+    subscribers_brought: int = 0
     quarantines: tuple[int, int] = (0, 0)
     """A day, and how many SIMs were quarantined on its word in it."""
 

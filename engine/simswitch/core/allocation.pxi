@@ -116,7 +116,7 @@ cdef inline void _allocate(
         ):
             _refuse_for_now(state, grant, item, ORDERS_FULL)
             return
-    elif terminal == NULL and state.header.terminals_count == state.header.terminals_max:
+    elif terminal == NULL and not terminal_room(state, server):
         _refuse(state, grant, item, TERMINALS_FULL)
         return
     if not admits_all and not has_lease:
@@ -124,9 +124,9 @@ cdef inline void _allocate(
         if wait_ms:
             _refuse(state, grant, item, ADMISSION_WAIT)
             grant.retry_after_ms[item] = <uint32_t> min(wait_ms, <uint64_t> NONE_INDEX)
-            # A name that nobody has heard of gets a place of its own while an eighth of the room is left for those with leases.
-            if index == NONE_INDEX and state.header.terminals_count < state.header.terminals_max - state.header.terminals_max // 8:
-                index = terminal_add(state, key)
+            # A name that nobody has heard of gets a place of its own only where there is room to spare.
+            if index == NONE_INDEX and terminal_spare(state):
+                index = terminal_add(state, key, server)
             if index != NONE_INDEX:
                 admission_keep(state, index, server, now_ms, wait_ms)
             return
@@ -137,7 +137,7 @@ cdef inline void _allocate(
     finder_hint(finder, state.sims[sim].hint)
     status = OK
     if terminal == NULL:
-        index = terminal_add(state, key)
+        index = terminal_add(state, key, server)
         terminal = &state.terminals[index]
     elif has_lease:
         lease_replace(state, index, server, now_ms)
@@ -564,9 +564,9 @@ cdef int _adopt(
     if sim.occupancy == ASSIGNED or sim.occupancy == RESERVED or sim.held or state.sims_cold[sim_index].revoke:
         return SIM_IN_USE
     if index == NONE_INDEX:
-        index = terminal_add(state, key)
-        if index == NONE_INDEX:
+        if not terminal_room(state, server):
             return TERMINALS_FULL
+        index = terminal_add(state, key, server)
     last_report_missing(state, sim_index, now_ms)
     lease_begin(
         state, index, sim_index, server, market, tier_satisfying(expected_bytes(state, market, requested)),

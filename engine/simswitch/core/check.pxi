@@ -344,6 +344,7 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
     cdef Order *order
     # One count a terminal: a silent access server may hold very many SIMs.
     cdef uint32_t[::1] held = np.zeros(state.header.terminals_count, np.uint32)
+    cdef uint32_t[::1] leases = np.zeros(state.header.servers_count, np.uint32)
     for index in range(state.header.sims_count):
         if not index % PAUSE_ITEMS:
             pause()
@@ -363,6 +364,7 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
             faults.append(f"timers: terminal {index} has a lease: {terminal.sim != NONE_INDEX}, is on the wheel: {armed}, and its "
                           f"record says otherwise or nothing will end the lease")
         if terminal.sim != NONE_INDEX:
+            leases[terminal.server] += 1
             if terminal.sim >= state.header.sims_count or state.sims[terminal.sim].occupancy != ASSIGNED or (
                 state.sims[terminal.sim].terminal != index
             ):
@@ -379,6 +381,10 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
                 faults.append(f"I2: terminal {index} is in swap {terminal.order}, which is not about it")
             elif order.source != terminal.sim or terminal.sim == NONE_INDEX:
                 faults.append(f"I9: the swap of terminal {index} does not keep its source SIM")
+    for index in range(state.header.servers_count):
+        if state.servers[index].leases_count != leases[index]:
+            faults.append(f"access server {index}: {state.servers[index].leases_count} leases are counted on it, there are "
+                          f"{leases[index]}")
     return 0
 
 

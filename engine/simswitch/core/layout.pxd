@@ -22,7 +22,7 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            28944   classes_max          which groups have a SIM in which tier
 #   markets              608   markets_max          classes in order of preference, what leases used
-#   servers              592   servers_max          window, gate and queues of an access server
+#   servers              616   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
@@ -548,8 +548,9 @@ ctypedef struct Header:                 # 1024 B
     uint64_t impossible_count           # reports set aside because no line could carry as much
     uint64_t timer_tick                 # wheel position, in TICK_MS
     uint32_t incarnation                # upper 16 bits of every epoch; restore and promotion raise it
-    uint32_t frozen                     # 1: the clock jumped
-    uint32_t swaps_stopped              # 1: 'swap stop --all'
+    uint16_t frozen                     # 1: the clock jumped
+    uint16_t swaps_stopped              # 1: 'swap stop --all'
+    uint32_t lineage                    # drawn by a restore: the upper half of every session's number; 0: nothing was restored
     uint32_t entities_count
     uint32_t entities_max
     uint32_t sims_count
@@ -565,7 +566,7 @@ ctypedef struct Header:                 # 1024 B
     uint32_t classes_max
     uint32_t servers_count
     uint32_t servers_max
-    uint32_t jobs_count                 # jobs ever created, modulo reuse: slots handed out so far
+    uint32_t jobs_count                 # the id of the next job, if its slot is free; a restore leaps
     uint32_t jobs_max
     uint32_t sweeps_head                # ring of sweeps: first and count
     uint32_t sweeps_count
@@ -614,7 +615,7 @@ ctypedef struct Header:                 # 1024 B
     uint32_t limits_edition             # how often that was, ever (limits.pxi)
     uint32_t limits_settled             # all who were told of a limit have heard of the changes up to this edition
     uint64_t reports_awaited            # SIMs that cool, of whose lease the last report has not come (ledger.pxi)
-    uint64_t reserved[1]
+    uint64_t events_leapt               # numbers of events that were never given: restores have leapt over them
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -815,7 +816,7 @@ ctypedef struct Class:                  # 28944 B
     int64_t least_cap_bytes             # the smallest quota of a lot that it has SIMs of and that works; 0: none has a cap
     int64_t least_so_far_bytes          # the same, of those that the walk has looked at (expected.pxi)
 
-ctypedef struct Server:                 # access server: 592 B
+ctypedef struct Server:                 # access server: 616 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -874,6 +875,12 @@ ctypedef struct Server:                 # access server: 592 B
     uint32_t outage_ms                  # moving average from order to traffic; 0: never measured
     uint32_t quarantines_day            # the day on which SIMs were quarantined because of what it said
     uint32_t quarantines_count          # and how many (QUARANTINES_MAX)
+    uint32_t leases_count               # on it
+    uint32_t hello_leases_count         # that were on it when its session began
+    uint32_t named_count                # of these, those that the hello has named
+    uint32_t terminals_brought          # that nobody had heard of before it named them
+    uint32_t subscribers_brought        # the same of subscribers
+    uint8_t later[4]
 
 ctypedef struct Job:                    # 512 B
     uint64_t created_ms

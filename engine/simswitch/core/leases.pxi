@@ -120,13 +120,33 @@ cdef inline void lease_forget_last(State *state, uint32_t index) noexcept nogil:
         terminal.order = NONE_INDEX
 
 
-cdef uint32_t terminal_add(State *state, uint64_t key) noexcept nogil:
-    """A terminal that was not known becomes so; NONE_INDEX when there is no room."""
+cdef inline bint terminal_spare(const State *state) noexcept nogil:
+    """Whether there is room for a name with which no lease comes: an eighth of it is for those with leases."""
+    return state.header.terminals_count < state.header.terminals_max - state.header.terminals_max // 8
+
+
+cdef inline bint room_for_one(const State *state, uint32_t taken, uint32_t brought) noexcept nogil:
+    """Whether an access server that has brought so many of the names that are known may bring one more.
+
+    Nobody is forgotten, so the last eighth of the room is for access servers that have brought less than their equal share:
+    one that makes names up, each with a lease, is stopped before it has taken all of it.
+    """
+    cdef uint32_t most = state.header.terminals_max
+    return taken < most - most // 8 or (taken < most and <uint64_t> brought * state.header.servers_count < most)
+
+
+cdef inline bint terminal_room(const State *state, uint32_t server) noexcept nogil:
+    """Whether an access server may have a terminal become known."""
+    return room_for_one(state, state.header.terminals_count, state.servers[server].terminals_brought)
+
+
+cdef uint32_t terminal_add(State *state, uint64_t key, uint32_t server) noexcept nogil:
+    """A terminal that was not known becomes so. There is room: ask terminal_room first."""
     cdef uint32_t index = state.header.terminals_count
     cdef Terminal *terminal
-    if index == state.header.terminals_max:
-        return NONE_INDEX
+    invariant(index < state.header.terminals_max, "a terminal becomes known only where there is room")
     state.header.terminals_count += 1
+    state.servers[server].terminals_brought += 1
     terminal = &state.terminals[index]
     terminal.key = key
     terminal.sim = NONE_INDEX
@@ -271,6 +291,14 @@ cdef uint64_t epoch_new(State *state) noexcept nogil:
     return (<uint64_t> state.header.incarnation << 48) | counter
 
 
+cdef inline void lease_leave(State *state, Terminal *terminal) noexcept nogil:
+    """The terminal holds its SIM no longer; which it was stays known."""
+    state.servers[terminal.server].leases_count -= 1
+    terminal.order = LAST_SIM + terminal.sim
+    terminal.sim = NONE_INDEX
+    terminal.expires_ms = 0
+
+
 cdef inline void lease_begin(
     State *state, uint32_t terminal_index, uint32_t sim_index, uint32_t server, int market, int expected_tier,
     uint64_t epoch, uint64_t now_ms
@@ -290,6 +318,7 @@ cdef inline void lease_begin(
         if terminal.reported_bytes:
             market_learn(state, terminal.market, terminal.reported_bytes)
         lease_forget_last(state, terminal_index)
+    state.servers[server].leases_count += 1
     terminal.sim = sim_index
     terminal.order = NONE_INDEX
     terminal.epoch = epoch

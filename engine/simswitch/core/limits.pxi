@@ -277,7 +277,7 @@ cdef inline Limited limit_count(
     cdef Subscriber *record
     if subscriber == 0:
         return Limited(0, False, 0)
-    record = subscriber_have(state, subscriber)
+    record = subscriber_have(state, subscriber, server)
     if record == NULL:
         state.header.subscribers_missed += 1
         return Limited(0, False, 0)
@@ -335,7 +335,7 @@ cdef inline void limit_join(
 cdef void _join(
     State *state, uint64_t subscriber, uint32_t group, uint64_t terminal, uint32_t server, uint64_t now_ms
 ) noexcept nogil:
-    cdef Subscriber *record = subscriber_have(state, subscriber)
+    cdef Subscriber *record = subscriber_have(state, subscriber, server)
     cdef Told told
     if record == NULL or subscriber_group(record) == group:
         return

@@ -70,9 +70,10 @@ class Machine:
     def region_sizes(cls, header: Buffer) -> list[tuple[str, int, int]]:
         """(name, item bytes, count) of each region that belongs to a snapshot's header. Raises ``ValueError`` as
         ``restore`` does."""
-    def raise_incarnation(self, at_ms: int) -> None:
-        """Fences every epoch, order number and session handed out so far, also by what else came of an earlier state of
-        this machine, by the instant. For restore and promotion, never while serving. Raises ``OverflowError``."""
+    def raise_incarnation(self, at_ms: int, lineage: int) -> None:
+        """Fences every epoch and every number of an order, event or job handed out so far, also by what else came of
+        an earlier state of this machine, by the instant, and sessions by ``lineage``, which is drawn (32 bits). For
+        restore and promotion, never while serving. Raises ``OverflowError``."""
     def header(self) -> dict[str, Any]:
         """Counters, settings and totals by name; occupancy and health counts as dicts by name."""
     def entities(self, kind: int = 0) -> list[dict[str, Any]]:
@@ -130,7 +131,22 @@ class Machine:
         oldest first, without a gap."""
     def breakers(self) -> list[dict[str, Any]]:
         """Those that are not closed, and those that counted a failure lately."""
-    def jobs_count(self) -> int: ...
+    def job_ids(self) -> list[int]:
+        """Of the jobs that have a slot, in the order in which they were created."""
+    def find_sims(
+        self,
+        first: int,
+        end: int,
+        most: int,
+        *,
+        lot: int | None = None,
+        bank: int | None = None,
+        health: int | None = None,
+        occupancy: int | None = None,
+        trusted: bool | None = None,
+    ) -> tuple[list[int], int]:
+        """At most ``most`` indexes, from ``first`` to before ``end``, of SIMs that are so (None: however they are), and
+        the index at which the look has ended. Without an object for those that are not."""
     def sims_columns(self) -> dict[str, Any]:
         """Copies of the SIM columns as NumPy arrays (iccid, imsi, health, occupancy, headroom_bytes, counted_bytes,
         lot, bank, slot, terminal): for lists, exports, reports and tests."""

@@ -73,10 +73,17 @@ cdef enum:
     ORDERS_MAX = 1 << 24          # what an order's number can name
     PIECE_BYTES = 1 << 20         # what is hashed as one
     ORDERS_LEAP = 1 << 29
-    SESSIONS_LEAP = 1 << 21
     FENCE_MS_BITS = 40            # of an instant: until 2054
     FENCE_EPOCH_BITS = 23         # epochs that an instant has before the next begins: 2 ** 23 a millisecond
-    FENCE_SESSION_BITS = 8        # a session number has so many milliseconds
+    FENCE_TOLD_BITS = 12          # the same of events and of swaps that were given up: numbers stay below 2 ** 53 (JSON)
+    FENCE_JOB_BITS = 10           # a job has so many milliseconds: its number has 32 bits
+
+
+cdef uint64_t _leapt(uint64_t wanted, uint64_t count, uint64_t turns):
+    """At least that number, whose place in a ring of so many is that of the one before."""
+    if wanted <= count:
+        wanted = count + ((<uint64_t> 1) << 32)
+    return wanted - wanted % turns + turns + count % turns
 
 
 cdef uint64_t FENCES_BEGIN_MS = 1_577_836_800_000   # 2020-01-01
@@ -928,13 +935,14 @@ cdef class Machine:
                 <uint64_t> (capacity - used) * sizeof(TimerNode))
         return machine
 
-    def raise_incarnation(self, uint64_t at_ms):
+    def raise_incarnation(self, uint64_t at_ms, uint32_t lineage):
         """Fences every epoch handed out so far, here and by whatever else came of an earlier state of this machine.
 
         Of one state several machines can be made, also of an older one after a newer, and none knows of the others. So
         numbers begin at what the instant says, which comes to more than a machine gives in the time until then: 2 ** 23
-        epochs and an order a millisecond, four sessions a second. Where they are beyond it already, the clock is behind,
-        they leap.
+        epochs and an order a millisecond, 4,096 events, a job a second. Where they are beyond it already, the clock is
+        behind, they leap. Of sessions thousands begin at once when all access servers come back, so what tells theirs apart
+        is no instant but ``lineage``, a number that was drawn: their numbers go on below it.
         """
         cdef Header *header = self.state.header
         cdef uint64_t since_ms = at_ms - FENCES_BEGIN_MS if at_ms > FENCES_BEGIN_MS else 0
@@ -942,18 +950,27 @@ cdef class Machine:
         # Half of an incarnation's 48 bits are left for what is given from now on.
         cdef uint64_t counter = (since_ms & 0xFFFFFF) << FENCE_EPOCH_BITS
         cdef uint64_t order = since_ms
-        cdef uint64_t session = since_ms >> FENCE_SESSION_BITS
+        cdef uint64_t job = since_ms >> FENCE_JOB_BITS
+        cdef uint64_t told = since_ms << FENCE_TOLD_BITS
         if incarnation < header.incarnation or (incarnation == header.incarnation and counter <= header.epoch_next):
             incarnation, counter = header.incarnation + <uint64_t> 1, header.epoch_next
         if order <= header.order_next:
             order = header.order_next + ORDERS_LEAP
-        if session <= header.session_next:
-            session = header.session_next + <uint64_t> SESSIONS_LEAP
-        if since_ms >> FENCE_MS_BITS or incarnation >> 16 or order >> FENCE_MS_BITS or session >> 32:
+        if job <= header.jobs_count:
+            job = header.jobs_count + <uint64_t> JOBS_MAX
+        if since_ms >> FENCE_MS_BITS or incarnation >> 16 or order >> FENCE_MS_BITS or job >= NONE_INDEX:
             raise OverflowError(f"no incarnation is left at {at_ms} ms: is the clock right?")
         header.incarnation, header.epoch_next = <uint32_t> incarnation, counter
-        # Nor may a number of an order or a session be given a second time: what came of the first is remembered elsewhere.
-        header.order_next, header.session_next = order, <uint32_t> session
+        # Nor may another number be given a second time: what came of the first is remembered elsewhere.
+        header.order_next, header.jobs_count = order, <uint32_t> job
+        header.lineage = lineage if lineage and lineage != header.lineage else header.lineage + 1
+        # Entries keep their turns: the oldest goes first.
+        header.given_up_count = _leapt(told, header.given_up_count, GIVEN_UP_MAX)
+        told = _leapt(told, header.events_count, EVENTS_KEPT)
+        header.events_leapt += told - header.events_count
+        header.events_count = told
+        # Events are remembered without a gap, so none of before is.
+        memset(self.state.events, 0, EVENTS_KEPT * sizeof(EventRow))
 
     # -------------------------------------------------------------------------------------------------- reading
 
@@ -1069,9 +1086,22 @@ cdef class Machine:
         """The breakers that are not closed, and those that counted a failure lately."""
         return read_breakers(&self.state)
 
-    def jobs_count(self):
-        """How many jobs were ever created: the next job's id."""
-        return int(self.state.header.jobs_count)
+    def job_ids(self):
+        """The ids of the jobs that have a slot, in the order in which they were created."""
+        cdef uint32_t slot
+        ids = []
+        for slot in range(self.state.header.jobs_max):
+            if self.state.jobs[slot].state != JOB_UNUSED:
+                ids.append(int(self.state.jobs[slot].id))
+        return sorted(ids)
+
+    def find_sims(
+        self, uint32_t first, uint32_t end, uint32_t most, *, lot=None, bank=None, health=None, occupancy=None, trusted=None
+    ):
+        """The first SIMs from ``first`` to before ``end`` that are so, and where the look has ended; see machine.pyi."""
+        return find_sims(
+            &self.state, first, end, most, -1 if lot is None else lot, -1 if bank is None else bank,
+            -1 if health is None else health, -1 if occupancy is None else occupancy, -1 if trusted is None else trusted)
 
     def markets(self):
         """What leases are expected to need in each market."""

@@ -619,8 +619,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
         return
     if order.kind == SWITCH:
         invariant(terminal.sim == source, "I9: a swap keeps its source until the target is confirmed")
-        terminal.sim = NONE_INDEX
-        terminal.order = LAST_SIM + source
+        lease_leave(state, terminal)
         if lease_silent(terminal, &state.sims[source], now_ms):
             last_report_due(state, terminal_index, now_ms)
         sim_cool(state, source, now_ms)
@@ -1182,9 +1181,7 @@ cdef inline void lease_release(State *state, uint32_t terminal_index, uint64_t n
     cdef Terminal *terminal = &state.terminals[terminal_index]
     cdef uint32_t sim = terminal.sim
     _leave_swap(state, terminal_index, True, now_ms)
-    terminal.sim = NONE_INDEX
-    terminal.order = LAST_SIM + sim
-    terminal.expires_ms = 0
+    lease_leave(state, terminal)
     if lease_silent(terminal, &state.sims[sim], now_ms):
         last_report_due(state, terminal_index, now_ms)
     sim_cool(state, sim, now_ms)
@@ -1199,9 +1196,7 @@ cdef void lease_take_away(State *state, uint32_t terminal_index, int kind, uint6
     cdef uint32_t sim = terminal.sim
     cdef uint32_t order
     _leave_swap(state, terminal_index, False, now_ms)
-    terminal.sim = NONE_INDEX
-    terminal.order = LAST_SIM + sim
-    terminal.expires_ms = 0
+    lease_leave(state, terminal)
     order = order_new(
         state, kind, terminal_index, sim, terminal.server, PRIORITY_STOP, NONE_INDEX, terminal.epoch, now_ms)
     sim_hold(state, sim, terminal_index, order, HELD_COUNTED)
@@ -1214,12 +1209,9 @@ cdef void lease_replace(State *state, uint32_t terminal_index, uint32_t server, 
     be told to stop. With a switch outstanding nobody knows which SIM is in use: it is orphaned.
     """
     cdef Terminal *terminal = &state.terminals[terminal_index]
-    cdef uint32_t sim = terminal.sim
     if terminal_swap(terminal) != NONE_INDEX and order_outstanding(state, terminal.order):
         _orphan(state, terminal.order, False, now_ms)
-        terminal.sim = NONE_INDEX
-        terminal.order = LAST_SIM + sim
-        terminal.expires_ms = 0
+        lease_leave(state, terminal)
     elif terminal.server == server:
         lease_release(state, terminal_index, now_ms)
     else:

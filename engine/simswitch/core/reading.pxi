@@ -61,7 +61,7 @@ cdef dict read_header(State *state):
         "figures_aside_count": int(header.figures_aside_count),
         "unreported_count": int(header.unreported_count),
         "unreported_bytes": int(header.unreported_bytes),
-        "events_count": int(header.events_count),
+        "events_count": int(header.events_count), "events_leapt": int(header.events_leapt),
         "given_up_lost": int(header.given_up_lost),
         "settings": {setting.name.lower(): int(header.settings[<int> setting]) for setting in layout.Setting},
         "occupancy": {
@@ -297,7 +297,7 @@ cdef dict read_server(State *state, uint32_t index):
         "index": int(index),
         "entity": int(server.entity),
         "name": _name(state, server.entity),
-        "session": int(server.session),
+        "session": int(session_number(state, server.session)),
         "session_opened_ms": int(server.session_opened_ms),
         "reconciled": bool(server.reconciled),
         "gate": int(server.gate),
@@ -396,15 +396,38 @@ cdef dict read_job(State *state, uint32_t job_id):
     }
 
 
+cdef tuple find_sims(
+    State *state, uint32_t first, uint32_t end, uint32_t most, int lot, int bank, int health, int occupancy, int trusted
+):
+    """Machine.find_sims; -1: however it is."""
+    cdef uint32_t index = first
+    cdef uint32_t found = 0
+    cdef const Sim *sim
+    cdef const Group *group
+    indexes = []
+    end = min(end, state.header.sims_count)
+    while index < end and found < most:
+        sim = &state.sims[index]
+        group = &state.groups[sim.group]
+        if (
+            (health < 0 or sim.health == health) and (occupancy < 0 or sim.occupancy == occupancy)
+            and (trusted < 0 or (not sim_untrusted(sim)) == trusted) and (lot < 0 or group.lot == lot)
+            and (bank < 0 or group.bank == bank)
+        ):
+            indexes.append(int(index))
+            found += 1
+        index += 1
+    return indexes, int(index)
+
+
 cdef list read_given_up(State *state):
     """The operator's work list, oldest first."""
-    cdef uint64_t number = state.header.given_up_count
-    cdef uint64_t first = number - GIVEN_UP_MAX + 1 if number > GIVEN_UP_MAX else 1
+    cdef uint64_t turn
     cdef GivenUp *entry
     rows = []
-    for number in range(first, state.header.given_up_count + 1):
-        entry = &state.given_up[number % GIVEN_UP_MAX]
-        if not entry.resolved:
+    for turn in range(1, GIVEN_UP_MAX + 1):
+        entry = &state.given_up[(state.header.given_up_count + turn) % GIVEN_UP_MAX]
+        if entry.number and not entry.resolved:
             rows.append({
                 "number": int(entry.number),
                 "at_ms": int(entry.at_ms),

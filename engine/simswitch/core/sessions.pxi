@@ -3,17 +3,23 @@
 #   OPEN    a new session number; whatever an older session says from now on is stale (fencing)
 #   HOLDS   what the access server really holds, in as many runs as it takes; each difference is settled at once
 #   READY   that was all: what it did not name is over, what an older session left outstanding is settled or sent again,
-#           and the gate opens
+#           and the gate opens. A walk over orders and terminals finds both (sweeps.pxi), and there is none of either where
+#           nothing is outstanding and each lease was named: who says hello again and again makes no work for others
 #   CLOSE   the gate closes; SIMs stay held, outstanding orders stay outstanding (fail static)
 #
 # The access server must have dropped the unexecuted orders of its older session before it says HOLDS.
+
+
+cdef inline uint64_t session_number(const State *state, uint32_t session) noexcept nogil:
+    """What an access server knows its session by: 32 bits of the lineage above those that count here. 0: none."""
+    return <uint64_t> state.header.lineage << 32 | session if session else 0
 
 
 cdef int _session_status(State *state, const Run *run) noexcept nogil:
     """OK when the run belongs to the access server's present session."""
     if run.server >= state.header.servers_count:
         return UNKNOWN_ACCESS_SERVER
-    if run.argument == 0 or state.servers[run.server].session != run.argument:
+    if run.argument == 0 or session_number(state, state.servers[run.server].session) != run.argument:
         return STALE_SESSION
     return OK
 
@@ -31,6 +37,8 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.session = state.header.session_next
     server.session_opened_ms = run.now_ms
     server.session_epoch = (<uint64_t> state.header.incarnation << 48) | state.header.epoch_next
+    server.hello_leases_count = server.leases_count
+    server.named_count = 0
     server.reconciled = 0
     server.reconciling = 1
     server.sweep = 0
@@ -41,7 +49,7 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.allocation_wait_us = NONE_INDEX
     server.missed_count = 0
     server_set_gate(state, run.server, GATE_DISCONNECTED, GATE_BY_SESSION, run.now_ms)
-    session[0] = server.session
+    session[0] = session_number(state, server.session)
     status[0] = OK
 
 
@@ -63,10 +71,9 @@ cdef int _revoke(
         return ORDERS_FULL
     index = terminal_find(state, key)
     if index == NONE_INDEX:
-        # Names that nobody has heard of get at most seven eighths of the room.
-        if state.header.terminals_count >= state.header.terminals_max - state.header.terminals_max // 8:
+        if not terminal_spare(state):
             return TERMINALS_FULL
-        index = terminal_add(state, key)
+        index = terminal_add(state, key, run.server)
     order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
     state.sims_cold[sim_index].revoke = order + 1
     state.servers[run.server].revokes_count += 1
@@ -76,6 +83,15 @@ cdef int _revoke(
         last_report_missing(state, sim_index, run.now_ms)
         sim_hold(state, sim_index, index, order, HELD_UNCOUNTED)
     return REVOKED
+
+
+cdef void _named(State *state, uint32_t index, const Run *run) noexcept nogil:
+    """The hello names a terminal with a lease on its server: one that began before the hello is counted, once."""
+    cdef Server *server = &state.servers[run.server]
+    cdef TerminalCold *cold = &state.terminals_cold[index]
+    if cold.session != server.session:
+        cold.session = server.session
+        server.named_count += state.terminals[index].epoch < server.session_epoch
 
 
 cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, const Run *run) noexcept nogil:
@@ -93,7 +109,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
     if sim.held and state.orders[sim.next].orphaned and state.orders[sim.next].server == run.server:
         # Now it is known with which of the two SIMs an orphaned switch left the access server: that one must go.
         order = sim.next
-        if state.orders[order].session != run.argument:
+        if state.orders[order].session != state.servers[run.server].session:
             if state.orders[order].target == sim_index:
                 order_confirm(state, order, BY_RECONCILIATION, run.now_ms)
             else:
@@ -104,17 +120,17 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
     terminal = &state.terminals[index]
     if terminal.sim != NONE_INDEX and terminal.server == run.server:
         order = terminal_swap(terminal)
-        if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].session != run.argument:
+        if order != NONE_INDEX and order_outstanding(state, order) and state.orders[order].session != state.servers[run.server].session:
             if state.orders[order].target == sim_index:
+                _named(state, index, run)
                 order_confirm(state, order, BY_RECONCILIATION, run.now_ms)
-                state.terminals_cold[index].session = <uint32_t> run.argument
                 return SETTLED
             if state.orders[order].source == sim_index:
+                _named(state, index, run)
                 order_requeue(state, order, run.now_ms)
-                state.terminals_cold[index].session = <uint32_t> run.argument
                 return SETTLED
         if terminal.sim == sim_index:
-            state.terminals_cold[index].session = <uint32_t> run.argument
+            _named(state, index, run)
             return SAME
     if (
         terminal.sim == NONE_INDEX and terminal.epoch == epoch and terminal.server == run.server
@@ -132,7 +148,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         lease_begin(state, index, sim_index, run.server, terminal.market, terminal_tier(terminal), epoch, run.now_ms)
         terminal.reported_bytes = reported_bytes
         terminal.reported_s = reported_s
-        state.terminals_cold[index].session = <uint32_t> run.argument
+        state.terminals_cold[index].session = state.servers[run.server].session
         return OK
     return _revoke(state, key, sim_index, epoch, run)
 
@@ -162,6 +178,16 @@ cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
         run.outcomes[item] = <uint8_t> status
 
 
+cdef bint _reconcile(State *state, uint32_t index) noexcept nogil:
+    """Settles what the hello left open. False: no walk can begin now."""
+    cdef Server *server = &state.servers[index]
+    cdef bint all_named = server.named_count == server.hello_leases_count
+    if all_named and not server.outstanding:
+        server.reconciling = 0
+        return True
+    return sweep_reconcile(state, index, not all_named)
+
+
 cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
     cdef int status = _session_status(state, run)
     cdef Server *server
@@ -169,7 +195,7 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
         server = &state.servers[run.server]
         if server.reconciled:
             status = SAME
-        elif not sweep_reconcile(state, run.server):
+        elif not _reconcile(state, run.server):
             status = SWEEPS_FULL
         else:
             server.reconciled = 1
@@ -224,7 +250,7 @@ cdef void server_calls(State *state, const Run *run) noexcept nogil:
 cdef void server_bury(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """The fencing delay has passed: all that it held is freed, as if it had said hello and held nothing."""
     cdef Server *server = &state.servers[index]
-    if not sweep_reconcile(state, index):
+    if not sweep_reconcile(state, index, True):
         timer_arm(state, TIMER_SERVER, index, now_ms + POOL_FULL_MS)
         return
     _tell_death(state, index, DEATH_SETTLED)
@@ -310,7 +336,7 @@ cdef void apply_acknowledge(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = LATE if order_was_sent(state, numbers[item]) else UNKNOWN_ORDER
             continue
         record = &state.orders[order]
-        if record.server != run.server or record.session != run.argument:
+        if record.server != run.server or record.session != state.servers[run.server].session:
             run.outcomes[item] = STALE_SESSION
             continue
         server_acknowledged(state, order, results[item], run.now_ms)

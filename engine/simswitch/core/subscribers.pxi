@@ -9,8 +9,8 @@
 #
 # 24 B a subscriber at a load of 0.8 are 30 B. The records stand in the table itself, so that a report touches one or two lines
 # more and an allocation none: a terminal names its subscriber by the key. Counters stop at 4.4 TB a day and 281 TB a month rather
-# than wrap. There are as many places as terminals; when all are taken, reports of others are counted at SIM and terminal
-# as ever, and how many missed their subscriber stands in the header. Days begin at DAY_BEGINS_MS, months with the local date.
+# than wrap. There are as many places as terminals, the last eighth for access servers that have brought less than their equal share; when
+# there is none, reports of others are counted at SIM and terminal as ever, and how many missed their subscriber stands in the header. Days begin at DAY_BEGINS_MS, months with the local date.
 
 cdef enum:
     MONTH_BITS = 48
@@ -85,13 +85,18 @@ cdef inline uint32_t subscriber_group(const Subscriber *record) noexcept nogil:
     return <uint32_t> (record.month >> MONTH_BITS & GROUP_MASK)
 
 
-cdef Subscriber *subscriber_have(State *state, uint64_t key) noexcept nogil:
-    """The record of a key that is not 0, made if there is room; NULL: there is none."""
+cdef Subscriber *subscriber_have(State *state, uint64_t key, uint32_t server) noexcept nogil:
+    """The record of a key that is not 0, made if there is room for one more of the access server's; NULL: there is none."""
     cdef Subscriber *record = subscriber_find(state, key)
+    cdef bint known = server < state.header.servers_count  # the cell may report in nobody's name
     if record.key == 0:
-        if state.header.subscribers_count == state.header.terminals_max:
+        if not room_for_one(
+            state, state.header.subscribers_count, state.servers[server].subscribers_brought if known else 0
+        ):
             return NULL
         state.header.subscribers_count += 1
+        if known:
+            state.servers[server].subscribers_brought += 1
         record.key = key
     return record
 

@@ -10,7 +10,8 @@
 #   SUBSCRIBERS         terminals,     tells who was told of a published limit what holds now that rules are others (limits.pxi)
 #                       then subscribers
 #   RECONCILE           orders, then   settles what an older session of an access server left outstanding, and ends leases
-#                       terminals      that it no longer holds; one walk serves all servers that were ready before it began
+#                       terminals      that it no longer holds, if any were not named; one walk serves all servers that were
+#                                      ready before it began
 
 
 cdef bint sweep_add(State *state, int kind, uint64_t argument, uint64_t end) noexcept nogil:
@@ -55,19 +56,21 @@ cdef bint sweep_resume(State *state, uint32_t job) noexcept nogil:
     return sweep_add(state, SWEEP_JOB_RESUME, job, state.header.orders_max)
 
 
-cdef bint sweep_reconcile(State *state, uint32_t server) noexcept nogil:
-    """Has an access server reconciled by the next walk, which a thousand that come back together share."""
+cdef bint sweep_reconcile(State *state, uint32_t server, bint leases) noexcept nogil:
+    """Has an access server reconciled by the next walk, which a thousand that come back together share.
+
+    ``leases``: also those that it no longer holds; without, what it left outstanding.
+    """
     cdef Sweep *sweep = sweep_waiting(state, SWEEP_RECONCILE)
+    cdef uint64_t orders = state.header.orders_max
+    # The argument is where orders end and terminals begin: the pool of orders may grow meanwhile.
     if sweep != NULL:
-        sweep.argument = state.header.orders_max
-        sweep.end = sweep.argument + state.header.terminals_count
+        leases = leases or sweep.end > sweep.argument
+        sweep.argument = orders
+        sweep.end = orders + state.header.terminals_count * leases
         state.servers[server].sweep = sweep.id
         return True
-    # The argument is where orders end and terminals begin: the pool of orders may grow meanwhile.
-    if not sweep_add(
-        state, SWEEP_RECONCILE, state.header.orders_max,
-        <uint64_t> state.header.orders_max + state.header.terminals_count
-    ):
+    if not sweep_add(state, SWEEP_RECONCILE, orders, orders + state.header.terminals_count * leases):
         return False
     state.servers[server].sweep = state.header.sweep_next
     return True

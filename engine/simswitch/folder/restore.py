@@ -2,12 +2,12 @@
 
     newest snapshot that lies before ──replay──▶ state at the point ──▶ new incarnation ──▶ snapshot, a new journal
 
-What came after that point was handed out all the same: epochs, order numbers, sessions; and so was what came of another
-restore, of this backup or of an older or newer one. The incarnation fences all of them by the wall clock: no epoch,
-order number or session of the new folder was ever given before (``Machine.raise_incarnation``). The new journal has an
-id of its own, and goes on behind the last record's checksum. History goes on where it may: when it is of this journal,
-and knows nothing beyond the point and no record that is left out, it is brought up to it; otherwise it stays beside as
-``history-before-restore.sqlite``, and a new one begins with the snapshot.
+What came after that point was handed out all the same: epochs, order numbers, sessions, events. So was what came of
+another restore, of this backup or of an older or newer one. The incarnation fences all of them by the wall clock, and
+sessions by a number that is drawn: none of the new folder's was ever given before (``Machine.raise_incarnation``). The
+new journal has an id of its own, and goes on behind the last record's checksum. History goes on where it may: when it
+is of this journal, and knows nothing beyond the point and no record that is left out, it is brought up to it; otherwise
+it stays beside as ``history-before-restore.sqlite``, and a new one begins with the snapshot.
 
 What is said to have been there is there, or nothing is restored: a source that ends before the record up to which
 its ``backup.json``, or its history, was made is short of files. ``until`` takes what there is.
@@ -24,6 +24,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -212,7 +213,11 @@ def _restore(
     faults = machine.check()
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
-    machine.raise_incarnation(max(time.time_ns() // 1_000_000, machine.now_ms))
+    at_ms = time.time_ns() // 1_000_000
+    if at_ms <= machine.now_ms:
+        # The clock is behind, and would give the next restore of this state the same instant.
+        at_ms = machine.now_ms + 1 + secrets.randbelow(1 << 22)
+    machine.raise_incarnation(at_ms, secrets.randbits(32))
     found = _write(origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed)
     return found | {"passed_over": [str(damage) for damage in damages]}
 

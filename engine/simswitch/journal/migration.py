@@ -274,6 +274,19 @@ def _state_of_12(_old: Tables, new: Tables) -> None:
     new["header"]["revokes_count"] = len(servers)
 
 
+def _state_of_13(_old: Tables, new: Tables) -> None:
+    """How many leases each access server has, and terminals: who was the first to name one is not known any more.
+    Subscribers that a terminal names are counted where it is."""
+    terminals = new["terminals"][: int(new["header"]["terminals_count"][0])]
+    held = terminals["sim"] != layout.NONE_INDEX
+    servers = new["servers"]
+    servers["leases_count"] = np.bincount(terminals["server"][held], minlength=len(servers))
+    servers["terminals_brought"] = np.bincount(terminals["server"], minlength=len(servers))
+    subscribers, first = np.unique(terminals["subscriber"], return_index=True)
+    servers["subscribers_brought"] = np.bincount(terminals["server"][first[subscribers > 0]], minlength=len(servers))
+    servers["hello_leases_count"] = servers["leases_count"]
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
 STATES: dict[int, Callable[[Tables, Tables], None]] = {
     7: _state_of_7,
@@ -281,4 +294,5 @@ STATES: dict[int, Callable[[Tables, Tables], None]] = {
     9: _state_of_9,
     11: _state_of_11,
     12: _state_of_12,
+    13: _state_of_13,
 }

@@ -191,7 +191,11 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.NO_HEALTHY_SIM: Reason(
         _FULL, "NO_HEALTHY_SIM", "No free healthy SIM with enough headroom serves {what}. Try again later.", 1_000
     ),
-    layout.TERMINALS_FULL: Reason(_FULL, "TERMINALS_FULL", "There is no room for another terminal: {what}."),
+    layout.TERMINALS_FULL: Reason(
+        _FULL,
+        "TERMINALS_FULL",
+        "There is no room for another terminal, or no more of it than other access servers have a right to: {what}.",
+    ),
     layout.SIMS_FULL: Reason(_FULL, "SIMS_FULL", "There is no room for another SIM: {what}."),
     layout.ORDERS_FULL: Reason(
         _FULL,

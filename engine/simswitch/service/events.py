@@ -69,18 +69,23 @@ class EventHandlers:
         self._events: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=EVENTS_MAX)
         """When it was told of (what happened before the start: when it did), and its columns."""
         self._last = 0
+        self._leapt = 0
         self._happened = asyncio.Event()
         self._watchers: Counter[int] = Counter()
         self._draining = False
 
-    def begin(self, remembered: npt.NDArray[Any], last: int) -> None:
-        """What the machine remembers, and the number of its newest event. ``tell`` may have been called before."""
+    def begin(self, remembered: npt.NDArray[Any], last: int, leapt: int) -> None:
+        """What the machine remembers, the number of its newest event, and how many numbers restores have leapt over.
+
+        ``tell`` may have been called before.
+        """
         before = remembered[remembered["event"] < self._first()] if self._events else remembered
         told = list(self._events)
         self._events.clear()
         self._events.extend(zip(before["at_ms"].tolist(), before[list(_FIELDS)].tolist(), strict=True))
         self._events.extend(told)
         self._last = max(self._last, last)
+        self._leapt = leapt
 
     def tell(self, run: OutcomeRun) -> None:
         """The events of one record (``Cell.on_events``)."""
@@ -124,6 +129,9 @@ class EventHandlers:
         after = min(request.after, self._last) if request.HasField("after") else self._last
         missed = max(self._first() - after - 1, 0)
         after += missed
+        if missed > self._leapt // 2:
+            # It knows of a time before a restore: what that leapt over never happened.
+            missed = max(missed - self._leapt, 0)
         first = True
         while not self._draining:
             happened = self._happened

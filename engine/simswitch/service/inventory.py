@@ -29,6 +29,8 @@ from simswitch.v1 import sim_pb2
 
 LOOKED_AT_MAX = 4_096
 """SIMs that one ListSims looks at, whatever its filter lets through."""
+AT_ONCE_MAX = 100
+"""Of these it reads so many at a time: a record costs some ten microseconds, and allocations wait meanwhile."""
 
 _TERMS = (layout.SUPPLIER, layout.LOT, layout.PLAN)
 _LIST_SIMS = b"sims"
@@ -129,7 +131,7 @@ class InventoryHandlers(ColumnCalls):
         request = pb.ListSimsRequest.FromString(data)
         size = page_size(request.page_size)
         start = page_start(request.page_token, _LIST_SIMS)
-        wanted = {}
+        wanted: dict[str, Any] = {}
         if request.lot:
             wanted["lot"] = self.directory.get(layout.LOT, request.lot).index
         if request.bank:
@@ -141,22 +143,20 @@ class InventoryHandlers(ColumnCalls):
         if request.on_probation:
             wanted["trusted"] = False
 
-        def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int]:
-            count = int(machine.header()["sims_count"])
-            index = start
-            sims: list[Mapping[str, Any]] = []
-            end = min(count, start + LOOKED_AT_MAX)
-            while index < end and len(sims) < size:
-                sim = machine.sim(index)
-                if all(sim[name] == value for name, value in wanted.items()):
-                    sims.append(sim)
-                index += 1
-            return sims, index if index < count else 0
+        sims: list[Mapping[str, Any]] = []
+        index, end, count = start, start + LOOKED_AT_MAX, start + 1
 
-        sims, following = await self.cell.read(read)
+        def read(machine: Machine) -> tuple[int, int]:
+            """Some of them: others have their turn before the next."""
+            found, ended = machine.find_sims(index, end, min(size - len(sims), AT_ONCE_MAX), **wanted)
+            sims.extend(machine.sim(place) for place in found)
+            return ended, int(machine.header()["sims_count"])
+
+        while index < min(end, count) and len(sims) < size:
+            index, count = await self.cell.read(read)
         return pb.ListSimsResponse(
             sims=[sim_message(sim) for sim in sims],
-            next_page_token=page_token(following, _LIST_SIMS) if following else "",
+            next_page_token=page_token(index, _LIST_SIMS) if index < count else "",
         ).SerializeToString()
 
     async def set_sim_health(self, data: bytes, call: Call) -> bytes:

@@ -38,6 +38,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -325,7 +326,8 @@ class Service:
         await self.directory.load()
         self.cell.on_orders = self.sessions.deliver
         self.cell.on_events = self._tell
-        self.events.begin(*await self.cell.read(lambda machine: (machine.events(), machine.header()["events_count"])))
+        remembered, header = await self.cell.read(lambda machine: (machine.events(), machine.header()))
+        self.events.begin(remembered, header["events_count"], header["events_leapt"])
         self.directory.on_change = self.calendar.look
 
     def _tell(self, run: OutcomeRun) -> None:
@@ -857,7 +859,10 @@ async def serve(
         (path / METRICS_ADDRESS_FILE).unlink(missing_ok=True)
         if following is not None:
             await following
-        if not await asyncio.to_thread(cell.close):
+        known = await asyncio.to_thread(_known, path)
+        # What history has not seen stays for the next follower, also where this server had none in all its life.
+        told = known is not None and known[1] >= cell.durable_sequence
+        if not await asyncio.to_thread(partial(cell.close, remove=told or not settings.follower)):
             sys.stderr.write(
                 "simswitch: there was no room for the last snapshot. Nothing is lost: the journal has it all.\n"
                 "Before an upgrade, make room, start this version once more and end it.\n"

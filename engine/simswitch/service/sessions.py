@@ -44,6 +44,9 @@ OUTGOING_MAX = 1_024
 OUTGOING_BYTES_MAX = 8 << 20
 HELLO_WITHIN_S = 10.0
 
+_COUNTED = 0xFFFFFFFF
+"""Of a session's number: what orders carry of it. Above stands what a restore has drawn, and none ever changes here."""
+
 _HELLO = pb.SessionRequest.HELLO_FIELD_NUMBER
 _HOLDS = pb.SessionRequest.HOLDS_FIELD_NUMBER
 _READY = pb.SessionRequest.READY_FIELD_NUMBER
@@ -166,7 +169,7 @@ class SessionHandlers:
             if not len(rows):
                 continue
             message = wire.enclose(_ORDERS, contract.ORDERS_MESSAGE.encode(orders.data, orders.count, rows.tobytes()))
-            if session is not None and session.number == number:
+            if session is not None and session.number & _COUNTED == number:
                 session.put(message)
             elif self._opening[server]:
                 self._early.setdefault((server, number), []).append(message)
@@ -232,7 +235,7 @@ class SessionHandlers:
             self._take_over(session)
         finally:
             self._opening[server.server] -= 1
-            early = [] if session is None else self._early.pop((server.server, session.number), [])
+            early = [] if session is None else self._early.pop((server.server, session.number & _COUNTED), [])
             if not self._opening[server.server]:
                 # What is left is for sessions whose streams have gone.
                 for gone in [key for key in self._early if key[0] == server.server]:

@@ -157,16 +157,10 @@ class SwapHandlers:
         start = page_start(request.page_token, _LIST)
 
         def read(machine: Machine) -> tuple[list[Mapping[str, Any]], int, bool]:
-            count = machine.jobs_count()
-            # Older jobs than these are forgotten.
-            first = max(start, count - int(machine.header()["jobs_max"]))
-            jobs: list[Mapping[str, Any]] = []
-            while first < count and len(jobs) < size:
-                job = _find_job(machine, first)
-                if job is not None:
-                    jobs.append(job)
-                first += 1
-            return jobs, first if first < count else 0, bool(machine.header()["swaps_stopped"])
+            numbers = [number for number in machine.job_ids() if number >= start]
+            following = numbers[size] if len(numbers) > size else 0
+            jobs: list[Mapping[str, Any]] = [machine.job(number) for number in numbers[:size]]
+            return jobs, following, bool(machine.header()["swaps_stopped"])
 
         jobs, following, stopped = await self._cell.read(read)
         return pb.ListJobsResponse(
@@ -325,7 +319,7 @@ def _feasibility(job: Mapping[str, Any]) -> pb.Feasibility:
 
 def _find_job(machine: Machine, number: int) -> Mapping[str, Any] | None:
     """None: there is no such job any more, or not yet."""
-    if number >= machine.jobs_count():
+    if number >= layout.NONE_INDEX:
         return None
     try:
         return machine.job(number)

@@ -87,11 +87,16 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_NO_HEALTHY_SIM: _Status.ValueType  # 40
     """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
     STATUS_TERMINALS_FULL: _Status.ValueType  # 41
-    """No room for another terminal."""
+    """No room for another terminal, or none that its access server may take: the last eighth of the room is for access servers
+    that have brought less than their equal share. Grow the capacity.
+    """
     STATUS_SIMS_FULL: _Status.ValueType  # 42
     """No room for another SIM."""
     STATUS_ORDERS_FULL: _Status.ValueType  # 43
-    """No room for another order."""
+    """Nobody more can be told now to let go of a SIM: there is no room for another order; the terminal's earlier SIMs are still
+    held elsewhere, four at most; or of a hello, the SIM is to be let go of by another access server first, or this one has named
+    too many that it should not have. Try again, or say it at the next hello.
+    """
     STATUS_JOBS_FULL: _Status.ValueType  # 44
     """No room for another swap job."""
     STATUS_ENTITIES_FULL: _Status.ValueType  # 45
@@ -187,11 +192,16 @@ STATUS_IMPOSSIBLE_USAGE: Status.ValueType  # 39
 STATUS_NO_HEALTHY_SIM: Status.ValueType  # 40
 """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
 STATUS_TERMINALS_FULL: Status.ValueType  # 41
-"""No room for another terminal."""
+"""No room for another terminal, or none that its access server may take: the last eighth of the room is for access servers
+that have brought less than their equal share. Grow the capacity.
+"""
 STATUS_SIMS_FULL: Status.ValueType  # 42
 """No room for another SIM."""
 STATUS_ORDERS_FULL: Status.ValueType  # 43
-"""No room for another order."""
+"""Nobody more can be told now to let go of a SIM: there is no room for another order; the terminal's earlier SIMs are still
+held elsewhere, four at most; or of a hello, the SIM is to be let go of by another access server first, or this one has named
+too many that it should not have. Try again, or say it at the next hello.
+"""
 STATUS_JOBS_FULL: Status.ValueType  # 44
 """No room for another swap job."""
 STATUS_ENTITIES_FULL: Status.ValueType  # 45
