@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import os
@@ -10,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,18 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from simswitch.access.certificates import CertificateRefused, ends_s
 from simswitch.access.tokens import Token, read_tokens, revoke_token
+from simswitch.audit.attempts import Attempts
 from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.client.credentials import Credentials, CredentialsRefused
 from simswitch.client.operator import service_errors
 from simswitch.contract import MESSAGE_BYTES_MAX
+from simswitch.core import layout
 from simswitch.service import access
 from simswitch.service.access import AccessSettings
-from simswitch.service.call import SERVER_STREAMS_MAX
+from simswitch.service.call import SERVER_STREAMS_MAX, Actor, Call
+from simswitch.service.errors import Refused
 from simswitch.service.events import WATCHERS_OF_ONE_MAX
+from simswitch.service.share import Share
 from simswitch.v1 import access_server_pb2, allocation_pb2, event_pb2, inventory_pb2, pool_pb2, status_pb2
 
 from tests.access.authority import Authority
@@ -212,6 +218,44 @@ def test_a_revocation_counts_on_a_full_disk_and_when_its_file_can_not_be_read_at
         revoke_token(doors.data, token.name)
         assert refusal(partial(list, stream)).reason == "WITHDRAWN"
     monkeypatch.undo()
+
+
+def test_a_revocation_counts_while_the_disk_hangs(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revocations were looked for again when the audit log had been written, and so in a thread that all shared."""
+    token, goes_on = doors.token("operator:bob"), threading.Event()
+    try:
+        with doors.operator(token) as bob:
+            stream: Any = bob.events.WatchEvents(event_pb2.WatchEventsRequest(), timeout=30)
+            next(stream)
+            monkeypatch.setattr(doors.access().attempts, "write", goes_on.wait)
+            revoke_token(doors.data, token.name)
+            assert refusal(partial(list, stream)).reason == "WITHDRAWN"
+    finally:
+        goes_on.set()
+        monkeypatch.undo()
+
+
+def test_one_identity_leaves_threads_to_others() -> None:
+    """A thousand questions of one auditor kept all of them, and who asked next waited for seconds."""
+
+    def call(index: int) -> Call:
+        share = Share(0, 1_024, 1 << 20)
+        return Call(Actor(index, f"auditor:{index}", layout.AUDITOR, -1, share, Attempts(None), "claimed"), None)
+
+    async def asked() -> None:
+        goes_on, much, little = threading.Event(), call(1), call(2)
+        many = [asyncio.create_task(much.aside(goes_on.wait)) for _ in range(64)]
+        try:
+            await asyncio.sleep(0)
+            assert await asyncio.wait_for(little.aside(int, "7"), 10) == 7
+        finally:
+            goes_on.set()
+        assert all(await asyncio.gather(*many))
+        late = replace(little, deadline=time.monotonic())
+        with pytest.raises(Refused, match="deadline"):
+            await late.aside(int, "7")
+
+    asyncio.run(asked())
 
 
 def test_a_token_that_was_over_before_its_first_call(shared: Doors) -> None:

@@ -336,9 +336,7 @@ def test_what_the_service_does_not_know_is_told_and_dropped(serving: Serving, po
     assert [lease.terminal for lease in told] == [5]
 
 
-@pytest.mark.parametrize(
-    "status", [layout.WRONG_STATE, layout.ORDERS_FULL, layout.TERMINALS_FULL, layout.STALE_SESSION]
-)
+@pytest.mark.parametrize("status", [layout.WRONG_STATE, layout.STALE_SESSION])
 def test_a_refused_list_keeps_the_holdings(
     serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:

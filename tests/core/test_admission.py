@@ -125,6 +125,25 @@ def test_who_has_an_appointment_keeps_it_however_often_it_asks() -> None:
     assert ask(world, [STORM + 1])["retry_after_ms"][0] > 0.9 * (first[-1] - 640 - 1_000)
 
 
+def test_a_moment_in_which_it_is_slow_keeps_nobody_away_for_long() -> None:
+    """Places that were given at 5 s each stood for hours after it was fast again."""
+    world = world_of()
+    tell(world, service_ms=5_000)
+    waits = ask(world, list(range(1, STORM + 1)))["retry_after_ms"]
+    # Who would wait longer asks again in between.
+    assert waits.max() < 1_200_000
+    assert Counter((waits >= 600_000).tolist())[True] > STORM // 2
+    tell(world)
+    world.pass_ms(64)
+    outcome = ask(world, list(range(1, 2 * STORM + 1)))
+    assert Counter(outcome["status"].tolist())[layout.OK] >= QUEUE_MS // SERVICE_MS
+    assert outcome["retry_after_ms"].max() < 120_000
+    # A pace that varies a little keeps the books.
+    again = ask(world, [2 * STORM])["retry_after_ms"][0]
+    tell(world, service_ms=SERVICE_MS // 3)
+    assert ask(world, [2 * STORM])["retry_after_ms"][0] == again
+
+
 def test_subscriber_groups_with_priority_go_first_and_nobody_starves() -> None:
     world = world_of()
     start_ms = world.now_ms

@@ -378,6 +378,28 @@ def test_the_learner_says_what_was_observed_and_nothing_else() -> None:
     assert pool.machine.check() == []
 
 
+def test_what_the_learner_says_of_a_cap_stays_near_the_plan() -> None:
+    """Its token alone took a contract's cap away, or ended all SIMs of a lot with a cap of nothing."""
+    pool = Pool()
+    learner = pool.define(layout.ACTOR, "learner", {layout.ACTOR_ROLE: layout.LEARNER})
+    contract = {layout.PLAN_QUOTA_CYCLE: 64 * GIB, layout.PLAN_BASIS_CYCLE: layout.BASIS_CONTRACTUAL}
+    pool.plan = pool.define(layout.PLAN, "contract", contract)
+    lots = pool.lot, pool.class_with_lot("second")[0]
+    say: dict[str, Any] = {"lot": lots, "window": layout.WINDOW_CYCLE}
+
+    def learned(*quotas: int, **more: int) -> list[int]:
+        basis = layout.BASIS_LEARNED
+        return pool.send(layout.SET_CAP, 2, actor=learner, basis=basis, quota_bytes=quotas, **say, **more)
+
+    refused, accepted = layout.NOT_PERMITTED, layout.OK
+    assert learned(3 * GIB, 2 * GIB - 1) == [refused, refused]
+    assert learned(1 << 61, 64 * GIB + 1) == [accepted, refused]
+    assert learned(3 * GIB, 64 * GIB + 1, at_ms=pool.now_ms + HOUR_MS) == [refused, refused]
+    assert learned(4 * GIB, 2 * GIB) == [accepted, accepted]
+    undo: dict[str, Any] = {"basis": layout.BASIS_BELIEVED, "quota_bytes": [0, 0]}
+    assert pool.send(layout.SET_CAP, 2, **undo, **say) == [accepted, accepted]
+
+
 def test_nobody_becomes_the_system_or_changes_it() -> None:
     pool = Pool()
     operator = pool.define(layout.ACTOR, "operator", {layout.ACTOR_ROLE: layout.OPERATOR})
@@ -478,6 +500,24 @@ def test_what_a_server_names_holds_an_eighth_of_the_orders_at_most_and_no_termin
     assert pool.allocate(5, server=2)["status"].tolist() == [layout.MOVED]
 
 
+def test_i1_what_a_server_names_beyond_its_orders_rests_until_it_can_name_it_again() -> None:
+    """After a restore nobody knew its leases: those beyond an eighth of all orders were given to others at once."""
+    pool = Pool(sims=250, servers=2, orders=320, terminals=1024)
+    held: dict[str, Any] = {"iccid": 1000 + 2 * np.arange(200), "terminal": np.arange(200), "epoch": np.arange(200)}
+    for _ in range(2):
+        session = pool.open(0)
+        statuses = pool.send(layout.SESSION_HOLDS, 200, access_server=0, argument=session, **held)
+        assert statuses == [layout.REVOKED] * 40 + [layout.ORDERS_FULL] * 160
+        pool.ready(session, 0)
+        found = pool.allocate(np.arange(300, 550), server=1)
+        assert not set(held["iccid"]) & set(found["iccid"].tolist())
+        pool.pass_ms(pool.machine.header()["settings"]["lease_ms"], steps=10)
+    assert pool.machine.check() == []
+    # Whoever never comes back can't keep them for good.
+    pool.pass_ms(2 * pool.machine.header()["settings"]["lease_ms"], steps=10)
+    assert set(held["iccid"][40:]) <= set(pool.allocate(np.arange(300, 550), server=1)["iccid"].tolist())
+
+
 def test_one_access_servers_word_quarantines_few_sims() -> None:
     """Epochs go up by one, so the next is known: a chain of them once quarantined the whole pool for good."""
     pool = Pool(sims=1000, servers=2)
@@ -544,6 +584,50 @@ def test_a_question_makes_nobody_known_and_moves_nobody_to_another_group() -> No
     assert pool.machine.header()["subscribers_count"] == before
 
 
+def test_one_lease_makes_few_people_known() -> None:
+    """Named anew in each question, one lease filled the table of people; then no limit held for who was new."""
+    pool = Pool(servers=2)
+    group = pool.define(layout.SUBSCRIBER_GROUP, "all", {layout.GROUP_PRIORITY: 1})
+
+    def named(subscribers: npt.ArrayLike, terminal: int = 1) -> OutcomeRun:
+        count = len(np.atleast_1d(subscribers))
+        wanted: dict[str, Any] = {"terminal": np.full(count, terminal), "expected_bytes": 0, "market": pool.market}
+        run = commands.run(layout.ALLOCATE, count, access_server=0, argument=group, subscriber=subscribers, **wanted)
+        return pool.apply(run)[0]
+
+    named(500)
+    for _ in range(3):
+        assert set(named(np.arange(1000, 1400))["status"]) == {layout.SAME}
+    # Its first, 64 of the day, and whoever has a lease of his own, who may take over another's as well.
+    assert pool.machine.header()["subscribers_count"] == 1 + 64
+    assert named(777, 2)["status"].tolist() == [layout.OK]
+    named(777)
+    assert pool.machine.terminal(0)["subscriber"] == 777
+    assert pool.machine.header()["subscribers_count"] == 1 + 64 + 1
+    pool.pass_ms(24 * HOUR_MS, steps=1)
+    named(500)
+    named(5_000)
+    assert pool.machine.terminal(0)["subscriber"] == 5_000
+
+
+def test_one_hello_does_not_fill_the_events() -> None:
+    """Made-up SIMs pushed out of the ring what others wait for; what changes a lease is told, however many do."""
+    pool = Pool(sims=200)
+    pool.connect(0)
+    leases = pool.allocate(np.arange(1, 101))
+    pool.send(layout.RELEASE, 100, access_server=0, terminal=np.arange(1, 101), epoch=leases["epoch"])
+    session = pool.open(0)
+    before = pool.machine.header()["events_count"]
+    made_up: dict[str, Any] = {"terminal": np.arange(5_000), "iccid": 1_000_000 + 2 * np.arange(5_000), "epoch": 1}
+    statuses = pool.send(layout.SESSION_HOLDS, 5_000, access_server=0, argument=session, **made_up)
+    assert set(statuses) == {layout.UNKNOWN_SIM}
+    assert pool.machine.header()["events_count"] - before == 64
+    again: dict[str, Any] = {"terminal": np.arange(1, 101), "iccid": leases["iccid"], "epoch": leases["epoch"]}
+    statuses = pool.send(layout.SESSION_HOLDS, 100, access_server=0, argument=session, **again)
+    assert set(statuses) == {layout.OK}
+    assert pool.machine.header()["events_count"] - before == 64 + 100
+
+
 def test_i1_a_sim_that_another_server_names_rests_until_that_one_lets_go() -> None:
     pool = Pool(sims=1, servers=3)
     pool.connect(0)
@@ -563,6 +647,52 @@ def test_i1_a_sim_that_another_server_names_rests_until_that_one_lets_go() -> No
     assert acknowledged == [layout.OK]
     pool.pass_ms(HOUR_MS // 4, steps=10)
     assert pool.allocate(2, server=2)["status"].tolist() == [layout.OK]
+
+
+def test_i1_a_target_that_comes_back_waits_for_another_server_that_named_it() -> None:
+    """Refused, it was free at once, and went to a third server while the second still had it."""
+    pool = Pool(sims=3, servers=3)
+    session = pool.connect(0)
+    pool.connect(2)
+    lease = pool.allocate(1)
+    pool.job()
+    while not pool.orders:
+        pool.pass_ms(1_000)
+    (target,) = (index for index in range(3) if pool.machine.sim(index)["occupancy"] == layout.RESERVED)
+    other = pool.open(1)
+    named = {"terminal": 50, "epoch": 7, "iccid": 1000 + 2 * target}
+    assert pool.send(layout.SESSION_HOLDS, access_server=1, argument=other, **named) == [layout.REVOKED]
+    pool.ready(other, 1)
+    refused = {"order": pool.orders[0], "result": layout.ACK_REFUSED}
+    assert pool.send(layout.ACKNOWLEDGE, access_server=0, argument=session, **refused) == [layout.OK]
+    assert pool.send(layout.RELEASE, terminal=1, epoch=lease["epoch"]) == [layout.OK]
+    for _ in range(3):
+        assert 1000 + 2 * target not in pool.allocate([60, 61, 62], server=2)["iccid"]
+        pool.pass_ms(HOUR_MS // 4, steps=10)
+    assert pool.machine.check() == []
+    done = {"order": pool.orders[1], "result": layout.ACK_DONE}
+    assert pool.send(layout.ACKNOWLEDGE, access_server=1, argument=other, **done) == [layout.OK]
+    pool.pass_ms(HOUR_MS // 4, steps=10)
+    assert 1000 + 2 * target in pool.allocate([60, 61, 62], server=2)["iccid"]
+
+
+def test_i1_a_lease_that_goes_on_leaves_what_another_server_is_to_let_go_of() -> None:
+    """Its hello withdrew the other's order; released again, the SIM went to a third server."""
+    pool = Pool(sims=1, servers=3)
+    pool.connect(0)
+    pool.connect(2)
+    lease = pool.allocate(1)
+    session = pool.open(1)
+    assert pool.holds(session, lease, 50, server=1) == [layout.REVOKED]
+    pool.ready(session, 1)
+    assert pool.send(layout.RELEASE, terminal=1, epoch=lease["epoch"]) == [layout.OK]
+    pool.pass_ms(HOUR_MS // 4, steps=10)
+    assert pool.holds(pool.open(0), lease, 1) == [layout.OK]
+    assert pool.machine.header()["orders_used"] == 1
+    assert pool.send(layout.RELEASE, terminal=1, epoch=lease["epoch"]) == [layout.OK]
+    pool.pass_ms(HOUR_MS // 4, steps=10)
+    assert pool.allocate(2, server=2)["status"].tolist() == [layout.NO_HEALTHY_SIM]
+    assert pool.machine.check() == []
 
 
 def test_a_flapping_terminal_does_not_hold_the_pool() -> None:
@@ -776,7 +906,7 @@ def test_one_access_server_leaves_an_eighth_of_the_subscribers_to_others() -> No
     pool = Pool(sims=20, servers=4, terminals=256)
 
     def use(server: int, subscribers: range) -> None:
-        """One terminal after the other subscriber uses a byte."""
+        """One subscriber after the other has a lease of one terminal, and uses a byte."""
         for subscriber in subscribers:
             request = commands.run(
                 layout.ALLOCATE,
@@ -789,6 +919,8 @@ def test_one_access_server_leaves_an_eighth_of_the_subscribers_to_others() -> No
             epoch = pool.apply(request)[0]["epoch"]
             report = {"terminal": 1 + server, "epoch": epoch, "up_bytes": subscriber, "down_bytes": 0}
             assert pool.send(layout.REPORT_USAGE, access_server=server, after_ms=10_000, **report) == [layout.OK]
+            assert pool.send(layout.RELEASE, access_server=server, terminal=1 + server, epoch=epoch) == [layout.OK]
+            pool.settle()
 
     use(0, range(1, 301))
     header = pool.machine.header()

@@ -3,6 +3,7 @@ without a record."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import create_token, revoke_token
@@ -19,6 +21,7 @@ from simswitch.audit.verify import RESTORES, verify_folder
 from simswitch.cell import Cell, JournalSettings, VirtualClock
 from simswitch.cli.data import instant_ms
 from simswitch.cli.exits import Exit
+from simswitch.client import AsyncClient, Holdings, OperatorClient, Order, Result, Session
 from simswitch.core import commands, layout
 from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup, copy_chains, copy_history
@@ -34,6 +37,7 @@ from simswitch.journal.snapshot import snapshot_sequences
 from tests.cell.small_pool import SERVER_NUMBER, allocate
 from tests.cli.conftest import program
 from tests.folder.lives import BEGIN_MS, SEGMENT_BYTES, Life, lived
+from tests.service.serving import Serving, define
 
 
 @pytest.fixture(scope="module")
@@ -431,3 +435,54 @@ def test_a_link_is_followed_and_a_mount_point_refused_before_anything_is_done(
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match="could not be made"):
         restore(kept[0], tmp_path / "file" / "new")
+
+
+def test_i1_more_leases_than_orders_that_a_restored_service_never_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its access server once never got ready again, while others were given the SIMs that its terminals used.
+
+    Of an eighth of the 1,024 orders at a time it is told what to let go of, and comes back by itself for the rest.
+    """
+    monkeypatch.setattr("simswitch.client.session.AGAIN_S", 2.0)
+    leases, holdings, others = 200, Holdings(), Holdings()
+    rounds = []
+
+    async def done(_: Order) -> Result:
+        return Result.DONE
+
+    async def live(address: str) -> None:
+        async with AsyncClient(address, access_server="as-01", holdings=holdings) as client:
+            await client.allocate_many(np.arange(leases) + 1, "jp")
+
+    async def again(address: str) -> None:
+        before = {lease.iccid for lease in holdings}
+        async with (
+            Session(address, "as-01", done, holdings=holdings, pause_first_s=0.05) as session,
+            AsyncClient(address, access_server="as-02", holdings=others) as client,
+        ):
+            session.start()
+            rounds.append((await session.serving(30)).differences)
+            await client.allocate_many(np.arange(600) + 5_001, "jp")
+            assert before.isdisjoint(lease.iccid for lease in others)
+            assert len(others) == 600 - leases
+            while len(holdings):
+                await asyncio.sleep(0.05)
+            rounds.append((await session.serving(30)).differences)
+
+    one = Serving(tmp_path / "data")
+    try:
+        with OperatorClient(one.address) as operator:
+            define(operator, 600)
+        backup(tmp_path / "data", tmp_path / "copy")
+        asyncio.run(live(one.address))
+    finally:
+        one.end()
+    restore(tmp_path / "copy", tmp_path / "again")
+    two = Serving(tmp_path / "again")
+    try:
+        asyncio.run(asyncio.wait_for(again(two.address), 60))
+    finally:
+        two.end()
+    assert rounds[0] == {layout.REVOKED: 128, layout.ORDERS_FULL: leases - 128}
+    assert layout.ORDERS_FULL not in rounds[-1]

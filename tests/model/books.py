@@ -47,7 +47,7 @@ class Books:
     before_run: int = 0
     """The last epoch before the run that is followed."""
     told_aside: int = 0
-    """Reports of the run that were set aside."""
+    """Reports of the run that were set aside, or differences that changed nothing."""
     sims: list[SimModel] = field(default_factory=list)
     terminals: dict[int, TerminalModel] = field(default_factory=dict)
     orders: list[OrderModel] = field(default_factory=list)
@@ -407,7 +407,7 @@ class Books:
         sim.occupancy = layout.COOLING
         sim.claim = 0
         sim.held_by = None
-        sim.cooling_until_ms = self.now_ms + self.settings[layout.COOLING_MS]
+        sim.cooling_until_ms = max(self.now_ms + self.settings[layout.COOLING_MS], sim.cooling_until_ms)
         today, most = self._day(self.now_ms), self.lots[sim.lot].changes_max
         if most and sim.changed[0] == today and sim.changed[1] >= most:
             day_ends_ms = (today + 1) * DAY_MS + self.settings[layout.DAY_BEGINS_MS]
@@ -722,10 +722,14 @@ class Books:
         self._event(layout.EVENT_UNMEASURED, terminal, terminal.server, job=number, a=terminal.swapped_ms)
 
     def _return_target(self, order: OrderModel) -> None:
-        if order.target is not None:
-            order.target.occupancy = layout.FREE
-            order.target.claim = 0
-            order.target = None
+        target, order.target = order.target, None
+        if target is None:
+            return
+        if target.revoke in self.orders or target.cooling_until_ms > self.now_ms:
+            self._cool(target)
+            return
+        target.occupancy = layout.FREE
+        target.claim = 0
 
     def _drop_swap(self, order: OrderModel, why: int) -> None:
         if order.announced_ms:

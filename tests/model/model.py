@@ -45,6 +45,10 @@ HELD_MAX = 4
 # SIMs that one access server's word quarantines in a day, and reports of one run that are told of as set aside.
 QUARANTINES_MAX = 64
 ASIDE_TOLD_MAX = 64
+# Differences of one run that are told of, but for those that change a lease or settle a swap.
+DIFFERENCES_TOLD_MAX = 64
+# Subscribers nobody knew whom one access server names in a day for leases that others have.
+STRANGERS_MAX = 64
 BYTES_MAX = 1 << 62
 ORDER_NUMBER_BITS = 24
 DAY_MS = 86_400_000
@@ -276,8 +280,12 @@ class Model(Limits):
         key = call.item["terminal"]
         terminal = self.terminals.get(key)
         subscriber = call.item["subscriber"]
-        if not subscriber and terminal is not None and terminal.sim is not None:
-            subscriber = terminal.subscriber
+        goes_on = False
+        if terminal is not None and terminal.sim is not None:
+            usable = terminal.sim.health in USABLE and self.lots[terminal.sim.lot].pool_health in USABLE
+            goes_on = terminal.server == server and terminal.market == market and usable
+            if not subscriber or (goes_on and not self._may_name(terminal, subscriber)):
+                subscriber = terminal.subscriber
         action, slow_kbps = self.limit_asked(subscriber, group, key, server)
         refused = action == layout.ACTION_REFUSE
         self._require(call.answer["slow_kbps"] in (slow_kbps, 0), f"slowed to {call.answer['slow_kbps']}")
@@ -286,8 +294,7 @@ class Model(Limits):
             self._refused_for_now({"retry_after_ms": call.answer["retry_after_ms"] - wait_ms})
             return {layout.LIMIT_REACHED}
         if terminal is not None and terminal.sim is not None:
-            usable = terminal.sim.health in USABLE and self.lots[terminal.sim.lot].pool_health in USABLE
-            if terminal.server == server and terminal.market == market and usable:
+            if goes_on:
                 self._extend(terminal)
                 terminal.subscriber = subscriber
                 self.limit_joined(subscriber, group, key, server)
@@ -326,6 +333,17 @@ class Model(Limits):
         self.servers[server].terminals_brought += 1
         self.terminals[key] = TerminalModel(key)
         return self.terminals[key]
+
+    def _may_name(self, terminal: TerminalModel, subscriber: int) -> bool:
+        """Whether its lease goes on as that subscriber's."""
+        if terminal.subscriber in (0, subscriber) or subscriber in self.subscribers:
+            return True
+        server, today = self.servers[terminal.server], self._day(self.now_ms)
+        count = server.strangers[1] if server.strangers[0] == today else 0
+        if count >= max(STRANGERS_MAX, self.terminals_max // 1024):
+            return False
+        server.strangers = today, count + 1
+        return True
 
     def _by_epoch(self, terminal: TerminalModel | None, epoch: int, server: int, how: int) -> int:
         """What a command that names a lease meets; a sign of an outstanding switch's epoch confirms the switch."""
@@ -970,7 +988,9 @@ class Model(Limits):
         terminal = self.terminals.get(key)
         believed = terminal.sim.iccid if terminal is not None and terminal.sim is not None else 0
         (status,) = self._hold_status(call)
-        if status != layout.SAME:
+        always = status in (layout.OK, layout.SETTLED)
+        if always or (status != layout.SAME and self.told_aside < DIFFERENCES_TOLD_MAX):
+            self.told_aside += not always
             subscriber = terminal.subscriber if terminal is not None else 0
             self.events_due.append(
                 (
@@ -1022,7 +1042,7 @@ class Model(Limits):
             and terminal.last_sim is sim
             and sim.occupancy in (layout.FREE, layout.COOLING)
         ):
-            if sim.held_by is not None:
+            if sim.held_by is not None and sim.held_by.server == server:
                 self._abandon(sim.held_by)
             terminal.named_in = call.header["argument"]
             last = self._last(terminal)
@@ -1035,17 +1055,25 @@ class Model(Limits):
             return {layout.OK}
         return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 
+    def _not_now(self, sim: SimModel, status: int) -> set[int]:
+        """Who named the SIM may use it: it rests for two leases."""
+        until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
+        sim.cooling_until_ms = max(sim.cooling_until_ms, until_ms)
+        if sim.occupancy == layout.FREE:
+            self._cool(sim)
+        return {status}
+
     def _revoke(self, key: int, sim: SimModel, epoch: int, server: int) -> set[int]:
         if sim.held_by is not None and sim.held_by.server == server:
             return {layout.REVOKED}
         if sim.revoke is not None and sim.revoke in self.orders:
-            return {layout.REVOKED if sim.revoke.server == server else layout.ORDERS_FULL}
+            return {layout.REVOKED} if sim.revoke.server == server else self._not_now(sim, layout.ORDERS_FULL)
         named = sum(order is order.source.revoke and order.server == server for order in self.orders if order.source)
         if not self._orders_spare() or named >= max(1, self.orders_max // 8):
-            return {layout.ORDERS_FULL}
+            return self._not_now(sim, layout.ORDERS_FULL)
         if key not in self.terminals:
             if len(self.terminals) >= self.terminals_max - self.terminals_max // 8:
-                return {layout.TERMINALS_FULL}
+                return self._not_now(sim, layout.TERMINALS_FULL)
             self._bring(key, server)
         order = OrderModel(layout.REVOKE, self.terminals[key], sim, server, epoch)
         self.orders.append(order)

@@ -376,6 +376,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "old_sim=held": lambda case: sim_word(case.old_sim) == "held",
     "old_health=healthy": lambda case: bool(case.old_sim["health"] == layout.HEALTHY),
     "old_health=quarantined": lambda case: bool(case.old_sim["health"] == layout.QUARANTINED),
+    "revoke=stands": lambda case: layout.REVOKE in case.after["orders"]["kind"][case.after["orders"]["state"] > 0],
     "target=held": lambda case: sim_word(_target(case)) == "held",
     "target=cooling": lambda case: sim_word(_target(case)) == "cooling",
     "target_health=quarantined": lambda case: bool(_target(case)["health"] == layout.QUARANTINED),

@@ -286,6 +286,8 @@ class ServerModel:
     """When what it held is freed; 0: not, or that was done."""
     terminals_brought: int = 0
     subscribers_brought: int = 0
+    strangers: tuple[int, int] = (0, 0)
+    """A day, and how many subscribers nobody knew it named for leases that others have in it."""
     quarantines: tuple[int, int] = (0, 0)
     """A day, and how many SIMs were quarantined on its word in it."""
 

@@ -168,6 +168,12 @@ def sim_index(world: World, terminal: int = T) -> int:
     return int(sim)
 
 
+def ordered_target(world: World) -> int:
+    found = world.machine.find_sim(world.orders[-1]["target_iccid"])
+    assert found is not None
+    return found
+
+
 def list_job(world: World, *terminals: int) -> int:
     """A job with these terminals, its list complete; returns its number."""
     (outcome,) = world.send(world.job_create())
@@ -401,6 +407,13 @@ def forget_leases(world: World) -> None:
     world.pass_ms(STEP_MS)
 
 
+def name_elsewhere(world: World, sim: int) -> None:
+    """The other access server says that it holds the SIM, under a name of its own, and does not let go of it."""
+    world.open_session(1, ready=False)
+    assert world.status(world.holds(1, OTHER + 1, 1, sim)) == layout.REVOKED
+    world.send(world.ready(1))
+
+
 def _hello(row: Row) -> Case:
     world = new_world()
     if row.state == "any":
@@ -412,16 +425,17 @@ def _hello(row: Row) -> Case:
         named = sim_index(world)
         if row.when.endswith("it was said to be gone before"):
             forget_leases(world)
+        elif row.when.endswith("which another access server is to let go of"):
+            name_elsewhere(world, named)
+            world.send(world.lease(layout.RELEASE, T, epoch))
+            world.pass_ms(COOLING_MS)
         else:
             world.send(world.lease(layout.RELEASE, T, epoch))
     else:
         bring(world, row.state)
         named, epoch = sim_index(world), lease_epoch(world)
         if row.when == "names the target":
-            epoch = world.orders[-1]["epoch"]
-            found = world.machine.find_sim(world.orders[-1]["target_iccid"])
-            assert found is not None
-            named = found
+            named, epoch = ordered_target(world), world.orders[-1]["epoch"]
     world.open_session(0, ready=False)
     if row.when == "READY was said":
         world.send(world.ready(0))
@@ -999,6 +1013,8 @@ def _acknowledged(row: Row) -> Case:
             suspend_target(world)
     elif row.state == "settled":
         world.send(world.acknowledge(order, layout.ACK_DONE))
+    elif row.when == "another access server named its target":
+        name_elsewhere(world, ordered_target(world))
     elif row.when == "of another access server or session":
         world.send(commands.run(layout.SESSION_OPEN, access_server=0))
     elif row.when == "never sent":
@@ -1600,6 +1616,8 @@ WHENS = frozenset(
         "later than the longest outage",
         "it is retired",
         "its last epoch and SIM, SIM free or cooling",
+        "its last epoch and SIM, which another access server is to let go of",
+        "another access server named its target",
         "lease expired while the clock is frozen",
         "lease expired, clock thawed less than a lease ago",
         "lease expired, grace has not passed",

@@ -123,6 +123,9 @@ OrderHandler = Callable[[Order], Awaitable[Result]]
 
 LOAD_INTERVAL_S = 0.1
 """Between two reports of load, at least."""
+AGAIN_S = 300.0
+"""Until the next hello where the service could not take note of all that is held; half a lease at most."""
+_NOT_NOW = frozenset({layout.ORDERS_FULL, layout.TERMINALS_FULL})
 ANSWERS_MAX = 1_024
 """Orders whose answers are remembered: more than ever are outstanding."""
 
@@ -145,6 +148,8 @@ class _Link:
         self.load: pb.Load | None = None
         """To be sent when the time has come."""
         self.load_sent_s = 0.0
+        self.again_s: float | None = None
+        """When to say hello again although nothing broke."""
 
     def send(self, message: bytes) -> None:
         self.outgoing.append(message)
@@ -386,17 +391,13 @@ class Session:
             opened = await self._answer(link, "opened")
             link.session = opened.opened.session
             self._change(SessionState.RECONCILING)
-            await self._reconcile(link)
+            await self._reconcile(link, opened.opened)
             self._link = link
             self._settled.set()
             self._change(SessionState.SERVING)
-            while True:
-                data = await call.read()
-                if not isinstance(data, bytes):
-                    # The stream has ended, and the status of the call says why.
-                    await self._status(call)
-                    return
-                self._receive(link, pb.SessionResponse.FromString(data))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(link.again_s):
+                    await self._serve(link)
         finally:
             self._link = None
             writer.cancel()
@@ -406,6 +407,15 @@ class Session:
                 future.cancel()
             call.cancel()
             await asyncio.gather(writer, *link.tasks, return_exceptions=True)
+
+    async def _serve(self, link: _Link) -> None:
+        while True:
+            data = await link.call.read()
+            if not isinstance(data, bytes):
+                # The stream has ended, and the status of the call says why.
+                await self._status(link.call)
+                return
+            self._receive(link, pb.SessionResponse.FromString(data))
 
     async def _status(self, call: Any) -> None:
         code = await call.code()
@@ -433,7 +443,7 @@ class Session:
                 return response
             self._receive(link, response)
 
-    async def _reconcile(self, link: _Link) -> None:
+    async def _reconcile(self, link: _Link, opened: pb.Opened) -> None:
         leases = list(self.holdings)
         for start in range(0, len(leases), ITEMS_MAX):
             piece = leases[start : start + ITEMS_MAX]
@@ -445,9 +455,12 @@ class Session:
             link.send(pb.SessionRequest(holds=holds).SerializeToString())
             result = await self._answer(link, "holds_result")
             for lease, status in zip(piece, map(int, result.holds_result.status), strict=True):
-                # A revoked hold is let go of when its order comes; one that the service does not know, now.
+                # A revoked hold is let go of when its order comes; one that the service does not know, now. Where it
+                # has no room for the order the hold is named again: until then nobody is given the SIM.
                 if status == layout.UNKNOWN_SIM:
                     self._let_go(lease)
+                elif status in _NOT_NOW:
+                    link.again_s = min(AGAIN_S, opened.lease_ms / 2_000)
                 elif status >= layout.NOT_PERMITTED:
                     raise _not_taken("what is held", status)
         link.send(pb.SessionRequest(ready=pb.Ready()).SerializeToString())

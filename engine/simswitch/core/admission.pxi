@@ -13,6 +13,9 @@
 # far apart as its share of the server's pace wants, so none of them stands still, and the first lane's move fastest. Some
 # jitter is added to each appointment. An access server that does not tell how long an operation takes lets everybody in.
 #
+# Where an operation takes a fraction of what it took while places were given, the books begin anew, and appointments beyond their end
+# are void. Who would have to wait long is told to ask again before. So a moment in which an access server is slow is over with it.
+#
 # A terminal's appointment stands where its lease's expiry stands while it has one.
 
 
@@ -20,6 +23,8 @@ cdef enum:
     ADMISSION_LATE_MS = 120_000   # until an appointment that nobody came to is void
     ADMISSION_PACE = 9            # of ten: what admissions take of an access server's pace while some wait
     ADMISSION_JITTER_MS = 1_000
+    ADMISSION_ASK_MS = 600_000    # who waits for longer asks again after that, or twice of it
+    ADMISSION_FASTER = 4          # an operation takes so little of what it took that the books begin anew
 
 
 cdef inline uint64_t _lane_weight(int lane) noexcept nogil:
@@ -76,13 +81,19 @@ cdef uint64_t admission_wait_ms(State *state, uint32_t server_index, uint32_t te
     # Of places in the books: some of its pace is left to what else it does.
     cdef uint64_t interval_us = <uint64_t> server.service_us * 10 // ADMISSION_PACE
     cdef uint64_t ends_us, ahead_ms, at_ms
-    cdef uint64_t appointment_ms = 0
+    cdef uint64_t appointment_ms = 0, books_end_ms
     cdef bint let_in
     ends_us = _queue_ends_us(server, now_ms)
     ahead_ms = ends_us // 1000 - now_ms
     if terminal != NONE_INDEX:
         appointment_ms = state.terminals[terminal].expires_ms
-        if state.terminals[terminal].server != server_index or appointment_ms + ADMISSION_LATE_MS < now_ms:
+        books_end_ms = max(server.booked_ms[lane], now_ms + ahead_ms)
+        # With its jitter none was given beyond that.
+        books_end_ms += (books_end_ms - now_ms) // 8 + ADMISSION_LATE_MS
+        if (
+            state.terminals[terminal].server != server_index or appointment_ms + ADMISSION_LATE_MS < now_ms
+            or appointment_ms > books_end_ms
+        ):
             appointment_ms = 0
     if appointment_ms > now_ms:
         return appointment_ms - now_ms
@@ -97,6 +108,7 @@ cdef uint64_t admission_wait_ms(State *state, uint32_t server_index, uint32_t te
         at_ms = 0
         if not let_in:
             at_ms = _book(state, server, lane, interval_us, queue_ms, now_ms) - now_ms
+    server.paced_us = max(server.paced_us, <uint64_t> server.service_us)
     if let_in:
         server.admitted_us = ends_us + server.service_us
         return 0
@@ -109,6 +121,15 @@ cdef void admission_keep(State *state, uint32_t terminal, uint32_t server, uint6
         lease_forget_last(state, terminal)  # what its old access server still reports is of that
     state.terminals[terminal].server = <uint16_t> server
     state.terminals[terminal].expires_ms = now_ms + wait_ms
+
+
+cdef void admission_paced(Server *server, uint32_t service_us, uint64_t now_ms) noexcept nogil:
+    """The access server tells how long an operation takes now. The books begin anew where they were made with far more."""
+    if <uint64_t> service_us * ADMISSION_FASTER < server.paced_us:
+        server.admitted_us = min(server.admitted_us, now_ms * 1000)
+        server.paced_us = 0
+        memset(server.booked_ms, 0, sizeof(server.booked_ms))
+        memset(server.booked_us, 0, sizeof(server.booked_us))
 
 
 cdef void admission_ended(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

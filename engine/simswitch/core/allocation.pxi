@@ -7,6 +7,7 @@ cdef enum:
     CLASSES_NEAR = 8              # so many stay in the cache
     HELD_MAX = 4                  # SIMs that may be held because of one terminal before it is refused another
     QUARANTINES_MAX = 64          # SIMs that are quarantined on the word of one access server in a day
+    STRANGERS_MAX = 64            # subscribers nobody knew whom one access server names in a day for leases that others have, at least
     ASIDE_TOLD_MAX = 64           # reports of one run that are told of, each by itself, as set aside
 
 
@@ -84,18 +85,41 @@ cdef inline bint _want(State *state, Wanted *wanted, uint32_t entity, uint64_t r
     return True
 
 
+cdef bint _may_name(State *state, uint32_t index, uint64_t subscriber) noexcept nogil:
+    """Whether a lease that one subscriber has goes on as that of another; one whom nobody knows is counted.
+
+    Else one lease would fill the table of subscribers, name by name, after which no limit holds for who is new.
+    """
+    cdef Server *server = &state.servers[index]
+    if subscriber_find(state, subscriber).key:
+        return True
+    if server.strangers_day != state.header.day:
+        server.strangers_day = <uint32_t> state.header.day
+        server.strangers_count = 0
+    if server.strangers_count >= max(<uint32_t> STRANGERS_MAX, state.header.terminals_max // 1024):
+        return False
+    server.strangers_count += 1
+    return True
+
+
 cdef inline void _allocate(
     State *state, Finder *finder, Grant *grant, uint32_t item, uint32_t index, uint64_t key, uint64_t subscriber, const Wanted *wanted,
     uint32_t server, uint32_t group, bint admits_all, int lane, uint64_t now_ms
 ) noexcept nogil:
     cdef Terminal *terminal = &state.terminals[index] if index != NONE_INDEX else NULL
     cdef bint has_lease = terminal != NULL and terminal.sim != NONE_INDEX
+    cdef bint goes_on = (
+        has_lease and terminal.server == server and terminal.market == wanted.market
+        and _usable(state, &state.sims[terminal.sim])
+    )
     cdef Limited limited
     cdef uint64_t wait_ms
     cdef int status
     cdef uint32_t sim
     # Who has the lease has it still where nobody says whose the terminal is, or asking so would evade a limit.
-    if not subscriber and has_lease:
+    if has_lease and subscriber != terminal.subscriber and (
+        not subscriber or (goes_on and terminal.subscriber and not _may_name(state, server, subscriber))
+    ):
         subscriber = terminal.subscriber
     limited = limit_ask(state, subscriber, group, key, server, now_ms)
     if limited.action == ACTION_REFUSE:
@@ -103,7 +127,7 @@ cdef inline void _allocate(
         grant.retry_after_ms[item] += <uint32_t> (limit_ends_ms(state, &limited) - now_ms)
         return
     if has_lease:
-        if terminal.server == server and terminal.market == wanted.market and _usable(state, &state.sims[terminal.sim]):
+        if goes_on:
             lease_extend(state, index, now_ms)
             terminal.subscriber = subscriber
             limit_join(state, subscriber, group, key, server, now_ms)
@@ -123,7 +147,9 @@ cdef inline void _allocate(
         wait_ms = admission_wait_ms(state, server, index, lane, now_ms)
         if wait_ms:
             _refuse(state, grant, item, ADMISSION_WAIT)
-            grant.retry_after_ms[item] = <uint32_t> min(wait_ms, <uint64_t> NONE_INDEX)
+            # It asks again by and by even so: its access server may be fast again long before.
+            grant.retry_after_ms[item] = <uint32_t> (
+                wait_ms if wait_ms <= ADMISSION_ASK_MS else ADMISSION_ASK_MS + draw(state) % ADMISSION_ASK_MS)
             # A name that nobody has heard of gets a place of its own only where there is room to spare.
             if index == NONE_INDEX and terminal_spare(state):
                 index = terminal_add(state, key, server)

@@ -5,6 +5,10 @@
 # changed before it began.
 
 
+cdef enum:
+    LEARNED_LEAST = 32            # what the learner says is at least so small a part of what the plan says
+
+
 cdef bint lot_walk(State *state, uint32_t lot) noexcept nogil:
     """Has the limits of a lot's SIMs worked out by the next walk. False: no sweep is to spare."""
     cdef Sweep *sweep
@@ -152,12 +156,24 @@ cdef int _cap_ahead(
     return OK
 
 
+cdef bint _may_be_learned(const Lot *lot, int window, int64_t quota) noexcept nogil:
+    """Whether the learner may say so of a window for which the plan has a cap: no more than a contract allows, nor nearly nothing.
+
+    What is beyond that, an operator says.
+    """
+    cdef int64_t planned = lot.planned_bytes[window]
+    if planned < 0:
+        return True
+    return quota >= planned // LEARNED_LEAST and (quota <= planned or lot.planned_basis[window] != BASIS_CONTRACTUAL)
+
+
 cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
     cdef const int64_t *quotas = <const int64_t *> run.columns
     cdef const uint64_t *instants = <const uint64_t *> (quotas + run.count)
     cdef const uint16_t *lots = <const uint16_t *> (instants + run.count)
     cdef const uint8_t *windows = <const uint8_t *> (lots + run.count)
     cdef const uint8_t *bases = windows + run.count
+    cdef bint learner = state.entities[run.actor].numbers[<int> ACTOR_ROLE] == LEARNER
     cdef uint32_t item
     cdef int window, basis
     cdef int64_t quota
@@ -176,6 +192,9 @@ cdef void apply_set_cap(State *state, const Run *run) noexcept nogil:
             run.outcomes[item] = INVALID_ARGUMENT
             continue
         quota, basis = quotas[item], bases[item]
+        if learner and not _may_be_learned(lot, window, quota):
+            run.outcomes[item] = NOT_PERMITTED
+            continue
         if instants[item] > run.now_ms:
             run.outcomes[item] = <uint8_t> _cap_ahead(
                 state, lots[item], window, quota, basis, instants[item], run.argument != 0, run.now_ms)

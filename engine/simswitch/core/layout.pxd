@@ -816,7 +816,7 @@ ctypedef struct Class:                  # 28944 B
     int64_t least_cap_bytes             # the smallest quota of a lot that it has SIMs of and that works; 0: none has a cap
     int64_t least_so_far_bytes          # the same, of those that the walk has looked at (expected.pxi)
 
-ctypedef struct Server:                 # access server: 616 B
+ctypedef struct Server:                 # access server: 632 B
     uint64_t session_opened_ms
     uint64_t gate_changed_ms
     uint64_t window_changed_ms
@@ -831,6 +831,7 @@ ctypedef struct Server:                 # access server: 616 B
     uint64_t last_sent_ms
     uint64_t dead_ms                    # declared dead: when what it held is freed; 0: it is not, or that was done
     uint64_t admitted_us                # when its queue is empty by what was admitted, Unix microseconds
+    uint64_t paced_us                   # the longest that an operation took, by its own account, of those that this and the books are made of
     uint64_t booked_ms[3]               # by lane: the last place that was given to a terminal told to wait
     uint32_t booked_us[3]               # and what of a millisecond comes on top
     uint32_t waits_count                # told to wait, ever, saturated
@@ -880,6 +881,8 @@ ctypedef struct Server:                 # access server: 616 B
     uint32_t named_count                # of these, those that the hello has named
     uint32_t terminals_brought          # that nobody had heard of before it named them
     uint32_t subscribers_brought        # the same of subscribers
+    uint32_t strangers_day              # the day on which leases of one subscriber went on as those of another whom nobody knew
+    uint32_t strangers_count            # and how many
     uint8_t later[4]
 
 ctypedef struct Job:                    # 512 B

@@ -17,7 +17,7 @@ _SIZES = {
     "Group": (sizeof(Group), 9792),
     "Class": (sizeof(Class), 28944),
     "Market": (sizeof(Market), 608),
-    "Server": (sizeof(Server), 616),
+    "Server": (sizeof(Server), 632),
     "Job": (sizeof(Job), 512),
     "Sweep": (sizeof(Sweep), 32),
     "Check": (sizeof(Check), 265760),

@@ -681,12 +681,20 @@ cdef void swap_unmeasured(State *state, uint32_t index) noexcept nogil:
     event(state, EVENT_UNMEASURED, index, state.terminals[index].server, cold.swap_job, 0, cold.swapped_ms, 0)
 
 
-cdef void _return_target(State *state, uint32_t index) noexcept nogil:
-    """The target was never used: it is free again at once."""
+cdef void _return_target(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """The target was never used: it is free again at once, unless another access server named it meanwhile.
+
+    Then it cools, and at the end of that it is asked whether that one has let go (I1).
+    """
     cdef Order *order = &state.orders[index]
-    if order.target != NONE_INDEX:
-        sim_occupy(state, order.target, FREE, state.sims[order.target].terminal)
-        order.target = NONE_INDEX
+    cdef uint32_t target = order.target
+    if target == NONE_INDEX:
+        return
+    if state.sims_cold[target].revoke or sim_cooling_until_ms(&state.sims[target]) > now_ms:
+        sim_cool(state, target, now_ms)
+    else:
+        sim_occupy(state, target, FREE, state.sims[target].terminal)
+    order.target = NONE_INDEX
 
 
 cdef void _note_given_up(
@@ -741,7 +749,7 @@ cdef void order_refuse(State *state, uint32_t index, bint busy, uint64_t now_ms)
     if order.orphaned:
         _settle_orphan(state, index, False, now_ms)
         return
-    _return_target(state, index)
+    _return_target(state, index, now_ms)
     if job != NULL:
         _job_in(state, job, order)
         job.queued_count += 1
@@ -788,7 +796,7 @@ cdef void order_requeue(State *state, uint32_t index, uint64_t now_ms) noexcept 
     if order.orphaned:
         _settle_orphan(state, index, False, now_ms)
         return
-    _return_target(state, index)
+    _return_target(state, index, now_ms)
     if job != NULL:
         _job_in(state, job, order)
         _canary_place(state, job)
@@ -1050,6 +1058,7 @@ cdef void server_load(
     # What it has not been sent it can't have received.
     server.taken_count = min(taken, server.sent_count)
     server.told_ms = now_ms
+    admission_paced(server, service_us, now_ms)
     admission_ended(state, index, now_ms)
     if waiting != NONE_INDEX or not server.outstanding or _allocations_wait_us(server) <= _target_us(state):
         server.missed_count = 0

@@ -9,6 +9,9 @@
 #
 # The access server must have dropped the unexecuted orders of its older session before it says HOLDS.
 
+cdef enum:
+    DIFFERENCES_TOLD_MAX = 64     # of one run, that neither changed a lease nor settled a swap: each is an event
+
 
 cdef inline uint64_t session_number(const State *state, uint32_t session) noexcept nogil:
     """What an access server knows its session by: 32 bits of the lineage above those that count here. 0: none."""
@@ -53,6 +56,13 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     status[0] = OK
 
 
+cdef int _not_now(State *state, uint32_t sim_index, int status, uint64_t now_ms) noexcept nogil:
+    """It is not told to let go yet. Who named the SIM may use it, and names it again at the next hello, which has to come
+    before two leases are over: nobody is given it until then."""
+    sim_rest(state, sim_index, now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS], now_ms)
+    return status
+
+
 cdef int _revoke(
     State *state, uint64_t key, uint32_t sim_index, uint64_t epoch, const Run *run
 ) noexcept nogil:
@@ -65,14 +75,16 @@ cdef int _revoke(
     if pending:
         # One revoke a SIM: a faulty access server that names it again and again must not fill the pool. Another server
         # that names it too is told when it says hello again.
-        return REVOKED if state.orders[pending - 1].server == run.server else ORDERS_FULL
+        if state.orders[pending - 1].server == run.server:
+            return REVOKED
+        return _not_now(state, sim_index, ORDERS_FULL, run.now_ms)
     # One server's word alone takes no more of the orders, and so of the pool's SIMs, than this.
     if not order_spare(state) or state.servers[run.server].revokes_count >= max(<uint32_t> 1, state.header.orders_max // 8):
-        return ORDERS_FULL
+        return _not_now(state, sim_index, ORDERS_FULL, run.now_ms)
     index = terminal_find(state, key)
     if index == NONE_INDEX:
         if not terminal_spare(state):
-            return TERMINALS_FULL
+            return _not_now(state, sim_index, TERMINALS_FULL, run.now_ms)
         index = terminal_add(state, key, run.server)
     order = order_new(state, REVOKE, index, sim_index, run.server, PRIORITY_STOP, NONE_INDEX, epoch, run.now_ms)
     state.sims_cold[sim_index].revoke = order + 1
@@ -138,8 +150,9 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         and (sim.occupancy == FREE or sim.occupancy == COOLING)
     ):
         # Its lease ended while it was away and nobody has the SIM since: the lease goes on under the same epoch.
-        if sim.held:
+        if sim.held and state.orders[sim.next].server == run.server:
             order_abandon(state, sim.next, run.now_ms)
+        # What another access server has to let go of stays so: when this lease has ended, the SIM waits for that again (I1).
         last = lease_last(state, index)
         lease_reported(state, &last, run.now_ms)
         # Reports are cumulative per epoch, and the epoch goes on (I8).
@@ -160,7 +173,7 @@ cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *iccids = epochs + count
     cdef int refusal = _session_status(state, run)
     cdef int status
-    cdef uint32_t item, index
+    cdef uint32_t item, index, told = 0
     cdef uint64_t believed
     cdef EventRow *row
     if refusal == OK and state.servers[run.server].reconciled:
@@ -171,7 +184,9 @@ cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
             index = terminal_find(state, keys[item])
             believed = sim_iccid(state, state.terminals[index].sim) if index != NONE_INDEX else 0
             status = _holds(state, keys[item], epochs[item], iccids[item], run)
-            if status != SAME:
+            # What changed a lease or settled a swap is told, always; of what an access server may make up, so much of a run.
+            if status == OK or status == SETTLED or (status != SAME and told < DIFFERENCES_TOLD_MAX):
+                told += status != OK and status != SETTLED
                 row = event(
                     state, EVENT_DIFFERENCE, index, run.server, NONE_INDEX, status, iccids[item], believed)
                 row.terminal = keys[item]

@@ -101,7 +101,7 @@ cdef inline void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcep
     """
     cdef Sim *sim = &state.sims[index]
     cdef uint32_t changes_max = state.groups[sim.group].changes_max
-    cdef uint64_t until_ms = now_ms + <uint64_t> state.header.settings[<int> COOLING_MS]
+    cdef uint64_t until_ms = max(now_ms + <uint64_t> state.header.settings[<int> COOLING_MS], sim_cooling_until_ms(sim))
     cdef Wheel *wheel = state.wheel
     cdef uint32_t earlier = wheel.recent[(wheel.recent_next - HINT_DISTANCE) & (RECENT - 1)]
     sim_occupy(state, index, COOLING, sim.terminal)
@@ -115,6 +115,15 @@ cdef inline void sim_cool(State *state, uint32_t index, uint64_t now_ms) noexcep
         state.sims[earlier].hint = index
     wheel.recent[wheel.recent_next & (RECENT - 1)] = index
     wheel.recent_next += 1
+
+
+cdef void sim_rest(State *state, uint32_t index, uint64_t until_ms, uint64_t now_ms) noexcept nogil:
+    """It is free no earlier than that, whoever has it now."""
+    cdef Sim *sim = &state.sims[index]
+    if sim_cooling_until_ms(sim) < until_ms:
+        sim.cooling = (sim.cooling & ~COOLING_MASK) | (until_ms & COOLING_MASK)
+    if sim.occupancy == FREE:
+        sim_cool(state, index, now_ms)
 
 
 cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t order, int held) noexcept nogil:

@@ -24,6 +24,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -262,23 +263,34 @@ class Access:
         call.actor.streams.discard(stream)
 
     async def watch(self) -> None:
-        """Until cancelled: sees what was revoked or has expired, and writes down who was refused."""
+        """Until cancelled: sees what was revoked or has expired, and writes down who was refused.
+
+        It looks whatever becomes of the writing, which may wait for a disk, in a thread that nothing else needs.
+        """
+        thread = ThreadPoolExecutor(1, "attempts")
+        writing = thread.submit(self.attempts.write)
         try:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
                 self._look()
                 self._end_expired()
-                try:
-                    await asyncio.to_thread(self.attempts.write)
-                except OSError as error:
-                    self._trouble(Path(ATTEMPTS), f"refused attempts are not written: {error}")
-                else:
-                    self._troubles.pop(Path(ATTEMPTS), None)
+                if writing.done():
+                    self._written(writing.exception())
+                    writing = thread.submit(self.attempts.write)
         finally:
             try:
                 self.attempts.close()
             except OSError as error:
                 log.error("refused attempts are not written: %s", error)
+            thread.shutdown()
+
+    def _written(self, error: BaseException | None) -> None:
+        if error is None:
+            self._troubles.pop(Path(ATTEMPTS), None)
+        elif isinstance(error, OSError):
+            self._trouble(Path(ATTEMPTS), f"refused attempts are not written: {error}")
+        else:
+            raise error
 
     def _end_expired(self) -> None:
         now_s = time.time()

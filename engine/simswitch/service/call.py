@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from simswitch.core import layout
 from simswitch.core.roles import COMMAND_ROLES, FIELD_READS, READ_ROLES, Read
 from simswitch.service.directory import Entity
-from simswitch.service.errors import NOT_PERMITTED, RATE_LIMITED, Refused
+from simswitch.service.errors import EXPIRED, NOT_PERMITTED, RATE_LIMITED, Refused
 from simswitch.service.share import Held, Share
 
 STREAMS_MAX = 64
@@ -21,6 +23,8 @@ SERVER_STREAMS_MAX = 16
 """Of an access server: each may have a message of the largest size half read."""
 
 _Answer = TypeVar("_Answer", bound=Message)
+_Asked = ParamSpec("_Asked")
+_Found = TypeVar("_Found")
 
 
 def _leave_out(message: Message, hidden: AbstractSet[str]) -> None:
@@ -115,6 +119,13 @@ class Call:
     def charge(self, items: int) -> None:
         """Counts the items of its message, or of its batch."""
         self.actor.share.pace.charge(items)
+
+    async def aside(self, answer: Callable[_Asked, _Found], *asked: _Asked.args, **named: _Asked.kwargs) -> _Found:
+        """What a thread beside the event loop finds. Who asks much waits for his own: others need the threads too."""
+        async with self.actor.share.aside:
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise Refused(EXPIRED)
+            return await asyncio.to_thread(answer, *asked, **named)
 
     async def wait_for_turn(self) -> None:
         """For messages that can't be refused: what comes too fast is read more slowly."""

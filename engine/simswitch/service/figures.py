@@ -54,7 +54,7 @@ class Figures:
         # A day's figure takes the place of our count, whatever that is.
         counts: list[Counted | None] = [Counted(0, 0)] * count
         if not of_day:
-            counts = await self._counted(pool, instants)
+            counts = await self._counted(pool, instants, call)
         statuses = np.full(count, layout.UNKNOWN_SIM, np.uint8)
         corrections = np.zeros(count, np.int64)
         statuses[[bool(iccid) and then is None for iccid, then in zip(pool.iccids, counts, strict=True)]] = (
@@ -87,13 +87,13 @@ class Figures:
             iccid=pool.iccids,
         )
 
-    async def _counted(self, pool: _Pool, instants: Sequence[int]) -> list[Counted | None]:
+    async def _counted(self, pool: _Pool, instants: Sequence[int], call: Call) -> list[Counted | None]:
         """Waits a moment for history: it is behind by the record that was written last, if only for a dry run."""
         loop = asyncio.get_running_loop()
         until = loop.time() + BEHIND_S
         while True:
             try:
-                return await asyncio.to_thread(self._counts, pool, instants)
+                return await call.aside(self._counts, pool, instants)
             except Refused as error:
                 if error.reason is not HISTORY_BEHIND or loop.time() >= until:
                     raise

@@ -139,7 +139,7 @@ class PoolHandlers:
             own = {call.actor.subject, *(lot.index for lot in lots)}
             entities = [entity for entity in entities if entity.index in own]
         page = entities[:size]
-        looked, missing = await asyncio.to_thread(self._looked)
+        looked, missing = await call.aside(self._looked)
         now_ms, groups = await self._cell.read(lambda machine: (machine.now_ms, machine.groups()))
         live = _tally(groups, "lot")
         return pb.ListRemainingResponse(

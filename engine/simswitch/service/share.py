@@ -5,6 +5,7 @@
     messages read      16: the next one waits, and meanwhile no more of it is taken in than its stream's window, 64 KiB
     bytes held         the settings', 32 MiB: of messages that were read and answers that have not gone; beyond, nothing
                        more is read
+    questions aside    2 that threads beside the event loop answer (small ones about history): the next one waits
     connections        the settings', 64 (``connections``)
 
 A message is as large as its sender likes, up to what the door takes, and nobody can tell before it has been read. So
@@ -25,6 +26,7 @@ from typing import Any
 from simswitch.service.errors import MESSAGE_EXPECTED, TOO_MANY_CALLS, Refused
 
 READING_MAX = 16
+ASIDE_MAX = 2
 ITEMS_A_CALL = 100
 """So many items of a message count as another call."""
 MESSAGE_WITHIN_S = 30.0
@@ -60,7 +62,10 @@ class Pace:
 class Share:
     """All that one identity has under way. In the event loop, but for ``pace``."""
 
-    __slots__ = ("_bytes_max", "_calls_max", "_reading", "_waiting", "calls_count", "connections", "held_bytes", "pace")
+    __slots__ = (
+        *("_bytes_max", "_calls_max", "_reading", "_waiting"),
+        *("aside", "calls_count", "connections", "held_bytes", "pace"),
+    )
 
     def __init__(self, calls_per_s: int, calls_max: int, bytes_max: int) -> None:
         self._calls_max = calls_max
@@ -68,6 +73,8 @@ class Share:
         self.connections: dict[str, tuple[str, int]] = {}
         """As the transport names the other side, and its address and port (``connections``)."""
         self.pace = Pace(calls_per_s)
+        self.aside = asyncio.Semaphore(ASIDE_MAX)
+        """For what threads beside the event loop answer."""
         self.calls_count = 0
         self.held_bytes = 0
         self._reading = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ class SimHandlers:
             call.may_read(Read.SIMS)
         if found is None or lot is None:
             raise Refused(STATUS_REASONS[layout.UNKNOWN_SIM], digits)
-        history, missing = await asyncio.to_thread(asked, self._folder, lambda reader: past(reader, iccid))
+        history, missing = await call.aside(asked, self._folder, lambda reader: past(reader, iccid))
         now_ms, sim, caps, terminal = found
         response = self._explained(now_ms, sim, lot, caps)
         response.history_missing = missing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +42,7 @@ class SubscriberHandlers:
     async def get_subscriber(self, data: bytes, call: Call) -> bytes:
         call.may_read(Read.SUBSCRIBERS)
         key = _subscriber(pb.GetSubscriberRequest.FromString(data).subscriber)
-        past, missing = await asyncio.to_thread(asked, self._folder, lambda reader: person(reader, key))
+        past, missing = await call.aside(asked, self._folder, lambda reader: person(reader, key))
         now = await self._cell.read(lambda machine: machine.subscriber_now(key))
         response = pb.GetSubscriberResponse(
             subscriber=key,
