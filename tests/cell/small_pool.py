@@ -20,6 +20,7 @@ from simswitch.core.layout import (
     MARKET,
     MARKET_FIRST_CLASS,
     PLAN,
+    PLAN_POOLED,
     PLAN_QUOTA_CYCLE,
     SIM_CLASS,
     SUPPLIER,
@@ -40,10 +41,11 @@ _DEFINITIONS: tuple[tuple[int, str, dict[int, int]], ...] = (
 )
 
 
-def fill(step: Callable[[bytes], object], sims_count: int) -> None:
-    """Gives the definitions and the SIMs to ``step``, batch by batch."""
+def fill(step: Callable[[bytes], object], sims_count: int, *, pooled: bool = False) -> None:
+    """Gives the definitions and the SIMs to ``step``, batch by batch. ``pooled``: its SIMs share the quota."""
     for kind, name, values in _DEFINITIONS:
-        step(commands.run(DEFINE, definition=commands.definition(kind, name, values)))
+        shared = {PLAN_POOLED: 1} if pooled and kind == PLAN else {}
+        step(commands.run(DEFINE, definition=commands.definition(kind, name, values | shared)))
     first = commands.encode_iccid("8981000000000000000")
     for start in range(0, sims_count, 1_000):
         count = min(1_000, sims_count - start)

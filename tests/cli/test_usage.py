@@ -16,7 +16,7 @@ from simswitch.demo.processes import Server
 from simswitch.v1 import inventory_pb2
 
 from tests.cli.conftest import Run
-from tests.service.serving import define
+from tests.service.serving import define, define_pool
 
 TERMINAL = 77
 MB = 1_000_000
@@ -111,6 +111,53 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
         assert (without.returncode, without.stderr.count("set aside: no window (its lot has no such window")) == (0, 1)
     while len(history(run, server, "set_aside")) < 4:
         time.sleep(0.2)
+
+
+@pytest.mark.timeout(180)
+def test_a_carriers_figure_of_a_whole_pool_is_taken_from_a_column_or_from_a_file_of_one_lot(
+    run: Run, server: Server, tmp_path: Path
+) -> None:
+    with OperatorClient(server.address) as operator:
+        define(operator, 5)
+        define_pool(operator, 4)
+    with Client(server.address, access_server="as-01") as client:
+        lease = client.allocate(TERMINAL + 1, "shared")
+        client.report_usage([TERMINAL + 1], [lease.epoch], [0], [120 * MB])
+    instant = datetime.now(UTC).isoformat(timespec="seconds")
+    file = tmp_path / "portal.csv"
+
+    def told(text: str, *more: str) -> dict[str, Any]:
+        file.write_text(text, encoding="utf-8")
+        words = ("usage", "import", str(file), *more, "--as-of", instant, "--json")
+        while (found := run(*words)).returncode == Exit.REFUSED and "history" in found.stderr:
+            time.sleep(0.2)
+        report: dict[str, Any] = json.loads(found.stdout)
+        return report
+
+    by_column = ("--columns", "lot=Contract,used=Data,unit=GB")
+    shown = told("Contract,Data\nshared,70\n", *by_column, "--dry-run")
+    assert (shown["counts"], shown["taken"], shown["figures"][0]["lot"]) == ({"ok": 1}, False, "shared")
+    refused = told("Contract,Data\nshared,70\nother,1\n", *by_column)
+    assert (refused["counts"], refused["taken"]) == ({"ok": 1, "unknown_lot": 1}, False)
+    taken = told("Contract,Data\nshared,70\nother,1\n", *by_column, "--partial")
+    assert taken["counts"] == {"ok": 1, "unknown_lot": 1}
+    rejected = Path(taken["rejected_file"]).read_text(encoding="utf-8")
+    assert "other,1,3,the service refused it: unknown_lot: there is no such lot" in rejected
+    assert told("Contract,Data\nshared,-1\n", *by_column)["counts"] == {"negative_usage": 1}
+    # One figure, and no column that says of which lot.
+    one = told("Used,Of\n70 GB,100 GB\n", "--lot", "shared", "--columns", "used=Used")
+    assert one["counts"] == {"same": 1}
+    line = run("caps").stdout.replace("\n", " ")
+    assert "its carrier said 70.0 GB as of" in line
+    assert "more than we" in line
+    assert "its carrier said 70.0 GB as of" in run("pool").stdout.replace("\n", " ")
+    assert "shared, cycle, all its SIMs: the carrier counted" in run("events", "--kind", "pool_corrected").stdout
+    assert "less than nothing, shared, cycle, all its SIMs" in run("events", "--kind", "pool_aside").stdout
+    while not (rows := history(run, server, "pool_corrections")):
+        time.sleep(0.2)
+    assert [(row["lot"], row["window"], row["carrier_bytes"]) for row in rows] == [("shared", "cycle", 70_000 * MB)]
+    both = run("usage", "import", str(file), "--lot", "shared", *by_column, "--as-of", instant)
+    assert (both.returncode, "all lines are of the lot shared" in both.stderr) == (Exit.USAGE, True)
 
 
 def history(run: Run, server: Server, name: str) -> list[dict[str, Any]]:

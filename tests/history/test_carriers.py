@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
 from simswitch.core import commands, layout
-from simswitch.history.carriers import Counted, Wanted, counted_by, knows_since
+from simswitch.history.carriers import Counted, PoolWanted, Wanted, counted_by, knows_since, pool_counted_by
 from simswitch.history.reading import rows
-from simswitch.history.retention import HOURS, ROWS_MAX, forget_hours
-from simswitch.history.schema import open_reader, open_writer
+from simswitch.history.retention import HOUR_S, HOURS, ROWS_MAX, forget_hours
+from simswitch.history.schema import ADDITIONS, APPLICATION_ID, NAME, SCHEMA, open_reader, open_writer
 
 from tests.cell.small_pool import SERVER_NUMBER
 from tests.history.test_projection import BEGIN_MS, Life, finished, ready
@@ -64,8 +66,8 @@ def test_figures_and_what_was_set_aside_are_there_once_with_their_figures_and_wh
     told = {"carrier_bytes": used + 5_000_000, "our_bytes": used, "correction_bytes": 5_000_000, "actor": "system"}
     told["straddling_bytes"] = 0
     assert taken == [{**key, "at_ms": machine.now_ms, **told}]
-    refused = {"at_ms": machine.now_ms, "terminal": 0, "actor": "system", "status": layout.NEGATIVE_USAGE}
-    stale = {"iccid": 0, "window": None, "as_of_ms": None, "bytes": 2**63 - 1, "terminal": 1, "actor": server}
+    refused = {"at_ms": machine.now_ms, "terminal": 0, "lot": 0, "actor": "system", "status": layout.NEGATIVE_USAGE}
+    stale = {"iccid": 0, "lot": 0, "window": None, "as_of_ms": None, "bytes": 2**63 - 1, "terminal": 1, "actor": server}
     assert aside == [
         {**key, **refused, "bytes": -7},
         {**stale, "at_ms": machine.now_ms, "status": layout.STALE_EPOCH},
@@ -233,4 +235,120 @@ def test_what_a_lease_may_have_used_and_nobody_reported_stands_in_history_until_
     assert found == [(iccids[0], 1, allowed), (iccids[1], 2, allowed), (iccids[0], 1, -allowed)]
     counts = machine.header()["counted_bytes"]
     assert (counts, [machine.sim(index)["allowances_bytes"][0] for index in range(2)]) == (5, [0, allowed])
+    life.cell.close()
+
+
+LOT = 4
+"""Of the small pool."""
+
+
+def test_what_a_pool_had_counted_by_the_begin_of_an_hour_is_what_its_sims_had_and_in_between_within_the_hour(
+    tmp_path: Path,
+) -> None:
+    random = Random(5)
+    life = Life(tmp_path, pooled=True)
+    life.attach(1, 6)
+    machine = life.cell.machine
+    begin_s = now_s = BEGIN_MS // 1000
+    totals = dict.fromkeys(range(1, 7), 0)
+    told: list[tuple[int, int, int]] = []
+    """Since when and up to when each report is of, and what it counted."""
+    for step in range(90):
+        passed_s = random.randrange(20, 3_000)
+        life.clock.advance(passed_s * 1000)
+        now_s += passed_s
+        for terminal in totals:
+            if random.random() < 0.3:
+                more, span_s = random.randrange(1, 10**9), random.choice((1, 60, 3_600, random.randrange(1, 40_000)))
+                totals[terminal] += more
+                report = commands.run(
+                    layout.REPORT_USAGE,
+                    1,
+                    access_server=SERVER_NUMBER,
+                    terminal=terminal,
+                    epoch=life.leases[terminal],
+                    up_bytes=0,
+                    down_bytes=totals[terminal],
+                    span_ms=min(span_s, now_s - begin_s) * 1000,
+                )
+                assert life.only(report)["status"] == layout.OK
+                told.append((max(now_s - span_s, begin_s), now_s, more))
+        if step % 30 == 20:
+            finished(tmp_path)
+    finished(tmp_path)
+    assert machine.lot(LOT)["pool_counted_bytes"] == sum(totals.values())
+
+    def by(from_s: int, until_s: int, more: int, at_s: int) -> int:
+        passed_s, whole_s = min(max(at_s - from_s, 0), until_s - from_s), until_s - from_s
+        return more // whole_s * passed_s + more % whole_s * passed_s // whole_s
+
+    instants = [random.randrange(begin_s + HOUR_S, now_s + 4_000) for _ in range(200)]
+    with closing(open_reader(tmp_path)) as history:
+        found = pool_counted_by(history, [PoolWanted(LOT, at_s, 7) for at_s in instants], now_s * 1000)
+        hours = [at_s // HOUR_S * HOUR_S for at_s in instants]
+        begun = pool_counted_by(history, [PoolWanted(LOT, at_s, 7) for at_s in hours], now_s * 1000)
+        assert pool_counted_by(history, [PoolWanted(9, now_s, 7)], now_s * 1000) == [(7, 0)], "it has counted no more"
+        assert pool_counted_by(history, [PoolWanted(LOT, now_s - (HOURS + 1) * HOUR_S, 7)], now_s * 1000) == [None]
+    for at_s, hour_s, then, at_begin in zip(instants, hours, found, begun, strict=True):
+        assert then is not None
+        assert at_begin is not None
+        surely = sum(more for _, until_s, more in told if until_s <= hour_s)
+        assert at_begin.bytes_ == sum(by(*each, hour_s) for each in told)
+        assert at_begin.bytes_ - at_begin.straddling_bytes == then.bytes_ - then.straddling_bytes == surely
+        in_hour = sum(by(*each, hour_s + HOUR_S) for each in told) - at_begin.bytes_
+        assert then.bytes_ == at_begin.bytes_ + in_hour * (at_s - hour_s) // HOUR_S
+    life.cell.close()
+
+
+def test_of_pools_nothing_is_known_from_before_their_hours_were_kept(tmp_path: Path) -> None:
+    """A file of the version before has no such rows: that is not the same as that nothing was used."""
+    connection = sqlite3.connect(tmp_path / NAME)
+    added = "".join(text for number, text in ADDITIONS.items() if number < 10)
+    connection.executescript(
+        f"{SCHEMA} {added} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 9;"
+        f"INSERT INTO positions VALUES ('history', 5, {BEGIN_MS}, 0, x'00');"
+        "INSERT INTO set_aside VALUES (1, 2, 1, 3, -4, 57, 0, 'alice');"
+    )
+    connection.close()
+    open_writer(tmp_path).close()
+    with closing(open_reader(tmp_path)) as history:
+        begin_s = BEGIN_MS // 1000
+        wanted = [PoolWanted(LOT, at_s, 7) for at_s in (begin_s - HOUR_S, begin_s, begin_s + HOUR_S)]
+        assert pool_counted_by(history, wanted, BEGIN_MS + 7_200_000) == [None, None, (7, 0)]
+        assert [(row["bytes"], row["lot"]) for row in rows(history, "set_aside")] == [(-4, 0)]
+
+
+def test_figures_of_a_pool_have_rows_of_their_own(tmp_path: Path) -> None:
+    life = Life(tmp_path, pooled=True)
+    life.attach(1, 3)
+    life.report(Random(1), 9)
+    machine = life.cell.machine
+    counted = machine.lot(LOT)["pool_counted_bytes"]
+    as_of_s = machine.now_ms // 1000
+
+    def told(carrier_bytes: int, **more: int) -> int:
+        figure = {"carrier_bytes": carrier_bytes, "counted_bytes": counted, "straddling_bytes": 3, "as_of_s": as_of_s}
+        run = commands.run(layout.POOL_USAGE, 1, lot=LOT, window=layout.WINDOW_CYCLE, **figure, **more)
+        return life.only(run)["status"]
+
+    assert told(counted + 50, argument=1) == layout.OK
+    assert (told(counted + 50), told(counted + 50)) == (layout.OK, layout.SAME)
+    assert (told(-1), told(-1)) == (layout.NEGATIVE_USAGE, layout.NEGATIVE_USAGE)
+    finished(tmp_path)
+    with closing(open_reader(tmp_path)) as history:
+        (taken,) = rows(history, "pool_corrections")
+        (aside,) = rows(history, "set_aside")
+        assert [list(rows(history, "corrections")), history.execute("PRAGMA user_version").fetchone()[0]] == [[], 10]
+    key = {"lot": LOT, "window": layout.WINDOW_CYCLE, "as_of_ms": as_of_s * 1000, "at_ms": machine.now_ms}
+    figures = {"carrier_bytes": counted + 50, "our_bytes": counted, "correction_bytes": 50, "straddling_bytes": 3}
+    assert taken == {**key, **figures, "actor": "system"}
+    assert aside == {
+        **key,
+        "iccid": 0,
+        "bytes": -1,
+        "status": layout.NEGATIVE_USAGE,
+        "terminal": 0,
+        "actor": "system",
+    }
+    assert machine.lot(LOT)["pool_used_bytes"][0] == counted + 50 + 3
     life.cell.close()

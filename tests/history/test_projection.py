@@ -44,12 +44,12 @@ NEVER = FollowerSettings(replay_s=1e9, bytes_max=1 << 60, interval_s=1e9)
 class Life:
     """A cell whose terminals report use; what it counted is noted beside, item by item."""
 
-    def __init__(self, folder: Path, segment_bytes: int = 1 << 20) -> None:
+    def __init__(self, folder: Path, segment_bytes: int = 1 << 20, *, pooled: bool = False) -> None:
         self.clock = VirtualClock(BEGIN_MS)
         self.cell = Cell.open(
             folder, capacity=Capacity(2_000, 2_000, 100), journal=JournalSettings(segment_bytes, 0), clock=self.clock
         )
-        fill(self.cell.step, 500)
+        fill(self.cell.step, 500, pooled=pooled)
         self.leases: dict[int, int] = {}
         self.reported: dict[int, int] = {}
         self.use: dict[tuple[int, int], int] = {}

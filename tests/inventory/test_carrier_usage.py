@@ -266,3 +266,20 @@ def test_a_file_without_the_column_or_without_a_figure_is_refused(tmp_path: Path
     assert found.carrier_bytes == [6]
     with pytest.raises(FileRefused):
         read_carrier_usage(portal(tmp_path, "ICC-ID,used"), written, AS_OF)
+
+
+def test_a_figure_of_all_sims_of_a_lot_is_named_by_its_lot(tmp_path: Path) -> None:
+    file = portal(tmp_path, "contract,used", " gold ,5", "silver,1", "gold,5", "silver,2", ",3")
+    written = read_format("lot=contract,used=used,unit=MB")
+    figures = read_carrier_usage(file, written, AS_OF, partial=True)
+    assert (figures.lot, figures.sim, figures.carrier_bytes) == (["gold", "silver"], [], [5_000_000, 1_000_000])
+    assert figures.repeated_count == 1
+    assert [(problem.line, problem.text) for problem in figures.table.problems] == [
+        (5, "line 3 says another amount of the lot at the same instant; leave one out"),
+        (6, "the lot's name is missing"),
+    ]
+    every = read_carrier_usage(portal(tmp_path, "used", "7"), read_format("used=used", of_lot="gold"), AS_OF)
+    assert (every.lot, every.carrier_bytes) == (["gold"], [7])
+    for columns, of_lot in (("used=used", ""), ("lot=a,iccid=b,used=c", ""), ("lot=a,used=c", "gold")):
+        with pytest.raises(ValueError, match=r"say which column|all lines are of the lot"):
+            read_format(columns, of_lot=of_lot)

@@ -182,6 +182,8 @@ class Books:
                 - counted
                 - lot.pool_offsets[window]
                 - self._pool_beside(entity, window)
+                - lot.pool_corrections[window]
+                - lot.pool_straddling[window]
                 - max(least, quota >> shift)
                 for window, (quota, _) in enumerate(lot.caps)
                 if lot.pools(window) and quota >= 0
@@ -215,8 +217,11 @@ class Books:
         if not lot.pools(window):
             return
         if window == layout.WINDOW_ROLLING - 1:
-            today = max(counted + lot.pool_offsets[window] - sum(lot.pool_days), 0)
+            beyond = max(lot.pool_corrections[window], 0) + lot.pool_straddling[window]
+            today = max(counted + lot.pool_offsets[window] + beyond - sum(lot.pool_days), 0)
             lot.pool_days = [today, *lot.pool_days][: lot.places]
+            lot.pool_told = {place + 1 for place in lot.pool_told if place < 15}
+        lot.forget_figure(window)
         lot.pool_offsets[window] = (sum(lot.pool_days) if window == layout.WINDOW_ROLLING - 1 else 0) - counted
         self._judge_pool(entity)
 

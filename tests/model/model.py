@@ -663,7 +663,9 @@ class Model(Limits):
             self._walk_lot(entity).update({window - 1} if unknown else ())
         if unknown:
             lot.pool_offsets[window - 1] = -self._pool_counted(entity)
-            lot.pool_days = [] if window == layout.WINDOW_ROLLING else lot.pool_days
+            lot.forget_figure(window - 1)
+            if window == layout.WINDOW_ROLLING:
+                lot.pool_days, lot.pool_told = [], set()
         self._judge_pool(entity)
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
 
@@ -831,6 +833,8 @@ class Model(Limits):
             return {layout.OK}
         if as_of_s > sim.unreported_s:
             sim.allowances[window] = 0
+        more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
+        self._pool_told(lot, window, more, as_of_s)
         sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
         sim.straddling[window] = min(straddling, own)
         sim.offsets[window] += sim.beside(window) - before
@@ -848,6 +852,7 @@ class Model(Limits):
         begun_ms = lot.begun_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
         for window, holds in ((cycle, lot.begun_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
             if holds and window not in lot.resets and used[day] > used[window]:
+                self._pool_told(lot, window, used[day] - used[window], as_of_s)
                 sim.corrections[window] += used[day] - used[window]
                 sim.offsets[window] += used[day] - used[window]
 
@@ -880,7 +885,7 @@ class Model(Limits):
         days[place] += correction
         sim.days = days
         sim.offsets[rolling] += correction
-        if lot.pools(rolling):
+        if lot.pools(rolling) and place not in lot.pool_told and (correction > 0 or not lot.figured(rolling)):
             lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
             lot.pool_days[place] += correction
             lot.pool_offsets[rolling] += correction
@@ -888,6 +893,136 @@ class Model(Limits):
         self._event(layout.EVENT_CORRECTION, reason=layout.ROLLING_DAY, a=sim.iccid, b=correction % 2**64)
         self._set_limit(sim)
         return {layout.OK}
+
+    @staticmethod
+    def _pool_told(lot: LotModel, window: int, more: int, as_of_s: int) -> None:
+        """Of one SIM: what a figure of all knows already says nothing new, and of a later instant less is not less."""
+        if lot.pools(window) and lot.figured(window) and (more < 0 or as_of_s <= lot.pool_as_of_s[window]):
+            lot.pool_corrections[window] -= more
+
+    def _pool_usage(self, call: Call) -> set[int]:
+        names = ("carrier_bytes", "counted_bytes", "straddling_bytes", "as_of_s", "lot", "window")
+        told, counted, straddling, as_of_s, entity, window = (call.item[name] for name in names)
+        lot = self.lots.get(entity)
+        if lot is None:
+            return {layout.UNKNOWN_LOT}
+        of_day = window == layout.ROLLING_DAY
+        place = layout.WINDOW_ROLLING - 1 if of_day else window - 1
+        if not 0 <= place < layout.WINDOWS or not as_of_s:
+            return {layout.INVALID_ARGUMENT}
+        mine = [sim for sim in self.sims if sim.lot == entity]
+        if not mine or not lot.pools(place):
+            return {self._pool_aside(call, layout.NO_WINDOW)}
+        if not of_day and not straddling <= counted <= self._pool_counted(entity):
+            return {layout.INVALID_ARGUMENT}
+        if not (lot.rolling_days and lot.step_days == 1 if of_day else lot.has(place)):
+            return {self._pool_aside(call, layout.NO_WINDOW)}
+        if told < 0:
+            return {self._pool_aside(call, layout.NEGATIVE_USAGE)}
+        if as_of_s * 1000 > self.now_ms:
+            return {self._pool_aside(call, layout.FUTURE_USAGE)}
+        if told >= BYTES_MAX:
+            return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
+        a_second = len(mine) * self.settings[layout.LINE_BYTES_PER_S]
+        if of_day:
+            return self._pool_day(call, lot, told, a_second)
+        if as_of_s < lot.pool_as_of_s[place]:
+            return {layout.LATE}
+        if place in lot.resets:
+            return {layout.WRONG_STATE}
+        begun_ms, days, again = (
+            lot.begun_ms[place],
+            (31, 1, lot.rolling_days)[place],
+            as_of_s == lot.pool_as_of_s[place],
+        )
+        if as_of_s * 1000 + days * DAY_MS < self.now_ms or as_of_s * 1000 < begun_ms:
+            return {layout.SAME if again else self._pool_aside(call, layout.PAST_WINDOW)}
+        ran_s = as_of_s - begun_ms // 1000 if begun_ms and place != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
+        if told // a_second >= min(ran_s, max(as_of_s - lot.active_from_s, 0)) + 2:
+            return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
+        if any(place in sweep.lots.get(entity, ()) for sweep in self.sweeps if sweep.kind == "limits"):
+            return {layout.WRONG_STATE}
+        # Whatever figures of its SIMs had corrected is in it; what leases may have used unreported comes on top.
+        known = sum(sim.corrections[place] + sim.straddling[place] for sim in mine)
+        own = max(counted + lot.pool_offsets[place] + known, 0)
+        same = again and told == lot.pool_carrier[place]
+        correction = lot.pool_corrections[place] if same else told - own
+        self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
+        if same:
+            return {layout.SAME}
+        if call.header["argument"]:
+            return {layout.OK}
+        lot.pool_corrections[place], lot.pool_straddling[place] = correction, min(straddling, own)
+        lot.pool_carrier[place], lot.pool_as_of_s[place] = told, as_of_s
+        if place == layout.WINDOW_DAY - 1:
+            self._pool_contains_day(entity, as_of_s)
+        self._judge_pool(entity)
+        if any(sim.allowances[place] for sim in mine):
+            self._walk_lot(entity)
+        self.corrections_count += 1
+        self._event(layout.EVENT_POOL_CORRECTED, a=entity | window << 16, b=correction % 2**64)
+        return {layout.OK}
+
+    def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
+        lot = self.lots[entity]
+        cycle, day, rolling = (int(window) - 1 for window in layout.Window)
+
+        def used(window: int) -> int:
+            ledger = lot.pool_corrections[window] + lot.pool_straddling[window]
+            return lot.pool_offsets[window] + self._pool_beside(entity, window) + ledger
+
+        begun_ms = lot.begun_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
+        for window, holds in ((cycle, lot.begun_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
+            if holds and lot.pools(window) and window not in lot.resets:
+                lot.pool_corrections[window] += max(used(day) - used(window), 0)
+
+    def _pool_day(self, call: Call, lot: LotModel, told: int, a_second: int) -> set[int]:
+        rolling, ended_s, as_of_s = layout.WINDOW_ROLLING - 1, call.item["as_of_s"], lot.pool_as_of_s[2]
+        begun_s, day_s = self.today_begun_s(lot), DAY_MS // 1000
+        if as_of_s and (as_of_s >= begun_s or not lot.begun_ms[rolling]):
+            return {layout.LATE}
+        if rolling in lot.resets:
+            return {layout.WRONG_STATE}
+        if ended_s > begun_s + day_s // 2:
+            return {self._pool_aside(call, layout.FUTURE_USAGE)}
+        place = (begun_s + day_s // 2 - ended_s) // day_s
+        if place >= lot.rolling_days - 1:
+            return {self._pool_aside(call, layout.PAST_WINDOW)}
+        if told // a_second >= 25 * 3_600 + 2:
+            return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
+        days = lot.pool_days + [0] * (lot.rolling_days - 1 - len(lot.pool_days))
+        correction = told - days[place]
+        if correction < 0 and as_of_s and as_of_s + (place + 1) * day_s > begun_s:
+            return {layout.LATE}
+        self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
+        if not correction and place in lot.pool_told:
+            return {layout.SAME}
+        if call.header["argument"]:
+            return {layout.OK}
+        days[place] = told
+        lot.pool_days = days
+        lot.pool_told.add(place)
+        lot.pool_offsets[rolling] += correction
+        entity = call.item["lot"]
+        self._judge_pool(entity)
+        self.corrections_count += 1
+        self._event(layout.EVENT_POOL_CORRECTED, a=entity | layout.ROLLING_DAY << 16, b=correction % 2**64)
+        return {layout.OK}
+
+    def _pool_aside(self, call: Call, status: int) -> int:
+        if not call.header["argument"]:
+            self.figures_aside_count += 1
+            what = call.item["lot"] | call.item["window"] << 16
+            self._event(layout.EVENT_POOL_ASIDE, reason=status, a=what, b=call.item["carrier_bytes"] % 2**64)
+        return status
+
+    def _allowances_known(self, sim: SimModel) -> None:
+        """A figure of all SIMs of its lot, of after its leases that ended without a word, knows what they used."""
+        lot = self.lots[sim.lot]
+        for window in range(layout.WINDOWS):
+            if lot.pools(window) and lot.figured(window) and lot.pool_as_of_s[window] > sim.unreported_s:
+                sim.offsets[window] -= sim.allowances[window]
+                sim.allowances[window] = 0
 
     def today_begun_s(self, lot: LotModel) -> int:
         """When the day of the lot's rolling window began; before its first turn, by when that comes."""
@@ -1575,6 +1710,7 @@ class Model(Limits):
                 if sim.lot in sweep.lots:
                     for window in sweep.lots[sim.lot]:
                         self._restart_window(sim, window)
+                    self._allowances_known(sim)
                     self._set_limit(sim)
         elif sweep.kind == "subscribers":
             self._walk_subscribers()
@@ -1729,11 +1865,18 @@ class Model(Limits):
                 pool_health=0 if lot.pool_health == layout.HEALTHY else lot.pool_health,
                 pool_counted_bytes=self._pool_counted(entity) if lot.pooled else 0,
                 pool_claimed_bytes=self._pool_claimed(entity),
+                pool_days_told=sum(1 << place for place in lot.pool_told),
             )
             for window in range(layout.WINDOWS) if lot.pooled else ():
-                names = ("pool_offset_bytes", "pool_beside_bytes") if lot.pools(window) else ()
-                pool = [int(tables["lots"][entity][name][window]) for name in names]
-                known = [lot.pool_offsets[window], self._pool_beside(entity, window)][: len(names)]
+                if not lot.pools(window):
+                    continue
+                names = ("offset_bytes", "beside_bytes", "allowance_bytes", "correction_bytes", "straddling_bytes")
+                pool = [int(tables["lots"][entity][f"pool_{name}"][window]) for name in names]
+                pool += [int(tables["lots"][entity][f"pool_{name}"][window]) for name in ("carrier_bytes", "as_of_s")]
+                known = [lot.pool_offsets[window], self._pool_beside(entity, window)]
+                known.append(sum(sim.allowances[window] for sim in self.sims if sim.lot == entity))
+                known += [lot.pool_corrections[window], lot.pool_straddling[window]]
+                known += [lot.pool_carrier[window], lot.pool_as_of_s[window]]
                 self._require(pool == known, f"lot {entity}: its pool says {pool} of window {window + 1}, not {known}")
             found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
             wanted = {
@@ -1882,6 +2025,7 @@ _HANDLERS: dict[int, Callable[[Model, Call], set[int]]] = {
     layout.MASK: Model._mask,
     layout.SET_CAP: Model._set_cap,
     layout.CARRIER_USAGE: Model._carrier_usage,
+    layout.POOL_USAGE: Model._pool_usage,
     layout.CAP_CHANGED: Model._cap_changed,
     layout.SCHEDULE: Model._schedule,
     layout.CONFIGURE: Model._configure,

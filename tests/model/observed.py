@@ -11,7 +11,7 @@ from simswitch.core import layout
 
 from tests.model.records import Table
 from tests.model.things import lowest_bytes
-from tests.model.transitions import DAY_MS, NONE, SLOW_KBPS, Case, Row, T
+from tests.model.transitions import DAY_MS, NONE, POOL_BYTES, SLOW_KBPS, Case, Row, T
 from tests.model.world import EXHAUSTED_BYTES, GIB, LOW_BYTES, MIB, SUBSCRIBER
 
 AWAITS_TRAFFIC = NONE - 1
@@ -129,8 +129,9 @@ def _target_is_another(case: Case) -> bool:
     return bool(target != case.old_order["target"] and case.after["sims"][target]["health"] == layout.HEALTHY)
 
 
-def _pool(case: Case, name: str) -> int:
-    return int(case.after["lots"][f"pool_{name}_bytes"][case.lot])
+def _pool(case: Case, name: str) -> Any:
+    """A number, or one by window."""
+    return case.after["lots"][f"pool_{name}_bytes"][case.lot].tolist()
 
 
 def _pool_counts(case: Case) -> bool:
@@ -139,6 +140,14 @@ def _pool_counts(case: Case) -> bool:
     correction = _correction(case, case.after)
     counted = int(case.after["sims"]["counted_bytes"].sum())
     return 0 < counted == int(mine["pool_counted_bytes"]) and int(mine["pool_beside_bytes"][0]) == correction
+
+
+def _pools_and_since(case: Case) -> bool:
+    """The carrier's figure of all its SIMs and what was counted since, which no count has moved."""
+    lot, mine = case.world.machine.lot(case.lot), case.after["lots"][case.lot]
+    used = lot["pool_used_bytes"][0] - lot["pool_straddling_bytes"][0] - int(mine["pool_allowance_bytes"][0])
+    counts = [int(tables["sims"]["counted_bytes"].sum()) for tables in (case.before, case.after)]
+    return bool(used == case.used_bytes and counts[0] == counts[1] == lot["pool_counted_bytes"])
 
 
 def _hidden(case: Case) -> bool:
@@ -347,8 +356,17 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "claims=rest": lambda case: (
         _pool(case, "claimed") == _expected_bytes(case) - int(case.terminal(case.after)["reported_bytes"])
     ),
-    "allowed=pool": lambda case: 0 < _allowed(case) == int(case.after["lots"]["pool_beside_bytes"][case.lot][0]),
+    "allowed=pool": lambda case: 0 < _allowed(case) == _pool(case, "beside")[0] == _pool(case, "allowance")[0],
     "counted=pool": _pool_counts,
+    "used=pools_and_since": _pools_and_since,
+    "used=pools_and_sims": _pools_and_since,
+    "pool=less_what_straddles": lambda case: (
+        case.world.machine.lot(case.lot)["pool_left_bytes"] == POOL_BYTES - case.used_bytes - MIB
+    ),
+    "pool=anew": lambda case: (
+        case.world.machine.lot(case.lot)["pool_used_bytes"][0] == 0 == _pool(case, "correction")[0]
+        and case.world.machine.lot(case.lot)["pool_as_of_s"][0] == 0
+    ),
     "hidden=yes": _hidden,
     "hidden=no": lambda case: not case.after["groups"]["masked"].any(),
     "health=LOW": lambda case: bool((case.after["sims"]["health"] == layout.LOW).all()),

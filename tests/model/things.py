@@ -70,6 +70,13 @@ class LotModel:
     pool_offsets: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window that is pooled: used = what was ever counted on its SIMs + this + what their ledgers say."""
     pool_days: list[int] = field(default_factory=list)
+    pool_told: set[int] = field(default_factory=set)
+    """Places of the days of which its carrier said what all its SIMs had used."""
+    pool_corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    pool_straddling: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    pool_carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    pool_as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: as a SIM's, of figures of all its SIMs together."""
     pool_health: int = layout.HEALTHY
     promised_bytes: int = 0
     """What the job that is checked has of the pool."""
@@ -82,6 +89,15 @@ class LotModel:
 
     def pools(self, window: int) -> bool:
         return bool(self.pooled >> window & 1)
+
+    def figured(self, window: int) -> bool:
+        """Whether a figure of all its SIMs holds."""
+        return self.pool_as_of_s[window] > 0 and self.pool_carrier[window] >= 0
+
+    def forget_figure(self, window: int) -> None:
+        """The window starts anew."""
+        self.pool_corrections[window] = self.pool_straddling[window] = 0
+        self.pool_carrier[window] = -1 if self.pool_as_of_s[window] else 0
 
     @property
     def places(self) -> int:

@@ -660,6 +660,12 @@ POOL_BYTES = 10 * GIB
 
 def _pool(row: Row) -> Case:
     """T has a lease of a SIM of the pool, unless it asks for one."""
+    if (
+        row.command == "POOL_USAGE"
+        or row.when.startswith(("of before the pool", "of after the pool"))
+        or "had" in row.when
+    ):
+        return _pool_figure(row)
     world = new_world(sims=0)
     quota = {
         layout.PLAN_QUOTA_CYCLE: POOL_BYTES,
@@ -721,6 +727,83 @@ def _pool(row: Row) -> Case:
     elif row.command == "(timer)":
         world.send(world.schedule("gold-a", layout.WINDOW_CYCLE, world.now_ms + STEP_MS, 1_000 * STEP_MS))
         case.run, case.wait_ms = b"", STEP_MS
+    return case
+
+
+def _pool_figure(row: Row) -> Case:
+    """Gold-a shares a cycle: 3 MiB were counted by an instant and 5 are by now; the carrier says 10 of then."""
+    world = new_world(sims=0)
+    quotas = {layout.PLAN_QUOTA_CYCLE: POOL_BYTES, layout.PLAN_POOLED: 1}
+    quotas |= {layout.PLAN_LOW_BYTES: 64 * MIB, layout.PLAN_EXHAUSTED_BYTES: 16 * MIB}
+    for plan in ("monthly", "daily"):
+        world.define(layout.PLAN, plan, quotas)
+    world.import_sims(6)
+    epoch = allocate(world)
+    world.pass_ms(2 * SECOND_MS)
+    world.send(world.usage(T, epoch, 3 * MIB))
+    as_of_s, lot, window, straddling = world.now_ms // 1000, "gold-a", int(layout.WINDOW_CYCLE), 0
+    world.pass_ms(2 * SECOND_MS)
+    now = 5 * MIB if row.state == "plenty" else POOL_BYTES - 50 * MIB
+    world.send(world.usage(T, epoch, now))
+    told, counted = 10 * MIB, 3 * MIB
+    if row.command != "POOL_USAGE" or row.when.startswith(("the same", "of an earlier", "another")):
+        assert world.status(world.pool_figure(lot, told, counted, as_of_s)) == layout.OK
+    if row.when.endswith("ended without a word"):
+        forget_leases(world)
+    world.pass_ms(SECOND_MS)
+    case = Case(world, lot=world.entities[lot], named_sim=0, used_bytes=told + now - counted)
+    if row.command == "CARRIER_USAGE":
+        if row.when == "of before the pool's own figure":
+            case.run = world.figure(0, 50 * MIB, counted, as_of_s)
+        else:
+            more = -4 * MIB if "less" in row.when else 4 * MIB
+            case.run = world.figure(0, now + more, now, world.now_ms // 1000)
+            case.used_bytes += max(more, 0)
+        return case
+    if row.when.endswith(("starts anew, it had a figure", "has started anew", "began", "just now")):
+        spread_ms = 40_000_000 if row.when.endswith("just now") else 0
+        world.send(world.schedule(lot, window, world.now_ms + SECOND_MS, spread_ms))
+        if row.command == "(timer)":
+            case.wait_ms = SECOND_MS
+            return case
+        world.pass_ms(SECOND_MS)
+        if spread_ms:
+            as_of_s = world.now_ms // 1000
+    if row.when == "lot not defined":
+        lot = "nobody's"
+    elif row.when == "of a lot without SIMs":
+        lot, counted = "gold-b", 0
+    elif row.when == "a window that there is not":
+        window = 5
+    elif row.when == "of a window that its SIMs don't share":
+        window = layout.WINDOW_DAY
+    elif row.when == "no instant":
+        as_of_s = 0
+    elif row.when == "more counted by then than ever":
+        counted = 6 * MIB
+    elif row.when == "more straddles than was counted":
+        straddling = counted + 1
+    elif row.when == "negative":
+        told = -1
+    elif row.when == "of an instant to come":
+        as_of_s = world.now_ms // 1000 + 1
+    elif row.when == "more than its SIMs could carry":
+        told = 6 * (31 * DAY_MS // 1000 + 2) * LINE_BYTES_PER_S
+    elif row.when == "of an earlier instant":
+        as_of_s -= 1
+    elif row.when in ("less than we counted", "another of the same instant"):
+        told, counted = 2 * MIB, now if row.state != "plenty" else counted
+    elif row.when == "a report straddles its instant":
+        counted, straddling = 4 * MIB, MIB
+    elif row.when == "of one SIM of it more was told before":
+        assert world.status(world.figure(0, 50 * MIB, counted, as_of_s)) == layout.OK
+    elif row.when == "of after a lease that ended without a word":
+        counted, as_of_s = now, world.now_ms // 1000
+    elif row.when == "nearly all that there is":
+        told = POOL_BYTES - 50 * MIB
+    dry_run = row.when == "a dry run"
+    case.run = world.pool_figure(lot, told, counted, as_of_s, window, dry_run, straddling)
+    case.used_bytes = told + now - counted
     return case
 
 
@@ -1402,6 +1485,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
         ("pool", command): _pool
         for command in ("DEFINE", "ALLOCATE", "RELEASE", "REPORT_USAGE", "(timer)", "CARRIER_USAGE", "(dispatch)")
     },
+    ("pool", "POOL_USAGE"): _pool,
     ("pool", "SESSION_READY"): _pool,
     ("pool", "SET_CAP"): _pool,
     ("pool", "SCHEDULE"): _pool,
@@ -1648,6 +1732,14 @@ WHENS = frozenset(
         "terminals full",
         "the fencing delay passes with it",
         "the hello did not name it",
+        "of a window that its SIMs don't share",
+        "of a lot without SIMs",
+        "more than its SIMs could carry",
+        "of one SIM of it more was told before",
+        "of before the pool's own figure",
+        "of after the pool's own figure, less than we counted",
+        "of after the pool's own figure, more than we counted",
+        "its window starts anew, it had a figure",
     }
 )
 """The conditions that builders know. A row with another one has no builder."""

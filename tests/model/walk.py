@@ -122,6 +122,7 @@ class Walk:
             (1, self.set_cap),
             (1, self.cap_changed),
             (4, self.figure),
+            (2, self.pool_figure),
             (1, self.schedule),
             (1, self.import_sims),
             (2, self.limit_rule),
@@ -558,6 +559,36 @@ class Walk:
             1,
             argument=int(self._one_in(10)),
             iccid=self._sim() if self._one_in(40) else sim.iccid,
+            carrier_bytes=told,
+            counted_bytes=counted,
+            straddling_bytes=self.random.choice((0, 0, min(counted, 3 * MIB), counted, counted + 1)),
+            as_of_s=self.random.choice(
+                (now_s, now_s, now_s - 1, now_s - 3, last_s, last_s, max(last_s - 1, 0), now_s + 1, 0)
+            ),
+            window=window,
+        )
+
+    def pool_figure(self) -> bytes:
+        """The same of all SIMs of a lot that shares, seldom of one that does not."""
+        entity = self._lot() if self._one_in(10) else self.world.entities["gold-b"]
+        lot = self.model.lots.get(entity)
+        window = self.random.choice((0, 1, 1, 1, 1, 2, 3, 3, 4, 4, 5))
+        counted = sum(sim.counted_bytes for sim in self.model.sims if sim.lot == entity) if self.pooled else 0
+        own, last_s = counted, 0
+        if lot is not None and 1 <= window <= layout.WINDOWS:
+            own, last_s = own + lot.pool_offsets[window - 1], lot.pool_as_of_s[window - 1]
+        told = own + self.random.choice((-2 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 2**60))
+        if window == layout.ROLLING_DAY and lot is not None:
+            told = self.random.choice((-1, 0, 5_000, MIB, 3 * GIB, 2**60))
+            begun_s = self.model.today_begun_s(lot)
+            last_s = max(begun_s - self.random.choice((0, 0, 5, 43_000, 86_400, 200_000)), 0)
+        now_s = self.world.now_ms // 1000
+        counted = max(0, counted - self.random.choice((0, 0, MIB, 300 * MIB, -1)))
+        return commands.run(
+            layout.POOL_USAGE,
+            1,
+            argument=int(self._one_in(10)),
+            lot=entity,
             carrier_bytes=told,
             counted_bytes=counted,
             straddling_bytes=self.random.choice((0, 0, min(counted, 3 * MIB), counted, counted + 1)),

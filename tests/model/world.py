@@ -273,6 +273,23 @@ class World(Driver):
             window=window,
         )
 
+    def pool_figure(
+        self,
+        lot: str,
+        carrier_bytes: int,
+        counted_bytes: int,
+        as_of_s: int,
+        window: int = layout.WINDOW_CYCLE,
+        dry_run: bool = False,
+        straddling_bytes: int = 0,
+    ) -> bytes:
+        """Of all SIMs of a lot together."""
+        told = {"carrier_bytes": carrier_bytes, "counted_bytes": counted_bytes, "straddling_bytes": straddling_bytes}
+        entity = self.entities.get(lot, 0)
+        return commands.run(
+            layout.POOL_USAGE, 1, argument=int(dry_run), lot=entity, as_of_s=as_of_s, window=window, **told
+        )
+
     def ready(self, server: int, session: int | None = None) -> bytes:
         return commands.run(
             layout.SESSION_READY, access_server=server, argument=self.sessions[server] if session is None else session

@@ -106,3 +106,22 @@ def define(operator: OperatorClient, sims: int = SIMS) -> None:
             ]
         )
     )
+
+
+def define_pool(operator: OperatorClient, sims: int) -> None:
+    """Beside that a lot ``shared``, whose SIMs share a quota, in a market ``shared`` of its own."""
+    inventory = operator.inventory
+    window = inv.CapWindow(kind=inv.CAP_WINDOW_KIND_CYCLE, quota_bytes=100 << 30, pooled=True)
+    inventory.DefinePlan(inv.DefinePlanRequest(plan=inv.Plan(name="shared", carrier="carrier", windows=[window])))
+    inventory.DefineSimClass(inv.DefineSimClassRequest(sim_class=inv.SimClass(name="shared")))
+    lot = inv.Lot(name="shared", supplier="wholesale", plan="shared", sim_class="shared")
+    inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+    inventory.DefineMarket(inv.DefineMarketRequest(market=inv.Market(name="shared", sim_classes=["shared"])))
+    request = inv.ImportSimsRequest(
+        lots=["shared"],
+        banks=["bank"],
+        iccid=[2 * (2 * 10**15 + number) for number in range(sims)],
+        imsi=[440_200_000_000_000 + number for number in range(sims)],
+        slot=range(1_000, 1_000 + sims),
+    )
+    inventory.ImportSims(iter([request]))

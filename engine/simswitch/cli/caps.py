@@ -94,7 +94,7 @@ def pool_text(pool: dict[str, Any], caps: list[dict[str, Any]]) -> str:
     left = pool["left_bytes"]
     counted = " and ".join(
         f"{bytes_text(max(cap['pool_used_bytes'], 0))} of {bytes_text(cap['quota_bytes'])} "
-        f"({cap['window']}, {cap['certainty']})"
+        f"({cap['window']}, {cap['certainty']}{_figure(cap)})"
         for cap in caps
         if cap["pooled"] and cap["quota_bytes"] is not None
     )
@@ -112,6 +112,19 @@ def pool_text(pool: dict[str, Any], caps: list[dict[str, Any]]) -> str:
     if pool["low_bytes"] is not None:
         marks = f"; low below {bytes_text(pool['low_bytes'])} and exhausted below {bytes_text(pool['exhausted_bytes'])}"
     return f"its SIMs share a quota{used}, {what}, of which leases may yet use {claimed}{marks}{masked}"
+
+
+def _figure(cap: dict[str, Any]) -> str:
+    """What its carrier said last of all SIMs of the lot together."""
+    if not cap["pool_as_of_ms"]:
+        return ""
+    beyond = cap["pool_correction_bytes"]
+    than = f"{bytes_text(abs(beyond))} {'less' if beyond < 0 else 'more'} than we" if beyond else "as we"
+    said = (
+        f"; its carrier said {bytes_text(cap['pool_carrier_bytes'])} as of {instant_text(cap['pool_as_of_ms'])}, {than}"
+    )
+    straddling = cap["pool_straddling_bytes"]
+    return said + (f", and {bytes_text(straddling)} may have come after it" if straddling else "")
 
 
 def _comes(window: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ class EventWord(StrEnum):
     CORRECTION = "correction"
     UNREPORTED = "unreported"
     POOL = "pool"
+    POOL_CORRECTED = "pool_corrected"
+    POOL_ASIDE = "pool_aside"
 
 
 def events(
@@ -156,9 +158,13 @@ def details(event: dict[str, Any]) -> str:
             what = f"{bytes_text(left)} left" if left >= 0 else f"{bytes_text(-left)} over"
             return f"what {event['lot_or_plan']} shares is {event['health']}, {what}{masked}"
         case "correction":
-            amount = bytes_text(abs(event["correction_bytes"]))
-            than = "more" if event["correction_bytes"] > 0 else "less"
-            return f"SIM {event['iccid']}, {event['window']}: the carrier counted {amount} {than} than we"
+            return f"SIM {event['iccid']}, {event['window']}: the carrier counted {_than_we(event)}"
+        case "pool_corrected":
+            return f"{event['lot_or_plan']}, {event['window']}, all its SIMs: the carrier counted {_than_we(event)}"
+        case "pool_aside":
+            told = "less than nothing" if event["status"] == "negative_usage" else bytes_text(event["told_bytes"])
+            status = event["status"].replace("_", " ")
+            return f"{told}, {event['lot_or_plan']}, {event['window']}, all its SIMs: {status}"
         case "trusted":
             return f"SIM {event['iccid']}: fast again after its reset, {event['goodput_kbps']:,} kbit/s"
         case "reset":
@@ -184,3 +190,8 @@ def details(event: dict[str, Any]) -> str:
             return "gets no orders" if event["paused"] else "gets orders again"
         case _:
             return ""
+
+
+def _than_we(event: dict[str, Any]) -> str:
+    than = "more" if event["correction_bytes"] > 0 else "less"
+    return f"{bytes_text(abs(event['correction_bytes']))} {than} than we"

@@ -1,4 +1,4 @@
-"""``simswitch usage import``: what a carrier says that its SIMs have used, from the CSV of its portal."""
+"""``simswitch usage import``: what a carrier says that its SIMs, or all of a lot, have used, from its portal's CSV."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ SET_ASIDE = {
     "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
     "past_window": "its window had not begun then at every SIM of the lot, or its day has left the rolling window: "
     "take a figure of what runs (of an older day of a rolling one: --of-day)",
-    "no_window": "its lot has no such window: look at --window, or give its plan one; with --of-day: days are kept one "
-    "by one only of a rolling window of up to 15",
+    "no_window": "its lot has no such window: look at --window, or give its plan one; with a lot: or its SIMs don't "
+    "share it; with --of-day: days are kept one by one only of a rolling window of up to 15",
 }
 """What is kept in history and counts nothing: why, and what to do."""
 FINE = ("ok", "same", "late", *SET_ASIDE)
 """What needs no mending: taken, known already, or set aside and shown."""
 REFUSED = {
     "unknown_sim": "the pool has no such SIM: import it, or leave the line out with --partial",
-    "count_unknown": "history has a gap before its instant, and our count by then is not known: take a later one",
+    "unknown_lot": "there is no such lot (`simswitch pool` names all): leave the line out with --partial",
+    "count_unknown": "history has a gap before its instant, or knows of lots not so far back, and our count by then is "
+    "not known: take a later one",
     "wrong_state": "the window starts anew just now: import it again in a few minutes",
     "invalid_argument": "it has no instant (--as-of, or its column)",
 }
@@ -59,11 +61,15 @@ def import_usage(
     columns: Annotated[
         str,
         typer.Option(
-            help="Which column says what: iccid=ICC-ID (or imsi=…), used=…, unit_column=… where each line has its "
-            "unit, as_of=… where each has its instant; and unit=MB, no column: of amounts for which nothing names one. "
-            'A pair whose column has a comma stands in quotes: "used=used, total".'
+            help="Which column says what: iccid=ICC-ID (or imsi=…, or lot=… of figures of all SIMs of a lot together), "
+            "used=…, unit_column=… where each line has its unit, as_of=… where each has its instant; and unit=MB, no "
+            "column: of amounts for which nothing names one. A pair whose column has a comma stands in quotes: "
+            '"used=used, total". Default: iccid=iccid,used=used; with --lot: used=used.'
         ),
-    ] = "iccid=iccid,used=used",
+    ] = "",
+    lot: Annotated[
+        str, typer.Option("--lot", help="All lines are of this lot: of all its SIMs together, which share the window.")
+    ] = "",
     window: Annotated[WindowWord, typer.Option(help="Which window the figures are of.")] = WindowWord.CYCLE,
     of_day: Annotated[
         bool,
@@ -93,7 +99,9 @@ def import_usage(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Import what a carrier says was used. A file with a bad line is refused as a whole, and each bad line named.
+    """Import what a carrier says was used, of SIMs, or of all SIMs of a lot that share a quota.
+
+    A file with a bad line is refused as a whole, and each bad line named.
 
     What counts from then on is the carrier's figure and what we counted since. The same file again changes nothing.
     """
@@ -107,7 +115,12 @@ def import_usage(
         of_zone = read_zone(zone) if zone else None
     with _option("--columns"):
         written = read_format(
-            columns, delimiter=delimiter, decimal_comma=decimal_comma, encoding=encoding, zone=of_zone
+            columns or ("used=used" if lot else "iccid=iccid,used=used"),
+            delimiter=delimiter,
+            decimal_comma=decimal_comma,
+            encoding=encoding,
+            zone=of_zone,
+            of_lot=lot,
         )
     if of_day and window != WindowWord.ROLLING:
         raise CommandFailed(
@@ -136,7 +149,7 @@ def import_usage(
             complain(f"{len(refused.problems) - SHOWN:,} more; --json has all")
         raise CommandFailed(Exit.REFUSED, f"{refused}; nothing was imported") from refused
     with connected(*target(config, address, actor)) as service:
-        asked = Asked(window, of_day, of_iccids=bool(written.iccid))
+        asked = Asked(window, of_day, "iccid" if written.iccid else "imsi" if written.imsi else "lot")
         report = take(service, figures, asked, partial=partial, dry_run=dry_run)
     left_out = figures.table.bad_lines
     for each in report["refused"]:
@@ -182,7 +195,8 @@ class Asked(NamedTuple):
 
     window: WindowWord
     of_day: bool
-    of_iccids: bool
+    named_by: str
+    """``iccid`` or ``imsi``; ``lot``: each is of all its SIMs together."""
 
 
 def take(service: OperatorClient, figures: Figures, asked: Asked, *, partial: bool, dry_run: bool) -> dict[str, Any]:
@@ -224,26 +238,31 @@ def _send(
     found: list[dict[str, Any]] = []
     for start in range(0, len(places), CHUNK):
         part = places[start : start + CHUNK]
-        sims = [figures.sim[place] for place in part]
+        named: list[Any] = [figures.lot[place] if asked.named_by == "lot" else figures.sim[place] for place in part]
         request = caps_pb2.ImportCarrierUsageRequest(
             window=kind,
             of_day=asked.of_day,
-            iccid=sims if asked.of_iccids else [],
-            imsi=[] if asked.of_iccids else sims,
+            iccid=named if asked.named_by == "iccid" else [],
+            imsi=named if asked.named_by == "imsi" else [],
+            lot=named if asked.named_by == "lot" else [],
             as_of_s=[figures.as_of_s[place] for place in part],
             carrier_bytes=[figures.carrier_bytes[place] for place in part],
             dry_run=dry_run,
         )
         answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
-        columns = zip(part, answer.status, answer.correction_bytes, answer.iccid, strict=True)
-        for place, status, correction, iccid in columns:
-            named = decode_iccid(figures.sim[place]) if asked.of_iccids else str(figures.sim[place])
+        columns = zip(part, named, answer.status, answer.correction_bytes, answer.iccid, strict=True)
+        for place, name, status, correction, iccid in columns:
             word = enum_word(status_pb2.Status.DESCRIPTOR, status)
             told = figures.carrier_bytes[place]
             found.append(
                 {
                     "line": figures.line[place],
-                    "sim": named,
+                    "sim": ""
+                    if asked.named_by == "lot"
+                    else decode_iccid(name)
+                    if asked.named_by == "iccid"
+                    else str(name),
+                    "lot": name if asked.named_by == "lot" else "",
                     "iccid": decode_iccid(iccid) if iccid else "",
                     "as_of_ms": figures.as_of_s[place] * 1000,
                     "carrier_bytes": told,
@@ -261,7 +280,7 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     if dry_run:
         rows = [
             [
-                each["sim"],
+                each["sim"] or each["lot"],
                 each["line"],
                 instant_text(each["as_of_ms"]),
                 _signed(each["carrier_bytes"]),
@@ -272,7 +291,7 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
             for each in largest
         ]
         title = f"What the carrier says of the {report['window']} beside our own count, nothing taken"
-        show(table(title, ["SIM", "line", "as of", "carrier", "we", "difference", "would be"], rows))
+        show(table(title, ["SIM or lot", "line", "as of", "carrier", "we", "difference", "would be"], rows))
         if len(report["figures"]) > SHOWN:
             show(
                 f"These are the {SHOWN} largest differences of {counted(len(report['figures']), 'figure')}; "
@@ -302,7 +321,8 @@ def _name(file: Path, figures: list[dict[str, Any]], what: str) -> None:
     for each in figures[:SHOWN]:
         said = f"{_signed(each['carrier_bytes'])} as of {instant_text(each['as_of_ms'])}"
         why = f" ({each['why']})" if each["why"] else ""
-        complain(f"{file}:{each['line']}: {each['sim']}: {said}: {what}: {each['status'].replace('_', ' ')}{why}")
+        named = each["sim"] or each["lot"]
+        complain(f"{file}:{each['line']}: {named}: {said}: {what}: {each['status'].replace('_', ' ')}{why}")
     if len(figures) > SHOWN:
         complain(f"{len(figures) - SHOWN:,} more like these; --json has all")
 

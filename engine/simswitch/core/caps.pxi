@@ -35,6 +35,8 @@ cdef void lot_limits(State *state, uint32_t index, uint32_t sweep, uint64_t now_
         for window in range(WINDOWS):
             if (lot.begins >> window) & 1:
                 window_restart(state, index, window)
+    if lot.pooled:
+        pool_allowances_known(state, index)
     sim_set_limit(state, index, now_ms)
 
 
@@ -59,8 +61,10 @@ cdef void _set_cap(
         lot.begins |= <uint8_t> (1 << window)
         lot.begins_end = state.header.sims_count
         lot.pool_offset_bytes[window] = -<int64_t> lot.pool_counted_bytes
+        pool_forget(lot, window)
         if window == WINDOW_ROLLING - 1:
             memset(lot.pool_days, 0, sizeof(lot.pool_days))
+            lot.pool_days_told = 0
     bounds_wanted(state)
     lot.before_bytes[window] = lot.quota_bytes[window]
     lot.before_basis[window] = lot.basis[window]
@@ -106,6 +110,9 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
     lot.rolling_days = <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0)
     lot.slowed_kbps = 0
     lot.pooled = lot_pooled(plan)
+    if lot.pool_health and not lot.pooled:
+        lot.pool_health = 0  # it was hidden for what it does not share any more
+        lot_show(state, entity)
     for window in range(WINDOWS):
         lot.slowed_kbps = max(
             lot.slowed_kbps, <uint32_t> min(max(plan[<int> PLAN_SPEED_CYCLE_KBPS + window], <int64_t> 0), <int64_t> NONE_INDEX // 2))

@@ -308,7 +308,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
         if state.groups[index].pool != (entity if lot.pooled else 0) or state.groups[index].pool_health != lot.pool_health:
             faults.append(f"I4: group {index} does not know that its lot is pooled or exhausted, or that it is not")
         if lot.pooled:
-            sums[entity] = [0] * (2 + WINDOWS)
+            sums[entity] = [0] * (2 + 2 * WINDOWS)
     if not sums:
         return 0
     for index in range(state.header.sims_count):
@@ -321,6 +321,8 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
             sums[entity][1] += pool_claim_bytes(state, sim)
             for window in range(WINDOWS):
                 sums[entity][2 + window] += ledger_bytes(state, index, window)
+                if index < state.header.ledger_end:
+                    sums[entity][2 + WINDOWS + window] += state.sims_ledger[index].allowance_bytes[window]
     for entity, wanted in sums.items():
         lot = &state.lots[entity]
         if wanted[0] != lot.pool_counted_bytes:
@@ -328,7 +330,12 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
         if wanted[1] != lot.pool_claimed_bytes:
             faults.append(f"I4: pool {entity} keeps {lot.pool_claimed_bytes} bytes for leases, its SIMs {wanted[1]}")
         for window in range(WINDOWS):
-            if lot_pools(lot, window) and wanted[2 + window] != lot.pool_beside_bytes[window]:
+            if not lot_pools(lot, window):
+                continue
+            if wanted[2 + WINDOWS + window] != lot.pool_allowance_bytes[window]:
+                faults.append(f"I8: pool {entity} allows for {lot.pool_allowance_bytes[window]} bytes in window {window + 1}, "
+                              f"the ledgers of its SIMs for {wanted[2 + WINDOWS + window]}")
+            if wanted[2 + window] != lot.pool_beside_bytes[window]:
                 faults.append(f"I8: pool {entity} has {lot.pool_beside_bytes[window]} bytes beside its count in window {window + 1}, "
                               f"the ledgers of its SIMs {wanted[2 + window]}")
         health = EXHAUSTED if <int64_t> lot.pool_counted_bytes > lot.pool_exhausted_bytes else (

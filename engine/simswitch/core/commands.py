@@ -46,6 +46,7 @@ from simswitch.core.layout import (
     JOB_RESUME,
     MASK,
     NONE_SHORT,
+    POOL_USAGE,
     PRIORITY_THROTTLED,
     RELEASE,
     RENEW,
@@ -174,6 +175,15 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
         ("as_of_s", "<u4"),
         ("window", "u1"),
     ),
+    # The same of all SIMs of a lot together, which share the window: what was counted by then is that of the pool.
+    POOL_USAGE: (
+        ("carrier_bytes", "<i8"),
+        ("counted_bytes", "<u8"),
+        ("straddling_bytes", "<u8"),
+        ("as_of_s", "<u4"),
+        ("lot", "<u2"),
+        ("window", "u1"),
+    ),
     # When the window next starts anew (of a rolling one a day is over), at once if that is past; 0: nobody knows.
     # spread_ms: over which time its SIMs are spread.
     SCHEDULE: (("at_ms", "<u8"), ("spread_ms", "<u4"), ("lot", "<u2"), ("window", "u1")),
@@ -259,6 +269,7 @@ OPTIONAL_COLUMNS: Mapping[int, tuple[str, ...]] = {
     IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
     REPORT_USAGE: ("span_ms", "goodput_kbps", "demand_permille", "radio"),
     CARRIER_USAGE: ("straddling_bytes",),
+    POOL_USAGE: ("straddling_bytes",),
     REPORT_LOAD: ("failed_count",),
     SET_CAP: ("at_ms",),
 }
@@ -283,6 +294,7 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
     ),
     # By how much the carrier's figure is above our own count as of the same instant; 0 unless it was taken (OK, SAME).
     CARRIER_USAGE: (("correction_bytes", "<i8"), ("status", "u1")),
+    POOL_USAGE: (("correction_bytes", "<i8"), ("status", "u1")),
     SESSION_OPEN: (("session", "<u8"), ("status", "u1")),
     JOB_CREATE: (("job", "<u4"), ("status", "u1")),
     ORDERS: (

@@ -33,6 +33,10 @@
 #   VALIDITY     lot                 -                         Validity                  whether a lot's SIMs work
 #   POOL         lot                 left until its nearest cap,  Health                     what a lot's SIMs share is low or exhausted, or
 #                                    bytes two's complement                                 is not any more
+#   POOL_CORRECTED  lot, and from bit   carrier's less ours, bytes  -                        a carrier's figure that was taken, of a window
+#                16 Window           two's complement                                    that the SIMs of a lot share
+#   POOL_ASIDE   lot, and from bit   bytes as told               Status                     such a figure that was not taken
+#                16 Window
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server

@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 640   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                 704   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -246,6 +246,7 @@ cpdef enum Command:
     SERVER_RESUME = 59
     EXEMPT = 55                  # no limit holds for a subscriber up to an instant, or holds again
     CARRIER_LIFE = 66            # a carrier has suspended, activated or terminated a SIM, and why
+    POOL_USAGE = 70              # what a carrier says was used in a window of all SIMs of a lot that share it (pools.pxi)
 
 # Per-item results, in order of precedence within each block: the first that applies is given.
 cpdef enum Status:
@@ -430,6 +431,8 @@ cpdef enum EventKind:
     EVENT_CORRECTION = 21
     EVENT_UNREPORTED = 30
     EVENT_POOL = 31
+    EVENT_POOL_CORRECTED = 35
+    EVENT_POOL_ASIDE = 36
 
 # What an EVENT_UNREPORTED tells.
 cpdef enum UnreportedReason:
@@ -961,7 +964,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 640 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 704 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1000,17 +1003,24 @@ ctypedef struct Lot:                    # 640 B, by the lot's entity; the window
     uint8_t pool_health                 # 0, or LOW or EXHAUSTED by what is left of its pool: no SIM of it is handed out
     uint8_t pooled                      # bit per window: its SIMs share the quota
     uint32_t slowed_kbps                # the highest speed above a quota by its plan; 0: not known
-    uint8_t unused[4]
+    uint16_t pool_days_told             # bit per place of pool_days: what its carrier said of all its SIMs stands there
+    uint8_t unused[2]
     uint64_t pool_counted_bytes         # of a pooled lot: accepted reports of all its SIMs, over their lifetime (I8)
     int64_t pool_claimed_bytes          # what its SIMs that are reserved, assigned or held may still use
     int64_t pool_limit_bytes            # pool_counted_bytes at which the nearest cap is reached,
     int64_t pool_low_bytes              # above which the pool is low,
     int64_t pool_exhausted_bytes        # and exhausted
-    int64_t pool_offset_bytes[3]        # used in a window = pool_counted_bytes + offset + beside; in a window that is pooled
+    int64_t pool_offset_bytes[3]        # used in a window = pool_counted_bytes + offset + beside + correction + straddling; if it is pooled
     int64_t pool_beside_bytes[3]        # corrections and allowances of its SIMs
     int64_t pool_days[14]               # as SimRolling.days, in bytes
     uint64_t promised_bytes             # what the job that is checked, or was last, has of the pool
-    uint64_t later[8]
+    int64_t pool_allowance_bytes[3]     # of beside: what leases may have used that ended without a word
+    int64_t pool_correction_bytes[3]    # what the carrier's last figure of the pool moved the window by; a reset clears it
+    int64_t pool_straddling_bytes[3]    # taken to be used before the figure's instant, and may have been after it; a reset clears it
+    int64_t pool_carrier_bytes[3]       # the carrier's last figure; -1: the window has started anew since
+    uint32_t pool_as_of_s[3]            # up to when it counts, Unix seconds; 0: none was told
+    uint32_t spare
+    uint64_t later[2]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

@@ -50,6 +50,7 @@ class Command(IntEnum):
     SERVER_RESUME = 59
     EXEMPT = 55
     CARRIER_LIFE = 66
+    POOL_USAGE = 70
     CARRIER_USAGE = 51
 
 class Window(IntEnum):
@@ -295,6 +296,8 @@ class EventKind(IntEnum):
     EVENT_CORRECTION = 21
     EVENT_UNREPORTED = 30
     EVENT_POOL = 31
+    EVENT_POOL_CORRECTED = 35
+    EVENT_POOL_ASIDE = 36
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -757,6 +760,8 @@ EVENT_SET_ASIDE: EventKind
 EVENT_CORRECTION: EventKind
 EVENT_UNREPORTED: EventKind
 EVENT_POOL: EventKind
+EVENT_POOL_CORRECTED: EventKind
+EVENT_POOL_ASIDE: EventKind
 VALID: Validity
 NOT_YET_VALID: Validity
 NO_LONGER_VALID: Validity
@@ -809,6 +814,7 @@ EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command
 CARRIER_LIFE: Command
+POOL_USAGE: Command
 LIFE_ACTIVE: CarrierLife
 LIFE_SUSPENDED: CarrierLife
 LIFE_TERMINATED: CarrierLife

@@ -73,7 +73,7 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     if index >= state.header.ledger_end:
         return 0
     correction = state.sims_ledger[index].correction_bytes[window]
-    pool_beside(state, index, window, -ledger_bytes(state, index, window))
+    pool_beside(state, index, window, -ledger_bytes(state, index, window), -state.sims_ledger[index].allowance_bytes[window])
     state.sims_ledger[index].correction_bytes[window] = 0
     state.sims_ledger[index].allowance_bytes[window] = 0
     state.sims_ledger[index].straddling_bytes[window] = 0
@@ -125,7 +125,7 @@ cdef void _allow(State *state, const EndedLease *lease, int64_t left, uint64_t n
     for window in range(WINDOWS):
         if window != WINDOW_ROLLING - 1 or state.lots[state.groups[state.sims[index].group].lot].rolling_days:
             ledger.allowance_bytes[window] += left
-            pool_beside(state, index, window, left)
+            pool_beside(state, index, window, left, left)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
     _tell_unreported(state, lease, UNREPORTED_ALLOWED, left)
     sim_set_limit(state, index, now_ms)
@@ -194,7 +194,7 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms)
         # A window that has started anew since has none of it.
         taken = min(ledger.unreported_bytes, ledger.allowance_bytes[window])
         ledger.allowance_bytes[window] -= taken
-        pool_beside(state, index, window, -taken)
+        pool_beside(state, index, window, -taken, -taken)
         sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
     _tell_unreported(state, lease, UNREPORTED_OVER, ledger.unreported_bytes)
     _enter_unreported(state, index, 0, 0)
@@ -246,6 +246,32 @@ cdef int _figure_possible(int64_t carrier_bytes, uint32_t as_of_s, uint64_t now_
     return IMPOSSIBLE_USAGE if carrier_bytes >= BYTES_MAX else OK
 
 
+cdef int figure_fits(
+    const State *state, uint16_t entity, int window, int64_t carrier_bytes, uint32_t as_of_s, uint32_t told_s, uint64_t sims,
+    uint32_t spread_ms, uint64_t now_ms
+) noexcept nogil:
+    """OK, or why a figure of a whole window is not taken. ``told_s``: the instant of the last one; ``sims``: how many it is of;
+    ``spread_ms``: over which time their window began."""
+    cdef const Lot *lot = &state.lots[entity]
+    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
+    cdef int status
+    if not _has_window(lot, window):
+        return NO_WINDOW
+    status = _figure_possible(carrier_bytes, as_of_s, now_ms)
+    if status != OK:
+        return status
+    if as_of_s < told_s:
+        return LATE
+    if (lot.resetting >> window) & 1:
+        return WRONG_STATE
+    # When a window began is not known before it has begun anew once; then it has run no longer than it can.
+    if <uint64_t> as_of_s * 1000 < lot.begun_ms[window] + spread_ms or (as_of_s + _lasts_s(lot, window)) * 1000 < now_ms:
+        return SAME if as_of_s == told_s else PAST_WINDOW
+    if <uint64_t> carrier_bytes // line // sims >= _carried_s(state, lot, entity, window, as_of_s) + 2:
+        return IMPOSSIBLE_USAGE
+    return OK
+
+
 cdef int _correct(
     State *state, uint32_t index, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint64_t straddling_bytes,
     uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction
@@ -253,34 +279,20 @@ cdef int _correct(
     """A figure of a whole window."""
     cdef const Sim *sim = &state.sims[index]
     cdef uint16_t entity = state.groups[sim.group].lot
-    cdef const Lot *lot = &state.lots[entity]
     cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
-    cdef int64_t beside = 0, offset, own, straddling
+    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more
     cdef uint32_t told_s = 0
     cdef int status
     if not as_of_s or counted_bytes > sim.counted_bytes or straddling_bytes > counted_bytes:
         return INVALID_ARGUMENT
-    if not _has_window(lot, window):
-        return NO_WINDOW
-    status = _figure_possible(carrier_bytes, as_of_s, now_ms)
-    if status != OK:
-        return status
     if index < state.header.ledger_end:
         beside = ledger_bytes(state, index, window)
+        allowance = ledger.allowance_bytes[window]
         told_s = ledger.as_of_s[window]
-    if as_of_s < told_s:
-        return LATE
-    if (lot.resetting >> window) & 1:
-        return WRONG_STATE
-    # When a window began is not known before it has begun anew once; then it has run no longer than it can.
-    if (
-        <uint64_t> as_of_s * 1000 < lot.begun_ms[window] + lot.begun_spread_ms[window]
-        or (as_of_s + _lasts_s(lot, window)) * 1000 < now_ms
-    ):
-        return SAME if as_of_s == told_s else PAST_WINDOW
-    if <uint64_t> carrier_bytes // line >= _carried_s(state, lot, entity, window, as_of_s) + 2:
-        return IMPOSSIBLE_USAGE
+    status = figure_fits(
+        state, entity, window, carrier_bytes, as_of_s, told_s, 1, state.lots[entity].begun_spread_ms[window], now_ms)
+    if status != OK:
+        return status
     if as_of_s == told_s and carrier_bytes == ledger.carrier_bytes[window]:
         correction[0] = ledger.correction_bytes[window]
         return SAME
@@ -297,7 +309,9 @@ cdef int _correct(
         if as_of_s > ledger.unreported_s:
             ledger.allowance_bytes[window] = 0  # the carrier knows
         sim_set_offset_bytes(state, index, window, offset + ledger_bytes(state, index, window))
-        pool_beside(state, index, window, ledger_bytes(state, index, window) - beside)
+        more = ledger_bytes(state, index, window) - beside
+        pool_beside(state, index, window, more, ledger.allowance_bytes[window] - allowance)
+        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s)
         if window == WINDOW_DAY - 1:
             _contain_day(state, index, as_of_s)
         sim_set_limit(state, index, now_ms)
@@ -323,21 +337,20 @@ cdef void _contain_day(State *state, uint32_t index, uint32_t as_of_s) noexcept 
         missing = sim_used_bytes(state, index, WINDOW_DAY - 1) - sim_used_bytes(state, index, window)
         if missing > 0:
             state.sims_ledger[index].correction_bytes[window] += missing
-            pool_beside(state, index, window, missing)
+            pool_beside(state, index, window, missing, 0)
+            pool_told(state, index, window, missing, as_of_s)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
 
 
-cdef int _correct_day(
-    State *state, uint32_t index, int64_t carrier_bytes, uint32_t ended_s, bint dry_run, uint64_t now_ms, int64_t *correction
+cdef int day_fits(
+    const State *state, const Lot *lot, int64_t carrier_bytes, uint32_t ended_s, uint32_t told_s, uint64_t sims, uint64_t now_ms,
+    uint64_t *place
 ) noexcept nogil:
-    """A figure of the day of a rolling window that ended then."""
-    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    """OK, or why a figure of the day that ended then is not taken. Gives its place. ``told_s``: the instant of the last figure of
+    the whole window; ``sims``: how many it is of."""
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t begun_s = _today_begun_s(state, lot, now_ms)
-    cdef uint64_t place, half_s = DAY_MS // 2000
-    cdef int64_t day
-    cdef uint32_t told_s = 0
-    cdef uint32_t *days
+    cdef uint64_t half_s = DAY_MS // 2000
     cdef int status
     if not ended_s:
         return INVALID_ARGUMENT
@@ -346,19 +359,41 @@ cdef int _correct_day(
     status = _figure_possible(carrier_bytes, ended_s, now_ms)
     if status != OK:
         return status
-    if index < state.header.ledger_end:
-        told_s = state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1]
     if told_s and (told_s >= begun_s or not lot.begun_ms[WINDOW_ROLLING - 1]):
         return LATE  # it is of all days, also of one that was over only after it
     if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1:
         return WRONG_STATE
     if ended_s > begun_s + half_s:
         return FUTURE_USAGE  # its end is nearer to that of today
-    place = (begun_s + half_s - ended_s) // (DAY_MS // 1000)
-    if place + 1 >= lot.rolling_days:
+    place[0] = (begun_s + half_s - ended_s) // (DAY_MS // 1000)
+    if place[0] + 1 >= lot.rolling_days:
         return PAST_WINDOW
     # The longest day that there is has 25 hours.
-    if <uint64_t> carrier_bytes // line >= 25 * 3_600 + 2 or carrier_bytes >> ROLLING_SHIFT >= <int64_t> NONE_INDEX:
+    return IMPOSSIBLE_USAGE if <uint64_t> carrier_bytes // line // sims >= 25 * 3_600 + 2 else OK
+
+
+cdef bint day_covered(const State *state, const Lot *lot, uint64_t place, uint32_t told_s, uint64_t now_ms) noexcept nogil:
+    """What a figure of the whole window had beyond us joined the day on which it was told, whichever day it was of: so a day up to
+    then may have been corrected already."""
+    return told_s and told_s + (place + 1) * (DAY_MS // 1000) > _today_begun_s(state, lot, now_ms)
+
+
+cdef int _correct_day(
+    State *state, uint32_t index, int64_t carrier_bytes, uint32_t ended_s, bint dry_run, uint64_t now_ms, int64_t *correction
+) noexcept nogil:
+    """A figure of the day of a rolling window that ended then."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef uint64_t place = 0
+    cdef int64_t day
+    cdef uint32_t told_s = 0
+    cdef uint32_t *days
+    cdef int status
+    if index < state.header.ledger_end:
+        told_s = state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1]
+    status = day_fits(state, lot, carrier_bytes, ended_s, told_s, 1, now_ms, &place)
+    if status != OK:
+        return status
+    if carrier_bytes >> ROLLING_SHIFT >= <int64_t> NONE_INDEX:
         return IMPOSSIBLE_USAGE
     days = state.sims_rolling[index].days
     day = (carrier_bytes + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
@@ -368,8 +403,7 @@ cdef int _correct_day(
         correction[0] = day << ROLLING_SHIFT
     if not correction[0]:
         return SAME
-    # What a figure of the whole window had beyond us joined the day on which it was told, whichever day it was of.
-    if correction[0] < 0 and told_s and told_s + (place + 1) * (DAY_MS // 1000) > begun_s:
+    if correction[0] < 0 and day_covered(state, lot, place, told_s, now_ms):
         correction[0] = 0
         return LATE
     if not dry_run:
@@ -379,6 +413,14 @@ cdef int _correct_day(
         pool_day_corrected(state, index, <int> place, correction[0])
         sim_set_limit(state, index, now_ms)
     return OK
+
+
+cdef bint figure_aside(int status) noexcept nogil:
+    """Whether a figure is set aside and shown."""
+    return (
+        status == IMPOSSIBLE_USAGE or status == NEGATIVE_USAGE or status == FUTURE_USAGE or status == PAST_WINDOW
+        or status == NO_WINDOW
+    )
 
 
 cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
@@ -420,10 +462,7 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
             event(
                 state, EVENT_CORRECTION, NONE_INDEX, NONE_SHORT, NONE_INDEX, windows[item], iccids[item],
                 <uint64_t> corrections[item])
-        elif (
-            status == IMPOSSIBLE_USAGE or status == NEGATIVE_USAGE or status == FUTURE_USAGE or status == PAST_WINDOW
-            or status == NO_WINDOW
-        ):
+        elif figure_aside(status):
             state.header.figures_aside_count += 1
             event(
                 state, EVENT_SET_ASIDE, NONE_INDEX, NONE_SHORT, NONE_INDEX, status, <uint64_t> carrier_bytes[item],

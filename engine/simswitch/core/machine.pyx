@@ -268,6 +268,8 @@ cdef void _apply_run(State *state, const Run *run) noexcept nogil:
         apply_set_cap(state, run)
     elif run.kind == CARRIER_USAGE:
         apply_carrier_usage(state, run)
+    elif run.kind == POOL_USAGE:
+        apply_pool_usage(state, run)
     elif run.kind == CAP_CHANGED:
         apply_cap_changed(state, run)
     elif run.kind == SCHEDULE:

@@ -1,14 +1,20 @@
 # Lots whose SIMs share a quota: pools. Which windows of a lot are pooled its plan says; in the others each SIM has its own quota.
 #
-#     used in a window  = counted + offset + beside
+#     used in a window  = counted + offset + beside + own ledger
 #     left              = min over the windows that are pooled of quota - used
 #     to be handed out  = left - claimed                          pessimistic (I4): a SIM of the pool has no more than this
 #
 #     counted    what was counted on all SIMs of the lot, over their lifetime: each report once, at its SIM and here (I8)
 #     offset     moves when the window starts anew: at once, for all. Opening balances are in it
 #     beside     the sum of what stands in the ledger of its SIMs (ledger.pxi): it leaves the window as each of them does
+#     own ledger what its carrier's last figure of all SIMs together moved it by, and what straddled its instant; for the window's time
 #     claimed    the sum over the SIMs that are reserved, assigned or held of what their leases may still use: what was expected of
 #                each, less what was reported of it. A SIM's claim stands in its record, where it has its rank in the index while free
+#
+# A carrier's figure of the pool is worth what one of a SIM is (ledger.pxi): it and what was counted since is used. Whatever its SIMs'
+# figures had corrected by then is in it; so are leases that ended before without a word, whose allowances a walk takes away. A figure
+# of one of its SIMs changes nothing that this one knows already: of an instant up to its own neither more nor less, of a later one only
+# more, since what it says less may have been used before. The same holds of the single days of a rolling window.
 #
 # What moves an offset, or the ledger of a SIM, works the SIM's limit out anew, and with it that of its pool (sim_set_limit).
 #
@@ -51,6 +57,8 @@ cdef inline int64_t _pool_moved_bytes(const Lot *lot, int window) noexcept nogil
     """What is used in a window beyond what was ever counted."""
     cdef int64_t moved = lot.pool_offset_bytes[window]
     _add(&moved, lot.pool_beside_bytes[window])
+    _add(&moved, lot.pool_correction_bytes[window])
+    _add(&moved, lot.pool_straddling_bytes[window])
     return max(min(moved, BYTES_MAX), -BYTES_MAX)
 
 
@@ -173,6 +181,14 @@ cdef void pool_follow(State *state, uint32_t entity, bint tell, uint64_t now_ms)
     pool_judge(state, entity, tell, now_ms)
 
 
+cdef void pool_forget(Lot *lot, int window) noexcept nogil:
+    """Its own ledger of the window is over. Up to when figures were told stays."""
+    lot.pool_correction_bytes[window] = 0
+    lot.pool_straddling_bytes[window] = 0
+    if lot.pool_as_of_s[window]:
+        lot.pool_carrier_bytes[window] = -1  # told again it says something again
+
+
 cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
     """The window starts anew for all of the lot at once; of a rolling one a day is over, or a step. Does nothing where it is not pooled."""
     cdef Lot *lot = &state.lots[entity]
@@ -185,6 +201,10 @@ cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_m
         places = (max(<uint32_t> lot.rolling_days, <uint32_t> 1) - 1 + step - 1) // step
         today = lot.pool_offset_bytes[window]
         _add(&today, <int64_t> lot.pool_counted_bytes)
+        # As of a SIM: what its carrier counted beyond us joins the days as today's, what it counted less held up to now.
+        _add(&today, max(lot.pool_correction_bytes[window], <int64_t> 0))
+        _add(&today, lot.pool_straddling_bytes[window])
+        lot.pool_days_told = <uint16_t> (lot.pool_days_told << 1)
         for place in range(ROLLING_DAYS):
             _add(&today, -lot.pool_days[place])
         for place in range(ROLLING_DAYS - 1, 0, -1):
@@ -192,6 +212,7 @@ cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_m
         lot.pool_days[0] = max(today, <int64_t> 0) if places else 0
         for place in range(places):
             _add(&past, lot.pool_days[place])
+    pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past
     _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
     pool_follow(state, entity, True, now_ms)
@@ -206,11 +227,12 @@ cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings) n
             _add(&lot.pool_offset_bytes[window], <int64_t> openings[window])
 
 
-cdef void pool_beside(State *state, uint32_t index, int window, int64_t more) noexcept nogil:
-    """What stands in a SIM's ledger has changed by so much."""
+cdef void pool_beside(State *state, uint32_t index, int window, int64_t more, int64_t allowance) noexcept nogil:
+    """What stands in a SIM's ledger has changed by so much, and of that what is only allowed for."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     if lot_pools(lot, window):
         _add(&lot.pool_beside_bytes[window], more)
+        _add(&lot.pool_allowance_bytes[window], allowance)
 
 
 cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil:
@@ -221,9 +243,184 @@ cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], kept)
 
 
+# ---------------------------------------------------------------------------------------------------- carriers' figures
+
+cdef inline bint _figured(const Lot *lot, int window) noexcept nogil:
+    """Whether a figure of all its SIMs holds in the window."""
+    return lot.pool_as_of_s[window] and lot.pool_carrier_bytes[window] >= 0
+
+
+cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s) noexcept nogil:
+    """A carrier's figure of one SIM has changed what is used on it by so much."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if lot_pools(lot, window) and _figured(lot, window) and (more < 0 or as_of_s <= lot.pool_as_of_s[window]):
+        _add(&lot.pool_correction_bytes[window], -more)
+
+
 cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t more) noexcept nogil:
     """A carrier counted so much more on a day of a SIM's rolling window that is over."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    if lot_pools(lot, WINDOW_ROLLING - 1):
+    if not lot_pools(lot, WINDOW_ROLLING - 1) or (lot.pool_days_told >> place) & 1:
+        return
+    if more > 0 or not _figured(lot, WINDOW_ROLLING - 1):
         _add(&lot.pool_days[place], more)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], more)
+
+
+cdef void pool_allowances_known(State *state, uint32_t index) noexcept nogil:
+    """What a SIM of it may have used that nobody reported: a figure of the pool of a later instant knows."""
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int64_t allowance
+    cdef int window
+    if index >= state.header.ledger_end:
+        return
+    for window in range(WINDOWS):
+        allowance = ledger.allowance_bytes[window]
+        if allowance and lot_pools(lot, window) and _figured(lot, window) and lot.pool_as_of_s[window] > ledger.unreported_s:
+            ledger.allowance_bytes[window] = 0
+            pool_beside(state, index, window, -allowance, -allowance)
+            sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - allowance)
+
+
+cdef uint64_t _sims_count(State *state, uint32_t entity) noexcept nogil:
+    cdef const Class *sim_class = lot_class(state, entity)
+    cdef uint64_t count = 0
+    cdef uint32_t local
+    for local in range(<uint32_t> sim_class.groups_count):
+        if state.groups[sim_class.members[local]].lot == entity:
+            count += state.groups[sim_class.members[local]].sims_count
+    return count
+
+
+cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
+    """No longer window that it shares and that the day lies in has less than was used in the day."""
+    cdef uint64_t day_begun_ms = lot.begun_ms[WINDOW_DAY - 1]
+    cdef int64_t missing
+    cdef int window
+    if not day_begun_ms:
+        day_begun_ms = <uint64_t> as_of_s * 1000 - min(<uint64_t> as_of_s * 1000, <uint64_t> DAY_MS)
+    for window in range(WINDOWS):
+        if not lot_pools(lot, window) or (lot.resetting >> window) & 1:
+            continue
+        if window == WINDOW_ROLLING - 1:
+            if not lot.rolling_days:
+                continue
+        elif lot.begun_ms[window] > day_begun_ms:
+            continue
+        missing = _pool_moved_bytes(lot, WINDOW_DAY - 1) - _pool_moved_bytes(lot, window)
+        if missing > 0:
+            _add(&lot.pool_correction_bytes[window], missing)
+
+
+cdef int _correct_pool(
+    State *state, uint16_t entity, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint64_t straddling_bytes,
+    uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction
+) noexcept nogil:
+    """A figure of a whole window."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int64_t own
+    cdef int status
+    if not as_of_s:
+        return INVALID_ARGUMENT
+    if not lot.populated or not lot_pools(lot, window):
+        return NO_WINDOW
+    if counted_bytes > lot.pool_counted_bytes or straddling_bytes > counted_bytes:
+        return INVALID_ARGUMENT
+    status = figure_fits(
+        state, entity, window, carrier_bytes, as_of_s, lot.pool_as_of_s[window], _sims_count(state, entity), 0, now_ms)
+    if status != OK:
+        return status
+    if (lot.begins >> window) & 1:
+        return WRONG_STATE
+    if as_of_s == lot.pool_as_of_s[window] and carrier_bytes == lot.pool_carrier_bytes[window]:
+        correction[0] = lot.pool_correction_bytes[window]
+        return SAME
+    own = <int64_t> counted_bytes
+    _add(&own, lot.pool_offset_bytes[window])
+    _add(&own, lot.pool_beside_bytes[window])
+    _add(&own, -lot.pool_allowance_bytes[window])
+    own = max(own, <int64_t> 0)
+    correction[0] = carrier_bytes - own
+    if not dry_run:
+        lot.pool_correction_bytes[window] = correction[0]
+        lot.pool_straddling_bytes[window] = min(<int64_t> straddling_bytes, own)
+        lot.pool_carrier_bytes[window] = carrier_bytes
+        lot.pool_as_of_s[window] = as_of_s
+        if window == WINDOW_DAY - 1:
+            _pool_contain_day(lot, as_of_s)
+        pool_follow(state, entity, True, now_ms)
+        if lot.pool_allowance_bytes[window]:
+            lot_judge_sims(state, entity, now_ms)
+    return OK
+
+
+cdef int _correct_pool_day(
+    State *state, uint16_t entity, int64_t carrier_bytes, uint32_t ended_s, bint dry_run, uint64_t now_ms, int64_t *correction
+) noexcept nogil:
+    """A figure of the day of a rolling window that ended then."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef uint32_t told_s = lot.pool_as_of_s[WINDOW_ROLLING - 1]
+    cdef uint64_t place = 0
+    cdef int status
+    if not ended_s:
+        return INVALID_ARGUMENT
+    if not lot.populated or not lot_pools(lot, WINDOW_ROLLING - 1):
+        return NO_WINDOW
+    status = day_fits(state, lot, carrier_bytes, ended_s, told_s, _sims_count(state, entity), now_ms, &place)
+    if status != OK:
+        return status
+    correction[0] = carrier_bytes - lot.pool_days[place]
+    if not correction[0] and (lot.pool_days_told >> place) & 1:
+        return SAME
+    if correction[0] < 0 and day_covered(state, lot, place, told_s, now_ms):
+        correction[0] = 0
+        return LATE
+    if not dry_run:
+        _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
+        lot.pool_days[place] = carrier_bytes
+        lot.pool_days_told |= <uint16_t> (1 << place)
+        pool_follow(state, entity, True, now_ms)
+    return OK
+
+
+cdef void apply_pool_usage(State *state, const Run *run) noexcept nogil:
+    """What carriers say was used over all SIMs of lots. A run with an argument only says what would become of its figures."""
+    cdef uint32_t count = run.count
+    cdef const int64_t *carrier_bytes = <const int64_t *> run.columns
+    cdef const uint64_t *counted_bytes = <const uint64_t *> (carrier_bytes + count)
+    cdef const uint64_t *straddling_bytes = counted_bytes + count
+    cdef const uint32_t *instants_s = <const uint32_t *> (straddling_bytes + count)
+    cdef const uint16_t *lots = <const uint16_t *> (instants_s + count)
+    cdef const uint8_t *windows = <const uint8_t *> (lots + count)
+    cdef int64_t *corrections = <int64_t *> run.outcomes
+    cdef uint8_t *statuses = <uint8_t *> (corrections + count)
+    cdef uint64_t of_what
+    cdef uint32_t item
+    cdef int window, status
+    for item in range(count):
+        corrections[item] = 0
+        window = windows[item] - 1
+        if not _is(state, lots[item], LOT):
+            status = UNKNOWN_LOT
+        elif windows[item] == ROLLING_DAY:
+            status = _correct_pool_day(
+                state, lots[item], carrier_bytes[item], instants_s[item], run.argument != 0, run.now_ms, &corrections[item])
+        elif not 0 <= window < WINDOWS:
+            status = INVALID_ARGUMENT
+        else:
+            status = _correct_pool(
+                state, lots[item], window, carrier_bytes[item], counted_bytes[item], straddling_bytes[item], instants_s[item],
+                run.argument != 0, run.now_ms, &corrections[item])
+        statuses[item] = <uint8_t> status
+        if run.argument:
+            continue
+        of_what = <uint64_t> lots[item] | <uint64_t> windows[item] << 16
+        if status == OK:
+            state.header.corrections_count += 1
+            event(
+                state, EVENT_POOL_CORRECTED, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, of_what, <uint64_t> corrections[item])
+        elif figure_aside(status):
+            state.header.figures_aside_count += 1
+            event(
+                state, EVENT_POOL_ASIDE, NONE_INDEX, NONE_SHORT, NONE_INDEX, status, of_what, <uint64_t> carrier_bytes[item])

@@ -43,6 +43,7 @@ COMMAND_ROLES: Mapping[int, frozenset[int]] = {
     layout.SET_CAP: _OBSERVERS,
     layout.CAP_CHANGED: _OBSERVERS,
     layout.CARRIER_USAGE: _OPERATORS,
+    layout.POOL_USAGE: _OPERATORS,
     layout.SCHEDULE: _OPERATORS,
     layout.MASK: _OPERATORS,
     layout.ALLOCATE: _SERVERS,

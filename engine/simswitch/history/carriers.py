@@ -1,14 +1,21 @@
-"""What carriers said was used, in history: rows for the projector, and what we had counted by then."""
+"""What carriers said was used, in history: rows for the projector, and what we had counted by then.
+
+SIMs that share a quota are looked up together (``pool_counted_by``): a row a lot and hour, however many they are.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from simswitch.core import layout
 from simswitch.core.commands import CommandRun, OutcomeRun
-from simswitch.history.retention import HOUR_S
+from simswitch.history.retention import HOUR_S, HOURS
 from simswitch.history.schema import signed
 
 FIGURES_ASIDE = (
@@ -22,30 +29,36 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 def figures_told(run: CommandRun, outcome: OutcomeRun, now_ms: int, actor: str) -> Iterator[Statement]:
-    """Of a run of CARRIER_USAGE: those that were taken, and those that were set aside."""
+    """Of a run of CARRIER_USAGE or POOL_USAGE: those that were taken, and those that were set aside."""
     if run.argument:
         return  # a dry run
-    names = ("iccid", "window", "as_of_s", "carrier_bytes", "straddling_bytes")
+    of_pools = run.kind == layout.POOL_USAGE
+    table, of_what = ("pool_corrections", "lot") if of_pools else ("corrections", "iccid")
+    names = (of_what, "window", "as_of_s", "carrier_bytes", "straddling_bytes")
     columns = zip(
         *(run[name].tolist() for name in names),
         outcome["correction_bytes"].tolist(),
         outcome["status"].tolist(),
         strict=True,
     )
-    for iccid, window, as_of_s, told, straddling, correction, status in columns:
-        key = (signed(iccid), window, as_of_s * 1000)
+    for number, window, as_of_s, told, straddling, correction, status in columns:
+        when = (window, as_of_s * 1000)
         if status == layout.OK:
             straddling = max(min(straddling, told - correction), 0)
-            values = (*key, now_ms, told, told - correction, correction, actor, straddling)
-            yield "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            values = (signed(number), *when, now_ms, told, told - correction, correction, actor, straddling)
+            yield f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values
         elif status in FIGURES_ASIDE:
-            yield "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?, ?, ?, ?, 0, ?)", (now_ms, *key, told, status, actor)
+            iccid, lot = (0, number) if of_pools else (signed(number), 0)
+            yield (
+                "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                (now_ms, iccid, *when, told, status, actor, lot),
+            )
 
 
 def report_aside(at_ms: int, iccid: int, told: int, status: int, terminal: int, server: str) -> Statement:
     """Of an event SET_ASIDE that tells of an access server's report."""
     values = (at_ms, signed(iccid), min(told, _BYTES_MAX), status, signed(terminal), server)
-    return "INSERT INTO set_aside VALUES (?, ?, NULL, NULL, ?, ?, ?, ?)", values
+    return "INSERT INTO set_aside VALUES (?, ?, NULL, NULL, ?, ?, ?, ?, 0)", values
 
 
 def unreported(event: int, at_ms: int, iccid: int, terminal: int, bytes_: int, reason: int) -> Statement:
@@ -129,6 +142,93 @@ def _look_for(
 def _part(used: int, at_s: int, from_s: int, until_s: int) -> int:
     """How much of it was used by then, if it went evenly."""
     return used * (at_s - from_s) // (until_s - from_s) if from_s < at_s else 0
+
+
+class PoolUse(NamedTuple):
+    """Reports of SIMs that share a quota, in columns."""
+
+    lots: npt.NDArray[Any]
+    counted: npt.NDArray[Any]
+    from_s: npt.NDArray[Any]
+    until_s: npt.NDArray[Any]
+
+
+def pool_hours(use: PoolUse, counts: Mapping[int, tuple[int, int]]) -> Iterator[Statement]:
+    """Rows of ``pool_hour``. ``counts``: of each lot the hour of its last report, and its count after that.
+
+    report    from_s ----|----------------|---- until_s     what it tells is parted by time; what falls before an
+    hours            h   |      h + 1     |   h + 2         hour's begin straddles that
+    """
+    counted, from_s = use.counted.astype(np.int64), np.minimum(use.from_s, use.until_s - 1)
+    last = (use.until_s - 1) // HOUR_S
+    hour = np.maximum(from_s // HOUR_S, last - HOURS)
+    spans = use.until_s - from_s
+    whole, rest = np.divmod(counted, spans)
+    used: Counter[tuple[int, int]] = Counter()
+    straddling: Counter[tuple[int, int]] = Counter()
+    going = np.arange(len(counted))
+    while len(going):
+
+        def by(instants: npt.NDArray[Any], going: npt.NDArray[Any] = going) -> npt.NDArray[Any]:
+            """What of each report was used by then."""
+            passed = np.clip(instants - from_s[going], 0, spans[going])
+            return np.asarray(whole[going] * passed + rest[going] * passed // spans[going])
+
+        begins = hour[going] * HOUR_S
+        before = by(begins)
+        rows = zip(
+            hour[going].tolist(),
+            use.lots[going].tolist(),
+            (by(begins + HOUR_S) - before).tolist(),
+            before.tolist(),
+            strict=True,
+        )
+        for row_hour, lot, bytes_, bytes_before in rows:
+            used[row_hour, lot] += bytes_
+            straddling[row_hour, lot] += bytes_before
+        hour[going] += 1
+        going = going[hour[going] <= last[going]]
+    for (row_hour, lot), bytes_ in used.items():
+        last_hour, count = counts[lot]
+        values = (row_hour, lot, bytes_, straddling[row_hour, lot], count if row_hour == last_hour else 0)
+        yield (
+            "INSERT INTO pool_hour VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "used_bytes = used_bytes + excluded.used_bytes, "
+            "straddling_bytes = straddling_bytes + excluded.straddling_bytes, "
+            "counted_bytes = max(counted_bytes, excluded.counted_bytes)",
+            values,
+        )
+
+
+class PoolWanted(NamedTuple):
+    """A lot whose SIMs share a quota, and an instant."""
+
+    lot: int
+    at_s: int
+    """Unix seconds."""
+    counted_bytes: int
+    """The pool's lifetime count, for where history has nothing of it."""
+
+
+def pool_counted_by(connection: sqlite3.Connection, wanted: Sequence[PoolWanted], at_ms: int) -> list[Counted | None]:
+    """What pools had counted by each instant. None: not known, so far back no hours are kept. ``at_ms``: how far it is.
+
+    Surely of before it is what was told of before its hour. What of the hour falls before it is taken to be.
+    """
+    found = connection.execute(
+        "SELECT hour, lot, used_bytes, straddling_bytes, counted_bytes FROM pool_hour"
+    ).fetchall()
+    not_kept = max([at_ms // 1000 // HOUR_S - HOURS, *(hour for hour, lot, *_ in found if not lot)])
+    counts: list[Counted | None] = []
+    for lot, at_s, counted in wanted:
+        hour = at_s // HOUR_S
+        mine = [(row_hour, *figures) for row_hour, row_lot, *figures in found if row_lot == lot]
+        total = max((count for *_, count in mine), default=counted)
+        since = sum(used for row_hour, used, _, _ in mine if row_hour >= hour)
+        used, straddling = next(((used, before) for row_hour, used, before, _ in mine if row_hour == hour), (0, 0))
+        part = used * (at_s % HOUR_S) // HOUR_S
+        counts.append(None if hour <= not_kept else Counted(total - since + part, straddling + part))
+    return counts
 
 
 def knows_since(connection: sqlite3.Connection, at_ms: int, since_ms: int) -> bool:

@@ -100,7 +100,8 @@ def decision_row(
         columns["defined"] = [names.get(index, "") for index in outcome["index"].tolist()]
     subject = names.get(servers.get(run.access_server, -1), "")
     if not subject and run.argument:
-        said = {int(layout.CARRIER_USAGE): "dry run", int(layout.SET_CAP): "instead of what waits"}
+        said = {int(layout.SET_CAP): "instead of what waits"}
+        said |= dict.fromkeys((int(layout.CARRIER_USAGE), int(layout.POOL_USAGE)), "dry run")
         subject = said.get(run.kind, str(run.argument))
     return (
         record.header.now_ms,
@@ -157,6 +158,8 @@ class Projector:
         self._wait_target_us = 0
         self._names: dict[int, str] = {}
         self._servers: dict[int, int] = {}
+        # Lots whose SIMs share a quota.
+        self._shared: list[int] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -165,6 +168,8 @@ class Projector:
         self._sims: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._users: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
         self._places: Counter[tuple[int, int, int]] = Counter()
+        self._pools: list[carriers.PoolUse] = []
+        self._pool_counts: dict[int, tuple[int, int]] = {}
         self._refused: dict[tuple[int | None, ...], list[int]] = {}
         self._strangers: dict[int, set[Key]] = {}
         self._strangers_minute = 0
@@ -228,6 +233,12 @@ class Projector:
         entities = machine.entities()
         self._entities = [(entity["index"], entity["kind"], entity["name"]) for entity in entities]
         self._names, self._servers = names_of(machine)
+        numbers = {entity["index"]: entity["numbers"] for entity in entities}
+        self._shared = [
+            entity["index"]
+            for entity in entities
+            if entity["kind"] == layout.LOT and numbers[entity["numbers"][layout.LOT_PLAN]][layout.PLAN_POOLED] > 0
+        ]
 
     def _look(self, now_ms: int, machine: Machine) -> None:
         """What is read from the state, as it is after the first record of a minute and of an hour."""
@@ -285,6 +296,12 @@ class Projector:
             np.add.at(sums, places[1], counted[some])
             for place, used in zip(places[0].tolist(), sums.tolist(), strict=True):
                 self._places[day, place >> 32, place & 0xFFFF_FFFF] += used
+            if self._shared and (shares := np.isin(lots, self._shared)).any():
+                use = carriers.PoolUse(*(column[shares] for column in (lots, counted[some], from_s, until_s)))
+                self._pools.append(use)
+                for lot in np.unique(use.lots).tolist():
+                    count = machine.lot(lot)["pool_counted_bytes"]
+                    self._pool_counts[lot] = ((int(until_s[0]) - 1) // HOUR_S, count)
 
     def _refusals(self, run: CommandRun, outcome: OutcomeRun, now_ms: int, machine: Machine) -> None:
         refused = np.flatnonzero(outcome["status"] >= layout.NOT_PERMITTED)
@@ -324,7 +341,7 @@ class Projector:
             self._rows += limits.defined(run, outcome, now_ms)
         elif run.kind == layout.EXEMPT:
             self._rows += limits.exempted(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
-        elif run.kind == layout.CARRIER_USAGE:
+        elif run.kind in (layout.CARRIER_USAGE, layout.POOL_USAGE):
             self._rows += carriers.figures_told(run, outcome, now_ms, self._names.get(run.actor, str(run.actor)))
         row = decision_row(place, run, outcome, record, self._names, self._servers)
         statement = f"INSERT INTO decisions ({DECISION_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -430,6 +447,10 @@ class Projector:
         written = 0
         for hour, counts in self._sims.items():
             written += _add_counts(connection, hour, [np.concatenate(column) for column in zip(*counts, strict=True)])
+        if self._pools:
+            use = carriers.PoolUse(*(np.concatenate(column) for column in zip(*self._pools, strict=True)))
+            for statement, row in carriers.pool_hours(use, self._pool_counts):
+                connection.execute(statement, row)
         forget_hours(connection, self._at_ms // _HOUR_MS, written)
         for day, uses in self._users.items():
             _add_users(connection, day, [np.concatenate(column) for column in zip(*uses, strict=True)])

@@ -49,6 +49,8 @@ TABLES: Mapping[str, Table] = {
     "caps": Table(Read.LOTS, "at_ms"),
     "cap_shifts": Table(Read.LOTS, "at_ms"),
     "corrections": Table(Read.SIMS, "at_ms"),
+    "pool_corrections": Table(Read.LOTS, "at_ms"),
+    "pool_hour": Table(Read.LOTS, "hour", _HOUR_MS),
     "set_aside": Table(Read.SIMS, "at_ms"),
     "unreported": Table(Read.SIMS, "at_ms"),
     "limits": Table(Read.SUBSCRIBERS, "at_ms"),

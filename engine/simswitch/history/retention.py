@@ -16,7 +16,7 @@ ROWS_MAX = 20_000
 """Of a table in one commit."""
 HOUR_S = 3_600
 HOURS = 96
-"""For how many hours counts of SIMs are kept by the hour; carriers' figures come up to two days late."""
+"""For how many hours counts of SIMs and pools are kept by the hour; carriers' figures come up to two days late."""
 _DAY_MS = 86_400_000
 
 FORGOTTEN = (
@@ -57,6 +57,7 @@ def forget_hours(connection: sqlite3.Connection, hour: int, written: int) -> Non
     """What is by the hour goes as it comes, with each commit, and twice as fast: so never more than HOURS are kept, and
     no commit has much to do with what is old."""
     _forget(connection, "use_hour", "hour, iccid", "hour", hour - HOURS, max(ROWS_MAX, 2 * written))
+    _forget(connection, "pool_hour", "hour, lot", "hour", hour - HOURS)
 
 
 def _forget(

@@ -230,6 +230,25 @@ DROP TABLE sim_hour;
 CREATE TABLE use_hour (hour INTEGER, iccid INTEGER, before_bytes INTEGER NOT NULL, counted_bytes INTEGER NOT NULL,
     from_s INTEGER NOT NULL, until_s INTEGER NOT NULL, PRIMARY KEY (hour, iccid)) STRICT, WITHOUT ROWID;
 """,
+    10: """
+-- Of the last days: what the SIMs of a lot that share a quota used together, by the hour in which it was used, as if it
+-- had gone evenly over the time that each report is of. straddling_bytes: what of reports that are also of before the
+-- hour is taken to be from before it. counted_bytes: the pool's lifetime count at the end of the last hour that has a
+-- row. Of hours up to that of lot 0 nothing was kept.
+CREATE TABLE pool_hour (hour INTEGER, lot INTEGER, used_bytes INTEGER NOT NULL, straddling_bytes INTEGER NOT NULL,
+    counted_bytes INTEGER NOT NULL, PRIMARY KEY (hour, lot)) STRICT, WITHOUT ROWID;
+INSERT INTO pool_hour SELECT at_ms / 3600000, 0, 0, 0, 0 FROM positions WHERE reader = 'history';
+-- Carriers' figures of all SIMs of a lot together that were taken; else as corrections. our_bytes has what figures of
+-- its SIMs had corrected.
+CREATE TABLE pool_corrections (lot INTEGER, window INTEGER, as_of_ms INTEGER, at_ms INTEGER,
+    carrier_bytes INTEGER NOT NULL, our_bytes INTEGER NOT NULL, correction_bytes INTEGER NOT NULL, actor TEXT NOT NULL,
+    straddling_bytes INTEGER NOT NULL, PRIMARY KEY (lot, window, as_of_ms, at_ms)) STRICT, WITHOUT ROWID;
+CREATE INDEX pool_corrections_at ON pool_corrections (at_ms);
+-- The lot, of a carrier's figure of all its SIMs together (iccid 0). 0: it is of one SIM.
+ALTER TABLE set_aside ADD COLUMN lot INTEGER NOT NULL DEFAULT 0;
+DROP INDEX set_aside_figures;
+CREATE UNIQUE INDEX set_aside_figures ON set_aside (iccid, lot, window, as_of_ms, bytes) WHERE window IS NOT NULL;
+""",
 }
 """What each version after the first adds."""
 

@@ -1,4 +1,5 @@
-"""A CSV of a carrier's portal: what its SIMs have used. Which of its columns says what, the caller knows.
+"""A CSV of a carrier's portal: what its SIMs, or all of a lot together, have used. Which of its columns says what,
+the caller knows.
 
 A portal's file has columns that nobody needs, amounts in one unit or each with its own, and thousands, decimals and
 dates as they are written where it comes from. An amount is rounded up to a byte. What could mean two things is refused:
@@ -27,7 +28,7 @@ UNITS: Mapping[str, int] = {
     **{f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
 """By their names in capitals."""
-KEYS = ("iccid", "imsi", "used", "unit", "unit_column", "as_of")
+KEYS = ("iccid", "imsi", "lot", "used", "unit", "unit_column", "as_of")
 _BYTES_MAX = 1 << 62
 _AMOUNT = re.compile(r"([+-]?)([0-9.,'\s]+?)\s*([A-Za-z]*)")
 _GROUPS = " '\u00a0\u202f"
@@ -47,8 +48,12 @@ class Format:
     """How a portal writes."""
 
     iccid: str = ""
-    """The column with the ICCID; empty: ``imsi`` names the SIMs."""
+    """The column with the ICCID; empty: ``imsi`` names the SIMs, or what is said is of all SIMs of a lot."""
     imsi: str = ""
+    lot: str = ""
+    """The column with the lot."""
+    of_lot: str = ""
+    """The lot that all lines are of, where no column names one."""
     used: str = ""
     unit: str = "B"
     """Of amounts for which nothing else names one; empty: each line has to."""
@@ -64,7 +69,7 @@ class Format:
 
     @property
     def named(self) -> str:
-        return self.iccid or self.imsi
+        return self.iccid or self.imsi or self.lot
 
 
 def read_format(text: str, **others: Any) -> Format:
@@ -76,8 +81,12 @@ def read_format(text: str, **others: Any) -> Format:
         if key not in KEYS or not equals or not value or key in words:
             raise ValueError(f"{pair.strip()!r} is none of {'=…, '.join(KEYS)}=…, each said once")
         words[key] = value
-    if ("iccid" in words) == ("imsi" in words) or "used" not in words:
-        raise ValueError("say which column has the ICCID (iccid=…) or the IMSI (imsi=…), and which the amount (used=…)")
+    named = len(words.keys() & {"iccid", "imsi", "lot"})
+    if "used" not in words or (named != 1 and not others.get("of_lot")):
+        of_what = "the ICCID (iccid=…), the IMSI (imsi=…) or the lot (lot=…)"
+        raise ValueError(f"say which column has {of_what}, and which the amount (used=…)")
+    if named and others.get("of_lot"):
+        raise ValueError(f"all lines are of the lot {others['of_lot']}: then no column names SIMs or lots")
     if "unit" in words:
         unit_bytes(words["unit"])
     elif "unit_column" in words:
@@ -104,6 +113,8 @@ class Figures:
     line: list[int] = field(default_factory=list)
     sim: list[int] = field(default_factory=list)
     """ICCIDs as they stand in columns, or IMSIs."""
+    lot: list[str] = field(default_factory=list)
+    """Instead of SIMs, each figure of all those of a lot together."""
     as_of_s: list[int] = field(default_factory=list)
     carrier_bytes: list[int] = field(default_factory=list)
     repeated_count: int = 0
@@ -115,14 +126,16 @@ def read_carrier_usage(path: Path, written: Format, as_of: datetime | None, *, p
 
     Raises ``FileRefused`` when it can't be read as such a table, or, unless ``partial``, when one line is bad.
     """
-    columns = [Column(written.named, True, "which SIM"), Column(written.used, True, "what was used")]
+    columns = [Column(written.used, True, "what was used")]
+    if written.named:
+        columns.insert(0, Column(written.named, True, "which lot" if written.lot else "which SIM"))
     if written.unit_column:
         columns.append(Column(written.unit_column, True, "the unit of what was used"))
     if written.as_of:
         columns.append(Column(written.as_of, True, "up to when"))
     table = Table(path, columns, delimiter=written.delimiter, others_allowed=True, encoding=written.encoding)
     figures = Figures(table)
-    seen: dict[tuple[int, int], tuple[int, int]] = {}
+    seen: dict[tuple[int | str, int], tuple[int, int]] = {}
     for chunk in table.chunks():
         _read_chunk(chunk, written, as_of, figures, seen)
     if table.problems and not partial:
@@ -137,18 +150,19 @@ def _read_chunk(
     written: Format,
     as_of: datetime | None,
     figures: Figures,
-    seen: dict[tuple[int, int], tuple[int, int]],
+    seen: dict[tuple[int | str, int], tuple[int, int]],
 ) -> None:
-    """``seen``: the line and the amount of each SIM and instant."""
+    """``seen``: the line and the amount of each SIM, or lot, and instant."""
     table = figures.table
     nothing = [""] * len(chunk.lines)
     units: Sequence[str] = chunk.columns[written.unit_column] if written.unit_column else nothing
     instants: Sequence[str] = chunk.columns[written.as_of] if written.as_of else nothing
-    rows = zip(chunk.lines, chunk.columns[written.named], chunk.columns[written.used], units, instants, strict=True)
+    named: Sequence[str] = chunk.columns[written.named] if written.named else [written.of_lot] * len(chunk.lines)
+    rows = zip(chunk.lines, named, chunk.columns[written.used], units, instants, strict=True)
     for line, name, used, unit, instant in rows:
         column, value = written.named, name
         try:
-            sim = _iccid(name) if written.iccid else _imsi(name)
+            of_what = _iccid(name) if written.iccid else _imsi(name) if written.imsi else _lot(name)
             column, value = written.unit_column, unit
             if unit.strip():
                 unit_bytes(unit)
@@ -163,16 +177,20 @@ def _read_chunk(
         except ValueError as error:
             table.add(line, column, value, str(error))
             continue
-        before, amount_before = seen.setdefault((sim, as_of_s), (line, amount))
+        before, amount_before = seen.setdefault((of_what, as_of_s), (line, amount))
         if before != line and amount == amount_before:
             figures.repeated_count += 1
             continue
         if before != line:
-            text = f"line {before} says another amount of the SIM at the same instant; leave one out"
+            of = "lot" if isinstance(of_what, str) else "SIM"
+            text = f"line {before} says another amount of the {of} at the same instant; leave one out"
             table.add(line, written.named, name, text)
             continue
         figures.line.append(line)
-        figures.sim.append(sim)
+        if isinstance(of_what, str):
+            figures.lot.append(of_what)
+        else:
+            figures.sim.append(of_what)
         figures.as_of_s.append(as_of_s)
         figures.carrier_bytes.append(amount)
 
@@ -262,3 +280,9 @@ def _imsi(text: str) -> int:
     if not _IMSI.fullmatch(digits):
         raise ValueError("an IMSI has up to 15 digits")
     return int(digits)
+
+
+def _lot(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the lot's name is missing")
+    return text.strip()

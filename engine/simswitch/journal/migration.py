@@ -276,7 +276,8 @@ def _state_of_12(_old: Tables, new: Tables) -> None:
 
 def _state_of_13(_old: Tables, new: Tables) -> None:
     """How many leases each access server has, and terminals: who was the first to name one is not known any more.
-    Subscribers that a terminal names are counted where it is."""
+    Subscribers that a terminal names are counted where it is. And what is only allowed for is told apart in the sums of
+    pools."""
     terminals = new["terminals"][: int(new["header"]["terminals_count"][0])]
     held = terminals["sim"] != layout.NONE_INDEX
     servers = new["servers"]
@@ -285,6 +286,13 @@ def _state_of_13(_old: Tables, new: Tables) -> None:
     subscribers, first = np.unique(terminals["subscriber"], return_index=True)
     servers["subscribers_brought"] = np.bincount(terminals["server"][first[subscribers > 0]], minlength=len(servers))
     servers["hello_leases_count"] = servers["leases_count"]
+    ledger = new["sims_ledger"]
+    lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
+    for window in range(layout.WINDOWS):
+        shares = new["lots"]["pooled"][lots] >> window & 1 > 0
+        np.add.at(
+            new["lots"]["pool_allowance_bytes"][:, window], lots[shares], ledger["allowance_bytes"][shares, window]
+        )
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}

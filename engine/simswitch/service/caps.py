@@ -32,7 +32,7 @@ class CapsHandlers:
     def __init__(self, cell: Cell, directory: Directory, folder: Path | None) -> None:
         self._cell = cell
         self._directory = directory
-        self._figures = Figures(cell, folder)
+        self._figures = Figures(cell, directory, folder)
 
     async def set_caps(self, data: bytes, call: Call) -> bytes:
         call.may(layout.SET_CAP)
@@ -146,6 +146,7 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
     windows = []
     for place, window in enumerate(layout.Window):
         columns = {name: values[place] for name, values in caps.items() if isinstance(values, list)}
+        pool_figure = columns["pooled"] and columns["pool_as_of_s"] > 0
         if columns["quota_bytes"] is None and columns["before_bytes"] is None and not columns["waiting_ms"]:
             continue
         windows.append(
@@ -169,6 +170,10 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
                 resetting=columns["resetting"],
                 pooled=columns["pooled"],
                 pool_used_bytes=columns["pool_used_bytes"] if columns["pooled"] else None,
+                pool_carrier_bytes=columns["pool_carrier_bytes"] if pool_figure else None,
+                pool_as_of_ms=columns["pool_as_of_s"] * 1_000 if pool_figure else 0,
+                pool_correction_bytes=columns["pool_correction_bytes"] if columns["pooled"] else 0,
+                pool_straddling_bytes=columns["pool_straddling_bytes"] if columns["pooled"] else 0,
                 speed_after_bits_per_s=max(plan.numbers[_SPEEDS[place]], 0) * 1_000,
             )
         )

@@ -49,6 +49,8 @@ READS: Mapping[int, Read] = {
     pb.EVENT_KIND_RESET: Read.CAPS,
     pb.EVENT_KIND_VALIDITY: Read.CAPS,
     pb.EVENT_KIND_POOL: Read.CAPS,
+    pb.EVENT_KIND_POOL_CORRECTED: Read.CAPS,
+    pb.EVENT_KIND_POOL_ASIDE: Read.CAPS,
 }
 """Kinds that are told to fewer than those who see swaps."""
 
@@ -190,10 +192,13 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_POOL:
             fields |= {"lot_or_plan": self._directory.name(a), "health": reason, "left_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_CORRECTION:
-            of_day = reason == layout.ROLLING_DAY
-            window = layout.WINDOW_ROLLING if of_day else reason
-            amount = b - (b >> 63 << 64)
-            fields |= {"iccid": decode_iccid(a), "window": window, "of_day": of_day, "correction_bytes": amount}
+            fields |= {"iccid": decode_iccid(a), **_window(reason), "correction_bytes": b - (b >> 63 << 64)}
+        elif kind == pb.EVENT_KIND_POOL_CORRECTED:
+            fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), **_window(a >> 16)}
+            fields["correction_bytes"] = b - (b >> 63 << 64)
+        elif kind == pb.EVENT_KIND_POOL_ASIDE:
+            fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), **_window(a >> 16), "status": reason}
+            fields["told_bytes"] = 0 if b >> 63 else b
         elif kind == pb.EVENT_KIND_JOB:
             fields |= {"job_state": a, "job_why": reason, "beyond_count": b}
         elif kind == pb.EVENT_KIND_SHORTFALL:
@@ -253,3 +258,9 @@ class EventHandlers:
         if number == layout.NONE_SHORT:
             return ""
         return next(entity.name for entity in self._directory.all(layout.ACCESS_SERVER) if entity.server == number)
+
+
+def _window(window: int) -> dict[str, Any]:
+    """That of a figure."""
+    of_day = window == layout.ROLLING_DAY
+    return {"window": layout.WINDOW_ROLLING if of_day else window, "of_day": of_day}

@@ -201,6 +201,7 @@ class ImportCarrierUsageRequest(_message.Message):
     CARRIER_BYTES_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     OF_DAY_FIELD_NUMBER: _builtins.int
+    LOT_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
     """Which window of the SIMs. Of the whole of a rolling one figures are taken as of its last day only; older days' go with of_day."""
     dry_run: _builtins.bool
@@ -225,6 +226,12 @@ class ImportCarrierUsageRequest(_message.Message):
     def carrier_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: bytes that the carrier counted in the window by then. What is negative, or more than a line could carry, is set aside."""
 
+    @_builtins.property
+    def lot(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Column: lots whose SIMs share the window, instead of SIMs: each figure is of what all of them have used together. It knows
+        what figures of its single SIMs said of before its instant.
+        """
+
     def __init__(
         self,
         *,
@@ -235,10 +242,11 @@ class ImportCarrierUsageRequest(_message.Message):
         carrier_bytes: _abc.Iterable[_builtins.int] | None = ...,
         dry_run: _builtins.bool = ...,
         of_day: _builtins.bool = ...,
+        lot: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_s", b"as_of_s", "carrier_bytes", b"carrier_bytes", "dry_run", b"dry_run", "iccid", b"iccid", "imsi", b"imsi", "of_day", b"of_day", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_s", b"as_of_s", "carrier_bytes", b"carrier_bytes", "dry_run", b"dry_run", "iccid", b"iccid", "imsi", b"imsi", "lot", b"lot", "of_day", b"of_day", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,7 +264,7 @@ class ImportCarrierUsageResponse(_message.Message):
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
-        (set aside), WRONG_STATE (the window starts anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
+        (set aside; of a lot also where its SIMs don't share the window), WRONG_STATE (the window starts anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
         """
 
     @_builtins.property
@@ -265,7 +273,7 @@ class ImportCarrierUsageResponse(_message.Message):
 
     @_builtins.property
     def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Column: the SIM, also where its IMSI named it. 0: not known."""
+        """Column: the SIM, also where its IMSI named it. 0: not known, or the figure is of a lot."""
 
     def __init__(
         self,
@@ -354,6 +362,10 @@ class LotCap(_message.Message):
     RESETTING_FIELD_NUMBER: _builtins.int
     POOLED_FIELD_NUMBER: _builtins.int
     POOL_USED_BYTES_FIELD_NUMBER: _builtins.int
+    POOL_CARRIER_BYTES_FIELD_NUMBER: _builtins.int
+    POOL_AS_OF_MS_FIELD_NUMBER: _builtins.int
+    POOL_CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
+    POOL_STRADDLING_BYTES_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
     """Which."""
     quota_bytes: _builtins.int
@@ -392,6 +404,14 @@ class LotCap(_message.Message):
     """What all SIMs of the lot have used of a quota that they share, bytes; opening balances and what carriers counted beyond us
     included. Absent: they don't share it.
     """
+    pool_carrier_bytes: _builtins.int
+    """What its carrier said last that all of them had used of it together, bytes. Absent: nothing since the window began."""
+    pool_as_of_ms: _builtins.int
+    """Up to when that counts, Unix milliseconds. 0: nothing was said."""
+    pool_correction_bytes: _builtins.int
+    """How much more that was than we had counted by then, bytes; negative: less. It counts in the window."""
+    pool_straddling_bytes: _builtins.int
+    """What may have been used after that instant although it is taken to be before, bytes, and counts once more."""
     def __init__(
         self,
         *,
@@ -413,15 +433,21 @@ class LotCap(_message.Message):
         resetting: _builtins.bool = ...,
         pooled: _builtins.bool = ...,
         pool_used_bytes: _builtins.int | None = ...,
+        pool_carrier_bytes: _builtins.int | None = ...,
+        pool_as_of_ms: _builtins.int = ...,
+        pool_correction_bytes: _builtins.int = ...,
+        pool_straddling_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "pool_used_bytes", b"pool_used_bytes", "quota_bytes", b"quota_bytes", "waiting_bytes", b"waiting_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_carrier_bytes", b"_pool_carrier_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "pool_carrier_bytes", b"pool_carrier_bytes", "pool_used_bytes", b"pool_used_bytes", "quota_bytes", b"quota_bytes", "waiting_bytes", b"waiting_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "certainty", b"certainty", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "pool_used_bytes", b"pool_used_bytes", "pooled", b"pooled", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_carrier_bytes", b"_pool_carrier_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "certainty", b"certainty", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "pool_as_of_ms", b"pool_as_of_ms", "pool_carrier_bytes", b"pool_carrier_bytes", "pool_correction_bytes", b"pool_correction_bytes", "pool_straddling_bytes", b"pool_straddling_bytes", "pool_used_bytes", b"pool_used_bytes", "pooled", b"pooled", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before_bytes: _TypeAlias = _typing.Literal["before_bytes"]  # noqa: Y015
     _WhichOneofArgType__before_bytes: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes"]  # noqa: Y015
     _WhichOneofReturnType__planned_bytes: _TypeAlias = _typing.Literal["planned_bytes"]  # noqa: Y015
     _WhichOneofArgType__planned_bytes: _TypeAlias = _typing.Literal["_planned_bytes", b"_planned_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__pool_carrier_bytes: _TypeAlias = _typing.Literal["pool_carrier_bytes"]  # noqa: Y015
+    _WhichOneofArgType__pool_carrier_bytes: _TypeAlias = _typing.Literal["_pool_carrier_bytes", b"_pool_carrier_bytes"]  # noqa: Y015
     _WhichOneofReturnType__pool_used_bytes: _TypeAlias = _typing.Literal["pool_used_bytes"]  # noqa: Y015
     _WhichOneofArgType__pool_used_bytes: _TypeAlias = _typing.Literal["_pool_used_bytes", b"_pool_used_bytes"]  # noqa: Y015
     _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
@@ -432,6 +458,8 @@ class LotCap(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__before_bytes) -> _WhichOneofReturnType__before_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__planned_bytes) -> _WhichOneofReturnType__planned_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_carrier_bytes) -> _WhichOneofReturnType__pool_carrier_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pool_used_bytes) -> _WhichOneofReturnType__pool_used_bytes | None: ...
     @_typing.overload

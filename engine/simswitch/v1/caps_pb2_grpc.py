@@ -77,7 +77,7 @@ class CapsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportCarrierUsage(self, request, context):
-        """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+        """Takes what carriers say that SIMs, or all SIMs of a lot together, have used in a window up to an instant. What counts in the window from then on is that and
         what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
         to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
         """

@@ -40,7 +40,7 @@ class CapsServiceStub:
     TellCapShifts: _grpc.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]
     """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
     ImportCarrierUsage: _grpc.UnaryUnaryMultiCallable[_caps_pb2.ImportCarrierUsageRequest, _caps_pb2.ImportCarrierUsageResponse]
-    """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+    """Takes what carriers say that SIMs, or all SIMs of a lot together, have used in a window up to an instant. What counts in the window from then on is that and
     what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
     to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
     """
@@ -59,7 +59,7 @@ class CapsServiceAsyncStub(CapsServiceStub):
     TellCapShifts: _aio.UnaryUnaryMultiCallable[_caps_pb2.TellCapShiftsRequest, _caps_pb2.TellCapShiftsResponse]  # type: ignore[assignment]
     """Tells that carriers were seen to keep other caps than before, as an event. It sets nothing: SetCaps does. Each call tells anew."""
     ImportCarrierUsage: _aio.UnaryUnaryMultiCallable[_caps_pb2.ImportCarrierUsageRequest, _caps_pb2.ImportCarrierUsageResponse]  # type: ignore[assignment]
-    """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+    """Takes what carriers say that SIMs, or all SIMs of a lot together, have used in a window up to an instant. What counts in the window from then on is that and
     what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
     to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
     """
@@ -93,7 +93,7 @@ class CapsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _caps_pb2.ImportCarrierUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_caps_pb2.ImportCarrierUsageResponse, _abc.Awaitable[_caps_pb2.ImportCarrierUsageResponse]]:
-        """Takes what carriers say that SIMs have used in a window up to an instant. What counts in the window from then on is that and
+        """Takes what carriers say that SIMs, or all SIMs of a lot together, have used in a window up to an instant. What counts in the window from then on is that and
         what was counted since; what the SIM has left follows at once. What we had counted by that instant is looked up in history,
         to the hour. Refused as a whole while history is behind. Safe to retry: SAME, or LATE where a later figure was taken.
         """

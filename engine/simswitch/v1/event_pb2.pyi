@@ -88,6 +88,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A lease ended without its last report: what it may have used counts at its SIM, until it is reported."""
     EVENT_KIND_POOL: _EventKind.ValueType  # 31
     """What the SIMs of a lot share is low or exhausted, and none of them is handed out; or it is not any more."""
+    EVENT_KIND_POOL_CORRECTED: _EventKind.ValueType  # 35
+    """A carrier's figure of all SIMs of a lot together was taken."""
+    EVENT_KIND_POOL_ASIDE: _EventKind.ValueType  # 36
+    """Such a figure was set aside."""
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
     """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 
@@ -152,6 +156,10 @@ EVENT_KIND_UNREPORTED: EventKind.ValueType  # 30
 """A lease ended without its last report: what it may have used counts at its SIM, until it is reported."""
 EVENT_KIND_POOL: EventKind.ValueType  # 31
 """What the SIMs of a lot share is low or exhausted, and none of them is handed out; or it is not any more."""
+EVENT_KIND_POOL_CORRECTED: EventKind.ValueType  # 35
+"""A carrier's figure of all SIMs of a lot together was taken."""
+EVENT_KIND_POOL_ASIDE: EventKind.ValueType  # 36
+"""Such a figure was set aside."""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
 """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
@@ -387,7 +395,7 @@ class Event(_message.Message):
     job_why: _swap_pb2.JobWhy.ValueType
     """JOB: why."""
     status: _status_pb2.Status.ValueType
-    """DIFFERENCE: what became of what the access server named. SET_ASIDE: why it was not counted."""
+    """DIFFERENCE: what became of what the access server named. SET_ASIDE, POOL_ASIDE: why it was not counted."""
     market: _builtins.str
     """SHORTFALL and SHORTFALL_OVER: the market."""
     headroom_bytes: _builtins.int
@@ -405,7 +413,7 @@ class Event(_message.Message):
     paused: _builtins.bool
     """PAUSE: it gets no orders. False: it does again."""
     told_bytes: _builtins.int
-    """SET_ASIDE: the bytes that the report told of, cumulative over its lease, or the carrier; 0 if those are negative."""
+    """SET_ASIDE, POOL_ASIDE: the bytes that the report told of, cumulative over its lease, or the carrier; 0 if those are negative."""
     iccid: _builtins.str
     """SET_ASIDE: the SIM that it would have counted at; CORRECTION, HEALTH, TRUSTED, UNREPORTED: the SIM. Empty: not known."""
     health: _sim_pb2.Health.ValueType
@@ -417,9 +425,11 @@ class Event(_message.Message):
     confidence_permille: _builtins.int
     """HEALTH: how sure it is, permille. 0: nothing was measured."""
     lot_or_plan: _builtins.str
-    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY, POOL: the lot."""
+    """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY, POOL, POOL_CORRECTED,
+    POOL_ASIDE: the lot.
+    """
     window: _inventory_pb2.CapWindowKind.ValueType
-    """CAP, CAP_CHANGED, CORRECTION, RESET: which window."""
+    """CAP, CAP_CHANGED, CORRECTION, POOL_CORRECTED, POOL_ASIDE, RESET: which window."""
     quota_bytes: _builtins.int
     """CAP: bytes in the window. Absent: there is no cap any more."""
     certainty: _inventory_pb2.Certainty.ValueType
@@ -445,7 +455,9 @@ class Event(_message.Message):
     actor: _builtins.str
     """EXEMPT: who said so."""
     of_day: _builtins.bool
-    """LIMIT: of the day's limit. False: of the month's. CORRECTION: of a single day of the rolling window."""
+    """LIMIT: of the day's limit. False: of the month's. CORRECTION, POOL_CORRECTED, POOL_ASIDE: of a
+    single day of the rolling window.
+    """
     beyond_count: _builtins.int
     """JOB: terminals that came under its filter beyond its size, and are left out."""
     sims_count: _builtins.int
@@ -453,7 +465,7 @@ class Event(_message.Message):
     validity: _inventory_pb2.Validity.ValueType
     """VALIDITY: whether they work."""
     correction_bytes: _builtins.int
-    """CORRECTION: bytes that the carrier counted more than we had by the same instant; negative: less."""
+    """CORRECTION, POOL_CORRECTED: bytes that the carrier counted more than we had by the same instant; negative: less."""
     allowed_bytes: _builtins.int
     """UNREPORTED: bytes that the lease may have used beyond its last report."""
     reported: _builtins.bool

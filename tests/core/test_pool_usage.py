@@ -1,0 +1,172 @@
+"""Carriers' figures of whole pools: nothing used since is forgotten, and no SIM's figure takes it back."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+
+from tests.model.records import copy_regions
+from tests.model.transitions import SECOND_MS, T, allocate
+from tests.model.world import GIB, MIB, World, empty_world
+
+CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
+LOT = "gold-a"
+
+
+def shared_world(sims: int = 4, **plan: int) -> World:
+    """The SIMs of gold-a share a cycle of 100 GiB."""
+    world = empty_world()
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 100 * GIB, layout.PLAN_POOLED: 1} | plan_of(**plan))
+    world.import_sims(sims)
+    return world
+
+
+def plan_of(**plan: int) -> dict[int, int]:
+    return {int(getattr(layout, f"PLAN_{name.upper()}")): value for name, value in plan.items()}
+
+
+def pool(world: World) -> dict[str, Any]:
+    return world.machine.lot(world.entities[LOT])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_left_is_never_more_than_the_last_figure_and_all_that_was_used_since_leave(seed: int) -> None:
+    """Whatever its SIMs report and whatever figures of single SIMs say besides, late, early, more or less."""
+    drawn = random.Random(seed)
+    world = shared_world()
+    terminals = [1, 2, 3]
+    epochs = {terminal: allocate(world, terminal) for terminal in terminals}
+    sims = {terminal: int(world.machine.terminal(place)["sim"]) for place, terminal in enumerate(terminals)}
+    totals = dict.fromkeys(terminals, 0)
+    counted = [(world.now_ms // 1000, 0, dict(totals))]
+    figure: tuple[int, int] | None = None
+    held = 0
+    for _ in range(60):
+        world.pass_ms(SECOND_MS)
+        for terminal in terminals:
+            totals[terminal] += drawn.randrange(1, 100 * MIB)
+            assert world.status(world.usage(terminal, epochs[terminal], totals[terminal])) == layout.OK
+        counted.append((world.now_ms // 1000, sum(totals.values()), dict(totals)))
+        as_of_s, then, by_terminal = counted[-min(drawn.randrange(1, 8), len(counted))]
+        told, terminal = drawn.randrange(40 * GIB), drawn.choice(terminals)
+        if drawn.random() < 0.3:
+            straddling = drawn.choice((0, then // 9))
+            run = world.pool_figure(LOT, told, then, as_of_s, straddling_bytes=straddling)
+            if world.status(run) == layout.OK:
+                figure = (told, then)
+                used = told + sum(totals.values()) - then + pool(world)["pool_straddling_bytes"][0]
+                assert pool(world)["pool_straddling_bytes"][0] in (0, straddling)
+                assert pool(world)["pool_used_bytes"][0] == used
+                assert pool(world)["pool_left_bytes"] == 100 * GIB - used
+        elif drawn.random() < 0.5:
+            world.send(world.figure(sims[terminal], told // 3, by_terminal[terminal], as_of_s))
+        if figure is not None:
+            held += 1
+            told, then = figure
+            assert pool(world)["pool_used_bytes"][0] >= told + sum(totals.values()) - then
+        assert world.machine.check() == []
+    assert held > 20
+    assert world.machine.header()["counted_bytes"] == sum(totals.values()) == pool(world)["pool_counted_bytes"]
+    restored = Machine.restore(copy_regions(world.machine))
+    assert restored.state_hash() == world.machine.state_hash()
+    assert restored.lot(world.entities[LOT]) == pool(world)
+
+
+def test_headroom_is_less_by_what_straddles_and_by_what_leases_may_use() -> None:
+    """I4: the carrier leaves 102 GiB, half a GiB of which may be gone; then 64 are claimed."""
+    world = shared_world()
+    world.send(world.set_cap(LOT, CYCLE, 3200 * GIB))
+    epoch = allocate(world)
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, GIB))
+    told, as_of_s = 3098 * GIB, world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, told, GIB, as_of_s, straddling_bytes=GIB // 2)) == layout.OK
+    assert pool(world)["pool_left_bytes"] == 102 * GIB - GIB // 2
+    for expected, status in (
+        (102 * GIB, layout.NO_HEALTHY_SIM),
+        (64 * GIB, layout.OK),
+        (64 * GIB, layout.NO_HEALTHY_SIM),
+    ):
+        assert world.status(world.allocate(5 + status, expected_bytes=expected)) == status
+    assert pool(world)["pool_claimed_bytes"] == 64 * GIB
+
+
+def rolling_world() -> tuple[World, int]:
+    """Three rolling days are shared; 1 GiB was used the day before yesterday, 2 yesterday and 3 today."""
+    world = shared_world(quota_rolling=50 * GIB, rolling_days=3, pooled=1 << 2 | 1)
+    epoch = allocate(world)
+    total = 0
+    for day in (1, 2):
+        world.pass_ms(SECOND_MS)
+        total += day * GIB
+        world.send(world.usage(T, epoch, total))
+        assert world.status(world.schedule(LOT, ROLLING, world.now_ms)) == layout.OK
+        world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, total + 3 * GIB))
+    return world, epoch
+
+
+def a_day_is_over(world: World) -> None:
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.schedule(LOT, ROLLING, world.now_ms)) == layout.OK
+    world.pass_ms(SECOND_MS)
+
+
+def test_a_figure_of_a_single_day_takes_the_place_of_what_was_counted_on_it_and_goes_with_it() -> None:
+    world, _ = rolling_world()
+    ended_s = world.now_ms // 1000 - 16
+    rolling = [pool(world)["pool_used_bytes"][2]]
+    assert world.status(world.pool_figure(LOT, 7 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 7 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.SAME
+    # What one of its SIMs is said to have used on that day is in it.
+    assert world.status(world.figure(0, 9 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.figure(0, 0, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    for _ in range(4):
+        rolling.append(pool(world)["pool_used_bytes"][2])
+        a_day_is_over(world)
+    assert rolling == [6 * GIB, 11 * GIB, 10 * GIB, 3 * GIB, 0]
+    assert world.machine.check() == []
+
+
+def test_a_figure_of_the_whole_rolling_window_is_of_today_and_what_it_has_beyond_us_goes_with_today() -> None:
+    world, _ = rolling_world()
+    assert world.status(world.pool_figure(LOT, 10 * GIB, 6 * GIB, world.now_ms // 1000, ROLLING)) == layout.OK
+    rolling = []
+    for _ in range(4):
+        rolling.append(pool(world)["pool_used_bytes"][2])
+        a_day_is_over(world)
+    assert rolling == [10 * GIB, 9 * GIB, 7 * GIB, 0]
+    assert pool(world)["pool_correction_bytes"] == [0, 0, 0]
+
+
+def test_what_was_used_in_the_day_was_used_in_the_cycle_that_the_pool_shares_too() -> None:
+    world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
+    epoch = allocate(world)
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, GIB))
+    assert world.status(world.pool_figure(LOT, 20 * GIB, GIB, world.now_ms // 1000, DAY)) == layout.OK
+    assert pool(world)["pool_used_bytes"][:2] == [20 * GIB, 20 * GIB]
+
+
+def test_a_lot_whose_plan_was_pooled_by_mistake_is_shown_once_that_is_put_right() -> None:
+    """Its SIMs come after that; the quota of a pool would have been low from the first byte."""
+    world = empty_world()
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: GIB // 2, layout.PLAN_POOLED: 1})
+    assert pool(world)["pool_health"] == layout.LOW
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: GIB // 2})
+    assert pool(world)["pool_health"] == layout.HEALTHY
+    world.import_sims(5)
+    assert world.status(world.allocate(T, expected_bytes=1)) == layout.OK
+    assert world.machine.check() == []
+
+
+def test_a_figure_of_nobodys_lot_and_of_one_that_is_no_lot_are_unknown() -> None:
+    world = shared_world()
+    run = commands.run(
+        layout.POOL_USAGE, 2, lot=[65_000, 0], carrier_bytes=0, counted_bytes=0, as_of_s=1, window=int(CYCLE)
+    )
+    assert world.statuses(run) == [layout.UNKNOWN_LOT] * 2
