@@ -231,7 +231,7 @@ def test_a_sim_released_without_a_last_report_is_not_handed_out_on_what_may_be_g
 def test_what_a_lease_that_is_forgotten_may_have_used_is_allowed_for() -> None:
     """More leases ended while its SIM cooled than are remembered."""
     count = 1 << 16
-    world = empty_world(sims_max=count + 4, terminals_max=count + 4)
+    world = empty_world(sims_max=count + 4, terminals_max=2 * count)
     world.configure(layout.COOLING_MS, 1_000 * SECOND_MS)
     (sim,) = world.import_sims(1)
     epoch = allocate(world)
