@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -226,3 +227,28 @@ def test_a_question_is_given_up_when_its_time_is_over(serving: Serving, monkeypa
     nothing = answer(str(serving.folder / "nowhere"), {**question, "deadline": time.monotonic() + 60})
     assert nothing[0] == Answer.MISSING
     assert b"no history yet" in nothing[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"terms": ".".join("a" * 30_000) + " = 1"}, b"256 dots"),
+        ({"terms": "[" + '."\u2028"' * 15_000 + "]"}, b"256 dots"),
+        ({"terms": "a = " + "[" * 30_000}, b"nested too deeply"),
+        ({"terms": "a = " + "{a=" * 20_000}, b"nested too deeply"),
+        ({"day": "9999-12-31"}, b"out of range"),
+        ({"day": "0001-01-01"}, b"out of range"),
+        ({"kind": "rows", "token": base64.urlsafe_b64encode(b"[" * 40_000).decode()}, None),
+    ],
+)
+@pytest.mark.timeout(30)
+def test_no_question_ends_or_occupies_the_process(serving: Serving, asked: dict[str, Any], why: bytes | None) -> None:
+    """Sixty thousand characters once took a minute and a half, and others ended it with a traceback."""
+    question: dict[str, Any] = {
+        "kind": "daily", "role": int(layout.ROLE_SUPPLIER), "name": "wholesale", "day": "2026-11-25", "zone": "UTC",
+        "language": "ja", "form": pb.REPORT_FORM_MARKDOWN, "terms": "", "cycle_day": 1, "table": "lots",
+        "from_ms": None, "until_ms": None, "equal": {}, "lots": [1], "hidden": [], "size": 10, "token": "",
+    }  # fmt: skip
+    kind, told = answer(str(serving.folder), {**question, **asked, "deadline": time.monotonic() + 60})
+    assert kind == (Answer.WRONG if why else Answer.WRONG_TOKEN)
+    assert (why or b"") in told

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 HEAD = struct.Struct("<BI")
 RULES = "jp-2020"
 """The rule set of an accident report that names none."""
+DOTS_MAX = 256
+"""In a line of terms."""
 LOOK_EVERY = 20_000
 """Steps of SQLite's machine between two looks at the clock, some milliseconds."""
 
@@ -66,8 +68,10 @@ def answer(folder: str, asked: dict[str, Any]) -> tuple[Answer, bytes]:
         return Answer.MISSING, str(error).encode()
     except _WrongToken:
         return Answer.WRONG_TOKEN, b""
-    except (ValueError, TomlRefused) as error:
+    except (ValueError, OverflowError, TomlRefused) as error:
         return Answer.WRONG, str(error).encode()
+    except RecursionError:
+        return Answer.WRONG, b"what was asked is nested too deeply"
     except ImportError as error:
         return Answer.WRONG, f"the service has no {error.name}: install simswitch[plan,report] for it".encode()
 
@@ -164,6 +168,9 @@ def _plan(connection: sqlite3.Connection, asked: dict[str, Any]) -> bytes:
 def _terms(asked: dict[str, Any]) -> Terms:
     from simswitch.planning.terms import parse_terms
 
+    # Reading a key takes time by the square of its parts, and nothing looks at the deadline meanwhile.
+    if any(line.count(".") > DOTS_MAX for line in asked["terms"].split("\n")):
+        raise ValueError(f"terms: a line has more than {DOTS_MAX} dots")
     return parse_terms(TomlDocument(asked["terms"], "terms"))
 
 
@@ -184,7 +191,7 @@ def _place(token: str, table: str) -> list[Any] | None:
         return None
     try:
         name, after = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
-    except (binascii.Error, UnicodeError, ValueError, TypeError) as error:
+    except (binascii.Error, UnicodeError, ValueError, TypeError, RecursionError) as error:
         raise _WrongToken from error
     if name != table or not isinstance(after, list):
         raise _WrongToken
