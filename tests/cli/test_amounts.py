@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from simswitch.cli.amounts import bytes_of, bytes_text, hours_ms, instant_ms, share_ppm, span_ms
+from simswitch.cli.amounts import bytes_of, bytes_text, hours_ms, instant_ms, money_text, share_ppm, span_ms
 from simswitch.cli.exits import CommandFailed
 
 NOON = datetime(2026, 3, 21, 12, 0, tzinfo=UTC)
@@ -39,6 +39,19 @@ def test_shares_and_bytes() -> None:
     assert [share_ppm("--x", text) for text in ("5%", "0.05", "100%", "0")] == [50_000, 50_000, 10**6, 0]
     assert [bytes_of("--x", text) for text in ("5GB", "500MB", "2GiB", "12")] == [5 * 10**9, 5 * 10**8, 2 << 30, 12]
     assert bytes_text(61_000_000_000_000) == "61.0 TB"
+
+
+@pytest.mark.parametrize(
+    ("minor", "currency", "text"),
+    [
+        (100, "EUR", "1.00 EUR"),
+        (2_500_000, "JPY", "2,500,000 JPY"),
+        (2_500, "KWD", "2.500 KWD"),
+        (2 / 3, "USD", "0.01 USD"),
+    ],
+)
+def test_money_is_told_in_its_unit(minor: float, currency: str, text: str) -> None:
+    assert money_text(minor, currency) == text
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def test_a_table_is_shown_and_how_far_history_is(folder: Path) -> None:
     used = program("history", str(folder), "use_sim", "--limit", "2")
     assert " 89" in used.stdout
     assert "2023-11-14 " in used.stdout
+    assert ("first" in used.stdout, "_ms" in used.stdout) == (True, False)
     # Into a pipe nothing is cut: a decision's whole hash is there.
     assert "…" not in program("history", str(folder), "decisions").stdout
     found = json.loads(program("history", str(folder), "use_day", "--subscriber", "2", "--json").stdout)

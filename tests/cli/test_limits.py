@@ -42,7 +42,11 @@ def test_a_person_is_explained_down_to_the_day(run: Run, server: Server) -> None
     end_s = time.monotonic() + 60
     while not (found := json.loads(run("subscriber", PERSON, "--json").stdout))["taken"]:
         assert time.monotonic() < end_s, found
-    assert [(each["step"], each["used_bytes"]) for each in found["taken"]] == [("slowed", 120_000_000)]
+    # The newest first: one report met both.
+    assert [(each["step"], each["used_bytes"]) for each in found["taken"]] == [
+        ("slowed", 120_000_000),
+        ("warned", 120_000_000),
+    ]
     page = run("subscriber", PERSON).stdout
     for words in (
         "It is reached: slow, until",
@@ -51,6 +55,9 @@ def test_a_person_is_explained_down_to_the_day(run: Run, server: Server) -> None
         "120.0 MB in the month",
     ):
         assert words in page, page
+    for until, why in (("2020-01-01T00:00", "2020-01-01 00:00:00"), ("9999-01-01T00:00", "9999-01-01 00:00:00")):
+        wrong = run("limit", "exempt", PERSON, "--until", until, "--reason", "our fault")
+        assert (wrong.returncode, f"--until: {why}" in wrong.stderr) == (Exit.USAGE, True), wrong.stderr
     assert run("limit", "exempt", PERSON, "--until", "30d", "--reason", "our fault").returncode == 0
     assert "our fault" in run("limit", "exemptions").stdout
     assert "It does not touch this subscriber until" in run("subscriber", PERSON).stdout
@@ -63,7 +70,7 @@ def test_a_person_is_explained_down_to_the_day(run: Run, server: Server) -> None
     assert run(*refuse, "--text", "https://example.org/terms/2", "--published", PUBLISHED).returncode == 0
     assert "withdrawn" in run("limit", "withdraw", "fair-use").stdout
     end_s = time.monotonic() + 60
-    while len(found := json.loads(run("subscriber", PERSON, "--json").stdout)["taken"]) < 5:
+    while len(found := json.loads(run("subscriber", PERSON, "--json").stdout)["taken"]) < 6:
         assert time.monotonic() < end_s, found
     steps = [(each["step"], each["rule"]["name"], each["rule"]["text"][-5:]) for each in found]
     new, old = "rms/2", "terms"
@@ -71,6 +78,9 @@ def test_a_person_is_explained_down_to_the_day(run: Run, server: Server) -> None
     assert steps == [
         *(("lifted", "fair-use", new), ("refused", "fair-use", new)),
         *(("slowed", "fair-use", old), ("lifted", "fair-use", old), ("slowed", "fair-use", old)),
+        ("warned", "fair-use", old),
     ]
     assert "lifted, 120.0 MB of 100.0 MB used in the month (fair-use)" in run("events", "--kind", "limit").stdout
     assert json.loads(run("limit", "list", "--json").stdout)["limits"][0]["withdrawn"]
+    rules = json.loads(run("history", "limit_rules", "--json").stdout)["rows"]
+    assert {(row["month_bytes"], row["day_bytes"]) for row in rules} == {(100_000_000, None)}

@@ -59,7 +59,7 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
     assert page.returncode == 0, page.stderr
     whole = run("sim", lease.iccid, "--numbers").stdout
     for words in (
-        "cost 2,500,000 JPY (smallest units) for 1,000 SIMs, 2,500.0 each",
+        "cost 2,500,000 JPY for 1,000 SIMs, 2,500 JPY each",
         "valid until 2090-12-31",
         "Assigned; throttled since",
         "in jp, in use since",

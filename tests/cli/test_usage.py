@@ -65,6 +65,11 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     assert [each["correction_bytes"] for each in again["figures"]] == [
         each["correction_bytes"] for each in report["figures"]
     ]
+    tabs = tmp_path / "portal.tsv"
+    tabs.write_text(f"Number\tUsed\n{others[0]}\t2\n", encoding="utf-8")
+    for delimiter in ("tab", "\\t"):
+        same = run("usage", "import", str(tabs), *written[:2], "--delimiter", delimiter, *words[-2:], "--dry-run")
+        assert (same.returncode, "there already" in same.stdout) == (Exit.OK, True), same.stderr
     while len(found := history(run, server, "corrections")) < 2 or not history(run, server, "set_aside"):
         time.sleep(0.2)
     assert {row["carrier_bytes"] for row in found} == {1_500 * MB, 2 * MB}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from simswitch.cli.events import details
+from simswitch.cli.messages import plain
 from simswitch.client import OperatorClient
 from simswitch.core import layout
 from simswitch.v1 import caps_pb2 as pb
@@ -42,6 +44,13 @@ def test_a_cap_is_set_shown_and_told(pool: OperatorClient) -> None:
     request = event_pb2.WatchEventsRequest(after=0, kinds=[event_pb2.EVENT_KIND_CAP], once=True)
     told = [event for response in pool.events.WatchEvents(request) for event in response.events][-1]
     assert (told.lot_or_plan, told.window, told.quota_bytes, told.certainty) == ("lot", CYCLE, 40 * GIB, LEARNED)
+    assert details(plain(told)).startswith("lot, cycle: 42.9 GB")
+    less = inventory_pb2.CapWindow(kind=CYCLE, quota_bytes=30 * GIB)
+    plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[less])
+    pool.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+    told = [event for response in pool.events.WatchEvents(request) for event in response.events][-1]
+    assert (told.lot_or_plan, told.of_plan) == ("plan", True)
+    assert details(plain(told)).startswith("the lots of plan plan, cycle: 32.2 GB")
 
 
 def test_what_the_plan_says_comes_back_after_a_restart_too(serving: Serving, pool: OperatorClient) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from simswitch.caps.survival import turnbull
+from simswitch.caps.throttle import Column
 from simswitch.caps.tiers import Change, LearnedCap
 
 GIGABYTE = 1e9
@@ -38,9 +39,8 @@ def plot(
     upper = np.where(slowed, np.log(np.maximum(evidence.upper_bytes, 1)), np.inf)
     which = near | ~slowed
     ends, survival = turnbull(lower[which], upper[which])
-    finite = np.isfinite(ends)
     above.step(
-        np.exp(ends[finite]) / GIGABYTE, survival[finite], where="post", color="#7f8c8d", linestyle="--",
+        *stairs(np.exp(ends) / GIGABYTE, survival, high), where="post", color="#7f8c8d", linestyle="--",
         label="Turnbull, of no shape",
     )  # fmt: skip
     _mark(above, cap.quota_bytes, "#c0392b", "-", f"decided upon, 5 %: {cap.quota_bytes / GIGABYTE:.2f} GB")
@@ -61,7 +61,7 @@ def plot(
     )  # fmt: skip
     quiet = np.sort(evidence.lower_bytes[~slowed])[-len(order) - 1 :] / GIGABYTE
     below.plot(quiet, np.arange(len(quiet)), ">", color="#7f8c8d", markersize=3)
-    below.set_ylabel("SIMs: slowed between (lines),\nnot slowed at (arrows)")
+    below.set_ylabel("SIM-days: slowed between (lines),\nnot slowed at (arrows)")
     below.set_xlabel(f"GB used in the {cap.window.name.lower()}")
     below.set_xlim(low, high)
     for axes in (above, below):
@@ -77,6 +77,13 @@ def plot(
     )
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
+
+
+def stairs(ends: Column, survival: Column, until: float) -> tuple[Column, Column]:
+    """The corners of a survival function that falls at ``ends``: from one, where nothing is used, up to ``until``."""
+    finite = np.isfinite(ends)
+    at, share = np.append(0.0, ends[finite]), np.append(1.0, survival[finite])
+    return np.append(at, max(until, float(at[-1]))), np.append(share, share[-1])
 
 
 def _mark(axes: Any, at_bytes: int, colour: str, line: str, label: str) -> None:

@@ -21,6 +21,17 @@ _BYTES = {
     "TiB": 1 << 40,
 }
 _DAY = timedelta(days=1)
+_DIGITS = {
+    **dict.fromkeys(
+        (
+            "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF",
+            "XOF", "XPF",
+        ),
+        0,
+    ),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+}  # fmt: skip
+"""Of currencies of ISO 4217 whose smallest unit is no hundredth."""
 MS_MAX = 1 << 52
 """Instants and spans are below it, some 140,000 years."""
 BYTES_MAX = 1 << 62
@@ -108,6 +119,12 @@ def bytes_text(count: int) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:,} B"
+
+
+def money_text(minor: float, currency: str) -> str:
+    """An amount of money, from its currency's smallest units; a part of such a unit is rounded away."""
+    digits = _DIGITS.get(currency, 2)
+    return f"{minor / 10**digits:,.{digits}f} {currency}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -134,7 +134,8 @@ def details(event: dict[str, Any]) -> str:
         case "cap":
             quota = event["quota_bytes"]
             cap = "no cap" if quota is None else f"{bytes_text(quota)} ({event['certainty']})"
-            return f"{event['lot_or_plan']}, {event['window']}: {cap}"
+            of = "the lots of plan " if event["of_plan"] else ""
+            return f"{of}{event['lot_or_plan']}, {event['window']}: {cap}"
         case "cap_changed":
             speed = event["shift"] == "speed"
             before, amount = (

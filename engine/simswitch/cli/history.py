@@ -81,13 +81,21 @@ def history(
         print_json({"sequence": state.sequence, "at_ms": state.at_ms, "gaps": gaps, "rows": found})
         return
     if found:
-        show(table(name, columns, [[_shown(*cell) for cell in row.items()] for row in found]))
+        titles = [_title(column) for column in columns]
+        show(table(name.replace("_", " "), titles, [[_shown(*cell) for cell in row.items()] for row in found]))
     rows = counted(len(found), "row") if found else f"{name}: no rows"
     most = " (there may be more: --limit)" if len(found) == limit else ""
     show(f"{rows}{most}; history is as of {instant_text(state.at_ms)} (record {state.sequence:,})")
     for first, last, from_ms, until_ms in state.gaps:
         since = instant_text(from_ms) if from_ms else "the beginning"
         show(f"It does not know the records {first:,} to {last:,}, from {since} to {instant_text(until_ms)}")
+
+
+def _title(column: str) -> str:
+    """Of a column on the screen, where an instant has a date and no milliseconds."""
+    from simswitch.history.reading import DURATIONS
+
+    return (column if column in DURATIONS else column.removesuffix("_ms")).replace("_", " ")
 
 
 def _shown(column: str, value: Any) -> str:

@@ -78,6 +78,7 @@ def worded(table: str, row: Mapping[str, Any], names: Mapping[int, str]) -> dict
         found["why"] = _of(layout.JobWhy, "WHY_")(row["why"])
     elif table == "limit_rules":
         found["document"] = _rule_text(row["document"])
+        found |= {name: None for name in ("month_bytes", "day_bytes") if row[name] < 0}
     return found
 
 

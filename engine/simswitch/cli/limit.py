@@ -126,7 +126,7 @@ def list_limits(
 @app.command("exempt")
 def exempt(
     subscriber: Who,
-    until: Annotated[str, typer.Option("--until", help="When it ends: 30d, or such as 2026-12-01T00:00.")],
+    until: Annotated[str, typer.Option("--until", help="When it ends: 30d, or such as 2026-12-01T00:00+09:00.")],
     reason: Annotated[str, typer.Option("--reason", help="Why, up to 64 bytes. It is kept, with who said so.")],
     address: AddressOption = None,
     actor: ActorOption = None,
@@ -136,9 +136,15 @@ def exempt(
     """Make a subscriber exempt from all limits until an instant."""
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, plain
+    from simswitch.service.subscribers import UNTIL_MS_MAX
     from simswitch.v1 import subscriber_pb2
 
-    until_ms = instant_ms("--until", until, datetime.now().astimezone())
+    now = datetime.now().astimezone()
+    until_ms = instant_ms("--until", until, now)
+    if until_ms <= now.timestamp() * 1000:
+        raise CommandFailed(Exit.USAGE, f"--until: {instant_text(until_ms)} is past; say when it is to end")
+    if until_ms >= UNTIL_MS_MAX:
+        raise CommandFailed(Exit.USAGE, f"--until: {instant_text(until_ms)} is too far ahead; an exemption has an end")
     request = subscriber_pb2.ExemptSubscriberRequest(subscriber=subscriber, until_ms=until_ms, reason=reason)
     with connected(*target(config, address, actor)) as service:
         found = plain(service.subscribers.ExemptSubscriber(request, timeout=CALL_TIMEOUT_S).exemption)

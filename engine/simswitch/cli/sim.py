@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import bytes_text, counted, instant_text
+from simswitch.cli.amounts import bytes_text, counted, instant_text, money_text
 from simswitch.cli.caps import pool_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
@@ -168,9 +168,8 @@ def _described(found: dict[str, Any]) -> list[Any]:
     ]
     if holder is not None:
         parts.append(_held(holder))
-    left = card["headroom_bytes"]
     tier = f"tier {found['tier']}" if found["tier"] is not None else "in no tier"
-    room = f"Left to the nearest cap: {_signed(left) if left is not None else 'any amount, there is none'} ({tier})"
+    room = f"Left to the nearest cap: {_left(found)} ({tier})"
     if found["validity"]:
         room = f"Nothing is left of it: its lot is {found['validity'].replace('_', ' ')} valid"
     parts += [
@@ -192,6 +191,18 @@ def _described(found: dict[str, Any]) -> list[Any]:
     missing = found["history_missing"]
     parts.append(f"History: {missing}" if missing else f"History is as of {instant_text(found['history_ms'])}.")
     return parts
+
+
+def _left(found: dict[str, Any]) -> str:
+    """Nothing is over of a shared quota that the lot has not used up: what leases may yet use is kept for them."""
+    left, pool = found["sim"]["headroom_bytes"], found["pool"]
+    if left is None:
+        return "any amount, there is none"
+    if left < 0 and pool is not None and (pool["left_bytes"] or 0) >= 0:
+        own = ((each["cap"]["quota_bytes"], each) for each in found["windows"] if not each["cap"]["pooled"])
+        if all(quota is None or each["used_bytes"] <= quota for quota, each in own):
+            return "nothing that the leases of its lot may not yet use"
+    return _signed(left)
 
 
 def _health(found: dict[str, Any]) -> str:
@@ -218,9 +229,11 @@ def _life(found: dict[str, Any]) -> str:
     if lot["payment"]:
         words.append(lot["payment"])
     if lot["cost_minor"] is not None:
-        cost = f"cost {lot['cost_minor']:,} {lot['currency']} (smallest units)"
-        count = lot["sims_count"]
-        words.append(f"{cost} for {counted(count, 'SIM')}, {lot['cost_minor'] / count:,.1f} each" if count else cost)
+        minor, currency, count = lot["cost_minor"], lot["currency"], lot["sims_count"]
+        cost = f"cost {money_text(minor, currency)}"
+        words.append(
+            f"{cost} for {counted(count, 'SIM')}, {money_text(minor / count, currency)} each" if count else cost
+        )
     if lot["terms"]:
         words.append(f"terms: {lot['terms']}")
     text = ", ".join(words)

@@ -83,7 +83,7 @@ def import_usage(
         str, typer.Option(help="Of instants that name none: Asia/Tokyo or +09:00. Without it such are refused.")
     ] = "",
     encoding: Annotated[str, typer.Option(help="The file's: cp932 of a Japanese Excel, say.")] = "utf-8",
-    delimiter: Annotated[str, typer.Option(help="Between the fields of a line.")] = ",",
+    delimiter: Annotated[str, typer.Option(help="Between the fields of a line; tab for one.")] = ",",
     decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 1.234,5.")] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Take the good lines and write the others, with why, to a file.")
@@ -113,6 +113,7 @@ def import_usage(
         _check_encoding(encoding)
     with _option("--zone"):
         of_zone = read_zone(zone) if zone else None
+    delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
     with _option("--columns"):
         written = read_format(
             columns or ("used=used" if lot else "iccid=iccid,used=used"),

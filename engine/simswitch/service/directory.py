@@ -124,6 +124,10 @@ class Directory:
         entity = self._by_index.get(index)
         return "" if entity is None else entity.name
 
+    def is_plan(self, index: int) -> bool:
+        entity = self._by_index.get(index)
+        return entity is not None and entity.kind == layout.PLAN
+
     async def caught_up(self) -> None:
         """Until what was durable before has its name: an event of a definition comes before its outcome does."""
         if self._lock.locked():

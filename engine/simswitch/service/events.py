@@ -215,6 +215,7 @@ class EventHandlers:
             fields |= {"windows_count": b >> 32 & 0xFFFF, "confidence_permille": b >> 48}
         elif kind == pb.EVENT_KIND_CAP:
             fields |= {"lot_or_plan": self._directory.name(b & 0xFFFF), "window": b >> 16 & 0xFF, "certainty": b >> 24}
+            fields["of_plan"] = self._directory.is_plan(b & 0xFFFF)
             if a < BYTES_MAX:
                 fields["quota_bytes"] = a
         elif kind == pb.EVENT_KIND_CAP_CHANGED:
