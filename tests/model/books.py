@@ -570,7 +570,9 @@ class Books:
         if left < 0:
             assert sim.holder is not None
             lease = self._over(sim.holder, epoch)
-            assert lease is not None
+            if lease is None:
+                # Held because of another terminal since, or forgotten: nobody knows whose lease it was.
+                lease = EndedModel(epoch, sim.holder, sim, 0, layout.NONE_SHORT, 0, 0, 0)
             self._allow(lease, -left)
 
     def _allow(self, lease: EndedModel, left: int) -> None:

@@ -47,8 +47,8 @@ class EventServiceServicer:
     """
 
     def WatchEvents(self, request, context):
-        """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
-        and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
+        """Tells of events in the order of their numbers, which have no gap but where a restore has leapt, so that none is given
+        twice. A consumer keeps the number of the last one that it has dealt with, and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
         ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,8 +34,8 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_event_pb2.WatchEventsRequest, _event_pb2.WatchEventsResponse]
-    """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
-    and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
+    """Tells of events in the order of their numbers, which have no gap but where a restore has leapt, so that none is given
+    twice. A consumer keeps the number of the last one that it has dealt with, and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
     ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
     """
 
@@ -45,8 +45,8 @@ class EventServiceAsyncStub(EventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_pb2.WatchEventsRequest, _event_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
-    and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
+    """Tells of events in the order of their numbers, which have no gap but where a restore has leapt, so that none is given
+    twice. A consumer keeps the number of the last one that it has dealt with, and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
     ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
     """
 
@@ -59,8 +59,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_pb2.WatchEventsResponse], _abc.AsyncIterator[_event_pb2.WatchEventsResponse]]:
-        """Tells of events in the order of their numbers, which have no gap. A consumer keeps the number of the last one that it has dealt with,
-        and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
+        """Tells of events in the order of their numbers, which have no gap but where a restore has leapt, so that none is given
+        twice. A consumer keeps the number of the last one that it has dealt with, and comes back with it: then it misses nothing of the last 65,536. At most 64 watch at a time, 16 of them as one identity; one that does not keep up is
         ended with SLOW_CONSUMER. Who may not see people, SIMs or caps is not told of what happens to them, and of nobody by his number.
         """
 

@@ -128,7 +128,7 @@ class SwapServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """All jobs, oldest first.
+        """All jobs that go on, and the last of those that are over, 1,024 together, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class SwapServiceStub:
     GetJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.GetJobRequest, _swap_pb2.GetJobResponse]
     """One job and how far it is."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ListJobsRequest, _swap_pb2.ListJobsResponse]
-    """All jobs, oldest first."""
+    """All jobs that go on, and the last of those that are over, 1,024 together, oldest first."""
     PauseJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.PauseJobRequest, _swap_pb2.PauseJobResponse]
     """Sends no more orders of the job; those outstanding are finished. Safe to retry."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_swap_pb2.ResumeJobRequest, _swap_pb2.ResumeJobResponse]
@@ -76,7 +76,7 @@ class SwapServiceAsyncStub(SwapServiceStub):
     GetJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.GetJobRequest, _swap_pb2.GetJobResponse]  # type: ignore[assignment]
     """One job and how far it is."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_swap_pb2.ListJobsRequest, _swap_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """All jobs, oldest first."""
+    """All jobs that go on, and the last of those that are over, 1,024 together, oldest first."""
     PauseJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.PauseJobRequest, _swap_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Sends no more orders of the job; those outstanding are finished. Safe to retry."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_swap_pb2.ResumeJobRequest, _swap_pb2.ResumeJobResponse]  # type: ignore[assignment]
@@ -133,7 +133,7 @@ class SwapServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _swap_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_swap_pb2.ListJobsResponse, _abc.Awaitable[_swap_pb2.ListJobsResponse]]:
-        """All jobs, oldest first."""
+        """All jobs that go on, and the last of those that are over, 1,024 together, oldest first."""
 
     @_abc_1.abstractmethod
     def PauseJob(
