@@ -197,7 +197,7 @@ def test_a_word_of_somebody_holds_against_what_was_observed_before_it(life: Life
     windows = life.operator.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot="lot")).lots[0].windows
     said_ms = next(each.since_ms for each in windows if each.window == DAY)
     row = (LOT, int(DAY), said_ms, 3 * 10**9, int(layout.BASIS_BELIEVED))
-    life.history.execute("INSERT INTO caps VALUES (?, ?, ?, ?, ?)", row)
+    life.history.execute("INSERT INTO caps VALUES (?, ?, ?, ?, ?, NULL)", row)
     days = gathered([seen(random, day, 3.5, 950, first=100 * day) for day in range(4, 8)])
     life.observe(replace(days, at_ms=days.at_ms - BEGIN_MS + said_ms))
     for _ in range(2):

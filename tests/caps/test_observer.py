@@ -315,6 +315,21 @@ def test_a_cap_that_changes_with_the_plan_stands_in_the_record_of_each_lot(life:
         assert kept == [*learned, (3 << 30, layout.BASIS_CONTRACTUAL), (None, 0)]
 
 
+def test_another_length_of_a_rolling_window_stands_in_the_record(life: Life) -> None:
+    """With the same cap too, and also where the follower ends in between."""
+    name = life.cell.machine.entities(layout.PLAN)[0]["name"]
+    for quota, days in ((3 << 30, 3), (3 << 30, 30), (3 << 30, 30), (4 << 30, 30)):
+        life.clock.advance(1_000)
+        values = {layout.PLAN_QUOTA_CYCLE: 100 << 30, layout.PLAN_QUOTA_ROLLING: quota, layout.PLAN_ROLLING_DAYS: days}
+        life.cell.step(commands.run(layout.DEFINE, definition=commands.definition(layout.PLAN, name, values)))
+        life.restart()
+    rolling = [row for row in life.rows("caps") if (row["lot"], row["window"]) == (LOT, Window.ROLLING)]
+    believed = layout.BASIS_BELIEVED
+    assert [(row["quota_bytes"], row["basis"], row["days"]) for row in rolling] == [
+        *((3 << 30, believed, 3), (3 << 30, believed, 30), (4 << 30, believed, 30)),
+    ]
+
+
 def test_caps_and_shifts_are_kept_as_they_were_told(life: Life) -> None:
     cap = {"lot": LOT, "window": layout.WINDOW_CYCLE, "basis": layout.BASIS_LEARNED}
     for quota in (90 << 30, -1):

@@ -87,6 +87,8 @@ class Observer:
         """A hash of the terminal that reported last with each SIM; 0: none has."""
         self._slowed = np.zeros(0, bool)
         """Which SIMs the engine was told to be slowed."""
+        self._days: dict[int, int] = {}
+        """By lot: of how many days its rolling window is, as the record of caps has it."""
         self._gathered: list[dict[str, Column]] = []
         self._gathered_count = 0
         self._gathered_ms = 0
@@ -110,6 +112,7 @@ class Observer:
             self._begin(machine)
             self._quiet_since_ms = self._quiet_since_ms or header.now_ms
         said: dict[int, tuple[int, str]] = {}
+        defined = False
         for run, outcome in zip(command_runs(record.payload), outcomes, strict=False):
             if run.kind == layout.REPORT_USAGE:
                 self._gather(run, outcome, header.now_ms)
@@ -120,8 +123,12 @@ class Observer:
                 said.update(
                     (iccid, (run.actor, reason)) for iccid, reason in zip(run["iccid"].tolist(), reasons, strict=True)
                 )
+            elif run.kind == layout.DEFINE:
+                defined = True
         if outcomes[-1].count:
             self._events(outcomes[-1], header.now_ms, said)
+        if defined:
+            self._lengths(machine, header.now_ms)
         self._last, self._at_ms, self._checksum = header.sequence, header.now_ms, record.checksum
         if self._gathered_count >= GATHERED_MAX or (
             self._gathered_count and header.now_ms - self._gathered_ms >= GATHERED_MS
@@ -147,6 +154,12 @@ class Observer:
         self._slowed[sims[slowed]] = True
         # They may have been kept when a cycle without an end was evidence whatever else was known of its lot.
         lots = [lot["index"] for lot in machine.entities(layout.LOT)]
+        self._days = {lot: days for lot in lots if (days := self._lot_days(lot))}
+        self._days |= self._connection.execute(
+            "SELECT lot, days FROM caps AS kept WHERE window = ? AND days IS NOT NULL AND at_ms = "
+            "(SELECT max(at_ms) FROM caps WHERE lot = kept.lot AND window = kept.window)",
+            (int(layout.WINDOW_ROLLING),),
+        ).fetchall()
         endless = [lot for lot in lots if not _turning(machine.lot(lot))]
         self._rows += [("DELETE FROM observations WHERE lot = ?", (lot,)) for lot in endless]
 
@@ -187,15 +200,36 @@ class Observer:
             elif kind == layout.EVENT_CAP:
                 quota = a if a < 1 << 62 else None
                 window = b >> 16 & 0xFF
-                self._rows += [
-                    ("INSERT OR REPLACE INTO caps VALUES (?, ?, ?, ?, ?)", (entity, window, now_ms, quota, b >> 24))
-                    for entity in (b & 0xFFFF, *self._followers(b & 0xFFFF, window, now_ms))
-                ]
+                for entity in (b & 0xFFFF, *self._followers(b & 0xFFFF, window, now_ms)):
+                    self._cap(entity, window, now_ms, quota, b >> 24)
             else:
                 self._rows.append((
                     "INSERT OR REPLACE INTO cap_shifts VALUES (?, ?, ?, ?, ?, ?)",
                     (b & 0xFFFF, b >> 16 & 0xFF, now_ms, reason, a, (b >> 24) * 1000),
                 ))  # fmt: skip
+
+    def _cap(self, entity: int, window: int, now_ms: int, quota: int | None, basis: int) -> None:
+        days = self._lot_days(entity) if window == layout.WINDOW_ROLLING else None
+        row = (entity, window, now_ms, quota, basis, days)
+        self._rows.append(("INSERT OR REPLACE INTO caps VALUES (?, ?, ?, ?, ?, ?)", row))
+        if days:
+            self._days[entity] = days
+
+    def _lot_days(self, lot: int) -> int | None:
+        """Of how many days the lot's rolling window is. None: it has none, or it is no lot."""
+        assert self._machine is not None
+        try:
+            return self._machine.lot(lot)["rolling_days"] or None
+        except IndexError:
+            return None
+
+    def _lengths(self, machine: Machine, now_ms: int) -> None:
+        """Something was defined: rolling windows that are of other days now."""
+        place = layout.WINDOW_ROLLING - 1
+        for entity, known in list(self._days.items()):
+            lot = machine.lot(entity)
+            if lot["rolling_days"] not in (0, known) and lot["quota_bytes"][place] is not None:
+                self._cap(entity, layout.WINDOW_ROLLING, now_ms, lot["quota_bytes"][place], lot["basis"][place])
 
     def _followers(self, plan: int, window: int, now_ms: int) -> list[int]:
         """The lots whose cap has become another just now because their plan's has; none where it is no plan."""

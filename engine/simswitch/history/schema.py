@@ -246,6 +246,9 @@ CREATE TABLE pool_corrections (lot INTEGER, window INTEGER, as_of_ms INTEGER, at
 CREATE INDEX pool_corrections_at ON pool_corrections (at_ms);
 -- The lot, of a carrier's figure of all its SIMs together (iccid 0). 0: it is of one SIM.
 ALTER TABLE set_aside ADD COLUMN lot INTEGER NOT NULL DEFAULT 0;
+-- Of how many days a rolling window was from then on. Another length has a row of its own. null: of another window, or
+-- not kept.
+ALTER TABLE caps ADD COLUMN days INTEGER;
 DROP INDEX set_aside_figures;
 CREATE UNIQUE INDEX set_aside_figures ON set_aside (iccid, lot, window, as_of_ms, bytes) WHERE window IS NOT NULL;
 """,
