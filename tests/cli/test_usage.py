@@ -70,6 +70,11 @@ def test_a_portals_file_is_shown_beside_our_count_taken_once_and_kept(run: Run, 
     for delimiter in ("tab", "\\t"):
         same = run("usage", "import", str(tabs), *written[:2], "--delimiter", delimiter, *words[-2:], "--dry-run")
         assert (same.returncode, "there already" in same.stdout) == (Exit.OK, True), same.stderr
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("1.500,0", "1.400,0"), encoding="utf-8")
+    lower = " ".join(told("--dry-run").stdout.split())
+    assert f"1 figure below what the carrier said before of the same window, most so SIM {lease.iccid}, by 100" in lower
+    file.write_text(text, encoding="utf-8")
     while len(found := history(run, server, "corrections")) < 2 or not history(run, server, "set_aside"):
         time.sleep(0.2)
     assert {row["carrier_bytes"] for row in found} == {1_500 * MB, 2 * MB}

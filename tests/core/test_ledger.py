@@ -270,3 +270,55 @@ def test_what_a_pool_shares_is_less_by_what_a_silent_lease_may_have_used() -> No
     assert allowed >= 100 * MIB
     assert world.machine.lot(world.entities["pool"])["pool_used_bytes"][0] == allowed
     assert world.machine.check() == []
+
+
+def told(world: World, window: int, carrier_bytes: int, as_of_s: int = 0) -> int:
+    """The status of a figure of SIM 0, which has counted nothing."""
+    return world.status(world.figure(0, carrier_bytes, 0, as_of_s or world.now_ms // 1000, window))
+
+
+def test_no_longer_window_has_less_than_the_carrier_said_of_one_in_it_whichever_figure_came_first() -> None:
+    """What it said later of the longer one, and is less, can't be; what it said earlier lacks what came since."""
+    for first_s, status in ((1, layout.IMPOSSIBLE_USAGE), (-1, layout.OK), (0, layout.IMPOSSIBLE_USAGE)):
+        for window, name in ((CYCLE, "used_cycle_bytes"), (ROLLING, "used_rolling_bytes")):
+            world = empty_world()
+            world.import_sims(1, lot="gold-b")
+            assert world.status(world.set_cap("gold-b", CYCLE, 100 * GIB)) == layout.OK
+            world.pass_ms(SECOND_MS)
+            assert told(world, DAY, 2 * GIB, world.now_ms // 1000 - 10) == layout.OK
+            assert told(world, window, GIB, world.now_ms // 1000 - 10 + first_s) == status
+            assert world.machine.sim(0)[name] == 2 * GIB
+            assert world.status(world.schedule("gold-b", DAY, world.now_ms)) == layout.OK
+            world.pass_ms(SECOND_MS)
+            # The day is over: a carrier that says so again corrects itself.
+            assert told(world, window, GIB) == layout.OK
+            assert world.machine.sim(0)[name] == GIB
+            assert world.machine.check() == []
+
+
+def test_a_cycle_has_at_least_what_its_rolling_days_have() -> None:
+    """Figures of single days, and one of all of them; where the cycle began within them, only of those after that."""
+    for cycle_began, of_days, of_all in ((False, 5 * GIB, 7 * GIB), (True, 2 * GIB, 2 * GIB)):
+        world = empty_world()
+        world.import_sims(1, lot="gold-b")
+        assert world.status(world.set_cap("gold-b", CYCLE, 100 * GIB)) == layout.OK
+        for day in range(2):
+            if cycle_began and day == 0:
+                assert world.status(world.schedule("gold-b", CYCLE, world.now_ms)) == layout.OK
+            a_day_is_over(world, "gold-b")
+            world.pass_ms(DAY_MS - SECOND_MS)
+        today_s = world.now_ms // 1000 - 86_400 + 1
+        assert told(world, layout.ROLLING_DAY, 3 * GIB, today_s - 86_400) == layout.OK
+        assert told(world, layout.ROLLING_DAY, 2 * GIB, today_s) == layout.OK
+        assert (used(world), world.machine.sim(0)["used_cycle_bytes"]) == (5 * GIB, of_days)
+        assert told(world, ROLLING, 7 * GIB) == layout.OK
+        assert (used(world), world.machine.sim(0)["used_cycle_bytes"]) == (7 * GIB, of_all)
+
+
+def test_what_we_had_on_a_day_is_told_to_the_byte() -> None:
+    """The ring keeps days in 4 KiB, rounded up; of an unused one we had nothing, not less."""
+    world, _ = rolling_world()
+    day_s = world.now_ms // 1000 - 86_400
+    for carrier_bytes, ours, status in ((GIB + 1, GIB, layout.OK), (GIB + 2, GIB + 4_096, layout.SAME)):
+        (outcome,) = world.send(world.figure(0, carrier_bytes, 0, day_s, layout.ROLLING_DAY))
+        assert (outcome["status"][0], carrier_bytes - outcome["correction_bytes"][0]) == (status, ours)

@@ -824,10 +824,17 @@ class Model(Limits):
         # The window holds what the carrier says and what was counted since; the lifetime count is as it was.
         before = sim.beside(window)
         own = max(counted + sim.offsets[window] - before, 0)
-        same = again and told == sim.carrier[window]
-        correction = sim.corrections[window] if same else told - own
+        correction = told - own
+        lowered = 0
+        if not (again and told == sim.carrier[window]):
+            for inner in range(layout.WINDOWS):
+                said = self._is_told(sim, lot, inner) and self._lies_in(lot, inner, window)
+                if said and as_of_s >= sim.as_of_s[inner] and told < sim.carrier[inner]:
+                    return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
+            lowered = max(sim.carrier[window] - told, 0) if self._is_told(sim, lot, window) else 0
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
-        if same:
+        self._require(call.answer["lowered_bytes"] == lowered, f"lowered by {call.answer}, not {lowered}")
+        if again and told == sim.carrier[window]:
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
@@ -838,23 +845,59 @@ class Model(Limits):
         sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
         sim.straddling[window] = min(straddling, own)
         sim.offsets[window] += sim.beside(window) - before
-        if window == layout.WINDOW_DAY - 1:
-            self._contain_day(sim, lot, as_of_s)
+        for inner in (layout.WINDOW_DAY - 1, layout.WINDOW_ROLLING - 1):
+            if self._is_told(sim, lot, inner):
+                self._contain(sim, lot, inner, as_of_s)
         self.corrections_count += 1
-        self._event(layout.EVENT_CORRECTION, reason=window + 1, a=sim.iccid, b=correction % 2**64)
-        self._set_limit(sim)
+        self._corrected(sim, window + 1, correction, lowered)
         return {layout.OK}
 
-    def _contain_day(self, sim: SimModel, lot: LotModel, as_of_s: int) -> None:
-        """What was used in the day was used in the longer windows that it lies in."""
+    def _corrected(self, sim: SimModel, window: int, correction: int, lowered: int = 0) -> None:
+        told = (window, sim.iccid, correction % 2**64)
+        self.events_due.append((layout.EVENT_CORRECTION, lowered, 0, layout.NONE_SHORT, layout.NONE_INDEX, *told))
+        self._set_limit(sim)
+
+    def _is_told(self, sim: SimModel, lot: LotModel, window: int) -> bool:
+        """The carrier has said something of the window that runs."""
+        lasts_ms = (31, 1, lot.rolling_days)[window] * DAY_MS
+        said = sim.as_of_s[window] > 0 and sim.carrier[window] >= 0 and window not in lot.resets
+        return said and sim.as_of_s[window] * 1000 + lasts_ms >= self.now_ms
+
+    def _days_begun_ms(self, lot: LotModel) -> list[int]:
+        """Of a rolling window, today first: until when each may have begun."""
+        today_ms = self.today_begun_s(lot) * 1000
+        days = [today_ms + DAY_MS // 2 - place * lot.step_days * DAY_MS for place in range(1, lot.places + 1)]
+        return [today_ms + 999, *days]
+
+    def _window_begun_ms(self, lot: LotModel, window: int) -> int:
+        if window == layout.WINDOW_ROLLING - 1:
+            return self._days_begun_ms(lot)[-1]
+        next_ms, _ = lot.schedule.get(window, (0, 0))
+        return lot.begun_ms[window] or (next_ms or self.now_ms) - (31, 1)[window] * DAY_MS
+
+    def _lies_in(self, lot: LotModel, inner: int, window: int) -> bool:
+        cycle, day, rolling = (int(each) - 1 for each in layout.Window)
+        if inner == cycle or window in (inner, day) or (rolling in (inner, window) and not lot.rolling_days):
+            return False
+        return window == rolling or self._window_begun_ms(lot, inner) >= self._window_begun_ms(lot, window)
+
+    def _contain(self, sim: SimModel, lot: LotModel, inner: int, as_of_s: int) -> None:
+        """What was used in a window was used in the longer ones that it lies in, as far as it does."""
         cycle, day, rolling = (int(window) - 1 for window in layout.Window)
-        used = [offset - sim.allowances[place] - sim.straddling[place] for place, offset in enumerate(sim.offsets)]
-        begun_ms = lot.begun_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
-        for window, holds in ((cycle, lot.begun_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
-            if holds and window not in lot.resets and used[day] > used[window]:
-                self._pool_told(lot, window, used[day] - used[window], as_of_s)
-                sim.corrections[window] += used[day] - used[window]
-                sim.offsets[window] += used[day] - used[window]
+        for window in {cycle, rolling} - {inner} - set(lot.resets):
+            used = [offset - sim.allowances[place] - sim.straddling[place] for place, offset in enumerate(sim.offsets)]
+            least = used[inner]
+            if not self._lies_in(lot, inner, window):
+                begun_ms = self._window_begun_ms(lot, window)
+                if inner == day or window != cycle or self._days_begun_ms(lot)[0] < begun_ms:
+                    continue
+                begun = zip(sim.days, self._days_begun_ms(lot)[1:], strict=False)
+                outside = sum(bytes_ for bytes_, day_ms in begun if day_ms < begun_ms)
+                least -= outside + max(sim.corrections[rolling], 0)
+            if least > used[window]:
+                self._pool_told(lot, window, least - used[window], as_of_s)
+                sim.corrections[window] += least - used[window]
+                sim.offsets[window] += least - used[window]
 
     def _carrier_day(self, call: Call, sim: SimModel, told: int, ended_s: int) -> set[int]:
         """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
@@ -873,11 +916,11 @@ class Model(Limits):
         if told // self.settings[layout.LINE_BYTES_PER_S] >= 25 * 3_600 + 2 or told >> 12 >= layout.NONE_INDEX:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         days = sim.days + [0] * (lot.rolling_days - 1 - len(sim.days))
-        correction = -(-told // 4096) * 4096 - days[place]
+        correction, exactly = -(-told // 4096) * 4096 - days[place], told - days[place]
         as_of_s = sim.as_of_s[rolling]
         if correction < 0 and as_of_s and as_of_s + (place + 1) * (2 * half_s) > begun_s:
             return {layout.LATE}
-        self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
+        self._require(call.answer["correction_bytes"] == exactly, f"corrected by {call.answer}, not {exactly}")
         if not correction:
             return {layout.SAME}
         if call.header["argument"]:
@@ -889,9 +932,9 @@ class Model(Limits):
             lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
             lot.pool_days[place] += correction
             lot.pool_offsets[rolling] += correction
+        self._contain(sim, lot, rolling, ended_s)
         self.corrections_count += 1
-        self._event(layout.EVENT_CORRECTION, reason=layout.ROLLING_DAY, a=sim.iccid, b=correction % 2**64)
-        self._set_limit(sim)
+        self._corrected(sim, layout.ROLLING_DAY, exactly)
         return {layout.OK}
 
     @staticmethod

@@ -423,6 +423,15 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     ),
     "used=carriers_and_since": _carriers_and_since,
     "events=with_lease": lambda case: [event["terminal"] for event in case.events] == [T],
+    "used=as_in_the_day": lambda case: (
+        case.world.machine.sim(case.named_sim)["used_cycle_bytes"]
+        == case.world.machine.sim(case.named_sim)["used_day_bytes"]
+        > case.used_bytes
+    ),
+    "lowered=yes": lambda case: case.answer["lowered_bytes"] == MIB == case.events[-1]["terminal"],
+    "lowered=no": lambda case: case.answer["lowered_bytes"] == 0 == case.events[-1]["terminal"],
+    "cycle=carriers_days": lambda case: case.world.machine.sim(case.named_sim)["used_cycle_bytes"] == case.used_bytes,
+    "cycle=today": lambda case: case.world.machine.sim(case.named_sim)["used_cycle_bytes"] == 3 * MIB,
     "used=carriers_days": lambda case: case.world.machine.sim(case.named_sim)["used_rolling_bytes"] == case.used_bytes,
     "left=less_what_straddles": lambda case: (
         case.world.machine.sim(case.named_sim)["headroom_bytes"] == 100 * GIB - case.used_bytes - MIB

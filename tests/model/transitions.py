@@ -843,6 +843,11 @@ def _figure(row: Row) -> Case:
         if row.when.endswith("began in it"):
             assert world.status(world.schedule("gold-a", layout.WINDOW_CYCLE, world.now_ms)) == layout.OK
             world.pass_ms(SECOND_MS)
+    elif row.when.startswith("less in the cycle"):
+        assert world.status(world.set_cap("gold-a", layout.WINDOW_DAY, GIB)) == layout.OK
+        later_s = as_of_s + int(row.when.endswith("later on"))
+        assert world.status(world.figure(0, told, counted, later_s, layout.WINDOW_DAY)) == layout.OK
+        told -= 1
     elif row.when == "a window that there is not":
         window = 5
     elif row.when.startswith("a rolling one"):
@@ -874,8 +879,8 @@ def _figure(row: Row) -> Case:
         as_of_s -= 32 * 86_400
     elif row.when == "of after a lease that ended without a word":
         as_of_s, counted = world.now_ms // 1000, 5 * MIB
-    elif row.when == "of a later instant":
-        as_of_s, told, counted = as_of_s + 1, 12 * MIB, 4 * MIB
+    elif row.when.startswith("of a later instant"):
+        as_of_s, told, counted = as_of_s + 1, (9 if row.when.endswith("less than before") else 12) * MIB, 4 * MIB
     sim, dry_run = 999 if row.when == "ICCID not known" else 0, row.when == "a dry run"
     case = Case(world, world.figure(sim, told, counted, as_of_s, window, dry_run, straddling))
     case.used_bytes = told + 5 * MIB - counted
@@ -932,6 +937,8 @@ def _figure_of_day(row: Row) -> Case:
         world.pass_ms(SECOND_MS)
         total += day * MIB
         world.send(world.usage(T, epoch, total))
+        if row.when.endswith("began after it"):
+            world.send(world.schedule(lot, layout.WINDOW_CYCLE, world.now_ms))
         world.send(world.schedule(lot, rolling, world.now_ms))
         world.pass_ms(SECOND_MS)
     ended_s = world.now_ms // 1000 - 1
@@ -956,7 +963,7 @@ def _figure_of_day(row: Row) -> Case:
     elif row.when.endswith("less than we counted"):
         # Of the day before yesterday; its end need not be told to the minute.
         ended_s, told, used = ended_s - 86_400 + 3_600, 4_096, 5 * MIB + 4_096
-    elif row.when.endswith("more than we counted"):
+    elif "more than" in row.when:
         told, used = 7 * MIB, 11 * MIB
     case = Case(world, world.figure(0, told, 0, ended_s, layout.ROLLING_DAY), named_sim=0)
     case.used_bytes = used
@@ -1554,6 +1561,8 @@ WHENS = frozenset(
         "leases of one lot may use what is left, not of another",
         "more straddles than was counted",
         "more in the day than in a cycle that began in it",
+        "less in the cycle than it said of the day",
+        "less in the cycle than it said of the day later on",
         "more in the day than we counted in the cycle",
         "more than since its lot works",
         "more than we counted",
@@ -1566,6 +1575,7 @@ WHENS = frozenset(
         "of a day, less than we counted",
         "of a day, more than the line could carry",
         "of a day, more than we counted",
+        "of a day, more than in a cycle that began after it",
         "of a day, negative",
         "of a day, one of the whole window holds",
         "of a day, the window turns just now",
@@ -1598,6 +1608,7 @@ WHENS = frozenset(
         "more counted by then than ever",
         "negative",
         "of a later instant",
+        "of a later instant, less than before",
         "of an earlier instant",
         "of an instant to come",
         "of before its window began",

@@ -73,6 +73,11 @@ def test_a_figure_counts_with_what_was_counted_since_and_a_dry_run_takes_nothing
     assert (summary.corrections_count, summary.figures_aside_count, summary.subscribers_missed_count) == (1, 1, 0)
     followed(serving)
     assert told(pool, [sim["iccid"]], [5], as_of_s - 1)[0] == [layout.LATE]
+    followed(serving)
+    less = pb.ImportCarrierUsageRequest(
+        window=CYCLE, iccid=[sim["iccid"]], carrier_bytes=[90 * MB], as_of_s=[as_of_s], dry_run=True
+    )
+    assert list(pool.caps.ImportCarrierUsage(less).lowered_bytes) == [10 * MB]
 
 
 def test_what_does_not_fit_together_is_refused_as_a_whole(pool: OperatorClient) -> None:

@@ -159,7 +159,9 @@ def details(event: dict[str, Any]) -> str:
             what = f"{bytes_text(left)} left" if left >= 0 else f"{bytes_text(-left)} over"
             return f"what {event['lot_or_plan']} shares is {event['health']}, {what}{masked}"
         case "correction":
-            return f"SIM {event['iccid']}, {event['window']}: the carrier counted {_than_we(event)}"
+            lowered = event["lowered_bytes"]
+            before = f"; {bytes_text(lowered)} less than it said before" if lowered else ""
+            return f"SIM {event['iccid']}, {event['window']}: the carrier counted {_than_we(event)}{before}"
         case "pool_corrected":
             return f"{event['lot_or_plan']}, {event['window']}, all its SIMs: the carrier counted {_than_we(event)}"
         case "pool_aside":

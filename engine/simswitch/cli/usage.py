@@ -30,7 +30,8 @@ SET_ASIDE = {
     "future_usage": "it is of an instant to come: look at the instant (--as-of, or its column) and its time zone; "
     "with --of-day: or the day is not over",
     "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
-    "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast",
+    "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast; or the "
+    "carrier itself said more, no later, of the day (or the rolling days) in that window: ask it which figure is right",
     "past_window": "its window had not begun then at every SIM of the lot, or its day has left the rolling window: "
     "take a figure of what runs (of an older day of a rolling one: --of-day)",
     "no_window": "its lot has no such window: look at --window, or give its plan one; with a lot: or its SIMs don't "
@@ -251,8 +252,8 @@ def _send(
             dry_run=dry_run,
         )
         answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
-        columns = zip(part, named, answer.status, answer.correction_bytes, answer.iccid, strict=True)
-        for place, name, status, correction, iccid in columns:
+        columns = (answer.status, answer.correction_bytes, answer.lowered_bytes, answer.iccid)
+        for place, name, status, correction, lowered, iccid in zip(part, named, *columns, strict=True):
             word = enum_word(status_pb2.Status.DESCRIPTOR, status)
             told = figures.carrier_bytes[place]
             found.append(
@@ -269,6 +270,7 @@ def _send(
                     "carrier_bytes": told,
                     "our_bytes": told - correction if word in ("ok", "same") else None,
                     "correction_bytes": correction,
+                    "lowered_bytes": lowered,
                     "status": word,
                     "why": SET_ASIDE.get(word, REFUSED.get(word, "")),
                 }
@@ -313,6 +315,16 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     show(table("Figures", ["what", "count"], rows))
     beyond = report["correction_bytes"]
     show(f"Altogether the carrier counted {bytes_text(abs(beyond))} {'less' if beyond < 0 else 'more'} than we had.")
+    lowered = sorted(
+        (each for each in report["figures"] if each["lowered_bytes"]), key=lambda each: -each["lowered_bytes"]
+    )
+    if lowered:
+        first = lowered[0]
+        show(
+            f"{counted(len(lowered), 'figure')} below what the carrier said before of the same window, most so SIM "
+            f"{first['sim']}, by {bytes_text(first['lowered_bytes'])}: it corrects itself, or one of the two is wrong "
+            "(`simswitch history corrections` has both)."
+        )
     if "rejected_file" in report:
         show(f"The lines that were left out stand in {report['rejected_file']}, each with why.")
 

@@ -43,7 +43,9 @@
 #   SET_ASIDE    bytes as told       ICCID, 0 not known        Status                    terminal: a report not counted; no
 #                                                                                        terminal: a carrier's figure not taken
 #   CORRECTION   ICCID               carrier's less ours, bytes two's  Window                    a carrier's figure that was taken, of a
-#                                    complement                                                  SIM's window
+#                                    complement                                                  SIM's window; its terminal is by how
+#                                                                                                much it is below the carrier's last
+#                                                                                                one of the window that runs, bytes
 #   UNREPORTED   ICCID               bytes                     UnreportedReason          terminal: what its lease may have used that
 #                                                                                        ended without its last report
 #   LIMIT        bytes used; from bit 48   limit, bytes              LimitReason               subscriber: a published limit; the

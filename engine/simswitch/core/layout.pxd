@@ -276,7 +276,7 @@ cpdef enum Status:
     WRONG_STATE = 36             # the job is finished, the SIM retired …
     ICCID_DIFFERS = 37           # the ICCID exists with other data
     DUPLICATE_IMSI = 38
-    IMPOSSIBLE_USAGE = 39        # a cumulative figure, or a carrier's, that no line could carry: set aside
+    IMPOSSIBLE_USAGE = 39        # a cumulative figure, or a carrier's, that no line could carry; or less than it said itself: set aside
     NO_HEALTHY_SIM = 40
     TERMINALS_FULL = 41
     SIMS_FULL = 42

@@ -16,7 +16,14 @@
 # Whoever sends a figure says both, our lifetime count by as_of and how much of it straddles. Neither reaches back before the window
 # began. The same figure again says nothing, also where more is known by then of what straddled it.
 #
-# What a carrier says of the day was used in the longer windows too: where one of them has less in all, its correction makes up for it.
+# What a carrier says of a window was used in the longer ones too that it lies in: where one of them has less in all, its correction
+# makes up for it, also where only some of the rolling days are of the cycle. What it says of a longer one later on, and is less than it said
+# itself of one in it, can't be. A later figure of the same window that is less than the last one is taken, and told as such: a carrier
+# corrects itself, and nothing else could mend a figure that was wrong.
+#
+#     cycle      begun ------------------------------------ now       \
+#     rolling              day 2 | day 1 | today ---------- now        } none has less than those under it
+#     day                                 ----------------- now       /
 #
 # A rolling window takes a figure of the whole of it as of today's part only: which of its days an older one was of, nobody knows. A
 # figure of a single day (ROLLING_DAY) is told by the instant at which that day ended, and takes the place of what we counted on it:
@@ -272,32 +279,117 @@ cdef int figure_fits(
     return OK
 
 
+cdef int64_t _days_begun_ms(const State *state, const Lot *lot, int64_t place, uint64_t now_ms) noexcept nogil:
+    """Until when the day of a rolling window may have begun that stands at a place of its ring; of -1, today. Days have 23 to 25 hours,
+    and turn late: half a day is enough for all of them."""
+    cdef int64_t today_ms = <int64_t> _today_begun_s(state, lot, now_ms) * 1000
+    if place < 0:
+        return today_ms + 999
+    return today_ms + <int64_t> DAY_MS // 2 - (place + 1) * <int64_t> rolling_step_days(lot.rolling_days) * <int64_t> DAY_MS
+
+
+cdef int64_t _begun_ms(const State *state, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """When the window that runs began; where nobody has said, the earliest that it can have."""
+    cdef uint32_t step
+    if window == WINDOW_ROLLING - 1:
+        step = rolling_step_days(lot.rolling_days)
+        return _days_begun_ms(state, lot, (lot.rolling_days - 1 + step - 1) // step - 1, now_ms)
+    if lot.begun_ms[window]:
+        return <int64_t> lot.begun_ms[window]
+    return <int64_t> (lot.reset_ms[window] if lot.reset_ms[window] else now_ms) - <int64_t> _lasts_s(lot, window) * 1000
+
+
+cdef bint _lies_in(const State *state, const Lot *lot, int inner, int window, uint64_t now_ms) noexcept nogil:
+    """Whether all of one window lies in another one, which is longer."""
+    if window == WINDOW_ROLLING - 1:
+        return inner == WINDOW_DAY - 1 and lot.rolling_days != 0
+    return (
+        window == WINDOW_CYCLE - 1 and (inner == WINDOW_DAY - 1 or (inner == WINDOW_ROLLING - 1 and lot.rolling_days != 0))
+        and _begun_ms(state, lot, inner, now_ms) >= _begun_ms(state, lot, window, now_ms)
+    )
+
+
+cdef bint _is_told(const State *state, uint32_t index, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """Whether its carrier has said something of the SIM's window that runs."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    return (
+        index < state.header.ledger_end and ledger.as_of_s[window] != 0 and ledger.carrier_bytes[window] >= 0
+        and (ledger.as_of_s[window] + _lasts_s(lot, window)) * 1000 >= now_ms and not (lot.resetting >> window) & 1
+    )
+
+
+cdef int64_t _used_in_bytes(State *state, uint32_t index, const Lot *lot, int inner, int window, uint64_t now_ms) noexcept nogil:
+    """What of the use in one window was used in a longer one too, for certain."""
+    cdef int64_t used = sim_used_bytes(state, index, inner)
+    cdef int64_t begun_ms
+    cdef int place
+    if _lies_in(state, lot, inner, window, now_ms):
+        return used
+    begun_ms = _begun_ms(state, lot, window, now_ms)
+    if (
+        inner != WINDOW_ROLLING - 1 or window != WINDOW_CYCLE - 1 or not lot.rolling_days
+        or _days_begun_ms(state, lot, -1, now_ms) < begun_ms
+    ):
+        return 0
+    # Nobody knows of which of its days it is what the carrier counted more in all of them.
+    used -= max(state.sims_ledger[index].correction_bytes[WINDOW_ROLLING - 1], <int64_t> 0) if index < state.header.ledger_end else 0
+    for place in range(ROLLING_DAYS):
+        if index < state.header.rolling_end and _days_begun_ms(state, lot, place, now_ms) < begun_ms:
+            used -= <int64_t> state.sims_rolling[index].days[place] << ROLLING_SHIFT
+    return used
+
+
+cdef void _contain(State *state, uint32_t index, int inner, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """No longer window has less than was used in one that lies in it."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int64_t missing
+    cdef int window
+    for window in range(WINDOWS):
+        if window == inner or window == WINDOW_DAY - 1 or (lot.resetting >> window) & 1:
+            continue
+        missing = _used_in_bytes(state, index, lot, inner, window, now_ms) - sim_used_bytes(state, index, window)
+        if missing > 0:
+            state.header.ledger_end = max(state.header.ledger_end, index + 1)
+            state.sims_ledger[index].correction_bytes[window] += missing
+            pool_beside(state, index, window, missing, 0)
+            pool_told(state, index, window, missing, as_of_s)
+            sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
+
+
 cdef int _correct(
     State *state, uint32_t index, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint64_t straddling_bytes,
-    uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction
+    uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction, int64_t *lowered
 ) noexcept nogil:
     """A figure of a whole window."""
     cdef const Sim *sim = &state.sims[index]
     cdef uint16_t entity = state.groups[sim.group].lot
+    cdef const Lot *lot = &state.lots[entity]
     cdef SimLedger *ledger = &state.sims_ledger[index]
     cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more
     cdef uint32_t told_s = 0
-    cdef int status
+    cdef int status, inner
     if not as_of_s or counted_bytes > sim.counted_bytes or straddling_bytes > counted_bytes:
         return INVALID_ARGUMENT
     if index < state.header.ledger_end:
         beside = ledger_bytes(state, index, window)
         allowance = ledger.allowance_bytes[window]
         told_s = ledger.as_of_s[window]
-    status = figure_fits(
-        state, entity, window, carrier_bytes, as_of_s, told_s, 1, state.lots[entity].begun_spread_ms[window], now_ms)
+    status = figure_fits(state, entity, window, carrier_bytes, as_of_s, told_s, 1, lot.begun_spread_ms[window], now_ms)
     if status != OK:
         return status
-    if as_of_s == told_s and carrier_bytes == ledger.carrier_bytes[window]:
-        correction[0] = ledger.correction_bytes[window]
-        return SAME
     offset = sim_offset_bytes(state, index, window) - beside
     own = max(<int64_t> counted_bytes + offset, <int64_t> 0)
+    if as_of_s == told_s and carrier_bytes == ledger.carrier_bytes[window]:
+        correction[0] = carrier_bytes - own
+        return SAME
+    for inner in range(WINDOWS):
+        if (
+            _lies_in(state, lot, inner, window, now_ms) and _is_told(state, index, lot, inner, now_ms)
+            and as_of_s >= ledger.as_of_s[inner] and carrier_bytes < ledger.carrier_bytes[inner]
+        ):
+            return IMPOSSIBLE_USAGE
+    if _is_told(state, index, lot, window, now_ms):
+        lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     straddling = min(<int64_t> straddling_bytes, own)
     correction[0] = carrier_bytes - own
     if not dry_run:
@@ -312,34 +404,11 @@ cdef int _correct(
         more = ledger_bytes(state, index, window) - beside
         pool_beside(state, index, window, more, ledger.allowance_bytes[window] - allowance)
         pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s)
-        if window == WINDOW_DAY - 1:
-            _contain_day(state, index, as_of_s)
+        for inner in range(WINDOW_DAY - 1, WINDOWS):
+            if _is_told(state, index, lot, inner, now_ms):
+                _contain(state, index, inner, as_of_s, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
-
-
-cdef void _contain_day(State *state, uint32_t index, uint32_t as_of_s) noexcept nogil:
-    """No longer window that the day lies in has less than was used in the day."""
-    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    cdef uint64_t day_begun_ms = lot.begun_ms[WINDOW_DAY - 1]
-    cdef int64_t missing
-    cdef int window
-    if not day_begun_ms:
-        day_begun_ms = <uint64_t> as_of_s * 1000 - min(<uint64_t> as_of_s * 1000, <uint64_t> DAY_MS)
-    for window in range(WINDOWS):
-        if (lot.resetting >> window) & 1:
-            continue
-        if window == WINDOW_ROLLING - 1:
-            if not lot.rolling_days:
-                continue
-        elif lot.begun_ms[window] > day_begun_ms:
-            continue
-        missing = sim_used_bytes(state, index, WINDOW_DAY - 1) - sim_used_bytes(state, index, window)
-        if missing > 0:
-            state.sims_ledger[index].correction_bytes[window] += missing
-            pool_beside(state, index, window, missing, 0)
-            pool_told(state, index, window, missing, as_of_s)
-            sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
 
 
 cdef int day_fits(
@@ -384,7 +453,7 @@ cdef int _correct_day(
     """A figure of the day of a rolling window that ended then."""
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint64_t place = 0
-    cdef int64_t day
+    cdef int64_t day, before = 0
     cdef uint32_t told_s = 0
     cdef uint32_t *days
     cdef int status
@@ -398,19 +467,19 @@ cdef int _correct_day(
     days = state.sims_rolling[index].days
     day = (carrier_bytes + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
     if index < state.header.rolling_end:
-        correction[0] = (day - <int64_t> days[place]) << ROLLING_SHIFT
-    else:
-        correction[0] = day << ROLLING_SHIFT
-    if not correction[0]:
-        return SAME
-    if correction[0] < 0 and day_covered(state, lot, place, told_s, now_ms):
-        correction[0] = 0
+        before = days[place]
+    if day < before and day_covered(state, lot, place, told_s, now_ms):
         return LATE
+    correction[0] = carrier_bytes - (before << ROLLING_SHIFT)
+    if day == before:
+        return SAME
     if not dry_run:
         sim_set_offset_bytes(
-            state, index, WINDOW_ROLLING - 1, sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + correction[0])
+            state, index, WINDOW_ROLLING - 1,
+            sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + ((day - before) << ROLLING_SHIFT))
         days[place] = <uint32_t> day
-        pool_day_corrected(state, index, <int> place, correction[0])
+        pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT)
+        _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 
@@ -436,11 +505,14 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint32_t *instants_s = <const uint32_t *> (straddling_bytes + count)
     cdef const uint8_t *windows = <const uint8_t *> (instants_s + count)
     cdef int64_t *corrections = <int64_t *> run.outcomes
-    cdef uint8_t *statuses = <uint8_t *> (corrections + count)
+    cdef int64_t *lowered_bytes = corrections + count
+    cdef uint8_t *statuses = <uint8_t *> (lowered_bytes + count)
     cdef uint32_t item, index
+    cdef EventRow *row
     cdef int window, status
     for item in range(count):
         corrections[item] = 0
+        lowered_bytes[item] = 0
         index = sim_find(state, iccids[item])
         window = windows[item] - 1
         if index == NONE_INDEX:
@@ -453,15 +525,16 @@ cdef void apply_carrier_usage(State *state, const Run *run) noexcept nogil:
         else:
             status = _correct(
                 state, index, window, carrier_bytes[item], counted_bytes[item], straddling_bytes[item], instants_s[item],
-                run.argument != 0, run.now_ms, &corrections[item])
+                run.argument != 0, run.now_ms, &corrections[item], &lowered_bytes[item])
         statuses[item] = <uint8_t> status
         if run.argument:
             continue
         if status == OK:
             state.header.corrections_count += 1
-            event(
+            row = event(
                 state, EVENT_CORRECTION, NONE_INDEX, NONE_SHORT, NONE_INDEX, windows[item], iccids[item],
                 <uint64_t> corrections[item])
+            row.terminal = <uint64_t> lowered_bytes[item]
         elif figure_aside(status):
             state.header.figures_aside_count += 1
             event(

@@ -186,7 +186,9 @@ STATUS_REASONS: Mapping[int, Reason] = {
     layout.ICCID_DIFFERS: Reason(_Code.ALREADY_EXISTS, "ICCID_DIFFERS", "The ICCID exists with other data: {what}."),
     layout.DUPLICATE_IMSI: Reason(_Code.ALREADY_EXISTS, "DUPLICATE_IMSI", "Another SIM has the IMSI: {what}."),
     layout.IMPOSSIBLE_USAGE: Reason(
-        _Code.INVALID_ARGUMENT, "IMPOSSIBLE_USAGE", "No line carries so many bytes: {what}. The figure was set aside."
+        _Code.INVALID_ARGUMENT,
+        "IMPOSSIBLE_USAGE",
+        "No line carries so many bytes, or its carrier said more of a window in it: {what}. The figure was set aside.",
     ),
     layout.NO_HEALTHY_SIM: Reason(
         _FULL, "NO_HEALTHY_SIM", "No free healthy SIM with enough headroom serves {what}. Try again later.", 1_000

@@ -193,6 +193,7 @@ class EventHandlers:
             fields |= {"lot_or_plan": self._directory.name(a), "health": reason, "left_bytes": b - (b >> 63 << 64)}
         elif kind == pb.EVENT_KIND_CORRECTION:
             fields |= {"iccid": decode_iccid(a), **_window(reason), "correction_bytes": b - (b >> 63 << 64)}
+            fields["lowered_bytes"], terminal = terminal, 0
         elif kind == pb.EVENT_KIND_POOL_CORRECTED:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), **_window(a >> 16)}
             fields["correction_bytes"] = b - (b >> 63 << 64)

@@ -61,7 +61,7 @@ class Figures:
             counts = await self._counted(named, instants, call)
         unknown = layout.UNKNOWN_LOT if named.of_pools else layout.UNKNOWN_SIM
         statuses = np.full(count, unknown, np.uint8)
-        corrections = np.zeros(count, np.int64)
+        corrections, lowered = np.zeros(count, np.int64), np.zeros(count, np.int64)
         statuses[[bool(key) and then is None for key, then in zip(named.keys, counts, strict=True)]] = (
             layout.COUNT_UNKNOWN
         )
@@ -87,10 +87,13 @@ class Figures:
             statuses[sent] = outcome["status"]
             taken = np.isin(outcome["status"], (layout.OK, layout.SAME))
             corrections[sent] = np.where(taken, outcome["correction_bytes"], 0)
+            if not named.of_pools:
+                lowered[sent] = np.where(taken, outcome["lowered_bytes"], 0)
         return pb.ImportCarrierUsageResponse(
             status=[status_pb2.Status.ValueType(status) for status in statuses.tolist()],
             correction_bytes=corrections.tolist(),
             iccid=[0] * count if named.of_pools else named.keys,
+            lowered_bytes=lowered.tolist(),
         )
 
     async def _named(self, request: pb.ImportCarrierUsageRequest, call: Call) -> _Named:

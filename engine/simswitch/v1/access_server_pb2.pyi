@@ -439,7 +439,7 @@ class Usage(_message.Message):
 
     @_builtins.property
     def down_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Column: bytes to the terminal since the epoch began."""
+        """Column: bytes to the terminal since the epoch began. Only the sum of both counts (see usage.proto)."""
 
     @_builtins.property
     def span_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -261,6 +261,7 @@ class ImportCarrierUsageResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
     ICCID_FIELD_NUMBER: _builtins.int
+    LOWERED_BYTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
@@ -275,16 +276,23 @@ class ImportCarrierUsageResponse(_message.Message):
     def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: the SIM, also where its IMSI named it. 0: not known, or the figure is of a lot."""
 
+    @_builtins.property
+    def lowered_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: bytes by which it is below the carrier's last figure of that SIM and window, which was taken: the carrier corrects itself, or
+        one of the two is wrong. 0: it is not below, there was none since the window began, or it is of a single day or a lot.
+        """
+
     def __init__(
         self,
         *,
         status: _abc.Iterable[_status_pb2.Status.ValueType] | None = ...,
         correction_bytes: _abc.Iterable[_builtins.int] | None = ...,
         iccid: _abc.Iterable[_builtins.int] | None = ...,
+        lowered_bytes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_bytes", b"correction_bytes", "iccid", b"iccid", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_bytes", b"correction_bytes", "iccid", b"iccid", "lowered_bytes", b"lowered_bytes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -357,6 +357,7 @@ class Event(_message.Message):
     SIMS_COUNT_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
     CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
+    LOWERED_BYTES_FIELD_NUMBER: _builtins.int
     ALLOWED_BYTES_FIELD_NUMBER: _builtins.int
     REPORTED_FIELD_NUMBER: _builtins.int
     LEFT_BYTES_FIELD_NUMBER: _builtins.int
@@ -467,6 +468,8 @@ class Event(_message.Message):
     """VALIDITY: whether they work."""
     correction_bytes: _builtins.int
     """CORRECTION, POOL_CORRECTED: bytes that the carrier counted more than we had by the same instant; negative: less."""
+    lowered_bytes: _builtins.int
+    """CORRECTION: bytes by which the figure is below the carrier's last one of the window that runs. 0: it is not, or that was none."""
     allowed_bytes: _builtins.int
     """UNREPORTED: bytes that the lease may have used beyond its last report."""
     reported: _builtins.bool
@@ -529,6 +532,7 @@ class Event(_message.Message):
         sims_count: _builtins.int = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
         correction_bytes: _builtins.int = ...,
+        lowered_bytes: _builtins.int = ...,
         allowed_bytes: _builtins.int = ...,
         reported: _builtins.bool = ...,
         left_bytes: _builtins.int = ...,
@@ -536,7 +540,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "before", b"before", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "left_bytes", b"left_bytes", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "of_plan", b"of_plan", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "before", b"before", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "left_bytes", b"left_bytes", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "lowered_bytes", b"lowered_bytes", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "of_plan", b"of_plan", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015

@@ -83,7 +83,9 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_DUPLICATE_IMSI: _Status.ValueType  # 38
     """Another SIM has this IMSI."""
     STATUS_IMPOSSIBLE_USAGE: _Status.ValueType  # 39
-    """More bytes than a line can carry since the last report, or in a carrier's window: the figure was set aside."""
+    """More bytes than a line can carry since the last report, or in a carrier's window; or a carrier's figure that is below what it
+    said, no later, of a shorter window in it. The figure was set aside.
+    """
     STATUS_NO_HEALTHY_SIM: _Status.ValueType  # 40
     """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
     STATUS_TERMINALS_FULL: _Status.ValueType  # 41
@@ -188,7 +190,9 @@ STATUS_ICCID_DIFFERS: Status.ValueType  # 37
 STATUS_DUPLICATE_IMSI: Status.ValueType  # 38
 """Another SIM has this IMSI."""
 STATUS_IMPOSSIBLE_USAGE: Status.ValueType  # 39
-"""More bytes than a line can carry since the last report, or in a carrier's window: the figure was set aside."""
+"""More bytes than a line can carry since the last report, or in a carrier's window; or a carrier's figure that is below what it
+said, no later, of a shorter window in it. The figure was set aside.
+"""
 STATUS_NO_HEALTHY_SIM: Status.ValueType  # 40
 """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
 STATUS_TERMINALS_FULL: Status.ValueType  # 41

@@ -50,7 +50,9 @@ class ReportUsageRequest(_message.Message):
 
     @_builtins.property
     def down_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Column: bytes to the terminal since the epoch began."""
+        """Column: bytes to the terminal since the epoch began. Only the sum of both counts, and only it is compared with the last report:
+        a counter that begins anew in mid-lease has to be added to what it had, or its bytes are missing until the sum has caught up.
+        """
 
     @_builtins.property
     def span_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
