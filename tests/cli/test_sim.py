@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
-from simswitch.cli.sim import chosen
+from simswitch.cli.sim import chosen, left_text
 from simswitch.client import Client, OperatorClient, Result, SessionThread
 from simswitch.core.commands import encode_iccid
 from simswitch.demo.processes import Server
@@ -171,3 +171,22 @@ def test_a_sim_that_came_back_by_an_allocation_is_not_explained_by_the_swap_befo
     assert why(swap(TERMINAL + 1, away=True), here).startswith("By the swap that was ordered")
     for others in ((swap(TERMINAL, away=True), here), (swap(TERMINAL + 100, away=False),), ()):
         assert why(*others).startswith("By an allocation")
+
+
+@pytest.mark.parametrize(
+    ("left", "pool_left", "used_day", "text"),
+    [
+        (-5_300_000_000, 800_000_000, 0, "nothing that the leases of its lot may not yet use"),
+        (-5_300_000_000, -1_000_000, 0, "5.3 GB over"),
+        (-1_000_000_000, 800_000_000, 3_000_000_000, "1.0 GB over"),
+        (700_000_000, 800_000_000, 0, "700.0 MB"),
+        (None, None, 0, "any amount, there is none"),
+    ],
+)
+def test_nothing_is_over_of_a_pool_with_room(left: int | None, pool_left: int | None, used_day: int, text: str) -> None:
+    windows = [
+        {"cap": {"pooled": True, "quota_bytes": 10**10}, "used_bytes": 10**11},
+        {"cap": {"pooled": False, "quota_bytes": 2 * 10**9}, "used_bytes": used_day},
+    ]
+    found = {"sim": {"headroom_bytes": left}, "pool": {"left_bytes": pool_left}, "windows": windows}
+    assert left_text(found) == text

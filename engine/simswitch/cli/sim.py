@@ -169,7 +169,7 @@ def _described(found: dict[str, Any]) -> list[Any]:
     if holder is not None:
         parts.append(_held(holder))
     tier = f"tier {found['tier']}" if found["tier"] is not None else "in no tier"
-    room = f"Left to the nearest cap: {_left(found)} ({tier})"
+    room = f"Left to the nearest cap: {left_text(found)} ({tier})"
     if found["validity"]:
         room = f"Nothing is left of it: its lot is {found['validity'].replace('_', ' ')} valid"
     parts += [
@@ -193,7 +193,7 @@ def _described(found: dict[str, Any]) -> list[Any]:
     return parts
 
 
-def _left(found: dict[str, Any]) -> str:
+def left_text(found: dict[str, Any]) -> str:
     """Nothing is over of a shared quota that the lot has not used up: what leases may yet use is kept for them."""
     left, pool = found["sim"]["headroom_bytes"], found["pool"]
     if left is None:
