@@ -547,7 +547,6 @@ class Walk:
         window = self.random.choice((0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5))
         own = sim.counted_bytes + sim.offsets[window - 1] if 1 <= window <= layout.WINDOWS else 0
         told = own + self.random.choice((-5 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 3 * GIB, 2**60))
-        now_s = self.world.now_ms // 1000
         last_s = sim.as_of_s[window - 1] if 1 <= window <= layout.WINDOWS else 0
         counted = max(0, sim.counted_bytes - self.random.choice((0, 0, MIB, 300 * MIB, -1)))
         if window == layout.ROLLING_DAY:
@@ -562,10 +561,15 @@ class Walk:
             carrier_bytes=told,
             counted_bytes=counted,
             straddling_bytes=self.random.choice((0, 0, min(counted, 3 * MIB), counted, counted + 1)),
-            as_of_s=self.random.choice(
-                (now_s, now_s, now_s - 1, now_s - 3, last_s, last_s, max(last_s - 1, 0), now_s + 1, 0)
-            ),
+            as_of_s=self._as_of_s(last_s),
             window=window,
+        )
+
+    def _as_of_s(self, last_s: int) -> int:
+        """Mostly of now, or of when the last one was; seldom of none or of an instant to come."""
+        now_s = self.world.now_ms // 1000
+        return self.random.choice(
+            (now_s, now_s, now_s - 1, now_s - 3, last_s, last_s, max(last_s - 1, 0), now_s + 1, 0)
         )
 
     def pool_figure(self) -> bytes:
@@ -582,7 +586,6 @@ class Walk:
             told = self.random.choice((-1, 0, 5_000, MIB, 3 * GIB, 2**60))
             begun_s = self.model.today_begun_s(lot)
             last_s = max(begun_s - self.random.choice((0, 0, 5, 43_000, 86_400, 200_000)), 0)
-        now_s = self.world.now_ms // 1000
         counted = max(0, counted - self.random.choice((0, 0, MIB, 300 * MIB, -1)))
         return commands.run(
             layout.POOL_USAGE,
@@ -592,9 +595,7 @@ class Walk:
             carrier_bytes=told,
             counted_bytes=counted,
             straddling_bytes=self.random.choice((0, 0, min(counted, 3 * MIB), counted, counted + 1)),
-            as_of_s=self.random.choice(
-                (now_s, now_s, now_s - 1, now_s - 3, last_s, last_s, max(last_s - 1, 0), now_s + 1, 0)
-            ),
+            as_of_s=self._as_of_s(last_s),
             window=window,
         )
 

@@ -215,17 +215,18 @@ def pool_counted_by(connection: sqlite3.Connection, wanted: Sequence[PoolWanted]
 
     Surely of before it is what was told of before its hour. What of the hour falls before it is taken to be.
     """
-    found = connection.execute(
+    rows: dict[int, dict[int, tuple[int, int, int]]] = {}
+    for hour, lot, *figures in connection.execute(
         "SELECT hour, lot, used_bytes, straddling_bytes, counted_bytes FROM pool_hour"
-    ).fetchall()
-    not_kept = max([at_ms // 1000 // HOUR_S - HOURS, *(hour for hour, lot, *_ in found if not lot)])
+    ):
+        rows.setdefault(lot, {})[hour] = tuple(figures)
+    not_kept = max([at_ms // 1000 // HOUR_S - HOURS, *rows.get(0, ())])
     counts: list[Counted | None] = []
     for lot, at_s, counted in wanted:
-        hour = at_s // HOUR_S
-        mine = [(row_hour, *figures) for row_hour, row_lot, *figures in found if row_lot == lot]
-        total = max((count for *_, count in mine), default=counted)
-        since = sum(used for row_hour, used, _, _ in mine if row_hour >= hour)
-        used, straddling = next(((used, before) for row_hour, used, before, _ in mine if row_hour == hour), (0, 0))
+        mine, hour = rows.get(lot, {}), at_s // HOUR_S
+        total = max((count for *_, count in mine.values()), default=counted)
+        since = sum(used for its_hour, (used, *_) in mine.items() if its_hour >= hour)
+        used, straddling, _ = mine.get(hour, (0, 0, 0))
         part = used * (at_s % HOUR_S) // HOUR_S
         counts.append(None if hour <= not_kept else Counted(total - since + part, straddling + part))
     return counts
