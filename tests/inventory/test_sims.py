@@ -234,6 +234,25 @@ def test_the_day_balance_of_an_earlier_day_is_not_taken(write: Write) -> None:
     assert any("2 SIMs have used_day_bytes of an earlier day" in note for note in reading.notes)
 
 
+def test_the_cycles_balance_is_of_the_cycle_that_runs_and_no_less_than_that_of_the_days_in_it(write: Write) -> None:
+    """The cycle of spring began on 20 February and its rolling days are three; of odd nobody says."""
+    known = Known(
+        ["spring", "odd"], (), ["bank-1"], cycle_begun_s={"spring": 1_771_545_600}, rolling_days={"spring": 3}
+    )
+    used = {"used_cycle_bytes": "9", "used_rolling_bytes": "10"}
+    path = write(
+        line(1, as_of="2026-02-19T23:59:59Z", **used),
+        line(2, as_of="2026-02-22T00:00:00Z", **used),  # one of the days was of the cycle before
+        line(3, as_of="2026-03-02T00:00:00Z", **used),
+        line(4, as_of="2026-02-19T23:59:59Z", lot="odd", **used),
+    )
+    reading = read_sims(path, known, NOW, partial=True)
+    assert reading.columns.opening_cycle_bytes.tolist() == [0, 9, 9]
+    assert reading.columns.opening_rolling_bytes.tolist() == [10, 10, 10]
+    assert [(problem.line, problem.column) for problem in reading.table.problems] == [(4, "used_rolling_bytes")]
+    assert any("1 SIMs have used_cycle_bytes of a cycle that is over" in note for note in reading.notes)
+
+
 def test_a_large_file_is_read_in_chunks_and_the_last_line_is_checked_against_the_first(write: Write) -> None:
     lines = [line(number, slot="1") for number in range(70_000)]
     found = problems(write(*lines, line(0, slot="1")))

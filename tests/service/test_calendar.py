@@ -12,7 +12,7 @@ import pytest
 from simswitch.client import OperatorClient
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
-from simswitch.service.calendar import next_reset_ms, zone
+from simswitch.service.calendar import last_reset_ms, next_reset_ms, zone
 from simswitch.v1 import caps_pb2 as pb
 from simswitch.v1 import event_pb2
 from simswitch.v1 import inventory_pb2 as inv
@@ -52,9 +52,12 @@ def test_a_cycle_begins_when_its_closing_day_is_over(closing_day: int, after: st
 
 def test_every_closing_day_resets_twelve_times_a_year_and_on_the_day_after_it() -> None:
     for closing_day in range(1, 32):
-        at_ms, instants = ms("2027-12-31T23:59:59+00:00"), []
+        at_ms = ms("2027-12-31T23:59:59+00:00")
+        instants: list[datetime] = []
         while at_ms < ms("2028-12-31T23:59:59+00:00"):
-            at_ms = next_reset_ms(CYCLE, rule(closing_day, "UTC"), at_ms)
+            before_ms, at_ms = at_ms, next_reset_ms(CYCLE, rule(closing_day, "UTC"), at_ms)
+            assert last_reset_ms(CYCLE, rule(closing_day, "UTC"), at_ms) == at_ms
+            assert not instants or last_reset_ms(CYCLE, rule(closing_day, "UTC"), at_ms - 1) == before_ms
             instants.append(datetime.fromtimestamp(at_ms / 1_000, UTC))
         assert len(instants) in (12, 13)
         for instant in instants:

@@ -114,7 +114,8 @@ def import_files(
         if plan.windows and plan.resets is None
     ]
     catalogue.extend(Definitions(), lots)
-    known = catalogue.known()
+    now = datetime.now().astimezone()
+    known = catalogue.known(now)
     reading = None
     with progress() as display:
         if sims_file:
@@ -122,7 +123,7 @@ def import_files(
             reading = read_sims(
                 sims_file,
                 known,
-                datetime.now().astimezone(),
+                now,
                 partial=partial,
                 progress=lambda position: display.update(task, completed=position),
             )

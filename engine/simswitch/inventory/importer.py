@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ CHUNK_ITEMS = 16_384
 NAMES_MAX = 256
 """Names that one message may list."""
 PAGE_SIZE = 1_000
+CYCLE = messages.CAP_WINDOW_KIND_CYCLE
 CALL_TIMEOUT_S = 60.0
 IMPORT_TIMEOUT_S = 600.0
 
@@ -43,6 +45,8 @@ class Catalogue:
     access_servers: list[str] = field(default_factory=list)
     lots: list[str] = field(default_factory=list)
     check_digit_exempt: set[str] = field(default_factory=set)
+    defined_plans: dict[str, messages.Plan] = field(default_factory=dict)
+    defined_lots: dict[str, messages.Lot] = field(default_factory=dict)
 
     def extend(self, definitions: Definitions, lots: list[Lot]) -> None:
         """Adds what an import is going to define."""
@@ -52,12 +56,23 @@ class Catalogue:
             names += [entry.name for entry in getattr(definitions, kind) if entry.name not in present]
         present = set(self.lots)
         self.lots += [lot.name for lot in lots if lot.name not in present]
+        self.defined_plans |= {plan.name: _plan(plan) for plan in definitions.plans}
+        self.defined_lots |= {lot.name: _lot(lot) for lot in lots}
         for lot in lots:
             (self.check_digit_exempt.add if lot.check_digit_exempt else self.check_digit_exempt.discard)(lot.name)
 
-    def known(self) -> Known:
-        """The names that a file of SIMs may use."""
-        return Known(self.lots, frozenset(self.check_digit_exempt), self.banks, self.access_servers, self.markets)
+    def known(self, now: datetime) -> Known:
+        """The names that a file of SIMs may use, and what it may say that its SIMs have used by now."""
+        from simswitch.service.calendar import last_reset_ms, lot_rule
+
+        known = Known(self.lots, frozenset(self.check_digit_exempt), self.banks, self.access_servers, self.markets)
+        for name, lot in self.defined_lots.items():
+            plan = self.defined_plans.get(lot.plan, messages.Plan())
+            rule = lot_rule(lot, plan)
+            if rule is not None:
+                known.cycle_begun_s[name] = last_reset_ms(CYCLE, rule, int(now.timestamp() * 1_000)) // 1_000
+            known.rolling_days[name] = max((window.days for window in plan.windows), default=0)
+        return known
 
 
 def read_catalogue(stub: InventoryServiceStub) -> Catalogue:
@@ -74,8 +89,12 @@ def read_catalogue(stub: InventoryServiceStub) -> Catalogue:
     ):
         for entry in entries:
             getattr(catalogue, kind).append(entry.name)
-            if kind == "lots" and entry.check_digit_exempt:
-                catalogue.check_digit_exempt.add(entry.name)
+            if kind == "plans":
+                catalogue.defined_plans[entry.name] = entry
+            if kind == "lots":
+                catalogue.defined_lots[entry.name] = entry
+                if entry.check_digit_exempt:
+                    catalogue.check_digit_exempt.add(entry.name)
     return catalogue
 
 

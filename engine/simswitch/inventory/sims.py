@@ -18,7 +18,8 @@
     market               name of the market that the terminal is in                                with a terminal
 
 A check digit is not looked at where the lot says ``check_digit_exempt``. ``used_day_bytes`` counts only when ``as_of``
-is of the day that runs now in its own offset: otherwise the day has been reset since.
+is of the day that runs now in its own offset: otherwise the day has been reset since. So does ``used_cycle_bytes``
+where the lot's plan says when the cycle began; and if all of the rolling days lie in it, they can't have more.
 
 Cost: columns of 51 bytes for each SIM, and 36 for each live assignment; a million lines take a few seconds.
 """
@@ -68,6 +69,7 @@ HEALTHS = {"healthy": 1, "throttled": 4, "suspended": 5, "unreachable": 6, "miss
 
 _CLOCK_SLACK = timedelta(minutes=5)
 _UNKNOWN = 0xFFFF
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class Known:
     banks: Sequence[str]
     access_servers: Sequence[str] = ()
     markets: Sequence[str] = ()
+    cycle_begun_s: dict[str, int] = field(default_factory=dict)
+    """When the cycle that runs now began, by lot, Unix seconds. 0, or not there: nobody knows."""
+    rolling_days: dict[str, int] = field(default_factory=dict)
+    """By lot: of how many days its rolling window is."""
 
 
 @dataclass(slots=True)
@@ -172,10 +178,13 @@ class _Reader:
             "market": _Names((name, place) for place, name in enumerate(known.markets)),
         }
         self._exempt = np.array([name in known.check_digit_exempt for name in known.lots] + [False], bool)
+        self._cycle_begun_s = np.array([known.cycle_begun_s.get(name, 0) for name in (*known.lots, "")], np.int64)
+        self._rolling_s = np.array([known.rolling_days.get(name, 0) * _DAY_S for name in (*known.lots, "")], np.int64)
         self._parts: list[dict[str, npt.NDArray[Any]]] = []
         self._lines_count = 0
         self._oldest: datetime | None = None
         self._stale_days = 0
+        self._stale_cycles = 0
 
     def take(self, chunk: Chunk) -> None:
         self._lines_count += len(chunk.rows)
@@ -189,13 +198,21 @@ class _Reader:
         slot, _ = self._number(chunk, good, "slot", 0xFFFF, required=True)
         used = {name: self._number(chunk, good, f"used_{name}_bytes", USED_MAX) for name in ("cycle", "day", "rolling")}
         any_used = np.logical_or.reduce([value > 0 for value, _ in used.values()])
-        same_day = self._as_of(chunk, good, any_used)
+        same_day, as_of_s = self._as_of(chunk, good, any_used)
         stale = (used["day"][0] > 0) & ~same_day & good
         self._stale_days += int(stale.sum())
         cycle, said = used["cycle"]
         less = said & same_day & (used["day"][0] > cycle) & good
         whole = "the day is part of the cycle, of which used_cycle_bytes says less"
         self._note(chunk, good, less, "used_day_bytes", lambda _value, _place: whole)
+        lot = np.minimum(place["lot"], len(self._cycle_begun_s) - 1)
+        begun_s = self._cycle_begun_s[lot]
+        within = (begun_s > 0) & (as_of_s - self._rolling_s[lot] >= begun_s)
+        less = said & within & (used["rolling"][0] > cycle) & good
+        rolling = "these days are part of the cycle, of which used_cycle_bytes says less"
+        self._note(chunk, good, less, "used_rolling_bytes", lambda _value, _place: rolling)
+        over = (cycle > 0) & (as_of_s < begun_s)
+        self._stale_cycles += int((over & good).sum())
         health = self._health(chunk, good)
         terminal, held = self._number(chunk, good, "terminal", 2**64 - 1)
         subscriber, _ = self._number(chunk, good, "subscriber", 2**64 - 1)
@@ -207,7 +224,7 @@ class _Reader:
                 "line": np.array(chunk.lines, np.uint32),
                 "iccid": iccid,
                 "imsi": imsi,
-                "opening_cycle_bytes": used["cycle"][0],
+                "opening_cycle_bytes": np.where(over, np.uint64(0), cycle),
                 "opening_day_bytes": np.where(same_day, used["day"][0], np.uint64(0)),
                 "opening_rolling_bytes": used["rolling"][0],
                 "lot": place["lot"],
@@ -256,6 +273,11 @@ class _Reader:
         if self._stale_days:
             notes.append(
                 f"{self._stale_days:,} SIMs have used_day_bytes of an earlier day, reset since then: 0 is taken"
+            )
+        if self._stale_cycles:
+            notes.append(
+                f"{self._stale_cycles:,} SIMs have used_cycle_bytes of a cycle that is over: 0 is taken, and what they "
+                "used in this one before now is not known"
             )
         if self._oldest and self._now - self._oldest > timedelta(hours=24):
             notes.append(
@@ -334,8 +356,9 @@ class _Reader:
         )
         return health
 
-    def _as_of(self, chunk: Chunk, good: Bools, needed: Bools) -> Bools:
-        """Which lines' figures are of the day that runs now. There are few distinct instants: each is read once."""
+    def _as_of(self, chunk: Chunk, good: Bools, needed: Bools) -> tuple[Bools, npt.NDArray[np.int64]]:
+        """Which lines' figures are of the day that runs now, and when they held, Unix seconds. There are few distinct
+        instants: each is read once."""
         texts = chunk.columns.get("as_of", ("",) * len(chunk.rows))
         meanings = {text: self._instant(text) for text in dict.fromkeys(texts)}
         reasons = np.fromiter((bool(meanings[text][0]) for text in texts), bool, len(texts))
@@ -343,23 +366,25 @@ class _Reader:
         self._note(chunk, good, reasons & ~empty, "as_of", lambda value, _place: meanings[value][0])
         missing = "figures of use need the instant at which they held, such as 2026-03-01T09:00:00+09:00"
         self._note(chunk, good, needed & empty & good, "as_of", lambda _value, _place: missing)
-        return np.fromiter((meanings[text][1] for text in texts), bool, len(texts))
+        same_day = np.fromiter((meanings[text][1] for text in texts), bool, len(texts))
+        return same_day, np.fromiter((meanings[text][2] for text in texts), np.int64, len(texts))
 
-    def _instant(self, text: str) -> tuple[str, bool]:
-        """Why an instant is refused, and whether it is of the day that runs now."""
+    def _instant(self, text: str) -> tuple[str, bool, int]:
+        """Why an instant is refused, whether it is of the day that runs now, and its Unix seconds."""
         if not text:
-            return "", False
+            return "", False, 0
         try:
             instant = datetime.fromisoformat(text)
         except ValueError:
-            return "an instant such as 2026-03-01T09:00:00+09:00 belongs here", False
+            return "an instant such as 2026-03-01T09:00:00+09:00 belongs here", False, 0
         if instant.tzinfo is None:
-            return "the offset from UTC is missing; write it, such as +09:00 or Z", False
+            return "the offset from UTC is missing; write it, such as +09:00 or Z", False, 0
         if instant - self._now > _CLOCK_SLACK:
-            return "this lies in the future", False
+            return "this lies in the future", False, 0
         if self._oldest is None or instant < self._oldest:
             self._oldest = instant
-        return "", instant.date() == self._now.astimezone(instant.tzinfo).date()
+        same_day = instant.date() == self._now.astimezone(instant.tzinfo).date()
+        return "", same_day, int(instant.timestamp())
 
     def _repeats(self, name: str, value: Numbers, line: npt.NDArray[np.uint32], good: Bools, counted: Bools) -> None:
         """Refuses every line whose number stands on an earlier line already, that one named."""

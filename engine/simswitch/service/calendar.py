@@ -73,6 +73,14 @@ def next_reset_ms(window: int, rule: pb.ResetRule, after_ms: int) -> int:
     return next(instant for instant in instants if instant > after_ms)
 
 
+def last_reset_ms(window: int, rule: pb.ResetRule, by_ms: int) -> int:
+    """The last instant up to another at which the window started anew, or a day was over. 0: nobody knows."""
+    at_ms = next_reset_ms(window, rule, by_ms - 32 * 86_400_000)
+    while at_ms and (following_ms := next_reset_ms(window, rule, at_ms)) <= by_ms:
+        at_ms = following_ms
+    return at_ms
+
+
 class Calendar:
     """Keeps the next reset of each lot's windows scheduled."""
 
