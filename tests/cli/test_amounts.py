@@ -39,6 +39,12 @@ def test_shares_and_bytes() -> None:
     assert [share_ppm("--x", text) for text in ("5%", "0.05", "100%", "0")] == [50_000, 50_000, 10**6, 0]
     assert [bytes_of("--x", text) for text in ("5GB", "500MB", "2GiB", "12")] == [5 * 10**9, 5 * 10**8, 2 << 30, 12]
     assert bytes_text(61_000_000_000_000) == "61.0 TB"
+    assert [bytes_text(count) for count in (999_949_999, 999_950_000, 999_999_999_999, 999_999)] == [
+        "999.9 MB",
+        "1.0 GB",
+        "1.0 TB",
+        "999,999 B",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,10 @@ PORTALS = (
         'SIM;Verbrauch;Stand\n"8981 1000 0000 0000 077";1.234,5 MB;2026-03-21T07:00+09:00\n',
         read_format("iccid=SIM,used=Verbrauch,unit=MB,as_of=Stand", delimiter=";", decimal_comma=True),
     ),
-    ('imsi,used,plan\n440100000000001,"1,234.5",a\n440100000000002,7GiB,b\n', read_format("imsi=imsi,used=used")),
+    (
+        'imsi,used (MB)\n440100000000001,"1,234.5"\n440100000000002,7GiB\n',
+        read_format("imsi=imsi,used=used (MB)"),
+    ),
 )
 
 

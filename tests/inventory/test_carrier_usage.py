@@ -122,12 +122,49 @@ def test_lines_may_have_their_own_units(tmp_path: Path) -> None:
     assert "in MB, and its line says GB" in refused.value.problems[1].text
 
 
+@pytest.mark.parametrize(
+    ("title", "unit"),
+    [
+        ("\u5229\u7528\u91cf(MB)", 1_000_000),
+        ("\u5229\u7528\u91cf\uff08\uff27\uff22\uff09", 1_000_000_000),
+        ("Volume [GiB]", 1 << 30),
+        ("Used MB", 1_000_000),
+        ("used_bytes", 1),
+        ("Bytes", 1),
+        ("Data (new) (kB)", 1_000),
+        ("Volume (B)", 1),
+        # None of these does.
+        ("Used", 0),
+        ("Plan B", 0),
+        ("Data (new)", 0),
+        ("MB used", 0),
+        ("thumb", 0),
+    ],
+)
+def test_a_columns_title_may_name_the_unit_and_where_nothing_does_an_amount_is_refused(
+    tmp_path: Path, title: str, unit: int
+) -> None:
+    file = portal(tmp_path, f"ICCID,{title}", f"{ICCID},123", f"{OTHER},0.0")
+    written = read_format(f"iccid=ICCID,used={title}")
+    if unit:
+        assert read_carrier_usage(file, written, AS_OF).carrier_bytes == [123 * unit, 0]
+    else:
+        with pytest.raises(FileRefused) as refused:
+            read_carrier_usage(file, written, AS_OF)
+        (problem,) = refused.value.problems
+        assert (problem.line, problem.value) == (2, "123")
+        assert "say it, such as unit=MB, or unit=B" in problem.text
+    # What somebody says is what counts.
+    said = read_format(f"iccid=ICCID,used={title},unit=TB")
+    assert read_carrier_usage(file, said, AS_OF).carrier_bytes == [123 * 10**12, 0]
+
+
 def test_lines_may_have_their_own_instants_and_sims_their_imsi(tmp_path: Path) -> None:
     file = portal(tmp_path, "imsi,used,at", "440100000000001,5,2026-03-20T09:00+09:00", "440100000000001,9,2026-03-21Z")
     with pytest.raises(FileRefused):
-        read_carrier_usage(file, read_format("imsi=imsi,used=used,as_of=at"), None)
+        read_carrier_usage(file, read_format("imsi=imsi,used=used,unit=B,as_of=at"), None)
     file = portal(tmp_path, "imsi,used,at", "440100000000001,5,2026-03-20T09:00+09:00")
-    figures = read_carrier_usage(file, read_format("imsi=imsi,used=used,as_of=at"), None)
+    figures = read_carrier_usage(file, read_format("imsi=imsi,used=used,unit=B,as_of=at"), None)
     assert (figures.sim, figures.as_of_s) == ([440_100_000_000_001], [int(AS_OF.timestamp()) - 86_400])
 
 
@@ -183,9 +220,9 @@ def test_a_zone_that_there_is_not_is_refused() -> None:
 def test_a_files_instants_are_of_the_zone_that_is_said(tmp_path: Path) -> None:
     file = portal(tmp_path, "iccid,used,at", f"{ICCID},5,2026/03/21 9:00")
     with pytest.raises(FileRefused) as refused:
-        read_carrier_usage(file, read_format("iccid=iccid,used=used,as_of=at"), None)
+        read_carrier_usage(file, read_format("iccid=iccid,used=used,unit=B,as_of=at"), None)
     assert [(each.line, each.column) for each in refused.value.problems] == [(2, "at")]
-    written = read_format("iccid=iccid,used=used,as_of=at", zone=read_zone("Asia/Tokyo"))
+    written = read_format("iccid=iccid,used=used,unit=B,as_of=at", zone=read_zone("Asia/Tokyo"))
     assert read_carrier_usage(file, written, None).as_of_s == [int(AS_OF.timestamp())]
 
 
@@ -193,7 +230,7 @@ def test_a_file_may_be_of_another_encoding(tmp_path: Path) -> None:
     name = "\u5229\u7528\u91cf(MB)"
     file = portal(tmp_path)
     file.write_text(f"ICCID,{name}\n{ICCID},\uff11\uff12\n{OTHER},\u591a\n", encoding="cp932")
-    columns = f"iccid=ICCID,used={name},unit=MB"
+    columns = f"iccid=ICCID,used={name}"
     with pytest.raises(FileRefused) as refused:
         read_carrier_usage(file, read_format(columns), AS_OF)
     assert "the header is not UTF-8: save the file as UTF-8, or name its --encoding" in refused.value.problems[0].text
@@ -206,7 +243,7 @@ def test_a_file_may_be_of_another_encoding(tmp_path: Path) -> None:
 
 def test_numbers_as_spreadsheets_keep_them_are_read(tmp_path: Path) -> None:
     file = portal(tmp_path, "ICCID,Used", f'="{ICCID}",5', f"'{OTHER},7")
-    assert read_carrier_usage(file, read_format("iccid=ICCID,used=Used"), AS_OF).sim == [
+    assert read_carrier_usage(file, read_format("iccid=ICCID,used=Used,unit=B"), AS_OF).sim == [
         encode_iccid(ICCID),
         encode_iccid(OTHER),
     ]
@@ -214,13 +251,13 @@ def test_numbers_as_spreadsheets_keep_them_are_read(tmp_path: Path) -> None:
 
 def test_the_same_line_again_changes_nothing(tmp_path: Path) -> None:
     file = portal(tmp_path, "iccid,used", f"{ICCID},5 MB", f"{OTHER},7", f"{ICCID},5000 kB")
-    figures = read_carrier_usage(file, read_format("iccid=iccid,used=used"), AS_OF)
+    figures = read_carrier_usage(file, read_format("iccid=iccid,used=used,unit=B"), AS_OF)
     assert (figures.line, figures.carrier_bytes, figures.repeated_count) == ([2, 3], [5_000_000, 7], 1)
 
 
 def test_each_bad_line_is_named_and_the_others_can_be_had(tmp_path: Path) -> None:
     file = portal(tmp_path, "iccid,used", f"{ICCID},5", "123,5", f"{OTHER},much", f"{ICCID},7", f"{OTHER},1,2")
-    written = read_format("iccid=iccid,used=used")
+    written = read_format("iccid=iccid,used=used,unit=B")
     with pytest.raises(FileRefused) as refused:
         read_carrier_usage(file, written, AS_OF)
     found = {(problem.line, problem.column) for problem in refused.value.problems}
@@ -236,7 +273,7 @@ def test_each_bad_line_is_named_and_the_others_can_be_had(tmp_path: Path) -> Non
 def test_lines_of_a_title_may_stand_above_the_header(tmp_path: Path) -> None:
     titles = ["Data usage, all lines", '"Account",0042', "", "As of,2026-03-21"]
     file = portal(tmp_path, *titles, "ICCID,Used", f"{ICCID},5", f"{OTHER},much")
-    written = read_format("iccid=iccid,used=used")
+    written = read_format("iccid=iccid,used=used,unit=B")
     figures = read_carrier_usage(file, written, AS_OF, partial=True)
     assert (figures.line, figures.carrier_bytes, list(figures.table.bad_lines)) == ([6], [5], [7])
     target = tmp_path / "rejected.csv"
@@ -254,7 +291,7 @@ def test_lines_of_a_title_may_stand_above_the_header(tmp_path: Path) -> None:
 
 
 def test_a_file_without_the_column_or_without_a_figure_is_refused(tmp_path: Path) -> None:
-    written = read_format("iccid=ICC-ID,used=used")
+    written = read_format("iccid=ICC-ID,used=used,unit=B")
     with pytest.raises(FileRefused) as refused:
         read_carrier_usage(portal(tmp_path, "iccid,used", f"{ICCID},5"), written, AS_OF)
     assert refused.value.problems[0].column == "ICC-ID"
@@ -278,7 +315,7 @@ def test_a_figure_of_all_sims_of_a_lot_is_named_by_its_lot(tmp_path: Path) -> No
         (5, "line 3 says another amount of the lot at the same instant; leave one out"),
         (6, "the lot's name is missing"),
     ]
-    every = read_carrier_usage(portal(tmp_path, "used", "7"), read_format("used=used", of_lot="gold"), AS_OF)
+    every = read_carrier_usage(portal(tmp_path, "used", "7"), read_format("used=used,unit=B", of_lot="gold"), AS_OF)
     assert (every.lot, every.carrier_bytes) == (["gold"], [7])
     for columns, of_lot in (("used=used", ""), ("lot=a,iccid=b,used=c", ""), ("lot=a,used=c", "gold")):
         with pytest.raises(ValueError, match=r"say which column|all lines are of the lot"):

@@ -116,7 +116,8 @@ def bytes_of(option: str, text: str) -> int:
 def bytes_text(count: int) -> str:
     """An amount as people read it."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
+        # What would round to 1,000.0 of a unit is 1.0 of the next.
+        if count >= (size if unit == "MB" else size - size // 20_000):
             return f"{count / size:,.1f} {unit}"
     return f"{count:,} B"
 

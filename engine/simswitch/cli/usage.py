@@ -64,7 +64,8 @@ def import_usage(
         typer.Option(
             help="Which column says what: iccid=ICC-ID (or imsi=…, or lot=… of figures of all SIMs of a lot together), "
             "used=…, unit_column=… where each line has its unit, as_of=… where each has its instant; and unit=MB, no "
-            "column: of amounts for which nothing names one. A pair whose column has a comma stands in quotes: "
+            "column: of amounts for which nothing names one, not even their column's title, such as Used (MB). A pair "
+            "whose column has a comma stands in quotes: "
             '"used=used, total". Default: iccid=iccid,used=used; with --lot: used=used.'
         ),
     ] = "",

@@ -3,7 +3,7 @@ the caller knows.
 
 A portal's file has columns that nobody needs, amounts in one unit or each with its own, and thousands, decimals and
 dates as they are written where it comes from. An amount is rounded up to a byte. What could mean two things is refused:
-digits of other scripts, 3/4/2026, an instant of nobody knows which time zone.
+digits of other scripts, 3/4/2026, an instant of nobody knows which time zone, an amount in nobody knows what.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _DATE = re.compile(
     r"|([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4}))(?:[ T]+([0-9].*))?"
 )
 _EITHER = re.compile(r"[0-9]{1,2}[/-][0-9]{1,2}[/-][0-9]{4}(?:[ T].*)?")
+_TITLE = re.compile(r"[(\[]\s*([A-Za-z]+)\s*[)\]]|(?:^|[\s_])([A-Za-z]{2,})$")
+"""Where a column's title may name the unit of its amounts: in brackets, or as its last word of two letters or more."""
 _OFFSET = re.compile(r"([+-])([0-9]{2}):?([0-9]{2})")
 
 
@@ -55,8 +57,9 @@ class Format:
     of_lot: str = ""
     """The lot that all lines are of, where no column names one."""
     used: str = ""
-    unit: str = "B"
-    """Of amounts for which nothing else names one; empty: each line has to."""
+    unit: str = ""
+    """Of amounts for which nothing else names one; empty: that of the column's title, such as "Used (MB)", and where it
+    names none either, each line has to."""
     unit_column: str = ""
     """The column with the unit of the line's amount; empty: there is none."""
     as_of: str = ""
@@ -89,8 +92,8 @@ def read_format(text: str, **others: Any) -> Format:
         raise ValueError(f"all lines are of the lot {others['of_lot']}: then no column names SIMs or lots")
     if "unit" in words:
         unit_bytes(words["unit"])
-    elif "unit_column" in words:
-        words["unit"] = ""
+    else:
+        words["unit"] = title_unit(words["used"])
     return Format(**words, **others)
 
 
@@ -202,6 +205,12 @@ def unit_bytes(name: str) -> int:
     return size
 
 
+def title_unit(title: str) -> str:
+    """The unit that a column's title names last; empty: none."""
+    named = [found[1] or found[2] for found in _TITLE.finditer(_narrowed(title))]
+    return next((name for name in reversed(named) if name.upper() in UNITS), "")
+
+
 def amount_bytes(text: str, unit: str, *, said: str = "", decimal_comma: bool = False) -> int:
     """``1,234.5 MB``, or ``1.234,5 MB`` with a decimal comma; an amount without a unit has the one that is said of it,
     else ``unit``."""
@@ -211,9 +220,11 @@ def amount_bytes(text: str, unit: str, *, said: str = "", decimal_comma: bool = 
     sign, digits, named = found.groups()
     said = _narrowed(said)
     name = named or said or unit
-    if not name:
-        raise ValueError("nothing names its unit: not the amount, not its line, and no unit=")
-    size = unit_bytes(name)
+    if not name and re.search("[1-9]", digits):
+        raise ValueError(
+            "nothing names its unit: not the amount, its line or its column's title; say it, such as unit=MB, or unit=B"
+        )
+    size = unit_bytes(name or "B")  # nothing is nothing in any
     if said and size != unit_bytes(said):
         raise ValueError(f"the amount is in {named}, and its line says {said}")
     point, group = (",", ".") if decimal_comma else (".", ",")
