@@ -504,6 +504,7 @@ def test_i1_what_a_server_names_beyond_its_orders_rests_until_it_can_name_it_aga
     """After a restore nobody knew its leases: those beyond an eighth of all orders were given to others at once."""
     pool = Pool(sims=250, servers=2, orders=320, terminals=1024)
     held: dict[str, Any] = {"iccid": 1000 + 2 * np.arange(200), "terminal": np.arange(200), "epoch": np.arange(200)}
+    assert pool.send(layout.RESTART) == [layout.OK]
     for _ in range(2):
         session = pool.open(0)
         statuses = pool.send(layout.SESSION_HOLDS, 200, access_server=0, argument=session, **held)
@@ -516,6 +517,24 @@ def test_i1_what_a_server_names_beyond_its_orders_rests_until_it_can_name_it_aga
     # Whoever never comes back can't keep them for good.
     pool.pass_ms(2 * pool.machine.header()["settings"]["lease_ms"], steps=10)
     assert set(held["iccid"][40:]) <= set(pool.allocate(np.arange(300, 550), server=1)["iccid"].tolist())
+
+
+def test_no_servers_word_alone_rests_the_pool_but_after_a_start() -> None:
+    pool = Pool(sims=250, servers=2, orders=320, terminals=1024)
+    named = 1000 + 2 * np.arange(250)
+    session = pool.open(0)
+    statuses = pool.send(
+        layout.SESSION_HOLDS,
+        250,
+        access_server=0,
+        argument=session,
+        terminal=np.arange(250),
+        epoch=0,
+        iccid=named,
+    )
+    assert statuses == [layout.REVOKED] * 40 + [layout.ORDERS_FULL] * 210
+    found = pool.allocate(np.arange(300, 550), server=1)
+    assert set(found["iccid"][found["status"] == layout.OK].tolist()) == set(named[40:].tolist())
 
 
 def test_one_access_servers_word_quarantines_few_sims() -> None:

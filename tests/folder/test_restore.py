@@ -23,6 +23,7 @@ from simswitch.cli.data import instant_ms
 from simswitch.cli.exits import Exit
 from simswitch.client import AsyncClient, Holdings, OperatorClient, Order, Result, Session
 from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
 from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup, copy_chains, copy_history
 from simswitch.folder.check import check_folder
@@ -97,6 +98,19 @@ def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: P
     assert len(told) == len(set(told)), "an event's number is given twice"
     # A job has a number a second: what was restored at once may share them.
     assert min(jobs) > 1 << 20
+
+
+def test_restores_after_one_with_a_clock_that_was_ahead_fence_each_other_still() -> None:
+    """By 64 distances that are drawn: of one state and the same instant, epochs, jobs and events differ."""
+    found = []
+    for lineage in (3, 4):
+        machine = Machine(8, 8, 16)
+        machine.raise_incarnation(BEGIN_MS + 30 * 86_400_000, 1)
+        machine.raise_incarnation(BEGIN_MS, lineage)
+        header = machine.header()
+        found.append([header[name] for name in ("incarnation", "jobs_count", "events_count")])
+        assert machine.check() == []
+    assert all(one != another for one, another in zip(*found, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ points in time

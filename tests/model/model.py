@@ -1234,7 +1234,9 @@ class Model(Limits):
         return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 
     def _not_now(self, sim: SimModel, status: int) -> set[int]:
-        """Who named the SIM may use it: it rests for two leases."""
+        """Who named the SIM may use it: it rests for two leases, in the grace or while another server is told of it."""
+        if self.now_ms >= self.grace_until_ms and (sim.revoke is None or sim.revoke not in self.orders):
+            return {status}
         until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
         sim.cooling_until_ms = max(sim.cooling_until_ms, until_ms)
         if sim.occupancy == layout.FREE:

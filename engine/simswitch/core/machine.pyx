@@ -79,10 +79,10 @@ cdef enum:
     FENCE_JOB_BITS = 10           # a job has so many milliseconds: its number has 32 bits
 
 
-cdef uint64_t _leapt(uint64_t wanted, uint64_t count, uint64_t turns):
-    """At least that number, whose place in a ring of so many is that of the one before."""
+cdef uint64_t _leapt(uint64_t wanted, uint64_t count, uint64_t leap, uint64_t turns):
+    """At least that number, or a leap on; its place in a ring of so many is that of the one before."""
     if wanted <= count:
-        wanted = count + ((<uint64_t> 1) << 32)
+        wanted = count + leap
     return wanted - wanted % turns + turns + count % turns
 
 
@@ -942,8 +942,8 @@ cdef class Machine:
 
         Of one state several machines can be made, also of an older one after a newer, and none knows of the others. So
         numbers begin at what the instant says, which comes to more than a machine gives in the time until then: 2 ** 23
-        epochs and an order a millisecond, 4,096 events, a job a second. Where they are beyond it already, the clock is
-        behind, they leap. Of sessions thousands begin at once when all access servers come back, so what tells theirs apart
+        epochs and an order a millisecond, 4,096 events, a job a second. Where they are beyond it already, since an earlier
+        restore had a clock that was ahead, they leap, by one of 64 distances that is drawn too. Of sessions thousands begin at once when all access servers come back, so what tells theirs apart
         is no instant but ``lineage``, a number that was drawn: their numbers go on below it.
         """
         cdef Header *header = self.state.header
@@ -954,12 +954,13 @@ cdef class Machine:
         cdef uint64_t order = since_ms
         cdef uint64_t job = since_ms >> FENCE_JOB_BITS
         cdef uint64_t told = since_ms << FENCE_TOLD_BITS
+        cdef uint64_t far = 1 + lineage % 64
         if incarnation < header.incarnation or (incarnation == header.incarnation and counter <= header.epoch_next):
-            incarnation, counter = header.incarnation + <uint64_t> 1, header.epoch_next
+            incarnation, counter = header.incarnation + far, header.epoch_next
         if order <= header.order_next:
-            order = header.order_next + ORDERS_LEAP
+            order = header.order_next + ORDERS_LEAP * far
         if job <= header.jobs_count:
-            job = header.jobs_count + <uint64_t> JOBS_MAX
+            job = header.jobs_count + JOBS_MAX * far
         if since_ms >> FENCE_MS_BITS or incarnation >> 16 or order >> FENCE_MS_BITS or job >= NONE_INDEX:
             raise OverflowError(f"no incarnation is left at {at_ms} ms: is the clock right?")
         header.incarnation, header.epoch_next = <uint32_t> incarnation, counter
@@ -967,8 +968,8 @@ cdef class Machine:
         header.order_next, header.jobs_count = order, <uint32_t> job
         header.lineage = lineage if lineage and lineage != header.lineage else header.lineage + 1
         # Entries keep their turns: the oldest goes first.
-        header.given_up_count = _leapt(told, header.given_up_count, GIVEN_UP_MAX)
-        told = _leapt(told, header.events_count, EVENTS_KEPT)
+        header.given_up_count = _leapt(told, header.given_up_count, far << 32, GIVEN_UP_MAX)
+        told = _leapt(told, header.events_count, far << 32, EVENTS_KEPT)
         header.events_leapt += told - header.events_count
         header.events_count = told
         # Events are remembered without a gap, so none of before is.

@@ -57,9 +57,13 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
 
 
 cdef int _not_now(State *state, uint32_t sim_index, int status, uint64_t now_ms) noexcept nogil:
-    """It is not told to let go yet. Who named the SIM may use it, and names it again at the next hello, which has to come
-    before two leases are over: nobody is given it until then."""
-    sim_rest(state, sim_index, now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS], now_ms)
+    """It is not told to let go yet. Who named the SIM may use it, and names it again at the next hello.
+
+    Until that has to come nobody is given it: two leases, in the grace after a restart, which a restore begins with; at
+    other times no server's word alone takes any number of SIMs from the pool. So too where another server was told of it.
+    """
+    if now_ms < state.header.grace_until_ms or state.sims_cold[sim_index].revoke:
+        sim_rest(state, sim_index, now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS], now_ms)
     return status
 
 

@@ -542,7 +542,7 @@ class HoldsResult(_message.Message):
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: OK or SAME: as the service has it. SETTLED: it settled an order. REVOKED: let go of it when its order comes.
         ORDERS_FULL, TERMINALS_FULL: the service can't order that yet; keep it, say READY, and name it again in a new session within half a
-        lease, since nobody else is given the SIM for two. UNKNOWN_SIM: the service does not know this SIM; let go of it. Anything else: the
+        lease: in the time after a start of the service nobody else is given the SIM for two. UNKNOWN_SIM: the service does not know this SIM; let go of it. Anything else: the
         list was not taken; don't say READY, and begin a new session.
         """
 
