@@ -65,7 +65,7 @@ def test_a_load_is_carried_out_counted_and_given_back(serving: Serving, plan: Ma
     assert document["failure"] is None
     done = carried_out(document)
     assert all(done.values()), done
-    assert all(not figures["refused"] for figures in document["operations"].values())
+    assert all(not figures["refused"] for figures in document["operations"].values()), document["operations"]
     planned = sum(figures["planned"] for figures in document["operations"].values())
     assert sum(done.values()) == planned == pytest.approx(told.rate * told.duration_s, rel=0.2)
     assert HdrHistogram.decode(document["histogram"]).get_total_count() == planned

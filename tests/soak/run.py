@@ -61,7 +61,6 @@ from benches.rpc import MARKET, _fill, served
 MINUTES = 120.0
 TERMINALS = 2_000
 SETTINGS = """lease_ms = 120_000
-approval_above = 4_000_000_000
 cooling_ms = {cooling_ms}
 swap_cool_down_ms = 0
 [journal]
