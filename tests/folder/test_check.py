@@ -24,8 +24,10 @@ from simswitch.history.schema import NAME as HISTORY
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalShort
 from simswitch.journal.follower import ALARM_NAME
+from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, recover, restore_newest
 from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
+from simswitch.journal.walk import list_segments
 
 from tests.cli.conftest import program
 from tests.folder.lives import Life, content, ending_at, lived, serving
@@ -173,6 +175,34 @@ def test_a_server_does_not_begin_anew_what_history_knows_more_of(copied: Path) -
     assert "the journal ends at 0" in answer.stderr
     assert "the journal ends at 0" in program("check", str(copied)).stderr
     assert not list(copied.glob("*.journal"))
+
+
+def test_a_journal_without_its_last_files_is_refused_as_far_as_anybody_knows_of_them(copied: Path) -> None:
+    """The segment that was written last is gone, with the one that was prepared: a journal that ended there would look
+    the same. What history has seen, or else what a snapshot holds, shows that it did not."""
+    disk = RealDisk(copied, create=False)
+    snapshot = max(snapshot_sequences(disk))
+    with closing(sqlite3.connect(copied / HISTORY)) as history:
+        (known,) = history.execute("SELECT max(sequence) FROM positions").fetchone()
+    assert known > snapshot
+    verdicts = []
+    for segment in reversed(list_segments(disk)):
+        os.remove(copied / segment.name)
+        if not isinstance(segment.header, SegmentHeader):
+            continue
+        end = segment.header.first_sequence - 1
+        checked = check_folder(copied)
+        assert checked.sound == (end >= known), checked.parts
+        if not checked.sound and end >= snapshot:
+            assert any(f"history knows {known}" in part.text for part in checked.parts)
+        (copied / HISTORY).rename(copied / "apart")
+        assert check_folder(copied).sound == (end >= snapshot)
+        (copied / "apart").rename(copied / HISTORY)
+        verdicts.append((end >= known, end >= snapshot))
+        if end < snapshot:
+            break
+    assert verdicts[-1] == (False, False)
+    assert (False, True) in verdicts
 
 
 def test_what_is_known_of_another_journal_refuses_no_start(tmp_path: Path) -> None:

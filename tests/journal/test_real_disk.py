@@ -16,7 +16,7 @@ from unittest.mock import patch
 from simswitch.cell import Capacity, Cell, VirtualClock
 from simswitch.journal.disk import LOCK_NAME, Disk, RealDisk, make_folders
 from simswitch.journal.follower import Follower, FollowerSettings
-from simswitch.journal.format import BLOCK_BYTES, segment_name
+from simswitch.journal.format import BLOCK_BYTES, PREPARING_SUFFIX, segment_name
 
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.tiny_machine import number_run, numbers_of, tiny_kind
@@ -158,6 +158,10 @@ def test_i6_the_real_disk_does_what_the_crash_tests_count_in_that_order(tmp_path
         # Snapshots of a tiny machine are too small to be removed in steps.
         {"truncate"}
     )
+    # A segment is written and durable in pieces before it has its name, so that no commit has to wait for more than its
+    # own bytes.
+    prepared = [event for event, place in counted if segment_name(2) + PREPARING_SUFFIX in place]
+    assert prepared[:4] == ["create", "pwrite", "fdatasync", "rename"]
     assert {"rename", "settle"} <= {event for event, place in counted if ".state" in place}
     assert {name: (tmp_path / name).read_bytes() for name in disk.names() if name != LOCK_NAME} == {
         name: bytes(content.seen) for name, content in expected.seen.items()

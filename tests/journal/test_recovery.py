@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from simswitch.cell import Capacity, Cell, JournalFull, VirtualClock
-from simswitch.core.machine import xxh64
+from simswitch.core.machine import MalformedBatch, xxh64
 from simswitch.journal.append import START, Journal, JournalSettings
 from simswitch.journal.errors import (
     FolderInUse,
@@ -33,7 +33,7 @@ from simswitch.journal.walk import Walk, list_segments
 from simswitch.journal.walk import repair as repair_end
 
 from tests.journal.faulty_disk import FaultyDisk
-from tests.journal.tiny_machine import number_run, numbers_of, tiny_kind
+from tests.journal.tiny_machine import BROKEN, number_run, numbers_of, tiny_kind
 from tests.journal.written import BLOCK, JOURNAL_ID, append, payload, segment, settings, write
 
 
@@ -511,6 +511,20 @@ def test_a_record_larger_than_a_segment_is_refused_before_it_is_applied() -> Non
     assert numbers_of(cell.machine) == [1, 3]
     cell.close()
     assert numbers_of(opened(disk, blocks=3).machine) == [1, 3]
+
+
+def test_a_batch_that_the_machine_refuses_takes_no_place() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=6)
+    cell.step(number_run(0))
+    before = disk.names()
+    for _ in range(40):
+        with pytest.raises(MalformedBatch):
+            cell.step(number_run(1, 5000, kind=BROKEN))
+    assert disk.names() == before
+    cell.step(number_run(2))
+    cell.close(snapshot=False)
+    assert numbers_of(opened(disk).machine) == [0, 2]
 
 
 def test_below_the_free_space_mark_nothing_is_admitted_and_nothing_applied() -> None:

@@ -98,7 +98,7 @@ class Model(Limits):
         broke: set[int] = set()
         if later:
             broke = self._break_promises(outcomes[-1])
-            self._timers(tables, _anew(runs, outcomes))
+            self._timers(tables, _anew(runs, outcomes), _gave_back(runs, outcomes))
         # A command of the same apply may still settle an order that a timer has asked for.
         in_flight = {
             order.number: (order, order.state, self.servers[order.server].session, self._asked_as(order))
@@ -1679,10 +1679,11 @@ class Model(Limits):
 
     # ------------------------------------------------------------------------------------ time and sweeps
 
-    def _timers(self, tables: dict[str, Table], anew: set[int]) -> None:
+    def _timers(self, tables: dict[str, Table], anew: set[int], gave_back: set[int]) -> None:
         """What time alone does. When exactly a lease that is over ends is left to the core, within a bound.
 
-        ``anew``: terminals that were given a lease in the same apply, and had none by then.
+        ``anew``: terminals that were given a lease in the same apply, and had none by then; ``gave_back``: those that
+        still had the one that was over, and lost it otherwise.
         """
         for sim in self.sims:
             cools = sim.occupancy == layout.COOLING and sim.held_by is None
@@ -1711,6 +1712,7 @@ class Model(Limits):
             (
                 terminal,
                 (tables["terminals"][index]["sim"] == layout.NONE_INDEX or terminal.key in anew)
+                and terminal.key not in gave_back - anew
                 and not self._protected(terminal),
             )
             for index, terminal in enumerate(self.terminals.values())
@@ -2107,6 +2109,16 @@ def _anew(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) -> set[
         if header["kind"] == layout.ALLOCATE
         for item, status in zip(items, outcome["status"].tolist(), strict=True)
         if status == layout.OK
+    }
+
+
+def _gave_back(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) -> set[int]:
+    return {
+        item["terminal"]
+        for (header, items), outcome in zip(runs, outcomes, strict=False)
+        if header["kind"] in (layout.RELEASE, layout.REPORT_ATTACH_FAILURE)
+        for item, status in zip(items, outcome["status"].tolist(), strict=True)
+        if status in (layout.OK, layout.NO_HEALTHY_SIM)
     }
 
 

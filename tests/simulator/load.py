@@ -44,13 +44,15 @@ class Load(Walk):
             (8, self.moves),
             (1, self.resume_server),
             (2, self.figure_again),
+            (3, self.pool_figure_amiss),
             (2, self.dead_still),
-            (1, self.pause_again),
+            (2, self.pause_again),
             (1, self.second_rule),
             (1, self.cap_that_waits),
             (1, self.add_who_moved),
             (1, self.slowed),
-            (1, self.retired),
+            (2, self.retired),
+            (1, self.adopted),
         ]
 
         # In every other run one refusal is enough to give a swap up.
@@ -95,6 +97,8 @@ class Load(Walk):
         return added + self.world.job(layout.JOB_RESUME, job)
 
     def resume_server(self) -> bytes:
+        if self._one_in(6):
+            return commands.run(layout.SERVER_PAUSE, access_server=len(self.model.servers))
         paused = [index for index, server in enumerate(self.model.servers) if server.paused]
         server = self.random.choice(paused) if paused else self._server()
         return commands.run(layout.SERVER_RESUME, access_server=server)
@@ -110,6 +114,20 @@ class Load(Walk):
             return self.world.figure(sim.index, GIB, 0, now_s, 1 + min(self.model.lots[sim.lot].resets))
         told = [sim for sim in self.model.sims if any(sim.as_of_s)]
         return self.figure(self.random.choice(told) if told else None)
+
+    def pool_figure_amiss(self) -> bytes:
+        """The carrier's figure of what a lot's SIMs share, as it may not be; where none do, what is asked of a SIM."""
+        entity, now_s = self.world.entities["gold-b"], self.world.now_ms // 1_000
+        if not self.pooled:
+            return self.figure_again()
+        if 0 not in self.model.lots[entity].resets and self._one_in(3):
+            spread = {"at_ms": self.world.now_ms, "spread_ms": 100 * STEP_MS}
+            return commands.run(layout.SCHEDULE, 1, lot=entity, window=layout.WINDOW_CYCLE, **spread)
+        late_s = self.random.choice((0, 0, 40 * 86_400, -10_000))
+        figure = {"carrier_bytes": self.random.choice((-1, GIB, GIB)), "counted_bytes": 0, "straddling_bytes": 0}
+        lot = 0 if self._one_in(6) else entity
+        run = commands.run(layout.POOL_USAGE, 1, lot=lot, window=layout.WINDOW_CYCLE, as_of_s=now_s - late_s, **figure)
+        return run + run
 
     def dead_still(self) -> bytes:
         """Somebody else declares the same access server dead."""
@@ -171,4 +189,25 @@ class Load(Walk):
         if not gone and self._one_in(3):
             return commands.set_health([self._sim()], layout.RETIRED)
         gone = gone or [self._sim()]
-        return commands.set_health([self.random.choice(gone)], layout.HEALTHY)
+        sim = self.random.choice(gone)
+        if self._one_in(2):
+            return commands.set_health([sim], layout.HEALTHY)
+        reason = np.array([b""], "S64")
+        return commands.run(layout.CARRIER_LIFE, 1, reason=reason, iccid=sim, life=layout.LIFE_ACTIVE)
+
+    def adopted(self) -> bytes:
+        """A terminal is to have the SIM that it has."""
+        held = [each for each in self.model.terminals.values() if each.sim]
+        if not held:
+            return self.adopt()
+        terminal = self.random.choice(held)
+        return commands.run(
+            layout.ADOPT,
+            1,
+            access_server=terminal.server,
+            terminal=terminal.key,
+            subscriber=terminal.subscriber,
+            iccid=terminal.sim.iccid if terminal.sim else 0,
+            expected_bytes=0,
+            market=self.world.entities["home"],
+        )

@@ -323,6 +323,9 @@ class Simulation(Load, Witness):
         self.steps_count += 1
         try:
             self._trouble()
+            # Some lose their connection while a switch is out, and say so by coming back.
+            away = {order.server for order in self._in_flight() if order.kind == layout.SWITCH}
+            self._returning |= {server for server in sorted(away) if self.chance.random() < 0.1}
             for server in sorted(self._returning):
                 if self.chance.random() < 0.5:
                     self._returning.discard(server)
@@ -364,7 +367,7 @@ class Simulation(Load, Witness):
 
     def pass_time(self) -> None:
         """As the walk's, in steps that a clock at half its pace can halve."""
-        steps = self.random.choice((1, 1, 1, 2, 2, 3, 5, 12))
+        steps = self.random.choice((1, 1, 2, 3, 5, 12, 30, 80))
         if self._one_in(40):
             steps = self.random.randrange(1, 1000)
         self.time.pass_ms(steps * TICK_MS)

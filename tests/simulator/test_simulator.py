@@ -16,8 +16,8 @@ from tests.simulator.simulation import Chances, Simulation, machine_kind
 
 SEED = 11
 STEPS_MAX = 20_000
-# What is rare is met in one of so many runs; three as a rule.
-RUNS_MAX = 8
+# What is rare is met in one of so many runs; five as a rule.
+RUNS_MAX = 12
 # Lots end where the seed is a multiple of three.
 SEEDS = {"a lot that ends last and goes first": 12}
 # The model sees a fault of the core at once, so nothing else needs to go wrong meanwhile.
@@ -48,6 +48,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert simulate(3, 25) == simulate(3, 25)
 
 
+@pytest.mark.timeout(600)
 def test_the_load_has_every_role_and_every_command_and_meets_every_answer_and_event() -> None:
     """All that transitions.txt has, with the chances under which faults of the core have to be found: quiet without."""
     rows = parse(TABLE.read_text(encoding="utf-8"))
@@ -59,7 +60,7 @@ def test_the_load_has_every_role_and_every_command_and_meets_every_answer_and_ev
     # Each role gives what it may give, and is refused what it may not. Operators may all but what only the system says.
     missing |= {(layout.Role(role).name, True) for roles in COMMAND_ROLES.values() for role in roles}
     missing |= {(role.name, False) for role in layout.Role if role not in (layout.SYSTEM, layout.OPERATOR)}
-    for seed in range(SEED, SEED + RUNS_MAX):
+    for seed in range(3, 3 + 6 * RUNS_MAX, 6):  # lots end in all of them, and every other has a pool
         simulation = Simulation(seed, CORE_CHANCES)
         for _ in range(600):
             simulation.step()

@@ -39,6 +39,9 @@ snapshot at its sequence, which a clean shutdown and the follower write, is such
 that follows it by this checksum, has to stand there. Without it, as where the snapshot's own record is the damaged one
 and the last, nobody knows what stood behind it: @H.
 
+A segment that is gone with everything behind it leaves a journal that ends where it began, as one does that never went
+on. Only who has seen more can tell: a snapshot (@H, @M, @O), history (``JournalShort``), or the list in a backup.
+
 A segment that a crash left prepared but not begun is all zeros, and is used. Non-zero bytes behind @B's end of a
 segment are not looked at: the chain shows that nothing is missing.
 """
