@@ -207,8 +207,9 @@ def slowed_world(speed_kbps: int = -1) -> World:
 
 
 def report(world: World, epoch: int, total: int, goodput_kbps: int) -> None:
-    world.pass_ms(1_024)
-    assert world.status(world.usage(T, epoch, total, goodput_kbps=goodput_kbps)) == layout.OK
+    world.pass_ms(4_096)
+    fared = {"goodput_kbps": goodput_kbps, "span_ms": 4_000, "demand_permille": 1_000}
+    assert world.status(world.usage(T, epoch, total, **fared)) == layout.OK
 
 
 def trusted(world: World) -> bool:
@@ -221,9 +222,9 @@ def test_a_sim_that_was_slowed_goes_to_who_needs_little_until_it_has_shown_that_
     assert not trusted(world)
     assert world.status(world.allocate(2, expected_bytes=10 * GIB)) == layout.NO_HEALTHY_SIM
     epoch = allocate(world)
-    report(world, epoch, MIB // 8, 5_000)
+    report(world, epoch, 3 * MIB, 5_000)
     assert not trusted(world)
-    report(world, epoch, MIB // 4, 7_000)
+    report(world, epoch, 6 * MIB, 7_000)
     assert trusted(world)
     told = [event for event in world.events if event["kind"] == layout.EVENT_TRUSTED]
     assert [(event["terminal"], event["b"]) for event in told] == [(T, 7_000)]
@@ -236,16 +237,16 @@ def test_a_sim_that_was_slowed_goes_to_who_needs_little_until_it_has_shown_that_
 def test_what_went_in_the_time_between_reports_shows_it_too() -> None:
     world = slowed_world()
     epoch = allocate(world)
-    report(world, epoch, 2 * MIB, 0)
+    report(world, epoch, 4 * MIB, 0)
     assert trusted(world)
 
 
 def test_a_plan_that_slows_to_much_asks_for_twice_as_much() -> None:
     world = slowed_world(speed_kbps=5_000)
     epoch = allocate(world)
-    report(world, epoch, MIB // 8, 9_999)
+    report(world, epoch, 5 * MIB, 9_999)
     assert not trusted(world)
-    report(world, epoch, MIB // 4, 10_000)
+    report(world, epoch, 10 * MIB, 10_000)
     assert trusted(world)
 
 
@@ -253,7 +254,7 @@ def test_a_throttle_seen_while_it_is_probed_keeps_it_out() -> None:
     world = slowed_world()
     epoch = allocate(world)
     world.send(world.set_health(0, layout.THROTTLED))
-    report(world, epoch, MIB // 8, 50_000)
+    report(world, epoch, 25 * MIB, 50_000)
     world.send(world.lease(layout.RELEASE, T, epoch))
     world.pass_ms(60_032)
     assert not trusted(world)

@@ -26,7 +26,7 @@ _INDEXES_INTO = {"market": "markets", "lot": "lots", "bank": "banks"}
 _MAY_BE_LEFT_OUT = {
     "AllocateSimsRequest": {"subscriber", "expected_bytes"},
     "AdoptTerminalsRequest": {"subscriber", "expected_bytes"},
-    "ImportSimsRequest": {"opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"},
+    "ImportSimsRequest": {"opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "as_of_s", "health"},
     "ReportUsageRequest": {"span_ms", "goodput_kbps", "demand_permille", "radio"},
     "Usage": {"span_ms", "goodput_kbps", "demand_permille", "radio"},
     "AllocateSimsResponse": {"slow_kbps"},

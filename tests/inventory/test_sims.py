@@ -75,6 +75,7 @@ def test_good_lines_become_columns(write: Write) -> None:
     assert columns.opening_cycle_bytes.tolist() == [0, 0, 7]
     assert columns.opening_day_bytes.tolist() == [0, 0, 5]
     assert columns.opening_rolling_bytes.tolist() == [0, 0, 6]
+    assert columns.as_of_s.tolist() == [0, 0, round(datetime.fromisoformat("2026-03-02T10:00:00Z").timestamp())]
     assert columns.terminal.tolist() == [2**64 - 1]
     assert columns.subscriber.tolist() == [9]
     assert columns.market.tolist() == [1]

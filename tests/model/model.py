@@ -441,7 +441,7 @@ class Model(Limits):
             if action != layout.ACTION_REFUSE:
                 self._extend(terminal)
             self._traffic(terminal)
-            kbps = max(item["goodput_kbps"], delta // 125 // (passed_s + 1))
+            kbps = self._shown_kbps(item, delta, passed_s)
             fast = kbps >= self.settings[layout.PROBE_KBPS]
             if sim.untrusted and sim.health < layout.THROTTLED and fast:
                 sim.untrusted = False
@@ -449,6 +449,16 @@ class Model(Limits):
         self._judge_pool(sim.lot)
         self._judge(sim)
         return status
+
+    @staticmethod
+    def _shown_kbps(item: Row, delta: int, passed_s: int) -> int:
+        """What a report shows of its SIM's speed: nothing, where a shaper may have let it through at once."""
+        burst = 1_000_000
+        wanted_ms = item["span_ms"] * min(item["demand_permille"], 1_000) // 1_000
+        by_goodput = burst <= item["goodput_kbps"] * wanted_ms // 8 <= delta + delta // 8
+        if delta < burst:
+            return 0
+        return max(delta // 125 // (passed_s + 1), item["goodput_kbps"] if by_goodput else 0)
 
     def _aside(
         self, header: Row, item: Row, terminal: TerminalModel | None, status: int, total: int, iccid: int = 0
@@ -549,6 +559,8 @@ class Model(Limits):
             call.item["opening_day_bytes"],
             call.item["opening_rolling_bytes"],
         ]
+        as_of_s = min(call.item["as_of_s"], self.now_ms // 1000)
+        figures = [(opening, as_of_s) if as_of_s and opening else (0, 0) for opening in openings]
         # The longer windows hold the day.
         longer = (0, 2) if self.lots[call.item["lot"]].rolling_days else (0,)
         for window in longer:
@@ -564,6 +576,7 @@ class Model(Limits):
             openings,
         )
         self._require(call.answer["sim"] == sim.index, f"SIM {sim.index} was given the index {call.answer['sim']}")
+        sim.carrier, sim.as_of_s = [told for told, _ in figures], [instant for _, instant in figures]
         self.sims.append(sim)
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
@@ -813,7 +826,7 @@ class Model(Limits):
             return {layout.WRONG_STATE}
         days = (31, 1, lot.rolling_days)[window]
         over = as_of_s * 1000 + days * DAY_MS < self.now_ms
-        if over or as_of_s * 1000 < begun_ms + lot.begun_spread_ms[window]:
+        if over or as_of_s * 1000 < self._earliest_ms(lot, window) + lot.begun_spread_ms[window]:
             return {layout.SAME if again else self._figure_aside(call, sim, layout.PAST_WINDOW)}
         ran_s = (
             as_of_s - begun_ms // 1000 if begun_ms and window != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
@@ -874,6 +887,13 @@ class Model(Limits):
             return self._days_begun_ms(lot)[-1]
         next_ms, _ = lot.schedule.get(window, (0, 0))
         return lot.begun_ms[window] or (next_ms or self.now_ms) - (31, 1)[window] * DAY_MS
+
+    def _earliest_ms(self, lot: LotModel, window: int) -> int:
+        """Before when no figure is of the window that runs: it began then, or has run for as long as it can."""
+        lasts_ms = (31, 1, 0)[window] * DAY_MS
+        next_ms, _ = lot.schedule.get(window, (0, 0))
+        waits = not lot.begun_ms[window] and lasts_ms and self.now_ms < next_ms <= self.now_ms + lasts_ms
+        return max(next_ms - lasts_ms, 0) if waits else lot.begun_ms[window]
 
     def _lies_in(self, lot: LotModel, inner: int, window: int) -> bool:
         cycle, day, rolling = (int(each) - 1 for each in layout.Window)
@@ -978,7 +998,7 @@ class Model(Limits):
             (31, 1, lot.rolling_days)[place],
             as_of_s == lot.pool_as_of_s[place],
         )
-        if as_of_s * 1000 + days * DAY_MS < self.now_ms or as_of_s * 1000 < begun_ms:
+        if as_of_s * 1000 + days * DAY_MS < self.now_ms or as_of_s * 1000 < self._earliest_ms(lot, place):
             return {layout.SAME if again else self._pool_aside(call, layout.PAST_WINDOW)}
         ran_s = as_of_s - begun_ms // 1000 if begun_ms and place != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
         if told // a_second >= min(ran_s, max(as_of_s - lot.active_from_s, 0)) + 2:

@@ -654,6 +654,25 @@ def _reset(row: Row) -> Case:
     return case
 
 
+def _figure_of_import(row: Row) -> Case:
+    """SIM 0 was imported with 10 MiB of its cycle, up to two seconds ago; the carrier says 4 of before then, or 14."""
+    world = new_world(sims=0)
+    as_of_s = world.now_ms // 1000 - 2
+    world.import_sims(1, opening_bytes=10 * MIB, as_of_s=as_of_s)
+    later = row.when.startswith("of after")
+    told = (14 if later else 4) * MIB
+    return Case(world, world.figure(0, told, 0, as_of_s + (1 if later else -1)), used_bytes=told)
+
+
+def _figure_of_yesterday() -> Case:
+    """The day of gold-a has not begun anew yet, and will in three hours: the figure is of more than a day before."""
+    world = new_world()
+    hours = 3 * 3_600 * SECOND_MS
+    assert world.status(world.schedule("gold-a", layout.WINDOW_DAY, world.now_ms + hours)) == layout.OK
+    as_of_s = (world.now_ms + hours - DAY_MS) // 1000 - 1
+    return Case(world, world.figure(0, 10 * MIB, 0, as_of_s, int(layout.WINDOW_DAY)))
+
+
 POOL_BYTES = 10 * GIB
 """What six SIMs share in a cycle; they are low with a 32nd of it left, and exhausted with a 128th."""
 
@@ -811,6 +830,10 @@ def _figure(row: Row) -> Case:
     """SIM 0, in the cycle of gold-a: 3 MiB were counted by an instant and 5 are by now; the carrier says 10 of then."""
     if "its lot has none" in row.when or row.when.endswith(("is to come", "that starts anew")):
         return _figure_of_window(row)
+    if row.when == "of the day before its lot's first":
+        return _figure_of_yesterday()
+    if row.when.endswith("the SIM's import"):
+        return _figure_of_import(row)
     if row.when.startswith(("of a day", "of the day", "of the lot's first day")):
         return _figure_of_day(row)
     world = new_world()
@@ -984,11 +1007,19 @@ def _probed(row: Row) -> Case:
     if row.state == "free":
         return Case(world, world.set_health(0, layout.HEALTHY), named_sim=0)
     epoch = allocate(world)
-    world.pass_ms(10 * STEP_MS)
+    world.pass_ms(5 * SECOND_MS)
     if row.command == "SET_HEALTH":
         return Case(world, world.set_health(0, layout.THROTTLED), named_sim=0)
-    goodput_kbps = 6_000 if row.when.endswith("fast") else 5_000
-    return Case(world, world.usage(T, epoch, MIB // 2, goodput_kbps=goodput_kbps), named_sim=0)
+    # Four seconds of 6,000 kbit/s are 3 MB.
+    fared = {"goodput_kbps": 5_000 if row.when.endswith("slow") else 6_000, "span_ms": 4_000, "demand_permille": 1_000}
+    used = 3 * MIB
+    if row.when.endswith("burst"):
+        fared["span_ms"], used = 1_000, 900_000
+    elif row.when.endswith("nobody wanted"):
+        fared["demand_permille"] = 0
+    elif row.when.endswith("was counted"):
+        used = 2 * MIB
+    return Case(world, world.usage(T, epoch, used, **fared), named_sim=0)
 
 
 def _lot_order(row: Row) -> Case:
@@ -1612,6 +1643,9 @@ WHENS = frozenset(
         "of an earlier instant",
         "of an instant to come",
         "of before its window began",
+        "of the day before its lot's first",
+        "of before the SIM's import",
+        "of after the SIM's import",
         "of longer ago than its window lasts",
         "the same again, its window has started anew",
         "another instant",
@@ -1630,6 +1664,9 @@ WHENS = frozenset(
         "its spread is over",
         "healthy, on probation",
         "on probation, it is fast",
+        "on probation, it is fast for a burst",
+        "on probation, it is fast by a goodput that nobody wanted",
+        "on probation, it is fast by more than was counted",
         "on probation, it is slow",
         "on probation, it is throttled",
         "slowed, its cycle starts anew",

@@ -141,6 +141,7 @@ class Walk:
         numbers = np.arange(self.imported, self.imported + count)
         self.imported += count
         quota = 100 * GIB if lot != "gold-b" else 50 * GIB
+        now_s = self.world.now_ms // 1000
         return commands.run(
             layout.IMPORT_SIMS,
             count,
@@ -154,6 +155,7 @@ class Walk:
             ],
             opening_day_bytes=[0 if number % 3 else GIB for number in numbers],
             opening_rolling_bytes=0,
+            as_of_s=[self.random.choice((0, 0, now_s - 5, now_s, now_s + 9)) for _ in numbers],
             lot=self.world.entities[lot],
             bank=self.world.entities[bank],
             slot=numbers,
@@ -287,8 +289,13 @@ class Walk:
         more = self.random.choice((0, -1, 1, 5 * MIB, 300 * MIB, 1_900 * MIB, 500 * GIB))
         up = max(before + more, 0)
         down = 2**64 - 1 if self._one_in(30) else self.random.choice((0, MIB))
-        # How the terminal fared changes nothing.
-        fared = {"goodput_kbps": up % 2**32, "radio": up % 2**8}
+        # How the terminal fared changes nothing but what is trusted.
+        fared = {
+            "goodput_kbps": self.random.choice((up % 2**32, 8_000, 2**32 - 1)),
+            "span_ms": self.random.choice((0, 1_000, 5_000, 2**32 - 1)),
+            "demand_permille": self.random.choice((0, 500, 1_000, 2**16 - 1)),
+            "radio": up % 2**8,
+        }
         return self.world.usage(key, epoch, up, down, server, **fared)
 
     def adopt(self) -> bytes:

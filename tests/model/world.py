@@ -138,6 +138,7 @@ class World(Driver):
         lot: str = "gold-a",
         bank: str = "bank-1",
         opening_bytes: npt.ArrayLike = 0,
+        as_of_s: int = 0,
         health: int = layout.HEALTHY,
     ) -> list[int]:
         """Imports ``count`` new SIMs of a lot; returns their numbers."""
@@ -150,6 +151,7 @@ class World(Driver):
             opening_cycle_bytes=opening_bytes,
             opening_day_bytes=0,
             opening_rolling_bytes=0,
+            as_of_s=as_of_s,
             lot=self.entities[lot],
             bank=self.entities[bank],
             slot=numbers % 512,

@@ -37,7 +37,8 @@ def explained(operator: OperatorClient, iccid: str) -> pb.ExplainSimResponse:
 
 
 def report(client: Client, terminal: int, epoch: int, total: int, kbps: int = 0) -> None:
-    statuses = client.report_usage([terminal], [epoch], [0], [total], goodput_kbps=[kbps], span_ms=[1_000])
+    fared = {"span_ms": [1_000], "demand_permille": [1_000]}
+    statuses = client.report_usage([terminal], [epoch], [0], [total], goodput_kbps=[kbps], **fared)
     assert statuses.tolist() == [layout.OK]
 
 
@@ -98,7 +99,7 @@ def test_a_sim_is_explained_from_its_throttle_to_its_trust(serving: Serving, poo
         listed = pool.inventory.ListSims(inventory_pb2.ListSimsRequest(on_probation=True)).sims
         assert [sim.iccid for sim in listed] == [lease.iccid]
         place = others.tolist().index(doubted.holder.terminal)
-        report(client, doubted.holder.terminal, int(leases.epoch[place]), MB // 10, kbps=9_000)
+        report(client, doubted.holder.terminal, int(leases.epoch[place]), 9_000 * 125, kbps=9_000)
         followed(serving)
         trusted = explained(pool, lease.iccid)
         assert not trusted.sim.on_probation

@@ -9,6 +9,7 @@ cdef enum:
     QUARANTINES_MAX = 64          # SIMs that are quarantined on the word of one access server in a day
     STRANGERS_MAX = 64            # subscribers nobody knew whom one access server names in a day for leases that others have, at least
     ASIDE_TOLD_MAX = 64           # reports of one run that are told of, each by itself, as set aside
+    BURST_BYTES = 1_000_000       # what a shaper may let through at once shows no speed
 
 
 cdef inline void _refuse(State *state, Grant *grant, uint32_t item, int status) noexcept nogil:
@@ -389,6 +390,18 @@ cdef void _set_aside(
         row.terminal = key
 
 
+cdef uint64_t _shown_kbps(
+    uint64_t delta, uint64_t passed_s, uint32_t span_ms, uint32_t goodput_kbps, uint16_t demand_permille
+) noexcept nogil:
+    """How fast a report shows the SIM to be, kbit/s: by what it newly counts, or by the goodput of the time in which more was wanted
+    than went, as far as so much was counted. 0: no more was carried than a shaper may let through at once."""
+    cdef uint64_t kbps = delta // 125 // (passed_s + 1)
+    cdef uint64_t carried = <uint64_t> goodput_kbps * (<uint64_t> span_ms * min(demand_permille, 1000) // 1000) // 8
+    if delta < BURST_BYTES:
+        return 0
+    return max(kbps, <uint64_t> goodput_kbps) if BURST_BYTES <= carried <= delta + delta // 8 else kbps
+
+
 cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     """Counts each byte once (I8): reports are cumulative per lease epoch, so what is not above the last says nothing.
 
@@ -401,7 +414,9 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *epochs = keys + count
     cdef const uint64_t *up_bytes = epochs + count
     cdef const uint64_t *down_bytes = up_bytes + count
-    cdef const uint32_t *goodputs_kbps = <const uint32_t *> (down_bytes + count) + count
+    cdef const uint32_t *spans_ms = <const uint32_t *> (down_bytes + count)
+    cdef const uint32_t *goodputs_kbps = spans_ms + count
+    cdef const uint16_t *demands_permille = <const uint16_t *> (goodputs_kbps + count)
     cdef uint64_t *counted_bytes = <uint64_t *> run.outcomes
     cdef uint64_t *subscribers = counted_bytes + count
     cdef uint32_t *sims = <uint32_t *> (subscribers + count)
@@ -499,7 +514,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             if terminal.order == AWAITS_TRAFFIC:
                 swap_traffic(state, index, run.now_ms)
             if sim_untrusted(sim) and sim.health < THROTTLED:
-                sim_probed(state, sim_index, index, max(<uint64_t> goodputs_kbps[item], delta // 125 // (passed_s + 1)))
+                sim_probed(state, sim_index, index, _shown_kbps(
+                    delta, passed_s, spans_ms[item], goodputs_kbps[item], demands_permille[item]))
         if pool:
             pool_count(state, sim_index, delta, status == OK or (sim.held and sim.terminal == index), run.now_ms)
         if sim.health <= EXHAUSTED:

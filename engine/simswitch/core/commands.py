@@ -118,13 +118,14 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
     TICK: (),
     # One record of 1,024 bytes an entity; it is defined, or redefined when kind and name exist.
     DEFINE: (("definition", "V1024"),),
-    # Opening balances are what each SIM has already used in the window that runs now.
+    # Opening balances are what each SIM has already used in the window that runs now, up to then (0: nobody has said).
     IMPORT_SIMS: (
         ("iccid", "<u8"),
         ("imsi", "<u8"),
         ("opening_cycle_bytes", "<u8"),
         ("opening_day_bytes", "<u8"),
         ("opening_rolling_bytes", "<u8"),
+        ("as_of_s", "<u4"),
         ("lot", "<u2"),
         ("bank", "<u2"),
         ("slot", "<u2"),
@@ -266,7 +267,7 @@ COMMAND_COLUMNS: Mapping[int, Columns] = {
 OPTIONAL_COLUMNS: Mapping[int, tuple[str, ...]] = {
     ALLOCATE: ("subscriber", "expected_bytes"),
     ADOPT: ("subscriber", "expected_bytes"),
-    IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "health"),
+    IMPORT_SIMS: ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes", "as_of_s", "health"),
     REPORT_USAGE: ("span_ms", "goodput_kbps", "demand_permille", "radio"),
     CARRIER_USAGE: ("straddling_bytes",),
     POOL_USAGE: ("straddling_bytes",),

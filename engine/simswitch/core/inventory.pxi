@@ -487,8 +487,8 @@ cdef uint32_t _find_or_add_group(State *state, uint32_t lot, uint32_t bank) noex
 
 
 cdef int _import_sim(
-    State *state, uint64_t iccid, uint64_t imsi, uint64_t *openings, uint16_t lot, uint16_t bank, uint16_t slot,
-    uint8_t health, uint64_t now_ms, uint32_t *index_out
+    State *state, uint64_t iccid, uint64_t imsi, uint64_t *openings, uint32_t as_of_s, uint16_t lot, uint16_t bank,
+    uint16_t slot, uint8_t health, uint64_t now_ms, uint32_t *index_out
 ) noexcept nogil:
     cdef uint32_t index = sim_find(state, iccid)
     cdef uint32_t group
@@ -540,6 +540,9 @@ cdef int _import_sim(
     sim.occupancy = FREE
     sim.health = health
     cold.identity = imsi
+    for window in range(WINDOWS):
+        if as_of_s and openings[window]:
+            ledger_opened(state, index, window, <int64_t> openings[window], <uint32_t> min(as_of_s, now_ms // 1000))
     # What was used today was used in the longer windows too.
     openings[WINDOW_CYCLE - 1] = max(openings[WINDOW_CYCLE - 1], openings[WINDOW_DAY - 1])
     if state.lots[lot].rolling_days:
@@ -565,7 +568,8 @@ cdef void apply_import_sims(State *state, const Run *run) noexcept nogil:
     cdef const uint64_t *cycles = imsis + count
     cdef const uint64_t *days = cycles + count
     cdef const uint64_t *rollings = days + count
-    cdef const uint16_t *lots = <const uint16_t *> (rollings + count)
+    cdef const uint32_t *instants_s = <const uint32_t *> (rollings + count)
+    cdef const uint16_t *lots = <const uint16_t *> (instants_s + count)
     cdef const uint16_t *banks = lots + count
     cdef const uint16_t *slots = banks + count
     cdef const uint8_t *healths = <const uint8_t *> (slots + count)
@@ -578,7 +582,7 @@ cdef void apply_import_sims(State *state, const Run *run) noexcept nogil:
         openings[1] = days[item]
         openings[2] = rollings[item]
         status[item] = <uint8_t> _import_sim(
-            state, iccids[item], imsis[item], openings, lots[item], banks[item], slots[item], healths[item],
+            state, iccids[item], imsis[item], openings, instants_s[item], lots[item], banks[item], slots[item], healths[item],
             run.now_ms, &indexes[item])
 
 

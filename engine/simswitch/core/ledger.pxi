@@ -25,6 +25,8 @@
 #     rolling              day 2 | day 1 | today ---------- now        } none has less than those under it
 #     day                                 ----------------- now       /
 #
+# What a SIM had used when it was imported is a figure too, of the instant that was said with it: an older one is late.
+#
 # A rolling window takes a figure of the whole of it as of today's part only: which of its days an older one was of, nobody knows. A
 # figure of a single day (ROLLING_DAY) is told by the instant at which that day ended, and takes the place of what we counted on it:
 # of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE.
@@ -87,6 +89,13 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     if state.sims_ledger[index].as_of_s[window]:
         state.sims_ledger[index].carrier_bytes[window] = -1  # told again it says something again
     return correction
+
+
+cdef void ledger_opened(State *state, uint32_t index, int window, int64_t used_bytes, uint32_t as_of_s) noexcept nogil:
+    """A SIM is imported with what it had used by then. It stands in the SIM's offset, as no correction of ours."""
+    state.header.ledger_end = max(state.header.ledger_end, index + 1)
+    state.sims_ledger[index].carrier_bytes[window] = used_bytes
+    state.sims_ledger[index].as_of_s[window] = as_of_s
 
 
 cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, int64_t allowed) noexcept nogil:
@@ -261,6 +270,8 @@ cdef int figure_fits(
     ``spread_ms``: over which time their window began."""
     cdef const Lot *lot = &state.lots[entity]
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
+    cdef uint64_t lasts_ms = _lasts_s(lot, window) * 1000
+    cdef uint64_t begun_ms = lot.begun_ms[window]
     cdef int status
     if not _has_window(lot, window):
         return NO_WINDOW
@@ -271,8 +282,10 @@ cdef int figure_fits(
         return LATE
     if (lot.resetting >> window) & 1:
         return WRONG_STATE
-    # When a window began is not known before it has begun anew once; then it has run no longer than it can.
-    if <uint64_t> as_of_s * 1000 < lot.begun_ms[window] + spread_ms or (as_of_s + _lasts_s(lot, window)) * 1000 < now_ms:
+    # One that has not begun anew yet has run no longer than it can, seen from when it will.
+    if not begun_ms and window != WINDOW_ROLLING - 1 and now_ms < lot.reset_ms[window] <= now_ms + lasts_ms:
+        begun_ms = lot.reset_ms[window] - min(lot.reset_ms[window], lasts_ms)
+    if <uint64_t> as_of_s * 1000 < begun_ms + spread_ms or <uint64_t> as_of_s * 1000 + lasts_ms < now_ms:
         return SAME if as_of_s == told_s else PAST_WINDOW
     if <uint64_t> carrier_bytes // line // sims >= _carried_s(state, lot, entity, window, as_of_s) + 2:
         return IMPOSSIBLE_USAGE

@@ -297,6 +297,7 @@ def _sim_requests(
             opening_cycle_bytes=sims.opening_cycle_bytes[part].tolist(),
             opening_day_bytes=sims.opening_day_bytes[part].tolist(),
             opening_rolling_bytes=sims.opening_rolling_bytes[part].tolist(),
+            as_of_s=sims.as_of_s[part].tolist(),
             health=sims.health[part].tolist(),
         )
         if progress:

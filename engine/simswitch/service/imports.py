@@ -1,6 +1,6 @@
 """ImportSims: a stream of columns into the pool, all of it or nothing, or what is good.
 
-In the mode ALL_OR_NOTHING the whole stream is held (56 bytes a SIM) and compared with itself and with the pool before
+In the mode ALL_OR_NOTHING the whole stream is held (60 bytes a SIM) and compared with itself and with the pool before
 anything is submitted. The pool is asked only for what the stream names, a few SIMs at a time, so that others come
 between. Then it is submitted message by message. Nobody else can import meanwhile, so what was found free stays free.
 In the mode PARTIAL each message is submitted as it comes.

@@ -2113,6 +2113,7 @@ class ImportSimsRequest(_message.Message):
     OPENING_DAY_BYTES_FIELD_NUMBER: _builtins.int
     OPENING_ROLLING_BYTES_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    AS_OF_S_FIELD_NUMBER: _builtins.int
     mode: Global___ImportMode.ValueType
     """What to do when some are refused. The first message says; in later ones it is ignored."""
     @_builtins.property
@@ -2159,6 +2160,12 @@ class ImportSimsRequest(_message.Message):
     def health(self) -> _containers.RepeatedScalarFieldContainer[_sim_pb2.Health.ValueType]:
         """Column: the health. May be left out: all healthy."""
 
+    @_builtins.property
+    def as_of_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: when the opening balances of the SIM held, Unix seconds. A carrier's figure of an earlier instant is LATE in each
+        window of which one was given. 0: nobody says; one later than now counts as now. May be left out: all 0.
+        """
+
     def __init__(
         self,
         *,
@@ -2174,10 +2181,11 @@ class ImportSimsRequest(_message.Message):
         opening_day_bytes: _abc.Iterable[_builtins.int] | None = ...,
         opening_rolling_bytes: _abc.Iterable[_builtins.int] | None = ...,
         health: _abc.Iterable[_sim_pb2.Health.ValueType] | None = ...,
+        as_of_s: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank", b"bank", "banks", b"banks", "health", b"health", "iccid", b"iccid", "imsi", b"imsi", "lot", b"lot", "lots", b"lots", "mode", b"mode", "opening_cycle_bytes", b"opening_cycle_bytes", "opening_day_bytes", b"opening_day_bytes", "opening_rolling_bytes", b"opening_rolling_bytes", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_s", b"as_of_s", "bank", b"bank", "banks", b"banks", "health", b"health", "iccid", b"iccid", "imsi", b"imsi", "lot", b"lot", "lots", b"lots", "mode", b"mode", "opening_cycle_bytes", b"opening_cycle_bytes", "opening_day_bytes", b"opening_day_bytes", "opening_rolling_bytes", b"opening_rolling_bytes", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
