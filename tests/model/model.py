@@ -2126,7 +2126,8 @@ def _anew(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) -> set[
     return {
         item["terminal"]
         for (header, items), outcome in zip(runs, outcomes, strict=False)
-        if header["kind"] == layout.ALLOCATE
+        # What an access server holds goes on as OK only where there was no lease: its own may just have ended.
+        if header["kind"] in (layout.ALLOCATE, layout.ADOPT, layout.SESSION_HOLDS)
         for item, status in zip(items, outcome["status"].tolist(), strict=True)
         if status == layout.OK
     }

@@ -133,6 +133,19 @@ def test_an_order_that_nobody_answers_is_overdue() -> None:
         walk.step()
 
 
+def test_a_lease_that_time_ended_goes_on_in_the_same_apply() -> None:
+    """Its access server names it in the very batch before which nobody had asked for an hour; too rare in the walks."""
+    walk = Walk(0, keeps_records=False)
+    world = walk.world
+    walk.apply(world.allocate(7_001))
+    terminal = walk.machine.terminal(walk.machine.find_terminal(7_001))
+    walk.apply(commands.run(layout.SESSION_OPEN, access_server=0))
+    world.sessions[0] = walk.machine.server(0)["session"]
+    world.now_ms += walk.machine.header()["settings"]["lease_ms"] + 60 * STEP_MS
+    walk.apply(world.holds(0, 7_001, terminal["epoch"], terminal["sim"]))
+    assert (layout.SESSION_HOLDS, layout.OK) in walk.answers
+
+
 def test_the_walks_met_what_they_must() -> None:
     if len(MET) < len(SEEDS):
         pytest.skip("not all walks were made")

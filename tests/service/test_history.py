@@ -53,7 +53,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     swaps = [(-number, None, number, -number, 1, 7, 2, number // 9, None, None, 0, 0, 8) for number in range(SWAPS)]
     connection.executemany("INSERT INTO swaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", swaps)
     for lot_index in lots:
-        connection.execute("INSERT INTO caps VALUES (?, 1, 5, NULL, 3)", (lot_index,))
+        connection.execute("INSERT INTO caps VALUES (?, 1, 5, NULL, 3, NULL)", (lot_index,))
     connection.execute("INSERT INTO gaps VALUES (3, 4, 5, 6)")
     connection.execute("COMMIT")
     connection.close()

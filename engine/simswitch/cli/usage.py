@@ -101,7 +101,7 @@ def import_usage(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Import what a carrier says was used, of SIMs, or of all SIMs of a lot that share a quota.
+    """Import what a carrier says was used, by SIM or by pooled lot.
 
     A file with a bad line is refused as a whole, and each bad line named.
 
