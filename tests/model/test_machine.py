@@ -138,7 +138,9 @@ def test_a_lease_that_time_ended_goes_on_in_the_same_apply() -> None:
     walk = Walk(0, keeps_records=False)
     world = walk.world
     walk.apply(world.allocate(7_001))
-    terminal = walk.machine.terminal(walk.machine.find_terminal(7_001))
+    index = walk.machine.find_terminal(7_001)
+    assert index is not None
+    terminal = walk.machine.terminal(index)
     walk.apply(commands.run(layout.SESSION_OPEN, access_server=0))
     world.sessions[0] = walk.machine.server(0)["session"]
     world.now_ms += walk.machine.header()["settings"]["lease_ms"] + 60 * STEP_MS
