@@ -6,6 +6,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import signal
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -37,9 +38,15 @@ def apart(work: Callable[[Note], Any]) -> Any:
             file.write(pickle.dumps(answer))
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading, "rb") as file:
-        told = file.read()
-    _, status = os.waitpid(child, 0)
+    try:
+        with os.fdopen(reading, "rb") as file:
+            told = file.read()
+    except BaseException:
+        # Who is interrupted leaves nobody behind, with whatever locks he had.
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
     sequence = struct.unpack_from("<Q", place)[0]
     place.close()
     if not told:
