@@ -456,7 +456,7 @@ class Session:
             result = await self._answer(link, "holds_result")
             for lease, status in zip(piece, map(int, result.holds_result.status), strict=True):
                 # A revoked hold is let go of when its order comes; one that the service does not know, now. Where it
-                # has no room for the order the hold is named again: until then nobody is given the SIM.
+                # has no room for the order the hold is named again: after a start nobody is given the SIM until then.
                 if status == layout.UNKNOWN_SIM:
                     self._let_go(lease)
                 elif status in _NOT_NOW:

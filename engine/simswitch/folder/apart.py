@@ -37,8 +37,8 @@ def apart(work: Callable[[Note], Any]) -> Any:
         with os.fdopen(writing, "wb") as file:
             file.write(pickle.dumps(answer))
         os._exit(0)
-    os.close(writing)
     try:
+        os.close(writing)
         with os.fdopen(reading, "rb") as file:
             told = file.read()
     except BaseException:
