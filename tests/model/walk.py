@@ -430,7 +430,7 @@ class Walk:
     def job_create(self) -> bytes:
         alive = [job for job in self.model.jobs if job.state not in ENDED]
         if len(alive) >= JOBS_ALIVE_MAX or len(self.model.jobs) > JOBS_MAX:
-            return self.job_add() if self._one_in(3) else self._move_on(alive)
+            return self.job_add() if not alive or self._one_in(3) else self._move_on(alive)
         return self.world.job_create(
             health_mask=self.random.choice((0, 1 << layout.THROTTLED, 1 << layout.HEALTHY, 1 << 12)),
             lot=layout.NONE_SHORT if self._one_in(2) else self._lot(),
