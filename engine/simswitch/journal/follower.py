@@ -13,8 +13,7 @@ be recovered is found while the server still has the right one.
 - A snapshot is written in pieces, each durable by itself and followed by a rest as long as the piece took, so that a
   commit of the server waits for one piece at most.
 - It reads what the server has written, durable or not. A snapshot vouches for its sequence, so before one is taken the
-  segment is made durable by an fdatasync of its own, unless a later record, which the server writes only then, has been
-  seen.
+  segment is made durable by an fdatasync of its own.
 - A record that is not there yet, or half written, is looked at again; only a later segment shows that it is damaged.
 - When an outcome differs, an invariant doesn't hold or the journal is damaged, it leaves a file ``follower-alarm.txt``,
   which the server shows, and exits with status 4; when the disk fails, with status 5. The file stays until a person
@@ -508,7 +507,6 @@ class Follower:
             place.sequence + 1,
             record.checksum,
         )
-        self._vouched_sequence = max(self._vouched_sequence, record.header.durable_sequence)
         return record
 
     def _begun_segment(self, number: int) -> SegmentHeader | None:

@@ -1,8 +1,8 @@
 """Reading a journal back: which bytes are records, where it ends, and what a crash may have left there.
 
 ``S`` is the sequence that the next record must have, ``C`` the checksum of the record before it, ``p`` the place where
-it must stand, ``D`` the highest sequence that is known to be durable from elsewhere (a snapshot, a record's own mark).
-The rows are tried from the top; the code cites them by letter.
+it must stand, ``D`` the highest sequence that a snapshot says was durable. The rows are tried from the top; the code
+cites them by letter.
 
     what is found                                                           what it means                        verdict
     ----------------------------------------------------------------------  -----------------------------------  -------
@@ -31,9 +31,9 @@ The rows are tried from the top; the code cites them by letter.
 
 "Cut" means: all that is not zero from p on is overwritten with zeros, and that is made durable before anything is
 appended, so that no later crash can find the remains. Only what was never acknowledged is cut, because record N+1 is
-written after N is durable (``format``): a record that was acknowledged has either something behind it (@G), or a mark
-that names it (@H), or it is the very last. That last one, if it rots, can't be told from a torn write by anyone; a
-snapshot at its sequence, which a clean shutdown and the follower write, is such a mark.
+written after N is durable (``format``): a record that was acknowledged has either something behind it (@G), or a
+snapshot of its sequence or a later one (@H), as a clean shutdown and the follower write, or it is the very last. That
+last one, if it rots, can't be told from a torn write by anyone. The mark in a record names only what stands before it.
 
 @P asks for proof that nothing is missing: the snapshot names the checksum of its own record, and that record, or one
 that follows it by this checksum, has to stand there. Without it, as where the snapshot's own record is the damaged one
@@ -350,7 +350,6 @@ class Walk:
                         place.sequence + 1,
                         record.checksum,
                     )
-                    self._durable_sequence = max(self._durable_sequence, record.header.durable_sequence)
                     self._check_chain(place)
                     if record.header.sequence >= self._first_sequence:
                         yield record
