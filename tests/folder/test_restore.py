@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from simswitch.journal.snapshot import snapshot_sequences
 from tests.cell.small_pool import SERVER_NUMBER, allocate
 from tests.cli.conftest import program
 from tests.folder.lives import BEGIN_MS, SEGMENT_BYTES, Life, lived
+from tests.model.records import copy_regions, pack, tables
 from tests.service.serving import Serving, define
 
 
@@ -96,21 +98,81 @@ def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: P
     assert len(numbers) == len(set(numbers)) == 30, "a session's number is given twice"
     assert told
     assert len(told) == len(set(told)), "an event's number is given twice"
-    # A job has a number a second: what was restored at once may share them.
     assert min(jobs) > 1 << 20
 
 
-def test_restores_after_one_with_a_clock_that_was_ahead_fence_each_other_still() -> None:
-    """By 64 distances that are drawn: of one state and the same instant, epochs, jobs and events differ."""
+NUMBERS = ("epoch", "order_next", "jobs_count", "events_count", "given_up_count")
+AN_INSTANT_IS_WORTH = {"epoch": 1 << 23, "order_next": 1, "events_count": 1 << 12, "given_up_count": 1 << 12}
+QUARTER_MS = 256
+"""A job has so long."""
+
+
+def numbers(machine: Machine) -> dict[str, int]:
+    header = tables(copy_regions(machine))["header"]
+    found = {name: int(header[name][0]) for name in NUMBERS[1:]}
+    return found | {"epoch": int(header["incarnation"][0]) << 48 | int(header["epoch_next"][0])}
+
+
+def having(**fields: int) -> Machine:
+    """A machine whose header says so."""
+    machine = Machine(8, 8, 16)
+    if "events_count" in fields:
+        machine.raise_incarnation(0, 1)  # so that the ring of events has gone round
+    regions = copy_regions(machine)
+    header = tables(regions)["header"]
+    for name, value in fields.items():
+        header[name] = value
+    return Machine.restore(pack(regions, {"header": header}))
+
+
+def test_what_is_restored_later_has_numbers_beyond_all_that_the_earlier_gives_until_then() -> None:
     found = []
-    for lineage in (3, 4):
-        machine = Machine(8, 8, 16)
-        machine.raise_incarnation(BEGIN_MS + 30 * 86_400_000, 1)
-        machine.raise_incarnation(BEGIN_MS, lineage)
-        header = machine.header()
-        found.append([header[name] for name in ("incarnation", "jobs_count", "events_count")])
+    for at_ms in range(BEGIN_MS, BEGIN_MS + 10 * QUARTER_MS, QUARTER_MS):
+        machine = having()
+        # Whatever is drawn: it is the instant that tells them apart.
+        machine.raise_incarnation(at_ms, 1 + at_ms % 7)
+        found.append(numbers(machine))
         assert machine.check() == []
-    assert all(one != another for one, another in zip(*found, strict=True))
+    for one, another in pairwise(found):
+        assert another["jobs_count"] == one["jobs_count"] + 1
+        for name, worth in AN_INSTANT_IS_WORTH.items():
+            assert another[name] - one[name] >= QUARTER_MS * worth, name
+
+
+@pytest.mark.parametrize("name", ["now_ms", "incarnation", "epoch_next", *NUMBERS[1:]])
+def test_where_the_state_is_beyond_the_clock_numbers_are_drawn_beyond_all_that_it_has(name: str) -> None:
+    """A clock was ahead at an earlier restore, or is behind now; or more was given than an instant is worth."""
+    machine = having()
+    machine.raise_incarnation(BEGIN_MS + 1, 1)
+    beyond = numbers(machine)
+    value = {"now_ms": BEGIN_MS, "incarnation": 1 + (beyond["epoch"] >> 48), "epoch_next": beyond["epoch"] % (1 << 48)}
+    fields = {name: (value | beyond)[name]}
+    if name == "epoch_next":
+        fields["incarnation"] = beyond["epoch"] >> 48
+    before = numbers(having(**fields))
+    by_the_clock = numbers_at(BEGIN_MS)
+    found = []
+    for lineage in (2, 1, 1025, 4):
+        machine = having(**fields)
+        machine.raise_incarnation(BEGIN_MS, lineage)
+        found.append(numbers(machine))
+        assert machine.check() == []
+        assert machine.header()["now_ms"] == fields.get("now_ms", 0)
+        for each in NUMBERS:
+            assert found[-1][each] > before[each], each
+        assert found[-1]["epoch"] > by_the_clock["epoch"], "as early as what was restored when the clock was right"
+    second, first, same, fourth = found
+    assert same == first, "one of 1,024 instants is drawn"
+    for each, worth in {**AN_INSTANT_IS_WORTH, "jobs_count": 1 / QUARTER_MS}.items():
+        apart = (1 << 14) * worth
+        assert second[each] - first[each] >= apart - 2_048, each
+        assert fourth[each] - second[each] >= 2 * apart - 2_048, each
+
+
+def numbers_at(at_ms: int) -> dict[str, int]:
+    machine = having()
+    machine.raise_incarnation(at_ms, 1)
+    return numbers(machine)
 
 
 # ------------------------------------------------------------------------------------------------ points in time
@@ -488,11 +550,14 @@ def test_i1_more_leases_than_orders_that_a_restored_service_never_heard_of(
     try:
         with OperatorClient(one.address) as operator:
             define(operator, 600)
-        backup(tmp_path / "data", tmp_path / "copy")
+        # A process with a server in it is not copied (``apart``).
+        answer = program("backup", str(tmp_path / "data"), str(tmp_path / "copy"))
+        assert answer.returncode == Exit.OK, answer.stderr
         asyncio.run(live(one.address))
     finally:
         one.end()
-    restore(tmp_path / "copy", tmp_path / "again")
+    answer = program("restore", str(tmp_path / "copy"), str(tmp_path / "again"))
+    assert answer.returncode == Exit.OK, answer.stderr
     two = Serving(tmp_path / "again")
     try:
         asyncio.run(asyncio.wait_for(again(two.address), 60))

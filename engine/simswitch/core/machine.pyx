@@ -72,21 +72,32 @@ cdef enum:
     ITEMS_MAX = 1 << 26           # SIMs or terminals; a timer's id could name 2^29
     ORDERS_MAX = 1 << 24          # what an order's number can name
     PIECE_BYTES = 1 << 20         # what is hashed as one
-    ORDERS_LEAP = 1 << 29
     FENCE_MS_BITS = 40            # of an instant: until 2054
     FENCE_EPOCH_BITS = 23         # epochs that an instant has before the next begins: 2 ** 23 a millisecond
     FENCE_TOLD_BITS = 12          # the same of events and of swaps that were given up: numbers stay below 2 ** 53 (JSON)
-    FENCE_JOB_BITS = 10           # a job has so many milliseconds: its number has 32 bits
-
-
-cdef uint64_t _leapt(uint64_t wanted, uint64_t count, uint64_t leap, uint64_t turns):
-    """At least that number, or a leap on; its place in a ring of so many is that of the one before."""
-    if wanted <= count:
-        wanted = count + leap
-    return wanted - wanted % turns + turns + count % turns
+    FENCE_JOB_BITS = 8            # a job has so many milliseconds (2 ** 8): its number has 32 bits
+    FENCE_DRAWN_BITS = 14         # so far apart are the instants of which one is drawn: 16 seconds
+    FENCE_DRAWN = 1024            # as many are there: within five hours
 
 
 cdef uint64_t FENCES_BEGIN_MS = 1_577_836_800_000   # 2020-01-01
+
+
+cdef uint64_t _later(uint64_t told, uint64_t count, uint64_t turns):
+    """A number above both, whose place in a ring of so many is that of the one before."""
+    return told - told % turns + turns + count % turns
+
+
+cdef uint64_t _reached_ms(Header *header):
+    """The first instant whose numbers are all beyond those of the state, and which it has not seen itself."""
+    cdef uint64_t reached = header.now_ms - FENCES_BEGIN_MS if header.now_ms > FENCES_BEGIN_MS else 0
+    reached = max(reached, (<uint64_t> header.incarnation << 24) + (header.epoch_next >> FENCE_EPOCH_BITS))
+    reached = max(reached, header.order_next)
+    reached = max(reached, header.events_count >> FENCE_TOLD_BITS)
+    reached = max(reached, header.given_up_count >> FENCE_TOLD_BITS)
+    return max(reached + 1, (<uint64_t> header.jobs_count + 1) << FENCE_JOB_BITS)
+
+
 HASH_PIECE_BYTES = int(PIECE_BYTES)
 
 
@@ -941,35 +952,30 @@ cdef class Machine:
         """Fences every epoch handed out so far, here and by whatever else came of an earlier state of this machine.
 
         Of one state several machines can be made, also of an older one after a newer, and none knows of the others. So
-        numbers begin at what the instant says, which comes to more than a machine gives in the time until then: 2 ** 23
-        epochs and an order a millisecond, 4,096 events, a job a second. Where they are beyond it already, since an earlier
-        restore had a clock that was ahead, they leap, by one of 64 distances that is drawn too. Of sessions thousands begin at once when all access servers come back, so what tells theirs apart
-        is no instant but ``lineage``, a number that was drawn: their numbers go on below it.
+        all numbers begin at what one instant says, which comes to more than a machine gives in the time until the next:
+        2 ** 23 epochs and an order a millisecond, 4,096 events, a job a quarter of a second. It is ``at_ms``; where the
+        state has seen a later one or has numbers beyond, since a clock was ahead or is behind, it is drawn from 1,024
+        that lie behind all of that. Of sessions thousands begin at once when all access servers come back, so what tells
+        theirs apart is no instant but ``lineage``, a number that was drawn: their numbers go on below it.
         """
         cdef Header *header = self.state.header
         cdef uint64_t since_ms = at_ms - FENCES_BEGIN_MS if at_ms > FENCES_BEGIN_MS else 0
-        cdef uint64_t incarnation = since_ms >> 24
-        # Half of an incarnation's 48 bits are left for what is given from now on.
-        cdef uint64_t counter = (since_ms & 0xFFFFFF) << FENCE_EPOCH_BITS
-        cdef uint64_t order = since_ms
+        cdef uint64_t reached_ms = _reached_ms(header)
+        if since_ms < reached_ms:
+            since_ms = reached_ms + ((<uint64_t> lineage % FENCE_DRAWN) << FENCE_DRAWN_BITS)
         cdef uint64_t job = since_ms >> FENCE_JOB_BITS
         cdef uint64_t told = since_ms << FENCE_TOLD_BITS
-        cdef uint64_t far = 1 + lineage % 64
-        if incarnation < header.incarnation or (incarnation == header.incarnation and counter <= header.epoch_next):
-            incarnation, counter = header.incarnation + far, header.epoch_next
-        if order <= header.order_next:
-            order = header.order_next + ORDERS_LEAP * far
-        if job <= header.jobs_count:
-            job = header.jobs_count + JOBS_MAX * far
-        if since_ms >> FENCE_MS_BITS or incarnation >> 16 or order >> FENCE_MS_BITS or job >= NONE_INDEX:
+        if since_ms >> FENCE_MS_BITS or job >= NONE_INDEX:
             raise OverflowError(f"no incarnation is left at {at_ms} ms: is the clock right?")
-        header.incarnation, header.epoch_next = <uint32_t> incarnation, counter
+        header.incarnation = <uint32_t> (since_ms >> 24)
+        # Half of an incarnation's 48 bits are left for what is given from now on.
+        header.epoch_next = (since_ms & 0xFFFFFF) << FENCE_EPOCH_BITS
         # Nor may another number be given a second time: what came of the first is remembered elsewhere.
-        header.order_next, header.jobs_count = order, <uint32_t> job
+        header.order_next, header.jobs_count = since_ms, <uint32_t> job
         header.lineage = lineage if lineage and lineage != header.lineage else header.lineage + 1
         # Entries keep their turns: the oldest goes first.
-        header.given_up_count = _leapt(told, header.given_up_count, far << 32, GIVEN_UP_MAX)
-        told = _leapt(told, header.events_count, far << 32, EVENTS_KEPT)
+        header.given_up_count = _later(told, header.given_up_count, GIVEN_UP_MAX)
+        told = _later(told, header.events_count, EVENTS_KEPT)
         header.events_leapt += told - header.events_count
         header.events_count = told
         # Events are remembered without a gap, so none of before is.

@@ -1,5 +1,10 @@
 """Work that replays a journal, in a process of its own: an invariant that a record breaks ends that one only, and the
-record can be named."""
+record can be named.
+
+The child is a copy of a process whose other threads, if it has any, do nothing, as those of a command of the program.
+Only the thread that calls goes on in a copy, and a lock that another one has just then, SQLite's perhaps, is never
+given back there. Beside a server of its own a process runs the command instead.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     newest snapshot that lies before ──replay──▶ state at the point ──▶ new incarnation ──▶ snapshot, a new journal
 
 What came after that point was handed out all the same: epochs, order numbers, sessions, events. So was what came of
-another restore, of this backup or of an older or newer one. The incarnation fences all of them by the wall clock, and
+another restore, of this backup or of an older or newer one. The incarnation fences all of them by one instant, and
 sessions by a number that is drawn: none of the new folder's was ever given before (``Machine.raise_incarnation``). The
 new journal has an id of its own, and goes on behind the last record's checksum. History goes on where it may: when it
 is of this journal, and knows nothing beyond the point and no record that is left out, it is brought up to it; otherwise
@@ -213,11 +213,7 @@ def _restore(
     faults = machine.check()
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
-    at_ms = time.time_ns() // 1_000_000
-    if at_ms <= machine.now_ms:
-        # The clock is behind, and would give the next restore of this state the same instant.
-        at_ms = machine.now_ms + 1 + secrets.randbelow(1 << 22)
-    machine.raise_incarnation(at_ms, secrets.randbits(32))
+    machine.raise_incarnation(time.time_ns() // 1_000_000, secrets.randbits(32))
     found = _write(origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed)
     return found | {"passed_over": [str(damage) for damage in damages]}
 
