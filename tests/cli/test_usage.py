@@ -166,6 +166,21 @@ def test_a_carriers_figure_of_a_whole_pool_is_taken_from_a_column_or_from_a_file
     while not (rows := history(run, server, "pool_corrections")):
         time.sleep(0.2)
     assert [(row["lot"], row["window"], row["carrier_bytes"]) for row in rows] == [("shared", "cycle", 70_000 * MB)]
+    file.write_text("Contract,Data\nshared,69\n", encoding="utf-8")
+    words = ("usage", "import", str(file), *by_column, "--as-of", instant)
+    lower = " ".join(run(*words).stdout.split())
+    assert "1 figure below what the carrier said before of the same window, most so shared, by 1.0 GB" in lower
+    assert "`simswitch history pool_corrections` has both" in lower
+    assert "GB less than it said before" in run("events", "--kind", "pool_corrected").stdout
+    of_sim = tmp_path / "sims.csv"
+    of_sim.write_text(f"Number,Used\n{lease.iccid},80\n", encoding="utf-8")
+    found = run("usage", "import", str(of_sim), "--columns", "iccid=Number,used=Used,unit=GB", "--as-of", instant)
+    assert found.returncode == Exit.OK, found.stderr
+    below = run(*words)
+    assert "shared: 69.0 GB as of" in below.stderr
+    assert "set aside: impossible usage (no line carries so much" in below.stderr
+    assert "or of the SIMs of that lot: ask it which figure is right" in below.stderr
+    assert "69.0 GB, shared, cycle, all its SIMs: impossible usage" in run("events", "--kind", "pool_aside").stdout
     both = run("usage", "import", str(file), "--lot", "shared", *by_column, "--as-of", instant)
     assert (both.returncode, "all lines are of the lot shared" in both.stderr) == (Exit.USAGE, True)
 

@@ -152,6 +152,38 @@ def test_what_was_used_in_the_day_was_used_in_the_cycle_that_the_pool_shares_too
     assert pool(world)["pool_used_bytes"][:2] == [20 * GIB, 20 * GIB]
 
 
+def test_no_figure_of_a_pool_is_below_what_the_carrier_said_of_its_sims_or_of_a_shorter_window_in_it() -> None:
+    """The sum of its last figures counts; what it takes back of a SIM it may take back of the pool."""
+    world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
+    world.pass_ms(9 * SECOND_MS)
+    now_s = world.now_ms // 1000
+    for sim, (used, window) in enumerate(((5, CYCLE), (4, CYCLE), (7, DAY), (5, DAY))):
+        assert world.status(world.figure(sim, used * GIB, 0, now_s - 3, window)) == layout.OK
+
+    def told(gib: int, late_s: int, window: int = CYCLE) -> int:
+        return world.status(world.pool_figure(LOT, gib * GIB, 0, now_s - late_s, window))
+
+    # 9 of the cycle, and 12 of the day, which is part of it.
+    assert [told(11, 2), told(11, 2, DAY), told(12, 2), told(12, 2, DAY)] == [layout.IMPOSSIBLE_USAGE] * 2 + [
+        layout.OK
+    ] * 2
+    assert told(14, 1, DAY) == layout.OK
+    assert told(13, 1) == layout.IMPOSSIBLE_USAGE
+    assert pool(world)["pool_used_bytes"][:2] == [14 * GIB, 14 * GIB]
+    for sim in (2, 3):
+        assert world.status(world.figure(sim, GIB, 0, now_s - 1, DAY)) == layout.OK
+    assert told(8, 0, DAY) == layout.OK
+    assert (told(8, 0), told(9, 0)) == (layout.IMPOSSIBLE_USAGE, layout.OK)
+    # It is raised by what is said of its SIMs after it; and nothing of that counts when the window is over.
+    assert world.status(world.figure(3, 90 * GIB, 0, now_s)) == layout.OK
+    assert pool(world)["pool_used_bytes"][:2] == [99 * GIB, 8 * GIB]
+    assert world.status(world.schedule(LOT, CYCLE, world.now_ms)) == layout.OK
+    world.pass_ms(3 * SECOND_MS)
+    now_s = world.now_ms // 1000
+    assert (told(9, 0), pool(world)["pool_used_bytes"][0]) == (layout.OK, 9 * GIB)
+    assert world.machine.check() == []
+
+
 def test_a_lot_whose_plan_was_pooled_by_mistake_is_shown_once_that_is_put_right() -> None:
     """Its SIMs come after that; the quota of a pool would have been low from the first byte."""
     world = empty_world()

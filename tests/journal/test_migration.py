@@ -40,6 +40,7 @@ from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.make_format import FORMATS, facts
 from tests.model.records import Regions, copy_regions, tables
 from tests.model.walk import Walk
+from tests.model.world import empty_world
 
 RUNNING = int(layout.MACHINE_VERSION)
 RELEASED = sorted(path.name.removesuffix(".tar.xz") for path in FORMATS.glob("*.tar.xz"))
@@ -157,6 +158,24 @@ def test_7_takes_caps_from_plans_rolling_offsets_from_cold_records_and_walks_tha
     assert now["sims"]["limit_bytes"][rolls].tolist() == expected.tolist()
     assert machine.lot(lots["gold-b"])["quota_bytes"] == [None if quota < 0 else quota for quota in plan[:3].tolist()]
     assert now["lots"]["populated"][[lots[name] for name in ("gold-a", "gold-b", "silver-a")]].tolist() == [1, 1, 1]
+
+
+def test_14_sums_up_what_carriers_told_of_the_sims_of_pools_one_by_one() -> None:
+    world = empty_world()
+    for plan, pooled in (("monthly", 1), ("daily", 0)):
+        world.define(layout.PLAN, plan, {layout.PLAN_QUOTA_CYCLE: 100 << 30, layout.PLAN_POOLED: pooled})
+    now_s = world.now_ms // 1000
+    for sim, lot in enumerate(("gold-a", "gold-a", "gold-b", "gold-a")):
+        world.import_sims(1, lot)
+        if sim < 3:
+            world.pass_ms(1_000)
+            assert world.status(world.figure(sim, 5 << 20 << sim, 0, now_s + sim)) == layout.OK
+    changed = reshaped("lots", sims_told_bytes=None, sims_told_first_s=None, sims_told_last_s=None)
+    machine = Machine.restore(migrate(*older(world.machine, {"lots": changed}, 13)))
+    assert machine.state_hash() == world.machine.state_hash()
+    told = tables(copy_regions(machine))["lots"][world.entities["gold-a"]]
+    found = [told[name][0] for name in ("sims_told_bytes", "sims_told_first_s", "sims_told_last_s")]
+    assert found == [15 << 20, now_s, now_s + 1]
 
 
 @pytest.mark.parametrize("released", ["machine-10"], indirect=True)

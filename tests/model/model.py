@@ -581,6 +581,8 @@ class Model(Limits):
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
             lot.pool_offsets[window] += openings[window] if lot.pools(window) else 0
+            if sim.as_of_s[window]:
+                lot.sim_told(window, sim.as_of_s[window])
         self._set_limit(sim)
         return {layout.OK}
 
@@ -677,6 +679,7 @@ class Model(Limits):
         if unknown:
             lot.pool_offsets[window - 1] = -self._pool_counted(entity)
             lot.forget_figure(window - 1)
+            lot.told_since_s[window - 1] = lot.told_until_s[window - 1] = 0
             if window == layout.WINDOW_ROLLING:
                 lot.pool_days, lot.pool_told = [], set()
         self._judge_pool(entity)
@@ -752,6 +755,7 @@ class Model(Limits):
                 return
             lot.turned_days = 0
         self._restart_pool(entity, window)
+        lot.told_since_s[window] = lot.told_until_s[window] = 0
         lot.begun_ms[window], lot.begun_spread_ms[window] = self.now_ms, spread_ms
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
@@ -856,11 +860,18 @@ class Model(Limits):
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
         self._pool_told(lot, window, more, as_of_s)
         sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
+        lot.sim_told(window, as_of_s)
         sim.straddling[window] = min(straddling, own)
         sim.offsets[window] += sim.beside(window) - before
         for inner in (layout.WINDOW_DAY - 1, layout.WINDOW_ROLLING - 1):
             if self._is_told(sim, lot, inner):
                 self._contain(sim, lot, inner, as_of_s)
+        for place in range(layout.WINDOWS):
+            holds = lot.pools(place) and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
+            least = self._told_least(sim.lot, place, lot.pool_as_of_s[place])
+            if holds and least > lot.pool_carrier[place]:
+                lot.pool_corrections[place] += least - lot.pool_carrier[place]
+                lot.pool_carrier[place] = least
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
         return {layout.OK}
@@ -872,9 +883,24 @@ class Model(Limits):
 
     def _is_told(self, sim: SimModel, lot: LotModel, window: int) -> bool:
         """The carrier has said something of the window that runs."""
+        return sim.carrier[window] >= 0 and self._is_young(lot, window, sim.as_of_s[window])
+
+    def _is_young(self, lot: LotModel, window: int, as_of_s: int) -> bool:
         lasts_ms = (31, 1, lot.rolling_days)[window] * DAY_MS
-        said = sim.as_of_s[window] > 0 and sim.carrier[window] >= 0 and window not in lot.resets
-        return said and sim.as_of_s[window] * 1000 + lasts_ms >= self.now_ms
+        return as_of_s > 0 and window not in lot.resets and as_of_s * 1000 + lasts_ms >= self.now_ms
+
+    def _told_least(self, entity: int, window: int, as_of_s: int) -> int:
+        """What the carrier said of all SIMs of a lot one by one, or in a shorter window in this one, no later."""
+        lot = self.lots[entity]
+        known = [0]
+        for inner in range(layout.WINDOWS):
+            if inner != window and not self._lies_in(lot, inner, window):
+                continue
+            if self._is_young(lot, inner, lot.told_since_s[inner]) and lot.told_until_s[inner] <= as_of_s:
+                known.append(sum(max(sim.carrier[inner], 0) for sim in self.sims if sim.lot == entity))
+            if inner != window and lot.pools(inner) and lot.pool_as_of_s[inner] <= as_of_s:
+                known.append(lot.pool_carrier[inner] if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
+        return max(known)
 
     def _days_begun_ms(self, lot: LotModel) -> list[int]:
         """Of a rolling window, today first: until when each may have begun."""
@@ -1010,7 +1036,12 @@ class Model(Limits):
         own = max(counted + lot.pool_offsets[place] + known, 0)
         same = again and told == lot.pool_carrier[place]
         correction = lot.pool_corrections[place] if same else told - own
+        if not same and told < self._told_least(entity, place, as_of_s):
+            return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
+        holds = not same and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
+        lowered = max(lot.pool_carrier[place] - told, 0) if holds else 0
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
+        self._require(call.answer["lowered_bytes"] == lowered, f"lowered by {call.answer}, not {lowered}")
         if same:
             return {layout.SAME}
         if call.header["argument"]:
@@ -1023,7 +1054,10 @@ class Model(Limits):
         if any(sim.allowances[place] for sim in mine):
             self._walk_lot(entity)
         self.corrections_count += 1
-        self._event(layout.EVENT_POOL_CORRECTED, a=entity | window << 16, b=correction % 2**64)
+        of_what = (entity | window << 16, correction % 2**64)
+        self.events_due.append(
+            (layout.EVENT_POOL_CORRECTED, lowered, 0, layout.NONE_SHORT, layout.NONE_INDEX, 0, *of_what)
+        )
         return {layout.OK}
 
     def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
@@ -1944,6 +1978,8 @@ class Model(Limits):
                 known.append(sum(sim.allowances[window] for sim in self.sims if sim.lot == entity))
                 known += [lot.pool_corrections[window], lot.pool_straddling[window]]
                 known += [lot.pool_carrier[window], lot.pool_as_of_s[window]]
+                pool += [int(tables["lots"][entity][f"sims_told_{name}_s"][window]) for name in ("first", "last")]
+                known += [lot.told_since_s[window], lot.told_until_s[window]]
                 self._require(pool == known, f"lot {entity}: its pool says {pool} of window {window + 1}, not {known}")
             found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
             wanted = {

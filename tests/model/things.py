@@ -77,6 +77,9 @@ class LotModel:
     pool_carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     pool_as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: as a SIM's, of figures of all its SIMs together."""
+    told_since_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    told_until_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: of the earliest and the latest figure of a single SIM since it began; 0: there was none."""
     pool_health: int = layout.HEALTHY
     promised_bytes: int = 0
     """What the job that is checked has of the pool."""
@@ -86,6 +89,12 @@ class LotModel:
             return self.rolling_days > 0
         comes = window in self.waiting or self.schedule.get(window, (0, 0))[0] or self.last_reset_ms[window]
         return self.caps[window][0] >= 0 or bool(comes)
+
+    def sim_told(self, window: int, as_of_s: int) -> None:
+        """A figure of one of its SIMs is taken."""
+        if self.pooled:
+            self.told_since_s[window] = min(self.told_since_s[window] or as_of_s, as_of_s)
+            self.told_until_s[window] = max(self.told_until_s[window], as_of_s)
 
     def pools(self, window: int) -> bool:
         return bool(self.pooled >> window & 1)

@@ -765,15 +765,17 @@ def _pool_figure(row: Row) -> Case:
     now = 5 * MIB if row.state == "plenty" else POOL_BYTES - 50 * MIB
     world.send(world.usage(T, epoch, now))
     told, counted = 10 * MIB, 3 * MIB
-    if row.command != "POOL_USAGE" or row.when.startswith(("the same", "of an earlier", "another")):
+    if row.command != "POOL_USAGE" or row.when.startswith(("the same", "of an earlier", "of a later", "another")):
         assert world.status(world.pool_figure(lot, told, counted, as_of_s)) == layout.OK
     if row.when.endswith("ended without a word"):
         forget_leases(world)
     world.pass_ms(SECOND_MS)
     case = Case(world, lot=world.entities[lot], named_sim=0, used_bytes=told + now - counted)
     if row.command == "CARRIER_USAGE":
-        if row.when == "of before the pool's own figure":
-            case.run = world.figure(0, 50 * MIB, counted, as_of_s)
+        if row.when.startswith("of before the pool's own figure"):
+            more = 40 * MIB if row.when.endswith("more than it") else 0
+            case.run = world.figure(0, told + more, counted, as_of_s)
+            case.used_bytes += more
         else:
             more = -4 * MIB if "less" in row.when else 4 * MIB
             case.run = world.figure(0, now + more, now, world.now_ms // 1000)
@@ -814,8 +816,17 @@ def _pool_figure(row: Row) -> Case:
         told, counted = 2 * MIB, now if row.state != "plenty" else counted
     elif row.when == "a report straddles its instant":
         counted, straddling = 4 * MIB, MIB
-    elif row.when == "of one SIM of it more was told before":
-        assert world.status(world.figure(0, 50 * MIB, counted, as_of_s)) == layout.OK
+    elif row.when.startswith("of a later instant"):
+        as_of_s += 1
+        told += -MIB if row.when.endswith("less than before") else MIB
+    elif "SIM of it" in row.when:
+        instant_s = as_of_s + (1 if row.when.endswith("later on") else 0)
+        assert world.status(world.figure(0, 50 * MIB, counted, instant_s)) == layout.OK
+    elif "two SIMs of it" in row.when:
+        sims = [(0, counted), (1, 0)]
+        more = 0 if row.when.endswith("as much") else 1
+        told_of = [world.status(world.figure(sim, 5 * MIB + more, then, as_of_s)) for sim, then in sims]
+        assert told_of == [layout.OK, layout.OK]
     elif row.when == "of after a lease that ended without a word":
         counted, as_of_s = now, world.now_ms // 1000
     elif row.when == "nearly all that there is":
@@ -1783,8 +1794,12 @@ WHENS = frozenset(
         "of a window that its SIMs don't share",
         "of a lot without SIMs",
         "more than its SIMs could carry",
-        "of one SIM of it more was told before",
+        "of one SIM of it more was told",
+        "of one SIM of it more was told later on",
+        "of two SIMs of it more was told",
+        "of two SIMs of it as much",
         "of before the pool's own figure",
+        "of before the pool's own figure, more than it",
         "of after the pool's own figure, less than we counted",
         "of after the pool's own figure, more than we counted",
         "its window starts anew, it had a figure",

@@ -159,11 +159,12 @@ def details(event: dict[str, Any]) -> str:
             what = f"{bytes_text(left)} left" if left >= 0 else f"{bytes_text(-left)} over"
             return f"what {event['lot_or_plan']} shares is {event['health']}, {what}{masked}"
         case "correction":
-            lowered = event["lowered_bytes"]
-            before = f"; {bytes_text(lowered)} less than it said before" if lowered else ""
-            return f"SIM {event['iccid']}, {event['window']}: the carrier counted {_than_we(event)}{before}"
+            return (
+                f"SIM {event['iccid']}, {event['window']}: the carrier counted {_than_we(event)}{_than_before(event)}"
+            )
         case "pool_corrected":
-            return f"{event['lot_or_plan']}, {event['window']}, all its SIMs: the carrier counted {_than_we(event)}"
+            said = f"the carrier counted {_than_we(event)}{_than_before(event)}"
+            return f"{event['lot_or_plan']}, {event['window']}, all its SIMs: {said}"
         case "pool_aside":
             told = "less than nothing" if event["status"] == "negative_usage" else bytes_text(event["told_bytes"])
             status = event["status"].replace("_", " ")
@@ -193,6 +194,11 @@ def details(event: dict[str, Any]) -> str:
             return "gets no orders" if event["paused"] else "gets orders again"
         case _:
             return ""
+
+
+def _than_before(event: dict[str, Any]) -> str:
+    lowered = event["lowered_bytes"]
+    return f"; {bytes_text(lowered)} less than it said before" if lowered else ""
 
 
 def _than_we(event: dict[str, Any]) -> str:

@@ -31,7 +31,8 @@ SET_ASIDE = {
     "with --of-day: or the day is not over",
     "impossible_usage": "no line carries so much since the window began: look at the unit and the decimal sign "
     "(--columns unit=, unit_column=, --decimal-comma), or raise line_bytes_per_s if the line is that fast; or the "
-    "carrier itself said more, no later, of the day (or the rolling days) in that window: ask it which figure is right",
+    "carrier itself said more, no later, of the day (or the rolling days) in that window, or of the SIMs of that lot: "
+    "ask it which figure is right",
     "past_window": "its window had not begun then at every SIM of the lot, or its day has left the rolling window: "
     "take a figure of what runs (of an older day of a rolling one: --of-day)",
     "no_window": "its lot has no such window: look at --window, or give its plan one; with a lot: or its SIMs don't "
@@ -321,10 +322,11 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
     )
     if lowered:
         first = lowered[0]
+        kept = "corrections" if first["sim"] else "pool_corrections"
         show(
-            f"{counted(len(lowered), 'figure')} below what the carrier said before of the same window, most so SIM "
-            f"{first['sim']}, by {bytes_text(first['lowered_bytes'])}: it corrects itself, or one of the two is wrong "
-            "(`simswitch history corrections` has both)."
+            f"{counted(len(lowered), 'figure')} below what the carrier said before of the same window, most so "
+            f"{'SIM ' + first['sim'] if first['sim'] else first['lot']}, by {bytes_text(first['lowered_bytes'])}: it "
+            f"corrects itself, or one of the two is wrong (`simswitch history {kept}` has both)."
         )
     if "rejected_file" in report:
         show(f"The lines that were left out stand in {report['rejected_file']}, each with why.")

@@ -308,7 +308,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
         if state.groups[index].pool != (entity if lot.pooled else 0) or state.groups[index].pool_health != lot.pool_health:
             faults.append(f"I4: group {index} does not know that its lot is pooled or exhausted, or that it is not")
         if lot.pooled:
-            sums[entity] = [0] * (2 + 2 * WINDOWS)
+            sums[entity] = [0] * (2 + 3 * WINDOWS)
     if not sums:
         return 0
     for index in range(state.header.sims_count):
@@ -323,6 +323,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
                 sums[entity][2 + window] += ledger_bytes(state, index, window)
                 if index < state.header.ledger_end:
                     sums[entity][2 + WINDOWS + window] += state.sims_ledger[index].allowance_bytes[window]
+                    sums[entity][2 + 2 * WINDOWS + window] += max(state.sims_ledger[index].carrier_bytes[window], <int64_t> 0)
     for entity, wanted in sums.items():
         lot = &state.lots[entity]
         if wanted[0] != lot.pool_counted_bytes:
@@ -330,6 +331,9 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
         if wanted[1] != lot.pool_claimed_bytes:
             faults.append(f"I4: pool {entity} keeps {lot.pool_claimed_bytes} bytes for leases, its SIMs {wanted[1]}")
         for window in range(WINDOWS):
+            if wanted[2 + 2 * WINDOWS + window] != lot.sims_told_bytes[window]:
+                faults.append(f"pool {entity} has {lot.sims_told_bytes[window]} bytes that its carrier told of single SIMs in window "
+                              f"{window + 1}, they {wanted[2 + 2 * WINDOWS + window]}")
             if not lot_pools(lot, window):
                 continue
             if wanted[2 + WINDOWS + window] != lot.pool_allowance_bytes[window]:

@@ -294,10 +294,9 @@ OUTCOME_COLUMNS: Mapping[int, Columns] = {
         ("status", "u1"),
     ),
     # By how much the carrier's figure is above our own count as of the same instant; 0 unless it was taken (OK, SAME).
-    # Of a SIM: and by how much it is below the carrier's last one of the window that runs; 0: it is not, or that was
-    # none.
+    # And by how much it is below the carrier's last one of the window that runs; 0: it is not, or that was none.
     CARRIER_USAGE: (("correction_bytes", "<i8"), ("lowered_bytes", "<i8"), ("status", "u1")),
-    POOL_USAGE: (("correction_bytes", "<i8"), ("status", "u1")),
+    POOL_USAGE: (("correction_bytes", "<i8"), ("lowered_bytes", "<i8"), ("status", "u1")),
     SESSION_OPEN: (("session", "<u8"), ("status", "u1")),
     JOB_CREATE: (("job", "<u4"), ("status", "u1")),
     ORDERS: (

@@ -34,7 +34,8 @@
 #   POOL         lot                 left until its nearest cap,  Health                     what a lot's SIMs share is low or exhausted, or
 #                                    bytes two's complement                                 is not any more
 #   POOL_CORRECTED  lot, and from bit   carrier's less ours, bytes  -                        a carrier's figure that was taken, of a window
-#                16 Window           two's complement                                    that the SIMs of a lot share
+#                16 Window           two's complement                                    that the SIMs of a lot share: its terminal is by
+#                                                                                        how much it is below the last one
 #   POOL_ASIDE   lot, and from bit   bytes as told               Status                     such a figure that was not taken
 #                16 Window
 #   DEATH        freed at, ms        -                         Death                     access server declared dead

@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 704   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                 768   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -964,7 +964,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 704 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 768 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1020,7 +1020,10 @@ ctypedef struct Lot:                    # 704 B, by the lot's entity; the window
     int64_t pool_carrier_bytes[3]       # the carrier's last figure; -1: the window has started anew since
     uint32_t pool_as_of_s[3]            # up to when it counts, Unix seconds; 0: none was told
     uint32_t spare
-    uint64_t later[2]
+    int64_t sims_told_bytes[3]          # of a pooled lot: the sum of the carrier's last figures of its single SIMs (SimLedger.carrier_bytes)
+    uint32_t sims_told_first_s[3]       # the earliest instant of such a figure since the window began; 0: there was none,
+    uint32_t sims_told_last_s[3]        # and the latest
+    uint64_t later[4]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

@@ -87,6 +87,7 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     state.sims_ledger[index].allowance_bytes[window] = 0
     state.sims_ledger[index].straddling_bytes[window] = 0
     if state.sims_ledger[index].as_of_s[window]:
+        pool_sim_told(state, index, window, 0, 0)
         state.sims_ledger[index].carrier_bytes[window] = -1  # told again it says something again
     return correction
 
@@ -94,6 +95,7 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
 cdef void ledger_opened(State *state, uint32_t index, int window, int64_t used_bytes, uint32_t as_of_s) noexcept nogil:
     """A SIM is imported with what it had used by then. It stands in the SIM's offset, as no correction of ours."""
     state.header.ledger_end = max(state.header.ledger_end, index + 1)
+    pool_sim_told(state, index, window, used_bytes, as_of_s)
     state.sims_ledger[index].carrier_bytes[window] = used_bytes
     state.sims_ledger[index].as_of_s[window] = as_of_s
 
@@ -409,6 +411,7 @@ cdef int _correct(
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
         ledger.correction_bytes[window] = correction[0]
         ledger.straddling_bytes[window] = straddling
+        pool_sim_told(state, index, window, carrier_bytes, as_of_s)
         ledger.carrier_bytes[window] = carrier_bytes
         ledger.as_of_s[window] = as_of_s
         if as_of_s > ledger.unreported_s:
@@ -420,6 +423,7 @@ cdef int _correct(
         for inner in range(WINDOW_DAY - 1, WINDOWS):
             if _is_told(state, index, lot, inner, now_ms):
                 _contain(state, index, inner, as_of_s, now_ms)
+        pool_contain_sims(state, entity, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 

@@ -16,6 +16,15 @@
 # of one of its SIMs changes nothing that this one knows already: of an instant up to its own neither more nor less, of a later one only
 # more, since what it says less may have been used before. The same holds of the single days of a rolling window.
 #
+# What the carrier said of the SIMs one by one it can't have less of all of them together, no earlier: the sum of its last figures of single
+# SIMs is kept by window, with the earliest and the latest instant that any of them is of. A figure of the pool that is no older than all of
+# them, and less than their sum, or than what was said of a shorter window that lies in it, can't be; a SIM's that comes after it, and is
+# of no later instant, raises it. Where one SIM's is of a later instant, nothing is compared.
+#
+#     SIM a     5 GB ---+
+#     SIM b         2 GB ---+
+#     pool                  +--- 6 GB: impossible; 7 GB and more: taken
+#
 # What moves an offset, or the ledger of a SIM, works the SIM's limit out anew, and with it that of its pool (sim_set_limit).
 #
 # As a SIM keeps the count at which its nearest cap is reached, a pool keeps the counts at which it is low, exhausted and at its end:
@@ -250,6 +259,62 @@ cdef inline bint _figured(const Lot *lot, int window) noexcept nogil:
     return lot.pool_as_of_s[window] and lot.pool_carrier_bytes[window] >= 0
 
 
+cdef inline bint _pool_young(const Lot *lot, int window, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """Whether what was told then is of the window that runs, also where nobody says when that began."""
+    return as_of_s and (as_of_s + _lasts_s(lot, window)) * 1000 >= now_ms and not (lot.resetting >> window) & 1
+
+
+cdef int64_t _told_least_bytes(
+    const State *state, const Lot *lot, int window, uint32_t as_of_s, uint64_t now_ms
+) noexcept nogil:
+    """What the carrier itself, no later, said was used in a window: on single SIMs, or in a shorter window in it."""
+    cdef int64_t least = 0
+    cdef int inner
+    for inner in range(WINDOWS):
+        if inner != window and not _lies_in(state, lot, inner, window, now_ms):
+            continue
+        if as_of_s >= lot.sims_told_last_s[inner] and _pool_young(lot, inner, lot.sims_told_first_s[inner], now_ms):
+            least = max(least, lot.sims_told_bytes[inner])
+        if (
+            inner != window and lot_pools(lot, inner) and as_of_s >= lot.pool_as_of_s[inner]
+            and _pool_young(lot, inner, lot.pool_as_of_s[inner], now_ms)
+        ):
+            least = max(least, lot.pool_carrier_bytes[inner])
+    return least
+
+
+cdef void pool_sim_told(State *state, uint32_t index, int window, int64_t carrier_bytes, uint32_t as_of_s) noexcept nogil:
+    """A carrier's figure of one SIM is about to take the place of its last one; of no instant: that says nothing any more."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if not lot.pooled:
+        return
+    _add(&lot.sims_told_bytes[window], carrier_bytes - max(ledger.carrier_bytes[window], <int64_t> 0))
+    if as_of_s:
+        if not lot.sims_told_first_s[window] or as_of_s < lot.sims_told_first_s[window]:
+            lot.sims_told_first_s[window] = as_of_s
+        lot.sims_told_last_s[window] = max(lot.sims_told_last_s[window], as_of_s)
+
+
+cdef void pool_sims_untold(Lot *lot, int window) noexcept nogil:
+    """The window starts anew: a walk takes what was told of its SIMs out of the sum, and until it is over none is compared."""
+    lot.sims_told_first_s[window] = 0
+    lot.sims_told_last_s[window] = 0
+
+
+cdef void pool_contain_sims(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """A carrier's figure of one SIM was taken: none of its pool is below what it says of the SIMs."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef int64_t least
+    cdef int window
+    for window in range(WINDOWS):
+        if lot_pools(lot, window) and _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
+            least = _told_least_bytes(state, lot, window, lot.pool_as_of_s[window], now_ms)
+            if least > lot.pool_carrier_bytes[window]:
+                _add(&lot.pool_correction_bytes[window], least - lot.pool_carrier_bytes[window])
+                lot.pool_carrier_bytes[window] = least
+
+
 cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s) noexcept nogil:
     """A carrier's figure of one SIM has changed what is used on it by so much."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
@@ -315,7 +380,7 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
 
 cdef int _correct_pool(
     State *state, uint16_t entity, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint64_t straddling_bytes,
-    uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction
+    uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction, int64_t *lowered
 ) noexcept nogil:
     """A figure of a whole window."""
     cdef Lot *lot = &state.lots[entity]
@@ -336,6 +401,10 @@ cdef int _correct_pool(
     if as_of_s == lot.pool_as_of_s[window] and carrier_bytes == lot.pool_carrier_bytes[window]:
         correction[0] = lot.pool_correction_bytes[window]
         return SAME
+    if carrier_bytes < _told_least_bytes(state, lot, window, as_of_s, now_ms):
+        return IMPOSSIBLE_USAGE
+    if _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
+        lowered[0] = max(lot.pool_carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     own = <int64_t> counted_bytes
     _add(&own, lot.pool_offset_bytes[window])
     _add(&own, lot.pool_beside_bytes[window])
@@ -394,12 +463,15 @@ cdef void apply_pool_usage(State *state, const Run *run) noexcept nogil:
     cdef const uint16_t *lots = <const uint16_t *> (instants_s + count)
     cdef const uint8_t *windows = <const uint8_t *> (lots + count)
     cdef int64_t *corrections = <int64_t *> run.outcomes
-    cdef uint8_t *statuses = <uint8_t *> (corrections + count)
+    cdef int64_t *lowered_bytes = corrections + count
+    cdef uint8_t *statuses = <uint8_t *> (lowered_bytes + count)
     cdef uint64_t of_what
     cdef uint32_t item
+    cdef EventRow *row
     cdef int window, status
     for item in range(count):
         corrections[item] = 0
+        lowered_bytes[item] = 0
         window = windows[item] - 1
         if not _is(state, lots[item], LOT):
             status = UNKNOWN_LOT
@@ -411,15 +483,16 @@ cdef void apply_pool_usage(State *state, const Run *run) noexcept nogil:
         else:
             status = _correct_pool(
                 state, lots[item], window, carrier_bytes[item], counted_bytes[item], straddling_bytes[item], instants_s[item],
-                run.argument != 0, run.now_ms, &corrections[item])
+                run.argument != 0, run.now_ms, &corrections[item], &lowered_bytes[item])
         statuses[item] = <uint8_t> status
         if run.argument:
             continue
         of_what = <uint64_t> lots[item] | <uint64_t> windows[item] << 16
         if status == OK:
             state.header.corrections_count += 1
-            event(
+            row = event(
                 state, EVENT_POOL_CORRECTED, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, of_what, <uint64_t> corrections[item])
+            row.terminal = <uint64_t> lowered_bytes[item]
         elif figure_aside(status):
             state.header.figures_aside_count += 1
             event(

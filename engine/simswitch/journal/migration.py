@@ -295,6 +295,20 @@ def _state_of_13(_old: Tables, new: Tables) -> None:
         )
 
 
+def _state_of_14(_old: Tables, new: Tables) -> None:
+    """What carriers told of the SIMs of pools one by one is kept as a sum, with its instants."""
+    ledger, record = new["sims_ledger"], new["lots"]
+    lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
+    for window in range(layout.WINDOWS):
+        as_of_s, told = ledger["as_of_s"][:, window], ledger["carrier_bytes"][:, window]
+        known = (as_of_s > 0) & (told >= 0) & (record["pooled"][lots] > 0)
+        np.add.at(record["sims_told_bytes"][:, window], lots[known], told[known])
+        first = np.full(len(record), 2**32 - 1, np.uint32)
+        np.minimum.at(first, lots[known], as_of_s[known])
+        record["sims_told_first_s"][:, window] = np.where(first < 2**32 - 1, first, 0)
+        np.maximum.at(record["sims_told_last_s"][:, window], lots[known], as_of_s[known])
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
 STATES: dict[int, Callable[[Tables, Tables], None]] = {
     7: _state_of_7,
@@ -303,4 +317,5 @@ STATES: dict[int, Callable[[Tables, Tables], None]] = {
     11: _state_of_11,
     12: _state_of_12,
     13: _state_of_13,
+    14: _state_of_14,
 }

@@ -197,6 +197,7 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_POOL_CORRECTED:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), **_window(a >> 16)}
             fields["correction_bytes"] = b - (b >> 63 << 64)
+            fields["lowered_bytes"], terminal = terminal, 0
         elif kind == pb.EVENT_KIND_POOL_ASIDE:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), **_window(a >> 16), "status": reason}
             fields["told_bytes"] = 0 if b >> 63 else b

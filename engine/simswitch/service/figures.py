@@ -87,8 +87,7 @@ class Figures:
             statuses[sent] = outcome["status"]
             taken = np.isin(outcome["status"], (layout.OK, layout.SAME))
             corrections[sent] = np.where(taken, outcome["correction_bytes"], 0)
-            if not named.of_pools:
-                lowered[sent] = np.where(taken, outcome["lowered_bytes"], 0)
+            lowered[sent] = np.where(taken, outcome["lowered_bytes"], 0)
         return pb.ImportCarrierUsageResponse(
             status=[status_pb2.Status.ValueType(status) for status in statuses.tolist()],
             correction_bytes=corrections.tolist(),

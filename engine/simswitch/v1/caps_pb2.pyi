@@ -278,8 +278,8 @@ class ImportCarrierUsageResponse(_message.Message):
 
     @_builtins.property
     def lowered_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Column: bytes by which it is below the carrier's last figure of that SIM and window, which was taken: the carrier corrects itself, or
-        one of the two is wrong. 0: it is not below, there was none since the window began, or it is of a single day or a lot.
+        """Column: bytes by which it is below the carrier's last figure of that SIM or lot and window, which was taken: the carrier corrects itself, or
+        one of the two is wrong. 0: it is not below, there was none since the window began, or it is of a single day.
         """
 
     def __init__(

@@ -469,7 +469,7 @@ class Event(_message.Message):
     correction_bytes: _builtins.int
     """CORRECTION, POOL_CORRECTED: bytes that the carrier counted more than we had by the same instant; negative: less."""
     lowered_bytes: _builtins.int
-    """CORRECTION: bytes by which the figure is below the carrier's last one of the window that runs. 0: it is not, or that was none."""
+    """CORRECTION, POOL_CORRECTED: bytes by which the figure is below the carrier's last one of the window that runs. 0: it is not, or that was none."""
     allowed_bytes: _builtins.int
     """UNREPORTED: bytes that the lease may have used beyond its last report."""
     reported: _builtins.bool

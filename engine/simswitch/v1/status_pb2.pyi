@@ -84,7 +84,7 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """Another SIM has this IMSI."""
     STATUS_IMPOSSIBLE_USAGE: _Status.ValueType  # 39
     """More bytes than a line can carry since the last report, or in a carrier's window; or a carrier's figure that is below what it
-    said, no later, of a shorter window in it. The figure was set aside.
+    said, no later, of a shorter window in it or of the SIMs that it is of, one by one. The figure was set aside.
     """
     STATUS_NO_HEALTHY_SIM: _Status.ValueType  # 40
     """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
@@ -191,7 +191,7 @@ STATUS_DUPLICATE_IMSI: Status.ValueType  # 38
 """Another SIM has this IMSI."""
 STATUS_IMPOSSIBLE_USAGE: Status.ValueType  # 39
 """More bytes than a line can carry since the last report, or in a carrier's window; or a carrier's figure that is below what it
-said, no later, of a shorter window in it. The figure was set aside.
+said, no later, of a shorter window in it or of the SIMs that it is of, one by one. The figure was set aside.
 """
 STATUS_NO_HEALTHY_SIM: Status.ValueType  # 40
 """No free healthy SIM with enough headroom serves the market. Try again after retry_after_ms."""
