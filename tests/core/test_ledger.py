@@ -65,6 +65,23 @@ def used(world: World) -> int:
     return int(world.machine.sim(0)["used_rolling_bytes"])
 
 
+def test_no_figure_of_all_rolling_days_is_below_what_the_carrier_said_of_them_one_by_one_while_they_are_in_it() -> None:
+    """Each is kept in whole 4 KiB, so as much as 4,095 bytes less of each is not below them."""
+    world, _ = rolling_world()
+    today_s = world.now_ms // 1000
+    for told, day in ((2 * GIB, 1), (3 * GIB, 0)):
+        run = world.figure(0, told, 0, today_s - day * 86_400, layout.ROLLING_DAY)
+        assert world.status(run) == layout.OK
+    below = []
+    for left in (5 * GIB, 3 * GIB, 0):
+        now_s = world.now_ms // 1000
+        statuses = [world.status(world.figure(0, left - less, 0, now_s, ROLLING, dry_run=True)) for less in (8_191, 0)]
+        below.append((left, statuses))
+        a_day_is_over(world, "gold-b")
+    impossible = [layout.IMPOSSIBLE_USAGE, layout.OK]
+    assert below == [(5 * GIB, impossible), (3 * GIB, impossible), (0, [layout.NEGATIVE_USAGE, layout.OK])]
+
+
 def test_what_a_carrier_counted_beyond_us_leaves_a_rolling_window_with_the_day_on_which_it_was_told() -> None:
     world, _ = rolling_world()
     assert used(world) == 2 * GIB

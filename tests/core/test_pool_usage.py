@@ -143,6 +143,14 @@ def test_a_figure_of_the_whole_rolling_window_is_of_today_and_what_it_has_beyond
     assert pool(world)["pool_correction_bytes"] == [0, 0, 0]
 
 
+def test_a_figure_of_the_whole_rolling_window_is_not_below_its_single_days() -> None:
+    world, _ = rolling_world()
+    ended_s, now_s = world.now_ms // 1000 - 16, world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 7 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 7 * GIB - 1, 0, now_s, ROLLING)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.pool_figure(LOT, 7 * GIB, 0, now_s, ROLLING)) == layout.OK
+
+
 def test_what_was_used_in_the_day_was_used_in_the_cycle_that_the_pool_shares_too() -> None:
     world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
     epoch = allocate(world)

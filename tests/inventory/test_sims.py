@@ -245,11 +245,14 @@ def test_the_cycles_balance_is_of_the_cycle_that_runs_and_no_less_than_that_of_t
         line(1, as_of="2026-02-19T23:59:59Z", **used),
         line(2, as_of="2026-02-22T00:00:00Z", **used),  # one of the days was of the cycle before
         line(3, as_of="2026-03-02T00:00:00Z", **used),
-        line(4, as_of="2026-02-19T23:59:59Z", lot="odd", **used),
+        line(4, as_of="2026-02-27T12:00:00Z", used_rolling_bytes="10"),
+        line(5, as_of="2026-02-27T11:59:59Z", used_rolling_bytes="10"),
+        line(6, as_of="2026-02-19T23:59:59Z", lot="odd", **used),
     )
     reading = read_sims(path, known, NOW, partial=True)
-    assert reading.columns.opening_cycle_bytes.tolist() == [0, 9, 9]
-    assert reading.columns.opening_rolling_bytes.tolist() == [10, 10, 10]
+    assert reading.columns.opening_cycle_bytes.tolist() == [0, 9, 0, 0, 9]
+    assert reading.columns.opening_rolling_bytes.tolist() == [0, 0, 10, 0, 10]
+    assert any("3 SIMs have used_rolling_bytes of days that have all left the window" in note for note in reading.notes)
     assert [(problem.line, problem.column) for problem in reading.table.problems] == [(4, "used_rolling_bytes")]
     assert any("1 SIMs have used_cycle_bytes of a cycle that is over" in note for note in reading.notes)
 

@@ -798,7 +798,7 @@ class Model(Limits):
         sim.corrections[window] = sim.allowances[window] = sim.straddling[window] = 0
         sim.carrier[window] = -1 if sim.as_of_s[window] else 0
         if window == layout.WINDOW_ROLLING - 1:
-            sim.days = []
+            sim.days, sim.days_told = [], []
 
     def _carrier_usage(self, call: Call) -> set[int]:
         names = ("carrier_bytes", "counted_bytes", "straddling_bytes", "as_of_s", "window")
@@ -848,6 +848,9 @@ class Model(Limits):
                 said = self._is_told(sim, lot, inner) and self._lies_in(lot, inner, window)
                 if said and as_of_s >= sim.as_of_s[inner] and told < sim.carrier[inner]:
                     return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
+            of_days = sum(day for day in sim.days_told if day is not None)
+            if window == layout.WINDOW_ROLLING - 1 and told < of_days and self._days_hold(lot, as_of_s):
+                return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
             lowered = max(sim.carrier[window] - told, 0) if self._is_told(sim, lot, window) else 0
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
         self._require(call.answer["lowered_bytes"] == lowered, f"lowered by {call.answer}, not {lowered}")
@@ -889,6 +892,13 @@ class Model(Limits):
         lasts_ms = (31, 1, lot.rolling_days)[window] * DAY_MS
         return as_of_s > 0 and window not in lot.resets and as_of_s * 1000 + lasts_ms >= self.now_ms
 
+    def _days_hold(self, lot: LotModel, as_of_s: int) -> bool:
+        """The days that were told singly were over by then, and the window turns."""
+        rolling = layout.WINDOW_ROLLING - 1
+        turns = lot.begun_ms[rolling] or lot.schedule.get(rolling, (0, 0))[0]
+        recent = self.today_begun_s(lot) * 1000 + 2 * DAY_MS >= self.now_ms
+        return bool(turns) and recent and as_of_s >= lot.days_told_s
+
     def _told_least(self, entity: int, window: int, as_of_s: int) -> int:
         """What the carrier said of all SIMs of a lot one by one, or in a shorter window in this one, no later."""
         lot = self.lots[entity]
@@ -900,6 +910,8 @@ class Model(Limits):
                 known.append(sum(max(sim.carrier[inner], 0) for sim in self.sims if sim.lot == entity))
             if inner != window and lot.pools(inner) and lot.pool_as_of_s[inner] <= as_of_s:
                 known.append(lot.pool_carrier[inner] if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
+        if window == layout.WINDOW_ROLLING - 1 and self._days_hold(lot, as_of_s):
+            known.append(sum(lot.pool_days[place] for place in lot.pool_told if place < len(lot.pool_days)))
         return max(known)
 
     def _days_begun_ms(self, lot: LotModel) -> list[int]:
@@ -959,7 +971,7 @@ class Model(Limits):
         place = (begun_s + half_s - ended_s) // (2 * half_s)
         if place >= lot.rolling_days - 1:
             return {self._figure_aside(call, sim, layout.PAST_WINDOW)}
-        if told // self.settings[layout.LINE_BYTES_PER_S] >= 25 * 3_600 + 2 or told >> 12 >= layout.NONE_INDEX:
+        if told // self.settings[layout.LINE_BYTES_PER_S] >= 25 * 3_600 + 2 or told >> 12 >= 2**31 - 1:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         days = sim.days + [0] * (lot.rolling_days - 1 - len(sim.days))
         correction, exactly = -(-told // 4096) * 4096 - days[place], told - days[place]
@@ -967,12 +979,15 @@ class Model(Limits):
         if correction < 0 and as_of_s and as_of_s + (place + 1) * (2 * half_s) > begun_s:
             return {layout.LATE}
         self._require(call.answer["correction_bytes"] == exactly, f"corrected by {call.answer}, not {exactly}")
-        if not correction:
+        told_of = sim.days_told + [None] * (lot.rolling_days - 1 - len(sim.days_told))
+        if not correction and told_of[place] is not None:
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
         days[place] += correction
-        sim.days = days
+        told_of[place] = max(days[place] - 4095, 0)
+        sim.days, sim.days_told = days, told_of
+        lot.days_told_s = max(lot.days_told_s, ended_s)
         sim.offsets[rolling] += correction
         if lot.pools(rolling) and place not in lot.pool_told and (correction > 0 or not lot.figured(rolling)):
             lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
@@ -1099,6 +1114,7 @@ class Model(Limits):
         days[place] = told
         lot.pool_days = days
         lot.pool_told.add(place)
+        lot.days_told_s = max(lot.days_told_s, ended_s)
         lot.pool_offsets[rolling] += correction
         entity = call.item["lot"]
         self._judge_pool(entity)
@@ -1841,6 +1857,7 @@ class Model(Limits):
         sim.corrections[2] = sim.allowances[2] = sim.straddling[2] = 0
         sim.carrier[2] = -1 if sim.as_of_s[2] else 0
         sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
+        sim.days_told = [None, *sim.days_told][: len(sim.days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 
     def _job_sweep(self, sweep: Sweep, job: JobModel) -> bool:

@@ -70,6 +70,8 @@ class LotModel:
     pool_offsets: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window that is pooled: used = what was ever counted on its SIMs + this + what their ledgers say."""
     pool_days: list[int] = field(default_factory=list)
+    days_told_s: int = 0
+    """The latest end of a day that a carrier told a figure of, of a SIM or of the pool."""
     pool_told: set[int] = field(default_factory=set)
     """Places of the days of which its carrier said what all its SIMs had used."""
     pool_corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
@@ -139,6 +141,8 @@ class SimModel:
     untrusted: bool = False
     """It was slowed before its reset, and has not shown since that it is fast."""
     days: list[int] = field(default_factory=list)
+    days_told: list[int | None] = field(default_factory=list)
+    """By place: the least that its carrier said of that day; None: nothing."""
     """Of a rolling window: what the days before today that count used, the last one first, in whole 4 KiB."""
     corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: by how much the carrier's last figure is above our own count."""

@@ -1000,6 +1000,14 @@ def _figure_of_day(row: Row) -> Case:
     elif "more than" in row.when:
         told, used = 7 * MIB, 11 * MIB
     case = Case(world, world.figure(0, told, 0, ended_s, layout.ROLLING_DAY), named_sim=0)
+    if row.when.endswith("the same again"):
+        world.send(case.run)
+    elif "and then" in row.when:
+        # Whole 4 KiB count, and 4,095 bytes less than that may be what was told.
+        assert world.status(world.figure(0, 9 * MIB - 4_095, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+        used = 9 * MIB - 4_095 - (1 if "less" in row.when else 0)
+        early = 1 if row.when.endswith("before its end") else 0
+        case.run = world.figure(0, used, total + 3 * MIB, ended_s - early, rolling)
     case.used_bytes = used
     return case
 
@@ -1613,6 +1621,10 @@ WHENS = frozenset(
         "of a day that is not over",
         "of a day, a place stands for several",
         "of a day, as much as we counted",
+        "of a day, the same again",
+        "of a day, and then less of all days",
+        "of a day, and then as much of all days",
+        "of a day, and then less of all days before its end",
         "of a day, its plan has no days",
         "of a day, less than we counted",
         "of a day, more than the line could carry",

@@ -144,7 +144,8 @@ def _trusted(found: dict[str, Any]) -> str:
         since = instant_text(found["health_since_ms"])
         return (
             f"On probation since {since}: it was slowed before its window started anew, and no report has shown since "
-            f"that it is fast. Until then it goes to who needs up to {bytes_text(found['tier_bytes'])}."
+            "that it is fast, which takes one of 1.0 MB at least: light use never does. Until then it goes to who "
+            f"needs up to {bytes_text(found['tier_bytes'])}."
         )
     if found["trusts"]:
         last = found["trusts"][0]

@@ -674,7 +674,8 @@ ctypedef struct SimCold:                # 32 B
 
 ctypedef struct SimRolling:             # 64 B
     int64_t offset_bytes                # as of the other windows: the days of the ring and today's
-    uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB
+    uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB; bit 31: its
+                                        # carrier said so
 
 ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of arrays as in Window, less one
     int64_t correction_bytes[3]         # what the carrier's last figure moved the window's offset by; a reset clears it
@@ -1019,7 +1020,7 @@ ctypedef struct Lot:                    # 768 B, by the lot's entity; the window
     int64_t pool_straddling_bytes[3]    # taken to be used before the figure's instant, and may have been after it; a reset clears it
     int64_t pool_carrier_bytes[3]       # the carrier's last figure; -1: the window has started anew since
     uint32_t pool_as_of_s[3]            # up to when it counts, Unix seconds; 0: none was told
-    uint32_t spare
+    uint32_t days_told_s                # the latest end of a single day that a carrier told a figure of, of any of its SIMs; 0: none
     int64_t sims_told_bytes[3]          # of a pooled lot: the sum of the carrier's last figures of its single SIMs (SimLedger.carrier_bytes)
     uint32_t sims_told_first_s[3]       # the earliest instant of such a figure since the window began; 0: there was none,
     uint32_t sims_told_last_s[3]        # and the latest

@@ -29,7 +29,9 @@
 #
 # A rolling window takes a figure of the whole of it as of today's part only: which of its days an older one was of, nobody knows. A
 # figure of a single day (ROLLING_DAY) is told by the instant at which that day ended, and takes the place of what we counted on it:
-# of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE.
+# of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE; and one
+# of the whole window that is less than all of the single days that were over by then, as their carrier told them, can't be. That a day is
+# the carrier's goes with it in the ring.
 # Before a lot's first turn today began a day before that one comes: then the days before are none of ours, and count on top of what a
 # SIM had used when it was imported.
 #
@@ -350,7 +352,7 @@ cdef int64_t _used_in_bytes(State *state, uint32_t index, const Lot *lot, int in
     used -= max(state.sims_ledger[index].correction_bytes[WINDOW_ROLLING - 1], <int64_t> 0) if index < state.header.ledger_end else 0
     for place in range(ROLLING_DAYS):
         if index < state.header.rolling_end and _days_begun_ms(state, lot, place, now_ms) < begun_ms:
-            used -= <int64_t> state.sims_rolling[index].days[place] << ROLLING_SHIFT
+            used -= rolling_day_bytes(&state.sims_rolling[index], place)
     return used
 
 
@@ -369,6 +371,29 @@ cdef void _contain(State *state, uint32_t index, int inner, uint32_t as_of_s, ui
             pool_beside(state, index, window, missing, 0)
             pool_told(state, index, window, missing, as_of_s)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
+
+
+cdef bint days_told(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """Whether the single days that a carrier told figures of were over by then, and their window turns."""
+    return (
+        as_of_s >= lot.days_told_s and (lot.begun_ms[WINDOW_ROLLING - 1] != 0 or lot.reset_ms[WINDOW_ROLLING - 1] != 0)
+        and _today_begun_s(state, lot, now_ms) * 1000 + 2 * <uint64_t> DAY_MS >= now_ms
+    )
+
+
+cdef int64_t _days_told_bytes(
+    const State *state, uint32_t index, const Lot *lot, uint32_t as_of_s, uint64_t now_ms
+) noexcept nogil:
+    """What its carrier said, no later, was used on single days of the rolling window: at least, since they are kept rounded up."""
+    cdef const SimRolling *rolling = &state.sims_rolling[index]
+    cdef int64_t least = 0
+    cdef int place
+    if index >= state.header.rolling_end or not days_told(state, lot, as_of_s, now_ms):
+        return 0
+    for place in range(ROLLING_DAYS):
+        if rolling.days[place] & DAY_TOLD:
+            least += max(rolling_day_bytes(rolling, place) - ((1 << ROLLING_SHIFT) - 1), <int64_t> 0)
+    return least
 
 
 cdef int _correct(
@@ -403,6 +428,8 @@ cdef int _correct(
             and as_of_s >= ledger.as_of_s[inner] and carrier_bytes < ledger.carrier_bytes[inner]
         ):
             return IMPOSSIBLE_USAGE
+    if window == WINDOW_ROLLING - 1 and carrier_bytes < _days_told_bytes(state, index, lot, as_of_s, now_ms):
+        return IMPOSSIBLE_USAGE
     if _is_told(state, index, lot, window, now_ms):
         lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     straddling = min(<int64_t> straddling_bytes, own)
@@ -468,7 +495,7 @@ cdef int _correct_day(
     State *state, uint32_t index, int64_t carrier_bytes, uint32_t ended_s, bint dry_run, uint64_t now_ms, int64_t *correction
 ) noexcept nogil:
     """A figure of the day of a rolling window that ended then."""
-    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint64_t place = 0
     cdef int64_t day, before = 0
     cdef uint32_t told_s = 0
@@ -479,22 +506,24 @@ cdef int _correct_day(
     status = day_fits(state, lot, carrier_bytes, ended_s, told_s, 1, now_ms, &place)
     if status != OK:
         return status
-    if carrier_bytes >> ROLLING_SHIFT >= <int64_t> NONE_INDEX:
+    if carrier_bytes >> ROLLING_SHIFT >= <int64_t> DAY_TOLD - 1:
         return IMPOSSIBLE_USAGE
     days = state.sims_rolling[index].days
     day = (carrier_bytes + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
     if index < state.header.rolling_end:
-        before = days[place]
+        before = days[place] & ~DAY_TOLD
     if day < before and day_covered(state, lot, place, told_s, now_ms):
         return LATE
     correction[0] = carrier_bytes - (before << ROLLING_SHIFT)
-    if day == before:
+    if day == before and index < state.header.rolling_end and days[place] & DAY_TOLD:
         return SAME
     if not dry_run:
         sim_set_offset_bytes(
             state, index, WINDOW_ROLLING - 1,
             sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + ((day - before) << ROLLING_SHIFT))
-        days[place] = <uint32_t> day
+        state.header.rolling_end = max(state.header.rolling_end, index + 1)
+        days[place] = <uint32_t> day | DAY_TOLD
+        lot.days_told_s = max(lot.days_told_s, ended_s)
         pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT)
         _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)
         sim_set_limit(state, index, now_ms)

@@ -268,8 +268,8 @@ cdef int64_t _told_least_bytes(
     const State *state, const Lot *lot, int window, uint32_t as_of_s, uint64_t now_ms
 ) noexcept nogil:
     """What the carrier itself, no later, said was used in a window: on single SIMs, or in a shorter window in it."""
-    cdef int64_t least = 0
-    cdef int inner
+    cdef int64_t least = 0, days = 0
+    cdef int inner, place
     for inner in range(WINDOWS):
         if inner != window and not _lies_in(state, lot, inner, window, now_ms):
             continue
@@ -280,7 +280,11 @@ cdef int64_t _told_least_bytes(
             and _pool_young(lot, inner, lot.pool_as_of_s[inner], now_ms)
         ):
             least = max(least, lot.pool_carrier_bytes[inner])
-    return least
+    if window == WINDOW_ROLLING - 1 and days_told(state, lot, as_of_s, now_ms):
+        for place in range(ROLLING_DAYS):
+            if (lot.pool_days_told >> place) & 1:
+                _add(&days, lot.pool_days[place])
+    return max(least, days)
 
 
 cdef void pool_sim_told(State *state, uint32_t index, int window, int64_t carrier_bytes, uint32_t as_of_s) noexcept nogil:
@@ -449,6 +453,7 @@ cdef int _correct_pool_day(
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
         lot.pool_days[place] = carrier_bytes
         lot.pool_days_told |= <uint16_t> (1 << place)
+        lot.days_told_s = max(lot.days_told_s, ended_s)
         pool_follow(state, entity, True, now_ms)
     return OK
 

@@ -23,6 +23,13 @@ cdef enum:
 
 cdef extern from *:
     """
+    #define SIMSWITCH_DAY_TOLD ((uint32_t) 1 << 31)
+    """
+    const uint32_t DAY_TOLD "SIMSWITCH_DAY_TOLD"     # of a day of the ring: its carrier said so
+
+
+cdef extern from *:
+    """
     #define SIMSWITCH_NO_LIMIT INT64_MAX
     """
     const int64_t NO_LIMIT "SIMSWITCH_NO_LIMIT"     # a SIM's limit when no cap applies
@@ -39,6 +46,10 @@ cdef inline int64_t sim_offset_bytes(State *state, uint32_t index, int window) n
     if window == WINDOW_DAY - 1:
         return state.sims_cold[index].offset_day_bytes
     return state.sims_rolling[index].offset_bytes if index < state.header.rolling_end else 0
+
+
+cdef inline int64_t rolling_day_bytes(const SimRolling *rolling, int place) noexcept nogil:
+    return <int64_t> (rolling.days[place] & ~DAY_TOLD) << ROLLING_SHIFT
 
 
 cdef inline int64_t sim_used_bytes(State *state, uint32_t index, int window) noexcept nogil:
@@ -82,7 +93,7 @@ cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogi
     cdef uint32_t place
     state.header.rolling_end = max(state.header.rolling_end, index + 1)
     for place in range(ROLLING_DAYS):
-        today -= <int64_t> rolling.days[place] << ROLLING_SHIFT
+        today -= rolling_day_bytes(rolling, place)
     for place in range(ROLLING_DAYS - 1, 0, -1):
         rolling.days[place] = rolling.days[place - 1] if place < places else 0
     # What a carrier counted beyond us joins the ring as today's; what it counted less holds up to now only, since nobody knows
@@ -91,7 +102,7 @@ cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogi
     today -= less
     pool_turned(state, index, beside - less)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
-    rolling.days[0] = <uint32_t> min(today, <int64_t> NONE_INDEX) if places else 0
+    rolling.days[0] = <uint32_t> min(today, <int64_t> DAY_TOLD - 1) if places else 0
     for place in range(places):
-        past += <int64_t> rolling.days[place] << ROLLING_SHIFT
+        past += rolling_day_bytes(rolling, place)
     rolling.offset_bytes = past - counted

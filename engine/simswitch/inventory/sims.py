@@ -20,6 +20,7 @@
 A check digit is not looked at where the lot says ``check_digit_exempt``. ``used_day_bytes`` counts only when ``as_of``
 is of the day that runs now in its own offset: otherwise the day has been reset since. So does ``used_cycle_bytes``
 where the lot's plan says when the cycle began; and if all of the rolling days lie in it, they can't have more.
+``used_rolling_bytes`` of an instant that is longer ago than these days last counts nothing either.
 
 A figure of the carrier's that is older than ``as_of`` changes nothing later.
 
@@ -189,6 +190,7 @@ class _Reader:
         self._oldest: datetime | None = None
         self._stale_days = 0
         self._stale_cycles = 0
+        self._stale_rolling = 0
 
     def take(self, chunk: Chunk) -> None:
         self._lines_count += len(chunk.rows)
@@ -217,6 +219,9 @@ class _Reader:
         self._note(chunk, good, less, "used_rolling_bytes", lambda _value, _place: rolling)
         over = (cycle > 0) & (as_of_s < begun_s)
         self._stale_cycles += int((over & good).sum())
+        lasts_s = self._rolling_s[lot]
+        left = (used["rolling"][0] > 0) & (lasts_s > 0) & (as_of_s + lasts_s < int(self._now.timestamp()))
+        self._stale_rolling += int((left & good).sum())
         health = self._health(chunk, good)
         terminal, held = self._number(chunk, good, "terminal", 2**64 - 1)
         subscriber, _ = self._number(chunk, good, "subscriber", 2**64 - 1)
@@ -230,7 +235,7 @@ class _Reader:
                 "imsi": imsi,
                 "opening_cycle_bytes": np.where(over, np.uint64(0), cycle),
                 "opening_day_bytes": np.where(same_day, used["day"][0], np.uint64(0)),
-                "opening_rolling_bytes": used["rolling"][0],
+                "opening_rolling_bytes": np.where(left, np.uint64(0), used["rolling"][0]),
                 "as_of_s": as_of_s.astype(np.uint32),
                 "lot": place["lot"],
                 "bank": place["bank"],
@@ -283,6 +288,11 @@ class _Reader:
             notes.append(
                 f"{self._stale_cycles:,} SIMs have used_cycle_bytes of a cycle that is over: 0 is taken, and what they "
                 "used in this one before now is not known"
+            )
+        if self._stale_rolling:
+            notes.append(
+                f"{self._stale_rolling:,} SIMs have used_rolling_bytes of days that have all left the window: 0 is "
+                "taken, and what they used in the days since is not known"
             )
         if self._oldest and self._now - self._oldest > timedelta(hours=24):
             notes.append(

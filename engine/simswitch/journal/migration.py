@@ -296,7 +296,9 @@ def _state_of_13(_old: Tables, new: Tables) -> None:
 
 
 def _state_of_14(_old: Tables, new: Tables) -> None:
-    """What carriers told of the SIMs of pools one by one is kept as a sum, with its instants."""
+    """What carriers told of the SIMs of pools one by one is kept as a sum, with its instants; a day of a rolling
+    window has a bit less."""
+    new["sims_rolling"]["days"] = np.minimum(new["sims_rolling"]["days"], 2**31 - 1)
     ledger, record = new["sims_ledger"], new["lots"]
     lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
     for window in range(layout.WINDOWS):
