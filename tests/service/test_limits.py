@@ -122,6 +122,30 @@ def test_another_name_or_a_blank_publishes_no_stricter_limit(pool: OperatorClien
     assert limit(pool, published=today, text="other", name="now", month_bytes=98 * MB).month_bytes == 98 * MB
 
 
+def test_neither_a_laxer_text_in_between_nor_another_spelling_of_its_url_publishes_a_stricter_limit(
+    pool: OperatorClient,
+) -> None:
+    today = datetime.now(UTC).date()
+    day, earlier = str(today), str(today - timedelta(days=1))
+    for between in (day, earlier):
+        limit(pool, published=day, text="A")
+        limit(pool, published=between, text="B", month_bytes=200 * MB)
+        assert "stricter" in refusal(partial(limit, pool, published=day, text="A", month_bytes=99 * MB)).text
+        other = {"name": "another", "subscriber_group": "", "month_bytes": 99 * MB}
+        limit(pool, published=between, text="B", month_bytes=200 * MB, withdrawn=True)
+        assert "stricter" in refusal(partial(limit, pool, published=day, text="A", **other)).text
+        limit(pool, published=day, text=f"new after {between}")
+    url = "See https://Example.net/Limits/ for it"
+    found = limit(pool, published=day, text=url)
+    again = inv.DefineLimitRuleRequest(limit_rule=rule(published=day, text=url))
+    assert pool.inventory.DefineLimitRule(again).limit_rule == found
+    assert (found.text, len(found.told_before)) == (url, 6)
+    for spelling in ("See HTTPS://example.NET/Limits for it", "See https://example.net/Limits//  for it"):
+        assert "stricter" in refusal(partial(limit, pool, published=day, text=spelling, month_bytes=99 * MB)).text
+    other_url = "See https://example.net/limits for it"
+    assert limit(pool, published=day, text=other_url, month_bytes=99 * MB).month_bytes == 99 * MB
+
+
 def test_an_exemption_has_a_reason_and_an_end_that_comes(pool: OperatorClient) -> None:
     now_ms = round(datetime.now(UTC).timestamp() * 1000)
     for until_ms, reason, word in (

@@ -7,6 +7,8 @@ numbers beside it are derived from the message, so that what is shown and what i
 from __future__ import annotations
 
 import datetime
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -171,6 +173,9 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
 
 MONTH_BYTES = 25_000_000_000
 """What a limit rule allows in a month when it says neither that nor what in a day."""
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*)(\S*)")
+TOLD_MAX = 8
+"""Texts of one limit rule that are remembered."""
 WARN_PERMILLE = 800
 """At which share of a limit is warned when its rule doesn't say: nobody is to meet it unwarned."""
 
@@ -197,6 +202,7 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
         raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
     if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
         raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
+    _remember_told(rule, directory)
     group = rule.subscriber_group
     index = directory.get(layout.SUBSCRIBER_GROUP, group).index if group else -1
     if not rule.withdrawn:
@@ -222,6 +228,30 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
     }
 
 
+def _plain(text: str) -> str:
+    """Neither blanks nor what makes no other address of a URL make another text."""
+    return " ".join(_URL.sub(lambda url: url[1].lower() + url[2].rstrip("/"), text).split())
+
+
+def _told(rule: pb.LimitRule) -> int:
+    """What was published as the rule, and when."""
+    told = f"{rule.published} {_plain(rule.text)}".encode()
+    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
+
+
+def _remember_told(rule: pb.LimitRule, directory: Directory) -> None:
+    """What stood in its place goes on being told before: a laxer text in between makes no new one of it."""
+    told: list[int] = []
+    for other in directory.all(layout.LIMIT_RULE):
+        if other.name == rule.name:
+            before = pb.LimitRule.FromString(other.document)
+            told = [*before.told_before]
+            if _told(before) not in (*told[-1:], _told(rule)):
+                told.append(_told(before))
+    del rule.told_before[:]
+    rule.told_before.extend(told[-TOLD_MAX:])
+
+
 def _check_republished(rule: pb.LimitRule, name: str, before: pb.LimitRule) -> None:
     """What allows less than was published has to be published itself: who is touched is told its text and its day.
 
@@ -239,8 +269,8 @@ def _check_republished(rule: pb.LimitRule, name: str, before: pb.LimitRule) -> N
         or rule.action > before.action
         or (rule.action == before.action == pb.LIMIT_ACTION_SLOW and rule.slow_kbps < before.slow_kbps)
     )
-    # Blanks make no other text of it.
-    told_again = rule.text.split() == before.text.split() and rule.published <= before.published
+    told_again = _plain(rule.text) == _plain(before.text) and rule.published <= before.published
+    told_again = told_again or _told(rule) in before.told_before
     if allows_less and (told_again or (same and rule.published < before.published)):
         raise Refused(
             INVALID_ARGUMENT,

@@ -637,6 +637,7 @@ class LimitRule(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
+    TOLD_BEFORE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     number: _builtins.int
@@ -663,6 +664,12 @@ class LimitRule(_message.Message):
     """When it was published, YYYY-MM-DD, not after today."""
     withdrawn: _builtins.bool
     """It holds no more."""
+    @_builtins.property
+    def told_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Digests of its last texts, each with its day of publication, up to 8: what was told before is not newly published. Given by the
+        engine. Ignored in a definition.
+        """
+
     def __init__(
         self,
         *,
@@ -677,10 +684,11 @@ class LimitRule(_message.Message):
         text: _builtins.str = ...,
         published: _builtins.str = ...,
         withdrawn: _builtins.bool = ...,
+        told_before: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "_warn_permille", b"_warn_permille", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "warn_permille", b"warn_permille"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "_warn_permille", b"_warn_permille", "action", b"action", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "name", b"name", "number", b"number", "published", b"published", "slow_kbps", b"slow_kbps", "subscriber_group", b"subscriber_group", "text", b"text", "warn_permille", b"warn_permille", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes", "_month_bytes", b"_month_bytes", "_warn_permille", b"_warn_permille", "action", b"action", "day_bytes", b"day_bytes", "month_bytes", b"month_bytes", "name", b"name", "number", b"number", "published", b"published", "slow_kbps", b"slow_kbps", "subscriber_group", b"subscriber_group", "text", b"text", "told_before", b"told_before", "warn_permille", b"warn_permille", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__day_bytes: _TypeAlias = _typing.Literal["day_bytes"]  # noqa: Y015
     _WhichOneofArgType__day_bytes: _TypeAlias = _typing.Literal["_day_bytes", b"_day_bytes"]  # noqa: Y015
