@@ -22,6 +22,7 @@ from tests.model.transitions import (
     list_job,
     new_world,
     order_swap,
+    ordered_target,
     sim_index,
 )
 from tests.model.world import (
@@ -29,6 +30,7 @@ from tests.model.world import (
     COOLING_MS,
     DEADLINE_MS,
     GIB,
+    LINE_BYTES_PER_S,
     MIB,
     STEP_MS,
     SUBSCRIBER,
@@ -65,6 +67,27 @@ def test_i1_cooling_remembers_the_last_terminal() -> None:
     world.send(world.lease(layout.RELEASE, T, allocate(world)))
     assert world.machine.sim(0)["occupancy"] == layout.COOLING
     assert world.machine.sim(0)["terminal"] == T
+
+
+def test_i1_a_target_that_another_server_says_it_uses_rests_though_nobody_told_that_one_to_let_go() -> None:
+    """I1: after a restart, with no order left for it: the swap is refused, and the SIM is nobody's for two leases."""
+    world = new_world(orders_max=16)
+    allocate(world)
+    world.send(commands.run(layout.RESTART))
+    world.open_session(0, ready=False)
+    world.send(world.holds(0, T, lease_epoch(world), sim_index(world)), world.ready(0))
+    order_swap(world)
+    order = world.orders[-1]["order"]
+    target = ordered_target(world)
+    world.open_session(1, ready=False)
+    # An eighth of all orders at a time may be of one server's word.
+    others = [sim for sim in range(6) if sim not in (target, sim_index(world))]
+    for number, sim in enumerate(others[:2]):
+        assert world.status(world.holds(1, OTHER + number, 1, sim)) == layout.REVOKED
+    assert world.status(world.holds(1, OTHER + 2, 1, target)) == layout.ORDERS_FULL
+    assert world.status(world.acknowledge(order, layout.ACK_REFUSED)) == layout.OK
+    assert world.machine.sim(target)["occupancy"] == layout.COOLING
+    assert violations(world.tables()) == []
 
 
 def test_i2_a_terminal_holds_one_sim_and_one_target() -> None:
@@ -246,6 +269,20 @@ def test_i8_each_byte_is_counted_once() -> None:
     assert header["impossible_count"] == 2
 
 
+def test_i8_no_more_is_counted_than_the_line_could_carry() -> None:
+    """I8: in the seconds between two reports, and one more at each end, since seconds are rounded."""
+    for passed_s in (0, 1, 7):
+        for beyond, status in ((1, layout.IMPOSSIBLE_USAGE), (0, layout.OK)):
+            world = new_world()
+            epoch = allocate(world)
+            told = 5 * MIB
+            assert world.status(world.usage(T, epoch, told)) == layout.OK
+            # One byte less than another second would be.
+            most = (passed_s + 2) * LINE_BYTES_PER_S - 1
+            world.now_ms += passed_s * 1_000
+            assert world.status(world.usage(T, epoch, told + most + beyond)) == status, (passed_s, beyond)
+
+
 def test_i8_the_final_report_of_a_lease_counts_at_its_sim_whoever_has_that_now() -> None:
     """I8: late, but the truth: to the SIM and the terminal that it belonged to; asked again it changes nothing."""
     world = new_world()
@@ -348,6 +385,37 @@ def test_i9_a_refused_swap_leaves_the_terminal_as_it_was() -> None:
     after = world.machine.terminal(0)
     assert {**after, "order": None} == {**before, "order": None}
     assert world.machine.sim(target)["occupancy"] == layout.FREE
+
+
+def test_i9_what_a_new_session_is_ordered_before_its_hello_was_compared_is_not_settled_with_the_older_ones() -> None:
+    """I9: the walk that settles those comes after walks that were there first, and finds this order under way."""
+    world = empty_world(sims_max=20_000)
+    world.import_sims(20_000)
+    allocate(world)
+    allocate(world, OTHER)
+    list_job(world, T)
+    for _ in range(8):
+        world.pass_ms(STEP_MS)
+    assert world.machine.server(0)["outstanding"] == 1
+    world.open_session(0, ready=False)
+    named = world.holds(0, OTHER, lease_epoch(world, OTHER), sim_index(world, OTHER))
+    assert world.status(named) == layout.SAME
+    list_job(world, OTHER)
+    for _ in range(8):
+        world.pass_ms(STEP_MS)
+    sent = len(world.orders)
+    world.send(world.job_create(selecting=1, health_mask=1 << layout.SUSPENDED), world.ready(0))
+    world.pass_ms(STEP_MS)
+    (order,) = world.orders[sent:]
+    assert order["terminal"] == OTHER
+    assert world.machine.server(0)["outstanding"] == 2, "the walk has not come by"
+    for _ in range(16):
+        world.pass_ms(STEP_MS)
+    assert not world.machine.header()["sweeps_count"]
+    assert world.machine.terminal(0)["sim"] is None, "the hello did not name it: its lease is over, and its swap"
+    assert world.machine.server(0)["outstanding"] == 1
+    assert world.status(world.acknowledge(order["order"], layout.ACK_DONE)) == layout.OK
+    assert world.machine.sim(sim_index(world, OTHER))["iccid"] == order["target_iccid"]
 
 
 def test_a_cancelled_job_sends_nothing_more() -> None:
