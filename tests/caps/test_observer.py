@@ -221,6 +221,35 @@ def test_a_sim_whose_reset_has_not_come_is_found_though_each_terminal_has_it_for
     assert len([row for row in life.rows("throttles") if row["iccid"] == held]) == 2
 
 
+def test_a_sim_that_no_reset_brings_back_is_tried_a_day_after_it_was_let_go_of(life: Life) -> None:
+    """Nobody knows when the windows of its lot begin. As long as it is slow it costs a terminal a day."""
+    life.cell.step(commands.run(layout.SCHEDULE, lot=LOT, window=layout.WINDOW_DAY, at_ms=0, spread_ms=0))
+    held = life.iccids[1]
+    index = life.cell.machine.find_sim(held)
+    assert index is not None
+    life.show([SLOW] * 12, [1])
+    terminal = 1
+    for turn in range(3):
+        life.follow()
+        assert len([row for row in life.rows("throttles") if row["iccid"] == held and row["throttled"]]) == turn + 1
+        life.say(terminal, layout.THROTTLED)
+        life.let_go(terminal)
+        for passed_ms in (3_600_000, 82_000_000):
+            life.clock.advance(passed_ms)
+            life.cell.step(commands.run(layout.TICK))
+            assert life.cell.machine.sim(index)["health"] == layout.THROTTLED
+        for _ in range(4):
+            life.clock.advance(3_600_000)
+            life.cell.step(commands.run(layout.TICK))
+        tried = life.cell.machine.sim(index)
+        assert (tried["health"], tried["trusted"]) == (layout.HEALTHY, False)
+        terminal = life.give(held, 100 + 40 * turn)
+        if turn < 2:
+            life.show([SLOW] * 4, [terminal])
+    life.show([FAST], [terminal], mb=800)
+    assert life.cell.machine.sim(index)["trusted"]
+
+
 def test_another_terminal_on_the_sim_begins_anew(life: Life) -> None:
     """As a device that was never faster: 360 kbit/s would be a throttle on the terminal that did 20 Mbit/s."""
     life.let_go(1)

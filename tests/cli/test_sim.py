@@ -67,12 +67,21 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         "Throttled: It is slowed.",
         "said by operator:local",
         "128 kbit/s in 4 windows",
-        "Trusted: Not while it is slowed",
+        "Trusted: Not while it is slowed; no reset is known that brings it back, so it is on probation a day after its",
         "107.4 GB",
         "120.0 MB",
     ):
         assert words in page.stdout, page.stdout
         assert words in whole, whole
+    # Nobody has said when the windows of its lot begin: it is told where operators look, and what to do.
+    for command, told in (
+        (("caps",), "lot: 1 SIM of it slowed, and no reset is known that brings such back."),
+        (("status",), "SLOWED, AND NO RESET IS KNOWN: SIMs of lot (1)."),
+        (("events", "--kind", "endless"), "lot: a SIM was slowed; no reset is known that brings such SIMs back: write"),
+    ):
+        text = run(*command).stdout
+        assert told in text, text
+        assert "write `[resets]` into its plan" in text, text
     for number in (str(TERMINAL), str(PERSON), f"IMSI {found['sim']['imsi']}".replace("*", "0")[:9]):
         assert number in whole
     for number in (str(TERMINAL), str(PERSON)):

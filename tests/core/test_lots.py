@@ -16,7 +16,7 @@ from tests.model.world import GIB, MIB, STEP_MS, World, empty_world, rows
 
 CYCLE, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_ROLLING
 QUOTA = 100 * GIB
-MINUTE_MS = 60_000
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 IN_AN_APPLY = 2_048
 
 
@@ -267,6 +267,101 @@ def test_only_what_was_slowed_is_probed() -> None:
     schedule(world, world.now_ms)
     assert trusted(world)
     assert world.status(world.allocate(1, expected_bytes=10 * GIB)) == layout.OK
+
+
+# ------------------------------------------------------------------------------------- slowed, and no reset is known
+
+
+def throttled_world(sims: int) -> World:
+    """All SIMs of a lot are slowed at once. Of a lot beside it, whose reset is known, as many are."""
+    world = empty_world(sims_max=2 * sims + 64)
+    for lot in ("gold-a", "gold-b"):
+        world.import_sims(sims, lot=lot)
+        world.send(world.set_cap(lot, CYCLE, QUOTA))
+    schedule(world, world.now_ms + 31 * DAY_MS, lot="gold-b")
+    for sim in range(2 * sims):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    return world
+
+
+def told_endless(world: World) -> list[tuple[int, int]]:
+    return [(event["a"], event["b"]) for event in world.events if event["kind"] == layout.EVENT_ENDLESS]
+
+
+def test_slowed_sims_that_no_reset_brings_back_are_tried_after_a_day_bit_by_bit() -> None:
+    """One careful terminal a SIM and day, and no stampede. Who has a known reset waits for it."""
+    sims = 600
+    world = throttled_world(sims)
+    lot = world.entities["gold-a"]
+    assert told_endless(world) == [(lot, 0)]
+    world.pass_ms(DAY_MS - 1)
+    assert healthy(world) == 0
+    back = [0]
+    for _ in range(61):
+        world.pass_ms(MINUTE_MS)
+        back.append(healthy(world))
+    steps = [after - before for before, after in itertools.pairwise(back)]
+    assert (max(steps), back[-1]) == (sims // 60, sims)
+    assert told_endless(world)[1:] == [(lot, sims)]
+    columns = world.machine.sims_columns()
+    assert set(columns["health"][sims:].tolist()) == {layout.THROTTLED}
+    # It is as after a reset: for who needs little, and slowed again at once when it is seen so, until a day later.
+    assert world.status(world.allocate(1, expected_bytes=10 * GIB)) == layout.NO_HEALTHY_SIM
+    assert world.status(world.allocate(1)) == layout.OK
+    for sim in range(1, sims, 2):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    assert healthy(world) == sims // 2
+    world.pass_ms(DAY_MS - 1)
+    assert healthy(world) == sims // 2
+    for _ in range(61):
+        world.pass_ms(MINUTE_MS)
+    assert healthy(world) == sims
+    # With none slowed the calendar has nothing for the lot any more.
+    assert world.machine.lot(lot)["slowed_count"] == 0
+    assert world.machine.check() == []
+
+
+def test_trying_slowed_sims_is_bounded_work() -> None:
+    world = empty_world(sims_max=10_064)
+    world.import_sims(10_000)
+    for first in range(0, 10_000, 1_000):
+        iccids = [world.machine.sim(sim)["iccid"] for sim in range(first, first + 1_000)]
+        world.send(commands.set_health(iccids, layout.THROTTLED))
+    world.pass_ms(DAY_MS)
+    world.now_ms += HOUR_MS
+    back = [healthy(world)]
+    while back[-1] < 10_000:
+        world.send(commands.run(layout.TICK))
+        back.append(healthy(world))
+    steps = [after - before for before, after in itertools.pairwise(back)]
+    assert min(steps) > 0
+    assert max(steps) <= IN_AN_APPLY
+
+
+def test_a_person_s_word_or_resets_that_become_known_end_it() -> None:
+    """SIMs that were slowed before come back by the reset, those slowed later too, and by nothing else."""
+    world = empty_world()
+    world.import_sims(3)
+    for sim in range(3):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    world.send(world.set_health(0, layout.HEALTHY))
+    assert trusted(world)
+    lot = world.entities["gold-a"]
+    assert (world.machine.lot(lot)["slowed_count"], world.machine.lot(lot)["tried_ms"]) == (2, world.now_ms + DAY_MS)
+    assert world.machine.sim(1)["tried_ms"] // 1_000 == (world.now_ms + DAY_MS) // 1_000
+    reset_ms = world.now_ms + 3 * DAY_MS
+    schedule(world, reset_ms)
+    assert (world.machine.lot(lot)["tried_ms"], world.machine.sim(1)["tried_ms"]) == (0, None)
+    for _ in range(71):
+        world.pass_ms(HOUR_MS)
+    assert healthy(world) == 1
+    world.send(world.set_health(0, layout.THROTTLED))
+    world.pass_ms(HOUR_MS)
+    assert healthy(world) == 3
+    # Between a reset and the next word of the calendar it is known still.
+    world.send(world.set_health(0, layout.THROTTLED))
+    assert world.machine.sim(0)["tried_ms"] is None
+    assert [count for _, count in told_endless(world)] == [0]
 
 
 # ----------------------------------------------------------------------------------------------------- dates

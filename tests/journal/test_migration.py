@@ -39,8 +39,9 @@ from simswitch.journal.snapshot import (
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.make_format import FORMATS, facts
 from tests.model.records import Regions, copy_regions, tables
+from tests.model.transitions import new_world
 from tests.model.walk import Walk
-from tests.model.world import empty_world
+from tests.model.world import World, empty_world
 
 RUNNING = int(layout.MACHINE_VERSION)
 RELEASED = sorted(path.name.removesuffix(".tar.xz") for path in FORMATS.glob("*.tar.xz"))
@@ -307,6 +308,21 @@ def test_fields_go_by_name_whatever_their_place_and_width_and_new_ones_are_zero(
             assert after[name]["admitted_us"].tolist() == [0] * len(table)
             table["admitted_us"] = 0
         assert after[name].tobytes() == table.tobytes(), name
+
+
+def test_sims_that_an_older_machine_left_slowed_are_tried_a_day_after_the_start() -> None:
+    world = new_world(sims=3)
+    for sim in (0, 2):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    lots = reshaped("lots", slowed_count=None, tried_ms=None)
+    machine = Machine.restore(migrate(*older(world.machine, {"lots": lots}, 13)))
+    lot = world.entities["gold-a"]
+    assert (machine.lot(lot)["slowed_count"], machine.check()) == (2, [])
+    world = World(machine, now_ms=world.now_ms)
+    world.send(commands.run(layout.RESTART))
+    for passed_ms in (86_400_000, 3_600_000):
+        world.pass_ms(passed_ms)
+    assert machine.lot(lot)["slowed_count"] == 0
 
 
 @pytest.mark.usefixtures("no_hooks")

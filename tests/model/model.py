@@ -53,6 +53,8 @@ BYTES_MAX = 1 << 62
 ORDER_NUMBER_BITS = 24
 DAY_MS = 86_400_000
 LOT_STEP_MS = 1_024
+TRIED_SPREAD_MS = 3_600_000
+TRYING = layout.WINDOWS
 INSTANT_MAX_MS = 1 << 43
 UNTRUSTED = 1 << 55
 BREAKER_STEPS = {
@@ -577,6 +579,9 @@ class Model(Limits):
         )
         self._require(call.answer["sim"] == sim.index, f"SIM {sim.index} was given the index {call.answer['sim']}")
         sim.carrier, sim.as_of_s = [told for told, _ in figures], [instant for _, instant in figures]
+        sim.health_since_s = self.now_ms // 1_000
+        if sim.health == layout.THROTTLED:
+            self._slowed(sim.lot)
         self.sims.append(sim)
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
@@ -600,8 +605,10 @@ class Model(Limits):
         names = ("goodput_kbps", "windows", "confidence_permille")
         goodput_kbps, windows, confidence = (call.item[name] for name in names)
         self._health_event(sim, health, goodput_kbps | windows << 32 | confidence << 48)
-        sim.health = health
+        sim.health, sim.health_since_s = health, self.now_ms // 1_000
         self._turned(sim)
+        if health == layout.THROTTLED:
+            self._slowed(sim.lot)
         if health == layout.HEALTHY:
             sim.untrusted = False
             self._judge(sim)
@@ -734,17 +741,63 @@ class Model(Limits):
                         lot.resets[window].spread_ms = lot.begun_spread_ms[window] = 0
                     else:
                         self._reset_begins(entity, window)
+            if 0 < lot.tried_ms <= self.now_ms and TRYING not in lot.resets:
+                if self._slowed_count(entity) and self._tries(lot):
+                    lot.tried_ms, lot.tried_next_s = self.now_ms, []
+                    mine = [sim.index for sim in self.sims if sim.lot == entity]
+                    first = mine[0] if mine else 0
+                    lot.resets[TRYING] = ResetModel(self.now_ms, TRIED_SPREAD_MS, first, 0, first)
+                else:
+                    slowed = self._slowed_count(entity)
+                    lot.tried_ms = self.now_ms + DAY_MS if slowed else 0
             if lot.resets and not lot.due:
                 lot.due = True
                 self.lots_due.append(entity)
         instants = [at_ms for _, _, at_ms in lot.waiting.values()]
         instants += [at_ms for at_ms, _ in lot.schedule.values() if at_ms]
+        instants += [lot.tried_ms] if lot.tried_ms else []
         if lot.resets:
             instants.append(self.now_ms + LOT_STEP_MS)
         if not lot.ended:
             instants.append(lot.valid_until_ms)
         due_ms = min(instants, default=NEVER_MS)
         lot.turn_ms = due_ms if due_ms > self.now_ms else self.now_ms + LOT_STEP_MS
+
+    def _tries(self, lot: LotModel) -> bool:
+        """Nothing else brings its slowed SIMs back."""
+        for window in range(layout.WINDOWS):
+            last_ms = lot.last_reset_ms[window]
+            known = lot.schedule.get(window, (0, 0))[0] or (last_ms and last_ms + DAY_MS > self.now_ms)
+            if lot.caps[window][0] >= 0 and known:
+                return False
+        return self.settings[layout.PROBE_KBPS] > 0
+
+    def _slowed_count(self, entity: int) -> int:
+        return sum(sim.lot == entity and sim.health == layout.THROTTLED for sim in self.sims)
+
+    def _slowed(self, entity: int) -> None:
+        lot = self.lots[entity]
+        if TRYING in lot.resets:
+            lot.tried_next_s.append((self.now_ms + DAY_MS) // 1_000)
+        elif not lot.tried_ms:
+            lot.tried_ms = self.now_ms + DAY_MS
+            lot.turn_ms = min(lot.turn_ms, lot.tried_ms)
+            if self._tries(lot):
+                self._event(layout.EVENT_ENDLESS, a=entity)
+
+    def _try_sim(self, lot: LotModel, sim: SimModel) -> bool:
+        due_ms = max(sim.health_since_s * 1_000, sim.cooling_until_ms) + DAY_MS
+        if sim.health != layout.THROTTLED:
+            return False
+        if sim.occupancy == layout.FREE and due_ms <= self.now_ms:
+            sim.health = layout.HEALTHY
+            sim.untrusted = True
+            self._judge(sim)
+            return True
+        if sim.occupancy != layout.FREE:
+            due_ms = max(due_ms, self.now_ms + DAY_MS)
+        lot.tried_next_s.append(-(-due_ms // 1_000))
+        return False
 
     def _reset_begins(self, entity: int, window: int) -> None:
         lot = self.lots[entity]
@@ -768,17 +821,26 @@ class Model(Limits):
             lot = self.lots[entity]
             lot.due = False
             for window, reset in sorted(lot.resets.items()):
+                if window == TRYING:
+                    reset.end = max((sim.index + 1 for sim in self.sims if sim.lot == entity), default=len(self.sims))
                 passed_ms, until = self.now_ms - reset.begun_ms, reset.end
                 if passed_ms < reset.spread_ms:
                     until = reset.first + (reset.end - reset.first) * passed_ms // reset.spread_ms
                 for sim in self.sims[reset.cursor : until]:
-                    if sim.lot == entity:
+                    if sim.lot == entity and window == TRYING:
+                        reset.count += self._try_sim(lot, sim)
+                    elif sim.lot == entity:
                         self._reset_sim(sim, window)
                         reset.count += 1
                 reset.cursor = max(reset.cursor, until)
                 if reset.cursor == reset.end:
                     del lot.resets[window]
-                    self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
+                    if window < TRYING:
+                        self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
+                        continue
+                    lot.tried_ms = min(lot.tried_next_s, default=0) * 1_000
+                    if reset.count:
+                        self._event(layout.EVENT_ENDLESS, a=entity, b=reset.count)
             if not lot.resets:
                 self._turn_lot(entity)
 
@@ -1980,6 +2042,8 @@ class Model(Limits):
                 tables["lots"][entity],
                 resetting=sum(1 << window for window in lot.resets),
                 turned_days=lot.turned_days,
+                tried_ms=lot.tried_ms,
+                slowed_count=self._slowed_count(entity),
                 pool_health=0 if lot.pool_health == layout.HEALTHY else lot.pool_health,
                 pool_counted_bytes=self._pool_counted(entity) if lot.pooled else 0,
                 pool_claimed_bytes=self._pool_claimed(entity),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -84,6 +85,30 @@ WANTED = {
 """What the walks must have met, or they prove little."""
 MET: dict[int, set[tuple[int, int]]] = {}
 """By seed."""
+
+
+def test_slowed_sims_of_lots_without_resets_are_tried_as_the_model_does() -> None:
+    """Days at a time, which no random walk lives to see. Some are in use or let go of, others slowed again at once."""
+    walk = Walk(0, keeps_records=False)
+    world, tried = walk.world, 0
+    walk.apply(world.allocate([7_001, 7_002]))
+    for day in range(4):
+        for sim in range(0, 40, 2 + day):
+            walk.apply(world.set_health(sim, layout.THROTTLED))
+            world.now_ms += 10_240
+        if day == 2:
+            walk.apply(commands.run(layout.RESTART))
+        world.now_ms += 86_400_000 - 600_000
+        for _ in range(40):
+            world.now_ms += 153_600
+            before = walk.machine.sims_columns()["health"]
+            walk.apply(commands.run(layout.TICK))
+            back = np.flatnonzero((before == layout.THROTTLED) & (walk.machine.sims_columns()["health"] != before))
+            tried += back.size
+            for sim in back[::3].tolist():
+                walk.apply(world.set_health(sim, layout.THROTTLED))
+    assert tried > 40
+    assert (commands.EVENTS, layout.EVENT_ENDLESS) in walk.answers
 
 
 @pytest.mark.parametrize("seed", SEEDS)

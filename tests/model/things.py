@@ -57,7 +57,11 @@ class LotModel:
     begun_spread_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """When each window last began to start anew, and over which time its SIMs were spread."""
     resets: dict[int, ResetModel] = field(default_factory=dict)
-    """By window: the one that is under way."""
+    """By window: the one that is under way. Behind the windows: its slowed SIMs are tried."""
+    tried_ms: int = 0
+    """When the walk begins that tries them, or did; 0: none was slowed."""
+    tried_next_s: list[int] = field(default_factory=list)
+    """Of the walk under way: when those that it left are due."""
     due: bool = False
     """When its SIMs begin to go before others."""
     active_from_s: int = 0
@@ -135,6 +139,7 @@ class SimModel:
     holder: TerminalModel | None = None
     counted_bytes: int = 0
     cooling_until_ms: int = 0
+    health_since_s: int = 0
     changed: tuple[int, int] = (0, 0)
     """A day, and how often it was given to another terminal in it."""
     held_by: OrderModel | None = None

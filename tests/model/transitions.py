@@ -34,6 +34,7 @@ NONE = layout.NONE_INDEX
 AHEAD_MS = 10 * STEP_MS
 FENCING_MS = 30 * STEP_MS
 DAY_MS = 86_400_000
+TRIED_SPREAD_MS = 3_600_000
 SILENCE_MS = 968 * STEP_MS
 """Over a minute, and less than a lease lasts."""
 SECOND_MS = 8_000
@@ -512,6 +513,8 @@ def _health(row: Row) -> Case:
         return _automatic(row)
     if "on probation" in row.when:
         return _probed(row)
+    if row.when.startswith("slowed"):
+        return _tried(row)
     world = new_world()
     health = layout.SUSPENDED
     named = 0
@@ -548,7 +551,7 @@ def _cooling(row: Row) -> Case:
     if row.when.startswith("the lot that ended"):
         return _lot_order(row)
     if row.when.startswith("slowed"):
-        return _probed(row)
+        return _probed(row) if "starts anew" in row.when else _tried(row)
     if row.when.endswith("is waited for"):
         world, _, named = silent_end()
         return Case(world, wait_ms=COOLING_MS, named_sim=named)
@@ -1039,6 +1042,33 @@ def _probed(row: Row) -> Case:
     elif row.when.endswith("was counted"):
         used = 2 * MIB
     return Case(world, world.usage(T, epoch, used, **fared), named_sim=0)
+
+
+def _tried(row: Row) -> Case:
+    """SIM 0 of a lot of two, which is slowed; the day and the hour over which they take turns have passed since."""
+    world = new_world(sims=2)
+    world.configure(layout.LEASE_MS, 2 * DAY_MS)
+    reset = world.schedule("gold-a", layout.WINDOW_CYCLE, world.now_ms + 31 * DAY_MS)
+    if "reset is known" in row.when and "no reset" not in row.when:
+        world.send(reset)
+    if "nothing is probed" in row.when:
+        world.configure(layout.PROBE_KBPS, 0)
+    epoch = allocate(world) if row.state == "assigned" or "let go of" in row.when else 0
+    named = sim_index(world) if epoch else 0
+    slowed = world.set_health(named, layout.THROTTLED)
+    if row.command == "SET_HEALTH":
+        return Case(world, slowed, named_sim=named)
+    world.send(slowed)
+    if "reset was known" in row.when:
+        world.send(reset)
+        world.send(world.schedule("gold-a", layout.WINDOW_CYCLE, 0))
+    if epoch and row.state == "free":
+        world.pass_ms(DAY_MS // 2)
+        world.send(world.lease(layout.RELEASE, T, epoch))
+        world.pass_ms(DAY_MS // 2)
+    else:
+        world.pass_ms(DAY_MS - (STEP_MS if "less than" in row.when else 0))
+    return Case(world, wait_ms=0 if "less than" in row.when else TRIED_SPREAD_MS, named_sim=named)
 
 
 def _lot_order(row: Row) -> Case:
@@ -1693,6 +1723,14 @@ WHENS = frozenset(
         "on probation, it is slow",
         "on probation, it is throttled",
         "slowed, its cycle starts anew",
+        "slowed, no reset is known",
+        "slowed, no reset is known, a day has passed",
+        "slowed, no reset is known, a day has passed, nothing is probed",
+        "slowed, no reset is known, less than a day has passed",
+        "slowed, its reset is known",
+        "slowed, its reset is known, a day has passed",
+        "slowed, its reset was known, a day has passed",
+        "slowed, let go of since, a day has passed",
         "slowed, its cycle starts anew, nothing is probed",
         "no instant",
         "the instant of the last one",

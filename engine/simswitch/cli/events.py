@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text
+from simswitch.cli.caps import ENDLESS_DO
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain
 
@@ -47,6 +48,7 @@ class EventWord(StrEnum):
     POOL = "pool"
     POOL_CORRECTED = "pool_corrected"
     POOL_ASIDE = "pool_aside"
+    ENDLESS = "endless"
 
 
 def events(
@@ -170,9 +172,13 @@ def details(event: dict[str, Any]) -> str:
             status = event["status"].replace("_", " ")
             return f"{told}, {event['lot_or_plan']}, {event['window']}, all its SIMs: {status}"
         case "trusted":
-            return f"SIM {event['iccid']}: fast again after its reset, {event['goodput_kbps']:,} kbit/s"
+            return f"SIM {event['iccid']}: fast again, {event['goodput_kbps']:,} kbit/s"
         case "reset":
             return f"{event['lot_or_plan']}, {event['window']}: {counted(event['sims_count'], 'SIM')} from zero again"
+        case "endless":
+            sims = event["sims_count"]
+            what = f"{counted(sims, 'SIM')} on probation" if sims else "a SIM was slowed"
+            return f"{event['lot_or_plan']}: {what}; no reset is known that brings such SIMs back: {ENDLESS_DO}"
         case "validity":
             validity = {"not_yet": "its SIMs do not work yet", "no_longer": "its SIMs work no longer"}
             return f"{event['lot_or_plan']}: {validity.get(event['validity'], 'its SIMs work')}"

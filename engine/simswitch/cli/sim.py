@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text, money_text
-from simswitch.cli.caps import pool_text
+from simswitch.cli.caps import ENDLESS_DO, pool_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -143,16 +143,24 @@ def _trusted(found: dict[str, Any]) -> str:
     if found["sim"]["on_probation"]:
         since = instant_text(found["health_since_ms"])
         return (
-            f"On probation since {since}: it was slowed before its window started anew, and no report has shown since "
-            "that it is fast, which takes one of 1.0 MB at least: light use never does. Until then it goes to who "
-            f"needs up to {bytes_text(found['tier_bytes'])}."
+            f"On probation since {since}: it was slowed before, and no report has shown since that it is fast, which "
+            "takes one of 1.0 MB at least: light use never does. Until then it goes to who needs up to "
+            f"{bytes_text(found['tier_bytes'])}."
         )
     if found["trusts"]:
         last = found["trusts"][0]
         return f"Since {instant_text(last['at_ms'])}, when it was seen at {last['goodput_kbps']:,} kbit/s."
     if found["sim"]["health"] == "throttled":
-        return "Not while it is slowed; after its reset it is on probation."
+        return f"Not while it is slowed; {_comes_back(found)}."
     return "Nothing has spoken against it since its last reset, as far as history knows."
+
+
+def _comes_back(found: dict[str, Any]) -> str:
+    tried_ms = found["tried_ms"]
+    if tried_ms is None:
+        return "after its reset it is on probation"
+    when = f"soon after {instant_text(tried_ms)}" if tried_ms else "a day after its terminal has let go of it"
+    return f"no reset is known that brings it back, so it is on probation {when}: {ENDLESS_DO}"
 
 
 # ---------------------------------------------------------------------------------------------------- the page

@@ -6,11 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text
+from simswitch.cli.caps import ENDLESS_DO
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
 if TYPE_CHECKING:
     from simswitch.client import OperatorClient
+
+LOTS_NAMED = 8
 
 
 def status(
@@ -34,6 +37,7 @@ def status(
         ]
         # By class, since each SIM has one, and whoever sees the pool sees classes.
         summary["probation_count"], summary["probation_ms"] = _probation(service)
+        summary["endless_lots"] = _endless(service)
         jobs = [plain(entry) for entry in pages(service.swaps.ListJobs, swap_pb2.ListJobsRequest, "jobs")]
     if json:
         print_json({"summary": summary, "access_servers": servers, "jobs": jobs})
@@ -53,6 +57,22 @@ def _probation(service: OperatorClient) -> tuple[int | None, int]:
     if not counted:
         return None, 0
     return sum(each.probation_count for each in counted), min(each.counted_ms for each in counted)
+
+
+def _endless(service: OperatorClient) -> list[str] | None:
+    """Lots with slowed SIMs that no reset is known to bring back, and how many. None: it is not told of caps."""
+    import grpc
+
+    from simswitch.cli.messages import pages
+    from simswitch.v1 import caps_pb2
+
+    try:
+        lots = list(pages(service.caps.ListLotCaps, caps_pb2.ListLotCapsRequest, "lots"))
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.PERMISSION_DENIED:
+            raise
+        return None
+    return [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.tried_ms]
 
 
 def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[Any]:
@@ -88,6 +108,13 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
     if summary["pools"]:
         by_health = ", ".join(f"{each['count']:,} {each['health']}" for each in summary["pools"])
         parts.append(f"Lots whose SIMs share a quota: {by_health}. `simswitch caps` has what each has left.")
+    if summary["endless_lots"]:
+        some = summary["endless_lots"]
+        more = f" and {len(some) - LOTS_NAMED:,} more" if len(some) > LOTS_NAMED else ""
+        parts.append(
+            f"SLOWED, AND NO RESET IS KNOWN: SIMs of {', '.join(some[:LOTS_NAMED])}{more}. Those that nobody has "
+            f"are tried once a day only: {ENDLESS_DO}. `simswitch caps` says when."
+        )
     if summary["subscribers_missed_count"]:
         parts.append(
             f"THE TABLE OF SUBSCRIBERS IS FULL: {counted(summary['subscribers_missed_count'], 'report')} not counted "

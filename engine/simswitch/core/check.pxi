@@ -281,12 +281,19 @@ cdef int _check_lots(State *state, list faults) except -1:
     """Whatever a calendar has for a lot, its timer will come to it; its groups are shown or hidden as they should be."""
     cdef uint32_t index
     cdef const Lot *lot
+    cdef dict slowed = {}
+    for index in range(state.header.sims_count):
+        if state.sims[index].health == THROTTLED:
+            entity = int(state.groups[state.sims[index].group].lot)
+            slowed[entity] = slowed.get(entity, 0) + 1
     for index in range(state.header.entities_count):
         if state.entities[index].kind != LOT:
             continue
         lot = &state.lots[index]
+        if lot.slowed_count != slowed.get(index, 0):
+            faults.append(f"I5: lot {index} counts {lot.slowed_count} slowed SIMs, and has {slowed.get(index, 0)}")
         if not lot_armed(lot) and (
-            lot.resetting or lot.walk_wanted or any([lot.reset_ms[window] or lot.waiting_ms[window] for window in range(WINDOWS)])
+            lot.resetting or lot.walk_wanted or lot.tried_ms or any([lot.reset_ms[window] or lot.waiting_ms[window] for window in range(WINDOWS)])
         ):
             faults.append(f"timers: lot {index} has something to come and is not on the wheel")
     for index in range(state.header.groups_count):

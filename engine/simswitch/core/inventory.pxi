@@ -553,6 +553,8 @@ cdef int _import_sim(
     state.header.occupancy_count[<int> FREE] += 1
     state.header.health_count[health] += 1
     state.groups[group].sims_count += 1
+    if health == THROTTLED:
+        lot_slowed(state, lot, now_ms)
     sim_enter(state, index)
     pool_opened(state, lot, openings)
     sim_set_limit(state, index, now_ms)

@@ -433,6 +433,7 @@ cpdef enum EventKind:
     EVENT_POOL = 31
     EVENT_POOL_CORRECTED = 35
     EVENT_POOL_ASIDE = 36
+    EVENT_ENDLESS = 39
 
 # What an EVENT_UNREPORTED tells.
 cpdef enum UnreportedReason:
@@ -998,7 +999,7 @@ ctypedef struct Lot:                    # 768 B, by the lot's entity; the window
     uint32_t timer_previous
     uint32_t due_next                   # the next lot of those that have work to do now; 0: none
     uint8_t due                         # 1: it is one of them
-    uint8_t resetting                   # bit per window: its reset is under way
+    uint8_t resetting                   # bit per window: its reset is under way; bit 3: its slowed SIMs are tried
     uint8_t waiting_basis[3]
     uint8_t validity                    # Validity: otherwise none of its SIMs is selected, and all count as exhausted
     uint8_t pool_health                 # 0, or LOW or EXHAUSTED by what is left of its pool: no SIM of it is handed out
@@ -1024,7 +1025,12 @@ ctypedef struct Lot:                    # 768 B, by the lot's entity; the window
     int64_t sims_told_bytes[3]          # of a pooled lot: the sum of the carrier's last figures of its single SIMs (SimLedger.carrier_bytes)
     uint32_t sims_told_first_s[3]       # the earliest instant of such a figure since the window began; 0: there was none,
     uint32_t sims_told_last_s[3]        # and the latest
-    uint64_t later[4]
+    uint64_t tried_ms                   # when the walk begins, or did, that tries its slowed SIMs; 0: none of its SIMs is slowed
+    uint32_t tried_cursor               # of that walk: the next SIM
+    uint32_t tried_count                # SIMs that it has put on probation
+    uint32_t tried_next_s               # when the walk after it is due, as far as it has come, Unix seconds; 0: it left none
+    uint32_t slowed_count               # SIMs that are throttled
+    uint64_t later[1]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

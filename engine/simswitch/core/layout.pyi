@@ -298,6 +298,7 @@ class EventKind(IntEnum):
     EVENT_POOL = 31
     EVENT_POOL_CORRECTED = 35
     EVENT_POOL_ASIDE = 36
+    EVENT_ENDLESS = 39
 
 class ConfirmedBy(IntEnum):
     BY_ACKNOWLEDGEMENT = 1
@@ -762,6 +763,7 @@ EVENT_UNREPORTED: EventKind
 EVENT_POOL: EventKind
 EVENT_POOL_CORRECTED: EventKind
 EVENT_POOL_ASIDE: EventKind
+EVENT_ENDLESS: EventKind
 VALID: Validity
 NOT_YET_VALID: Validity
 NO_LONGER_VALID: Validity

@@ -8,11 +8,17 @@
 # A reset is spread: its walk goes no faster than the SIMs of the lot take turns over `spread_ms`, so that a lot whose SIMs are all
 # spent comes back bit by bit. The walk covers the indexes between the lot's first SIM and its last, which are its own alone where
 # lots are imported one after the other. While the clock is frozen nothing begins and nothing goes on: a jump resets nothing.
+#
+# A SIM that was slowed comes back by a reset of a window that has a cap. Of a lot that has none of which somebody knows when it
+# starts anew the calendar has a walk of its own: who was slowed and has not been seen for a day is tried, as after a reset.
 
 cdef enum:
     LOT_STEP_MS = 1_024           # how often a spread reset goes on, and what could not be done is tried again
     LOTS_WORK = WORK_MAX // 2     # of the items that sweeps may touch in one apply; what is not used is theirs
     SPREAD_MAX_MS = 43_200_000    # half a day: a day's reset is over before the next
+    TRIED_AFTER_MS = 86_400_000   # no window of a carrier is shorter than a day, so the shortest has started anew by then
+    TRIED_SPREAD_MS = 3_600_000   # over which a lot's SIMs take turns then
+    TRYING = WINDOWS              # bit of `resetting`
 
 
 cdef extern from *:
@@ -58,6 +64,8 @@ cdef void _lot_arm(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
             due_ms = min(due_ms, lot.waiting_ms[window])
         if lot.reset_ms[window]:
             due_ms = min(due_ms, lot.reset_ms[window])
+    if lot.tried_ms:
+        due_ms = min(due_ms, lot.tried_ms)
     if lot.resetting or lot.walk_wanted or lot.validity != _validity_now(state, entity, now_ms):
         due_ms = min(due_ms, now_ms + LOT_STEP_MS)
     for window in range(LOT_ACTIVE_FROM_S, LOT_VALID_UNTIL_S + 1):
@@ -188,6 +196,105 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     lot.resetting |= <uint8_t> (1 << window)
 
 
+cdef bint lot_tries(const State *state, const Lot *lot, uint64_t now_ms) noexcept nogil:
+    """Whether its slowed SIMs are tried, since no reset is known that would probe them. One of the last day was followed, or will be."""
+    cdef int window
+    for window in range(WINDOWS):
+        if lot.quota_bytes[window] >= 0 and (
+            lot.reset_ms[window] or (lot.last_reset_ms[window] and lot.last_reset_ms[window] + TRIED_AFTER_MS > now_ms)
+        ):
+            return False
+    return lot.slowed_count != 0 and state.header.settings[<int> PROBE_KBPS] != 0
+
+
+cdef void _tries_wanted(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    cdef Lot *lot = &state.lots[entity]
+    lot.tried_ms = now_ms + TRIED_AFTER_MS
+    if not lot_armed(lot) or lot.tried_ms < lot.turn_ms:
+        _lot_wake(state, entity, lot.tried_ms)
+
+
+cdef void lot_slowed(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """A SIM of it is slowed from now on: whether a reset is known that brings it back is asked when a day is over."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef uint32_t due_s = <uint32_t> ((now_ms + TRIED_AFTER_MS) // 1000)
+    lot.slowed_count += 1
+    if (lot.resetting >> TRYING) & 1:
+        lot.tried_next_s = min(lot.tried_next_s, due_s) if lot.tried_next_s else due_s
+    elif not lot.tried_ms:
+        _tries_wanted(state, entity, now_ms)
+        if lot_tries(state, lot, now_ms):
+            event(state, EVENT_ENDLESS, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, entity, 0)
+
+
+cdef void lots_slowed(State *state, uint64_t now_ms) noexcept nogil:
+    """Has lots with slowed SIMs looked at in a day that no walk comes to."""
+    cdef uint32_t entity
+    for entity in range(state.header.entities_count):
+        if state.entities[entity].kind == LOT and state.lots[entity].slowed_count and not state.lots[entity].tried_ms:
+            _tries_wanted(state, entity, now_ms)
+
+
+cdef void _tries_begin(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    cdef Lot *lot = &state.lots[entity]
+    if not lot_tries(state, lot, now_ms):
+        lot.tried_ms = now_ms + TRIED_AFTER_MS if lot.slowed_count else 0
+        return
+    lot.tried_ms = now_ms
+    lot.tried_next_s = 0
+    lot.tried_count = 0
+    lot.tried_cursor = lot.sims_first if lot.sims_end else 0
+    lot.resetting |= <uint8_t> (1 << TRYING)
+
+
+cdef uint64_t sim_tried_ms(const State *state, uint32_t index) noexcept nogil:
+    """From when on it is tried if it is slowed: a day after it was seen so, and after anybody may have had it."""
+    return max(<uint64_t> state.sims_cold[index].health_since_s * 1000, sim_cooling_until_ms(&state.sims[index])) + TRIED_AFTER_MS
+
+
+cdef void _try(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept nogil:
+    """One of its SIMs: on probation, or the walk after this one comes to it if it is slowed."""
+    cdef uint64_t due_ms = sim_tried_ms(state, index)
+    cdef uint32_t due_s
+    if state.sims[index].health != THROTTLED:
+        return
+    if state.sims[index].occupancy == FREE and due_ms <= now_ms:
+        sim_doubt(state, index, now_ms)
+        sim_judge_headroom(state, index, now_ms)
+        lot.tried_count += 1
+        return
+    # Whoever has it may show that it is fast; if nobody does, it is a day from when it is let go of.
+    if state.sims[index].occupancy != FREE:
+        due_ms = max(due_ms, now_ms + TRIED_AFTER_MS)
+    due_s = <uint32_t> ((due_ms + 999) // 1000)
+    lot.tried_next_s = min(lot.tried_next_s, due_s) if lot.tried_next_s else due_s
+
+
+cdef uint64_t _come_to(uint64_t begin, uint64_t end, uint64_t passed_ms, uint64_t spread_ms) noexcept nogil:
+    """How far a walk may go that is spread."""
+    return begin + (end - begin) * passed_ms // spread_ms if passed_ms < spread_ms else end
+
+
+cdef bint _tries_step(State *state, uint32_t entity, uint64_t now_ms, int *work) noexcept nogil:
+    """As _reset_step."""
+    cdef Lot *lot = &state.lots[entity]
+    cdef uint32_t end = lot.sims_end if lot.sims_end else state.header.sims_count
+    cdef uint64_t until = _come_to(lot.sims_first if lot.sims_end else 0, end, now_ms - lot.tried_ms, TRIED_SPREAD_MS)
+    while lot.tried_cursor < until and work[0] > 0:
+        work[0] -= 1
+        if state.groups[state.sims[lot.tried_cursor].group].lot == entity:
+            _try(state, lot.tried_cursor, lot, now_ms)
+        lot.tried_cursor += 1
+    if lot.tried_cursor < until:
+        return False
+    if lot.tried_cursor == end:
+        lot.resetting &= <uint8_t> ~(1 << TRYING)
+        lot.tried_ms = <uint64_t> lot.tried_next_s * 1000
+        if lot.tried_count:
+            event(state, EVENT_ENDLESS, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, entity, lot.tried_count)
+    return True
+
+
 cdef void _lot_due(State *state, uint32_t entity) noexcept nogil:
     """Behind the others that have work to do now."""
     cdef Lot *lot = &state.lots[entity]
@@ -218,6 +325,8 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
                     lot.begun_spread_ms[window] = 0  # the one before has to be over first
                 else:
                     _reset_begin(state, entity, window, now_ms)
+        if lot.tried_ms and lot.tried_ms <= now_ms and not (lot.resetting >> TRYING) & 1:
+            _tries_begin(state, entity, now_ms)
         if lot.resetting:
             _lot_due(state, entity)
     _lot_arm(state, entity, now_ms)
@@ -261,11 +370,8 @@ cdef bint _reset_step(State *state, uint32_t entity, int window, uint64_t now_ms
     """Goes on as far as the spread lets it. False: the bound on work stopped it."""
     cdef Lot *lot = &state.lots[entity]
     cdef uint32_t begin = lot.sims_first if lot.sims_end else 0
-    cdef uint64_t until = lot.reset_end[window]
-    cdef uint64_t passed_ms = now_ms - lot.begun_ms[window]
+    cdef uint64_t until = _come_to(begin, lot.reset_end[window], now_ms - lot.begun_ms[window], lot.begun_spread_ms[window])
     cdef uint32_t index
-    if passed_ms < lot.begun_spread_ms[window]:
-        until = begin + (until - begin) * passed_ms // lot.begun_spread_ms[window]
     while lot.reset_cursor[window] < until and work[0] > 0:
         work[0] -= 1
         index = lot.reset_cursor[window]
@@ -299,6 +405,8 @@ cdef void lots_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
         for window in range(WINDOWS):
             if (lot.resetting >> window) & 1 and not _reset_step(state, entity, window, now_ms, work):
                 through = False
+        if (lot.resetting >> TRYING) & 1 and not _tries_step(state, entity, now_ms, work):
+            through = False
         if not through:
             _lot_due(state, entity)
         elif not lot.resetting:

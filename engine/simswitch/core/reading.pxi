@@ -130,6 +130,9 @@ cdef dict read_sim(State *state, uint32_t index):
         "masked": bool(group.masked_itself or state.entities[group.lot].masked or state.entities[group.bank].masked),
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
+        # None: it is not slowed, or a reset brings it back. 0: not as long as somebody has it.
+        "tried_ms": int(_tried_ms(state, index)) if sim.health == THROTTLED and lot_tries(
+            state, &state.lots[group.lot], state.header.now_ms) else None,
         "trusted": not sim_untrusted(sim),
         "health": int(sim.health),
         "health_since_ms": int(cold.health_since_s) * 1000,
@@ -152,6 +155,10 @@ cdef dict read_sim(State *state, uint32_t index):
         "terminal": None if sim.terminal == NONE_INDEX else int(state.terminals[sim.terminal].key),
         "terminal_index": None if sim.terminal == NONE_INDEX else int(sim.terminal),
     }
+
+
+cdef uint64_t _tried_ms(State *state, uint32_t index) noexcept nogil:
+    return sim_tried_ms(state, index) if state.sims[index].occupancy == FREE else 0
 
 
 cdef tuple _ledger(State *state, uint32_t index):
@@ -524,6 +531,9 @@ cdef dict read_lot(State *state, uint32_t entity):
         "last_reset_ms": [int(lot.last_reset_ms[window]) for window in range(WINDOWS)],
         "spread_ms": [int(lot.spread_ms[window]) for window in range(WINDOWS)],
         "resetting": [bool((lot.resetting >> window) & 1) for window in range(WINDOWS)],
+        # SIMs that are throttled; when the walk begins, or did, that tries those of its slowed SIMs that nobody has; 0: none is, or resets bring them back.
+        "slowed_count": int(lot.slowed_count),
+        "tried_ms": int(lot.tried_ms) if lot_tries(state, lot, state.header.now_ms) else 0,
         "validity": int(lot.validity),
     }
 

@@ -395,3 +395,4 @@ cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
     for index in range(state.header.classes_count):
         class_rank(state, &state.classes[index])  # maybe from the state of a program that ordered them otherwise
     bounds_wanted(state)  # maybe from the state of a program that knew of no bounds
+    lots_slowed(state, now_ms)  # maybe from the state of a program that left them slowed

@@ -169,12 +169,15 @@ cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_
         index_remove(state, index)
     state.header.health_count[sim.health] -= 1
     state.header.health_count[health] += 1
+    state.lots[state.groups[sim.group].lot].slowed_count -= sim.health == THROTTLED
     sim.health = <uint8_t> health
     state.sims_cold[index].health_since_s = <uint32_t> (now_ms // 1000)
     if sim.occupancy == FREE and health == HEALTHY:
         index_insert(state, index)
     elif sim.occupancy == ASSIGNED and health != HEALTHY:
         automatic_swap(state, index, now_ms)
+    if health == THROTTLED:
+        lot_slowed(state, state.groups[sim.group].lot, now_ms)
 
 
 cdef inline void sim_judge_headroom(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -220,7 +223,7 @@ cdef void sim_set_limit(State *state, uint32_t index, uint64_t now_ms) noexcept 
 
 
 cdef void sim_doubt(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """It was slowed, and its window has started anew: a terminal that needs little is to show whether it is fast again."""
+    """It was slowed, and may not be any more: a terminal that needs little is to show whether it is fast again."""
     state.sims[index].cooling |= UNTRUSTED
     sim_set_health(state, index, HEALTHY, now_ms)
 

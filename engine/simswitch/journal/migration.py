@@ -297,7 +297,7 @@ def _state_of_13(_old: Tables, new: Tables) -> None:
 
 def _state_of_14(_old: Tables, new: Tables) -> None:
     """What carriers told of the SIMs of pools one by one is kept as a sum, with its instants; a day of a rolling
-    window has a bit less."""
+    window has a bit less. How many SIMs of each lot are slowed."""
     new["sims_rolling"]["days"] = np.minimum(new["sims_rolling"]["days"], 2**31 - 1)
     ledger, record = new["sims_ledger"], new["lots"]
     lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
@@ -309,6 +309,9 @@ def _state_of_14(_old: Tables, new: Tables) -> None:
         np.minimum.at(first, lots[known], as_of_s[known])
         record["sims_told_first_s"][:, window] = np.where(first < 2**32 - 1, first, 0)
         np.maximum.at(record["sims_told_last_s"][:, window], lots[known], as_of_s[known])
+    slowed = new["sims"]["health"][: int(new["header"]["sims_count"][0])] == layout.THROTTLED
+    of_slowed = new["groups"]["lot"][new["sims"]["group"][: len(slowed)][slowed]]
+    new["lots"]["slowed_count"] = np.bincount(of_slowed, minlength=len(new["lots"]))
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}

@@ -125,6 +125,8 @@ class CapsHandlers:
             windows=windows_of(plan, caps),
             validity=caps["validity"],
             pool=pool_of(caps),
+            tried_ms=caps["tried_ms"],
+            slowed_count=caps["slowed_count"],
         )
 
 

@@ -51,6 +51,7 @@ READS: Mapping[int, Read] = {
     pb.EVENT_KIND_POOL: Read.CAPS,
     pb.EVENT_KIND_POOL_CORRECTED: Read.CAPS,
     pb.EVENT_KIND_POOL_ASIDE: Read.CAPS,
+    pb.EVENT_KIND_ENDLESS: Read.CAPS,
 }
 """Kinds that are told to fewer than those who see swaps."""
 
@@ -228,6 +229,8 @@ class EventHandlers:
             fields |= {"iccid": decode_iccid(a), "goodput_kbps": min(b, 0xFFFFFFFF)}
         elif kind == pb.EVENT_KIND_RESET:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), "window": a >> 16, "sims_count": b}
+        elif kind == pb.EVENT_KIND_ENDLESS:
+            fields |= {"lot_or_plan": self._directory.name(a), "sims_count": b}
         elif kind == pb.EVENT_KIND_VALIDITY:
             fields |= {"lot_or_plan": self._directory.name(a), "validity": reason}
         elif kind == pb.EVENT_KIND_LIMIT:

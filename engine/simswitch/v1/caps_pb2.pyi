@@ -539,6 +539,8 @@ class LotCaps(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     VALIDITY_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    TRIED_MS_FIELD_NUMBER: _builtins.int
+    SLOWED_COUNT_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     plan: _builtins.str
@@ -549,6 +551,12 @@ class LotCaps(_message.Message):
     """How many days its rolling window has. 0: it has none."""
     validity: _inventory_pb2.Validity.ValueType
     """Whether its SIMs work, by its dates."""
+    tried_ms: _builtins.int
+    """SIMs of it were slowed, and no window that has a cap is known to start anew: when those are next put on probation that nobody
+    has had for a day, spread over an hour, Unix milliseconds. 0: none was slowed, or resets bring them back.
+    """
+    slowed_count: _builtins.int
+    """SIMs of it that are throttled."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotCap]:
         """Those windows that have a cap or had one."""
@@ -567,10 +575,12 @@ class LotCaps(_message.Message):
         windows: _abc.Iterable[Global___LotCap] | None = ...,
         validity: _inventory_pb2.Validity.ValueType = ...,
         pool: Global___Pool | None = ...,
+        tried_ms: _builtins.int = ...,
+        slowed_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "supplier", b"supplier", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "slowed_count", b"slowed_count", "supplier", b"supplier", "tried_ms", b"tried_ms", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,6 +92,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A carrier's figure of all SIMs of a lot together was taken."""
     EVENT_KIND_POOL_ASIDE: _EventKind.ValueType  # 36
     """Such a figure was set aside."""
+    EVENT_KIND_ENDLESS: _EventKind.ValueType  # 39
+    """A SIM of a lot was slowed, and no reset is known that brings it back: give its plan resets. Or those that were slowed more than
+    a day ago, and that nobody has, are on probation instead.
+    """
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
     """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 
@@ -160,6 +164,10 @@ EVENT_KIND_POOL_CORRECTED: EventKind.ValueType  # 35
 """A carrier's figure of all SIMs of a lot together was taken."""
 EVENT_KIND_POOL_ASIDE: EventKind.ValueType  # 36
 """Such a figure was set aside."""
+EVENT_KIND_ENDLESS: EventKind.ValueType  # 39
+"""A SIM of a lot was slowed, and no reset is known that brings it back: give its plan resets. Or those that were slowed more than
+a day ago, and that nobody has, are on probation instead.
+"""
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
 """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
@@ -428,7 +436,7 @@ class Event(_message.Message):
     """HEALTH: how sure it is, permille. 0: nothing was measured."""
     lot_or_plan: _builtins.str
     """CAP: the lot, or the plan whose lots follow it. CAP_CHANGED, RESET, VALIDITY, POOL, POOL_CORRECTED,
-    POOL_ASIDE: the lot.
+    POOL_ASIDE, ENDLESS: the lot.
     """
     window: _inventory_pb2.CapWindowKind.ValueType
     """CAP, CAP_CHANGED, CORRECTION, POOL_CORRECTED, POOL_ASIDE, RESET: which window."""
@@ -463,7 +471,7 @@ class Event(_message.Message):
     beyond_count: _builtins.int
     """JOB: terminals that came under its filter beyond its size, and are left out."""
     sims_count: _builtins.int
-    """RESET: SIMs whose window started anew."""
+    """RESET: SIMs whose window started anew. ENDLESS: that are on probation since; 0: none yet, one was slowed."""
     validity: _inventory_pb2.Validity.ValueType
     """VALIDITY: whether they work."""
     correction_bytes: _builtins.int

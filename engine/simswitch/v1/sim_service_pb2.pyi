@@ -497,6 +497,7 @@ class ExplainSimResponse(_message.Message):
     CORRECTIONS_FIELD_NUMBER: _builtins.int
     SET_ASIDE_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    TRIED_MS_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When what is not of history was true, Unix milliseconds."""
     carrier: _builtins.str
@@ -525,6 +526,10 @@ class ExplainSimResponse(_message.Message):
     """How far history is, Unix milliseconds. 0: there is no history."""
     history_missing: _builtins.str
     """Why there is no history, in words. Empty: there is."""
+    tried_ms: _builtins.int
+    """It is slowed, and no reset is known that brings it back: from when on it is put on probation, Unix milliseconds. 0: a day after
+    whoever has it has let go. Absent: it is not slowed, or a reset brings it back.
+    """
     @_builtins.property
     def sim(self) -> _sim_pb2.Sim:
         """The card."""
@@ -602,13 +607,19 @@ class ExplainSimResponse(_message.Message):
         corrections: _abc.Iterable[Global___SimCorrection] | None = ...,
         set_aside: _abc.Iterable[Global___SimSetAside] | None = ...,
         pool: _caps_pb2.Pool | None = ...,
+        tried_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "holder", b"holder", "lot", b"lot", "pool", b"pool", "sim", b"sim", "tier", b"tier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "_tried_ms", b"_tried_ms", "holder", b"holder", "lot", b"lot", "pool", b"pool", "sim", b"sim", "tier", b"tier", "tried_ms", b"tried_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "pool", b"pool", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "_tried_ms", b"_tried_ms", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "pool", b"pool", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "tried_ms", b"tried_ms", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
+    _WhichOneofReturnType__tried_ms: _TypeAlias = _typing.Literal["tried_ms"]  # noqa: Y015
+    _WhichOneofArgType__tried_ms: _TypeAlias = _typing.Literal["_tried_ms", b"_tried_ms"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tried_ms) -> _WhichOneofReturnType__tried_ms | None: ...
 
 Global___ExplainSimResponse: _TypeAlias = ExplainSimResponse  # noqa: Y015
