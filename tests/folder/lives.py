@@ -5,8 +5,9 @@ from __future__ import annotations
 import faulthandler
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +125,28 @@ def leases(machine: Machine) -> dict[int, int]:
     return {terminal["key"]: terminal["epoch"] for terminal in found if terminal["sim"] is not None}
 
 
+class Ending(Machine):
+    """Ends its process at a record, as a broken invariant does."""
+
+    ends_at = 0
+
+    def apply(self, batch: Any, now_ms: int, seed: int) -> Any:
+        if self.sequence + 1 == self.ends_at:
+            faulthandler.disable()
+            os.abort()
+        return super().apply(batch, now_ms, seed)
+
+
 def ending_at(sequence: int) -> MachineKind:
-    """A machine that ends its process at a record, as a broken invariant does."""
+    return MachineKind(
+        partial(_ending, Ending, sequence), partial(_ending, Ending.restore, sequence), int(layout.MACHINE_VERSION)
+    )
 
-    class Ending(Machine):
-        def apply(self, batch: Any, now_ms: int, seed: int) -> Any:
-            if self.sequence + 1 == sequence:
-                faulthandler.disable()
-                os.abort()
-            return super().apply(batch, now_ms, seed)
 
-    return MachineKind(Ending, Ending.restore, int(layout.MACHINE_VERSION))
+def _ending(make: Callable[..., Any], sequence: int, *regions: Any) -> Machine:
+    machine: Ending = make(*regions)
+    machine.ends_at = sequence
+    return machine
 
 
 def lease(kind: int, terminal: int, epoch: int) -> bytes:

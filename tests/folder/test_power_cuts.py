@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import pytest
 from simswitch.folder import restore as restoring
-from simswitch.folder.apart import Note, Refused
+from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup
 from simswitch.folder.check import check_folder
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
@@ -95,9 +95,9 @@ class Disk:
             (target / name).write_bytes(chance.choice(contents))
 
 
-def _here(work: Callable[[Note], Any]) -> Any:
+def _here(work: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        return work(lambda _: None)
+        return work(lambda _: None, *arguments)
     except (JournalError, OSError) as error:
         raise Refused(str(error)) from error
 

@@ -1,70 +1,76 @@
 """Work that replays a journal, in a process of its own: an invariant that a record breaks ends that one only, and the
 record can be named.
 
-The child is a copy of a process whose other threads, if it has any, do nothing, as those of a command of the program.
-Only the thread that calls goes on in a copy, and a lock that another one has just then, SQLite's perhaps, is never
-given back there. Beside a server of its own a process runs the command instead.
+The process is begun anew and is no copy of this one: in a copy only the thread that calls goes on, and a lock that
+another one has just then, SQLite's perhaps, is never given back. So work and what it is given can be pickled.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import pickle
-import signal
-import struct
+import ctypes
+import multiprocessing
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from simswitch.journal.errors import JournalError
 
 Note = Callable[[int], object]
 """Told the sequence that is applied next."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Refused(Exception):
     """The folder can't be used as it is; the text says why, where, and what to do."""
 
 
-def apart(work: Callable[[Note], Any]) -> Any:
-    """What ``work`` gives, from a child process. Raises ``Refused`` for what refuses or ends the child."""
-    place = mmap.mmap(-1, 8)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reading)
-        try:
-            answer: tuple[bool, Any] = (True, work(lambda sequence: struct.pack_into("<Q", place, 0, sequence)))
-        except (JournalError, Refused, OSError) as error:
-            answer = (False, str(error))
-        except BaseException as error:
-            answer = (False, f"{type(error).__name__}: {error}")
-        with os.fdopen(writing, "wb") as file:
-            file.write(pickle.dumps(answer))
-        os._exit(0)
+def apart(work: Callable[Concatenate[Note, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What ``work`` gives, from a process of its own. Raises ``Refused`` for what refuses or ends that."""
+    context = multiprocessing.get_context("spawn")
+    place = context.RawValue(ctypes.c_uint64, 0)
+    reading, writing = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(place, writing, work, arguments, named))
     try:
-        os.close(writing)
-        with os.fdopen(reading, "rb") as file:
-            told = file.read()
+        child.start()
+        writing.close()
+        done, found = reading.recv()
+    except EOFError:
+        child.join()
+        raise Refused(
+            f"replaying record {place.value} ended the process ({_ended(child.exitcode)}); what it said stands above. "
+            f"Keep the folder as it is. If the record is what is wrong, `simswitch restore` makes a folder without it: "
+            f"--skip {place.value}"
+        ) from None
     except BaseException:
         # Who is interrupted leaves nobody behind, with whatever locks he had.
-        os.kill(child, signal.SIGKILL)
+        if child.pid is not None:
+            child.kill()
         raise
     finally:
-        _, status = os.waitpid(child, 0)
-    sequence = struct.unpack_from("<Q", place)[0]
-    place.close()
-    if not told:
-        raise Refused(
-            f"replaying record {sequence} ended the process ({_ended(status)}); what it said stands above. Keep the "
-            f"folder as it is. If the record is what is wrong, `simswitch restore` makes a folder without it: --skip "
-            f"{sequence}"
-        )
-    done, found = pickle.loads(told)
+        if child.pid is not None:
+            child.join()
+        reading.close()
     if not done:
         raise Refused(found)
-    return found
+    return found  # type: ignore[no-any-return]
 
 
-def _ended(status: int) -> str:
-    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.waitstatus_to_exitcode(status)}"
+def _answer(
+    place: ctypes.c_uint64, writing: Connection, work: Callable[..., Any], arguments: Any, named: dict[str, Any]
+) -> None:
+    def note(sequence: int) -> None:
+        place.value = sequence
+
+    try:
+        answer: tuple[bool, Any] = (True, work(note, *arguments, **named))
+    except (JournalError, Refused, OSError) as error:
+        answer = (False, str(error))
+    except BaseException as error:
+        answer = (False, f"{type(error).__name__}: {error}")
+    writing.send(answer)
+
+
+def _ended(exit_code: int | None) -> str:
+    return f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"status {exit_code}"

@@ -22,7 +22,7 @@ from simswitch.audit.decisions import walk
 from simswitch.audit.verify import DECISIONS, Expected, Walked, verify_folder
 from simswitch.core import layout
 from simswitch.core.commands import command_runs, outcome_runs
-from simswitch.folder.apart import apart
+from simswitch.folder.apart import Note, apart
 from simswitch.folder.check import TRIES_MAX, records, sound_snapshots, was_removed
 from simswitch.history.projector import DECISION_COLUMNS, decision_row, is_decision, names_of
 from simswitch.history.reading import known
@@ -42,7 +42,7 @@ def verify_audit(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked
         with closing(open_reader(folder, writes_nothing=True)) as history:
             history.execute("BEGIN")
             walked = walk(history, wanted)
-        fault: str = apart(lambda _: _compared(folder))
+        fault = apart(_compared, folder)
         if fault:
             raise ChainDamaged(fault)
     except NoHistoryYet as error:
@@ -54,7 +54,7 @@ def verify_audit(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked
     return found if walked is None else [*found, walked]
 
 
-def _compared(folder: Path) -> str:
+def _compared(_: Note, folder: Path) -> str:
     """What is wrong; nothing: all agrees."""
     disk = RealDisk(folder, create=False)
     for tries_left in reversed(range(TRIES_MAX)):

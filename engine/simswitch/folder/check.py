@@ -89,18 +89,17 @@ class Checked:
 
 def check_folder(folder: str | os.PathLike[str], kind: MachineKind | None = None) -> Checked:
     """Raises ``Refused`` when the replay of a record ends the process that does it."""
+    return apart(_checked, os.fspath(folder), kind or real_machine())
+
+
+def _checked(note: Note, folder: str, kind: MachineKind) -> Checked:
     disk = RealDisk(folder, create=False)
-
-    def work(note: Note) -> Checked:
-        for _ in range(TRIES_MAX):
-            before = set(disk.names())
-            found = _check(disk, kind or real_machine(), note)
-            if found.sound or found.server is None or not was_removed(disk, before):
-                break
-        return found
-
-    checked: Checked = apart(work)
-    return checked
+    for _ in range(TRIES_MAX):
+        before = set(disk.names())
+        found = _check(disk, kind, note)
+        if found.sound or found.server is None or not was_removed(disk, before):
+            break
+    return found
 
 
 def was_removed(disk: RealDisk, before: set[str]) -> bool:

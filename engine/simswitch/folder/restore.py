@@ -110,9 +110,7 @@ def restore(
         raise Refused(f"{goal} could not be made: {error}") from error
     try:
         _clear(making)
-        found: dict[str, Any] = apart(
-            lambda note: _restore(origin, making, wanted, kind or real_machine(), settings, note)
-        )
+        found = apart(_restore, origin, making, wanted, kind or real_machine(), settings)
         sync(making)
         making.replace(goal)
         sync_folder(os.fspath(goal.parent))
@@ -136,7 +134,7 @@ def _clear(making: Path) -> None:
 
 
 def _restore(
-    origin: Path, making: Path, wanted: Wanted, kind: MachineKind, settings: JournalSettings, note: Note
+    note: Note, origin: Path, making: Path, wanted: Wanted, kind: MachineKind, settings: JournalSettings
 ) -> dict[str, Any]:
     disk = RealDisk(origin, create=False)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
