@@ -1362,6 +1362,7 @@ class Model(Limits):
             self._begin(terminal, sim, call.item["epoch"])
             # Reports are cumulative per epoch, and the epoch goes on (I8).
             terminal.reported_bytes, terminal.reported_s = reported
+            sim.heard_s = 0
             return {layout.OK}
         return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
-from tests.model.records import copy_regions
+from tests.model.records import copy_regions, tables
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
 from tests.model.world import DEADLINE_MS, STEP_MS, replay
@@ -171,6 +171,30 @@ def test_a_lease_that_time_ended_goes_on_in_the_same_apply() -> None:
     world.now_ms += walk.machine.header()["settings"]["lease_ms"] + 60 * STEP_MS
     walk.apply(world.holds(0, 7_001, terminal["epoch"], terminal["sim"]))
     assert (layout.SESSION_HOLDS, layout.OK) in walk.answers
+
+
+def awaited(walk: Walk) -> int:
+    return int(tables(copy_regions(walk.machine))["header"][0]["reports_awaited"])
+
+
+def test_what_was_heard_of_a_lease_before_time_ended_it_is_not_kept() -> None:
+    """It goes on by its access server's word, which lets go of it soon after: the last report is waited for."""
+    walk = Walk(0, keeps_records=False)
+    world = walk.world
+    walk.apply(world.allocate(7_001))
+    index = walk.machine.find_terminal(7_001)
+    assert index is not None
+    terminal = walk.machine.terminal(index)
+    lease_ms = walk.machine.header()["settings"]["lease_ms"]
+    world.now_ms += lease_ms * 3 // 4
+    walk.apply(world.usage(7_001, terminal["epoch"], 0))
+    world.now_ms += lease_ms // 4 + STEP_MS
+    walk.apply(commands.run(layout.SESSION_OPEN, access_server=0))
+    world.sessions[0] = walk.machine.server(0)["session"]
+    walk.apply(world.holds(0, 7_001, terminal["epoch"], terminal["sim"]))
+    assert awaited(walk) == 0
+    walk.apply(world.lease(layout.RELEASE, 7_001, terminal["epoch"], 0))
+    assert awaited(walk) == 1
 
 
 def test_the_walks_met_what_they_must() -> None:
