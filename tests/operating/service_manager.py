@@ -24,11 +24,16 @@ def running(world: Path) -> int | None:
     if not (world / PID).exists():
         return None
     process = int((world / PID).read_text())
+    return process if group_of(Path(f"/proc/{process}/stat")) is not None else None
+
+
+def group_of(stat: Path) -> int | None:
+    """The process group; None: the process has ended."""
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
     except OSError:
         return None
-    return None if state == "Z" else process
+    return None if state == "Z" else int(group)
 
 
 def systemctl(world: Path, verb: str) -> int:
@@ -37,8 +42,9 @@ def systemctl(world: Path, verb: str) -> int:
         print("active" if process else "inactive")
         return 0 if process else 3
     if verb == "stop" and process:
-        os.kill(process, signal.SIGTERM)
-        while running(world):
+        # All processes of the unit at once, and it waits for the last.
+        os.killpg(process, signal.SIGTERM)
+        while any(group_of(stat) == process for stat in Path("/proc").glob("[0-9]*/stat")):
             time.sleep(0.02)
     elif verb == "start" and not process:
         found = re.search(r"^ExecStart=(.*)$", (world / UNIT).read_text(encoding="utf-8"), re.MULTILINE)

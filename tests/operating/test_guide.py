@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.operating import service_manager
 from tests.operating.guide import ASSUMED, missing, read_guide
-from tests.operating.scenes import FULL, ROOT, SCENES, SMALL_DISK_BYTES, furnished, play
+from tests.operating.scenes import FULL, ROOT, SCENES, SMALL_DISK_BYTES, Machine, furnished, play
 
 # A disk of its own without being root: memory that is mounted where only these processes see it.
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
@@ -42,6 +44,21 @@ def test_a_full_disk(tmp_path: Path, data: Path) -> None:
     )
     assert found.returncode == 0, found.stderr + found.stdout
     assert found.stdout.count("operating.md:") == len(read_guide().sections[FULL])
+
+
+def test_a_stop_leaves_nothing_out_of_history(tmp_path: Path, data: Path) -> None:
+    machine = Machine(tmp_path, read_guide())
+    try:
+        shutil.copytree(data, machine.data)
+        shutil.copy(data.parents[2] / "etc/simswitch/token", machine.token)
+        machine.start()
+        machine.serving("as-1", range(1, 11))
+    finally:
+        machine.end()
+    assert " 0 behind the journal" in machine.bash("simswitch check /var/lib/simswitch")[1]
+    log = (tmp_path / service_manager.LOG).read_text(encoding="utf-8")
+    assert "ERROR" not in log
+    assert "has not seen" not in log
 
 
 def test_no_section_is_left_out() -> None:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from simswitch.cell import Cell
+from simswitch.history.reading import known
+from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_DISK
 from simswitch.service.follower import EXIT_LACKING, Patience, keep_follower, keep_learner
 
-IMPATIENT = Patience(first_wait_s=0.01, longest_wait_s=0.02, failures_max=3)
+from tests.cell.small_pool import allocate, fill
+from tests.journal.allocating_server import CAPACITY, SETTINGS
+
+IMPATIENT = Patience(first_wait_s=0.01, longest_wait_s=0.02, failures_max=3, moment_s=0.01)
 # Notes that it was started, and ends with the status that stands next in its arguments; without one it stays.
 FOLLOWER = (
-    "import sys, time\n"
+    "import sys\n"
     "with open(sys.argv[1], 'a+') as file:\n"
     "    file.write('started\\n')\n"
     "    file.seek(0)\n"
     "    starts = len(file.readlines())\n"
     "if starts < len(sys.argv) - 1:\n"
     "    sys.exit(int(sys.argv[starts + 1]))\n"
-    "time.sleep(60)\n"
+    "sys.stdin.read()\n"
 )
 
 
@@ -70,3 +79,54 @@ def test_a_learner_is_started_again_unless_it_lacks_something(tmp_path: Path, ca
     assert starts(tmp_path) == 2
     assert "the learner has ended with 2" in caplog.text
     assert "It is not started again, and SIMs that are slowed stay unnoticed" in caplog.text
+
+
+def position(folder: Path) -> int:
+    try:
+        return known(open_reader(folder)).sequence
+    except HistoryRefused:
+        return 0
+
+
+def follower_process() -> int:
+    """The process that this one has started; 0: it has ended."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            if b"simswitch.following" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
+    return 0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_history_has_the_servers_last_records_whoever_was_signalled(
+    number: signal.Signals, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service manager and Ctrl-C signal the follower as well, and the server still writes."""
+    cell = Cell.open(tmp_path, capacity=CAPACITY, journal=SETTINGS)
+    command = [sys.executable, "-m", "simswitch.following", str(tmp_path), "--parent", str(os.getpid())]
+
+    async def stopped() -> None:
+        stopping = asyncio.Event()
+        keeping = asyncio.create_task(keep_follower(command, tmp_path, stopping, Patience(moment_s=3_600)))
+        fill(cell.step, 1_000)
+        await until(lambda: position(tmp_path) == cell.durable_sequence)
+        process = follower_process()
+        os.kill(process, number)
+        cell.step(allocate(1, 10))
+        await until(lambda: position(tmp_path) == cell.durable_sequence or not follower_process())
+        for terminal in range(11, 500, 10):
+            cell.step(allocate(terminal, 10))
+        cell.stop()
+        stopping.set()
+        await keeping
+
+    asyncio.run(stopped())
+    assert position(tmp_path) == cell.durable_sequence
+    assert caplog.text == ""
+    cell.close()

@@ -20,7 +20,9 @@ be recovered is found while the server still has the right one.
   removes it.
 - When a snapshot has no room (what the journal needs has to stay free), it leaves the file too, follows on, tries again
   every minute, and takes the file away when it has succeeded.
-- It ends by itself on SIGTERM, after it has read what is there, and when the process that started it is gone.
+- It ends by itself on SIGTERM, after it has read what is there, and when the process that started it is gone. One that
+  is told of its server (``--parent``) leaves signals to that: a service manager and Ctrl-C signal all processes at
+  once, and the server has records to write yet. It ends when its server closes its standard input.
 
 **Readers** get each record that was applied, once, with its outcomes and the state after it; they keep what they make
 of it together with the sequence that it reaches, durably. They are told to commit about once a second, before a
@@ -46,6 +48,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 import time
@@ -535,14 +538,15 @@ def follow(
 ) -> int:
     """Follows the journal of a data folder until it is told to stop, and returns the exit status.
 
-    Takes over SIGTERM and SIGINT unless ``stopped`` is given, and then also stops when ``parent`` (a process id; by
-    default the present parent's) is no longer its parent. ``watch`` is given the follower once it is there.
+    Takes over SIGTERM and SIGINT unless ``stopped`` is given, and then also stops when the present parent is no longer
+    its parent. With ``parent``, a process id, that one has to be it and to stay, and tells it to stop by closing
+    standard input; signals do nothing. ``watch`` is given the follower once it is there.
     """
     settings = settings or FollowerSettings()
     say = said or _say
-    parent = os.getppid() if parent is None else parent
     if stopped is None:
-        stopped = _stopped_by_signal_or_parent(parent)
+        stopped = _stopped_by_signal(os.getppid()) if parent is None else _stopped_by_parent(parent)
+    parent = os.getppid() if parent is None else parent
     os.nice(settings.niceness)
     disk = RealDisk(folder, create=False)
     follower: Follower | None = None
@@ -586,7 +590,16 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _stopped_by_signal_or_parent(parent: int) -> Callable[[], bool]:
+def _stopped_by_parent(parent: int) -> Callable[[], bool]:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    # Asked for no event it still tells of a pipe whose other end is closed, and of nothing that is not a pipe.
+    closed = select.poll()
+    closed.register(0, 0)
+    return lambda: os.getppid() != parent or bool(closed.poll(0))
+
+
+def _stopped_by_signal(parent: int) -> Callable[[], bool]:
     signals: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:
@@ -607,7 +620,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-ms", type=int, default=defaults.keep_ms, metavar="MS")
     parser.add_argument("--poll-ms", type=float, default=defaults.poll_s * 1000, metavar="MS")
     # The server names itself: it may be killed before this process first asks who its parent is.
-    parser.add_argument("--parent", type=int, default=None, metavar="PID", help="stop when this is not the parent")
+    told = "stop when this is not the parent, or closes standard input, and not on a signal"
+    parser.add_argument("--parent", type=int, default=None, metavar="PID", help=told)
 
 
 def run(

@@ -8,7 +8,11 @@ server.
 
 One that ran for ten minutes has recovered, and the waits begin anew. After ten failures without that it stays away. The
 service goes on all the same: what is acknowledged is durable; but without a follower nobody makes snapshots, and the
-journal grows. Every end is an error in the log.
+journal grows. Every end is an error in the log, but one that comes with the server's: a service manager signals all
+processes at once.
+
+The follower has the server's last records to read. So it is told to end by the end of its input and by no signal
+(``journal.follower``); and if there is none when the server ends, one is started to read them.
 """
 
 from __future__ import annotations
@@ -35,14 +39,17 @@ class Patience:
     longest_wait_s: float = 60.0
     recovered_s: float = 600.0
     failures_max: int = 10
+    moment_s: float = 0.25
+    """So long an end may be known before the stop that it comes with."""
 
 
 async def keep_follower(
     command: Sequence[str], folder: Path, stopping: asyncio.Event, patience: Patience | None = None
 ) -> None:
-    """Keeps a follower running until ``stopping`` is set; then ends it, which reads on to the end first, and
+    """Keeps a follower running until ``stopping`` is set; then has it, or a new one, read on to the end, and
     returns."""
-    follower = Kept("follower", command, EXIT_DAMAGED, "nobody makes snapshots", lambda: read_alarm(RealDisk(folder)))
+    without = "nobody makes snapshots"
+    follower = Kept("follower", command, EXIT_DAMAGED, without, lambda: read_alarm(RealDisk(folder)), reads_on=True)
     await _keep(follower, stopping, patience or Patience())
 
 
@@ -68,6 +75,15 @@ class Kept:
     """What that means for the service."""
     reason: Callable[[], str | None]
     """What it left behind as it ended."""
+    reads_on: bool = False
+    """It has work at the end, and goes when its standard input ends; another goes on SIGTERM."""
+
+    def end(self, process: asyncio.subprocess.Process) -> None:
+        if self.reads_on:
+            assert process.stdin is not None
+            process.stdin.close()
+        else:
+            process.terminate()
 
 
 async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None:
@@ -76,16 +92,25 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
     # What stands in the environment for people's commands is not for these.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SIMSWITCH_")}
     try:
-        while not stopping.is_set():
+        last = False
+        while not last:
+            last = stopping.is_set()
+            if last and not kept.reads_on:
+                return
             began_s = time.monotonic()
-            process = await asyncio.create_subprocess_exec(*kept.command, env=environment)
+            process = await asyncio.create_subprocess_exec(
+                *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
+            )
             end = asyncio.create_task(process.wait())
             await asyncio.wait((stop, end), return_when=asyncio.FIRST_COMPLETED)
+            if not end.done():
+                kept.end(process)
+                if await end in (0, kept.hopeless):
+                    return
+                continue
+            await asyncio.wait((stop,), timeout=patience.moment_s)
             if stopping.is_set():
-                if process.returncode is None:
-                    process.terminate()
-                await end
-                return
+                continue
             failures = 1 if time.monotonic() - began_s >= patience.recovered_s else failures + 1
             reason = f"the {kept.name} has ended with {process.returncode}: {kept.reason() or 'no reason was left'}"
             if process.returncode == kept.hopeless or failures > patience.failures_max:

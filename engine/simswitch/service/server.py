@@ -862,6 +862,11 @@ async def serve(
         known = await asyncio.to_thread(_known, path)
         # What history has not seen stays for the next follower, also where this server had none in all its life.
         told = known is not None and known[1] >= cell.durable_sequence
+        if following is not None and not told and "--no-history" not in settings.follower_options:
+            sys.stderr.write(
+                "simswitch: history has not seen the last records. Nothing is lost: the journal has it all.\n"
+                "Before an upgrade, start this version once more and end it.\n"
+            )
         if not await asyncio.to_thread(partial(cell.close, remove=told or not settings.follower)):
             sys.stderr.write(
                 "simswitch: there was no room for the last snapshot. Nothing is lost: the journal has it all.\n"
