@@ -9,7 +9,7 @@ import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
-from tests.model.records import copy_regions
+from tests.model.records import copy_regions, pack, tables
 from tests.model.transitions import SECOND_MS, T, allocate
 from tests.model.world import GIB, MIB, World, empty_world
 
@@ -210,3 +210,76 @@ def test_a_figure_of_nobodys_lot_and_of_one_that_is_no_lot_are_unknown() -> None
         layout.POOL_USAGE, 2, lot=[65_000, 0], carrier_bytes=0, counted_bytes=0, as_of_s=1, window=int(CYCLE)
     )
     assert world.statuses(run) == [layout.UNKNOWN_LOT] * 2
+
+
+def openings(count: int, opening_bytes: int) -> tuple[World, list[int]]:
+    """The SIMs of gold-a share a cycle, and are imported with so much used in it; and what became of each."""
+    world = empty_world(sims_max=2 * count)
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_CYCLE: 100 * GIB, layout.PLAN_POOLED: 1})
+    numbers = range(count)
+    (outcome,) = world.send(
+        commands.run(
+            layout.IMPORT_SIMS,
+            count,
+            iccid=[2 * (10**15 + number) for number in numbers],
+            imsi=[440_100_000_000_000 + number for number in numbers],
+            opening_cycle_bytes=opening_bytes,
+            opening_day_bytes=0,
+            opening_rolling_bytes=0,
+            as_of_s=world.now_ms // 1000,
+            lot=world.entities[LOT],
+            bank=world.entities["bank-1"],
+            slot=list(numbers),
+            health=layout.HEALTHY,
+        )
+    )
+    return world, outcome["status"].tolist()
+
+
+def test_no_opening_balances_make_a_pool_empty() -> None:
+    """Their sum would come to 2**63 and more: a pool that is used beyond all measure would have all left."""
+    assert openings(2, layout.OPENING_MAX + 1)[1] == [layout.INVALID_ARGUMENT] * 2
+    most = layout.POOL_MAX // layout.OPENING_MAX
+    world, statuses = openings(most + 2, layout.OPENING_MAX)
+    assert statuses == [layout.OK] * most + [layout.INVALID_ARGUMENT] * 2
+    assert pool(world)["pool_used_bytes"][0] == layout.POOL_MAX
+    assert (pool(world)["pool_health"], pool(world)["pool_room_bytes"]) == (layout.EXHAUSTED, 0)
+    assert world.machine.check() == []
+
+
+def test_no_figures_of_single_sims_make_their_pool_empty() -> None:
+    world = shared_world(6)
+    world.configure(layout.LINE_BYTES_PER_S, 1 << 40)
+    now_s = world.now_ms // 1000
+    statuses = [world.status(world.figure(sim, layout.POOL_MAX // 4, 0, now_s)) for sim in range(5)]
+    assert statuses == [layout.OK] * 4 + [layout.IMPOSSIBLE_USAGE]
+    assert world.status(world.figure(0, layout.POOL_MAX // 4 - 1, 0, now_s)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == layout.POOL_MAX - 1
+    assert world.machine.check() == []
+
+
+def test_no_figures_of_single_days_make_a_pool_empty() -> None:
+    world, _ = rolling_world()
+    world.import_sims(40)
+    world.configure(layout.LINE_BYTES_PER_S, 1 << 40)
+    yesterday_s = world.now_ms // 1000 - 16
+    before_s, most = yesterday_s - 24 * 3_600, layout.POOL_MAX - 8 * GIB
+    assert world.status(world.pool_figure(LOT, most, 0, yesterday_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.pool_figure(LOT, most, 0, before_s, layout.ROLLING_DAY)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.figure(1, 8 * GIB, 0, before_s, layout.ROLLING_DAY)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.figure(1, GIB, 0, before_s, layout.ROLLING_DAY)) == layout.OK
+    assert layout.POOL_MAX - 8 * GIB < pool(world)["pool_used_bytes"][2] <= layout.POOL_MAX
+    assert world.machine.check() == []
+
+
+def test_a_sum_that_wrapped_round_before_it_had_a_bound_is_no_damage() -> None:
+    world = shared_world()
+    for sim in range(4):
+        assert world.status(world.figure(sim, GIB, 0, world.now_ms // 1000)) == layout.OK
+    regions = copy_regions(world.machine)
+    state = tables(regions)
+    state["sims_ledger"]["carrier_bytes"][:4, 0] = 1 << 62
+    state["lots"]["sims_told_bytes"][world.entities[LOT], 0] = 0
+    assert Machine.restore(pack(regions, state)).check() == []
+    state["sims_ledger"]["carrier_bytes"][0, 0] -= 1
+    assert len(Machine.restore(pack(regions, state)).check()) == 1

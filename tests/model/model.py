@@ -549,6 +549,13 @@ class Model(Limits):
             return {layout.UNKNOWN_LOT}
         if call.item["bank"] not in self.banks:
             return {layout.UNKNOWN_BANK}
+        openings = [
+            call.item["opening_cycle_bytes"],
+            call.item["opening_day_bytes"],
+            call.item["opening_rolling_bytes"],
+        ]
+        if max(openings) > layout.OPENING_MAX:
+            return {layout.INVALID_ARGUMENT}
         known = self._sim(call.item["iccid"])
         if known is not None:
             return {layout.SAME, layout.ICCID_DIFFERS}
@@ -556,11 +563,6 @@ class Model(Limits):
             return {layout.SIMS_FULL}
         if call.answer["status"] != layout.OK:
             return {layout.OK}
-        openings = [
-            call.item["opening_cycle_bytes"],
-            call.item["opening_day_bytes"],
-            call.item["opening_rolling_bytes"],
-        ]
         as_of_s = min(call.item["as_of_s"], self.now_ms // 1000)
         figures = [(opening, as_of_s) if as_of_s and opening else (0, 0) for opening in openings]
         # The longer windows hold the day.

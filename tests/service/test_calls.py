@@ -36,7 +36,7 @@ from simswitch.v1 import (
     usage_pb2_grpc,
 )
 
-from tests.service.serving import SIMS, Serving
+from tests.service.serving import SIMS, Serving, define_pool
 
 inv = inventory_pb2
 OK, SAME, MOVED = status_pb2.STATUS_OK, status_pb2.STATUS_SAME, status_pb2.STATUS_MOVED
@@ -396,6 +396,7 @@ def sims(first: int, count: int, **fields: Any) -> inv.ImportSimsRequest:
         ([sims(1000, 2, imsi=[1, 1])], [1], "DUPLICATE_IMSI"),
         ([sims(1000, 2, imsi=[440_100_000_000_000, 5])], [0], "DUPLICATE_IMSI"),
         ([sims(1000, 2, imsi=[10**15, 5])], [0], "INVALID_ARGUMENT"),
+        ([sims(1000, 2, opening_cycle_bytes=[layout.OPENING_MAX, layout.OPENING_MAX + 1])], [1], "INVALID_ARGUMENT"),
         ([sims(1, 2, slot=[1, 9])], [1], "ICCID_DIFFERS"),
         ([sims(1000, 1_900)], list(range(1_800, 1_900)), "SIMS_FULL"),
     ],
@@ -410,6 +411,15 @@ def test_an_import_is_refused_as_a_whole(
     assert (result.imported_count, result.refused_count) == (0, len(items))
     assert list(result.refused_item) == items
     assert {status_pb2.Status.Name(value) for value in result.refused_status} == {f"STATUS_{status}"}
+
+
+def test_an_import_is_refused_whose_sims_had_used_more_than_a_pool_takes(pool: OperatorClient) -> None:
+    define_pool(pool, 1)
+    count = layout.POOL_MAX // layout.OPENING_MAX + 1
+    opening = [layout.OPENING_MAX] * count
+    result = pool.inventory.ImportSims(iter([sims(1000, count, lots=["shared"], opening_day_bytes=opening)]))
+    assert (result.imported_count, result.refused_count) == (0, count)
+    assert set(result.refused_status) == {status_pb2.STATUS_INVALID_ARGUMENT}
 
 
 class _Watched:

@@ -302,6 +302,11 @@ cdef int _check_lots(State *state, list faults) except -1:
     return 0
 
 
+cdef bint _differ(object wanted, object kept):
+    """A sum that a pool keeps may have wrapped round before its figures had a bound (pools.pxi)."""
+    return (wanted - kept) % 2**64 != 0
+
+
 cdef int _check_pools(State *state, list faults, object pause) except -1:
     """I8 and I4: what a pool counts and what it keeps for leases are the sums over its SIMs; it is hidden by what is left."""
     cdef uint32_t index, entity
@@ -333,20 +338,20 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
                     sums[entity][2 + 2 * WINDOWS + window] += max(state.sims_ledger[index].carrier_bytes[window], <int64_t> 0)
     for entity, wanted in sums.items():
         lot = &state.lots[entity]
-        if wanted[0] != lot.pool_counted_bytes:
+        if _differ(wanted[0], lot.pool_counted_bytes):
             faults.append(f"I8: pool {entity} has counted {lot.pool_counted_bytes} bytes, its SIMs {wanted[0]}")
-        if wanted[1] != lot.pool_claimed_bytes:
+        if _differ(wanted[1], lot.pool_claimed_bytes):
             faults.append(f"I4: pool {entity} keeps {lot.pool_claimed_bytes} bytes for leases, its SIMs {wanted[1]}")
         for window in range(WINDOWS):
-            if wanted[2 + 2 * WINDOWS + window] != lot.sims_told_bytes[window]:
+            if _differ(wanted[2 + 2 * WINDOWS + window], lot.sims_told_bytes[window]):
                 faults.append(f"pool {entity} has {lot.sims_told_bytes[window]} bytes that its carrier told of single SIMs in window "
                               f"{window + 1}, they {wanted[2 + 2 * WINDOWS + window]}")
             if not lot_pools(lot, window):
                 continue
-            if wanted[2 + WINDOWS + window] != lot.pool_allowance_bytes[window]:
+            if _differ(wanted[2 + WINDOWS + window], lot.pool_allowance_bytes[window]):
                 faults.append(f"I8: pool {entity} allows for {lot.pool_allowance_bytes[window]} bytes in window {window + 1}, "
                               f"the ledgers of its SIMs for {wanted[2 + WINDOWS + window]}")
-            if wanted[2 + window] != lot.pool_beside_bytes[window]:
+            if _differ(wanted[2 + window], lot.pool_beside_bytes[window]):
                 faults.append(f"I8: pool {entity} has {lot.pool_beside_bytes[window]} bytes beside its count in window {window + 1}, "
                               f"the ledgers of its SIMs {wanted[2 + window]}")
         health = EXHAUSTED if <int64_t> lot.pool_counted_bytes > lot.pool_exhausted_bytes else (

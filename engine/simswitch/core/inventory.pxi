@@ -502,8 +502,8 @@ cdef int _import_sim(
         return UNKNOWN_BANK
     if (
         iccid >= ICCID_MAX or (not iccid & 1 and iccid >= ICCID_MAX // 10) or imsi >= IMSI_MAX
-        or openings[0] >= <uint64_t> BYTES_MAX or openings[1] >= <uint64_t> BYTES_MAX
-        or openings[2] >= <uint64_t> BYTES_MAX or health < HEALTHY or health > RETIRED
+        or openings[0] > OPENING_MAX or openings[1] > OPENING_MAX or openings[2] > OPENING_MAX
+        or health < HEALTHY or health > RETIRED
     ):
         return INVALID_ARGUMENT
     if index != NONE_INDEX:
@@ -519,6 +519,8 @@ cdef int _import_sim(
         return DUPLICATE_IMSI
     if state.header.sims_count == state.header.sims_max:
         return SIMS_FULL
+    if state.lots[lot].pooled and <int64_t> max(openings[0], openings[1], openings[2]) > pool_room_bytes(&state.lots[lot]):
+        return INVALID_ARGUMENT
     group = _find_or_add_group(state, lot, bank)
     if group == NONE_INDEX:
         return GROUPS_FULL

@@ -55,9 +55,13 @@ cdef extern from *:
     """
     #define SIMSWITCH_BYTES_MAX ((int64_t) 1 << 62)
     #define SIMSWITCH_INSTANT_MAX_MS ((uint64_t) 1 << 43)
+    #define SIMSWITCH_OPENING_MAX ((uint64_t) 1 << 48)
+    #define SIMSWITCH_POOL_MAX ((int64_t) 1 << 61)
     """
     const uint64_t INSTANT_MAX_MS "SIMSWITCH_INSTANT_MAX_MS"   # every instant is before it
     const int64_t BYTES_MAX "SIMSWITCH_BYTES_MAX"   # every count and quota is below it, so that no sum of two overflows
+    const uint64_t OPENING_MAX "SIMSWITCH_OPENING_MAX"   # what a SIM may have used when it is imported: some 31 days at full speed
+    const int64_t POOL_MAX "SIMSWITCH_POOL_MAX"   # of a pool: what openings, figures of its SIMs and those of days may come to, each
 
 cpdef enum:
     NONE_SHORT = 0xFFFF          # the same for 16-bit numbers

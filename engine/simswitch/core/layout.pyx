@@ -72,3 +72,5 @@ for _enum in (
 
 # A cpdef enum would give this one to Python through a signed int, as -1.
 globals()["NONE_INDEX"] = 0xFFFFFFFF
+globals()["OPENING_MAX"] = OPENING_MAX
+globals()["POOL_MAX"] = POOL_MAX

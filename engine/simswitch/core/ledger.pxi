@@ -430,6 +430,8 @@ cdef int _correct(
             return IMPOSSIBLE_USAGE
     if window == WINDOW_ROLLING - 1 and carrier_bytes < _days_told_bytes(state, index, lot, as_of_s, now_ms):
         return IMPOSSIBLE_USAGE
+    if not pool_takes_told(lot, window, carrier_bytes - max(ledger.carrier_bytes[window], <int64_t> 0)):
+        return IMPOSSIBLE_USAGE
     if _is_told(state, index, lot, window, now_ms):
         lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     straddling = min(<int64_t> straddling_bytes, own)
@@ -514,6 +516,8 @@ cdef int _correct_day(
         before = days[place] & ~DAY_TOLD
     if day < before and day_covered(state, lot, place, told_s, now_ms):
         return LATE
+    if not pool_takes(lot, WINDOW_ROLLING - 1, (day - before) << ROLLING_SHIFT):
+        return IMPOSSIBLE_USAGE
     correction[0] = carrier_bytes - (before << ROLLING_SHIFT)
     if day == before and index < state.header.rolling_end and days[place] & DAY_TOLD:
         return SAME

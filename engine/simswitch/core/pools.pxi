@@ -25,6 +25,8 @@
 #     SIM b         2 GB ---+
 #     pool                  +--- 6 GB: impossible; 7 GB and more: taken
 #
+# No sum over SIMs wraps: an opening balance, a figure of a SIM or of a day with which theirs would come to more than POOL_MAX is refused.
+#
 # What moves an offset, or the ledger of a SIM, works the SIM's limit out anew, and with it that of its pool (sim_set_limit).
 #
 # As a SIM keeps the count at which its nearest cap is reached, a pool keeps the counts at which it is low, exhausted and at its end:
@@ -48,7 +50,7 @@ cdef extern from *:
     const int64_t CLAIM_MAX "SIMSWITCH_CLAIM_MAX"     # of one lease
 
 
-# Sums over very many SIMs, each of which may be told anything, wrap round rather than overflow.
+# Of a state from before these sums had a bound (POOL_MAX) they may have wrapped round: they go on so rather than overflow.
 cdef inline void _add(int64_t *sum, int64_t more) noexcept nogil:
     sum[0] = <int64_t> (<uint64_t> sum[0] + <uint64_t> more)
 
@@ -225,6 +227,30 @@ cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_m
     lot.pool_offset_bytes[window] = past
     _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
     pool_follow(state, entity, True, now_ms)
+
+
+cdef bint pool_takes(const Lot *lot, int window, int64_t more) noexcept nogil:
+    """Whether the openings of its SIMs and figures of its days may come to so much more."""
+    return (
+        more <= 0 or not lot_pools(lot, window)
+        or <int64_t> lot.pool_counted_bytes + lot.pool_offset_bytes[window] <= POOL_MAX - more
+    )
+
+
+cdef bint pool_takes_told(const Lot *lot, int window, int64_t more) noexcept nogil:
+    """Whether the carrier's figures of its single SIMs may."""
+    return more <= 0 or not lot.pooled or lot.sims_told_bytes[window] <= POOL_MAX - more
+
+
+cdef int64_t pool_room_bytes(const Lot *lot) noexcept nogil:
+    """What SIMs that are imported may have used, in any window."""
+    cdef int64_t most = 0
+    cdef int window
+    for window in range(WINDOWS):
+        most = max(most, lot.sims_told_bytes[window])
+        if lot_pools(lot, window):
+            most = max(most, <int64_t> lot.pool_counted_bytes + lot.pool_offset_bytes[window])
+    return POOL_MAX - most
 
 
 cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings) noexcept nogil:
@@ -449,6 +475,9 @@ cdef int _correct_pool_day(
     if correction[0] < 0 and day_covered(state, lot, place, told_s, now_ms):
         correction[0] = 0
         return LATE
+    if not pool_takes(lot, WINDOW_ROLLING - 1, correction[0]):
+        correction[0] = 0
+        return IMPOSSIBLE_USAGE
     if not dry_run:
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
         lot.pool_days[place] = carrier_bytes

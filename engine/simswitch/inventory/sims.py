@@ -38,15 +38,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simswitch.core.layout import OPENING_MAX
 from simswitch.inventory.digits import Bools, DigitColumn, Numbers, luhn_check_digit
 from simswitch.inventory.problems import FileRefused
 from simswitch.inventory.table import Chunk, Column, Table, is_utf8
 
 SIMS_MAX = 16_777_216
 """Lines of one file: what one import takes."""
-
-USED_MAX = 1 << 50
-"""What a SIM may have used: a petabyte is more than any line carries in a month."""
 
 COLUMNS = (
     Column("iccid", True, "the card's number, 19 or 20 digits"),
@@ -202,7 +200,8 @@ class _Reader:
         iccid = self._iccid(chunk, good, place["lot"])
         imsi = self._imsi(chunk, good)
         slot, _ = self._number(chunk, good, "slot", 0xFFFF, required=True)
-        used = {name: self._number(chunk, good, f"used_{name}_bytes", USED_MAX) for name in ("cycle", "day", "rolling")}
+        windows = ("cycle", "day", "rolling")
+        used = {name: self._number(chunk, good, f"used_{name}_bytes", OPENING_MAX) for name in windows}
         any_used = np.logical_or.reduce([value > 0 for value, _ in used.values()])
         same_day, as_of_s = self._as_of(chunk, good, any_used)
         stale = (used["day"][0] > 0) & ~same_day & good

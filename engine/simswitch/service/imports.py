@@ -36,7 +36,6 @@ _IMSI_END = 10**15
 _ICCID_END = 2 * 10**18
 # An even ICCID column value stands for one of 18 digits.
 _EVEN_ICCID_END = _ICCID_END // 10
-_OPENING_BYTES_END = 2**62
 _OPENINGS = ("opening_cycle_bytes", "opening_day_bytes", "opening_rolling_bytes")
 _LOTS, _BANKS = 0, 1
 _SIM_COLUMNS = ("iccid", "imsi", "lot", "bank", "slot")
@@ -141,11 +140,12 @@ class Importer:
         even = columns["iccid"] & np.uint64(1) == 0
         refuse(even & (columns["iccid"] >= _EVEN_ICCID_END), layout.INVALID_ARGUMENT)
         for name in _OPENINGS:
-            refuse(columns[name] >= _OPENING_BYTES_END, layout.INVALID_ARGUMENT)
+            refuse(columns[name] > layout.OPENING_MAX, layout.INVALID_ARGUMENT)
         refuse((columns["health"] < layout.HEALTHY) | (columns["health"] > layout.RETIRED), layout.INVALID_ARGUMENT)
         refuse(_repeated(columns["iccid"]), layout.ICCID_DIFFERS)
         refuse(_repeated(columns["imsi"]), layout.DUPLICATE_IMSI)
         found = np.zeros(len(statuses), bool)
+        refuse(await self._beyond_pools(columns, statuses == 0), layout.INVALID_ARGUMENT)
         good = np.flatnonzero(statuses == 0)
         for first in range(0, len(good), LOOKED_UP_AT_ONCE):
             piece = good[first : first + LOOKED_UP_AT_ONCE]
@@ -155,6 +155,15 @@ class Importer:
         fresh = np.cumsum(~found & (statuses == 0))
         refuse(~found & (fresh > room), layout.SIMS_FULL)
         return statuses
+
+    async def _beyond_pools(self, columns: dict[str, Column], good: Column) -> Column:
+        """The SIMs of lots that share a quota and whose openings would come to more than a pool takes."""
+        most = np.maximum.reduce([columns[name] for name in _OPENINGS]).astype(np.float64)
+        sums = np.bincount(columns["lot"][good], most[good], minlength=layout.NONE_SHORT + 1)
+        lots = np.flatnonzero(sums > 0).tolist()
+        rooms = await self._cell.read(lambda machine: [machine.lot(lot)["pool_room_bytes"] for lot in lots])
+        beyond = [lot for lot, room in zip(lots, rooms, strict=True) if room is not None and sums[lot] > room]
+        return good & np.isin(columns["lot"], beyond)
 
 
 async def _steady(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

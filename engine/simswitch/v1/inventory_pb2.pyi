@@ -2154,7 +2154,9 @@ class ImportSimsRequest(_message.Message):
 
     @_builtins.property
     def opening_cycle_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Column: used already in the billing cycle that runs now, bytes. May be left out: all 0."""
+        """Column: used already in the billing cycle that runs now, bytes: at most 2**48, as in the other windows, and 2**61 in all by SIMs
+        that share a quota. A SIM beyond that is INVALID_ARGUMENT. May be left out: all 0.
+        """
 
     @_builtins.property
     def opening_day_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
