@@ -185,6 +185,29 @@ def test_allocations_go_around_an_open_breaker_while_they_can_and_are_never_refu
     assert all(target(world, order)["lot"] != gold for order in world.orders[sent:])
 
 
+def test_around_an_open_breaker_a_sim_on_probation_is_the_last_to_go_too() -> None:
+    """Of two lots behind the bank that fails the one whose slowed SIMs have come back ends first."""
+    world = world_of(200)
+    job = begin(world, *range(1, 201))
+    bank = world.entities["bank-1"]
+    while "bank-1" not in states(world):
+        drive(world, 1, lambda order: target(world, order)["bank"] != bank)
+    world.send(world.job(layout.JOB_CANCEL, job))
+    (lot,) = (lot for lot in world.machine.entities(layout.LOT) if lot["name"] == "gold-b")
+    ends = {layout.LOT_VALID_UNTIL_S: world.now_ms // 1_000 + 86_400}
+    world.define(layout.LOT, "gold-b", dict(enumerate(lot["numbers"])) | ends)
+    for sim in world.import_sims(2, lot="gold-b", bank="bank-2"):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    world.send(world.schedule("gold-b", layout.WINDOW_CYCLE, world.now_ms))
+    world.pass_ms(1_024)
+    assert "bank-1" in states(world)
+    world.send(world.allocate([1_001]))
+    assert lot_of(world, 1_001) == world.entities["gold-a"]
+    world.send(commands.run(layout.MASK, 1, lot=world.entities["gold-a"], bank=layout.NONE_SHORT, masked=1))
+    world.send(world.allocate([1_002]))
+    assert lot_of(world, 1_002) == world.entities["gold-b"]
+
+
 def test_an_access_server_whose_swaps_fail_is_left_alone_until_one_goes_well() -> None:
     world = world_of(800, servers=2)
     begin(world, *range(1, 801), rate_per_minute=1_200)

@@ -484,6 +484,20 @@ def test_the_lot_that_ends_first_is_handed_out_first() -> None:
     assert world.machine.check() == []
 
 
+def test_a_sim_on_probation_is_the_last_to_go_also_where_its_lot_ends_first() -> None:
+    """So is one of a lot that ends between it and the trusted ones, whose groups take turns as if it were not there."""
+    world = dated_world({"endless": 0, "other": 0, "spring": 20, "summer": 60})
+    for sim in range(4, 8):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    for lot in ("spring", "summer"):
+        schedule(world, world.now_ms, lot=lot)
+    assert healthy(world) == 8
+    found = taken(world, range(1, 9))
+    assert sorted(found[:2]) == sorted(found[2:4]) == ["endless", "other"]
+    assert found[4:] == ["spring"] * 2 + ["summer"] * 2
+    assert world.machine.check() == []
+
+
 def test_lots_that_end_together_take_turns() -> None:
     world = dated_world({"one": 20, "endless": 0, "other": 20})
     assert sorted(taken(world, range(1, 3))) == ["one", "other"]

@@ -26,6 +26,8 @@ from tests.model.things import (
 OWN_TIER_TRIES = 8
 DAY_MS = 86_400_000
 FRESH_S = 60
+TRUSTED_TIER = tier_of(256 << 20) + 1
+"""In it and the roomier ones stand SIMs that are trusted."""
 
 
 @dataclass(eq=False)
@@ -295,9 +297,15 @@ class Books:
         sound = self._sound(sim.sim_class)
         if roomy:
             ends_ms = self._ends_ms(sim)
-            for other in sound:
-                will_do = other.tier >= max(wanted, 1) and other.headroom_bytes >= expected
-                passed = will_do and self._pool_has(other, expected) and self._ends_ms(other) < ends_ms
+            will_do = self._will_do(sound, wanted, expected)
+            first_ms = min((self._ends_ms(other) for other in will_do), default=ends_ms)
+            if self._roomiest_doubted([other for other in will_do if self._ends_ms(other) == first_ms]):
+                trusted = self._will_do(sound, TRUSTED_TIER, lowest_bytes(TRUSTED_TIER))
+                self._require(not (sim.untrusted and trusted), f"{what} got SIM {sim.index}, which is on probation")
+                if sim in trusted:
+                    wanted, expected, will_do = TRUSTED_TIER, lowest_bytes(TRUSTED_TIER), trusted
+            for other in will_do:
+                passed = self._ends_ms(other) < ends_ms
                 self._require(not passed, f"{what} passed lot {other.lot} over, which ends before lot {sim.lot}")
             sound = [other for other in sound if self._ends_ms(other) == ends_ms]
         tiers = {other.tier for other in sound if self._pool_has(other, expected)}
@@ -308,6 +316,19 @@ class Books:
             better = tier >= best if roomy else wanted <= tier <= best
             probes = not self.blocked.isdisjoint(self._belongs_to(sim))
             self._require(tier == best or (better and probes), f"{what} got tier {tier} and not {best}")
+
+    def _will_do(self, sims: list[SimModel], tier: int, expected: int) -> list[SimModel]:
+        """Those that are found without a look at SIMs of the request's own tier."""
+        return [
+            sim
+            for sim in sims
+            if sim.tier >= max(tier, 1) and sim.headroom_bytes >= expected and self._pool_has(sim, expected)
+        ]
+
+    def _roomiest_doubted(self, sims: list[SimModel]) -> bool:
+        """Whether one of those with the most left is on probation."""
+        roomiest = max((sim.tier for sim in sims), default=0)
+        return any(sim.untrusted and sim.tier == roomiest for sim in sims)
 
     def _judge(self, sim: SimModel) -> None:
         """Healthy, low or exhausted by our own count; what others found stays."""

@@ -1026,6 +1026,13 @@ def _probed(row: Row) -> Case:
         world.send(world.schedule("gold-a", cycle, world.now_ms + STEP_MS))
         return Case(world, wait_ms=STEP_MS, named_sim=0)
     world.send(world.schedule("gold-a", cycle, world.now_ms))
+    if row.command == "ALLOCATE":
+        (lot,) = (lot for lot in world.machine.entities(layout.LOT) if lot["name"] == "gold-a")
+        ends = {layout.LOT_VALID_UNTIL_S: (world.now_ms + DAY_MS) // 1000}
+        world.define(layout.LOT, "gold-a", dict(enumerate(lot["numbers"])) | ends)
+        # Next to nothing is left of the other one where nobody is trusted with more.
+        world.import_sims(1, "gold-b", opening_bytes=0 if row.when.endswith("its class") else 50 * GIB - 200 * MIB)
+        return Case(world, world.allocate(T), named_sim=0)
     if row.state == "free":
         return Case(world, world.set_health(0, layout.HEALTHY), named_sim=0)
     epoch = allocate(world)
@@ -1531,6 +1538,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("lease", "(timer)"): _expiry,
     ("lease", "SESSION_HOLDS"): _hello,
     ("lease", "SESSION_READY"): _unnamed,
+    ("sim", "ALLOCATE"): _probed,
     ("sim", "SET_HEALTH"): _health,
     ("sim", "CARRIER_LIFE"): _carrier_life,
     ("sim", "RELEASE"): _changed_often,
@@ -1721,6 +1729,8 @@ WHENS = frozenset(
         "on probation, it is fast by a goodput that nobody wanted",
         "on probation, it is fast by more than was counted",
         "on probation, it is slow",
+        "on probation, its lot ends before the other of its class",
+        "on probation, its lot ends and no SIM is trusted with more",
         "on probation, it is throttled",
         "slowed, its cycle starts anew",
         "slowed, no reset is known",

@@ -431,7 +431,7 @@ cdef uint32_t class_select_sound(
     cdef Shelf shelf
     cdef uint32_t index
     if roomy and sim_class.ranks_count > 1:
-        index = ranks_select_around(state, sim_class, 0, expected, tier, True)
+        index = select_by_rank(state, sim_class, expected, tier, True)
         if index != NONE_INDEX:
             return index
     shelf = class_shelf(sim_class)

@@ -15,7 +15,8 @@
 # Of lots that end an allocation takes the one that ends first, so that no quota expires while others are used: their groups have ranks
 # in the order of their ends, lots without one the last (class_rank), and each rank its own bits over the tiers. The first rank that has
 # a SIM in a tier that satisfies is found in eight words at most, with a byte for the roomiest tier of each; then it is chosen as above,
-# among the groups of the rank. Where all lots of a class end together, or none does, that costs one comparison.
+# among the groups of the rank. A SIM on probation waits until no rank has one in a roomier tier than it may stand in. Where all lots of
+# a class end together, or none does, that costs one comparison.
 #
 # A SIM stands in the index if and only if it is free and healthy (I4). The index is a cache (I5): check.pxi rebuilds it.
 # Masking a group takes its bits out of its class and leaves its lists alone, so it takes effect at once.
@@ -316,17 +317,39 @@ cdef uint32_t _select_own_tier(
     return NONE_INDEX
 
 
-cdef uint32_t _select_by_rank(State *state, Class *sim_class, int64_t expected, int tier) noexcept nogil:
+cdef uint32_t _first_by_rank(State *state, Class *sim_class, int64_t expected, int tier, bint sound) noexcept nogil:
     """The roomiest of the first rank that has one; NONE_INDEX also where only SIMs of the request's own tier are left."""
-    cdef int rank = rank_from(sim_class, tier)
+    cdef int rank
     cdef Shelf shelf
     cdef uint32_t index
+    if sound:
+        return ranks_select_around(state, sim_class, 0, expected, tier, True)
+    rank = rank_from(sim_class, tier)
     if rank == RANKS:
         return NONE_INDEX
     shelf = rank_shelf(sim_class, rank)
     index = shelf_select(state, sim_class, &shelf, expected, tier, True)
     if index == NONE_INDEX:
         index = ranks_select_around(state, sim_class, rank + 1, expected, tier, False)
+    return index
+
+
+cdef uint32_t select_by_rank(State *state, Class *sim_class, int64_t expected, int tier, bint sound) noexcept nogil:
+    """The same, but that a SIM on probation waits until no rank has one above its tier, since with roomy fit it is the last to go.
+
+    ``sound``: as class_select_sound.
+    """
+    cdef uint64_t before = sim_class.last_group
+    cdef uint64_t after
+    cdef uint32_t trusted, index = _first_by_rank(state, sim_class, expected, tier, sound)
+    if index == NONE_INDEX or not sim_untrusted(&state.sims[index]):
+        return index
+    after = sim_class.last_group
+    sim_class.last_group = before  # or the group that is passed by would decide whose turn it is behind it
+    trusted = _first_by_rank(state, sim_class, tier_lowest_bytes(PROBE_TIER + 1), PROBE_TIER + 1, sound)
+    if trusted != NONE_INDEX:
+        return trusted
+    sim_class.last_group = after
     return index
 
 
@@ -339,7 +362,7 @@ cdef inline uint32_t class_select(
     cdef Shelf shelf
     cdef uint32_t index
     if roomy and sim_class.ranks_count > 1:
-        index = _select_by_rank(state, sim_class, expected, tier)
+        index = select_by_rank(state, sim_class, expected, tier, False)
         if index != NONE_INDEX:
             return index
     shelf = class_shelf(sim_class)
