@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import typer.main
 from simswitch.cli.amounts import counted
 from simswitch.cli.main import app
-from simswitch.cli.screen import Table, table, table_lines
+from simswitch.cli.screen import Table, complain, print_json, print_json_line, show, table, table_lines
 from typer.testing import CliRunner
 
 JOBS = table(
@@ -105,3 +106,23 @@ def test_what_shows_or_changes_something_has_json() -> None:
         if not any("--json" in parameter.opts for parameter in found.params)
     }
     assert without == {"serve", "follow", "learn", "webhook", "demo", "report accident"}
+
+
+def test_what_others_wrote_does_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b2J\u202eabc\u2028\udcff\rALL IS WELL\nALL IS WELL"
+    shown = r"\u001b]0;owned\u0007\u001b[2J\u009b2J\u202eabc\u2028\udcff\rALL IS WELL\nALL IS WELL"
+    show(evil, table(evil, ["reason"], [[evil]]))
+    complain(evil)
+    captured = capsys.readouterr()
+    assert captured.out.split("\n") == [shown, shown, "", " reason", f" {'─' * len(shown)}", f" {shown}", "", ""]
+    assert captured.err == f"{shown}\n"
+    # What programs read says the same, and is no less safe to look at.
+    print_json({"reason": evil})
+    print_json_line({"reason": evil})
+    whole, line = capsys.readouterr().out.split("}\n", 1)
+    assert line.isascii()
+    assert json.loads(line) == json.loads(whole + "}") == {"reason": evil}
+    assert shown in whole
+    # Letters of all languages, and their spaces, stay as they are.
+    show("運用者\u3000田中, 5\u00a0GB")
+    assert capsys.readouterr().out == "運用者\u3000田中, 5\u00a0GB\n"

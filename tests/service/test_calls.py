@@ -21,6 +21,7 @@ from simswitch.core import layout
 from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun, decode_iccid
 from simswitch.core.machine import Machine
 from simswitch.service.call import Call
+from simswitch.service.definitions import KINDS
 from simswitch.service.imports import LOOKED_UP_AT_ONCE
 from simswitch.service.server import AddressNotAllowed, check_address
 from simswitch.v1 import (
@@ -32,6 +33,7 @@ from simswitch.v1 import (
     pool_pb2,
     sim_pb2,
     status_pb2,
+    subscriber_pb2,
     swap_pb2,
     usage_pb2_grpc,
 )
@@ -176,6 +178,54 @@ def test_refused_calls_change_nothing(
     assert (error.code.name, error.reason) == (code, reason)
     assert error.text
     assert serving.state_hash() == before
+
+
+EVIL = "all is\x1b[2J well"
+
+
+def _texts(message: Any) -> list[tuple[Any, str]]:
+    """Requests of a kind, each with one text that is set, and that text's field."""
+    found = []
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is None and field.cpp_type == field.CPPTYPE_STRING:
+            value = [EVIL] if field.is_repeated else EVIL
+            found.append((type(message)(**{field.name: value}), field.name))
+        elif field.message_type is not None and not field.is_repeated:
+            for inner, name in _texts(getattr(message, field.name)):
+                found.append((type(message)(**{field.name: inner}), name))
+    return found
+
+
+def test_no_text_that_a_screen_would_obey_is_taken(serving: Serving, pool: OperatorClient) -> None:
+    """It would be whoever approves a job that reads its reason."""
+    inventory, before = pool.inventory, serving.state_hash()
+    requests = [
+        (getattr(inventory, f"Define{kind.message.DESCRIPTOR.name}"), *text)
+        for kind in KINDS.values()
+        for text in _texts(getattr(inv, f"Define{kind.message.DESCRIPTOR.name}Request")())
+    ]
+    assert len(requests) >= 30
+    exempted = subscriber_pb2.ExemptSubscriberRequest(subscriber=1, until_ms=1 << 40, reason=EVIL)
+    requests += [
+        (pool.swaps.CreateJob, swap_pb2.CreateJobRequest(reason=EVIL), "reason"),
+        (pool.subscribers.ExemptSubscriber, exempted, "reason"),
+        (inventory.TellCarrierLife, inv.TellCarrierLifeRequest(life=inv.CARRIER_LIFE_ACTIVE, reason=EVIL), "reason"),
+    ]
+    for call, request, field in requests:
+        error = refusal(partial(call, request))
+        assert (error.reason, f"{field} is text that a screen shows" in error.text) == ("INVALID_ARGUMENT", True), error
+        assert r"its character 7 is '\x1b'" in error.text
+    for text in ("\u202eabc", "a\nb", "a\x9bb", "a\0"):
+        assert (
+            refusal(partial(pool.swaps.CreateJob, swap_pb2.CreateJobRequest(reason=text))).reason == "INVALID_ARGUMENT"
+        )
+    assert serving.state_hash() == before
+    # Letters and spaces of all languages are, and the words of a contract have lines.
+    supplier = inv.Supplier(name="運用者\u3000卸", legal_name="例\u3000株式会社", contact="+81\u00a03")
+    inventory.DefineSupplier(inv.DefineSupplierRequest(supplier=supplier))
+    lot = inventory.GetLot(inv.GetLotRequest(name="lot")).lot
+    lot.terms = "30 days\nto the end of a month"
+    assert inventory.DefineLot(inv.DefineLotRequest(lot=lot)).lot.terms == lot.terms
 
 
 def test_unknown_names_of_a_single_allocation(client: Client, serving: Serving) -> None:

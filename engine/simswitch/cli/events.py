@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 import sys
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from simswitch.cli.amounts import bytes_text, counted, instant_text
 from simswitch.cli.caps import ENDLESS_DO
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
-from simswitch.cli.screen import complain
+from simswitch.cli.screen import complain, print_json_line, show
 
 
 class EventWord(StrEnum):
@@ -84,9 +83,9 @@ def events(
             for event in response.events:
                 found = plain(event)
                 if json:
-                    print(json_text.dumps(found, ensure_ascii=False))
+                    print_json_line(found)
                 else:
-                    print(line(found))
+                    show(line(found))
             sys.stdout.flush()
     if not told:
         complain("No such event is remembered." if kind or subscriber or after else "Nothing has happened yet.")

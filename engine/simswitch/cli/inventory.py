@@ -57,7 +57,7 @@ def import_inventory(
         with connected(*target(config, address, actor)) as service:
             report = import_files(service.inventory, definitions, lots, sims, partial, rejected, check)
     except TomlRefused as error:
-        raise CommandFailed(Exit.REFUSED, f"{error}\nnothing was imported") from error
+        raise CommandFailed(Exit.REFUSED, f"{error}; nothing was imported") from error
     except FileRefused as refused:
         if json:
             print_json({"file": str(refused.file), "problems": [_problem(problem) for problem in refused.problems]})

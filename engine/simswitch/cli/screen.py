@@ -1,8 +1,8 @@
 """How the commands speak: tables for people on standard output, JSON for programs, complaints on standard error.
 
-Everything that comes from files or from the network is printed as plain text, never as markup. At a terminal a table
-is fitted to its width: words are never cut, so one that would still be too wide is shown row by row, a line for each
-column. Into a pipe or a file nothing is folded.
+Everything that comes from files or from the network is printed as plain text, never as markup, and what a terminal
+would obey is escaped. At a terminal a table is fitted to its width: words are never cut, so one that would still be
+too wide is shown row by row, a line for each column. Into a pipe or a file nothing is folded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simswitch.plain_text import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -40,8 +42,12 @@ class Table(NamedTuple):
 
 def print_json(value: Any) -> None:
     """One JSON document, and nothing else, on standard output."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    print(escaped(json.dumps(value, ensure_ascii=False, indent=2), "\n"))
+
+
+def print_json_line(value: Any) -> None:
+    """One of many JSON documents, a line each."""
+    print(escaped(json.dumps(value, ensure_ascii=False)))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -57,7 +63,7 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else escaped(str(value))
 
 
 def _is_number(value: object) -> bool:
@@ -65,15 +71,16 @@ def _is_number(value: object) -> bool:
 
 
 def show(*parts: Table | str) -> None:
-    """Prints tables and lines on standard output."""
+    """Prints tables and lines on standard output, a line for each part that is no table."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else None
     bold = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     for part in parts:
         if isinstance(part, str):
-            lines = [line for text in part.split("\n") for line in _folded(text, width)]
+            lines = _folded(escaped(part), width)
         else:
-            lines = [f"\x1b[1m{part.title}\x1b[0m" if bold else part.title, "", *table_lines(part, width), ""]
+            title = escaped(part.title)
+            lines = [f"\x1b[1m{title}\x1b[0m" if bold else title, "", *table_lines(part, width), ""]
         print("\n".join(lines))
 
 
@@ -160,7 +167,7 @@ def _cells(text: str) -> int:
 
 def complain(text: str) -> None:
     """One line on standard error."""
-    print(text, file=sys.stderr)
+    print(escaped(text), file=sys.stderr)
 
 
 def progress() -> Progress:

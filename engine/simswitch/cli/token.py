@@ -33,9 +33,10 @@ def create(
     from simswitch.audit.chain import ChainDamaged, ChainInUse
     from simswitch.core.layout import NAME_BYTES
     from simswitch.core.roles import ROLE_WORDS
+    from simswitch.plain_text import is_plain
 
     word, _, name = actor.partition(":")
-    if word not in ROLE_WORDS or not name or len(actor.encode()) > NAME_BYTES or not actor.isprintable():
+    if word not in ROLE_WORDS or not name or len(actor.encode()) > NAME_BYTES or not is_plain(actor):
         raise CommandFailed(Exit.USAGE, f"{actor!r} is no role and name; roles are {', '.join(ROLE_WORDS)}")
     try:
         token, text = create_token(folder, actor, span_ms("--lasts", lasts))

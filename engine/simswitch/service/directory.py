@@ -17,6 +17,7 @@ from simswitch.cell import Cell
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, Refused, check
+from simswitch.service.texts import check_plain
 
 NAME_BYTES_MAX = layout.NAME_BYTES
 UNKNOWN = layout.NONE_SHORT
@@ -150,10 +151,10 @@ class Directory:
     ) -> tuple[int, Entity]:
         """Defines or redefines, and returns the status (OK or SAME) and the definition that stands."""
         encoded = name.encode()
+        if not 1 <= len(encoded) <= NAME_BYTES_MAX:
+            raise Refused(INVALID_ARGUMENT, f"a name has 1 to {NAME_BYTES_MAX} bytes; {name!r} has {len(encoded)}")
         # Names go to logs and screens as they are.
-        if not 1 <= len(encoded) <= NAME_BYTES_MAX or not name.isprintable():
-            what = f"a name has 1 to {NAME_BYTES_MAX} bytes, all of them printable; {name!r} has {len(encoded)}"
-            raise Refused(INVALID_ARGUMENT, what)
+        check_plain("a name", name)
         if len(document) > layout.DOCUMENT_BYTES:
             raise Refused(
                 INVALID_ARGUMENT,

@@ -24,6 +24,7 @@ from simswitch.service.imports import Importer
 from simswitch.service.methods import Work, hot
 from simswitch.service.paging import page_size, page_start, page_token
 from simswitch.service.reason import REASON_BYTES, reason_bytes
+from simswitch.service.texts import check_texts
 from simswitch.v1 import inventory_pb2 as pb
 from simswitch.v1 import sim_pb2
 
@@ -57,6 +58,7 @@ class InventoryHandlers(ColumnCalls):
         call.may(layout.DEFINE)
         name = kind.message.DESCRIPTOR.name
         message = getattr(getattr(pb, f"Define{name}Request").FromString(data), kind.field)
+        check_texts(message)
         if kind.kind == layout.SIM_CLASS and message.carrier:
             # Carriers are known by name alone, from the classes that name them.
             await self.directory.define(layout.CARRIER, message.carrier, {}, b"", actor=call.actor.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simswitch.service.errors import INVALID_ARGUMENT, Refused
+from simswitch.service.texts import check_plain
 
 REASON_BYTES = 64
 
@@ -10,6 +11,7 @@ REASON_BYTES = 64
 def reason_bytes(text: str) -> bytes:
     """As a command takes it. Raises ``Refused`` when there is none, or too much of it."""
     reason = text.encode()
-    if not 1 <= len(reason) <= REASON_BYTES or b"\0" in reason or not text.strip():
+    if not 1 <= len(reason) <= REASON_BYTES or not text.strip():
         raise Refused(INVALID_ARGUMENT, f"a reason has 1 to {REASON_BYTES} bytes and is not blank, not {text!r}")
+    check_plain("a reason", text)
     return reason

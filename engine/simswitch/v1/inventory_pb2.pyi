@@ -2545,7 +2545,7 @@ class TellCarrierLifeRequest(_message.Message):
     life: Global___CarrierLife.ValueType
     """What it did to all of them."""
     reason: _builtins.str
-    """Why, 1 to 64 bytes."""
+    """Why, 1 to 64 bytes, no control characters."""
     @_builtins.property
     def iccid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: the ICCID as a number; up to 4,096."""

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InventoryServiceStub:
-    """Defines what the engine works with, and looks it up.
+    """Defines what the engine works with, and looks it up. Its texts have no control characters; terms and text may have line breaks
+    and tabs.
     """
 
     def __init__(self, channel):
@@ -208,7 +209,8 @@ class InventoryServiceStub:
 
 
 class InventoryServiceServicer:
-    """Defines what the engine works with, and looks it up.
+    """Defines what the engine works with, and looks it up. Its texts have no control characters; terms and text may have line breaks
+    and tabs.
     """
 
     def DefineSupplier(self, request, context):
@@ -636,7 +638,8 @@ def add_InventoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InventoryService:
-    """Defines what the engine works with, and looks it up.
+    """Defines what the engine works with, and looks it up. Its texts have no control characters; terms and text may have line breaks
+    and tabs.
     """
 
     @staticmethod

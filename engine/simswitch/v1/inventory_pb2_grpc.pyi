@@ -31,7 +31,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InventoryServiceStub:
-    """Defines what the engine works with, and looks it up."""
+    """Defines what the engine works with, and looks it up. Its texts have no control characters; terms and text may have line breaks
+    and tabs.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -116,7 +118,9 @@ class InventoryServiceStub:
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
-    """Defines what the engine works with, and looks it up."""
+    """Defines what the engine works with, and looks it up. Its texts have no control characters; terms and text may have line breaks
+    and tabs.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DefineSupplier: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DefineSupplierRequest, _inventory_pb2.DefineSupplierResponse]  # type: ignore[assignment]
@@ -197,7 +201,9 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Says what a carrier did to SIMs, and why: suspended, active again, terminated. It is kept with who said so. Safe to retry: SAME."""
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Defines what the engine works with, and looks it up."""
+    """Defines what the engine works with, and looks it up. Its texts have no control characters; terms and text may have line breaks
+    and tabs.
+    """
 
     @_abc_1.abstractmethod
     def DefineSupplier(

@@ -255,7 +255,7 @@ class ExemptSubscriberRequest(_message.Message):
     until_ms: _builtins.int
     """Until when, Unix milliseconds, later than now."""
     reason: _builtins.str
-    """Why, 1 to 64 bytes."""
+    """Why, 1 to 64 bytes, no control characters."""
     def __init__(
         self,
         *,

@@ -471,7 +471,7 @@ class CreateJobRequest(_message.Message):
     ON_INFEASIBLE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why: up to 64 bytes of UTF-8, at least 1. Shown with the job."""
+    """Why: up to 64 bytes of UTF-8, at least 1, all of which a screen can show: no control characters. Shown with the job."""
     lot: _builtins.str
     """Only terminals with a SIM of this lot. Empty: every lot."""
     access_server: _builtins.str

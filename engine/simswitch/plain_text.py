@@ -1,0 +1,27 @@
+"""Plain text: what a screen shows, and nothing that it obeys.
+
+Names, reasons and texts come from many and go to the screens of others: to whoever approves a job, the reason that its
+creator gave. An escape sequence in it would draw there what its writer wants to be seen. The service takes no such
+text, and what prints shows it in the spelling of JSON: older journals, and files, may have some.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+
+def is_plain(text: str, kept: str = "") -> bool:
+    """Neither control characters nor marks of direction, nor line breaks but those that are ``kept``."""
+    return text.isprintable() or all(_is_shown(letter, kept) for letter in text)
+
+
+def escaped(text: str, kept: str = "") -> str:
+    r"""A text as a screen can show it: an escape becomes ``\u001b``. A JSON document still says the same."""
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_shown(letter, kept) else json.dumps(letter)[1:-1] for letter in text)
+
+
+def _is_shown(letter: str, kept: str) -> bool:
+    return letter.isprintable() or letter in kept or unicodedata.category(letter) == "Zs"
