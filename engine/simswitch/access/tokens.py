@@ -17,10 +17,8 @@ Bounds: 4,096 tokens that are neither revoked nor expired; at most 400 days unti
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from simswitch.audit.chain import Chain, ChainDamaged, all_entries
+from simswitch.owner import who_types
 
 FILE = "access/tokens.log"
 TOKENS_MAX = 4_096
@@ -113,7 +112,7 @@ def create_token(folder: Path, actor: str, lasts_ms: int) -> tuple[Token, str]:
             raise TokenRefused(f"there are {valid:,} valid tokens already; revoke some")
         secret = secrets.token_bytes(32)
         token = Token(
-            secrets.token_hex(8), actor, hashlib.sha256(secret).hexdigest(), now_ms, now_ms + lasts_ms, _user()
+            secrets.token_hex(8), actor, hashlib.sha256(secret).hexdigest(), now_ms, now_ms + lasts_ms, who_types()
         )
         chain.append(
             {
@@ -142,7 +141,7 @@ def revoke_token(folder: Path, token: str) -> Token:
             raise TokenRefused(f"there is no token {token}; `simswitch token list` names them")
         if known.revoked_ms is None:
             now_ms = time.time_ns() // 1_000_000
-            chain.append({"at_ms": now_ms, "what": "revoked", "token": token, "actor": known.actor, "by": _user()})
+            chain.append({"at_ms": now_ms, "what": "revoked", "token": token, "actor": known.actor, "by": who_types()})
             chain.sync()
             known = replace(known, revoked_ms=now_ms)
     finally:
@@ -153,10 +152,3 @@ def revoke_token(folder: Path, token: str) -> Token:
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise TokenRefused(f"{folder} is no folder: name the data folder of the service")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

@@ -13,7 +13,8 @@ A last line without a newline was being written when the process died. It is cut
 anew where it knows it. A file with a bound is renamed to ``….1`` when it is full, and the next one goes on with its
 numbers and hashes; what stood in an older ``….1`` is gone.
 
-One writer at a time, by an exclusive lock. Files are for the owner only. Line: at most 64 KiB.
+One writer at a time, by an exclusive lock. Files are for the owner only, who is the folder's also when
+root writes. Line: at most 64 KiB.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from simswitch.owner import give
 
 LINE_BYTES_MAX = 65_536
 FIRST = "0" * 64
@@ -123,7 +126,9 @@ class Chain:
     def __init__(self, path: Path, *, size_max: int | None = None) -> None:
         self.path = path
         self._size_max = size_max
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            give(path.parent, path.parent.parent.stat())
         self._open()
         self.last = self._find_last()
         if self.last is None and size_max is not None and older(path).exists():
@@ -133,6 +138,7 @@ class Chain:
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        give(self._file, self.path.parent.stat())
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -139,6 +139,7 @@ def restore(
         return
     show(f"{folder} stands as after record {found['sequence']:,} ({instant_text(found['now_ms'])})")
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
+    show(f"it belongs to {found['owner']}, as whom the service has to run")
     _show_passed_over(found)
     if found["valid_tokens"]:
         tokens = counted(len(found["valid_tokens"]), "token")

@@ -36,6 +36,7 @@ from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import snapshot_name
 from simswitch.journal.walk import first_record, first_sequence, list_segments
+from simswitch.owner import give_all
 
 _PIECE_BYTES = 1 << 20
 
@@ -65,7 +66,7 @@ def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> di
             raise Refused(
                 f"the copy of {source} in {goal} is not sound: {faults}. `simswitch check {source}` says more"
             )
-        return _finish(goal, checked)
+        return _finish(goal, checked, source.stat())
     except (JournalError, HistoryRefused, sqlite3.Error, OSError) as error:
         raise Refused(f"{source} could not be copied to {goal}: {error}") from error
 
@@ -162,7 +163,7 @@ def _copy_bytes(source: Path, goal: Path, size: int | None = None) -> None:
             left -= len(piece)
 
 
-def _finish(goal: Path, checked: Checked) -> dict[str, Any]:
+def _finish(goal: Path, checked: Checked, owner: os.stat_result) -> dict[str, Any]:
     sync(goal)
     found: dict[str, Any] = {
         "source_sequence": checked.last_sequence,
@@ -175,6 +176,8 @@ def _finish(goal: Path, checked: Checked) -> dict[str, Any]:
     (goal / MANIFEST).touch(mode=0o640)
     (goal / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sync(goal)
+    # Root's copy belongs to whom the source belongs, so that a restore knows whose it is to be.
+    give_all(goal, owner)
     (goal / UNFINISHED).unlink()
     sync(goal)
     sync_folder(os.fspath(goal.parent))

@@ -16,12 +16,12 @@ its ``backup.json``, or its history, was made is short of files. ``until`` takes
 batch at the instant of the one before. Later records are applied as they were given, and how many of them now have
 other outcomes is counted, told, and written into ``audit/restores.log`` with who did it and why.
 
-The folder has its name only when all of it is durable.
+The folder has its name only when all of it is durable. When root restores, it belongs to whom the empty folder in its
+place belonged, and otherwise to whom the source does.
 """
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import secrets
@@ -55,6 +55,7 @@ from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
 from simswitch.journal.snapshot import SnapshotHeader
 from simswitch.journal.walk import Record, first_record, first_sequence, list_segments
+from simswitch.owner import give_all, name, who_types
 
 BEFORE = "history-before-restore.sqlite"
 _FAR = 1 << 63
@@ -98,6 +99,8 @@ def restore(
     if segment_bytes is not None:
         settings = JournalSettings(segment_bytes, free_mark_bytes=0, prepare_ahead=False)
     making = goal.with_name(goal.name + ".restoring")
+    # It belongs to whom the place was made for, or else to whom the source belongs.
+    owner = (goal if goal.exists() else origin).stat()
     try:
         make_folders(os.fspath(making), 0o700)
         disk = RealDisk(making)
@@ -111,6 +114,7 @@ def restore(
     try:
         _clear(making)
         found = apart(_restore, origin, making, wanted, kind or real_machine(), settings)
+        give_all(making, owner)
         sync(making)
         making.replace(goal)
         sync_folder(os.fspath(goal.parent))
@@ -121,7 +125,7 @@ def restore(
         raise
     finally:
         held.release()
-    return found
+    return found | {"owner": name(goal.stat().st_uid)}
 
 
 def _clear(making: Path) -> None:
@@ -369,7 +373,7 @@ def _write(
         {
             "at_ms": now_ms,
             "what": "restore",
-            "who": getpass.getuser(),
+            "who": who_types(),
             "source": os.fspath(origin.resolve()),
             "source_journal": journal_id.hex(),
             "journal": new_id.hex(),

@@ -29,6 +29,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from simswitch.owner import give
+
 T = TypeVar("T")
 
 NAME = "history.sqlite"
@@ -274,6 +276,7 @@ def open_writer(folder: str | Path, cache_mib: int = CACHE_MIB) -> sqlite3.Conne
         # is left alone: closing any descriptor of it would drop the locks that this process has on it.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+            give(path, path.parent.stat())
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

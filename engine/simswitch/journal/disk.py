@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from simswitch.journal.errors import FolderInUse
+from simswitch.owner import give
 
 Bytes = bytes | bytearray | memoryview
 
@@ -164,6 +165,8 @@ class RealDisk:
             flags |= os.O_CREAT | os.O_TRUNC
         path = self._path(name)
         fd = os.open(path, flags, 0o640)
+        if create:
+            give(fd, os.stat(self.folder))
         if not read_ahead:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         return RealFile(fd, path)
@@ -194,6 +197,7 @@ class RealDisk:
     def lock(self) -> RealLock:
         fd = os.open(self._path(LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o640)
         folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        give(fd, os.stat(self.folder))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
