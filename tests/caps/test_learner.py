@@ -17,7 +17,7 @@ from simswitch.cli.events import details
 from simswitch.cli.learned import find_learned
 from simswitch.cli.messages import plain
 from simswitch.client import OperatorClient
-from simswitch.core import layout
+from simswitch.core import commands, layout
 from simswitch.history.schema import open_writer
 from simswitch.v1 import caps_pb2, event_pb2, inventory_pb2, sim_pb2
 
@@ -35,6 +35,7 @@ class Life:
     operator: OperatorClient
     as_learner: OperatorClient
     history: sqlite3.Connection
+    serving: Serving
     said: list[str] = field(default_factory=list)
 
     def learner(self) -> Learner:
@@ -43,6 +44,9 @@ class Life:
     def decided(self, sim: int, at_ms: int, throttled: int = 1) -> None:
         row = (iccid(sim), at_ms, LOT, throttled, 950, 4, 900, 997 * throttled)
         self.history.execute("INSERT INTO throttles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def history_is_at(self, at_ms: int) -> None:
+        self.history.execute("INSERT OR REPLACE INTO positions VALUES ('caps', 1, ?, 0, x'00')", (at_ms,))
 
     def observe(self, observations: Observations) -> None:
         columns = (
@@ -81,7 +85,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
             OperatorClient(serving.address, actor="learner:local") as learner,
         ):
             define(operator)
-            yield Life(operator, learner, history)
+            yield Life(operator, learner, history, serving)
     finally:
         history.close()
         serving.end()
@@ -107,6 +111,58 @@ def test_a_decision_is_posted_once_and_of_each_sim_the_last(life: Life) -> None:
     life.decided(2, BEGIN_MS + 600, throttled=0)
     assert learner.decide(life.history) == 1
     assert life.health(2) == sim_pb2.HEALTH_HEALTHY
+
+
+def reset(life: Life, window: int, spread_ms: int) -> int:
+    """A window of the lot begins anew now, and has for all of its SIMs."""
+    cell = life.serving.cell
+    reset_ms = cell.call_read(lambda machine: machine.now_ms)
+    (entity,) = cell.call_read(lambda machine: [each["index"] for each in machine.entities(layout.LOT)])
+    cell.call(commands.run(layout.SCHEDULE, lot=entity, window=window, at_ms=reset_ms, spread_ms=spread_ms))
+    while cell.call_read(lambda machine: machine.lot(entity)["resetting"][window - 1]):
+        pass
+    return reset_ms
+
+
+def test_who_was_seen_slowed_before_its_window_began_anew_stays_in_use(life: Life) -> None:
+    spread_ms = 200
+    reset_ms = reset(life, layout.WINDOW_CYCLE, spread_ms)
+    life.history_is_at(reset_ms)
+    there = life.learner()
+    assert there.decide(life.history) == 0
+    life.decided(0, reset_ms - 1)
+    life.decided(1, reset_ms + spread_ms - 1)
+    life.decided(2, reset_ms + spread_ms)
+    life.decided(3, reset_ms - 1, throttled=0)
+    life.history_is_at(reset_ms + spread_ms)
+    late = life.learner()
+    assert late.decide(life.history) == 2
+    healths = [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED, sim_pb2.HEALTH_HEALTHY]
+    assert [life.health(sim) for sim in range(4)] == healths
+    assert "2 SIMs that were seen slowed before their window began anew stay in use" in life.said
+    assert late.decide(life.history) == 0
+    # One that was there all the time: a SIM that is slow right after its own reset is seen so, though others wait.
+    assert there.decide(life.history) == 3
+    assert [life.health(sim) for sim in (0, 1)] == [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED]
+
+
+def test_a_rolling_window_that_lets_go_of_a_day_has_not_begun_anew(life: Life) -> None:
+    window = inventory_pb2.CapWindow(kind=inventory_pb2.CAP_WINDOW_KIND_ROLLING, quota_bytes=10**10, days=3)
+    plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[window])
+    life.operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+    reset_ms = reset(life, layout.WINDOW_ROLLING, 0)
+    life.decided(0, reset_ms - 1)
+    assert life.learner().decide(life.history) == 1
+    assert life.health(0) == sim_pb2.HEALTH_THROTTLED
+
+
+def test_what_had_no_answer_for_a_day_is_not_posted_though_nothing_came_after_it(life: Life) -> None:
+    life.decided(0, BEGIN_MS)
+    life.history_is_at(BEGIN_MS + 2 * DAY_MS)
+    assert life.learner().decide(life.history) == 0
+    life.decided(1, BEGIN_MS + 2 * DAY_MS - 1)
+    assert life.learner().decide(life.history) == 1
+    assert [life.health(sim) for sim in (0, 1)] == [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED]
 
 
 def test_whose_word_came_later_holds(life: Life) -> None:

@@ -9,7 +9,8 @@ So the engine's journal holds integers only, and a replay needs no statistics.
 It keeps nothing. What was posted comes back through the journal into history (tables health, caps and cap_shifts), so
 after a restart of either side it posts what has had no answer, and what it posts twice changes nothing: a decision is
 answered by any later word on its SIM's health, its own or a person's; a cap by one within a percent; a shift by one of
-the same lot, window and kind whose first evidence is within a day.
+the same lot, window and kind whose first evidence is within a day. That a SIM was seen slowed is posted as long as it
+says something of its window: once one with a cap has begun anew, nobody has seen that the SIM still is.
 
 What it sets: in each window the lowest cap that slows SIMs, by its lower 5 % quantile, when that differs by more than a
 percent from what is in force. A contractual cap is only ever lowered: that a carrier slows later than it may is nothing
@@ -120,6 +121,8 @@ class Learner:
     said: Callable[[str], object]
     _after_ms: int | None = None
     """Decisions up to here have been looked at, but for some that may have come later at nearly the same time."""
+    _began_ms: int = 0
+    """How far history was when it first looked: what was decided by then had waited for a learner."""
     _posted: dict[tuple[int, int], None] = field(default_factory=dict)
     _seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By lot: how many observations there were, and the newest."""
@@ -134,14 +137,13 @@ class Learner:
     # ------------------------------------------------------------------------------------------ health
 
     def decide(self, connection: sqlite3.Connection) -> int:
-        """Posts the decisions that nobody has answered: of each SIM the last one. How many."""
+        """Posts the decisions of the last day that nobody has answered: of each SIM the last one. How many."""
         if self._after_ms is None:
-            newest = connection.execute("SELECT max(at_ms) FROM throttles").fetchone()[0]
-            if newest is None:
-                return 0
-            self._after_ms = newest - DAY_MS
+            # Not the wall clock: while a jump of it is not confirmed, the engine's time is another.
+            self._began_ms = connection.execute("SELECT max(at_ms) FROM positions").fetchone()[0] or 0
+            self._after_ms = self._began_ms - DAY_MS
         found = connection.execute(
-            "SELECT iccid, at_ms, throttled, goodput_kbps, windows, confidence_permille FROM throttles AS decided "
+            "SELECT iccid, at_ms, throttled, goodput_kbps, windows, confidence_permille, lot FROM throttles AS decided "
             "WHERE at_ms >= ? "
             "AND NOT EXISTS (SELECT 1 FROM throttles WHERE iccid = decided.iccid AND at_ms > decided.at_ms) "
             "AND NOT EXISTS (SELECT 1 FROM health WHERE iccid = decided.iccid AND at_ms >= decided.at_ms) "
@@ -149,13 +151,49 @@ class Learner:
             (self._after_ms - _OVERLAP_MS, POSTED_MAX + len(self._posted)),
         ).fetchall()
         decisions = [row for row in found if row[:2] not in self._posted][:POSTED_MAX]
-        for throttled in (1, 0):
-            self._say(throttled, [row for row in decisions if row[2] == throttled])
+        slowed = self._still_slowed(connection, [row for row in decisions if row[2]])
+        fast = [row for row in decisions if not row[2]]
+        self._say(1, slowed)
+        self._say(0, fast)
         if decisions:
             self._after_ms = max(self._after_ms, decisions[-1][1])
             self._posted.update(dict.fromkeys(row[:2] for row in decisions))
             self._posted = {key: None for key in self._posted if key[1] >= self._after_ms - _OVERLAP_MS}
-        return len(decisions)
+        return len(slowed) + len(fast)
+
+    def _still_slowed(self, connection: sqlite3.Connection, decisions: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Without those that a reset came after: their SIMs would be out of use for a whole window that is new."""
+        names = lots(connection)
+        begun: dict[int, tuple[int, int]] = {}
+        for lot in {row[6] for row in decisions} & names.keys():
+            with self._alone(names[lot]):
+                begun[lot] = self._begun(names[lot])
+        still = []
+        for row in decisions:
+            first_ms, last_ms = begun.get(row[6], (0, 0))
+            # A reset comes to one SIM after the other. What was decided between the first and the last, and waited for
+            # a learner until all had been reset, is taken to be of before it; what one hears at once is of now.
+            if row[1] >= (last_ms if row[1] <= self._began_ms else first_ms):
+                still.append(row)
+        if len(still) < len(decisions):
+            self.said(
+                f"{len(decisions) - len(still)} SIMs that were seen slowed before their window began anew stay in use"
+            )
+        return still
+
+    def _begun(self, name: str) -> tuple[int, int]:
+        """When a window of the lot that has a cap last began anew: for its first SIM, and for all of them.
+
+        A rolling one lets go of a day and never begins anew: who was slowed in it most likely still is, and is on
+        probation at the next midnight.
+        """
+        first_ms = last_ms = 0
+        for window in (window for each in self._caps(name) for window in each.windows):
+            if window.HasField("quota_bytes") and window.window != inventory_pb2.CAP_WINDOW_KIND_ROLLING:
+                spread_ms = 0 if window.resetting else window.reset_spread_ms
+                first_ms = max(first_ms, window.last_reset_ms)
+                last_ms = max(last_ms, window.last_reset_ms + spread_ms)
+        return first_ms, last_ms
 
     def _say(self, throttled: int, decisions: list[tuple[int, ...]]) -> None:
         if not decisions:

@@ -170,6 +170,7 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
                 reset_ms=columns["reset_ms"],
                 last_reset_ms=columns["last_reset_ms"],
                 resetting=columns["resetting"],
+                reset_spread_ms=columns["spread_ms"],
                 pooled=columns["pooled"],
                 pool_used_bytes=columns["pool_used_bytes"] if columns["pooled"] else None,
                 pool_carrier_bytes=columns["pool_carrier_bytes"] if pool_figure else None,
