@@ -19,7 +19,7 @@ from simswitch.cli.messages import plain
 from simswitch.client import OperatorClient
 from simswitch.core import commands, layout
 from simswitch.history.schema import open_writer
-from simswitch.v1 import caps_pb2, event_pb2, inventory_pb2, sim_pb2
+from simswitch.v1 import caps_pb2, event_pb2, inventory_pb2, pool_pb2, sim_pb2
 
 from tests.caps.carrier import BEGIN_MS, DAY_MS
 from tests.caps.test_tiers import seen
@@ -214,6 +214,21 @@ def test_a_cap_is_set_by_its_lower_quantile_and_only_when_it_moved(life: Life) -
     life.observe(seen(random, 3, 3.01, 950, first=900))
     assert learner.learn(life.history) == 1
     assert life.day_quota() == quota
+
+
+def test_no_cap_is_learned_while_a_jump_of_the_clock_is_not_confirmed(life: Life) -> None:
+    random = np.random.default_rng(1)
+    life.observe(gathered([seen(random, day, 3.0, 950, first=100 * day) for day in range(3)]))
+    life.serving.cell.call(commands.run(layout.FREEZE))
+    learner = life.learner()
+    for look in (learner.learn, learner.learn_soon):
+        assert look(life.history) == 0
+    (said,) = life.said
+    assert "no caps are learned until then" in said
+    assert not life.day_quota()
+    life.operator.pool.ConfirmClock(pool_pb2.ConfirmClockRequest())
+    assert learner.learn(life.history) == 1
+    assert life.day_quota()
 
 
 def test_a_contractual_cap_is_only_lowered(life: Life) -> None:

@@ -18,6 +18,8 @@ to rely on. What somebody said of a cap, in a plan or by SetCaps, is overruled b
 shift is told and logged; a raised cap whose new value nobody has met yet sets nothing. Of a lot whose SIMs share a
 quota nothing is learned, nor of one of whose windows nobody knows when they start anew; that one is named, once.
 
+While a jump of the clock is not confirmed no window begins anew, and no cap is learned; that is said, once.
+
 A lot that can't be learned from (a damaged row, a fit that fails) is named with its error, and looked at again the next
 time; the others are not held up by it.
 
@@ -131,6 +133,8 @@ class Learner:
     _shifts: list[tuple[int, int, int, int]] = field(default_factory=list)
     _endless: set[int] = field(default_factory=set)
     """Lots that were named because nobody knows when their windows start anew."""
+    _waiting: bool = False
+    """It was said that the clock jumped."""
     lots_failed: int = 0
     """Looks at a lot that ended with an error, ever."""
 
@@ -215,6 +219,8 @@ class Learner:
 
     def learn(self, connection: sqlite3.Connection) -> int:
         """Looks at the lots of which something new was observed. How many they are."""
+        if self._waits():
+            return 0
         looked = 0
         for lot, name in lots(connection).items():
             seen = connection.execute("SELECT count(*), max(at_ms) FROM observations WHERE lot = ?", (lot,)).fetchone()
@@ -225,6 +231,17 @@ class Learner:
                 self._seen[lot] = seen
         self._name_endless(connection)
         return looked
+
+    def _waits(self) -> bool:
+        """Whether windows go on beyond their resets, and what is used in them with them."""
+        frozen = self.service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(page_size=1)).frozen
+        if frozen and not self._waiting:
+            self.said(
+                "the clock jumped, and no window starts anew until somebody has said that it is right "
+                "(`simswitch clock confirm`): no caps are learned until then"
+            )
+        self._waiting = frozen
+        return frozen
 
     def _name_endless(self, connection: sqlite3.Connection) -> None:
         """Lots with slowed SIMs of which nothing is observed, since no window of theirs has an end that is known."""
@@ -251,6 +268,8 @@ class Learner:
 
     def learn_soon(self, connection: sqlite3.Connection) -> int:
         """Looks at some of the lots whose SIMs went beyond the cap in force meanwhile and were not slowed. How many."""
+        if self._waits():
+            return 0
         looked = 0
         for lot, name in lots(connection).items():
             with self._alone(name):

@@ -381,10 +381,17 @@ def _uses(machine: Machine, sims: Column) -> dict[str, Any]:
 
 
 def _begins_anew(observations: Observations, machine: Machine) -> Column:
-    """Which are of a window that somebody knows the end of."""
-    turning = {
-        (lot, int(window)) for lot in np.unique(observations.lot).tolist() for window in _turning(machine.lot(lot))
-    }
+    """Which are of a window that somebody knows the end of, and of a lot that is not beyond one.
+
+    A reset that is past and has not begun waits for a clock that jumped, or for the one before it. What is counted
+    meanwhile in any window may be the use of two of the carrier's.
+    """
+    now_ms = machine.now_ms
+    turning = set()
+    for index in np.unique(observations.lot).tolist():
+        lot = machine.lot(index)
+        if not any(0 < at_ms <= now_ms for at_ms in lot["reset_ms"]):
+            turning |= {(index, int(window)) for window in _turning(lot)}
     pairs = zip(observations.lot.tolist(), observations.window.tolist(), strict=True)
     return np.fromiter((pair in turning for pair in pairs), bool, len(observations))
 

@@ -98,13 +98,14 @@ class CapsHandlers:
         following = page_token(lots[size].index, _LIST) if len(lots) > size else ""
         lots = lots[:size]
 
-        def read(machine: Machine) -> list[dict[str, Any]]:
-            return [machine.lot(lot.index) for lot in lots]
+        def read(machine: Machine) -> tuple[bool, list[dict[str, Any]]]:
+            return machine.header()["frozen"], [machine.lot(lot.index) for lot in lots]
 
-        found = await self._cell.read(read)
+        frozen, found = await self._cell.read(read)
         return pb.ListLotCapsResponse(
             lots=[self._lot_caps(lot, caps) for lot, caps in zip(lots, found, strict=True)],
             next_page_token=following,
+            frozen=frozen,
         ).SerializeToString()
 
     def _lots(self, name: str, call: Call) -> list[Entity]:
