@@ -12,6 +12,9 @@ user of the operating system) and when, so the list of tokens is its own audit t
     {"what": "created", "token": id, "actor": "operator:alice", "secret_sha256": …, "expires_ms": …, "by": "root", …}
     {"what": "revoked", "token": id, "by": "root", …}
 
+Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation.
+Whoever comes in with a token is then kept out until a person has looked; access servers have certificates.
+
 Bounds: 4,096 tokens that are neither revoked nor expired; at most 400 days until a token expires.
 """
 
@@ -82,12 +85,24 @@ def read_tokens(folder: Path) -> dict[str, Token]:
     tokens: dict[str, Token] = {}
     if not path.exists():
         return tokens
-    for entry in all_entries(path):
-        try:
-            _count(tokens, entry.fields)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ChainDamaged(f"{path}: entry {entry.number} is none of tokens: {error!r}") from error
+    try:
+        for entry in all_entries(path):
+            try:
+                _count(tokens, entry.fields)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ChainDamaged(f"{path}: entry {entry.number} is none of tokens: {error!r}") from error
+    except ChainDamaged as error:
+        raise ChainDamaged(
+            f"{error}. A token may have been revoked there, so none is read: move the file away and make new tokens, "
+            "or put a copy of it in its place"
+        ) from error
     return tokens
+
+
+def _opened(folder: Path) -> Chain:
+    """Its writer. Raises ``ChainDamaged`` with what to do."""
+    read_tokens(folder)
+    return Chain(folder / FILE)
 
 
 def _count(tokens: dict[str, Token], fields: Mapping[str, Any]) -> None:
@@ -104,7 +119,7 @@ def create_token(folder: Path, actor: str, lasts_ms: int) -> tuple[Token, str]:
     if not 1 <= lasts_ms <= DAYS_MAX * DAY_MS:
         raise TokenRefused(f"a token lasts at most {DAYS_MAX} days, and longer than no time")
     _check_folder(folder)
-    chain = Chain(folder / FILE)
+    chain = _opened(folder)
     try:
         now_ms = time.time_ns() // 1_000_000
         valid = sum(token.state(now_ms) == "valid" for token in read_tokens(folder).values())
@@ -134,7 +149,7 @@ def create_token(folder: Path, actor: str, lasts_ms: int) -> tuple[Token, str]:
 def revoke_token(folder: Path, token: str) -> Token:
     """Raises ``TokenRefused`` when there is none of this id; one that is revoked already stays so."""
     _check_folder(folder)
-    chain = Chain(folder / FILE)
+    chain = _opened(folder)
     try:
         known = read_tokens(folder).get(token)
         if known is None:

@@ -6,11 +6,14 @@ reason, and all others of a reason are counted together: strangers, who can make
 time, hide nobody who has proven who he is and tries what he may not do. So a flood costs at most 140 lines a minute,
 and the two files at most 32 MiB. What the disk has no room for is kept, up to 1,024 lines, and tried again.
 
+Nobody is kept out because the list is damaged: the service begins another, and says so.
+
 ``note`` only remembers, from any thread, and never waits. ``write`` is for a thread that may wait for the disk.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -18,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simswitch.audit.chain import Chain
+from simswitch.audit.chain import Chain, ChainDamaged, set_aside
 from simswitch.masking import masked
 
 FILE = "audit/attempts.log"
@@ -30,12 +33,28 @@ TEXT_MAX = 200
 
 Key = tuple[str, str, str, str]
 
+log = logging.getLogger("simswitch.audit")
+
+
+def _opened(path: Path) -> Chain:
+    """Its writer. A file whose end is damaged is set aside, and the first entry of the new one names it."""
+    try:
+        return Chain(path, size_max=SIZE_MAX)
+    except ChainDamaged as error:
+        text = f"{error}. It is kept as {set_aside(path).name}, and a new one is begun"
+        log.error("%s", text)
+        chain = Chain(path, size_max=SIZE_MAX)
+        fields = {"why": "DAMAGED", "who": "", "from": "", "what": text, "count": 1}
+        chain.append({"at_ms": time.time_ns() // 1_000_000, **fields})
+        chain.sync()
+        return chain
+
 
 class Attempts:
     """What is to be written; without a folder it is only counted."""
 
     def __init__(self, folder: Path | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._chain = None if folder is None else Chain(folder / FILE, size_max=SIZE_MAX)
+        self._chain = None if folder is None else _opened(folder / FILE)
         self._clock = clock
         self._mutex = threading.Lock()
         # Who writes is not interrupted by who closes: the file's number may be another file's a moment later.

@@ -23,7 +23,9 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,15 @@ def older(path: Path) -> Path:
     return path.with_name(path.name + ".1")
 
 
+def set_aside(path: Path) -> Path:
+    """Takes a damaged file, and the older one before it, out of the way of a new one; gives its new place."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns() // 1_000_000}")
+    for file, place in ((older(path), older(aside)), (path, aside)):
+        with suppress(FileNotFoundError):
+            file.replace(place)
+    return aside
+
+
 def entries(path: Path) -> Iterator[Entry]:
     """The entries of a file from its first to its last whole line, each checked. Raises ``ChainDamaged``.
 
@@ -130,11 +141,15 @@ class Chain:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             give(path.parent, path.parent.parent.stat())
         self._open()
-        self.last = self._find_last()
-        if self.last is None and size_max is not None and older(path).exists():
-            # It died between renaming the old file and the first line of the new one.
-            for entry in entries(older(path)):
-                self.last = entry
+        try:
+            self.last = self._find_last()
+            if self.last is None and size_max is not None and older(path).exists():
+                # It died between renaming the old file and the first line of the new one.
+                for entry in entries(older(path)):
+                    self.last = entry
+        except ChainDamaged:
+            self.close()
+            raise
 
     def _open(self) -> None:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -13,6 +13,8 @@ from simswitch.audit.chain import ChainDamaged, all_entries, older
 RESTORES = "audit/restores.log"
 """Who made the folder out of a backup, up to where, and which records were left out."""
 FILES = (TOKENS, ATTEMPTS, RESTORES)
+SET_ASIDE = "*/*.log.damaged-*"
+"""What was found damaged and is kept (``audit.chain.set_aside``)."""
 BOUNDED = (ATTEMPTS,)
 """Of these the beginning goes when they are full (``audit.chain``)."""
 DECISIONS = "history.sqlite"
@@ -48,10 +50,10 @@ class Walked:
     """What can't be said of entries that were noted, since they went when the file was full."""
 
 
-def verify_folder(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked]:
+def verify_folder(folder: Path, expected: Sequence[Expected] = (), files: Sequence[str] = FILES) -> list[Walked]:
     """What was walked; files that are not there are left out. Raises ``ChainDamaged``."""
     found = []
-    for name in FILES:
+    for name in files:
         path = folder / name
         wanted = {entry.number: entry.hash for entry in expected if entry.file == name}
         first = last = 0

@@ -141,6 +141,8 @@ def restore(
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
     show(f"it belongs to {found['owner']}, as whom the service has to run")
     _show_passed_over(found)
+    for text in found["set_aside"]:
+        show(f"DAMAGED: {text}, and a new one begins. If it is that of tokens, make new ones")
     if found["valid_tokens"]:
         tokens = counted(len(found["valid_tokens"]), "token")
         one = len(found["valid_tokens"]) == 1

@@ -9,8 +9,8 @@
 Until then a file ``backup.unfinished`` stands in it, and ``restore`` refuses it. All that was acknowledged before it
 began is in it, and it can be restored to any record from its oldest snapshot on, or from the beginning while no
 segment has gone. A record that is damaged in the source, and that a snapshot replaces, is damaged in the copy too, and
-told: points between it and that snapshot can't be restored. The copy is a data folder: ``check`` and ``inspect`` read
-it. Bytes behind the last record are holes.
+told: points between it and that snapshot can't be restored. So is a chained file that is damaged. The copy is a data
+folder: ``check`` and ``inspect`` read it. Bytes behind the last record are holes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.audit.chain import older
-from simswitch.audit.verify import FILES
+from simswitch.audit.verify import FILES, SET_ASIDE
 from simswitch.folder.apart import Refused
 from simswitch.folder.check import BACKUP, TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
@@ -125,12 +125,13 @@ def copy_history(history: sqlite3.Connection, goal: Path) -> None:
 
 def copy_chains(source: Path, goal: Path) -> None:
     """The chained files, each up to its last whole line. Only their owner may read them."""
-    for name in FILES:
-        for path, text in _chain(source / name).items():
-            place = goal / path.relative_to(source)
-            place.parent.mkdir(mode=0o700, exist_ok=True)
-            place.touch(mode=0o600)
-            place.write_bytes(text[: text.rfind(b"\n") + 1])
+    found = {path: text for name in FILES for path, text in _chain(source / name).items()}
+    found |= {path: path.read_bytes() for path in source.glob(SET_ASIDE)}
+    for path, text in found.items():
+        place = goal / path.relative_to(source)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        place.touch(mode=0o600)
+        place.write_bytes(text[: text.rfind(b"\n") + 1])
 
 
 def _chain(path: Path) -> dict[Path, bytes]:

@@ -21,13 +21,13 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from simswitch.audit.chain import ChainDamaged
 from simswitch.audit.decisions import walk
-from simswitch.audit.verify import Walked, verify_folder
+from simswitch.audit.verify import FILES, SET_ASIDE, Walked, verify_folder
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.manifest import MANIFEST, UNFINISHED, promised
 from simswitch.history.schema import NAME as HISTORY
@@ -60,7 +60,7 @@ class Part:
     sound: bool
     text: str
     needed: bool = True
-    """False: a snapshot holds what it did, and a server starts without it."""
+    """False: a snapshot holds what it did, or it is a list beside; a server starts without it, and a copy counts."""
 
 
 @dataclass(slots=True)
@@ -315,10 +315,14 @@ def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: i
 
 
 def _check_audit(folder: Path, checked: Checked) -> None:
-    try:
-        checked.parts += [_sound(walked) for walked in verify_folder(folder)]
-    except ChainDamaged as error:
-        checked.parts.append(_touched(error))
+    for name in FILES:
+        try:
+            checked.parts += [_sound(walked) for walked in verify_folder(folder, files=(name,))]
+        except ChainDamaged as error:
+            checked.parts.append(replace(_touched(error), file=name, needed=False))
+    for path in sorted(folder.glob(SET_ASIDE)):
+        text = "it was found damaged, and another was begun. Look at it, and then move it away"
+        checked.parts.append(Part("audit log", os.fspath(path.relative_to(folder)), False, text, needed=False))
 
 
 def _check_backup(folder: Path, checked: Checked) -> None:

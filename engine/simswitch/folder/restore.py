@@ -34,9 +34,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import read_tokens
-from simswitch.audit.chain import Chain
-from simswitch.audit.verify import RESTORES
+from simswitch.audit.chain import Chain, ChainDamaged, set_aside
+from simswitch.audit.verify import FILES, RESTORES, verify_folder
 from simswitch.core import commands, layout
 from simswitch.core.commands import outcome_runs
 from simswitch.core.machine import MalformedBatch
@@ -220,6 +221,21 @@ def _restore(
     return found | {"passed_over": [str(damage) for damage in damages]}
 
 
+def _set_aside(making: Path) -> list[str]:
+    """Chained files that are damaged, out of the way: what was damaged in tokens may be that one was revoked, so none
+    counts."""
+    found = []
+    for file in FILES:
+        try:
+            verify_folder(making, files=(file,))
+            if file == TOKENS:
+                read_tokens(making)
+        except ChainDamaged as error:
+            kept = set_aside(making / file).name
+            found.append(f"{str(error).replace(os.fspath(making) + '/', '')}. The file is kept as {kept}")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """How far history is: the reader that has come farthest, and the one that has not."""
@@ -364,6 +380,7 @@ def _write(
         with closing(sqlite3.connect(making / HISTORY)) as history, history:
             history.execute("UPDATE positions SET journal_id = ?", (new_id,))
     copy_chains(origin, making)
+    found["set_aside"] = _set_aside(making)
     now_ms = time.time_ns() // 1_000_000
     # As they were there: whatever was revoked since counts again.
     tokens = [token for token in read_tokens(making).values() if token.state(now_ms) == "valid"]

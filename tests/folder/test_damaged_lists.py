@@ -1,0 +1,87 @@
+"""One changed byte in a list of the audit log: the service starts, a backup is taken and restored, and all say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from simswitch.access.tokens import FILE as TOKENS
+from simswitch.access.tokens import create_token, read_tokens
+from simswitch.audit.attempts import FILE as ATTEMPTS
+from simswitch.audit.attempts import Attempts
+from simswitch.audit.chain import Chain, ChainDamaged, entries
+from simswitch.audit.verify import FILES, RESTORES
+from simswitch.folder.backup import backup
+from simswitch.folder.check import check_folder
+from simswitch.folder.restore import restore
+
+from tests.folder.lives import Life
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lists") / "data"
+    life = Life(folder)
+    life.live(1)
+    life.cell.close()
+    create_token(folder, "operator:alice", 60_000)
+    for file in (ATTEMPTS, RESTORES):
+        chain = Chain(folder / file)
+        for number in range(3):
+            chain.append({"at_ms": number, "what": "something"})
+        chain.close()
+    return folder
+
+
+def damage(folder: Path, file: str, line: int) -> None:
+    lines = (folder / file).read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line][:-3] + bytes([lines[line][-3] ^ 1]) + lines[line][-2:]
+    (folder / file).write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("line", [0, -1])
+@pytest.mark.parametrize("file", FILES)
+def test_a_folder_with_a_damaged_list_is_copied_and_restored(file: str, line: int, lived: Path, tmp_path: Path) -> None:
+    source, copy, new = (tmp_path / name for name in ("source", "copy", "new"))
+    backup(lived, source)
+    (source / "backup.json").unlink()
+    damage(source, file, line)
+    checked = check_folder(source)
+    assert [part.file for part in checked.parts if not part.sound] == [file]
+    (told,) = backup(source, copy)["passed_over"]
+    assert "changed after it was written" in told
+    assert (copy / file).read_bytes() == (source / file).read_bytes()
+    found = restore(copy, new)
+    (told,) = found["set_aside"]
+    assert file in told
+    assert len(found["valid_tokens"]) == (file != TOKENS)
+    (aside,) = new.glob("*/*.damaged-*")
+    assert aside.read_bytes() == (source / file).read_bytes()
+    # What was set aside is told until somebody takes it away.
+    assert [part.file for part in check_folder(new).parts if not part.sound] == [str(aside.relative_to(new))]
+    assert [entry.fields["what"] for entry in entries(new / RESTORES)][-1] == "restore"
+
+
+def test_a_service_begins_another_list_of_attempts(
+    lived: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / ATTEMPTS).write_bytes((lived / ATTEMPTS).read_bytes())
+    damage(tmp_path, ATTEMPTS, -1)
+    Attempts(tmp_path).close()
+    (aside,) = tmp_path.glob("*/*.damaged-*")
+    assert aside.name in caplog.text
+    (entry,) = entries(tmp_path / ATTEMPTS)
+    assert aside.name in entry.fields["what"]
+    Attempts(tmp_path).close()
+
+
+@pytest.mark.parametrize("line", [0, -1])
+def test_of_damaged_tokens_none_counts_and_the_way_out_is_told(line: int, tmp_path: Path) -> None:
+    for name in ("alice", "bob"):
+        create_token(tmp_path, f"operator:{name}", 60_000)
+    damage(tmp_path, TOKENS, line)
+    with pytest.raises(ChainDamaged, match="make new tokens"):
+        read_tokens(tmp_path)
+    with pytest.raises(ChainDamaged, match="make new tokens"):
+        create_token(tmp_path, "operator:carol", 60_000)
