@@ -9,7 +9,8 @@
 
 The names and the signature follow the Standard Webhooks convention. Who answers with 2xx has taken all of them; then
 the number of the last is written to the cursor file, durably. Anything else is tried again, with full jitter from 1 s
-to 5 minutes, for ever; 410 ends it. So a receiver may see an event twice, and tells by its number.
+to 5 minutes, for ever; 410 ends it. So a receiver may see an event twice, and tells by its number. Of an answer the
+status counts and its body is never read: neither a large nor a slow one holds up what happens next.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 300.0
@@ -42,12 +43,20 @@ class WebhookRefused(Exception):
 
 def check_url(url: str) -> str:
     """An https address, or a plain one on loopback."""
-    parts = urlsplit(url)
+    parts, told = urlsplit(url), told_url(url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise WebhookRefused(f"{url!r} is no web address: https://host/path belongs here")
+        raise WebhookRefused(f"{told!r} is no web address: https://host/path belongs here")
+    if parts.username is not None or parts.password is not None:
+        raise WebhookRefused(f"a user or password in the address of {told!r} is sent to nobody: leave it out")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise WebhookRefused(f"{url!r} would send who is where in the clear: only https, or http on loopback")
+        raise WebhookRefused(f"{told!r} would send who is where in the clear: only https, or http on loopback")
     return url
+
+
+def told_url(url: str) -> str:
+    """As logs and screens may have it: without what is often a secret, a password or a query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def read_secret(path: Path) -> bytes:
@@ -145,14 +154,17 @@ class Sender:
                 "webhook-signature": signature(self._secret, identifier, timestamp, body),
             }
             try:
-                response = self._http.request("POST", self._url, body=body, headers=headers, redirect=False)
+                response = self._http.request(
+                    "POST", self._url, body=body, headers=headers, redirect=False, preload_content=False
+                )
+                response.close()
             except HTTPError as error:
                 why = str(error)
             else:
                 if 200 <= response.status < 300:
                     return
                 if response.status == 410:
-                    raise WebhookRefused(f"{self._url} says that it is gone (410): it wants no more events")
+                    raise WebhookRefused(f"{told_url(self._url)} says that it is gone (410): it wants no more events")
                 why = f"it answered {response.status}"
             tries += 1
             pause_s = random.uniform(0, min(self._retry_first_s * 2 ** min(tries, 16), RETRY_MAX_S))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from simswitch.webhook import (
     deliver,
     read_cursor,
     read_secret,
+    told_url,
     verify,
     write_cursor,
 )
@@ -115,6 +117,47 @@ def test_gone_ends_it_and_the_cursor_stays(receiver: Receiver, tmp_path: Path) -
     with pytest.raises(WebhookRefused, match="410"):
         deliver([([{"number": 5}], 5)], Sender(receiver.url, SECRET, complain=print), cursor)
     assert read_cursor(cursor) == 4
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_the_body_of_an_answer_is_never_waited_for(encoding: str) -> None:
+    """It may be without an end, or become one."""
+    taken = threading.Event()
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: 100000000\r\n\r\nx"
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(head.encode())
+            taken.wait(30)
+
+    complaints: list[str] = []
+
+    def complain(text: str) -> None:
+        complaints.append(text)
+        raise WebhookRefused(text)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=answer)
+        answering.start()
+        try:
+            Sender(f"http://127.0.0.1:{listening.getsockname()[1]}/", SECRET, complain=complain).post([{"number": 1}])
+        finally:
+            taken.set()
+            answering.join()
+    assert not complaints
+
+
+def test_what_is_secret_in_an_address_is_not_told(receiver: Receiver) -> None:
+    receiver.answers = [410]
+    assert told_url("https://example.org:8443/hook?token=secret#part") == "https://example.org:8443/hook"
+    with pytest.raises(WebhookRefused, match="it wants no more") as gone:
+        Sender(f"{receiver.url}?token=secret", SECRET, complain=print).post([{"number": 5}])
+    # Nobody would be sent it.
+    with pytest.raises(WebhookRefused, match="leave it out") as refused:
+        check_url("https://alice:secret@example.org/hook")
+    assert "secret" not in f"{gone.value} {refused.value}"
 
 
 def test_an_old_request_is_not_believed() -> None:

@@ -35,12 +35,12 @@ def webhook(
         import urllib3  # noqa: F401
     except ImportError:
         raise CommandFailed(Exit.USAGE, "this needs the extra: pip install 'simswitch[webhook]'") from None
-    from simswitch.webhook import Sender, WebhookRefused, deliver, read_cursor, read_secret
+    from simswitch.webhook import Sender, WebhookRefused, deliver, read_cursor, read_secret, told_url
 
     try:
         sender = Sender(url, read_secret(secret_file), complain=complain)
         read_cursor(cursor)
-        show(f"Events go to {url}.")
+        show(f"Events go to {told_url(url)}.")
         while True:
             try:
                 deliver(_batches(target(config, address, actor), read_cursor(cursor)), sender, cursor)
