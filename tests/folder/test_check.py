@@ -237,6 +237,20 @@ def test_the_records_of_an_older_machine_are_told_and_their_snapshot_is_read(tmp
     assert found.state_hash == f"{restore_newest(RealDisk(tmp_path), real_machine()).machine.state_hash():016x}"
 
 
+def test_a_snapshot_of_a_newer_program_is_named_and_no_backup_is_made_of_it(copied: Path, tmp_path: Path) -> None:
+    """A server of this one does not start on it, though it could replay the whole journal."""
+    disk = RealDisk(copied)
+    newest = restore_newest(disk, real_machine())
+    assert newest.header is not None
+    newer = int(layout.MACHINE_VERSION) + 1
+    write_snapshot(disk, newest.machine, newest.header.journal_id, newer, newest.header.chain)
+    answer = program("check", str(copied))
+    said = f"{snapshot_name(newest.machine.sequence)}: machine version {newer}, newer than this program"
+    assert (answer.returncode, said in answer.stderr) == (Exit.DAMAGED, True), answer.stderr
+    refused = program("backup", str(copied), str(tmp_path / "backup"))
+    assert (refused.returncode, "newer than this program" in refused.stderr) == (Exit.REFUSED, True), refused.stderr
+
+
 def test_it_works_while_a_server_writes_and_removes_what_is_no_longer_needed(tmp_path: Path) -> None:
     with serving(tmp_path) as life:
         lasts = [0]

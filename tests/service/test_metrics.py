@@ -197,6 +197,18 @@ def test_a_port_that_is_taken_keeps_no_process_beside_the_service_from_its_work(
             assert "no figures are told" in said[0]
 
 
+def test_a_service_says_that_it_is_its_figures_whose_port_is_taken(tmp_path: Path) -> None:
+    config = tmp_path / "simswitch.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        there = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(
+            f'[capacity]\nsims = 1_000\nterminals = 1_000\norders = 1_000\n[metrics]\nlisten = "{there}"\n'
+        )
+        served = program("serve", "data", "--address", "127.0.0.1:0", "--config", str(config), folder=tmp_path)
+    said = f"its figures ([metrics] listen) have no place at {there}"
+    assert (served.returncode, said in served.stderr) == (Exit.REFUSED, True), served.stderr
+
+
 def test_who_does_not_ask_on_is_cut_off_and_nobody_waits_for_him(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_listener, "REQUEST_S", 0.2)
     listener = Listener("127.0.0.1", 0, lambda: [counter("asked", "Asked.", 1)])

@@ -114,8 +114,13 @@ def _check(disk: RealDisk, kind: MachineKind, note: Note) -> Checked:
     headers: dict[int, SnapshotHeader] = {}
     for header in sound_snapshots(disk, checked.parts):
         headers[header.sequence] = header
-        text = f"machine version {header.machine_version}, state hash {header.state_hash:016x}"
-        checked.parts.append(Part("snapshot", snapshot_name(header.sequence), True, text))
+        known = header.machine_version <= kind.version
+        text = f"machine version {header.machine_version}"
+        if known:
+            text += f", state hash {header.state_hash:016x}"
+        else:
+            text += f", newer than this program, which has {kind.version} and does not start on it. Use the newer one"
+        checked.parts.append(Part("snapshot", snapshot_name(header.sequence), known, text))
     _check_journal(disk, kind, headers, position, checked, note)
     _check_audit(folder, checked)
     _check_backup(folder, checked)

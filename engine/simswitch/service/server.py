@@ -705,9 +705,12 @@ async def start(
         from simswitch.metrics_listener import Listener
 
         assert service.served is not None
-        figures = Listener(
-            *metrics, ServiceMetrics(cell, service.served, service.overload, service.connections, folder).collect
-        )
+        collect = ServiceMetrics(cell, service.served, service.overload, service.connections, folder).collect
+        try:
+            figures = Listener(*metrics, collect)
+        except OSError as error:
+            there = f"{metrics[0]}:{metrics[1]}"
+            raise OSError(f"its figures ([metrics] listen) have no place at {there}: {error.strerror}") from error
     running = RunningServer(servers, health, service, bound, listens, people, front, way_in, figures)
     await running.begin()
     return running
