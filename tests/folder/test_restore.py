@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ from simswitch.access.tokens import create_token, revoke_token
 from simswitch.audit.chain import Chain, all_entries, older
 from simswitch.audit.verify import RESTORES, verify_folder
 from simswitch.cell import Cell, JournalSettings, VirtualClock
+from simswitch.cli.amounts import exact_text
 from simswitch.cli.data import instant_ms
 from simswitch.cli.exits import Exit
 from simswitch.client import AsyncClient, Holdings, OperatorClient, Order, Result, Session
@@ -181,7 +183,38 @@ def numbers_at(at_ms: int) -> dict[str, int]:
 def test_an_instant_is_taken_to_the_millisecond() -> None:
     for at_ms in range(BEGIN_MS, BEGIN_MS + 3_000):
         at = datetime.fromtimestamp(at_ms / 1000).isoformat(timespec="milliseconds")
-        assert instant_ms(at) == at_ms
+        assert instant_ms(at) == instant_ms(exact_text(at_ms)) == at_ms
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--until", "0"), "a record's number is 1 to 9,223,372,036,854,775,807, not 0"),
+        (("--until", "9223372036854775808"), "a record's number is 1 to"),
+        (("--until", "9" * 5_000), "a record's number is 1 to"),
+        (("--until", "٣"), "is no record's number and no instant"),
+        (("--until", "0001-01-01T00:00+14:00"), "is no record's number and no instant"),
+        (("--skip", "0", "--reason", "why"), "0 is not in the range"),
+        (("--skip", "1", "--reason", "x" * 1_001), "--reason takes 1,000 characters, this has 1,001"),
+    ],
+)
+def test_numbers_and_words_that_are_none_are_refused_at_once(
+    kept: tuple[Path, Life], tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    refused = program("restore", str(kept[0]), str(tmp_path / "new"), *words)
+    assert (refused.returncode, says in " ".join(refused.stderr.split())) == (Exit.USAGE, True), refused.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_instant_that_is_told_restores_the_record_it_was_told_of(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source, life = kept
+    wanted = sorted(life.states)[40]
+    told = program("restore", str(source), str(tmp_path / "one"), "--until", str(wanted))
+    found = re.search(r"record ([\d,]+) \((.*)\)", told.stdout)
+    assert found is not None, told
+    again = program("restore", str(source), str(tmp_path / "other"), "--until", found[2])
+    assert again.stdout.splitlines()[0].endswith(f"record {found[1]} ({found[2]})"), again
+    assert (found[1], found[2]) == (f"{wanted:,}", exact_text(life.instants[wanted]))
 
 
 def test_at_between_before_and_behind_records(kept: tuple[Path, Life], tmp_path: Path) -> None:

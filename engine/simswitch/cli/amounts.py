@@ -133,6 +133,11 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def exact_text(milliseconds: int) -> str:
+    """As ``instant_text``, with the milliseconds by which the records of one second differ."""
+    return datetime.fromtimestamp(milliseconds / 1000).astimezone().isoformat(sep=" ", timespec="milliseconds")
+
+
 def instant_text(milliseconds: int) -> str:
     """An instant in this machine's time zone."""
     return datetime.fromtimestamp(milliseconds / 1000).astimezone().isoformat(sep=" ", timespec="seconds")

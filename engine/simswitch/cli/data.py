@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from simswitch.cli.amounts import counted, instant_text
+from simswitch.cli.amounts import counted, exact_text
 from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.options import ConfigOption, JsonOption, MetricsBeyondOption, MetricsOption, settings
 from simswitch.cli.screen import print_json, show, table
 
+_RECORD_MAX = (1 << 63) - 1
+_REASON_MAX = 1_000
 Folder = Annotated[Path, typer.Argument(help="The data folder.", exists=True, file_okay=False)]
 
 
@@ -98,7 +101,7 @@ def backup(
     else:
         show(
             f"{target} is a backup of {folder} up to record {found['source_sequence']:,} "
-            f"({instant_text(found['now_ms'])})"
+            f"({exact_text(found['now_ms'])})"
         )
         _show_passed_over(found)
 
@@ -112,8 +115,13 @@ def restore(
         str | None,
         typer.Option(help="A record's number, or an instant such as 2026-03-21T09:30 (local time). Default: the end."),
     ] = None,
-    skip: Annotated[list[int] | None, typer.Option(help="Leave this record out. Needs --reason.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit log.")] = "",
+    skip: Annotated[
+        list[int] | None,
+        typer.Option(help="Leave this record out. Needs --reason. May be repeated.", min=1, max=_RECORD_MAX),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(help=f"Why, up to {_REASON_MAX:,} characters; it is kept in the audit log.")
+    ] = "",
     json: JsonOption = False,
 ) -> None:
     """Make a data folder out of a backup, as it was after a record or at an instant.
@@ -125,11 +133,13 @@ def restore(
     from simswitch.folder.restore import Wanted
     from simswitch.folder.restore import restore as restore_folder
 
-    wanted = Wanted(skip=tuple(skip or ()), reason=reason)
-    if until is not None and until.isdecimal():
-        wanted = Wanted(until_sequence=int(until), skip=wanted.skip, reason=reason)
+    if len(reason) > _REASON_MAX:
+        raise CommandFailed(Exit.USAGE, f"--reason takes {_REASON_MAX:,} characters, this has {len(reason):,}")
+    wanted = Wanted(skip=tuple(sorted(set(skip or ()))), reason=reason)
+    if until is not None and until.isascii() and until.isdigit():
+        wanted = replace(wanted, until_sequence=_record(until))
     elif until is not None:
-        wanted = Wanted(until_ms=instant_ms(until), skip=wanted.skip, reason=reason)
+        wanted = replace(wanted, until_ms=instant_ms(until))
     try:
         found = restore_folder(source, folder, wanted)
     except Refused as error:
@@ -137,7 +147,7 @@ def restore(
     if json:
         print_json(found)
         return
-    show(f"{folder} stands as after record {found['sequence']:,} ({instant_text(found['now_ms'])})")
+    show(f"{folder} stands as after record {found['sequence']:,} ({exact_text(found['now_ms'])})")
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
     show(f"it belongs to {found['owner']}, as whom the service has to run")
     _show_passed_over(found)
@@ -163,13 +173,20 @@ def _show_passed_over(found: dict[str, Any]) -> None:
         show(f"DAMAGED, and not needed: {text}")
 
 
+def _record(digits: str) -> int:
+    sequence = int(digits[:20])
+    if len(digits) > 19 or not 1 <= sequence <= _RECORD_MAX:
+        raise CommandFailed(Exit.USAGE, f"a record's number is 1 to {_RECORD_MAX:,}, not {digits[:20]}")
+    return sequence
+
+
 def instant_ms(text: str) -> int:
     """Exactly: a record that was written at that very millisecond is meant."""
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
+        at = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise CommandFailed(Exit.USAGE, f"{text!r} is no record's number and no instant: {error}") from error
-    return (at.astimezone(UTC) - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
@@ -186,7 +203,7 @@ def _described(folder: Path, found: dict[str, Any]) -> list[Any]:
         if records:
             columns = ["as of" if column == "now_ms" else column.replace("_", " ") for column in records[0]]
             rows = [
-                [instant_text(value) if name == "now_ms" and value else value for name, value in record.items()]
+                [exact_text(value) if name == "now_ms" and value else value for name, value in record.items()]
                 for record in records
             ]
             parts.append(table(title.capitalize(), columns, rows))
