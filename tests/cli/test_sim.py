@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simswitch.cli.events import details
 from simswitch.cli.exits import Exit
 from simswitch.cli.sim import chosen, left_text
 from simswitch.client import Client, OperatorClient, Result, SessionThread
@@ -82,6 +83,18 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         text = run(*command).stdout
         assert told in text, text
         assert "write `[resets]` into its plan" in text, text
+    # What was prepaid does not come back.
+    with OperatorClient(server.address) as operator:
+        lot.payment = inv.PAYMENT_PREPAID
+        operator.inventory.DefineLot(inv.DefineLotRequest(lot=lot))
+    for line, told in (
+        ("caps", "lot: 1 SIM of it slowed, and nothing brings such back, since it is prepaid: replace"),
+        ("status", "Prepaid, slowed, and nothing brings them back: SIMs of lot (1). Replace them; `[resets]` belongs"),
+        (f"sim {lease.iccid}", "it is prepaid and no reset is known, so nothing brings such SIMs back: replace"),
+    ):
+        assert told in run(*line.split()).stdout
+    event = {"kind": "endless", "lot_or_plan": "lot", "sims_count": 0, "stays_slowed": True}
+    assert "lot: a SIM was slowed; nothing brings such SIMs back, since it is prepaid" in details(event)
     for number in (str(TERMINAL), str(PERSON), f"IMSI {found['sim']['imsi']}".replace("*", "0")[:9]):
         assert number in whole
     for number in (str(TERMINAL), str(PERSON)):

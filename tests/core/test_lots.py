@@ -11,7 +11,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions
-from tests.model.transitions import T, allocate, list_job
+from tests.model.transitions import T, allocate, list_job, prepay
 from tests.model.world import GIB, MIB, STEP_MS, World, empty_world, rows
 
 CYCLE, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_ROLLING
@@ -318,6 +318,28 @@ def test_slowed_sims_that_no_reset_brings_back_are_tried_after_a_day_bit_by_bit(
     assert healthy(world) == sims
     # With none slowed the calendar has nothing for the lot any more.
     assert world.machine.lot(lot)["slowed_count"] == 0
+    assert world.machine.check() == []
+
+
+def test_slowed_sims_of_a_prepaid_lot_stay_slowed_unless_a_reset_is_known() -> None:
+    """What they had is used up, and comes back only where somebody says that it does."""
+    world = empty_world()
+    world.import_sims(2)
+    prepay(world)
+    for sim in range(2):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    lot = world.entities["gold-a"]
+    (told,) = (event for event in world.events if event["kind"] == layout.EVENT_ENDLESS)
+    assert (told["a"], told["b"], told["reason"]) == (lot, 0, 1)
+    for _ in range(3 * 24):
+        world.pass_ms(HOUR_MS)
+    assert healthy(world) == 0
+    assert (world.machine.lot(lot)["tried_ms"], world.machine.lot(lot)["stays_slowed"]) == (0, True)
+    assert (world.machine.sim(0)["tried_ms"], world.machine.sim(0)["stays_slowed"]) == (None, True)
+    schedule(world, world.now_ms + HOUR_MS)
+    assert not world.machine.lot(lot)["stays_slowed"]
+    world.pass_ms(2 * HOUR_MS)
+    assert (healthy(world), trusted(world)) == (2, False)
     assert world.machine.check() == []
 
 

@@ -744,7 +744,7 @@ class Model(Limits):
                     else:
                         self._reset_begins(entity, window)
             if 0 < lot.tried_ms <= self.now_ms and TRYING not in lot.resets:
-                if self._slowed_count(entity) and self._tries(lot):
+                if self._slowed_count(entity) and self._endless(lot) and not lot.prepaid:
                     lot.tried_ms, lot.tried_next_s = self.now_ms, []
                     mine = [sim.index for sim in self.sims if sim.lot == entity]
                     first = mine[0] if mine else 0
@@ -765,8 +765,8 @@ class Model(Limits):
         due_ms = min(instants, default=NEVER_MS)
         lot.turn_ms = due_ms if due_ms > self.now_ms else self.now_ms + LOT_STEP_MS
 
-    def _tries(self, lot: LotModel) -> bool:
-        """Nothing else brings its slowed SIMs back."""
+    def _endless(self, lot: LotModel) -> bool:
+        """No reset is known that brings its slowed SIMs back."""
         for window in range(layout.WINDOWS):
             last_ms = lot.last_reset_ms[window]
             known = lot.schedule.get(window, (0, 0))[0] or (last_ms and last_ms + DAY_MS > self.now_ms)
@@ -784,8 +784,8 @@ class Model(Limits):
         elif not lot.tried_ms:
             lot.tried_ms = self.now_ms + DAY_MS
             lot.turn_ms = min(lot.turn_ms, lot.tried_ms)
-            if self._tries(lot):
-                self._event(layout.EVENT_ENDLESS, a=entity)
+            if self._endless(lot):
+                self._event(layout.EVENT_ENDLESS, reason=lot.prepaid, a=entity)
 
     def _try_sim(self, lot: LotModel, sim: SimModel) -> bool:
         due_ms = max(sim.health_since_s * 1_000, sim.cooling_until_ms) + DAY_MS
@@ -2281,6 +2281,7 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         days = max(plan[layout.PLAN_ROLLING_DAYS], 0)
         lots[index] = LotModel(sim_class, caps, low, exhausted, changes, list(caps), days)
         lots[index].pooled = max(plan[layout.PLAN_POOLED], 0)
+        lots[index].prepaid = entities[index]["numbers"][layout.LOT_PREPAID] == 1
         lots[index].since_ms = tables["lots"][index]["since_ms"].tolist()
         lots[index].active_from_s = max(int(entities[index]["numbers"][layout.LOT_ACTIVE_FROM_S]), 0)
         until_s = int(entities[index]["numbers"][layout.LOT_VALID_UNTIL_S])

@@ -58,6 +58,8 @@ class LotModel:
     """When each window last began to start anew, and over which time its SIMs were spread."""
     resets: dict[int, ResetModel] = field(default_factory=dict)
     """By window: the one that is under way. Behind the windows: its slowed SIMs are tried."""
+    prepaid: bool = False
+    """Its slowed SIMs stay slowed where no reset is known."""
     tried_ms: int = 0
     """When the walk begins that tries them, or did; 0: none was slowed."""
     tried_next_s: list[int] = field(default_factory=list)

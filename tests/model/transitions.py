@@ -1051,6 +1051,12 @@ def _probed(row: Row) -> Case:
     return Case(world, world.usage(T, epoch, used, **fared), named_sim=0)
 
 
+def prepay(world: World, name: str = "gold-a") -> None:
+    """Has the lot's quota end with it."""
+    (lot,) = (lot for lot in world.machine.entities(layout.LOT) if lot["name"] == name)
+    world.define(layout.LOT, name, dict(enumerate(lot["numbers"])) | {layout.LOT_PREPAID: 1})
+
+
 def _tried(row: Row) -> Case:
     """SIM 0 of a lot of two, which is slowed; the day and the hour over which they take turns have passed since."""
     world = new_world(sims=2)
@@ -1060,6 +1066,8 @@ def _tried(row: Row) -> Case:
         world.send(reset)
     if "nothing is probed" in row.when:
         world.configure(layout.PROBE_KBPS, 0)
+    if "prepaid" in row.when:
+        prepay(world)
     epoch = allocate(world) if row.state == "assigned" or "let go of" in row.when else 0
     named = sim_index(world) if epoch else 0
     slowed = world.set_health(named, layout.THROTTLED)
@@ -1737,6 +1745,8 @@ WHENS = frozenset(
         "slowed, no reset is known, a day has passed",
         "slowed, no reset is known, a day has passed, nothing is probed",
         "slowed, no reset is known, less than a day has passed",
+        "slowed, prepaid, no reset is known",
+        "slowed, prepaid, no reset is known, a day has passed",
         "slowed, its reset is known",
         "slowed, its reset is known, a day has passed",
         "slowed, its reset was known, a day has passed",

@@ -76,7 +76,11 @@ class Walk:
             }
             for name, steps in (("gold-b", 3_000), ("gold-a", 1_000_000)):
                 ends_ms = START_MS + steps * STEP_MS
-                self.world.define(layout.LOT, name, {**lot, layout.LOT_VALID_UNTIL_S: ends_ms // 1_000})
+                ends = {
+                    layout.LOT_VALID_UNTIL_S: ends_ms // 1_000,
+                    layout.LOT_PREPAID: int(name == "gold-a" and seed % 2),
+                }
+                self.world.define(layout.LOT, name, {**lot, **ends})
         # In every fourth one the SIMs of a lot share what they have in a cycle and in rolling days.
         self.pooled = seed % 4 == 3
         if self.pooled:

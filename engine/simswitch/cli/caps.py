@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show the caps of lots, or set one.")
 PLANNED = "plan"
 ENDLESS_DO = "write `[resets]` into its plan, and a cap of a window if it has none"
+PREPAID_DO = "replace them; `[resets]` belongs into its plan only if its carrier gives the quota anew"
 
 
 class WindowWord(StrEnum):
@@ -82,14 +83,19 @@ def caps(
         if each["pool"] is not None:
             nothing = "; nothing is learned from what single ones had used" if history is not None else ""
             show(f"{each['lot']}: {pool_text(each['pool'], each['windows'])}{nothing}")
-        if each["tried_ms"]:
+        if each["tried_ms"] or each["stays_slowed"]:
             show(endless_text(each))
     if history is not None:
         show(learned_table(found))
 
 
 def endless_text(lot: dict[str, Any]) -> str:
-    """Of a lot whose slowed SIMs no reset brings back: when they are tried, and what to do."""
+    """Of a lot whose slowed SIMs no reset brings back: when they are tried, if they are, and what to do."""
+    if lot["stays_slowed"]:
+        return (
+            f"{lot['lot']}: {counted(lot['slowed_count'], 'SIM')} of it slowed, and nothing brings such back, since it "
+            f"is prepaid: {PREPAID_DO}."
+        )
     return (
         f"{lot['lot']}: {counted(lot['slowed_count'], 'SIM')} of it slowed, and no reset is known that brings such "
         f"back. From {instant_text(lot['tried_ms'])} on those are put on probation that nobody has had for a day. "

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text
-from simswitch.cli.caps import ENDLESS_DO
+from simswitch.cli.caps import ENDLESS_DO, PREPAID_DO
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json_line, show
 
@@ -177,6 +177,10 @@ def details(event: dict[str, Any]) -> str:
         case "endless":
             sims = event["sims_count"]
             what = f"{counted(sims, 'SIM')} on probation" if sims else "a SIM was slowed"
+            if event["stays_slowed"]:
+                return (
+                    f"{event['lot_or_plan']}: {what}; nothing brings such SIMs back, since it is prepaid: {PREPAID_DO}"
+                )
             return f"{event['lot_or_plan']}: {what}; no reset is known that brings such SIMs back: {ENDLESS_DO}"
         case "validity":
             validity = {"not_yet": "its SIMs do not work yet", "no_longer": "its SIMs work no longer"}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text, money_text
-from simswitch.cli.caps import ENDLESS_DO, pool_text
+from simswitch.cli.caps import ENDLESS_DO, PREPAID_DO, pool_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -157,6 +157,8 @@ def _trusted(found: dict[str, Any]) -> str:
 
 def _comes_back(found: dict[str, Any]) -> str:
     tried_ms = found["tried_ms"]
+    if found["stays_slowed"]:
+        return f"it is prepaid and no reset is known, so nothing brings such SIMs back: {PREPAID_DO}"
     if tried_ms is None:
         return "after its reset it is on probation"
     when = f"soon after {instant_text(tried_ms)}" if tried_ms else "a day after its terminal has let go of it"

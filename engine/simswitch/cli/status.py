@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text
-from simswitch.cli.caps import ENDLESS_DO
+from simswitch.cli.caps import ENDLESS_DO, PREPAID_DO
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -37,7 +37,7 @@ def status(
         ]
         # By class, since each SIM has one, and whoever sees the pool sees classes.
         summary["probation_count"], summary["probation_ms"] = _probation(service)
-        summary["endless_lots"] = _endless(service)
+        summary["endless_lots"], summary["spent_lots"] = _endless(service)
         jobs = [plain(entry) for entry in pages(service.swaps.ListJobs, swap_pb2.ListJobsRequest, "jobs")]
     if json:
         print_json({"summary": summary, "access_servers": servers, "jobs": jobs})
@@ -59,8 +59,11 @@ def _probation(service: OperatorClient) -> tuple[int | None, int]:
     return sum(each.probation_count for each in counted), min(each.counted_ms for each in counted)
 
 
-def _endless(service: OperatorClient) -> list[str] | None:
-    """Lots with slowed SIMs that no reset is known to bring back, and how many. None: it is not told of caps."""
+def _endless(service: OperatorClient) -> tuple[list[str] | None, list[str] | None]:
+    """Lots with slowed SIMs that no reset is known to bring back, and how many: those that are tried, and prepaid ones.
+
+    None: it is not told of caps.
+    """
     import grpc
 
     from simswitch.cli.messages import pages
@@ -71,8 +74,14 @@ def _endless(service: OperatorClient) -> list[str] | None:
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.PERMISSION_DENIED:
             raise
-        return None
-    return [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.tried_ms]
+        return None, None
+    tried = [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.tried_ms]
+    return tried, [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.stays_slowed]
+
+
+def _named(lots: list[str]) -> str:
+    more = f" and {len(lots) - LOTS_NAMED:,} more" if len(lots) > LOTS_NAMED else ""
+    return f"{', '.join(lots[:LOTS_NAMED])}{more}"
 
 
 def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[Any]:
@@ -109,11 +118,14 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         by_health = ", ".join(f"{each['count']:,} {each['health']}" for each in summary["pools"])
         parts.append(f"Lots whose SIMs share a quota: {by_health}. `simswitch caps` has what each has left.")
     if summary["endless_lots"]:
-        some = summary["endless_lots"]
-        more = f" and {len(some) - LOTS_NAMED:,} more" if len(some) > LOTS_NAMED else ""
         parts.append(
-            f"SLOWED, AND NO RESET IS KNOWN: SIMs of {', '.join(some[:LOTS_NAMED])}{more}. Those that nobody has "
+            f"SLOWED, AND NO RESET IS KNOWN: SIMs of {_named(summary['endless_lots'])}. Those that nobody has "
             f"are tried once a day only: {ENDLESS_DO}. `simswitch caps` says when."
+        )
+    if summary["spent_lots"]:
+        parts.append(
+            f"Prepaid, slowed, and nothing brings them back: SIMs of {_named(summary['spent_lots'])}. "
+            f"{PREPAID_DO.capitalize()}."
         )
     if summary["subscribers_missed_count"]:
         parts.append(

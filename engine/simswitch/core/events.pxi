@@ -38,8 +38,9 @@
 #                                                                                        how much it is below the last one
 #   POOL_ASIDE   lot, and from bit   bytes as told               Status                     such a figure that was not taken
 #                16 Window
-#   ENDLESS      lot                 SIMs; 0: one was slowed        -                     SIMs that were slowed and that no reset is known to
-#                                                                                        bring back: they are on probation, a day later
+#   ENDLESS      lot                 SIMs; 0: one was slowed        1 prepaid             SIMs that were slowed and that no reset is known to
+#                                                                                        bring back: they are on probation, a day later;
+#                                                                                        prepaid ones stay slowed
 #   DEATH        freed at, ms        -                         Death                     access server declared dead
 #   BREAKER      entity              tried again at, ms        BreakerState              breaker
 #   PAUSE        -                   -                         1 paused, 0 no longer     access server

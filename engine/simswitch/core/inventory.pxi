@@ -194,7 +194,7 @@ cdef int _definition_status(State *state, const Entity *wanted) noexcept nogil:
     elif wanted.kind == LIMIT_RULE:
         return _rule_status(state, wanted)
     elif wanted.kind == LOT:
-        if numbers[<int> LOT_CHECK_DIGIT_EXEMPT] < -1 or numbers[<int> LOT_CHECK_DIGIT_EXEMPT] > 1:
+        if not -1 <= numbers[<int> LOT_CHECK_DIGIT_EXEMPT] <= 1 or not -1 <= numbers[<int> LOT_PREPAID] <= 1:
             return INVALID_ARGUMENT
         for position in range(LOT_ACTIVE_FROM_S, LOT_VALID_UNTIL_S + 1):
             if not -1 <= numbers[position] < NONE_INDEX:

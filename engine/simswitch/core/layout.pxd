@@ -186,6 +186,7 @@ cpdef enum:
     LOT_CHECK_DIGIT_EXEMPT = 3   # 1: the issuer's check digits deviate (checked at import, outside the core)
     LOT_ACTIVE_FROM_S = 4        # its SIMs work from this instant, Unix seconds; -1: they do
     LOT_VALID_UNTIL_S = 5        # and until this one; -1: no end is known
+    LOT_PREPAID = 6              # 1: a quota that ends with the lot; -1: it does not, or nobody said
     # class
     CLASS_RESERVE = 0            # free healthy SIMs that swaps never touch (I7); -1 is 0
     CLASS_CARRIER = 1            # entity index; -1: not told

@@ -10,7 +10,8 @@
 # lots are imported one after the other. While the clock is frozen nothing begins and nothing goes on: a jump resets nothing.
 #
 # A SIM that was slowed comes back by a reset of a window that has a cap. Of a lot that has none of which somebody knows when it
-# starts anew the calendar has a walk of its own: who was slowed and has not been seen for a day is tried, as after a reset.
+# starts anew the calendar has a walk of its own: who was slowed and has not been seen for a day is tried, as after a reset. Not of a
+# prepaid lot, whose quota does not come back by itself.
 
 cdef enum:
     LOT_STEP_MS = 1_024           # how often a spread reset goes on, and what could not be done is tried again
@@ -196,8 +197,13 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     lot.resetting |= <uint8_t> (1 << window)
 
 
-cdef bint lot_tries(const State *state, const Lot *lot, uint64_t now_ms) noexcept nogil:
-    """Whether its slowed SIMs are tried, since no reset is known that would probe them. One of the last day was followed, or will be."""
+cdef inline bint _lot_prepaid(const State *state, uint32_t entity) noexcept nogil:
+    return state.entities[entity].numbers[<int> LOT_PREPAID] == 1
+
+
+cdef bint _lot_endless(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Whether it has slowed SIMs and no reset is known that would probe them. One of the last day was followed, or will be."""
+    cdef const Lot *lot = &state.lots[entity]
     cdef int window
     for window in range(WINDOWS):
         if lot.quota_bytes[window] >= 0 and (
@@ -205,6 +211,16 @@ cdef bint lot_tries(const State *state, const Lot *lot, uint64_t now_ms) noexcep
         ):
             return False
     return lot.slowed_count != 0 and state.header.settings[<int> PROBE_KBPS] != 0
+
+
+cdef bint lot_tries(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Whether its slowed SIMs are tried, since nothing else brings them back."""
+    return _lot_endless(state, entity, now_ms) and not _lot_prepaid(state, entity)
+
+
+cdef bint lot_stays_slowed(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Whether nothing brings its slowed SIMs back: what they had was prepaid."""
+    return _lot_endless(state, entity, now_ms) and _lot_prepaid(state, entity)
 
 
 cdef void _tries_wanted(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -223,8 +239,8 @@ cdef void lot_slowed(State *state, uint32_t entity, uint64_t now_ms) noexcept no
         lot.tried_next_s = min(lot.tried_next_s, due_s) if lot.tried_next_s else due_s
     elif not lot.tried_ms:
         _tries_wanted(state, entity, now_ms)
-        if lot_tries(state, lot, now_ms):
-            event(state, EVENT_ENDLESS, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, entity, 0)
+        if _lot_endless(state, entity, now_ms):
+            event(state, EVENT_ENDLESS, NONE_INDEX, NONE_SHORT, NONE_INDEX, _lot_prepaid(state, entity), entity, 0)
 
 
 cdef void lots_slowed(State *state, uint64_t now_ms) noexcept nogil:
@@ -237,7 +253,7 @@ cdef void lots_slowed(State *state, uint64_t now_ms) noexcept nogil:
 
 cdef void _tries_begin(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
     cdef Lot *lot = &state.lots[entity]
-    if not lot_tries(state, lot, now_ms):
+    if not lot_tries(state, entity, now_ms):
         lot.tried_ms = now_ms + TRIED_AFTER_MS if lot.slowed_count else 0
         return
     lot.tried_ms = now_ms

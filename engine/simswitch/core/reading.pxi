@@ -132,7 +132,9 @@ cdef dict read_sim(State *state, uint32_t index):
         "held": bool(sim.held),
         # None: it is not slowed, or a reset brings it back. 0: not as long as somebody has it.
         "tried_ms": int(_tried_ms(state, index)) if sim.health == THROTTLED and lot_tries(
-            state, &state.lots[group.lot], state.header.now_ms) else None,
+            state, group.lot, state.header.now_ms) else None,
+        # It is slowed, and nothing brings it back.
+        "stays_slowed": bool(sim.health == THROTTLED and lot_stays_slowed(state, group.lot, state.header.now_ms)),
         "trusted": not sim_untrusted(sim),
         "health": int(sim.health),
         "health_since_ms": int(cold.health_since_s) * 1000,
@@ -532,9 +534,10 @@ cdef dict read_lot(State *state, uint32_t entity):
         "last_reset_ms": [int(lot.last_reset_ms[window]) for window in range(WINDOWS)],
         "spread_ms": [int(lot.spread_ms[window]) for window in range(WINDOWS)],
         "resetting": [bool((lot.resetting >> window) & 1) for window in range(WINDOWS)],
-        # SIMs that are throttled; when the walk begins, or did, that tries those of its slowed SIMs that nobody has; 0: none is, or resets bring them back.
+        # SIMs that are throttled; when the walk begins, or did, that tries those of its slowed SIMs that nobody has; 0: none is, or resets bring them back, or nothing does.
         "slowed_count": int(lot.slowed_count),
-        "tried_ms": int(lot.tried_ms) if lot_tries(state, lot, state.header.now_ms) else 0,
+        "tried_ms": int(lot.tried_ms) if lot_tries(state, entity, state.header.now_ms) else 0,
+        "stays_slowed": bool(lot_stays_slowed(state, entity, state.header.now_ms)),
         "validity": int(lot.validity),
     }
 

@@ -127,6 +127,7 @@ class CapsHandlers:
             validity=caps["validity"],
             pool=pool_of(caps),
             tried_ms=caps["tried_ms"],
+            stays_slowed=caps["stays_slowed"],
             slowed_count=caps["slowed_count"],
         )
 

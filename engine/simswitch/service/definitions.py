@@ -127,6 +127,7 @@ def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
         layout.LOT_CHECK_DIGIT_EXEMPT: int(lot.check_digit_exempt),
         layout.LOT_ACTIVE_FROM_S: -1 if active_from is None else _begins_s(active_from, time_zone),
         layout.LOT_VALID_UNTIL_S: -1 if valid_until is None else _begins_s(valid_until + _ONE_DAY, time_zone),
+        layout.LOT_PREPAID: 1 if lot.payment == pb.PAYMENT_PREPAID else -1,
     }
 
 

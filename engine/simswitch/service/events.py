@@ -230,7 +230,7 @@ class EventHandlers:
         elif kind == pb.EVENT_KIND_RESET:
             fields |= {"lot_or_plan": self._directory.name(a & 0xFFFF), "window": a >> 16, "sims_count": b}
         elif kind == pb.EVENT_KIND_ENDLESS:
-            fields |= {"lot_or_plan": self._directory.name(a), "sims_count": b}
+            fields |= {"lot_or_plan": self._directory.name(a), "sims_count": b, "stays_slowed": bool(reason)}
         elif kind == pb.EVENT_KIND_VALIDITY:
             fields |= {"lot_or_plan": self._directory.name(a), "validity": reason}
         elif kind == pb.EVENT_KIND_LIMIT:

@@ -117,6 +117,7 @@ class SimHandlers:
             rolling_days=caps["rolling_days"],
             pool=pool_of(caps),
             tried_ms=sim["tried_ms"],
+            stays_slowed=sim["stays_slowed"],
         )
 
     def _holder(self, sim: Mapping[str, Any], terminal: Mapping[str, Any]) -> pb.SimHolder:

@@ -545,6 +545,7 @@ class LotCaps(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     TRIED_MS_FIELD_NUMBER: _builtins.int
     SLOWED_COUNT_FIELD_NUMBER: _builtins.int
+    STAYS_SLOWED_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     plan: _builtins.str
@@ -557,10 +558,12 @@ class LotCaps(_message.Message):
     """Whether its SIMs work, by its dates."""
     tried_ms: _builtins.int
     """SIMs of it were slowed, and no window that has a cap is known to start anew: when those are next put on probation that nobody
-    has had for a day, spread over an hour, Unix milliseconds. 0: none was slowed, or resets bring them back.
+    has had for a day, spread over an hour, Unix milliseconds. 0: none was slowed, or resets bring them back, or nothing does.
     """
     slowed_count: _builtins.int
     """SIMs of it that are throttled."""
+    stays_slowed: _builtins.bool
+    """SIMs of it were slowed, and stay so: the lot is prepaid, and no window that has a cap is known to start anew."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotCap]:
         """Those windows that have a cap or had one."""
@@ -581,10 +584,11 @@ class LotCaps(_message.Message):
         pool: Global___Pool | None = ...,
         tried_ms: _builtins.int = ...,
         slowed_count: _builtins.int = ...,
+        stays_slowed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "slowed_count", b"slowed_count", "supplier", b"supplier", "tried_ms", b"tried_ms", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "slowed_count", b"slowed_count", "stays_slowed", b"stays_slowed", "supplier", b"supplier", "tried_ms", b"tried_ms", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,7 +94,7 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """Such a figure was set aside."""
     EVENT_KIND_ENDLESS: _EventKind.ValueType  # 39
     """A SIM of a lot was slowed, and no reset is known that brings it back: give its plan resets. Or those that were slowed more than
-    a day ago, and that nobody has, are on probation instead.
+    a day ago, and that nobody has, are on probation instead. Of a prepaid lot they stay slowed.
     """
     EVENT_KIND_CAP_CHANGED: _EventKind.ValueType  # 29
     """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
@@ -166,7 +166,7 @@ EVENT_KIND_POOL_ASIDE: EventKind.ValueType  # 36
 """Such a figure was set aside."""
 EVENT_KIND_ENDLESS: EventKind.ValueType  # 39
 """A SIM of a lot was slowed, and no reset is known that brings it back: give its plan resets. Or those that were slowed more than
-a day ago, and that nobody has, are on probation instead.
+a day ago, and that nobody has, are on probation instead. Of a prepaid lot they stay slowed.
 """
 EVENT_KIND_CAP_CHANGED: EventKind.ValueType  # 29
 """A carrier was seen to keep another cap than before. What holds from now on, a CAP says."""
@@ -370,6 +370,7 @@ class Event(_message.Message):
     REPORTED_FIELD_NUMBER: _builtins.int
     LEFT_BYTES_FIELD_NUMBER: _builtins.int
     OF_PLAN_FIELD_NUMBER: _builtins.int
+    STAYS_SLOWED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
@@ -486,6 +487,8 @@ class Event(_message.Message):
     """POOL: what is left of what the lot's SIMs share until the nearest cap, bytes; negative: past it."""
     of_plan: _builtins.bool
     """CAP: lot_or_plan is a plan, whose lots follow it. False: it is a lot."""
+    stays_slowed: _builtins.bool
+    """ENDLESS: the lot is prepaid, so its slowed SIMs stay slowed."""
     def __init__(
         self,
         *,
@@ -545,10 +548,11 @@ class Event(_message.Message):
         reported: _builtins.bool = ...,
         left_bytes: _builtins.int = ...,
         of_plan: _builtins.bool = ...,
+        stays_slowed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "job", b"job", "quota_bytes", b"quota_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "before", b"before", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "left_bytes", b"left_bytes", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "lowered_bytes", b"lowered_bytes", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "of_plan", b"of_plan", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job", b"_job", "_quota_bytes", b"_quota_bytes", "access_server", b"access_server", "actor", b"actor", "allowed_bytes", b"allowed_bytes", "amount", b"amount", "attempts_count", b"attempts_count", "before", b"before", "beyond_count", b"beyond_count", "breaker_name", b"breaker_name", "breaker_state", b"breaker_state", "certainty", b"certainty", "confidence_permille", b"confidence_permille", "correction_bytes", b"correction_bytes", "death", b"death", "elapsed_ms", b"elapsed_ms", "exempt", b"exempt", "expected_outage_ms", b"expected_outage_ms", "first_evidence_ms", b"first_evidence_ms", "freed_ms", b"freed_ms", "goodput_kbps", b"goodput_kbps", "headroom_bytes", b"headroom_bytes", "health", b"health", "iccid", b"iccid", "job", b"job", "job_state", b"job_state", "job_why", b"job_why", "kind", b"kind", "left_bytes", b"left_bytes", "limit_rule", b"limit_rule", "limit_step", b"limit_step", "lot_or_plan", b"lot_or_plan", "lowered_bytes", b"lowered_bytes", "market", b"market", "not_before_ms", b"not_before_ms", "number", b"number", "of_day", b"of_day", "of_plan", b"of_plan", "order", b"order", "outage_ms", b"outage_ms", "paused", b"paused", "priority", b"priority", "quota_bytes", b"quota_bytes", "reported", b"reported", "retry_ms", b"retry_ms", "shift", b"shift", "sims_count", b"sims_count", "slow_kbps", b"slow_kbps", "status", b"status", "stays_slowed", b"stays_slowed", "subscriber", b"subscriber", "terminal", b"terminal", "told_bytes", b"told_bytes", "told_ms", b"told_ms", "used_bytes", b"used_bytes", "validity", b"validity", "window", b"window", "windows_count", b"windows_count", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__job: _TypeAlias = _typing.Literal["job"]  # noqa: Y015
     _WhichOneofArgType__job: _TypeAlias = _typing.Literal["_job", b"_job"]  # noqa: Y015
