@@ -176,11 +176,16 @@ def test_a_carriers_figure_of_a_whole_pool_is_taken_from_a_column_or_from_a_file
     of_sim.write_text(f"Number,Used\n{lease.iccid},80\n", encoding="utf-8")
     found = run("usage", "import", str(of_sim), "--columns", "iccid=Number,used=Used,unit=GB", "--as-of", instant)
     assert found.returncode == Exit.OK, found.stderr
+    assert "there already 1" in " ".join(run(*words).stdout.split())
+    line = " ".join(run("caps").stdout.split())
+    assert "its carrier said 69.0 GB as of" in line
+    assert "of its single SIMs 11.0 GB more" in line
+    file.write_text("Contract,Data\nshared,68\n", encoding="utf-8")
     below = run(*words)
-    assert "shared: 69.0 GB as of" in below.stderr
+    assert "shared: 68.0 GB as of" in below.stderr
     assert "set aside: impossible usage (no line carries so much" in below.stderr
     assert "or of the SIMs of that lot: ask it which figure is right" in below.stderr
-    assert "69.0 GB, shared, cycle, all its SIMs: impossible usage" in run("events", "--kind", "pool_aside").stdout
+    assert "68.0 GB, shared, cycle, all its SIMs: impossible usage" in run("events", "--kind", "pool_aside").stdout
     both = run("usage", "import", str(file), "--lot", "shared", *by_column, "--as-of", instant)
     assert (both.returncode, "all lines are of the lot shared" in both.stderr) == (Exit.USAGE, True)
 

@@ -212,6 +212,35 @@ def test_a_figure_of_nobodys_lot_and_of_one_that_is_no_lot_are_unknown() -> None
     assert world.statuses(run) == [layout.UNKNOWN_LOT] * 2
 
 
+def test_what_was_said_of_a_pool_stands_beside_what_single_sims_raised_it_by() -> None:
+    """Its line a second time says nothing new, and a SIM's figure that is taken back takes its raise back."""
+    world = shared_world()
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 4 * GIB, 0, now_s)) == layout.OK
+    assert world.status(world.figure(0, 5 * GIB, 0, now_s - 1)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 4 * GIB, 0, now_s)) == layout.SAME
+    assert world.status(world.pool_figure(LOT, 4 * GIB + 1, 0, now_s)) == layout.IMPOSSIBLE_USAGE
+    assert [pool(world)[f"pool_{what}_bytes"][0] // GIB for what in ("carrier", "raised", "used")] == [4, 1, 5]
+    assert world.status(world.figure(0, 4 * GIB + GIB // 2, 0, now_s)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 4 * GIB + GIB // 2
+    assert world.status(world.figure(0, GIB // 2, 0, now_s)) == layout.OK
+    assert [pool(world)[f"pool_{what}_bytes"][0] // GIB for what in ("carrier", "raised", "used")] == [4, 0, 4]
+    assert world.machine.check() == []
+
+
+def test_a_younger_figure_of_one_sim_opens_no_way_below_those_of_the_others() -> None:
+    world = shared_world()
+    now_s = world.now_ms // 1000
+    assert world.status(world.figure(0, 5 * GIB, 0, now_s - 2)) == layout.OK
+    assert world.status(world.figure(1, GIB // 8, 0, now_s)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 5 * GIB - 1, 0, now_s - 1)) == layout.IMPOSSIBLE_USAGE
+    assert pool(world)["pool_used_bytes"][0] == 5 * GIB + GIB // 8
+    # What the carrier takes back of that SIM bounds nothing any more.
+    assert world.status(world.figure(0, GIB, 0, now_s - 2)) == layout.OK
+    assert world.status(world.pool_figure(LOT, GIB, 0, now_s - 1)) == layout.OK
+    assert world.machine.check() == []
+
+
 def openings(count: int, opening_bytes: int) -> tuple[World, list[int]]:
     """The SIMs of gold-a share a cycle, and are imported with so much used in it; and what became of each."""
     world = empty_world(sims_max=2 * count)
@@ -279,7 +308,8 @@ def test_a_sum_that_wrapped_round_before_it_had_a_bound_is_no_damage() -> None:
     regions = copy_regions(world.machine)
     state = tables(regions)
     state["sims_ledger"]["carrier_bytes"][:4, 0] = 1 << 62
-    state["lots"]["sims_told_bytes"][world.entities[LOT], 0] = 0
+    record = state["lots"][world.entities[LOT]]
+    record["sims_told_bytes"][0], record["sims_most_bytes"][0] = 0, 1 << 62
     assert Machine.restore(pack(regions, state)).check() == []
-    state["sims_ledger"]["carrier_bytes"][0, 0] -= 1
+    state["sims_ledger"]["carrier_bytes"][0, 0] += 1
     assert len(Machine.restore(pack(regions, state)).check()) == 1

@@ -171,12 +171,13 @@ def test_14_sums_up_what_carriers_told_of_the_sims_of_pools_one_by_one() -> None
         if sim < 3:
             world.pass_ms(1_000)
             assert world.status(world.figure(sim, 5 << 20 << sim, 0, now_s + sim)) == layout.OK
-    changed = reshaped("lots", sims_told_bytes=None, sims_told_first_s=None, sims_told_last_s=None)
+    names = ("told_bytes", "told_first_s", "told_last_s", "most_bytes", "most_s", "most_sim")
+    fields = [f"sims_{name}" for name in names]
+    changed = reshaped("lots", **dict.fromkeys(fields))
     machine = Machine.restore(migrate(*older(world.machine, {"lots": changed}, 13)))
     assert machine.state_hash() == world.machine.state_hash()
     told = tables(copy_regions(machine))["lots"][world.entities["gold-a"]]
-    found = [told[name][0] for name in ("sims_told_bytes", "sims_told_first_s", "sims_told_last_s")]
-    assert found == [15 << 20, now_s, now_s + 1]
+    assert [told[name][0] for name in fields] == [15 << 20, now_s, now_s + 1, 10 << 20, now_s + 1, 2]
 
 
 @pytest.mark.parametrize("released", ["machine-10"], indirect=True)

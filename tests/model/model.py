@@ -589,7 +589,7 @@ class Model(Limits):
         for window in range(layout.WINDOWS):
             lot.pool_offsets[window] += openings[window] if lot.pools(window) else 0
             if sim.as_of_s[window]:
-                lot.sim_told(window, sim.as_of_s[window])
+                lot.sim_told(window, sim.carrier[window], sim.as_of_s[window], sim.index)
         self._set_limit(sim)
         return {layout.OK}
 
@@ -688,7 +688,7 @@ class Model(Limits):
         if unknown:
             lot.pool_offsets[window - 1] = -self._pool_counted(entity)
             lot.forget_figure(window - 1)
-            lot.told_since_s[window - 1] = lot.told_until_s[window - 1] = 0
+            lot.sims_untold(window - 1)
             if window == layout.WINDOW_ROLLING:
                 lot.pool_days, lot.pool_told = [], set()
         self._judge_pool(entity)
@@ -810,7 +810,7 @@ class Model(Limits):
                 return
             lot.turned_days = 0
         self._restart_pool(entity, window)
-        lot.told_since_s[window] = lot.told_until_s[window] = 0
+        lot.sims_untold(window)
         lot.begun_ms[window], lot.begun_spread_ms[window] = self.now_ms, spread_ms
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
@@ -927,7 +927,7 @@ class Model(Limits):
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
         self._pool_told(lot, window, more, as_of_s)
         sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
-        lot.sim_told(window, as_of_s)
+        lot.sim_told(window, told, as_of_s, sim.index)
         sim.straddling[window] = min(straddling, own)
         sim.offsets[window] += sim.beside(window) - before
         for inner in (layout.WINDOW_DAY - 1, layout.WINDOW_ROLLING - 1):
@@ -935,10 +935,12 @@ class Model(Limits):
                 self._contain(sim, lot, inner, as_of_s)
         for place in range(layout.WINDOWS):
             holds = lot.pools(place) and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
-            least = self._told_least(sim.lot, place, lot.pool_as_of_s[place])
-            if holds and least > lot.pool_carrier[place]:
-                lot.pool_corrections[place] += least - lot.pool_carrier[place]
-                lot.pool_carrier[place] = least
+            if holds:
+                back = lowered if place == window or self._lies_in(lot, window, place) else 0
+                beyond = self._told_least(sim.lot, place, lot.pool_as_of_s[place]) - lot.pool_carrier[place]
+                raised = max(beyond, lot.pool_raised[place] - back, 0)
+                lot.pool_corrections[place] += raised - lot.pool_raised[place]
+                lot.pool_raised[place] = raised
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
         return {layout.OK}
@@ -972,8 +974,11 @@ class Model(Limits):
                 continue
             if self._is_young(lot, inner, lot.told_since_s[inner]) and lot.told_until_s[inner] <= as_of_s:
                 known.append(sum(max(sim.carrier[inner], 0) for sim in self.sims if sim.lot == entity))
+            most, most_s, _ = lot.most_told[inner]
+            known.append(most if most_s <= as_of_s and self._is_young(lot, inner, most_s) else 0)
             if inner != window and lot.pools(inner) and lot.pool_as_of_s[inner] <= as_of_s:
-                known.append(lot.pool_carrier[inner] if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
+                counts = lot.pool_carrier[inner] + lot.pool_raised[inner]
+                known.append(counts if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
         if window == layout.WINDOW_ROLLING - 1 and self._days_hold(lot, as_of_s):
             known.append(sum(lot.pool_days[place] for place in lot.pool_told if place < len(lot.pool_days)))
         return max(known)
@@ -1126,7 +1131,7 @@ class Model(Limits):
         if call.header["argument"]:
             return {layout.OK}
         lot.pool_corrections[place], lot.pool_straddling[place] = correction, min(straddling, own)
-        lot.pool_carrier[place], lot.pool_as_of_s[place] = told, as_of_s
+        lot.pool_carrier[place], lot.pool_as_of_s[place], lot.pool_raised[place] = told, as_of_s, 0
         if place == layout.WINDOW_DAY - 1:
             self._pool_contains_day(entity, as_of_s)
         self._judge_pool(entity)
@@ -2064,6 +2069,10 @@ class Model(Limits):
                 known += [lot.pool_carrier[window], lot.pool_as_of_s[window]]
                 pool += [int(tables["lots"][entity][f"sims_told_{name}_s"][window]) for name in ("first", "last")]
                 known += [lot.told_since_s[window], lot.told_until_s[window]]
+                pool.append(int(tables["lots"][entity]["pool_raised_bytes"][window]))
+                pool += [int(tables["lots"][entity][f"sims_most_{name}"][window]) for name in ("bytes", "s", "sim")]
+                most, most_s, most_sim = lot.most_told[window]
+                known += [lot.pool_raised[window], most, most_s, most_sim + 1]
                 self._require(pool == known, f"lot {entity}: its pool says {pool} of window {window + 1}, not {known}")
             found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
             wanted = {

@@ -88,6 +88,10 @@ class LotModel:
     told_since_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     told_until_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: of the earliest and the latest figure of a single SIM since it began; 0: there was none."""
+    pool_raised: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what counts beyond the figure of the pool, since its SIMs' say more."""
+    most_told: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 0, -1)] * layout.WINDOWS)
+    """By window: the largest figure of a single SIM, its instant and its SIM."""
     pool_health: int = layout.HEALTHY
     promised_bytes: int = 0
     """What the job that is checked has of the pool."""
@@ -98,11 +102,18 @@ class LotModel:
         comes = window in self.waiting or self.schedule.get(window, (0, 0))[0] or self.last_reset_ms[window]
         return self.caps[window][0] >= 0 or bool(comes)
 
-    def sim_told(self, window: int, as_of_s: int) -> None:
+    def sim_told(self, window: int, told: int, as_of_s: int, sim: int) -> None:
         """A figure of one of its SIMs is taken."""
         if self.pooled:
+            if told >= self.most_told[window][0] or sim == self.most_told[window][2]:
+                self.most_told[window] = (told, as_of_s, sim)
             self.told_since_s[window] = min(self.told_since_s[window] or as_of_s, as_of_s)
             self.told_until_s[window] = max(self.told_until_s[window], as_of_s)
+
+    def sims_untold(self, window: int) -> None:
+        """The window starts anew."""
+        self.told_since_s[window] = self.told_until_s[window] = 0
+        self.most_told[window] = (0, 0, -1)
 
     def pools(self, window: int) -> bool:
         return bool(self.pooled >> window & 1)
@@ -113,7 +124,7 @@ class LotModel:
 
     def forget_figure(self, window: int) -> None:
         """The window starts anew."""
-        self.pool_corrections[window] = self.pool_straddling[window] = 0
+        self.pool_corrections[window] = self.pool_straddling[window] = self.pool_raised[window] = 0
         self.pool_carrier[window] = -1 if self.pool_as_of_s[window] else 0
 
     @property

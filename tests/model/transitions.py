@@ -775,6 +775,8 @@ def _pool_figure(row: Row) -> Case:
     world.pass_ms(SECOND_MS)
     case = Case(world, lot=world.entities[lot], named_sim=0, used_bytes=told + now - counted)
     if row.command == "CARRIER_USAGE":
+        if row.when.endswith("less again"):
+            assert world.status(world.figure(0, told + 40 * MIB, counted, as_of_s)) == layout.OK
         if row.when.startswith("of before the pool's own figure"):
             more = 40 * MIB if row.when.endswith("more than it") else 0
             case.run = world.figure(0, told + more, counted, as_of_s)
@@ -822,9 +824,14 @@ def _pool_figure(row: Row) -> Case:
     elif row.when.startswith("of a later instant"):
         as_of_s += 1
         told += -MIB if row.when.endswith("less than before") else MIB
+    elif row.when.endswith("told since"):
+        assert world.status(world.figure(0, 50 * MIB, counted, as_of_s)) == layout.OK
     elif "SIM of it" in row.when:
-        instant_s = as_of_s + (1 if row.when.endswith("later on") else 0)
+        of_another = row.when.endswith("of another one later on")
+        instant_s = as_of_s + (1 if row.when.endswith("later on") and not of_another else 0)
         assert world.status(world.figure(0, 50 * MIB, counted, instant_s)) == layout.OK
+        if of_another:
+            assert world.status(world.figure(1, MIB, 0, as_of_s + 1)) == layout.OK
     elif "two SIMs of it" in row.when:
         sims = [(0, counted), (1, 0)]
         more = 0 if row.when.endswith("as much") else 1
@@ -1866,10 +1873,13 @@ WHENS = frozenset(
         "more than its SIMs could carry",
         "of one SIM of it more was told",
         "of one SIM of it more was told later on",
+        "of one SIM of it more was told, of another one later on",
+        "the same again, of one SIM of it more was told since",
         "of two SIMs of it more was told",
         "of two SIMs of it as much",
         "of before the pool's own figure",
         "of before the pool's own figure, more than it",
+        "of before the pool's own figure, which it raised, less again",
         "of after the pool's own figure, less than we counted",
         "of after the pool's own figure, more than we counted",
         "its window starts anew, it had a figure",

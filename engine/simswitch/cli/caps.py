@@ -138,9 +138,10 @@ def _figure(cap: dict[str, Any]) -> str:
         return ""
     beyond = cap["pool_correction_bytes"]
     than = f"{bytes_text(abs(beyond))} {'less' if beyond < 0 else 'more'} than we" if beyond else "as we"
-    said = (
-        f"; its carrier said {bytes_text(cap['pool_carrier_bytes'])} as of {instant_text(cap['pool_as_of_ms'])}, {than}"
-    )
+    told = f"{bytes_text(cap['pool_carrier_bytes'])} as of {instant_text(cap['pool_as_of_ms'])}"
+    if cap["pool_raised_bytes"]:
+        told += f", of its single SIMs {bytes_text(cap['pool_raised_bytes'])} more"
+    said = f"; its carrier said {told}, {than}"
     straddling = cap["pool_straddling_bytes"]
     return said + (f", and {bytes_text(straddling)} may have come after it" if straddling else "")
 

@@ -346,6 +346,10 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
             if _differ(wanted[2 + 2 * WINDOWS + window], lot.sims_told_bytes[window]):
                 faults.append(f"pool {entity} has {lot.sims_told_bytes[window]} bytes that its carrier told of single SIMs in window "
                               f"{window + 1}, they {wanted[2 + 2 * WINDOWS + window]}")
+            index = lot.sims_most_sim[window]
+            if index and state.sims_ledger[index - 1].carrier_bytes[window] != lot.sims_most_bytes[window]:
+                faults.append(f"pool {entity} has {lot.sims_most_bytes[window]} bytes as the most that its carrier told of a SIM in window "
+                              f"{window + 1}, SIM {index - 1} has {state.sims_ledger[index - 1].carrier_bytes[window]}")
             if not lot_pools(lot, window):
                 continue
             if _differ(wanted[2 + WINDOWS + window], lot.pool_allowance_bytes[window]):

@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 768   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                 832   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -971,7 +971,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 768 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 832 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1035,7 +1035,10 @@ ctypedef struct Lot:                    # 768 B, by the lot's entity; the window
     uint32_t tried_count                # SIMs that it has put on probation
     uint32_t tried_next_s               # when the walk after it is due, as far as it has come, Unix seconds; 0: it left none
     uint32_t slowed_count               # SIMs that are throttled
-    uint64_t later[1]
+    int64_t pool_raised_bytes[3]        # what counts beyond pool_carrier_bytes, since no less was said of the pool's SIMs
+    int64_t sims_most_bytes[3]          # of a pooled lot: the largest of the figures that sims_told_bytes is the sum of,
+    uint32_t sims_most_s[3]             # its instant,
+    uint32_t sims_most_sim[3]           # and the SIM that it is of, its index + 1; 0: none
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

@@ -18,8 +18,10 @@
 #
 # What the carrier said of the SIMs one by one it can't have less of all of them together, no earlier: the sum of its last figures of single
 # SIMs is kept by window, with the earliest and the latest instant that any of them is of. A figure of the pool that is no older than all of
-# them, and less than their sum, or than what was said of a shorter window that lies in it, can't be; a SIM's that comes after it, and is
-# of no later instant, raises it. Where one SIM's is of a later instant, nothing is compared.
+# them, and less than their sum, or than what was said of a shorter window that lies in it, can't be. Where one SIM's is of a later instant,
+# what the others had by then is not known: the largest single figure is kept beside the sum, and where no earlier the pool's is not below it.
+# A SIM's figure that comes after the pool's, and is of no later instant, raises what counts of it, not what was said; the raise goes as that
+# SIM's figure is taken back.
 #
 #     SIM a     5 GB ---+
 #     SIM b         2 GB ---+
@@ -197,6 +199,7 @@ cdef void pool_forget(Lot *lot, int window) noexcept nogil:
     lot.pool_correction_bytes[window] = 0
     lot.pool_straddling_bytes[window] = 0
     if lot.pool_as_of_s[window]:
+        lot.pool_raised_bytes[window] = 0
         lot.pool_carrier_bytes[window] = -1  # told again it says something again
 
 
@@ -301,16 +304,24 @@ cdef int64_t _told_least_bytes(
             continue
         if as_of_s >= lot.sims_told_last_s[inner] and _pool_young(lot, inner, lot.sims_told_first_s[inner], now_ms):
             least = max(least, lot.sims_told_bytes[inner])
+        if as_of_s >= lot.sims_most_s[inner] and _pool_young(lot, inner, lot.sims_most_s[inner], now_ms):
+            least = max(least, lot.sims_most_bytes[inner])
         if (
             inner != window and lot_pools(lot, inner) and as_of_s >= lot.pool_as_of_s[inner]
             and _pool_young(lot, inner, lot.pool_as_of_s[inner], now_ms)
         ):
-            least = max(least, lot.pool_carrier_bytes[inner])
+            least = max(least, lot.pool_carrier_bytes[inner] + lot.pool_raised_bytes[inner])
     if window == WINDOW_ROLLING - 1 and days_told(state, lot, as_of_s, now_ms):
         for place in range(ROLLING_DAYS):
             if (lot.pool_days_told >> place) & 1:
                 _add(&days, lot.pool_days[place])
     return max(least, days)
+
+
+cdef void _most_told(Lot *lot, int window, int64_t carrier_bytes, uint32_t as_of_s, uint32_t sim) noexcept nogil:
+    lot.sims_most_bytes[window] = carrier_bytes
+    lot.sims_most_s[window] = as_of_s
+    lot.sims_most_sim[window] = sim
 
 
 cdef void pool_sim_told(State *state, uint32_t index, int window, int64_t carrier_bytes, uint32_t as_of_s) noexcept nogil:
@@ -324,25 +335,34 @@ cdef void pool_sim_told(State *state, uint32_t index, int window, int64_t carrie
         if not lot.sims_told_first_s[window] or as_of_s < lot.sims_told_first_s[window]:
             lot.sims_told_first_s[window] = as_of_s
         lot.sims_told_last_s[window] = max(lot.sims_told_last_s[window], as_of_s)
+    # Its SIM may say less again; which other one then has the most is not looked for.
+    if lot.sims_most_sim[window] == index + 1 or (as_of_s and carrier_bytes >= lot.sims_most_bytes[window]):
+        _most_told(lot, window, carrier_bytes, as_of_s, index + 1 if as_of_s else 0)
 
 
 cdef void pool_sims_untold(Lot *lot, int window) noexcept nogil:
     """The window starts anew: a walk takes what was told of its SIMs out of the sum, and until it is over none is compared."""
     lot.sims_told_first_s[window] = 0
     lot.sims_told_last_s[window] = 0
+    _most_told(lot, window, 0, 0, 0)
 
 
-cdef void pool_contain_sims(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
-    """A carrier's figure of one SIM was taken: none of its pool is below what it says of the SIMs."""
+cdef void pool_contain_sims(State *state, uint32_t entity, int of_window, int64_t lowered, uint64_t now_ms) noexcept nogil:
+    """A carrier's figure of one SIM was taken: none of its pool counts less than what it says of the SIMs. ``lowered``: by so much
+    it took back what it had said of that SIM."""
     cdef Lot *lot = &state.lots[entity]
-    cdef int64_t least
+    cdef int64_t raised
     cdef int window
     for window in range(WINDOWS):
         if lot_pools(lot, window) and _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
-            least = _told_least_bytes(state, lot, window, lot.pool_as_of_s[window], now_ms)
-            if least > lot.pool_carrier_bytes[window]:
-                _add(&lot.pool_correction_bytes[window], least - lot.pool_carrier_bytes[window])
-                lot.pool_carrier_bytes[window] = least
+            raised = _told_least_bytes(state, lot, window, lot.pool_as_of_s[window], now_ms) - lot.pool_carrier_bytes[window]
+            if of_window == window or _lies_in(state, lot, of_window, window, now_ms):
+                raised = max(raised, lot.pool_raised_bytes[window] - lowered)
+            else:
+                raised = max(raised, lot.pool_raised_bytes[window])
+            raised = max(raised, <int64_t> 0)
+            _add(&lot.pool_correction_bytes[window], raised - lot.pool_raised_bytes[window])
+            lot.pool_raised_bytes[window] = raised
 
 
 cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s) noexcept nogil:
@@ -445,6 +465,7 @@ cdef int _correct_pool(
         lot.pool_correction_bytes[window] = correction[0]
         lot.pool_straddling_bytes[window] = min(<int64_t> straddling_bytes, own)
         lot.pool_carrier_bytes[window] = carrier_bytes
+        lot.pool_raised_bytes[window] = 0
         lot.pool_as_of_s[window] = as_of_s
         if window == WINDOW_DAY - 1:
             _pool_contain_day(lot, as_of_s)

@@ -501,13 +501,14 @@ cdef dict read_lot(State *state, uint32_t entity):
         raise IndexError(f"entity {entity} is no lot")
     capped = lot.pooled and lot.pool_limit_bytes != NO_LIMIT
     return {
-        # By window: its SIMs share the quota; and of the pool: what was used of it, what its carrier said last of it and how much more
-        # that was than we had (both 0: nothing that holds), what may have been used after that instant, the instant, Unix seconds; what
+        # By window: its SIMs share the quota; and of the pool: what was used of it, what its carrier said last of it, what it said of its SIMs beyond that, and
+        # how much more both are than we had (both 0: nothing that holds), what may have been used after that instant, the instant, Unix seconds; what
         # was counted on it ever, what is left until its nearest cap (None: there is none), below how much left it is low and
         # exhausted, what leases may still use of that, and its Health.
         "pooled": [lot_pools(lot, window) for window in range(WINDOWS)],
         "pool_used_bytes": [int(pool_used_bytes(lot, window)) if lot_pools(lot, window) else 0 for window in range(WINDOWS)],
         "pool_carrier_bytes": [max(int(lot.pool_carrier_bytes[window]), 0) for window in range(WINDOWS)],
+        "pool_raised_bytes": [int(lot.pool_raised_bytes[window]) for window in range(WINDOWS)],
         "pool_correction_bytes": [int(lot.pool_correction_bytes[window]) for window in range(WINDOWS)],
         "pool_straddling_bytes": [int(lot.pool_straddling_bytes[window]) for window in range(WINDOWS)],
         "pool_as_of_s": [int(lot.pool_as_of_s[window]) if _figured(lot, window) else 0 for window in range(WINDOWS)],

@@ -305,6 +305,10 @@ def _state_of_14(_old: Tables, new: Tables) -> None:
         as_of_s, told = ledger["as_of_s"][:, window], ledger["carrier_bytes"][:, window]
         known = (as_of_s > 0) & (told >= 0) & (record["pooled"][lots] > 0)
         np.add.at(record["sims_told_bytes"][:, window], lots[known], told[known])
+        rising = np.flatnonzero(known)[np.argsort(told[known], kind="stable")]
+        record["sims_most_bytes"][lots[rising], window] = told[rising]
+        record["sims_most_s"][lots[rising], window] = as_of_s[rising]
+        record["sims_most_sim"][lots[rising], window] = rising + 1
         first = np.full(len(record), 2**32 - 1, np.uint32)
         np.minimum.at(first, lots[known], as_of_s[known])
         record["sims_told_first_s"][:, window] = np.where(first < 2**32 - 1, first, 0)

@@ -178,6 +178,7 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
                 pool_carrier_bytes=columns["pool_carrier_bytes"] if pool_figure else None,
                 pool_as_of_ms=columns["pool_as_of_s"] * 1_000 if pool_figure else 0,
                 pool_correction_bytes=columns["pool_correction_bytes"] if columns["pooled"] else 0,
+                pool_raised_bytes=columns["pool_raised_bytes"] if columns["pooled"] else 0,
                 pool_straddling_bytes=columns["pool_straddling_bytes"] if columns["pooled"] else 0,
                 speed_after_bits_per_s=max(plan.numbers[_SPEEDS[place]], 0) * 1_000,
             )
