@@ -22,7 +22,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from simswitch.access.certificates import CertificateRefused, ends_s
+from simswitch.access.certificates import CertificateRefused, Certificates, ends_s
 from simswitch.access.tokens import Token, read_tokens, revoke_token
 from simswitch.audit.attempts import Attempts
 from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
@@ -463,6 +463,29 @@ def test_a_certificate_is_replaced_under_traffic(doors: Doors) -> None:
     stop.set()
     thread.join()
     assert failures == []
+
+
+def test_an_outdated_certificate_takes_no_good_one_s_place(doors: Doors, caplog: pytest.LogCaptureFixture) -> None:
+    """Last year's file, or next year's. A start has nothing better, and says so."""
+    credentials = doors.server("as-01")
+    whole = doors.files.certificate.read_bytes(), doors.files.key.read_bytes()
+    for number, (begins, ends) in enumerate(((-9, -1), (1, 9))):
+        file = f"outdated-{number}"
+        pem, key = doors.servers.sign("service", host=True, file=file, begins_hours=begins, ends_hours=ends)
+        shutil.copy(key, doors.files.key)
+        shutil.copy(pem, doors.files.certificate)
+        with doors.client(credentials) as client:
+            assert client.allocate(1, "jp").terminal == 1
+        assert "the certificate stays as it is" in caplog.text
+        assert "and not now: renew it" in caplog.text
+        caplog.clear()
+        Certificates(doors.files)
+        assert "clients that look at it will not connect" in caplog.text
+        caplog.clear()
+    doors.files.certificate.write_bytes(whole[0])
+    doors.files.key.write_bytes(whole[1])
+    with doors.client(credentials) as client:
+        assert client.allocate(1, "jp").terminal == 1
 
 
 def test_the_authority_is_changed_under_traffic(doors: Doors) -> None:

@@ -2,7 +2,8 @@
 
 gRPC asks for the certificate before every handshake. Then the files are looked at: when they changed since, and fit
 together, the new ones count from that handshake on; connections that stand go on with what they began with. While they
-do not fit together (a key was replaced, its certificate not yet) the old ones stay, and the log says so once.
+do not fit together (a key was replaced, its certificate not yet), or the new certificate is over or does not count yet,
+the old ones stay, and the log says so once. A start takes it as it is: there is nothing better.
 
 A client's certificate names its access server in one of two ways:
 
@@ -53,6 +54,10 @@ def stamp(paths: Sequence[Path]) -> Stamp:
     return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
+class CertificateOutdated(CertificateRefused):
+    """It is over, or does not count yet: whoever looks at it refuses it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Files in PEM."""
@@ -66,8 +71,9 @@ class TlsFiles:
     def paths(self) -> list[Path]:
         return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """What gRPC takes. Raises ``CertificateRefused`` naming the file."""
+    def read(self, *, outdated: bool = False) -> grpc.ServerCertificateConfiguration:
+        """What gRPC takes. Raises ``CertificateRefused`` naming the file. ``outdated``: one that does not count now is
+        taken too."""
         try:
             contents = {path: path.read_bytes() for path in self.paths()}
             mode = self.key.stat().st_mode
@@ -85,6 +91,10 @@ class TlsFiles:
                 context.load_verify_locations(self.client_ca)
             except ssl.SSLError as error:
                 raise CertificateRefused(f"{self.client_ca} holds no certificate in PEM: {error}") from error
+        if not outdated:
+            begins, ends = _validity(contents[self.certificate])
+            if not begins <= datetime.now(UTC) < ends:
+                raise CertificateOutdated(f"{self.certificate} counts from {begins} to {ends}, and not now: renew it")
         return grpc.ssl_server_certificate_configuration(
             [(contents[self.key], contents[self.certificate])],
             None if self.client_ca is None else contents[self.client_ca],
@@ -102,7 +112,11 @@ class Certificates:
         self._files = files
         self._mutex = threading.Lock()
         self._stamp = self._look()
-        self._first = files.read()
+        try:
+            self._first = files.read()
+        except CertificateOutdated as error:
+            log.warning("clients that look at it will not connect: %s", error)
+            self._first = files.read(outdated=True)
         self._trouble = ""
         self.reloads_count = 0
 
@@ -158,17 +172,26 @@ def ends_s(pem: bytes) -> float:
 
     Nobody looks at it when a client resumes a TLS session, for days: so whether it still counts is for us to see.
     """
+    return _validity(pem)[1].timestamp()
+
+
+def _validity(pem: bytes) -> tuple[datetime, datetime]:
+    """From when to when a certificate counts: the first one of a file."""
     text = pem.partition(b"-----BEGIN CERTIFICATE-----")[2].partition(b"-----END CERTIFICATE-----")[0]
     try:
         ((_, signed),) = _values(base64.b64decode(text))
         _, content = next(_values(signed))
         # Serial number, algorithm, issuer, validity: a version may stand before them.
         fields = [field for tag, field in _values(content) if tag != _VERSION]
-        _, (tag, ends) = _values(fields[3])
-        form = "%y%m%d%H%M%SZ" if tag == _YEAR_OF_TWO_DIGITS else "%Y%m%d%H%M%SZ"
-        return datetime.strptime(ends.decode("ascii"), form).replace(tzinfo=UTC).timestamp()
+        begins, ends = (_instant(tag, digits.decode("ascii")) for tag, digits in _values(fields[3]))
+        return begins, ends
     except (ValueError, IndexError, StopIteration) as error:
         raise CertificateRefused(f"when it ends can't be read: {error}") from error
+
+
+def _instant(tag: int, digits: str) -> datetime:
+    form = "%y%m%d%H%M%SZ" if tag == _YEAR_OF_TWO_DIGITS else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(digits, form).replace(tzinfo=UTC)
 
 
 def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
