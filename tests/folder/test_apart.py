@@ -1,14 +1,22 @@
-"""Work in a process of its own: who waits for it and is interrupted leaves nobody behind."""
+"""Work in a process of its own: who waits for it and is interrupted or ended leaves nobody behind."""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from simswitch.folder.apart import apart
+from simswitch.folder.apart import _answer, apart
+
+ROOT = Path(__file__).parents[2]
 
 _LOCK = threading.Lock()
 """Stands for those that a library has for itself."""
@@ -42,6 +50,57 @@ def test_who_is_interrupted_ends_the_child(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(told.read_text()), 0)
+
+
+def linger(_: object, told: Path) -> None:
+    unfinished = told.with_suffix(".new")
+    unfinished.write_text(str(os.getpid()))
+    unfinished.replace(told)
+    signal.pause()
+
+
+def ended(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    end_s = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_who_is_ended_takes_the_child_with_him(number: signal.Signals, tmp_path: Path) -> None:
+    told = tmp_path / "child"
+    script = (
+        "import sys; from pathlib import Path; from simswitch.folder.apart import apart; "
+        "from tests.folder.test_apart import linger; apart(linger, Path(sys.argv[1]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(told)], cwd=ROOT) as parent:
+        assert until(told.exists)
+        parent.send_signal(number)
+    child = int(told.read_text())
+    gone = until(lambda: ended(child))
+    if not gone:
+        os.kill(child, signal.SIGKILL)
+    assert gone
+
+
+def place_of(note: object) -> bool:
+    return callable(note)
+
+
+def test_an_answer_that_nobody_waits_for_is_no_error() -> None:
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    reading.close()
+    with writing:
+        _answer(ctypes.c_uint64(), writing, place_of, (), {})
 
 
 def use(_: object) -> bool:

@@ -3,17 +3,24 @@ record can be named.
 
 The process is begun anew and is no copy of this one: in a copy only the thread that calls goes on, and a lock that
 another one has just then, SQLite's perhaps, is never given back. So work and what it is given can be pickled.
+
+It ends with this one, however that ends: nobody waits for its answer any more, and it may have a machine's memory.
 """
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from simswitch.journal.errors import JournalError
+
+_PR_SET_PDEATHSIG = 1
 
 Note = Callable[[int], object]
 """Told the sequence that is applied next."""
@@ -31,7 +38,7 @@ def apart(work: Callable[Concatenate[Note, P], T], *arguments: P.args, **named: 
     context = multiprocessing.get_context("spawn")
     place = context.RawValue(ctypes.c_uint64, 0)
     reading, writing = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(place, writing, work, arguments, named))
+    child = context.Process(target=_begun, args=(os.getpid(), place, writing, work, arguments, named))
     try:
         child.start()
         writing.close()
@@ -57,6 +64,13 @@ def apart(work: Callable[Concatenate[Note, P], T], *arguments: P.args, **named: 
     return found  # type: ignore[no-any-return]
 
 
+def _begun(parent: int, *words: Any) -> None:
+    # Linux: it is told to the kernel, and what has happened before is seen by the number.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == parent:
+        _answer(*words)
+
+
 def _answer(
     place: ctypes.c_uint64, writing: Connection, work: Callable[..., Any], arguments: Any, named: dict[str, Any]
 ) -> None:
@@ -69,7 +83,9 @@ def _answer(
         answer = (False, str(error))
     except BaseException as error:
         answer = (False, f"{type(error).__name__}: {error}")
-    writing.send(answer)
+    # Whoever asked may be gone.
+    with suppress(BrokenPipeError):
+        writing.send(answer)
 
 
 def _ended(exit_code: int | None) -> str:
