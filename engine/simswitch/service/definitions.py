@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 
@@ -174,7 +175,8 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
 
 MONTH_BYTES = 25_000_000_000
 """What a limit rule allows in a month when it says neither that nor what in a day."""
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*)(\S*)")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S*")
+_PORTS = {"http": ":80", "https": ":443"}
 TOLD_MAX = 8
 """Texts of one limit rule that are remembered."""
 WARN_PERMILLE = 800
@@ -231,7 +233,18 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
 
 def _plain(text: str) -> str:
     """Neither blanks nor what makes no other address of a URL make another text."""
-    return " ".join(_URL.sub(lambda url: url[1].lower() + url[2].rstrip("/"), text).split())
+    return " ".join(_URL.sub(_plain_url, text).split())
+
+
+def _plain_url(url: re.Match[str]) -> str:
+    """Without what makes no other address of it: capitals, its scheme's port, slashes at the end, a query with
+    nothing in it, a place in its page."""
+    try:
+        scheme, host, path, query, _ = urlsplit(url[0])
+    except ValueError:
+        return url[0]
+    host = host.lower().removesuffix(_PORTS.get(scheme, ":"))
+    return f"{scheme}://{host}{path.rstrip('/')}{'?' * bool(query)}{query}"
 
 
 def _told(rule: pb.LimitRule) -> int:
@@ -246,9 +259,9 @@ def _remember_told(rule: pb.LimitRule, directory: Directory) -> None:
     for other in directory.all(layout.LIMIT_RULE):
         if other.name == rule.name:
             before = pb.LimitRule.FromString(other.document)
-            told = [*before.told_before]
-            if _told(before) not in (*told[-1:], _told(rule)):
-                told.append(_told(before))
+            told, was = [*before.told_before], _told(before)
+            if was != _told(rule):  # two that take turns push no third one out
+                told = [each for each in told if each != was] + [was]
     del rule.told_before[:]
     rule.told_before.extend(told[-TOLD_MAX:])
 
