@@ -343,6 +343,37 @@ def test_slowed_sims_of_a_prepaid_lot_stay_slowed_unless_a_reset_is_known() -> N
     assert world.machine.check() == []
 
 
+@pytest.mark.parametrize("said", ["prepaid", "reset", "no probes"])
+def test_a_walk_that_tries_slowed_sims_ends_once_they_are_not_to_be_tried(said: str) -> None:
+    """It does not go on for its hour. It tells how many were tried, and is asked anew a day later."""
+    sims = 600
+    world = throttled_world(sims)
+    lot = world.entities["gold-a"]
+    world.pass_ms(DAY_MS)
+    world.pass_ms(10 * MINUTE_MS)
+    tried = healthy(world)
+    assert 0 < tried < sims // 2
+    if said == "prepaid":
+        prepay(world)
+    elif said == "reset":
+        schedule(world, world.now_ms + 3 * DAY_MS)
+    else:
+        world.configure(layout.PROBE_KBPS, 0)
+    ended_ms = world.now_ms
+    for _ in range(60):
+        world.pass_ms(MINUTE_MS)
+    assert healthy(world) == tried
+    assert told_endless(world)[1:] == [(lot, tried)]
+    if said == "no probes":
+        world.configure(layout.PROBE_KBPS, 512)
+        world.pass_ms(ended_ms + DAY_MS - world.now_ms)
+        assert healthy(world) == tried
+        for _ in range(61):
+            world.pass_ms(MINUTE_MS)
+        assert healthy(world) == sims
+    assert world.machine.check() == []
+
+
 def test_trying_slowed_sims_is_bounded_work() -> None:
     world = empty_world(sims_max=10_064)
     world.import_sims(10_000)

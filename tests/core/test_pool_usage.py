@@ -228,6 +228,22 @@ def test_what_was_said_of_a_pool_stands_beside_what_single_sims_raised_it_by() -
     assert world.machine.check() == []
 
 
+def test_a_figure_that_never_raised_its_pool_takes_no_raise_back() -> None:
+    """What another SIM raised it by stands."""
+    world = shared_world()
+    world.pass_ms(9 * SECOND_MS)
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 3 * GIB, 0, now_s - 3)) == layout.OK
+    assert world.status(world.figure(0, 5 * GIB, 0, now_s - 5)) == layout.OK
+    for sim, gib, late_s in ((2, 6, 1), (3, 4, 1), (3, 2, 0)):
+        assert world.status(world.figure(sim, gib * GIB, 0, now_s - late_s)) == layout.OK
+    assert pool(world)["pool_raised_bytes"][0] == 2 * GIB
+    # Of the one that did raise it as much goes as is taken back.
+    assert world.status(world.figure(0, 4 * GIB, 0, now_s)) == layout.OK
+    assert pool(world)["pool_raised_bytes"][0] == GIB
+    assert world.machine.check() == []
+
+
 def test_a_younger_figure_of_one_sim_opens_no_way_below_those_of_the_others() -> None:
     world = shared_world()
     now_s = world.now_ms // 1000

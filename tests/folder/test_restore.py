@@ -166,7 +166,8 @@ def test_where_the_state_is_beyond_the_clock_numbers_are_drawn_beyond_all_that_i
     second, first, same, fourth = found
     assert same == first, "one of 1,024 instants is drawn"
     for each, worth in {**AN_INSTANT_IS_WORTH, "jobs_count": 1 / QUARTER_MS}.items():
-        apart = (1 << 14) * worth
+        apart = (1 << 22) * worth
+        # Of restores with one clock that is behind the next may come any time later.
         assert second[each] - first[each] >= apart - 2_048, each
         assert fourth[each] - second[each] >= 2 * apart - 2_048, each
 

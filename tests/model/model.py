@@ -744,7 +744,7 @@ class Model(Limits):
                     else:
                         self._reset_begins(entity, window)
             if 0 < lot.tried_ms <= self.now_ms and TRYING not in lot.resets:
-                if self._slowed_count(entity) and self._endless(lot) and not lot.prepaid:
+                if self._tries(entity):
                     lot.tried_ms, lot.tried_next_s = self.now_ms, []
                     mine = [sim.index for sim in self.sims if sim.lot == entity]
                     first = mine[0] if mine else 0
@@ -773,6 +773,16 @@ class Model(Limits):
             if lot.caps[window][0] >= 0 and known:
                 return False
         return self.settings[layout.PROBE_KBPS] > 0
+
+    def _tries(self, entity: int) -> bool:
+        lot = self.lots[entity]
+        return self._slowed_count(entity) > 0 and self._endless(lot) and not lot.prepaid
+
+    def _tries_end(self, entity: int, next_ms: int) -> None:
+        lot = self.lots[entity]
+        lot.tried_ms, count = next_ms, lot.resets.pop(TRYING).count
+        if count:
+            self._event(layout.EVENT_ENDLESS, a=entity, b=count)
 
     def _slowed_count(self, entity: int) -> int:
         return sum(sim.lot == entity and sim.health == layout.THROTTLED for sim in self.sims)
@@ -823,6 +833,9 @@ class Model(Limits):
             lot = self.lots[entity]
             lot.due = False
             for window, reset in sorted(lot.resets.items()):
+                if window == TRYING and not self._tries(entity):
+                    self._tries_end(entity, self.now_ms + DAY_MS if self._slowed_count(entity) else 0)
+                    continue
                 if window == TRYING:
                     reset.end = max((sim.index + 1 for sim in self.sims if sim.lot == entity), default=len(self.sims))
                 passed_ms, until = self.now_ms - reset.begun_ms, reset.end
@@ -835,14 +848,11 @@ class Model(Limits):
                         self._reset_sim(sim, window)
                         reset.count += 1
                 reset.cursor = max(reset.cursor, until)
-                if reset.cursor == reset.end:
+                if reset.cursor == reset.end and window == TRYING:
+                    self._tries_end(entity, min(lot.tried_next_s, default=0) * 1_000)
+                elif reset.cursor == reset.end:
                     del lot.resets[window]
-                    if window < TRYING:
-                        self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
-                        continue
-                    lot.tried_ms = min(lot.tried_next_s, default=0) * 1_000
-                    if reset.count:
-                        self._event(layout.EVENT_ENDLESS, a=entity, b=reset.count)
+                    self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
             if not lot.resets:
                 self._turn_lot(entity)
 
@@ -926,6 +936,7 @@ class Model(Limits):
             sim.allowances[window] = 0
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
         self._pool_told(lot, window, more, as_of_s)
+        told_s = sim.as_of_s[window]
         sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
         lot.sim_told(window, told, as_of_s, sim.index)
         sim.straddling[window] = min(straddling, own)
@@ -936,7 +947,8 @@ class Model(Limits):
         for place in range(layout.WINDOWS):
             holds = lot.pools(place) and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
             if holds:
-                back = lowered if place == window or self._lies_in(lot, window, place) else 0
+                raising = told_s <= lot.pool_as_of_s[place]
+                back = lowered if raising and (place == window or self._lies_in(lot, window, place)) else 0
                 beyond = self._told_least(sim.lot, place, lot.pool_as_of_s[place]) - lot.pool_carrier[place]
                 raised = max(beyond, lot.pool_raised[place] - back, 0)
                 lot.pool_corrections[place] += raised - lot.pool_raised[place]

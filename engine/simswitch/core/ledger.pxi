@@ -452,7 +452,7 @@ cdef int _correct(
         for inner in range(WINDOW_DAY - 1, WINDOWS):
             if _is_told(state, index, lot, inner, now_ms):
                 _contain(state, index, inner, as_of_s, now_ms)
-        pool_contain_sims(state, entity, window, lowered[0], now_ms)
+        pool_contain_sims(state, entity, window, lowered[0], told_s, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 

@@ -291,11 +291,23 @@ cdef uint64_t _come_to(uint64_t begin, uint64_t end, uint64_t passed_ms, uint64_
     return begin + (end - begin) * passed_ms // spread_ms if passed_ms < spread_ms else end
 
 
+cdef void _tries_end(State *state, uint32_t entity, uint64_t next_ms) noexcept nogil:
+    cdef Lot *lot = &state.lots[entity]
+    lot.resetting &= <uint8_t> ~(1 << TRYING)
+    lot.tried_ms = next_ms
+    if lot.tried_count:
+        event(state, EVENT_ENDLESS, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, entity, lot.tried_count)
+
+
 cdef bint _tries_step(State *state, uint32_t entity, uint64_t now_ms, int *work) noexcept nogil:
-    """As _reset_step."""
+    """As _reset_step. It ends at once when none is slowed any more, or when somebody has said meanwhile what brings them back, that
+    nothing does, or that nothing is probed."""
     cdef Lot *lot = &state.lots[entity]
     cdef uint32_t end = lot.sims_end if lot.sims_end else state.header.sims_count
     cdef uint64_t until = _come_to(lot.sims_first if lot.sims_end else 0, end, now_ms - lot.tried_ms, TRIED_SPREAD_MS)
+    if not lot_tries(state, entity, now_ms):
+        _tries_end(state, entity, now_ms + TRIED_AFTER_MS if lot.slowed_count else 0)
+        return True
     while lot.tried_cursor < until and work[0] > 0:
         work[0] -= 1
         if state.groups[state.sims[lot.tried_cursor].group].lot == entity:
@@ -304,10 +316,7 @@ cdef bint _tries_step(State *state, uint32_t entity, uint64_t now_ms, int *work)
     if lot.tried_cursor < until:
         return False
     if lot.tried_cursor == end:
-        lot.resetting &= <uint8_t> ~(1 << TRYING)
-        lot.tried_ms = <uint64_t> lot.tried_next_s * 1000
-        if lot.tried_count:
-            event(state, EVENT_ENDLESS, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0, entity, lot.tried_count)
+        _tries_end(state, entity, <uint64_t> lot.tried_next_s * 1000)
     return True
 
 

@@ -76,8 +76,8 @@ cdef enum:
     FENCE_EPOCH_BITS = 23         # epochs that an instant has before the next begins: 2 ** 23 a millisecond
     FENCE_TOLD_BITS = 12          # the same of events and of swaps that were given up: numbers stay below 2 ** 53 (JSON)
     FENCE_JOB_BITS = 8            # a job has so many milliseconds (2 ** 8): its number has 32 bits
-    FENCE_DRAWN_BITS = 14         # so far apart are the instants of which one is drawn: 16 seconds
-    FENCE_DRAWN = 1024            # as many are there: within five hours
+    FENCE_DRAWN_BITS = 22         # so far apart are the instants of which one is drawn: 70 minutes
+    FENCE_DRAWN = 1024            # as many are there: within fifty days
 
 
 cdef uint64_t FENCES_BEGIN_MS = 1_577_836_800_000   # 2020-01-01
@@ -955,7 +955,7 @@ cdef class Machine:
         all numbers begin at what one instant says, which comes to more than a machine gives in the time until the next:
         2 ** 23 epochs and an order a millisecond, 4,096 events, a job a quarter of a second. It is ``at_ms``; where the
         state has seen a later one or has numbers beyond, since a clock was ahead or is behind, it is drawn from 1,024
-        that lie behind all of that. Of sessions thousands begin at once when all access servers come back, so what tells
+        that lie behind all of that, four million orders apart. Of sessions thousands begin at once when all access servers come back, so what tells
         theirs apart is no instant but ``lineage``, a number that was drawn: their numbers go on below it.
         """
         cdef Header *header = self.state.header

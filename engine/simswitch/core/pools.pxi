@@ -347,16 +347,21 @@ cdef void pool_sims_untold(Lot *lot, int window) noexcept nogil:
     _most_told(lot, window, 0, 0, 0)
 
 
-cdef void pool_contain_sims(State *state, uint32_t entity, int of_window, int64_t lowered, uint64_t now_ms) noexcept nogil:
+cdef void pool_contain_sims(
+    State *state, uint32_t entity, int of_window, int64_t lowered, uint32_t told_s, uint64_t now_ms
+) noexcept nogil:
     """A carrier's figure of one SIM was taken: none of its pool counts less than what it says of the SIMs. ``lowered``: by so much
-    it took back what it had said of that SIM."""
+    it took back what it had said of that SIM, as of ``told_s``."""
     cdef Lot *lot = &state.lots[entity]
     cdef int64_t raised
     cdef int window
     for window in range(WINDOWS):
         if lot_pools(lot, window) and _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
             raised = _told_least_bytes(state, lot, window, lot.pool_as_of_s[window], now_ms) - lot.pool_carrier_bytes[window]
-            if of_window == window or _lies_in(state, lot, of_window, window, now_ms):
+            # What was said of a later instant than the pool's figure has not raised it.
+            if told_s <= lot.pool_as_of_s[window] and (
+                of_window == window or _lies_in(state, lot, of_window, window, now_ms)
+            ):
                 raised = max(raised, lot.pool_raised_bytes[window] - lowered)
             else:
                 raised = max(raised, lot.pool_raised_bytes[window])
