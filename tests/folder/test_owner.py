@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from simswitch.access.tokens import create_token, revoke_token
+from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup
 from simswitch.folder.restore import restore
 from simswitch.history.projector import Projector
@@ -62,6 +64,52 @@ def test_what_root_restores_is_whose_it_was_or_whose_place_it_takes(tmp_path: Pa
         os.chown(new, *wanted)
     assert restore(copy, new)["owner"] == str(wanted[0])
     assert owners(new) == {wanted}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("access/tokens.log", lambda folder: create_token(folder, "operator:alice", 60_000)),
+        ("access", lambda folder: create_token(folder, "operator:alice", 60_000)),
+        ("lock", lambda folder: RealDisk(folder).lock()),
+        ("history.lock", Projector),
+    ],
+)
+def test_nothing_is_made_or_given_away_through_a_link(
+    tmp_path: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    """The folder's owner has put it there, and root types the command."""
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    folder.mkdir(0o700)
+    elsewhere.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, OTHER, GROUP)
+    secret = elsewhere / "secret"
+    secret.write_text("secret")
+    (folder / name).parent.mkdir(exist_ok=True)
+    for target in (elsewhere,) if name == "access" else (secret, elsewhere / "new"):
+        (folder / name).symlink_to(target)
+        with pytest.raises(OSError, match="symbolic link"):
+            make(folder)
+        (folder / name).unlink()
+    assert list(elsewhere.iterdir()) == [secret]
+    assert (secret.read_text(), secret.stat().st_uid) == ("secret", os.geteuid())
+
+
+@pytest.mark.parametrize("name", ["access/tokens.log", "audit/attempts.log.damaged-1", "history.sqlite"])
+def test_a_backup_takes_nothing_through_a_link(tmp_path: Path, name: str) -> None:
+    folder, copy, secret = tmp_path / "data", tmp_path / "copy", tmp_path / "secret"
+    lived(folder)
+    Projector(folder).close()
+    secret.write_text("secret\n")
+    place = folder / name
+    place.parent.mkdir(exist_ok=True)
+    if place.exists():
+        place.rename(secret)
+    place.symlink_to(secret)
+    with pytest.raises(Refused, match="symbolic link"):
+        backup(folder, copy)
+    assert not (copy / name).exists()
 
 
 def test_a_user_without_a_name_restores(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def recorded(folder: Path) -> Iterator[list[Event]]:
             return names[number]
         return Path(os.readlink(f"/proc/self/fd/{number}")).name
 
-    def opening(path: Any, flags: int, *rest: Any) -> int:
-        number: int = real["open"](path, flags, *rest)
+    def opening(path: Any, flags: int, *rest: Any, dir_fd: int | None = None) -> int:
+        number: int = real["open"](path, flags, *rest, dir_fd=dir_fd)
         names[number] = Path(path).name
         if flags & os.O_TRUNC:
             events.append(("create", names[number]))

@@ -117,6 +117,7 @@ def test_history_has_the_servers_last_records_whoever_was_signalled(
         fill(cell.step, 1_000)
         await until(lambda: position(tmp_path) == cell.durable_sequence)
         process = follower_process()
+        assert process
         os.kill(process, number)
         cell.step(allocate(1, 10))
         await until(lambda: position(tmp_path) == cell.durable_sequence or not follower_process())

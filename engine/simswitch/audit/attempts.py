@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def _opened(path: Path) -> Chain:
         log.error("%s", text)
         chain = Chain(path, size_max=SIZE_MAX)
         fields = {"why": "DAMAGED", "who": "", "from": "", "what": text, "count": 1}
-        chain.append({"at_ms": time.time_ns() // 1_000_000, **fields})
-        chain.sync()
+        # It stands in the log of the service too, which starts also where there is no room left.
+        with suppress(OSError):
+            chain.append({"at_ms": time.time_ns() // 1_000_000, **fields})
+            chain.sync()
         return chain
 
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simswitch.owner import give
+from simswitch.owner import give, opened
 
 LINE_BYTES_MAX = 65_536
 FIRST = "0" * 64
@@ -152,8 +152,8 @@ class Chain:
             raise
 
     def _open(self) -> None:
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        give(self._file, self.path.parent.stat())
+        folder, name = self.path.parent.parent, self.path.relative_to(self.path.parent.parent)
+        self._file = opened(folder, name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -39,17 +39,12 @@ def apart(work: Callable[Concatenate[Note, P], T], *arguments: P.args, **named: 
     place = context.RawValue(ctypes.c_uint64, 0)
     reading, writing = context.Pipe(duplex=False)
     child = context.Process(target=_begun, args=(os.getpid(), place, writing, work, arguments, named))
+    answer: tuple[bool, Any] | None = None
     try:
         child.start()
         writing.close()
-        done, found = reading.recv()
-    except EOFError:
-        child.join()
-        raise Refused(
-            f"replaying record {place.value} ended the process ({_ended(child.exitcode)}); what it said stands above. "
-            f"Keep the folder as it is. If the record is what is wrong, `simswitch restore` makes a folder without it: "
-            f"--skip {place.value}"
-        ) from None
+        with suppress(EOFError, OSError):
+            answer = reading.recv()
     except BaseException:
         # Who is interrupted leaves nobody behind, with whatever locks he had.
         if child.pid is not None:
@@ -59,6 +54,13 @@ def apart(work: Callable[Concatenate[Note, P], T], *arguments: P.args, **named: 
         if child.pid is not None:
             child.join()
         reading.close()
+    if answer is None:
+        raise Refused(
+            f"replaying record {place.value} ended the process ({_ended(child.exitcode)}); what it said stands above. "
+            f"Keep the folder as it is. If the record is what is wrong, `simswitch restore` makes a folder without it: "
+            f"--skip {place.value}"
+        )
+    done, found = answer
     if not done:
         raise Refused(found)
     return found  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.audit.chain import older
@@ -36,7 +36,7 @@ from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import snapshot_name
 from simswitch.journal.walk import first_record, first_sequence, list_segments
-from simswitch.owner import give_all
+from simswitch.owner import give_all, opened
 
 _PIECE_BYTES = 1 << 20
 
@@ -93,6 +93,7 @@ def _copy(source: Path, goal: Path) -> None:
     disk = RealDisk(source, create=False)
     live = disk.locked_by() is not None
     with suppress(NoHistoryYet), closing(open_reader(source, writes_nothing=not live)) as history:
+        _refuse_link(source / HISTORY)
         copy_history(history, goal)
     copy_chains(source, goal)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
@@ -114,6 +115,12 @@ def _copy(source: Path, goal: Path) -> None:
         os.truncate(goal / name, segments[number].size)
 
 
+def _refuse_link(path: Path) -> None:
+    """SQLite would follow it, to what the folder's owner may not read."""
+    if path.is_symlink():
+        raise Refused(f"{path} is a symbolic link, which nothing in a data folder may be: put the file itself there")
+
+
 def copy_history(history: sqlite3.Connection, goal: Path) -> None:
     os.close(os.open(goal / HISTORY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     with closing(sqlite3.connect(goal / HISTORY)) as copy:
@@ -125,36 +132,48 @@ def copy_history(history: sqlite3.Connection, goal: Path) -> None:
 
 def copy_chains(source: Path, goal: Path) -> None:
     """The chained files, each up to its last whole line. Only their owner may read them."""
-    found = {path: text for name in FILES for path, text in _chain(source / name).items()}
-    found |= {path: path.read_bytes() for path in source.glob(SET_ASIDE)}
+    chains = {path: text for name in FILES for path, text in _chain(source, name).items()}
+    found = {path: text[: text.rfind(b"\n") + 1] for path, text in chains.items()}
+    # What was set aside is evidence, to the last byte.
+    found |= {path: _read(source, path) for path in source.glob(SET_ASIDE)}
     for path, text in found.items():
         place = goal / path.relative_to(source)
         place.parent.mkdir(mode=0o700, exist_ok=True)
         place.touch(mode=0o600)
-        place.write_bytes(text[: text.rfind(b"\n") + 1])
+        place.write_bytes(text)
 
 
-def _chain(path: Path) -> dict[Path, bytes]:
+def _read(source: Path, path: Path) -> bytes:
+    with _reading(source, path) as file:
+        return file.read()
+
+
+def _reading(source: Path, path: Path) -> BinaryIO:
+    return os.fdopen(opened(source, path.relative_to(source), os.O_RDONLY), "rb")
+
+
+def _chain(source: Path, name: str) -> dict[Path, bytes]:
     """What stands in the older file and in the one that goes on from it, though a full one is renamed meanwhile."""
+    path = source / name
     while True:
         found = {}
         try:
-            with path.open("rb") as file:
+            with _reading(source, path) as file:
                 if older(path).exists():
-                    found[older(path)] = older(path).read_bytes()
+                    found[older(path)] = _read(source, older(path))
                 if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     continue
                 found[path] = file.read()
         except FileNotFoundError:
             # Its writer is just about to make it, or there never was one.
             if older(path).exists():
-                found[older(path)] = older(path).read_bytes()
+                found[older(path)] = _read(source, older(path))
         return found
 
 
 def _copy_bytes(source: Path, goal: Path, size: int | None = None) -> None:
     left = source.stat().st_size if size is None else size
-    with source.open("rb") as reading, goal.open("wb") as writing:
+    with _reading(source.parent, source) as reading, goal.open("wb") as writing:
         os.chmod(writing.fileno(), 0o640)
         while left:
             piece = reading.read(min(left, _PIECE_BYTES))

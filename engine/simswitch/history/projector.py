@@ -32,7 +32,7 @@ from simswitch.history.retention import HOUR_S, MONTHS, forget, forget_hours
 from simswitch.history.schema import CACHE_MIB, NAME, HistoryRefused, damaged, open_writer, signed, signed_list
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
-from simswitch.owner import give
+from simswitch.owner import opened
 
 READER = "history"
 LOCK_NAME = "history.lock"
@@ -647,8 +647,7 @@ def _add_users(connection: sqlite3.Connection, day: int, columns: list[npt.NDArr
 
 def _locked(path: Path) -> int:
     """Of two followers that overlap the second waits until the first, whose server is gone, has ended."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
-    give(lock, path.parent.stat())
+    lock = opened(path.parent, path.name, os.O_RDWR | os.O_CREAT)
     end_s = time.monotonic() + LOCK_WAIT_S
     while True:
         try:

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from simswitch.owner import give
+from simswitch.owner import opened
 
 T = TypeVar("T")
 
@@ -275,8 +275,7 @@ def open_writer(folder: str | Path, cache_mib: int = CACHE_MIB) -> sqlite3.Conne
         # As the journal: for its owner and group only. SQLite gives its files beside it the same. A file that is there
         # is left alone: closing any descriptor of it would drop the locks that this process has on it.
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
-            give(path, path.parent.stat())
+            os.close(opened(path.parent, path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

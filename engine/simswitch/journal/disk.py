@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from simswitch.journal.errors import FolderInUse
-from simswitch.owner import give
+from simswitch.owner import opened
 
 Bytes = bytes | bytearray | memoryview
 
@@ -164,9 +164,7 @@ class RealDisk:
         if create:
             flags |= os.O_CREAT | os.O_TRUNC
         path = self._path(name)
-        fd = os.open(path, flags, 0o640)
-        if create:
-            give(fd, os.stat(self.folder))
+        fd = opened(self.folder, name, flags)
         if not read_ahead:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
         return RealFile(fd, path)
@@ -195,9 +193,8 @@ class RealDisk:
         return self._free_bytes
 
     def lock(self) -> RealLock:
-        fd = os.open(self._path(LOCK_NAME), os.O_RDWR | os.O_CREAT, 0o640)
+        fd = opened(self.folder, LOCK_NAME, os.O_RDWR | os.O_CREAT)
         folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        give(fd, os.stat(self.folder))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,6 +22,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,8 @@ class Kept:
             assert process.stdin is not None
             process.stdin.close()
         else:
-            process.terminate()
+            with suppress(ProcessLookupError):  # it has ended just now
+                process.terminate()
 
 
 async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None:
@@ -98,9 +100,15 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
             if last and not kept.reads_on:
                 return
             began_s = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
+                )
+            except OSError as error:
+                if not last:
+                    raise
+                log.error("the %s can't be started once more to read the end: %s", kept.name, error)
+                return
             end = asyncio.create_task(process.wait())
             await asyncio.wait((stop, end), return_when=asyncio.FIRST_COMPLETED)
             if not end.done():
