@@ -13,6 +13,7 @@ from simswitch.core import layout
 from simswitch.history.projector import Projector
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings
+from simswitch.service import definitions
 from simswitch.v1 import event_pb2
 from simswitch.v1 import inventory_pb2 as inv
 from simswitch.v1 import subscriber_pb2 as pb
@@ -139,7 +140,7 @@ def test_neither_a_laxer_text_in_between_nor_another_spelling_of_its_url_publish
     found = limit(pool, published=day, text=url)
     again = inv.DefineLimitRuleRequest(limit_rule=rule(published=day, text=url))
     assert pool.inventory.DefineLimitRule(again).limit_rule == found
-    assert (found.text, len(found.told_before)) == (url, 5)
+    assert (found.text, len(found.told_before)) == (url, 4)
     for spelling in (
         "See HTTPS://example.NET/Limits for it",
         "See https://example.net/Limits//  for it",
@@ -157,8 +158,44 @@ def test_two_texts_that_take_turns_push_no_third_one_out(pool: OperatorClient) -
     limit(pool, published=day, text="A")
     for turn in range(10):
         found = limit(pool, published=day, text=("B", "C")[turn % 2], month_bytes=(200 + turn) * MB)
-    assert len(found.told_before) == 3
+    assert len(found.told_before) == 2
     assert "stricter" in refusal(partial(limit, pool, published=day, text="A", month_bytes=99 * MB)).text
+
+
+def test_a_text_that_was_told_is_not_new_on_an_earlier_day_either(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    day, between, before = (str(today - timedelta(days=days)) for days in range(3))
+    limit(pool, published=day, text="A")
+    limit(pool, published=before, text="B", month_bytes=200 * MB)
+    assert "stricter" in refusal(partial(limit, pool, published=between, text="A", month_bytes=99 * MB)).text
+    # It is remembered with its last day, also when it is said again with an earlier one.
+    limit(pool, published=between, text="A", month_bytes=300 * MB)
+    limit(pool, published=before, text="B", month_bytes=400 * MB)
+    assert "stricter" in refusal(partial(limit, pool, published=day, text="A", month_bytes=99 * MB)).text
+
+
+def test_many_laxer_texts_make_no_new_one_of_a_text_of_that_day(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    day, earlier = str(today), str(today - timedelta(days=1))
+    limit(pool, published=earlier, text="before")
+    for turn in range(definitions.TOLD_MAX):
+        limit(pool, published=day, text=f"text {turn}")
+    found = limit(pool, published=day, text="the last")
+    assert len(found.told_before) == definitions.TOLD_MAX
+    for published in (day, earlier):
+        error = refusal(partial(limit, pool, published=published, text="one more", month_bytes=200 * MB))
+        assert "publish this one on a later day" in error.text
+    assert "stricter" in refusal(partial(limit, pool, published=day, text="text 0", month_bytes=99 * MB)).text
+
+
+def test_what_follows_a_url_without_a_blank_is_text(pool: OperatorClient) -> None:
+    day = str(datetime.now(UTC).date())
+    limits = (("（1日3GBまで）をご覧ください。", 3), ("（1日1GBまで）をご覧ください。", 2), ("(1日1GBまで)", 1))  # noqa: RUF001
+    for words, gigabytes in limits:
+        text = f"詳しくはhttps://example.jp/limits#nagoya{words}"
+        assert limit(pool, published=day, text=text, month_bytes=gigabytes * GB).month_bytes == gigabytes * GB
+    other = "詳しくはhttps://EXAMPLE.jp/limits/#top(1日1GBまで)"
+    assert "stricter" in refusal(partial(limit, pool, published=day, text=other, month_bytes=GB - 1)).text
 
 
 def test_an_exemption_has_a_reason_and_an_end_that_comes(pool: OperatorClient) -> None:

@@ -175,10 +175,11 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
 
 MONTH_BYTES = 25_000_000_000
 """What a limit rule allows in a month when it says neither that nor what in a day."""
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._~:/?#@$&*+=%\[\]-]*")
 _PORTS = {"http": ":80", "https": ":443"}
 TOLD_MAX = 8
 """Texts of one limit rule that are remembered."""
+_DAY_BITS = 24
 WARN_PERMILLE = 800
 """At which share of a limit is warned when its rule doesn't say: nobody is to meet it unwarned."""
 
@@ -248,20 +249,42 @@ def _plain_url(url: re.Match[str]) -> str:
 
 
 def _told(rule: pb.LimitRule) -> int:
-    """What was published as the rule, and when."""
-    told = f"{rule.published} {_plain(rule.text)}".encode()
-    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
+    """What was published as the rule, and when: a digest of its text, and the day in the lower 24 bits."""
+    digest = int.from_bytes(hashlib.blake2b(_plain(rule.text).encode(), digest_size=5).digest(), "little")
+    return digest << _DAY_BITS | datetime.date.fromisoformat(rule.published).toordinal()
+
+
+def _day_of(told: int) -> int:
+    return told & ((1 << _DAY_BITS) - 1)
+
+
+def _same_text(told: int, other: int) -> bool:
+    return told >> _DAY_BITS == other >> _DAY_BITS
 
 
 def _remember_told(rule: pb.LimitRule, directory: Directory) -> None:
-    """What stood in its place goes on being told before: a laxer text in between makes no new one of it."""
+    """What stood in its place goes on being told before: a laxer text in between makes no new one of it.
+
+    Each text is remembered once, with its last day, and the rule's own only if that is a later one. Those of the
+    earliest days are forgotten first, and none that was published on the rule's own day or later: else many laxer texts
+    would make a new one of it.
+    """
     told: list[int] = []
+    now = _told(rule)
     for other in directory.all(layout.LIMIT_RULE):
         if other.name == rule.name:
             before = pb.LimitRule.FromString(other.document)
             told, was = [*before.told_before], _told(before)
-            if was != _told(rule):  # two that take turns push no third one out
-                told = [each for each in told if each != was] + [was]
+            last = max([was, *(each for each in told if _same_text(each, was))])
+            told = [*(each for each in told if not _same_text(each, was)), last]
+    told = sorted((each for each in told if not _same_text(each, now) or each > now), key=_day_of)
+    forgotten = told[:-TOLD_MAX]
+    if forgotten and _day_of(forgotten[-1]) >= _day_of(now):
+        raise Refused(
+            INVALID_ARGUMENT,
+            f"{TOLD_MAX + 1} other texts of this limit were published on {rule.published} or later, and {TOLD_MAX} are "
+            "remembered: publish this one on a later day, and say that day",
+        )
     del rule.told_before[:]
     rule.told_before.extend(told[-TOLD_MAX:])
 
@@ -284,7 +307,8 @@ def _check_republished(rule: pb.LimitRule, name: str, before: pb.LimitRule) -> N
         or (rule.action == before.action == pb.LIMIT_ACTION_SLOW and rule.slow_kbps < before.slow_kbps)
     )
     told_again = _plain(rule.text) == _plain(before.text) and rule.published <= before.published
-    told_again = told_again or _told(rule) in before.told_before
+    now = _told(rule)
+    told_again = told_again or any(_same_text(now, each) and now <= each for each in before.told_before)
     if allows_less and (told_again or (same and rule.published < before.published)):
         raise Refused(
             INVALID_ARGUMENT,
