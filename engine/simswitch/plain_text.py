@@ -10,6 +10,11 @@ from __future__ import annotations
 import json
 import unicodedata
 
+_SHOWN = ("Zs", "Co", "Cn")
+"""Besides what Python calls printable: blanks; letters of private use, as names have that no character set has; those
+that are younger than the interpreter, whose age is to make no difference."""
+_JOINERS = "\u200c\u200d"
+
 
 def is_plain(text: str, kept: str = "") -> bool:
     """Neither control characters nor marks of direction, nor line breaks but those that are ``kept``."""
@@ -24,4 +29,4 @@ def escaped(text: str, kept: str = "") -> str:
 
 
 def _is_shown(letter: str, kept: str) -> bool:
-    return letter.isprintable() or letter in kept or unicodedata.category(letter) == "Zs"
+    return letter.isprintable() or letter in kept or letter in _JOINERS or unicodedata.category(letter) in _SHOWN

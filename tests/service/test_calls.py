@@ -20,6 +20,7 @@ from simswitch.client.operator import iccid_column, service_errors
 from simswitch.core import layout
 from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun, decode_iccid
 from simswitch.core.machine import Machine
+from simswitch.plain_text import escaped
 from simswitch.service.call import Call
 from simswitch.service.definitions import KINDS
 from simswitch.service.imports import LOOKED_UP_AT_ONCE
@@ -215,7 +216,7 @@ def test_no_text_that_a_screen_would_obey_is_taken(serving: Serving, pool: Opera
         error = refusal(partial(call, request))
         assert (error.reason, f"{field} is text that a screen shows" in error.text) == ("INVALID_ARGUMENT", True), error
         assert r"its character 7 is '\x1b'" in error.text
-    for text in ("\u202eabc", "a\nb", "a\x9bb", "a\0"):
+    for text in ("\u202eabc", "a\nb", "a\r\nb", "a\x9bb", "a\0", "\ufeffa", "a\u2028b", "a\U000e0041"):
         assert (
             refusal(partial(pool.swaps.CreateJob, swap_pb2.CreateJobRequest(reason=text))).reason == "INVALID_ARGUMENT"
         )
@@ -226,6 +227,17 @@ def test_no_text_that_a_screen_would_obey_is_taken(serving: Serving, pool: Opera
     lot = inventory.GetLot(inv.GetLotRequest(name="lot")).lot
     lot.terms = "30 days\nto the end of a month"
     assert inventory.DefineLot(inv.DefineLotRequest(lot=lot)).lot.terms == lot.terms
+    # So are letters of private use, those that no interpreter knows yet, and what joins letters.
+    names = ("\ue000商店", "\U000323af屋", "\U0002ffff屋", "👩\u200d💻", "葛\U000e0100城")
+    for name in names:
+        inventory.DefineSupplier(inv.DefineSupplierRequest(supplier=inv.Supplier(name=name)))
+        assert escaped(name) == name
+    windows = inv.Lot()
+    windows.CopyFrom(lot)
+    windows.terms = lot.terms.replace("\n", "\r\n")
+    again = inventory.DefineLot(inv.DefineLotRequest(lot=windows))
+    assert again.lot == lot
+    assert int(again.status) == layout.SAME
 
 
 def test_unknown_names_of_a_single_allocation(client: Client, serving: Serving) -> None:

@@ -21,8 +21,11 @@ def check_plain(what: str, text: str, kept: str = "") -> None:
 
 
 def check_texts(message: Message) -> None:
-    """``check_plain`` for all texts of a definition."""
+    """``check_plain`` for all texts of a definition. Lines that end as on Windows then end as elsewhere."""
     for field, value in message.ListFields():
+        if field.name in _OF_LINES:
+            value = value.replace("\r\n", "\n")
+            setattr(message, field.name, value)
         for each in value if field.is_repeated else (value,):
             if isinstance(each, str):
                 check_plain(field.name, each, _LINES if field.name in _OF_LINES else "")
