@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 
+from simswitch.cell import JournalFull
 from simswitch.core import layout
 from simswitch.service.calendar import midnight_ms, zone
 from simswitch.service.directory import Directory, Entity
@@ -23,6 +25,8 @@ from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, Refused
 from simswitch.v1 import inventory_pb2 as pb
 
 _BYTES_MAX = 2**62
+
+log = logging.getLogger("simswitch.service")
 
 Numbers = dict[int, int]
 
@@ -130,6 +134,23 @@ def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
         layout.LOT_VALID_UNTIL_S: -1 if valid_until is None else _begins_s(valid_until + _ONE_DAY, time_zone),
         layout.LOT_PREPAID: 1 if lot.payment == pb.PAYMENT_PREPAID else -1,
     }
+
+
+async def count_prepaid(directory: Directory) -> None:
+    """Lots of before machine version 14 say only in their documents that they are prepaid: they are defined anew, so
+    that none of their SIMs that have used their quota up is tried. It changes nothing else, and is done once."""
+    for lot in directory.all(layout.LOT):
+        prepaid = pb.Lot.FromString(lot.document).payment == pb.PAYMENT_PREPAID
+        if prepaid and lot.numbers[layout.LOT_PREPAID] != 1:
+            numbers = dict(enumerate(lot.numbers)) | {layout.LOT_PREPAID: 1}
+            try:
+                await directory.define(layout.LOT, lot.name, numbers, lot.document, actor=0)
+            except (Refused, JournalFull) as error:
+                log.error(
+                    "the lot %s is prepaid, but its slowed SIMs are tried until the next start or import: %s",
+                    lot.name,
+                    error,
+                )
 
 
 def _day(name: str, text: str) -> datetime.date | None:

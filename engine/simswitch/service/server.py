@@ -60,6 +60,7 @@ from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
 from simswitch.service.caps import CapsHandlers
 from simswitch.service.connections import Connections, Door
+from simswitch.service.definitions import count_prepaid
 from simswitch.service.directory import Directory
 from simswitch.service.errors import (
     INTERNAL,
@@ -324,6 +325,7 @@ class Service:
     async def load(self) -> None:
         """Takes the definitions over from the machine; from then on orders are delivered."""
         await self.directory.load()
+        await count_prepaid(self.directory)
         self.cell.on_orders = self.sessions.deliver
         self.cell.on_events = self._tell
         remembered, header = await self.cell.read(lambda machine: (machine.events(), machine.header()))
