@@ -23,8 +23,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from simswitch.access.certificates import CertificateRefused, Certificates, ends_s
-from simswitch.access.tokens import Token, read_tokens, revoke_token
+from simswitch.access.tokens import FILE, Token, read_tokens, revoke_token
 from simswitch.audit.attempts import Attempts
+from simswitch.audit.chain import ChainDamaged
 from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.client.credentials import Credentials, CredentialsRefused
 from simswitch.client.operator import service_errors
@@ -194,6 +195,24 @@ def test_a_revoked_token_and_one_that_expires_end_their_streams(doors: Doors) ->
                 revoke_token(doors.data, token.name)
             assert refusal(partial(list, stream)).reason == "WITHDRAWN"
             assert refusal(partial(bob.pool.GetSummary, SUMMARY)).reason == "TOKEN_REFUSED"
+
+
+def test_where_tokens_are_damaged_a_running_service_keeps_to_what_it_read_until_they_are_made_anew(
+    doors: Doors, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = doors.data / FILE
+    path.write_bytes(path.read_bytes().replace(b"operator:alice", b"operator:Alice", 1))
+    doors.until(lambda: "Until then a service that runs lets in whom it let in before" in caplog.text)
+    with pytest.raises(ChainDamaged, match="lets in whom it let in before"):
+        revoke_token(doors.data, doors.alice.name)
+    with doors.operator(doors.alice) as alice:
+        assert alice.pool.GetSummary(SUMMARY).sims_count
+        path.rename(doors.folder / "evidence")
+        doors.until(lambda: "who may come in stays as it was: [Errno 2]" in caplog.text)
+        assert alice.pool.GetSummary(SUMMARY).sims_count
+        with doors.operator(doors.token("operator:bob")) as bob:
+            assert bob.pool.GetSummary(SUMMARY).sims_count
+        assert refusal(partial(alice.pool.GetSummary, SUMMARY)).reason == "TOKEN_REFUSED"
 
 
 def test_a_revocation_counts_on_a_full_disk_and_when_its_file_can_not_be_read_at_once(

@@ -12,8 +12,10 @@ user of the operating system) and when, so the list of tokens is its own audit t
     {"what": "created", "token": id, "actor": "operator:alice", "secret_sha256": …, "expires_ms": …, "by": "root", …}
     {"what": "revoked", "token": id, "by": "root", …}
 
-Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation.
-Whoever comes in with a token is then kept out until a person has looked; access servers have certificates.
+Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation. A
+service that starts then lets nobody in with a token until a person has looked; access servers have certificates. One
+that runs keeps to what it has read, so that a flipped bit keeps nobody out; nothing can be revoked until the file is
+replaced, by a new token or a copy, and to end a token at once it is moved away and the service started again.
 
 Bounds: 4,096 tokens that are neither revoked nor expired; at most 400 days until a token expires.
 """
@@ -94,7 +96,7 @@ def read_tokens(folder: Path) -> dict[str, Token]:
     except ChainDamaged as error:
         raise ChainDamaged(
             f"{error}. A token may have been revoked there, so none is read: move the file away and make new tokens, "
-            "or put a copy of it in its place"
+            "or put a copy of it in its place. Until then a service that runs lets in whom it let in before"
         ) from error
     return tokens
 
