@@ -27,7 +27,7 @@ def test_the_last_events_are_remembered_and_no_more() -> None:
     world.import_sims(SIMS)
     last = 0
     for turn in range(2 * layout.EVENTS_KEPT // SIMS + 3):
-        last = int(turned(world, layout.QUARANTINED if turn % 2 else layout.THROTTLED)[-1])
+        last = int(turned(world, layout.HEALTHY if turn % 2 else layout.QUARANTINED)[-1])
         if turn in (0, layout.EVENTS_KEPT // SIMS, layout.EVENTS_KEPT // SIMS + 1):
             assert_remembered(world.machine, last)
     assert_remembered(world.machine, last)
@@ -51,7 +51,7 @@ def assert_remembered(machine: Machine, last: int) -> None:
 def test_an_event_at_a_wrong_place_is_found() -> None:
     world = empty_world(sims_max=SIMS)
     world.import_sims(SIMS)
-    turned(world, layout.THROTTLED)
+    turned(world, layout.QUARANTINED)
     regions = copy_regions(world.machine)
     place = next(index for index, region in enumerate(regions) if region[0] == "events")
     name, item_bytes, count, data = regions[place]

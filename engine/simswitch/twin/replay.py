@@ -663,8 +663,10 @@ def _begin_anew(engine: _Engine, scenario: Scenario) -> None:
         engine.sessions[place] = int(_accepted(opened[0], "open a session")["session"][0])
         ready = commands.run(layout.SESSION_READY, access_server=number, argument=engine.sessions[place])
         _accepted(commands.outcome_runs(engine.cell.step(ready).data)[0], "reconcile a session")
-    columns = engine.cell.machine.sims_columns()
-    slowed = columns["iccid"][columns["health"] == layout.THROTTLED]
+    machine = engine.cell.machine
+    columns = machine.sim_uses(np.arange(machine.header()["sims_count"], dtype=np.uint32))
+    # Days later those that were slowed are on probation, if nobody has had them since.
+    slowed = columns["iccid"][(columns["health"] == layout.THROTTLED) | ~columns["trusted"]]
     for begin in range(0, len(slowed), IMPORT_CHUNK):
         run = commands.set_health(slowed[begin : begin + IMPORT_CHUNK], layout.HEALTHY)
         _accepted(commands.outcome_runs(engine.cell.step(run).data)[0], "set a SIM's health")
