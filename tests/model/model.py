@@ -2275,7 +2275,10 @@ def _anew(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) -> set[
 
 
 def _gave_back(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) -> set[int]:
-    return {
+    told = outcomes[-1]
+    # Its access server was ready without having named it: that ended it before time was asked again.
+    unnamed = (told["kind"] == layout.EVENT_DIFFERENCE) & (told["reason"] == layout.NO_LEASE)
+    return set(told["terminal"][unnamed].tolist()) | {
         item["terminal"]
         for (header, items), outcome in zip(runs, outcomes, strict=False)
         if header["kind"] in (layout.RELEASE, layout.REPORT_ATTACH_FAILURE)

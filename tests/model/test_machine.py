@@ -177,6 +177,21 @@ def test_a_lease_that_time_ended_goes_on_in_the_same_apply() -> None:
     assert (layout.SESSION_HOLDS, layout.OK) in walk.answers
 
 
+def test_a_lease_that_is_over_may_end_because_nobody_names_it() -> None:
+    """Nobody could be told when it was over; before time is asked again its access server is back, without it."""
+    walk = Walk(0, keeps_records=False)
+    world = walk.world
+    walk.apply(world.allocate(7_001))
+    walk.apply(commands.run(layout.SESSION_CLOSE, access_server=0, argument=world.sessions[0]))
+    world.now_ms += walk.machine.header()["settings"]["lease_ms"] + 2 * STEP_MS
+    walk.apply(commands.run(layout.TICK))
+    walk.apply(commands.run(layout.SESSION_OPEN, access_server=0))
+    world.sessions[0] = walk.machine.server(0)["session"]
+    world.now_ms += STEP_MS
+    walk.apply(world.ready(0, world.sessions[0]))
+    assert (commands.EVENTS, layout.EVENT_DIFFERENCE) in walk.answers
+
+
 def awaited(walk: Walk) -> int:
     return int(tables(copy_regions(walk.machine))["header"][0]["reports_awaited"])
 
