@@ -14,6 +14,7 @@ from simswitch.history.projector import Projector
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings
 from simswitch.service import definitions
+from simswitch.service.errors import Refused
 from simswitch.v1 import event_pb2
 from simswitch.v1 import inventory_pb2 as inv
 from simswitch.v1 import subscriber_pb2 as pb
@@ -95,18 +96,22 @@ def test_a_stricter_limit_is_published_anew(pool: OperatorClient) -> None:
         assert "stricter than what was published as the limit" in error.text
     assert "stricter" in refusal(lambda: limit(pool, published=earlier, text="other", month_bytes=99 * MB)).text
     # A withdrawn one was published too.
-    limit(pool, published=then, withdrawn=True)
-    assert "stricter" in refusal(lambda: limit(pool, published=then, month_bytes=99 * MB)).text
+    for withdrawn in (True, False):
+        assert "stricter" in refusal(partial(limit, pool, published=then, month_bytes=MB, withdrawn=withdrawn)).text
+        limit(pool, published=then, withdrawn=True)
     assert limit(pool, published=then, month_bytes=101 * MB, slow_kbps=200).slow_kbps == 200
     assert limit(pool, published=then, text="other", month_bytes=99 * MB).month_bytes == 99 * MB
     assert limit(pool, published=str(today), text="other", month_bytes=98 * MB).month_bytes == 98 * MB
 
 
-def test_another_name_or_a_blank_publishes_no_stricter_limit(pool: OperatorClient) -> None:
-    """Not of whom it touches: those of its group, and of all others where either is for them."""
-    for name in ("second", "third"):
-        group = inv.SubscriberGroup(name=name, priority=1)
-        pool.inventory.DefineSubscriberGroup(inv.DefineSubscriberGroupRequest(subscriber_group=group))
+def group(operator: OperatorClient, *names: str) -> None:
+    for name in names:
+        defined = inv.SubscriberGroup(name=name, priority=1)
+        operator.inventory.DefineSubscriberGroup(inv.DefineSubscriberGroupRequest(subscriber_group=defined))
+
+
+def test_neither_another_name_or_group_nor_a_blank_publishes_a_stricter_limit(pool: OperatorClient) -> None:
+    group(pool, "second", "third")
     today = str(datetime.now(UTC).date())
     earlier = str(datetime.now(UTC).date() - timedelta(days=1))
     words = "A month has\n100 MB"
@@ -118,74 +123,132 @@ def test_another_name_or_a_blank_publishes_no_stricter_limit(pool: OperatorClien
             define = partial(limit, pool, published=today, text=text, subscriber_group=name, **less)
             assert "the limit 'fair use'" in refusal(define).text
     assert "stricter" in refusal(partial(limit, pool, published=earlier, text="older", **less)).text
-    assert limit(pool, published=today, text=words, name="second's", subscriber_group="second").month_bytes == 100 * MB
+    second = {"name": "second's", "subscriber_group": "second"}
+    assert limit(pool, published=today, text=words, **second).month_bytes == 100 * MB
     assert limit(pool, published=earlier, text="older", subscriber_group="third", **less).month_bytes == 99 * MB
     assert limit(pool, published=today, text="other", name="now", month_bytes=98 * MB).month_bytes == 98 * MB
+    # Its name is given to another group, with another text: what it was told with is not forgotten.
+    moved = {"name": "second's", "subscriber_group": ""}
+    limit(pool, name="now", published=today, text="other", month_bytes=98 * MB, withdrawn=True)
+    limit(pool, published=today, text="third text", **moved)
+    error = refusal(partial(limit, pool, published=today, text=words, **{**second, "name": "new"}))
+    assert 'its text was published as the limit "second\'s" on' in error.text
 
 
-def test_neither_a_laxer_text_in_between_nor_another_spelling_of_its_url_publishes_a_stricter_limit(
-    pool: OperatorClient,
-) -> None:
+def test_a_text_that_another_has_replaced_comes_back_with_a_later_day_only(pool: OperatorClient) -> None:
+    """Whatever stood in between, and whatever it allows: what was told with it is no longer known."""
     today = datetime.now(UTC).date()
-    day, earlier = str(today), str(today - timedelta(days=1))
-    for between in (day, earlier):
-        limit(pool, published=day, text="A")
-        limit(pool, published=between, text="B", month_bytes=200 * MB)
-        assert "stricter" in refusal(partial(limit, pool, published=day, text="A", month_bytes=99 * MB)).text
-        other = {"name": "another", "subscriber_group": "", "month_bytes": 99 * MB}
-        limit(pool, published=between, text="B", month_bytes=200 * MB, withdrawn=True)
-        assert "stricter" in refusal(partial(limit, pool, published=day, text="A", **other)).text
-        limit(pool, published=day, text=f"new after {between}")
-    url = "See https://Example.net/Limits/ for it"
+    day, then, before = (str(today - timedelta(days=days)) for days in range(3))
+    group(pool, "brand")
+    limit(pool, published=then, text="A", month_bytes=20 * GB)
+    for between in ({"month_bytes": GB}, {"month_bytes": 30 * GB, "published": before}, {"withdrawn": True}):
+        limit(pool, **{"published": day, "text": f"between {between}", "month_bytes": 40 * GB, **between})
+        for published in (then, before):
+            for name, of_group in (("fair use", ""), ("another", "brand")):
+                for withdrawn in (False, True):
+                    back = {"name": name, "subscriber_group": of_group, "withdrawn": withdrawn}
+                    error = refusal(partial(limit, pool, published=published, text="A", month_bytes=3 * GB, **back))
+                    assert "stricter" in error.text or f"'fair use' on {then}, and stands for what" in error.text
+    assert limit(pool, published=day, text="A", month_bytes=2 * GB).month_bytes == 2 * GB
+    # Nor does its day go back, whoever says it.
+    for published in (then, before):
+        error = refusal(partial(limit, pool, name="b", published=published, text="A", subscriber_group="brand"))
+        assert "stricter" in error.text or f"'fair use' on {day}" in error.text
+    assert limit(pool, name="b", published=day, text="A", month_bytes=3 * GB, subscriber_group="brand").number
+    # Who has it keeps it, also where it allows more elsewhere.
+    assert limit(pool, published=day, text="A", month_bytes=2 * GB, warn_permille=0).warn_permille == 0
+
+
+def test_another_spelling_of_a_text_or_its_url_makes_no_other_text(pool: OperatorClient) -> None:
+    day = str(datetime.now(UTC).date())
+    limit(pool, published=day, text="before")
+    url = "See https://Example.net/Limits/caf\u00e9 for it"
     found = limit(pool, published=day, text=url)
     again = inv.DefineLimitRuleRequest(limit_rule=rule(published=day, text=url))
     assert pool.inventory.DefineLimitRule(again).limit_rule == found
-    assert (found.text, len(found.told_before)) == (url, 4)
+    assert (found.text, len(found.told_before)) == (url, 1)
     for spelling in (
-        "See HTTPS://example.NET/Limits for it",
-        "See https://example.net/Limits//  for it",
-        "See https://example.net:443/Limits for it",
-        "See https://example.net/Limits#2 for it",
-        "See https://example.net/Limits? for it",
+        "See HTTPS://example.NET/Limits/caf\u00e9 for it",
+        "See  https://example.net//Limits/caf\u00e9 for it ",
+        "See https://example.net:443/Limits/caf\u00e9 for it",
+        "See https://example.net:0443/Limits/caf\u00e9 for it",
+        "See https://example.net./Limits/caf\u00e9 for it",
+        "See https://example.net.:/Limits/caf\u00e9 for it",
+        "See https://@example.net/Limits/caf\u00e9 for it",
+        "See https://us%20:@example.net/Limits/caf\u00e9 for it",
+        "See https://%65xample.net/%4Cimits/caf\u00e9 for it",
+        "See https://example.net/./Limits/caf\u00e9 for it",
+        "See https://example.net/x/%2E%2e/Limits/caf\u00e9 for it",
+        "See https://Example.net/Limits/cafe\u0301 for it",
+        "Se\u200ce https://Example.net/Limits/caf\u200d\u00e9 for\ufe0f it",
     ):
         assert "stricter" in refusal(partial(limit, pool, published=day, text=spelling, month_bytes=99 * MB)).text
-    other_url = "See https://example.net/limits for it"
+    plain = definitions._plain
+    for same in ("//x#2", "//x?", "//x/", "//x/.", "//x/..", "//X", "//x."):
+        assert plain(f"https:{same}") == "https://x"
+    assert plain("http://x:80/%7ea/b%2fc?%3d") == "http://x/~a/b%2Fc?%3D"
+    for other in ("//x:80", "//x/A", "//x/a%2Fb", "//x?a", "//[::1]:8443", "//[::1]", "//[x"):
+        assert plain(f"https:{other}") == f"https:{other}"
+    other_url = "See https://example.net/limits/caf\u00e9 for it"
     assert limit(pool, published=day, text=other_url, month_bytes=99 * MB).month_bytes == 99 * MB
 
 
-def test_two_texts_that_take_turns_push_no_third_one_out(pool: OperatorClient) -> None:
+def test_so_many_texts_are_remembered_and_none_of_the_days_of_those_forgotten_is_new(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    day, then, before = (str(today - timedelta(days=days)) for days in range(3))
+    group(pool, "brand")
+    limit(pool, published=before, text="A", month_bytes=20 * GB)
+    for turn in range(definitions.TOLD_MAX):
+        found = limit(pool, published=then, text=f"text {turn}", month_bytes=20 * GB)
+    for name, of_group in (("fair use", ""), ("b", "brand")):
+        back = {"name": name, "subscriber_group": of_group}
+        error = refusal(partial(limit, pool, published=before, text="A", month_bytes=30 * GB, **back))
+        assert f"'fair use' on {before}" in error.text
+    # One more, and A is forgotten; what was published on its day, or on that of one that is remembered, is not new.
+    found = limit(pool, published=day, text="the last", month_bytes=20 * GB)
+    assert len(found.told_before) == definitions.TOLD_MAX
+    for name, of_group in (("fair use", ""), ("b", "brand")):
+        for published, text in ((before, "A"), (then, "one more")):
+            back = {"name": name, "subscriber_group": of_group, "published": published, "text": text}
+            error = refusal(partial(limit, pool, month_bytes=30 * GB, **back))
+            assert (
+                f"{definitions.TOLD_MAX} are remembered, from {then} on: publish this one on a later day" in error.text
+            )
+    # Texts that come back, with a later day, make no room in which others would be forgotten.
+    assert limit(pool, published=day, text="text 0", month_bytes=20 * GB).published == day
+    found = limit(pool, published=day, text="text 1", month_bytes=20 * GB)
+    assert len(found.told_before) == definitions.TOLD_MAX
+    assert refusal(partial(limit, pool, published=then, text="text 0", month_bytes=30 * GB))
+
+
+def test_two_definitions_at_once_forget_no_text(pool: OperatorClient) -> None:
     day = str(datetime.now(UTC).date())
     limit(pool, published=day, text="A")
-    for turn in range(10):
-        found = limit(pool, published=day, text=("B", "C")[turn % 2], month_bytes=(200 + turn) * MB)
-    assert len(found.told_before) == 2
-    assert "stricter" in refusal(partial(limit, pool, published=day, text="A", month_bytes=99 * MB)).text
+    calls = [
+        pool.inventory.DefineLimitRule.future(
+            inv.DefineLimitRuleRequest(limit_rule=rule(published=day, text=f"{turn}", month_bytes=200 * MB))
+        )
+        for turn in range(definitions.TOLD_MAX - 1)
+    ]
+    counts = [len(call.result().limit_rule.told_before) for call in calls]
+    assert sorted(counts) == list(range(1, definitions.TOLD_MAX))
 
 
-def test_a_text_that_was_told_is_not_new_on_an_earlier_day_either(pool: OperatorClient) -> None:
-    today = datetime.now(UTC).date()
-    day, between, before = (str(today - timedelta(days=days)) for days in range(3))
-    limit(pool, published=day, text="A")
-    limit(pool, published=before, text="B", month_bytes=200 * MB)
-    assert "stricter" in refusal(partial(limit, pool, published=between, text="A", month_bytes=99 * MB)).text
-    # It is remembered with its last day, also when it is said again with an earlier one.
-    limit(pool, published=between, text="A", month_bytes=300 * MB)
-    limit(pool, published=before, text="B", month_bytes=400 * MB)
-    assert "stricter" in refusal(partial(limit, pool, published=day, text="A", month_bytes=99 * MB)).text
-
-
-def test_many_laxer_texts_make_no_new_one_of_a_text_of_that_day(pool: OperatorClient) -> None:
-    today = datetime.now(UTC).date()
-    day, earlier = str(today), str(today - timedelta(days=1))
-    limit(pool, published=earlier, text="before")
-    for turn in range(definitions.TOLD_MAX):
-        limit(pool, published=day, text=f"text {turn}")
-    found = limit(pool, published=day, text="the last")
-    assert len(found.told_before) == definitions.TOLD_MAX
-    for published in (day, earlier):
-        error = refusal(partial(limit, pool, published=published, text="one more", month_bytes=200 * MB))
-        assert "publish this one on a later day" in error.text
-    assert "stricter" in refusal(partial(limit, pool, published=day, text="text 0", month_bytes=99 * MB)).text
+def test_a_limit_of_before_texts_were_remembered_is_kept_and_withdrawn() -> None:
+    """What older services wrote says no texts, or the one that stands among them, with a later day."""
+    older = rule(text="A", published="2026-01-02")
+    a_later = definitions._told(rule(text="A", published="2026-03-02"))
+    for told_before in ([], [a_later]):
+        older.told_before[:] = told_before
+        asked = rule(text="A", published="2026-01-02", withdrawn=True)
+        definitions._check_published(asked, {older.name: older})
+        assert list(asked.told_before) == told_before
+    for asked in (
+        rule("b", text="A", published="2026-03-02"),
+        rule("b", text="A", published="2026-02-02", month_bytes=200 * MB),
+    ):
+        with pytest.raises(Refused, match="publish it anew and say that day"):
+            definitions._check_published(asked, {older.name: older})
 
 
 def test_what_follows_a_url_without_a_blank_is_text(pool: OperatorClient) -> None:

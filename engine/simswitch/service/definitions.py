@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -197,9 +198,17 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
 MONTH_BYTES = 25_000_000_000
 """What a limit rule allows in a month when it says neither that nor what in a day."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._~:/?#@$&*+=%\[\]-]*")
-_PORTS = {"http": ":80", "https": ":443"}
+_HOST = re.compile(r"(.*?)\.*(?::0*([0-9]*))?")
+_PORTS = {"http": "80", "https": "443"}
+_ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What Unicode calls Default_Ignorable_Code_Point."""
 TOLD_MAX = 8
-"""Texts of one limit rule that are remembered."""
+"""Texts that a limit rule had before and that are remembered."""
 _DAY_BITS = 24
 WARN_PERMILLE = 800
 """At which share of a limit is warned when its rule doesn't say: nobody is to meet it unwarned."""
@@ -227,19 +236,17 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
         raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
     if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
         raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
-    _remember_told(rule, directory)
     group = rule.subscriber_group
     index = directory.get(layout.SUBSCRIBER_GROUP, group).index if group else -1
-    if not rule.withdrawn:
-        for other in directory.all(layout.LIMIT_RULE):
-            holds = other.numbers[layout.RULE_WITHDRAWN] != 1 and other.numbers[layout.RULE_GROUP] == index
-            if holds and other.name != rule.name:
-                raise Refused(
-                    STATUS_REASONS[layout.WRONG_STATE],
-                    f"the limit {other.name!r} holds for the same group. Withdraw it, or define it anew",
-                )
-        for other in directory.all(layout.LIMIT_RULE):
-            _check_republished(rule, other.name, pb.LimitRule.FromString(other.document))
+    others = directory.all(layout.LIMIT_RULE)
+    for other in others:
+        holds = other.numbers[layout.RULE_WITHDRAWN] != 1 and other.numbers[layout.RULE_GROUP] == index
+        if holds and other.name != rule.name and not rule.withdrawn:
+            raise Refused(
+                STATUS_REASONS[layout.WRONG_STATE],
+                f"the limit {other.name!r} holds for the same group. Withdraw it, or define it anew",
+            )
+    _check_published(rule, {other.name: pb.LimitRule.FromString(other.document) for other in others})
     return {
         layout.RULE_GROUP: index,
         layout.RULE_MONTH_BYTES: rule.month_bytes if rule.HasField("month_bytes") else -1,
@@ -254,19 +261,34 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
 
 
 def _plain(text: str) -> str:
-    """Neither blanks nor what makes no other address of a URL make another text."""
-    return " ".join(_URL.sub(_plain_url, text).split())
+    """Neither blanks nor what nobody sees, nor what makes no other address of a URL, make another text."""
+    seen = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    return " ".join(_URL.sub(_plain_url, seen).split())
 
 
 def _plain_url(url: re.Match[str]) -> str:
-    """Without what makes no other address of it: capitals, its scheme's port, slashes at the end, a query with
+    """Without what makes no other address of it (RFC 3986, 6.2): capitals and dots at the end of its host, who asks,
+    its scheme's port, letters that need no escape, steps in place and back, slashes that repeat or end it, a query with
     nothing in it, a place in its page."""
     try:
-        scheme, host, path, query, _ = urlsplit(url[0])
+        scheme, place, path, query, _ = urlsplit(_ESCAPED.sub(_unescaped, url[0]))
     except ValueError:
         return url[0]
-    host = host.lower().removesuffix(_PORTS.get(scheme, ":"))
-    return f"{scheme}://{host}{path.rstrip('/')}{'?' * bool(query)}{query}"
+    host_port = _HOST.fullmatch(place.rpartition("@")[2].lower())
+    host, port = host_port.groups() if host_port else (place, "")
+    steps: list[str] = []
+    for step in path.split("/"):
+        if step == "..":
+            del steps[-1:]
+        elif step not in ("", "."):
+            steps.append(step)
+    at_port = f":{port}" if port and port != _PORTS.get(scheme) else ""
+    return f"{scheme}://{host}{at_port}{''.join(f'/{step}' for step in steps)}{'?' * bool(query)}{query}"
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    code = int(escape[1], 16)
+    return chr(code) if code in _UNRESERVED else escape[0].upper()
 
 
 def _told(rule: pb.LimitRule) -> int:
@@ -279,47 +301,57 @@ def _day_of(told: int) -> int:
     return told & ((1 << _DAY_BITS) - 1)
 
 
+def _date_of(told: int) -> str:
+    return str(datetime.date.fromordinal(_day_of(told)))
+
+
 def _same_text(told: int, other: int) -> bool:
     return told >> _DAY_BITS == other >> _DAY_BITS
 
 
-def _remember_told(rule: pb.LimitRule, directory: Directory) -> None:
-    """What stood in its place goes on being told before: a laxer text in between makes no new one of it.
+def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> None:
+    """A text and its day stand for what people were told with them: for no less, and for no earlier day.
 
-    Each text is remembered once, with its last day, and the rule's own only if that is a later one. Those of the
-    earliest days are forgotten first, and none that was published on the rule's own day or later: else many laxer texts
-    would make a new one of it.
+    That is asked of all rules that there are, of any name and group, withdrawn ones too. A text that stands in one may
+    come to allow more on its day, or be published again on a later one; a text that another has replaced comes back
+    with a later day only, since what it allowed is no longer known. A rule that keeps its group, its text and its day
+    is asked no more than that it allows no less.
     """
-    told: list[int] = []
     now = _told(rule)
-    for other in directory.all(layout.LIMIT_RULE):
-        if other.name == rule.name:
-            before = pb.LimitRule.FromString(other.document)
-            told, was = [*before.told_before], _told(before)
-            last = max([was, *(each for each in told if _same_text(each, was))])
-            told = [*(each for each in told if not _same_text(each, was)), last]
-    told = sorted((each for each in told if not _same_text(each, now) or each > now), key=_day_of)
-    forgotten = told[:-TOLD_MAX]
-    if forgotten and _day_of(forgotten[-1]) >= _day_of(now):
-        raise Refused(
-            INVALID_ARGUMENT,
-            f"{TOLD_MAX + 1} other texts of this limit were published on {rule.published} or later, and {TOLD_MAX} are "
-            "remembered: publish this one on a later day, and say that day",
-        )
+    before = stored.get(rule.name)
     del rule.told_before[:]
-    rule.told_before.extend(told[-TOLD_MAX:])
+    if before is not None:
+        rule.told_before.extend(_told_before(before, now))
+        kept = _told(before) == now and before.subscriber_group == rule.subscriber_group
+        if kept and not _allows_less(rule, before):
+            return
+    for name, other in stored.items():
+        was = _told(other)
+        of_same = name == rule.name or other.subscriber_group == rule.subscriber_group
+        if _allows_less(rule, other) and (now == was or (of_same and _day_of(now) < _day_of(was))):
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"it is stricter than what was published as the limit {name!r} on {other.published}. Publish it, and "
+                "say its text and the day of that: another text, or a later day",
+            )
+        last = max((each for each in (was, *other.told_before) if _same_text(each, now)), default=-1)
+        if last > now or (last == now and last in other.told_before):
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"its text was published as the limit {name!r} on {_date_of(last)}, and stands for what that allowed: "
+                "publish it anew and say that day, which is a later one, or say another text",
+            )
+        forgotten = _forgotten(rule if name == rule.name else other)
+        if _day_of(now) <= forgotten:
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"of the texts that the limit {name!r} had before, {TOLD_MAX} are remembered, from "
+                f"{_date_of(forgotten)} on: publish this one on a later day, and say that day",
+            )
 
 
-def _check_republished(rule: pb.LimitRule, name: str, before: pb.LimitRule) -> None:
-    """What allows less than was published has to be published itself: who is touched is told its text and its day.
-
-    ``before``: a rule that held, withdrawn or not, under the same name or another. A group's limit takes the place of
-    that of all others, so one text of one day can't stand for less than it did for either.
-    """
-    same = name == rule.name or before.subscriber_group == rule.subscriber_group
-    if not same and before.subscriber_group and rule.subscriber_group:
-        return
-    allows_less = (
+def _allows_less(rule: pb.LimitRule, before: pb.LimitRule) -> bool:
+    return (
         any(
             rule.HasField(field) and (not before.HasField(field) or getattr(rule, field) < getattr(before, field))
             for field in ("month_bytes", "day_bytes")
@@ -327,15 +359,24 @@ def _check_republished(rule: pb.LimitRule, name: str, before: pb.LimitRule) -> N
         or rule.action > before.action
         or (rule.action == before.action == pb.LIMIT_ACTION_SLOW and rule.slow_kbps < before.slow_kbps)
     )
-    told_again = _plain(rule.text) == _plain(before.text) and rule.published <= before.published
-    now = _told(rule)
-    told_again = told_again or any(_same_text(now, each) and now <= each for each in before.told_before)
-    if allows_less and (told_again or (same and rule.published < before.published)):
-        raise Refused(
-            INVALID_ARGUMENT,
-            f"it is stricter than what was published as the limit {name!r} on {before.published}. Publish it, and say "
-            "its text and the day of that: another text, or a later day",
-        )
+
+
+def _told_before(before: pb.LimitRule, now: int) -> list[int]:
+    """What the rule that takes this one's place had before: each text with its last day, the last days last.
+
+    There are never fewer than there were, so that a full list goes on saying that some may be forgotten.
+    """
+    told, was = list(before.told_before), _told(before)
+    if not _same_text(was, now):
+        last = max([was, *(each for each in told if _same_text(each, was))])
+        told = sorted([*(each for each in told if not _same_text(each, was)), last], key=_day_of)
+    return told[-TOLD_MAX:]
+
+
+def _forgotten(rule: pb.LimitRule) -> int:
+    """Up to which day texts that the rule had before may be forgotten: those of the earliest days were forgotten first,
+    once there were more than fit."""
+    return _day_of(rule.told_before[0]) if len(rule.told_before) == TOLD_MAX else 0
 
 
 def unpublished(rule: pb.LimitRule, what: str) -> str:

@@ -150,18 +150,20 @@ class Directory:
         self, kind: int, name: str, numbers: dict[int, int], document: bytes, *, actor: int
     ) -> tuple[int, Entity]:
         """Defines or redefines, and returns the status (OK or SAME) and the definition that stands."""
+        return await self.define_after(kind, name, lambda: (numbers, document), actor=actor)
+
+    async def define_after(
+        self, kind: int, name: str, definition: Callable[[], tuple[dict[int, int], bytes]], *, actor: int
+    ) -> tuple[int, Entity]:
+        """``define`` of numbers and a document that depend on what is defined: they are asked for when that stands, and
+        nothing is defined in between."""
         encoded = name.encode()
         if not 1 <= len(encoded) <= NAME_BYTES_MAX:
             raise Refused(INVALID_ARGUMENT, f"a name has 1 to {NAME_BYTES_MAX} bytes; {name!r} has {len(encoded)}")
         # Names go to logs and screens as they are.
         check_plain("a name", name)
-        if len(document) > layout.DOCUMENT_BYTES:
-            raise Refused(
-                INVALID_ARGUMENT,
-                f"the definition of {name!r} has {len(document)} bytes, at most {layout.DOCUMENT_BYTES} fit",
-            )
         # A caller that goes away must not separate what is durable from what the directory says.
-        defining = asyncio.create_task(self._define(kind, name, numbers, document, actor))
+        defining = asyncio.create_task(self._define(kind, name, definition, actor))
         self._defining.add(defining)
         defining.add_done_callback(self._forget)
         return await asyncio.shield(defining)
@@ -173,10 +175,16 @@ class Directory:
             defining.exception()
 
     async def _define(
-        self, kind: int, name: str, numbers: dict[int, int], document: bytes, actor: int
+        self, kind: int, name: str, definition: Callable[[], tuple[dict[int, int], bytes]], actor: int
     ) -> tuple[int, Entity]:
-        record = np.frombuffer(commands.definition(kind, name, numbers, document), "V1024")
         async with self._lock:
+            numbers, document = definition()
+            if len(document) > layout.DOCUMENT_BYTES:
+                raise Refused(
+                    INVALID_ARGUMENT,
+                    f"the definition of {name!r} has {len(document)} bytes, at most {layout.DOCUMENT_BYTES} fit",
+                )
+            record = np.frombuffer(commands.definition(kind, name, numbers, document), "V1024")
             outcome = await self._cell.submit(commands.run(layout.DEFINE, actor=actor, definition=record))
             status = int(outcome["status"][0])
             check(status, f"{KIND_WORDS[kind]} {name!r}")

@@ -62,13 +62,21 @@ class InventoryHandlers(ColumnCalls):
         if kind.kind == layout.SIM_CLASS and message.carrier:
             # Carriers are known by name alone, from the classes that name them.
             await self.directory.define(layout.CARRIER, message.carrier, {}, b"", actor=call.actor.index)
-        numbers = kind.numbers(message, self.directory)
+        sound = False
+
+        def definition() -> tuple[dict[int, int], bytes]:
+            nonlocal sound
+            numbers = kind.numbers(message, self.directory)
+            kept = document(message)
+            sound = len(kept) <= layout.DOCUMENT_BYTES
+            return numbers, kept
+
         try:
-            status, entity = await self.directory.define(
-                kind.kind, message.name, numbers, document(message), actor=call.actor.index
+            status, entity = await self.directory.define_after(
+                kind.kind, message.name, definition, actor=call.actor.index
             )
         except Refused as error:
-            if kind.kind == layout.LIMIT_RULE and error.reason is INVALID_ARGUMENT:
+            if sound and kind.kind == layout.LIMIT_RULE and error.reason is INVALID_ARGUMENT:
                 raise Refused(INVALID_ARGUMENT, unpublished(message, error.what)) from error
             raise
         answer = getattr(pb, f"Define{name}Response")(status=status, **{kind.field: message_of(kind, entity)})
