@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import create_token, read_tokens, revoke_token
 from simswitch.audit.attempts import FILE, Attempts
-from simswitch.audit.chain import Chain, ChainDamaged, ChainInUse, Entry, all_entries, entries, line_of
+from simswitch.audit.chain import (
+    LINE_BYTES_MAX,
+    Chain,
+    ChainDamaged,
+    ChainInUse,
+    Entry,
+    all_entries,
+    entries,
+    line_of,
+    older,
+)
 from simswitch.audit.verify import Expected, verify_folder
 from simswitch.masking import masked
 
@@ -29,11 +41,56 @@ def written(path: Path, count: int = 5) -> list[bytes]:
 
 def test_it_goes_on_where_it_ended_and_cuts_off_what_was_torn(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    written(path)
-    with path.open("ab") as file:
-        file.write(b"0123 half a li")
-    written(path, 2)
-    assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5, 6, 7]
+    *lines, last = written(path)
+    for size in range(len(last) - 1):
+        path.write_bytes(b"".join(lines) + last[:size])
+        assert [entry.number for entry in entries(path)] == [1, 2, 3, 4]
+        written(path, 2)
+        assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda text: text[:-1] + b"*", id="its newline is another byte"),
+        pytest.param(lambda text: text[:-2] + b"*\n", id="its brace is another byte"),
+        pytest.param(lambda text: text[:-1], id="its newline is missing"),
+        pytest.param(lambda text: text[:-100] + bytes(100), id="zeros"),
+        pytest.param(lambda text: text + bytes(100), id="zeros behind it"),
+        pytest.param(lambda text: text + b"0" * 64 + b" " + b"0" * LINE_BYTES_MAX, id="no line is so long"),
+        pytest.param(lambda text: text + bytes(2 * LINE_BYTES_MAX), id="more than is looked at"),
+        pytest.param(lambda text: bytes(len(text)), id="nothing is left"),
+    ],
+)
+def test_an_end_that_was_changed_is_no_torn_one_and_is_kept(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    damaged = damage(b"".join(written(path)))
+    path.write_bytes(damaged)
+    with pytest.raises(ChainDamaged):
+        list(entries(path))
+    with pytest.raises(ChainDamaged):
+        Chain(path)
+    assert path.read_bytes() == damaged
+
+
+def test_while_no_next_file_can_be_opened_the_full_one_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    chain = Chain(path, size_max=1_000)
+    chain.append({"what": "x" * 700})
+    with monkeypatch.context() as patch:
+        patch.setattr("simswitch.audit.chain.opened", Mock(side_effect=OSError(errno.EMFILE, "too many")))
+        for _ in range(2):
+            with pytest.raises(OSError, match="too many"):
+                chain.append({"what": "the next"})
+    # Whoever opens a file now gets no number that the writer still takes for its own.
+    with (tmp_path / "other").open("wb"):
+        chain.append({"what": "the next"})
+        chain.close()
+    assert not (tmp_path / "other").stat().st_size
+    assert [entry.number for entry in entries(older(path))] == [1]
+    assert [entry.number for entry in all_entries(path)] == [1, 2]
 
 
 @pytest.mark.parametrize("how", ["changed", "left out", "twice", "swapped", "first cut off and renumbered"])

@@ -33,23 +33,30 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def damage(folder: Path, file: str, line: int) -> None:
-    lines = (folder / file).read_bytes().splitlines(keepends=True)
-    lines[line] = lines[line][:-3] + bytes([lines[line][-3] ^ 1]) + lines[line][-2:]
+PLACES = [(0, -3), (-1, -3), (-1, -2), (-1, -1)]
+"""Of bytes that are changed: their line, and where in it."""
+
+
+def damage(folder: Path, file: str, line: int, place: int) -> None:
+    lines = [bytearray(each) for each in (folder / file).read_bytes().splitlines(keepends=True)]
+    # A newline becomes an asterisk.
+    lines[line][place] ^= 32
     (folder / file).write_bytes(b"".join(lines))
 
 
-@pytest.mark.parametrize("line", [0, -1])
+@pytest.mark.parametrize(("line", "place"), PLACES)
 @pytest.mark.parametrize("file", FILES)
-def test_a_folder_with_a_damaged_list_is_copied_and_restored(file: str, line: int, lived: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_damaged_list_is_copied_and_restored(
+    file: str, line: int, place: int, lived: Path, tmp_path: Path
+) -> None:
     source, copy, new = (tmp_path / name for name in ("source", "copy", "new"))
     backup(lived, source)
     (source / "backup.json").unlink()
-    damage(source, file, line)
+    damage(source, file, line, place)
     checked = check_folder(source)
     assert [part.file for part in checked.parts if not part.sound] == [file]
     (told,) = backup(source, copy)["passed_over"]
-    assert "changed after it was written" in told
+    assert "changed" in told
     assert (copy / file).read_bytes() == (source / file).read_bytes()
     found = restore(copy, new)
     (told,) = found["set_aside"]
@@ -62,12 +69,13 @@ def test_a_folder_with_a_damaged_list_is_copied_and_restored(file: str, line: in
     assert [entry.fields["what"] for entry in entries(new / RESTORES)][-1] == "restore"
 
 
+@pytest.mark.parametrize("place", [-3, -2, -1])
 def test_a_service_begins_another_list_of_attempts(
-    lived: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    place: int, lived: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "audit").mkdir()
     (tmp_path / ATTEMPTS).write_bytes((lived / ATTEMPTS).read_bytes())
-    damage(tmp_path, ATTEMPTS, -1)
+    damage(tmp_path, ATTEMPTS, -1, place)
     Attempts(tmp_path).close()
     (aside,) = tmp_path.glob("*/*.damaged-*")
     assert aside.name in caplog.text
@@ -76,12 +84,14 @@ def test_a_service_begins_another_list_of_attempts(
     Attempts(tmp_path).close()
 
 
-@pytest.mark.parametrize("line", [0, -1])
-def test_of_damaged_tokens_none_counts_and_the_way_out_is_told(line: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("line", "place"), PLACES)
+def test_of_damaged_tokens_none_counts_and_the_way_out_is_told(line: int, place: int, tmp_path: Path) -> None:
     for name in ("alice", "bob"):
         create_token(tmp_path, f"operator:{name}", 60_000)
-    damage(tmp_path, TOKENS, line)
+    damage(tmp_path, TOKENS, line, place)
+    damaged = (tmp_path / TOKENS).read_bytes()
     with pytest.raises(ChainDamaged, match="make new tokens"):
         read_tokens(tmp_path)
     with pytest.raises(ChainDamaged, match="make new tokens"):
         create_token(tmp_path, "operator:carol", 60_000)
+    assert (tmp_path / TOKENS).read_bytes() == damaged

@@ -9,9 +9,12 @@ number is one more. The first line of all has the number 1 and 64 zeros as previ
 whether anything up to that line was touched. Whoever may write the file can still make all of it anew: against that,
 keep a hash elsewhere (``simswitch audit verify`` prints the last) and compare.
 
-A last line without a newline was being written when the process died. It is cut off by the next writer, who writes it
-anew where it knows it. A file with a bound is renamed to ``….1`` when it is full, and the next one goes on with its
-numbers and hashes; what stood in an older ``….1`` is gone.
+A last line without a newline was being written when the process died, if it can be the beginning of one: so many hex
+digits, the space, printable ASCII. It is cut off by the next writer, who writes it anew where it knows it. Other bytes
+behind the last newline, or a line that is whole but for it, are damage: what stood there may have been relied on.
+
+A file with a bound is renamed to ``….1`` when it is full, and the next one goes on with its numbers and hashes; what
+stood in an older ``….1`` is gone.
 
 One writer at a time, by an exclusive lock. Files are for the owner only, who is the folder's also when
 root writes. Line: at most 64 KiB.
@@ -23,6 +26,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -35,6 +39,7 @@ from simswitch.owner import give, opened
 LINE_BYTES_MAX = 65_536
 FIRST = "0" * 64
 _HASH_CHARACTERS = 64
+_TORN = re.compile(rb"[0-9a-f]{0,64}|[0-9a-f]{64} [ -~]*")
 
 
 class ChainDamaged(Exception):
@@ -76,6 +81,23 @@ def entry_of(line: bytes, where: str) -> Entry:
         raise ChainDamaged(f"{where}: the line is no entry: {error}") from error
 
 
+def _is_torn(tail: bytes) -> bool:
+    """Whether what stands behind the last newline may be a line that was never written whole, and so never synced."""
+    digest, _, text = tail.partition(b" ")
+    whole = {hashlib.sha256(text[:end]).hexdigest().encode("ascii") for end in (len(text), -1)}
+    return len(tail) < LINE_BYTES_MAX and _TORN.fullmatch(tail) is not None and digest not in whole
+
+
+def without_torn(text: bytes) -> bytes:
+    """A file's bytes without a line that is being written or was when its writer died. Damage at the end stays."""
+    end = text.rfind(b"\n") + 1
+    return text[:end] if _is_torn(text[end:]) else text
+
+
+def _ends_in_no_line(where: str | Path) -> ChainDamaged:
+    return ChainDamaged(f"{where}: the end of the file is no line, nor the beginning of one: it was changed")
+
+
 def older(path: Path) -> Path:
     """Where a file with a bound goes when it is full."""
     return path.with_name(path.name + ".1")
@@ -91,7 +113,8 @@ def set_aside(path: Path) -> Path:
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """The entries of a file from its first to its last whole line, each checked. Raises ``ChainDamaged``.
+    """The entries of a file from its first to its last line, each checked, without one that is torn. Raises
+    ``ChainDamaged``.
 
     Where the file does not begin with the first entry of all, its first line is taken as it is.
     """
@@ -100,7 +123,9 @@ def entries(path: Path) -> Iterator[Entry]:
         for index, line in enumerate(file, 1):
             where = f"{path}:{index}"
             if not line.endswith(b"\n"):
-                return
+                if _is_torn(line):
+                    return
+                raise _ends_in_no_line(where)
             entry = entry_of(line[:-1], where)
             if last is None and entry.number == 1 and entry.fields["previous"] != FIRST:
                 raise ChainDamaged(f"{where}: the first entry of all names another before it")
@@ -140,7 +165,7 @@ class Chain:
         if not path.parent.is_dir():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             give(path.parent, path.parent.parent.stat())
-        self._open()
+        self._file = self._opened()
         try:
             self.last = self._find_last()
             if self.last is None and size_max is not None and older(path).exists():
@@ -151,27 +176,38 @@ class Chain:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _opened(self) -> int:
         folder, name = self.path.parent.parent, self.path.relative_to(self.path.parent.parent)
-        self._file = opened(folder, name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        file = opened(folder, name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._file)
+            os.close(file)
             raise ChainInUse(f"another process writes {self.path}: end it, or wait until it is done") from None
+        return file
+
+    def _begin_next(self) -> None:
+        """The full file goes, and another goes on from it. What fails here is tried again at the next entry: until the
+        next file is open, the full one stays so."""
+        self.sync()
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file), self.path.stat()):
+                self.path.replace(older(self.path))
+        full, self._file = self._file, self._opened()
+        os.close(full)
 
     def _find_last(self) -> Entry | None:
         size = os.fstat(self._file).st_size
         start = max(0, size - 2 * LINE_BYTES_MAX)
         tail = os.pread(self._file, size - start, start)
-        whole = tail.rfind(b"\n") + 1
-        if whole < len(tail):
-            os.ftruncate(self._file, start + whole)
-        if not whole:
-            if start:
-                raise ChainDamaged(f"{self.path}: the end of the file is no line")
-            return None
-        return entry_of(tail[:whole].splitlines()[-1], f"{self.path}, last line")
+        lines = without_torn(tail)
+        if lines and not lines.endswith(b"\n"):
+            # It is kept as it is: whoever looks at it needs the last byte too.
+            raise _ends_in_no_line(self.path)
+        last = entry_of(lines.splitlines()[-1], f"{self.path}, last line") if lines else None
+        if len(lines) < len(tail):
+            os.ftruncate(self._file, start + len(lines))
+        return last
 
     @property
     def number(self) -> int:
@@ -185,10 +221,7 @@ class Chain:
         digest, line = line_of(whole)
         size = os.fstat(self._file).st_size
         if self._size_max is not None and size + len(line) > self._size_max:
-            self.sync()
-            self.path.replace(older(self.path))
-            os.close(self._file)
-            self._open()
+            self._begin_next()
             size = 0
         view = memoryview(line)
         try:

@@ -1,7 +1,7 @@
 """A copy of a data folder that a server may be running on: whole, consistent, and checked before it counts.
 
     history.sqlite   by SQLite's own online copy                      first: its position is then in the journal's copy
-    audit log        the chained files up to their last whole line, tokens too
+    audit log        the chained files without a line that is being written, tokens too
     snapshots        every sound one
     journal          every segment up to the last whole record        last: it reaches everything above
     backup.json      what it holds; written when all else is durable and has been checked
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from simswitch.access.tokens import FILE as TOKENS
-from simswitch.audit.chain import older
+from simswitch.audit.chain import older, without_torn
 from simswitch.audit.verify import FILES, SET_ASIDE
 from simswitch.folder.apart import Refused
 from simswitch.folder.check import BACKUP, TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
@@ -131,9 +131,9 @@ def copy_history(history: sqlite3.Connection, goal: Path) -> None:
 
 
 def copy_chains(source: Path, goal: Path) -> None:
-    """The chained files, each up to its last whole line. Only their owner may read them."""
+    """The chained files, each without a line that is being written. Only their owner may read them."""
     chains = {path: text for name in FILES for path, text in _chain(source, name).items()}
-    found = {path: text[: text.rfind(b"\n") + 1] for path, text in chains.items()}
+    found = {path: without_torn(text) for path, text in chains.items()}
     # What was set aside is evidence, to the last byte.
     found |= {path: _read(source, path) for path in source.glob(SET_ASIDE)}
     for path, text in found.items():

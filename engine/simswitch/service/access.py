@@ -42,7 +42,7 @@ from simswitch.access.certificates import (
 from simswitch.access.tokens import FILE, Token, find, id_of, read_tokens
 from simswitch.audit.attempts import FILE as ATTEMPTS
 from simswitch.audit.attempts import Attempts
-from simswitch.audit.chain import ChainDamaged
+from simswitch.audit.chain import ChainDamaged, ChainInUse
 from simswitch.core import layout
 from simswitch.core.roles import ROLE_WORDS
 from simswitch.service.call import SERVER_STREAMS_MAX, STREAMS_MAX, Actor, Call
@@ -280,14 +280,14 @@ class Access:
         finally:
             try:
                 self.attempts.close()
-            except OSError as error:
+            except (OSError, ChainInUse) as error:
                 log.error("refused attempts are not written: %s", error)
             thread.shutdown()
 
     def _written(self, error: BaseException | None) -> None:
         if error is None:
             self._troubles.pop(Path(ATTEMPTS), None)
-        elif isinstance(error, OSError):
+        elif isinstance(error, (OSError, ChainInUse)):
             self._trouble(Path(ATTEMPTS), f"refused attempts are not written: {error}")
         else:
             raise error
