@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
@@ -10,11 +12,13 @@ from simswitch.access.tokens import create_token, read_tokens
 from simswitch.audit.attempts import FILE as ATTEMPTS
 from simswitch.audit.attempts import Attempts
 from simswitch.audit.chain import Chain, ChainDamaged, entries
-from simswitch.audit.verify import FILES, RESTORES
+from simswitch.audit.verify import FILES, RESTORES, set_aside_in
+from simswitch.cli.exits import Exit
 from simswitch.folder.backup import backup
 from simswitch.folder.check import check_folder
 from simswitch.folder.restore import restore
 
+from tests.cli.conftest import program
 from tests.folder.lives import Life
 
 
@@ -24,7 +28,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     life = Life(folder)
     life.live(1)
     life.cell.close()
-    create_token(folder, "operator:alice", 60_000)
+    create_token(folder, "operator:alice", 86_400_000)
     for file in (ATTEMPTS, RESTORES):
         chain = Chain(folder / file)
         for number in range(3):
@@ -66,6 +70,7 @@ def test_a_folder_with_a_damaged_list_is_copied_and_restored(
     assert aside.read_bytes() == (source / file).read_bytes()
     # What was set aside is told until somebody takes it away.
     assert [part.file for part in check_folder(new).parts if not part.sound] == [str(aside.relative_to(new))]
+    assert set_aside_in(new) == [str(aside.relative_to(new))]
     assert [entry.fields["what"] for entry in entries(new / RESTORES)][-1] == "restore"
 
 
@@ -82,6 +87,27 @@ def test_a_service_begins_another_list_of_attempts(
     (entry,) = entries(tmp_path / ATTEMPTS)
     assert aside.name in entry.fields["what"]
     Attempts(tmp_path).close()
+    verified = program("audit", "verify", str(tmp_path))
+    assert verified.returncode == Exit.DAMAGED
+    assert str(aside.relative_to(tmp_path)) in verified.stderr
+    assert "The audit log is sound" not in verified.stdout
+    aside.unlink()
+    assert program("audit", "verify", str(tmp_path)).returncode == Exit.OK
+
+
+def test_another_list_names_the_damaged_one_as_soon_as_there_is_room(
+    lived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / ATTEMPTS).write_bytes((lived / ATTEMPTS).read_bytes())
+    damage(tmp_path, ATTEMPTS, -1, -3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Chain, "append", Mock(side_effect=OSError(errno.ENOSPC, "no space left")))
+        attempts = Attempts(tmp_path)
+    attempts.write()
+    (entry,) = entries(tmp_path / ATTEMPTS)
+    assert entry.fields["why"] == "DAMAGED"
+    attempts.close()
 
 
 @pytest.mark.parametrize(("line", "place"), PLACES)

@@ -37,27 +37,29 @@ Key = tuple[str, str, str, str]
 log = logging.getLogger("simswitch.audit")
 
 
-def _opened(path: Path) -> Chain:
-    """Its writer. A file whose end is damaged is set aside, and the first entry of the new one names it."""
+def _opened(path: Path) -> tuple[Chain, list[dict[str, Any]]]:
+    """Its writer, and what to write first: a file whose end is damaged is set aside, and the new one names it."""
     try:
-        return Chain(path, size_max=SIZE_MAX)
+        return Chain(path, size_max=SIZE_MAX), []
     except ChainDamaged as error:
         text = f"{error}. It is kept as {set_aside(path).name}, and a new one is begun"
         log.error("%s", text)
-        chain = Chain(path, size_max=SIZE_MAX)
-        fields = {"why": "DAMAGED", "who": "", "from": "", "what": text, "count": 1}
-        # It stands in the log of the service too, which starts also where there is no room left.
-        with suppress(OSError):
-            chain.append({"at_ms": time.time_ns() // 1_000_000, **fields})
-            chain.sync()
-        return chain
+        return Chain(path, size_max=SIZE_MAX), [_line(("DAMAGED", "", "", text), 1)]
+
+
+def _line(key: Key, count: int) -> dict[str, Any]:
+    why, who, source, what = key
+    return {"at_ms": time.time_ns() // 1_000_000, "why": why, "who": who, "from": source, "what": what, "count": count}
 
 
 class Attempts:
     """What is to be written; without a folder it is only counted."""
 
     def __init__(self, folder: Path | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._chain = None if folder is None else _opened(folder / FILE)
+        self._chain: Chain | None = None
+        self._lines: list[dict[str, Any]] = []
+        if folder is not None:
+            self._chain, self._lines = _opened(folder / FILE)
         self._clock = clock
         self._mutex = threading.Lock()
         # Who writes is not interrupted by who closes: the file's number may be another file's a moment later.
@@ -67,9 +69,11 @@ class Attempts:
         # By reason: kinds that are told apart, and attempts that are not.
         self._kinds: Counter[str] = Counter()
         self._others: Counter[str] = Counter()
-        self._lines: list[dict[str, Any]] = []
         self.count = 0
         """Of all attempts since the start."""
+        # The service starts also where there is no room left; then it is tried again with what is refused.
+        with suppress(OSError):
+            self.write()
 
     def note(self, why: str, who: str, source: str, what: str) -> None:
         """``why``: the refusal's reason. ``who``: the identity, proven or claimed; never a secret."""
@@ -82,7 +86,7 @@ class Attempts:
             elif self._kinds[why] < KINDS_OF_REASON_MAX and len(self._counts) < KINDS_MAX:
                 self._kinds[why] += 1
                 self._counts[key] = 1
-                self._lines.append(self._line(key, 1))
+                self._lines.append(_line(key, 1))
             else:
                 self._others[why] += 1
 
@@ -124,21 +128,10 @@ class Attempts:
             return
         for key, count in self._counts.items():
             if count > 1:
-                self._lines.append(self._line(key, count - 1) | {"more": True})
+                self._lines.append(_line(key, count - 1) | {"more": True})
         for why, count in self._others.items():
-            self._lines.append(self._line((why, "others", "", ""), count) | {"more": True})
+            self._lines.append(_line((why, "others", "", ""), count) | {"more": True})
         self._counts.clear()
         self._kinds.clear()
         self._others.clear()
         self._minute_s = now_s
-
-    def _line(self, key: Key, count: int) -> dict[str, Any]:
-        why, who, source, what = key
-        return {
-            "at_ms": time.time_ns() // 1_000_000,
-            "why": why,
-            "who": who,
-            "from": source,
-            "what": what,
-            "count": count,
-        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ RESTORES = "audit/restores.log"
 """Who made the folder out of a backup, up to where, and which records were left out."""
 FILES = (TOKENS, ATTEMPTS, RESTORES)
 SET_ASIDE = "*/*.log.damaged-*"
-"""What was found damaged and is kept (``audit.chain.set_aside``)."""
+"""What was found damaged and is kept until somebody has looked at it (``audit.chain.set_aside``)."""
 BOUNDED = (ATTEMPTS,)
 """Of these the beginning goes when they are full (``audit.chain``)."""
 DECISIONS = "history.sqlite"
@@ -48,6 +49,11 @@ class Walked:
     hash: str
     gone: str = ""
     """What can't be said of entries that were noted, since they went when the file was full."""
+
+
+def set_aside_in(folder: Path) -> list[str]:
+    """What was set aside in it, by names in the folder."""
+    return sorted(os.fspath(path.relative_to(folder)) for path in folder.glob(SET_ASIDE))
 
 
 def verify_folder(folder: Path, expected: Sequence[Expected] = (), files: Sequence[str] = FILES) -> list[Walked]:

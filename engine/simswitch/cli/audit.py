@@ -26,11 +26,11 @@ def verify(
     """Walk every chained file and the decisions, and print their last hashes.
 
     Decisions are also compared with the journal, which is replayed, as far as that reaches back. A change, a gap or an
-    insertion is named with its place. Whoever may write the files could make them anew from
-    the start: keep what this prints somewhere else, and give it back with --expect.
+    insertion is named with its place, and so is what was found damaged before and set aside. Whoever may write the
+    files could make them anew from the start: keep what this prints somewhere else, and give it back with --expect.
     """
     from simswitch.audit.chain import ChainDamaged
-    from simswitch.audit.verify import Expected
+    from simswitch.audit.verify import Expected, set_aside_in
     from simswitch.folder.apart import Refused
     from simswitch.folder.audit import verify_audit
     from simswitch.history.schema import HistoryRefused
@@ -46,12 +46,17 @@ def verify(
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     if not found:
         raise CommandFailed(Exit.REFUSED, f"there is no audit log in {folder}: nothing was verified")
+    aside = set_aside_in(folder)
     names = ["file", "first", "last", "hash"]
     rows = [[file.name, file.first, file.last, file.hash] for file in found]
     if json:
-        print_json({"files": [dict(zip(names, row, strict=True)) for row in rows]})
+        print_json({"files": [dict(zip(names, row, strict=True)) for row in rows], "set_aside": aside})
     else:
-        show(table("The audit log is sound", names, rows))
-    gone = [file.gone for file in found if file.gone]
-    if gone:
-        raise CommandFailed(Exit.REFUSED, "; ".join(gone))
+        show(table("Sound, of the audit log" if aside else "The audit log is sound", names, rows))
+    faults = [file.gone for file in found if file.gone]
+    if aside:
+        faults.append(
+            f"in {folder} was found damaged, and set aside: {', '.join(aside)}. Look at it, and then move it away"
+        )
+    if faults:
+        raise CommandFailed(Exit.DAMAGED if aside else Exit.REFUSED, "; ".join(faults))

@@ -27,7 +27,7 @@ from typing import Any
 
 from simswitch.audit.chain import ChainDamaged
 from simswitch.audit.decisions import walk
-from simswitch.audit.verify import FILES, SET_ASIDE, Walked, verify_folder
+from simswitch.audit.verify import FILES, Walked, set_aside_in, verify_folder
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.manifest import MANIFEST, UNFINISHED, promised
 from simswitch.history.schema import NAME as HISTORY
@@ -325,9 +325,9 @@ def _check_audit(folder: Path, checked: Checked) -> None:
             checked.parts += [_sound(walked) for walked in verify_folder(folder, files=(name,))]
         except ChainDamaged as error:
             checked.parts.append(replace(_touched(error), file=name, needed=False))
-    for path in sorted(folder.glob(SET_ASIDE)):
+    for file in set_aside_in(folder):
         text = "it was found damaged, and another was begun. Look at it, and then move it away"
-        checked.parts.append(Part("audit log", os.fspath(path.relative_to(folder)), False, text, needed=False))
+        checked.parts.append(Part("audit log", file, False, text, needed=False))
 
 
 def _check_backup(folder: Path, checked: Checked) -> None:
