@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
-from simswitch.access.tokens import create_token, revoke_token
+from simswitch.access.tokens import TOKENS_MAX, create_token, revoke_token
 from simswitch.audit.chain import Chain, all_entries, older
 from simswitch.audit.verify import RESTORES, verify_folder
 from simswitch.cell import Cell, JournalSettings, VirtualClock
@@ -272,10 +272,27 @@ def test_tokens_count_as_at_the_backup_and_restore_says_how_many(kept: tuple[Pat
     found = restore(tmp_path / "backup", tmp_path / "new", segment_bytes=SEGMENT_BYTES)
     assert found["valid_tokens"] == [f"{ids[0]} operator:alice", f"{ids[1]} operator:bob"]
     (entry,) = all_entries(tmp_path / "new" / RESTORES)
-    assert entry.fields["valid_tokens"] == found["valid_tokens"]
+    assert entry.fields["valid_tokens"] == 2
     told = program("restore", str(source), str(tmp_path / "other"))
     assert "1 token counts as it did then" in told.stdout, told.stderr
     assert f"token list {tmp_path / 'other'}" in told.stdout
+
+
+def test_as_many_tokens_as_there_may_be_are_restored(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(kept[0], source)
+    (source / TOKENS).unlink()
+    fields = {"at_ms": 1, "what": "created", "actor": "operator:alice", "secret_sha256": "0" * 64, "by": "root"}
+    chain = Chain(source / TOKENS)
+    for number in range(TOKENS_MAX):
+        chain.append(fields | {"token": f"{number:016x}", "expires_ms": 1 << 50})
+    chain.close()
+    found = restore(source, tmp_path / "new", segment_bytes=SEGMENT_BYTES)
+    assert len(found["valid_tokens"]) == TOKENS_MAX
+    (entry,) = all_entries(tmp_path / "new" / RESTORES)
+    assert entry.fields["valid_tokens"] == TOKENS_MAX
+    with pytest.raises(Refused, match="at most 1,000 characters"):
+        restore(source, tmp_path / "other", Wanted(reason="x" * 1_001))
 
 
 def test_of_two_restores_into_one_place_the_second_is_refused(kept: tuple[Path, Life], tmp_path: Path) -> None:

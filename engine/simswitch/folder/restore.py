@@ -59,6 +59,7 @@ from simswitch.journal.walk import Record, first_record, first_sequence, list_se
 from simswitch.owner import give_all, name, who_types
 
 BEFORE = "history-before-restore.sqlite"
+REASON_CHARACTERS_MAX = 1_000
 _FAR = 1 << 63
 
 
@@ -85,6 +86,8 @@ def restore(
     wanted = wanted or Wanted()
     if wanted.skip and not wanted.reason.strip():
         raise Refused("a record is left out only for a reason, which is kept: --reason")
+    if len(wanted.reason) > REASON_CHARACTERS_MAX:
+        raise Refused(f"a reason has at most {REASON_CHARACTERS_MAX:,} characters; name where the rest stands")
     if goal.is_mount():
         raise Refused(f"{goal} is a mount point, whose place no folder can take: restore into a folder in it")
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
@@ -395,7 +398,8 @@ def _write(
             "source_journal": journal_id.hex(),
             "journal": new_id.hex(),
             "reason": wanted.reason,
-            **json.loads(json.dumps(found)),
+            # Which ones stands in their own list, and a line has no room for thousands of them.
+            **json.loads(json.dumps(found | {"valid_tokens": len(tokens)})),
         }
     )
     chain.sync()
