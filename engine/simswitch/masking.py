@@ -1,5 +1,5 @@
 """Numbers of SIMs, subscribers and devices have no business in logs: what is logged is masked here, tracebacks
-included.
+included, and plain text: what strangers send moves no cursor of whoever reads it, and makes no line of its own.
 
 Any run of 14 digits or more (ICCID, IMSI, IMEI, or several without a space) keeps its first four and last two; a token
 keeps its id.
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
+
+from simswitch.plain_text import escaped
 
 _DIGITS = re.compile(r"\d{14,}")
 _TOKEN = re.compile(r"(ss_[0-9a-f]{16})_[0-9a-f]+")
@@ -27,10 +29,13 @@ def hidden(number: int) -> str:
 
 
 class MaskingFormatter(logging.Formatter):
-    """Masks the whole line, after everything has come together in it."""
+    """Masks the whole line, after everything has come together in it. Only a traceback has more lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return escaped(masked(super().format(record)), "\n\t")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return escaped(super().formatMessage(record), "\t")
 
 
 def log_masked() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import resource
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +30,7 @@ from simswitch.audit.chain import (
     older,
 )
 from simswitch.audit.verify import Expected, verify_folder
-from simswitch.masking import masked
+from simswitch.masking import MaskingFormatter, masked
 
 
 def written(path: Path, count: int = 5) -> list[bytes]:
@@ -249,3 +251,14 @@ def test_what_is_logged_is_masked(tmp_path: Path) -> None:
     line = masked(f"SIM 8981100000000000077 of 440100000000001 by {text}, job 12345678")
     assert line == f"SIM 8981*************77 of 4401*********01 by {text[:19]}_…, job 12345678"
     assert masked("8981100000000000077440100000000001") == f"8981{'*' * 28}01"
+
+
+def test_what_is_logged_is_plain_and_one_line_but_for_a_traceback() -> None:
+    evil = "a\x1b[2J\u202e\nERROR b"
+    try:
+        raise ValueError("\x1b[2J 440100000000001")
+    except ValueError:
+        record = logging.LogRecord("simswitch", logging.ERROR, "", 0, "%s", (evil,), sys.exc_info())
+    first, *traceback = MaskingFormatter("%(message)s").format(record).split("\n")
+    assert first == r"a\u001b[2J\u202e\nERROR b"
+    assert traceback[-1] == r"ValueError: \u001b[2J 4401*********01"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from simswitch.plain_text import escaped
+
 Words = dict[str, str]
 """A text by language: ``ja`` and ``en``."""
 Cell = int | str | Words
@@ -45,8 +47,8 @@ class Report:
 
 
 def _plain(text: str) -> str:
-    """Without what moves a terminal's cursor or turns the direction of writing."""
-    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "\ufffd", text)
+    """What moves a terminal's cursor or turns the direction of writing is shown and not done."""
+    return escaped(text.replace("\r\n", "\n"), "\n\t")
 
 
 def _shown(value: Cell, language: str) -> str:
@@ -59,7 +61,7 @@ def _escaped(text: str) -> str:
     """Text that Markdown shows as it stands, in a table's cell too. Code between backticks stays code."""
     parts = re.split(r"(`[^`|]*`)", _plain(text))
     parts[::2] = [re.sub(r"([\\*_\[\]<>#|`&~])", r"\\\1", part) for part in parts[::2]]
-    return "".join(parts).replace("\r", " ").replace("\n", " ")
+    return "".join(parts).replace("\n", " ")
 
 
 def markdown(report: Report, language: str) -> str:
