@@ -10,7 +10,8 @@
 The names and the signature follow the Standard Webhooks convention. Who answers with 2xx has taken all of them; then
 the number of the last is written to the cursor file, durably. Anything else is tried again, with full jitter from 1 s
 to 5 minutes, for ever; 410 ends it. So a receiver may see an event twice, and tells by its number. Of an answer the
-status counts and its body is never read: neither a large nor a slow one holds up what happens next.
+status counts and its body is never read: neither a large nor a slow one holds up what happens next. Nor do headers
+that come byte by byte: ten seconds after the request the connection is cut.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import hmac
 import json
 import os
 import random
+import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -43,7 +47,14 @@ class WebhookRefused(Exception):
 
 def check_url(url: str) -> str:
     """An https address, or a plain one on loopback."""
-    parts, told = urlsplit(url), told_url(url)
+    try:
+        parts, told = urlsplit(url), told_url(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError:
+        # What Python says of it may name a password.
+        raise WebhookRefused(
+            "the address has no host or port that can be read: https://host/path belongs here"
+        ) from None
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise WebhookRefused(f"{told!r} is no web address: https://host/path belongs here")
     if parts.username is not None or parts.password is not None:
@@ -117,6 +128,39 @@ def write_cursor(path: Path, number: int) -> None:
         os.close(folder)
 
 
+def _opened(url: str, timeout_s: float) -> tuple[Any, str]:
+    """Who asks a receiver, and for what path there. No part of a request takes longer than ``timeout_s``."""
+    import urllib3
+    from urllib3.exceptions import LocationValueError
+
+    timeout = urllib3.Timeout(total=timeout_s)
+    try:
+        target = urllib3.util.parse_url(url).request_uri
+        pool: Any = urllib3.connection_from_url(url, retries=False, timeout=timeout, maxsize=1)
+    except LocationValueError:
+        raise WebhookRefused(f"{told_url(url)!r} is no web address: https://host/path belongs here") from None
+
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]
+        def getresponse(self) -> Any:
+            # The timeout of a socket begins anew with each byte.
+            cut = threading.Timer(timeout_s, _cut, (self.sock,))
+            cut.daemon = True
+            cut.start()
+            try:
+                return super().getresponse()
+            finally:
+                cut.cancel()
+
+    pool.ConnectionCls = Connection
+    return pool, target
+
+
+def _cut(connection: socket.socket) -> None:
+    """Below TLS, so that who reads from it sees its end. It may just have been closed."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
 class Sender:
     """Posts batches of events until they are taken."""
 
@@ -128,15 +172,14 @@ class Sender:
         complain: Callable[[str], None],
         sleep: Callable[[float], None] = time.sleep,
         retry_first_s: float = RETRY_FIRST_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        import urllib3
-
         self._url = check_url(url)
         self._secret = secret
         self._complain = complain
         self._sleep = sleep
         self._retry_first_s = retry_first_s
-        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=TIMEOUT_S), maxsize=1)
+        self._http, self._target = _opened(url, timeout_s)
 
     def post(self, events: list[dict[str, Any]]) -> None:
         """Returns when the receiver has taken them; raises ``WebhookRefused`` when it wants no more."""
@@ -155,7 +198,7 @@ class Sender:
             }
             try:
                 response = self._http.request(
-                    "POST", self._url, body=body, headers=headers, redirect=False, preload_content=False
+                    "POST", self._target, body=body, headers=headers, redirect=False, preload_content=False
                 )
                 response.close()
             except HTTPError as error:

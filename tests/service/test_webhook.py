@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,50 @@ def test_the_body_of_an_answer_is_never_waited_for(encoding: str) -> None:
             taken.set()
             answering.join()
     assert not complaints
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 500 Sorry\r\n"])
+def test_headers_without_an_end_are_not_waited_for(begin: bytes) -> None:
+    gone = threading.Event()
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(begin or b"HTTP/1.1 ")
+            while not gone.wait(0.01):
+                connection.sendall(b"x: y\r\n" if begin else b"x")
+
+    def complain(text: str) -> None:
+        raise WebhookRefused(text)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=answer)
+        answering.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        try:
+            with pytest.raises(WebhookRefused, match="were not taken"):
+                Sender(url, SECRET, complain=complain, timeout_s=0.2).post([{"number": 1}])
+        finally:
+            gone.set()
+            answering.join()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org:99999/?token=secret",
+        "https://example.org:secret/",
+        "https://[secret/",
+        "https://[::1]x/?token=secret",
+        "https://exa mple.org/?token=secret",
+        f"https://{'a' * 64}.example.org/?token=secret",
+    ],
+)
+def test_an_address_that_nobody_can_have_is_refused_at_once_and_its_secrets_are_not_told(url: str) -> None:
+    with pytest.raises(WebhookRefused) as refused:
+        Sender(url, SECRET, complain=pytest.fail).post([{"number": 1}])
+    assert "secret" not in str(refused.value)
 
 
 def test_what_is_secret_in_an_address_is_not_told(receiver: Receiver) -> None:
