@@ -113,20 +113,24 @@ def test_a_decision_is_posted_once_and_of_each_sim_the_last(life: Life) -> None:
     assert life.health(2) == sim_pb2.HEALTH_HEALTHY
 
 
-def reset(life: Life, window: int, spread_ms: int) -> int:
-    """A window of the lot begins anew now, and has for all of its SIMs."""
+def reset(life: Life, window: int, spread_ms: int, late_ms: int = 0) -> int:
+    """A window of the lot begins anew now, and has for all of its SIMs. When it began."""
     cell = life.serving.cell
-    reset_ms = cell.call_read(lambda machine: machine.now_ms)
+    reset_ms = cell.call_read(lambda machine: machine.now_ms) - late_ms
     (entity,) = cell.call_read(lambda machine: [each["index"] for each in machine.entities(layout.LOT)])
     cell.call(commands.run(layout.SCHEDULE, lot=entity, window=window, at_ms=reset_ms, spread_ms=spread_ms))
     while cell.call_read(lambda machine: machine.lot(entity)["resetting"][window - 1]):
         pass
-    return reset_ms
+    # No other is known: what is said of the next one's spread is nothing of the last one's.
+    cell.call(commands.run(layout.SCHEDULE, lot=entity, window=window, at_ms=0, spread_ms=0))
+    return int(cell.call_read(lambda machine: machine.lot(entity)["begun_ms"][window - 1]))
 
 
-def test_who_was_seen_slowed_before_its_window_began_anew_stays_in_use(life: Life) -> None:
+@pytest.mark.parametrize("late_ms", [0, 6 * 3_600_000])
+def test_who_was_seen_slowed_before_its_window_began_anew_stays_in_use(life: Life, late_ms: int) -> None:
+    """Also where the service did not run at the reset's instant, or its clock was not confirmed: it begins later."""
     spread_ms = 200
-    reset_ms = reset(life, layout.WINDOW_CYCLE, spread_ms)
+    reset_ms = reset(life, layout.WINDOW_CYCLE, spread_ms, late_ms)
     life.history_is_at(reset_ms)
     there = life.learner()
     assert there.decide(life.history) == 0

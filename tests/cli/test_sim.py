@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from simswitch.cli.events import details
 from simswitch.cli.exits import Exit
-from simswitch.cli.sim import chosen, left_text
+from simswitch.cli.sim import chosen, comes_back, left_text
 from simswitch.client import Client, OperatorClient, Result, SessionThread
 from simswitch.core.commands import encode_iccid
 from simswitch.demo.processes import Server
@@ -170,6 +170,21 @@ def test_what_nobody_reported_is_told_with_the_sim_and_counted_in_the_status(run
     assert "Beside that up to 67.1 MB may have been used that nobody reported" in run("sim", lease.iccid).stdout
     (window, *_) = json.loads(run("sim", lease.iccid, "--json").stdout)["windows"]
     assert (window["used_bytes"], window["allowed_bytes"]) == (0, 64 << 20)
+
+
+@pytest.mark.parametrize(
+    ("says", "text"),
+    [
+        ({"reset_probes": True}, "after its reset it is on probation"),
+        ({}, "no reset to come is known, or `probe_kbps` is 0"),
+        ({"tried_ms": 0}, "no reset is known that brings it back, so it is on probation a day after its terminal"),
+        ({"tried_ms": 1_800_000_000_000}, "so it is on probation soon after 2027-01-15"),
+        ({"stays_slowed": True}, "nothing brings such SIMs back: replace them"),
+    ],
+)
+def test_how_a_slowed_sim_comes_back_is_said_of_what_is_known(says: dict[str, Any], text: str) -> None:
+    found = {"tried_ms": None, "stays_slowed": False, "reset_probes": False, **says}
+    assert text in comes_back(found)
 
 
 def test_a_sim_that_came_back_by_an_allocation_is_not_explained_by_the_swap_before() -> None:

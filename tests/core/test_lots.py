@@ -405,6 +405,8 @@ def test_a_person_s_word_or_resets_that_become_known_end_it() -> None:
     reset_ms = world.now_ms + 3 * DAY_MS
     schedule(world, reset_ms)
     assert (world.machine.lot(lot)["tried_ms"], world.machine.sim(1)["tried_ms"]) == (0, None)
+    assert world.machine.sim(1)["reset_probes"]
+    assert not world.machine.sim(0)["reset_probes"], "it is not slowed"
     for _ in range(71):
         world.pass_ms(HOUR_MS)
     assert healthy(world) == 1
@@ -414,7 +416,36 @@ def test_a_person_s_word_or_resets_that_become_known_end_it() -> None:
     # Between a reset and the next word of the calendar it is known still.
     world.send(world.set_health(0, layout.THROTTLED))
     assert world.machine.sim(0)["tried_ms"] is None
+    assert not world.machine.sim(0)["reset_probes"]
     assert [count for _, count in told_endless(world)] == [0]
+
+
+def test_a_sim_is_said_to_be_tried_when_its_lot_is() -> None:
+    """Not at an instant that has passed: a lot whose resets were known is looked at once a day."""
+    world = empty_world()
+    world.import_sims(1)
+    lot = world.entities["gold-a"]
+    reset_ms = world.now_ms + 7 * DAY_MS
+    schedule(world, reset_ms)
+    world.send(world.set_health(0, layout.THROTTLED))
+    for _ in range(3 * 24 + 1):
+        world.pass_ms(HOUR_MS)
+    schedule(world, 0)
+    due_ms = world.machine.lot(lot)["tried_ms"]
+    assert world.now_ms < due_ms == world.machine.sim(0)["tried_ms"]
+    while world.machine.sim(0)["health"] == layout.THROTTLED:
+        world.pass_ms(HOUR_MS)
+    assert due_ms <= world.now_ms <= due_ms + 2 * HOUR_MS
+
+
+def test_no_reset_is_said_to_probe_where_none_may() -> None:
+    world = empty_world()
+    world.import_sims(1)
+    world.send(world.set_health(0, layout.THROTTLED))
+    schedule(world, world.now_ms + DAY_MS)
+    assert world.machine.sim(0)["reset_probes"]
+    world.configure(layout.PROBE_KBPS, 0)
+    assert not world.machine.sim(0)["reset_probes"]
 
 
 # ----------------------------------------------------------------------------------------------------- dates

@@ -151,16 +151,19 @@ def _trusted(found: dict[str, Any]) -> str:
         last = found["trusts"][0]
         return f"Since {instant_text(last['at_ms'])}, when it was seen at {last['goodput_kbps']:,} kbit/s."
     if found["sim"]["health"] == "throttled":
-        return f"Not while it is slowed; {_comes_back(found)}."
+        return f"Not while it is slowed; {comes_back(found)}."
     return "Nothing has spoken against it since its last reset, as far as history knows."
 
 
-def _comes_back(found: dict[str, Any]) -> str:
+def comes_back(found: dict[str, Any]) -> str:
+    """What puts a slowed SIM on probation, if anything does."""
     tried_ms = found["tried_ms"]
     if found["stays_slowed"]:
         return f"it is prepaid and no reset is known, so nothing brings such SIMs back: {PREPAID_DO}"
-    if tried_ms is None:
+    if found["reset_probes"]:
         return "after its reset it is on probation"
+    if tried_ms is None:
+        return "nothing is known that puts it on probation: no reset to come is known, or `probe_kbps` is 0"
     when = f"soon after {instant_text(tried_ms)}" if tried_ms else "a day after its terminal has let go of it"
     return f"no reset is known that brings it back, so it is on probation {when}: {ENDLESS_DO}"
 

@@ -213,6 +213,18 @@ cdef bint _lot_endless(const State *state, uint32_t entity, uint64_t now_ms) noe
     return lot.slowed_count != 0 and state.header.settings[<int> PROBE_KBPS] != 0
 
 
+cdef bint lot_probes(const State *state, uint32_t entity) noexcept nogil:
+    """Whether a reset is known that puts its slowed SIMs on probation."""
+    cdef const Lot *lot = &state.lots[entity]
+    cdef int window
+    if not state.header.settings[<int> PROBE_KBPS]:
+        return False
+    for window in range(WINDOWS):
+        if lot.quota_bytes[window] >= 0 and lot.reset_ms[window]:
+            return True
+    return False
+
+
 cdef bint lot_tries(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
     """Whether its slowed SIMs are tried, since nothing else brings them back."""
     return _lot_endless(state, entity, now_ms) and not _lot_prepaid(state, entity)

@@ -131,8 +131,10 @@ cdef dict read_sim(State *state, uint32_t index):
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
         # None: it is not slowed, or a reset brings it back. 0: not as long as somebody has it.
-        "tried_ms": int(_tried_ms(state, index)) if sim.health == THROTTLED and lot_tries(
+        "tried_ms": int(_tried_ms(state, index, &state.lots[group.lot])) if sim.health == THROTTLED and lot_tries(
             state, group.lot, state.header.now_ms) else None,
+        # It is slowed, and a reset that is known puts it on probation.
+        "reset_probes": bool(sim.health == THROTTLED and lot_probes(state, group.lot)),
         # It is slowed, and nothing brings it back.
         "stays_slowed": bool(sim.health == THROTTLED and lot_stays_slowed(state, group.lot, state.header.now_ms)),
         "trusted": not sim_untrusted(sim),
@@ -159,8 +161,11 @@ cdef dict read_sim(State *state, uint32_t index):
     }
 
 
-cdef uint64_t _tried_ms(State *state, uint32_t index) noexcept nogil:
-    return sim_tried_ms(state, index) if state.sims[index].occupancy == FREE else 0
+cdef uint64_t _tried_ms(State *state, uint32_t index, const Lot *lot) noexcept nogil:
+    """The walk under way comes to it soon, or the next one does, which has an instant."""
+    if state.sims[index].occupancy != FREE:
+        return 0
+    return max(sim_tried_ms(state, index), 0 if (lot.resetting >> TRYING) & 1 else lot.tried_ms)
 
 
 cdef tuple _ledger(State *state, uint32_t index):
@@ -534,6 +539,9 @@ cdef dict read_lot(State *state, uint32_t entity):
         "reset_ms": [int(lot.reset_ms[window]) for window in range(WINDOWS)],
         "last_reset_ms": [int(lot.last_reset_ms[window]) for window in range(WINDOWS)],
         "spread_ms": [int(lot.spread_ms[window]) for window in range(WINDOWS)],
+        # Of the last reset that began: when it did, and over what it spread its SIMs, or does.
+        "begun_ms": [int(lot.begun_ms[window]) for window in range(WINDOWS)],
+        "begun_spread_ms": [int(lot.begun_spread_ms[window]) for window in range(WINDOWS)],
         "resetting": [bool((lot.resetting >> window) & 1) for window in range(WINDOWS)],
         # SIMs that are throttled; when the walk begins, or did, that tries those of its slowed SIMs that nobody has; 0: none is, or resets bring them back, or nothing does.
         "slowed_count": int(lot.slowed_count),

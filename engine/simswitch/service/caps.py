@@ -173,6 +173,8 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
                 last_reset_ms=columns["last_reset_ms"],
                 resetting=columns["resetting"],
                 reset_spread_ms=columns["spread_ms"],
+                begun_ms=columns["begun_ms"],
+                begun_spread_ms=columns["begun_spread_ms"],
                 pooled=columns["pooled"],
                 pool_used_bytes=columns["pool_used_bytes"] if columns["pooled"] else None,
                 pool_carrier_bytes=columns["pool_carrier_bytes"] if pool_figure else None,

@@ -118,6 +118,7 @@ class SimHandlers:
             pool=pool_of(caps),
             tried_ms=sim["tried_ms"],
             stays_slowed=sim["stays_slowed"],
+            reset_probes=sim["reset_probes"],
         )
 
     def _holder(self, sim: Mapping[str, Any], terminal: Mapping[str, Any]) -> pb.SimHolder:

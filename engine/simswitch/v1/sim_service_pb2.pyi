@@ -499,6 +499,7 @@ class ExplainSimResponse(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     TRIED_MS_FIELD_NUMBER: _builtins.int
     STAYS_SLOWED_FIELD_NUMBER: _builtins.int
+    RESET_PROBES_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When what is not of history was true, Unix milliseconds."""
     carrier: _builtins.str
@@ -533,6 +534,8 @@ class ExplainSimResponse(_message.Message):
     """
     stays_slowed: _builtins.bool
     """It is slowed, and stays so: its lot is prepaid, and no reset is known."""
+    reset_probes: _builtins.bool
+    """It is slowed, and a reset is known that puts it on probation."""
     @_builtins.property
     def sim(self) -> _sim_pb2.Sim:
         """The card."""
@@ -612,10 +615,11 @@ class ExplainSimResponse(_message.Message):
         pool: _caps_pb2.Pool | None = ...,
         tried_ms: _builtins.int | None = ...,
         stays_slowed: _builtins.bool = ...,
+        reset_probes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "_tried_ms", b"_tried_ms", "holder", b"holder", "lot", b"lot", "pool", b"pool", "sim", b"sim", "tier", b"tier", "tried_ms", b"tried_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "_tried_ms", b"_tried_ms", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "pool", b"pool", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "stays_slowed", b"stays_slowed", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "tried_ms", b"tried_ms", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "_tried_ms", b"_tried_ms", "carrier", b"carrier", "changes_per_day_max", b"changes_per_day_max", "changes_today_count", b"changes_today_count", "cooling_until_ms", b"cooling_until_ms", "corrections", b"corrections", "health_since_ms", b"health_since_ms", "healths", b"healths", "held", b"held", "history_missing", b"history_missing", "history_ms", b"history_ms", "holder", b"holder", "lot", b"lot", "masked", b"masked", "now_ms", b"now_ms", "pool", b"pool", "reset_probes", b"reset_probes", "rolling_days", b"rolling_days", "set_aside", b"set_aside", "sim", b"sim", "stays_slowed", b"stays_slowed", "swaps", b"swaps", "throttles", b"throttles", "tier", b"tier", "tier_bytes", b"tier_bytes", "tried_ms", b"tried_ms", "trusts", b"trusts", "uses", b"uses", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
