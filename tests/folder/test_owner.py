@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from simswitch.access.tokens import create_token, revoke_token
+from simswitch.access.tokens import create_token, read_tokens, revoke_token
+from simswitch.cli.exits import Exit
 from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup
+from simswitch.folder.check import check_folder
 from simswitch.folder.restore import restore
 from simswitch.history.projector import Projector
+from simswitch.history.schema import HistoryRefused, open_reader, open_writer
 from simswitch.journal.disk import RealDisk
+from simswitch.owner import opened
+from simswitch.service.server import ADDRESS_FILE, _write_address
 
+from tests.cli.conftest import program
 from tests.folder.lives import Life
 
 OTHER, GROUP = 12_345, 12_346
@@ -97,7 +105,10 @@ def test_nothing_is_made_or_given_away_through_a_link(
 
 
 @pytest.mark.parametrize("name", ["access/tokens.log", "audit/attempts.log.damaged-1", "history.sqlite"])
-def test_a_backup_takes_nothing_through_a_link(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("copies", [backup, restore])
+def test_neither_backup_nor_restore_takes_anything_through_a_link(
+    tmp_path: Path, name: str, copies: Callable[[Path, Path], object]
+) -> None:
     folder, copy, secret = tmp_path / "data", tmp_path / "copy", tmp_path / "secret"
     lived(folder)
     Projector(folder).close()
@@ -108,8 +119,126 @@ def test_a_backup_takes_nothing_through_a_link(tmp_path: Path, name: str) -> Non
         place.rename(secret)
     place.symlink_to(secret)
     with pytest.raises(Refused, match="symbolic link"):
-        backup(folder, copy)
+        copies(folder, copy)
     assert not (copy / name).exists()
+
+
+@pytest.mark.parametrize("name", ["access/tokens.log", "access/tokens.log.1", "access"])
+def test_tokens_are_read_through_no_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    create_token(tmp_path / "data", "operator:alice", 60_000)
+    place = tmp_path / "data" / name
+    if place.exists():
+        place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere" if name != "access/tokens.log.1" else tmp_path / "data/access/tokens.log")
+    with pytest.raises(OSError, match="symbolic link"):
+        read_tokens(tmp_path / "data")
+    for words in (("token", "create", "operator:bob"), ("token", "list"), ("audit", "verify")):
+        refused = program(*words[:2], str(tmp_path / "data"), *words[2:])
+        assert (refused.returncode, refused.stderr.count("\n")) == (Exit.REFUSED, 1), refused.stderr
+        assert "symbolic link" in refused.stderr
+
+
+@pytest.mark.parametrize("opens", [open_reader, open_writer])
+@pytest.mark.parametrize("make", ["symlink_to", "pipe"])
+def test_history_is_neither_a_link_nor_a_pipe(
+    tmp_path: Path, opens: Callable[[Path], sqlite3.Connection], make: str
+) -> None:
+    """Of another program's database the whole schema was made, and a pipe was waited for."""
+    folder, others = tmp_path / "data", tmp_path / "others.sqlite"
+    folder.mkdir()
+    with closing(sqlite3.connect(others)) as database, database:
+        database.execute("CREATE TABLE theirs (x)")
+    before = others.read_bytes()
+    if make == "pipe":
+        os.mkfifo(folder / "history.sqlite")
+    else:
+        (folder / "history.sqlite").symlink_to(others)
+    with pytest.raises(HistoryRefused, match="move it away" if make == "pipe" else "symbolic link"):
+        opens(folder)
+    assert others.read_bytes() == before
+
+
+def test_the_address_is_written_through_no_link(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    for name in (ADDRESS_FILE, f"{ADDRESS_FILE}.new"):
+        (tmp_path / name).symlink_to(secret)
+    _write_address(tmp_path / ADDRESS_FILE, "127.0.0.1:7467")
+    assert secret.read_text() == "secret"
+    assert not (tmp_path / ADDRESS_FILE).is_symlink()
+    assert (tmp_path / ADDRESS_FILE).read_text() == "127.0.0.1:7467\n"
+
+
+@pytest.mark.parametrize("name", ["access/tokens.log", "audit/restores.log", "backup.json"])
+def test_a_pipe_holds_nobody_up(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "data"
+    lived(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for flags in (os.O_RDONLY, os.O_RDWR | os.O_CREAT):
+        with pytest.raises(OSError, match="no file"):
+            opened(folder, name, flags)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    if name == "backup.json":
+        assert "no file" in next(part.text for part in check_folder(folder).parts if part.file == name)
+    else:
+        with pytest.raises(Refused, match="no file"):
+            backup(folder, tmp_path / "copy")
+
+
+def test_of_what_a_manifest_links_to_nothing_is_told(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "data", tmp_path / "secret"
+    lived(folder)
+    secret.write_bytes(b"secret\xff")
+    (folder / "backup.json").symlink_to(secret)
+    with pytest.raises(Refused, match="symbolic link") as caught:
+        restore(folder, tmp_path / "new")
+    assert "secret" not in str(caught.value)
+
+
+@as_root
+@pytest.mark.parametrize("copies", [backup, restore])
+@pytest.mark.parametrize("planted", ["link", "folder", "place", "place for all", "way"])
+def test_root_works_where_nobody_else_can_put_anything(
+    tmp_path: Path, copies: Callable[[Path, Path], object], planted: str
+) -> None:
+    """Root once emptied the folder that a link in the place of its own led to."""
+    source, place, elsewhere = tmp_path / "source", tmp_path / "place", tmp_path / "elsewhere"
+    lived(source)
+    for made in (place, elsewhere):
+        made.mkdir()
+    (elsewhere / "kept").touch()
+    goal = place / "data"
+    working = goal if copies is backup else place / "data.restoring"
+    if planted == "link":
+        working.symlink_to(elsewhere)
+    elif planted == "folder":
+        working.mkdir()
+        os.chown(working, OTHER, GROUP)
+    elif planted == "place":
+        os.chown(place, OTHER, GROUP)
+    elif planted == "place for all":
+        place.chmod(0o777)
+    else:
+        goal = place / "way" / "data"
+        (place / "way").symlink_to(elsewhere)
+        os.lchown(place / "way", OTHER, GROUP)
+    before = {path: path.lstat().st_uid for path in tmp_path.rglob("*")}
+    with pytest.raises(Refused, match=r"move it away|make .* root's alone"):
+        copies(source, goal)
+    assert {path: path.lstat().st_uid for path in tmp_path.rglob("*")} == before
+
+
+def test_what_a_killed_restore_of_ones_own_has_left_is_taken(tmp_path: Path) -> None:
+    lived(tmp_path / "data")
+    (tmp_path / "new.restoring" / "audit").mkdir(parents=True)
+    (tmp_path / "new.restoring" / "audit" / "restores.log").write_text("half")
+    restore(tmp_path / "data", tmp_path / "new")
+    assert check_folder(tmp_path / "new").sound
+    assert not (tmp_path / "new.restoring").exists()
 
 
 def test_a_user_without_a_name_restores(tmp_path: Path) -> None:

@@ -453,16 +453,6 @@ def test_history_of_another_journal_is_never_taken_for_this_one(kept: tuple[Path
             restore(source, tmp_path / f"refused-{number}", Wanted(until_sequence=until), segment_bytes=SEGMENT_BYTES)
 
 
-def test_history_behind_a_link_is_read_with_its_log(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "data").mkdir()
-    with closing(open_writer(tmp_path / "elsewhere")) as writer:
-        (tmp_path / "data" / HISTORY).symlink_to(tmp_path / "elsewhere" / HISTORY)
-        writer.execute("INSERT INTO gaps VALUES (1, 2, 3, 4)")
-        with closing(open_reader(tmp_path / "data", writes_nothing=True)) as reader:
-            assert reader.execute("SELECT count(*) FROM gaps").fetchone() == (1,)
-
-
 def test_a_copy_of_history_ends_though_its_writer_commits_all_the_time(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "copy").mkdir()

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simswitch.owner import give, opened
+from simswitch.owner import give, opened, reading
 
 LINE_BYTES_MAX = 65_536
 FIRST = "0" * 64
@@ -114,12 +114,13 @@ def set_aside(path: Path) -> Path:
 
 def entries(path: Path) -> Iterator[Entry]:
     """The entries of a file from its first to its last line, each checked, without one that is torn. Raises
-    ``ChainDamaged``.
+    ``ChainDamaged``, and ``OSError`` as ``owner.opened`` does.
 
     Where the file does not begin with the first entry of all, its first line is taken as it is.
     """
     last: Entry | None = None
-    with path.open("rb") as file:
+    folder = path.parent.parent
+    with reading(folder, path.relative_to(folder)) as file:
         for index, line in enumerate(file, 1):
             where = f"{path}:{index}"
             if not line.endswith(b"\n"):

@@ -42,6 +42,8 @@ def verify(
         raise CommandFailed(Exit.USAGE, str(error)) from error
     try:
         found = verify_audit(folder, wanted)
+    except OSError as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
     except (ChainDamaged, HistoryRefused, JournalError, Refused) as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     if not found:

@@ -40,7 +40,7 @@ def create(
         raise CommandFailed(Exit.USAGE, f"{actor!r} is no role and name; roles are {', '.join(ROLE_WORDS)}")
     try:
         token, text = create_token(folder, actor, span_ms("--lasts", lasts))
-    except (TokenRefused, ChainInUse) as error:
+    except (TokenRefused, ChainInUse, OSError) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except ChainDamaged as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
@@ -59,6 +59,8 @@ def list_(folder: Folder, json: JsonOption = False) -> None:
 
     try:
         tokens = list(read_tokens(folder).values())
+    except OSError as error:
+        raise CommandFailed(Exit.REFUSED, str(error)) from error
     except ChainDamaged as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
     now_ms = time.time_ns() // 1_000_000
@@ -97,7 +99,7 @@ def revoke(
 
     try:
         known = revoke_token(folder, token)
-    except (TokenRefused, ChainInUse) as error:
+    except (TokenRefused, ChainInUse, OSError) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except ChainDamaged as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error

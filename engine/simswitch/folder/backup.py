@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.audit.chain import older, without_torn
@@ -31,12 +31,12 @@ from simswitch.folder.check import BACKUP, TRIES_MAX, Checked, check_folder, rec
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader
-from simswitch.journal.disk import RealDisk, make_folders, sync_folder
+from simswitch.journal.disk import RealDisk, make_own_folder, sync_folder
 from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
 from simswitch.journal.snapshot import snapshot_name
 from simswitch.journal.walk import first_record, first_sequence, list_segments
-from simswitch.owner import give_all, opened
+from simswitch.owner import Owner, give, reading
 
 _PIECE_BYTES = 1 << 20
 
@@ -72,9 +72,9 @@ def backup(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> di
 
 
 def begin_empty(folder: Path) -> None:
-    """Makes a folder, or takes one in which there is nothing."""
+    """Makes a folder, or takes one in which there is nothing, nor can others put something."""
     try:
-        make_folders(os.fspath(folder), 0o700)
+        make_own_folder(folder)
         if any(folder.iterdir()):
             raise Refused(f"{folder} is not empty: name a folder that is, or that does not exist")
     except OSError as error:
@@ -93,7 +93,6 @@ def _copy(source: Path, goal: Path) -> None:
     disk = RealDisk(source, create=False)
     live = disk.locked_by() is not None
     with suppress(NoHistoryYet), closing(open_reader(source, writes_nothing=not live)) as history:
-        _refuse_link(source / HISTORY)
         copy_history(history, goal)
     copy_chains(source, goal)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
@@ -113,12 +112,6 @@ def _copy(source: Path, goal: Path) -> None:
         name = segments[number].name
         _copy_bytes(source / name, goal / name, end)
         os.truncate(goal / name, segments[number].size)
-
-
-def _refuse_link(path: Path) -> None:
-    """SQLite would follow it, to what the folder's owner may not read."""
-    if path.is_symlink():
-        raise Refused(f"{path} is a symbolic link, which nothing in a data folder may be: put the file itself there")
 
 
 def copy_history(history: sqlite3.Connection, goal: Path) -> None:
@@ -144,12 +137,8 @@ def copy_chains(source: Path, goal: Path) -> None:
 
 
 def _read(source: Path, path: Path) -> bytes:
-    with _reading(source, path) as file:
+    with reading(source, path.relative_to(source)) as file:
         return file.read()
-
-
-def _reading(source: Path, path: Path) -> BinaryIO:
-    return os.fdopen(opened(source, path.relative_to(source), os.O_RDONLY), "rb")
 
 
 def _chain(source: Path, name: str) -> dict[Path, bytes]:
@@ -158,7 +147,7 @@ def _chain(source: Path, name: str) -> dict[Path, bytes]:
     while True:
         found = {}
         try:
-            with _reading(source, path) as file:
+            with reading(source, name) as file:
                 if older(path).exists():
                     found[older(path)] = _read(source, older(path))
                 if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -172,11 +161,11 @@ def _chain(source: Path, name: str) -> dict[Path, bytes]:
 
 
 def _copy_bytes(source: Path, goal: Path, size: int | None = None) -> None:
-    left = source.stat().st_size if size is None else size
-    with _reading(source.parent, source) as reading, goal.open("wb") as writing:
+    with reading(source.parent, source.name) as file, goal.open("wb") as writing:
         os.chmod(writing.fileno(), 0o640)
+        left = os.fstat(file.fileno()).st_size if size is None else size
         while left:
-            piece = reading.read(min(left, _PIECE_BYTES))
+            piece = file.read(min(left, _PIECE_BYTES))
             if not piece:
                 raise Refused(f"{source} became shorter while it was copied: is another program writing it?")
             writing.write(piece)
@@ -195,20 +184,21 @@ def _finish(goal: Path, checked: Checked, owner: os.stat_result) -> dict[str, An
     }
     (goal / MANIFEST).touch(mode=0o640)
     (goal / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    sync(goal)
-    # Root's copy belongs to whom the source belongs, so that a restore knows whose it is to be.
-    give_all(goal, owner)
+    sync(goal, owner)
     (goal / UNFINISHED).unlink()
     sync(goal)
     sync_folder(os.fspath(goal.parent))
     return found
 
 
-def sync(folder: Path) -> None:
-    """Everything in a folder, and itself, is durable."""
+def sync(folder: Path, owner: os.stat_result | Owner | None = None) -> None:
+    """Everything in a folder, and itself, is durable, and its owner's; itself last: until then nobody else can change
+    what is in it."""
     for path in (*folder.rglob("*"), folder):
-        place = os.open(path, os.O_RDONLY)
+        place = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
+            if owner is not None:
+                give(place, owner)
             os.fsync(place)
         finally:
             os.close(place)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from simswitch.folder.apart import Refused
+from simswitch.owner import reading
 
 MANIFEST = "backup.json"
 UNFINISHED = "backup.unfinished"
@@ -18,10 +20,28 @@ def is_backup(folder: Path) -> bool:
 
 def promised(folder: Path) -> int:
     """Up to which record a backup was made; 0: it is none. Raises ``Refused``."""
-    path = folder / MANIFEST
+    found = _read(folder)
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["source_sequence"])
+        return 0 if found is None else int(found["source_sequence"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder, "the record up to which it was made is missing") from error
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """None: it is no backup."""
+    try:
+        with reading(folder, MANIFEST) as file:
+            found = json.loads(file.read())
     except FileNotFoundError:
-        return 0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path} can't be read: {error!r}. Copy the backup again, or use another one") from error
+        return None
+    except OSError as error:
+        raise _unreadable(folder, str(error.strerror)) from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(folder, "it is no JSON") from error
+    if not isinstance(found, dict):
+        raise _unreadable(folder, "it is no JSON object")
+    return found
+
+
+def _unreadable(folder: Path, why: str) -> Refused:
+    return Refused(f"{folder / MANIFEST} can't be read: {why}. Copy the backup again, or use another one")

@@ -49,14 +49,14 @@ from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader, unsigned
 from simswitch.journal.append import START, Journal, JournalSettings, Place
-from simswitch.journal.disk import LOCK_NAME, RealDisk, make_folders, sync_folder
+from simswitch.journal.disk import LOCK_NAME, RealDisk, make_own_folder, sync_folder
 from simswitch.journal.errors import FolderInUse, JournalDamaged, MachineVersionDiffers
 from simswitch.journal.follower import Reader, ReaderFailed
 from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, restore_newest
 from simswitch.journal.snapshot import SnapshotHeader
 from simswitch.journal.walk import Record, first_record, first_sequence, list_segments
-from simswitch.owner import give_all, name, who_types
+from simswitch.owner import name, refuse_ways_of_others, who_types
 
 BEFORE = "history-before-restore.sqlite"
 REASON_CHARACTERS_MAX = 1_000
@@ -106,7 +106,11 @@ def restore(
     # It belongs to whom the place was made for, or else to whom the source belongs.
     owner = (goal if goal.exists() else origin).stat()
     try:
-        make_folders(os.fspath(making), 0o700)
+        refuse_ways_of_others(Path(folder))
+        make_own_folder(making)
+    except OSError as error:
+        raise Refused(f"{goal} could not be made: {error}") from error
+    try:
         disk = RealDisk(making)
         held = disk.lock()
     except FolderInUse as error:
@@ -118,8 +122,7 @@ def restore(
     try:
         _clear(making)
         found = apart(_restore, origin, making, wanted, kind or real_machine(), settings)
-        give_all(making, owner)
-        sync(making)
+        sync(making, owner)
         making.replace(goal)
         sync_folder(os.fspath(goal.parent))
     except BaseException as error:

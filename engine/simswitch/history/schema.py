@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from simswitch.owner import opened
+from simswitch.owner import opened, refuse_no_file
 
 T = TypeVar("T")
 
@@ -276,6 +276,7 @@ def open_writer(folder: str | Path, cache_mib: int = CACHE_MIB) -> sqlite3.Conne
         # is left alone: closing any descriptor of it would drop the locks that this process has on it.
         with suppress(FileExistsError):
             os.close(opened(path.parent, path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        _refuse_no_file(path)
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -301,20 +302,29 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
     A reader leaves files of SQLite's beside it, unless ``writes_nothing``: where nobody has it open, and so no log of
     it is left, it is read as it stands.
     """
-    path = Path(folder) / NAME
-    if not path.exists():
-        raise _not_yet(path)
+    path = Path(folder).absolute() / NAME
     try:
-        # SQLite keeps its log beside the file itself, wherever a link to that stands.
-        file = path.resolve()
-        alone = writes_nothing and not file.with_name(f"{file.name}-wal").exists()
-        connection = sqlite3.connect(f"{file.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, timeout=10)
+        _refuse_no_file(path)
+        alone = writes_nothing and not path.with_name(f"{path.name}-wal").exists()
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, timeout=10)
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
             raise _not_yet(path)
         _check(connection, path)
+    except FileNotFoundError as error:
+        raise _not_yet(path) from error
     except sqlite3.Error as error:
         raise damaged(path, error) from error
     return connection
+
+
+def _refuse_no_file(path: Path) -> None:
+    """SQLite would follow a link, to what its owner may not read or write. Raises ``FileNotFoundError``."""
+    try:
+        refuse_no_file(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise HistoryRefused(f"{path} can't be used: {error.strerror}") from error
 
 
 def asked(folder: str | Path | None, question: Callable[[sqlite3.Connection], T]) -> tuple[T | None, str]:

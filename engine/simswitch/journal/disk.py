@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from simswitch.journal.errors import FolderInUse
-from simswitch.owner import opened
+from simswitch.owner import name as name_of
+from simswitch.owner import opened, refuse_ways_of_others
 
 Bytes = bytes | bytearray | memoryview
 
@@ -271,3 +274,25 @@ def make_folders(folder: str, mode: int) -> None:
     make_folders(parent, 0o777)
     os.mkdir(folder, mode)
     sync_folder(parent)
+
+
+def make_own_folder(folder: Path) -> None:
+    """A folder in which nobody else has put anything, or can: a new one, or one of whoever runs this (or of root) that
+    is there. Raises ``OSError``."""
+    refuse_ways_of_others(folder)
+    make_folders(os.fspath(folder.parent), 0o777)
+    try:
+        folder.mkdir(0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        why = ""
+        if not stat.S_ISDIR(found.st_mode):
+            why = "it is no folder itself"
+        elif found.st_uid not in (0, os.geteuid()):
+            why = f"it belongs to {name_of(found.st_uid)}, who may have put something into it"
+        elif not os.geteuid() and found.st_mode & 0o022:
+            why = "others may write it, and may have put something into it"
+        if why:
+            raise PermissionError(errno.EPERM, f"{why}: move it away, or name another one", os.fspath(folder)) from None
+        return
+    sync_folder(os.fspath(folder.parent))

@@ -54,6 +54,7 @@ from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun, outcome_runs, run
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.metrics import MetricsSettings
+from simswitch.owner import opened
 from simswitch.service.access import Access, AccessSettings, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.calendar import Calendar
@@ -891,5 +892,7 @@ def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
 def _write_address(path: Path, address: str) -> None:
     # Whoever waits for the file never sees half of it.
     unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(address + "\n", encoding="ascii")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(opened(path.parent, unfinished.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        file.write(f"{address}\n".encode("ascii"))
     unfinished.replace(path)
