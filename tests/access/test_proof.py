@@ -22,7 +22,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from simswitch.access.certificates import CertificateRefused, Certificates, ends_s
+from simswitch.access.certificates import CertificateRefused, Certificates, TlsFiles, ends_s
 from simswitch.access.tokens import FILE, Token, read_tokens, revoke_token
 from simswitch.audit.attempts import Attempts
 from simswitch.audit.chain import ChainDamaged
@@ -532,6 +532,26 @@ def test_the_authority_is_changed_under_traffic(doors: Doors) -> None:
             assert (comes_in(before), comes_in(after)) == counting
             # A connection that stands goes on.
             assert standing.allocate(1, "jp").terminal == 1
+
+
+def test_an_authority_is_given_up_while_the_services_own_certificate_is_over(tmp_path: Path) -> None:
+    """It once stayed trusted until somebody renewed the certificate."""
+    own, old, new = (Authority(tmp_path / name) for name in ("own", "old", "new"))
+    certificate, key = own.sign("service", host=True, ends_hours=-0.5)
+    bundle = tmp_path / "bundle.pem"
+    shutil.copy(old.pem, bundle)
+    certificates = Certificates(TlsFiles(certificate, key, bundle))
+    seen, _ = certificates.newest(None)
+    shutil.copy(new.pem, bundle)
+    seen, taken = certificates.newest(seen)
+    assert taken is not None
+    # Another one that is over is no worse than the first.
+    again = own.sign("service", host=True, file="again", ends_hours=-0.25)
+    shutil.copy(again[0], certificate)
+    shutil.copy(again[1], key)
+    seen, taken = certificates.newest(seen)
+    assert taken is not None
+    assert certificates.reloads_count == 2
 
 
 def test_a_certificate_that_expires_counts_no_more(shared: Doors) -> None:

@@ -2,8 +2,10 @@
 
 gRPC asks for the certificate before every handshake. Then the files are looked at: when they changed since, and fit
 together, the new ones count from that handshake on; connections that stand go on with what they began with. While they
-do not fit together (a key was replaced, its certificate not yet), or the new certificate is over or does not count yet,
-the old ones stay, and the log says so once. A start takes it as it is: there is nothing better.
+do not fit together (a key was replaced, its certificate not yet), or the new certificate is over or does not count yet
+and the old one does, the old ones stay, and the log says so once. Otherwise it is taken as it is, as at a start: there
+is nothing better, and a CA of access servers that was given up counts no more, also while the service's own certificate
+is over.
 
 A client's certificate names its access server in one of two ways:
 
@@ -54,10 +56,6 @@ def stamp(paths: Sequence[Path]) -> Stamp:
     return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
-class CertificateOutdated(CertificateRefused):
-    """It is over, or does not count yet: whoever looks at it refuses it."""
-
-
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Files in PEM."""
@@ -71,9 +69,9 @@ class TlsFiles:
     def paths(self) -> list[Path]:
         return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
 
-    def read(self, *, outdated: bool = False) -> grpc.ServerCertificateConfiguration:
-        """What gRPC takes. Raises ``CertificateRefused`` naming the file. ``outdated``: one that does not count now is
-        taken too."""
+    def read(self, in_use: bytes | None = None) -> tuple[grpc.ServerCertificateConfiguration, bytes]:
+        """What gRPC takes, and the certificate in it. Raises ``CertificateRefused`` naming the file; so it does for one
+        that does not count now, where another one is in use that does."""
         try:
             contents = {path: path.read_bytes() for path in self.paths()}
             mode = self.key.stat().st_mode
@@ -91,14 +89,15 @@ class TlsFiles:
                 context.load_verify_locations(self.client_ca)
             except ssl.SSLError as error:
                 raise CertificateRefused(f"{self.client_ca} holds no certificate in PEM: {error}") from error
-        if not outdated:
-            begins, ends = _validity(contents[self.certificate])
-            if not begins <= datetime.now(UTC) < ends:
-                raise CertificateOutdated(f"{self.certificate} counts from {begins} to {ends}, and not now: renew it")
-        return grpc.ssl_server_certificate_configuration(
-            [(contents[self.key], contents[self.certificate])],
-            None if self.client_ca is None else contents[self.client_ca],
-        )
+        certificate = contents[self.certificate]
+        if not _counts(certificate):
+            begins, ends = _validity(certificate)
+            text = f"{self.certificate} counts from {begins} to {ends}, and not now: renew it"
+            if in_use is not None and in_use != certificate and _counts(in_use):
+                raise CertificateRefused(text)
+            log.warning("clients that look at it will not connect: %s", text)
+        ca = None if self.client_ca is None else contents[self.client_ca]
+        return grpc.ssl_server_certificate_configuration([(contents[self.key], certificate)], ca), certificate
 
 
 def _no_password() -> str:
@@ -112,11 +111,7 @@ class Certificates:
         self._files = files
         self._mutex = threading.Lock()
         self._stamp = self._look()
-        try:
-            self._first = files.read()
-        except CertificateOutdated as error:
-            log.warning("clients that look at it will not connect: %s", error)
-            self._first = files.read(outdated=True)
+        self._first, self._in_use = files.read()
         self._trouble = ""
         self.reloads_count = 0
 
@@ -139,7 +134,7 @@ class Certificates:
             try:
                 now = self._look()
                 if now != self._stamp:
-                    self._first, self._stamp = self._files.read(), now
+                    (self._first, self._in_use), self._stamp = self._files.read(self._in_use), now
                     self.reloads_count += 1
                 self._trouble = ""
             except CertificateRefused as error:
@@ -173,6 +168,11 @@ def ends_s(pem: bytes) -> float:
     Nobody looks at it when a client resumes a TLS session, for days: so whether it still counts is for us to see.
     """
     return _validity(pem)[1].timestamp()
+
+
+def _counts(pem: bytes) -> bool:
+    begins, ends = _validity(pem)
+    return begins <= datetime.now(UTC) < ends
 
 
 def _validity(pem: bytes) -> tuple[datetime, datetime]:
