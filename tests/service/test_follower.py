@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simswitch.cell import Cell
 from simswitch.history.reading import known
 from simswitch.history.schema import HistoryRefused, open_reader
+from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_DISK
+from simswitch.journal.snapshot import snapshot_sequences
+from simswitch.service import server
 from simswitch.service.follower import EXIT_LACKING, Patience, keep_follower, keep_learner
 
 from tests.cell.small_pool import allocate, fill
@@ -72,6 +77,42 @@ def test_a_follower_that_always_fails_is_given_up(tmp_path: Path, caplog: pytest
     assert starts(tmp_path) == 1 + IMPATIENT.failures_max
     assert "It is started again in 0.02 s" in caplog.text
     assert "It is not started again" in caplog.text
+
+
+def test_a_follower_that_cannot_be_started_just_now_is_started_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody once knew of it, and the server ended without its last snapshot."""
+    start, left = asyncio.create_subprocess_exec, 2
+
+    async def started(*words: str, **named: Any) -> asyncio.subprocess.Process:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise OSError(errno.EAGAIN, "there are processes enough")
+        return await start(*words, **named)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    assert asyncio.run(kept(tmp_path, until=1))
+    assert starts(tmp_path) == 1
+    assert caplog.text.count("the follower can't be started: [Errno 11] there are processes enough. It is started") == 2
+
+
+def test_the_server_ends_whatever_has_happened_to_who_keeps_its_follower(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object) -> None:
+        raise RuntimeError("nobody thought of it")
+
+    monkeypatch.setattr(server, "keep_follower", failing)
+
+    async def served() -> None:
+        settings = server.ServerSettings(capacity=CAPACITY, journal=SETTINGS)
+        await server.serve(tmp_path, settings, ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    asyncio.run(served())
+    assert "nobody kept the follower running any more" in caplog.text
+    assert snapshot_sequences(RealDisk(tmp_path))
 
 
 def test_a_learner_is_started_again_unless_it_lacks_something(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

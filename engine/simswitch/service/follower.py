@@ -3,13 +3,13 @@ server.
 
     ends so that it helps nobody to begin again     it stays away. The follower: it has found journal and state to
                                                     differ, and its alarm stays; the learner: it lacks something
-    ends otherwise                                  killed, out of memory, the disk failed: it is started again, after
+    ends otherwise, or can't be started             killed, out of memory, the disk failed: it is started again, after
                                                     1 s, 2 s, 4 s … 60 s
 
 One that ran for ten minutes has recovered, and the waits begin anew. After ten failures without that it stays away. The
 service goes on all the same: what is acknowledged is durable; but without a follower nobody makes snapshots, and the
-journal grows. Every end is an error in the log, but one that comes with the server's: a service manager signals all
-processes at once.
+journal grows. Every end, and every start that fails, is an error in the log, but an end that comes with the server's: a
+service manager signals all processes at once.
 
 The follower has the server's last records to read. So it is told to end by the end of its input and by no signal
 (``journal.follower``); and if there is none when the server ends, one is started to read them.
@@ -105,23 +105,26 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
                     *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
                 )
             except OSError as error:
-                if not last:
-                    raise
-                log.error("the %s can't be started once more to read the end: %s", kept.name, error)
-                return
-            end = asyncio.create_task(process.wait())
-            await asyncio.wait((stop, end), return_when=asyncio.FIRST_COMPLETED)
-            if not end.done():
-                kept.end(process)
-                if await end in (0, kept.hopeless):
+                # No memory for it, or a bound on processes, may be over in a moment.
+                if last:
+                    log.error("the %s can't be started once more to read the end: %s", kept.name, error)
                     return
-                continue
-            await asyncio.wait((stop,), timeout=patience.moment_s)
-            if stopping.is_set():
-                continue
+                reason, hopeless = f"the {kept.name} can't be started: {error}", False
+            else:
+                end = asyncio.create_task(process.wait())
+                await asyncio.wait((stop, end), return_when=asyncio.FIRST_COMPLETED)
+                if not end.done():
+                    kept.end(process)
+                    if await end in (0, kept.hopeless):
+                        return
+                    continue
+                await asyncio.wait((stop,), timeout=patience.moment_s)
+                if stopping.is_set():
+                    continue
+                reason = f"the {kept.name} has ended with {process.returncode}: {kept.reason() or 'no reason was left'}"
+                hopeless = process.returncode == kept.hopeless
             failures = 1 if time.monotonic() - began_s >= patience.recovered_s else failures + 1
-            reason = f"the {kept.name} has ended with {process.returncode}: {kept.reason() or 'no reason was left'}"
-            if process.returncode == kept.hopeless or failures > patience.failures_max:
+            if hopeless or failures > patience.failures_max:
                 log.error("%s. It is not started again, and %s", reason, kept.without)
                 return
             wait_s = min(patience.first_wait_s * 2 ** (failures - 1), patience.longest_wait_s)

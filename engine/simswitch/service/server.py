@@ -857,14 +857,14 @@ async def serve(
         (path / ADDRESS_FILE).unlink(missing_ok=True)
         if learning is not None:
             stopping.set()
-            await learning
+            await _ended("learner", learning)
         # The follower is ended when nothing is written any more, so that history has all of it.
         await asyncio.to_thread(cell.stop)
         silent.set()
         (path / PEOPLE_ADDRESS_FILE).unlink(missing_ok=True)
         (path / METRICS_ADDRESS_FILE).unlink(missing_ok=True)
         if following is not None:
-            await following
+            await _ended("follower", following)
         known = await asyncio.to_thread(_known, path)
         # What history has not seen stays for the next follower, also where this server had none in all its life.
         told = known is not None and known[1] >= cell.durable_sequence
@@ -878,6 +878,14 @@ async def serve(
                 "simswitch: there was no room for the last snapshot. Nothing is lost: the journal has it all.\n"
                 "Before an upgrade, make room, start this version once more and end it.\n"
             )
+
+
+async def _ended(name: str, keeping: asyncio.Task[None]) -> None:
+    """Whatever has happened to what keeps a process beside the server: the server's own end goes on."""
+    await asyncio.wait((keeping,))
+    error = keeping.exception()
+    if error is not None:
+        log.error("nobody kept the %s running any more: %r", name, error)
 
 
 def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
