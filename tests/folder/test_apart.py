@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from simswitch.folder.apart import _answer, apart
+from simswitch.folder.apart import Refused, _answer, apart
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,3 +110,33 @@ def use(_: object) -> bool:
 def test_a_lock_that_somebody_has_is_free_in_the_child() -> None:
     with _LOCK:
         assert apart(use)
+
+
+def end(note: Callable[[int], object], sequence: int, number: int) -> None:
+    note(sequence)
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "number", "told"),
+    [
+        (7, signal.SIGABRT, "record 7 .*signal 6.*--skip 7$"),
+        (0, signal.SIGABRT, "not while it applied a record .signal 6"),
+        (7, signal.SIGKILL, "killed at record 7 .signal 9.*memory"),
+        (0, signal.SIGKILL, "killed .signal 9.*memory"),
+    ],
+)
+def test_only_a_record_that_was_applied_is_blamed(sequence: int, number: int, told: str) -> None:
+    with pytest.raises(Refused, match=told) as caught:
+        apart(end, sequence, number)
+    assert ("--skip" in str(caught.value)) == told.endswith("--skip 7$")
+
+
+def answer_oddly(note: Callable[[int], object]) -> object:
+    note(7)
+    return lambda: None
+
+
+def test_an_answer_that_cannot_be_given_is_no_records_fault() -> None:
+    with pytest.raises(Refused, match="not while it applied a record"):
+        apart(answer_oddly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import FolderInUse, OutcomeDiffers
 from simswitch.journal.format import SegmentHeader, segment_name
 from simswitch.journal.inspect import inspect
-from simswitch.journal.recovery import real_machine, recover
+from simswitch.journal.recovery import MachineKind, real_machine, recover
 from simswitch.journal.snapshot import snapshot_sequences
 from simswitch.journal.walk import list_segments
 from simswitch.v1 import event_pb2, swap_pb2
@@ -257,6 +258,18 @@ def test_what_cannot_be_restored_is_refused_and_leaves_no_folder(kept: tuple[Pat
         restore(tmp_path / "in-use", tmp_path / "new", Wanted(until_ms=1))
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new.restoring").exists()
+
+
+class EndingAfterwards(Machine):
+    def raise_incarnation(self, *_: object) -> None:
+        faulthandler.disable()
+        os.abort()
+
+
+def test_an_end_after_the_last_record_is_not_the_records_fault(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    kind = MachineKind(EndingAfterwards, EndingAfterwards.restore, int(layout.MACHINE_VERSION))
+    with pytest.raises(Refused, match="not while it applied a record"):
+        restore(kept[0], tmp_path / "new", kind=kind)
 
 
 def test_a_record_that_ends_the_process_is_named(kept: tuple[Path, Life], tmp_path: Path) -> None:

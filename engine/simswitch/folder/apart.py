@@ -23,7 +23,7 @@ from simswitch.journal.errors import JournalError
 _PR_SET_PDEATHSIG = 1
 
 Note = Callable[[int], object]
-"""Told the sequence that is applied next."""
+"""Told the sequence that is applied next; 0: none is any more."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,11 +55,7 @@ def apart(work: Callable[Concatenate[Note, P], T], *arguments: P.args, **named: 
             child.join()
         reading.close()
     if answer is None:
-        raise Refused(
-            f"replaying record {place.value} ended the process ({_ended(child.exitcode)}); what it said stands above. "
-            f"Keep the folder as it is. If the record is what is wrong, `simswitch restore` makes a folder without it: "
-            f"--skip {place.value}"
-        )
+        raise Refused(_why_ended(int(place.value), child.exitcode))
     done, found = answer
     if not done:
         raise Refused(found)
@@ -81,6 +77,7 @@ def _answer(
 
     try:
         answer: tuple[bool, Any] = (True, work(note, *arguments, **named))
+        note(0)
     except (JournalError, Refused, OSError) as error:
         answer = (False, str(error))
     except BaseException as error:
@@ -88,6 +85,26 @@ def _answer(
     # Whoever asked may be gone.
     with suppress(BrokenPipeError):
         writing.send(answer)
+
+
+def _why_ended(sequence: int, exit_code: int | None) -> str:
+    """A record is to blame only where the process ended itself while it was applied."""
+    if exit_code == -signal.SIGKILL:
+        at = f" at record {sequence}" if sequence else ""
+        return (
+            f"the process that replays the journal was killed{at} ({_ended(exit_code)}). Is there memory enough? The "
+            "kernel's log says whom it has killed. The folder is as it was: make room, and try again"
+        )
+    if not sequence:
+        return (
+            f"the process that replays the journal ended, and not while it applied a record ({_ended(exit_code)}); "
+            "what it said stands above. The folder is as it was"
+        )
+    return (
+        f"replaying record {sequence} ended the process ({_ended(exit_code)}); what it said stands above. Keep the "
+        "folder as it is. If the record is what is wrong, `simswitch restore` makes a folder without it: "
+        f"--skip {sequence}"
+    )
 
 
 def _ended(exit_code: int | None) -> str:

@@ -54,7 +54,7 @@ def verify_audit(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked
     return found if walked is None else [*found, walked]
 
 
-def _compared(_: Note, folder: Path) -> str:
+def _compared(note: Note, folder: Path) -> str:
     """What is wrong; nothing: all agrees."""
     disk = RealDisk(folder, create=False)
     for tries_left in reversed(range(TRIES_MAX)):
@@ -62,7 +62,7 @@ def _compared(_: Note, folder: Path) -> str:
         try:
             with closing(open_reader(folder, writes_nothing=True)) as history:
                 history.execute("BEGIN")
-                compare(folder, history)
+                compare(folder, history, note=note)
             break
         except ChainDamaged as error:
             return str(error)
@@ -72,7 +72,9 @@ def _compared(_: Note, folder: Path) -> str:
     return ""
 
 
-def compare(folder: Path, history: sqlite3.Connection, kind: MachineKind | None = None) -> int:
+def compare(
+    folder: Path, history: sqlite3.Connection, kind: MachineKind | None = None, *, note: Note | None = None
+) -> int:
     """How many decisions stand alike in journal and history. Raises ``ChainDamaged`` at the first that does not."""
     disk = RealDisk(folder, create=False)
     if not any(segment.header for segment in list_segments(disk)):
@@ -101,6 +103,8 @@ def compare(folder: Path, history: sqlite3.Connection, kind: MachineKind | None 
         wanted = [(header.now_ms, place, hashlib.sha256(run.whole).digest()) for place, run in decisions]
         replayed = header.machine_version == kind.version and header.sequence == machine.sequence + 1
         if replayed:
+            if note is not None:
+                note(header.sequence)
             outcomes = outcome_runs(replay(machine, record, kind.version).data)
             if any(run.kind == layout.DEFINE for _, run in decisions):
                 names = names_of(machine)

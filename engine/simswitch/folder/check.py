@@ -238,6 +238,8 @@ def _check_journal(
         checked.parts.append(Part("journal", "", False, str(error)))
         checked.parts += [Part("journal", damage.file, False, str(damage), needed=False) for damage in damages]
         return
+    finally:
+        note(0)
     checked.parts += [Part("journal", damage.file, False, str(damage), needed=False) for damage in damages]
     checked.last_sequence, checked.now_ms = machine.sequence, machine.now_ms
     if machine.sequence != last:

@@ -213,6 +213,7 @@ def _restore(
         checksum = record.checksum
         if known is not None and kept and known.sequence == header.sequence:
             known.compare(checksum)
+    note(0)
     if set(wanted.skip) - set(skipped):
         missing = min(set(wanted.skip) - set(skipped))
         raise Refused(f"record {missing} is not among those that are replayed: {machine.sequence} is the last one")
