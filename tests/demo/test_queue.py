@@ -81,7 +81,7 @@ def naive(arrivals: list[tuple[float, float]], service_s: float) -> dict[int, fl
     st.lists(st.tuples(st.floats(0, 3), st.sampled_from([1.5, float("inf")])), max_size=60),
     st.lists(st.floats(0, 30), max_size=20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_does_what_a_naive_walk_does_however_seldom_it_is_looked_at(
     steps: list[tuple[float, float]], looks: list[float]
 ) -> None:

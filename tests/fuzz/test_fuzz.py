@@ -28,25 +28,25 @@ def test_the_corpus_says_why() -> None:
     assert all(why for _, _, why in run.corpus())
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=1_500)
 @given(SOME_SHAPES, RANDOMS)
 def test_accepts_what_protobuf_accepts(shape: Shape, random: Random) -> None:
     compare(shape, messages.message(shape, random))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SOME_SHAPES, st.binary(max_size=60))
 def test_any_bytes(shape: Shape, data: bytes) -> None:
     compare(shape, data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(SOME_SHAPES, RANDOMS)
 def test_writes_what_protobuf_reads(shape: Shape, random: Random) -> None:
     compare(shape, compare_encoded(shape, *messages.columns(shape, random)))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(RANDOMS)
 def test_members_of_a_oneof_as_protobuf_settles_them(random: Random) -> None:
     compare_session(messages.session(SHAPES, random))

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simswitch.config import SETTINGS
 from simswitch.journal.errors import JournalError
@@ -51,7 +51,7 @@ def toml(value: Any) -> str:
     return json.dumps(value) if isinstance(value, str) else str(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(SETTINGS), VALUES, max_size=12))
 def test_settings_of_any_value(given_values: dict[Any, Any]) -> None:
     sections: dict[str, list[str]] = {}
@@ -66,7 +66,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, one in inner for place in _places(one, (*path, key)))]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data())
 def test_scenarios_in_which_something_is_another(data: st.DataObject) -> None:
     """One to three values of a sound scenario are replaced, or left out."""
@@ -84,7 +84,7 @@ def test_scenarios_in_which_something_is_another(data: st.DataObject) -> None:
     tried("scenario", text.encode("utf-8", "replace"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.lists(st.one_of(WORDS, NUMBERS.map(str)), min_size=1, max_size=12), max_size=6), st.randoms())
 def test_sims_whose_cells_are_anything(rows: list[list[str]], random: Random) -> None:
     written = io.StringIO()
@@ -99,7 +99,7 @@ def test_sims_whose_cells_are_anything(rows: list[list[str]], random: Random) ->
 
 
 @pytest.mark.parametrize("name", ["journal", "snapshot"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(random=st.randoms(use_true_random=False), times=st.integers(1, 4))
 def test_headers_of_other_numbers_with_the_right_checksum(name: str, random: Random, times: int) -> None:
     target = TARGETS[name]

@@ -270,7 +270,7 @@ def naive_luhn(digits: str) -> bool:
 
 
 @given(st.lists(st.text("0123456789", min_size=1, max_size=22), min_size=1, max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_columns_of_digits_agree_with_plain_python(texts: list[str]) -> None:
     column = DigitColumn(texts)
     assert column.length.tolist() == [len(text) for text in texts]
@@ -286,7 +286,6 @@ def test_the_check_digit_makes_the_luhn_sum_right(body: str) -> None:
 
 
 @given(st.lists(st.text(max_size=24), min_size=1, max_size=10))
-@settings(deadline=None)
 def test_only_ascii_digits_count_as_digits(texts: list[str]) -> None:
     texts = [text.replace("\0", "x") for text in texts]
     column = DigitColumn(texts)

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from simswitch.planning.forecast import Past
 from simswitch.planning.limits import operating_limit
@@ -22,7 +22,6 @@ def rest_under(used: np.ndarray, rest: np.ndarray, limit: float) -> float:
     return float(np.maximum(np.minimum(used + rest, limit) - used, 0).sum())
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), min_size=1, max_size=50),
     st.floats(0.01, 1.5),
@@ -71,7 +70,6 @@ def test_nothing_left_is_said() -> None:
     assert found.touched == 2
 
 
-@settings(deadline=None)
 @given(st.floats(0.1, 100), st.floats(0.1, 100), st.integers(0, 2**32))
 def test_the_newsvendor_orders_what_costs_least(missing: float, price: float, seed: int) -> None:
     needed = np.random.default_rng(seed).integers(0, 60, 500).astype(float)

@@ -100,7 +100,7 @@ def test_random_arrivals_wait_as_the_formula_of_pollaczek_and_khinchine_says(loa
     assert np.mean(means) == pytest.approx(expected, rel=0.05)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     terminals=st.integers(1, 60),

@@ -113,7 +113,7 @@ def test_the_incident_through_the_engine_fails_no_allocation() -> None:
     assert engine["outage_user_seconds"] < fixed["outage_user_seconds"] < unbounded["outage_user_seconds"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     operations_per_s=st.floats(5, 5000),
     terminals=st.integers(1, 3000),

@@ -74,7 +74,7 @@ def test_items_and_names_are_bounded() -> None:
         contract.ALLOCATE_REQUEST.decode(REQUEST(markets=[f"m{n}" for n in range(257)]).SerializeToString())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(U64, U64, U64, st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1), st.integers(0, 255))))
 def test_encoding_is_what_protobuf_reads(rows: list[tuple[int, int, int, int, int, int]]) -> None:
     epoch, expires, iccid, retry, slot, status = (
