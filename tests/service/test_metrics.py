@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import threading
 import urllib.error
@@ -15,13 +16,16 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from simswitch import metrics_listener
+from simswitch.access.certificates import TlsFiles, ends_s
 from simswitch.cli.exits import Exit
 from simswitch.client import Client, OperatorClient, ServiceError
 from simswitch.demo.processes import Server
 from simswitch.metrics import MetricsRefused, MetricsSettings, counter, listening, parse_listen
 from simswitch.metrics_listener import Listener
+from simswitch.service.access import AccessSettings
 from simswitch.v1 import pool_pb2
 
+from tests.access.authority import Authority
 from tests.cli.conftest import program
 from tests.service.serving import SIMS, Serving, define
 
@@ -58,6 +62,28 @@ def scrape(serving: Serving) -> str:
     assert serving.running is not None
     assert serving.running.figures is not None
     return read(serving.running.figures.address)
+
+
+def test_when_the_certificate_in_use_ends_is_told(tmp_path: Path) -> None:
+    own = Authority(tmp_path / "own")
+    files = TlsFiles(*own.sign("service", host=True))
+    options = {"metrics": ("127.0.0.1", 0), "access": AccessSettings(tls=files)}
+    serving = Serving(tmp_path / "data", options=options)
+    try:
+
+        def told() -> float:
+            return value(samples(scrape(serving)), "certificate_ends_timestamp_seconds")
+
+        first = told()
+        assert first == ends_s(files.certificate.read_bytes())
+        pem, key = own.sign("service", host=True, file="next", ends_hours=48)
+        # Until both are there the old ones stay in use, and an alert goes on.
+        shutil.copy(pem, files.certificate)
+        assert told() == first
+        shutil.copy(key, files.key)
+        assert told() == ends_s(pem.read_bytes()) > first
+    finally:
+        serving.end()
 
 
 def test_figures_move_with_what_happens(serving: Serving, pool: OperatorClient) -> None:

@@ -143,6 +143,11 @@ class Certificates:
                     log.error("the certificate stays as it is: %s", error)
             return self._stamp, None if seen == self._stamp else self._first
 
+    def ends_s(self) -> float:
+        """Unix seconds at which the certificate ends that counts from the next handshake on."""
+        self.newest(None)
+        return ends_s(self._in_use)
+
 
 class _Fetcher:
     """Each port is told once of each change."""

@@ -25,6 +25,7 @@ from typing import Any
 
 import grpc
 
+from simswitch.access.certificates import Certificates
 from simswitch.cell import Cell, CellClosed, CellExpired, CellFailed, CellOverloaded
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun
@@ -129,13 +130,20 @@ class ServiceMetrics:
     """Makes the figures of one service; asked by the listener's thread."""
 
     def __init__(
-        self, cell: Cell, served: Served, overload: Overload, connections: Connections, folder: Path | None
+        self,
+        cell: Cell,
+        served: Served,
+        overload: Overload,
+        connections: Connections,
+        folder: Path | None,
+        certificates: Certificates | None,
     ) -> None:
         self._cell = cell
         self._served = served
         self._overload = overload
         self._connections = connections
         self._folder = folder
+        self._certificates = certificates
 
     def collect(self) -> Iterator[Any]:
         yield from self._calls()
@@ -198,6 +206,9 @@ class ServiceMetrics:
             ("why",),
             (((why,), count) for why, count in list(self._connections.ended.items())),
         )
+        if self._certificates is not None:
+            text = "When the service's own certificate ends, the one in use, Unix time."
+            yield gauge("certificate_ends_timestamp_seconds", text, self._certificates.ends_s())
         statistics = self._cell.statistics()
         yield gauge("queue_calls", "Calls that wait for the engine.", statistics.queued_calls)
         yield gauge("queue_bytes", "Bytes of the calls that wait for the engine.", statistics.queued_bytes)

@@ -708,9 +708,9 @@ async def start(
         from simswitch.metrics_listener import Listener
 
         assert service.served is not None
-        collect = ServiceMetrics(cell, service.served, service.overload, service.connections, folder).collect
+        told = ServiceMetrics(cell, service.served, service.overload, service.connections, folder, certificates)
         try:
-            figures = Listener(*metrics, collect)
+            figures = Listener(*metrics, told.collect)
         except OSError as error:
             there = f"{metrics[0]}:{metrics[1]}"
             raise OSError(f"its figures ([metrics] listen) have no place at {there}: {error.strerror}") from error
