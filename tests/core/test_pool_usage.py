@@ -44,6 +44,7 @@ def test_what_is_left_is_never_more_than_the_last_figure_and_all_that_was_used_s
     totals = dict.fromkeys(terminals, 0)
     counted = [(world.now_ms // 1000, 0, dict(totals))]
     figure: tuple[int, int] | None = None
+    said: dict[int, int] = {}
     held = 0
     for _ in range(60):
         world.pass_ms(SECOND_MS)
@@ -59,15 +60,19 @@ def test_what_is_left_is_never_more_than_the_last_figure_and_all_that_was_used_s
             if world.status(run) == layout.OK:
                 figure = (told, then)
                 used = told + sum(totals.values()) - then + pool(world)["pool_straddling_bytes"][0]
+                used += pool(world)["pool_raised_bytes"][0]
                 assert pool(world)["pool_straddling_bytes"][0] in (0, straddling)
                 assert pool(world)["pool_used_bytes"][0] == used
                 assert pool(world)["pool_left_bytes"] == 100 * GIB - used
         elif drawn.random() < 0.5:
-            world.send(world.figure(sims[terminal], told // 3, by_terminal[terminal], as_of_s))
+            run = world.figure(sims[terminal], told // 3, by_terminal[terminal], as_of_s)
+            if world.status(run) == layout.OK:
+                said[terminal] = told // 3
         if figure is not None:
             held += 1
             told, then = figure
             assert pool(world)["pool_used_bytes"][0] >= told + sum(totals.values()) - then
+        assert pool(world)["pool_used_bytes"][0] >= sum(said.values())
         assert world.machine.check() == []
     assert held > 20
     assert world.machine.header()["counted_bytes"] == sum(totals.values()) == pool(world)["pool_counted_bytes"]
@@ -247,14 +252,120 @@ def test_a_figure_that_never_raised_its_pool_takes_no_raise_back() -> None:
 def test_a_younger_figure_of_one_sim_opens_no_way_below_those_of_the_others() -> None:
     world = shared_world()
     now_s = world.now_ms // 1000
-    assert world.status(world.figure(0, 5 * GIB, 0, now_s - 2)) == layout.OK
-    assert world.status(world.figure(1, GIB // 8, 0, now_s)) == layout.OK
-    assert world.status(world.pool_figure(LOT, 5 * GIB - 1, 0, now_s - 1)) == layout.IMPOSSIBLE_USAGE
-    assert pool(world)["pool_used_bytes"][0] == 5 * GIB + GIB // 8
-    # What the carrier takes back of that SIM bounds nothing any more.
-    assert world.status(world.figure(0, GIB, 0, now_s - 2)) == layout.OK
+    for sim, gib, late_s in ((0, 4, 2), (2, 1, 2), (1, 1, 0)):
+        assert world.status(world.figure(sim, gib * GIB, 0, now_s - late_s)) == layout.OK
     assert world.status(world.pool_figure(LOT, GIB, 0, now_s - 1)) == layout.OK
+    assert [pool(world)[f"pool_{what}_bytes"][0] // GIB for what in ("carrier", "raised", "used")] == [1, 5, 6]
+    # What the carrier takes back of one of them bounds nothing any more; what it said of the others does.
+    assert world.status(world.figure(0, GIB, 0, now_s - 2)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 3 * GIB
     assert world.machine.check() == []
+
+
+def test_a_pools_late_figure_takes_away_nothing_that_was_said_of_its_sims_later_on() -> None:
+    """In whichever order they come, and where other SIMs used as much meanwhile."""
+    used = []
+    for sim_first in (True, False):
+        world = shared_world()
+        epochs = [allocate(world, terminal) for terminal in (1, 2)]
+        begun_s = world.now_ms // 1000
+        for step in range(1, 4):
+            world.pass_ms(SECOND_MS)
+            world.send(world.usage(1, epochs[0], step * GIB // 2))
+        of_sim = world.figure(int(world.machine.terminal(0)["sim"]), 4 * GIB, GIB, begun_s + 2)
+        runs = [of_sim, world.pool_figure(LOT, GIB // 2, GIB // 2, begun_s + 1)]
+        world.send(world.usage(2, epochs[1], GIB // 4))
+        for run in runs if sim_first else runs[::-1]:
+            assert world.status(run) == layout.OK
+        used.append(pool(world)["pool_used_bytes"][0])
+        assert world.machine.check() == []
+    # 4 GiB, and half a one that was counted since on that SIM, and what the other one used.
+    assert used == [4 * GIB + GIB // 2, 4 * GIB + 3 * (GIB // 4)]
+
+
+def test_a_raise_outlasts_the_next_figure_of_the_pool() -> None:
+    """Also where one of its SIMs was told of a later instant than that is of."""
+    world = shared_world()
+    world.pass_ms(9 * SECOND_MS)
+    now_s = world.now_ms // 1000
+    for sim, gib in ((0, 5), (1, 2)):
+        assert world.status(world.figure(sim, gib * GIB, 0, now_s - 8)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 7 * GIB, 0, now_s - 5)) == layout.OK
+    assert world.status(world.figure(1, 4 * GIB, 0, now_s - 6)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 9 * GIB
+    assert world.status(world.figure(2, GIB, 0, now_s - 2)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 7 * GIB + GIB // 2, 0, now_s - 4)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 10 * GIB
+    assert world.machine.check() == []
+
+
+def test_another_sims_figure_that_is_taken_back_takes_no_more_than_itself() -> None:
+    """The others' hold whatever was counted since the raise."""
+    world = shared_world()
+    epoch = allocate(world)
+    world.pass_ms(9 * SECOND_MS)
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 3 * GIB, 0, now_s - 3)) == layout.OK
+    assert world.status(world.figure(1, 5 * GIB, 0, now_s - 5)) == layout.OK
+    assert world.status(world.figure(2, 2 * GIB, 0, now_s - 2)) == layout.OK
+    world.send(world.usage(T, epoch, GIB))
+    assert pool(world)["pool_used_bytes"][0] == 8 * GIB
+    assert world.status(world.figure(2, GIB, 0, now_s - 1)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 7 * GIB
+    # The largest one taken back, the next largest and the others still count.
+    assert world.status(world.figure(1, GIB, 0, now_s - 1)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 5 * GIB
+    assert world.machine.check() == []
+
+
+def test_figures_of_sims_that_swing_about_what_we_count_add_nothing_to_their_pool() -> None:
+    """What one of later than the pool's figure added goes when the carrier takes it back."""
+    world = shared_world()
+    world.pass_ms(SECOND_MS)
+    for sim in range(4):
+        assert world.status(world.figure(sim, GIB, 0, world.now_ms // 1000)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 10 * GIB, 0, world.now_ms // 1000)) == layout.OK
+    used = []
+    for swing in range(30):
+        world.pass_ms(SECOND_MS)
+        told = (2 + swing % 2) * GIB
+        for sim in range(4):
+            assert world.status(world.figure(sim, told, 0, world.now_ms // 1000)) == layout.OK
+        used.append(pool(world)["pool_used_bytes"][0] // GIB)
+    assert used == [14, 18] * 15
+    # But of one whose last figure the pool's has in it nothing goes.
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.pool_figure(LOT, 20 * GIB, 0, world.now_ms // 1000)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    for sim, gib in ((0, 5), (1, 1)):
+        assert world.status(world.figure(sim, gib * GIB, 0, world.now_ms // 1000)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 22 * GIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY])
+def test_where_no_resets_are_known_figures_of_sims_hold_on_as_long_as_they_are_told(window: int) -> None:
+    """And what was said before the window can have begun holds no longer."""
+    world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
+    a_tenth_ms = (31 if window == CYCLE else 1) * 24 * 3_600_000 // 10
+    place = window - 1
+    assert world.status(world.figure(3, 20 * GIB, 0, world.now_ms // 1000, window)) == layout.OK
+    for _ in range(25):
+        world.pass_ms(a_tenth_ms)
+        now_s = world.now_ms // 1000
+        for sim in range(3):
+            assert world.status(world.figure(sim, 5 * GIB, 0, now_s - 1, window)) == layout.OK
+        assert world.status(world.pool_figure(LOT, 2 * GIB, 0, now_s, window)) == layout.IMPOSSIBLE_USAGE
+        assert world.machine.check() == []
+    assert world.status(world.pool_figure(LOT, 15 * GIB - 1, 0, now_s, window)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.pool_figure(LOT, 15 * GIB, 0, now_s, window)) == layout.OK
+    assert pool(world)["pool_used_bytes"][place] == 15 * GIB
+    # A SIM that is imported with what it had used long ago changes nothing of that.
+    world.import_sims(1)
+    world.pass_ms(a_tenth_ms)
+    for sim in range(3):
+        assert world.status(world.figure(sim, 6 * GIB, 0, now_s, window)) == layout.OK
+    assert pool(world)["pool_used_bytes"][place] == 18 * GIB
 
 
 def openings(count: int, opening_bytes: int) -> tuple[World, list[int]]:
@@ -325,7 +436,7 @@ def test_a_sum_that_wrapped_round_before_it_had_a_bound_is_no_damage() -> None:
     state = tables(regions)
     state["sims_ledger"]["carrier_bytes"][:4, 0] = 1 << 62
     record = state["lots"][world.entities[LOT]]
-    record["sims_told_bytes"][0], record["sims_most_bytes"][0] = 0, 1 << 62
+    record["sims_told_bytes"][0] = 0
     assert Machine.restore(pack(regions, state)).check() == []
     state["sims_ledger"]["carrier_bytes"][0, 0] += 1
     assert len(Machine.restore(pack(regions, state)).check()) == 1

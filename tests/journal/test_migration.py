@@ -161,23 +161,31 @@ def test_7_takes_caps_from_plans_rolling_offsets_from_cold_records_and_walks_tha
     assert now["lots"]["populated"][[lots[name] for name in ("gold-a", "gold-b", "silver-a")]].tolist() == [1, 1, 1]
 
 
-def test_14_sums_up_what_carriers_told_of_the_sims_of_pools_one_by_one() -> None:
+def test_15_sums_up_what_carriers_told_of_the_sims_of_pools_one_by_one() -> None:
+    """Of the window that runs; a pool is told afterwards as one that this version has had from the start."""
     world = empty_world()
     for plan, pooled in (("monthly", 1), ("daily", 0)):
         world.define(layout.PLAN, plan, {layout.PLAN_QUOTA_CYCLE: 100 << 30, layout.PLAN_POOLED: pooled})
-    now_s = world.now_ms // 1000
-    for sim, lot in enumerate(("gold-a", "gold-a", "gold-b", "gold-a")):
+    begun_s = world.now_ms // 1000
+    for lot in ("gold-a", "gold-a", "gold-b", "gold-a"):
         world.import_sims(1, lot)
-        if sim < 3:
-            world.pass_ms(1_000)
-            assert world.status(world.figure(sim, 5 << 20 << sim, 0, now_s + sim)) == layout.OK
-    names = ("told_bytes", "told_first_s", "told_last_s", "most_bytes", "most_s", "most_sim")
-    fields = [f"sims_{name}" for name in names]
-    changed = reshaped("lots", **dict.fromkeys(fields))
-    machine = Machine.restore(migrate(*older(world.machine, {"lots": changed}, 13)))
-    assert machine.state_hash() == world.machine.state_hash()
-    told = tables(copy_regions(machine))["lots"][world.entities["gold-a"]]
-    assert [told[name][0] for name in fields] == [15 << 20, now_s, now_s + 1, 10 << 20, now_s + 1, 2]
+    assert world.status(world.figure(3, 20 << 20, 0, begun_s)) == layout.OK
+    world.pass_ms(16 * 24 * 3_600_000)
+    assert world.status(world.figure(0, 5 << 20, 0, world.now_ms // 1000)) == layout.OK
+    world.pass_ms(16 * 24 * 3_600_000)
+    now_s = world.now_ms // 1000
+    for sim in (1, 2):
+        assert world.status(world.figure(sim, 5 << 20 << sim, 0, now_s)) == layout.OK
+    fields = [name for name in layout.RECORD_TYPES["lots"].names or () if name.startswith("sims_")]
+    changed = reshaped("lots", **dict.fromkeys(set(fields) - {"sims_first", "sims_end"}))
+    for version in (13, 14):
+        machine = Machine.restore(migrate(*older(world.machine, {"lots": changed}, version)))
+        assert machine.check() == []
+        told = tables(copy_regions(machine))["lots"][world.entities["gold-a"]]
+        assert [told[f"sims_told_{name}"][0] for name in ("bytes", "last_s")] == [15 << 20, now_s]
+        driven = replace(world, machine=machine)
+        for used, status in (((15 << 20) - 1, layout.IMPOSSIBLE_USAGE), (15 << 20, layout.OK)):
+            assert driven.status(driven.pool_figure("gold-a", used, 0, now_s)) == status
 
 
 @pytest.mark.parametrize("released", ["machine-10"], indirect=True)

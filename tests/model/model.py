@@ -580,7 +580,6 @@ class Model(Limits):
             openings,
         )
         self._require(call.answer["sim"] == sim.index, f"SIM {sim.index} was given the index {call.answer['sim']}")
-        sim.carrier, sim.as_of_s = [told for told, _ in figures], [instant for _, instant in figures]
         sim.health_since_s = self.now_ms // 1_000
         if sim.health == layout.THROTTLED:
             self._slowed(sim.lot)
@@ -588,8 +587,9 @@ class Model(Limits):
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
             lot.pool_offsets[window] += openings[window] if lot.pools(window) else 0
-            if sim.as_of_s[window]:
-                lot.sim_told(window, sim.carrier[window], sim.as_of_s[window], sim.index)
+            told, told_s = figures[window]
+            if told_s:
+                self._sim_tells(sim, window, told, told_s, 0)
         self._set_limit(sim)
         return {layout.OK}
 
@@ -688,7 +688,7 @@ class Model(Limits):
         if unknown:
             lot.pool_offsets[window - 1] = -self._pool_counted(entity)
             lot.forget_figure(window - 1)
-            lot.sims_untold(window - 1)
+            lot.sims_untold(window - 1, self.now_ms)
             if window == layout.WINDOW_ROLLING:
                 lot.pool_days, lot.pool_told = [], set()
         self._judge_pool(entity)
@@ -820,7 +820,7 @@ class Model(Limits):
                 return
             lot.turned_days = 0
         self._restart_pool(entity, window)
-        lot.sims_untold(window)
+        lot.sims_untold(window, self.now_ms)
         lot.begun_ms[window], lot.begun_spread_ms[window] = self.now_ms, spread_ms
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
@@ -935,10 +935,11 @@ class Model(Limits):
         if as_of_s > sim.unreported_s:
             sim.allowances[window] = 0
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
-        self._pool_told(lot, window, more, as_of_s)
-        told_s = sim.as_of_s[window]
-        sim.corrections[window], sim.carrier[window], sim.as_of_s[window] = correction, told, as_of_s
-        lot.sim_told(window, told, as_of_s, sim.index)
+        bases = [self._pool_base(sim.lot, place) for place in range(layout.WINDOWS)]
+        self._pool_told(lot, window, more, as_of_s, sim.as_of_s[window])
+        sim.corrections[window] = correction
+        since = max(sim.counted_bytes + sim.offsets[window] - before, 0) - own
+        fall = self._sim_tells(sim, window, told, as_of_s, since)
         sim.straddling[window] = min(straddling, own)
         sim.offsets[window] += sim.beside(window) - before
         for inner in (layout.WINDOW_DAY - 1, layout.WINDOW_ROLLING - 1):
@@ -946,13 +947,14 @@ class Model(Limits):
                 self._contain(sim, lot, inner, as_of_s)
         for place in range(layout.WINDOWS):
             holds = lot.pools(place) and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
-            if holds:
-                raising = told_s <= lot.pool_as_of_s[place]
-                back = lowered if raising and (place == window or self._lies_in(lot, window, place)) else 0
-                beyond = self._told_least(sim.lot, place, lot.pool_as_of_s[place]) - lot.pool_carrier[place]
-                raised = max(beyond, lot.pool_raised[place] - back, 0)
-                lot.pool_corrections[place] += raised - lot.pool_raised[place]
-                lot.pool_raised[place] = raised
+            if holds and (place == window or self._lies_in(lot, window, place)):
+                # No less than all of the SIMs, and no less than before but for what the carrier took back.
+                base = self._pool_base(sim.lot, place)
+                back = max(fall - max(bases[place] - base, 0), 0)
+                least = max(self._pool_floor(sim.lot, window, place), base + lot.pool_raised[place] - back)
+                if as_of_s <= lot.pool_as_of_s[place]:
+                    least = max(least, told + self._pool_counted(sim.lot) - lot.pool_told_at_bytes[place])
+                self._raise_pool(lot, place, least - base)
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
         return {layout.OK}
@@ -984,10 +986,8 @@ class Model(Limits):
         for inner in range(layout.WINDOWS):
             if inner != window and not self._lies_in(lot, inner, window):
                 continue
-            if self._is_young(lot, inner, lot.told_since_s[inner]) and lot.told_until_s[inner] <= as_of_s:
-                known.append(sum(max(sim.carrier[inner], 0) for sim in self.sims if sim.lot == entity))
-            most, most_s, _ = lot.most_told[inner]
-            known.append(most if most_s <= as_of_s and self._is_young(lot, inner, most_s) else 0)
+            if lot.told_until_s[inner] <= as_of_s:
+                known.append(self._told_of_sims(entity, inner))
             if inner != window and lot.pools(inner) and lot.pool_as_of_s[inner] <= as_of_s:
                 counts = lot.pool_carrier[inner] + lot.pool_raised[inner]
                 known.append(counts if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
@@ -1080,10 +1080,51 @@ class Model(Limits):
         return {layout.OK}
 
     @staticmethod
-    def _pool_told(lot: LotModel, window: int, more: int, as_of_s: int) -> None:
-        """Of one SIM: what a figure of all knows already says nothing new, and of a later instant less is not less."""
-        if lot.pools(window) and lot.figured(window) and (more < 0 or as_of_s <= lot.pool_as_of_s[window]):
-            lot.pool_corrections[window] -= more
+    def _pool_told(lot: LotModel, window: int, more: int, as_of_s: int, told_s: int = 0) -> None:
+        """Of one SIM: what a figure of all knows already says nothing new, and of a later instant less is not less, but
+        for what such figures had added."""
+        if lot.pools(window) and lot.figured(window):
+            later, again = as_of_s > lot.pool_as_of_s[window], told_s > lot.pool_as_of_s[window]
+            added = max(more, -lot.pool_added[window] if again else 0) if later else 0
+            lot.pool_added[window] += added
+            lot.pool_corrections[window] -= more - added
+
+    def _sim_tells(self, sim: SimModel, window: int, told: int, as_of_s: int, since: int) -> int:
+        """A figure of one SIM is taken. Gives by how much there is less said of all of them."""
+        lot = self.lots[sim.lot]
+        lot.sim_tells(window, self.now_ms)
+        before = self._told_of_sims(sim.lot, window)
+        sim.carrier[window], sim.as_of_s[window] = told, as_of_s
+        lot.told_until_s[window] = max(lot.told_until_s[window], as_of_s)
+        lot.told_at_bytes[window] = self._pool_counted(sim.lot) - since
+        return max(before - self._told_of_sims(sim.lot, window), 0)
+
+    def _told_of_sims(self, entity: int, window: int) -> int:
+        """What the carrier said of the SIMs one by one."""
+        return self._sum_told(entity, window, self.lots[entity].told_from(window, self.now_ms) or 0)
+
+    def _sum_told(self, entity: int, window: int, since_s: int) -> int:
+        mine = [sim for sim in self.sims if sim.lot == entity and sim.as_of_s[window] >= since_s > 0]
+        return sum(max(sim.carrier[window], 0) for sim in mine)
+
+    def _pool_floor(self, entity: int, inner: int, window: int) -> int:
+        """What the carrier said of the SIMs one by one, and what was counted since then, or since its figure of all."""
+        lot, of_sims = self.lots[entity], self._told_of_sims(entity, inner)
+        later = lot.told_until_s[inner] > lot.pool_as_of_s[window]
+        counted = max(lot.pool_told_at_bytes[window], lot.told_at_bytes[inner] if later else 0)
+        return of_sims + self._pool_counted(entity) - counted if of_sims else 0
+
+    def _pool_base(self, entity: int, window: int) -> int:
+        """What is used by the last figure of all of them."""
+        lot = self.lots[entity]
+        known = sum(sim.corrections[window] + sim.straddling[window] for sim in self.sims if sim.lot == entity)
+        own = lot.pool_corrections[window] - lot.pool_raised[window]
+        return self._pool_counted(entity) + lot.pool_offsets[window] + known + own
+
+    @staticmethod
+    def _raise_pool(lot: LotModel, window: int, raised: int) -> None:
+        lot.pool_corrections[window] += max(raised, 0) - lot.pool_raised[window]
+        lot.pool_raised[window] = max(raised, 0)
 
     def _pool_usage(self, call: Call) -> set[int]:
         names = ("carrier_bytes", "counted_bytes", "straddling_bytes", "as_of_s", "lot", "window")
@@ -1144,6 +1185,10 @@ class Model(Limits):
             return {layout.OK}
         lot.pool_corrections[place], lot.pool_straddling[place] = correction, min(straddling, own)
         lot.pool_carrier[place], lot.pool_as_of_s[place], lot.pool_raised[place] = told, as_of_s, 0
+        lot.pool_added[place], lot.pool_told_at_bytes[place] = 0, counted
+        inner = [each for each in range(layout.WINDOWS) if each == place or self._lies_in(lot, each, place)]
+        least = max(self._pool_floor(entity, each, place) for each in inner)
+        self._raise_pool(lot, place, least - self._pool_base(entity, place))
         if place == layout.WINDOW_DAY - 1:
             self._pool_contains_day(entity, as_of_s)
         self._judge_pool(entity)
@@ -2079,12 +2124,17 @@ class Model(Limits):
                 known.append(sum(sim.allowances[window] for sim in self.sims if sim.lot == entity))
                 known += [lot.pool_corrections[window], lot.pool_straddling[window]]
                 known += [lot.pool_carrier[window], lot.pool_as_of_s[window]]
-                pool += [int(tables["lots"][entity][f"sims_told_{name}_s"][window]) for name in ("first", "last")]
-                known += [lot.told_since_s[window], lot.told_until_s[window]]
-                pool.append(int(tables["lots"][entity]["pool_raised_bytes"][window]))
-                pool += [int(tables["lots"][entity][f"sims_most_{name}"][window]) for name in ("bytes", "s", "sim")]
-                most, most_s, most_sim = lot.most_told[window]
-                known += [lot.pool_raised[window], most, most_s, most_sim + 1]
+                pool += [
+                    int(tables["lots"][entity][name][window])
+                    for name in (
+                        *("sims_told_since_s", "sims_next_since_s", "sims_told_last_s", "sims_told_counted_bytes"),
+                        *("pool_raised_bytes", "pool_added_bytes", "sims_told_bytes", "sims_next_bytes"),
+                    )
+                ]
+                since_s = [*lot.told_from_s[window], 0, 0][:2]
+                known += [*since_s, lot.told_until_s[window], lot.told_at_bytes[window]]
+                known += [lot.pool_raised[window], lot.pool_added[window]]
+                known += [self._sum_told(entity, window, since) for since in since_s]
                 self._require(pool == known, f"lot {entity}: its pool says {pool} of window {window + 1}, not {known}")
             found = {name: tables["lots"][entity][name].tolist() for name in ("quota_bytes", "reset_ms", "waiting_ms")}
             wanted = {

@@ -85,13 +85,18 @@ class LotModel:
     pool_carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     pool_as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: as a SIM's, of figures of all its SIMs together."""
-    told_since_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    told_from_s: list[list[int]] = field(default_factory=lambda: [[] for _ in range(layout.WINDOWS)])
+    """By window: from when on figures of single SIMs are summed up; then of the sum that follows, if one is begun."""
     told_until_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
-    """By window: of the earliest and the latest figure of a single SIM since it began; 0: there was none."""
+    """By window: the latest instant that a figure of a single SIM was ever of."""
+    told_at_bytes: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what was counted on all its SIMs when the last one came, less what was on that SIM since then."""
+    pool_told_at_bytes: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what was counted on all of them by the instant of the pool's figure."""
     pool_raised: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: what counts beyond the figure of the pool, since its SIMs' say more."""
-    most_told: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 0, -1)] * layout.WINDOWS)
-    """By window: the largest figure of a single SIM, its instant and its SIM."""
+    pool_added: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what figures of single SIMs, of later instants than the pool's, had beyond what was counted."""
     pool_health: int = layout.HEALTHY
     promised_bytes: int = 0
     """What the job that is checked has of the pool."""
@@ -102,18 +107,30 @@ class LotModel:
         comes = window in self.waiting or self.schedule.get(window, (0, 0))[0] or self.last_reset_ms[window]
         return self.caps[window][0] >= 0 or bool(comes)
 
-    def sim_told(self, window: int, told: int, as_of_s: int, sim: int) -> None:
-        """A figure of one of its SIMs is taken."""
-        if self.pooled:
-            if told >= self.most_told[window][0] or sim == self.most_told[window][2]:
-                self.most_told[window] = (told, as_of_s, sim)
-            self.told_since_s[window] = min(self.told_since_s[window] or as_of_s, as_of_s)
-            self.told_until_s[window] = max(self.told_until_s[window], as_of_s)
+    def lasts_s(self, window: int) -> int:
+        return (31, 1, self.rolling_days)[window] * 86_400
 
-    def sims_untold(self, window: int) -> None:
+    def told_from(self, window: int, now_ms: int) -> int | None:
+        """From when on figures of single SIMs count that can all be of the window that runs."""
+        lasts_ms = self.lasts_s(window) * 1000
+        return next((since for since in self.told_from_s[window] if since * 1000 + lasts_ms >= now_ms), None)
+
+    def sim_tells(self, window: int, now_ms: int) -> None:
+        """A figure of one of its SIMs is about to be taken: there is a sum, and in its second half the next one."""
+        if self.pooled:
+            since = self.told_from(window, now_ms)
+            places = self.told_from_s[window]
+            places = [] if since is None else places[places.index(since) :]
+            half_s = self.lasts_s(window) // 2
+            new = max(self.told_until_s[window] + 1, now_ms // 1000 - half_s)
+            places = places or [new]
+            if len(places) < 2 and (places[0] + half_s) * 1000 < now_ms:
+                places = [*places, new]
+            self.told_from_s[window] = places
+
+    def sims_untold(self, window: int, now_ms: int) -> None:
         """The window starts anew."""
-        self.told_since_s[window] = self.told_until_s[window] = 0
-        self.most_told[window] = (0, 0, -1)
+        self.told_from_s[window] = [max(self.told_until_s[window] + 1, now_ms // 1000)] if self.pooled else []
 
     def pools(self, window: int) -> bool:
         return bool(self.pooled >> window & 1)
@@ -125,6 +142,7 @@ class LotModel:
     def forget_figure(self, window: int) -> None:
         """The window starts anew."""
         self.pool_corrections[window] = self.pool_straddling[window] = self.pool_raised[window] = 0
+        self.pool_added[window] = 0
         self.pool_carrier[window] = -1 if self.pool_as_of_s[window] else 0
 
     @property

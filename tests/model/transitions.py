@@ -764,6 +764,7 @@ def _pool_figure(row: Row) -> Case:
     world.pass_ms(2 * SECOND_MS)
     world.send(world.usage(T, epoch, 3 * MIB))
     as_of_s, lot, window, straddling = world.now_ms // 1000, "gold-a", int(layout.WINDOW_CYCLE), 0
+    sims_bytes = 0
     world.pass_ms(2 * SECOND_MS)
     now = 5 * MIB if row.state == "plenty" else POOL_BYTES - 50 * MIB
     world.send(world.usage(T, epoch, now))
@@ -832,6 +833,9 @@ def _pool_figure(row: Row) -> Case:
         assert world.status(world.figure(0, 50 * MIB, counted, instant_s)) == layout.OK
         if of_another:
             assert world.status(world.figure(1, MIB, 0, as_of_s + 1)) == layout.OK
+        if row.when.endswith("later on"):
+            # All that was said of the SIMs, and what was counted since on the one that was told last.
+            sims_bytes = 51 * MIB if of_another else 50 * MIB + now - counted
     elif "two SIMs of it" in row.when:
         sims = [(0, counted), (1, 0)]
         more = 0 if row.when.endswith("as much") else 1
@@ -843,7 +847,7 @@ def _pool_figure(row: Row) -> Case:
         told = POOL_BYTES - 50 * MIB
     dry_run = row.when == "a dry run"
     case.run = world.pool_figure(lot, told, counted, as_of_s, window, dry_run, straddling)
-    case.used_bytes = told + now - counted
+    case.used_bytes = max(told + now - counted, sims_bytes)
     return case
 
 

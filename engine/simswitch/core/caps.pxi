@@ -62,7 +62,7 @@ cdef void _set_cap(
         lot.begins_end = state.header.sims_count
         lot.pool_offset_bytes[window] = -<int64_t> lot.pool_counted_bytes
         pool_forget(lot, window)
-        pool_sims_untold(lot, window)
+        pool_sims_untold(lot, window, now_ms)
         if window == WINDOW_ROLLING - 1:
             memset(lot.pool_days, 0, sizeof(lot.pool_days))
             lot.pool_days_told = 0

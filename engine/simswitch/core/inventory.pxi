@@ -544,7 +544,7 @@ cdef int _import_sim(
     cold.identity = imsi
     for window in range(WINDOWS):
         if as_of_s and openings[window]:
-            ledger_opened(state, index, window, <int64_t> openings[window], <uint32_t> min(as_of_s, now_ms // 1000))
+            ledger_opened(state, index, window, <int64_t> openings[window], <uint32_t> min(as_of_s, now_ms // 1000), now_ms)
     # What was used today was used in the longer windows too.
     openings[WINDOW_CYCLE - 1] = max(openings[WINDOW_CYCLE - 1], openings[WINDOW_DAY - 1])
     if state.lots[lot].rolling_days:

@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 832   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                 896   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -42,7 +42,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 14
+    MACHINE_VERSION = 15
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
@@ -971,7 +971,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 832 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 896 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1028,17 +1028,20 @@ ctypedef struct Lot:                    # 832 B, by the lot's entity; the window
     uint32_t pool_as_of_s[3]            # up to when it counts, Unix seconds; 0: none was told
     uint32_t days_told_s                # the latest end of a single day that a carrier told a figure of, of any of its SIMs; 0: none
     int64_t sims_told_bytes[3]          # of a pooled lot: the sum of the carrier's last figures of its single SIMs (SimLedger.carrier_bytes)
-    uint32_t sims_told_first_s[3]       # the earliest instant of such a figure since the window began; 0: there was none,
-    uint32_t sims_told_last_s[3]        # and the latest
+    uint32_t sims_told_since_s[3]       # that are of no earlier instant; 0: there is no sum
+    uint32_t sims_told_last_s[3]        # the latest instant that any such figure was ever of
     uint64_t tried_ms                   # when the walk begins, or did, that tries its slowed SIMs; 0: none of its SIMs is slowed
     uint32_t tried_cursor               # of that walk: the next SIM
     uint32_t tried_count                # SIMs that it has put on probation
     uint32_t tried_next_s               # when the walk after it is due, as far as it has come, Unix seconds; 0: it left none
     uint32_t slowed_count               # SIMs that are throttled
     int64_t pool_raised_bytes[3]        # what counts beyond pool_carrier_bytes, since no less was said of the pool's SIMs
-    int64_t sims_most_bytes[3]          # of a pooled lot: the largest of the figures that sims_told_bytes is the sum of,
-    uint32_t sims_most_s[3]             # its instant,
-    uint32_t sims_most_sim[3]           # and the SIM that it is of, its index + 1; 0: none
+    int64_t sims_next_bytes[3]          # the sum that takes the place of sims_told_bytes when that is of too long ago,
+    uint32_t sims_next_since_s[3]       # and of when it is; 0: none was begun
+    uint8_t unused_too[4]
+    uint64_t sims_told_counted_bytes[3] # pool_counted_bytes when the last of those figures came, less what its SIM had counted since its instant
+    uint64_t pool_told_counted_bytes[3] # what was counted on all of them by pool_as_of_s
+    int64_t pool_added_bytes[3]         # what figures of single SIMs, of later instants than the pool's, added beyond what was counted
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

@@ -89,17 +89,17 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     state.sims_ledger[index].allowance_bytes[window] = 0
     state.sims_ledger[index].straddling_bytes[window] = 0
     if state.sims_ledger[index].as_of_s[window]:
-        pool_sim_told(state, index, window, 0, 0)
+        pool_sim_untold(state, index, window)
         state.sims_ledger[index].carrier_bytes[window] = -1  # told again it says something again
     return correction
 
 
-cdef void ledger_opened(State *state, uint32_t index, int window, int64_t used_bytes, uint32_t as_of_s) noexcept nogil:
+cdef void ledger_opened(
+    State *state, uint32_t index, int window, int64_t used_bytes, uint32_t as_of_s, uint64_t now_ms
+) noexcept nogil:
     """A SIM is imported with what it had used by then. It stands in the SIM's offset, as no correction of ours."""
     state.header.ledger_end = max(state.header.ledger_end, index + 1)
-    pool_sim_told(state, index, window, used_bytes, as_of_s)
-    state.sims_ledger[index].carrier_bytes[window] = used_bytes
-    state.sims_ledger[index].as_of_s[window] = as_of_s
+    pool_sim_told(state, index, window, used_bytes, as_of_s, 0, now_ms)
 
 
 cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, int64_t allowed) noexcept nogil:
@@ -365,11 +365,12 @@ cdef void _contain(State *state, uint32_t index, int inner, uint32_t as_of_s, ui
         if window == inner or window == WINDOW_DAY - 1 or (lot.resetting >> window) & 1:
             continue
         missing = _used_in_bytes(state, index, lot, inner, window, now_ms) - sim_used_bytes(state, index, window)
+        missing = min(missing, pool_takes_beside_bytes(lot, window))
         if missing > 0:
             state.header.ledger_end = max(state.header.ledger_end, index + 1)
             state.sims_ledger[index].correction_bytes[window] += missing
             pool_beside(state, index, window, missing, 0)
-            pool_told(state, index, window, missing, as_of_s)
+            pool_told(state, index, window, missing, as_of_s, 0)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
 
 
@@ -405,7 +406,8 @@ cdef int _correct(
     cdef uint16_t entity = state.groups[sim.group].lot
     cdef const Lot *lot = &state.lots[entity]
     cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more
+    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more, fall, since, carried = 0
+    cdef int64_t bases[WINDOWS]
     cdef uint32_t told_s = 0
     cdef int status, inner
     if not as_of_s or counted_bytes > sim.counted_bytes or straddling_bytes > counted_bytes:
@@ -430,7 +432,9 @@ cdef int _correct(
             return IMPOSSIBLE_USAGE
     if window == WINDOW_ROLLING - 1 and carrier_bytes < _days_told_bytes(state, index, lot, as_of_s, now_ms):
         return IMPOSSIBLE_USAGE
-    if not pool_takes_told(lot, window, carrier_bytes - max(ledger.carrier_bytes[window], <int64_t> 0)):
+    if index < state.header.ledger_end:
+        carried = pool_summed_bytes(lot, ledger, window)
+    if not pool_takes_told(lot, window, carrier_bytes - carried):
         return IMPOSSIBLE_USAGE
     if _is_told(state, index, lot, window, now_ms):
         lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
@@ -440,19 +444,19 @@ cdef int _correct(
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
         ledger.correction_bytes[window] = correction[0]
         ledger.straddling_bytes[window] = straddling
-        pool_sim_told(state, index, window, carrier_bytes, as_of_s)
-        ledger.carrier_bytes[window] = carrier_bytes
-        ledger.as_of_s[window] = as_of_s
+        pool_bases(lot, bases)
+        since = max(<int64_t> sim.counted_bytes + offset, <int64_t> 0) - own
+        fall = pool_sim_told(state, index, window, carrier_bytes, as_of_s, since, now_ms)
         if as_of_s > ledger.unreported_s:
             ledger.allowance_bytes[window] = 0  # the carrier knows
         sim_set_offset_bytes(state, index, window, offset + ledger_bytes(state, index, window))
         more = ledger_bytes(state, index, window) - beside
         pool_beside(state, index, window, more, ledger.allowance_bytes[window] - allowance)
-        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s)
+        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s, told_s)
         for inner in range(WINDOW_DAY - 1, WINDOWS):
             if _is_told(state, index, lot, inner, now_ms):
                 _contain(state, index, inner, as_of_s, now_ms)
-        pool_contain_sims(state, entity, window, lowered[0], told_s, now_ms)
+        pool_contain_sims(state, index, window, fall, bases, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 

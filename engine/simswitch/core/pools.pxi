@@ -14,20 +14,32 @@
 # A carrier's figure of the pool is worth what one of a SIM is (ledger.pxi): it and what was counted since is used. Whatever its SIMs'
 # figures had corrected by then is in it; so are leases that ended before without a word, whose allowances a walk takes away. A figure
 # of one of its SIMs changes nothing that this one knows already: of an instant up to its own neither more nor less, of a later one only
-# more, since what it says less may have been used before. The same holds of the single days of a rolling window.
+# more, since what it says less may have been used before; but what such figures added goes as they are taken back. The same holds of the
+# single days of a rolling window.
 #
-# What the carrier said of the SIMs one by one it can't have less of all of them together, no earlier: the sum of its last figures of single
-# SIMs is kept by window, with the earliest and the latest instant that any of them is of. A figure of the pool that is no older than all of
-# them, and less than their sum, or than what was said of a shorter window that lies in it, can't be. Where one SIM's is of a later instant,
-# what the others had by then is not known: the largest single figure is kept beside the sum, and where no earlier the pool's is not below it.
-# A SIM's figure that comes after the pool's, and is of no later instant, raises what counts of it, not what was said; the raise goes as that
-# SIM's figure is taken back.
+# By now no less is used of a pool than all that the carrier last said of its SIMs one by one, whatever the instants, as all of them are past.
+# That sum is kept by window. Where a pool's figure comes to less, or a SIM's makes it so, what is missing is a raise: it counts, and
+# stands beside what was said. It falls only as the carrier takes back what it said of SIMs, by no more than that, and is worked out
+# anew with the pool's next figure. One that is less than the sum, or than what was said of a shorter window that lies in it, and no older
+# than any of it, can't be.
 #
 #     SIM a     5 GB ---+
 #     SIM b         2 GB ---+
-#     pool                  +--- 6 GB: impossible; 7 GB and more: taken
+#     pool            |     +--- 6 GB: impossible; 7 GB and more: taken
+#                     +--- 6 GB of before b's: taken, and 1 GB more counts
 #
-# No sum over SIMs wraps: an opening balance, a figure of a SIM or of a day with which theirs would come to more than POOL_MAX is refused.
+# What was counted since comes on top: since the pool's figure, where no SIM's is later; otherwise since the last of the SIMs' came, and on
+# that SIM since its instant. What the others used between their instants and that they have no sum of: nothing is kept by SIM for it.
+#
+# The sum is of figures from an instant on, when the window began; a figure of before it is in no sum. Where nobody says when it began a
+# second sum is begun when half of the time has gone by that the window lasts at most, and takes the first one's place after all of it: so
+# neither has a figure in it that can't be of the window, and none is empty as long as SIMs are told.
+#
+#     sum      since ----------|---------- over
+#     next                   since --------|---------- over
+#
+# No sum over SIMs wraps: an opening balance, a figure of a SIM or of a day with which theirs would come to more than POOL_MAX is refused;
+# what a longer window of a SIM makes up for ends at twice that.
 #
 # What moves an offset, or the ledger of a SIM, works the SIM's limit out anew, and with it that of its pool (sim_set_limit).
 #
@@ -198,6 +210,7 @@ cdef void pool_forget(Lot *lot, int window) noexcept nogil:
     """Its own ledger of the window is over. Up to when figures were told stays."""
     lot.pool_correction_bytes[window] = 0
     lot.pool_straddling_bytes[window] = 0
+    lot.pool_added_bytes[window] = 0
     if lot.pool_as_of_s[window]:
         lot.pool_raised_bytes[window] = 0
         lot.pool_carrier_bytes[window] = -1  # told again it says something again
@@ -243,6 +256,17 @@ cdef bint pool_takes(const Lot *lot, int window, int64_t more) noexcept nogil:
 cdef bint pool_takes_told(const Lot *lot, int window, int64_t more) noexcept nogil:
     """Whether the carrier's figures of its single SIMs may."""
     return more <= 0 or not lot.pooled or lot.sims_told_bytes[window] <= POOL_MAX - more
+
+
+cdef int64_t pool_takes_beside_bytes(const Lot *lot, int window) noexcept nogil:
+    """What may still come to stand beside what was counted on its SIMs, so that their sum doesn't wrap."""
+    cdef int64_t beside
+    if not lot_pools(lot, window):
+        return BYTES_MAX
+    beside = <int64_t> lot.pool_counted_bytes
+    _add(&beside, lot.pool_offset_bytes[window])
+    _add(&beside, lot.pool_beside_bytes[window])
+    return max(2 * POOL_MAX - beside, <int64_t> 0) if beside > 0 else BYTES_MAX
 
 
 cdef int64_t pool_room_bytes(const Lot *lot) noexcept nogil:
@@ -293,6 +317,89 @@ cdef inline bint _pool_young(const Lot *lot, int window, uint32_t as_of_s, uint6
     return as_of_s and (as_of_s + _lasts_s(lot, window)) * 1000 >= now_ms and not (lot.resetting >> window) & 1
 
 
+cdef inline bint _in_sum(uint32_t since_s, uint32_t as_of_s) noexcept nogil:
+    return since_s and as_of_s >= since_s
+
+
+cdef int64_t pool_summed_bytes(const Lot *lot, const SimLedger *ledger, int window) noexcept nogil:
+    """What of the sum of what its carrier said of the SIMs of a pool one by one is of this one."""
+    return max(ledger.carrier_bytes[window], <int64_t> 0) if _in_sum(lot.sims_told_since_s[window], ledger.as_of_s[window]) else 0
+
+
+cdef inline bint _sum_holds(const Lot *lot, int window, uint32_t since_s, uint64_t now_ms) noexcept nogil:
+    """Whether all that is in a sum can be of the window that runs, also where nobody says when that began."""
+    return since_s and (since_s + _lasts_s(lot, window)) * 1000 >= now_ms
+
+
+cdef int64_t _told_of_sims_bytes(const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """What the carrier said of the SIMs of the pool one by one, in the window that runs."""
+    if _sum_holds(lot, window, lot.sims_told_since_s[window], now_ms):
+        return lot.sims_told_bytes[window]
+    return lot.sims_next_bytes[window] if _sum_holds(lot, window, lot.sims_next_since_s[window], now_ms) else 0
+
+
+cdef void pool_sims_untold(Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """The window starts anew: what was told of its SIMs by now is in no sum any more."""
+    lot.sims_told_bytes[window] = 0
+    lot.sims_told_since_s[window] = max(lot.sims_told_last_s[window] + 1, <uint32_t> (now_ms // 1000)) if lot.pooled else 0
+    lot.sims_next_bytes[window] = 0
+    lot.sims_next_since_s[window] = 0
+
+
+cdef void _begin_sums(Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """A figure of one SIM is about to be taken. A sum has all figures from an instant on. Where no reset says when the window
+    began, another one is begun when it is of half of the time that the window lasts, and takes its place at the end of that."""
+    cdef uint64_t half_s = _lasts_s(lot, window) // 2
+    # What was taken before is in no sum that is begun.
+    cdef uint32_t since_s = max(lot.sims_told_last_s[window] + 1, <uint32_t> (now_ms // 1000 - min(now_ms // 1000, half_s)))
+    if not _sum_holds(lot, window, lot.sims_told_since_s[window], now_ms):
+        lot.sims_told_bytes[window] = lot.sims_next_bytes[window]
+        lot.sims_told_since_s[window] = lot.sims_next_since_s[window]
+        lot.sims_next_bytes[window] = 0
+        lot.sims_next_since_s[window] = 0
+        if not _sum_holds(lot, window, lot.sims_told_since_s[window], now_ms):
+            lot.sims_told_bytes[window] = 0
+            lot.sims_told_since_s[window] = since_s
+    if not lot.sims_next_since_s[window] and (lot.sims_told_since_s[window] + half_s) * 1000 < now_ms:
+        lot.sims_next_since_s[window] = since_s
+
+
+cdef void _sum_up(Lot *lot, int window, int64_t more, uint32_t as_of_s) noexcept nogil:
+    if _in_sum(lot.sims_told_since_s[window], as_of_s):
+        _add(&lot.sims_told_bytes[window], more)
+    if _in_sum(lot.sims_next_since_s[window], as_of_s):
+        _add(&lot.sims_next_bytes[window], more)
+
+
+cdef void pool_sim_untold(State *state, uint32_t index, int window) noexcept nogil:
+    """What a carrier said of one SIM says nothing any more."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if lot.pooled:
+        _sum_up(lot, window, -max(ledger.carrier_bytes[window], <int64_t> 0), ledger.as_of_s[window])
+
+
+cdef int64_t pool_sim_told(
+    State *state, uint32_t index, int window, int64_t carrier_bytes, uint32_t as_of_s, int64_t since, uint64_t now_ms
+) noexcept nogil:
+    """A carrier's figure of one SIM, on which ``since`` was counted since, takes the place of its last one. Gives by how much the
+    sum fell."""
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int64_t before = 0
+    if lot.pooled:
+        _begin_sums(lot, window, now_ms)
+        before = lot.sims_told_bytes[window]
+        pool_sim_untold(state, index, window)
+        _sum_up(lot, window, carrier_bytes, as_of_s)
+        before -= lot.sims_told_bytes[window]
+        lot.sims_told_last_s[window] = max(lot.sims_told_last_s[window], as_of_s)
+        lot.sims_told_counted_bytes[window] = lot.pool_counted_bytes - <uint64_t> since
+    ledger.carrier_bytes[window] = carrier_bytes
+    ledger.as_of_s[window] = as_of_s
+    return max(before, <int64_t> 0)
+
+
 cdef int64_t _told_least_bytes(
     const State *state, const Lot *lot, int window, uint32_t as_of_s, uint64_t now_ms
 ) noexcept nogil:
@@ -302,10 +409,8 @@ cdef int64_t _told_least_bytes(
     for inner in range(WINDOWS):
         if inner != window and not _lies_in(state, lot, inner, window, now_ms):
             continue
-        if as_of_s >= lot.sims_told_last_s[inner] and _pool_young(lot, inner, lot.sims_told_first_s[inner], now_ms):
-            least = max(least, lot.sims_told_bytes[inner])
-        if as_of_s >= lot.sims_most_s[inner] and _pool_young(lot, inner, lot.sims_most_s[inner], now_ms):
-            least = max(least, lot.sims_most_bytes[inner])
+        if as_of_s >= lot.sims_told_last_s[inner]:
+            least = max(least, _told_of_sims_bytes(lot, inner, now_ms))
         if (
             inner != window and lot_pools(lot, inner) and as_of_s >= lot.pool_as_of_s[inner]
             and _pool_young(lot, inner, lot.pool_as_of_s[inner], now_ms)
@@ -318,63 +423,82 @@ cdef int64_t _told_least_bytes(
     return max(least, days)
 
 
-cdef void _most_told(Lot *lot, int window, int64_t carrier_bytes, uint32_t as_of_s, uint32_t sim) noexcept nogil:
-    lot.sims_most_bytes[window] = carrier_bytes
-    lot.sims_most_s[window] = as_of_s
-    lot.sims_most_sim[window] = sim
+cdef int64_t _floor_bytes(const Lot *lot, int inner, int window, uint64_t now_ms) noexcept nogil:
+    """No less is used by now in a window that a figure of the pool holds for: what the carrier said of the SIMs one by one, of whichever
+    instants, in it or in one that lies in it, and what was counted since the pool's figure, or since the SIMs' if any of them is later."""
+    cdef int64_t told = _told_of_sims_bytes(lot, inner, now_ms)
+    cdef uint64_t counted_bytes = lot.pool_told_counted_bytes[window]
+    if lot.sims_told_last_s[inner] > lot.pool_as_of_s[window]:
+        counted_bytes = max(counted_bytes, lot.sims_told_counted_bytes[inner])
+    return told + <int64_t> (lot.pool_counted_bytes - counted_bytes) if told else 0
 
 
-cdef void pool_sim_told(State *state, uint32_t index, int window, int64_t carrier_bytes, uint32_t as_of_s) noexcept nogil:
-    """A carrier's figure of one SIM is about to take the place of its last one; of no instant: that says nothing any more."""
-    cdef const SimLedger *ledger = &state.sims_ledger[index]
-    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    if not lot.pooled:
-        return
-    _add(&lot.sims_told_bytes[window], carrier_bytes - max(ledger.carrier_bytes[window], <int64_t> 0))
-    if as_of_s:
-        if not lot.sims_told_first_s[window] or as_of_s < lot.sims_told_first_s[window]:
-            lot.sims_told_first_s[window] = as_of_s
-        lot.sims_told_last_s[window] = max(lot.sims_told_last_s[window], as_of_s)
-    # Its SIM may say less again; which other one then has the most is not looked for.
-    if lot.sims_most_sim[window] == index + 1 or (as_of_s and carrier_bytes >= lot.sims_most_bytes[window]):
-        _most_told(lot, window, carrier_bytes, as_of_s, index + 1 if as_of_s else 0)
+cdef int64_t _base_bytes(const Lot *lot, int window) noexcept nogil:
+    """What is used by the pool's own figure, and what was counted and added since: without what is only allowed for, and the raise."""
+    cdef int64_t base = <int64_t> lot.pool_counted_bytes
+    _add(&base, lot.pool_offset_bytes[window])
+    _add(&base, lot.pool_beside_bytes[window])
+    _add(&base, lot.pool_correction_bytes[window])
+    _add(&base, -lot.pool_raised_bytes[window])
+    _add(&base, -lot.pool_allowance_bytes[window])
+    return max(min(base, BYTES_MAX), -BYTES_MAX)
 
 
-cdef void pool_sims_untold(Lot *lot, int window) noexcept nogil:
-    """The window starts anew: a walk takes what was told of its SIMs out of the sum, and until it is over none is compared."""
-    lot.sims_told_first_s[window] = 0
-    lot.sims_told_last_s[window] = 0
-    _most_told(lot, window, 0, 0, 0)
+cdef void pool_bases(const Lot *lot, int64_t *bases) noexcept nogil:
+    cdef int window
+    for window in range(WINDOWS):
+        bases[window] = _base_bytes(lot, window)
+
+
+cdef void _raise_by(Lot *lot, int window, int64_t raised) noexcept nogil:
+    raised = max(raised, <int64_t> 0)
+    _add(&lot.pool_correction_bytes[window], raised - lot.pool_raised_bytes[window])
+    lot.pool_raised_bytes[window] = raised
 
 
 cdef void pool_contain_sims(
-    State *state, uint32_t entity, int of_window, int64_t lowered, uint32_t told_s, uint64_t now_ms
+    State *state, uint32_t index, int of_window, int64_t fall, const int64_t *bases, uint64_t now_ms
 ) noexcept nogil:
-    """A carrier's figure of one SIM was taken: none of its pool counts less than what it says of the SIMs. ``lowered``: by so much
-    it took back what it had said of that SIM, as of ``told_s``."""
-    cdef Lot *lot = &state.lots[entity]
-    cdef int64_t raised
-    cdef int window
-    for window in range(WINDOWS):
-        if lot_pools(lot, window) and _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
-            raised = _told_least_bytes(state, lot, window, lot.pool_as_of_s[window], now_ms) - lot.pool_carrier_bytes[window]
-            # What was said of a later instant than the pool's figure has not raised it.
-            if told_s <= lot.pool_as_of_s[window] and (
-                of_window == window or _lies_in(state, lot, of_window, window, now_ms)
-            ):
-                raised = max(raised, lot.pool_raised_bytes[window] - lowered)
-            else:
-                raised = max(raised, lot.pool_raised_bytes[window])
-            raised = max(raised, <int64_t> 0)
-            _add(&lot.pool_correction_bytes[window], raised - lot.pool_raised_bytes[window])
-            lot.pool_raised_bytes[window] = raised
-
-
-cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s) noexcept nogil:
-    """A carrier's figure of one SIM has changed what is used on it by so much."""
+    """A carrier's figure of one SIM was taken: none of its pool counts less than what it says of the SIMs. ``fall``: by so much
+    the carrier took back what it had said; ``bases``: of before it."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    if lot_pools(lot, window) and _figured(lot, window) and (more < 0 or as_of_s <= lot.pool_as_of_s[window]):
-        _add(&lot.pool_correction_bytes[window], -more)
+    cdef int64_t least, base
+    cdef int window
+    if not lot.pooled:
+        return
+    for window in range(WINDOWS):
+        if (
+            lot_pools(lot, window) and _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms)
+            and (window == of_window or _lies_in(state, lot, of_window, window, now_ms))
+        ):
+            base = _base_bytes(lot, window)
+            least = _floor_bytes(lot, of_window, window, now_ms)
+            if ledger.as_of_s[of_window] <= lot.pool_as_of_s[window]:
+                least = max(
+                    least,
+                    ledger.carrier_bytes[of_window] + <int64_t> (lot.pool_counted_bytes - lot.pool_told_counted_bytes[window]))
+            # By no more than the fall is less used than before it.
+            _raise_by(lot, window, max(
+                least - base,
+                lot.pool_raised_bytes[window] - max(fall + min(base - bases[window], <int64_t> 0), <int64_t> 0)))
+
+
+cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s, uint32_t told_s) noexcept nogil:
+    """A carrier's figure of one SIM has changed what is used on it by so much; its last one was of ``told_s``."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int64_t back
+    if not lot_pools(lot, window) or not _figured(lot, window):
+        return
+    if as_of_s > lot.pool_as_of_s[window]:
+        if more > 0:
+            _add(&lot.pool_added_bytes[window], more)
+            return
+        if told_s > lot.pool_as_of_s[window]:
+            back = min(-more, lot.pool_added_bytes[window])
+            lot.pool_added_bytes[window] -= back
+            more += back
+    _add(&lot.pool_correction_bytes[window], -more)
 
 
 cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t more) noexcept nogil:
@@ -439,8 +563,8 @@ cdef int _correct_pool(
 ) noexcept nogil:
     """A figure of a whole window."""
     cdef Lot *lot = &state.lots[entity]
-    cdef int64_t own
-    cdef int status
+    cdef int64_t own, least = 0
+    cdef int status, inner
     if not as_of_s:
         return INVALID_ARGUMENT
     if not lot.populated or not lot_pools(lot, window):
@@ -471,7 +595,13 @@ cdef int _correct_pool(
         lot.pool_straddling_bytes[window] = min(<int64_t> straddling_bytes, own)
         lot.pool_carrier_bytes[window] = carrier_bytes
         lot.pool_raised_bytes[window] = 0
+        lot.pool_added_bytes[window] = 0
+        lot.pool_told_counted_bytes[window] = counted_bytes
         lot.pool_as_of_s[window] = as_of_s
+        for inner in range(WINDOWS):
+            if inner == window or _lies_in(state, lot, inner, window, now_ms):
+                least = max(least, _floor_bytes(lot, inner, window, now_ms))
+        _raise_by(lot, window, least - _base_bytes(lot, window))
         if window == WINDOW_DAY - 1:
             _pool_contain_day(lot, as_of_s)
         pool_follow(state, entity, True, now_ms)

@@ -296,26 +296,32 @@ def _state_of_13(_old: Tables, new: Tables) -> None:
 
 
 def _state_of_14(_old: Tables, new: Tables) -> None:
-    """What carriers told of the SIMs of pools one by one is kept as a sum, with its instants; a day of a rolling
-    window has a bit less. How many SIMs of each lot are slowed."""
+    """A day of a rolling window has a bit less. How many SIMs of each lot are slowed."""
     new["sims_rolling"]["days"] = np.minimum(new["sims_rolling"]["days"], 2**31 - 1)
-    ledger, record = new["sims_ledger"], new["lots"]
-    lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
-    for window in range(layout.WINDOWS):
-        as_of_s, told = ledger["as_of_s"][:, window], ledger["carrier_bytes"][:, window]
-        known = (as_of_s > 0) & (told >= 0) & (record["pooled"][lots] > 0)
-        np.add.at(record["sims_told_bytes"][:, window], lots[known], told[known])
-        rising = np.flatnonzero(known)[np.argsort(told[known], kind="stable")]
-        record["sims_most_bytes"][lots[rising], window] = told[rising]
-        record["sims_most_s"][lots[rising], window] = as_of_s[rising]
-        record["sims_most_sim"][lots[rising], window] = rising + 1
-        first = np.full(len(record), 2**32 - 1, np.uint32)
-        np.minimum.at(first, lots[known], as_of_s[known])
-        record["sims_told_first_s"][:, window] = np.where(first < 2**32 - 1, first, 0)
-        np.maximum.at(record["sims_told_last_s"][:, window], lots[known], as_of_s[known])
     slowed = new["sims"]["health"][: int(new["header"]["sims_count"][0])] == layout.THROTTLED
     of_slowed = new["groups"]["lot"][new["sims"]["group"][: len(slowed)][slowed]]
     new["lots"]["slowed_count"] = np.bincount(of_slowed, minlength=len(new["lots"]))
+
+
+def _state_of_15(_old: Tables, new: Tables) -> None:
+    """What carriers told of the SIMs of pools one by one is kept as a sum of the figures from an instant on: that at
+    which the window began, or the earliest that can be of it."""
+    ledger, record = new["sims_ledger"], new["lots"]
+    now_s = int(new["header"]["now_ms"][0]) // 1000
+    lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
+    for window, days in ((0, 31), (1, 1), (2, record["rolling_days"].astype(np.int64))):
+        since_s = np.maximum(now_s - days * 86_400, -(-record["begun_ms"][:, window].astype(np.int64) // 1000))
+        # A reset that is under way has yet to forget what was told before it.
+        since_s += (record["resetting"] >> window & 1) * (since_s * 1000 == record["begun_ms"][:, window])
+        record["sims_told_since_s"][:, window] = np.where(record["pooled"] > 0, np.maximum(since_s, 1), 0)
+        as_of_s, told = ledger["as_of_s"][:, window], ledger["carrier_bytes"][:, window]
+        shares = record["pooled"][lots] > 0
+        summed = shares & (told > 0) & (as_of_s >= record["sims_told_since_s"][lots, window])
+        record["sims_told_bytes"][:, window] = 0
+        np.add.at(record["sims_told_bytes"][:, window], lots[summed], told[summed])
+        np.maximum.at(record["sims_told_last_s"][:, window], lots[shares], as_of_s[shares])
+        for when in ("sims", "pool"):
+            record[f"{when}_told_counted_bytes"][:, window] = record["pool_counted_bytes"]
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
@@ -327,4 +333,5 @@ STATES: dict[int, Callable[[Tables, Tables], None]] = {
     12: _state_of_12,
     13: _state_of_13,
     14: _state_of_14,
+    15: _state_of_15,
 }
