@@ -295,4 +295,8 @@ def make_own_folder(folder: Path) -> None:
         if why:
             raise PermissionError(errno.EPERM, f"{why}: move it away, or name another one", os.fspath(folder)) from None
         return
-    sync_folder(os.fspath(folder.parent))
+    try:
+        sync_folder(os.fspath(folder.parent))
+    except OSError:
+        folder.rmdir()
+        raise
