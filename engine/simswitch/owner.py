@@ -20,6 +20,8 @@ from typing import BinaryIO
 
 _LINK = "nothing in a data folder may be a symbolic link: put the file itself there"
 _NO_FILE = "it is no file, and nothing else may have that name in a data folder: move it away"
+UID_MAX = (1 << 32) - 2
+"""The one above means that the owner stays."""
 _LINKS_MAX = 40
 """As many as the kernel follows on the way to a file."""
 

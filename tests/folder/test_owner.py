@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from simswitch.cli.exits import Exit
 from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup
 from simswitch.folder.check import check_folder
+from simswitch.folder.manifest import MANIFEST
 from simswitch.folder.restore import restore
 from simswitch.history.projector import Projector
 from simswitch.history.schema import HistoryRefused, open_reader, open_writer
@@ -58,13 +60,17 @@ def test_what_root_makes_in_the_services_folder_is_the_services(tmp_path: Path) 
 
 @as_root
 @pytest.mark.parametrize("empty", [False, True])
-def test_what_root_restores_is_whose_it_was_or_whose_place_it_takes(tmp_path: Path, empty: bool) -> None:
+def test_roots_backup_is_roots_and_what_is_restored_is_whose_it_was_or_whose_place_it_takes(
+    tmp_path: Path, empty: bool
+) -> None:
+    """Whoever the folder belongs to can't empty or change what root has copied of it."""
     folder, copy, new = (tmp_path / name for name in ("data", "copy", "new"))
     folder.mkdir(0o700)
     os.chown(folder, OTHER, GROUP)
     lived(folder)
     backup(folder, copy)
-    assert owners(copy) == {(OTHER, GROUP)}
+    assert {owner for owner, _ in owners(copy)} == {0}
+    assert copy.stat().st_mode & 0o777 == 0o700
     wanted = (OTHER, GROUP)
     if empty:
         new.mkdir()
@@ -72,6 +78,31 @@ def test_what_root_restores_is_whose_it_was_or_whose_place_it_takes(tmp_path: Pa
         os.chown(new, *wanted)
     assert restore(copy, new)["owner"] == str(wanted[0])
     assert owners(new) == {wanted}
+
+
+@as_root
+def test_a_backup_that_does_not_say_whose_folder_it_was_restores_to_its_own_owner(tmp_path: Path) -> None:
+    lived(tmp_path / "data")
+    copy = tmp_path / "copy"
+    backup(tmp_path / "data", copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    assert (manifest.pop("uid"), manifest.pop("gid")) == (os.geteuid(), os.getegid())
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, OTHER, GROUP)
+    restore(copy, tmp_path / "new")
+    assert owners(tmp_path / "new") == {(OTHER, GROUP)}
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(-1, 0), (1 << 32, 0), ("root", 0), (0, None)])
+def test_a_manifest_that_names_no_owner_is_refused(tmp_path: Path, uid: object, gid: object) -> None:
+    lived(tmp_path / "data")
+    backup(tmp_path / "data", tmp_path / "copy")
+    place = tmp_path / "copy" / MANIFEST
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"uid": uid, "gid": gid}))
+    with pytest.raises(Refused, match="no number of a user"):
+        restore(tmp_path / "copy", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -179,12 +179,15 @@ def _finish(goal: Path, checked: Checked, owner: os.stat_result) -> dict[str, An
         "now_ms": checked.now_ms,
         "state_hash": checked.state_hash,
         "snapshots": [part.file for part in checked.parts if part.part == "snapshot"],
+        # The copy stays its maker's, so that the folder's owner can't change what root has copied; a restore needs him.
+        "uid": owner.st_uid,
+        "gid": owner.st_gid,
         "tokens": (goal / TOKENS).exists(),
         "passed_over": [part.text for part in checked.parts if not part.sound],
     }
     (goal / MANIFEST).touch(mode=0o640)
     (goal / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    sync(goal, owner)
+    sync(goal)
     (goal / UNFINISHED).unlink()
     sync(goal)
     sync_folder(os.fspath(goal.parent))

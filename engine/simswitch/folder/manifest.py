@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simswitch.folder.apart import Refused
-from simswitch.owner import reading
+from simswitch.owner import UID_MAX, Owner, reading
 
 MANIFEST = "backup.json"
 UNFINISHED = "backup.unfinished"
@@ -25,6 +25,18 @@ def promised(folder: Path) -> int:
         return 0 if found is None else int(found["source_sequence"])
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(folder, "the record up to which it was made is missing") from error
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Whose the folder was that a backup was made of. None: it is no backup, or one that does not say. Raises
+    ``Refused``."""
+    found = _read(folder) or {}
+    if "uid" not in found:
+        return None
+    numbers = [found["uid"], found.get("gid")]
+    if not all(isinstance(number, int) and 0 <= number <= UID_MAX for number in numbers):
+        raise _unreadable(folder, "whose folder it was made of is no number of a user and of a group")
+    return Owner(*numbers)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ batch at the instant of the one before. Later records are applied as they were g
 other outcomes is counted, told, and written into ``audit/restores.log`` with who did it and why.
 
 The folder has its name only when all of it is durable. When root restores, it belongs to whom the empty folder in its
-place belonged, and otherwise to whom the source does.
+place belonged, otherwise to whom the folder did that the backup was made of, or the source does where nothing says so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from simswitch.core.machine import MalformedBatch
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.backup import copy_chains, copy_history, sync
 from simswitch.folder.check import records, sound_snapshots
-from simswitch.folder.manifest import UNFINISHED, promised
+from simswitch.folder.manifest import UNFINISHED, owner_of, promised
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader, unsigned
@@ -103,8 +103,7 @@ def restore(
     if segment_bytes is not None:
         settings = JournalSettings(segment_bytes, free_mark_bytes=0, prepare_ahead=False)
     making = goal.with_name(goal.name + ".restoring")
-    # It belongs to whom the place was made for, or else to whom the source belongs.
-    owner = (goal if goal.exists() else origin).stat()
+    owner = goal.stat() if goal.exists() else owner_of(origin) or origin.stat()
     try:
         refuse_ways_of_others(Path(folder))
         make_own_folder(making)
