@@ -180,10 +180,11 @@ def test_what_nobody_reported_is_told_with_the_sim_and_counted_in_the_status(run
         ({"tried_ms": 0}, "no reset is known that brings it back, so it is on probation a day after its terminal"),
         ({"tried_ms": 1_800_000_000_000}, "so it is on probation soon after 2027-01-15"),
         ({"stays_slowed": True}, "nothing brings such SIMs back: replace them"),
+        ({"reset_probes": True, "validity": "no_longer"}, "its lot is no longer valid"),
     ],
 )
 def test_how_a_slowed_sim_comes_back_is_said_of_what_is_known(says: dict[str, Any], text: str) -> None:
-    found = {"tried_ms": None, "stays_slowed": False, "reset_probes": False, **says}
+    found = {"tried_ms": None, "stays_slowed": False, "reset_probes": False, "validity": None, **says}
     assert text in comes_back(found)
 
 

@@ -448,6 +448,41 @@ def test_no_reset_is_said_to_probe_where_none_may() -> None:
     assert not world.machine.sim(0)["reset_probes"]
 
 
+@pytest.mark.parametrize("prepaid", [False, True])
+def test_a_lot_that_has_ended_is_neither_tried_nor_told_as_slowed_for_ever(prepaid: bool) -> None:
+    world = throttled_world(4)
+    lot = world.entities["gold-a"]
+    if prepaid:
+        prepay(world)
+    assert (bool(world.machine.lot(lot)["tried_ms"]), world.machine.lot(lot)["stays_slowed"]) == (not prepaid, prepaid)
+    told = len(told_endless(world))
+    (numbers,) = (each["numbers"] for each in world.machine.entities(layout.LOT) if each["name"] == "gold-a")
+    ends = {layout.LOT_VALID_UNTIL_S: world.now_ms // 1_000 + 60}
+    world.define(layout.LOT, "gold-a", dict(enumerate(numbers)) | ends)
+    for _ in range(50):
+        world.pass_ms(HOUR_MS)
+    assert (world.machine.lot(lot)["tried_ms"], world.machine.lot(lot)["stays_slowed"]) == (0, False)
+    assert (world.machine.sim(0)["tried_ms"], world.machine.sim(0)["stays_slowed"]) == (None, False)
+    assert len(told_endless(world)) == told
+    # Its end is moved: its SIMs are tried within a day.
+    world.define(layout.LOT, "gold-a", dict(enumerate(numbers)))
+    for _ in range(26):
+        world.pass_ms(HOUR_MS)
+    assert trusted(world) == prepaid
+    assert world.machine.check() == []
+
+
+def test_of_tried_sims_those_count_that_are_on_probation() -> None:
+    """None that has nothing left, of which it is exhausted that is said from then on."""
+    world = throttled_world(4)
+    lot = world.entities["gold-a"]
+    world.send(world.set_cap("gold-a", CYCLE, 0))
+    for _ in range(26):
+        world.pass_ms(HOUR_MS)
+    assert [world.machine.sim(sim)["health"] for sim in range(4)] == [layout.EXHAUSTED] * 4
+    assert (told_endless(world)[1:], world.machine.lot(lot)["slowed_count"]) == ([], 0)
+
+
 # ----------------------------------------------------------------------------------------------------- dates
 
 

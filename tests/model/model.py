@@ -766,7 +766,9 @@ class Model(Limits):
         lot.turn_ms = due_ms if due_ms > self.now_ms else self.now_ms + LOT_STEP_MS
 
     def _endless(self, lot: LotModel) -> bool:
-        """No reset is known that brings its slowed SIMs back."""
+        """No reset is known that brings its slowed SIMs back, and it has not ended."""
+        if lot.ended:
+            return False
         for window in range(layout.WINDOWS):
             last_ms = lot.last_reset_ms[window]
             known = lot.schedule.get(window, (0, 0))[0] or (last_ms and last_ms + DAY_MS > self.now_ms)
@@ -805,7 +807,7 @@ class Model(Limits):
             sim.health = layout.HEALTHY
             sim.untrusted = True
             self._judge(sim)
-            return True
+            return sim.health == layout.HEALTHY
         if sim.occupancy != layout.FREE:
             due_ms = max(due_ms, self.now_ms + DAY_MS)
         lot.tried_next_s.append(-(-due_ms // 1_000))

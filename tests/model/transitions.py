@@ -1079,6 +1079,12 @@ def _tried(row: Row) -> Case:
         world.configure(layout.PROBE_KBPS, 0)
     if "prepaid" in row.when:
         prepay(world)
+    if "has ended" in row.when:
+        (lot,) = (lot for lot in world.machine.entities(layout.LOT) if lot["name"] == "gold-a")
+        ends = {layout.LOT_VALID_UNTIL_S: world.now_ms // 1_000}
+        world.define(layout.LOT, "gold-a", dict(enumerate(lot["numbers"])) | ends)
+    if "nothing is left" in row.when:
+        world.send(world.set_cap("gold-a", layout.WINDOW_CYCLE, 0))
     epoch = allocate(world) if row.state == "assigned" or "let go of" in row.when else 0
     named = sim_index(world) if epoch else 0
     slowed = world.set_health(named, layout.THROTTLED)
@@ -1758,6 +1764,10 @@ WHENS = frozenset(
         "slowed, no reset is known, less than a day has passed",
         "slowed, prepaid, no reset is known",
         "slowed, prepaid, no reset is known, a day has passed",
+        "slowed, its lot has ended, no reset is known",
+        "slowed, its lot has ended, no reset is known, a day has passed",
+        "slowed, its lot is prepaid and has ended, no reset is known",
+        "slowed, nothing is left, no reset is known, a day has passed",
         "slowed, its reset is known",
         "slowed, its reset is known, a day has passed",
         "slowed, its reset was known, a day has passed",

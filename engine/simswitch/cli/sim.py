@@ -158,6 +158,8 @@ def _trusted(found: dict[str, Any]) -> str:
 def comes_back(found: dict[str, Any]) -> str:
     """What puts a slowed SIM on probation, if anything does."""
     tried_ms = found["tried_ms"]
+    if found["validity"] == "no_longer":
+        return "its lot is no longer valid"
     if found["stays_slowed"]:
         return f"it is prepaid and no reset is known, so nothing brings such SIMs back: {PREPAID_DO}"
     if found["reset_probes"]:

@@ -202,9 +202,13 @@ cdef inline bint _lot_prepaid(const State *state, uint32_t entity) noexcept nogi
 
 
 cdef bint _lot_endless(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
-    """Whether it has slowed SIMs and no reset is known that would probe them. One of the last day was followed, or will be."""
+    """Whether it has slowed SIMs and no reset is known that would probe them. One of the last day was followed, or will be.
+
+    Of a lot that has ended nothing is to come back."""
     cdef const Lot *lot = &state.lots[entity]
     cdef int window
+    if lot.validity == NO_LONGER_VALID:
+        return False
     for window in range(WINDOWS):
         if lot.quota_bytes[window] >= 0 and (
             lot.reset_ms[window] or (lot.last_reset_ms[window] and lot.last_reset_ms[window] + TRIED_AFTER_MS > now_ms)
@@ -289,7 +293,7 @@ cdef void _try(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept
     if state.sims[index].occupancy == FREE and due_ms <= now_ms:
         sim_doubt(state, index, now_ms)
         sim_judge_headroom(state, index, now_ms)
-        lot.tried_count += 1
+        lot.tried_count += state.sims[index].health == HEALTHY
         return
     # Whoever has it may show that it is fast; if nobody does, it is a day from when it is let go of.
     if state.sims[index].occupancy != FREE:
