@@ -128,7 +128,7 @@ def test_a_figure_of_a_single_day_takes_the_place_of_what_was_counted_on_it_and_
     assert world.status(world.pool_figure(LOT, 7 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
     assert world.status(world.pool_figure(LOT, 7 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.SAME
     # What one of its SIMs is said to have used on that day is in it.
-    assert world.status(world.figure(0, 9 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.figure(0, 6 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
     assert world.status(world.figure(0, 0, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
     for _ in range(4):
         rolling.append(pool(world)["pool_used_bytes"][2])
@@ -154,6 +154,30 @@ def test_a_figure_of_the_whole_rolling_window_is_not_below_its_single_days() -> 
     assert world.status(world.pool_figure(LOT, 7 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
     assert world.status(world.pool_figure(LOT, 7 * GIB - 1, 0, now_s, ROLLING)) == layout.IMPOSSIBLE_USAGE
     assert world.status(world.pool_figure(LOT, 7 * GIB, 0, now_s, ROLLING)) == layout.OK
+
+
+def test_no_figure_of_a_pools_day_is_below_those_of_its_sims_of_that_day() -> None:
+    """It is set aside, or raised by those that come after it, and falls as they do; days go with their sums."""
+    world, _ = rolling_world()
+    day, ended_s = layout.ROLLING_DAY, world.now_ms // 1000 - 16
+    for sim in (1, 2):
+        assert world.status(world.figure(sim, 30 * GIB // sim, 0, ended_s, day)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 44 * GIB, 0, ended_s, day)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.pool_figure(LOT, 44 * GIB, 0, world.now_ms // 1000, ROLLING)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.pool_figure(LOT, 45 * GIB, 0, ended_s, day)) == layout.OK
+    used = [round(pool(world)["pool_used_bytes"][2] / GIB)]
+    for gib in (20, 40, 25, 1):
+        assert world.status(world.figure(2, gib * GIB, 0, ended_s, day)) == layout.OK
+        used.append(round(pool(world)["pool_used_bytes"][2] / GIB))
+        assert world.status(world.pool_figure(LOT, 45 * GIB, 0, ended_s, day)) == layout.SAME
+    assert used == [49, 54, 74, 59, 49]
+    assert world.status(world.figure(2, 20 * GIB, 0, ended_s, day)) == layout.OK
+    rolling = []
+    for _ in range(3):
+        a_day_is_over(world)
+        rolling.append(round(pool(world)["pool_used_bytes"][2] / GIB))
+    assert rolling == [53, 3, 0]
+    assert world.machine.check() == []
 
 
 def test_what_was_used_in_the_day_was_used_in_the_cycle_that_the_pool_shares_too() -> None:
@@ -425,6 +449,19 @@ def test_no_figures_of_single_days_make_a_pool_empty() -> None:
     assert world.status(world.figure(1, 8 * GIB, 0, before_s, layout.ROLLING_DAY)) == layout.IMPOSSIBLE_USAGE
     assert world.status(world.figure(1, GIB, 0, before_s, layout.ROLLING_DAY)) == layout.OK
     assert layout.POOL_MAX - 8 * GIB < pool(world)["pool_used_bytes"][2] <= layout.POOL_MAX
+    assert world.machine.check() == []
+
+
+def test_what_windows_make_up_for_that_are_not_shared_makes_no_pool_empty() -> None:
+    """Of each SIM a figure of its rolling days is in the cycle too, and stays there when it is taken back."""
+    world = shared_world(6, quota_rolling=GIB, rolling_days=30, pooled=1)
+    world.configure(layout.LINE_BYTES_PER_S, 1 << 40)
+    for sim in range(6):
+        world.pass_ms(SECOND_MS)
+        for told in (layout.POOL_MAX - 1, 0):
+            assert world.status(world.figure(sim, told, 0, world.now_ms // 1000, ROLLING)) == layout.OK
+        assert pool(world)["pool_used_bytes"][0] >= layout.POOL_MAX - 1
+        assert pool(world)["pool_health"] == layout.EXHAUSTED
     assert world.machine.check() == []
 
 

@@ -188,6 +188,28 @@ def test_15_sums_up_what_carriers_told_of_the_sims_of_pools_one_by_one() -> None
             assert driven.status(driven.pool_figure("gold-a", used, 0, now_s)) == status
 
 
+@pytest.mark.parametrize("spread_ms", [0, 40_000_000])
+def test_15_sums_up_what_carriers_told_of_days_also_where_a_turn_is_under_way(spread_ms: int) -> None:
+    world = empty_world()
+    plan = {layout.PLAN_QUOTA_CYCLE: -1, layout.PLAN_QUOTA_ROLLING: 100 << 30, layout.PLAN_ROLLING_DAYS: 5}
+    world.define(layout.PLAN, "monthly", plan | {layout.PLAN_POOLED: 1 << 2})
+    world.import_sims(4)
+    rolling = layout.WINDOW_ROLLING
+    assert world.status(world.schedule("gold-a", rolling, world.now_ms)) == layout.OK
+    world.pass_ms(1_000)
+    ended_s = world.now_ms // 1000 - 1
+    for sim in range(4):
+        assert world.status(world.figure(sim, 1 << 20 << sim, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.schedule("gold-a", rolling, world.now_ms, spread_ms)) == layout.OK
+    world.pass_ms(spread_ms // 2)
+    lot = world.entities["gold-a"]
+    assert world.machine.lot(lot)["resetting"][2] == (spread_ms > 0)
+    machine = Machine.restore(migrate(*older(world.machine, {"lots": reshaped("lots", sims_days_bytes=None)}, 14)))
+    found, expected = (tables(copy_regions(each))["lots"]["sims_days_bytes"][lot] for each in (machine, world.machine))
+    assert found.tolist() == expected.tolist()
+    assert expected[1] == (15 << 20) - 4 * 4_095
+
+
 @pytest.mark.parametrize("released", ["machine-10"], indirect=True)
 def test_11_goes_on_with_resets_that_had_a_sweep_of_their_own(released: tuple[Path, dict[str, Any]]) -> None:
     disk = RealDisk(released[0])

@@ -222,7 +222,7 @@ class Books:
             beyond = max(lot.pool_corrections[window], 0) + lot.pool_straddling[window]
             today = max(counted + lot.pool_offsets[window] + beyond - sum(lot.pool_days), 0)
             lot.pool_days = [today, *lot.pool_days][: lot.places]
-            lot.pool_told = {place + 1 for place in lot.pool_told if place < 15}
+            lot.pool_told = {place + 1: told for place, told in lot.pool_told.items() if place < 15}
         lot.forget_figure(window)
         lot.pool_offsets[window] = (sum(lot.pool_days) if window == layout.WINDOW_ROLLING - 1 else 0) - counted
         self._judge_pool(entity)

@@ -690,7 +690,7 @@ class Model(Limits):
             lot.forget_figure(window - 1)
             lot.sims_untold(window - 1, self.now_ms)
             if window == layout.WINDOW_ROLLING:
-                lot.pool_days, lot.pool_told = [], set()
+                lot.pool_days, lot.pool_told = [], {}
         self._judge_pool(entity)
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
 
@@ -994,7 +994,8 @@ class Model(Limits):
                 counts = lot.pool_carrier[inner] + lot.pool_raised[inner]
                 known.append(counts if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
         if window == layout.WINDOW_ROLLING - 1 and self._days_hold(lot, as_of_s):
-            known.append(sum(lot.pool_days[place] for place in lot.pool_told if place < len(lot.pool_days)))
+            told = [day if place in lot.pool_told else 0 for place, day in enumerate(lot.pool_days)]
+            known.append(sum(map(max, [*told, *[0] * 14][:14], self._days_told(entity))))
         return max(known)
 
     def _days_begun_ms(self, lot: LotModel) -> list[int]:
@@ -1072,10 +1073,13 @@ class Model(Limits):
         sim.days, sim.days_told = days, told_of
         lot.days_told_s = max(lot.days_told_s, ended_s)
         sim.offsets[rolling] += correction
-        if lot.pools(rolling) and place not in lot.pool_told and (correction > 0 or not lot.figured(rolling)):
-            lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
-            lot.pool_days[place] += correction
-            lot.pool_offsets[rolling] += correction
+        more = correction if correction > 0 or not lot.figured(rolling) else 0
+        lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
+        if place in lot.pool_told:
+            more = max(lot.pool_told[place], self._days_told(sim.lot)[place]) - lot.pool_days[place]
+        if lot.pools(rolling):
+            lot.pool_days[place] += more
+            lot.pool_offsets[rolling] += more
         self._contain(sim, lot, rolling, ended_s)
         self.corrections_count += 1
         self._corrected(sim, layout.ROLLING_DAY, exactly)
@@ -1104,6 +1108,11 @@ class Model(Limits):
     def _told_of_sims(self, entity: int, window: int) -> int:
         """What the carrier said of the SIMs one by one."""
         return self._sum_told(entity, window, self.lots[entity].told_from(window, self.now_ms) or 0)
+
+    def _days_told(self, entity: int) -> list[int]:
+        """By place of the days: what the carrier said of the SIMs one by one."""
+        mine = [sim.days_told for sim in self.sims if sim.lot == entity]
+        return [sum(days[place] or 0 for days in mine if place < len(days)) for place in range(14)]
 
     def _sum_told(self, entity: int, window: int, since_s: int) -> int:
         mine = [sim for sim in self.sims if sim.lot == entity and sim.as_of_s[window] >= since_s > 0]
@@ -1232,16 +1241,18 @@ class Model(Limits):
             return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
         days = lot.pool_days + [0] * (lot.rolling_days - 1 - len(lot.pool_days))
         correction = told - days[place]
+        if lot.pool_told.get(place) == told:
+            return {layout.SAME}
         if correction < 0 and as_of_s and as_of_s + (place + 1) * day_s > begun_s:
             return {layout.LATE}
+        if told < self._days_told(call.item["lot"])[place]:
+            return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
-        if not correction and place in lot.pool_told:
-            return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
         days[place] = told
         lot.pool_days = days
-        lot.pool_told.add(place)
+        lot.pool_told[place] = told
         lot.days_told_s = max(lot.days_told_s, ended_s)
         lot.pool_offsets[rolling] += correction
         entity = call.item["lot"]
@@ -2116,6 +2127,13 @@ class Model(Limits):
                 pool_claimed_bytes=self._pool_claimed(entity),
                 pool_days_told=sum(1 << place for place in lot.pool_told),
             )
+            if lot.pools(2) and 2 not in lot.resets:
+                days = [tables["lots"][entity][name].tolist() for name in ("sims_days_bytes", "pool_days_raised_bytes")]
+                raised = [
+                    lot.pool_days[place] - lot.pool_told[place] if place in lot.pool_told and place < lot.places else 0
+                    for place in range(14)
+                ]
+                self._require(days == [self._days_told(entity), raised], f"lot {entity}: of its days it says {days}")
             for window in range(layout.WINDOWS) if lot.pooled else ():
                 if not lot.pools(window):
                     continue

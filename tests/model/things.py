@@ -78,8 +78,8 @@ class LotModel:
     pool_days: list[int] = field(default_factory=list)
     days_told_s: int = 0
     """The latest end of a day that a carrier told a figure of, of a SIM or of the pool."""
-    pool_told: set[int] = field(default_factory=set)
-    """Places of the days of which its carrier said what all its SIMs had used."""
+    pool_told: dict[int, int] = field(default_factory=dict)
+    """By place of the days of which its carrier said what all its SIMs had used: what."""
     pool_corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     pool_straddling: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     pool_carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)

@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                 896   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                1120   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -971,7 +971,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 896 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 1120 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1041,6 +1041,8 @@ ctypedef struct Lot:                    # 896 B, by the lot's entity; the window
     uint8_t unused_too[4]
     uint64_t sims_told_counted_bytes[3] # pool_counted_bytes when the last of those figures came, less what its SIM had counted since its instant
     uint64_t pool_told_counted_bytes[3] # what was counted on all of them by pool_as_of_s
+    int64_t sims_days_bytes[14]         # by place of pool_days: the sum of what its carrier said of that day of its single SIMs,
+    int64_t pool_days_raised_bytes[14]  # and what stands in pool_days beyond what it said of all of them, since it said no less of those
     int64_t pool_added_bytes[3]         # what figures of single SIMs, of later instants than the pool's, added beyond what was counted
 
 ctypedef struct GivenUp:                # 48 B

@@ -392,8 +392,7 @@ cdef int64_t _days_told_bytes(
     if index >= state.header.rolling_end or not days_told(state, lot, as_of_s, now_ms):
         return 0
     for place in range(ROLLING_DAYS):
-        if rolling.days[place] & DAY_TOLD:
-            least += max(rolling_day_bytes(rolling, place) - ((1 << ROLLING_SHIFT) - 1), <int64_t> 0)
+        least += rolling_day_told_bytes(rolling, place)
     return least
 
 
@@ -503,7 +502,7 @@ cdef int _correct_day(
     """A figure of the day of a rolling window that ended then."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint64_t place = 0
-    cdef int64_t day, before = 0
+    cdef int64_t day, told, before = 0
     cdef uint32_t told_s = 0
     cdef uint32_t *days
     cdef int status
@@ -520,7 +519,7 @@ cdef int _correct_day(
         before = days[place] & ~DAY_TOLD
     if day < before and day_covered(state, lot, place, told_s, now_ms):
         return LATE
-    if not pool_takes(lot, WINDOW_ROLLING - 1, (day - before) << ROLLING_SHIFT):
+    if not pool_takes_day(lot, place, (day - before) << ROLLING_SHIFT):
         return IMPOSSIBLE_USAGE
     correction[0] = carrier_bytes - (before << ROLLING_SHIFT)
     if day == before and index < state.header.rolling_end and days[place] & DAY_TOLD:
@@ -530,9 +529,11 @@ cdef int _correct_day(
             state, index, WINDOW_ROLLING - 1,
             sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + ((day - before) << ROLLING_SHIFT))
         state.header.rolling_end = max(state.header.rolling_end, index + 1)
+        told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place)
         days[place] = <uint32_t> day | DAY_TOLD
         lot.days_told_s = max(lot.days_told_s, ended_s)
-        pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT)
+        told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place) - told
+        pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT, told)
         _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK

@@ -28,6 +28,8 @@
 #     pool            |     +--- 6 GB: impossible; 7 GB and more: taken
 #                     +--- 6 GB of before b's: taken, and 1 GB more counts
 #
+# The same of single days of a rolling window, which are over: a pool's is not below the sum of its SIMs', or is raised to it.
+#
 # What was counted since comes on top: since the pool's figure, where no SIM's is later; otherwise since the last of the SIMs' came, and on
 # that SIM since its instant. What the others used between their instants and that they have no sum of: nothing is kept by SIM for it.
 #
@@ -236,6 +238,9 @@ cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_m
             _add(&today, -lot.pool_days[place])
         for place in range(ROLLING_DAYS - 1, 0, -1):
             lot.pool_days[place] = lot.pool_days[place - 1] if place < places else 0
+            lot.sims_days_bytes[place] = lot.sims_days_bytes[place - 1] if place < places else 0
+            lot.pool_days_raised_bytes[place] = lot.pool_days_raised_bytes[place - 1] if place < places else 0
+        lot.sims_days_bytes[0] = lot.pool_days_raised_bytes[0] = 0
         lot.pool_days[0] = max(today, <int64_t> 0) if places else 0
         for place in range(places):
             _add(&past, lot.pool_days[place])
@@ -251,6 +256,17 @@ cdef bint pool_takes(const Lot *lot, int window, int64_t more) noexcept nogil:
         more <= 0 or not lot_pools(lot, window)
         or <int64_t> lot.pool_counted_bytes + lot.pool_offset_bytes[window] <= POOL_MAX - more
     )
+
+
+cdef bint pool_takes_day(const Lot *lot, uint64_t place, int64_t more) noexcept nogil:
+    """Whether a figure of a day of one of its SIMs may come to so much more."""
+    if not lot_pools(lot, WINDOW_ROLLING - 1):
+        return True
+    if lot.sims_days_bytes[place] > POOL_MAX - max(more, <int64_t> 0):
+        return False
+    if (lot.pool_days_told >> place) & 1:  # only a raise counts
+        more += lot.sims_days_bytes[place] - lot.pool_days[place]
+    return pool_takes(lot, WINDOW_ROLLING - 1, more)
 
 
 cdef bint pool_takes_told(const Lot *lot, int window, int64_t more) noexcept nogil:
@@ -418,8 +434,7 @@ cdef int64_t _told_least_bytes(
             least = max(least, lot.pool_carrier_bytes[inner] + lot.pool_raised_bytes[inner])
     if window == WINDOW_ROLLING - 1 and days_told(state, lot, as_of_s, now_ms):
         for place in range(ROLLING_DAYS):
-            if (lot.pool_days_told >> place) & 1:
-                _add(&days, lot.pool_days[place])
+            _add(&days, max(lot.pool_days[place] if (lot.pool_days_told >> place) & 1 else 0, lot.sims_days_bytes[place]))
     return max(least, days)
 
 
@@ -501,14 +516,35 @@ cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint
     _add(&lot.pool_correction_bytes[window], -more)
 
 
-cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t more) noexcept nogil:
-    """A carrier counted so much more on a day of a SIM's rolling window that is over."""
+cdef void _raise_day(Lot *lot, int place) noexcept nogil:
+    """No less was used on a day that the carrier told a figure of all of them of than what it said of the SIMs one by one."""
+    cdef int64_t told = lot.pool_days[place] - lot.pool_days_raised_bytes[place]
+    cdef int64_t raised = max(lot.sims_days_bytes[place] - told, <int64_t> 0)
+    _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], raised - lot.pool_days_raised_bytes[place])
+    lot.pool_days[place] = told + raised
+    lot.pool_days_raised_bytes[place] = raised
+
+
+cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t more, int64_t more_told) noexcept nogil:
+    """A carrier counted so much more on a day of a SIM's rolling window that is over, and said so much more of it."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    if not lot_pools(lot, WINDOW_ROLLING - 1) or (lot.pool_days_told >> place) & 1:
+    if not lot_pools(lot, WINDOW_ROLLING - 1):
         return
-    if more > 0 or not _figured(lot, WINDOW_ROLLING - 1):
+    lot.sims_days_bytes[place] += more_told
+    if (lot.pool_days_told >> place) & 1:
+        _raise_day(lot, place)
+    elif more > 0 or not _figured(lot, WINDOW_ROLLING - 1):
         _add(&lot.pool_days[place], more)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], more)
+
+
+cdef void pool_days_untold(State *state, uint32_t index) noexcept nogil:
+    """No day of a SIM's rolling window counts any more."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int place
+    if lot_pools(lot, WINDOW_ROLLING - 1):
+        for place in range(ROLLING_DAYS):
+            lot.sims_days_bytes[place] -= rolling_day_told_bytes(&state.sims_rolling[index], place)
 
 
 cdef void pool_allowances_known(State *state, uint32_t index) noexcept nogil:
@@ -626,17 +662,19 @@ cdef int _correct_pool_day(
     if status != OK:
         return status
     correction[0] = carrier_bytes - lot.pool_days[place]
-    if not correction[0] and (lot.pool_days_told >> place) & 1:
+    if (lot.pool_days_told >> place) & 1 and carrier_bytes == lot.pool_days[place] - lot.pool_days_raised_bytes[place]:
+        correction[0] = 0
         return SAME
     if correction[0] < 0 and day_covered(state, lot, place, told_s, now_ms):
         correction[0] = 0
         return LATE
-    if not pool_takes(lot, WINDOW_ROLLING - 1, correction[0]):
+    if carrier_bytes < lot.sims_days_bytes[place] or not pool_takes(lot, WINDOW_ROLLING - 1, correction[0]):
         correction[0] = 0
         return IMPOSSIBLE_USAGE
     if not dry_run:
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
         lot.pool_days[place] = carrier_bytes
+        lot.pool_days_raised_bytes[place] = 0
         lot.pool_days_told |= <uint16_t> (1 << place)
         lot.days_told_s = max(lot.days_told_s, ended_s)
         pool_follow(state, entity, True, now_ms)

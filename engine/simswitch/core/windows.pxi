@@ -57,6 +57,11 @@ cdef inline int64_t sim_used_bytes(State *state, uint32_t index, int window) noe
     return <int64_t> state.sims[index].counted_bytes + sim_offset_bytes(state, index, window) - ledger_allowed_bytes(state, index, window)
 
 
+cdef inline int64_t rolling_day_told_bytes(const SimRolling *rolling, int place) noexcept nogil:
+    """What a carrier said was used on a day: at least, since days are kept rounded up. 0: it said nothing."""
+    return max(rolling_day_bytes(rolling, place) - ((1 << ROLLING_SHIFT) - 1), <int64_t> 0) if rolling.days[place] & DAY_TOLD else 0
+
+
 cdef void sim_set_offset_bytes(State *state, uint32_t index, int window, int64_t offset) noexcept nogil:
     if window == WINDOW_CYCLE - 1:
         state.sims_cold[index].offset_cycle_bytes = offset
@@ -72,6 +77,7 @@ cdef void window_restart(State *state, uint32_t index, int window) noexcept nogi
     ledger_clear(state, index, window)
     sim_set_offset_bytes(state, index, window, -<int64_t> state.sims[index].counted_bytes)
     if window == WINDOW_ROLLING - 1 and index < state.header.rolling_end:
+        pool_days_untold(state, index)
         memset(state.sims_rolling[index].days, 0, sizeof(state.sims_rolling[index].days))
 
 

@@ -305,7 +305,7 @@ def _state_of_14(_old: Tables, new: Tables) -> None:
 
 def _state_of_15(_old: Tables, new: Tables) -> None:
     """What carriers told of the SIMs of pools one by one is kept as a sum of the figures from an instant on: that at
-    which the window began, or the earliest that can be of it."""
+    which the window began, or the earliest that can be of it. So is what they told of days of rolling windows."""
     ledger, record = new["sims_ledger"], new["lots"]
     now_s = int(new["header"]["now_ms"][0]) // 1000
     lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
@@ -322,6 +322,16 @@ def _state_of_15(_old: Tables, new: Tables) -> None:
         np.maximum.at(record["sims_told_last_s"][:, window], lots[shares], as_of_s[shares])
         for when in ("sims", "pool"):
             record[f"{when}_told_counted_bytes"][:, window] = record["pool_counted_bytes"]
+    days = new["sims_rolling"]["days"].astype(np.int64)
+    lots, index = new["groups"]["lot"][new["sims"]["group"][: len(days)]], np.arange(len(days))
+    # Where a turn is under way the rings of some SIMs have not turned yet.
+    waits = (record["resetting"][lots] >> 2 & 1 > 0) & (index >= record["reset_cursor"][lots, 2])
+    waits &= index < record["reset_end"][lots, 2]
+    told = np.where(days >> 31 > 0, np.maximum(((days & (2**31 - 1)) << 12) - 4095, 0), 0)
+    told[record["pooled"][lots] >> 2 & 1 == 0] = 0
+    told[waits] = np.hstack([np.zeros((len(days), 1), np.int64), told[:, :-1]])[waits]
+    record["sims_days_bytes"] = 0
+    np.add.at(record["sims_days_bytes"], lots, told)
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
