@@ -92,7 +92,7 @@ MET: dict[int, set[tuple[int, int]]] = {}
 def test_slowed_sims_of_lots_without_resets_are_tried_as_the_model_does(seed: int) -> None:
     """Days at a time, which no random walk lives to see. Some are in use or let go of, others slowed again at once.
     In the second walk a lot is prepaid, whose SIMs are not tried."""
-    walk = Walk(seed, keeps_records=False)
+    walk = Walk(seed, keeps_records=False, lots_end=False)
     world, tried = walk.world, Counter[int]()
     walk.apply(world.allocate([7_001, 7_002]))
     for day in range(4):

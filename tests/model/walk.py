@@ -43,6 +43,7 @@ class Walk:
         sims: int = SIMS,
         orders_max: int = 256,
         keeps_records: bool = True,
+        lots_end: bool = True,
         world: World | None = None,
     ) -> None:
         self.seed = seed
@@ -77,7 +78,7 @@ class Walk:
             for name, steps in (("gold-b", 3_000), ("gold-a", 1_000_000)):
                 ends_ms = START_MS + steps * STEP_MS
                 ends = {
-                    layout.LOT_VALID_UNTIL_S: ends_ms // 1_000,
+                    layout.LOT_VALID_UNTIL_S: ends_ms // 1_000 if lots_end else -1,
                     layout.LOT_PREPAID: int(name == "gold-a" and seed % 2),
                 }
                 self.world.define(layout.LOT, name, {**lot, **ends})
