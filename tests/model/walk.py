@@ -592,8 +592,9 @@ class Walk:
         counted = sum(sim.counted_bytes for sim in self.model.sims if sim.lot == entity) if self.pooled else 0
         own, last_s = counted, 0
         if lot is not None and 1 <= window <= layout.WINDOWS:
-            own, last_s = own + lot.pool_offsets[window - 1], lot.pool_as_of_s[window - 1]
-        told = own + self.random.choice((-2 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 2**60))
+            own = own + lot.pool_offsets[window - 1]
+            last_s = self.random.choice((lot.pool_as_of_s[window - 1], lot.told_until_s[window - 1]))
+        told = own + self.random.choice((-own, -2 * GIB, -2 * MIB, 0, MIB, 300 * MIB, 2**60))
         if window == layout.ROLLING_DAY and lot is not None:
             told = self.random.choice((-1, 0, 5_000, MIB, 3 * GIB, 2**60))
             begun_s = self.model.today_begun_s(lot)
