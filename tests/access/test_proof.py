@@ -554,6 +554,43 @@ def test_an_authority_is_given_up_while_the_services_own_certificate_is_over(tmp
     assert certificates.reloads_count == 2
 
 
+@pytest.mark.parametrize("refused", ["unfit", "early", "gone"])
+def test_an_authority_is_given_up_while_the_services_next_pair_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, refused: str
+) -> None:
+    """A renewal that went half way, or too early, once kept a stolen CA trusted."""
+    own, old, new = (Authority(tmp_path / name) for name in ("own", "old", "new"))
+    certificate, key = own.sign("service", host=True)
+    bundle = tmp_path / "bundle.pem"
+    shutil.copy(old.pem, bundle)
+    certificates = Certificates(TlsFiles(certificate, key, bundle))
+    ends = certificates.ends_s()
+    seen, _ = certificates.newest(None)
+    following = own.sign("service", host=True, file="next", begins_hours=1, ends_hours=48)
+    if refused == "gone":
+        certificate.unlink()
+    else:
+        shutil.copy(following[1], key)
+    if refused == "early":
+        shutil.copy(following[0], certificate)
+    assert certificates.newest(seen) == (seen, None)
+    shutil.copy(new.pem, bundle)
+    seen, taken = certificates.newest(seen)
+    assert taken is not None
+    assert certificates.newest(seen) == (seen, None)
+    assert certificates._client_ca == new.pem.read_bytes()
+    assert certificates.ends_s() == ends
+    assert caplog.text.count("the certificate stays as it is") == 1
+    # Nor does a bundle that is half written keep a new pair waiting.
+    bundle.write_bytes(old.pem.read_bytes()[:300])
+    again = own.sign("service", host=True, file="again", ends_hours=36)
+    shutil.copy(again[0], certificate)
+    shutil.copy(again[1], key)
+    assert certificates.ends_s() > ends
+    assert certificates._client_ca == new.pem.read_bytes()
+    assert "who signs for access servers stays as it is" in caplog.text
+
+
 def test_a_certificate_that_expires_counts_no_more(shared: Doors) -> None:
     """On a connection that stands too, as on one that resumed a TLS session: there nobody looks at it. A clock that was
     wrong is forgiven."""
@@ -592,9 +629,9 @@ def test_a_token_never_goes_out_in_the_clear(shared: Doors) -> None:
 def test_a_key_that_everybody_may_read_is_refused(shared: Doors) -> None:
     shared.files.key.chmod(0o644)
     with pytest.raises(CertificateRefused, match="everybody may read the key"):
-        shared.files.read()
+        shared.files.read_pair()
     shared.files.key.chmod(0o640)
-    assert shared.files.read()
+    assert shared.files.read_pair()
 
 
 def test_names_that_are_only_claimed_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
 """The server's certificate, read anew when its files change, and the access server that a client's certificate names.
 
-gRPC asks for the certificate before every handshake. Then the files are looked at: when they changed since, and fit
-together, the new ones count from that handshake on; connections that stand go on with what they began with. While they
-do not fit together (a key was replaced, its certificate not yet), or the new certificate is over or does not count yet
-and the old one does, the old ones stay, and the log says so once. Otherwise it is taken as it is, as at a start: there
-is nothing better, and a CA of access servers that was given up counts no more, also while the service's own certificate
-is over.
+gRPC asks for the certificate before every handshake. Then the files are looked at: when they changed since, the new
+ones count from that handshake on; connections that stand go on with what they began with. While key and certificate do
+not fit together (the key was replaced, its certificate not yet), or the new certificate is over or does not count yet
+and the old one does, the old pair stays, and the log says so once. Otherwise it is taken as it is, as at a start: there
+is nothing better. The CA of access servers is no part of that: one that was given up counts no more, whatever the state
+of the service's own pair.
 
 A client's certificate names its access server in one of two ways:
 
@@ -28,7 +28,7 @@ import ssl
 import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,14 @@ def stamp(paths: Sequence[Path]) -> Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """In PEM, as they were read."""
+
+    key: bytes = field(repr=False)
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Files in PEM."""
 
@@ -69,35 +77,44 @@ class TlsFiles:
     def paths(self) -> list[Path]:
         return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
 
-    def read(self, in_use: bytes | None = None) -> tuple[grpc.ServerCertificateConfiguration, bytes]:
-        """What gRPC takes, and the certificate in it. Raises ``CertificateRefused`` naming the file; so it does for one
-        that does not count now, where another one is in use that does."""
-        try:
-            contents = {path: path.read_bytes() for path in self.paths()}
-            mode = self.key.stat().st_mode
-        except OSError as error:
-            raise CertificateRefused(f"{error.filename} can't be read: {error.strerror}") from error
+    def read_pair(self, in_use: Pair | None = None) -> Pair:
+        """Raises ``CertificateRefused`` naming the file; so it does for a certificate that does not count now, where
+        another one is in use that does."""
+        (key, mode), (certificate, _) = _read(self.key), _read(self.certificate)
+        pair = Pair(key, certificate)
         if mode & stat.S_IRWXO:
             raise CertificateRefused(f"everybody may read the key {self.key}: chmod o= {self.key}")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
-        except (ssl.SSLError, ValueError) as error:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (OSError, ValueError) as error:
             raise CertificateRefused(f"{self.certificate} and {self.key} don't fit together: {error}") from error
-        if self.client_ca is not None:
-            try:
-                context.load_verify_locations(self.client_ca)
-            except ssl.SSLError as error:
-                raise CertificateRefused(f"{self.client_ca} holds no certificate in PEM: {error}") from error
-        certificate = contents[self.certificate]
-        if not _counts(certificate):
+        if pair != in_use and not _counts(certificate):
             begins, ends = _validity(certificate)
             text = f"{self.certificate} counts from {begins} to {ends}, and not now: renew it"
-            if in_use is not None and in_use != certificate and _counts(in_use):
+            if in_use is not None and _counts(in_use.certificate):
                 raise CertificateRefused(text)
             log.warning("clients that look at it will not connect: %s", text)
-        ca = None if self.client_ca is None else contents[self.client_ca]
-        return grpc.ssl_server_certificate_configuration([(contents[self.key], certificate)], ca), certificate
+        return pair
+
+    def read_client_ca(self) -> bytes | None:
+        """Raises ``CertificateRefused`` naming the file."""
+        if self.client_ca is None:
+            return None
+        contents, _ = _read(self.client_ca)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.client_ca)
+        except OSError as error:
+            raise CertificateRefused(f"{self.client_ca} holds no certificate in PEM: {error}") from error
+        return contents
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """What stands in a file, and its mode."""
+    try:
+        with path.open("rb") as file:
+            return file.read(), os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        raise CertificateRefused(f"{path} can't be read: {error.strerror}") from error
 
 
 def _no_password() -> str:
@@ -111,42 +128,60 @@ class Certificates:
         self._files = files
         self._mutex = threading.Lock()
         self._stamp = self._look()
-        self._first, self._in_use = files.read()
-        self._trouble = ""
+        self._pair, self._client_ca = files.read_pair(), files.read_client_ca()
+        self._troubles: list[str] = []
         self.reloads_count = 0
 
-    def _look(self) -> Stamp:
+    def _look(self) -> Stamp | None:
         try:
             return stamp(self._files.paths())
-        except OSError as error:
-            raise CertificateRefused(f"{error.filename} can't be read: {error.strerror}") from error
+        except OSError:
+            return None  # whoever reads it says so
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        pair = (self._pair.key, self._pair.certificate)
+        return grpc.ssl_server_certificate_configuration([pair], self._client_ca)
 
     def credentials(self, *, clients_certificate: bool) -> grpc.ServerCredentials:
         """For one port. ``clients_certificate``: nobody comes in without one of ours."""
         made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            self._first, _Fetcher(self).fetch, clients_certificate
+            self._configuration(), _Fetcher(self).fetch, clients_certificate
         )
         return made
 
-    def newest(self, seen: Stamp | None) -> tuple[Stamp, Any]:
-        """What changed since ``seen``; None: nothing that can be used."""
+    def newest(self, seen: int | None) -> tuple[int, Any]:
+        """How often what counts has changed, and what counts; None: nothing else since ``seen``."""
         with self._mutex:
-            try:
-                now = self._look()
-                if now != self._stamp:
-                    (self._first, self._in_use), self._stamp = self._files.read(self._in_use), now
-                    self.reloads_count += 1
-                self._trouble = ""
-            except CertificateRefused as error:
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    log.error("the certificate stays as it is: %s", error)
-            return self._stamp, None if seen == self._stamp else self._first
+            now = self._look()
+            if now is None or now != self._stamp:
+                before, troubles = (self._pair, self._client_ca), []
+                try:
+                    self._pair = self._files.read_pair(self._pair)
+                except CertificateRefused as error:
+                    troubles.append(f"the certificate stays as it is: {error}")
+                try:
+                    self._client_ca = self._files.read_client_ca()
+                except CertificateRefused as error:
+                    troubles.append(f"who signs for access servers stays as it is: {error}")
+                self.reloads_count += (self._pair, self._client_ca) != before
+                self._tell(troubles)
+                if not troubles:
+                    self._stamp = now
+            else:
+                self._troubles = []
+            return self.reloads_count, None if seen == self.reloads_count else self._configuration()
+
+    def _tell(self, troubles: list[str]) -> None:
+        """Each once, while it lasts."""
+        for text in troubles:
+            if text not in self._troubles:
+                log.error("%s", text)
+        self._troubles = troubles
 
     def ends_s(self) -> float:
         """Unix seconds at which the certificate ends that counts from the next handshake on."""
         self.newest(None)
-        return ends_s(self._in_use)
+        return ends_s(self._pair.certificate)
 
 
 class _Fetcher:
@@ -154,7 +189,7 @@ class _Fetcher:
 
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
-        self._seen: Stamp | None = None
+        self._seen: int | None = None
 
     def fetch(self) -> Any:
         self._seen, found = self._certificates.newest(self._seen)
