@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import EXIT_DAMAGED, EXIT_DISK
 from simswitch.journal.snapshot import snapshot_sequences
-from simswitch.service import server
+from simswitch.service import follower, server
 from simswitch.service.follower import EXIT_LACKING, Patience, keep_follower, keep_learner
 
 from tests.cell.small_pool import allocate, fill
@@ -79,8 +80,11 @@ def test_a_follower_that_always_fails_is_given_up(tmp_path: Path, caplog: pytest
     assert "It is not started again" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EAGAIN, "there are processes enough"), RuntimeError("can't start new thread")]
+)
 def test_a_follower_that_cannot_be_started_just_now_is_started_later(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """Nobody once knew of it, and the server ended without its last snapshot."""
     start, left = asyncio.create_subprocess_exec, 2
@@ -89,29 +93,55 @@ def test_a_follower_that_cannot_be_started_just_now_is_started_later(
         nonlocal left
         left -= 1
         if left >= 0:
-            raise OSError(errno.EAGAIN, "there are processes enough")
+            raise error
         return await start(*words, **named)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
     assert asyncio.run(kept(tmp_path, until=1))
     assert starts(tmp_path) == 1
-    assert caplog.text.count("the follower can't be started: [Errno 11] there are processes enough. It is started") == 2
+    assert caplog.text.count(f"the follower can't be started: {error}. It is started") == 2
 
 
-def test_the_server_ends_whatever_has_happened_to_who_keeps_its_follower(
+def test_a_follower_whose_reason_cannot_be_read_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk that ended the follower fails for the server too."""
+
+    def refused(_: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(follower, "read_alarm", refused)
+    assert asyncio.run(kept(tmp_path, EXIT_DISK, until=2))
+    assert f"has ended with {EXIT_DISK}: its reason can't be read: [Errno 5] Input/output error. It is" in caplog.text
+
+
+def test_what_happens_to_who_keeps_the_follower_is_told_at_once_and_the_server_ends_as_ever(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def failing(*_: object) -> None:
         raise RuntimeError("nobody thought of it")
 
+    class Reader(logging.Handler):
+        """Whoever reads the log ends the server."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if "nobody keeps the follower running any more" in record.getMessage():
+                os.kill(os.getpid(), signal.SIGTERM)
+
     monkeypatch.setattr(server, "keep_follower", failing)
+    reader = Reader()
+    server.log.addHandler(reader)
 
     async def served() -> None:
         settings = server.ServerSettings(capacity=CAPACITY, journal=SETTINGS)
-        await server.serve(tmp_path, settings, ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        async with asyncio.timeout(30):
+            await server.serve(tmp_path, settings)
 
-    asyncio.run(served())
-    assert "nobody kept the follower running any more" in caplog.text
+    try:
+        asyncio.run(served())
+    finally:
+        server.log.removeHandler(reader)
+    assert caplog.text.count("nobody thought of it") == 1
     assert snapshot_sequences(RealDisk(tmp_path))
 
 

@@ -104,8 +104,8 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
                 process = await asyncio.create_subprocess_exec(
                     *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
                 )
-            except OSError as error:
-                # No memory for it, or a bound on processes, may be over in a moment.
+            except (OSError, RuntimeError) as error:
+                # No memory for it, or a bound on processes or threads, may be over in a moment.
                 if last:
                     log.error("the %s can't be started once more to read the end: %s", kept.name, error)
                     return
@@ -121,7 +121,11 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
                 await asyncio.wait((stop,), timeout=patience.moment_s)
                 if stopping.is_set():
                     continue
-                reason = f"the {kept.name} has ended with {process.returncode}: {kept.reason() or 'no reason was left'}"
+                try:
+                    left = kept.reason() or "no reason was left"
+                except OSError as error:  # as it was for the process itself, perhaps
+                    left = f"its reason can't be read: {error}"
+                reason = f"the {kept.name} has ended with {process.returncode}: {left}"
                 hopeless = process.returncode == kept.hopeless
             failures = 1 if time.monotonic() - began_s >= patience.recovered_s else failures + 1
             if hopeless or failures > patience.failures_max:

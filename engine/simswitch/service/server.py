@@ -837,13 +837,13 @@ async def serve(
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes)]
             command += ["--keep-ms", str(settings.journal.keep_ms), *settings.follower_options]
             command += settings.metrics.words(settings.metrics.follower)
-            following = asyncio.create_task(keep_follower(command, path, silent))
+            following = _kept("follower", keep_follower(command, path, silent))
         if settings.learner is not None:
             command = [sys.executable, "-m", "simswitch", *settings.learner, "learn", str(path)]
             reached = settings.learner_address or running.people_address or running.address
             command += ["--address", reached, "--parent", str(os.getpid()), *settings.learner_options]
             command += settings.metrics.words(settings.metrics.learner)
-            learning = asyncio.create_task(keep_learner(command, stopping))
+            learning = _kept("learner", keep_learner(command, stopping))
         _write_address(path / ADDRESS_FILE, running.address)
         if running.people_address is not None:
             _write_address(path / PEOPLE_ADDRESS_FILE, running.people_address)
@@ -857,14 +857,14 @@ async def serve(
         (path / ADDRESS_FILE).unlink(missing_ok=True)
         if learning is not None:
             stopping.set()
-            await _ended("learner", learning)
+            await asyncio.wait((learning,))
         # The follower is ended when nothing is written any more, so that history has all of it.
         await asyncio.to_thread(cell.stop)
         silent.set()
         (path / PEOPLE_ADDRESS_FILE).unlink(missing_ok=True)
         (path / METRICS_ADDRESS_FILE).unlink(missing_ok=True)
         if following is not None:
-            await _ended("follower", following)
+            await asyncio.wait((following,))
         known = await asyncio.to_thread(_known, path)
         # What history has not seen stays for the next follower, also where this server had none in all its life.
         told = known is not None and known[1] >= cell.durable_sequence
@@ -880,12 +880,17 @@ async def serve(
             )
 
 
-async def _ended(name: str, keeping: asyncio.Task[None]) -> None:
-    """Whatever has happened to what keeps a process beside the server: the server's own end goes on."""
-    await asyncio.wait((keeping,))
-    error = keeping.exception()
-    if error is not None:
-        log.error("nobody kept the %s running any more: %r", name, error)
+def _kept(name: str, keeping: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Keeps a process beside the server. Whatever happens to that is told at once, and the server goes on."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("nobody keeps the %s running any more, until the service is started anew: %r", name, error)
+
+    task = asyncio.create_task(keeping)
+    task.add_done_callback(ended)
+    return task
 
 
 def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
