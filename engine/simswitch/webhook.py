@@ -59,6 +59,9 @@ def check_url(url: str) -> str:
         raise WebhookRefused(f"{told!r} is no web address: https://host/path belongs here")
     if parts.username is not None or parts.password is not None:
         raise WebhookRefused(f"a user or password in the address of {told!r} is sent to nobody: leave it out")
+    if parts.path.startswith("//"):
+        # Who sends a request would take what follows for another host, and say so with the query.
+        raise WebhookRefused(f"the path of {told!r} begins with two slashes: https://host/path belongs here")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise WebhookRefused(f"{told!r} would send who is where in the clear: only https, or http on loopback")
     return url

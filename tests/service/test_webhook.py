@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ from simswitch.webhook import (
     write_cursor,
 )
 
+from tests.access.authority import Authority
 from tests.service.serving import Serving
 from tests.service.test_events import moved
 
@@ -150,12 +152,23 @@ def test_the_body_of_an_answer_is_never_waited_for(encoding: str) -> None:
     assert not complaints
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 500 Sorry\r\n"])
-def test_headers_without_an_end_are_not_waited_for(begin: bytes) -> None:
+def test_headers_without_an_end_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes, scheme: str
+) -> None:
     gone = threading.Event()
+    complaints: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if scheme == "https":
+        own = Authority(tmp_path)
+        context.load_cert_chain(*own.sign("receiver", host=True))
+        monkeypatch.setenv("SSL_CERT_FILE", str(own.pem))
 
     def answer() -> None:
         connection, _ = listening.accept()
+        if scheme == "https":
+            connection = context.wrap_socket(connection, server_side=True)
         with connection, suppress(OSError):
             connection.recv(65_536)
             connection.sendall(begin or b"HTTP/1.1 ")
@@ -163,18 +176,27 @@ def test_headers_without_an_end_are_not_waited_for(begin: bytes) -> None:
                 connection.sendall(b"x: y\r\n" if begin else b"x")
 
     def complain(text: str) -> None:
+        complaints.append(text)
         raise WebhookRefused(text)
 
+    def post() -> None:
+        with suppress(WebhookRefused):
+            Sender(url, SECRET, complain=complain, timeout_s=0.5).post([{"number": 1}])
+
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        answering = threading.Thread(target=answer)
-        answering.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        try:
-            with pytest.raises(WebhookRefused, match="were not taken"):
-                Sender(url, SECRET, complain=complain, timeout_s=0.2).post([{"number": 1}])
-        finally:
-            gone.set()
-            answering.join()
+        url = f"{scheme}://localhost:{listening.getsockname()[1]}/"
+        threads = [threading.Thread(target=work, daemon=True) for work in (answer, post)]
+        for thread in threads:
+            thread.start()
+        threads[1].join(10)
+        waits = threads[1].is_alive()
+        gone.set()
+        for thread in threads:
+            thread.join(10)
+    assert not waits
+    (complaint,) = complaints
+    assert "were not taken" in complaint
+    assert "certificate" not in complaint
 
 
 @pytest.mark.parametrize(
@@ -203,6 +225,14 @@ def test_what_is_secret_in_an_address_is_not_told(receiver: Receiver) -> None:
     with pytest.raises(WebhookRefused, match="leave it out") as refused:
         check_url("https://alice:secret@example.org/hook")
     assert "secret" not in f"{gone.value} {refused.value}"
+
+
+@pytest.mark.parametrize("path", ["//x:99999/?token=secret", "//?token=secret", "///hook?token=secret"])
+def test_a_path_that_reads_as_a_host_is_refused_without_its_secrets(path: str) -> None:
+    """It once was tried for ever, and each time the log had the query."""
+    with pytest.raises(WebhookRefused, match="two slashes") as refused:
+        Sender(f"https://example.org{path}", SECRET, complain=print)
+    assert "secret" not in str(refused.value)
 
 
 def test_an_old_request_is_not_believed() -> None:
