@@ -75,6 +75,27 @@ def test_an_end_that_was_changed_is_no_torn_one_and_is_kept(damage: Callable[[by
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("begun", [0, 1, 64, 65, -2])
+@pytest.mark.parametrize("zeros", [1, 4_096, LINE_BYTES_MAX])
+def test_of_a_file_with_a_bound_zeros_behind_what_is_whole_are_a_torn_line(
+    tmp_path: Path, begun: int, zeros: int
+) -> None:
+    """The power failed: the file system had the length already, and the bytes not yet."""
+    path = tmp_path / FILE
+    *lines, last = written(path)
+    cut = b"".join(lines) + last[:begun] + bytes(zeros)
+    path.write_bytes(cut)
+    (walked,) = verify_folder(tmp_path)
+    assert walked.last == 4
+    chain = Chain(path, size_max=1 << 20)
+    assert chain.append({"what": "next"}).number == 5
+    chain.close()
+    assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5]
+    path.write_bytes(cut.replace(b"\0", b"\xff", 1))
+    with pytest.raises(ChainDamaged):
+        verify_folder(tmp_path)
+
+
 def test_while_no_next_file_can_be_opened_the_full_one_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,9 @@ A last line without a newline was being written when the process died, if it can
 digits, the space, printable ASCII. It is cut off by the next writer, who writes it anew where it knows it. Other bytes
 behind the last newline, or a line that is whole but for it, are damage: what stood there may have been relied on.
 
+After a power cut zeros may stand there, since the file system had the length before the bytes. They may also lie over
+lines that were relied on, so they are damage, but in a file with a bound: no promise depends on its last lines.
+
 A file with a bound is renamed to ``….1`` when it is full, and the next one goes on with its numbers and hashes; what
 stood in an older ``….1`` is gone.
 
@@ -81,17 +84,20 @@ def entry_of(line: bytes, where: str) -> Entry:
         raise ChainDamaged(f"{where}: the line is no entry: {error}") from error
 
 
-def _is_torn(tail: bytes) -> bool:
-    """Whether what stands behind the last newline may be a line that was never written whole, and so never synced."""
+def _is_torn(tail: bytes, zeros: bool = False) -> bool:
+    """Whether what stands behind the last newline may be a line that was never written whole, and so never synced;
+    ``zeros``: also where zeros stand behind it."""
+    if zeros:
+        tail = tail.rstrip(b"\0")
     digest, _, text = tail.partition(b" ")
     whole = {hashlib.sha256(text[:end]).hexdigest().encode("ascii") for end in (len(text), -1)}
     return len(tail) < LINE_BYTES_MAX and _TORN.fullmatch(tail) is not None and digest not in whole
 
 
-def without_torn(text: bytes) -> bytes:
+def without_torn(text: bytes, *, zeros: bool = False) -> bytes:
     """A file's bytes without a line that is being written or was when its writer died. Damage at the end stays."""
     end = text.rfind(b"\n") + 1
-    return text[:end] if _is_torn(text[end:]) else text
+    return text[:end] if _is_torn(text[end:], zeros) else text
 
 
 def _ends_in_no_line(where: str | Path) -> ChainDamaged:
@@ -112,7 +118,7 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def entries(path: Path) -> Iterator[Entry]:
+def entries(path: Path, *, bounded: bool = False) -> Iterator[Entry]:
     """The entries of a file from its first to its last line, each checked, without one that is torn. Raises
     ``ChainDamaged``, and ``OSError`` as ``owner.opened`` does.
 
@@ -124,7 +130,7 @@ def entries(path: Path) -> Iterator[Entry]:
         for index, line in enumerate(file, 1):
             where = f"{path}:{index}"
             if not line.endswith(b"\n"):
-                if _is_torn(line):
+                if _is_torn(line, bounded):
                     return
                 raise _ends_in_no_line(where)
             entry = entry_of(line[:-1], where)
@@ -141,13 +147,13 @@ def entries(path: Path) -> Iterator[Entry]:
             yield entry
 
 
-def all_entries(path: Path) -> Iterator[Entry]:
+def all_entries(path: Path, *, bounded: bool = False) -> Iterator[Entry]:
     """Those of the older file too, where there is one."""
     last: Entry | None = None
     for file in (older(path), path):
         if not file.exists():
             continue
-        for entry in entries(file):
+        for entry in entries(file, bounded=bounded):
             if last is not None and file == path:
                 if entry.number != last.number + 1 or entry.fields["previous"] != last.hash:
                     raise ChainDamaged(f"{file}:1: entry {entry.number} does not go on from {older(path)}")
@@ -201,7 +207,7 @@ class Chain:
         size = os.fstat(self._file).st_size
         start = max(0, size - 2 * LINE_BYTES_MAX)
         tail = os.pread(self._file, size - start, start)
-        lines = without_torn(tail)
+        lines = without_torn(tail, zeros=self._size_max is not None)
         if lines and not lines.endswith(b"\n"):
             # It is kept as it is: whoever looks at it needs the last byte too.
             raise _ends_in_no_line(self.path)

@@ -65,7 +65,7 @@ def verify_folder(folder: Path, expected: Sequence[Expected] = (), files: Sequen
         first = last = 0
         digest = ""
         if path.exists() or older(path).exists():
-            for entry in all_entries(path):
+            for entry in all_entries(path, bounded=name in BOUNDED):
                 first = first or entry.number
                 if first > 1 and name not in BOUNDED:
                     raise ChainDamaged(f"{path}: it begins with entry {first}: those before it were cut off")
