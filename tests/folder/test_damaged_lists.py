@@ -91,6 +91,13 @@ def test_a_service_begins_another_list_of_attempts(
     assert verified.returncode == Exit.DAMAGED
     assert str(aside.relative_to(tmp_path)) in verified.stderr
     assert "The audit log is sound" not in verified.stdout
+    # Also where nothing else is there: somebody moved the new list away, or there was no room for it.
+    whole = (tmp_path / ATTEMPTS).read_bytes()
+    (tmp_path / ATTEMPTS).unlink()
+    verified = program("audit", "verify", str(tmp_path))
+    assert (verified.returncode, verified.stdout) == (Exit.DAMAGED, "")
+    assert str(aside.relative_to(tmp_path)) in verified.stderr
+    (tmp_path / ATTEMPTS).write_bytes(whole)
     aside.unlink()
     assert program("audit", "verify", str(tmp_path)).returncode == Exit.OK
 

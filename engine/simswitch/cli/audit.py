@@ -46,14 +46,14 @@ def verify(
         raise CommandFailed(Exit.REFUSED, str(error)) from error
     except (ChainDamaged, HistoryRefused, JournalError, Refused) as error:
         raise CommandFailed(Exit.DAMAGED, str(error)) from error
-    if not found:
-        raise CommandFailed(Exit.REFUSED, f"there is no audit log in {folder}: nothing was verified")
     aside = set_aside_in(folder)
+    if not found and not aside:
+        raise CommandFailed(Exit.REFUSED, f"there is no audit log in {folder}: nothing was verified")
     names = ["file", "first", "last", "hash"]
     rows = [[file.name, file.first, file.last, file.hash] for file in found]
     if json:
         print_json({"files": [dict(zip(names, row, strict=True)) for row in rows], "set_aside": aside})
-    else:
+    elif found:
         show(table("Sound, of the audit log" if aside else "The audit log is sound", names, rows))
     faults = [file.gone for file in found if file.gone]
     if aside:
