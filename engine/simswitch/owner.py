@@ -107,15 +107,24 @@ def refuse_ways_of_others(folder: Path) -> None:
 
 def _refuse_others(folder: Path, place: Path, found: os.stat_result) -> None:
     # In a folder like /tmp everybody may put something, but take away only what is his.
-    shared = not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    shared = others_may_write(found) and not found.st_mode & stat.S_ISVTX
     if found.st_uid or shared:
-        whose = f"belongs to {name(found.st_uid)}" if found.st_uid else "may be written by others"
+        whose, who = "may be written by others", "as the user whom it is for"
+        if found.st_uid:
+            whose, who = f"belongs to {name(found.st_uid)}", f"as {name(found.st_uid)}"
         raise PermissionError(
             errno.EPERM,
             f"{place} {whose}, who could put something else in its place while root works in it: name a folder that "
-            f"only root can move, or make {place} root's alone meanwhile",
+            f"only root can move, or run this {who} (docs/operating.md, Backup)",
             os.fspath(folder),
         )
+
+
+def others_may_write(found: os.stat_result) -> bool:
+    """Whether what belongs to root may be written by anybody else: root's own group is root. Of a link the mode says
+    nothing."""
+    others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid else 0)
+    return not stat.S_ISLNK(found.st_mode) and bool(found.st_mode & others)
 
 
 def give(made: int | str | os.PathLike[str], owner: os.stat_result | Owner) -> None:

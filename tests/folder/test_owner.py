@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -258,9 +258,37 @@ def test_root_works_where_nobody_else_can_put_anything(
         (place / "way").symlink_to(elsewhere)
         os.lchown(place / "way", OTHER, GROUP)
     before = {path: path.lstat().st_uid for path in tmp_path.rglob("*")}
-    with pytest.raises(Refused, match=r"move it away|make .* root's alone"):
+    with pytest.raises(Refused, match=r"move it away|or run this as (12345|the user whom it is for)"):
         copies(source, goal)
     assert {path: path.lstat().st_uid for path in tmp_path.rglob("*")} == before
+
+
+@as_root
+@pytest.mark.parametrize("copies", [backup, restore])
+def test_root_works_where_roots_own_group_may_write(tmp_path: Path, copies: Callable[[Path, Path], object]) -> None:
+    """As most folders are under a umask of 002."""
+    lived(tmp_path / "source")
+    place = tmp_path / "place"
+    place.mkdir()
+    for mode, group, refused in ((0o2775, GROUP, True), (0o777, 0, True), (0o775, 0, False)):
+        os.chown(place, 0, group)
+        place.chmod(mode)
+        with pytest.raises(Refused, match="run this as the user") if refused else nullcontext():
+            copies(tmp_path / "source", place / "data")
+        assert (place / "data").exists() != refused
+
+
+@as_root
+def test_root_is_told_as_whom_to_restore_into_anothers_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root would be refused in it, where the first message once sent it."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    os.chown(volume, OTHER, GROUP)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
+    with pytest.raises(Refused, match=f"restore into a folder in it, as {OTHER}, whose it is"):
+        restore(tmp_path, volume)
+    with pytest.raises(Refused, match=f"run this as {OTHER} "):
+        restore(tmp_path, volume / "data")
 
 
 def test_what_a_killed_restore_of_ones_own_has_left_is_taken(tmp_path: Path) -> None:

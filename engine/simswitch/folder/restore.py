@@ -89,7 +89,9 @@ def restore(
     if len(wanted.reason) > REASON_CHARACTERS_MAX:
         raise Refused(f"a reason has at most {REASON_CHARACTERS_MAX:,} characters; name where the rest stands")
     if goal.is_mount():
-        raise Refused(f"{goal} is a mount point, whose place no folder can take: restore into a folder in it")
+        owner = goal.stat().st_uid
+        who = f", as {name(owner)}, whose it is" if owner and not os.geteuid() else ""
+        raise Refused(f"{goal} is a mount point, whose place no folder can take: restore into a folder in it{who}")
     if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
         raise Refused(
             f"{goal} is there already and not empty: restore into a new folder, and then point the server at it"
@@ -103,7 +105,7 @@ def restore(
     if segment_bytes is not None:
         settings = JournalSettings(segment_bytes, free_mark_bytes=0, prepare_ahead=False)
     making = goal.with_name(goal.name + ".restoring")
-    owner = goal.stat() if goal.exists() else owner_of(origin) or origin.stat()
+    whose = goal.stat() if goal.exists() else owner_of(origin) or origin.stat()
     try:
         refuse_ways_of_others(Path(folder))
         make_own_folder(making)
@@ -121,7 +123,7 @@ def restore(
     try:
         _clear(making)
         found = apart(_restore, origin, making, wanted, kind or real_machine(), settings)
-        sync(making, owner)
+        sync(making, whose)
         making.replace(goal)
         sync_folder(os.fspath(goal.parent))
     except BaseException as error:

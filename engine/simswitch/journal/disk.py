@@ -17,7 +17,7 @@ from typing import Protocol
 
 from simswitch.journal.errors import FolderInUse
 from simswitch.owner import name as name_of
-from simswitch.owner import opened, refuse_ways_of_others
+from simswitch.owner import opened, others_may_write, refuse_ways_of_others
 
 Bytes = bytes | bytearray | memoryview
 
@@ -290,7 +290,7 @@ def make_own_folder(folder: Path) -> None:
             why = "it is no folder itself"
         elif found.st_uid not in (0, os.geteuid()):
             why = f"it belongs to {name_of(found.st_uid)}, who may have put something into it"
-        elif not os.geteuid() and found.st_mode & 0o022:
+        elif not os.geteuid() and others_may_write(found):
             why = "others may write it, and may have put something into it"
         if why:
             raise PermissionError(errno.EPERM, f"{why}: move it away, or name another one", os.fspath(folder)) from None
