@@ -367,6 +367,55 @@ def test_figures_of_sims_that_swing_about_what_we_count_add_nothing_to_their_poo
     assert world.machine.check() == []
 
 
+def test_a_wrong_figure_of_a_sims_day_leaves_the_pools_cycle_when_both_are_put_right() -> None:
+    """No more than it had added, and nothing for a day that added nothing."""
+    world = shared_world(quota_day=50 * GIB)
+    epoch = allocate(world)
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, 9 * GIB))
+    busy = int(world.machine.terminal(0)["sim"])
+    sim, other = sorted({0, 1, 2} - {busy})
+    assert world.status(world.pool_figure(LOT, 100 * GIB, 9 * GIB, world.now_ms // 1000)) == layout.OK
+    used = []
+    figures = ((sim, 4000, DAY), (sim, 4, DAY), (sim, 5, CYCLE), (other, 8, CYCLE), (busy, 4, DAY), (busy, 5, CYCLE))
+    for of_sim, gib, window in figures:
+        world.pass_ms(9 * SECOND_MS)
+        counted = 9 * GIB if of_sim == busy else 0
+        assert world.status(world.figure(of_sim, gib * GIB, counted, world.now_ms // 1000, window)) == layout.OK
+        used.append(pool(world)["pool_used_bytes"][0] // GIB)
+    assert used == [4100, 4100, 105, 113, 113, 113]
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("late_s", [0, 9])
+def test_a_wrong_opening_balance_leaves_its_pool_when_the_carrier_puts_it_right(late_s: int) -> None:
+    """Where it is of a later instant than the pool's figure; that of an earlier one may have it in it."""
+    world = shared_world()
+    world.pass_ms(9 * SECOND_MS)
+    assert world.status(world.pool_figure(LOT, 100 * GIB, 0, world.now_ms // 1000 - 3)) == layout.OK
+    (sim,) = world.import_sims(1, opening_bytes=60 * GIB, as_of_s=world.now_ms // 1000 - late_s)
+    assert pool(world)["pool_used_bytes"][0] == 160 * GIB
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.figure(sim, 6 * GIB, 0, world.now_ms // 1000)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == (160 if late_s else 106) * GIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY])
+def test_a_pools_figure_of_long_ago_is_raised_by_those_of_its_sims_as_long_as_it_counts(window: int) -> None:
+    world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
+    epoch = allocate(world)
+    sim = int(world.machine.terminal(0)["sim"])
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, 9 * GIB))
+    assert world.status(world.pool_figure(LOT, 4 * GIB, 9 * GIB, world.now_ms // 1000, window)) == layout.OK
+    world.pass_ms(33 * 24 * 3_600_000)
+    # What we had counted: it adds nothing to the pool of itself.
+    assert world.status(world.figure(sim, 9 * GIB, 9 * GIB, world.now_ms // 1000, window)) == layout.OK
+    assert pool(world)["pool_used_bytes"][window - 1] == 9 * GIB
+    assert world.machine.check() == []
+
+
 @pytest.mark.parametrize("window", [CYCLE, DAY])
 def test_where_no_resets_are_known_figures_of_sims_hold_on_as_long_as_they_are_told(window: int) -> None:
     """And what was said before the window can have begun holds no longer."""

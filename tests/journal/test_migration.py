@@ -183,9 +183,14 @@ def test_15_sums_up_what_carriers_told_of_the_sims_of_pools_one_by_one() -> None
         assert machine.check() == []
         told = tables(copy_regions(machine))["lots"][world.entities["gold-a"]]
         assert [told[f"sims_told_{name}"][0] for name in ("bytes", "last_s")] == [15 << 20, now_s]
-        driven = replace(world, machine=machine)
+        driven = replace(world, machine=machine, now_ms=world.now_ms)
+        driven.pass_ms(3_600_000)
         for used, status in (((15 << 20) - 1, layout.IMPOSSIBLE_USAGE), (15 << 20, layout.OK)):
             assert driven.status(driven.pool_figure("gold-a", used, 0, now_s)) == status
+        # When the figure of SIM 0 is too old, the other one's counts on.
+        driven.pass_ms(15 * 24 * 3_600_000)
+        for used, status in (((10 << 20) - 1, layout.IMPOSSIBLE_USAGE), (10 << 20, layout.OK)):
+            assert driven.status(driven.pool_figure("gold-a", used, 0, driven.now_ms // 1000)) == status
 
 
 @pytest.mark.parametrize("spread_ms", [0, 40_000_000])

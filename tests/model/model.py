@@ -586,7 +586,10 @@ class Model(Limits):
         self.sims.append(sim)
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
-            lot.pool_offsets[window] += openings[window] if lot.pools(window) else 0
+            if lot.pools(window):
+                lot.pool_offsets[window] += openings[window]
+                if lot.figured(window) and as_of_s > lot.pool_as_of_s[window]:
+                    lot.pool_added[window] += openings[window]
             told, told_s = figures[window]
             if told_s:
                 self._sim_tells(sim, window, told, told_s, 0)
@@ -938,7 +941,7 @@ class Model(Limits):
             sim.allowances[window] = 0
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
         bases = [self._pool_base(sim.lot, place) for place in range(layout.WINDOWS)]
-        self._pool_told(lot, window, more, as_of_s, sim.as_of_s[window])
+        self._pool_told(lot, window, more, as_of_s, self._added_most(sim, lot, window))
         sim.corrections[window] = correction
         since = max(sim.counted_bytes + sim.offsets[window] - before, 0) - own
         fall = self._sim_tells(sim, window, told, as_of_s, since)
@@ -948,8 +951,7 @@ class Model(Limits):
             if self._is_told(sim, lot, inner):
                 self._contain(sim, lot, inner, as_of_s)
         for place in range(layout.WINDOWS):
-            holds = lot.pools(place) and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
-            if holds and (place == window or self._lies_in(lot, window, place)):
+            if lot.pools(place) and lot.figured(place) and (place == window or self._lies_in(lot, window, place)):
                 # No less than all of the SIMs, and no less than before but for what the carrier took back.
                 base = self._pool_base(sim.lot, place)
                 back = max(fall - max(bases[place] - base, 0), 0)
@@ -1085,13 +1087,24 @@ class Model(Limits):
         self._corrected(sim, layout.ROLLING_DAY, exactly)
         return {layout.OK}
 
+    def _added_most(self, sim: SimModel, lot: LotModel, window: int) -> int:
+        """What its figures, of later instants than the pool's, can have added to that."""
+        cycle, day, rolling = (int(each) - 1 for each in layout.Window)
+        if sim.as_of_s[window] > lot.pool_as_of_s[window]:
+            return BYTES_MAX
+        known = [sim.as_of_s[inner] for inner in (day, rolling) if window != day]
+        if window == cycle:
+            told = [place for place, bytes_ in enumerate(sim.days_told) if bytes_]
+            known += [self.today_begun_s(lot) - place * DAY_MS // 1000 for place in told]
+        return max(sim.corrections[window], 0) if max(known, default=0) > lot.pool_as_of_s[window] else 0
+
     @staticmethod
-    def _pool_told(lot: LotModel, window: int, more: int, as_of_s: int, told_s: int = 0) -> None:
+    def _pool_told(lot: LotModel, window: int, more: int, as_of_s: int, added_most: int = 0) -> None:
         """Of one SIM: what a figure of all knows already says nothing new, and of a later instant less is not less, but
         for what such figures had added."""
         if lot.pools(window) and lot.figured(window):
-            later, again = as_of_s > lot.pool_as_of_s[window], told_s > lot.pool_as_of_s[window]
-            added = max(more, -lot.pool_added[window] if again else 0) if later else 0
+            later = as_of_s > lot.pool_as_of_s[window]
+            added = max(more, -min(lot.pool_added[window], added_most)) if later else 0
             lot.pool_added[window] += added
             lot.pool_corrections[window] -= more - added
 

@@ -405,7 +405,7 @@ cdef int _correct(
     cdef uint16_t entity = state.groups[sim.group].lot
     cdef const Lot *lot = &state.lots[entity]
     cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more, fall, since, carried = 0
+    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more, fall, since, added_most, carried = 0
     cdef int64_t bases[WINDOWS]
     cdef uint32_t told_s = 0
     cdef int status, inner
@@ -440,6 +440,7 @@ cdef int _correct(
     straddling = min(<int64_t> straddling_bytes, own)
     correction[0] = carrier_bytes - own
     if not dry_run:
+        added_most = pool_added_most_bytes(state, index, window, now_ms)
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
         ledger.correction_bytes[window] = correction[0]
         ledger.straddling_bytes[window] = straddling
@@ -451,7 +452,7 @@ cdef int _correct(
         sim_set_offset_bytes(state, index, window, offset + ledger_bytes(state, index, window))
         more = ledger_bytes(state, index, window) - beside
         pool_beside(state, index, window, more, ledger.allowance_bytes[window] - allowance)
-        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s, told_s)
+        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s, added_most)
         for inner in range(WINDOW_DAY - 1, WINDOWS):
             if _is_told(state, index, lot, inner, now_ms):
                 _contain(state, index, inner, as_of_s, now_ms)

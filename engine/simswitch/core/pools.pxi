@@ -14,8 +14,9 @@
 # A carrier's figure of the pool is worth what one of a SIM is (ledger.pxi): it and what was counted since is used. Whatever its SIMs'
 # figures had corrected by then is in it; so are leases that ended before without a word, whose allowances a walk takes away. A figure
 # of one of its SIMs changes nothing that this one knows already: of an instant up to its own neither more nor less, of a later one only
-# more, since what it says less may have been used before; but what such figures added goes as they are taken back. The same holds of the
-# single days of a rolling window.
+# more, since what it says less may have been used before; but what such figures added goes as they are taken back: what opening balances
+# did too, and what figures of a SIM's shorter windows made up for, as long as the SIM's own longer one has it as a correction. The same
+# holds of the single days of a rolling window.
 #
 # By now no less is used of a pool than all that the carrier last said of its SIMs one by one, whatever the instants, as all of them are past.
 # That sum is kept by window. Where a pool's figure comes to less, or a SIM's makes it so, what is missing is a raise: it counts, and
@@ -296,13 +297,15 @@ cdef int64_t pool_room_bytes(const Lot *lot) noexcept nogil:
     return POOL_MAX - most
 
 
-cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings) noexcept nogil:
-    """A SIM was imported that had used so much in the windows."""
+cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings, uint32_t as_of_s) noexcept nogil:
+    """A SIM was imported that had used so much in the windows; 0: nobody says by when."""
     cdef Lot *lot = &state.lots[entity]
     cdef int window
     for window in range(WINDOWS):
         if lot_pools(lot, window):
             _add(&lot.pool_offset_bytes[window], <int64_t> openings[window])
+            if _figured(lot, window) and as_of_s > lot.pool_as_of_s[window]:
+                _add(&lot.pool_added_bytes[window], <int64_t> openings[window])
 
 
 cdef void pool_beside(State *state, uint32_t index, int window, int64_t more, int64_t allowance) noexcept nogil:
@@ -484,7 +487,7 @@ cdef void pool_contain_sims(
         return
     for window in range(WINDOWS):
         if (
-            lot_pools(lot, window) and _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms)
+            lot_pools(lot, window) and _figured(lot, window)
             and (window == of_window or _lies_in(state, lot, of_window, window, now_ms))
         ):
             base = _base_bytes(lot, window)
@@ -499,8 +502,31 @@ cdef void pool_contain_sims(
                 lot.pool_raised_bytes[window] - max(fall + min(base - bases[window], <int64_t> 0), <int64_t> 0)))
 
 
-cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s, uint32_t told_s) noexcept nogil:
-    """A carrier's figure of one SIM has changed what is used on it by so much; its last one was of ``told_s``."""
+cdef int64_t pool_added_most_bytes(const State *state, uint32_t index, int window, uint64_t now_ms) noexcept nogil:
+    """What figures of one SIM, of later instants than the pool's, can have added to it at most: those of shorter windows no more
+    than the SIM's correction has."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef uint32_t told_s = 0
+    cdef int inner, place
+    if index >= state.header.ledger_end:
+        return 0
+    if ledger.as_of_s[window] > lot.pool_as_of_s[window]:
+        return BYTES_MAX
+    if window == WINDOW_DAY - 1:
+        return 0
+    for inner in range(WINDOW_DAY - 1, WINDOWS):
+        told_s = max(told_s, ledger.as_of_s[inner])
+    if window == WINDOW_CYCLE - 1 and index < state.header.rolling_end:
+        for place in range(ROLLING_DAYS):
+            if rolling_day_told_bytes(&state.sims_rolling[index], place):
+                told_s = max(told_s, <uint32_t> (_today_begun_s(state, lot, now_ms) - place * (DAY_MS // 1000)))
+                break
+    return max(ledger.correction_bytes[window], <int64_t> 0) if told_s > lot.pool_as_of_s[window] else 0
+
+
+cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s, int64_t added_most) noexcept nogil:
+    """A carrier's figure of one SIM has changed what is used on it by so much; its last ones had added ``added_most`` at most."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int64_t back
     if not lot_pools(lot, window) or not _figured(lot, window):
@@ -509,10 +535,9 @@ cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint
         if more > 0:
             _add(&lot.pool_added_bytes[window], more)
             return
-        if told_s > lot.pool_as_of_s[window]:
-            back = min(-more, lot.pool_added_bytes[window])
-            lot.pool_added_bytes[window] -= back
-            more += back
+        back = min(-more, min(added_most, lot.pool_added_bytes[window]))
+        lot.pool_added_bytes[window] -= back
+        more += back
     _add(&lot.pool_correction_bytes[window], -more)
 
 

@@ -305,20 +305,28 @@ def _state_of_14(_old: Tables, new: Tables) -> None:
 
 def _state_of_15(_old: Tables, new: Tables) -> None:
     """What carriers told of the SIMs of pools one by one is kept as a sum of the figures from an instant on: that at
-    which the window began, or the earliest that can be of it. So is what they told of days of rolling windows."""
+    which the window began, or the earliest of them that can be of it. It holds for the window's time; so another one of
+    the second half of that takes its place. And what they told of days of rolling windows is summed up."""
     ledger, record = new["sims_ledger"], new["lots"]
     now_s = int(new["header"]["now_ms"][0]) // 1000
     lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
     for window, days in ((0, 31), (1, 1), (2, record["rolling_days"].astype(np.int64))):
-        since_s = np.maximum(now_s - days * 86_400, -(-record["begun_ms"][:, window].astype(np.int64) // 1000))
+        lasts_s = np.broadcast_to(np.asarray(days, np.int64) * 86_400, len(record))
+        begun_s = -(-record["begun_ms"][:, window].astype(np.int64) // 1000)
         # A reset that is under way has yet to forget what was told before it.
-        since_s += (record["resetting"] >> window & 1) * (since_s * 1000 == record["begun_ms"][:, window])
-        record["sims_told_since_s"][:, window] = np.where(record["pooled"] > 0, np.maximum(since_s, 1), 0)
-        as_of_s, told = ledger["as_of_s"][:, window], ledger["carrier_bytes"][:, window]
+        begun_s += (record["resetting"] >> window & 1) * (begun_s * 1000 == record["begun_ms"][:, window])
+        as_of_s, told = ledger["as_of_s"][:, window].astype(np.int64), ledger["carrier_bytes"][:, window]
         shares = record["pooled"][lots] > 0
-        summed = shares & (told > 0) & (as_of_s >= record["sims_told_since_s"][lots, window])
-        record["sims_told_bytes"][:, window] = 0
-        np.add.at(record["sims_told_bytes"][:, window], lots[summed], told[summed])
+        half_s = np.maximum(now_s - lasts_s // 2, 1)
+        first_s = half_s.copy()
+        can_be = shares & (as_of_s > (now_s - lasts_s)[lots])
+        np.minimum.at(first_s, lots[can_be], as_of_s[can_be])
+        since_s = np.where(begun_s > now_s - lasts_s, np.maximum(begun_s, 1), first_s)
+        for name, from_s in (("told", since_s), ("next", np.where(since_s < half_s, half_s, 0))):
+            record[f"sims_{name}_since_s"][:, window] = np.where(record["pooled"] > 0, from_s, 0)
+            record[f"sims_{name}_bytes"][:, window] = 0
+            summed = shares & (told > 0) & (from_s[lots] > 0) & (as_of_s >= from_s[lots])
+            np.add.at(record[f"sims_{name}_bytes"][:, window], lots[summed], told[summed])
         np.maximum.at(record["sims_told_last_s"][:, window], lots[shares], as_of_s[shares])
         for when in ("sims", "pool"):
             record[f"{when}_told_counted_bytes"][:, window] = record["pool_counted_bytes"]
