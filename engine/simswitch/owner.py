@@ -71,12 +71,14 @@ def reading(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Bin
     return os.fdopen(opened(folder, name, os.O_RDONLY), "rb")
 
 
-def refuse_no_file(path: Path) -> None:
-    """For a file of a data folder that others open by its name, as SQLite does. Raises ``OSError`` as ``opened``
-    does."""
-    mode = path.lstat().st_mode
+def refuse_no_file(path: Path) -> os.stat_result:
+    """For a file of a data folder that others open by its name, as SQLite does: which one it is. Raises ``OSError`` as
+    ``opened`` does."""
+    found = path.lstat()
+    mode = found.st_mode
     if not stat.S_ISREG(mode):
         raise OSError(errno.ELOOP if stat.S_ISLNK(mode) else errno.EINVAL, _LINK if stat.S_ISLNK(mode) else _NO_FILE)
+    return found
 
 
 def refuse_ways_of_others(folder: Path) -> None:

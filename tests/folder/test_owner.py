@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simswitch.access.tokens import create_token, read_tokens, revoke_token
@@ -188,6 +189,40 @@ def test_history_is_neither_a_link_nor_a_pipe(
     with pytest.raises(HistoryRefused, match="move it away" if make == "pipe" else "symbolic link"):
         opens(folder)
     assert others.read_bytes() == before
+
+
+@pytest.mark.parametrize("opens", [open_reader, open_writer])
+@pytest.mark.parametrize("put", ["symlink_to", "hardlink_to"])
+def test_history_is_not_what_is_put_in_its_place_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[[Path], sqlite3.Connection], put: str
+) -> None:
+    open_writer(tmp_path).close()
+    place, others, connect = tmp_path / "history.sqlite", tmp_path / "others", sqlite3.connect
+    others.touch()
+
+    def late(*words: Any, **named: Any) -> sqlite3.Connection:
+        place.unlink()
+        getattr(place, put)(others)
+        made: sqlite3.Connection = connect(*words, **named)
+        return made
+
+    monkeypatch.setattr(sqlite3, "connect", late)
+    with pytest.raises(HistoryRefused, match=r"symbolic link|put in its place just now"):
+        opens(tmp_path)
+    assert others.read_bytes() == b""
+
+
+@pytest.mark.parametrize("pragma", ["", "application_id = 1", "user_version = 1", "user_version = 1000"])
+def test_of_another_programs_database_no_history_is_made(tmp_path: Path, pragma: str) -> None:
+    place = tmp_path / "history.sqlite"
+    with closing(sqlite3.connect(place)) as database, database:
+        database.execute(f"PRAGMA {pragma}" if pragma else "CREATE TABLE theirs (x)")
+    before = place.read_bytes()
+    assert before
+    with pytest.raises(HistoryRefused, match="is no history of simswitch"):
+        open_writer(tmp_path)
+    assert place.read_bytes() == before
+    assert os.listdir(tmp_path) == [place.name]
 
 
 def test_the_address_is_written_through_no_link(tmp_path: Path) -> None:

@@ -276,15 +276,15 @@ def open_writer(folder: str | Path, cache_mib: int = CACHE_MIB) -> sqlite3.Conne
         # is left alone: closing any descriptor of it would drop the locks that this process has on it.
         with suppress(FileExistsError):
             os.close(opened(path.parent, path.name, os.O_RDWR | os.O_CREAT | os.O_EXCL))
-        _refuse_no_file(path)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        connection, tables = _connected(path, os.fspath(path), isolation_level=None)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version or tables or connection.execute("PRAGMA application_id").fetchone()[0]:
+            _check(connection, path, at_least=1)
+        # Nothing was written before this.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{cache_mib << 10}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version < VERSION:
-            if version:
-                _check(connection, path, at_least=1)
             added = "".join(text for number, text in ADDITIONS.items() if number > version)
             connection.executescript(
                 f"BEGIN IMMEDIATE; {'' if version else SCHEMA} {added} PRAGMA application_id = {APPLICATION_ID}; "
@@ -304,10 +304,9 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
     """
     path = Path(folder).absolute() / NAME
     try:
-        _refuse_no_file(path)
         alone = writes_nothing and not path.with_name(f"{path.name}-wal").exists()
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, timeout=10)
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        connection, tables = _connected(path, f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
+        if not tables:
             raise _not_yet(path)
         _check(connection, path)
     except FileNotFoundError as error:
@@ -317,10 +316,21 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
     return connection
 
 
-def _refuse_no_file(path: Path) -> None:
-    """SQLite would follow a link, to what its owner may not read or write. Raises ``FileNotFoundError``."""
+def _connected(path: Path, address: str, **options: Any) -> tuple[sqlite3.Connection, int]:
+    """The file of that name, read only so far, and how many tables and indexes it has. Raises as ``_file`` does."""
+    found = _file(path)
+    connection = sqlite3.connect(address, timeout=10, **options)
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if not os.path.samestat(found, _file(path)):
+        raise HistoryRefused(f"{path} can't be used: another file was put in its place just now. Try again")
+    return connection, tables
+
+
+def _file(path: Path) -> os.stat_result:
+    """SQLite would follow a link, to what its owner may not read or write. Raises ``FileNotFoundError``, and
+    ``HistoryRefused`` for what is no file."""
     try:
-        refuse_no_file(path)
+        return refuse_no_file(path)
     except FileNotFoundError:
         raise
     except OSError as error:
