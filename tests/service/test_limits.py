@@ -94,13 +94,16 @@ def test_a_stricter_limit_is_published_anew(pool: OperatorClient) -> None:
     for fields in stricter:
         error = refusal(partial(limit, pool, published=then, **fields))
         assert "stricter than what was published as the limit" in error.text
-    assert "stricter" in refusal(lambda: limit(pool, published=earlier, text="other", month_bytes=99 * MB)).text
+    error = refusal(lambda: limit(pool, published=earlier, text="other", month_bytes=99 * MB))
+    assert f"on {then}: publish this one on that day or a later one" in error.text
     # A withdrawn one was published too.
     for withdrawn in (True, False):
         assert "stricter" in refusal(partial(limit, pool, published=then, month_bytes=MB, withdrawn=withdrawn)).text
         limit(pool, published=then, withdrawn=True)
     assert limit(pool, published=then, month_bytes=101 * MB, slow_kbps=200).slow_kbps == 200
     assert limit(pool, published=then, text="other", month_bytes=99 * MB).month_bytes == 99 * MB
+    error = refusal(partial(limit, pool, published=then, text="other", month_bytes=98 * MB))
+    assert "another text, or a later day" in error.text
     assert limit(pool, published=str(today), text="other", month_bytes=98 * MB).month_bytes == 98 * MB
 
 
@@ -122,17 +125,33 @@ def test_neither_another_name_or_group_nor_a_blank_publishes_a_stricter_limit(po
         for name in ("", "second"):
             define = partial(limit, pool, published=today, text=text, subscriber_group=name, **less)
             assert "the limit 'fair use'" in refusal(define).text
-    assert "stricter" in refusal(partial(limit, pool, published=earlier, text="older", **less)).text
+    assert "the same people" in refusal(partial(limit, pool, published=earlier, text="older", **less)).text
     second = {"name": "second's", "subscriber_group": "second"}
     assert limit(pool, published=today, text=words, **second).month_bytes == 100 * MB
     assert limit(pool, published=earlier, text="older", subscriber_group="third", **less).month_bytes == 99 * MB
     assert limit(pool, published=today, text="other", name="now", month_bytes=98 * MB).month_bytes == 98 * MB
-    # Its name is given to another group, with another text: what it was told with is not forgotten.
-    moved = {"name": "second's", "subscriber_group": ""}
-    limit(pool, name="now", published=today, text="other", month_bytes=98 * MB, withdrawn=True)
-    limit(pool, published=today, text="third text", **moved)
-    error = refusal(partial(limit, pool, published=today, text=words, **{**second, "name": "new"}))
-    assert 'its text was published as the limit "second\'s" on' in error.text
+
+
+def test_for_a_group_the_day_never_goes_back(pool: OperatorClient) -> None:
+    """By no laxer limit in between, by no rule that goes to another group, and by none that comes back."""
+    today = datetime.now(UTC).date()
+    day, then, before = (str(today - timedelta(days=days)) for days in range(3))
+    group(pool, "brand")
+    limit(pool, name="older", published=before, text="older", month_bytes=GB, withdrawn=True)
+    limit(pool, published=then, text="A", month_bytes=20 * GB)
+    for name, text, figure in (("fair use", "B", 30 * GB), ("fair use", "C", GB), ("other", "M", GB)):
+        error = refusal(
+            partial(limit, pool, name=name, published=before, text=text, month_bytes=figure, withdrawn=True)
+        )
+        assert f"'fair use' on {then}: publish this one on that day or a later one" in error.text
+    error = refusal(partial(limit, pool, published=day, text="N", subscriber_group="brand"))
+    assert "give the one for others another name" in error.text
+    limit(pool, published=then, text="A", month_bytes=20 * GB, withdrawn=True)
+    older = partial(limit, pool, name="older", published=before, text="older", month_bytes=GB)
+    assert "the same people" in refusal(older).text
+    assert older(withdrawn=True).withdrawn
+    assert limit(pool, name="older", published=then, text="older", month_bytes=GB).published == then
+    assert limit(pool, name="brand's", subscriber_group="brand", published=before, text="truth").published == before
 
 
 def test_a_text_that_another_has_replaced_comes_back_with_a_later_day_only(pool: OperatorClient) -> None:
@@ -141,22 +160,26 @@ def test_a_text_that_another_has_replaced_comes_back_with_a_later_day_only(pool:
     day, then, before = (str(today - timedelta(days=days)) for days in range(3))
     group(pool, "brand")
     limit(pool, published=then, text="A", month_bytes=20 * GB)
-    for between in ({"month_bytes": GB}, {"month_bytes": 30 * GB, "published": before}, {"withdrawn": True}):
+    for between in ({"month_bytes": GB}, {"month_bytes": 30 * GB}, {"withdrawn": True}):
         limit(pool, **{"published": day, "text": f"between {between}", "month_bytes": 40 * GB, **between})
         for published in (then, before):
             for name, of_group in (("fair use", ""), ("another", "brand")):
                 for withdrawn in (False, True):
                     back = {"name": name, "subscriber_group": of_group, "withdrawn": withdrawn}
                     error = refusal(partial(limit, pool, published=published, text="A", month_bytes=3 * GB, **back))
-                    assert "stricter" in error.text or f"'fair use' on {then}, and stands for what" in error.text
+                    assert "the same people" in error.text or f"'fair use' on {then}, and another has" in error.text
     assert limit(pool, published=day, text="A", month_bytes=2 * GB).month_bytes == 2 * GB
     # Nor does its day go back, whoever says it.
     for published in (then, before):
         error = refusal(partial(limit, pool, name="b", published=published, text="A", subscriber_group="brand"))
-        assert "stricter" in error.text or f"'fair use' on {day}" in error.text
+        assert f"'fair use' on {day}, and stands for what that allows: say that day" in error.text
     assert limit(pool, name="b", published=day, text="A", month_bytes=3 * GB, subscriber_group="brand").number
     # Who has it keeps it, also where it allows more elsewhere.
     assert limit(pool, published=day, text="A", month_bytes=2 * GB, warn_permille=0).warn_permille == 0
+    # Where it stood today, a later day is tomorrow's.
+    limit(pool, published=day, text="a mistake", month_bytes=2 * GB)
+    error = refusal(partial(limit, pool, published=day, text="A", month_bytes=2 * GB))
+    assert "publish it anew on a later day, and say that day then, or say another text" in error.text
 
 
 def test_another_spelling_of_a_text_or_its_url_makes_no_other_text(pool: OperatorClient) -> None:
@@ -193,6 +216,16 @@ def test_another_spelling_of_a_text_or_its_url_makes_no_other_text(pool: Operato
     assert limit(pool, published=day, text=other_url, month_bytes=99 * MB).month_bytes == 99 * MB
 
 
+def test_a_text_of_any_length_is_looked_at_in_a_time_that_goes_by_its_length(pool: OperatorClient) -> None:
+    error = refusal(partial(limit, pool, text="x" * 65_536))
+    assert "text has 65536 bytes, and the whole definition at most 824: publish it where it has room" in error.text
+    dots, zeros = "." * 60_000, "0" * 60_000
+    assert definitions._plain(f"https://a{dots}:{zeros}z") == f"https://a{dots}:{zeros}z"
+    assert definitions._plain(f"https://a{dots}:{zeros}80") == "https://a:80"
+    for letters in ("a" * 1_000_000, "a://" * 60_000, "%61" * 60_000):
+        assert definitions._plain(letters)
+
+
 def test_so_many_texts_are_remembered_and_none_of_the_days_of_those_forgotten_is_new(pool: OperatorClient) -> None:
     today = datetime.now(UTC).date()
     day, then, before = (str(today - timedelta(days=days)) for days in range(3))
@@ -200,25 +233,34 @@ def test_so_many_texts_are_remembered_and_none_of_the_days_of_those_forgotten_is
     limit(pool, published=before, text="A", month_bytes=20 * GB)
     for turn in range(definitions.TOLD_MAX):
         found = limit(pool, published=then, text=f"text {turn}", month_bytes=20 * GB)
-    for name, of_group in (("fair use", ""), ("b", "brand")):
-        back = {"name": name, "subscriber_group": of_group}
-        error = refusal(partial(limit, pool, published=before, text="A", month_bytes=30 * GB, **back))
-        assert f"'fair use' on {before}" in error.text
-    # One more, and A is forgotten; what was published on its day, or on that of one that is remembered, is not new.
+    places = {"fair use": "", "b": "brand"}.items()
+    error = refusal(partial(limit, pool, name="b", published=before, text="A", subscriber_group="brand"))
+    assert f"'fair use' on {before}, and another has taken its place" in error.text
+    # One more, and A and the first are forgotten; what was published on their days is not new.
     found = limit(pool, published=day, text="the last", month_bytes=20 * GB)
     assert len(found.told_before) == definitions.TOLD_MAX
-    for name, of_group in (("fair use", ""), ("b", "brand")):
-        for published, text in ((before, "A"), (then, "one more")):
+    for name, of_group in places:
+        for published, text in ((before, "A"), (then, "text 0"), (then, "one more")):
             back = {"name": name, "subscriber_group": of_group, "published": published, "text": text}
             error = refusal(partial(limit, pool, month_bytes=30 * GB, **back))
             assert (
-                f"{definitions.TOLD_MAX} are remembered, from {then} on: publish this one on a later day" in error.text
+                "the same people" in error.text
+                or f"'fair use' had up to {then} are remembered, and this may be one of them" in error.text
             )
     # Texts that come back, with a later day, make no room in which others would be forgotten.
-    assert limit(pool, published=day, text="text 0", month_bytes=20 * GB).published == day
-    found = limit(pool, published=day, text="text 1", month_bytes=20 * GB)
+    assert limit(pool, published=day, text="text 5", month_bytes=20 * GB).published == day
+    found = limit(pool, published=day, text="text 6", month_bytes=20 * GB)
     assert len(found.told_before) == definitions.TOLD_MAX
-    assert refusal(partial(limit, pool, published=then, text="text 0", month_bytes=30 * GB))
+    for name, of_group in places:
+        back = {"name": name, "subscriber_group": of_group}
+        assert refusal(partial(limit, pool, published=then, text="text 5", month_bytes=30 * GB, **back))
+    # A long text leaves less room: more is forgotten, and what is remembered says so.
+    found = limit(pool, published=day, text="x" * 700, month_bytes=20 * GB)
+    assert 1 < len(found.told_before) < definitions.TOLD_MAX
+    for text in ("A", "text 2", "never said"):
+        back = {"name": "b", "subscriber_group": "brand", "published": then, "text": text}
+        assert f"had up to {then} are" in refusal(partial(limit, pool, **back)).text
+    assert limit(pool, name="b", subscriber_group="brand", published=day, text="new").published == day
 
 
 def test_two_definitions_at_once_forget_no_text(pool: OperatorClient) -> None:
@@ -235,20 +277,19 @@ def test_two_definitions_at_once_forget_no_text(pool: OperatorClient) -> None:
 
 
 def test_a_limit_of_before_texts_were_remembered_is_kept_and_withdrawn() -> None:
-    """What older services wrote says no texts, or the one that stands among them, with a later day."""
+    """What older services wrote says no texts, or some whose digests were made in another way: each is any text."""
     older = rule(text="A", published="2026-01-02")
-    a_later = definitions._told(rule(text="A", published="2026-03-02"))
+    a_later = 0x123456789A << 24 | datetime(2026, 3, 2).toordinal()
     for told_before in ([], [a_later]):
         older.told_before[:] = told_before
         asked = rule(text="A", published="2026-01-02", withdrawn=True)
         definitions._check_published(asked, {older.name: older})
         assert list(asked.told_before) == told_before
-    for asked in (
-        rule("b", text="A", published="2026-03-02"),
-        rule("b", text="A", published="2026-02-02", month_bytes=200 * MB),
-    ):
-        with pytest.raises(Refused, match="publish it anew and say that day"):
+    for published in ("2026-03-02", "2026-02-02"):
+        asked = rule("b", text="B", published=published, month_bytes=200 * MB, subscriber_group="brand")
+        with pytest.raises(Refused, match="had up to 2026-03-02 are remembered, and this may be one of them"):
             definitions._check_published(asked, {older.name: older})
+    definitions._check_published(rule(text="B", published="2026-03-03"), {older.name: older})
 
 
 def test_what_follows_a_url_without_a_blank_is_text(pool: OperatorClient) -> None:

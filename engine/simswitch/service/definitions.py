@@ -197,8 +197,7 @@ def _group_numbers(group: pb.SubscriberGroup, _directory: Directory) -> Numbers:
 
 MONTH_BYTES = 25_000_000_000
 """What a limit rule allows in a month when it says neither that nor what in a day."""
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._~:/?#@$&*+=%\[\]-]*")
-_HOST = re.compile(r"(.*?)\.*(?::0*([0-9]*))?")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[A-Za-z0-9._~:/?#@$&*+=%\[\]-]*")
 _PORTS = {"http": "80", "https": "443"}
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -207,9 +206,13 @@ _INVISIBLE = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 """What Unicode calls Default_Ignorable_Code_Point."""
-TOLD_MAX = 8
-"""Texts that a limit rule had before and that are remembered."""
-_DAY_BITS = 24
+TOLD_MAX = 16
+"""Entries of texts that a limit rule had before: each its digest, the form of that and its last day."""
+_DAY_BITS = 22
+_FORM_BITS = 2
+_FORM = 1
+"""What ``_plain`` and ``_told`` make of a text: another number when they make something else of it, since digests are
+kept. What older services wrote has 0, and so has an entry of texts that are forgotten."""
 WARN_PERMILLE = 800
 """At which share of a limit is warned when its rule doesn't say: nobody is to meet it unwarned."""
 
@@ -219,6 +222,12 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
     if not rule.text:
         raise Refused(
             INVALID_ARGUMENT, "text is empty: a limit that is not published holds for nobody. Say its text, or its URL"
+        )
+    if len(rule.text.encode()) > layout.DOCUMENT_BYTES:
+        raise Refused(
+            INVALID_ARGUMENT,
+            f"text has {len(rule.text.encode())} bytes, and the whole definition at most {layout.DOCUMENT_BYTES}: "
+            "publish it where it has room, and say its URL",
         )
     published = _day("published", rule.published)
     if published is None:
@@ -247,6 +256,8 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
                 f"the limit {other.name!r} holds for the same group. Withdraw it, or define it anew",
             )
     _check_published(rule, {other.name: pb.LimitRule.FromString(other.document) for other in others})
+    while len(rule.told_before) > 1 and len(document(rule)) > layout.DOCUMENT_BYTES:
+        rule.told_before[:] = _last(list(rule.told_before), len(rule.told_before) - 1)
     return {
         layout.RULE_GROUP: index,
         layout.RULE_MONTH_BYTES: rule.month_bytes if rule.HasField("month_bytes") else -1,
@@ -274,8 +285,11 @@ def _plain_url(url: re.Match[str]) -> str:
         scheme, place, path, query, _ = urlsplit(_ESCAPED.sub(_unescaped, url[0]))
     except ValueError:
         return url[0]
-    host_port = _HOST.fullmatch(place.rpartition("@")[2].lower())
-    host, port = host_port.groups() if host_port else (place, "")
+    place = place.rpartition("@")[2].lower()
+    host, colon, port = place.rpartition(":")
+    if not colon or port.strip("0123456789"):
+        host, port = place, ""
+    port = port.lstrip("0")
     steps: list[str] = []
     for step in path.split("/"):
         if step == "..":
@@ -283,7 +297,7 @@ def _plain_url(url: re.Match[str]) -> str:
         elif step not in ("", "."):
             steps.append(step)
     at_port = f":{port}" if port and port != _PORTS.get(scheme) else ""
-    return f"{scheme}://{host}{at_port}{''.join(f'/{step}' for step in steps)}{'?' * bool(query)}{query}"
+    return f"{scheme}://{host.rstrip('.')}{at_port}{''.join(f'/{step}' for step in steps)}{'?' * bool(query)}{query}"
 
 
 def _unescaped(escape: re.Match[str]) -> str:
@@ -292,9 +306,9 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def _told(rule: pb.LimitRule) -> int:
-    """What was published as the rule, and when: a digest of its text, and the day in the lower 24 bits."""
+    """What was published as the rule, and when: a digest of its text, the form of that, and the day."""
     digest = int.from_bytes(hashlib.blake2b(_plain(rule.text).encode(), digest_size=5).digest(), "little")
-    return digest << _DAY_BITS | datetime.date.fromisoformat(rule.published).toordinal()
+    return (digest << _FORM_BITS | _FORM) << _DAY_BITS | datetime.date.fromisoformat(rule.published).toordinal()
 
 
 def _day_of(told: int) -> int:
@@ -309,44 +323,69 @@ def _same_text(told: int, other: int) -> bool:
     return told >> _DAY_BITS == other >> _DAY_BITS
 
 
+def _unknown(told: int) -> bool:
+    """Whether it may be any text of its day, and stand for others of days before."""
+    return (told >> _DAY_BITS) % (1 << _FORM_BITS) != _FORM
+
+
 def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> None:
     """A text and its day stand for what people were told with them: for no less, and for no earlier day.
 
     That is asked of all rules that there are, of any name and group, withdrawn ones too. A text that stands in one may
     come to allow more on its day, or be published again on a later one; a text that another has replaced comes back
-    with a later day only, since what it allowed is no longer known. A rule that keeps its group, its text and its day
-    is asked no more than that it allows no less.
+    with a later day only, since what it allowed is no longer known. For a group the day never goes back, and a rule
+    stays its group's. One that keeps its text and its day, and does not begin to hold again, is asked no more than that
+    it allows no less.
     """
     now = _told(rule)
     before = stored.get(rule.name)
     del rule.told_before[:]
     if before is not None:
+        if before.subscriber_group != rule.subscriber_group:
+            whom = before.subscriber_group
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"the limit {rule.name!r} was published for {f'the group {whom!r}' if whom else 'all that have none'}: "
+                "give the one for others another name",
+            )
         rule.told_before.extend(_told_before(before, now))
-        kept = _told(before) == now and before.subscriber_group == rule.subscriber_group
+        kept = _told(before) == now and (rule.withdrawn or not before.withdrawn)
         if kept and not _allows_less(rule, before):
             return
     for name, other in stored.items():
         was = _told(other)
-        of_same = name == rule.name or other.subscriber_group == rule.subscriber_group
-        if _allows_less(rule, other) and (now == was or (of_same and _day_of(now) < _day_of(was))):
+        if now == was and _allows_less(rule, other):
             raise Refused(
                 INVALID_ARGUMENT,
                 f"it is stricter than what was published as the limit {name!r} on {other.published}. Publish it, and "
                 "say its text and the day of that: another text, or a later day",
             )
-        last = max((each for each in (was, *other.told_before) if _same_text(each, now)), default=-1)
-        if last > now or (last == now and last in other.told_before):
+        last = max((was, *other.told_before), key=_day_of)
+        if other.subscriber_group == rule.subscriber_group and _day_of(now) < _day_of(last):
             raise Refused(
                 INVALID_ARGUMENT,
-                f"its text was published as the limit {name!r} on {_date_of(last)}, and stands for what that allowed: "
-                "publish it anew and say that day, which is a later one, or say another text",
+                f"what holds for the same people was published as the limit {name!r} on {_date_of(last)}: publish "
+                "this one on that day or a later one, and say that day",
             )
-        forgotten = _forgotten(rule if name == rule.name else other)
-        if _day_of(now) <= forgotten:
+        if _same_text(now, was) and now < was:
             raise Refused(
                 INVALID_ARGUMENT,
-                f"of the texts that the limit {name!r} had before, {TOLD_MAX} are remembered, from "
-                f"{_date_of(forgotten)} on: publish this one on a later day, and say that day",
+                f"its text was published as the limit {name!r} on {other.published}, and stands for what that allows: "
+                "say that day, or publish it anew and say a later one, or say another text",
+            )
+        replaced = max((each for each in other.told_before if _same_text(each, now)), default=-1)
+        if now <= replaced:
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"its text was published as the limit {name!r} on {_date_of(replaced)}, and another has taken its "
+                "place since: publish it anew on a later day, and say that day then, or say another text",
+            )
+        unknown = max((_day_of(each) for each in other.told_before if _unknown(each)), default=0)
+        if _day_of(now) <= unknown:
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"not all texts that the limit {name!r} had up to {_date_of(unknown)} are remembered, and this may be "
+                "one of them: publish it on a later day, and say that day",
             )
 
 
@@ -362,21 +401,18 @@ def _allows_less(rule: pb.LimitRule, before: pb.LimitRule) -> bool:
 
 
 def _told_before(before: pb.LimitRule, now: int) -> list[int]:
-    """What the rule that takes this one's place had before: each text with its last day, the last days last.
-
-    There are never fewer than there were, so that a full list goes on saying that some may be forgotten.
-    """
+    """What the rule that takes this one's place had before: each text with its last day, the last days last."""
     told, was = list(before.told_before), _told(before)
     if not _same_text(was, now):
         last = max([was, *(each for each in told if _same_text(each, was))])
         told = sorted([*(each for each in told if not _same_text(each, was)), last], key=_day_of)
-    return told[-TOLD_MAX:]
+    return _last(told, TOLD_MAX)
 
 
-def _forgotten(rule: pb.LimitRule) -> int:
-    """Up to which day texts that the rule had before may be forgotten: those of the earliest days were forgotten first,
-    once there were more than fit."""
-    return _day_of(rule.told_before[0]) if len(rule.told_before) == TOLD_MAX else 0
+def _last(told: list[int], count: int) -> list[int]:
+    """So many entries, of which the first stands for all that there were of its day and before, if there were more."""
+    more = len(told) - count
+    return [_day_of(told[more]), *told[more + 1 :]] if more > 0 else told
 
 
 def unpublished(rule: pb.LimitRule, what: str) -> str:

@@ -427,7 +427,7 @@ class LotCap(_message.Message):
     reset_spread_ms: _builtins.int
     """Over which time the SIMs of the next reset come back one after the other, milliseconds. 0: at once, or no reset is known."""
     pool_raised_bytes: _builtins.int
-    """What its carrier said of single SIMs, no later, beyond what it said of all of them together, bytes: as much more counts."""
+    """What its carrier said of single SIMs beyond what it said of all of them together, bytes: as much more counts."""
     begun_ms: _builtins.int
     """When that last reset did begin, Unix milliseconds: later than its instant if the service didn't run then, or its clock was not
     confirmed. 0: there was none.

@@ -666,8 +666,8 @@ class LimitRule(_message.Message):
     """It holds no more."""
     @_builtins.property
     def told_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Digests of its last texts, each with its day of publication, up to 8: what was told before is not newly published. Given by the
-        engine. Ignored in a definition.
+        """Digests of its last texts, each with its day of publication, up to 16: what was told before is not newly published. The first
+        may stand for all of its day and before. Given by the engine. Ignored in a definition.
         """
 
     def __init__(

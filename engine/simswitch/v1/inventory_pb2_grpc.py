@@ -383,8 +383,9 @@ class InventoryServiceServicer:
 
     def DefineLimitRule(self, request, context):
         """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text, with a
-        day of publication that has not come, or where it is stricter than a rule of the same text and day, or under an earlier day than one
-        of its group, withdrawn ones too; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+        day of publication that has not come, or where it is stricter than a rule of the same text and day, or says an earlier day than one
+        of its group, withdrawn ones too, or another group than it had; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for
+        the same group.
         Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

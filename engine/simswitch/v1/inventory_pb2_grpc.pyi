@@ -89,8 +89,9 @@ class InventoryServiceStub:
     """All subscriber groups in the order in which they were defined."""
     DefineLimitRule: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.DefineLimitRuleRequest, _inventory_pb2.DefineLimitRuleResponse]
     """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text, with a
-    day of publication that has not come, or where it is stricter than a rule of the same text and day, or under an earlier day than one
-    of its group, withdrawn ones too; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+    day of publication that has not come, or where it is stricter than a rule of the same text and day, or says an earlier day than one
+    of its group, withdrawn ones too, or another group than it had; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for
+    the same group.
     Safe to retry.
     """
     GetLimitRule: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.GetLimitRuleRequest, _inventory_pb2.GetLimitRuleResponse]
@@ -173,8 +174,9 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """All subscriber groups in the order in which they were defined."""
     DefineLimitRule: _aio.UnaryUnaryMultiCallable[_inventory_pb2.DefineLimitRuleRequest, _inventory_pb2.DefineLimitRuleResponse]  # type: ignore[assignment]
     """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text, with a
-    day of publication that has not come, or where it is stricter than a rule of the same text and day, or under an earlier day than one
-    of its group, withdrawn ones too; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+    day of publication that has not come, or where it is stricter than a rule of the same text and day, or says an earlier day than one
+    of its group, withdrawn ones too, or another group than it had; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for
+    the same group.
     Safe to retry.
     """
     GetLimitRule: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetLimitRuleRequest, _inventory_pb2.GetLimitRuleResponse]  # type: ignore[assignment]
@@ -404,8 +406,9 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.DefineLimitRuleResponse, _abc.Awaitable[_inventory_pb2.DefineLimitRuleResponse]]:
         """Defines a limit on what subscribers may use, or replaces its definition. Refused (INVALID_ARGUMENT) without a published text, with a
-        day of publication that has not come, or where it is stricter than a rule of the same text and day, or under an earlier day than one
-        of its group, withdrawn ones too; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for the same group.
+        day of publication that has not come, or where it is stricter than a rule of the same text and day, or says an earlier day than one
+        of its group, withdrawn ones too, or another group than it had; and (FAILED_PRECONDITION, WRONG_STATE) while another rule holds for
+        the same group.
         Safe to retry.
         """
 
