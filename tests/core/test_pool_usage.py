@@ -441,6 +441,62 @@ def test_where_no_resets_are_known_figures_of_sims_hold_on_as_long_as_they_are_t
     assert pool(world)["pool_used_bytes"][place] == 18 * GIB
 
 
+def test_figures_that_come_late_are_in_a_sum_where_there_is_none_yet() -> None:
+    """Each day a file comes that is of midnight, in a lot of which nobody said when its days begin."""
+    world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
+    for _ in range(3):
+        world.pass_ms(24 * 3_600_000)
+        now_s = world.now_ms // 1000
+        for sim in range(3):
+            assert world.status(world.figure(sim, 5 * GIB, 0, now_s - 13 * 3_600, DAY)) == layout.OK
+        for told, status in ((15 * GIB - 1, layout.IMPOSSIBLE_USAGE), (15 * GIB, layout.OK)):
+            assert world.status(world.pool_figure(LOT, told, 0, now_s, DAY)) == status
+    assert world.machine.check() == []
+
+
+def test_a_pools_figure_of_the_cycle_may_be_less_than_its_sims_days_of_later() -> None:
+    """Which had raised its day; and are in the cycle by now."""
+    world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)
+    epoch = allocate(world)
+    sim = int(world.machine.terminal(0)["sim"])
+    world.pass_ms(SECOND_MS)
+    world.send(world.usage(T, epoch, 9 * GIB))
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 4 * GIB, 9 * GIB, now_s - 5, DAY)) == layout.OK
+    assert world.status(world.figure(sim, 9 * GIB, 9 * GIB, now_s, DAY)) == layout.OK
+    assert pool(world)["pool_raised_bytes"][1] == 5 * GIB
+    assert world.status(world.pool_figure(LOT, 6 * GIB, 9 * GIB, now_s - 1)) == layout.OK
+    assert pool(world)["pool_used_bytes"][:2] == [9 * GIB, 9 * GIB]
+    assert world.status(world.pool_figure(LOT, 8 * GIB, 9 * GIB, now_s)) == layout.IMPOSSIBLE_USAGE
+    assert world.machine.check() == []
+
+
+def test_a_figure_that_raised_its_pool_long_ago_takes_the_raise_back_when_it_is_put_right() -> None:
+    """Also when the sum that it was in has given way to the next one."""
+    world = shared_world()
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 4 * GIB, 0, now_s)) == layout.OK
+    assert world.status(world.figure(0, 90 * GIB, 0, now_s - 1)) == layout.OK
+    world.pass_ms(24 * 3_600_000)
+    assert world.status(world.figure(1, GIB, 0, world.now_ms // 1000)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 91 * GIB
+    world.pass_ms(20 * 24 * 3_600_000)
+    assert world.status(world.figure(0, 5 * GIB, 0, world.now_ms // 1000)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 6 * GIB
+    assert world.machine.check() == []
+
+
+def test_the_same_line_again_says_of_its_pool_what_it_said_at_first() -> None:
+    """Not what its SIMs raised it by."""
+    world = shared_world()
+    now_s = world.now_ms // 1000
+    assert world.status(world.figure(0, 40 * GIB, 0, now_s)) == layout.OK
+    line = world.pool_figure(LOT, 4 * GIB, 0, now_s - 1)
+    said = [world.send(line)[0] for _ in range(2)]
+    assert [int(each["status"][0]) for each in said] == [layout.OK, layout.SAME]
+    assert [int(each["correction_bytes"][0]) for each in said] == [-36 * GIB] * 2
+
+
 def openings(count: int, opening_bytes: int) -> tuple[World, list[int]]:
     """The SIMs of gold-a share a cycle, and are imported with so much used in it; and what became of each."""
     world = empty_world(sims_max=2 * count)
@@ -487,6 +543,18 @@ def test_no_figures_of_single_sims_make_their_pool_empty() -> None:
     assert world.machine.check() == []
 
 
+def test_no_figures_that_are_in_no_sum_make_their_pool_empty() -> None:
+    """They are of long before the first one that came."""
+    world = shared_world(6)
+    world.configure(layout.LINE_BYTES_PER_S, 1 << 40)
+    now_s = world.now_ms // 1000
+    figures = [(0, GIB, 0), *((sim, layout.POOL_MAX - GIB, 20 * 24 * 3_600) for sim in range(1, 6))]
+    statuses = [world.status(world.figure(sim, told, 0, now_s - late_s)) for sim, told, late_s in figures]
+    assert statuses == [layout.OK] * 3 + [layout.IMPOSSIBLE_USAGE] * 3
+    assert pool(world)["pool_used_bytes"][0] == 2 * layout.POOL_MAX - GIB
+    assert world.machine.check() == []
+
+
 def test_no_figures_of_single_days_make_a_pool_empty() -> None:
     world, _ = rolling_world()
     world.import_sims(40)
@@ -525,4 +593,16 @@ def test_a_sum_that_wrapped_round_before_it_had_a_bound_is_no_damage() -> None:
     record["sims_told_bytes"][0] = 0
     assert Machine.restore(pack(regions, state)).check() == []
     state["sims_ledger"]["carrier_bytes"][0, 0] += 1
+    assert len(Machine.restore(pack(regions, state)).check()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sims_next_bytes", 1), ("pool_raised_bytes", 1), ("pool_raised_bytes", -1), ("pool_added_bytes", -1)],
+)
+def test_sums_and_raises_that_can_not_be_are_told(name: str, value: int) -> None:
+    world = shared_world()
+    regions = copy_regions(world.machine)
+    state = tables(regions)
+    state["lots"][world.entities[LOT]][name][0] = value
     assert len(Machine.restore(pack(regions, state)).check()) == 1

@@ -959,6 +959,7 @@ class Model(Limits):
                 if as_of_s <= lot.pool_as_of_s[place]:
                     least = max(least, told + self._pool_counted(sim.lot) - lot.pool_told_at_bytes[place])
                 self._raise_pool(lot, place, least - base)
+        self._pool_holds_sims(sim.lot)
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
         return {layout.OK}
@@ -993,7 +994,8 @@ class Model(Limits):
             if lot.told_until_s[inner] <= as_of_s:
                 known.append(self._told_of_sims(entity, inner))
             if inner != window and lot.pools(inner) and lot.pool_as_of_s[inner] <= as_of_s:
-                counts = lot.pool_carrier[inner] + lot.pool_raised[inner]
+                counts = lot.pool_carrier[inner]
+                counts += lot.pool_raised[inner] if lot.told_until_s[inner] <= as_of_s else 0
                 known.append(counts if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
         if window == layout.WINDOW_ROLLING - 1 and self._days_hold(lot, as_of_s):
             told = [day if place in lot.pool_told else 0 for place, day in enumerate(lot.pool_days)]
@@ -1111,12 +1113,14 @@ class Model(Limits):
     def _sim_tells(self, sim: SimModel, window: int, told: int, as_of_s: int, since: int) -> int:
         """A figure of one SIM is taken. Gives by how much there is less said of all of them."""
         lot = self.lots[sim.lot]
-        lot.sim_tells(window, self.now_ms)
+        lot.sim_tells(window, as_of_s, self.now_ms)
         before = self._told_of_sims(sim.lot, window)
+        young = sim.as_of_s[window] > 0 and (sim.as_of_s[window] + lot.lasts_s(window)) * 1000 >= self.now_ms
+        lowered = sim.carrier[window] - told if young and sim.carrier[window] >= 0 else 0
         sim.carrier[window], sim.as_of_s[window] = told, as_of_s
         lot.told_until_s[window] = max(lot.told_until_s[window], as_of_s)
         lot.told_at_bytes[window] = self._pool_counted(sim.lot) - since
-        return max(before - self._told_of_sims(sim.lot, window), 0)
+        return max(before - self._told_of_sims(sim.lot, window), lowered, 0)
 
     def _told_of_sims(self, entity: int, window: int) -> int:
         """What the carrier said of the SIMs one by one."""
@@ -1196,7 +1200,7 @@ class Model(Limits):
         known = sum(sim.corrections[place] + sim.straddling[place] for sim in mine)
         own = max(counted + lot.pool_offsets[place] + known, 0)
         same = again and told == lot.pool_carrier[place]
-        correction = lot.pool_corrections[place] if same else told - own
+        correction = lot.pool_corrections[place] - lot.pool_raised[place] if same else told - own
         if not same and told < self._told_least(entity, place, as_of_s):
             return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
         holds = not same and lot.figured(place) and self._is_young(lot, place, lot.pool_as_of_s[place])
@@ -1215,6 +1219,7 @@ class Model(Limits):
         self._raise_pool(lot, place, least - self._pool_base(entity, place))
         if place == layout.WINDOW_DAY - 1:
             self._pool_contains_day(entity, as_of_s)
+        self._pool_holds_sims(entity)
         self._judge_pool(entity)
         if any(sim.allowances[place] for sim in mine):
             self._walk_lot(entity)
@@ -1224,6 +1229,19 @@ class Model(Limits):
             (layout.EVENT_POOL_CORRECTED, lowered, 0, layout.NONE_SHORT, layout.NONE_INDEX, 0, *of_what)
         )
         return {layout.OK}
+
+    def _pool_holds_sims(self, entity: int) -> None:
+        """However it is kept: of a window whose begin is known, no less is used than its SIMs' last figures say."""
+        lot = self.lots[entity]
+        mine = [sim for sim in self.sims if sim.lot == entity]
+        for window in range(layout.WINDOWS):
+            begun_ms = lot.begun_ms[window]
+            runs = begun_ms > 0 and self.now_ms <= begun_ms + lot.lasts_s(window) * 1000 and window not in lot.resets
+            if runs and lot.pools(window) and lot.figured(window):
+                told = sum(max(sim.carrier[window], 0) for sim in mine if sim.as_of_s[window] > begun_ms // 1000)
+                own = lot.pool_corrections[window] + lot.pool_straddling[window]
+                used = self._pool_counted(entity) + lot.pool_offsets[window] + self._pool_beside(entity, window) + own
+                self._require(used >= told, f"lot {entity}: {used} used in window {window + 1}, of its SIMs {told}")
 
     def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
         lot = self.lots[entity]

@@ -115,7 +115,7 @@ class LotModel:
         lasts_ms = self.lasts_s(window) * 1000
         return next((since for since in self.told_from_s[window] if since * 1000 + lasts_ms >= now_ms), None)
 
-    def sim_tells(self, window: int, now_ms: int) -> None:
+    def sim_tells(self, window: int, as_of_s: int, now_ms: int) -> None:
         """A figure of one of its SIMs is about to be taken: there is a sum, and in its second half the next one."""
         if self.pooled:
             since = self.told_from(window, now_ms)
@@ -123,7 +123,8 @@ class LotModel:
             places = [] if since is None else places[places.index(since) :]
             half_s = self.lasts_s(window) // 2
             new = max(self.told_until_s[window] + 1, now_ms // 1000 - half_s)
-            places = places or [new]
+            holds = (as_of_s + 2 * half_s) * 1000 >= now_ms
+            places = places or [max(self.told_until_s[window] + 1, min(new, as_of_s)) if holds else new]
             if len(places) < 2 and (places[0] + half_s) * 1000 < now_ms:
                 places = [*places, new]
             self.told_from_s[window] = places

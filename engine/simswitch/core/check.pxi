@@ -320,7 +320,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
         if state.groups[index].pool != (entity if lot.pooled else 0) or state.groups[index].pool_health != lot.pool_health:
             faults.append(f"I4: group {index} does not know that its lot is pooled or exhausted, or that it is not")
         if lot.pooled:
-            sums[entity] = [0] * (2 + 3 * WINDOWS)
+            sums[entity] = [0] * (2 + 4 * WINDOWS)
     if not sums:
         return 0
     for index in range(state.header.sims_count):
@@ -336,7 +336,9 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
                 if index < state.header.ledger_end:
                     sums[entity][2 + WINDOWS + window] += state.sims_ledger[index].allowance_bytes[window]
                     sums[entity][2 + 2 * WINDOWS + window] += pool_summed_bytes(
-                        &state.lots[entity], &state.sims_ledger[index], window)
+                        &state.sims_ledger[index], window, state.lots[entity].sims_told_since_s[window])
+                    sums[entity][2 + 3 * WINDOWS + window] += pool_summed_bytes(
+                        &state.sims_ledger[index], window, state.lots[entity].sims_next_since_s[window])
     for entity, wanted in sums.items():
         lot = &state.lots[entity]
         if _differ(wanted[0], lot.pool_counted_bytes):
@@ -347,6 +349,16 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
             if _differ(wanted[2 + 2 * WINDOWS + window], lot.sims_told_bytes[window]):
                 faults.append(f"pool {entity} has {lot.sims_told_bytes[window]} bytes that its carrier told of single SIMs in window "
                               f"{window + 1}, they {wanted[2 + 2 * WINDOWS + window]}")
+            if _differ(wanted[2 + 3 * WINDOWS + window], lot.sims_next_bytes[window]):
+                faults.append(f"pool {entity} has {lot.sims_next_bytes[window]} bytes in the next such sum of window {window + 1}, "
+                              f"they {wanted[2 + 3 * WINDOWS + window]}")
+            if (
+                min(lot.pool_raised_bytes[window], lot.pool_added_bytes[window]) < 0
+                or (lot.pool_raised_bytes[window] or lot.pool_added_bytes[window])
+                and (not lot_pools(lot, window) or not pool_figured(lot, window))
+            ):
+                faults.append(f"pool {entity} is raised by {lot.pool_raised_bytes[window]} bytes in window {window + 1}, and its SIMs "
+                              f"added {lot.pool_added_bytes[window]}: below 0, or to no figure of it")
             if not lot_pools(lot, window):
                 continue
             if _differ(wanted[2 + WINDOWS + window], lot.pool_allowance_bytes[window]):

@@ -432,12 +432,15 @@ cdef int _correct(
     if window == WINDOW_ROLLING - 1 and carrier_bytes < _days_told_bytes(state, index, lot, as_of_s, now_ms):
         return IMPOSSIBLE_USAGE
     if index < state.header.ledger_end:
-        carried = pool_summed_bytes(lot, ledger, window)
-    if not pool_takes_told(lot, window, carrier_bytes - carried):
+        carried = pool_summed_bytes(ledger, window, lot.sims_told_since_s[window])
+    straddling = min(<int64_t> straddling_bytes, own)
+    if (
+        not pool_takes_told(lot, window, carrier_bytes - carried)
+        or carrier_bytes - own + straddling - (beside - allowance) > pool_takes_beside_bytes(lot, window)
+    ):
         return IMPOSSIBLE_USAGE
     if _is_told(state, index, lot, window, now_ms):
         lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
-    straddling = min(<int64_t> straddling_bytes, own)
     correction[0] = carrier_bytes - own
     if not dry_run:
         added_most = pool_added_most_bytes(state, index, window, now_ms)

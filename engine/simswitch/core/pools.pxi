@@ -304,7 +304,7 @@ cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings, u
     for window in range(WINDOWS):
         if lot_pools(lot, window):
             _add(&lot.pool_offset_bytes[window], <int64_t> openings[window])
-            if _figured(lot, window) and as_of_s > lot.pool_as_of_s[window]:
+            if pool_figured(lot, window) and as_of_s > lot.pool_as_of_s[window]:
                 _add(&lot.pool_added_bytes[window], <int64_t> openings[window])
 
 
@@ -326,7 +326,7 @@ cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil
 
 # ---------------------------------------------------------------------------------------------------- carriers' figures
 
-cdef inline bint _figured(const Lot *lot, int window) noexcept nogil:
+cdef inline bint pool_figured(const Lot *lot, int window) noexcept nogil:
     """Whether a figure of all its SIMs holds in the window."""
     return lot.pool_as_of_s[window] and lot.pool_carrier_bytes[window] >= 0
 
@@ -340,9 +340,9 @@ cdef inline bint _in_sum(uint32_t since_s, uint32_t as_of_s) noexcept nogil:
     return since_s and as_of_s >= since_s
 
 
-cdef int64_t pool_summed_bytes(const Lot *lot, const SimLedger *ledger, int window) noexcept nogil:
-    """What of the sum of what its carrier said of the SIMs of a pool one by one is of this one."""
-    return max(ledger.carrier_bytes[window], <int64_t> 0) if _in_sum(lot.sims_told_since_s[window], ledger.as_of_s[window]) else 0
+cdef int64_t pool_summed_bytes(const SimLedger *ledger, int window, uint32_t since_s) noexcept nogil:
+    """What is of this SIM of a sum of what its carrier said of the SIMs of a pool one by one, from an instant on."""
+    return max(ledger.carrier_bytes[window], <int64_t> 0) if _in_sum(since_s, ledger.as_of_s[window]) else 0
 
 
 cdef inline bint _sum_holds(const Lot *lot, int window, uint32_t since_s, uint64_t now_ms) noexcept nogil:
@@ -365,9 +365,10 @@ cdef void pool_sims_untold(Lot *lot, int window, uint64_t now_ms) noexcept nogil
     lot.sims_next_since_s[window] = 0
 
 
-cdef void _begin_sums(Lot *lot, int window, uint64_t now_ms) noexcept nogil:
-    """A figure of one SIM is about to be taken. A sum has all figures from an instant on. Where no reset says when the window
-    began, another one is begun when it is of half of the time that the window lasts, and takes its place at the end of that."""
+cdef void _begin_sums(Lot *lot, int window, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """A figure of one SIM is about to be taken. A sum has all figures from an instant on: where none is there this one is in it,
+    however late it comes. Where no reset says when the window began, another one is begun when it is of half of the time that
+    the window lasts, and takes its place at the end of that."""
     cdef uint64_t half_s = _lasts_s(lot, window) // 2
     # What was taken before is in no sum that is begun.
     cdef uint32_t since_s = max(lot.sims_told_last_s[window] + 1, <uint32_t> (now_ms // 1000 - min(now_ms // 1000, half_s)))
@@ -379,6 +380,8 @@ cdef void _begin_sums(Lot *lot, int window, uint64_t now_ms) noexcept nogil:
         if not _sum_holds(lot, window, lot.sims_told_since_s[window], now_ms):
             lot.sims_told_bytes[window] = 0
             lot.sims_told_since_s[window] = since_s
+            if _sum_holds(lot, window, as_of_s, now_ms):
+                lot.sims_told_since_s[window] = max(lot.sims_told_last_s[window] + 1, min(since_s, as_of_s))
     if not lot.sims_next_since_s[window] and (lot.sims_told_since_s[window] + half_s) * 1000 < now_ms:
         lot.sims_next_since_s[window] = since_s
 
@@ -402,16 +405,18 @@ cdef int64_t pool_sim_told(
     State *state, uint32_t index, int window, int64_t carrier_bytes, uint32_t as_of_s, int64_t since, uint64_t now_ms
 ) noexcept nogil:
     """A carrier's figure of one SIM, on which ``since`` was counted since, takes the place of its last one. Gives by how much the
-    sum fell."""
+    sum fell, or what was said of this SIM, if that was in no sum."""
     cdef SimLedger *ledger = &state.sims_ledger[index]
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int64_t before = 0
     if lot.pooled:
-        _begin_sums(lot, window, now_ms)
+        _begin_sums(lot, window, as_of_s, now_ms)
         before = lot.sims_told_bytes[window]
         pool_sim_untold(state, index, window)
         _sum_up(lot, window, carrier_bytes, as_of_s)
         before -= lot.sims_told_bytes[window]
+        if _sum_holds(lot, window, ledger.as_of_s[window], now_ms):
+            before = max(before, ledger.carrier_bytes[window] - carrier_bytes)
         lot.sims_told_last_s[window] = max(lot.sims_told_last_s[window], as_of_s)
         lot.sims_told_counted_bytes[window] = lot.pool_counted_bytes - <uint64_t> since
     ledger.carrier_bytes[window] = carrier_bytes
@@ -434,7 +439,9 @@ cdef int64_t _told_least_bytes(
             inner != window and lot_pools(lot, inner) and as_of_s >= lot.pool_as_of_s[inner]
             and _pool_young(lot, inner, lot.pool_as_of_s[inner], now_ms)
         ):
-            least = max(least, lot.pool_carrier_bytes[inner] + lot.pool_raised_bytes[inner])
+            least = max(least, lot.pool_carrier_bytes[inner])
+            if as_of_s >= lot.sims_told_last_s[inner]:
+                least = max(least, lot.pool_carrier_bytes[inner] + lot.pool_raised_bytes[inner])
     if window == WINDOW_ROLLING - 1 and days_told(state, lot, as_of_s, now_ms):
         for place in range(ROLLING_DAYS):
             _add(&days, max(lot.pool_days[place] if (lot.pool_days_told >> place) & 1 else 0, lot.sims_days_bytes[place]))
@@ -487,7 +494,7 @@ cdef void pool_contain_sims(
         return
     for window in range(WINDOWS):
         if (
-            lot_pools(lot, window) and _figured(lot, window)
+            lot_pools(lot, window) and pool_figured(lot, window)
             and (window == of_window or _lies_in(state, lot, of_window, window, now_ms))
         ):
             base = _base_bytes(lot, window)
@@ -529,7 +536,7 @@ cdef void pool_told(State *state, uint32_t index, int window, int64_t more, uint
     """A carrier's figure of one SIM has changed what is used on it by so much; its last ones had added ``added_most`` at most."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int64_t back
-    if not lot_pools(lot, window) or not _figured(lot, window):
+    if not lot_pools(lot, window) or not pool_figured(lot, window):
         return
     if as_of_s > lot.pool_as_of_s[window]:
         if more > 0:
@@ -558,7 +565,7 @@ cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t mo
     lot.sims_days_bytes[place] += more_told
     if (lot.pool_days_told >> place) & 1:
         _raise_day(lot, place)
-    elif more > 0 or not _figured(lot, WINDOW_ROLLING - 1):
+    elif more > 0 or not pool_figured(lot, WINDOW_ROLLING - 1):
         _add(&lot.pool_days[place], more)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], more)
 
@@ -582,7 +589,7 @@ cdef void pool_allowances_known(State *state, uint32_t index) noexcept nogil:
         return
     for window in range(WINDOWS):
         allowance = ledger.allowance_bytes[window]
-        if allowance and lot_pools(lot, window) and _figured(lot, window) and lot.pool_as_of_s[window] > ledger.unreported_s:
+        if allowance and lot_pools(lot, window) and pool_figured(lot, window) and lot.pool_as_of_s[window] > ledger.unreported_s:
             ledger.allowance_bytes[window] = 0
             pool_beside(state, index, window, -allowance, -allowance)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - allowance)
@@ -639,11 +646,11 @@ cdef int _correct_pool(
     if (lot.begins >> window) & 1:
         return WRONG_STATE
     if as_of_s == lot.pool_as_of_s[window] and carrier_bytes == lot.pool_carrier_bytes[window]:
-        correction[0] = lot.pool_correction_bytes[window]
+        correction[0] = lot.pool_correction_bytes[window] - lot.pool_raised_bytes[window]
         return SAME
     if carrier_bytes < _told_least_bytes(state, lot, window, as_of_s, now_ms):
         return IMPOSSIBLE_USAGE
-    if _figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
+    if pool_figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms):
         lowered[0] = max(lot.pool_carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     own = <int64_t> counted_bytes
     _add(&own, lot.pool_offset_bytes[window])

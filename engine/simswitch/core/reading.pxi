@@ -516,7 +516,7 @@ cdef dict read_lot(State *state, uint32_t entity):
         "pool_raised_bytes": [int(lot.pool_raised_bytes[window]) for window in range(WINDOWS)],
         "pool_correction_bytes": [int(lot.pool_correction_bytes[window]) for window in range(WINDOWS)],
         "pool_straddling_bytes": [int(lot.pool_straddling_bytes[window]) for window in range(WINDOWS)],
-        "pool_as_of_s": [int(lot.pool_as_of_s[window]) if _figured(lot, window) else 0 for window in range(WINDOWS)],
+        "pool_as_of_s": [int(lot.pool_as_of_s[window]) if pool_figured(lot, window) else 0 for window in range(WINDOWS)],
         "pool_counted_bytes": int(lot.pool_counted_bytes),
         "pool_room_bytes": int(pool_room_bytes(lot)) if lot.pooled else None,
         "pool_left_bytes": _limited(pool_left_bytes(lot)) if lot.pooled else None,
