@@ -96,6 +96,16 @@ def test_of_a_file_with_a_bound_zeros_behind_what_is_whole_are_a_torn_line(
         verify_folder(tmp_path)
 
 
+def test_zeros_longer_than_what_is_looked_at_are_damage(tmp_path: Path) -> None:
+    """What stands before them was once forgotten, and the file begun again behind them, at number 1."""
+    path = tmp_path / FILE
+    whole = b"".join(written(path)) + bytes(4 * LINE_BYTES_MAX)
+    path.write_bytes(whole)
+    with pytest.raises(ChainDamaged):
+        Chain(path, size_max=1 << 20)
+    assert path.read_bytes() == whole
+
+
 def test_while_no_next_file_can_be_opened_the_full_one_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

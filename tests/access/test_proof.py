@@ -591,6 +591,26 @@ def test_an_authority_is_given_up_while_the_services_next_pair_is_refused(
     assert "who signs for access servers stays as it is" in caplog.text
 
 
+def test_files_that_become_again_what_they_were_count_again(tmp_path: Path) -> None:
+    """A release whose pair was refused, and that was taken back as it had come, once left its authority trusted."""
+    own, old, new = (Authority(tmp_path / name) for name in ("own", "old", "new"))
+    certificate, key = own.sign("service", host=True)
+    bundle = tmp_path / "bundle.pem"
+    shutil.copy(old.pem, bundle)
+    certificates = Certificates(TlsFiles(certificate, key, bundle))
+    seen, _ = certificates.newest(None)
+    kept = {path: path.rename(path.with_suffix(".kept")) for path in (key, bundle)}
+    shutil.copy(own.sign("service", host=True, file="next")[1], key)
+    shutil.copy(new.pem, bundle)
+    seen, _ = certificates.newest(seen)
+    assert certificates._client_ca == new.pem.read_bytes()
+    for path, was in kept.items():
+        was.replace(path)
+    seen, taken = certificates.newest(seen)
+    assert taken is not None
+    assert certificates._client_ca == old.pem.read_bytes()
+
+
 def test_a_certificate_that_expires_counts_no_more(shared: Doors) -> None:
     """On a connection that stands too, as on one that resumed a TLS session: there nobody looks at it. A clock that was
     wrong is forgiven."""

@@ -80,14 +80,12 @@ def test_a_follower_that_always_fails_is_given_up(tmp_path: Path, caplog: pytest
     assert "It is not started again" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.EAGAIN, "there are processes enough"), RuntimeError("can't start new thread")]
-)
 def test_a_follower_that_cannot_be_started_just_now_is_started_later(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody once knew of it, and the server ended without its last snapshot."""
     start, left = asyncio.create_subprocess_exec, 2
+    error = OSError(errno.EAGAIN, "there are processes enough")
 
     async def started(*words: str, **named: Any) -> asyncio.subprocess.Process:
         nonlocal left
@@ -100,6 +98,22 @@ def test_a_follower_that_cannot_be_started_just_now_is_started_later(
     assert asyncio.run(kept(tmp_path, until=1))
     assert starts(tmp_path) == 1
     assert caplog.text.count(f"the follower can't be started: {error}. It is started") == 2
+
+
+def test_no_second_follower_is_started_beside_one_that_nobody_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be had to wait for it, the process runs already."""
+    start = asyncio.create_subprocess_exec
+
+    async def started(*words: str, **named: Any) -> asyncio.subprocess.Process:
+        await (await start(*words, **named)).wait()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        asyncio.run(kept(tmp_path, EXIT_DISK, EXIT_DISK, until=2))
+    assert starts(tmp_path) == 1
 
 
 def test_a_follower_whose_reason_cannot_be_read_is_started_again(

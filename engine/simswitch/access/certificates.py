@@ -165,8 +165,8 @@ class Certificates:
                     troubles.append(f"who signs for access servers stays as it is: {error}")
                 self.reloads_count += (self._pair, self._client_ca) != before
                 self._tell(troubles)
-                if not troubles:
-                    self._stamp = now
+                # Where a part was refused what counts is of no one look: the files may become what they were again.
+                self._stamp = None if troubles else now
             else:
                 self._troubles = []
             return self.reloads_count, None if seen == self.reloads_count else self._configuration()

@@ -208,7 +208,7 @@ class Chain:
         start = max(0, size - 2 * LINE_BYTES_MAX)
         tail = os.pread(self._file, size - start, start)
         lines = without_torn(tail, zeros=self._size_max is not None)
-        if lines and not lines.endswith(b"\n"):
+        if not lines.endswith(b"\n") and (lines or start):
             # It is kept as it is: whoever looks at it needs the last byte too.
             raise _ends_in_no_line(self.path)
         last = entry_of(lines.splitlines()[-1], f"{self.path}, last line") if lines else None

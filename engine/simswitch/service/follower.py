@@ -104,8 +104,9 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
                 process = await asyncio.create_subprocess_exec(
                     *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
                 )
-            except (OSError, RuntimeError) as error:
-                # No memory for it, or a bound on processes or threads, may be over in a moment.
+            except OSError as error:
+                # No memory for it, or a bound on processes, may be over in a moment. Where no thread can be had to wait
+                # for it the process runs already and nobody holds it: that error goes on, or there would be two.
                 if last:
                     log.error("the %s can't be started once more to read the end: %s", kept.name, error)
                     return
