@@ -113,8 +113,8 @@ def test_a_decision_is_posted_once_and_of_each_sim_the_last(life: Life) -> None:
     assert life.health(2) == sim_pb2.HEALTH_HEALTHY
 
 
-def reset(life: Life, window: int, spread_ms: int, late_ms: int = 0) -> int:
-    """A window of the lot begins anew now, and has for all of its SIMs. When it began."""
+def reset(life: Life, window: int, spread_ms: int, late_ms: int = 0) -> tuple[int, int]:
+    """A window of the lot begins anew now, and has for all of its SIMs. When it began, and when it had."""
     cell = life.serving.cell
     reset_ms = cell.call_read(lambda machine: machine.now_ms) - late_ms
     (entity,) = cell.call_read(lambda machine: [each["index"] for each in machine.entities(layout.LOT)])
@@ -123,22 +123,24 @@ def reset(life: Life, window: int, spread_ms: int, late_ms: int = 0) -> int:
         pass
     # No other is known: what is said of the next one's spread is nothing of the last one's.
     cell.call(commands.run(layout.SCHEDULE, lot=entity, window=window, at_ms=0, spread_ms=0))
-    return int(cell.call_read(lambda machine: machine.lot(entity)["begun_ms"][window - 1]))
+    found = cell.call_read(lambda machine: machine.lot(entity))
+    return int(found["begun_ms"][window - 1]), int(found["ended_ms"][window - 1])
 
 
 @pytest.mark.parametrize("late_ms", [0, 6 * 3_600_000])
 def test_who_was_seen_slowed_before_its_window_began_anew_stays_in_use(life: Life, late_ms: int) -> None:
     """Also where the service did not run at the reset's instant, or its clock was not confirmed: it begins later."""
     spread_ms = 200
-    reset_ms = reset(life, layout.WINDOW_CYCLE, spread_ms, late_ms)
+    reset_ms, ended_ms = reset(life, layout.WINDOW_CYCLE, spread_ms, late_ms)
+    assert ended_ms >= reset_ms + spread_ms
     life.history_is_at(reset_ms)
     there = life.learner()
     assert there.decide(life.history) == 0
     life.decided(0, reset_ms - 1)
-    life.decided(1, reset_ms + spread_ms - 1)
-    life.decided(2, reset_ms + spread_ms)
+    life.decided(1, ended_ms - 1)
+    life.decided(2, ended_ms)
     life.decided(3, reset_ms - 1, throttled=0)
-    life.history_is_at(reset_ms + spread_ms)
+    life.history_is_at(ended_ms)
     late = life.learner()
     assert late.decide(life.history) == 2
     healths = [sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_HEALTHY, sim_pb2.HEALTH_THROTTLED, sim_pb2.HEALTH_HEALTHY]
@@ -154,7 +156,7 @@ def test_a_rolling_window_that_lets_go_of_a_day_has_not_begun_anew(life: Life) -
     window = inventory_pb2.CapWindow(kind=inventory_pb2.CAP_WINDOW_KIND_ROLLING, quota_bytes=10**10, days=3)
     plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[window])
     life.operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
-    reset_ms = reset(life, layout.WINDOW_ROLLING, 0)
+    reset_ms, _ = reset(life, layout.WINDOW_ROLLING, 0)
     life.decided(0, reset_ms - 1)
     assert life.learner().decide(life.history) == 1
     assert life.health(0) == sim_pb2.HEALTH_THROTTLED

@@ -413,11 +413,15 @@ def test_a_person_s_word_or_resets_that_become_known_end_it() -> None:
     world.send(world.set_health(0, layout.THROTTLED))
     world.pass_ms(HOUR_MS)
     assert healthy(world) == 3
-    # Between a reset and the next word of the calendar it is known still.
+    # For a day after a reset its lot is not told as one without, since the calendar's next word may come. If none does:
     world.send(world.set_health(0, layout.THROTTLED))
-    assert world.machine.sim(0)["tried_ms"] is None
     assert not world.machine.sim(0)["reset_probes"]
+    assert world.machine.lot(lot)["tried_ms"] == 0
     assert [count for _, count in told_endless(world)] == [0]
+    due_ms = world.machine.sim(0)["tried_ms"]
+    while world.machine.sim(0)["health"] == layout.THROTTLED:
+        world.pass_ms(HOUR_MS)
+    assert due_ms <= world.now_ms <= due_ms + 2 * HOUR_MS
 
 
 def test_a_sim_is_said_to_be_tried_when_its_lot_is() -> None:
@@ -446,6 +450,31 @@ def test_no_reset_is_said_to_probe_where_none_may() -> None:
     assert world.machine.sim(0)["reset_probes"]
     world.configure(layout.PROBE_KBPS, 0)
     assert not world.machine.sim(0)["reset_probes"]
+
+
+def test_a_reset_that_is_under_way_is_said_to_probe_those_it_has_yet_to_come_to() -> None:
+    """When it had come to all is when it had, though its clock stood still in between."""
+    world = empty_world()
+    world.import_sims(10)
+    lot = world.entities["gold-a"]
+    began_ms = world.now_ms + HOUR_MS
+    schedule(world, began_ms, spread_ms=HOUR_MS)
+    for sim in range(10):
+        world.send(world.set_health(sim, layout.THROTTLED))
+    for _ in range(3):
+        world.pass_ms(HOUR_MS // 2 + 2_048)
+    world.send(world.set_health(0, layout.THROTTLED))
+    assert world.machine.lot(lot)["resetting"][CYCLE - 1]
+    says = [(world.machine.sim(sim)["reset_probes"], world.machine.sim(sim)["tried_ms"] is None) for sim in (0, 9)]
+    assert says == [(False, False), (True, True)]
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(6 * HOUR_MS)
+    assert world.machine.lot(lot)["ended_ms"][CYCLE - 1] == 0
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2_048)
+    found = world.machine.lot(lot)
+    assert (healthy(world), found["resetting"][CYCLE - 1]) == (9, False)
+    assert found["ended_ms"][CYCLE - 1] > found["begun_ms"][CYCLE - 1] + 6 * HOUR_MS
 
 
 @pytest.mark.parametrize("prepaid", [False, True])

@@ -826,7 +826,7 @@ class Model(Limits):
             lot.turned_days = 0
         self._restart_pool(entity, window)
         lot.sims_untold(window, self.now_ms)
-        lot.begun_ms[window], lot.begun_spread_ms[window] = self.now_ms, spread_ms
+        lot.begun_ms[window], lot.begun_spread_ms[window], lot.ended_ms[window] = self.now_ms, spread_ms, 0
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
         lot.resets[window] = ResetModel(self.now_ms, spread_ms, first, end, first)
@@ -857,6 +857,7 @@ class Model(Limits):
                     self._tries_end(entity, min(lot.tried_next_s, default=0) * 1_000)
                 elif reset.cursor == reset.end:
                     del lot.resets[window]
+                    lot.ended_ms[window] = self.now_ms
                     self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
             if not lot.resets:
                 self._turn_lot(entity)
@@ -2158,6 +2159,8 @@ class Model(Limits):
                 pool_claimed_bytes=self._pool_claimed(entity),
                 pool_days_told=sum(1 << place for place in lot.pool_told),
             )
+            if tables["lots"][entity]["ended_ms"].tolist() != lot.ended_ms:
+                raise Mismatch(f"lot {entity}: its resets had ended at {lot.ended_ms} in the model")
             if lot.pools(2) and 2 not in lot.resets:
                 days = [tables["lots"][entity][name].tolist() for name in ("sims_days_bytes", "pool_days_raised_bytes")]
                 raised = [

@@ -56,6 +56,8 @@ class LotModel:
     begun_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     begun_spread_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """When each window last began to start anew, and over which time its SIMs were spread."""
+    ended_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """When the last of them had; 0 while others wait."""
     resets: dict[int, ResetModel] = field(default_factory=dict)
     """By window: the one that is under way. Behind the windows: its slowed SIMs are tried."""
     prepaid: bool = False

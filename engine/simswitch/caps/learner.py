@@ -194,9 +194,8 @@ class Learner:
         first_ms = last_ms = 0
         for window in (window for each in self._caps(name) for window in each.windows):
             if window.HasField("quota_bytes") and window.window != inventory_pb2.CAP_WINDOW_KIND_ROLLING:
-                spread_ms = 0 if window.resetting else window.begun_spread_ms
                 first_ms = max(first_ms, window.begun_ms)
-                last_ms = max(last_ms, window.begun_ms + spread_ms)
+                last_ms = max(last_ms, window.begun_ms, window.ended_ms)
         return first_ms, last_ms
 
     def _say(self, throttled: int, decisions: list[tuple[int, ...]]) -> None:

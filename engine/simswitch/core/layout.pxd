@@ -1043,6 +1043,7 @@ ctypedef struct Lot:                    # 1120 B, by the lot's entity; the windo
     uint64_t pool_told_counted_bytes[3] # what was counted on all of them by pool_as_of_s
     int64_t sims_days_bytes[14]         # by place of pool_days: the sum of what its carrier said of that day of its single SIMs,
     int64_t pool_days_raised_bytes[14]  # and what stands in pool_days beyond what it said of all of them, since it said no less of those
+    uint64_t ended_ms[3]                # when the last reset that began had come to all of its SIMs; 0: nobody knows, or it is under way
     int64_t pool_added_bytes[3]         # what figures of single SIMs, of later instants than the pool's, added beyond what was counted
 
 ctypedef struct GivenUp:                # 48 B

@@ -190,6 +190,7 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     pool_restart(state, entity, window, now_ms)
     pool_sims_untold(lot, window, now_ms)
     lot.begun_ms[window] = now_ms
+    lot.ended_ms[window] = 0
     lot.begun_spread_ms[window] = lot.spread_ms[window]
     lot.reset_cursor[window] = lot.sims_first if lot.sims_end else 0
     lot.reset_end[window] = lot.sims_end if lot.sims_end else state.header.sims_count
@@ -217,16 +218,26 @@ cdef bint _lot_endless(const State *state, uint32_t entity, uint64_t now_ms) noe
     return lot.slowed_count != 0 and state.header.settings[<int> PROBE_KBPS] != 0
 
 
-cdef bint lot_probes(const State *state, uint32_t entity) noexcept nogil:
-    """Whether a reset is known that puts its slowed SIMs on probation."""
-    cdef const Lot *lot = &state.lots[entity]
+cdef bint sim_probed_by_reset(const State *state, uint32_t index) noexcept nogil:
+    """Whether it is slowed, and a reset is known that puts it on probation, or is under way and has yet to come to it."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int window
-    if not state.header.settings[<int> PROBE_KBPS]:
+    if state.sims[index].health != THROTTLED or not state.header.settings[<int> PROBE_KBPS] or lot.validity == NO_LONGER_VALID:
         return False
     for window in range(WINDOWS):
-        if lot.quota_bytes[window] >= 0 and lot.reset_ms[window]:
+        if lot.quota_bytes[window] >= 0 and (
+            lot.reset_ms[window] or ((lot.resetting >> window) & 1 and lot.reset_cursor[window] <= index < lot.reset_end[window])
+        ):
             return True
     return False
+
+
+cdef bint sim_is_tried(const State *state, uint32_t index) noexcept nogil:
+    """Whether it is slowed, and is tried by and by, if a day after the last reset still no other is known."""
+    return (
+        state.sims[index].health == THROTTLED and not sim_probed_by_reset(state, index)
+        and lot_tries(state, state.groups[state.sims[index].group].lot, INSTANT_MAX_MS)
+    )
 
 
 cdef bint lot_tries(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -424,6 +435,7 @@ cdef bint _reset_step(State *state, uint32_t entity, int window, uint64_t now_ms
         return False
     if lot.reset_cursor[window] == lot.reset_end[window]:
         lot.resetting &= <uint8_t> ~(1 << window)
+        lot.ended_ms[window] = now_ms
         event(
             state, EVENT_RESET, NONE_INDEX, NONE_SHORT, NONE_INDEX, 0,
             <uint64_t> entity | (<uint64_t> window + 1) << 16, lot.reset_count[window])

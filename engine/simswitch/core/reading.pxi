@@ -131,10 +131,9 @@ cdef dict read_sim(State *state, uint32_t index):
         "occupancy": int(sim.occupancy),
         "held": bool(sim.held),
         # None: it is not slowed, or a reset brings it back. 0: not as long as somebody has it.
-        "tried_ms": int(_tried_ms(state, index, &state.lots[group.lot])) if sim.health == THROTTLED and lot_tries(
-            state, group.lot, state.header.now_ms) else None,
-        # It is slowed, and a reset that is known puts it on probation.
-        "reset_probes": bool(sim.health == THROTTLED and lot_probes(state, group.lot)),
+        "tried_ms": int(_tried_ms(state, index, &state.lots[group.lot])) if sim_is_tried(state, index) else None,
+        # It is slowed, and a reset that is known, or under way, puts it on probation.
+        "reset_probes": bool(sim_probed_by_reset(state, index)),
         # It is slowed, and nothing brings it back.
         "stays_slowed": bool(sim.health == THROTTLED and lot_stays_slowed(state, group.lot, state.header.now_ms)),
         "trusted": not sim_untrusted(sim),
@@ -162,10 +161,16 @@ cdef dict read_sim(State *state, uint32_t index):
 
 
 cdef uint64_t _tried_ms(State *state, uint32_t index, const Lot *lot) noexcept nogil:
-    """The walk under way comes to it soon, or the next one does, which has an instant."""
+    """The walk under way comes to it soon, or the next one does, which has an instant: the first of those on which the
+    lot is looked at that is a day after its last reset."""
+    cdef uint64_t due_ms = 0 if (lot.resetting >> TRYING) & 1 else lot.tried_ms
+    cdef int window
     if state.sims[index].occupancy != FREE:
         return 0
-    return max(sim_tried_ms(state, index), 0 if (lot.resetting >> TRYING) & 1 else lot.tried_ms)
+    for window in range(WINDOWS):
+        while lot.quota_bytes[window] >= 0 and lot.last_reset_ms[window] and 0 < due_ms < lot.last_reset_ms[window] + TRIED_AFTER_MS:
+            due_ms += TRIED_AFTER_MS
+    return max(sim_tried_ms(state, index), due_ms)
 
 
 cdef tuple _ledger(State *state, uint32_t index):
@@ -539,9 +544,12 @@ cdef dict read_lot(State *state, uint32_t entity):
         "reset_ms": [int(lot.reset_ms[window]) for window in range(WINDOWS)],
         "last_reset_ms": [int(lot.last_reset_ms[window]) for window in range(WINDOWS)],
         "spread_ms": [int(lot.spread_ms[window]) for window in range(WINDOWS)],
-        # Of the last reset that began: when it did, and over what it spread its SIMs, or does.
+        # Of the last reset that began: when it did, and when it had come to all of its SIMs; 0: it is under way.
         "begun_ms": [int(lot.begun_ms[window]) for window in range(WINDOWS)],
-        "begun_spread_ms": [int(lot.begun_spread_ms[window]) for window in range(WINDOWS)],
+        "ended_ms": [
+            0 if (lot.resetting >> window) & 1 else int(lot.ended_ms[window] or lot.begun_ms[window] + lot.begun_spread_ms[window])
+            for window in range(WINDOWS)
+        ],
         "resetting": [bool((lot.resetting >> window) & 1) for window in range(WINDOWS)],
         # SIMs that are throttled; when the walk begins, or did, that tries those of its slowed SIMs that nobody has; 0: none is, or resets bring them back, or nothing does.
         "slowed_count": int(lot.slowed_count),

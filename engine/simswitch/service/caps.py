@@ -174,7 +174,7 @@ def windows_of(plan: Entity, caps: dict[str, Any]) -> list[pb.LotCap]:
                 resetting=columns["resetting"],
                 reset_spread_ms=columns["spread_ms"],
                 begun_ms=columns["begun_ms"],
-                begun_spread_ms=columns["begun_spread_ms"],
+                ended_ms=columns["ended_ms"],
                 pooled=columns["pooled"],
                 pool_used_bytes=columns["pool_used_bytes"] if columns["pooled"] else None,
                 pool_carrier_bytes=columns["pool_carrier_bytes"] if pool_figure else None,

@@ -377,7 +377,7 @@ class LotCap(_message.Message):
     RESET_SPREAD_MS_FIELD_NUMBER: _builtins.int
     POOL_RAISED_BYTES_FIELD_NUMBER: _builtins.int
     BEGUN_MS_FIELD_NUMBER: _builtins.int
-    BEGUN_SPREAD_MS_FIELD_NUMBER: _builtins.int
+    ENDED_MS_FIELD_NUMBER: _builtins.int
     window: _inventory_pb2.CapWindowKind.ValueType
     """Which."""
     quota_bytes: _builtins.int
@@ -432,8 +432,8 @@ class LotCap(_message.Message):
     """When that last reset did begin, Unix milliseconds: later than its instant if the service didn't run then, or its clock was not
     confirmed. 0: there was none.
     """
-    begun_spread_ms: _builtins.int
-    """Over which time its SIMs came back, or do, one after the other, milliseconds. 0: at once, or there was none."""
+    ended_ms: _builtins.int
+    """When it had come to all of its SIMs, Unix milliseconds. 0: it is under way, or there was none."""
     def __init__(
         self,
         *,
@@ -462,11 +462,11 @@ class LotCap(_message.Message):
         reset_spread_ms: _builtins.int = ...,
         pool_raised_bytes: _builtins.int = ...,
         begun_ms: _builtins.int = ...,
-        begun_spread_ms: _builtins.int = ...,
+        ended_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_carrier_bytes", b"_pool_carrier_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "planned_bytes", b"planned_bytes", "pool_carrier_bytes", b"pool_carrier_bytes", "pool_used_bytes", b"pool_used_bytes", "quota_bytes", b"quota_bytes", "waiting_bytes", b"waiting_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_carrier_bytes", b"_pool_carrier_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "begun_ms", b"begun_ms", "begun_spread_ms", b"begun_spread_ms", "certainty", b"certainty", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "pool_as_of_ms", b"pool_as_of_ms", "pool_carrier_bytes", b"pool_carrier_bytes", "pool_correction_bytes", b"pool_correction_bytes", "pool_raised_bytes", b"pool_raised_bytes", "pool_straddling_bytes", b"pool_straddling_bytes", "pool_used_bytes", b"pool_used_bytes", "pooled", b"pooled", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "reset_spread_ms", b"reset_spread_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes", "_planned_bytes", b"_planned_bytes", "_pool_carrier_bytes", b"_pool_carrier_bytes", "_pool_used_bytes", b"_pool_used_bytes", "_quota_bytes", b"_quota_bytes", "_waiting_bytes", b"_waiting_bytes", "before_bytes", b"before_bytes", "before_certainty", b"before_certainty", "before_since_ms", b"before_since_ms", "begun_ms", b"begun_ms", "certainty", b"certainty", "ended_ms", b"ended_ms", "last_reset_ms", b"last_reset_ms", "planned_bytes", b"planned_bytes", "planned_certainty", b"planned_certainty", "pool_as_of_ms", b"pool_as_of_ms", "pool_carrier_bytes", b"pool_carrier_bytes", "pool_correction_bytes", b"pool_correction_bytes", "pool_raised_bytes", b"pool_raised_bytes", "pool_straddling_bytes", b"pool_straddling_bytes", "pool_used_bytes", b"pool_used_bytes", "pooled", b"pooled", "quota_bytes", b"quota_bytes", "reset_ms", b"reset_ms", "reset_spread_ms", b"reset_spread_ms", "resetting", b"resetting", "since_ms", b"since_ms", "speed_after_bits_per_s", b"speed_after_bits_per_s", "waiting_bytes", b"waiting_bytes", "waiting_certainty", b"waiting_certainty", "waiting_ms", b"waiting_ms", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before_bytes: _TypeAlias = _typing.Literal["before_bytes"]  # noqa: Y015
     _WhichOneofArgType__before_bytes: _TypeAlias = _typing.Literal["_before_bytes", b"_before_bytes"]  # noqa: Y015

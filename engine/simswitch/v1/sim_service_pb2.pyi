@@ -535,7 +535,7 @@ class ExplainSimResponse(_message.Message):
     stays_slowed: _builtins.bool
     """It is slowed, and stays so: its lot is prepaid, and no reset is known."""
     reset_probes: _builtins.bool
-    """It is slowed, and a reset is known that puts it on probation."""
+    """It is slowed, and a reset is known that puts it on probation, or is under way and has yet to come to it."""
     @_builtins.property
     def sim(self) -> _sim_pb2.Sim:
         """The card."""
