@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
+from tests.model.books import DAY_MS
 from tests.model.records import copy_regions, tables
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
@@ -88,11 +89,11 @@ MET: dict[int, set[tuple[int, int]]] = {}
 """By seed."""
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_slowed_sims_of_lots_without_resets_are_tried_as_the_model_does(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "ends_ms"), [(0, 30 * DAY_MS), (0, DAY_MS + DAY_MS // 48), (3, 30 * DAY_MS)])
+def test_slowed_sims_of_lots_without_resets_are_tried_as_the_model_does(seed: int, ends_ms: int) -> None:
     """Days at a time, which no random walk lives to see. Some are in use or let go of, others slowed again at once.
-    In the second walk a lot is prepaid, whose SIMs are not tried."""
-    walk = Walk(seed, keeps_records=False, lots_end=False)
+    In the second walk a lot ends while its SIMs are tried, in the third one it is prepaid: its SIMs are not tried."""
+    walk = Walk(seed, keeps_records=False, ends_ms=(30 * DAY_MS, ends_ms))
     world, tried = walk.world, Counter[int]()
     walk.apply(world.allocate([7_001, 7_002]))
     for day in range(4):
@@ -112,6 +113,8 @@ def test_slowed_sims_of_lots_without_resets_are_tried_as_the_model_does(seed: in
                 walk.apply(world.set_health(sim, layout.THROTTLED))
     assert tried.total() > 20
     assert (tried[world.entities["gold-a"]] == 0) == (seed == 3)
+    ended = int(walk.machine.lot(world.entities["gold-a"])["validity"]) == layout.NO_LONGER_VALID
+    assert ended == (ends_ms < 2 * DAY_MS)
     assert (commands.EVENTS, layout.EVENT_ENDLESS) in walk.answers
 
 

@@ -43,7 +43,7 @@ class Walk:
         sims: int = SIMS,
         orders_max: int = 256,
         keeps_records: bool = True,
-        lots_end: bool = True,
+        ends_ms: tuple[int, int] = (3_000 * STEP_MS, 1_000_000 * STEP_MS),
         world: World | None = None,
     ) -> None:
         self.seed = seed
@@ -75,10 +75,9 @@ class Walk:
                 place: self.world.entities[name]
                 for place, name in zip(places, ("supplier", "daily", "gold"), strict=True)
             }
-            for name, steps in (("gold-b", 3_000), ("gold-a", 1_000_000)):
-                ends_ms = START_MS + steps * STEP_MS
+            for name, after_ms in zip(("gold-b", "gold-a"), ends_ms, strict=True):
                 ends = {
-                    layout.LOT_VALID_UNTIL_S: ends_ms // 1_000 if lots_end else -1,
+                    layout.LOT_VALID_UNTIL_S: (START_MS + after_ms) // 1_000,
                     layout.LOT_PREPAID: int(name == "gold-a" and seed % 2),
                 }
                 self.world.define(layout.LOT, name, {**lot, **ends})
