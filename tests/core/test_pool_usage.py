@@ -401,6 +401,68 @@ def test_a_wrong_opening_balance_leaves_its_pool_when_the_carrier_puts_it_right(
     assert world.machine.check() == []
 
 
+def test_less_of_a_sims_day_takes_nothing_of_what_its_cycle_says() -> None:
+    world = shared_world(quota_day=50 * GIB)
+    now_s = world.now_ms // 1000
+    assert world.status(world.figure(0, 40 * GIB, 0, now_s)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 4 * GIB, 0, now_s - 1)) == layout.OK
+    for gib in (30, 1):
+        world.pass_ms(3_600_000)
+        assert world.status(world.figure(0, gib * GIB, 0, world.now_ms // 1000, DAY)) == layout.OK
+        assert pool(world)["pool_used_bytes"][0] == 40 * GIB
+    assert world.machine.check() == []
+
+
+def test_what_a_sim_had_before_its_pools_figure_takes_back_nothing_that_others_added() -> None:
+    """A day of later says nothing of it."""
+    world = shared_world(quota_day=50 * GIB)
+    first, second = 0, 1
+    now_s = world.now_ms // 1000
+    assert world.status(world.figure(first, 50 * GIB, 0, now_s)) == layout.OK
+    used = []
+    world.pass_ms(9 * SECOND_MS)
+    assert world.status(world.pool_figure(LOT, 90 * GIB, 0, world.now_ms // 1000)) == layout.OK
+    for sim, gib, window in ((second, 40, CYCLE), (first, 1, DAY), (first, 20, CYCLE)):
+        world.pass_ms(9 * SECOND_MS)
+        assert world.status(world.figure(sim, gib * GIB, 0, world.now_ms // 1000, window)) == layout.OK
+        used.append(pool(world)["pool_used_bytes"][0] // GIB)
+    assert used == [130, 130, 130]
+    assert world.machine.check() == []
+
+
+def test_a_pools_cycle_may_be_less_than_rolling_days_that_days_of_later_have_raised() -> None:
+    world = shared_world(quota_day=50 * GIB, quota_rolling=90 * GIB, rolling_days=3, pooled=1 | 1 << 2)
+    epoch = allocate(world)
+    sim = int(world.machine.terminal(0)["sim"])
+    world.pass_ms(60 * SECOND_MS)
+    world.send(world.usage(T, epoch, 40 * GIB))
+    now_s = world.now_ms // 1000
+    figures = (
+        (world.pool_figure(LOT, 10 * GIB, 40 * GIB, now_s - 9, layout.WINDOW_ROLLING), layout.OK),
+        (world.figure(sim, 40 * GIB, 40 * GIB, now_s, DAY), layout.OK),
+        (world.pool_figure(LOT, 9 * GIB, 40 * GIB, now_s - 5), layout.IMPOSSIBLE_USAGE),
+        (world.pool_figure(LOT, 35 * GIB, 40 * GIB, now_s - 5), layout.OK),
+    )
+    for figure, status in figures:
+        assert world.status(figure) == status
+    assert pool(world)["pool_used_bytes"][::2] == [40 * GIB, 40 * GIB]
+    assert world.machine.check() == []
+
+
+def test_what_an_opening_day_makes_up_for_in_the_cycle_is_lent_to_no_other_sim() -> None:
+    """No figure of the cycle takes it back: it stays until the pool is told again."""
+    world = shared_world(quota_day=90 * GIB)
+    world.pass_ms(9 * SECOND_MS)
+    assert world.status(world.figure(0, 50 * GIB, 0, world.now_ms // 1000 - 9)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 100 * GIB, 0, world.now_ms // 1000 - 3)) == layout.OK
+    (sim,) = world.import_sims(1, opening_day_bytes=60 * GIB, as_of_s=world.now_ms // 1000)
+    for of_sim, gib, window in ((sim, 6, DAY), (sim, 6, CYCLE), (0, 10, CYCLE), (0, 1, CYCLE)):
+        world.pass_ms(SECOND_MS)
+        assert world.status(world.figure(of_sim, gib * GIB, 0, world.now_ms // 1000, window)) == layout.OK
+        assert pool(world)["pool_used_bytes"][0] == 160 * GIB
+    assert world.machine.check() == []
+
+
 @pytest.mark.parametrize("window", [CYCLE, DAY])
 def test_a_pools_figure_of_long_ago_is_raised_by_those_of_its_sims_as_long_as_it_counts(window: int) -> None:
     world = shared_world(quota_day=50 * GIB, pooled=1 | 1 << 1)

@@ -588,9 +588,9 @@ class Model(Limits):
         for window in range(layout.WINDOWS):
             if lot.pools(window):
                 lot.pool_offsets[window] += openings[window]
-                if lot.figured(window) and as_of_s > lot.pool_as_of_s[window]:
-                    lot.pool_added[window] += openings[window]
             told, told_s = figures[window]
+            if lot.pools(window) and lot.figured(window) and told_s > lot.pool_as_of_s[window]:
+                lot.pool_added[window] += openings[window]
             if told_s:
                 self._sim_tells(sim, window, told, told_s, 0)
         self._set_limit(sim)
@@ -956,7 +956,9 @@ class Model(Limits):
                 # No less than all of the SIMs, and no less than before but for what the carrier took back.
                 base = self._pool_base(sim.lot, place)
                 back = max(fall - max(bases[place] - base, 0), 0)
-                least = max(self._pool_floor(sim.lot, window, place), base + lot.pool_raised[place] - back)
+                inners = [each for each in range(layout.WINDOWS) if each == place or self._lies_in(lot, each, place)]
+                floor = max(self._pool_floor(sim.lot, inner, place) for inner in inners)
+                least = max(floor, base + lot.pool_raised[place] - back)
                 if as_of_s <= lot.pool_as_of_s[place]:
                     least = max(least, told + self._pool_counted(sim.lot) - lot.pool_told_at_bytes[place])
                 self._raise_pool(lot, place, least - base)
@@ -996,7 +998,8 @@ class Model(Limits):
                 known.append(self._told_of_sims(entity, inner))
             if inner != window and lot.pools(inner) and lot.pool_as_of_s[inner] <= as_of_s:
                 counts = lot.pool_carrier[inner]
-                counts += lot.pool_raised[inner] if lot.told_until_s[inner] <= as_of_s else 0
+                in_it = {inner, layout.WINDOW_DAY - 1} if inner == layout.WINDOW_ROLLING - 1 else {inner}
+                counts += lot.pool_raised[inner] if max(lot.told_until_s[each] for each in in_it) <= as_of_s else 0
                 known.append(counts if self._is_young(lot, inner, lot.pool_as_of_s[inner]) else 0)
         if window == layout.WINDOW_ROLLING - 1 and self._days_hold(lot, as_of_s):
             told = [day if place in lot.pool_told else 0 for place, day in enumerate(lot.pool_days)]
@@ -1095,6 +1098,8 @@ class Model(Limits):
         cycle, day, rolling = (int(each) - 1 for each in layout.Window)
         if sim.as_of_s[window] > lot.pool_as_of_s[window]:
             return BYTES_MAX
+        if sim.as_of_s[window]:
+            return 0
         known = [sim.as_of_s[inner] for inner in (day, rolling) if window != day]
         if window == cycle:
             told = [place for place, bytes_ in enumerate(sim.days_told) if bytes_]

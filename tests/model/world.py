@@ -138,6 +138,7 @@ class World(Driver):
         lot: str = "gold-a",
         bank: str = "bank-1",
         opening_bytes: npt.ArrayLike = 0,
+        opening_day_bytes: npt.ArrayLike = 0,
         as_of_s: int = 0,
         health: int = layout.HEALTHY,
     ) -> list[int]:
@@ -149,7 +150,7 @@ class World(Driver):
             iccid=[iccid_number(int(number)) for number in numbers],
             imsi=440_100_000_000_000 + numbers,
             opening_cycle_bytes=opening_bytes,
-            opening_day_bytes=0,
+            opening_day_bytes=opening_day_bytes,
             opening_rolling_bytes=0,
             as_of_s=as_of_s,
             lot=self.entities[lot],

@@ -558,7 +558,7 @@ cdef int _import_sim(
     if health == THROTTLED:
         lot_slowed(state, lot, now_ms)
     sim_enter(state, index)
-    pool_opened(state, lot, openings, <uint32_t> min(as_of_s, now_ms // 1000))
+    pool_opened(state, index, openings)
     sim_set_limit(state, index, now_ms)
     if sim.health == HEALTHY and sim.tier == TIER_NONE:
         index_insert(state, index)

@@ -297,14 +297,16 @@ cdef int64_t pool_room_bytes(const Lot *lot) noexcept nogil:
     return POOL_MAX - most
 
 
-cdef void pool_opened(State *state, uint32_t entity, const uint64_t *openings, uint32_t as_of_s) noexcept nogil:
-    """A SIM was imported that had used so much in the windows; 0: nobody says by when."""
-    cdef Lot *lot = &state.lots[entity]
+cdef void pool_opened(State *state, uint32_t index, const uint64_t *openings) noexcept nogil:
+    """A SIM was imported that had used so much in the windows."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef bint figured = index < state.header.ledger_end
     cdef int window
     for window in range(WINDOWS):
         if lot_pools(lot, window):
             _add(&lot.pool_offset_bytes[window], <int64_t> openings[window])
-            if pool_figured(lot, window) and as_of_s > lot.pool_as_of_s[window]:
+            # What its day only makes up for in a longer window no figure of that takes back.
+            if figured and pool_figured(lot, window) and state.sims_ledger[index].as_of_s[window] > lot.pool_as_of_s[window]:
                 _add(&lot.pool_added_bytes[window], <int64_t> openings[window])
 
 
@@ -429,6 +431,7 @@ cdef int64_t _told_least_bytes(
 ) noexcept nogil:
     """What the carrier itself, no later, said was used in a window: on single SIMs, or in a shorter window in it."""
     cdef int64_t least = 0, days = 0
+    cdef uint32_t told_last_s
     cdef int inner, place
     for inner in range(WINDOWS):
         if inner != window and not _lies_in(state, lot, inner, window, now_ms):
@@ -440,7 +443,10 @@ cdef int64_t _told_least_bytes(
             and _pool_young(lot, inner, lot.pool_as_of_s[inner], now_ms)
         ):
             least = max(least, lot.pool_carrier_bytes[inner])
-            if as_of_s >= lot.sims_told_last_s[inner]:
+            told_last_s = lot.sims_told_last_s[inner]
+            if inner == WINDOW_ROLLING - 1:  # which a day lies in, and may have raised
+                told_last_s = max(told_last_s, lot.sims_told_last_s[WINDOW_DAY - 1])
+            if as_of_s >= told_last_s:
                 least = max(least, lot.pool_carrier_bytes[inner] + lot.pool_raised_bytes[inner])
     if window == WINDOW_ROLLING - 1 and days_told(state, lot, as_of_s, now_ms):
         for place in range(ROLLING_DAYS):
@@ -489,7 +495,7 @@ cdef void pool_contain_sims(
     cdef const SimLedger *ledger = &state.sims_ledger[index]
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int64_t least, base
-    cdef int window
+    cdef int window, inner
     if not lot.pooled:
         return
     for window in range(WINDOWS):
@@ -498,7 +504,10 @@ cdef void pool_contain_sims(
             and (window == of_window or _lies_in(state, lot, of_window, window, now_ms))
         ):
             base = _base_bytes(lot, window)
-            least = _floor_bytes(lot, of_window, window, now_ms)
+            least = 0
+            for inner in range(WINDOWS):
+                if inner == window or _lies_in(state, lot, inner, window, now_ms):
+                    least = max(least, _floor_bytes(lot, inner, window, now_ms))
             if ledger.as_of_s[of_window] <= lot.pool_as_of_s[window]:
                 least = max(
                     least,
@@ -511,7 +520,7 @@ cdef void pool_contain_sims(
 
 cdef int64_t pool_added_most_bytes(const State *state, uint32_t index, int window, uint64_t now_ms) noexcept nogil:
     """What figures of one SIM, of later instants than the pool's, can have added to it at most: those of shorter windows no more
-    than the SIM's correction has."""
+    than the SIM's correction, where that is all of them. Else a part of it is known to the pool's figure, and nobody which."""
     cdef const SimLedger *ledger = &state.sims_ledger[index]
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint32_t told_s = 0
@@ -520,7 +529,7 @@ cdef int64_t pool_added_most_bytes(const State *state, uint32_t index, int windo
         return 0
     if ledger.as_of_s[window] > lot.pool_as_of_s[window]:
         return BYTES_MAX
-    if window == WINDOW_DAY - 1:
+    if window == WINDOW_DAY - 1 or ledger.as_of_s[window]:
         return 0
     for inner in range(WINDOW_DAY - 1, WINDOWS):
         told_s = max(told_s, ledger.as_of_s[inner])
