@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from simswitch.core import layout
 from simswitch.history.projector import Projector
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings
-from simswitch.service import definitions
+from simswitch.plain_text import is_plain
+from simswitch.service import definitions, texts
+from simswitch.service.directory import Entity
 from simswitch.service.errors import Refused
 from simswitch.v1 import event_pb2
 from simswitch.v1 import inventory_pb2 as inv
@@ -96,15 +100,101 @@ def test_a_stricter_limit_is_published_anew(pool: OperatorClient) -> None:
         assert "stricter than what was published as the limit" in error.text
     error = refusal(lambda: limit(pool, published=earlier, text="other", month_bytes=99 * MB))
     assert f"on {then}: publish this one on that day or a later one" in error.text
-    # A withdrawn one was published too.
-    for withdrawn in (True, False):
-        assert "stricter" in refusal(partial(limit, pool, published=then, month_bytes=MB, withdrawn=withdrawn)).text
-        limit(pool, published=then, withdrawn=True)
+    # A withdrawn one was published too, with the figures that it had.
+    for turn in range(2):
+        assert limit(pool, published=then, month_bytes=MB, withdrawn=True).month_bytes == 100 * MB, turn
+        assert "stricter" in refusal(partial(limit, pool, published=then, month_bytes=MB)).text
     assert limit(pool, published=then, month_bytes=101 * MB, slow_kbps=200).slow_kbps == 200
     assert limit(pool, published=then, text="other", month_bytes=99 * MB).month_bytes == 99 * MB
     error = refusal(partial(limit, pool, published=then, text="other", month_bytes=98 * MB))
     assert "another text, or a later day" in error.text
     assert limit(pool, published=str(today), text="other", month_bytes=98 * MB).month_bytes == 98 * MB
+
+
+def test_a_withdrawal_changes_no_figure(pool: OperatorClient) -> None:
+    """What else it says nobody was told: neither is it too strict for one, nor is what was told too strict after it."""
+    day = str(datetime.now(UTC).date())
+    given: dict[str, Any] = {"action": inv.LIMIT_ACTION_REFUSE, "slow_kbps": 0, "day_bytes": GB, "published": day}
+    limit(pool, text="before", **{**given, "month_bytes": 30 * GB})
+    stands = limit(pool, month_bytes=20 * GB, **given)
+    stands.withdrawn = True
+    unsaid = inv.LimitRule(
+        name="fair use", action=inv.LIMIT_ACTION_NOTIFY, text=f" {TEXT} ", published=day, withdrawn=True
+    )
+    senseless = rule(month_bytes=1, day_bytes=0, action=9, warn_permille=5_000, withdrawn=True)
+    for withdrawal in (unsaid, senseless, unsaid):
+        request = inv.DefineLimitRuleRequest(limit_rule=withdrawal)
+        assert pool.inventory.DefineLimitRule(request).limit_rule == stands
+    stands.withdrawn = False
+    assert limit(pool, month_bytes=20 * GB, **given) == stands
+    for other in ({"text": "senseless"}, {"published": "2026-01-01"}, {"month_bytes": 0, "text": "x"}):
+        error = refusal(partial(limit, pool, withdrawn=True, **{**given, "month_bytes": 0, **other}))
+        assert f"(to withdraw it, say its day and its text as they stand: {day}, '{TEXT}')" in error.text
+    assert "to withdraw it" not in refusal(partial(limit, pool, **{**given, "text": ""})).text
+
+
+def test_no_group_falls_under_a_stricter_limit_with_the_same_text_and_day(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    day, then = str(today), str(today - timedelta(days=1))
+    group(pool, "brand")
+    brand: dict[str, Any] = {"name": "brand's", "subscriber_group": "brand", "published": then, "text": "A"}
+    limit(pool, published=then, text="A", month_bytes=20 * GB)
+    limit(pool, month_bytes=20 * GB, **brand)
+    assert limit(pool, month_bytes=20 * GB, withdrawn=True, **brand).withdrawn, "no stricter: it falls under the same"
+    limit(pool, month_bytes=30 * GB, **brand)
+    others: list[dict[str, Any]] = [{}, {"text": "B"}, {"published": day}]
+    for other in others:
+        error = refusal(partial(limit, pool, month_bytes=30 * GB, withdrawn=True, **{**brand, **other}))
+        assert "the group 'brand' would fall under the limit 'fair use', which is stricter" in error.text
+        assert "first publish 'fair use' anew, with another text or a later day" in error.text
+    # One that holds for nobody is no matter, and does not come back.
+    limit(pool, published=then, text="A", withdrawn=True)
+    limit(pool, withdrawn=True, **brand)
+    assert "stricter" in refusal(partial(limit, pool, published=then, text="A", month_bytes=20 * GB)).text
+    limit(pool, month_bytes=30 * GB, **brand)
+    limit(pool, published=day, text="A", month_bytes=20 * GB)
+    assert limit(pool, withdrawn=True, **brand).withdrawn
+
+
+def test_a_limit_that_never_changed_comes_back_whatever_took_its_text_elsewhere(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    day, then = str(today), str(today - timedelta(days=1))
+    group(pool, "brand")
+    brand: dict[str, Any] = {"name": "brand's", "subscriber_group": "brand", "published": then, "text": "A"}
+    limit(pool, published=then, text="A", month_bytes=20 * GB)
+    limit(pool, month_bytes=20 * GB, **brand)
+    for turn in range(definitions.TOLD_MAX + 2):
+        # Of which one has replaced A, and the last let it be forgotten.
+        limit(pool, published=then if turn < 4 else day, text=f"text {turn}", month_bytes=30 * GB)
+        if turn in (0, definitions.TOLD_MAX + 1):
+            assert limit(pool, withdrawn=True, **brand).withdrawn
+            assert refusal(partial(limit, pool, month_bytes=19 * GB, **brand))
+            assert not limit(pool, month_bytes=20 * GB, **brand).withdrawn
+
+
+def test_a_groups_first_limit_is_of_no_day_before_a_laxer_one_that_touched_it(pool: OperatorClient) -> None:
+    today = datetime.now(UTC).date()
+    day, then, before = (str(today - timedelta(days=days)) for days in range(3))
+    group(pool, "brand", "second")
+    limit(pool, published=then, text="A", month_bytes=20 * GB)
+    second: dict[str, Any] = {"name": "second's", "subscriber_group": "second", "text": "of second"}
+    limit(pool, published=before, month_bytes=20 * GB, **second)
+    brand: dict[str, Any] = {"name": "brand's", "subscriber_group": "brand", "text": "of brand"}
+    for withdrawn in (False, True):
+        error = refusal(partial(limit, pool, published=before, month_bytes=19 * GB, withdrawn=withdrawn, **brand))
+        assert f"'fair use' on {then}: publish this one on that day or a later one" in error.text
+    # It is its own that touches a group that has one, until that is withdrawn.
+    second["text"] = "of second, less"
+    limit(pool, published=before, month_bytes=19 * GB, **second)
+    limit(pool, published=before, withdrawn=True, **second)
+    less = partial(limit, pool, month_bytes=18 * GB, **{**second, "text": "of second, least"})
+    assert "the same people" in refusal(partial(less, published=before)).text
+    assert less(published=then).published == then
+    assert limit(pool, published=then, month_bytes=19 * GB, **brand).published == then
+    limit(pool, published=day, text="for all", month_bytes=20 * GB, withdrawn=True)
+    group(pool, "third")
+    third: dict[str, Any] = {"name": "third's", "subscriber_group": "third", "text": "of third"}
+    assert limit(pool, published=before, month_bytes=GB, **third).published == before, "nothing touched it"
 
 
 def group(operator: OperatorClient, *names: str) -> None:
@@ -151,7 +241,8 @@ def test_for_a_group_the_day_never_goes_back(pool: OperatorClient) -> None:
     assert "the same people" in refusal(older).text
     assert older(withdrawn=True).withdrawn
     assert limit(pool, name="older", published=then, text="older", month_bytes=GB).published == then
-    assert limit(pool, name="brand's", subscriber_group="brand", published=before, text="truth").published == before
+    brand = {"name": "brand's", "subscriber_group": "brand", "published": before}
+    assert limit(pool, text="no stricter", month_bytes=GB, **brand).published == before
 
 
 def test_a_text_that_another_has_replaced_comes_back_with_a_later_day_only(pool: OperatorClient) -> None:
@@ -170,8 +261,9 @@ def test_a_text_that_another_has_replaced_comes_back_with_a_later_day_only(pool:
                     assert "the same people" in error.text or f"'fair use' on {then}, and another has" in error.text
     assert limit(pool, published=day, text="A", month_bytes=2 * GB).month_bytes == 2 * GB
     # Nor does its day go back, whoever says it.
+    of_brand = {"name": "b", "subscriber_group": "brand"}
     for published in (then, before):
-        error = refusal(partial(limit, pool, name="b", published=published, text="A", subscriber_group="brand"))
+        error = refusal(partial(limit, pool, published=published, text="A", month_bytes=2 * GB, **of_brand))
         assert f"'fair use' on {day}, and stands for what that allows: say that day" in error.text
     assert limit(pool, name="b", published=day, text="A", month_bytes=3 * GB, subscriber_group="brand").number
     # Who has it keeps it, also where it allows more elsewhere.
@@ -217,8 +309,11 @@ def test_another_spelling_of_a_text_or_its_url_makes_no_other_text(pool: Operato
 
 
 def test_a_text_of_any_length_is_looked_at_in_a_time_that_goes_by_its_length(pool: OperatorClient) -> None:
-    error = refusal(partial(limit, pool, text="x" * 65_536))
-    assert "text has 65536 bytes, and the whole definition at most 824: publish it where it has room" in error.text
+    error = refusal(partial(limit, pool, text="x" * 16_000))
+    assert "text has 16000 bytes, and the whole definition at most 824: publish it where it has room" in error.text
+    for text in ("x" * 17_000, "\x1b" * 17_000):
+        error = refusal(partial(limit, pool, text=text))
+        assert "bytes, and a request at most 16,384; 824 of them fit" in error.text
     dots, zeros = "." * 60_000, "0" * 60_000
     assert definitions._plain(f"https://a{dots}:{zeros}z") == f"https://a{dots}:{zeros}z"
     assert definitions._plain(f"https://a{dots}:{zeros}80") == "https://a:80"
@@ -234,7 +329,8 @@ def test_so_many_texts_are_remembered_and_none_of_the_days_of_those_forgotten_is
     for turn in range(definitions.TOLD_MAX):
         found = limit(pool, published=then, text=f"text {turn}", month_bytes=20 * GB)
     places = {"fair use": "", "b": "brand"}.items()
-    error = refusal(partial(limit, pool, name="b", published=before, text="A", subscriber_group="brand"))
+    b = {"name": "b", "subscriber_group": "brand", "month_bytes": 20 * GB}
+    error = refusal(partial(limit, pool, published=before, text="A", **b))
     assert f"'fair use' on {before}, and another has taken its place" in error.text
     # One more, and A and the first are forgotten; what was published on their days is not new.
     found = limit(pool, published=day, text="the last", month_bytes=20 * GB)
@@ -254,13 +350,69 @@ def test_so_many_texts_are_remembered_and_none_of_the_days_of_those_forgotten_is
     for name, of_group in places:
         back = {"name": name, "subscriber_group": of_group}
         assert refusal(partial(limit, pool, published=then, text="text 5", month_bytes=30 * GB, **back))
-    # A long text leaves less room: more is forgotten, and what is remembered says so.
-    found = limit(pool, published=day, text="x" * 700, month_bytes=20 * GB)
-    assert 1 < len(found.told_before) < definitions.TOLD_MAX
-    for text in ("A", "text 2", "never said"):
-        back = {"name": "b", "subscriber_group": "brand", "published": then, "text": text}
-        assert f"had up to {then} are" in refusal(partial(limit, pool, **back)).text
-    assert limit(pool, name="b", subscriber_group="brand", published=day, text="new").published == day
+    for text in ("A", "text 0", "never said"):
+        assert f"had up to {then} are" in refusal(partial(limit, pool, published=then, text=text, **b)).text
+    assert limit(pool, published=day, text="new", **b).published == day
+
+
+def test_a_new_text_leaves_room_for_what_is_remembered(pool: OperatorClient) -> None:
+    """So corrections of a long text never make a day of which nothing is new."""
+    day = str(datetime.now(UTC).date())
+    error = refusal(partial(limit, pool, published=day, text="x" * 700))
+    assert "text has 700 bytes, and at most about" in error.text
+    assert "publish it where it has room, and say its URL" in error.text
+    room = int(error.text.partition("at most about ")[2].partition(" ")[0])
+    assert 600 < room < 700
+    assert "have room" in refusal(partial(limit, pool, published=day, text="x" * (room + 1))).text
+    most = 2**62 - 1
+    figures: dict[str, Any] = {"month_bytes": most, "day_bytes": most, "slow_kbps": 2**32 - 2, "warn_permille": 999}
+    for turn in range(definitions.TOLD_MAX):
+        limit(pool, published=day, text=f"{turn:x}".ljust(room, "x"), **figures)
+    assert len(limit(pool, published=day, text="f".ljust(room, "x"), withdrawn=True).told_before) == 15
+    found = limit(pool, published=day, text="g".ljust(room, "x"), withdrawn=True, **figures)
+    assert len(found.told_before) == definitions.TOLD_MAX
+    # Another spelling of it has no more room.
+    assert "have room" in refusal(partial(limit, pool, published=day, text=f"g {'x' * (room - 1)}", **figures)).text
+    assert "have room" in refusal(partial(limit, pool, published=day, text=f"{found.text}\u200c", **figures)).text
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_a_longer_text_of_before_is_kept_and_withdrawn(count: int) -> None:
+    """Also where the word that it is withdrawn has no room: it is not warned of then, and all else is as it was."""
+    before = rule(published="2026-01-02", told_before=[1 << 24] * count)
+    before.text += "x" * (layout.DOCUMENT_BYTES - len(definitions.document(before)) - 1)
+    assert len(definitions.document(before)) == layout.DOCUMENT_BYTES
+    asked = rule(published=before.published, text=before.text)
+    numbers = definitions._rule_numbers(asked, kept(before))
+    assert (asked, numbers[layout.RULE_WARN_PERMILLE]) == (before, 800)
+    asked.withdrawn = True
+    numbers = definitions._rule_numbers(asked, kept(before))
+    assert (len(definitions.document(asked)) <= layout.DOCUMENT_BYTES, numbers[layout.RULE_WITHDRAWN]) == (True, 1)
+    before.withdrawn = True
+    before.ClearField("warn_permille")
+    assert asked == before
+    again = rule(published=before.published, text=before.text)
+    definitions._rule_numbers(again, kept(before))
+    assert (again.warn_permille, list(again.told_before)) == (800, list(before.told_before))
+
+
+def kept(limit_rule: inv.LimitRule) -> Any:
+    """A directory of it alone."""
+    entity = Entity(0, layout.LIMIT_RULE, limit_rule.name, (), definitions.document(limit_rule))
+    return SimpleNamespace(all=lambda _: [entity])
+
+
+def test_texts_are_looked_at_once_and_letter_by_letter_only_for_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    definitions._digest.cache_clear()
+    for _ in range(3):
+        definitions._rule_numbers(rule(month_bytes=GB), kept(rule()))
+    assert definitions._digest.cache_info().misses == 1
+    look = Mock(side_effect=is_plain)
+    monkeypatch.setattr(texts, "is_plain", look)
+    texts.check_texts(rule(text="x" * 100))
+    assert look.call_count == 3
+    with pytest.raises(Refused, match="its character 4 is"):
+        texts.check_texts(rule(text="a\nb\x1bc\x1b"))
 
 
 def test_two_definitions_at_once_forget_no_text(pool: OperatorClient) -> None:

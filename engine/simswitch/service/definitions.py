@@ -7,6 +7,7 @@ numbers beside it are derived from the message, so that what is shown and what i
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import logging
 import re
@@ -219,6 +220,19 @@ WARN_PERMILLE = 800
 
 def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
     rule.text = rule.text.strip()
+    stored = {other.name: pb.LimitRule.FromString(other.document) for other in directory.all(layout.LIMIT_RULE)}
+    before = stored.get(rule.name)
+    try:
+        return _numbers_of_rule(rule, stored, directory)
+    except Refused as error:
+        if not rule.withdrawn or before is None or (rule.text, rule.published) == (before.text, before.published):
+            raise
+        stands = f"{before.published}, {before.text!r}"
+        said = f"{error.what} (to withdraw it, say its day and its text as they stand: {stands})"
+        raise Refused(error.reason, said) from error
+
+
+def _numbers_of_rule(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule], directory: Directory) -> Numbers:
     if not rule.text:
         raise Refused(
             INVALID_ARGUMENT, "text is empty: a limit that is not published holds for nobody. Say its text, or its URL"
@@ -232,30 +246,27 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
     published = _day("published", rule.published)
     if published is None:
         raise Refused(INVALID_ARGUMENT, "published is empty: publish the limit, and say on which day that was")
-    if not rule.HasField("month_bytes") and not rule.HasField("day_bytes"):
-        rule.month_bytes = MONTH_BYTES
-    for name in ("month_bytes", "day_bytes"):
-        if rule.HasField(name) and not 1 <= getattr(rule, name) < _BYTES_MAX:
-            raise Refused(INVALID_ARGUMENT, f"{name} is 1 to {_BYTES_MAX - 1}, not {getattr(rule, name)}")
-    if not rule.HasField("warn_permille"):
-        rule.warn_permille = WARN_PERMILLE
-    if not 0 <= rule.warn_permille < 1_000:
-        raise Refused(INVALID_ARGUMENT, f"warn_permille is below 1,000, not {rule.warn_permille}")
-    if rule.action not in (pb.LIMIT_ACTION_NOTIFY, pb.LIMIT_ACTION_SLOW, pb.LIMIT_ACTION_REFUSE):
-        raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
-    if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
-        raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
+    before = stored.get(rule.name)
+    if before is not None and _withdraws(rule, before):
+        # Its figures are published as they stand; what else a withdrawal says of them nobody was told.
+        name = rule.name
+        rule.CopyFrom(before)
+        rule.name, rule.withdrawn = name, True
+    else:
+        _check_figures(rule)
     group = rule.subscriber_group
     index = directory.get(layout.SUBSCRIBER_GROUP, group).index if group else -1
-    others = directory.all(layout.LIMIT_RULE)
-    for other in others:
-        holds = other.numbers[layout.RULE_WITHDRAWN] != 1 and other.numbers[layout.RULE_GROUP] == index
-        if holds and other.name != rule.name and not rule.withdrawn:
+    for name, other in stored.items():
+        holds = not other.withdrawn and other.subscriber_group == group
+        if holds and name != rule.name and not rule.withdrawn:
             raise Refused(
                 STATUS_REASONS[layout.WRONG_STATE],
-                f"the limit {other.name!r} holds for the same group. Withdraw it, or define it anew",
+                f"the limit {name!r} holds for the same group. Withdraw it, or define it anew",
             )
-    _check_published(rule, {other.name: pb.LimitRule.FromString(other.document) for other in others})
+    _check_published(rule, stored)
+    if rule.withdrawn and len(document(rule)) > layout.DOCUMENT_BYTES:
+        # Of what holds no more nobody is warned, and the word that it is withdrawn takes less.
+        rule.ClearField("warn_permille")
     while len(rule.told_before) > 1 and len(document(rule)) > layout.DOCUMENT_BYTES:
         rule.told_before[:] = _last(list(rule.told_before), len(rule.told_before) - 1)
     return {
@@ -269,6 +280,26 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
         layout.RULE_PUBLISHED_DAY: (published - datetime.date(1970, 1, 1)).days,
         layout.RULE_WITHDRAWN: int(rule.withdrawn),
     }
+
+
+def _withdraws(rule: pb.LimitRule, before: pb.LimitRule) -> bool:
+    return rule.withdrawn and before.subscriber_group == rule.subscriber_group and _told(before) == _told(rule)
+
+
+def _check_figures(rule: pb.LimitRule) -> None:
+    if not rule.HasField("month_bytes") and not rule.HasField("day_bytes"):
+        rule.month_bytes = MONTH_BYTES
+    for name in ("month_bytes", "day_bytes"):
+        if rule.HasField(name) and not 1 <= getattr(rule, name) < _BYTES_MAX:
+            raise Refused(INVALID_ARGUMENT, f"{name} is 1 to {_BYTES_MAX - 1}, not {getattr(rule, name)}")
+    if not rule.HasField("warn_permille"):
+        rule.warn_permille = WARN_PERMILLE
+    if not 0 <= rule.warn_permille < 1_000:
+        raise Refused(INVALID_ARGUMENT, f"warn_permille is below 1,000, not {rule.warn_permille}")
+    if rule.action not in (pb.LIMIT_ACTION_NOTIFY, pb.LIMIT_ACTION_SLOW, pb.LIMIT_ACTION_REFUSE):
+        raise Refused(INVALID_ARGUMENT, f"action {rule.action} does not exist")
+    if (rule.action == pb.LIMIT_ACTION_SLOW) != (1 <= rule.slow_kbps < layout.NONE_INDEX):
+        raise Refused(INVALID_ARGUMENT, "slow_kbps is at least 1 where the action is to slow, otherwise 0")
 
 
 def _plain(text: str) -> str:
@@ -307,8 +338,14 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 def _told(rule: pb.LimitRule) -> int:
     """What was published as the rule, and when: a digest of its text, the form of that, and the day."""
-    digest = int.from_bytes(hashlib.blake2b(_plain(rule.text).encode(), digest_size=5).digest(), "little")
-    return (digest << _FORM_BITS | _FORM) << _DAY_BITS | datetime.date.fromisoformat(rule.published).toordinal()
+    form = _digest(rule.text) << _FORM_BITS | _FORM
+    return form << _DAY_BITS | datetime.date.fromisoformat(rule.published).toordinal()
+
+
+@functools.lru_cache(maxsize=16_384)
+def _digest(text: str) -> int:
+    """Remembered, since each definition asks it of all rules that there are."""
+    return int.from_bytes(hashlib.blake2b(_plain(text).encode(), digest_size=5).digest(), "little")
 
 
 def _day_of(told: int) -> int:
@@ -333,12 +370,16 @@ def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> 
 
     That is asked of all rules that there are, of any name and group, withdrawn ones too. A text that stands in one may
     come to allow more on its day, or be published again on a later one; a text that another has replaced comes back
-    with a later day only, since what it allowed is no longer known. For a group the day never goes back, and a rule
-    stays its group's. One that keeps its text and its day, and does not begin to hold again, is asked no more than that
-    it allows no less.
+    with a later day only, since what it allowed is no longer known. For a group the day never goes back, also not from
+    that of the limit for all to a stricter one of its own, and a rule stays its group's. One that keeps its text, its
+    day and what it allows is asked no more when it does not begin to hold again, and when it does, not whether it was
+    replaced elsewhere. None is withdrawn from a group that would fall under a stricter one with the same text and day.
     """
     now = _told(rule)
     before = stored.get(rule.name)
+    unchanged = before is not None and _told(before) == now and not _allows_less(rule, before)
+    if before is None or _told(before) != now or len(rule.text.encode()) > len(before.text.encode()):
+        _check_room(rule)
     del rule.told_before[:]
     if before is not None:
         if before.subscriber_group != rule.subscriber_group:
@@ -349,9 +390,11 @@ def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> 
                 "give the one for others another name",
             )
         rule.told_before.extend(_told_before(before, now))
-        kept = _told(before) == now and (rule.withdrawn or not before.withdrawn)
-        if kept and not _allows_less(rule, before):
+        if rule.withdrawn and not before.withdrawn:
+            _check_falls_under(rule.name, before, stored)
+        if unchanged and (rule.withdrawn or not before.withdrawn):
             return
+    begins = not unchanged and (before is None or before.withdrawn)
     for name, other in stored.items():
         was = _told(other)
         if now == was and _allows_less(rule, other):
@@ -361,7 +404,8 @@ def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> 
                 "say its text and the day of that: another text, or a later day",
             )
         last = max((was, *other.told_before), key=_day_of)
-        if other.subscriber_group == rule.subscriber_group and _day_of(now) < _day_of(last):
+        touches = begins and not other.subscriber_group and not other.withdrawn and _allows_less(rule, other)
+        if (other.subscriber_group == rule.subscriber_group or touches) and _day_of(now) < _day_of(last):
             raise Refused(
                 INVALID_ARGUMENT,
                 f"what holds for the same people was published as the limit {name!r} on {_date_of(last)}: publish "
@@ -373,6 +417,8 @@ def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> 
                 f"its text was published as the limit {name!r} on {other.published}, and stands for what that allows: "
                 "say that day, or publish it anew and say a later one, or say another text",
             )
+        if unchanged:
+            continue
         replaced = max((each for each in other.told_before if _same_text(each, now)), default=-1)
         if now <= replaced:
             raise Refused(
@@ -387,6 +433,43 @@ def _check_published(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> 
                 f"not all texts that the limit {name!r} had up to {_date_of(unknown)} are remembered, and this may be "
                 "one of them: publish it on a later day, and say that day",
             )
+
+
+def _check_falls_under(name: str, before: pb.LimitRule, stored: Mapping[str, pb.LimitRule]) -> None:
+    """The limit for all, which holds for a group whose own is withdrawn, is no stricter under the same text and day."""
+    for all_name, for_all in stored.items():
+        falls_under = before.subscriber_group and not for_all.subscriber_group and not for_all.withdrawn
+        if falls_under and _told(for_all) == _told(before) and _allows_less(for_all, before):
+            raise Refused(
+                INVALID_ARGUMENT,
+                f"the group {before.subscriber_group!r} would fall under the limit {all_name!r}, which is stricter "
+                f"than what was published as {name!r} with the same text on {before.published}: first publish "
+                f"{all_name!r} anew, with another text or a later day",
+            )
+
+
+def _check_room(rule: pb.LimitRule) -> None:
+    """A new text leaves room for all that is to be remembered beside it, whatever its figures come to be."""
+    most = pb.LimitRule(
+        subscriber_group=rule.subscriber_group,
+        month_bytes=_BYTES_MAX,
+        day_bytes=_BYTES_MAX,
+        warn_permille=999,
+        action=pb.LIMIT_ACTION_SLOW,
+        slow_kbps=layout.NONE_INDEX,
+        text=rule.text,
+        published=rule.published,
+        withdrawn=True,
+        told_before=[0] * TOLD_MAX,
+    )
+    over = most.ByteSize() - layout.DOCUMENT_BYTES
+    if over > 0:
+        count = len(rule.text.encode())
+        raise Refused(
+            INVALID_ARGUMENT,
+            f"text has {count} bytes, and at most about {count - over} have room beside what is remembered of texts "
+            "before it: publish it where it has room, and say its URL",
+        )
 
 
 def _allows_less(rule: pb.LimitRule, before: pb.LimitRule) -> bool:

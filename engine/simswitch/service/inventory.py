@@ -37,6 +37,8 @@ _TERMS = (layout.SUPPLIER, layout.LOT, layout.PLAN)
 _LIST_SIMS = b"sims"
 LIVES_MAX = 4_096
 """SIMs of a call that says what their carrier did: each carries the reason in the journal."""
+DEFINITION_BYTES_MAX = 16_384
+"""Of a request that defines something, of which ``layout.DOCUMENT_BYTES`` are kept: no more is looked at."""
 
 Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
@@ -56,6 +58,9 @@ class InventoryHandlers(ColumnCalls):
 
     async def _define(self, kind: Kind, data: bytes, call: Call) -> bytes:
         call.may(layout.DEFINE)
+        if len(data) > DEFINITION_BYTES_MAX:
+            said = f"the definition has {len(data):,} bytes, and a request at most {DEFINITION_BYTES_MAX:,}"
+            raise Refused(INVALID_ARGUMENT, f"{said}; {layout.DOCUMENT_BYTES} of them fit")
         name = kind.message.DESCRIPTOR.name
         message = getattr(getattr(pb, f"Define{name}Request").FromString(data), kind.field)
         check_texts(message)

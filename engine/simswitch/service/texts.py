@@ -14,10 +14,10 @@ _OF_LINES = ("terms", "text")
 
 def check_plain(what: str, text: str, kept: str = "") -> None:
     """Raises ``Refused`` when a text has what a screen would obey, besides what is ``kept``."""
-    for place, letter in enumerate(text, 1):
-        if not is_plain(letter, kept):
-            said = f"{what} is text that a screen shows, and its character {place} is {letter!a}: leave it out"
-            raise Refused(INVALID_ARGUMENT, said)
+    if not is_plain(text, kept):
+        place, letter = next(each for each in enumerate(text, 1) if not is_plain(each[1], kept))
+        said = f"{what} is text that a screen shows, and its character {place} is {letter!a}: leave it out"
+        raise Refused(INVALID_ARGUMENT, said)
 
 
 def check_texts(message: Message) -> None:

@@ -658,12 +658,12 @@ class LimitRule(_message.Message):
     """LIMIT_ACTION_SLOW: to what speed, kbit/s, at least 1. Otherwise 0."""
     text: _builtins.str
     """The text as published, or where it stands (a URL). Never empty, and kept without blanks around it; the whole definition has at
-    most 824 bytes.
+    most 824 bytes, of which a new text leaves some 180 for the rest.
     """
     published: _builtins.str
     """When it was published, YYYY-MM-DD, not after today."""
     withdrawn: _builtins.bool
-    """It holds no more."""
+    """It holds no more. Where text and day are as they stand, the figures stay as they are too, whatever is said of them."""
     @_builtins.property
     def told_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Digests of its last texts, each with its day of publication, up to 16: what was told before is not newly published. The first
