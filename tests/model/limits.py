@@ -133,8 +133,9 @@ class Limits(Books):
             return NOTHING
         if self.today() > record.day:
             self._meet(subscriber, terminal, server)
-        record.day_bytes += delta
-        record.month_bytes += delta
+        # The fields of the engine end there: 4.4 TB a day of one person, 281 TB a month.
+        record.day_bytes = min(record.day_bytes + delta, (1 << 42) - 1)
+        record.month_bytes = min(record.month_bytes + delta, (1 << 48) - 1)
         return self._meet(subscriber, terminal, server, counted=True)
 
     def limit_of(self, subscriber: int, terminal: int, server: int) -> tuple[int, int]:

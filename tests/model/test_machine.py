@@ -17,7 +17,7 @@ from tests.model.books import DAY_MS
 from tests.model.records import copy_regions, tables
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
-from tests.model.world import DEADLINE_MS, STEP_MS, replay
+from tests.model.world import DEADLINE_MS, STEP_MS, SUBSCRIBER, replay
 
 # 100,000 commands over all seeds; more when asked for: SIMSWITCH_WALK_COMMANDS=1000000.
 COMMANDS = int(os.environ.get("SIMSWITCH_WALK_COMMANDS", "100000"))
@@ -193,6 +193,23 @@ def test_a_lease_that_is_over_may_end_because_nobody_names_it() -> None:
     world.now_ms += STEP_MS
     walk.apply(world.ready(0, world.sessions[0]))
     assert (commands.EVENTS, layout.EVENT_DIFFERENCE) in walk.answers
+
+
+def test_one_persons_day_goes_no_further_than_its_field() -> None:
+    walk = Walk(0, keeps_records=False)
+    world = walk.world
+    walk.apply(commands.run(layout.CONFIGURE, 1, setting=layout.LINE_BYTES_PER_S, value=1 << 40))
+    walk.apply(world.allocate(7_001))
+    index = walk.machine.find_terminal(7_001)
+    assert index is not None
+    epoch = walk.machine.terminal(index)["epoch"]
+    for total in (3 << 40, 6 << 40):
+        world.now_ms += 100 * STEP_MS
+        walk.apply(world.usage(7_001, epoch, total))
+    record = walk.machine.subscriber(SUBSCRIBER)
+    assert record is not None
+    assert record["day_bytes"] == (1 << 42) - 1
+    assert record["month_bytes"] == 6 << 40
 
 
 def awaited(walk: Walk) -> int:
