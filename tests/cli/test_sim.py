@@ -95,6 +95,7 @@ def test_a_sim_is_explained_and_people_are_masked_unless_asked(run: Run, server:
         assert told in run(*line.split()).stdout
     event = {"kind": "endless", "lot_or_plan": "lot", "sims_count": 0, "stays_slowed": True}
     assert "lot: a SIM was slowed; nothing brings such SIMs back, since it is prepaid" in details(event)
+    assert "; trusted" not in page.stdout
     for number in (str(TERMINAL), str(PERSON), f"IMSI {found['sim']['imsi']}".replace("*", "0")[:9]):
         assert number in whole
     for number in (str(TERMINAL), str(PERSON)):
@@ -126,6 +127,10 @@ def test_what_a_carrier_did_is_said_with_a_reason_and_kept(run: Run, server: Ser
     file.write_text(f"{one}\n\n{other}\n", encoding="ascii")
     said = run("carrier", "suspended", "--file", str(file), "--reason", "an unpaid bill")
     assert (said.returncode, said.stdout.strip()) == (0, "2 SIMs are suspended now."), said.stderr
+    page = run("sim", one).stdout
+    assert "Free; suspended since" in page
+    assert "Trusted: Not while it is suspended at the carrier." in page
+    assert ("; trusted" in page, "Nothing has spoken" in page) == (False, False)
     again = run("carrier", "suspended", one, "--reason", "the same")
     assert again.stdout.strip() == "1 SIM was suspended already."
     unknown = "8981999999999999994"
@@ -133,6 +138,9 @@ def test_what_a_carrier_did_is_said_with_a_reason_and_kept(run: Run, server: Ser
     assert (back.returncode, back.stdout.strip()) == (Exit.REFUSED, "1 SIM is active now.")
     assert f"{unknown}: unknown sim (the pool has no such SIM: compare it" in back.stderr
     assert run("carrier", "terminated", other, "--reason", "the contract is over").returncode == 0
+    page = run("sim", other).stdout
+    assert "Trusted: No more: it is out of use for good." in page
+    assert ("; trusted" in page, "Nothing has spoken" in page) == (False, False)
     final = run("carrier", "active", other, "--reason", "a mistake")
     assert (final.returncode, "it is retired, and stays so" in final.stderr) == (Exit.REFUSED, True)
     file.write_text(f"{one}\n{one[:-1]}x\n", encoding="ascii")
@@ -148,6 +156,8 @@ def test_what_a_carrier_did_is_said_with_a_reason_and_kept(run: Run, server: Ser
     assert told == [("healthy", "it was paid", by), ("suspended", "an unpaid bill", by)]
     page = run("sim", one).stdout
     assert "an unpaid bill" in page
+    assert "Free; healthy since" in page
+    assert "; trusted" in page
     assert "It can be handed out" in page
     kinds = [row["kind"] for row in json.loads(run("history", "decisions", "--json").stdout)["rows"]]
     assert kinds.count("carrier_life") == 5

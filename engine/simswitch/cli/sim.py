@@ -139,7 +139,18 @@ def _throttled(found: dict[str, Any]) -> str:
     return f"{now}. {'; '.join(parts)}."
 
 
+_NOT_TRUSTED = {
+    "throttled": "Not while it is slowed",
+    "suspended": "Not while it is suspended at the carrier",
+    "quarantined": "Not while an operator has set it aside",
+    "retired": "No more: it is out of use for good",
+}
+
+
 def _trusted(found: dict[str, Any]) -> str:
+    # What was seen of it before speaks no longer for it.
+    if not_trusted := _NOT_TRUSTED.get(found["sim"]["health"]):
+        return f"{not_trusted}; {comes_back(found)}." if found["sim"]["health"] == "throttled" else f"{not_trusted}."
     if found["sim"]["on_probation"]:
         since = instant_text(found["health_since_ms"])
         return (
@@ -150,8 +161,6 @@ def _trusted(found: dict[str, Any]) -> str:
     if found["trusts"]:
         last = found["trusts"][0]
         return f"Since {instant_text(last['at_ms'])}, when it was seen at {last['goodput_kbps']:,} kbit/s."
-    if found["sim"]["health"] == "throttled":
-        return f"Not while it is slowed; {comes_back(found)}."
     return "Nothing has spoken against it since its last reset, as far as history knows."
 
 
@@ -180,7 +189,7 @@ def _described(found: dict[str, Any]) -> list[Any]:
         f"Lot {lot['name']} of {lot['supplier']}, plan {lot['plan']}, class {lot['sim_class']}"
         + (f", carrier {found['carrier']}" if found["carrier"] else ""),
         _life(found),
-        f"{card['occupancy'].capitalize()}; {_health(found)}" + ("ON PROBATION" if card["on_probation"] else "trusted"),
+        _state(found),
     ]
     if holder is not None:
         parts.append(_held(holder))
@@ -221,12 +230,15 @@ def left_text(found: dict[str, Any]) -> str:
     return _signed(left)
 
 
-def _health(found: dict[str, Any]) -> str:
+def _state(found: dict[str, Any]) -> str:
     """Of a lot that does not work every SIM counts as exhausted: that says nothing of what was used."""
     card = found["sim"]
+    words = [card["occupancy"].capitalize(), f"{card['health']} since {_since(found['health_since_ms'])}"]
     if found["validity"] and card["health"] == "exhausted":
-        return "none can use it; "
-    return f"{card['health']} since {_since(found['health_since_ms'])}; "
+        words[1] = "none can use it"
+    if card["health"] not in _NOT_TRUSTED:
+        words.append("ON PROBATION" if card["on_probation"] else "trusted")
+    return "; ".join(words)
 
 
 _WORKS_NOT = {"suspended": "SUSPENDED at the carrier", "retired": "RETIRED, works no more"}
