@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
+from simswitch.core import commands, layout
 from simswitch.demo.processes import Server
 
+from tests.cell.small_pool import SERVER_NUMBER
 from tests.cli.conftest import Run, program
+from tests.history.test_carriers import figure
 from tests.history.test_projection import Life, finished
 
 
@@ -47,6 +50,23 @@ def test_a_table_is_shown_and_how_far_history_is(folder: Path) -> None:
     found = json.loads(program("history", str(folder), "use_day", "--subscriber", "2", "--json").stdout)
     assert [row["subscriber"] for row in found["rows"]] == [2]
     assert (found["gaps"], found["sequence"] > 0) == ([], True)
+
+
+def test_what_is_of_no_lot_names_none(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.attach(1, 1)
+    stale = {"access_server": SERVER_NUMBER, "terminal": 1, "epoch": 99, "up_bytes": 0, "down_bytes": 1_000}
+    assert life.only(commands.run(layout.REPORT_USAGE, 1, **stale))["status"] == layout.STALE_EPOCH
+    sim = life.cell.machine.sim(life.cell.machine.terminal(0)["sim"])
+    assert figure(life, sim["iccid"], -7, sim["counted_bytes"]) == layout.NEGATIVE_USAGE
+    finished(tmp_path)
+    server = next(entity["name"] for entity in life.cell.machine.entities(layout.ACCESS_SERVER))
+    life.cell.close()
+    rows = json.loads(program("history", str(tmp_path), "set_aside", "--json").stdout)["rows"]
+    assert sorted((row["bytes"], row["lot"], row["actor"]) for row in rows) == [
+        (-7, "", "system"),
+        (1_000, "", server),
+    ]
 
 
 def test_what_is_asked_wrongly_is_said(folder: Path, tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def worded(table: str, row: Mapping[str, Any], names: Mapping[int, str]) -> dict
         if column in _MEANING:
             found[column] = _MEANING[column](value)
         elif column in ENTITIES:
-            found[column] = names.get(value, str(value) if value > 0 else "")
+            # Entity 0 is the actor "system"; as anything else 0 is none.
+            unnamed = str(value) if value > 0 else ""
+            found[column] = names.get(value, unnamed) if value or column == "actor" else ""
         elif column == "kind":
             found[column] = layout.EntityKind(value).name.lower()
     if table == "swaps":
