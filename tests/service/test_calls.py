@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,7 +25,7 @@ from simswitch.plain_text import escaped
 from simswitch.service.call import Call
 from simswitch.service.definitions import KINDS
 from simswitch.service.imports import LOOKED_UP_AT_ONCE
-from simswitch.service.server import AddressNotAllowed, check_address
+from simswitch.service.server import AddressNotAllowed, ServerSettings, check_address, serve
 from simswitch.v1 import (
     access_server_pb2,
     allocation_pb2,
@@ -827,6 +828,12 @@ def test_only_loopback() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(AddressNotAllowed, match="TLS"):
             check_address(host)
+
+
+def test_an_address_that_is_not_allowed_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with pytest.raises(AddressNotAllowed, match="TLS"):
+        asyncio.run(serve(tmp_path / "data", ServerSettings(host="0.0.0.0")))
+    assert not (tmp_path / "data").exists()
 
 
 def test_every_refusal_of_the_core_has_a_reason() -> None:

@@ -792,6 +792,14 @@ async def serve(
     if settings.transport == "native":
         native()
     settings.metrics.check()
+    # Looked at before anything is made or recovered.
+    check_address(
+        settings.host,
+        settings.transport,
+        settings.access,
+        settings.people_address,
+        settings.plaintext_beyond_loopback,
+    )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
