@@ -2,7 +2,8 @@
 included, and plain text: what strangers send moves no cursor of whoever reads it, and makes no line of its own.
 
 Any run of 14 digits or more (ICCID, IMSI, IMEI, or several without a space) keeps its first four and last two; a token
-keeps its id.
+keeps its id. The name of a snapshot's file stays: its record's number of 20 digits begins with so many zeros that the
+rest is too short for a number of ours.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import re
 
 from simswitch.plain_text import escaped
 
-_DIGITS = re.compile(r"\d{14,}")
+_DIGITS = re.compile(r"(?<=snapshot-)0{7}\d{13}(?=\.state)|(\d{14,})")
 _TOKEN = re.compile(r"(ss_[0-9a-f]{16})_[0-9a-f]+")
 
 
 def masked(text: str) -> str:
     """The text without what would name a person or open a door."""
     text = _TOKEN.sub(r"\1_…", text)
-    return _DIGITS.sub(lambda found: f"{found[0][:4]}{'*' * (len(found[0]) - 6)}{found[0][-2:]}", text)
+    return _DIGITS.sub(_masked_digits, text)
+
+
+def _masked_digits(found: re.Match[str]) -> str:
+    digits = found[0]
+    return f"{digits[:4]}{'*' * (len(digits) - 6)}{digits[-2:]}" if found[1] else digits
 
 
 def hidden(number: int) -> str:

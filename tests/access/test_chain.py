@@ -30,6 +30,8 @@ from simswitch.audit.chain import (
     older,
 )
 from simswitch.audit.verify import Expected, verify_folder
+from simswitch.journal.format import segment_name
+from simswitch.journal.snapshot import snapshot_name
 from simswitch.masking import MaskingFormatter, masked
 
 
@@ -282,6 +284,14 @@ def test_what_is_logged_is_masked(tmp_path: Path) -> None:
     line = masked(f"SIM 8981100000000000077 of 440100000000001 by {text}, job 12345678")
     assert line == f"SIM 8981*************77 of 4401*********01 by {text[:19]}_…, job 12345678"
     assert masked("8981100000000000077440100000000001") == f"8981{'*' * 28}01"
+
+
+def test_the_names_of_our_files_stay_readable_in_the_log_and_hide_no_number() -> None:
+    for name in (snapshot_name(31), snapshot_name(10**13 - 1), segment_name(31)):
+        assert masked(f"/data/{name}: damaged") == f"/data/{name}: damaged"
+    assert masked("snapshot-89811000000000000771.state") == "snapshot-8981**************71.state"
+    assert masked("snapshot-00000440100000000001.state") == "snapshot-0000**************01.state"
+    assert masked("snapshot-00000000000000000031.state of 440100000000001").endswith("31.state of 4401*********01")
 
 
 def test_what_is_logged_is_plain_and_one_line_but_for_a_traceback() -> None:
