@@ -37,7 +37,7 @@ PATCH_CHANCES = {
 
 
 def test_i1_i3_i6_i8_i10_a_crash_at_every_durable_point_loses_and_doubles_nothing() -> None:
-    report = simulate(1, 150)
+    report = simulate(2, 150)
     assert report["found"] == []
     assert report["crashes"] > 1_000
     assert report["lives"] > 3
