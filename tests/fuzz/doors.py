@@ -522,7 +522,7 @@ class Door:
     def reached(self) -> socket.socket:
         """A connection; one that broke its server has another one take its place within a moment."""
         for _ in range(TRIES):
-            with suppress(ConnectionRefusedError):
+            with suppress(ConnectionRefusedError, ConnectionResetError):  # it stops listening just now
                 return socket.create_connection(self.place, ENDS_S)
             time.sleep(0.1)
         raise Fault("nobody listens any more")
