@@ -133,13 +133,19 @@ def test_a_withdrawal_changes_no_figure(pool: OperatorClient) -> None:
     assert "to withdraw it" not in refusal(partial(limit, pool, **{**given, "text": ""})).text
 
 
-def test_no_group_falls_under_a_stricter_limit_with_the_same_text_and_day(pool: OperatorClient) -> None:
+def of_all_and_of_a_brand(pool: OperatorClient) -> tuple[str, str, dict[str, Any]]:
+    """20 GB for all and for a group, by one text of yesterday: today, yesterday, and what is said of the group's."""
     today = datetime.now(UTC).date()
     day, then = str(today), str(today - timedelta(days=1))
     group(pool, "brand")
-    brand: dict[str, Any] = {"name": "brand's", "subscriber_group": "brand", "published": then, "text": "A"}
+    brand = {"name": "brand's", "subscriber_group": "brand", "published": then, "text": "A"}
     limit(pool, published=then, text="A", month_bytes=20 * GB)
     limit(pool, month_bytes=20 * GB, **brand)
+    return day, then, brand
+
+
+def test_no_group_falls_under_a_stricter_limit_with_the_same_text_and_day(pool: OperatorClient) -> None:
+    day, then, brand = of_all_and_of_a_brand(pool)
     assert limit(pool, month_bytes=20 * GB, withdrawn=True, **brand).withdrawn, "no stricter: it falls under the same"
     limit(pool, month_bytes=30 * GB, **brand)
     others: list[dict[str, Any]] = [{}, {"text": "B"}, {"published": day}]
@@ -157,12 +163,7 @@ def test_no_group_falls_under_a_stricter_limit_with_the_same_text_and_day(pool: 
 
 
 def test_a_limit_that_never_changed_comes_back_whatever_took_its_text_elsewhere(pool: OperatorClient) -> None:
-    today = datetime.now(UTC).date()
-    day, then = str(today), str(today - timedelta(days=1))
-    group(pool, "brand")
-    brand: dict[str, Any] = {"name": "brand's", "subscriber_group": "brand", "published": then, "text": "A"}
-    limit(pool, published=then, text="A", month_bytes=20 * GB)
-    limit(pool, month_bytes=20 * GB, **brand)
+    day, then, brand = of_all_and_of_a_brand(pool)
     for turn in range(definitions.TOLD_MAX + 2):
         # Of which one has replaced A, and the last let it be forgotten.
         limit(pool, published=then if turn < 4 else day, text=f"text {turn}", month_bytes=30 * GB)

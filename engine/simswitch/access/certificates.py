@@ -167,8 +167,6 @@ class Certificates:
                 self._tell(troubles)
                 # Where a part was refused what counts is of no one look: the files may become what they were again.
                 self._stamp = None if troubles else now
-            else:
-                self._troubles = []
             return self.reloads_count, None if seen == self.reloads_count else self._configuration()
 
     def _tell(self, troubles: list[str]) -> None:
