@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import TOKENS_MAX, create_token, revoke_token
-from simswitch.audit.chain import Chain, all_entries, older
+from simswitch.audit.chain import LINE_BYTES_MAX, Chain, all_entries, line_of, older
 from simswitch.audit.verify import RESTORES, verify_folder
 from simswitch.cell import Cell, JournalSettings, VirtualClock
 from simswitch.cli.amounts import exact_text
@@ -31,7 +31,7 @@ from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup, copy_chains, copy_history
 from simswitch.folder.check import check_folder
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
-from simswitch.folder.restore import BEFORE, Wanted, restore
+from simswitch.folder.restore import BEFORE, REASON_CHARACTERS_MAX, SKIPPED_MAX, Wanted, restore
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import open_reader, open_writer
 from simswitch.journal.disk import RealDisk
@@ -293,6 +293,18 @@ def test_as_many_tokens_as_there_may_be_are_restored(kept: tuple[Path, Life], tm
     assert entry.fields["valid_tokens"] == TOKENS_MAX
     with pytest.raises(Refused, match="at most 1,000 characters"):
         restore(source, tmp_path / "other", Wanted(reason="x" * 1_001))
+
+
+def test_more_records_than_a_line_of_the_audit_log_has_room_for_are_not_left_out(
+    kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    far = 1 << 62
+    skip = tuple(range(far, far + SKIPPED_MAX))
+    longest = {"skipped": skip, "reason": "\U0001f4f6" * REASON_CHARACTERS_MAX, "source": "\udcff" * 4_096}
+    assert len(line_of(longest)[1]) + 4_096 < LINE_BYTES_MAX
+    with pytest.raises(Refused, match=r"1,001 records are too many to leave out, at most 1,000.*--until"):
+        restore(kept[0], tmp_path / "new", Wanted(skip=(*skip, 1), reason="a test"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_of_two_restores_into_one_place_the_second_is_refused(kept: tuple[Path, Life], tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def restore(
     ] = None,
     skip: Annotated[
         list[int] | None,
-        typer.Option(help="Leave this record out. Needs --reason. May be repeated.", min=1, max=_RECORD_MAX),
+        typer.Option(help="Leave this record out. Needs --reason. Up to 1,000 times.", min=1, max=_RECORD_MAX),
     ] = None,
     reason: Annotated[
         str, typer.Option(help=f"Why, up to {_REASON_MAX:,} characters; it is kept in the audit log.")

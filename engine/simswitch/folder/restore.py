@@ -60,6 +60,8 @@ from simswitch.owner import name, refuse_ways_of_others, who_types
 
 BEFORE = "history-before-restore.sqlite"
 REASON_CHARACTERS_MAX = 1_000
+SKIPPED_MAX = 1_000
+"""Beside a reason and a source as long as they may be, a line of ``audit/restores.log`` has room for that many."""
 _FAR = 1 << 63
 
 
@@ -88,6 +90,11 @@ def restore(
         raise Refused("a record is left out only for a reason, which is kept: --reason")
     if len(wanted.reason) > REASON_CHARACTERS_MAX:
         raise Refused(f"a reason has at most {REASON_CHARACTERS_MAX:,} characters; name where the rest stands")
+    if len(wanted.skip) > SKIPPED_MAX:
+        raise Refused(
+            f"{len(wanted.skip):,} records are too many to leave out, at most {SKIPPED_MAX:,} are: restore up to the "
+            "record before the first of them, with --until"
+        )
     if goal.is_mount():
         owner = goal.stat().st_uid
         who = f", as {name(owner)}, whose it is" if owner and not os.geteuid() else ""
