@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,16 +17,19 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from simswitch.access.certificates import CertificateRefused, TlsFiles
 from simswitch.client import Client, OperatorClient, Result, ServiceError, SessionThread
 from simswitch.client.operator import iccid_column, service_errors
 from simswitch.core import layout
 from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun, decode_iccid
 from simswitch.core.machine import Machine
+from simswitch.metrics import MetricsSettings
 from simswitch.plain_text import escaped
+from simswitch.service.access import AccessSettings
 from simswitch.service.call import Call
 from simswitch.service.definitions import KINDS
 from simswitch.service.imports import LOOKED_UP_AT_ONCE
-from simswitch.service.server import AddressNotAllowed, ServerSettings, check_address, serve
+from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused, check_address, serve
 from simswitch.v1 import (
     access_server_pb2,
     allocation_pb2,
@@ -830,10 +834,24 @@ def test_only_loopback() -> None:
             check_address(host)
 
 
-def test_an_address_that_is_not_allowed_leaves_no_folder_behind(tmp_path: Path) -> None:
-    with pytest.raises(AddressNotAllowed, match="TLS"):
-        asyncio.run(serve(tmp_path / "data", ServerSettings(host="0.0.0.0")))
-    assert not (tmp_path / "data").exists()
+def test_what_is_refused_at_the_start_leaves_no_folder_behind(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    taken = socket.create_server(("127.0.0.1", 0))
+    here = ("127.0.0.1", taken.getsockname()[1])
+    cases: list[tuple[ServerSettings, type[Exception], str]] = [
+        (ServerSettings(host="0.0.0.0"), AddressNotAllowed, "TLS"),
+        (ServerSettings(access=AccessSettings(tls=TlsFiles(nothing, nothing))), CertificateRefused, "can't be read"),
+        (ServerSettings(access=AccessSettings(revoked=nothing)), CertificateRefused, "list of revoked certificates"),
+        (ServerSettings(engine={layout.ORDER_DEADLINE_MS: 1}), SettingRefused, "order_deadline_ms"),
+        (ServerSettings(port=here[1]), OSError, f"nobody can listen at 127.0.0.1:{here[1]}: Address already in use"),
+        (ServerSettings(metrics=MetricsSettings(here)), OSError, "nobody can listen at 127"),
+        (ServerSettings(host="192.0.2.1", plaintext_beyond_loopback=True), OSError, "at 192.0.2.1:0: Cannot assign"),
+    ]
+    with taken:
+        for settings, error, says in cases:
+            with pytest.raises(error, match=says):
+                asyncio.run(serve(tmp_path / "data", settings))
+    assert not any(tmp_path.iterdir())
 
 
 def test_every_refusal_of_the_core_has_a_reason() -> None:

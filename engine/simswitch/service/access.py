@@ -129,7 +129,7 @@ class Access:
         self._folder = folder
         self.required = settings.required or settings.tls is not None
         if settings.revoked is not None:
-            _begin_with(settings.revoked)
+            begin_with(settings.revoked)
         self.attempts = Attempts(folder)
         self._lock = asyncio.Lock()
         self._claimed: dict[str, Actor] = {}
@@ -357,7 +357,7 @@ class Access:
             log.error("%s", text)
 
 
-def _begin_with(revoked: Path) -> None:
+def begin_with(revoked: Path) -> None:
     """Raises ``CertificateRefused``: all that were revoked would come in again, and nobody would know."""
     try:
         read_revoked(revoked)

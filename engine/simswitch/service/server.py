@@ -31,6 +31,7 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import sqlite3
 import sys
 import threading
@@ -55,7 +56,7 @@ from simswitch.core.commands import OutcomeRun, outcome_runs, run
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.metrics import MetricsSettings
 from simswitch.owner import opened
-from simswitch.service.access import Access, AccessSettings, proof
+from simswitch.service.access import Access, AccessSettings, begin_with, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
@@ -631,21 +632,22 @@ async def start(
     transport: str = "grpcio",
     *,
     access: AccessSettings | None = None,
+    certificates: Certificates | None = None,
     doors: DoorSettings | None = None,
     people_address: tuple[str, int] | None = None,
-    plaintext_beyond_loopback: bool = False,
     folder: Path | None = None,
     metrics: tuple[str, int] | None = None,
 ) -> RunningServer:
     """Serves a cell that was opened and not yet started. Ended by ``RunningServer.stop``, then ``cell.close``.
 
     In ``folder`` stand the tokens, and the audit log of refused attempts. ``metrics``: host and port of the figures.
+    ``certificates``: those of ``access``, when they were read already. Whether the address is allowed ``serve`` asks.
     """
     access = access or AccessSettings()
-    check_address(host, transport, access, people_address, plaintext_beyond_loopback)
     if not is_loopback(host):
         access = replace(access, required=True)
-    certificates = None if access.tls is None else Certificates(access.tls)
+    if certificates is None and access.tls is not None:
+        certificates = Certificates(access.tls)
     cell.start(asyncio.get_running_loop())
     service = Service(cell, access, folder, doors, counted=metrics is not None)
     await service.load()
@@ -789,22 +791,12 @@ async def serve(
     Once it listens, the address stands in the file ``address`` of the folder, and ``ready`` is called with it.
     """
     settings = settings or ServerSettings()
-    if settings.transport == "native":
-        native()
-    settings.metrics.check()
-    # Looked at before anything is made or recovered.
-    check_address(
-        settings.host,
-        settings.transport,
-        settings.access,
-        settings.people_address,
-        settings.plaintext_beyond_loopback,
-    )
+    path = Path(folder)
+    certificates = _checked(settings, new=not path.exists())
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    path = Path(folder)
     cell = await asyncio.to_thread(
         Cell.open,
         path,
@@ -834,9 +826,9 @@ async def serve(
             settings.port,
             settings.transport,
             access=settings.access,
+            certificates=certificates,
             doors=settings.doors,
             people_address=settings.people_address,
-            plaintext_beyond_loopback=settings.plaintext_beyond_loopback,
             folder=path,
             metrics=settings.metrics.service,
         )
@@ -886,6 +878,51 @@ async def serve(
                 "simswitch: there was no room for the last snapshot. Nothing is lost: the journal has it all.\n"
                 "Before an upgrade, make room, start this version once more and end it.\n"
             )
+
+
+def _checked(settings: ServerSettings, *, new: bool) -> Certificates | None:
+    """The certificates, if there are to be any. What can be refused is refused here, before a folder is made or
+    recovered; whether ports are free is asked where the folder is ``new``."""
+    if settings.transport == "native":
+        native()
+    settings.metrics.check()
+    check_address(
+        settings.host,
+        settings.transport,
+        settings.access,
+        settings.people_address,
+        settings.plaintext_beyond_loopback,
+    )
+    certificates = None if settings.access.tls is None else Certificates(settings.access.tls)
+    if settings.access.revoked is not None:
+        begin_with(settings.access.revoked)
+    _configure(Cell.in_memory(capacity=Capacity(1, 1, 1)), settings.engine)
+    if new:
+        for place in ((settings.host, settings.port), settings.people_address, settings.metrics.service):
+            if place is not None:
+                _check_free(*place)
+    return certificates
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises ``OSError`` when nobody can listen there, at any of the addresses that a name has."""
+    refused: OSError | None = None
+    try:
+        # Where there is no IPv6, gRPC takes :: for any address.
+        found = socket.getaddrinfo(
+            None if host == "::" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, place in found:
+            try:
+                with socket.socket(family, kind, protocol) as tried:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    tried.bind(place)
+                    return
+            except OSError as error:
+                refused = error
+    except OSError as error:
+        refused = error
+    raise OSError(f"nobody can listen at {_shown(host, port)}: {refused and refused.strerror}") from refused
 
 
 def _kept(name: str, keeping: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
