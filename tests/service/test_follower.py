@@ -7,7 +7,9 @@ import errno
 import logging
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,36 +86,48 @@ def test_a_follower_that_cannot_be_started_just_now_is_started_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody once knew of it, and the server ended without its last snapshot."""
-    start, left = asyncio.create_subprocess_exec, 2
+    start, left = subprocess.Popen, 2
     error = OSError(errno.EAGAIN, "there are processes enough")
 
-    async def started(*words: str, **named: Any) -> asyncio.subprocess.Process:
+    def started(*words: Any, **named: Any) -> subprocess.Popen[bytes]:
         nonlocal left
         left -= 1
         if left >= 0:
             raise error
-        return await start(*words, **named)
+        return start(*words, **named)
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    monkeypatch.setattr(subprocess, "Popen", started)
     assert asyncio.run(kept(tmp_path, until=1))
     assert starts(tmp_path) == 1
     assert caplog.text.count(f"the follower can't be started: {error}. It is started") == 2
 
 
-def test_no_second_follower_is_started_beside_one_that_nobody_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("learner", [False, True])
+def test_a_process_that_nobody_can_wait_for_is_ended_and_another_is_started(
+    learner: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no thread can be had to wait for it, the process runs already."""
-    start = asyncio.create_subprocess_exec
+    """It once lived beside the server until that ended."""
+    start = subprocess.Popen
+    processes: list[subprocess.Popen[bytes]] = []
 
-    async def started(*words: str, **named: Any) -> asyncio.subprocess.Process:
-        await (await start(*words, **named)).wait()
-        raise RuntimeError("can't start new thread")
+    def started(*words: Any, **named: Any) -> subprocess.Popen[bytes]:
+        processes.append(start(*words, **named))
+        return processes[-1]
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        asyncio.run(kept(tmp_path, EXIT_DISK, EXIT_DISK, until=2))
-    assert starts(tmp_path) == 1
+    class Threads(threading.Thread):
+        def start(self) -> None:
+            if len(processes) == 1:
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(threading, "Thread", Threads)
+    asyncio.run(kept(tmp_path, until=1, learner=learner))
+    first, second = processes
+    assert first.returncode == -signal.SIGKILL
+    assert second.returncode == (-signal.SIGTERM if learner else 0)
+    assert all(process.stdin is not None and process.stdin.closed for process in processes)
+    assert caplog.text.count("can't be started: can't start new thread. It is started again") == 1
 
 
 def test_a_follower_whose_reason_cannot_be_read_is_started_again(

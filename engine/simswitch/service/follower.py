@@ -20,8 +20,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +81,45 @@ class Kept:
     reads_on: bool = False
     """It has work at the end, and goes when its standard input ends; another goes on SIGTERM."""
 
-    def end(self, process: asyncio.subprocess.Process) -> None:
+    def end(self, process: subprocess.Popen[bytes]) -> None:
         if self.reads_on:
-            assert process.stdin is not None
-            process.stdin.close()
+            _no_input(process)
         else:
-            with suppress(ProcessLookupError):  # it has ended just now
-                process.terminate()
+            process.terminate()
+
+
+def _started(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], asyncio.Future[int]]:
+    """A process, and its end. When it can't be waited for it is ended again, or it would stay beside the next one:
+    ``RuntimeError``. asyncio's own way to start one leaves it running then."""
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[int] = loop.create_future()
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+
+    def ended(status: int) -> None:
+        if not end.done():
+            end.set_result(status)
+
+    def wait() -> None:
+        status = process.wait()
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(ended, status)
+
+    try:
+        threading.Thread(target=wait, name="simswitch-kept", daemon=True).start()
+    except RuntimeError:
+        process.kill()
+        process.wait()
+        _no_input(process)
+        raise
+    end.add_done_callback(lambda _: _no_input(process))
+    return process, end
+
+
+def _no_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None:
@@ -101,18 +135,14 @@ async def _keep(kept: Kept, stopping: asyncio.Event, patience: Patience) -> None
                 return
             began_s = time.monotonic()
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *kept.command, env=environment, stdin=asyncio.subprocess.PIPE
-                )
-            except OSError as error:
-                # No memory for it, or a bound on processes, may be over in a moment. Where no thread can be had to wait
-                # for it the process runs already and nobody holds it: that error goes on, or there would be two.
+                process, end = _started(kept.command, environment)
+            except (OSError, RuntimeError) as error:
+                # No memory for it, or a bound on processes and threads, may be over in a moment.
                 if last:
                     log.error("the %s can't be started once more to read the end: %s", kept.name, error)
                     return
                 reason, hopeless = f"the {kept.name} can't be started: {error}", False
             else:
-                end = asyncio.create_task(process.wait())
                 await asyncio.wait((stop, end), return_when=asyncio.FIRST_COMPLETED)
                 if not end.done():
                     kept.end(process)
