@@ -11,7 +11,7 @@ from simswitch.access.tokens import FILE as TOKENS
 from simswitch.access.tokens import create_token, read_tokens
 from simswitch.audit.attempts import FILE as ATTEMPTS
 from simswitch.audit.attempts import Attempts
-from simswitch.audit.chain import Chain, ChainDamaged, entries
+from simswitch.audit.chain import Chain, ChainDamaged, entries, older
 from simswitch.audit.verify import FILES, RESTORES, set_aside_in
 from simswitch.cli.exits import Exit
 from simswitch.folder.backup import backup
@@ -74,13 +74,13 @@ def test_a_folder_with_a_damaged_list_is_copied_and_restored(
     assert [entry.fields["what"] for entry in entries(new / RESTORES)][-1] == "restore"
 
 
-@pytest.mark.parametrize("place", [-3, -2, -1])
+@pytest.mark.parametrize(("line", "place"), PLACES)
 def test_a_service_begins_another_list_of_attempts(
-    place: int, lived: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    line: int, place: int, lived: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "audit").mkdir()
     (tmp_path / ATTEMPTS).write_bytes((lived / ATTEMPTS).read_bytes())
-    damage(tmp_path, ATTEMPTS, -1, place)
+    damage(tmp_path, ATTEMPTS, line, place)
     Attempts(tmp_path).close()
     (aside,) = tmp_path.glob("*/*.damaged-*")
     assert aside.name in caplog.text
@@ -100,6 +100,28 @@ def test_a_service_begins_another_list_of_attempts(
     (tmp_path / ATTEMPTS).write_bytes(whole)
     aside.unlink()
     assert program("audit", "verify", str(tmp_path)).returncode == Exit.OK
+
+
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_an_older_list_of_attempts_that_is_damaged_is_set_aside_with_the_one_that_goes_on_from_it(
+    unreadable: bool, lived: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "audit").mkdir()
+    lines = (lived / ATTEMPTS).read_bytes().splitlines(keepends=True)
+    old = older(tmp_path / ATTEMPTS)
+    old.write_bytes(b"".join(lines[:2]))
+    (tmp_path / ATTEMPTS).write_bytes(lines[2])
+    Attempts(tmp_path).close()
+    assert not set_aside_in(tmp_path)
+    if unreadable:
+        old.unlink()
+        old.mkdir()
+    else:
+        damage(tmp_path, f"{ATTEMPTS}.1", 0, -3)
+    Attempts(tmp_path).close()
+    (entry,) = entries(tmp_path / ATTEMPTS)
+    assert str(old) in entry.fields["what"]
+    assert [name.endswith(".1") for name in set_aside_in(tmp_path)] == [False, True]
 
 
 def test_another_list_names_the_damaged_one_as_soon_as_there_is_room(

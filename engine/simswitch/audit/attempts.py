@@ -6,7 +6,7 @@ reason, and all others of a reason are counted together: strangers, who can make
 time, hide nobody who has proven who he is and tries what he may not do. So a flood costs at most 140 lines a minute,
 and the two files at most 32 MiB. What the disk has no room for is kept, up to 1,024 lines, and tried again.
 
-Nobody is kept out because the list is damaged: the service begins another, and says so.
+Nobody is kept out because the list is damaged: a service that starts begins another, and says so.
 
 ``note`` only remembers, from any thread, and never waits. ``write`` is for a thread that may wait for the disk.
 """
@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from simswitch.audit.chain import Chain, ChainDamaged, set_aside
+from simswitch.audit.chain import Chain, ChainDamaged, all_entries, set_aside
 from simswitch.masking import masked
 
 FILE = "audit/attempts.log"
@@ -38,13 +38,27 @@ log = logging.getLogger("simswitch.audit")
 
 
 def _opened(path: Path) -> tuple[Chain, list[dict[str, Any]]]:
-    """Its writer, and what to write first: a file whose end is damaged is set aside, and the new one names it."""
+    """Its writer, and what to write first: a file that is damaged is set aside, and the new one names it."""
     try:
-        return Chain(path, size_max=SIZE_MAX), []
+        return _sound(path), []
     except ChainDamaged as error:
         text = f"{error}. It is kept as {set_aside(path).name}, and a new one is begun"
         log.error("%s", text)
         return Chain(path, size_max=SIZE_MAX), [_line(("DAMAGED", "", "", text), 1)]
+
+
+def _sound(path: Path) -> Chain:
+    """Its writer, when all of it is as it was written. Raises ``ChainDamaged``, also where it can't be read."""
+    chain = Chain(path, size_max=SIZE_MAX)
+    try:
+        for _ in all_entries(path, bounded=True):
+            pass
+    except (ChainDamaged, OSError) as error:
+        chain.close()
+        if isinstance(error, OSError):
+            raise ChainDamaged(f"{path} can't be read: {error}") from error
+        raise
+    return chain
 
 
 def _line(key: Key, count: int) -> dict[str, Any]:
