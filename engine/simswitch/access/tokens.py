@@ -12,10 +12,10 @@ user of the operating system) and when, so the list of tokens is its own audit t
     {"what": "created", "token": id, "actor": "operator:alice", "secret_sha256": …, "expires_ms": …, "by": "root", …}
     {"what": "revoked", "token": id, "by": "root", …}
 
-Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation. A
-service that starts then lets nobody in with a token until a person has looked; access servers have certificates. One
-that runs keeps to what it has read, so that a flipped bit keeps nobody out; nothing can be revoked until the file is
-replaced, by a new token or a copy, and to end a token at once it is moved away and the service started again.
+Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation. So a
+service lets nobody in with a token, when it starts or within a second while it runs, until a person has looked and the
+file is replaced, by a new token or a copy. Access servers have certificates, and go on. Only who may write the file can
+keep people out in this way, or a disk that fails as it is written: one that runs reads it when it has changed.
 
 Bounds: 4,096 tokens that are neither revoked nor expired; at most 400 days until a token expires.
 """
@@ -96,7 +96,7 @@ def read_tokens(folder: Path) -> dict[str, Token]:
     except ChainDamaged as error:
         raise ChainDamaged(
             f"{error}. A token may have been revoked there, so none is read: move the file away and make new tokens, "
-            "or put a copy of it in its place. Until then a service that runs lets in whom it let in before"
+            "or put a copy of it in its place. Until then no token counts, also in a service that runs"
         ) from error
     return tokens
 

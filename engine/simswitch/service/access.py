@@ -15,7 +15,8 @@ Certificates that are remembered: 8,192. Calls a second by identity: ``AccessSet
 
 Tokens and revoked certificates are read anew within a second of their change; the streams of a credential that is
 revoked or expires then end. What can't be read stays as it was, and is tried again every second. At the start nothing
-was: without the list of revoked certificates the service does not begin.
+was: without the list of revoked certificates the service does not begin. Of a list of tokens that is damaged none
+counts, at the start or later: what was damaged may be a revocation.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ PEOPLE_MAX = 1_024
 CLAIMED_MAX = 64
 CERTIFICATES_MAX = 8_192
 LOOK_EVERY_S = 1.0
-EXPIRED, REVOKED = "it is expired", "it is revoked"
+EXPIRED, REVOKED, GONE = "it is expired", "it is revoked", "the list of tokens does not have it any more"
 
 log = logging.getLogger("simswitch.service")
 
@@ -303,10 +304,11 @@ class Access:
                 actor.withdrawn = ""
 
     def _look(self) -> None:
-        """Reads tokens and revoked certificates when their files changed. What can't be read stays as it was."""
+        """Reads tokens and revoked certificates when their files changed. What can't be read stays as it was; of tokens
+        that are damaged none counts."""
         folder, revoked = self._folder, self._settings.revoked
         if folder is not None:
-            tokens = self._changed(folder / FILE, lambda: read_tokens(folder))
+            tokens = self._changed(folder / FILE, lambda: _counting(folder))
             if tokens is not None:
                 self._tokens = tokens
                 self._revoke_tokens()
@@ -317,10 +319,12 @@ class Access:
                 self._revoke_certificates()
 
     def _revoke_tokens(self) -> None:
-        for id_, actor in self._by_token.items():
+        for id_, actor in list(self._by_token.items()):
             token = self._tokens.get(id_)
             if token is None or token.revoked_ms is not None:
-                _withdraw(actor, REVOKED)
+                _withdraw(actor, GONE if token is None else REVOKED)
+                # Where the list is put right again it is met anew.
+                del self._by_token[id_]
 
     def _revoke_certificates(self) -> None:
         for pem, actor in list(self._by_certificate.items()):
@@ -343,7 +347,7 @@ class Access:
             if path == self._settings.revoked or path in self._stamps:
                 self._trouble(path, f"who may come in stays as it was: {error}")
             return None
-        except (ChainDamaged, CertificateRefused, OSError) as error:
+        except (CertificateRefused, OSError) as error:
             self._trouble(path, f"who may come in stays as it was: {error}")
             return None
         self._stamps[path] = now
@@ -364,6 +368,15 @@ def begin_with(revoked: Path) -> None:
     except CertificateRefused as error:
         text = f"the list of revoked certificates (tls.revoked): {error}; where none is revoked it is an empty file"
         raise CertificateRefused(text) from error
+
+
+def _counting(folder: Path) -> Mapping[str, Token]:
+    """The tokens of a folder; none where their list is damaged."""
+    try:
+        return read_tokens(folder)
+    except ChainDamaged as error:
+        log.error("%s", error)
+        return {}
 
 
 def _withdraw(actor: Actor, why: str) -> None:
