@@ -17,7 +17,7 @@ from simswitch.client import Client, OperatorClient, ServiceError
 from simswitch.client.credentials import Credentials
 from simswitch.client.operator import service_errors
 from simswitch.service.access import Access, AccessSettings
-from simswitch.service.server import DoorSettings
+from simswitch.service.settings import DoorSettings
 
 from tests.access.authority import Authority
 from tests.service.serving import Serving, define

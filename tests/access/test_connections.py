@@ -21,7 +21,7 @@ from simswitch.access.tokens import create_token
 from simswitch.service import connections
 from simswitch.service.access import AccessSettings
 from simswitch.service.connections import Connections, _end, _peer
-from simswitch.service.server import DoorSettings
+from simswitch.service.settings import DoorSettings
 from simswitch.v1 import allocation_pb2 as pb
 from simswitch.v1 import allocation_pb2_grpc, pool_pb2
 

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from simswitch.service import health, server, share
-from simswitch.service.server import DoorSettings
+from simswitch.service.settings import DoorSettings
 
 from tests.access.doors import Doors, growing_mb, refusal
 
@@ -109,7 +109,9 @@ def test_messages_of_strangers_take_no_memory(narrow: Doors) -> None:
 def test_connections_leave_files_to_the_journal() -> None:
     """In a process of its own: a limit that was lowered stays so."""
     asked = (
-        "import resource; from simswitch.service.server import FILES_OWN, DoorSettings, _connections_max\n"
+        "import resource\n"
+        "from simswitch.service.server import FILES_OWN, _connections_max\n"
+        "from simswitch.service.settings import DoorSettings\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (800, 2_000))\n"
         "servers, people = _connections_max(DoorSettings())\n"
         "print(servers, people, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_OWN - 2 * servers - people)"

@@ -241,10 +241,11 @@ def test_the_settings_file_reaches_the_service_before_it_listens(
     from simswitch.cli.serve import serve
     from simswitch.core.layout import Setting
     from simswitch.service import server as service
+    from simswitch.service.settings import ServerSettings
 
-    started: list[service.ServerSettings] = []
+    started: list[ServerSettings] = []
 
-    async def remember(_folder: Path, settings: service.ServerSettings, **_words: object) -> None:
+    async def remember(_folder: Path, settings: ServerSettings, **_words: object) -> None:
         started.append(settings)
 
     monkeypatch.setattr(service, "serve", remember)
@@ -263,10 +264,11 @@ def test_the_transport_is_that_of_the_option_then_of_the_settings(
 ) -> None:
     from simswitch.cli.serve import Transport, serve
     from simswitch.service import server as service
+    from simswitch.service.settings import ServerSettings
 
     started: list[str] = []
 
-    async def remember(_folder: Path, settings: service.ServerSettings, **_words: object) -> None:
+    async def remember(_folder: Path, settings: ServerSettings, **_words: object) -> None:
         started.append(settings.transport)
 
     monkeypatch.setattr(service, "serve", remember)

@@ -476,7 +476,8 @@ def test_a_slow_consumer_is_let_go(serving: Serving, of: str) -> None:
 SERVER = """
 import asyncio, sys
 from simswitch.cell import Capacity
-from simswitch.service.server import ServerSettings, serve
+from simswitch.service.server import serve
+from simswitch.service.settings import ServerSettings
 settings = ServerSettings(port=int(sys.argv[2]), capacity=Capacity(2_000, 2_000, 1_000))
 asyncio.run(serve(sys.argv[1], settings, ready=lambda address: print(address, flush=True)))
 """

@@ -642,12 +642,13 @@ WITHOUT_FOLLOWER = """
 import asyncio, os, signal, sys
 from simswitch.cell import JournalSettings
 from simswitch.service import server
+from simswitch.service.settings import ServerSettings
 
 async def away(command, path, silent):
     await asyncio.to_thread(silent.wait)
 
 server.keep_follower = away
-settings = server.ServerSettings(journal=JournalSettings(64 * 1024, 0))
+settings = ServerSettings(journal=JournalSettings(64 * 1024, 0))
 asyncio.run(server.serve(sys.argv[1], settings, ready=lambda _: os.kill(os.getpid(), signal.SIGTERM)))
 """
 

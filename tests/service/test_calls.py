@@ -29,7 +29,8 @@ from simswitch.service.access import AccessSettings
 from simswitch.service.call import Call
 from simswitch.service.definitions import KINDS
 from simswitch.service.imports import LOOKED_UP_AT_ONCE
-from simswitch.service.server import AddressNotAllowed, ServerSettings, SettingRefused, check_address, serve
+from simswitch.service.server import serve
+from simswitch.service.settings import AddressNotAllowed, ServerSettings, SettingRefused, check_address
 from simswitch.v1 import (
     access_server_pb2,
     allocation_pb2,

@@ -23,6 +23,7 @@ from simswitch.journal.follower import EXIT_DAMAGED, EXIT_DISK
 from simswitch.journal.snapshot import snapshot_sequences
 from simswitch.service import follower, server
 from simswitch.service.follower import EXIT_LACKING, Patience, keep_follower, keep_learner
+from simswitch.service.settings import ServerSettings
 
 from tests.cell.small_pool import allocate, fill
 from tests.journal.allocating_server import CAPACITY, SETTINGS
@@ -161,7 +162,7 @@ def test_what_happens_to_who_keeps_the_follower_is_told_at_once_and_the_server_e
     server.log.addHandler(reader)
 
     async def served() -> None:
-        settings = server.ServerSettings(capacity=CAPACITY, journal=SETTINGS)
+        settings = ServerSettings(capacity=CAPACITY, journal=SETTINGS)
         async with asyncio.timeout(30):
             await server.serve(tmp_path, settings)
 

@@ -17,6 +17,7 @@ from simswitch.client import OperatorClient
 from simswitch.service import server as service
 from simswitch.service.access import AccessSettings
 from simswitch.service.joined import SINGLE
+from simswitch.service.settings import AddressNotAllowed, ServerSettings, TransportMissing
 from simswitch.v1 import allocation_pb2
 
 from tests.service.conftest import NATIVE
@@ -120,20 +121,20 @@ def test_the_first_calls_of_an_actor_keep_pace_too(transport: str, tmp_path: Pat
 def test_without_its_package_the_transport_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygrpc_native", None)
     monkeypatch.delitem(sys.modules, "simswitch.service.native", raising=False)
-    with pytest.raises(service.TransportMissing, match=r"pip install 'simswitch\[native\]'"):
-        asyncio.run(service.serve(tmp_path / "data", service.ServerSettings(transport="native")))
+    with pytest.raises(TransportMissing, match=r"pip install 'simswitch\[native\]'"):
+        asyncio.run(service.serve(tmp_path / "data", ServerSettings(transport="native")))
     assert not (tmp_path / "data").exists()
 
 
 def test_only_loopback(tmp_path: Path) -> None:
-    settings = service.ServerSettings(host="0.0.0.0", transport="native")
-    with pytest.raises(service.AddressNotAllowed, match="TLS"):
+    settings = ServerSettings(host="0.0.0.0", transport="native")
+    with pytest.raises(AddressNotAllowed, match="TLS"):
         asyncio.run(service.serve(tmp_path / "data", settings))
 
 
 def test_a_port_that_is_taken_is_an_error(serving: Serving, tmp_path: Path) -> None:
     port = int(serving.address.rpartition(":")[2])
-    settings = service.ServerSettings(port=port, transport="native", follower=False)
+    settings = ServerSettings(port=port, transport="native", follower=False)
     with pytest.raises(OSError, match="in use"):
         asyncio.run(service.serve(tmp_path / "other", settings))
 

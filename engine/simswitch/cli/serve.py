@@ -60,14 +60,14 @@ def serve(
     from simswitch.journal.errors import FolderInUse, JournalError, JournalFull
     from simswitch.metrics import MetricsRefused
     from simswitch.service.access import AccessSettings
-    from simswitch.service.server import (
+    from simswitch.service.server import serve as run_service
+    from simswitch.service.settings import (
         AddressNotAllowed,
         DoorSettings,
         ServerSettings,
         SettingRefused,
         TransportMissing,
     )
-    from simswitch.service.server import serve as run_service
 
     if is_backup(folder):
         raise CommandFailed(
@@ -165,7 +165,7 @@ def learner_words(values: Config, host: str) -> tuple[str, ...] | None:
     if not values.values["learner", "enabled"]:
         return None
     from simswitch.cli.learned import needs_scipy
-    from simswitch.service.server import is_loopback
+    from simswitch.service.settings import is_loopback
 
     needs_scipy()
     if not (values.values["follower", "enabled"] and values.values["follower", "history"]):

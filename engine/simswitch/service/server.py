@@ -25,22 +25,19 @@ under way is bounded (``share``): calls, messages that are being read, bytes tha
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import resource
 import secrets
 import signal
-import socket
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -48,15 +45,15 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from simswitch.access.certificates import Certificates
-from simswitch.cell import Capacity, Cell, CellSettings, JournalSettings, Posted
-from simswitch.clock import AWAY_MS, WallClock
+from simswitch.cell import Cell, Posted
+from simswitch.clock import WallClock
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
-from simswitch.core.commands import OutcomeRun, outcome_runs, run
+from simswitch.core.commands import OutcomeRun
 from simswitch.history.schema import HistoryRefused, open_reader
-from simswitch.metrics import MetricsSettings
+from simswitch.metrics import shown
 from simswitch.owner import opened
-from simswitch.service.access import Access, AccessSettings, begin_with, proof
+from simswitch.service.access import Access, AccessSettings, proof
 from simswitch.service.allocation import AllocationHandlers, UsageHandlers
 from simswitch.service.calendar import Calendar
 from simswitch.service.call import Call
@@ -87,6 +84,7 @@ from simswitch.service.metrics import Served, ServiceMetrics
 from simswitch.service.overload import PROBE, Overload, Probe
 from simswitch.service.pool import PoolHandlers
 from simswitch.service.sessions import SessionHandlers
+from simswitch.service.settings import DoorSettings, ServerSettings, checked, configure, is_loopback, native
 from simswitch.service.share import MESSAGE_WITHIN_S
 from simswitch.service.sims import SimHandlers
 from simswitch.service.subscribers import SubscriberHandlers
@@ -140,118 +138,6 @@ _OF_CALENDAR = frozenset((layout.EVENT_RESET, layout.EVENT_CAP))
 log = logging.getLogger("simswitch.service")
 
 Context = Any
-
-
-@dataclass(frozen=True, slots=True)
-class DoorSettings:
-    """How much may come in at a time."""
-
-    connections_max: int = 8_192
-    people_connections_max: int = 1_024
-    per_address: int = 256
-    """Connections of one address, where callers prove who they are; 0: any number."""
-    per_identity: int = 64
-    """Connections of one identity; 0: any number."""
-    handshake_ms: int = 10_000
-    message_bytes_max: int = 4 << 20
-    """At the door that asks for certificates. An access server's widest call, a report of 65,536 items, has 3.3 MB."""
-    unread_s: float = 30.0
-    """How long a stream's client may leave unread what it is sent, once no more goes into its connection."""
-    drain_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """Where the server listens and what its cell may hold."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    """0: any free one."""
-    transport: str = "grpcio"
-    """Or ``native``: ``simswitch.service.native``."""
-    capacity: Capacity = field(default_factory=Capacity)
-    cell: CellSettings = field(default_factory=CellSettings)
-    journal: JournalSettings = field(default_factory=JournalSettings)
-    away_ms: int = AWAY_MS
-    """How long it may have been away, and its start is believed (``clock``); 0: any time."""
-    follower: bool = True
-    """A process beside the server that follows the journal, checks it and writes the snapshots."""
-    follower_options: tuple[str, ...] = ()
-    """More words for its command line."""
-    learner: tuple[str, ...] | None = None
-    """Words of ``simswitch`` before ``learn``, of a process that posts what was observed of slowed SIMs. None: there is
-    none."""
-    learner_options: tuple[str, ...] = ()
-    """More words behind it."""
-    learner_address: str = ""
-    """Where it reaches the server. Empty: where people come in."""
-    access: AccessSettings = field(default_factory=AccessSettings)
-    doors: DoorSettings = field(default_factory=DoorSettings)
-    people_address: tuple[str, int] | None = None
-    """Host and port where people come with tokens and need no certificate; only with TLS."""
-    plaintext_beyond_loopback: bool = False
-    """The address may be any although there is no TLS: said in so many words. Tokens can then be read on the way."""
-    metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    """Where the service, its follower and its learner tell Prometheus of themselves."""
-    engine: Mapping[int, int] = field(default_factory=dict)
-    """Settings of the engine (``layout.Setting``) that are to stand at start; the others stay as they are."""
-
-
-class AddressNotAllowed(ValueError):
-    """The server would be reachable from elsewhere without TLS."""
-
-
-class TransportMissing(ValueError):
-    """The package that a transport needs is not installed."""
-
-
-class SettingRefused(ValueError):
-    """The engine does not take a value that is to stand at start."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_address(
-    host: str,
-    transport: str = "grpcio",
-    access: AccessSettings | None = None,
-    people_address: tuple[str, int] | None = None,
-    plaintext_beyond_loopback: bool = False,
-) -> None:
-    """Raises ``AddressNotAllowed`` when the server would be reachable in a way that nobody asked for."""
-    tls = None if access is None else access.tls
-    if transport == "native" and (tls is not None or not is_loopback(host)):
-        raise AddressNotAllowed(
-            "the transport native has no TLS of its own: use grpcio, or loopback and a proxy that ends TLS"
-        )
-    if tls is not None:
-        return
-    if people_address is not None:
-        raise AddressNotAllowed("people_address needs TLS: set certificate and key in the section tls of the settings")
-    if not is_loopback(host) and not plaintext_beyond_loopback:
-        raise AddressNotAllowed(
-            f"{host!r} is not a loopback address, and without TLS everything could be read on the way: set certificate "
-            "and key in the section tls of the settings, or use 127.0.0.1 or ::1"
-        )
-
-
-def native() -> Any:
-    """The module of the second transport. Raises ``TransportMissing``."""
-    try:
-        return import_module("simswitch.service.native")
-    except ModuleNotFoundError as error:
-        if error.name != "pygrpc_native":
-            raise
-        raise TransportMissing(
-            "the transport 'native' needs the package pygrpc-native, which is not installed: "
-            "pip install 'simswitch[native]', or serve with the transport 'grpcio'"
-        ) from error
 
 
 class Busy:
@@ -676,15 +562,15 @@ async def start(
         if transport == "native":
             return server, 0
         if certificates is None:
-            return server, server.add_insecure_port(_shown(host, at))
-        return server, server.add_secure_port(_shown(host, at), certificates.credentials(clients_certificate=asked))
+            return server, server.add_insecure_port(shown(host, at))
+        return server, server.add_secure_port(shown(host, at), certificates.credentials(clients_certificate=asked))
 
     def at_people(at: int) -> tuple[grpc.aio.Server, int]:
         assert certificates is not None
         assert people_address is not None
         server = _server(PEOPLE_CALLS_MAX, of_people, MESSAGE_BYTES_MAX, doors.handshake_ms, tls=True, proven=True)
         server.add_generic_rpc_handlers((*service.generic_handlers(probe=False), health.handlers()))
-        address = _shown(people_address[0], at)
+        address = shown(people_address[0], at)
         return server, server.add_secure_port(address, certificates.credentials(clients_certificate=False))
 
     servers = [Listening(at_servers, port)]
@@ -692,18 +578,18 @@ async def start(
     people: str | None = None
     bound = servers[0].port
     if transport == "native":
-        front = native().Front(cell, service, _shown(host, port), behind)
+        front = native().Front(cell, service, shown(host, port), behind)
         bound = front.port
     elif certificates is not None and people_address is not None:
         servers.append(Listening(at_people, people_address[1]))
-        people = _shown(people_address[0], servers[1].port)
+        people = shown(people_address[0], servers[1].port)
         service.connections.doors.append(Door("people", servers[1].port, of_people, proven=True, bounded=True))
     # What the native front hands on comes without the name of its connection.
     grpcio = front is None
     service.connections.doors.append(
         Door("access-servers", bound, connections, proven=proven and grpcio, bounded=grpcio)
     )
-    listens = _shown(host, bound)
+    listens = shown(host, bound)
     way_in = behind if front is None else listens
     figures: Listener | None = None
     if metrics is not None:
@@ -766,10 +652,6 @@ def _connections_max(doors: DoorSettings) -> tuple[int, int]:
     return max(1, int(doors.connections_max * room)), max(1, int(doors.people_connections_max * room))
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _known(folder: Path) -> tuple[bytes, int] | None:
     """How far history has come in which journal; it takes only what is durable. None: the follower will say why."""
     try:
@@ -792,7 +674,7 @@ async def serve(
     """
     settings = settings or ServerSettings()
     path = Path(folder)
-    certificates = _checked(settings, new=not path.exists())
+    certificates = checked(settings, new=not path.exists())
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -819,7 +701,7 @@ async def serve(
     learning: asyncio.Task[None] | None = None
     silent = asyncio.Event()
     try:
-        _configure(cell, settings.engine)
+        configure(cell, settings.engine)
         running = await start(
             cell,
             settings.host,
@@ -880,51 +762,6 @@ async def serve(
             )
 
 
-def _checked(settings: ServerSettings, *, new: bool) -> Certificates | None:
-    """The certificates, if there are to be any. What can be refused is refused here, before a folder is made or
-    recovered; whether ports are free is asked where the folder is ``new``."""
-    if settings.transport == "native":
-        native()
-    settings.metrics.check()
-    check_address(
-        settings.host,
-        settings.transport,
-        settings.access,
-        settings.people_address,
-        settings.plaintext_beyond_loopback,
-    )
-    certificates = None if settings.access.tls is None else Certificates(settings.access.tls)
-    if settings.access.revoked is not None:
-        begin_with(settings.access.revoked)
-    _configure(Cell.in_memory(capacity=Capacity(1, 1, 1)), settings.engine)
-    if new:
-        for place in ((settings.host, settings.port), settings.people_address, settings.metrics.service):
-            if place is not None:
-                _check_free(*place)
-    return certificates
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raises ``OSError`` when nobody can listen there, at any of the addresses that a name has."""
-    refused: OSError | None = None
-    try:
-        # Where there is no IPv6, gRPC takes :: for any address.
-        found = socket.getaddrinfo(
-            None if host == "::" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, kind, protocol, _, place in found:
-            try:
-                with socket.socket(family, kind, protocol) as tried:
-                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    tried.bind(place)
-                    return
-            except OSError as error:
-                refused = error
-    except OSError as error:
-        refused = error
-    raise OSError(f"nobody can listen at {_shown(host, port)}: {refused and refused.strerror}") from refused
-
-
 def _kept(name: str, keeping: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Keeps a process beside the server. Whatever happens to that is told at once, and the server goes on."""
 
@@ -936,15 +773,6 @@ def _kept(name: str, keeping: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     task = asyncio.create_task(keeping)
     task.add_done_callback(ended)
     return task
-
-
-def _configure(cell: Cell, settings: Mapping[int, int]) -> None:
-    """Before the cell is started, so that no call is decided by other settings. Raises ``SettingRefused``."""
-    for setting, value in settings.items():
-        outcome = outcome_runs(cell.step(run(layout.CONFIGURE, setting=setting, value=value)).data)[0]
-        if int(outcome["status"][0]) >= layout.NOT_PERMITTED:
-            name = layout.Setting(setting).name.lower()
-            raise SettingRefused(f"the engine refuses the value {value} of its setting {name}")
 
 
 def _write_address(path: Path, address: str) -> None:
