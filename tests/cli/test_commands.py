@@ -186,6 +186,29 @@ def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -
     assert json.loads(run("sim", iccid(72), "--json").stdout)["sim"]["health"] == "exhausted"
 
 
+def test_sims_of_lots_that_are_not_valid_are_told_as_such_and_not_as_exhausted(run: Run, tmp_path: Path) -> None:
+    def by_health() -> tuple[dict[str, int], int, int]:
+        summary = json.loads(run("status", "--json").stdout)["summary"]
+        healths = {each["health"]: each["count"] for each in summary["healths"]}
+        return healths, summary["not_yet_valid_count"], summary["no_longer_valid_count"]
+
+    healths, not_yet, no_longer = by_health()
+    assert (not_yet, no_longer) == (0, 0)
+    lots = ("early", "early", "past")
+    words = write(tmp_path, *(card(81 + place).replace("spring", lot) for place, lot in enumerate(lots)))
+    (tmp_path / "lots.csv").write_text(
+        "name,supplier,plan,class,active_from,valid_until\n"
+        "early,blue,hundred,nationwide,2090-01-01,\npast,blue,hundred,nationwide,,2020-01-31\n",
+        encoding="utf-8",
+    )
+    imported = run(*words)
+    assert imported.returncode == 0, imported.stderr
+    assert by_health() == (healths, 2, 1)
+    shown = run("status").stdout
+    assert "of lots that are not yet valid" in shown
+    assert "of lots that are no longer valid" in shown
+
+
 def test_everything_is_stopped_and_lifted(run: Run) -> None:
     assert run("swap", "stop").returncode == Exit.USAGE
     assert run("swap", "stop", "--all").returncode == 0

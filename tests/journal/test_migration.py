@@ -361,6 +361,14 @@ def test_sims_that_an_older_machine_left_slowed_are_tried_a_day_after_the_start(
     assert machine.lot(lot)["slowed_count"] == 0
 
 
+def test_16_counts_the_exhausted_sims_of_each_lot() -> None:
+    world = new_world(sims=3)
+    world.import_sims(2, opening_bytes=1 << 40)
+    lots = reshaped("lots", exhausted_count=None)
+    machine = Machine.restore(migrate(*older(world.machine, {"lots": lots}, 15)))
+    assert (tables(copy_regions(machine))["lots"]["exhausted_count"].sum(), machine.check()) == (2, [])
+
+
 @pytest.mark.usefixtures("no_hooks")
 def test_a_region_that_the_old_machine_had_not_is_zero() -> None:
     machine = walked()

@@ -790,7 +790,10 @@ class Model(Limits):
             self._event(layout.EVENT_ENDLESS, a=entity, b=count)
 
     def _slowed_count(self, entity: int) -> int:
-        return sum(sim.lot == entity and sim.health == layout.THROTTLED for sim in self.sims)
+        return self._count(entity, layout.THROTTLED)
+
+    def _count(self, entity: int, health: int) -> int:
+        return sum(sim.lot == entity and sim.health == health for sim in self.sims)
 
     def _slowed(self, entity: int) -> None:
         lot = self.lots[entity]
@@ -2159,6 +2162,7 @@ class Model(Limits):
                 turned_days=lot.turned_days,
                 tried_ms=lot.tried_ms,
                 slowed_count=self._slowed_count(entity),
+                exhausted_count=self._count(entity, layout.EXHAUSTED),
                 pool_health=0 if lot.pool_health == layout.HEALTHY else lot.pool_health,
                 pool_counted_bytes=self._pool_counted(entity) if lot.pooled else 0,
                 pool_claimed_bytes=self._pool_claimed(entity),

@@ -138,7 +138,13 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
             f"(as of {instant_text(summary['probation_ms'])}). "
             "`simswitch pool --by sim --on-probation` names each."
         )
-    parts.append(table("By health", ["health", "SIMs"], [[e["health"], e["count"]] for e in summary["healths"]]))
+    healths = [[e["health"], e["count"]] for e in summary["healths"]]
+    healths += [
+        [f"of lots that are {word} valid", summary[f"{name}_valid_count"]]
+        for name, word in (("not_yet", "not yet"), ("no_longer", "no longer"))
+        if summary[f"{name}_valid_count"]
+    ]
+    parts.append(table("By health", ["health", "SIMs"], healths))
     parts.append(
         table("By occupancy", ["occupancy", "SIMs"], [[e["occupancy"], e["count"]] for e in summary["occupancies"]])
     )

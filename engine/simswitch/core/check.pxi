@@ -282,16 +282,21 @@ cdef int _check_lots(State *state, list faults) except -1:
     cdef uint32_t index
     cdef const Lot *lot
     cdef dict slowed = {}
+    cdef dict exhausted = {}
     for index in range(state.header.sims_count):
+        entity = int(state.groups[state.sims[index].group].lot)
         if state.sims[index].health == THROTTLED:
-            entity = int(state.groups[state.sims[index].group].lot)
             slowed[entity] = slowed.get(entity, 0) + 1
+        elif state.sims[index].health == EXHAUSTED:
+            exhausted[entity] = exhausted.get(entity, 0) + 1
     for index in range(state.header.entities_count):
         if state.entities[index].kind != LOT:
             continue
         lot = &state.lots[index]
         if lot.slowed_count != slowed.get(index, 0):
             faults.append(f"I5: lot {index} counts {lot.slowed_count} slowed SIMs, and has {slowed.get(index, 0)}")
+        if lot.exhausted_count != exhausted.get(index, 0):
+            faults.append(f"I5: lot {index} counts {lot.exhausted_count} exhausted SIMs, and has {exhausted.get(index, 0)}")
         if not lot_armed(lot) and (
             lot.resetting or lot.walk_wanted or lot.tried_ms or any([lot.reset_ms[window] or lot.waiting_ms[window] for window in range(WINDOWS)])
         ):

@@ -554,6 +554,7 @@ cdef int _import_sim(
     cold.health_since_s = <uint32_t> (now_ms // 1000)
     state.header.occupancy_count[<int> FREE] += 1
     state.header.health_count[health] += 1
+    state.lots[lot].exhausted_count += health == EXHAUSTED
     state.groups[group].sims_count += 1
     if health == THROTTLED:
         lot_slowed(state, lot, now_ms)

@@ -1038,7 +1038,7 @@ ctypedef struct Lot:                    # 1120 B, by the lot's entity; the windo
     int64_t pool_raised_bytes[3]        # what counts beyond pool_carrier_bytes, since no less was said of the pool's SIMs
     int64_t sims_next_bytes[3]          # the sum that takes the place of sims_told_bytes when that is of too long ago,
     uint32_t sims_next_since_s[3]       # and of when it is; 0: none was begun
-    uint8_t unused_too[4]
+    uint32_t exhausted_count            # SIMs that are exhausted: if the lot is not valid, by that
     uint64_t sims_told_counted_bytes[3] # pool_counted_bytes when the last of those figures came, less what its SIM had counted since its instant
     uint64_t pool_told_counted_bytes[3] # what was counted on all of them by pool_as_of_s
     int64_t sims_days_bytes[14]         # by place of pool_days: the sum of what its carrier said of that day of its single SIMs,

@@ -694,14 +694,15 @@ cdef object _limited(int64_t headroom):
 
 
 cdef dict read_totals(State *state):
-    """Sums over access servers, jobs, breakers and markets, made without an object for each: for figures that are asked for
+    """Sums over access servers, jobs, lots, breakers and markets, made without an object for each: for figures that are asked for
     often. SIMs and terminals are not looked at, so it takes as long with ten million of them. Counts by the number of a
-    gate, a job's or a breaker's state; of each market the SIMs that it could be given now, and since when it is short."""
+    gate, a job's or a breaker's state; SIMs that are exhausted since their lots are not valid, by Validity; of each market the SIMs that it could be given now, and since when it is short."""
     cdef uint32_t index
     cdef int place
     cdef uint64_t gates[8]
     cdef uint64_t jobs[16]
     cdef uint64_t breakers[4]
+    cdef uint64_t not_valid[4]
     cdef uint64_t sessions = 0, paused = 0, window = 0, outstanding = 0, queued = 0, announced = 0, confirmed = 0, waits = 0
     cdef uint64_t selectable
     cdef const Server *server
@@ -709,6 +710,7 @@ cdef dict read_totals(State *state):
     memset(gates, 0, sizeof(gates))
     memset(jobs, 0, sizeof(jobs))
     memset(breakers, 0, sizeof(breakers))
+    memset(not_valid, 0, sizeof(not_valid))
     for index in range(state.header.servers_count):
         server = &state.servers[index]
         gates[server.gate & 7] += 1
@@ -724,6 +726,8 @@ cdef dict read_totals(State *state):
         jobs[state.jobs[index].state & 15] += 1
     for index in range(state.header.entities_count):
         breakers[state.breakers[index].state & 3] += 1
+        if state.lots[index].validity != VALID:
+            not_valid[state.lots[index].validity & 3] += state.lots[index].exhausted_count
     markets = []
     for index in range(state.header.markets_count):
         market = &state.markets[index]
@@ -735,6 +739,7 @@ cdef dict read_totals(State *state):
         "gates": [int(gates[place]) for place in range(8)],
         "jobs": [int(jobs[place]) for place in range(16)],
         "breakers": [int(breakers[place]) for place in range(4)],
+        "not_valid": [int(not_valid[place]) for place in range(4)],
         "markets": markets,
         "sessions": int(sessions), "paused": int(paused), "window": int(window), "outstanding": int(outstanding),
         "queued": int(queued), "announced": int(announced), "confirmed": int(confirmed), "waits": int(waits),

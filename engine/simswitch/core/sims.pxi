@@ -162,6 +162,7 @@ cdef void sim_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogi
 cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_ms) noexcept nogil:
     """Sets the health; a free SIM enters or leaves the index with it."""
     cdef Sim *sim = &state.sims[index]
+    cdef Lot *lot = &state.lots[state.groups[sim.group].lot]
     if sim.health == health:
         return
     invariant(sim.health != RETIRED, "a retired SIM stays retired")
@@ -169,7 +170,9 @@ cdef void sim_set_health(State *state, uint32_t index, int health, uint64_t now_
         index_remove(state, index)
     state.header.health_count[sim.health] -= 1
     state.header.health_count[health] += 1
-    state.lots[state.groups[sim.group].lot].slowed_count -= sim.health == THROTTLED
+    lot.slowed_count -= sim.health == THROTTLED
+    lot.exhausted_count -= sim.health == EXHAUSTED
+    lot.exhausted_count += health == EXHAUSTED
     sim.health = <uint8_t> health
     state.sims_cold[index].health_since_s = <uint32_t> (now_ms // 1000)
     if sim.occupancy == FREE and health == HEALTHY:

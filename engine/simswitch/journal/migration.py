@@ -342,6 +342,13 @@ def _state_of_15(_old: Tables, new: Tables) -> None:
     np.add.at(record["sims_days_bytes"], lots, told)
 
 
+def _state_of_16(_old: Tables, new: Tables) -> None:
+    """How many SIMs of each lot are exhausted."""
+    exhausted = new["sims"]["health"][: int(new["header"]["sims_count"][0])] == layout.EXHAUSTED
+    of_exhausted = new["groups"]["lot"][new["sims"]["group"][: len(exhausted)][exhausted]]
+    new["lots"]["exhausted_count"] = np.bincount(of_exhausted, minlength=len(new["lots"]))
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
 STATES: dict[int, Callable[[Tables, Tables], None]] = {
     7: _state_of_7,
@@ -352,4 +359,5 @@ STATES: dict[int, Callable[[Tables, Tables], None]] = {
     13: _state_of_13,
     14: _state_of_14,
     15: _state_of_15,
+    16: _state_of_16,
 }

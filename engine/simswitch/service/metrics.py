@@ -38,6 +38,7 @@ from simswitch.metrics import counter, counters, gauge, gauges, histogram
 from simswitch.service.connections import Connections
 from simswitch.service.methods import Method
 from simswitch.service.overload import Overload
+from simswitch.service.pool import exhausted_by_use
 from simswitch.tally import Tally
 
 READ_S = 1.0
@@ -269,7 +270,12 @@ class ServiceMetrics:
 
 
 def _pool(header: dict[str, Any], totals: dict[str, Any]) -> Iterator[Any]:
-    yield gauges("sims", "SIMs by health.", "health", header["health"].items())
+    healths = {
+        **exhausted_by_use(header["health"], totals["not_valid"]),
+        "not_yet_valid": totals["not_valid"][layout.NOT_YET_VALID],
+        "no_longer_valid": totals["not_valid"][layout.NO_LONGER_VALID],
+    }
+    yield gauges("sims", "SIMs by health, or why their lots are not valid.", "health", healths.items())
     yield gauges("sims_occupancy", "SIMs by occupancy.", "occupancy", header["occupancy"].items())
     yield gauges(
         "market_selectable_sims",

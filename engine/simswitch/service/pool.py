@@ -62,9 +62,9 @@ class PoolHandlers:
             outstanding = sum(machine.server(server)["outstanding"] for server in servers)
             pools = Counter(machine.lot(lot)["pool_health"] for lot in shared)
             figures = (machine.now_ms, machine.sequence, machine.header(), machine.groups(), machine.markets())
-            return *figures, outstanding, pools
+            return *figures, outstanding, pools, machine.totals()["not_valid"]
 
-        now_ms, sequence, header, groups, markets, outstanding, pools = await self._cell.read(read)
+        now_ms, sequence, header, groups, markets, outstanding, pools, not_valid = await self._cell.read(read)
         classes = _tally(groups, "class")
         response = pb.GetSummaryResponse(
             now_ms=now_ms,
@@ -84,6 +84,8 @@ class PoolHandlers:
             unreported_count=header["unreported_count"],
             unreported_bytes=header["unreported_bytes"],
             pools=[pb.HealthCount(health=health, count=count) for health, count in sorted(pools.items())],
+            not_yet_valid_count=not_valid[layout.NOT_YET_VALID],
+            no_longer_valid_count=not_valid[layout.NO_LONGER_VALID],
             disk_full=self._cell.disk_full,
             alarm=self._cell.alarm,
             classes=self._names(classes),
@@ -100,7 +102,7 @@ class PoolHandlers:
                 for market in markets
             ],
         )
-        for name, count in header["health"].items():
+        for name, count in exhausted_by_use(header["health"], not_valid).items():
             if count:
                 response.healths.add(health=sim_pb2.Health.Value(f"HEALTH_{name.upper()}"), count=count)
         for name, count in header["occupancy"].items():
@@ -331,6 +333,11 @@ def settings_of(machine: Machine) -> dict[int, int]:
     """The settings by number."""
     settings = machine.header()["settings"]
     return {int(setting): settings[setting.name.lower()] for setting in layout.Setting}
+
+
+def exhausted_by_use(healths: Mapping[str, int], not_valid: list[int]) -> dict[str, int]:
+    """SIMs by health, without those of which nothing is left since their lots are not valid."""
+    return {**healths, "exhausted": healths["exhausted"] - sum(not_valid)}
 
 
 def _tally(groups: list[dict[str, Any]], field: str) -> dict[int, list[int]]:

@@ -458,6 +458,8 @@ class GetSummaryResponse(_message.Message):
     UNREPORTED_COUNT_FIELD_NUMBER: _builtins.int
     UNREPORTED_BYTES_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    NOT_YET_VALID_COUNT_FIELD_NUMBER: _builtins.int
+    NO_LONGER_VALID_COUNT_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -496,9 +498,13 @@ class GetSummaryResponse(_message.Message):
     """Leases that ended without their last report, and of which nobody has reported since what they used."""
     unreported_bytes: _builtins.int
     """How much that may be, bytes: it counts in their SIMs' windows until those start anew."""
+    not_yet_valid_count: _builtins.int
+    """SIMs of which nothing is left because their lot does not work yet, by its dates. They are not exhausted."""
+    no_longer_valid_count: _builtins.int
+    """The same, because their lot works no longer."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
-        """SIMs by health. Those with none are left out."""
+        """SIMs by health, but for those of not_yet_valid_count and no_longer_valid_count. Those with none are left out."""
 
     @_builtins.property
     def occupancies(self) -> _containers.RepeatedCompositeFieldContainer[Global___OccupancyCount]:
@@ -559,10 +565,12 @@ class GetSummaryResponse(_message.Message):
         unreported_count: _builtins.int = ...,
         unreported_bytes: _builtins.int = ...,
         pools: _abc.Iterable[Global___HealthCount] | None = ...,
+        not_yet_valid_count: _builtins.int = ...,
+        no_longer_valid_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "pools", b"pools", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count", "unreported_bytes", b"unreported_bytes", "unreported_count", b"unreported_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "no_longer_valid_count", b"no_longer_valid_count", "not_yet_valid_count", b"not_yet_valid_count", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "pools", b"pools", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count", "unreported_bytes", b"unreported_bytes", "unreported_count", b"unreported_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
