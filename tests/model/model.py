@@ -922,8 +922,8 @@ class Model(Limits):
         if told // self.settings[layout.LINE_BYTES_PER_S] >= ran_s + 2:
             return {self._figure_aside(call, sim, layout.IMPOSSIBLE_USAGE)}
         # The window holds what the carrier says and what was counted since; the lifetime count is as it was.
-        before = sim.beside(window)
-        own = max(counted + sim.offsets[window] - before, 0)
+        had = sim.beside(window)
+        own = max(counted + sim.offsets[window] - had, 0)
         correction = told - own
         lowered = 0
         if not (again and told == sim.carrier[window]):
@@ -945,15 +945,32 @@ class Model(Limits):
             sim.allowances[window] = 0
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
         bases = [self._pool_base(sim.lot, place) for place in range(layout.WINDOWS)]
-        self._pool_told(lot, window, more, as_of_s, self._added_most(sim, lot, window))
+        last_s = sim.as_of_s[window] if self._is_told(sim, lot, window) else 0
+        before = [self._within(sim, lot, place) for place in range(layout.WINDOWS)]
+        most_back = [self._added_most(sim, lot, place) for place in range(layout.WINDOWS)]
+        pool_before = self._pool_day_beyond(lot)
+        self._pool_told(lot, window, more, as_of_s, most_back[window])
         sim.corrections[window] = correction
-        since = max(sim.counted_bytes + sim.offsets[window] - before, 0) - own
+        since = max(sim.counted_bytes + sim.offsets[window] - had, 0) - own
         fall = self._sim_tells(sim, window, told, as_of_s, since)
         sim.straddling[window] = min(straddling, own)
-        sim.offsets[window] += sim.beside(window) - before
+        sim.offsets[window] += sim.beside(window) - had
+        cycle, day, rolling = (int(each) - 1 for each in layout.Window)
+        if as_of_s * 1000 <= self._day_from_ms(lot):
+            self._adds(sim, lot, window, self._within(sim, lot, window), as_of_s)
+        for place in (rolling, cycle):
+            if self._lies_in(lot, window, place):
+                more = self._within(sim, lot, place) - before[place]
+                most = told + sim.straddling[window] + sim.counted_bytes - counted
+                more = self._carried(sim, lot, place, more, most, last_s)
+                self._adds(sim, lot, place, more, as_of_s, most_back[place])
+        if window == cycle:
+            self._cycle_has_days(sim, lot, as_of_s)
         for inner in (layout.WINDOW_DAY - 1, layout.WINDOW_ROLLING - 1):
             if self._is_told(sim, lot, inner):
                 self._contain(sim, lot, inner, as_of_s)
+        if window == day:
+            self._pool_carries_day(sim.lot, pool_before)
         for place in range(layout.WINDOWS):
             if lot.pools(place) and lot.figured(place) and (place == window or self._lies_in(lot, window, place)):
                 # No less than all of the SIMs, and no less than before but for what the carrier took back.
@@ -1047,10 +1064,59 @@ class Model(Limits):
                 begun = zip(sim.days, self._days_begun_ms(lot)[1:], strict=False)
                 outside = sum(bytes_ for bytes_, day_ms in begun if day_ms < begun_ms)
                 least -= outside + max(sim.corrections[rolling], 0)
-            if least > used[window]:
-                self._pool_told(lot, window, least - used[window], as_of_s)
-                sim.corrections[window] += least - used[window]
-                sim.offsets[window] += least - used[window]
+            self._adds(sim, lot, window, max(least - used[window], 0), as_of_s)
+
+    def _adds(self, sim: SimModel, lot: LotModel, window: int, more: int, as_of_s: int, most_back: int = 0) -> None:
+        self._pool_told(lot, window, more, as_of_s, most_back)
+        sim.corrections[window] += more
+        sim.offsets[window] += more
+
+    def _beyond(self, sim: SimModel, lot: LotModel, window: int) -> int:
+        """What the carrier may have counted in a window that we did not."""
+        told_s = sim.as_of_s[window]
+        if told_s and not lot.begun_ms[window] and (told_s + lot.lasts_s(window)) * 1000 < self.now_ms:
+            return 0
+        return max(0, sim.corrections[window] + sim.straddling[window])
+
+    def _within(self, sim: SimModel, lot: LotModel, window: int) -> int:
+        """The same in what lies in a window. Of all rolling days a figure of the cycle may know."""
+        _, day, rolling = (int(each) - 1 for each in layout.Window)
+        inner = {day} if self._is_told(sim, lot, window) else {day, rolling}
+        return max([0, *(self._beyond(sim, lot, each) for each in inner if self._lies_in(lot, each, window))])
+
+    def _day_from_ms(self, lot: LotModel) -> int:
+        """Of an instant up to this nothing is of the day that runs."""
+        day = layout.WINDOW_DAY - 1
+        next_ms, _ = lot.schedule.get(day, (0, 0))
+        return lot.begun_ms[day] + lot.begun_spread_ms[day] if lot.begun_ms[day] else max(next_ms - DAY_MS, 0)
+
+    def _carried(self, sim: SimModel, lot: LotModel, window: int, more: int, most: int, last_s: int) -> int:
+        """What of a change a longer window takes. ``most``: all of the shorter one; ``last_s``: of its last figure."""
+        if not self._is_told(sim, lot, window):
+            return max(more, min(-sim.corrections[window], 0))
+        if sim.as_of_s[window] * 1000 <= self._day_from_ms(lot):
+            return more
+        if last_s < sim.as_of_s[window]:
+            return 0
+        used = sim.counted_bytes + sim.offsets[window] - sim.allowances[window] - sim.straddling[window]
+        return max(min(more, sim.carrier[window] + most - used), 0)
+
+    def _days_since(self, lot: LotModel, as_of_s: int) -> int:
+        """How many of a rolling window's days that are over have begun since; -1: today has not, or nobody knows."""
+        rolling, begun_s = layout.WINDOW_ROLLING - 1, self.today_begun_s(lot)
+        if not lot.rolling_days or lot.step_days > 1 or not lot.begun_ms[rolling] or rolling in lot.resets:
+            return -1
+        return -1 if as_of_s > begun_s else (begun_s - as_of_s + 3_600) // (DAY_MS // 1000)
+
+    def _cycle_has_days(self, sim: SimModel, lot: LotModel, as_of_s: int) -> None:
+        """What its carrier said of the cycle, and the days since, are in it."""
+        cycle, day, rolling = (int(each) - 1 for each in layout.Window)
+        days = self._days_since(lot, sim.as_of_s[cycle]) if self._is_told(sim, lot, cycle) else -1
+        if days >= 0:
+            used = [sim.counted_bytes + sim.offsets[each] - sim.beside(each) for each in (cycle, rolling)]
+            today = max(used[1] - sum(sim.days), 0) + self._beyond(sim, lot, day)
+            least = sim.carrier[cycle] + sum(sim.days[:days]) + today
+            self._adds(sim, lot, cycle, max(least - used[0] - sim.corrections[cycle], 0), as_of_s)
 
     def _carrier_day(self, call: Call, sim: SimModel, told: int, ended_s: int) -> set[int]:
         """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
@@ -1079,6 +1145,7 @@ class Model(Limits):
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
+        since = correction if correction > 0 or told_of[place] is not None else 0
         days[place] += correction
         told_of[place] = max(days[place] - 4095, 0)
         sim.days, sim.days_told = days, told_of
@@ -1091,10 +1158,22 @@ class Model(Limits):
         if lot.pools(rolling):
             lot.pool_days[place] += more
             lot.pool_offsets[rolling] += more
+        cycle = layout.WINDOW_CYCLE - 1
+        told_cycle = self._is_told(sim, lot, cycle)
+        if self._joins_cycle(lot, place, sim.as_of_s[cycle] if told_cycle else 0):
+            since = since if told_cycle else max(since, min(-sim.corrections[cycle], 0))
+            self._adds(sim, lot, cycle, since, ended_s, self._added_most(sim, lot, cycle))
+            self._cycle_has_days(sim, lot, ended_s)
         self._contain(sim, lot, rolling, ended_s)
         self.corrections_count += 1
         self._corrected(sim, layout.ROLLING_DAY, exactly)
         return {layout.OK}
+
+    def _joins_cycle(self, lot: LotModel, place: int, as_of_s: int) -> bool:
+        """Whether a day that is over is of the cycle, and of after that instant."""
+        begun_ms = self.today_begun_s(lot) * 1000 - (place + 1) * DAY_MS
+        of_cycle = begun_ms + DAY_MS // 2 >= self._window_begun_ms(lot, layout.WINDOW_CYCLE - 1)
+        return of_cycle and as_of_s * 1000 <= begun_ms + 3_600_000
 
     def _added_most(self, sim: SimModel, lot: LotModel, window: int) -> int:
         """What its figures, of later instants than the pool's, can have added to that."""
@@ -1220,9 +1299,19 @@ class Model(Limits):
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
+        before = self._pool_day_beyond(lot)
+        last_s = lot.pool_as_of_s[1] if self._pool_is_told(lot, 1) else 0
         lot.pool_corrections[place], lot.pool_straddling[place] = correction, min(straddling, own)
         lot.pool_carrier[place], lot.pool_as_of_s[place], lot.pool_raised[place] = told, as_of_s, 0
         lot.pool_added[place], lot.pool_told_at_bytes[place] = 0, counted
+        day = layout.WINDOW_DAY - 1
+        if place == day:
+            most = told + lot.pool_straddling[day] + self._pool_counted(entity) - counted
+            self._pool_carries_day(entity, before, last_s, most)
+        elif last_s and self._lies_in(lot, day, place) and as_of_s * 1000 <= self._day_from_ms(lot):
+            lot.pool_corrections[place] += self._pool_day_beyond_all(entity)
+        if place == layout.WINDOW_CYCLE - 1:
+            self._pool_cycle_has_days(entity)
         inner = [each for each in range(layout.WINDOWS) if each == place or self._lies_in(lot, each, place)]
         least = max(self._pool_floor(entity, each, place) for each in inner)
         self._raise_pool(lot, place, least - self._pool_base(entity, place))
@@ -1251,6 +1340,46 @@ class Model(Limits):
                 own = lot.pool_corrections[window] + lot.pool_straddling[window]
                 used = self._pool_counted(entity) + lot.pool_offsets[window] + self._pool_beside(entity, window) + own
                 self._require(used >= told, f"lot {entity}: {used} used in window {window + 1}, of its SIMs {told}")
+
+    def _pool_is_told(self, lot: LotModel, window: int) -> bool:
+        return lot.figured(window) and self._is_young(lot, window, lot.pool_as_of_s[window])
+
+    @staticmethod
+    def _pool_day_beyond(lot: LotModel) -> int:
+        """What the pool's figure of the day has beyond us and its SIMs' figures."""
+        return max(0, lot.pool_corrections[1] + lot.pool_straddling[1])
+
+    def _pool_day_beyond_all(self, entity: int) -> int:
+        lot = self.lots[entity]
+        of_sims = sum(sim.corrections[1] + sim.straddling[1] for sim in self.sims if sim.lot == entity)
+        return max(0, of_sims + lot.pool_corrections[1] + lot.pool_straddling[1]) if lot.pools(1) else 0
+
+    def _pool_carries_day(self, entity: int, before: int, last_s: int = 0, most: int = 0) -> None:
+        """A figure of the day has changed what the pool's has beyond the others: so has it in what the day lies in."""
+        lot, day = self.lots[entity], layout.WINDOW_DAY - 1
+        for window in (layout.WINDOW_CYCLE - 1, layout.WINDOW_ROLLING - 1):
+            if not lot.pools(window) or not self._lies_in(lot, day, window):
+                continue
+            more = self._pool_day_beyond(lot) - before
+            if not self._pool_is_told(lot, window):
+                more = max(more, min(lot.pool_raised[window] - lot.pool_corrections[window], 0))
+            elif lot.pool_as_of_s[window] * 1000 > self._day_from_ms(lot):
+                if last_s < lot.pool_as_of_s[window]:
+                    continue
+                more = max(min(more, lot.pool_carrier[window] + most - self._pool_base(entity, window)), 0)
+            lot.pool_corrections[window] += more
+
+    def _pool_cycle_has_days(self, entity: int) -> None:
+        lot, (cycle, day, rolling) = self.lots[entity], (int(each) - 1 for each in layout.Window)
+        if not (lot.pools(cycle) and lot.pools(rolling) and self._pool_is_told(lot, cycle)):
+            return
+        days = self._days_since(lot, lot.pool_as_of_s[cycle])
+        if days >= 0:
+            least = lot.pool_carrier[cycle] + sum(lot.pool_days[:days])
+            least += max(self._pool_counted(entity) + lot.pool_offsets[rolling] - sum(lot.pool_days), 0)
+            least += self._pool_day_beyond_all(entity) if self._pool_is_told(lot, day) else 0
+            used = self._pool_base(entity, cycle) + lot.pool_raised[cycle]
+            lot.pool_corrections[cycle] += max(least - used, 0)
 
     def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
         lot = self.lots[entity]
@@ -1290,12 +1419,19 @@ class Model(Limits):
         self._require(call.answer["correction_bytes"] == correction, f"corrected by {call.answer}, not {correction}")
         if call.header["argument"]:
             return {layout.OK}
+        entity, cycle = call.item["lot"], layout.WINDOW_CYCLE - 1
+        told_cycle = self._pool_is_told(lot, cycle)
+        if lot.pools(cycle) and self._joins_cycle(lot, place, lot.pool_as_of_s[cycle] if told_cycle else 0):
+            more = correction if correction > 0 or place in lot.pool_told else 0
+            if not told_cycle:
+                more = max(more, min(lot.pool_raised[cycle] - lot.pool_corrections[cycle], 0))
+            lot.pool_corrections[cycle] += more
         days[place] = told
         lot.pool_days = days
         lot.pool_told[place] = told
         lot.days_told_s = max(lot.days_told_s, ended_s)
         lot.pool_offsets[rolling] += correction
-        entity = call.item["lot"]
+        self._pool_cycle_has_days(entity)
         self._judge_pool(entity)
         self.corrections_count += 1
         self._event(layout.EVENT_POOL_CORRECTED, a=entity | layout.ROLLING_DAY << 16, b=correction % 2**64)

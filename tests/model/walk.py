@@ -81,7 +81,7 @@ class Walk:
                     layout.LOT_PREPAID: int(name == "gold-a" and seed % 2),
                 }
                 self.world.define(layout.LOT, name, {**lot, **ends})
-        # In every fourth one the SIMs of a lot share what they have in a cycle and in rolling days.
+        # In every fourth one the SIMs of a lot share what they have in each window.
         self.pooled = seed % 4 == 3
         if self.pooled:
             quotas = {
@@ -91,7 +91,7 @@ class Walk:
                 layout.PLAN_ROLLING_DAYS: 3,
             }
             watermarks = {layout.PLAN_LOW_BYTES: 64 * MIB, layout.PLAN_EXHAUSTED_BYTES: 16 * MIB}
-            self.world.define(layout.PLAN, "daily", {**quotas, **watermarks, layout.PLAN_POOLED: 1 << 0 | 1 << 2})
+            self.world.define(layout.PLAN, "daily", {**quotas, **watermarks, layout.PLAN_POOLED: 7})
         self.groups = [self.world.define(layout.SUBSCRIBER_GROUP, name, {layout.GROUP_PRIORITY: 2}) for name in "ab"]
         self.world.records.clear()
         self.machine = self.world.machine

@@ -16,8 +16,22 @@
 # Whoever sends a figure says both, our lifetime count by as_of and how much of it straddles. Neither reaches back before the window
 # began. The same figure again says nothing, also where more is known by then of what straddled it.
 #
-# What a carrier says of a window was used in the longer ones too that it lies in: where one of them has less in all, its correction
-# makes up for it, also where only some of the rolling days are of the cycle. What it says of a longer one later on, and is less than it said
+# What a carrier counted in a window beyond us was used in the longer ones too that it lies in. By what that changes with a figure, theirs
+# change as well, up and down:
+#
+#     the longer window has no figure                            it comes on top; what was wrong goes again
+#     its figure is of no later than when the day began          the same: it knows nothing of the day
+#     its figure is of within the day                            only what came on top since, from one figure of the day to the next,
+#                                                                and no more than both figures say together: goes with its next figure
+#
+#     a figure of the longer one comes, of no later than that    it, what was counted since, and what the day has beyond us
+#
+# So the order in which they come does not matter. So with a single day of a rolling window, which is of the cycle; one of the cycle that
+# is older than some of these has no less than it says and what they and today have. What the rolling days have beyond us in all may be of
+# any of them, so it joins only a cycle of which nothing was said; what the day has is in it, and joins once.
+#
+# Whatever the instants, where a longer window has less in all its correction makes up for it, also where only some of the rolling days
+# are of the cycle. What the carrier says of a longer one later on, and is less than it said
 # itself of one in it, can't be. A later figure of the same window that is less than the last one is taken, and told as such: a carrier
 # corrects itself, and nothing else could mend a figure that was wrong.
 #
@@ -62,6 +76,12 @@ cdef extern from *:
     #define SIMSWITCH_UNREPORTED_MAX ((int64_t) 1 << 50)
     """
     const int64_t UNREPORTED_MAX "SIMSWITCH_UNREPORTED_MAX"     # of one lease, so that no sum of them overflows
+
+
+cdef struct Said:                       # of a SIM, before a figure of it is taken
+    uint32_t told_s                     # the instant of the last figure of its window; 0: none holds
+    int64_t excess_bytes[WINDOWS]       # what shorter windows had beyond us (_inner_excess_bytes)
+    int64_t added_most[WINDOWS]         # pool_added_most_bytes
 
 
 cdef int64_t ledger_allowed_bytes(const State *state, uint32_t index, int window) noexcept nogil:
@@ -356,22 +376,154 @@ cdef int64_t _used_in_bytes(State *state, uint32_t index, const Lot *lot, int in
     return used
 
 
+cdef int64_t _excess_bytes(const State *state, uint32_t index, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """What its carrier counted beyond us in a SIM's window, at most."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef uint32_t told_s
+    if index >= state.header.ledger_end:
+        return 0
+    told_s = ledger.as_of_s[window]
+    if told_s and not lot.begun_ms[window] and (told_s + _lasts_s(lot, window)) * 1000 < now_ms:
+        return 0  # of a window that must be over
+    return max(ledger.correction_bytes[window] + ledger.straddling_bytes[window], <int64_t> 0)
+
+
+cdef int64_t _inner_excess_bytes(const State *state, uint32_t index, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """And of that in the shorter windows that lie in this one. The rolling days have what their day has, and what they have beyond
+    that may be of before a figure of the cycle."""
+    cdef int64_t excess = 0
+    if _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms):
+        excess = _excess_bytes(state, index, lot, WINDOW_DAY - 1, now_ms)
+    if _lies_in(state, lot, WINDOW_ROLLING - 1, window, now_ms) and not _is_told(state, index, lot, window, now_ms):
+        excess = max(excess, _excess_bytes(state, index, lot, WINDOW_ROLLING - 1, now_ms))
+    return excess
+
+
+cdef bint _day_is_after(const Lot *lot, uint32_t as_of_s) noexcept nogil:
+    """Whether nothing that was known then is of the day that runs: only where somebody says when that began."""
+    cdef uint64_t begun_ms = lot.begun_ms[WINDOW_DAY - 1] + lot.begun_spread_ms[WINDOW_DAY - 1]
+    if not lot.begun_ms[WINDOW_DAY - 1]:
+        begun_ms = lot.reset_ms[WINDOW_DAY - 1] - min(lot.reset_ms[WINDOW_DAY - 1], <uint64_t> DAY_MS)
+    return <uint64_t> as_of_s * 1000 <= begun_ms
+
+
+cdef bint _place_is_after(const State *state, const Lot *lot, int place, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """The same of the day at a place of the ring; of -1, today. When the clocks change a day has an hour more or less."""
+    return <int64_t> as_of_s <= (
+        <int64_t> _today_begun_s(state, lot, now_ms) - (place + 1) * <int64_t> (DAY_MS // 1000) + (3_600 if place >= 0 else 0))
+
+
+cdef bint _days_follow(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    """Whether a rolling window keeps single days, and today's is of after that instant."""
+    return (
+        lot.rolling_days and rolling_step_days(lot.rolling_days) == 1 and lot.begun_ms[WINDOW_ROLLING - 1]
+        and not (lot.resetting >> (WINDOW_ROLLING - 1)) & 1 and _place_is_after(state, lot, -1, as_of_s, now_ms)
+    )
+
+
+cdef void _take_in(State *state, uint32_t index, int window, int64_t more, uint32_t as_of_s, int64_t added_most) noexcept nogil:
+    """So much more was used in a SIM's window, or less, as figures say of shorter ones in it."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    more = min(more, pool_takes_beside_bytes(lot, window))
+    more = min(more, BYTES_MAX - max(ledger.correction_bytes[window], <int64_t> 0))
+    if more == 0:
+        return
+    state.header.ledger_end = max(state.header.ledger_end, index + 1)
+    ledger.correction_bytes[window] += more
+    pool_beside(state, index, window, more, 0)
+    pool_told(state, index, window, more, as_of_s, added_most)
+    sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + more)
+
+
+cdef int64_t _untold_back_bytes(const State *state, uint32_t index, int window, int64_t more) noexcept nogil:
+    """What of less comes off a window that no figure holds for: no more than figures of shorter ones added to it."""
+    return max(more, -max(state.sims_ledger[index].correction_bytes[window], <int64_t> 0))
+
+
+cdef void _carry(
+    State *state, uint32_t index, int inner, const Said *before, int64_t since, uint32_t as_of_s, uint64_t now_ms
+) noexcept nogil:
+    """A figure was taken, and ``since`` counted since: what it changes of what the carrier counted beyond us changes the longer windows too,
+    unless a figure of theirs may know of it already."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef int64_t more, most
+    cdef int window
+    for window in range(WINDOWS - 1, -1, -1):  # the rolling days before the cycle
+        if window == inner or not _lies_in(state, lot, inner, window, now_ms):
+            continue
+        more = _inner_excess_bytes(state, index, lot, window, now_ms) - before.excess_bytes[window]
+        if not _is_told(state, index, lot, window, now_ms):
+            more = _untold_back_bytes(state, index, window, more)
+        elif not _day_is_after(lot, ledger.as_of_s[window]):
+            # What came on top from one figure to the next is surely of later, and all of it no more than what the inner one says.
+            if not before.told_s or before.told_s < ledger.as_of_s[window]:
+                continue
+            most = ledger.carrier_bytes[window] + ledger.carrier_bytes[inner] + ledger.straddling_bytes[inner] + since
+            more = max(min(more, most - sim_used_bytes(state, index, window)), <int64_t> 0)
+        _take_in(state, index, window, more, as_of_s, before.added_most[window])
+
+
+cdef Said _said(const State *state, uint32_t index, int inner, uint64_t now_ms) noexcept nogil:
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef Said said
+    cdef int window
+    said.told_s = state.sims_ledger[index].as_of_s[inner] if _is_told(state, index, lot, inner, now_ms) else 0
+    for window in range(WINDOWS):
+        said.excess_bytes[window] = _inner_excess_bytes(state, index, lot, window, now_ms)
+        said.added_most[window] = pool_added_most_bytes(state, index, window, now_ms)
+    return said
+
+
+cdef int64_t _cycle_least_bytes(State *state, uint32_t index, const Lot *lot, uint64_t now_ms) noexcept nogil:
+    """What was used in the cycle by its carrier's figure and on the days of a rolling window since, as far as these are kept."""
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef uint32_t as_of_s = ledger.as_of_s[WINDOW_CYCLE - 1]
+    cdef int64_t least = ledger.carrier_bytes[WINDOW_CYCLE - 1]
+    cdef int64_t today = sim_used_bytes(state, index, WINDOW_ROLLING - 1) - ledger.correction_bytes[WINDOW_ROLLING - 1]
+    cdef int place
+    if not _days_follow(state, lot, as_of_s, now_ms) or not _is_told(state, index, lot, WINDOW_CYCLE - 1, now_ms):
+        return 0
+    for place in range(ROLLING_DAYS if index < state.header.rolling_end else 0):
+        today -= rolling_day_bytes(&state.sims_rolling[index], place)
+        if _place_is_after(state, lot, place, as_of_s, now_ms):
+            least += rolling_day_bytes(&state.sims_rolling[index], place)
+    return least + max(today, <int64_t> 0) + _excess_bytes(state, index, lot, WINDOW_DAY - 1, now_ms)
+
+
 cdef void _contain(State *state, uint32_t index, int inner, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
     """No longer window has less than was used in one that lies in it."""
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    cdef int64_t missing
+    cdef int64_t least
     cdef int window
     for window in range(WINDOWS):
         if window == inner or window == WINDOW_DAY - 1 or (lot.resetting >> window) & 1:
             continue
-        missing = _used_in_bytes(state, index, lot, inner, window, now_ms) - sim_used_bytes(state, index, window)
-        missing = min(missing, pool_takes_beside_bytes(lot, window))
-        if missing > 0:
-            state.header.ledger_end = max(state.header.ledger_end, index + 1)
-            state.sims_ledger[index].correction_bytes[window] += missing
-            pool_beside(state, index, window, missing, 0)
-            pool_told(state, index, window, missing, as_of_s, 0)
-            sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + missing)
+        least = _used_in_bytes(state, index, lot, inner, window, now_ms)
+        _take_in(state, index, window, max(least - sim_used_bytes(state, index, window), <int64_t> 0), as_of_s, 0)
+
+
+cdef void _contain_days(State *state, uint32_t index, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
+    cdef int64_t least = _cycle_least_bytes(state, index, &state.lots[state.groups[state.sims[index].group].lot], now_ms)
+    least -= sim_used_bytes(state, index, WINDOW_CYCLE - 1)
+    _take_in(state, index, WINDOW_CYCLE - 1, max(least, <int64_t> 0), as_of_s, 0)
+
+
+cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint32_t ended_s, uint64_t now_ms) noexcept nogil:
+    """So much more was used on a day of the rolling window that is over, or less: the same for the cycle that it is of."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef int window = WINDOW_CYCLE - 1
+    cdef bint told = _is_told(state, index, lot, window, now_ms)
+    if (
+        _days_begun_ms(state, lot, place, now_ms) < _begun_ms(state, lot, window, now_ms)
+        or (told and not _place_is_after(state, lot, place, state.sims_ledger[index].as_of_s[window], now_ms))
+    ):
+        return
+    if not told:
+        more = _untold_back_bytes(state, index, window, more)
+    _take_in(state, index, window, more, ended_s, pool_added_most_bytes(state, index, window, now_ms))
+    _contain_days(state, index, ended_s, now_ms)
 
 
 cdef bint days_told(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
@@ -405,9 +557,10 @@ cdef int _correct(
     cdef uint16_t entity = state.groups[sim.group].lot
     cdef const Lot *lot = &state.lots[entity]
     cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more, fall, since, added_most, carried = 0
+    cdef int64_t beside = 0, allowance = 0, offset, own, straddling, more, fall, since, beyond, carried = 0
     cdef int64_t bases[WINDOWS]
     cdef uint32_t told_s = 0
+    cdef Said before
     cdef int status, inner
     if not as_of_s or counted_bytes > sim.counted_bytes or straddling_bytes > counted_bytes:
         return INVALID_ARGUMENT
@@ -443,7 +596,8 @@ cdef int _correct(
         lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     correction[0] = carrier_bytes - own
     if not dry_run:
-        added_most = pool_added_most_bytes(state, index, window, now_ms)
+        before = _said(state, index, window, now_ms)
+        beyond = pool_day_excess_bytes(lot)
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
         ledger.correction_bytes[window] = correction[0]
         ledger.straddling_bytes[window] = straddling
@@ -455,10 +609,18 @@ cdef int _correct(
         sim_set_offset_bytes(state, index, window, offset + ledger_bytes(state, index, window))
         more = ledger_bytes(state, index, window) - beside
         pool_beside(state, index, window, more, ledger.allowance_bytes[window] - allowance)
-        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s, added_most)
+        pool_told(state, index, window, more - (ledger.allowance_bytes[window] - allowance), as_of_s, before.added_most[window])
+        if _day_is_after(lot, as_of_s):
+            more = _inner_excess_bytes(state, index, lot, window, now_ms)
+            _take_in(state, index, window, more, as_of_s, 0)
+        _carry(state, index, window, &before, <int64_t> (sim.counted_bytes - counted_bytes), as_of_s, now_ms)
+        if window == WINDOW_CYCLE - 1:
+            _contain_days(state, index, as_of_s, now_ms)
         for inner in range(WINDOW_DAY - 1, WINDOWS):
             if _is_told(state, index, lot, inner, now_ms):
                 _contain(state, index, inner, as_of_s, now_ms)
+        if window == WINDOW_DAY - 1:
+            pool_carry_day(state, &state.lots[entity], beyond, 0, 0, now_ms)
         pool_contain_sims(state, index, window, fall, bases, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
@@ -506,7 +668,7 @@ cdef int _correct_day(
     """A figure of the day of a rolling window that ended then."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint64_t place = 0
-    cdef int64_t day, told, before = 0
+    cdef int64_t day, told, more, before = 0
     cdef uint32_t told_s = 0
     cdef uint32_t *days
     cdef int status
@@ -534,10 +696,13 @@ cdef int _correct_day(
             sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + ((day - before) << ROLLING_SHIFT))
         state.header.rolling_end = max(state.header.rolling_end, index + 1)
         told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place)
+        # What we counted on it stays in the cycle; what its carrier had said goes as it takes that back.
+        more = (day - before) << ROLLING_SHIFT if day > before or days[place] & DAY_TOLD else 0
         days[place] = <uint32_t> day | DAY_TOLD
         lot.days_told_s = max(lot.days_told_s, ended_s)
         told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place) - told
         pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT, told)
+        _carry_day(state, index, <int> place, more, ended_s, now_ms)
         _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK

@@ -31,6 +31,9 @@
 #
 # The same of single days of a rolling window, which are over: a pool's is not below the sum of its SIMs', or is raised to it.
 #
+# What the pool's figure of the day has beyond us, and beyond what its SIMs' have, joins the longer windows that are shared as a SIM's does
+# (ledger.pxi); so does a single day of the rolling window join the cycle.
+#
 # What was counted since comes on top: since the pool's figure, where no SIM's is later; otherwise since the last of the SIMs' came, and on
 # that SIM since its instant. What the others used between their instants and that they have no sum of: nothing is kept by SIM for it.
 #
@@ -614,6 +617,61 @@ cdef uint64_t _sims_count(State *state, uint32_t entity) noexcept nogil:
     return count
 
 
+cdef inline int64_t pool_day_excess_bytes(const Lot *lot) noexcept nogil:
+    """What the pool's figure of the day has beyond us and what figures of its SIMs have, at most."""
+    return max(lot.pool_correction_bytes[WINDOW_DAY - 1] + lot.pool_straddling_bytes[WINDOW_DAY - 1], <int64_t> 0)
+
+
+cdef inline bint _pool_is_told(const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """Whether the carrier has said something of the pool's window that runs."""
+    return pool_figured(lot, window) and _pool_young(lot, window, lot.pool_as_of_s[window], now_ms)
+
+
+cdef void _pool_take_in(Lot *lot, int window, int64_t more) noexcept nogil:
+    """So much more was used in a window that the pool shares, or less, as its figures say of shorter ones in it."""
+    _add(&lot.pool_correction_bytes[window], min(more, max(POOL_MAX - lot.pool_correction_bytes[window], <int64_t> 0)))
+
+
+cdef int64_t _pool_untold_back_bytes(const Lot *lot, int window, int64_t more) noexcept nogil:
+    """What of less comes off a window that no figure holds for: no more than figures of shorter ones added to it."""
+    return max(more, -max(lot.pool_correction_bytes[window] - lot.pool_raised_bytes[window], <int64_t> 0))
+
+
+cdef int64_t _pool_day_all_bytes(const Lot *lot) noexcept nogil:
+    """And with what figures of its SIMs have."""
+    cdef int64_t excess = lot.pool_beside_bytes[WINDOW_DAY - 1]
+    _add(&excess, lot.pool_correction_bytes[WINDOW_DAY - 1])
+    _add(&excess, lot.pool_straddling_bytes[WINDOW_DAY - 1])
+    _add(&excess, -lot.pool_allowance_bytes[WINDOW_DAY - 1])
+    return max(excess, <int64_t> 0)
+
+
+cdef void pool_carry_day(
+    const State *state, Lot *lot, int64_t before, uint32_t told_s, int64_t since, uint64_t now_ms
+) noexcept nogil:
+    """A figure of the day was taken: what it changes of what the pool's has beyond us changes the longer windows that are shared too, as
+    of a SIM (ledger.pxi, ``_carry``). ``told_s``: the instant of the pool's last one; 0: none held, or this one is of one SIM, so that what
+    the pool's had beyond it is less."""
+    cdef int64_t more, most
+    cdef int window
+    if not lot.pooled:
+        return
+    for window in range(WINDOWS):
+        if window == WINDOW_DAY - 1 or not lot_pools(lot, window) or not _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms):
+            continue
+        more = pool_day_excess_bytes(lot) - before
+        if not _pool_is_told(lot, window, now_ms):
+            more = _pool_untold_back_bytes(lot, window, more)
+        elif not _day_is_after(lot, lot.pool_as_of_s[window]):
+            if not told_s or told_s < lot.pool_as_of_s[window]:
+                continue
+            most = (
+                lot.pool_carrier_bytes[window] + lot.pool_carrier_bytes[WINDOW_DAY - 1]
+                + lot.pool_straddling_bytes[WINDOW_DAY - 1] + since)
+            more = max(min(more, most - _base_bytes(lot, window)), <int64_t> 0)
+        _pool_take_in(lot, window, more)
+
+
 cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
     """No longer window that it shares and that the day lies in has less than was used in the day."""
     cdef uint64_t day_begun_ms = lot.begun_ms[WINDOW_DAY - 1]
@@ -634,13 +692,49 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
             _add(&lot.pool_correction_bytes[window], missing)
 
 
+cdef void _pool_contain_days(const State *state, Lot *lot, uint64_t now_ms) noexcept nogil:
+    """No less was used in the cycle than by the pool's figure of it and on the days of its rolling window since."""
+    cdef int window = WINDOW_CYCLE - 1
+    cdef uint32_t as_of_s = lot.pool_as_of_s[window]
+    cdef int64_t least = lot.pool_carrier_bytes[window]
+    cdef int64_t today = lot.pool_offset_bytes[WINDOW_ROLLING - 1]
+    cdef int place
+    if (
+        not lot_pools(lot, window) or not lot_pools(lot, WINDOW_ROLLING - 1) or not _pool_is_told(lot, window, now_ms)
+        or not _days_follow(state, lot, as_of_s, now_ms)
+    ):
+        return
+    _add(&today, <int64_t> lot.pool_counted_bytes)
+    for place in range(ROLLING_DAYS):
+        _add(&today, -lot.pool_days[place])
+        if _place_is_after(state, lot, place, as_of_s, now_ms):
+            _add(&least, lot.pool_days[place])
+    _add(&least, max(today, <int64_t> 0))
+    if _pool_is_told(lot, WINDOW_DAY - 1, now_ms):
+        _add(&least, _pool_day_all_bytes(lot))
+    _pool_take_in(lot, window, max(min(least, BYTES_MAX) - _base_bytes(lot, window) - lot.pool_raised_bytes[window], <int64_t> 0))
+
+
+cdef void _pool_carry_ended_day(const State *state, Lot *lot, int place, int64_t more, uint64_t now_ms) noexcept nogil:
+    """So much more was used on a day of the rolling window that is over, or less: the same for the cycle that it is of, if that is shared."""
+    cdef int window = WINDOW_CYCLE - 1
+    cdef bint told = _pool_is_told(lot, window, now_ms)
+    if (
+        not lot_pools(lot, window) or _days_begun_ms(state, lot, place, now_ms) < _begun_ms(state, lot, window, now_ms)
+        or (told and not _place_is_after(state, lot, place, lot.pool_as_of_s[window], now_ms))
+    ):
+        return
+    _pool_take_in(lot, window, more if told else _pool_untold_back_bytes(lot, window, more))
+
+
 cdef int _correct_pool(
     State *state, uint16_t entity, int window, int64_t carrier_bytes, uint64_t counted_bytes, uint64_t straddling_bytes,
     uint32_t as_of_s, bint dry_run, uint64_t now_ms, int64_t *correction, int64_t *lowered
 ) noexcept nogil:
     """A figure of a whole window."""
     cdef Lot *lot = &state.lots[entity]
-    cdef int64_t own, least = 0
+    cdef int64_t own, excess, least = 0
+    cdef uint32_t day_told_s
     cdef int status, inner
     if not as_of_s:
         return INVALID_ARGUMENT
@@ -668,6 +762,8 @@ cdef int _correct_pool(
     own = max(own, <int64_t> 0)
     correction[0] = carrier_bytes - own
     if not dry_run:
+        excess = pool_day_excess_bytes(lot)
+        day_told_s = lot.pool_as_of_s[WINDOW_DAY - 1] if _pool_is_told(lot, WINDOW_DAY - 1, now_ms) else 0
         lot.pool_correction_bytes[window] = correction[0]
         lot.pool_straddling_bytes[window] = min(<int64_t> straddling_bytes, own)
         lot.pool_carrier_bytes[window] = carrier_bytes
@@ -675,6 +771,12 @@ cdef int _correct_pool(
         lot.pool_added_bytes[window] = 0
         lot.pool_told_counted_bytes[window] = counted_bytes
         lot.pool_as_of_s[window] = as_of_s
+        if window == WINDOW_DAY - 1:
+            pool_carry_day(state, lot, excess, day_told_s, <int64_t> (lot.pool_counted_bytes - counted_bytes), now_ms)
+        elif day_told_s and _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms) and _day_is_after(lot, as_of_s):
+            _pool_take_in(lot, window, _pool_day_all_bytes(lot))
+        if window == WINDOW_CYCLE - 1:
+            _pool_contain_days(state, lot, now_ms)
         for inner in range(WINDOWS):
             if inner == window or _lies_in(state, lot, inner, window, now_ms):
                 least = max(least, _floor_bytes(lot, inner, window, now_ms))
@@ -693,6 +795,7 @@ cdef int _correct_pool_day(
     """A figure of the day of a rolling window that ended then."""
     cdef Lot *lot = &state.lots[entity]
     cdef uint32_t told_s = lot.pool_as_of_s[WINDOW_ROLLING - 1]
+    cdef int64_t more = 0
     cdef uint64_t place = 0
     cdef int status
     if not ended_s:
@@ -713,8 +816,12 @@ cdef int _correct_pool_day(
         correction[0] = 0
         return IMPOSSIBLE_USAGE
     if not dry_run:
+        if correction[0] > 0 or (lot.pool_days_told >> place) & 1:
+            more = correction[0]
+        _pool_carry_ended_day(state, lot, <int> place, more, now_ms)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
         lot.pool_days[place] = carrier_bytes
+        _pool_contain_days(state, lot, now_ms)
         lot.pool_days_raised_bytes[place] = 0
         lot.pool_days_told |= <uint16_t> (1 << place)
         lot.days_told_s = max(lot.days_told_s, ended_s)
