@@ -14,6 +14,7 @@ from tests.model.transitions import DAY_MS, SECOND_MS, SILENCE_MS, T, allocate
 from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
 
 CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
+HOUR_MS = 3_600_000
 
 
 def a_day_is_over(world: World, lot: str) -> None:
@@ -201,6 +202,41 @@ def test_a_figure_of_longer_ago_than_a_window_lasts_is_of_one_that_is_over(windo
     assert world.status(world.figure(0, GIB, 0, oldest_s - 1, window)) == layout.PAST_WINDOW
     assert world.machine.sim(0)["corrections_bytes"] == [0, 0, 0]
     assert world.status(world.figure(0, GIB, 0, oldest_s + 1, window)) == layout.OK
+
+
+@pytest.mark.parametrize("spread_ms", [0, HOUR_MS])
+@pytest.mark.parametrize(("window", "name"), [(CYCLE, "used_cycle_bytes"), (DAY, "used_day_bytes")])
+def test_figures_of_a_window_count_from_its_instant_on_also_where_we_came_to_it_late(
+    window: int, name: str, spread_ms: int
+) -> None:
+    world = empty_world()
+    world.import_sims(1, "gold-b")
+    assert world.status(world.usage(T, allocate(world), GIB)) == layout.OK
+    world.configure(layout.LINE_BYTES_PER_S, 100 * MIB)
+    began_ms = (world.now_ms // 1000 + 60) * 1000
+    assert world.status(world.schedule("gold-b", window, began_ms, spread_ms)) == layout.OK
+    world.pass_ms(13 * HOUR_MS)
+    world.pass_ms(2 * HOUR_MS)
+    assert world.status(world.figure(0, 5 * GIB, GIB, began_ms // 1000 - 1, window)) == layout.PAST_WINDOW
+    # In a minute no more than the line carries.
+    assert world.status(world.figure(0, 20 * GIB, GIB, began_ms // 1000 + 60, window)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.figure(0, 5 * GIB, GIB, began_ms // 1000 + 60, window)) == layout.OK
+    assert world.machine.sim(0)[name] == 5 * GIB
+    assert world.machine.check() == []
+
+
+def test_a_figure_of_a_day_is_of_that_day_also_where_the_last_turn_came_half_a_day_late() -> None:
+    world = empty_world()
+    world.import_sims(1, lot="gold-b")
+    epoch = allocate(world)
+    assert world.status(world.usage(T, epoch, 400 * MIB)) == layout.OK
+    a_day_is_over(world, "gold-b")
+    assert world.status(world.usage(T, epoch, 500 * MIB)) == layout.OK
+    ended_ms = world.now_ms + 8 * HOUR_MS
+    assert world.status(world.schedule("gold-b", ROLLING, ended_ms)) == layout.OK
+    world.pass_ms(20 * HOUR_MS + HOUR_MS // 2)
+    assert world.status(world.figure(0, 100 * MIB, 0, ended_ms // 1000, layout.ROLLING_DAY)) == layout.OK
+    assert used(world) == 500 * MIB
 
 
 def test_a_line_can_carry_no_more_than_it_can() -> None:

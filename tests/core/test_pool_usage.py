@@ -137,6 +137,24 @@ def test_a_figure_of_a_single_day_takes_the_place_of_what_was_counted_on_it_and_
     assert world.machine.check() == []
 
 
+def test_figures_of_a_pools_window_count_from_its_instant_on_also_where_we_came_to_it_late() -> None:
+    """And none of the pool is below those of its SIMs, of whichever instants in the window."""
+    world = shared_world(quota_day=20 * GIB, pooled=3)
+    assert world.status(world.usage(T, allocate(world), GIB)) == layout.OK
+    began_s = world.now_ms // 1000 + 60
+    assert world.status(world.figure(0, GIB, GIB, began_s - 60, DAY)) == layout.OK
+    assert world.status(world.schedule(LOT, DAY, began_s * 1000)) == layout.OK
+    world.pass_ms(13 * 3_600_000)
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 6 * GIB, GIB, began_s - 1, DAY)) == layout.PAST_WINDOW
+    assert world.status(world.pool_figure(LOT, 6 * GIB, GIB, now_s - 300, DAY)) == layout.OK
+    assert pool(world)["pool_used_bytes"][1] == 6 * GIB
+    assert world.status(world.figure(1, 5 * GIB, 0, began_s + 600, DAY)) == layout.OK
+    assert world.status(world.figure(2, 4 * GIB, 0, began_s + 500, DAY)) == layout.OK
+    assert pool(world)["pool_used_bytes"][1] == 9 * GIB
+    assert world.machine.check() == []
+
+
 def test_a_figure_of_the_whole_rolling_window_is_of_today_and_what_it_has_beyond_us_goes_with_today() -> None:
     world, _ = rolling_world()
     assert world.status(world.pool_figure(LOT, 10 * GIB, 6 * GIB, world.now_ms // 1000, ROLLING)) == layout.OK

@@ -691,7 +691,7 @@ class Model(Limits):
         if unknown:
             lot.pool_offsets[window - 1] = -self._pool_counted(entity)
             lot.forget_figure(window - 1)
-            lot.sims_untold(window - 1, self.now_ms)
+            lot.sims_untold(window - 1, max(lot.told_until_s[window - 1] + 1, self.now_ms // 1000))
             if window == layout.WINDOW_ROLLING:
                 lot.pool_days, lot.pool_told = [], {}
         self._judge_pool(entity)
@@ -828,7 +828,7 @@ class Model(Limits):
                 return
             lot.turned_days = 0
         self._restart_pool(entity, window)
-        lot.sims_untold(window, self.now_ms)
+        lot.sims_untold(window, lot.last_reset_ms[window] // 1000)
         lot.begun_ms[window], lot.begun_spread_ms[window], lot.ended_ms[window] = self.now_ms, spread_ms, 0
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
@@ -907,13 +907,13 @@ class Model(Limits):
             return self._carrier_day(call, sim, told, as_of_s)
         if as_of_s < sim.as_of_s[window]:
             return {layout.LATE}
-        begun_ms = lot.begun_ms[window]
+        begun_ms = lot.last_reset_ms[window]
         again = as_of_s == sim.as_of_s[window]
         if window in lot.resets:
             return {layout.WRONG_STATE}
         days = (31, 1, lot.rolling_days)[window]
         over = as_of_s * 1000 + days * DAY_MS < self.now_ms
-        if over or as_of_s * 1000 < self._earliest_ms(lot, window) + lot.begun_spread_ms[window]:
+        if over or as_of_s * 1000 < self._earliest_ms(lot, window):
             return {layout.SAME if again else self._figure_aside(call, sim, layout.PAST_WINDOW)}
         ran_s = (
             as_of_s - begun_ms // 1000 if begun_ms and window != layout.WINDOW_ROLLING - 1 else days * DAY_MS // 1000
@@ -1003,7 +1003,7 @@ class Model(Limits):
     def _days_hold(self, lot: LotModel, as_of_s: int) -> bool:
         """The days that were told singly were over by then, and the window turns."""
         rolling = layout.WINDOW_ROLLING - 1
-        turns = lot.begun_ms[rolling] or lot.schedule.get(rolling, (0, 0))[0]
+        turns = lot.last_reset_ms[rolling] or lot.schedule.get(rolling, (0, 0))[0]
         recent = self.today_begun_s(lot) * 1000 + 2 * DAY_MS >= self.now_ms
         return bool(turns) and recent and as_of_s >= lot.days_told_s
 
@@ -1036,14 +1036,14 @@ class Model(Limits):
         if window == layout.WINDOW_ROLLING - 1:
             return self._days_begun_ms(lot)[-1]
         next_ms, _ = lot.schedule.get(window, (0, 0))
-        return lot.begun_ms[window] or (next_ms or self.now_ms) - (31, 1)[window] * DAY_MS
+        return lot.last_reset_ms[window] or (next_ms or self.now_ms) - (31, 1)[window] * DAY_MS
 
     def _earliest_ms(self, lot: LotModel, window: int) -> int:
         """Before when no figure is of the window that runs: it began then, or has run for as long as it can."""
         lasts_ms = (31, 1, 0)[window] * DAY_MS
         next_ms, _ = lot.schedule.get(window, (0, 0))
-        waits = not lot.begun_ms[window] and lasts_ms and self.now_ms < next_ms <= self.now_ms + lasts_ms
-        return max(next_ms - lasts_ms, 0) if waits else lot.begun_ms[window]
+        waits = not lot.last_reset_ms[window] and lasts_ms and self.now_ms < next_ms <= self.now_ms + lasts_ms
+        return max(next_ms - lasts_ms, 0) if waits else lot.last_reset_ms[window]
 
     def _lies_in(self, lot: LotModel, inner: int, window: int) -> bool:
         cycle, day, rolling = (int(each) - 1 for each in layout.Window)
@@ -1122,7 +1122,7 @@ class Model(Limits):
         """What a carrier counted on a day of the rolling window that is over takes the place of what we did."""
         lot, rolling = self.lots[sim.lot], layout.WINDOW_ROLLING - 1
         begun_s = self.today_begun_s(lot)
-        if sim.as_of_s[rolling] and (sim.as_of_s[rolling] >= begun_s or not lot.begun_ms[rolling]):
+        if sim.as_of_s[rolling] and (sim.as_of_s[rolling] >= begun_s or not lot.last_reset_ms[rolling]):
             return {layout.LATE}
         if rolling in lot.resets:
             return {layout.WRONG_STATE}
@@ -1220,7 +1220,11 @@ class Model(Limits):
         return [sum(days[place] or 0 for days in mine if place < len(days)) for place in range(14)]
 
     def _sum_told(self, entity: int, window: int, since_s: int) -> int:
+        # What was told before a reset is in no sum, also of SIMs that it has yet to come to.
+        reset = self.lots[entity].resets.get(window)
+        waiting = range(reset.cursor, reset.end) if reset else ()
         mine = [sim for sim in self.sims if sim.lot == entity and sim.as_of_s[window] >= since_s > 0]
+        mine = [sim for sim in mine if sim.index not in waiting]
         return sum(max(sim.carrier[window], 0) for sim in mine)
 
     def _pool_floor(self, entity: int, inner: int, window: int) -> int:
@@ -1273,7 +1277,7 @@ class Model(Limits):
         if place in lot.resets:
             return {layout.WRONG_STATE}
         begun_ms, days, again = (
-            lot.begun_ms[place],
+            lot.last_reset_ms[place],
             (31, 1, lot.rolling_days)[place],
             as_of_s == lot.pool_as_of_s[place],
         )
@@ -1333,7 +1337,7 @@ class Model(Limits):
         lot = self.lots[entity]
         mine = [sim for sim in self.sims if sim.lot == entity]
         for window in range(layout.WINDOWS):
-            begun_ms = lot.begun_ms[window]
+            begun_ms = lot.last_reset_ms[window]
             runs = begun_ms > 0 and self.now_ms <= begun_ms + lot.lasts_s(window) * 1000 and window not in lot.resets
             if runs and lot.pools(window) and lot.figured(window):
                 told = sum(max(sim.carrier[window], 0) for sim in mine if sim.as_of_s[window] > begun_ms // 1000)
@@ -1389,15 +1393,15 @@ class Model(Limits):
             ledger = lot.pool_corrections[window] + lot.pool_straddling[window]
             return lot.pool_offsets[window] + self._pool_beside(entity, window) + ledger
 
-        begun_ms = lot.begun_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
-        for window, holds in ((cycle, lot.begun_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
+        begun_ms = lot.last_reset_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
+        for window, holds in ((cycle, lot.last_reset_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
             if holds and lot.pools(window) and window not in lot.resets:
                 lot.pool_corrections[window] += max(used(day) - used(window), 0)
 
     def _pool_day(self, call: Call, lot: LotModel, told: int, a_second: int) -> set[int]:
         rolling, ended_s, as_of_s = layout.WINDOW_ROLLING - 1, call.item["as_of_s"], lot.pool_as_of_s[2]
         begun_s, day_s = self.today_begun_s(lot), DAY_MS // 1000
-        if as_of_s and (as_of_s >= begun_s or not lot.begun_ms[rolling]):
+        if as_of_s and (as_of_s >= begun_s or not lot.last_reset_ms[rolling]):
             return {layout.LATE}
         if rolling in lot.resets:
             return {layout.WRONG_STATE}
@@ -1455,8 +1459,8 @@ class Model(Limits):
     def today_begun_s(self, lot: LotModel) -> int:
         """When the day of the lot's rolling window began; before its first turn, by when that comes."""
         rolling = layout.WINDOW_ROLLING - 1
-        if lot.begun_ms[rolling]:
-            return lot.begun_ms[rolling] // 1000
+        if lot.last_reset_ms[rolling]:
+            return max(lot.last_reset_ms[rolling] - lot.turned_days * DAY_MS, 0) // 1000
         next_ms, _ = lot.schedule.get(rolling, (0, 0))
         if not next_ms:
             return self._midnight_ms(self.today()) // 1000

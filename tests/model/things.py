@@ -131,9 +131,9 @@ class LotModel:
                 places = [*places, new]
             self.told_from_s[window] = places
 
-    def sims_untold(self, window: int, now_ms: int) -> None:
-        """The window starts anew."""
-        self.told_from_s[window] = [max(self.told_until_s[window] + 1, now_ms // 1000)] if self.pooled else []
+    def sims_untold(self, window: int, since_s: int) -> None:
+        """The window starts anew, as of then."""
+        self.told_from_s[window] = [since_s] if self.pooled else []
 
     def pools(self, window: int) -> bool:
         return bool(self.pooled >> window & 1)

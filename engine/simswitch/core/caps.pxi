@@ -62,7 +62,7 @@ cdef void _set_cap(
         lot.begins_end = state.header.sims_count
         lot.pool_offset_bytes[window] = -<int64_t> lot.pool_counted_bytes
         pool_forget(lot, window)
-        pool_sims_untold(lot, window, now_ms)
+        pool_sims_untold(lot, window, max(lot.sims_told_last_s[window] + 1, now_ms // 1000))
         if window == WINDOW_ROLLING - 1:
             memset(lot.pool_days, 0, sizeof(lot.pool_days))
             memset(lot.pool_days_raised_bytes, 0, sizeof(lot.pool_days_raised_bytes))

@@ -339,11 +339,14 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
             for window in range(WINDOWS):
                 sums[entity][2 + window] += ledger_bytes(state, index, window)
                 if index < state.header.ledger_end:
+                    lot = &state.lots[entity]
                     sums[entity][2 + WINDOWS + window] += state.sims_ledger[index].allowance_bytes[window]
+                    if (lot.resetting >> window) & 1 and lot.reset_cursor[window] <= index < lot.reset_end[window]:
+                        continue  # what was told of it before the reset is in no sum
                     sums[entity][2 + 2 * WINDOWS + window] += pool_summed_bytes(
-                        &state.sims_ledger[index], window, state.lots[entity].sims_told_since_s[window])
+                        &state.sims_ledger[index], window, lot.sims_told_since_s[window])
                     sums[entity][2 + 3 * WINDOWS + window] += pool_summed_bytes(
-                        &state.sims_ledger[index], window, state.lots[entity].sims_next_since_s[window])
+                        &state.sims_ledger[index], window, lot.sims_next_since_s[window])
     for entity, wanted in sums.items():
         lot = &state.lots[entity]
         if _differ(wanted[0], lot.pool_counted_bytes):

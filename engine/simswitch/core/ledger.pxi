@@ -109,7 +109,8 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
     state.sims_ledger[index].allowance_bytes[window] = 0
     state.sims_ledger[index].straddling_bytes[window] = 0
     if state.sims_ledger[index].as_of_s[window]:
-        pool_sim_untold(state, index, window)
+        if not (state.lots[state.groups[state.sims[index].group].lot].resetting >> window) & 1:
+            pool_sim_untold(state, index, window)  # a sum that began with the reset has none of it
         state.sims_ledger[index].carrier_bytes[window] = -1  # told again it says something again
     return correction
 
@@ -250,10 +251,11 @@ cdef bint _has_window(const Lot *lot, int window) noexcept nogil:
 
 
 cdef uint64_t _today_begun_s(const State *state, const Lot *lot, uint64_t now_ms) noexcept nogil:
-    """When the day of the rolling window began that is not over."""
+    """When the day of the rolling window began, or the step, that is not over."""
     cdef uint64_t next_ms = lot.reset_ms[WINDOW_ROLLING - 1]
-    if lot.begun_ms[WINDOW_ROLLING - 1]:
-        return lot.begun_ms[WINDOW_ROLLING - 1] // 1000
+    cdef uint64_t last_ms = lot.last_reset_ms[WINDOW_ROLLING - 1]
+    if last_ms:
+        return (last_ms - min(last_ms, lot.turned_days * <uint64_t> DAY_MS)) // 1000
     if not next_ms:  # nobody has said
         return (state.header.day * DAY_MS + <uint64_t> state.header.settings[<int> DAY_BEGINS_MS]) // 1000
     if next_ms > now_ms:
@@ -272,8 +274,8 @@ cdef uint64_t _carried_s(const State *state, const Lot *lot, uint16_t entity, in
     """For how long at most the SIMs of the lot had worked in the window by then."""
     cdef uint64_t from_s = <uint64_t> max(state.entities[entity].numbers[<int> LOT_ACTIVE_FROM_S], <int64_t> 0)
     cdef uint64_t ran_s = _lasts_s(lot, window)
-    if lot.begun_ms[window] and window != WINDOW_ROLLING - 1:
-        ran_s = as_of_s - lot.begun_ms[window] // 1000
+    if lot.last_reset_ms[window] and window != WINDOW_ROLLING - 1:
+        ran_s = as_of_s - lot.last_reset_ms[window] // 1000
     return min(ran_s, as_of_s - min(from_s, as_of_s))
 
 
@@ -288,14 +290,13 @@ cdef int _figure_possible(int64_t carrier_bytes, uint32_t as_of_s, uint64_t now_
 
 cdef int figure_fits(
     const State *state, uint16_t entity, int window, int64_t carrier_bytes, uint32_t as_of_s, uint32_t told_s, uint64_t sims,
-    uint32_t spread_ms, uint64_t now_ms
+    uint64_t now_ms
 ) noexcept nogil:
-    """OK, or why a figure of a whole window is not taken. ``told_s``: the instant of the last one; ``sims``: how many it is of;
-    ``spread_ms``: over which time their window began."""
+    """OK, or why a figure of a whole window is not taken. ``told_s``: the instant of the last one; ``sims``: how many it is of."""
     cdef const Lot *lot = &state.lots[entity]
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t lasts_ms = _lasts_s(lot, window) * 1000
-    cdef uint64_t begun_ms = lot.begun_ms[window]
+    cdef uint64_t begun_ms = lot.last_reset_ms[window]
     cdef int status
     if not _has_window(lot, window):
         return NO_WINDOW
@@ -309,7 +310,7 @@ cdef int figure_fits(
     # One that has not begun anew yet has run no longer than it can, seen from when it will.
     if not begun_ms and window != WINDOW_ROLLING - 1 and now_ms < lot.reset_ms[window] <= now_ms + lasts_ms:
         begun_ms = lot.reset_ms[window] - min(lot.reset_ms[window], lasts_ms)
-    if <uint64_t> as_of_s * 1000 < begun_ms + spread_ms or <uint64_t> as_of_s * 1000 + lasts_ms < now_ms:
+    if <uint64_t> as_of_s * 1000 < begun_ms or <uint64_t> as_of_s * 1000 + lasts_ms < now_ms:
         return SAME if as_of_s == told_s else PAST_WINDOW
     if <uint64_t> carrier_bytes // line // sims >= _carried_s(state, lot, entity, window, as_of_s) + 2:
         return IMPOSSIBLE_USAGE
@@ -331,8 +332,8 @@ cdef int64_t _begun_ms(const State *state, const Lot *lot, int window, uint64_t 
     if window == WINDOW_ROLLING - 1:
         step = rolling_step_days(lot.rolling_days)
         return _days_begun_ms(state, lot, (lot.rolling_days - 1 + step - 1) // step - 1, now_ms)
-    if lot.begun_ms[window]:
-        return <int64_t> lot.begun_ms[window]
+    if lot.last_reset_ms[window]:
+        return <int64_t> lot.last_reset_ms[window]
     return <int64_t> (lot.reset_ms[window] if lot.reset_ms[window] else now_ms) - <int64_t> _lasts_s(lot, window) * 1000
 
 
@@ -529,7 +530,7 @@ cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint
 cdef bint days_told(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
     """Whether the single days that a carrier told figures of were over by then, and their window turns."""
     return (
-        as_of_s >= lot.days_told_s and (lot.begun_ms[WINDOW_ROLLING - 1] != 0 or lot.reset_ms[WINDOW_ROLLING - 1] != 0)
+        as_of_s >= lot.days_told_s and (lot.last_reset_ms[WINDOW_ROLLING - 1] != 0 or lot.reset_ms[WINDOW_ROLLING - 1] != 0)
         and _today_begun_s(state, lot, now_ms) * 1000 + 2 * <uint64_t> DAY_MS >= now_ms
     )
 
@@ -568,7 +569,7 @@ cdef int _correct(
         beside = ledger_bytes(state, index, window)
         allowance = ledger.allowance_bytes[window]
         told_s = ledger.as_of_s[window]
-    status = figure_fits(state, entity, window, carrier_bytes, as_of_s, told_s, 1, lot.begun_spread_ms[window], now_ms)
+    status = figure_fits(state, entity, window, carrier_bytes, as_of_s, told_s, 1, now_ms)
     if status != OK:
         return status
     offset = sim_offset_bytes(state, index, window) - beside
@@ -643,7 +644,7 @@ cdef int day_fits(
     status = _figure_possible(carrier_bytes, ended_s, now_ms)
     if status != OK:
         return status
-    if told_s and (told_s >= begun_s or not lot.begun_ms[WINDOW_ROLLING - 1]):
+    if told_s and (told_s >= begun_s or not lot.last_reset_ms[WINDOW_ROLLING - 1]):
         return LATE  # it is of all days, also of one that was over only after it
     if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1:
         return WRONG_STATE

@@ -188,7 +188,7 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
             return
         lot.turned_days = 0
     pool_restart(state, entity, window, now_ms)
-    pool_sims_untold(lot, window, now_ms)
+    pool_sims_untold(lot, window, lot.last_reset_ms[window] // 1000)
     lot.begun_ms[window] = now_ms
     lot.ended_ms[window] = 0
     lot.begun_spread_ms[window] = lot.spread_ms[window]

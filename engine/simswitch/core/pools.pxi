@@ -362,10 +362,10 @@ cdef int64_t _told_of_sims_bytes(const Lot *lot, int window, uint64_t now_ms) no
     return lot.sims_next_bytes[window] if _sum_holds(lot, window, lot.sims_next_since_s[window], now_ms) else 0
 
 
-cdef void pool_sims_untold(Lot *lot, int window, uint64_t now_ms) noexcept nogil:
-    """The window starts anew: what was told of its SIMs by now is in no sum any more."""
+cdef void pool_sims_untold(Lot *lot, int window, uint64_t since_s) noexcept nogil:
+    """The window starts anew, or did then: what was told of its SIMs by now is in no sum any more."""
     lot.sims_told_bytes[window] = 0
-    lot.sims_told_since_s[window] = max(lot.sims_told_last_s[window] + 1, <uint32_t> (now_ms // 1000)) if lot.pooled else 0
+    lot.sims_told_since_s[window] = <uint32_t> since_s if lot.pooled else 0
     lot.sims_next_bytes[window] = 0
     lot.sims_next_since_s[window] = 0
 
@@ -674,7 +674,7 @@ cdef void pool_carry_day(
 
 cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
     """No longer window that it shares and that the day lies in has less than was used in the day."""
-    cdef uint64_t day_begun_ms = lot.begun_ms[WINDOW_DAY - 1]
+    cdef uint64_t day_begun_ms = lot.last_reset_ms[WINDOW_DAY - 1]
     cdef int64_t missing
     cdef int window
     if not day_begun_ms:
@@ -685,7 +685,7 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
         if window == WINDOW_ROLLING - 1:
             if not lot.rolling_days:
                 continue
-        elif lot.begun_ms[window] > day_begun_ms:
+        elif lot.last_reset_ms[window] > day_begun_ms:
             continue
         missing = _pool_moved_bytes(lot, WINDOW_DAY - 1) - _pool_moved_bytes(lot, window)
         if missing > 0:
@@ -743,7 +743,7 @@ cdef int _correct_pool(
     if counted_bytes > lot.pool_counted_bytes or straddling_bytes > counted_bytes:
         return INVALID_ARGUMENT
     status = figure_fits(
-        state, entity, window, carrier_bytes, as_of_s, lot.pool_as_of_s[window], _sims_count(state, entity), 0, now_ms)
+        state, entity, window, carrier_bytes, as_of_s, lot.pool_as_of_s[window], _sims_count(state, entity), now_ms)
     if status != OK:
         return status
     if (lot.begins >> window) & 1:
