@@ -22,11 +22,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from simswitch.access import tokens
 from simswitch.access.certificates import CertificateRefused, Certificates, TlsFiles, ends_s
-from simswitch.access.tokens import FILE, Token, read_tokens, revoke_token
+from simswitch.access.tokens import FILE, Token, TokenRefused, create_token, read_tokens, revoke_token
 from simswitch.audit.attempts import Attempts
 from simswitch.audit.chain import ChainDamaged
-from simswitch.client import OperatorClient, Result, ServiceError, SessionState, SessionThread
+from simswitch.client import Client, OperatorClient, Result, ServiceError, SessionState, SessionThread
 from simswitch.client.credentials import Credentials, CredentialsRefused
 from simswitch.client.operator import service_errors
 from simswitch.contract import MESSAGE_BYTES_MAX
@@ -183,6 +184,35 @@ def test_tokens(shared: Doors) -> None:
     forged.chmod(0o600)
     with shared.operator(forged) as forger:
         assert refusal(lambda: forger.pool.GetSummary(SUMMARY)).reason == "TOKEN_REFUSED"
+
+
+def test_an_access_server_has_no_token(shared: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could revoke it with the certificate, and at people's door it took leases and session from whom it named.
+    One that was made before counts no more, with TLS or without."""
+    with pytest.raises(TokenRefused, match=r"access-server:as-01: an access server has a certificate"):
+        create_token(shared.data, "access-server:as-01", 3_600_000)
+    with monkeypatch.context() as before:
+        before.setattr(tokens, "_is_access_server", lambda _: False)
+        file = shared.token("access-server:as-01")
+    plain = []
+    for transport in ("grpcio", "native"):
+        (tmp_path / transport / FILE).parent.mkdir(parents=True)
+        shutil.copy(shared.data / FILE, tmp_path / transport / FILE)
+        plain.append(Serving(tmp_path / transport, transport, options={"access": AccessSettings(required=True)}))
+    try:
+        for address, credentials in (
+            (shared.people, Credentials(shared.own.pem, token_file=file)),
+            *((serving.address, Credentials(token_file=file)) for serving in plain),
+        ):
+            with Client(address, access_server="as-01", credentials=credentials) as client:
+                error = refusal(partial(client.allocate, 1, "jp"))
+            assert error.reason == "TOKEN_REFUSED"
+            assert "of an access server" in str(error)
+            with pytest.raises(ServiceError, match="of an access server"):
+                SessionThread(address, "as-01", lambda _: Result.DONE, credentials=credentials).serving(20)
+    finally:
+        for serving in plain:
+            serving.end()
 
 
 def test_a_revoked_token_and_one_that_expires_end_their_streams(doors: Doors) -> None:

@@ -1,6 +1,6 @@
 """Whatever comes in at the doors is answered or refused in so many words: targets of ``tests.fuzz.readers``.
 
-    calls       every call of the contract as people's door is given it: metadata and bytes, through the service's own
+    calls       every call of the contract as the doors are given it: metadata and bytes, through the service's own
                 way from a call to its answer, on a machine with an inventory, leases, jobs and a history. An answer has
                 to be a message of its type, and a refusal to have a reason of ours that is not INTERNAL
     grpcio      what comes over a socket to a server that asks for tokens: HTTP/2 with metadata and messages of any
@@ -21,7 +21,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
@@ -64,6 +64,8 @@ SLOW = ("HistoryService/", "CapsService/ImportCarrierUsage")
 """Calls that processes of their own answer, at a thousandth of the others' pace: made more seldom."""
 NAMED = {"access-server": "as-01", "supplier": "wholesale"}
 ACTORS = tuple(f"{word}:{NAMED.get(word, 'alice')}" for word in sorted(ROLE_WORDS))
+SERVER = "access-server:as-01"
+CERTIFICATE = b"of as-01"
 TEXTS = (
     "", "as-01", "as-02", "wholesale", "plan", "class", "lot", "jp", "bank", "carrier", "swaps", "decisions", "use_day",
     "nobody", "x" * 300, "é\u202e", "\0", "a\nb", "8981100000000000077", "440100000000001", "Asia/Tokyo", "0",
@@ -208,7 +210,7 @@ def sound_calls() -> list[bytes]:
     )
     lists = [call for call in METHODS if "/List" in call and not call.startswith((*SLOW, "PoolService/ListRemaining"))]
     return [
-        _packed("AccessServerService/Session", "access-server:as-01", [each.SerializeToString() for each in session]),
+        _packed("AccessServerService/Session", SERVER, [each.SerializeToString() for each in session]),
         *(_packed(call, "operator:alice", [message.SerializeToString()]) for call, message in _inventory()),
         *(_packed(call, "operator:alice", [b""]) for call in lists),
     ]
@@ -228,8 +230,14 @@ def forge_call(data: bytearray, random: Random) -> None:
 class Context:
     """What grpc.aio gives a handler."""
 
-    def __init__(self, metadata: Sequence[tuple[str, str | bytes]], messages: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        metadata: Sequence[tuple[str, str | bytes]],
+        messages: Sequence[bytes],
+        auth: Mapping[str, Sequence[bytes]],
+    ) -> None:
         self._metadata = tuple(metadata)
+        self._auth = auth
         self._messages = iter(messages)
         self._ends: list[Any] = []
         self.reason = ""
@@ -239,6 +247,9 @@ class Context:
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self._metadata
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        return self._auth
 
     def peer(self) -> str:
         return "ipv4:192.0.2.1:50000"
@@ -266,13 +277,13 @@ class Context:
 
 
 class World:
-    """A service with some inventory, leases and history, whose callers have tokens."""
+    """A service with some inventory, leases and history; callers have tokens, the access server a certificate."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-doors-")))
         self._loop = asyncio.new_event_loop()
-        self._tokens = {actor: create_token(folder, actor, 86_400_000)[1] for actor in ACTORS}
+        self._tokens = {actor: create_token(folder, actor, 86_400_000)[1] for actor in ACTORS if actor != SERVER}
         _history(folder)
         self._clock = VirtualClock(START_MS)
         self._cell = Cell.in_memory(capacity=Capacity(1_000, 1_000, 500), clock=self._clock)
@@ -293,6 +304,10 @@ class World:
         }
         for call, message in _inventory():
             await self._call(call, "operator:alice", [message.SerializeToString()])
+        # As if there were TLS, and a handshake had seen it.
+        self._service._tls = True
+        access = self._service.access
+        access._by_certificate[CERTIFICATE] = await access._actor(SERVER, "certificate")
 
     def call(self, call: str, actor: str, messages: Sequence[bytes]) -> list[bytes]:
         """Raises ``NotServed``, or ``Fault``."""
@@ -306,8 +321,10 @@ class World:
             raise NotServed(call)
         # Mostly some milliseconds pass, and at times some minutes.
         self._clock.advance(sum(map(len, messages)) % 60 * (1 if self.count % 50 else 10_000))
-        token = self._tokens.get(actor, actor)
-        context = Context([("authorization", f"Bearer {token}")], messages)
+        if actor == SERVER:
+            context = Context([], messages, {"x509_pem_cert": [CERTIFICATE]})
+        else:
+            context = Context([("authorization", f"Bearer {self._tokens.get(actor, actor)}")], messages, {})
         request = context.stream() if method.request_streaming else None
         answers: list[bytes] = []
         try:

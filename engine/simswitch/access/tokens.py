@@ -17,6 +17,9 @@ service lets nobody in with a token, when it starts or within a second while it 
 file is replaced, by a new token or a copy. Access servers have certificates, and go on. Only who may write the file can
 keep people out in this way, or a disk that fails as it is written: one that runs reads it when it has changed.
 
+An access server has none: it is whom its certificate names, and who has revoked that has revoked all that it has. None
+is made for one, and one that was made once does not count.
+
 Bounds: 4,096 tokens that are neither revoked nor expired; at most 400 days until a token expires.
 """
 
@@ -33,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 from simswitch.audit.chain import Chain, ChainDamaged, all_entries
+from simswitch.core import layout
+from simswitch.core.roles import ROLE_WORDS
 from simswitch.owner import who_types
 
 FILE = "access/tokens.log"
@@ -62,6 +67,8 @@ class Token:
     def state(self, now_ms: int) -> str:
         if self.revoked_ms is not None:
             return "revoked"
+        if _is_access_server(self.actor):
+            return "of an access server"
         return "expired" if now_ms >= self.expires_ms else "valid"
 
 
@@ -120,6 +127,11 @@ def create_token(folder: Path, actor: str, lasts_ms: int) -> tuple[Token, str]:
     """Makes a token and gives it, this once. Raises ``TokenRefused``."""
     if not 1 <= lasts_ms <= DAYS_MAX * DAY_MS:
         raise TokenRefused(f"a token lasts at most {DAYS_MAX} days, and longer than no time")
+    if _is_access_server(actor):
+        raise TokenRefused(
+            f"{actor}: an access server has a certificate that names it, and no token; sign one with the authority for "
+            "access servers ([tls] client_ca)"
+        )
     _check_folder(folder)
     chain = _opened(folder)
     try:
@@ -164,6 +176,10 @@ def revoke_token(folder: Path, token: str) -> Token:
     finally:
         chain.close()
     return known
+
+
+def _is_access_server(actor: str) -> bool:
+    return ROLE_WORDS.get(actor.partition(":")[0]) == layout.ROLE_ACCESS_SERVER
 
 
 def _check_folder(folder: Path) -> None:

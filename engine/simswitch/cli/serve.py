@@ -40,7 +40,8 @@ def serve(
         typer.Option(
             "--insecure-plaintext-beyond-loopback",
             help="Listen where others can reach it, without TLS: tokens and all else can be read on the way. For a "
-            "network that nobody else is on, or behind a proxy that ends TLS.",
+            "network that nobody else is on, or behind a proxy that ends TLS. Access servers, which have "
+            "certificates and no tokens, can't come in.",
         ),
     ] = False,
 ) -> None:

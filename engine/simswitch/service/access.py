@@ -1,7 +1,8 @@
 """Who makes a call: the one way from what came with it to an ``Actor``, for both transports.
 
     a client certificate    names an access server (``access.certificates``); a token beside it is refused
-    a token                 ``authorization: Bearer ss_…``: whoever it was made for (``access.tokens``)
+    a token                 ``authorization: Bearer ss_…``: whoever it was made for (``access.tokens``); that is never
+                            an access server
     neither                 where authentication is required, refused; else the name claimed in ``simswitch-actor``,
                             such as ``operator:alice``; without one ``operator:local``
 
