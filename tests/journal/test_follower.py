@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
 import pytest
@@ -9,12 +10,12 @@ from simswitch.cell import Cell, VirtualClock
 from simswitch.core.machine import HASH_PIECE_BYTES, Machine
 from simswitch.journal import follower as module
 from simswitch.journal.errors import JournalDamaged
-from simswitch.journal.follower import Follower, FollowerSettings, FollowerStopped, read_alarm
+from simswitch.journal.follower import Follower, FollowerSettings, FollowerStopped, Reader, ReaderFailed, read_alarm
 from simswitch.journal.recovery import real_machine, recover, restore_newest
 from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
 from simswitch.journal.walk import Walk, list_segments
 
-from tests.journal.faulty_disk import FaultyDisk
+from tests.journal.faulty_disk import Content, FaultyDisk
 from tests.journal.test_recovery import opened
 from tests.journal.tiny_machine import number_run, tiny_kind
 from tests.journal.written import JOURNAL_ID
@@ -74,6 +75,58 @@ def test_a_snapshot_without_room_is_not_begun_and_is_tried_again(monkeypatch: py
     follower.turn()
     assert snapshot_sequences(disk) == [cell.durable_sequence]
     assert read_alarm(disk) is None
+
+
+class FullDisk(FaultyDisk):
+    """It has no room for an alarm either."""
+
+    def event(self, name: str, place: str = "") -> None:
+        super().event(name, place)
+        if name == "pwrite" and place.startswith(module.ALARM_NAME) and not self.free:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_alarm_that_has_no_room_leaves_no_empty_file_and_the_log_has_it() -> None:
+    """An empty file once stayed for good, and `check` called the folder damaged."""
+    disk, said = FullDisk(), list[str]()
+
+    def opening() -> Reader:
+        raise ReaderFailed("history is damaged")
+
+    written(disk)
+    disk.free = 0
+    settings = FollowerSettings(replay_s=0.0, free_mark_bytes=1)
+    follower = Follower(disk, tiny_kind(), settings, said=said.append, readers=[opening])
+    follower.turn()
+    follower.take_snapshot()
+    assert not [name for name in disk.names() if name.startswith(module.ALARM_NAME)]
+    assert any("no room for the alarm, which is: snapshots go on, but history is damaged" in text for text in said)
+    assert any("no room for the alarm, which is: there is no room for a snapshot" in text for text in said)
+    disk.free = 1 << 40
+    follower.take_snapshot()
+    assert read_alarm(disk) == "snapshots go on, but history is damaged"
+    disk.seen[module.ALARM_NAME] = Content()
+    assert "is empty, since there was no room" in (read_alarm(disk) or "")
+
+
+@pytest.mark.parametrize("standing", [None, "I10: another outcome"])
+def test_an_alarm_of_a_full_disk_goes_with_the_next_snapshot_of_whatever_process(standing: str | None) -> None:
+    """One that says something else stays as it is."""
+    disk = FaultyDisk()
+    written(disk)
+    if standing is not None:
+        disk.seen[module.ALARM_NAME] = Content(standing.encode())
+    disk.free = 0
+    settings = FollowerSettings(interval_s=1e9, free_mark_bytes=1)
+    for free in (0, 1 << 40):
+        disk.free = free
+        follower = Follower(disk, tiny_kind(), settings)
+        follower.turn()
+        follower.take_snapshot()
+        if free or standing:
+            assert read_alarm(disk) == standing
+        else:
+            assert "there is no room for a snapshot" in (read_alarm(disk) or "")
 
 
 def test_for_as_long_as_wanted_back_every_point_can_be_restored_and_no_room_ends_it() -> None:

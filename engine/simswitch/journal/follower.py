@@ -18,8 +18,9 @@ be recovered is found while the server still has the right one.
 - When an outcome differs, an invariant doesn't hold or the journal is damaged, it leaves a file ``follower-alarm.txt``,
   which the server shows, and exits with status 4; when the disk fails, with status 5. The file stays until a person
   removes it.
-- When a snapshot has no room (what the journal needs has to stay free), it leaves the file too, follows on, tries again
-  every minute, and takes the file away when it has succeeded.
+- When a snapshot has no room (what the journal needs has to stay free), it leaves the file too, but for one that says
+  something else, follows on, tries again every minute, and takes the file away when it has succeeded, also one that the
+  process before it left. Where not even the file has room, it says so in the log, and goes on as well.
 - It ends by itself on SIGTERM, after it has read what is there, and when the process that started it is gone. One that
   is told of its server (``--parent``) leaves signals to that: a service manager and Ctrl-C signal all processes at
   once, and the server has records to write yet. It ends when its server closes its standard input.
@@ -62,7 +63,14 @@ from simswitch.core.machine import Machine
 from simswitch.journal.append import Place
 from simswitch.journal.disk import Disk, DiskFile, RealDisk
 from simswitch.journal.errors import JournalDamaged, JournalError, MachineVersionDiffers
-from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, decode_segment_header, record_bytes, segment_name
+from simswitch.journal.format import (
+    BLOCK_BYTES,
+    WRITING_SUFFIX,
+    SegmentHeader,
+    decode_segment_header,
+    record_bytes,
+    segment_name,
+)
 from simswitch.journal.recovery import Base, MachineKind, real_machine, replay, restore_newest
 from simswitch.journal.snapshot import newest_snapshot_sequence, prune, snapshot_sequences, write_snapshot
 from simswitch.journal.walk import RESTORE, Record, RecordReader, check_record, first_sequence, list_segments
@@ -74,6 +82,8 @@ EXIT_DISK = 5
 
 _WINDOW_BYTES = 256 * 1024
 _RECORDS_PER_TURN = 256
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM_BEGINS = "there is no room for a snapshot"
 _NO_ROOM_WAIT_S = 60.0
 _AT_A_STRETCH_S = 0.001
 _GIVE_WAY_S = 0.0001
@@ -146,16 +156,27 @@ def read_alarm(disk: Disk) -> str | None:
         return None
     file = disk.open(ALARM_NAME, writable=False)
     try:
-        return bytes(file.pread(65_536, 0)).decode("utf-8", "replace").strip()
+        text = bytes(file.pread(65_536, 0)).decode("utf-8", "replace").strip()
+        return text or f"{ALARM_NAME} is empty, since there was no room to write why; the log says it"
     finally:
         file.close()
 
 
+def _is_of_room(alarm: str | None) -> bool:
+    return alarm is not None and alarm.startswith(_NO_ROOM_BEGINS)
+
+
 def _raise_alarm(disk: Disk, text: str) -> None:
-    file = disk.open(ALARM_NAME, create=True)
+    """Whole, or not at all: what stood there stays then."""
+    temporary = f"{ALARM_NAME}{WRITING_SUFFIX}"
+    file = disk.open(temporary, create=True)
     try:
         file.pwrite((text.encode() + b"\n",), 0)
         file.fdatasync()
+        disk.rename(temporary, ALARM_NAME)
+    except BaseException:
+        disk.unlink(temporary)
+        raise
     finally:
         file.close()
     disk.fsync_folder()
@@ -181,6 +202,7 @@ class Follower:
         self._file: DiskFile | None = None
         self._records: RecordReader | None = None
         self._reader_alarm: str | None = None
+        self._no_room_s: float | None = None
         self._readers: list[Reader] = []
         for opening in readers:
             try:
@@ -192,7 +214,6 @@ class Follower:
         self._damages: list[JournalDamaged] = []
         self._newest_sequence = newest_snapshot_sequence(disk)
         self._begin(self._base())
-        self._no_room_s: float | None = None
         self._gave_way_s = time.monotonic()
 
     def _begin(self, base: Base) -> None:
@@ -329,7 +350,17 @@ class Follower:
             reader.close()
         self._reader_alarm = f"snapshots go on, but {error}"
         self._said(self._reader_alarm)
-        _raise_alarm(self._disk, self._reader_alarm)
+        self._raise(self._reader_alarm)
+
+    def _raise(self, text: str) -> None:
+        """An alarm, where there is room for it."""
+        try:
+            _raise_alarm(self._disk, text)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._no_room_s = self._no_room_s or time.monotonic()
+            self._said(f"there is no room for the alarm, which is: {text}")
 
     def finish(self, read_on: bool) -> None:
         """The end: what is there is still read (``read_on``), at most for some seconds, and the readers commit."""
@@ -359,11 +390,13 @@ class Follower:
                 pause=self._rest,
             )
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _NO_ROOM:
                 raise
             self._no_room_s = time.monotonic()
             # Told of first: who looks for a point that is gone finds why, also when this process ends in between.
-            _raise_alarm(self._disk, f"there is no room for a snapshot, and the journal grows: {error.strerror}")
+            standing = read_alarm(self._disk)
+            if standing in (None, self._reader_alarm) or _is_of_room(standing):
+                self._raise(f"{_NO_ROOM_BEGINS}, and the journal grows: {error.strerror}")
             # What is only kept for a restore goes first.
             prune(self._disk, self._rest, damages=self._damages)
             return
@@ -371,11 +404,14 @@ class Follower:
         self.tail_s = 0.0
         self.tail_bytes = 0
         self._snapshot_s = time.monotonic()
+        standing = read_alarm(self._disk)
+        if _is_of_room(standing):
+            self._disk.unlink(ALARM_NAME)
+            standing = None
         if self._no_room_s is not None:
             self._no_room_s = None
-            self._disk.unlink(ALARM_NAME)
-            if self._reader_alarm is not None:
-                _raise_alarm(self._disk, self._reader_alarm)
+            if standing is None and self._reader_alarm is not None:
+                self._raise(self._reader_alarm)
         # Only now: the snapshot shortens the tail already, and a fault would come of a replay just as well. What the
         # older one needs stays until then.
         faults = self.machine.check(self._give_way)
