@@ -267,8 +267,8 @@ class Cell:
     on_orders: Callable[[OutcomeRun], object] | None = None
     """Called once for each record that has orders, in sequence order, before that record's replies are given.
     In the event loop if the cell was started in one, else on a worker."""
-    on_events: Callable[[OutcomeRun], object] | None = None
-    """The same for each record that has events."""
+    on_events: Callable[[OutcomeRun, int], object] | None = None
+    """The same for each record that has events, with its instant."""
 
     def __init__(
         self,
@@ -869,7 +869,7 @@ class Cell:
         """The event loop hears of a group once: its orders and events first. Everyone else is told here."""
         self._calls_count += len(group.calls)
         self.groups_calls.add(len(group.calls))
-        told = [found for record in group.records for found in record.told]
+        told = [(found, record.now_ms) for record in group.records for found in record.told]
         in_loop = [call for call in group.calls if call.finish == self._finish_in_loop]
         if self._loop is None:
             self._hand_out(told, in_loop)
@@ -881,7 +881,7 @@ class Cell:
     def _finish_in_loop(self, calls: Sequence[Posted]) -> None:
         self._wake_loop([], calls)
 
-    def _wake_loop(self, told: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
+    def _wake_loop(self, told: Sequence[tuple[OutcomeRun, int]], calls: Sequence[Posted]) -> None:
         loop = self._running_loop()
         try:
             loop.call_soon_threadsafe(self._hand_out, told, calls)
@@ -890,12 +890,14 @@ class Cell:
             if not loop.is_closed():
                 raise
 
-    def _hand_out(self, told: Sequence[OutcomeRun], calls: Sequence[Posted]) -> None:
+    def _hand_out(self, told: Sequence[tuple[OutcomeRun, int]], calls: Sequence[Posted]) -> None:
         try:
-            for run in told:
-                hear = self.on_orders if run.kind == commands.ORDERS else self.on_events
-                if hear is not None:
-                    hear(run)
+            for run, now_ms in told:
+                if run.kind == commands.ORDERS:
+                    if self.on_orders is not None:
+                        self.on_orders(run)
+                elif self.on_events is not None:
+                    self.on_events(run, now_ms)
         finally:
             _answer(calls)
 

@@ -660,11 +660,11 @@ class Simulation(Load, Witness):
         if future.exception() is None:
             self.log.show(future.result())
 
-    def _heard(self, run: OutcomeRun) -> None:
-        """Orders and events leave the house only when they are durable."""
+    def _heard(self, run: OutcomeRun, now_ms: int | None = None) -> None:
+        """Orders and events leave the house only when they are durable; events with their record's instant."""
         data = bytes(run.data)
         for sequence in range(self.log.last, max(self.log.last - 8, 0), -1):
-            if data in self.log[sequence].outcomes:
+            if data in self.log[sequence].outcomes and now_ms in (None, self.log[sequence].now_ms):
                 self.log.show(sequence)
                 return
         raise Violation("orders or events were told that no record has")

@@ -7,7 +7,6 @@ when they are durable, in the event loop (``Cell.on_events``); those before the 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -70,7 +69,7 @@ class EventHandlers:
         self._cell = cell
         self._directory = directory
         self._events: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=EVENTS_MAX)
-        """When it was told of (what happened before the start: when it did), and its columns."""
+        """When it happened, and its columns."""
         self._last = 0
         self._leapt = 0
         self._happened = asyncio.Event()
@@ -90,11 +89,11 @@ class EventHandlers:
         self._last = max(self._last, last)
         self._leapt = leapt
 
-    def tell(self, run: OutcomeRun) -> None:
-        """The events of one record (``Cell.on_events``)."""
-        told_ms = time.time_ns() // 1_000_000
+    def tell(self, run: OutcomeRun, now_ms: int) -> None:
+        """The events of one record (``Cell.on_events``), at its instant: by the engine's clock, as what the machine
+        remembers is."""
         rows = list(zip(*(run[name].tolist() for name in _FIELDS), strict=True))
-        self._events.extend((told_ms, row) for row in rows)
+        self._events.extend((now_ms, row) for row in rows)
         self._last = rows[-1][0]
         happened, self._happened = self._happened, asyncio.Event()
         happened.set()

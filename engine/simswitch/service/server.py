@@ -220,8 +220,8 @@ class Service:
         self.events.begin(remembered, header["events_count"], header["events_leapt"])
         self.directory.on_change = self.calendar.look
 
-    def _tell(self, run: OutcomeRun) -> None:
-        self.events.tell(run)
+    def _tell(self, run: OutcomeRun, now_ms: int) -> None:
+        self.events.tell(run, now_ms)
         if self.served is not None:
             self.served.heard(run)
         if _OF_CALENDAR.intersection(run["kind"].tolist()):

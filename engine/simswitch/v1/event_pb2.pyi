@@ -374,7 +374,7 @@ class Event(_message.Message):
     number: _builtins.int
     """Its number, from 1."""
     told_ms: _builtins.int
-    """When the service told of it, Unix milliseconds."""
+    """When it happened by the engine's clock, Unix milliseconds; the same after a restart."""
     kind: Global___EventKind.ValueType
     """What happened."""
     terminal: _builtins.int
