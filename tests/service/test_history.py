@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import errno
 import json
 import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +25,8 @@ from simswitch.history.reading import TABLES, rows
 from simswitch.history.schema import open_reader, open_writer
 from simswitch.service import answering
 from simswitch.service.answering import Answer, answer
-from simswitch.service.history import OF_ONE_MAX, WAITING_MAX
+from simswitch.service.errors import HISTORY_MISSING, Refused
+from simswitch.service.history import OF_ONE_MAX, WAITING_MAX, AnsweringProcess
 from simswitch.v1 import history_pb2 as pb
 from simswitch.v1 import inventory_pb2 as inv
 
@@ -31,6 +36,10 @@ from tests.service.test_overload import until
 
 NAMES = {"access-server": "as-01", "supplier": "wholesale"}
 SWAPS, DAYS, PEOPLE = 40, 3, 2_000
+QUESTION: dict[str, Any] = {
+    "kind": "rows", "table": "use_day", "from_ms": None, "until_ms": None, "equal": {"bytes": 1}, "lots": None,
+    "hidden": [], "size": 10, "token": "",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -214,17 +223,48 @@ def test_one_who_asks_much_is_answered_in_turn_with_the_others(
         assert asked(auditor, "gaps")
 
 
+def test_the_process_that_answers_is_started_without_a_thread_and_later_where_it_can_not_be_now(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread to wait for its end it once lived on, known to nobody, and each question started another."""
+    start, left = subprocess.Popen, 1
+
+    class Threads(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    def started(*words: Any, **named: Any) -> subprocess.Popen[bytes]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise OSError(errno.EAGAIN, "there are processes enough")
+        return start(*words, **named)
+
+    async def ask() -> None:
+        answering = AnsweringProcess(serving.folder)
+        question = {**QUESTION, "deadline": time.monotonic() + 60}
+        with pytest.raises(Refused, match=r"can't be started: \[Errno 11\] there are processes enough") as caught:
+            await answering.asked(question, 1)
+        assert caught.value.reason is HISTORY_MISSING
+        kind, _ = await answering.asked(question, 1)
+        assert kind == Answer.GOOD
+        process = answering.process
+        await answering.close()
+        assert process is not None
+        assert process.returncode == -signal.SIGKILL
+
+    monkeypatch.setattr(threading, "Thread", Threads)
+    monkeypatch.setattr(subprocess, "Popen", started)
+    asyncio.run(ask())
+
+
 def test_a_question_is_given_up_when_its_time_is_over(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "LOOK_EVERY", 1_000)
-    question: dict[str, Any] = {
-        "kind": "rows", "table": "use_day", "from_ms": None, "until_ms": None, "equal": {"bytes": 1}, "lots": None,
-        "hidden": [], "size": 10, "token": "",
-    }  # fmt: skip
-    late = answer(str(serving.folder), {**question, "deadline": time.monotonic() - 1})
+    late = answer(str(serving.folder), {**QUESTION, "deadline": time.monotonic() - 1})
     assert late == (Answer.LATE, b"")
-    kind, _ = answer(str(serving.folder), {**question, "deadline": time.monotonic() + 60})
+    kind, _ = answer(str(serving.folder), {**QUESTION, "deadline": time.monotonic() + 60})
     assert kind == Answer.GOOD
-    nothing = answer(str(serving.folder / "nowhere"), {**question, "deadline": time.monotonic() + 60})
+    nothing = answer(str(serving.folder / "nowhere"), {**QUESTION, "deadline": time.monotonic() + 60})
     assert nothing[0] == Answer.MISSING
     assert b"no history yet" in nothing[1]
 

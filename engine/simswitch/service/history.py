@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -81,7 +83,8 @@ class AnsweringProcess:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._asking: dict[int, _OfOne] = {}
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def asked(self, question: dict[str, Any], actor: int) -> tuple[int, bytes]:
         if self._folder is None:
@@ -109,20 +112,11 @@ class AnsweringProcess:
                 del self._asking[actor]
 
     async def _answered(self, folder: Path, question: bytes) -> tuple[int, bytes]:
-        if self.process is None:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "simswitch.service.answering", str(folder)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-        process = self.process
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(question + b"\n")
-            kind, size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
-            return kind, await process.stdout.readexactly(size)
+            source, target = self._streams or await self._begin(folder)
+            target.write(question + b"\n")
+            kind, size = HEAD.unpack(await source.readexactly(HEAD.size))
+            return kind, await source.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             await self.close()
             raise Refused(HISTORY_MISSING, "the process that reads it has ended; another is started") from error
@@ -131,13 +125,28 @@ class AnsweringProcess:
             await self.close()
             raise
 
+    async def _begin(self, folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Starts the process. asyncio's own way leaves it running where no thread can be had to wait for its end."""
+        try:
+            mine, its = socket.socketpair()
+            with its:
+                command = (sys.executable, "-m", "simswitch.service.answering", str(folder))
+                self.process = subprocess.Popen(command, stdin=its.fileno(), stdout=its.fileno())
+        except OSError as error:
+            raise Refused(HISTORY_MISSING, f"the process that reads it can't be started: {error}") from error
+        self._streams = await asyncio.open_unix_connection(sock=mine)
+        return self._streams
+
     async def close(self) -> None:
         """Ends the process; the next question starts another."""
         process, self.process = self.process, None
-        if process is not None and process.returncode is None:
-            process.kill()
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams[1].close()
         if process is not None:
-            await process.wait()
+            process.kill()
+            while process.poll() is None:
+                await asyncio.sleep(0.01)
 
 
 class HistoryHandlers:
