@@ -8,25 +8,34 @@ text, and what prints shows it in the spelling of JSON: older journals, and file
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 _SHOWN = ("Zs", "Co", "Cn")
 """Besides what Python calls printable: blanks; letters of private use, as names have that no character set has; those
 that are younger than the interpreter, whose age is to make no difference."""
 _JOINERS = "\u200c\u200d"
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Printable to Python, and no screen shows a thing: fillers of Hangul, and the sign of Braille without a dot."""
+_BLANK = re.compile(f"[{_BLANKS}]")
 
 
 def is_plain(text: str, kept: str = "") -> bool:
-    """Neither control characters nor marks of direction, nor line breaks but those that are ``kept``."""
-    return text.isprintable() or all(_is_shown(letter, kept) for letter in text)
+    """Neither control characters nor marks of direction, nor line breaks but those that are ``kept``, nor letters that
+    nobody can see."""
+    return _is_printable(text) or all(_is_shown(letter, kept) for letter in text)
 
 
 def escaped(text: str, kept: str = "") -> str:
     r"""A text as a screen can show it: an escape becomes ``\u001b``. A JSON document still says the same."""
-    if text.isprintable():
+    if _is_printable(text):
         return text
     return "".join(letter if _is_shown(letter, kept) else json.dumps(letter)[1:-1] for letter in text)
 
 
+def _is_printable(text: str) -> bool:
+    return text.isprintable() and not _BLANK.search(text)
+
+
 def _is_shown(letter: str, kept: str) -> bool:
-    return letter.isprintable() or letter in kept or letter in _JOINERS or unicodedata.category(letter) in _SHOWN
+    return _is_printable(letter) or letter in kept or letter in _JOINERS or unicodedata.category(letter) in _SHOWN

@@ -222,7 +222,9 @@ def test_no_text_that_a_screen_would_obey_is_taken(serving: Serving, pool: Opera
         error = refusal(partial(call, request))
         assert (error.reason, f"{field} is text that a screen shows" in error.text) == ("INVALID_ARGUMENT", True), error
         assert r"its character 7 is '\x1b'" in error.text
-    for text in ("\u202eabc", "a\nb", "a\r\nb", "a\x9bb", "a\0", "\ufeffa", "a\u2028b", "a\U000e0041"):
+    unseen = ("\u3164", "a\u115f\u1160\uffa0", "\u2800")
+    for text in ("\u202eabc", "a\nb", "a\r\nb", "a\x9bb", "a\0", "\ufeffa", "a\u2028b", "a\U000e0041", *unseen):
+        assert escaped(text) != text
         assert (
             refusal(partial(pool.swaps.CreateJob, swap_pb2.CreateJobRequest(reason=text))).reason == "INVALID_ARGUMENT"
         )

@@ -70,6 +70,8 @@ def told(operator: OperatorClient) -> list[event_pb2.Event]:
     ("fields", "word"),
     [
         ({"text": " "}, "a limit that is not published holds for nobody"),
+        ({"text": "\u034f\u200d\ufe0f"}, "a limit that is not published holds for nobody"),
+        ({"text": "\u3164"}, r"its character 1 is '\u3164'"),
         ({"published": ""}, "published is empty"),
         ({"published": str((datetime.now(UTC) + timedelta(days=2)).date())}, "is after today: publish it first"),
         ({"published": "tomorrow"}, "is a day like"),

@@ -233,7 +233,7 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
 
 
 def _numbers_of_rule(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule], directory: Directory) -> Numbers:
-    if not rule.text:
+    if not _INVISIBLE.sub("", rule.text).strip():
         raise Refused(
             INVALID_ARGUMENT, "text is empty: a limit that is not published holds for nobody. Say its text, or its URL"
         )
