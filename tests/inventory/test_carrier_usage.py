@@ -36,6 +36,7 @@ OTHER = "8981100000000000023"
         ("12'345 KiB", "B", False, 12_345 * 1024),
         ("0.0000001", "MB", False, 1),
         ("2 gib", "MB", False, 2 << 30),
+        ("2 mb", "B", False, 2_000_000),
         ("-7", "B", False, -7),
         ("7 bytes", "GB", False, 7),
         # Full-width digits, letters and signs.
@@ -59,6 +60,10 @@ def test_amounts_are_read_as_they_are_written(text: str, unit: str, comma: bool,
         ("1.2.3", False, "decimal comma"),
         ("12,34,567", False, "decimal comma"),
         ("3 PB", False, "no unit 'PB'"),
+        ("5 Mbit", False, "no unit 'Mbit'"),
+        ("5 Mb", False, "Mb may be bits or bytes; where it is bytes write MB"),
+        ("5 Kb", False, "Kb may be bits or bytes; where it is bytes write KB"),
+        ("5 Gib", False, "Gib may be bits or bytes; where it is bytes write GiB"),
         ("9" * 30, False, "more than anybody can use"),
         # Digits of other scripts, and such as stand above or in a circle.
         ("\u0663 GB", False, "no amount"),

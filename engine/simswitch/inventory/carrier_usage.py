@@ -3,7 +3,8 @@ the caller knows.
 
 A portal's file has columns that nobody needs, amounts in one unit or each with its own, and thousands, decimals and
 dates as they are written where it comes from. An amount is rounded up to a byte. What could mean two things is refused:
-digits of other scripts, 3/4/2026, an instant of nobody knows which time zone, an amount in nobody knows what.
+digits of other scripts, 3/4/2026, an instant of nobody knows which time zone, an amount in nobody knows what, or in
+Mb, which are megabits where somebody means them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ UNITS: Mapping[str, int] = {
     **{f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
 """By their names in capitals."""
+_OF_BITS = re.compile(r"[KMGT]i?b")
+"""How amounts of bits are written by who tells them from bytes. Who writes all of it small, as in kb, does not."""
 KEYS = ("iccid", "imsi", "lot", "used", "unit", "unit_column", "as_of")
 _BYTES_MAX = 1 << 62
 _AMOUNT = re.compile(r"([+-]?)([0-9.,'\s]+?)\s*([A-Za-z]*)")
@@ -199,7 +202,10 @@ def _read_chunk(
 
 
 def unit_bytes(name: str) -> int:
-    size = UNITS.get(_narrowed(name).upper())
+    name = _narrowed(name)
+    if _OF_BITS.fullmatch(name):
+        raise ValueError(f"{name} may be bits or bytes; where it is bytes write {name[:-1]}B")
+    size = UNITS.get(name.upper())
     if size is None:
         raise ValueError(f"there is no unit {name.strip()!r}; there are {', '.join(UNITS)}")
     return size
