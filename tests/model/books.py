@@ -73,6 +73,8 @@ class Books:
     grace_until_ms: int = 0
     thaw_until_ms: int = 0
     frozen: bool = False
+    early_count: int = 0
+    """How often a window of a SIM began before its turn, since something was counted on it."""
     swaps_stopped: bool = False
     given_up: list[bool] = field(default_factory=list)
     """The work list: whether each entry, numbered from 1, was seen to."""

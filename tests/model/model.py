@@ -24,6 +24,7 @@ from tests.model.records import Table
 from tests.model.things import (
     NEVER_MS,
     Call,
+    EndedModel,
     JobModel,
     LotModel,
     Mismatch,
@@ -428,6 +429,7 @@ class Model(Limits):
         right = counted == (delta, lease.subscriber, sim.index)
         self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
         passed_s = self.now_ms // 1000 - lease.reported_s
+        self._begin_windows(sim)
         if over is not None:
             self._reported(over)
         lease.reported_bytes = total
@@ -832,7 +834,7 @@ class Model(Limits):
         lot.begun_ms[window], lot.begun_spread_ms[window], lot.ended_ms[window] = self.now_ms, spread_ms, 0
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
-        lot.resets[window] = ResetModel(self.now_ms, spread_ms, first, end, first)
+        lot.resets[window] = ResetModel(lot.last_reset_ms[window], spread_ms, first, end, first)
 
     def _run_lots(self) -> None:
         """Resets go on, each as far as its spread lets it."""
@@ -853,7 +855,8 @@ class Model(Limits):
                     if sim.lot == entity and window == TRYING:
                         reset.count += self._try_sim(lot, sim)
                     elif sim.lot == entity:
-                        self._reset_sim(sim, window)
+                        if sim.index not in reset.early:
+                            self._reset_sim(sim, window)
                         reset.count += 1
                 reset.cursor = max(reset.cursor, until)
                 if reset.cursor == reset.end and window == TRYING:
@@ -864,6 +867,21 @@ class Model(Limits):
                     self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
             if not lot.resets:
                 self._turn_lot(entity)
+
+    def _begin_windows(self, sim: SimModel) -> None:
+        """Something counts on it next: of what it used before, nothing is in a window that has begun by now."""
+        if any(0 < at_ms <= self.now_ms for at_ms, _ in self.lots[sim.lot].schedule.values()):
+            self._turn_lot(sim.lot)
+        for window, reset in sorted(self.lots[sim.lot].resets.items()):
+            turned = sim.index < reset.cursor or sim.index >= reset.end or sim.index in reset.early
+            if window != TRYING and not turned:
+                reset.early.add(sim.index)
+                self._reset_sim(sim, window)
+                self.early_count += 1
+
+    def _allow(self, lease: EndedModel, left: int) -> None:
+        self._begin_windows(lease.sim)
+        super()._allow(lease, left)
 
     def _reset_sim(self, sim: SimModel, window: int) -> None:
         if window == layout.WINDOW_ROLLING - 1:
@@ -941,6 +959,7 @@ class Model(Limits):
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
+        self._begin_windows(sim)
         if as_of_s > sim.unreported_s:
             sim.allowances[window] = 0
         more = correction - sim.corrections[window] + min(straddling, own) - sim.straddling[window]
@@ -1145,6 +1164,7 @@ class Model(Limits):
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
+        self._begin_windows(sim)
         since = correction if correction > 0 or told_of[place] is not None else 0
         days[place] += correction
         told_of[place] = max(days[place] - 4095, 0)

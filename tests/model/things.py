@@ -30,6 +30,8 @@ class ResetModel:
     """... and before this."""
     cursor: int
     count: int = 0
+    early: set[int] = field(default_factory=set)
+    """SIMs on which something was counted before their turn."""
 
 
 @dataclass(eq=False)

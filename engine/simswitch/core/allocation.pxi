@@ -427,7 +427,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
     cdef uint64_t total, delta, passed_s, subscriber
     cdef uint64_t *reported_bytes
     cdef uint32_t *reported_s
-    cdef uint32_t item, index, sim_index, pool, told = 0
+    cdef uint32_t item, index, sim_index, lot, pool, told = 0
+    cdef bint behind = timers_behind(state, run.now_ms) or run.now_ms < state.header.thaw_until_ms
     cdef int status, refusal
     cdef Finder finder
     cdef Terminal *terminal
@@ -495,6 +496,11 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             statuses[item] = IMPOSSIBLE_USAGE
             _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total, sim.iccid, &told)
             continue
+        lot = state.groups[sim.group].lot
+        if behind:
+            lot_catch_up(state, lot, run.now_ms)
+        if state.lots[lot].resetting:
+            sim_windows_begin(state, sim_index, run.now_ms)
         if status == ENDED:
             lease_reported(state, &lease, run.now_ms)
         reported_bytes[0] = total

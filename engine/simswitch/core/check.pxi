@@ -84,12 +84,18 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
     cdef uint32_t revoke
     cdef uint64_t awaited = 0
     cdef bint listed
+    cdef int window
     for index in range(state.header.sims_count):
         if not index % PAUSE_ITEMS:
             pause()
         sim = &state.sims[index]
         if sim_find(state, sim.iccid) != index or sim_find_imsi(state, sim_imsi(&state.sims_cold[index])) != index:
             faults.append(f"SIM {index}: not found by its ICCID and IMSI")
+        for window in range(WINDOWS):
+            if state.sims_cold[index].identity & begun_bit(window) and not reset_comes_to(
+                &state.lots[state.groups[sim.group].lot], index, window
+            ):
+                faults.append(f"SIM {index}: window {window + 1} began before its turn in a reset that does not come to it")
         if not FREE <= sim.occupancy <= COOLING or not HEALTHY <= sim.health <= RETIRED:
             faults.append(f"SIM {index}: occupancy {sim.occupancy}, health {sim.health}")
         if sim.occupancy == ASSIGNED:

@@ -672,7 +672,8 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint8_t held                        # cooling and its access server has not yet let go: not freed by time (Held; 0: no)
 
 ctypedef struct SimCold:                # 32 B
-    uint64_t identity                   # bits 0 to 49: the IMSI
+    uint64_t identity                   # bits 0 to 49: the IMSI; 50 to 52, by window: it has begun anew, and the walk of the reset that is under
+                                        # way has yet to come to it (lots.pxi)
     int64_t offset_cycle_bytes          # used in a window = counted_bytes + offset: opening balance, resets
     int64_t offset_day_bytes
     uint32_t health_since_s             # Unix seconds

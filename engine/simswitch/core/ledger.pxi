@@ -163,6 +163,8 @@ cdef void _allow(State *state, const EndedLease *lease, int64_t left, uint64_t n
     cdef uint32_t index = lease.sim
     cdef SimLedger *ledger = &state.sims_ledger[index]
     cdef int window
+    lot_catch_up(state, state.groups[state.sims[index].group].lot, now_ms)
+    sim_windows_begin(state, index, now_ms)
     for window in range(WINDOWS):
         if window != WINDOW_ROLLING - 1 or state.lots[state.groups[state.sims[index].group].lot].rolling_days:
             ledger.allowance_bytes[window] += left
@@ -597,6 +599,7 @@ cdef int _correct(
         lowered[0] = max(ledger.carrier_bytes[window] - carrier_bytes, <int64_t> 0)
     correction[0] = carrier_bytes - own
     if not dry_run:
+        sim_windows_begin(state, index, now_ms)  # the longer ones, which it may change
         before = _said(state, index, window, now_ms)
         beyond = pool_day_excess_bytes(lot)
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
@@ -692,6 +695,7 @@ cdef int _correct_day(
     if day == before and index < state.header.rolling_end and days[place] & DAY_TOLD:
         return SAME
     if not dry_run:
+        sim_windows_begin(state, index, now_ms)
         sim_set_offset_bytes(
             state, index, WINDOW_ROLLING - 1,
             sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + ((day - before) << ROLLING_SHIFT))

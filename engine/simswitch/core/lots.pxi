@@ -5,9 +5,18 @@
 #                                                           |
 #                                 list of lots that are due <--> lots_run: a walk over its SIMs, a few thousand an apply
 #
-# A reset is spread: its walk goes no faster than the SIMs of the lot take turns over `spread_ms`, so that a lot whose SIMs are all
-# spent comes back bit by bit. The walk covers the indexes between the lot's first SIM and its last, which are its own alone where
-# lots are imported one after the other. While the clock is frozen nothing begins and nothing goes on: a jump resets nothing.
+# A reset is spread: its walk goes no faster than the SIMs of the lot take turns over `spread_ms` from its instant on, however late it
+# begins, so that a lot whose SIMs are all spent comes back bit by bit. The walk covers the indexes between the lot's first SIM and its
+# last, which are its own alone where lots are imported one after the other.
+#
+# It is we who spread, and not the carrier: what is counted on a SIM from the instant on is of the window that begins. So a SIM whose turn
+# has not come begins its window before anything counts in it, and the walk passes it by (a bit in its record, until it does). Those that
+# come back to be handed out come by the walk alone.
+#
+#     instant          report of SIM d           walk passes d by
+#     |  a  b  c  ...  d  ...           e  f  g  d  h
+#
+# While the clock is frozen nothing begins and nothing goes on: a jump resets nothing.
 #
 # A SIM that was slowed comes back by a reset of a window that has a cap. Of a lot that has none of which somebody knows when it
 # starts anew the calendar has a walk of its own: who was slowed and has not been seen for a day is tried, as after a reset. Not of a
@@ -218,6 +227,20 @@ cdef bint _lot_endless(const State *state, uint32_t entity, uint64_t now_ms) noe
     return lot.slowed_count != 0 and state.header.settings[<int> PROBE_KBPS] != 0
 
 
+cdef inline uint64_t begun_bit(int window) noexcept nogil:
+    return (IMSI_MASK + 1) << window
+
+
+cdef inline bint reset_comes_to(const Lot *lot, uint32_t index, int window) noexcept nogil:
+    """Whether a reset is under way whose walk has yet to come to the SIM."""
+    return (lot.resetting >> window) & 1 and lot.reset_cursor[window] <= index < lot.reset_end[window]
+
+
+cdef inline bint _awaits_reset(const State *state, uint32_t index, const Lot *lot, int window) noexcept nogil:
+    """And its window has not begun anew either."""
+    return reset_comes_to(lot, index, window) and not state.sims_cold[index].identity & begun_bit(window)
+
+
 cdef bint sim_probed_by_reset(const State *state, uint32_t index) noexcept nogil:
     """Whether it is slowed, and a reset is known that puts it on probation, or is under way and has yet to come to it."""
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
@@ -226,7 +249,7 @@ cdef bint sim_probed_by_reset(const State *state, uint32_t index) noexcept nogil
         return False
     for window in range(WINDOWS):
         if lot.quota_bytes[window] >= 0 and (
-            lot.reset_ms[window] or ((lot.resetting >> window) & 1 and lot.reset_cursor[window] <= index < lot.reset_end[window])
+            lot.reset_ms[window] or _awaits_reset(state, index, lot, window)
         ):
             return True
     return False
@@ -409,6 +432,26 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
     sim_set_limit(state, index, now_ms)
 
 
+cdef void sim_windows_begin(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """Something is about to count on the SIM: its windows that resets of its lot have yet to come to begin first."""
+    cdef uint32_t entity = state.groups[state.sims[index].group].lot
+    cdef Lot *lot = &state.lots[entity]
+    cdef int window
+    for window in range(WINDOWS):
+        if _awaits_reset(state, index, lot, window):
+            state.sims_cold[index].identity |= begun_bit(window)
+            sim_reset(state, index, entity, window, now_ms)
+
+
+cdef void lot_catch_up(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
+    """Something is about to count on one of its SIMs: a reset that is due begins first, if its timer has yet to be asked."""
+    cdef const Lot *lot = &state.lots[entity]
+    cdef int window
+    for window in range(WINDOWS):
+        if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
+            lot_turn(state, entity, now_ms)
+
+
 cdef void sim_probed(State *state, uint32_t index, uint32_t terminal, uint64_t kbps) noexcept nogil:
     """So much was carried for the terminal that has the SIM: it is trusted if that is faster than any slowed one."""
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
@@ -422,14 +465,18 @@ cdef bint _reset_step(State *state, uint32_t entity, int window, uint64_t now_ms
     """Goes on as far as the spread lets it. False: the bound on work stopped it."""
     cdef Lot *lot = &state.lots[entity]
     cdef uint32_t begin = lot.sims_first if lot.sims_end else 0
-    cdef uint64_t until = _come_to(begin, lot.reset_end[window], now_ms - lot.begun_ms[window], lot.begun_spread_ms[window])
+    cdef uint64_t until = _come_to(begin, lot.reset_end[window], now_ms - lot.last_reset_ms[window], lot.begun_spread_ms[window])
     cdef uint32_t index
+    cdef bint awaits
     while lot.reset_cursor[window] < until and work[0] > 0:
         work[0] -= 1
         index = lot.reset_cursor[window]
+        awaits = _awaits_reset(state, index, lot, window)
         lot.reset_cursor[window] += 1
         if state.groups[state.sims[index].group].lot == entity:
-            sim_reset(state, index, entity, window, now_ms)
+            state.sims_cold[index].identity &= ~begun_bit(window)
+            if awaits:
+                sim_reset(state, index, entity, window, now_ms)
             lot.reset_count[window] += 1
     if lot.reset_cursor[window] < until:
         return False

@@ -1,0 +1,174 @@
+"""What is counted on a SIM while a reset of its lot is under way, whose walk has yet to come to it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from simswitch.core import commands, layout
+from simswitch.core.machine import Machine
+
+from tests.model.records import copy_regions
+from tests.model.transitions import T
+from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
+
+CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+LOT, SIMS = "gold-b", 40
+LAST = SIMS - 1
+USED = ("used_cycle_bytes", "used_day_bytes", "used_rolling_bytes")
+
+
+def lease(world: World, sim: int, terminal: int = T) -> int:
+    """Gives a terminal that very SIM; returns its epoch."""
+    (outcome,) = world.send(world.adopt(terminal, sim))
+    assert outcome["status"][0] == layout.OK
+    return int(outcome["epoch"][0])
+
+
+def used(world: World, sim: int, window: int) -> int:
+    return int(world.machine.sim(sim)[USED[window - 1]])
+
+
+def report(world: World, epoch: int, total: int, terminal: int = T) -> None:
+    assert world.status(world.usage(terminal, epoch, total)) in (layout.OK, layout.ENDED)
+
+
+def schedule(world: World, window: int, at_ms: int, spread_ms: int = HOUR_MS) -> None:
+    assert world.status(world.schedule(LOT, window, at_ms, spread_ms)) == layout.OK
+
+
+def used_world(pooled: int = 0) -> tuple[World, int, int]:
+    """The last SIM of a lot has used 300 MiB; the epoch of who has it, and when its windows start anew."""
+    world = empty_world()
+    if pooled:
+        quotas = {layout.PLAN_QUOTA_CYCLE: 50 * GIB, layout.PLAN_QUOTA_DAY: 3 * GIB, layout.PLAN_QUOTA_ROLLING: 5 * GIB}
+        world.define(layout.PLAN, "daily", {**quotas, layout.PLAN_ROLLING_DAYS: 3, layout.PLAN_POOLED: pooled})
+    world.configure(layout.LEASE_MS, DAY_MS)
+    world.import_sims(SIMS, lot=LOT, opening_bytes=GIB, opening_day_bytes=GIB)
+    epoch = lease(world, LAST)
+    world.pass_ms(MINUTE_MS)
+    report(world, epoch, 300 * MIB)
+    return world, epoch, world.now_ms + MINUTE_MS
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY, ROLLING])
+def test_a_report_before_a_sims_turn_counts_in_the_window_that_begins(window: int) -> None:
+    """The walk passes the SIM by, and those that nobody uses come back bit by bit."""
+    world, epoch, at_ms = used_world()
+    before = GIB + 300 * MIB if window == ROLLING else 0
+    schedule(world, window, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    stood = [used(world, sim, window) for sim in range(1, LAST)]
+    report(world, epoch, 500 * MIB)
+    assert used(world, LAST, window) == before + 200 * MIB
+    assert [used(world, sim, window) for sim in range(1, LAST)] == stood
+    world.pass_ms(10 * MINUTE_MS)
+    report(world, epoch, 510 * MIB)
+    assert world.machine.check() == []
+    assert Machine.restore(copy_regions(world.machine)).state_hash() == world.machine.state_hash()
+    if window != ROLLING:
+        assert used(world, LAST - 1, window) == GIB
+    while world.machine.lot(world.entities[LOT])["resetting"][window - 1]:
+        world.pass_ms(MINUTE_MS)
+    assert world.now_ms >= at_ms + HOUR_MS
+    assert used(world, LAST, window) == before + 210 * MIB
+    assert used(world, LAST - 1, window) == (GIB if window == ROLLING else 0)
+    assert [event["b"] for event in world.events if event["kind"] == layout.EVENT_RESET] == [SIMS]
+    assert world.machine.check() == []
+    # The next ones come to it as to any other: of three days, the one before leaves with the second.
+    for left in (before + 210 * MIB, 210 * MIB) if window == ROLLING else (0,):
+        world.pass_ms(STEP_MS)
+        schedule(world, window, world.now_ms, spread_ms=0)
+        assert used(world, LAST, window) == left
+
+
+def test_what_may_have_been_used_is_allowed_for_in_the_window_that_begins() -> None:
+    """A lease ends without its last report before its SIM's turn."""
+    world, _, at_ms = used_world()
+    sim, other = LAST - 1, 77
+    epoch = lease(world, sim, other)
+    schedule(world, DAY, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    assert world.status(world.lease(layout.RELEASE, other, epoch)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    found = world.machine.sim(sim)
+    allowed = found["allowances_bytes"][DAY - 1]
+    assert allowed >= 100 * MIB
+    assert used(world, sim, DAY) == 0
+    world.pass_ms(2 * HOUR_MS)
+    assert world.machine.sim(sim)["allowances_bytes"][DAY - 1] == allowed
+    assert world.machine.sim(sim)["headroom_bytes"] == 3 * GIB - allowed
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY, ROLLING])
+def test_a_pool_and_its_sims_count_alike(window: int) -> None:
+    world, epoch, at_ms = used_world(pooled=7)
+    schedule(world, window, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    report(world, epoch, 500 * MIB)
+    shared = world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1]
+    assert shared == used(world, LAST, window) + ((SIMS - 1) * GIB if window == ROLLING else 0)
+    world.pass_ms(2 * HOUR_MS)
+    found = world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1]
+    assert found == shared
+    assert found == sum(used(world, sim, window) for sim in range(SIMS))
+    assert world.machine.check() == []
+
+
+def test_after_a_late_start_the_spread_runs_from_the_instant() -> None:
+    world, _, at_ms = used_world()
+    schedule(world, DAY, at_ms, spread_ms=4 * HOUR_MS)
+    world.now_ms = at_ms + HOUR_MS
+    world.send(commands.run(layout.RESTART))
+    back = [sum(not used(world, sim, DAY) for sim in range(SIMS))]
+    while back[-1] < SIMS:
+        world.pass_ms(10 * MINUTE_MS)
+        back.append(sum(not used(world, sim, DAY) for sim in range(SIMS)))
+    assert back[0] == SIMS // 4
+    assert max(after - before for before, after in itertools.pairwise(back)) <= SIMS // 24 + 1
+    assert world.now_ms <= at_ms + 4 * HOUR_MS + 10 * MINUTE_MS
+
+
+def test_a_report_finds_its_window_begun_however_many_timers_wait() -> None:
+    """After an absence thousands are due before that of its lot, of which an apply asks some only."""
+    count = 3 * layout.WORK_MAX
+    world = empty_world(sims_max=count + SIMS, terminals_max=2 * count + 64)
+    world.configure(layout.LEASE_MS, DAY_MS)
+    world.import_sims(SIMS, lot=LOT)
+    epoch = lease(world, LAST)
+    world.pass_ms(MINUTE_MS)
+    report(world, epoch, 300 * MIB)
+    world.import_sims(count, lot="silver-a")
+    others = np.arange(1_000, 1_000 + count, dtype=np.uint64)
+    (outcome,) = world.send(world.allocate(others, market="away", expected_bytes=MIB))
+    assert (outcome["status"] == layout.OK).all()
+    schedule(world, DAY, world.now_ms + HOUR_MS, spread_ms=0)
+    world.send(commands.run(layout.RELEASE, count, access_server=0, terminal=others, epoch=outcome["epoch"]))
+    world.now_ms += 2 * HOUR_MS
+    report(world, epoch, 500 * MIB)
+    assert world.machine.next_due_ms == world.now_ms
+    assert used(world, LAST, DAY) == 200 * MIB
+    for _ in range(8):
+        world.pass_ms(STEP_MS)
+    assert used(world, LAST, DAY) == 200 * MIB
+    assert world.machine.check() == []
+
+
+def test_a_carriers_figure_of_a_day_counts_in_the_cycle_that_begins() -> None:
+    """One of the window itself waits until its reset is over: of which use it is, nobody knows."""
+    world, epoch, at_ms = used_world()
+    schedule(world, CYCLE, at_ms)
+    schedule(world, DAY, at_ms + MINUTE_MS, spread_ms=0)
+    world.pass_ms(2 * MINUTE_MS)
+    world.pass_ms(MINUTE_MS)
+    now_s, counted = world.now_ms // 1000, 300 * MIB
+    assert world.status(world.figure(LAST, GIB, counted, now_s)) == layout.WRONG_STATE
+    assert used(world, LAST, CYCLE) == GIB + counted
+    assert world.status(world.figure(LAST, GIB, counted, now_s, DAY)) == layout.OK
+    assert used(world, LAST, CYCLE) == GIB
+    report(world, epoch, 500 * MIB)
+    world.pass_ms(2 * HOUR_MS)
+    assert used(world, LAST, CYCLE) == GIB + 200 * MIB
+    assert world.machine.check() == []
