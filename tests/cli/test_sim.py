@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from simswitch.cli.events import details
 from simswitch.cli.exits import Exit
-from simswitch.cli.sim import chosen, comes_back, left_text
+from simswitch.cli.sim import chosen, comes_back, lease_text, left_text
 from simswitch.client import Client, OperatorClient, Result, SessionThread
 from simswitch.core.commands import encode_iccid
 from simswitch.demo.processes import Server
@@ -170,6 +170,16 @@ def test_what_nobody_reported_is_told_with_the_sim_and_counted_in_the_status(run
     with Client(server.address, access_server="as-01") as client:
         lease = client.allocate(TERMINAL + 1, "jp", expected_bytes=1_000)
     assert "last report" not in run("status").stdout + run("sim", lease.iccid).stdout
+    page = run("sim", lease.iccid).stdout
+    assert "Left to the nearest cap: 107.4 GB, of which its lease may yet use 67.1 MB (in no tier)" in page, page
+    with Client(server.address, access_server="as-01") as client:
+        for reported, may_use in ((60 << 20, 4 << 20), (64 << 20, 0), (65 << 20, 0)):
+            client.report_usage([TERMINAL + 1], [lease.epoch], [0], [reported])
+            found = json.loads(run("sim", lease.iccid, "--json").stdout)
+            assert found["holder"]["may_use_bytes"] == may_use
+        assert "its lease may yet" not in run("sim", lease.iccid).stdout
+        client.release([TERMINAL + 1], [lease.epoch])
+        lease = client.allocate(TERMINAL + 1, "jp", expected_bytes=1_000)
     with SessionThread(server.address, "as-01", lambda _: Result.DONE) as session:
         session.serving(20)
         shown = run("status").stdout
@@ -196,6 +206,20 @@ def test_what_nobody_reported_is_told_with_the_sim_and_counted_in_the_status(run
 def test_how_a_slowed_sim_comes_back_is_said_of_what_is_known(says: dict[str, Any], text: str) -> None:
     found = {"tried_ms": None, "stays_slowed": False, "reset_probes": False, "validity": None, **says}
     assert text in comes_back(found)
+
+
+@pytest.mark.parametrize(
+    ("left", "pool", "text"),
+    [
+        (7_000_000, None, ", of which its lease may yet use 5.0 MB"),
+        (5_000_000, None, ", of which its lease may yet use all"),
+        (-1, None, ""),
+        (None, None, ""),
+        (7_000_000, {}, ""),
+    ],
+)
+def test_what_a_lease_may_yet_use_is_said_of_what_is_left(left: int | None, pool: Any, text: str) -> None:
+    assert lease_text({"sim": {"headroom_bytes": left}, "pool": pool, "holder": {"may_use_bytes": 5_000_000}}) == text
 
 
 def test_a_sim_that_came_back_by_an_allocation_is_not_explained_by_the_swap_before() -> None:

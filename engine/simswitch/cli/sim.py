@@ -194,7 +194,7 @@ def _described(found: dict[str, Any]) -> list[Any]:
     if holder is not None:
         parts.append(_held(holder))
     tier = f"tier {found['tier']}" if found["tier"] is not None else "in no tier"
-    room = f"Left to the nearest cap: {left_text(found)} ({tier})"
+    room = f"Left to the nearest cap: {left_text(found)}{lease_text(found)} ({tier})"
     if found["validity"]:
         room = f"Nothing is left of it: its lot is {found['validity'].replace('_', ' ')} valid"
     parts += [
@@ -228,6 +228,15 @@ def left_text(found: dict[str, Any]) -> str:
         if all(quota is None or each["used_bytes"] <= quota for quota, each in own):
             return "nothing that the leases of its lot may not yet use"
     return _signed(left)
+
+
+def lease_text(found: dict[str, Any]) -> str:
+    """What is left counts reports only, and its lease goes on, or is silent. Of a shared quota it is kept already."""
+    left, holder = found["sim"]["headroom_bytes"], found["holder"]
+    if left is None or left <= 0 or found["pool"] is not None or holder is None or not holder["may_use_bytes"]:
+        return ""
+    may_use = holder["may_use_bytes"]
+    return f", of which its lease may yet use {bytes_text(may_use) if may_use < left else 'all'}"
 
 
 def _state(found: dict[str, Any]) -> str:

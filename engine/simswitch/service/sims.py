@@ -134,6 +134,7 @@ class SimHandlers:
             epoch=terminal["epoch"] if leased else 0,
             expires_ms=terminal["expires_ms"] if leased else 0,
             expected_bytes=terminal["expected_bytes"],
+            may_use_bytes=max(terminal["expected_bytes"] - terminal["reported_bytes"], 0) if leased else 0,
         )
 
 

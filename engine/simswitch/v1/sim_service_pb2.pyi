@@ -97,6 +97,7 @@ class SimHolder(_message.Message):
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
     EXPECTED_BYTES_FIELD_NUMBER: _builtins.int
     USED_SINCE_MS_FIELD_NUMBER: _builtins.int
+    MAY_USE_BYTES_FIELD_NUMBER: _builtins.int
     terminal: _builtins.int
     """The terminal."""
     subscriber: _builtins.int
@@ -115,6 +116,10 @@ class SimHolder(_message.Message):
     """What every SIM that it may be given has left, bytes: its expected use, rounded up to a tier."""
     used_since_ms: _builtins.int
     """The first report of use of this SIM by this terminal since another one used it, Unix milliseconds, as history knows. 0: none."""
+    may_use_bytes: _builtins.int
+    """What the lease may yet use of what the SIM has left, or has used since its last report, bytes: its expected use without what was
+    reported of it. 0: nothing more, or it has none.
+    """
     def __init__(
         self,
         *,
@@ -127,10 +132,11 @@ class SimHolder(_message.Message):
         expires_ms: _builtins.int = ...,
         expected_bytes: _builtins.int = ...,
         used_since_ms: _builtins.int = ...,
+        may_use_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "epoch", b"epoch", "expected_bytes", b"expected_bytes", "expires_ms", b"expires_ms", "market", b"market", "preference", b"preference", "subscriber", b"subscriber", "terminal", b"terminal", "used_since_ms", b"used_since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_server", b"access_server", "epoch", b"epoch", "expected_bytes", b"expected_bytes", "expires_ms", b"expires_ms", "market", b"market", "may_use_bytes", b"may_use_bytes", "preference", b"preference", "subscriber", b"subscriber", "terminal", b"terminal", "used_since_ms", b"used_since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
