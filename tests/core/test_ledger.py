@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def forgotten(world: World) -> None:
 
 
 def test_a_sim_that_comes_free_without_a_report_is_not_handed_out_on_what_may_be_gone() -> None:
-    """I4: with 250 MiB left it serves one lease of 200 and not two, unless a report says how little the first used."""
+    """I4: with 250 MiB left it serves one lease of 200 and not two, unless it is said what the first used in all."""
     world = empty_world()
     (sim,) = world.import_sims(1, opening_bytes=100 * GIB - 250 * MIB)
     (outcome,) = world.send(world.allocate(T, expected_bytes=200 * MIB))
@@ -164,7 +165,12 @@ def test_a_sim_that_comes_free_without_a_report_is_not_handed_out_on_what_may_be
     world.pass_ms(SECOND_MS)
     asked = world.allocate(3, expected_bytes=200 * MIB)
     assert world.status(asked) == layout.NO_HEALTHY_SIM
+    allowed = world.machine.sim(sim)["allowances_bytes"][0]
     assert world.status(world.usage(T, epoch, MIB)) == layout.ENDED
+    found = world.machine.sim(sim)
+    assert (found["allowances_bytes"][0], found["headroom_bytes"]) == (allowed - MIB, 250 * MIB - allowed)
+    assert world.status(asked) == layout.NO_HEALTHY_SIM
+    assert world.status(world.usage(T, epoch, MIB)) == layout.NO_LEASE
     found = world.machine.sim(sim)
     assert (found["allowances_bytes"], found["headroom_bytes"]) == ([0, 0, 0], 249 * MIB)
     assert world.status(asked) == layout.OK
@@ -186,6 +192,8 @@ def test_allowances_add_up_and_go_with_their_window_or_the_carriers_word() -> No
     epochs = {int(record["key"]): int(record["epoch"]) for record in world.tables()["terminals"]}
     assert world.status(world.usage(1, epochs[1], MIB)) == layout.ENDED
     assert world.status(world.usage(2, epochs[2], MIB)) == layout.ENDED
+    assert world.machine.sim(0)["allowances_bytes"] == [2 * each - MIB, 0, 2 * each - MIB]
+    assert world.status(world.usage(2, epochs[2], MIB)) == layout.NO_LEASE
     assert world.machine.sim(0)["allowances_bytes"] == [each, 0, each]
     assert world.status(world.figure(0, 3 * MIB, 2 * MIB, world.now_ms // 1000)) == layout.OK
     found = world.machine.sim(0)
@@ -276,9 +284,119 @@ def test_a_sim_released_without_a_last_report_is_not_handed_out_on_what_may_be_g
     assert (world.machine.sim(sim)["allowances_bytes"][0] > 0) == silent
     if told == "after it has cooled":
         assert world.status(world.usage(T, epoch, 2 * MIB)) == layout.ENDED
+        assert world.status(asked) == layout.NO_HEALTHY_SIM
+        assert world.status(world.usage(T, epoch, 2 * MIB)) == layout.NO_LEASE
         assert world.machine.sim(sim)["headroom_bytes"] == 248 * MIB
     assert world.status(asked) == (layout.NO_HEALTHY_SIM if told == "nothing" else layout.OK)
     assert world.machine.check() == []
+
+
+def in_one_call(world: World, epoch: int, totals: list[int], spans_ms: list[int]) -> list[int]:
+    columns = {"terminal": [T], "epoch": [epoch], "up_bytes": [0], "goodput_kbps": [0], "demand_permille": [0]}
+    told: dict[str, Any] = {name: np.array(value * len(totals)) for name, value in columns.items()}
+    told |= {"down_bytes": np.array(totals), "span_ms": np.array(spans_ms)}
+    run = commands.run(layout.REPORT_USAGE, len(totals), access_server=0, **told)
+    return [int(status) for status in world.send(run)[0]["status"]]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_reports_that_were_held_back_and_come_in_order_all_count(together: bool, ended: bool) -> None:
+    """What a line carries in a silent half hour counts, in any portions, and no more; also once the lease is over."""
+    world = empty_world()
+    (sim,) = world.import_sims(1)
+    world.configure(layout.LINE_BYTES_PER_S, 100 * MIB)
+    world.configure(layout.LEASE_MS, DAY_MS)
+    epoch = allocate(world)
+    began_s = world.now_ms // 1000
+    world.pass_ms(1_800_000)
+    if ended:
+        assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    most = (world.now_ms // 1000 - began_s + 2) * 100 * MIB - 1
+    totals = [200 * MIB, 200 * MIB, 100 * MIB, 40_000 * MIB, most + 1, most, most + 200 * MIB]
+    if together:
+        statuses = in_one_call(world, epoch, totals, [60_000] * len(totals))
+    else:
+        statuses = [world.status(world.usage(T, epoch, total)) for total in totals]
+    counts, old = (layout.ENDED, layout.NO_LEASE) if ended else (layout.OK, layout.LATE)
+    impossible = layout.IMPOSSIBLE_USAGE
+    assert statuses == [counts, old, old, counts, impossible, counts, impossible]
+    assert world.machine.sim(sim)["counted_bytes"] == world.machine.header()["counted_bytes"] == most
+    assert world.machine.header()["impossible_count"] == 2
+    assert world.machine.check() == []
+
+
+def test_what_was_allowed_for_falls_by_what_is_reported_and_by_no_more() -> None:
+    """I4, I8: reports that were held back come when the SIM has cooled, in order, twice and too old."""
+    world = empty_world()
+    (sim,) = world.import_sims(1)
+    (outcome,) = world.send(world.allocate(T, expected_bytes=GIB))
+    epoch = int(outcome["epoch"][0])
+    released_silently(world, epoch)
+
+    def left() -> tuple[int, int]:
+        found = world.machine.sim(sim)
+        return found["allowances_bytes"][0], found["headroom_bytes"]
+
+    allowed, headroom = left()
+    assert allowed >= GIB
+    for total, rest in ((200 * MIB, 200), (100 * MIB, 200), (500 * MIB, 500)):
+        world.status(world.usage(T, epoch, total))
+        assert left() == (allowed - rest * MIB, headroom)
+    header = world.machine.header()
+    assert (header["unreported_count"], header["unreported_bytes"]) == (1, allowed - 500 * MIB)
+    # As much as was expected, and more: nothing is left of it, and the rest is used beyond that.
+    assert world.status(world.usage(T, epoch, allowed + 100 * MIB)) == layout.ENDED
+    assert left() == (0, headroom - 100 * MIB)
+    assert world.status(world.usage(T, epoch, allowed + 100 * MIB)) == layout.NO_LEASE
+    assert left() == (0, headroom - 100 * MIB)
+    header = world.machine.header()
+    assert (header["unreported_count"], header["unreported_bytes"]) == (0, 0)
+    assert world.machine.sim(sim)["counted_bytes"] == header["counted_bytes"] == allowed + 100 * MIB
+    assert world.machine.check() == []
+
+
+def test_a_report_that_was_held_back_shows_no_more_speed_than_its_own_span() -> None:
+    """18 MiB of one minute are 2.5 Mbit/s, whenever another one came; of a second they are fast."""
+    world = empty_world()
+    world.import_sims(1)
+    world.configure(layout.LEASE_MS, DAY_MS)
+    world.send(world.set_health(0, layout.THROTTLED))
+    world.send(world.schedule("gold-a", CYCLE, world.now_ms))
+    epoch = allocate(world)
+    world.pass_ms(120_000)
+    for spans_ms, total, fast in (([60_000, 60_000], 20 * MIB, False), ([1_000, 1_000], 40 * MIB, True)):
+        assert in_one_call(world, epoch, [total - 18 * MIB, total], spans_ms) == [layout.OK] * 2
+        assert any(event["kind"] == layout.EVENT_TRUSTED for event in world.events) == fast
+        world.pass_ms(120_000)
+
+
+def test_a_report_that_cannot_be_makes_no_lease_fresh() -> None:
+    world = empty_world()
+    (sim,) = world.import_sims(1)
+    epoch = allocate(world)
+    world.pass_ms(SILENCE_MS)
+    assert world.status(world.usage(T, epoch, 10**15)) == layout.IMPOSSIBLE_USAGE
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    assert world.status(world.usage(T, epoch, 10**15)) == layout.IMPOSSIBLE_USAGE
+    world.pass_ms(SECOND_MS)
+    assert world.machine.sim(sim)["allowances_bytes"][0] >= 100 * MIB
+
+
+def test_a_lease_that_was_reported_while_its_sim_is_held_owes_no_last_report() -> None:
+    """Its access server has to let go of it first, and reports before that."""
+    world = empty_world()
+    world.import_sims(2)
+    epoch = allocate(world)
+    world.pass_ms(SILENCE_MS)
+    assert world.status(world.allocate(T, server=1)) == layout.MOVED
+    assert world.status(world.usage(T, epoch, MIB)) == layout.ENDED
+    world.pass_ms(SECOND_MS)
+    (stop,) = (order for order in world.orders if order["kind"] == layout.STOP)
+    world.send(world.acknowledge(stop["order"], layout.ACK_DONE))
+    assert not (world.tables()["sims_ledger"]["unreported_bytes"] < 0).any()
+    world.pass_ms(2 * SECOND_MS)
+    assert not world.tables()["sims_ledger"]["allowance_bytes"].any()
 
 
 def test_what_a_lease_that_is_forgotten_may_have_used_is_allowed_for() -> None:

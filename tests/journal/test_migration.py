@@ -369,6 +369,20 @@ def test_16_counts_the_exhausted_sims_of_each_lot() -> None:
     assert (tables(copy_regions(machine))["lots"]["exhausted_count"].sum(), machine.check()) == (2, [])
 
 
+def test_16_knows_of_leases_when_they_were_reported_last() -> None:
+    world = new_world(sims=3)
+    for terminal in (1, 2):
+        assert world.status(world.allocate(terminal)) == layout.OK
+    header, regions = older(world.machine, {}, 15)
+    old, now_s = load(machine_types(header), regions), world.now_ms // 1000
+    assigned = old["sims"]["occupancy"] == layout.ASSIGNED
+    old["sims"]["next"][assigned] = layout.NONE_INDEX
+    old["sims"]["previous"][assigned] = [now_s + 7, layout.NONE_INDEX]
+    migrated = tables(loaded(migrate(header, packed(old))))["sims"][assigned]
+    assert migrated["next"].tolist() == [now_s, now_s]
+    assert migrated["previous"].tolist() == [now_s + 7, now_s]
+
+
 @pytest.mark.usefixtures("no_hooks")
 def test_a_region_that_the_old_machine_had_not_is_zero() -> None:
     machine = walked()

@@ -442,6 +442,8 @@ class Books:
             sim.cooling_until_ms = max(sim.cooling_until_ms, day_ends_ms)
 
     def _hold(self, sim: SimModel, terminal: TerminalModel, order: OrderModel) -> None:
+        if sim.occupancy != layout.ASSIGNED and sim.held_by is None:
+            sim.heard_s = 0
         sim.occupancy = layout.COOLING
         sim.holder = terminal
         sim.held_by = order
@@ -462,7 +464,7 @@ class Books:
         terminal.sim = sim
         terminal.epoch = epoch
         terminal.reported_bytes = 0
-        terminal.reported_s = self.now_ms // 1000
+        terminal.reported_s = terminal.traffic_s = sim.heard_s = self.now_ms // 1000
         self._extend(terminal)
 
     @staticmethod
@@ -560,6 +562,7 @@ class Books:
         self.ended[order.epoch] = self._on_target(order)
         order.job = None
         self._hold(order.target, terminal, order)
+        order.target.heard_s = order.ordered_ms // 1000
         if source_let_go:
             order.source = None
         else:
@@ -575,9 +578,8 @@ class Books:
     def _let_go(self, lease: EndedModel | None, sim: SimModel) -> None:
         """It cools. A last report of its lease that is older than a minute may not be its last: that is waited for."""
         if lease is not None and lease.sim is sim:
-            heard_s = max(lease.reported_s, sim.heard_s if sim.occupancy == layout.ASSIGNED else 0)
             left = self._unreported_bytes(lease)
-            if self.now_ms // 1000 - heard_s > FRESH_S and left > 0:
+            if self.now_ms // 1000 - sim.heard_s > FRESH_S and left > 0:
                 sim.unreported, sim.unreported_s = (lease.epoch, -left), self.now_ms // 1000
         self._cool(sim)
 
@@ -615,24 +617,37 @@ class Books:
             sim.unreported_s = self.now_ms // 1000
             self._allow(lease, left)
 
-    def _reported(self, lease: EndedModel) -> None:
+    def _heard(self, lease: EndedModel) -> None:
+        """A report of it was taken. Whoever has to let go of its SIM need say no more for a minute."""
+        order = lease.sim.held_by
+        if order is not None and order.terminal is lease.terminal:
+            source_side = order.orphaned and order.source is lease.sim
+            if lease.epoch == (order.source_epoch if source_side else order.epoch):
+                lease.sim.heard_s = self.now_ms // 1000
+
+    def _reported(self, lease: EndedModel, more: int | None = None) -> None:
+        """So much more of it; all that there was, where that is not said."""
         sim = lease.sim
         epoch, left = sim.unreported
         if epoch == 0 or epoch != lease.epoch:
             return
-        sim.unreported = (0, 0)
+        if left < 0 or more is None or more >= left:
+            sim.unreported = (0, 0)
+        else:
+            sim.unreported = (epoch, left - more)
         if left < 0:
             return
+        gone = left - sim.unreported[1]
         for window in range(layout.WINDOWS):
-            taken = min(left, sim.allowances[window])
+            taken = min(gone, sim.allowances[window])
             sim.allowances[window] -= taken
             sim.offsets[window] -= taken
-        self._tell_unreported(lease, layout.UNREPORTED_OVER, left)
+        self._tell_unreported(lease, layout.UNREPORTED_OVER, gone)
 
     def _tell_unreported(self, lease: EndedModel, reason: int, left: int) -> None:
         self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=left)
         sign = 1 if reason == layout.UNREPORTED_ALLOWED else -1
-        self.unreported_count += sign
+        self.unreported_count += sign if reason == layout.UNREPORTED_ALLOWED or lease.sim.unreported == (0, 0) else 0
         self.unreported_bytes += sign * left
         self._set_limit(lease.sim)
 

@@ -414,7 +414,7 @@ class Model(Limits):
             _, slow_kbps = self.limit_of(lease.subscriber, terminal.key, server)
             self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
             if delta == 0 and over is not None:
-                lease.reported_s = self.now_ms // 1000
+                self._heard(over)
                 self._reported(over)
             elif delta == 0:
                 sim.heard_s = self.now_ms // 1000
@@ -428,12 +428,15 @@ class Model(Limits):
         counted = (answer["counted_bytes"], answer["subscriber"], answer["sim"])
         right = counted == (delta, lease.subscriber, sim.index)
         self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
-        passed_s = self.now_ms // 1000 - lease.reported_s
+        passed_s = self.now_ms // 1000 - terminal.traffic_s
         self._begin_windows(sim)
         if over is not None:
-            self._reported(over)
+            self._heard(over)
+            self._reported(over, delta)
+        else:
+            sim.heard_s = terminal.traffic_s = self.now_ms // 1000
         lease.reported_bytes = total
-        lease.reported_s = self.now_ms // 1000
+        lease.reported_s = min(lease.reported_s + delta // line, self.now_ms // 1000)
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         self.counted_bytes += delta
@@ -462,6 +465,7 @@ class Model(Limits):
         by_goodput = burst <= item["goodput_kbps"] * wanted_ms // 8 <= delta + delta // 8
         if delta < burst:
             return 0
+        passed_s = max(passed_s, item["span_ms"] // 1_000)
         return max(delta // 125 // (passed_s + 1), item["goodput_kbps"] if by_goodput else 0)
 
     def _aside(
@@ -1639,7 +1643,7 @@ class Model(Limits):
             self._begin(terminal, sim, call.item["epoch"])
             # Reports are cumulative per epoch, and the epoch goes on (I8).
             terminal.reported_bytes, terminal.reported_s = reported
-            sim.heard_s = 0
+            sim.heard_s, terminal.traffic_s = 0, terminal.reported_s
             return {layout.OK}
         return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 

@@ -198,7 +198,7 @@ class SimModel:
     """The last of them, and what was allowed for it; below 0: what will be when the SIM has cooled."""
     unreported_s: int = 0
     heard_s: int = 0
-    """While it is assigned: when its access server last said that nothing more was used."""
+    """While it is assigned, or held after that: when a report was taken last, or the lease began."""
     claim: int = 0
     """What its lease may still use, of a pool."""
     revoke: OrderModel | None = None
@@ -234,6 +234,9 @@ class TerminalModel:
     expires_ms: int = 0
     reported_bytes: int = 0
     reported_s: int = 0
+    """Its line, had it gone at its limit since the lease began, would have carried by then what was reported."""
+    traffic_s: int = 0
+    """When its lease began, or new bytes of it were reported."""
     counted_bytes: int = 0
     server: int = 0
     market: int = 0

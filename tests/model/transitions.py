@@ -263,11 +263,10 @@ def _by_epoch(row: Row) -> Case:
         world, epoch, named = silent_end()
         if "has cooled" in row.when:
             world.pass_ms(COOLING_MS)
-        return Case(
-            world,
-            world.usage(T, epoch, MIB if row.when.endswith("nothing more was used") else 3 * MIB),
-            named_sim=named,
-        )
+        used = MIB if row.when.endswith("nothing more was used") else 3 * MIB
+        if row.when.endswith("all that is expected was used"):
+            used = 128 * MIB
+        return Case(world, world.usage(T, epoch, used), named_sim=named)
     if "over a minute old" in row.when and row.command == "RELEASE":
         world, epoch, named = silent_lease(128 * MIB if "all that is expected" in row.when else MIB)
         if row.when.endswith("it told the same since"):
@@ -1630,6 +1629,7 @@ WHENS = frozenset(
         "its last one, which is waited for, and nothing more was used",
         "its last one, its SIM has cooled",
         "its last one, its SIM has cooled, and nothing more was used",
+        "its last one, its SIM has cooled, all that is expected was used",
         "SIM cools, its last report is waited for",
         "cooling is over, its last report is waited for",
         "revoke, its lease had no report for over a minute",

@@ -395,11 +395,18 @@ cdef uint64_t _shown_kbps(
 ) noexcept nogil:
     """How fast a report shows the SIM to be, kbit/s: by what it newly counts, or by the goodput of the time in which more was wanted
     than went, as far as so much was counted. 0: no more was carried than a shaper may let through at once."""
-    cdef uint64_t kbps = delta // 125 // (passed_s + 1)
+    # Of reports that were held back and come at once each is of its own span.
+    cdef uint64_t kbps = delta // 125 // (max(passed_s, <uint64_t> span_ms // 1000) + 1)
     cdef uint64_t carried = <uint64_t> goodput_kbps * (<uint64_t> span_ms * min(demand_permille, 1000) // 1000) // 8
     if delta < BURST_BYTES:
         return 0
     return max(kbps, <uint64_t> goodput_kbps) if BURST_BYTES <= carried <= delta + delta // 8 else kbps
+
+
+cdef inline void _heard(State *state, const EndedLease *lease, uint64_t now_s) noexcept nogil:
+    """A report was taken of a lease that is over."""
+    if held_after(state, lease):
+        state.sims[lease.sim].previous = <uint32_t> now_s
 
 
 cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
@@ -477,8 +484,8 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             if total < reported_bytes[0]:
                 pass
             elif status == ENDED:
-                reported_s[0] = <uint32_t> now_s
-                lease_reported(state, &lease, run.now_ms)
+                _heard(state, &lease, now_s)
+                lease_reported(state, &lease, UNREPORTED_MAX, run.now_ms)
             else:
                 state.sims[sim_index].previous = <uint32_t> now_s  # nothing more was used: its access server is not silent
             slow_kbps[item] = limit_of(state, subscriber, keys[item], run.server, run.now_ms).slow_kbps
@@ -502,9 +509,11 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         if state.lots[lot].resetting:
             sim_windows_begin(state, sim_index, run.now_ms)
         if status == ENDED:
-            lease_reported(state, &lease, run.now_ms)
+            _heard(state, &lease, now_s)
+            lease_reported(state, &lease, delta, run.now_ms)
         reported_bytes[0] = total
-        reported_s[0] = <uint32_t> now_s
+        # What the line did not need of the time stays: reports that were held back come one after the other.
+        reported_s[0] = <uint32_t> min(now_s, reported_s[0] + delta // line)
         terminal.counted_bytes += delta
         sim.counted_bytes += delta
         state.header.counted_bytes += delta
@@ -521,7 +530,9 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
                 swap_traffic(state, index, run.now_ms)
             if sim_untrusted(sim) and sim.health < THROTTLED:
                 sim_probed(state, sim_index, index, _shown_kbps(
-                    delta, passed_s, spans_ms[item], goodputs_kbps[item], demands_permille[item]))
+                    delta, now_s - sim.next, spans_ms[item], goodputs_kbps[item], demands_permille[item]))
+            sim.next = <uint32_t> now_s
+            sim.previous = <uint32_t> now_s
         if pool:
             pool_count(state, sim_index, delta, status == OK or (sim.held and sim.terminal == index), run.now_ms)
         if sim.health <= EXHAUSTED:

@@ -247,7 +247,7 @@ cdef void attach_failed(State *state, uint32_t index, uint64_t now_ms) noexcept 
         if breaker.state != BREAKER_CLOSED:
             explained = True
             # Seconds are rounded down: what began in the second in which it became half open says nothing.
-            if breaker.state == BREAKER_HALF_OPEN and <uint64_t> terminal.reported_s * 1000 > breaker.changed_ms:
+            if breaker.state == BREAKER_HALF_OPEN and <uint64_t> state.sims[terminal.sim].next * 1000 > breaker.changed_ms:
                 _breaker_open(state, entities[place], now_ms)
     if explained or terminal.epoch < state.header.attaches_epoch:
         return

@@ -443,7 +443,7 @@ cpdef enum EventKind:
 # What an EVENT_UNREPORTED tells.
 cpdef enum UnreportedReason:
     UNREPORTED_ALLOWED = 1       # it counts from now on
-    UNREPORTED_OVER = 2          # the report came, or the lease goes on
+    UNREPORTED_OVER = 2          # so much was reported, or it is known that no more was used, or the lease goes on
 
 # Because of what a SIM that cools is not freed by time.
 cpdef enum Held:
@@ -523,7 +523,7 @@ cpdef enum Setting:
     ATTEMPTS_MAX = 7             # refusals of one swap before it is given up
     SWAP_COOL_DOWN_MS = 8        # a terminal is not swapped again within this
     RETRY_AFTER_MS = 9           # base of the advice to a refused allocation; full jitter is added
-    LINE_BYTES_PER_S = 10        # what a terminal's radio can carry: more than that since the last report is impossible
+    LINE_BYTES_PER_S = 10        # what a terminal's radio can carry: more than that over a lease is impossible
     OUTAGE_MAX_MS = 11           # traffic that is first reported later than this after its swap measures no outage
     QUEUE_BUDGET_US = 12         # an order is sent while what stands before it takes less than this
     ALLOCATION_TARGET_MS = 13    # how long an allocation may wait on an access server
@@ -661,8 +661,9 @@ ctypedef struct Sim:                    # 64 B, one cache line
     uint32_t terminal                   # holder, or the last one; NONE_INDEX: never held
     uint32_t next                       # neighbours in its tier, while it is in the selection index (the head's previous is
     uint32_t previous                   # stale), or on the wheel, while it cools. While held: next is the order that holds it. While
-                                        # assigned: previous is when its access server last said that nothing more was used, Unix
-                                        # seconds; before the lease began, or NONE_INDEX: it did not
+                                        # assigned: next is when new bytes were reported last, or the lease began, Unix seconds.
+                                        # While assigned or held: previous is when a report was taken last, also one that nothing
+                                        # more was used, or the lease began; NONE_INDEX: nobody knows
     uint32_t hint                       # prefetch only: a SIM about HINT_DISTANCE places behind it in either list
     uint16_t group
     uint16_t slot
@@ -704,7 +705,8 @@ ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t counted_bytes              # accepted reports, over the lifetime (I8)
     uint32_t sim                        # NONE_INDEX: no lease
     uint32_t order                      # its swap, queued or ordered; NONE_INDEX: none; AWAITS_TRAFFIC; or LAST_SIM and a SIM
-    uint32_t reported_s                 # instant of the last accepted report or of the lease's begin, Unix seconds
+    uint32_t reported_s                 # up to when a line at its limit is busy with what was reported since the lease began: what it
+                                        # could have carried from then on is still to come. Unix seconds
     uint16_t server                     # access server: index into servers
     uint8_t market                      # index into markets
     uint8_t expected_tier               # tier from which every SIM has the expected use left; + LEASE_ARMED

@@ -324,6 +324,8 @@ cdef inline void lease_begin(
     terminal.epoch = epoch
     terminal.reported_bytes = 0
     terminal.reported_s = <uint32_t> (now_ms / 1000)
+    sim.next = terminal.reported_s
+    sim.previous = terminal.reported_s
     terminal.server = <uint16_t> server
     terminal.market = <uint8_t> market
     lease_extend(state, terminal_index, now_ms)

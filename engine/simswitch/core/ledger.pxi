@@ -54,12 +54,13 @@
 # While a lease runs, its SIM is nobody else's. One that ended without a word of its access server (dead, or it came back and knows of
 # no such lease) may have used more than was reported, also where its terminal has turned up elsewhere meanwhile; so may the target of
 # a swap that was under way there. What is left of its expected use is allowed for in every window, or as much as
-# the line could carry since the last report if that is less. The report takes it away again when it comes after all; so does the lease
-# when it goes on, a window that starts anew, and a carrier's figure of a later instant, which knows what was used.
+# the line could still have carried if that is less. A report that comes after all takes away what it counts, since more may have been held
+# back; one that says the same again takes away all of it, as the last one. So does the lease when it goes on, a window that starts anew,
+# and a carrier's figure of a later instant, which knows what was used.
 #
 # So with a lease that its access server let go of (released, moved, swapped, expired) without a last report: one no older than FRESH_S when
-# it ended, or one that comes while the SIM cools, also if it says the same again. What may have been used is worked out at the end, and counts
-# once the SIM has cooled: nobody is given it before.
+# it was let go of, or one that comes while the SIM cools, also if it says the same again. What may have been used is worked out at the
+# end, and counts once the SIM has cooled: nobody is given it before.
 #
 #     last report         the lease ends              the SIM is free
 #     ----|--------------------|--------------------------|------------>
@@ -131,7 +132,7 @@ cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, in
         state.header.unreported_count += 1
         state.header.unreported_bytes += <uint64_t> allowed
     elif state.header.unreported_count:  # of a state from before these were kept it may not have been counted
-        state.header.unreported_count -= 1
+        state.header.unreported_count -= not state.sims_ledger[lease.sim].unreported_epoch
         state.header.unreported_bytes -= min(state.header.unreported_bytes, <uint64_t> allowed)
 
 
@@ -183,18 +184,14 @@ cdef void lease_unreported(State *state, const EndedLease *lease, uint64_t now_m
         _allow(state, lease, left, now_ms)
 
 
-cdef inline bint lease_silent(const Terminal *terminal, const Sim *sim, uint64_t now_ms) noexcept nogil:
-    """Whether its access server has said nothing lately of what the lease, which holds the SIM, has used."""
-    cdef uint32_t now_s = <uint32_t> (now_ms // 1000)
-    return now_s - terminal.reported_s > FRESH_S and now_s - sim.previous > FRESH_S
+cdef inline bint lease_silent(const Sim *sim, uint64_t now_ms) noexcept nogil:
+    """Whether no report was taken lately of the lease that the SIM is assigned to, or held after."""
+    return <uint32_t> (now_ms // 1000) - sim.previous > FRESH_S
 
 
 cdef void lease_await_report(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
-    """Its access server has let go of the SIM, which is about to cool. If its last report has not come it is waited for."""
-    cdef int64_t left
-    if now_ms // 1000 - lease.reported_s <= FRESH_S:
-        return
-    left = _unreported_bytes(state, lease, now_ms)
+    """Its access server, which was silent, has let go of the SIM, which is about to cool: its last report is waited for."""
+    cdef int64_t left = _unreported_bytes(state, lease, now_ms)
     if left:
         _enter_unreported(state, lease.sim, lease.epoch, -left)
         state.sims_ledger[lease.sim].unreported_s = <uint32_t> (now_ms // 1000)
@@ -222,25 +219,31 @@ cdef void last_report_missing(State *state, uint32_t index, uint64_t now_ms) noe
     _allow(state, &lease, left, now_ms)
 
 
-cdef void lease_reported(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
-    """What the lease used on its SIM was reported after all, or the lease goes on."""
+cdef void lease_reported(State *state, const EndedLease *lease, uint64_t delta, uint64_t now_ms) noexcept nogil:
+    """So much more of what the lease used on its SIM was reported after all; UNREPORTED_MAX: all of it was, or the lease goes on.
+
+    While the SIM cools each may be the last report, and nobody is given it before more have come. Later on what is left of the
+    allowance stays until it is reported, too.
+    """
     cdef uint32_t index = lease.sim
     cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef int64_t taken
+    cdef int64_t reported, taken
     cdef int window
     if index >= state.header.ledger_end or not ledger.unreported_epoch or ledger.unreported_epoch != lease.epoch:
         return
     if ledger.unreported_bytes < 0:
         _enter_unreported(state, index, 0, 0)
         return
+    reported = <int64_t> min(<uint64_t> ledger.unreported_bytes, delta)
     for window in range(WINDOWS):
         # A window that has started anew since has none of it.
-        taken = min(ledger.unreported_bytes, ledger.allowance_bytes[window])
+        taken = min(reported, ledger.allowance_bytes[window])
         ledger.allowance_bytes[window] -= taken
         pool_beside(state, index, window, -taken, -taken)
         sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
-    _tell_unreported(state, lease, UNREPORTED_OVER, ledger.unreported_bytes)
-    _enter_unreported(state, index, 0, 0)
+    _enter_unreported(
+        state, index, lease.epoch if reported < ledger.unreported_bytes else 0, ledger.unreported_bytes - reported)
+    _tell_unreported(state, lease, UNREPORTED_OVER, reported)
     sim_set_limit(state, index, now_ms)
 
 

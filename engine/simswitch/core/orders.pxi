@@ -247,7 +247,7 @@ cdef uint32_t order_new(
     if kind == SWITCH:
         record = job_find(state, job)
         # Nothing is slowed yet where these are moved, so whom it disturbs least goes first.
-        order.idle = priority >= PRIORITY_PREDICTED and _idle(state, &state.terminals[terminal], now_ms)
+        order.idle = priority >= PRIORITY_PREDICTED and _idle(state, &state.sims[source], now_ms)
         order.announce = _announce_ahead_ms(state, record, priority) > 0
         swap_unmeasured(state, terminal)
         invariant(state.terminals[terminal].order == NONE_INDEX, "I2: a terminal is in one swap at most")
@@ -259,9 +259,9 @@ cdef uint32_t order_new(
     return index
 
 
-cdef inline bint _idle(const State *state, const Terminal *terminal, uint64_t now_ms) noexcept nogil:
-    """Whether no new bytes were reported for some time."""
-    return now_ms - <uint64_t> terminal.reported_s * 1000 >= <uint64_t> state.header.settings[<int> IDLE_MS]
+cdef inline bint _idle(const State *state, const Sim *sim, uint64_t now_ms) noexcept nogil:
+    """Whether no new bytes were reported for some time of the lease that holds the SIM."""
+    return now_ms - <uint64_t> sim.next * 1000 >= <uint64_t> state.header.settings[<int> IDLE_MS]
 
 
 cdef inline uint64_t _announce_ahead_ms(const State *state, const Job *job, int priority) noexcept nogil:
@@ -531,10 +531,21 @@ cdef void _become_stop(State *state, uint32_t index, uint32_t sim, uint64_t now_
     _enqueue(state, index)
 
 
+cdef inline bint held_after(const State *state, const EndedLease *lease) noexcept nogil:
+    """Whether the SIM of a lease that is over is held, because its access server has not let go of it."""
+    cdef const Sim *sim = &state.sims[lease.sim]
+    cdef const Order *order
+    if not sim.held:
+        return False
+    order = &state.orders[sim.next]
+    return order.terminal == lease.terminal and lease.epoch == (
+        order.source_epoch if order.orphaned and order.source == lease.sim else order.epoch)
+
+
 cdef void _let_go(State *state, uint32_t terminal, uint64_t epoch, uint32_t sim, uint64_t now_ms) noexcept nogil:
     """The access server no longer uses a SIM that was held after a lease of the terminal."""
     cdef EndedLease lease = lease_over(state, terminal, epoch)
-    if lease.epoch and lease.sim == sim:
+    if lease.epoch and lease.sim == sim and lease_silent(&state.sims[sim], now_ms):
         lease_await_report(state, &lease, now_ms)
     sim_cool(state, sim, now_ms)
 
@@ -584,6 +595,7 @@ cdef void _orphan(State *state, uint32_t index, bint source_let_go, uint64_t now
     order.source_epoch = state.terminals[order.terminal].epoch
     lease_remember(state, &on_target)
     sim_hold(state, order.target, order.terminal, index, HELD_COUNTED)
+    state.sims[order.target].previous = on_target.reported_s
     if source_let_go:
         order.source = NONE_INDEX
     else:
@@ -620,7 +632,7 @@ cdef void order_confirm(State *state, uint32_t index, int how, uint64_t now_ms) 
     if order.kind == SWITCH:
         invariant(terminal.sim == source, "I9: a swap keeps its source until the target is confirmed")
         lease_leave(state, terminal)
-        if lease_silent(terminal, &state.sims[source], now_ms):
+        if lease_silent(&state.sims[source], now_ms):
             last_report_due(state, terminal_index, now_ms)
         sim_cool(state, source, now_ms)
         lease_begin(state, terminal_index, target, server, terminal.market, terminal_tier(terminal), epoch, now_ms)
@@ -1191,7 +1203,7 @@ cdef inline void lease_release(State *state, uint32_t terminal_index, uint64_t n
     cdef uint32_t sim = terminal.sim
     _leave_swap(state, terminal_index, True, now_ms)
     lease_leave(state, terminal)
-    if lease_silent(terminal, &state.sims[sim], now_ms):
+    if lease_silent(&state.sims[sim], now_ms):
         last_report_due(state, terminal_index, now_ms)
     sim_cool(state, sim, now_ms)
 

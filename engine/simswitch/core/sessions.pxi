@@ -158,7 +158,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
             order_abandon(state, sim.next, run.now_ms)
         # What another access server has to let go of stays so: when this lease has ended, the SIM waits for that again (I1).
         last = lease_last(state, index)
-        lease_reported(state, &last, run.now_ms)
+        lease_reported(state, &last, UNREPORTED_MAX, run.now_ms)
         # Reports are cumulative per epoch, and the epoch goes on (I8).
         reported_bytes = terminal.reported_bytes
         reported_s = terminal.reported_s
@@ -166,6 +166,7 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         terminal.reported_bytes = reported_bytes
         terminal.reported_s = reported_s
         # Whether it cooled meanwhile or was held, what was heard of the lease before it ended is not kept.
+        sim.next = reported_s
         sim.previous = NONE_INDEX
         state.terminals_cold[index].session = state.servers[run.server].session
         return OK

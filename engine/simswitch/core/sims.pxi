@@ -82,7 +82,9 @@ cdef inline void sim_occupy(State *state, uint32_t index, int occupancy, uint32_
     cdef Group *group = &state.groups[sim.group]
     if group.pool:
         pool_occupy(state, sim, occupancy)
-    if sim.next != NONE_INDEX or sim.tier != TIER_NONE:
+    if sim.occupancy == ASSIGNED:
+        sim.next = NONE_INDEX
+    elif sim.next != NONE_INDEX or sim.tier != TIER_NONE:
         _leave_list(state, sim, group, index)
     state.header.occupancy_count[sim.occupancy] -= 1
     state.header.occupancy_count[occupancy] += 1
@@ -133,6 +135,7 @@ cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t ord
     """
     cdef Sim *sim = &state.sims[index]
     cdef int64_t claim = pool_claim_bytes(state, sim)
+    cdef uint32_t heard_s = sim.previous if sim.occupancy == ASSIGNED or sim.held else NONE_INDEX
     sim_occupy(state, index, COOLING, terminal)
     if state.terminals_cold[terminal].held_count == 255:
         held = HELD_UNCOUNTED
@@ -140,6 +143,7 @@ cdef void sim_hold(State *state, uint32_t index, uint32_t terminal, uint32_t ord
     if claim:
         pool_claim(state, index, claim)
     sim.next = order
+    sim.previous = heard_s
     state.terminals_cold[terminal].held_count += held == HELD_COUNTED
 
 

@@ -343,10 +343,16 @@ def _state_of_15(_old: Tables, new: Tables) -> None:
 
 
 def _state_of_16(_old: Tables, new: Tables) -> None:
-    """How many SIMs of each lot are exhausted."""
+    """How many SIMs of each lot are exhausted. When the lease of a SIM was last reported stands at the SIM."""
     exhausted = new["sims"]["health"][: int(new["header"]["sims_count"][0])] == layout.EXHAUSTED
     of_exhausted = new["groups"]["lot"][new["sims"]["group"][: len(exhausted)][exhausted]]
     new["lots"]["exhausted_count"] = np.bincount(of_exhausted, minlength=len(new["lots"]))
+    leases = new["terminals"][new["terminals"]["epoch"] > 0]
+    leases = leases[leases["sim"] < len(new["sims"])]
+    heard_s = new["sims"]["previous"][leases["sim"]]
+    heard_s = np.where(heard_s == layout.NONE_INDEX, 0, heard_s)
+    new["sims"]["next"][leases["sim"]] = leases["reported_s"]
+    new["sims"]["previous"][leases["sim"]] = np.maximum(heard_s, leases["reported_s"])
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}

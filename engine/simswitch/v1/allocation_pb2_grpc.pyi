@@ -59,7 +59,8 @@ class AllocationServiceStub:
     """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
     was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
     SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
-    lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED), until a report of it comes after all.
+    lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
+    what it counts; the same total a second time says that it was the last, and takes off the rest.
     """
     ReportAttachFailure: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
@@ -85,7 +86,8 @@ class AllocationServiceAsyncStub(AllocationServiceStub):
     """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
     was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
     SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
-    lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED), until a report of it comes after all.
+    lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
+    what it counts; the same total a second time says that it was the last, and takes off the rest.
     """
     ReportAttachFailure: _aio.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]  # type: ignore[assignment]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
@@ -138,7 +140,8 @@ class AllocationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends leases; the SIMs cool down and are reused later. Safe to retry: the second time gives NO_LEASE or STALE_EPOCH. Report what
         was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
         SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
-        lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED), until a report of it comes after all.
+        lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
+        what it counts; the same total a second time says that it was the last, and takes off the rest.
         """
 
     @_abc_1.abstractmethod

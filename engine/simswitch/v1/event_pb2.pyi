@@ -482,7 +482,9 @@ class Event(_message.Message):
     allowed_bytes: _builtins.int
     """UNREPORTED: bytes that the lease may have used beyond its last report."""
     reported: _builtins.bool
-    """UNREPORTED: they count no more, since the report came or the lease goes on. False: they count from now on."""
+    """UNREPORTED: they count no more, since so much was reported, it is known that no more was used, or the lease goes on. False: they count
+    from now on.
+    """
     left_bytes: _builtins.int
     """POOL: what is left of what the lot's SIMs share until the nearest cap, bytes; negative: past it."""
     of_plan: _builtins.bool

@@ -48,7 +48,8 @@ class UsageServiceServicer:
 
     def ReportUsage(self, request, context):
         """Cumulative figures of leases, in columns (see allocation.proto). Safe to retry: a figure that is not above the last
-        accepted one changes nothing (LATE). A report also prolongs the lease.
+        accepted one changes nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
+        a lease may have used what its line could carry since it began.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
