@@ -9,16 +9,16 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions
-from tests.model.transitions import T, allocate
+from tests.model.transitions import DAY_MS, T, allocate
 from tests.model.world import GIB, MIB, World, empty_world
 
 KIB4 = 4096
 
 
-def rolling_world(days: int) -> tuple[World, int]:
+def rolling_world(days: int, pooled: int = 0) -> tuple[World, int]:
     """A plan with so many rolling days, and a terminal that holds one of its SIMs; its epoch."""
     world = empty_world()
-    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: days}
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: days, layout.PLAN_POOLED: pooled}
     world.define(layout.PLAN, "monthly", numbers)
     world.import_sims(3)
     return world, allocate(world)
@@ -49,6 +49,116 @@ def test_a_rolling_window_rolls_and_never_counts_fewer_days_than_it_has(days: in
         a_day_is_over(world)
         by_day.append(0)
     assert world.machine.check() == []
+
+
+def with_days(world: World, days: int) -> None:
+    numbers = {layout.PLAN_QUOTA_CYCLE: 10 * GIB, layout.PLAN_LOW_BYTES: MIB}
+    if days:
+        numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: days}
+    world.define(layout.PLAN, "monthly", numbers)
+    world.send(commands.run(layout.TICK))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rolling_window_whose_days_change_forgets_none_that_its_ring_can_have(seed: int) -> None:
+    """As long as each place stands for a day it is exact; else it may count some days too many."""
+    drawn = random.Random(seed)
+    lengths = [1, 2, 3, 7, 14, 15] if seed % 2 else [2, 7, 15, 16, 30, 31, 40, 90]
+    days = 3
+    world, epoch = rolling_world(days)
+    total, by_day = 0, [0]
+    for _ in range(150):
+        more = drawn.randrange(1, 3 * MIB)
+        total, by_day[-1] = total + more, by_day[-1] + more
+        assert world.status(world.usage(T, epoch, total)) == layout.OK
+        if drawn.random() < 0.15:
+            days = drawn.choice(lengths)
+            with_days(world, days)
+        used = world.machine.sim(0)["used_rolling_bytes"]
+        assert used >= sum(by_day[-min(days, layout.ROLLING_DAYS + 1) :])
+        if seed % 2:
+            assert used <= sum(by_day[-days:]) + days * KIB4
+        assert world.machine.sim(0)["headroom_bytes"] == 10 * GIB - used
+        assert int(world.machine.sims_columns()["used_rolling_bytes"][0]) == used
+        if drawn.random() < 0.6:
+            a_day_is_over(world)
+            by_day.append(0)
+    assert world.machine.check() == []
+
+
+def test_a_rolling_window_that_was_taken_away_over_a_midnight_and_set_again_has_what_was_used() -> None:
+    world, epoch = rolling_world(3)
+    assert world.status(world.usage(T, epoch, 4 * MIB)) == layout.OK
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, world.now_ms + 1)) == layout.OK
+    with_days(world, 0)
+    world.pass_ms(1)
+    with_days(world, 3)
+    assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
+
+
+def test_a_days_figure_takes_nothing_off_a_place_that_stands_for_several() -> None:
+    """What was used stays when a window of steps of three days has only seven in all."""
+    world, epoch = rolling_world(30)
+    for day in range(6):
+        assert world.status(world.usage(T, epoch, (day + 1) * 3 * MIB)) == layout.OK
+        a_day_is_over(world)
+    with_days(world, 7)
+    world.pass_ms(1)
+    today_s = world.now_ms // 1000
+    assert world.machine.sim(0)["used_rolling_bytes"] == 18 * MIB
+    for told, status in ((MIB, layout.LATE), (20 * MIB, layout.OK)):
+        assert world.status(world.figure(0, told, 0, today_s, layout.ROLLING_DAY)) == status
+    assert world.machine.sim(0)["used_rolling_bytes"] == 29 * MIB
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_days_on_which_nobody_was_there_have_places_of_their_own(pooled: bool) -> None:
+    world, epoch = rolling_world(4, pooled=4 * pooled)
+    assert world.status(world.usage(T, epoch, 4 * MIB)) == layout.OK
+    ended_ms = world.now_ms + 8 * 3_600_000
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, ended_ms)) == layout.OK
+    world.pass_ms(DAY_MS + 17 * 3_600_000)
+
+    def used() -> int:
+        lot = world.machine.lot(world.entities["gold-a"])
+        return int(lot["pool_used_bytes"][2] if pooled else world.machine.sim(0)["used_rolling_bytes"])
+
+    seen = [used()]
+    for days, told in ((1, MIB), (0, 3 * MIB)):
+        at_s = (ended_ms + days * DAY_MS) // 1000
+        run = world.figure(0, told, 0, at_s, layout.ROLLING_DAY)
+        if pooled:
+            run = world.pool_figure("gold-a", told, 0, at_s, layout.ROLLING_DAY)
+        assert world.status(run) == layout.OK
+        seen.append(used())
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, ended_ms + 2 * DAY_MS)) == layout.OK
+    for _ in range(3):
+        world.pass_ms(DAY_MS)
+        seen.append(used())
+        at_ms = world.machine.lot(world.entities["gold-a"])["last_reset_ms"][2] + DAY_MS
+        assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    assert seen == [4 * MIB, 5 * MIB, 4 * MIB, 4 * MIB, MIB, 0]
+    assert world.machine.check() == []
+
+
+def test_what_was_counted_while_the_clock_was_frozen_stays_for_as_long_as_it_may_have_to() -> None:
+    """Of which day it is nobody knows, and no figure of a single one takes it away."""
+    world, epoch = rolling_world(3)
+    assert world.status(world.usage(T, epoch, MIB)) == layout.OK
+    at_ms = world.now_ms + 1
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    world.now_ms += 1
+    world.send(commands.run(layout.FREEZE))
+    assert world.status(world.usage(T, epoch, 4 * MIB)) == layout.OK
+    world.pass_ms(2 * DAY_MS)
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2_000)
+    assert world.status(world.figure(0, MIB, 0, at_ms // 1000 + 86_400, layout.ROLLING_DAY)) == layout.LATE
+    assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
+    a_day_is_over(world)
+    assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
+    a_day_is_over(world)
+    assert world.machine.sim(0)["used_rolling_bytes"] == 0
 
 
 def test_nothing_is_kept_for_rolling_days_where_no_plan_has_any() -> None:

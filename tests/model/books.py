@@ -223,8 +223,9 @@ class Books:
         if window == layout.WINDOW_ROLLING - 1:
             beyond = max(lot.pool_corrections[window], 0) + lot.pool_straddling[window]
             today = max(counted + lot.pool_offsets[window] + beyond - sum(lot.pool_days), 0)
-            lot.pool_days = [today, *lot.pool_days][: lot.places]
-            lot.pool_told = {place + 1: told for place, told in lot.pool_told.items() if place < 15}
+            steps = len(lot.turn)
+            lot.pool_days = [*(today if counts else 0 for counts in lot.turn), *lot.pool_days][: lot.places]
+            lot.pool_told = {place + steps: told for place, told in lot.pool_told.items() if place + steps < 16}
         lot.forget_figure(window)
         lot.pool_offsets[window] = (sum(lot.pool_days) if window == layout.WINDOW_ROLLING - 1 else 0) - counted
         self._judge_pool(entity)

@@ -764,6 +764,8 @@ class Model(Limits):
             if lot.resets and not lot.due:
                 lot.due = True
                 self.lots_due.append(entity)
+        elif 0 < lot.schedule.get(layout.WINDOW_ROLLING - 1, (0, 0))[0] <= self.now_ms:
+            lot.of_several = True
         instants = [at_ms for _, _, at_ms in lot.waiting.values()]
         instants += [at_ms for at_ms, _ in lot.schedule.values() if at_ms]
         instants += [lot.tried_ms] if lot.tried_ms else []
@@ -827,12 +829,23 @@ class Model(Limits):
 
     def _reset_begins(self, entity: int, window: int) -> None:
         lot = self.lots[entity]
-        lot.last_reset_ms[window], spread_ms = lot.schedule.pop(window)
+        before_ms = lot.last_reset_ms[window]
+        at_ms, spread_ms = lot.schedule.pop(window)
+        # Days that were over since nobody could say; that an hour may have been put back counts one too few.
+        late = 0 if window == layout.WINDOW_CYCLE - 1 else max(self.now_ms - at_ms - 3_600_000, 0) // DAY_MS
+        lot.last_reset_ms[window] = at_ms + late * DAY_MS
         if window == layout.WINDOW_ROLLING - 1:
-            lot.turned_days += 1
-            if lot.turned_days < lot.step_days:
+            ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
+            lot.of_several = lot.of_several or ended > 1
+            steps, lot.turned_days = divmod(min(lot.turned_days + ended + late, 14 * lot.step_days), lot.step_days)
+            if not steps:
                 return
-            lot.turned_days = 0
+            # What was counted on several days stands as of the last one, else as of the first, and none on those after it.
+            lot.turn = [None] * steps
+            place = 0 if lot.of_several else steps - 1
+            lot.turn[place] = True
+            lot.several = {old + steps for old in lot.several if old + steps < 14} | ({place} if lot.of_several else set())
+            lot.of_several = False
         self._restart_pool(entity, window)
         lot.sims_untold(window, lot.last_reset_ms[window] // 1000)
         lot.begun_ms[window], lot.begun_spread_ms[window], lot.ended_ms[window] = self.now_ms, spread_ms, 0
@@ -1097,7 +1110,7 @@ class Model(Limits):
     def _beyond(self, sim: SimModel, lot: LotModel, window: int) -> int:
         """What the carrier may have counted in a window that we did not."""
         told_s = sim.as_of_s[window]
-        if told_s and not lot.begun_ms[window] and (told_s + lot.lasts_s(window)) * 1000 < self.now_ms:
+        if told_s and not lot.last_reset_ms[window] and (told_s + lot.lasts_s(window)) * 1000 < self.now_ms:
             return 0
         return max(0, sim.corrections[window] + sim.straddling[window])
 
@@ -1111,7 +1124,7 @@ class Model(Limits):
         """Of an instant up to this nothing is of the day that runs."""
         day = layout.WINDOW_DAY - 1
         next_ms, _ = lot.schedule.get(day, (0, 0))
-        return lot.begun_ms[day] + lot.begun_spread_ms[day] if lot.begun_ms[day] else max(next_ms - DAY_MS, 0)
+        return lot.last_reset_ms[day] or max(next_ms - DAY_MS, 0)
 
     def _carried(self, sim: SimModel, lot: LotModel, window: int, more: int, most: int, last_s: int) -> int:
         """What of a change a longer window takes. ``most``: all of the shorter one; ``last_s``: of its last figure."""
@@ -1127,7 +1140,7 @@ class Model(Limits):
     def _days_since(self, lot: LotModel, as_of_s: int) -> int:
         """How many of a rolling window's days that are over have begun since; -1: today has not, or nobody knows."""
         rolling, begun_s = layout.WINDOW_ROLLING - 1, self.today_begun_s(lot)
-        if not lot.rolling_days or lot.step_days > 1 or not lot.begun_ms[rolling] or rolling in lot.resets:
+        if not lot.rolling_days or lot.step_days > 1 or not lot.last_reset_ms[rolling] or rolling in lot.resets:
             return -1
         return -1 if as_of_s > begun_s else (begun_s - as_of_s + 3_600) // (DAY_MS // 1000)
 
@@ -1160,7 +1173,8 @@ class Model(Limits):
         days = sim.days + [0] * (lot.rolling_days - 1 - len(sim.days))
         correction, exactly = -(-told // 4096) * 4096 - days[place], told - days[place]
         as_of_s = sim.as_of_s[rolling]
-        if correction < 0 and as_of_s and as_of_s + (place + 1) * (2 * half_s) > begun_s:
+        covered = as_of_s and as_of_s + (place + 1) * (2 * half_s) > begun_s
+        if correction < 0 and (covered or place in lot.several):
             return {layout.LATE}
         self._require(call.answer["correction_bytes"] == exactly, f"corrected by {call.answer}, not {exactly}")
         told_of = sim.days_told + [None] * (lot.rolling_days - 1 - len(sim.days_told))
@@ -1440,7 +1454,8 @@ class Model(Limits):
         correction = told - days[place]
         if lot.pool_told.get(place) == told:
             return {layout.SAME}
-        if correction < 0 and as_of_s and as_of_s + (place + 1) * day_s > begun_s:
+        covered = as_of_s and as_of_s + (place + 1) * day_s > begun_s
+        if correction < 0 and (covered or place in lot.several):
             return {layout.LATE}
         if told < self._days_told(call.item["lot"])[place]:
             return {self._pool_aside(call, layout.IMPOSSIBLE_USAGE)}
@@ -2194,14 +2209,16 @@ class Model(Limits):
         # What the carrier counted less holds for the day on which it was told.
         today = max(today - min(sim.corrections[2], 0), 0)
         if lot.pools(2) and lot.places:
-            lot.pool_days = lot.pool_days or [0]
             kept = sim.beside(2) - min(sim.corrections[2], 0)
-            lot.pool_days[0] += kept
-            lot.pool_offsets[2] += kept
+            if lot.turn.index(True) < lot.places:
+                lot.pool_days += [0] * (lot.places - len(lot.pool_days))
+                lot.pool_days[lot.turn.index(True)] += kept
+                lot.pool_offsets[2] += kept
         sim.corrections[2] = sim.allowances[2] = sim.straddling[2] = 0
         sim.carrier[2] = -1 if sim.as_of_s[2] else 0
-        sim.days = [-(-today // 4096) * 4096, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
-        sim.days_told = [None, *sim.days_told][: len(sim.days)]
+        ended = [-(-today // 4096) * 4096 if counts else 0 for counts in lot.turn]
+        sim.days = [*ended, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
+        sim.days_told = [*[None] * len(ended), *sim.days_told][: len(sim.days)]
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 
     def _job_sweep(self, sweep: Sweep, job: JobModel) -> bool:
@@ -2297,7 +2314,7 @@ class Model(Limits):
         rolling = tables["sims_rolling"]["offset_bytes"].tolist()
         for sim in self.sims:
             offset = rolling[sim.index] if sim.index < len(rolling) else 0
-            if offset != sim.offsets[2]:
+            if offset != sim.offsets[2] - sum(sim.days):
                 raise Mismatch(f"SIM {sim.index}: its rolling offset is {offset}")
         records, terminals = tables["terminals"], self.terminals.values()
         self._all_same(
@@ -2335,12 +2352,14 @@ class Model(Limits):
             if tables["lots"][entity]["ended_ms"].tolist() != lot.ended_ms:
                 raise Mismatch(f"lot {entity}: its resets had ended at {lot.ended_ms} in the model")
             if lot.pools(2) and 2 not in lot.resets:
-                days = [tables["lots"][entity][name].tolist() for name in ("sims_days_bytes", "pool_days_raised_bytes")]
+                names = ("sims_days_bytes", "pool_days_raised_bytes")
+                days = [tables["lots"][entity][name][: lot.places].tolist() for name in names]
                 raised = [
-                    lot.pool_days[place] - lot.pool_told[place] if place in lot.pool_told and place < lot.places else 0
-                    for place in range(14)
+                    lot.pool_days[place] - lot.pool_told[place] if place in lot.pool_told else 0
+                    for place in range(lot.places)
                 ]
-                self._require(days == [self._days_told(entity), raised], f"lot {entity}: of its days it says {days}")
+                told = self._days_told(entity)[: lot.places]
+                self._require(days == [told, raised], f"lot {entity}: of its days it says {days}")
             for window in range(layout.WINDOWS) if lot.pooled else ():
                 if not lot.pools(window):
                     continue

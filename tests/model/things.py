@@ -48,6 +48,12 @@ class LotModel:
     since_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: since when its cap is in force, or since when it has none."""
     turned_days: int = 0
+    turn: list[bool | None] = field(default_factory=list)
+    """Of the last time that days were over: the last one first, and of which of them it is what was counted."""
+    of_several: bool = False
+    """What was counted since then is of more than a day."""
+    several: set[int] = field(default_factory=set)
+    """Places of the days where such a sum stands."""
     turn_ms: int = NEVER_MS
     """When its timer is due."""
     waiting: dict[int, tuple[int, int, int]] = field(default_factory=dict)

@@ -1003,6 +1003,14 @@ def _figure_of_day(row: Row) -> Case:
         ended_s += 86_400 // 2 + 5
     elif row.when.endswith("left the window"):
         ended_s -= 2 * 86_400
+    elif row.when.endswith("on several"):
+        # The clock is frozen when a day is over.
+        ended_s, told = world.now_ms // 1000, MIB
+        world.send(commands.run(layout.FREEZE))
+        world.send(world.schedule(lot, rolling, world.now_ms))
+        world.pass_ms(SECOND_MS)
+        world.send(commands.run(layout.THAW))
+        world.pass_ms(SECOND_MS)
     elif row.when.endswith("could carry"):
         # So slow a line that nothing else makes it impossible.
         world.configure(layout.LINE_BYTES_PER_S, MIB)
@@ -1690,6 +1698,7 @@ WHENS = frozenset(
         "of a day, and then less of all days before its end",
         "of a day, its plan has no days",
         "of a day, less than we counted",
+        "of a day, less than was counted on several",
         "of a day, more than the line could carry",
         "of a day, more than we counted",
         "of a day, more than in a cycle that began after it",

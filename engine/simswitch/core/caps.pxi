@@ -100,6 +100,20 @@ cdef void lot_begin(State *state, uint32_t entity) noexcept nogil:
         lot.before_bytes[window] = -1
 
 
+cdef void lot_set_days(Lot *lot, uint16_t days) noexcept nogil:
+    """Its rolling window has so many days now. The walk that follows works out its SIMs' limits."""
+    cdef uint32_t before = rolling_step_days(lot.rolling_days), step = rolling_step_days(days)
+    cdef int places = rolling_places(lot)
+    lot.rolling_days = days
+    if step != before:
+        lot.turned_days = 0
+        lot.turns_all = 0
+        if step > 1:
+            lot.turns_all = <uint8_t> (rolling_places(lot) + 1)
+        lot.days_several = SEVERAL
+    pool_count_days(lot, places)
+
+
 cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
     """Takes over what the lot's plan says where it says something new. What was learned stays where it does not.
 
@@ -109,7 +123,7 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
     cdef const int64_t *plan = state.entities[state.entities[entity].numbers[<int> LOT_PLAN]].numbers
     cdef int window, changed = 0
     cdef int64_t quota, basis
-    lot.rolling_days = <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0)
+    lot_set_days(lot, <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0))
     lot.slowed_kbps = 0
     lot.pooled = lot_pooled(plan)
     if lot.pool_health and not lot.pooled:

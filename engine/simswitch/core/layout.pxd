@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                1120   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                1152   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -681,8 +681,8 @@ ctypedef struct SimCold:                # 32 B
     uint32_t revoke                     # order + 1 that takes it from a server that should not have it; 0: none
 
 ctypedef struct SimRolling:             # 64 B
-    int64_t offset_bytes                # as of the other windows: the days of the ring and today's
-    uint32_t days[14]                   # what was used on the days before today that count, the last one first, in 4 KiB; bit 31: its
+    int64_t offset_bytes                # as of the other windows, without the days of the ring: counted_bytes + this is today's
+    uint32_t days[14]                   # what was used on the days before today, the last one first, in 4 KiB; bit 31: its
                                         # carrier said so
 
 ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of arrays as in Window, less one
@@ -974,7 +974,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 1120 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 1152 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -993,7 +993,7 @@ ctypedef struct Lot:                    # 1120 B, by the lot's entity; the windo
     int64_t waiting_bytes[3]            # the cap that comes into force at waiting_ms; -1: what the plan says then
     uint64_t waiting_ms[3]              # 0: none waits
     uint64_t reset_ms[3]                # when the window next starts anew; 0: nobody has said
-    uint64_t last_reset_ms[3]           # the instant of the last one that began; 0: none did
+    uint64_t last_reset_ms[3]           # the instant of the last one that began, by the calendar; 0: none did
     uint64_t begun_ms[3]                # when it did begin
     uint64_t turn_ms                    # when its timer is due
     uint32_t spread_ms[3]               # over which time the next one's SIMs are spread
@@ -1048,6 +1048,11 @@ ctypedef struct Lot:                    # 1120 B, by the lot's entity; the windo
     int64_t pool_days_raised_bytes[14]  # and what stands in pool_days beyond what it said of all of them, since it said no less of those
     uint64_t ended_ms[3]                # when the last reset that began had come to all of its SIMs; 0: nobody knows, or it is under way
     int64_t pool_added_bytes[3]         # what figures of single SIMs, of later instants than the pool's, added beyond what was counted
+    uint16_t days_several               # bit 0: today's use is of several days, nobody knows which; bit 1 + a place of the ring: as well
+    uint8_t turn_places                 # by so many places the turn that is under way turns the ring, or the last one did,
+    uint8_t turn_place                  # and today's use comes to stand there
+    uint8_t turns_all                   # so many more turns all places count; 0: as many as the window has days
+    uint8_t ring_unused[3]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

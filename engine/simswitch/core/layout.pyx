@@ -9,7 +9,7 @@ _SIZES = {
     "SimCold": (sizeof(SimCold), 32),
     "SimRolling": (sizeof(SimRolling), 64),
     "SimLedger": (sizeof(SimLedger), 128),
-    "Lot": (sizeof(Lot), 1144),
+    "Lot": (sizeof(Lot), 1152),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
     "EndedLease": (sizeof(EndedLease), 48),

@@ -376,7 +376,7 @@ cdef int64_t _used_in_bytes(State *state, uint32_t index, const Lot *lot, int in
         return 0
     # Nobody knows of which of its days it is what the carrier counted more in all of them.
     used -= max(state.sims_ledger[index].correction_bytes[WINDOW_ROLLING - 1], <int64_t> 0) if index < state.header.ledger_end else 0
-    for place in range(ROLLING_DAYS):
+    for place in range(rolling_places(lot)):
         if index < state.header.rolling_end and _days_begun_ms(state, lot, place, now_ms) < begun_ms:
             used -= rolling_day_bytes(&state.sims_rolling[index], place)
     return used
@@ -389,7 +389,7 @@ cdef int64_t _excess_bytes(const State *state, uint32_t index, const Lot *lot, i
     if index >= state.header.ledger_end:
         return 0
     told_s = ledger.as_of_s[window]
-    if told_s and not lot.begun_ms[window] and (told_s + _lasts_s(lot, window)) * 1000 < now_ms:
+    if told_s and not lot.last_reset_ms[window] and (told_s + _lasts_s(lot, window)) * 1000 < now_ms:
         return 0  # of a window that must be over
     return max(ledger.correction_bytes[window] + ledger.straddling_bytes[window], <int64_t> 0)
 
@@ -407,8 +407,8 @@ cdef int64_t _inner_excess_bytes(const State *state, uint32_t index, const Lot *
 
 cdef bint _day_is_after(const Lot *lot, uint32_t as_of_s) noexcept nogil:
     """Whether nothing that was known then is of the day that runs: only where somebody says when that began."""
-    cdef uint64_t begun_ms = lot.begun_ms[WINDOW_DAY - 1] + lot.begun_spread_ms[WINDOW_DAY - 1]
-    if not lot.begun_ms[WINDOW_DAY - 1]:
+    cdef uint64_t begun_ms = lot.last_reset_ms[WINDOW_DAY - 1]
+    if not begun_ms:
         begun_ms = lot.reset_ms[WINDOW_DAY - 1] - min(lot.reset_ms[WINDOW_DAY - 1], <uint64_t> DAY_MS)
     return <uint64_t> as_of_s * 1000 <= begun_ms
 
@@ -422,7 +422,7 @@ cdef bint _place_is_after(const State *state, const Lot *lot, int place, uint32_
 cdef bint _days_follow(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
     """Whether a rolling window keeps single days, and today's is of after that instant."""
     return (
-        lot.rolling_days and rolling_step_days(lot.rolling_days) == 1 and lot.begun_ms[WINDOW_ROLLING - 1]
+        lot.rolling_days and rolling_step_days(lot.rolling_days) == 1 and lot.last_reset_ms[WINDOW_ROLLING - 1]
         and not (lot.resetting >> (WINDOW_ROLLING - 1)) & 1 and _place_is_after(state, lot, -1, as_of_s, now_ms)
     )
 
@@ -491,7 +491,7 @@ cdef int64_t _cycle_least_bytes(State *state, uint32_t index, const Lot *lot, ui
     cdef int place
     if not _days_follow(state, lot, as_of_s, now_ms) or not _is_told(state, index, lot, WINDOW_CYCLE - 1, now_ms):
         return 0
-    for place in range(ROLLING_DAYS if index < state.header.rolling_end else 0):
+    for place in range(rolling_places(lot) if index < state.header.rolling_end else 0):
         today -= rolling_day_bytes(&state.sims_rolling[index], place)
         if _place_is_after(state, lot, place, as_of_s, now_ms):
             least += rolling_day_bytes(&state.sims_rolling[index], place)
@@ -535,7 +535,7 @@ cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint
 cdef bint days_told(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
     """Whether the single days that a carrier told figures of were over by then, and their window turns."""
     return (
-        as_of_s >= lot.days_told_s and (lot.last_reset_ms[WINDOW_ROLLING - 1] != 0 or lot.reset_ms[WINDOW_ROLLING - 1] != 0)
+        as_of_s >= lot.days_told_s and rolling_step_days(lot.rolling_days) == 1 and (lot.last_reset_ms[WINDOW_ROLLING - 1] != 0 or lot.reset_ms[WINDOW_ROLLING - 1] != 0)
         and _today_begun_s(state, lot, now_ms) * 1000 + 2 * <uint64_t> DAY_MS >= now_ms
     )
 
@@ -549,7 +549,7 @@ cdef int64_t _days_told_bytes(
     cdef int place
     if index >= state.header.rolling_end or not days_told(state, lot, as_of_s, now_ms):
         return 0
-    for place in range(ROLLING_DAYS):
+    for place in range(rolling_places(lot)):
         least += rolling_day_told_bytes(rolling, place)
     return least
 
@@ -665,8 +665,8 @@ cdef int day_fits(
 
 cdef bint day_covered(const State *state, const Lot *lot, uint64_t place, uint32_t told_s, uint64_t now_ms) noexcept nogil:
     """What a figure of the whole window had beyond us joined the day on which it was told, whichever day it was of: so a day up to
-    then may have been corrected already."""
-    return told_s and told_s + (place + 1) * (DAY_MS // 1000) > _today_begun_s(state, lot, now_ms)
+    then may have been corrected already. And where several days stand nobody knows what of it is of this one."""
+    return (lot.days_several >> (place + 1)) & 1 or told_s and told_s + (place + 1) * (DAY_MS // 1000) > _today_begun_s(state, lot, now_ms)
 
 
 cdef int _correct_day(
@@ -699,9 +699,6 @@ cdef int _correct_day(
         return SAME
     if not dry_run:
         sim_windows_begin(state, index, now_ms)
-        sim_set_offset_bytes(
-            state, index, WINDOW_ROLLING - 1,
-            sim_offset_bytes(state, index, WINDOW_ROLLING - 1) + ((day - before) << ROLLING_SHIFT))
         state.header.rolling_end = max(state.header.rolling_end, index + 1)
         told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place)
         # What we counted on it stays in the cycle; what its carrier had said goes as it takes that back.

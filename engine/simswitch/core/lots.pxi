@@ -29,6 +29,8 @@ cdef enum:
     TRIED_AFTER_MS = 86_400_000   # no window of a carrier is shorter than a day, so the shortest has started anew by then
     TRIED_SPREAD_MS = 3_600_000   # over which a lot's SIMs take turns then
     TRYING = WINDOWS              # bit of `resetting`
+    DAY_SLACK_MS = 3_600_000      # by which clocks are put back
+    SEVERAL = (1 << (ROLLING_DAYS + 1)) - 1
 
 
 cdef extern from *:
@@ -187,16 +189,38 @@ cdef void _cap_comes(State *state, uint32_t entity, int window, uint64_t now_ms)
         cap_enter(state, entity, window, quota, basis, now_ms)
 
 
+cdef bint _turn_begin(Lot *lot, uint64_t days) noexcept nogil:
+    """So many days of the rolling window are over. Whether a step is."""
+    cdef uint32_t step = rolling_step_days(lot.rolling_days)
+    cdef uint32_t several = lot.days_several
+    days = min(lot.turned_days + days, <uint64_t> ROLLING_DAYS * step)
+    lot.turned_days = <uint16_t> (days % step)
+    if days < step:
+        return False
+    lot.turn_places = <uint8_t> (days // step)
+    lot.turn_place = 0 if several & 1 else lot.turn_places - 1
+    lot.days_several = <uint16_t> (((several >> 1) << (lot.turn_places + 1) | (several & 1) << (lot.turn_place + 1)) & SEVERAL)
+    return True
+
+
 cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
     cdef Lot *lot = &state.lots[entity]
-    lot.last_reset_ms[window] = lot.reset_ms[window]
+    cdef uint64_t last_ms = lot.last_reset_ms[window], late_ms = now_ms - lot.reset_ms[window], days = 0, untold = 1
+    cdef int places = rolling_places(lot)
+    if window != WINDOW_CYCLE - 1:
+        # Days that are over since it was due, which nobody could say: rather one too few, a day has 25 hours at most.
+        days = (late_ms - min(late_ms, DAY_SLACK_MS)) // DAY_MS
+        if last_ms:
+            untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
+    lot.last_reset_ms[window] = lot.reset_ms[window] + days * DAY_MS
     lot.reset_ms[window] = 0
     if window == WINDOW_ROLLING - 1:
-        lot.turned_days += 1
-        if lot.turned_days < rolling_step_days(lot.rolling_days):
+        if untold > 1:
+            lot.days_several |= 1
+        if not _turn_begin(lot, days + untold):
             return
-        lot.turned_days = 0
-    pool_restart(state, entity, window, now_ms)
+        lot.turns_all -= min(lot.turns_all, lot.turn_places)
+    pool_restart(state, entity, window, places, now_ms)
     pool_sims_untold(lot, window, lot.last_reset_ms[window] // 1000)
     lot.begun_ms[window] = now_ms
     lot.ended_ms[window] = 0
@@ -404,6 +428,8 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
             _tries_begin(state, entity, now_ms)
         if lot.resetting:
             _lot_due(state, entity)
+    elif lot.reset_ms[WINDOW_ROLLING - 1] and lot.reset_ms[WINDOW_ROLLING - 1] <= now_ms:
+        lot.days_several |= 1  # what is counted from here on is of the next day, and counts as today's
     _lot_arm(state, entity, now_ms)
 
 
@@ -421,7 +447,7 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
     If it was slowed it is probed: the carrier's counter may lag behind ours, or count otherwise.
     """
     if window == WINDOW_ROLLING - 1:
-        window_turn(state, index, state.lots[lot].rolling_days)
+        window_turn(state, index)
     else:
         window_restart(state, index, window)
     if (

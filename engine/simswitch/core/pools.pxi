@@ -222,32 +222,44 @@ cdef void pool_forget(Lot *lot, int window) noexcept nogil:
         lot.pool_carrier_bytes[window] = -1  # told again it says something again
 
 
-cdef void pool_restart(State *state, uint32_t entity, int window, uint64_t now_ms) noexcept nogil:
-    """The window starts anew for all of the lot at once; of a rolling one a day is over, or a step. Does nothing where it is not pooled."""
+cdef int64_t _days_bytes(const Lot *lot, int places) noexcept nogil:
+    cdef int64_t days = 0
+    cdef int place
+    for place in range(places):
+        _add(&days, lot.pool_days[place])
+    return days
+
+
+cdef void pool_count_days(Lot *lot, int places) noexcept nogil:
+    """So many places of its ring counted, and others do now."""
+    _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], _days_bytes(lot, rolling_places(lot)) - _days_bytes(lot, places))
+
+
+cdef void _turn_days(int64_t *days, int places) noexcept nogil:
+    memmove(&days[places], &days[0], (ROLLING_DAYS - places) * sizeof(int64_t))
+    memset(&days[0], 0, places * sizeof(int64_t))
+
+
+cdef void pool_restart(State *state, uint32_t entity, int window, int places, uint64_t now_ms) noexcept nogil:
+    """The window starts anew for all of the lot at once; of a rolling one, of whose ring so many places counted, a day is over, or a step.
+    Does nothing where it is not pooled."""
     cdef Lot *lot = &state.lots[entity]
-    cdef uint32_t step, places, place
     cdef int64_t today, past = 0
     if not lot_pools(lot, window):
         return
     if window == WINDOW_ROLLING - 1:
-        step = rolling_step_days(lot.rolling_days)
-        places = (max(<uint32_t> lot.rolling_days, <uint32_t> 1) - 1 + step - 1) // step
         today = lot.pool_offset_bytes[window]
         _add(&today, <int64_t> lot.pool_counted_bytes)
         # As of a SIM: what its carrier counted beyond us joins the days as today's, what it counted less held up to now.
         _add(&today, max(lot.pool_correction_bytes[window], <int64_t> 0))
         _add(&today, lot.pool_straddling_bytes[window])
-        lot.pool_days_told = <uint16_t> (lot.pool_days_told << 1)
-        for place in range(ROLLING_DAYS):
-            _add(&today, -lot.pool_days[place])
-        for place in range(ROLLING_DAYS - 1, 0, -1):
-            lot.pool_days[place] = lot.pool_days[place - 1] if place < places else 0
-            lot.sims_days_bytes[place] = lot.sims_days_bytes[place - 1] if place < places else 0
-            lot.pool_days_raised_bytes[place] = lot.pool_days_raised_bytes[place - 1] if place < places else 0
-        lot.sims_days_bytes[0] = lot.pool_days_raised_bytes[0] = 0
-        lot.pool_days[0] = max(today, <int64_t> 0) if places else 0
-        for place in range(places):
-            _add(&past, lot.pool_days[place])
+        _add(&today, -_days_bytes(lot, places))
+        lot.pool_days_told = <uint16_t> (<uint32_t> lot.pool_days_told << lot.turn_places)
+        _turn_days(lot.pool_days, lot.turn_places)
+        _turn_days(lot.sims_days_bytes, lot.turn_places)
+        _turn_days(lot.pool_days_raised_bytes, lot.turn_places)
+        lot.pool_days[lot.turn_place] = max(today, <int64_t> 0)
+        past = _days_bytes(lot, rolling_places(lot))
     pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past
     _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
@@ -324,9 +336,10 @@ cdef void pool_beside(State *state, uint32_t index, int window, int64_t more, in
 cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil:
     """A day of a SIM's rolling window is over, and so much of what its ledger held stays in the window, as of that day."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
-    if lot_pools(lot, WINDOW_ROLLING - 1) and lot.rolling_days > 1:
-        _add(&lot.pool_days[0], kept)
-        _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], kept)
+    if lot_pools(lot, WINDOW_ROLLING - 1):
+        _add(&lot.pool_days[lot.turn_place], kept)
+        if lot.turn_place < rolling_places(lot):
+            _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], kept)
 
 
 # ---------------------------------------------------------------------------------------------------- carriers' figures
@@ -452,7 +465,7 @@ cdef int64_t _told_least_bytes(
             if as_of_s >= told_last_s:
                 least = max(least, lot.pool_carrier_bytes[inner] + lot.pool_raised_bytes[inner])
     if window == WINDOW_ROLLING - 1 and days_told(state, lot, as_of_s, now_ms):
-        for place in range(ROLLING_DAYS):
+        for place in range(rolling_places(lot)):
             _add(&days, max(lot.pool_days[place] if (lot.pool_days_told >> place) & 1 else 0, lot.sims_days_bytes[place]))
     return max(least, days)
 
@@ -537,7 +550,7 @@ cdef int64_t pool_added_most_bytes(const State *state, uint32_t index, int windo
     for inner in range(WINDOW_DAY - 1, WINDOWS):
         told_s = max(told_s, ledger.as_of_s[inner])
     if window == WINDOW_CYCLE - 1 and index < state.header.rolling_end:
-        for place in range(ROLLING_DAYS):
+        for place in range(rolling_places(lot)):
             if rolling_day_told_bytes(&state.sims_rolling[index], place):
                 told_s = max(told_s, <uint32_t> (_today_begun_s(state, lot, now_ms) - place * (DAY_MS // 1000)))
                 break
@@ -705,7 +718,7 @@ cdef void _pool_contain_days(const State *state, Lot *lot, uint64_t now_ms) noex
     ):
         return
     _add(&today, <int64_t> lot.pool_counted_bytes)
-    for place in range(ROLLING_DAYS):
+    for place in range(rolling_places(lot)):
         _add(&today, -lot.pool_days[place])
         if _place_is_after(state, lot, place, as_of_s, now_ms):
             _add(&least, lot.pool_days[place])

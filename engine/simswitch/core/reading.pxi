@@ -775,10 +775,12 @@ cdef dict read_sims_columns(State *state):
     columns["imsi"] = cold["identity"] & np.uint64(IMSI_MASK)
     for window in ("cycle", "day"):
         columns[f"used_{window}_bytes"] = hot["counted_bytes"].astype(np.int64) + cold[f"offset_{window}_bytes"]
-    rolling = np.frombuffer(
-        _bytes(state.sims_rolling, sizeof(SimRolling), state.header.rolling_end), np.int64).reshape(-1, sizeof(SimRolling) // 8)
+    rolling = np.frombuffer(_bytes(state.sims_rolling, sizeof(SimRolling), state.header.rolling_end), layout.RECORD_TYPES["sims_rolling"])
+    places = np.array([rolling_places(&state.lots[index]) for index in range(state.header.entities_count)], np.uint8)
+    counts = np.arange(ROLLING_DAYS) < places[columns["lot"][: len(rolling)], np.newaxis]
+    days = np.where(counts, rolling["days"] & np.uint32(DAY_TOLD - 1), 0).sum(axis=1, dtype=np.int64)
     columns["used_rolling_bytes"] = hot["counted_bytes"].astype(np.int64)
-    columns["used_rolling_bytes"][: len(rolling)] += rolling[:, 0]
+    columns["used_rolling_bytes"][: len(rolling)] += rolling["offset_bytes"] + (days << ROLLING_SHIFT)
     ledger = np.frombuffer(_bytes(state.sims_ledger, sizeof(SimLedger), state.header.ledger_end), layout.RECORD_TYPES["sims_ledger"])
     for place, window in enumerate(("cycle", "day", "rolling")):
         allowed = ledger["allowance_bytes"][:, place] + ledger["straddling_bytes"][:, place]

@@ -5,10 +5,17 @@
 # Cycle and day stand in the SIM's cold record. A rolling window needs its days one by one, so it has a region of its own, of which
 # nothing is touched, hashed or written while no plan rolls.
 #
-#     offset.. today | 1 | 2 | ... | 13      the days before today that still count, the last one first
+#     offset.. today | 1 | 2 | ... | 14      the days before today, the last one first; as many as the window has count
 #
-# A window of more days than the ring has places counts in steps of several days, and so over some days more than it has: never over
-# fewer. Everything is O(1); a day's turn is O(ROLLING_DAYS) a SIM.
+# All of them are kept, so a plan's window that becomes longer finds them. A window of more days than the ring has places counts in steps of
+# several days, and so over some days more than it has: never over fewer. Where a plan's step becomes another one all places count until those
+# of before it have left; where it becomes a day each of them stays for as many days as if it had one.
+#
+# The ring turns by as many places as days are over, so each day has its own. Who was away counted nothing on them: what was used up to then
+# is of the day on which they went. Where more was counted than is of one day (the clock was frozen, nobody said when a day was over, a
+# step became shorter) nobody knows of which it is: it is kept as of the last of them, and a figure of a single day takes nothing off.
+#
+# Everything is O(1); a day's turn is O(ROLLING_DAYS) a SIM.
 
 cdef extern from *:
     """
@@ -39,17 +46,38 @@ cdef inline uint64_t sim_imsi(const SimCold *cold) noexcept nogil:
     return cold.identity & IMSI_MASK
 
 
+cdef inline uint32_t rolling_step_days(uint32_t days) noexcept nogil:
+    """How many days a place of the ring stands for."""
+    return max((max(days, <uint32_t> 1) - 1 + ROLLING_DAYS - 1) // ROLLING_DAYS, <uint32_t> 1)
+
+
+cdef inline int rolling_places(const Lot *lot) noexcept nogil:
+    """How many places of the ring count."""
+    cdef uint32_t step = rolling_step_days(lot.rolling_days)
+    return ROLLING_DAYS if lot.turns_all else <int> ((max(<uint32_t> lot.rolling_days, <uint32_t> 1) - 1 + step - 1) // step)
+
+
+cdef inline int64_t rolling_day_bytes(const SimRolling *rolling, int place) noexcept nogil:
+    return <int64_t> (rolling.days[place] & ~DAY_TOLD) << ROLLING_SHIFT
+
+
+cdef inline int64_t sim_days_bytes(const State *state, uint32_t index) noexcept nogil:
+    """What counts in a SIM's rolling window of the days before today."""
+    cdef int64_t days = 0
+    cdef int place
+    if index < state.header.rolling_end:
+        for place in range(rolling_places(&state.lots[state.groups[state.sims[index].group].lot])):
+            days += rolling_day_bytes(&state.sims_rolling[index], place)
+    return days
+
+
 cdef inline int64_t sim_offset_bytes(State *state, uint32_t index, int window) noexcept nogil:
     """``window`` counts from 0 here."""
     if window == WINDOW_CYCLE - 1:
         return state.sims_cold[index].offset_cycle_bytes
     if window == WINDOW_DAY - 1:
         return state.sims_cold[index].offset_day_bytes
-    return state.sims_rolling[index].offset_bytes if index < state.header.rolling_end else 0
-
-
-cdef inline int64_t rolling_day_bytes(const SimRolling *rolling, int place) noexcept nogil:
-    return <int64_t> (rolling.days[place] & ~DAY_TOLD) << ROLLING_SHIFT
+    return state.sims_rolling[index].offset_bytes + sim_days_bytes(state, index) if index < state.header.rolling_end else 0
 
 
 cdef inline int64_t sim_used_bytes(State *state, uint32_t index, int window) noexcept nogil:
@@ -69,46 +97,36 @@ cdef void sim_set_offset_bytes(State *state, uint32_t index, int window, int64_t
         state.sims_cold[index].offset_day_bytes = offset
     elif offset != sim_offset_bytes(state, index, window):
         state.header.rolling_end = max(state.header.rolling_end, index + 1)
-        state.sims_rolling[index].offset_bytes = offset
+        state.sims_rolling[index].offset_bytes = offset - sim_days_bytes(state, index)
 
 
 cdef void window_restart(State *state, uint32_t index, int window) noexcept nogil:
     """Nothing counts from before now; of a rolling window, no day."""
     ledger_clear(state, index, window)
-    sim_set_offset_bytes(state, index, window, -<int64_t> state.sims[index].counted_bytes)
     if window == WINDOW_ROLLING - 1 and index < state.header.rolling_end:
         pool_days_untold(state, index)
         memset(state.sims_rolling[index].days, 0, sizeof(state.sims_rolling[index].days))
+    sim_set_offset_bytes(state, index, window, -<int64_t> state.sims[index].counted_bytes)
 
 
-cdef inline uint32_t rolling_step_days(uint32_t days) noexcept nogil:
-    """How many days a place of the ring stands for."""
-    return max((max(days, <uint32_t> 1) - 1 + ROLLING_DAYS - 1) // ROLLING_DAYS, <uint32_t> 1)
-
-
-cdef void window_turn(State *state, uint32_t index, uint32_t days) noexcept nogil:
-    """A day of the rolling window is over, or a step: what was used in it joins the ring, and the oldest leaves."""
-    cdef uint32_t step = rolling_step_days(days)
-    cdef uint32_t places = (max(days, <uint32_t> 1) - 1 + step - 1) // step
+cdef void window_turn(State *state, uint32_t index) noexcept nogil:
+    """A day of the rolling window is over, or a step, or several: what was used in it joins the ring, and the oldest leave."""
+    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int64_t counted = <int64_t> state.sims[index].counted_bytes
-    cdef int64_t today = counted + sim_offset_bytes(state, index, WINDOW_ROLLING - 1)
-    cdef int64_t past = 0
     cdef SimRolling *rolling = &state.sims_rolling[index]
     cdef int64_t beside = ledger_bytes(state, index, WINDOW_ROLLING - 1)
+    cdef int64_t today = counted
     cdef int64_t less
-    cdef uint32_t place
+    if index < state.header.rolling_end:
+        today += rolling.offset_bytes
     state.header.rolling_end = max(state.header.rolling_end, index + 1)
-    for place in range(ROLLING_DAYS):
-        today -= rolling_day_bytes(rolling, place)
-    for place in range(ROLLING_DAYS - 1, 0, -1):
-        rolling.days[place] = rolling.days[place - 1] if place < places else 0
     # What a carrier counted beyond us joins the ring as today's; what it counted less holds up to now only, since nobody knows
     # on which of the days.
     less = min(ledger_clear(state, index, WINDOW_ROLLING - 1), <int64_t> 0)
     today -= less
     pool_turned(state, index, beside - less)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
-    rolling.days[0] = <uint32_t> min(today, <int64_t> DAY_TOLD - 1) if places else 0
-    for place in range(places):
-        past += rolling_day_bytes(rolling, place)
-    rolling.offset_bytes = past - counted
+    memmove(&rolling.days[lot.turn_places], &rolling.days[0], (ROLLING_DAYS - lot.turn_places) * sizeof(rolling.days[0]))
+    memset(&rolling.days[0], 0, lot.turn_places * sizeof(rolling.days[0]))
+    rolling.days[lot.turn_place] = <uint32_t> min(today, <int64_t> DAY_TOLD - 1)
+    rolling.offset_bytes = -counted

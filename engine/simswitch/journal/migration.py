@@ -343,7 +343,8 @@ def _state_of_15(_old: Tables, new: Tables) -> None:
 
 
 def _state_of_16(_old: Tables, new: Tables) -> None:
-    """How many SIMs of each lot are exhausted. When the lease of a SIM was last reported stands at the SIM."""
+    """How many SIMs of each lot are exhausted. When the lease of a SIM was last reported stands at the SIM. What a
+    rolling window's ring has is no part of its offset."""
     exhausted = new["sims"]["health"][: int(new["header"]["sims_count"][0])] == layout.EXHAUSTED
     of_exhausted = new["groups"]["lot"][new["sims"]["group"][: len(exhausted)][exhausted]]
     new["lots"]["exhausted_count"] = np.bincount(of_exhausted, minlength=len(new["lots"]))
@@ -353,6 +354,9 @@ def _state_of_16(_old: Tables, new: Tables) -> None:
     heard_s = np.where(heard_s == layout.NONE_INDEX, 0, heard_s)
     new["sims"]["next"][leases["sim"]] = leases["reported_s"]
     new["sims"]["previous"][leases["sim"]] = np.maximum(heard_s, leases["reported_s"])
+    rolling = new["sims_rolling"]
+    rolling["offset_bytes"] -= (rolling["days"] & np.uint32(2**31 - 1)).sum(axis=1, dtype=np.int64) << 12
+    new["lots"]["turn_places"] = 1
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
