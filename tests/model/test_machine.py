@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 
 import numpy as np
@@ -118,6 +119,34 @@ def test_slowed_sims_of_lots_without_resets_are_tried_as_the_model_does(seed: in
     ended = int(walk.machine.lot(world.entities["gold-a"])["validity"]) == layout.NO_LONGER_VALID
     assert ended == (ends_ms < 2 * DAY_MS)
     assert (commands.EVENTS, layout.EVENT_ENDLESS) in walk.answers
+
+
+@pytest.mark.parametrize("seed", [2, 3, 7])
+def test_days_on_which_nobody_was_there_turn_windows_as_in_the_model(seed: int) -> None:
+    """Late, by several days at once, or while the clock is frozen; figures of windows and of single days follow."""
+    walk = Walk(seed, keeps_records=False, ends_ms=(400 * DAY_MS, 400 * DAY_MS))
+    drawn, world, several = random.Random(seed), walk.world, 0
+    for _ in range(30):
+        at_ms = world.now_ms + drawn.randrange(1, DAY_MS)
+        for window in (layout.WINDOW_DAY, layout.WINDOW_ROLLING):
+            walk.apply(world.schedule("gold-b", window, at_ms, drawn.choice((0, DAY_MS // 24))))
+        for _ in range(4):
+            walk.step()
+        frozen = drawn.random() < 0.3
+        if frozen:
+            walk.apply(commands.run(layout.FREEZE))
+        for away_ms in (drawn.choice((DAY_MS // 2, DAY_MS, 2 * DAY_MS, 5 * DAY_MS)), DAY_MS // 20, STEP_MS):
+            world.now_ms += away_ms
+            walk.apply(commands.run(layout.TICK))
+        if frozen:
+            walk.step()
+            walk.apply(commands.run(layout.THAW))
+        for _ in range(6):
+            world.now_ms += STEP_MS
+            walk.apply(walk.figure())
+            walk.apply(walk.pool_figure())
+        several += len(walk.model.lots[world.entities["gold-b"]].turn) > 1
+    assert several > 5
 
 
 @pytest.mark.parametrize("seed", SEEDS)
