@@ -429,7 +429,7 @@ class Model(Limits):
         right = counted == (delta, lease.subscriber, sim.index)
         self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
         passed_s = self.now_ms // 1000 - terminal.traffic_s
-        self._begin_windows(sim)
+        self._catch_up(sim)
         if over is not None:
             self._heard(over)
             self._reported(over, delta)
@@ -840,11 +840,12 @@ class Model(Limits):
             steps, lot.turned_days = divmod(min(lot.turned_days + ended + late, 14 * lot.step_days), lot.step_days)
             if not steps:
                 return
-            # What was counted on several days stands as of the last one, else as of the first, and none on those after it.
+            # What was counted on several days stands as of the last one, else as of the first.
             lot.turn = [None] * steps
             place = 0 if lot.of_several else steps - 1
             lot.turn[place] = True
-            lot.several = {old + steps for old in lot.several if old + steps < 14} | ({place} if lot.of_several else set())
+            lot.several = {old + steps for old in lot.several if old + steps < 14}
+            lot.several |= {place} if lot.of_several else set()
             lot.of_several = False
         self._restart_pool(entity, window)
         lot.sims_untold(window, lot.last_reset_ms[window] // 1000)
@@ -885,10 +886,13 @@ class Model(Limits):
             if not lot.resets:
                 self._turn_lot(entity)
 
-    def _begin_windows(self, sim: SimModel) -> None:
+    def _catch_up(self, sim: SimModel) -> None:
         """Something counts on it next: of what it used before, nothing is in a window that has begun by now."""
         if any(0 < at_ms <= self.now_ms for at_ms, _ in self.lots[sim.lot].schedule.values()):
             self._turn_lot(sim.lot)
+        self._begin_windows(sim)
+
+    def _begin_windows(self, sim: SimModel) -> None:
         for window, reset in sorted(self.lots[sim.lot].resets.items()):
             turned = sim.index < reset.cursor or sim.index >= reset.end or sim.index in reset.early
             if window != TRYING and not turned:
@@ -897,7 +901,7 @@ class Model(Limits):
                 self.early_count += 1
 
     def _allow(self, lease: EndedModel, left: int) -> None:
-        self._begin_windows(lease.sim)
+        self._catch_up(lease.sim)
         super()._allow(lease, left)
 
     def _reset_sim(self, sim: SimModel, window: int) -> None:
@@ -2352,8 +2356,8 @@ class Model(Limits):
             if tables["lots"][entity]["ended_ms"].tolist() != lot.ended_ms:
                 raise Mismatch(f"lot {entity}: its resets had ended at {lot.ended_ms} in the model")
             if lot.pools(2) and 2 not in lot.resets:
-                names = ("sims_days_bytes", "pool_days_raised_bytes")
-                days = [tables["lots"][entity][name][: lot.places].tolist() for name in names]
+                of_days = ("sims_days_bytes", "pool_days_raised_bytes")
+                days = [tables["lots"][entity][name][: lot.places].tolist() for name in of_days]
                 raised = [
                     lot.pool_days[place] - lot.pool_told[place] if place in lot.pool_told else 0
                     for place in range(lot.places)

@@ -3,10 +3,10 @@
 The engine always knows the next instant of each window (SCHEDULE), so that it carries the reset out by itself, also if
 this service is busy then, or was away. Windows without a cap start anew too: what was used in them is what a cap that
 nobody knew of is learned from, and what counts once it is set. After each reset the one that follows is scheduled.
-What was due while the service was away is done once, late: what is counted by then is of before, so nothing is forgotten
-too early. The window begins at its instant all the same, and a rolling one turns by as many days as are over. A
-clock that jumped freezes all of it until an operator confirms the time: the core begins no reset, and what is due stays
-so.
+What was due while the service was away is done once, late: what is counted by then is of before, so nothing is
+forgotten too early. The window begins at its instant all the same, and a rolling one turns by as many days as are
+over. A clock that jumped freezes all of it until an operator confirms the time: the core begins no reset, and what is
+due stays so.
 """
 
 from __future__ import annotations
