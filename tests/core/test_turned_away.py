@@ -96,6 +96,29 @@ def test_an_access_server_that_calls_is_not_dead_whatever_it_is_answered(kind: s
     assert all(world.machine.sim(sim)["occupancy"] == layout.ASSIGNED for sim in range(5))
 
 
+@pytest.mark.parametrize("why", ["the service was away", "the clock was frozen"])
+def test_a_death_is_not_settled_by_time_in_which_nobody_could_call(why: str) -> None:
+    world = empty_world()
+    world.configure(layout.FENCING_MS, 5 * MINUTE_MS)
+    world.import_sims(1)
+    world.send(world.allocate([1]))
+    world.send(world.close(0))
+    assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=0)) == layout.OK
+    if why == "the service was away":
+        world.now_ms += 10 * MINUTE_MS
+        world.send(commands.run(layout.RESTART))
+    else:
+        world.send(commands.run(layout.FREEZE))
+        world.pass_ms(10 * MINUTE_MS)
+        assert world.machine.sim(0)["occupancy"] == layout.ASSIGNED
+        world.now_ms += 10 * MINUTE_MS
+        world.send(commands.run(layout.THAW))
+    world.pass_ms(5 * MINUTE_MS - 1_000)
+    assert world.machine.sim(0)["occupancy"] == layout.ASSIGNED
+    world.pass_ms(2_000)
+    assert world.machine.sim(0)["occupancy"] != layout.ASSIGNED
+
+
 @pytest.mark.parametrize("held", ["awaiting approval", "a list without end", "paused", "paused as infeasible", "later"])
 def test_a_job_that_is_held_keeps_nobody_on_a_throttled_sim(held: str) -> None:
     world = world_of(20)

@@ -1554,6 +1554,7 @@ class Model(Limits):
         if before and not self.frozen:
             # No lease has aged by the leap of the clock.
             self.thaw_until_ms = self.now_ms + self.settings[layout.LEASE_MS]
+            self._fence_anew()
         return {layout.OK if before else layout.SAME}
 
     def _stop_or_lift(self, call: Call) -> set[int]:
@@ -1781,6 +1782,13 @@ class Model(Limits):
             server.session = 0
             server.reconciled = server.reconciling = False
         self.grace_until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
+        self._fence_anew()
+
+    def _fence_anew(self) -> None:
+        """Who was declared dead could not be heard, or nobody knows for how long: the delay begins again."""
+        for server in self.servers:
+            if server.dead_ms:
+                server.dead_ms = self.now_ms + self.settings[layout.FENCING_MS]
 
     def _report_load(self, call: Call) -> set[int]:
         return {self._session(call.header)}
@@ -2134,7 +2142,7 @@ class Model(Limits):
                 self._job_outcome(order.job, failed=True)
                 self._order_event(layout.EVENT_OVERDUE, order, 0, self.now_ms - order.ordered_ms)
         for index, server in enumerate(self.servers):
-            if server.dead and 0 < server.dead_ms <= self.now_ms:
+            if server.dead and 0 < server.dead_ms <= self.now_ms and not self.frozen:
                 self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_SETTLED, a=server.dead_ms)
                 server.dead_ms = 0
                 self.sweeps.append(Sweep("dead", server=index))

@@ -694,4 +694,5 @@ cdef void apply_thaw(State *state, const Run *run) noexcept nogil:
     run.outcomes[0] = OK if state.header.frozen else SAME
     if state.header.frozen:
         state.header.thaw_until_ms = run.now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
+        deaths_delayed(state, run.now_ms)
     state.header.frozen = 0

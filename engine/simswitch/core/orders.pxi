@@ -1166,12 +1166,12 @@ cdef uint32_t _interval_us(const Server *server, uint64_t now_ms) noexcept nogil
 
 
 cdef void server_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
-    """Asked whether its back-off is over, or its pace allows the next order."""
+    """Asked whether its death is settled, its back-off is over, or its pace allows the next order."""
     cdef Server *server = &state.servers[index]
     if server.gate == GATE_DEAD:
         if server.dead_ms > now_ms:
             timer_arm(state, TIMER_SERVER, index, server.dead_ms)
-        elif server.dead_ms:
+        elif server.dead_ms and not state.header.frozen:
             server_bury(state, index, now_ms)
     elif server.gate == GATE_BACK_OFF:
         if server.gate_until_ms > now_ms:

@@ -243,7 +243,8 @@ cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept n
 # ------------------------------------------------------------------------------------------ a dead access server
 #
 # What a silent access server holds is nobody else's: two terminals on one IMSI are worse than one without. When an operator
-# declares it dead, what it held is freed after the fencing delay, in which any sign of life belies him.
+# declares it dead, what it held is freed after the fencing delay, in which any sign of life belies him. No time counts in which it
+# could not be heard, since the service was away, or in which nobody knows how much has passed, since the clock was in doubt.
 
 cdef void _tell_death(State *state, uint32_t index, int what) noexcept nogil:
     event(state, EVENT_DEATH, NONE_INDEX, index, NONE_INDEX, what, state.servers[index].dead_ms, 0)
@@ -277,6 +278,15 @@ cdef void server_bury(State *state, uint32_t index, uint64_t now_ms) noexcept no
         return
     _tell_death(state, index, DEATH_SETTLED)
     server.dead_ms = 0
+
+
+cdef void deaths_delayed(State *state, uint64_t now_ms) noexcept nogil:
+    """The fencing delay of every death that is not settled begins anew."""
+    cdef uint32_t index
+    for index in range(state.header.servers_count):
+        if state.servers[index].dead_ms:
+            state.servers[index].dead_ms = now_ms + <uint64_t> state.header.settings[<int> FENCING_MS]
+            timer_arm(state, TIMER_SERVER, index, state.servers[index].dead_ms)
 
 
 cdef int _declare_dead(State *state, uint32_t index, int undo, uint64_t now_ms) noexcept nogil:
@@ -395,6 +405,7 @@ cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
         state.servers[index].reconciled = 0
         _end_session(state, index, now_ms)
     state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
+    deaths_delayed(state, now_ms)
     for index in range(state.header.classes_count):
         class_rank(state, &state.classes[index])  # maybe from the state of a program that ordered them otherwise
     bounds_wanted(state)  # maybe from the state of a program that knew of no bounds
