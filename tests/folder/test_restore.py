@@ -60,6 +60,29 @@ def opened(folder: Path) -> Cell:
     )
 
 
+def heard(cell: Cell) -> None:
+    """All its access servers have said since the restore that they hold what the folder knows."""
+    header = cell.machine.header()
+    found = tables(copy_regions(cell.machine))
+    held = found["terminals"][: header["terminals_count"]]
+    held = held[held["sim"] != layout.NONE_INDEX]
+    for server in range(header["servers_count"]):
+        opening = commands.run(layout.SESSION_OPEN, access_server=server)
+        session = int(commands.outcome_runs(cell.step(opening).data)[0]["session"][0])
+        here = held[held["server"] == server]
+        columns = {
+            "terminal": here["key"],
+            "epoch": here["epoch"],
+            "iccid": found["sims"]["iccid"][here["sim"]],
+        }
+        if len(here):
+            cell.step(commands.run(layout.SESSION_HOLDS, len(here), access_server=server, argument=session, **columns))
+        cell.step(commands.run(layout.SESSION_READY, access_server=server, argument=session))
+    for _ in range(8):
+        cell.step(commands.run(layout.TICK))
+    assert cell.machine.header()["unheard_count"] == 0
+
+
 def counted(folder: Path) -> tuple[int, int]:
     """Bytes by the machine and by history."""
     machine = recover(RealDisk(folder, create=False), real_machine(), repair=False).machine
@@ -87,6 +110,9 @@ def test_restores_of_one_backup_and_of_an_older_one_fence_each_other(tmp_path: P
         folder = tmp_path / f"restored-{place}"
         restore(tmp_path / source, folder, segment_bytes=SEGMENT_BYTES)
         cell = opened(folder)
+        (refused, *_) = commands.outcome_runs(cell.step(allocate(401, 3)).data)
+        assert set(refused["status"].tolist()) == {layout.HELLOS_AWAITED}, "also after the server's own RESTART"
+        heard(cell)
         (answer, *_) = commands.outcome_runs(cell.step(allocate(401, 3)).data)
         assert answer["epoch"].min() > max(given), "an epoch that another lineage has given, or will give"
         given += answer["epoch"].tolist()
@@ -252,6 +278,7 @@ def test_what_was_restored_is_backed_up_and_restored_again(kept: tuple[Path, Lif
         folder = tmp_path / f"data-{turn}"
         restore(source, folder, segment_bytes=SEGMENT_BYTES)
         cell = opened(folder)
+        heard(cell)
         cell.step(allocate(500 + turn))
         cell.close()
         source = tmp_path / f"backup-{turn}"
@@ -588,8 +615,17 @@ def test_i1_more_leases_than_orders_that_a_restored_service_never_heard_of(
         before = {lease.iccid for lease in holdings}
         async with (
             Session(address, "as-01", done, holdings=holdings, pause_first_s=0.05) as session,
+            Session(address, "as-02", done, holdings=others, pause_first_s=0.05) as other,
             AsyncClient(address, access_server="as-02", holdings=others) as client,
         ):
+            other.start()
+            await other.serving(30)
+            # One of two has said what it holds.
+            refused = await client.allocate_many(np.arange(10) + 5_001, "jp")
+            assert set(refused.status.tolist()) == {layout.HELLOS_AWAITED}
+            assert refused.retry_after_ms.all()
+            told = await asyncio.to_thread(program, "access-server", "list", "--address", address)
+            assert "RESTORED: nobody is given a SIM anew until access server" in told.stdout, told
             session.start()
             rounds.append((await session.serving(30)).differences)
             await client.allocate_many(np.arange(600) + 5_001, "jp")
@@ -611,6 +647,7 @@ def test_i1_more_leases_than_orders_that_a_restored_service_never_heard_of(
         one.end()
     answer = program("restore", str(tmp_path / "copy"), str(tmp_path / "again"))
     assert answer.returncode == Exit.OK, answer.stderr
+    assert "RESTORED: nobody is given a SIM anew until access servers as-0" in answer.stdout
     two = Serving(tmp_path / "again")
     try:
         asyncio.run(asyncio.wait_for(again(two.address), 60))

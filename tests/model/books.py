@@ -281,6 +281,8 @@ class Books:
 
     def _check_choice(self, sim: SimModel, market: int, expected: int, what: str, reserve: bool, roomy: bool) -> None:
         """I4, and fit: the first class that can serve, and its roomiest or tightest tier in which every SIM will do."""
+        awaited = [index for index, server in enumerate(self.servers) if server.awaited]
+        self._require(not awaited, f"I1: {what} got SIM {sim.index}, and nobody knows what {awaited} hold")
         self._require(sim.occupancy == layout.FREE, f"I4: {what} got SIM {sim.index}, which is not free")
         self._require(sim.health == layout.HEALTHY, f"I4: {what} got SIM {sim.index}, which is not healthy")
         self._require(sim.headroom_bytes >= expected, f"I4: {what} got SIM {sim.index} with too little left")
@@ -538,6 +540,7 @@ class Books:
         if server.dead_ms:
             self._event(layout.EVENT_DEATH, server=index, reason=what, a=server.dead_ms)
         server.dead, server.dead_ms = False, 0
+        server.awaited = server.awaited and "a hello"
 
     def _new_epoch(self, epoch: int) -> int:
         self._require(epoch > self.last_epoch, f"epoch {epoch} is not above every earlier one, {self.last_epoch}")

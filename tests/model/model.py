@@ -96,7 +96,7 @@ class Model(Limits):
         # What holds timers back holds back those that are due at this very instant too.
         kinds = [header["kind"] for header, _ in runs]
         if layout.RESTART in kinds:
-            self._restart()
+            self._restart(any(header["kind"] == layout.RESTART and header["argument"] == 1 for header, _ in runs))
         self.frozen = self.frozen or layout.FREEZE in kinds
         broke: set[int] = set()
         if later:
@@ -181,7 +181,7 @@ class Model(Limits):
             order = self.terminals[key].swap if key in self.terminals else None
             if (kind, reason) != (layout.EVENT_WITHDRAWN, layout.PROMISE_BROKEN) or order is None or order.in_flight:
                 continue
-            held = self.swaps_stopped or self.servers[order.server].paused
+            held = self.swaps_stopped or self._hellos_awaited or self.servers[order.server].paused
             if held and order.promised and order.announced_ms <= self.now_ms:
                 self._order_event(layout.EVENT_WITHDRAWN, order, reason)
                 order.announced_ms = 0
@@ -296,6 +296,9 @@ class Model(Limits):
             wait_ms = self.limit_ends_ms(subscriber, group) - self.now_ms
             self._refused_for_now({"retry_after_ms": call.answer["retry_after_ms"] - wait_ms})
             return {layout.LIMIT_REACHED}
+        if self._hellos_awaited and not (goes_on and terminal is not None and self._told_of(terminal)):
+            self._refused_for_now(call.answer)
+            return {layout.HELLOS_AWAITED}
         if terminal is not None and terminal.sim is not None:
             if goes_on:
                 self._extend(terminal)
@@ -511,6 +514,9 @@ class Model(Limits):
             self._health_event(old, layout.QUARANTINED)
             old.health = layout.QUARANTINED
         self._replace(terminal, terminal.server)
+        if self._hellos_awaited:
+            self._refused_for_now(answer)
+            return layout.HELLOS_AWAITED
         expected = lowest_bytes(terminal.expected_tier)
         if answer["status"] == layout.NO_HEALTHY_SIM:
             self._refused_for_now(answer)
@@ -1669,7 +1675,8 @@ class Model(Limits):
 
     def _not_now(self, sim: SimModel, status: int) -> set[int]:
         """Who named the SIM may use it: it rests for two leases, in the grace or while another server is told of it."""
-        if self.now_ms >= self.grace_until_ms and (sim.revoke is None or sim.revoke not in self.orders):
+        known = self.now_ms >= self.grace_until_ms and not self._hellos_awaited
+        if known and (sim.revoke is None or sim.revoke not in self.orders):
             return {status}
         until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
         sim.cooling_until_ms = max(sim.cooling_until_ms, until_ms)
@@ -1730,8 +1737,9 @@ class Model(Limits):
             return {layout.OK}
         if server.session:
             return {layout.WRONG_STATE}
-        if server.dead:
+        if server.dead and server.awaited != "a hello":
             return {layout.SAME}
+        server.awaited = server.awaited and "its burial"
         server.dead, server.dead_ms = True, self.now_ms + self.settings[layout.FENCING_MS]
         self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_DECLARED, a=server.dead_ms)
         return {layout.OK}
@@ -1764,6 +1772,8 @@ class Model(Limits):
                 self._event(layout.EVENT_DIFFERENCE, terminal, sweep.server, reason=layout.NO_LEASE, b=iccid)
                 self._release(terminal)
                 self._unreported(self._last(terminal), terminal.last_sim)
+        if self.servers[sweep.server].awaited == "its burial" and not self.servers[sweep.server].dead_ms:
+            self._has_said_all(sweep.server)
 
     def _abandon_swap(self, order: OrderModel) -> None:
         """Nobody will say whether it was carried out: its terminal may have used either SIM."""
@@ -1777,10 +1787,12 @@ class Model(Limits):
         self._unreported(on_target, target)
         self._unreported(on_source, source)
 
-    def _restart(self) -> None:
+    def _restart(self, restored: bool) -> None:
         for server in self.servers:
             server.session = 0
             server.reconciled = server.reconciling = False
+            if restored:
+                server.awaited = "a hello"
         self.grace_until_ms = self.now_ms + 2 * self.settings[layout.LEASE_MS]
         self._fence_anew()
 
@@ -1789,6 +1801,21 @@ class Model(Limits):
         for server in self.servers:
             if server.dead_ms:
                 server.dead_ms = self.now_ms + self.settings[layout.FENCING_MS]
+
+    @property
+    def _hellos_awaited(self) -> bool:
+        """Since a restore: while one may hold what it was given after the backup, nobody is given a SIM anew (I1)."""
+        return any(server.awaited for server in self.servers)
+
+    def _told_of(self, terminal: TerminalModel) -> bool:
+        """Whether its access server has said since the restore that it holds what it does."""
+        server = self.servers[terminal.server]
+        return not server.awaited or (server.session != 0 and terminal.named_in == server.session)
+
+    def _has_said_all(self, index: int) -> None:
+        if self.servers[index].awaited:
+            self.servers[index].awaited = ""
+            self.grace_until_ms = max(self.grace_until_ms, self.now_ms + 2 * self.settings[layout.LEASE_MS])
 
     def _report_load(self, call: Call) -> set[int]:
         return {self._session(call.header)}
@@ -2293,6 +2320,7 @@ class Model(Limits):
                 if gone(terminal):
                     release(terminal)
             self.servers[sweep.server].reconciling = False
+            self._has_said_all(sweep.server)
 
     # ------------------------------------------------------------------------------------------ compare
 
@@ -2300,6 +2328,12 @@ class Model(Limits):
         """Every SIM, terminal, order, job and total against the core's records."""
         header = tables["header"][0]
         numbers = {id(terminal): index for index, terminal in enumerate(self.terminals.values())}
+        unheard = {"": layout.HEARD, "a hello": layout.UNHEARD, "its burial": layout.UNHEARD_DEAD}
+        awaited = [unheard[server.awaited] for server in self.servers]
+        self._require(
+            tables["servers"]["unheard"][: len(awaited)].tolist() == awaited, "who is awaited after a restore"
+        )
+        self._require(header["unheard_count"] == sum(map(bool, awaited)), "how many are awaited after a restore")
         self._require(header["sims_count"] == len(self.sims), "the number of SIMs")
         self._require(header["terminals_count"] == len(self.terminals), "the number of terminals")
         sims = tables["sims"]
@@ -2591,7 +2625,7 @@ def _gave_back(runs: list[tuple[Row, list[Row]]], outcomes: list[OutcomeRun]) ->
         for (header, items), outcome in zip(runs, outcomes, strict=False)
         if header["kind"] in (layout.RELEASE, layout.REPORT_ATTACH_FAILURE)
         for item, status in zip(items, outcome["status"].tolist(), strict=True)
-        if status in (layout.OK, layout.NO_HEALTHY_SIM)
+        if status in (layout.OK, layout.NO_HEALTHY_SIM, layout.HELLOS_AWAITED)
     }
 
 

@@ -363,6 +363,8 @@ class ServerModel:
     dead: bool = False
     dead_ms: int = 0
     """When what it held is freed; 0: not, or that was done."""
+    awaited: str = ""
+    """Since a restore: a hello, or its burial once it was declared dead since."""
     terminals_brought: int = 0
     subscribers_brought: int = 0
     strangers: tuple[int, int] = (0, 0)

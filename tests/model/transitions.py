@@ -246,7 +246,20 @@ def _allocation(row: Row) -> Case:
         world.send(world.set_health(sim_index(world), layout.THROTTLED))
     world.now_ms += STEP_MS
     world.send(commands.run(layout.TICK))
+    if row.when.startswith("restored"):
+        restored(world, named="has named" in row.when, ready="one server" in row.when)
     return Case(world, run or world.allocate(T, server, market))
+
+
+def restored(world: World, *, named: bool = False, ready: bool = False) -> None:
+    """The folder was restored; access server 0 has said hello since, and the others have not."""
+    held = (lease_epoch(world), sim_index(world)) if named or ready else (0, 0)
+    world.send(commands.run(layout.RESTART, argument=1))
+    world.open_session(0, ready=False)
+    if named or ready:
+        world.send(world.holds(0, T, *held))
+    if ready:
+        world.send(world.ready(0))
 
 
 def _by_epoch(row: Row) -> Case:
@@ -303,6 +316,8 @@ def _by_epoch(row: Row) -> Case:
         for sim in range(world.sims_count):
             if sim != sim_index(world):
                 world.send(world.set_health(sim, layout.SUSPENDED))
+    elif row.when.startswith("restored"):
+        restored(world, named=True)
     world.pass_ms(STEP_MS)
     server = 1 if row.when == "from another access server" else 0
     if row.command == "REPORT_USAGE":
@@ -1272,6 +1287,8 @@ def _death(row: Row) -> Case:
         world.send(world.close(0))
     if row.state == "dead":
         assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=0)) == layout.OK
+    if row.when == "restored since":
+        world.send(commands.run(layout.RESTART, argument=1))
     if row.command == "SESSION_OPEN":
         return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
     if row.command == "RENEW":
@@ -1628,6 +1645,11 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
 WHENS = frozenset(
     {
         "-",
+        "restored, a server has not said what it holds",
+        "restored, its server has not named it yet",
+        "restored, its server has named it",
+        "restored, all but one server have said what they hold",
+        "restored since",
         "epoch of the order, its last report is over a minute old",
         "its last report is over a minute old",
         "the same as the last report",

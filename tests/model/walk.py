@@ -196,7 +196,7 @@ class Walk:
         if self.random.random() < 0.5:
             self.pass_time()
         if self._one_in(150):
-            self.apply(commands.run(layout.RESTART))
+            self.apply(commands.run(layout.RESTART, argument=self.random.choice((0, 0, 1))))
         if self._one_in(2):
             self.apply(self.mend())
         weights = [weight for weight, _ in self._kinds]

@@ -26,7 +26,7 @@ def list_servers(
     """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import pages, plain
-    from simswitch.cli.status import server_table
+    from simswitch.cli.status import awaited_lines, server_table
     from simswitch.v1 import pool_pb2
 
     with connected(*target(config, address, actor)) as service:
@@ -36,9 +36,10 @@ def list_servers(
         print_json({"access_servers": servers})
     else:
         show(
+            *awaited_lines([each["name"] for each in servers if each["unheard"]]),
             server_table(servers)
             if servers
-            else "There are no access servers: `simswitch import --definitions` defines some."
+            else "There are no access servers: `simswitch import --definitions` defines some.",
         )
 
 

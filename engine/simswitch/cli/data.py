@@ -127,8 +127,9 @@ def restore(
     """Make a data folder out of a backup, as it was after a record or at an instant.
 
     Every epoch handed out after that point is fenced. Point the server at the new folder; access servers reconcile as
-    after any restart.
+    after any restart, and nobody is given a SIM anew before all of them have, or were declared dead.
     """
+    from simswitch.cli.status import awaited_lines
     from simswitch.folder.apart import Refused
     from simswitch.folder.restore import Wanted
     from simswitch.folder.restore import restore as restore_folder
@@ -150,6 +151,7 @@ def restore(
     show(f"{folder} stands as after record {found['sequence']:,} ({exact_text(found['now_ms'])})")
     show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
     show(f"it belongs to {found['owner']}, as whom the service has to run")
+    show(*awaited_lines(found["unheard"]))
     _show_passed_over(found)
     for text in found["set_aside"]:
         show(f"DAMAGED: {text}, and a new one begins. If it is that of tokens, make new ones")

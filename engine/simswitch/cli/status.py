@@ -98,6 +98,7 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         parts.append(f"ALARM of the follower: {summary['alarm']}")
     if summary["frozen"]:
         parts.append("THE CLOCK JUMPED: nothing expires until `simswitch clock confirm`.")
+    parts += awaited_lines([each["name"] for each in servers if each["unheard"]])
     if summary["set_aside_count"] or summary["impossible_count"]:
         parts.append(
             f"Usage reports set aside: {summary['set_aside_count']:,} of no lease that is known, "
@@ -158,6 +159,18 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
     return parts
 
 
+def awaited_lines(names: list[str]) -> list[str]:
+    """Of a restored folder: which access servers are waited for, and what to do about one that is gone."""
+    if not names:
+        return []
+    one = len(names) == 1
+    return [
+        f"RESTORED: nobody is given a SIM anew until {'access server' if one else 'access servers'} {_named(names)} "
+        f"{'has' if one else 'have'} said what {'it holds' if one else 'they hold'}. Declare dead who is gone: "
+        "`simswitch access-server declare-dead NAME`. When what it held is freed, no more is waited for it."
+    ]
+
+
 def expected_table(uses: list[dict[str, Any]]) -> Any:
     """What a lease is expected to need, by market, and what was learned of it."""
     rows = [
@@ -173,12 +186,16 @@ def expected_table(uses: list[dict[str, Any]]) -> Any:
 
 
 def server_table(servers: list[dict[str, Any]]) -> Any:
-    """Access servers with window and gate, and why the window last changed."""
+    """Access servers with window and gate, and why the window last changed.
+
+    Awaited: it has not said what it holds since a restore.
+    """
     rows = [
         [
             e["name"],
             f"{e['gate'].replace('_', ' ')} ({e['gate_reason'].replace('_', ' ') or 'never seen'})"
-            + (", paused" if e["paused"] and e["gate"] != "paused" else ""),
+            + (", paused" if e["paused"] and e["gate"] != "paused" else "")
+            + (", awaited" if e["unheard"] else ""),
             f"{e['window']} ({e['window_reason'].replace('_', ' ')})",
             e["outstanding_count"],
             e["outstanding_count_max"],

@@ -208,7 +208,8 @@ class Client(_Calls):
     ) -> Lease:
         """A SIM for one terminal; the lease that stands if it has a usable one.
 
-        Raises ``ServiceError``: the reasons ``NO_HEALTHY_SIM`` and ``ADMISSION_WAIT`` say when to try again.
+        Raises ``ServiceError``: the reasons ``NO_HEALTHY_SIM``, ``ADMISSION_WAIT`` and ``HELLOS_AWAITED`` say when to
+        try again.
         """
         request = self.allocate_one_request(terminal, market, subscriber, expected_bytes, subscriber_group)
         return self.allocated_one(self._call(_SERVICE + "Allocate", request))
@@ -290,7 +291,8 @@ class AsyncClient(_Calls):
     ) -> Lease:
         """A SIM for one terminal; the lease that stands if it has a usable one.
 
-        Raises ``ServiceError``: the reasons ``NO_HEALTHY_SIM`` and ``ADMISSION_WAIT`` say when to try again.
+        Raises ``ServiceError``: the reasons ``NO_HEALTHY_SIM``, ``ADMISSION_WAIT`` and ``HELLOS_AWAITED`` say when to
+        try again.
         """
         request = self.allocate_one_request(terminal, market, subscriber, expected_bytes, subscriber_group)
         return self.allocated_one(await self._call(_SERVICE + "Allocate", request))

@@ -50,6 +50,13 @@ cdef inline bint _usable(const State *state, const Sim *sim) noexcept nogil:
     return sim.health <= LOW and state.groups[sim.group].pool_health <= LOW
 
 
+cdef inline bint _surely_held(const State *state, uint32_t index) noexcept nogil:
+    """Whether the terminal's access server has said since a restore that it holds its SIM, or all that it holds."""
+    cdef const Server *server = &state.servers[state.terminals[index].server]
+    return server.unheard == HEARD or (
+        server.session != 0 and state.terminals_cold[index].session == server.session)
+
+
 cdef inline bint _must_stop_elsewhere(State *state, const Terminal *terminal, uint32_t server) noexcept nogil:
     """Whether a re-allocation needs an order: another access server holds the SIM, and no outstanding switch does."""
     return (
@@ -126,6 +133,10 @@ cdef inline void _allocate(
     if limited.action == ACTION_REFUSE:
         _refuse_for_now(state, grant, item, LIMIT_REACHED)
         grant.retry_after_ms[item] += <uint32_t> (limit_ends_ms(state, &limited) - now_ms)
+        return
+    if state.header.unheard_count and not (goes_on and _surely_held(state, index)):
+        # Also the SIM of its lease may be another's by now: its own may have been changed after the backup.
+        _refuse_for_now(state, grant, item, HELLOS_AWAITED)
         return
     if has_lease:
         if goes_on:
@@ -589,7 +600,7 @@ cdef void apply_report_attach_failure(State *state, const Run *run) noexcept nog
         tier = terminal_tier(terminal)
         sim = market_select(state, terminal.market, tier_lowest_bytes(tier), tier, False, True)
         if sim == NONE_INDEX:
-            _refuse_for_now(state, &grant, item, NO_HEALTHY_SIM)
+            _refuse_for_now(state, &grant, item, HELLOS_AWAITED if state.header.unheard_count else NO_HEALTHY_SIM)
             continue
         lease_begin(state, index, sim, terminal.server, terminal.market, tier, epoch_new(state), run.now_ms)
         if attaches_count(state, run.now_ms):

@@ -389,7 +389,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
 
 
 cdef int _check_terminals(State *state, list faults, object pause) except -1:
-    cdef uint32_t index
+    cdef uint32_t index, unheard = 0
     cdef Terminal *terminal
     cdef Order *order
     # One count a terminal: a silent access server may hold very many SIMs.
@@ -435,6 +435,9 @@ cdef int _check_terminals(State *state, list faults, object pause) except -1:
         if state.servers[index].leases_count != leases[index]:
             faults.append(f"access server {index}: {state.servers[index].leases_count} leases are counted on it, there are "
                           f"{leases[index]}")
+        unheard += state.servers[index].unheard != HEARD
+    if unheard != state.header.unheard_count:
+        faults.append(f"access servers: {state.header.unheard_count} are counted as not heard since a restore, there are {unheard}")
     return 0
 
 

@@ -218,7 +218,8 @@ cpdef enum Command:
     SET_HEALTH = 5
     CONFIGURE = 6
     GROW = 7
-    RESTART = 8                  # the service started again: sessions are closed, expiry waits (fail static)
+    RESTART = 8                  # the service started again: sessions are closed, expiry waits (fail static); argument 1: the first
+                                 # command of a restored folder
     FREEZE = 9                   # the clock jumped: expiry and resets wait until THAW
     THAW = 10
     MASK = 12
@@ -301,6 +302,7 @@ cpdef enum Status:
     FUTURE_USAGE = 58            # a carrier's figure of an instant to come: set aside
     CAP_WAITS = 59               # another cap of the window waits for its instant already
     NO_WINDOW = 60               # a carrier's figure of a window that its lot has not: set aside
+    HELLOS_AWAITED = 61          # the folder was restored, and not all access servers have said since what they hold
 
 cpdef enum OrderKind:
     SWITCH = 1
@@ -358,6 +360,12 @@ cpdef enum GateReason:
     GATE_BY_LIFE = 8             # it was declared dead and gave a sign of life
     GATE_BY_FAILURES = 9         # too many swaps on it failed: its breaker is open
 
+cpdef enum Unheard:
+    # of an access server, since the folder was restored
+    HEARD = 0                    # it has said what it holds, is dead, or nothing was restored
+    UNHEARD = 1                  # nobody knows what it was given after the backup
+    UNHEARD_DEAD = 2             # it was declared dead since: when what it held is freed, no more is waited for it
+
 cpdef enum WaitsFor:
     WAITS_FOR_NOTHING = 0
     WAITS_FOR_WINDOW = 1
@@ -367,6 +375,7 @@ cpdef enum WaitsFor:
     WAITS_FOR_TARGET = 5         # no SIM to be had
     WAITS_FOR_STOP = 6           # swaps are stopped
     WAITS_FOR_JOB = 7            # its job's canary, rate or announcement
+    WAITS_FOR_HELLOS = 8         # the folder was restored, and not all access servers have said since what they hold
 
 cpdef enum JobState:
     JOB_UNUSED = 0
@@ -557,8 +566,9 @@ ctypedef struct Header:                 # 1024 B
     uint64_t impossible_count           # reports set aside because no line could carry as much
     uint64_t timer_tick                 # wheel position, in TICK_MS
     uint32_t incarnation                # upper 16 bits of every epoch; restore and promotion raise it
-    uint16_t frozen                     # 1: the clock jumped
-    uint16_t swaps_stopped              # 1: 'swap stop --all'
+    uint8_t frozen                      # 1: the clock jumped
+    uint8_t swaps_stopped               # 1: 'swap stop --all'
+    uint16_t unheard_count              # access servers that are not HEARD since the folder was restored
     uint32_t lineage                    # drawn by a restore: the upper half of every session's number; 0: nothing was restored
     uint32_t entities_count
     uint32_t entities_max
@@ -896,7 +906,8 @@ ctypedef struct Server:                 # access server: 632 B
     uint32_t subscribers_brought        # the same of subscribers
     uint32_t strangers_day              # the day on which leases of one subscriber went on as those of another whom nobody knew
     uint32_t strangers_count            # and how many
-    uint8_t later[4]
+    uint8_t unheard                     # Unheard
+    uint8_t later[3]
 
 ctypedef struct Job:                    # 512 B
     uint64_t created_ms

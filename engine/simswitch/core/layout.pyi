@@ -266,6 +266,7 @@ class Status(IntEnum):
     FUTURE_USAGE = 58
     CAP_WAITS = 59
     NO_WINDOW = 60
+    HELLOS_AWAITED = 61
 
 class EventKind(IntEnum):
     EVENT_ANNOUNCED = 1
@@ -417,6 +418,11 @@ class GateReason(IntEnum):
     GATE_BY_LIFE = 8
     GATE_BY_FAILURES = 9
 
+class Unheard(IntEnum):
+    HEARD = 0
+    UNHEARD = 1
+    UNHEARD_DEAD = 2
+
 class WaitsFor(IntEnum):
     WAITS_FOR_NOTHING = 0
     WAITS_FOR_WINDOW = 1
@@ -426,6 +432,7 @@ class WaitsFor(IntEnum):
     WAITS_FOR_TARGET = 5
     WAITS_FOR_STOP = 6
     WAITS_FOR_JOB = 7
+    WAITS_FOR_HELLOS = 8
 
 ACTOR_ROLE: int
 ACTOR_SUBJECT: int
@@ -692,6 +699,10 @@ SECOND_PERSON: Status
 RESTING: Status
 ANNOUNCED: OrderState
 WAITS_FOR_JOB: WaitsFor
+WAITS_FOR_HELLOS: WaitsFor
+HEARD: Unheard
+UNHEARD: Unheard
+UNHEARD_DEAD: Unheard
 JOB_CHECKING: JobState
 JOB_CHECKED: JobState
 JOB_REFUSED: JobState
@@ -815,6 +826,7 @@ NEGATIVE_USAGE: Status
 FUTURE_USAGE: Status
 CAP_WAITS: Status
 NO_WINDOW: Status
+HELLOS_AWAITED: Status
 EVENT_LIMIT: EventKind
 EVENT_EXEMPT: EventKind
 EXEMPT: Command

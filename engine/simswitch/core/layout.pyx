@@ -65,6 +65,7 @@ RECORD_TYPES = {
 # The members stand at the top level too, as they do in C: Python code says layout.ALLOCATE.
 for _enum in (
     Occupancy, Health, CarrierLife, Window, Basis, CapShift, EntityKind, Role, Command, Status, OrderKind, OrderState, Acknowledgement, Priority, Gate, GateReason, WindowReason,
+    Unheard,
     WaitsFor,
     JobState, BreakerState, Death, Held, Validity, JobWhy, Infeasible, Without, EventKind, ConfirmedBy, WithdrawnBy, LimitAction, LimitReason, ExemptReason, UnreportedReason, SweepKind, Setting, TimerKind, RegionIndex,
 ):

@@ -367,6 +367,8 @@ cdef inline uint32_t market_select(
     """
     cdef Market *record = &state.markets[market]
     cdef uint32_t position, found
+    if state.header.unheard_count:
+        return NONE_INDEX  # any of them may be used by whoever was given it after the backup (I1)
     if state.header.breakers_blocking:
         found = market_select_sound(state, market, expected, tier, keep_reserve, roomy)
         if found != NONE_INDEX or keep_reserve:

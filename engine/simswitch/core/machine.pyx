@@ -422,7 +422,7 @@ cdef uint64_t _apply_batch(
     while offset < batch_size:
         header = <const RunHeader *> (batch + offset)
         if header.kind == RESTART and _permitted(state, header):
-            restart(state, now_ms)
+            restart(state, header.argument == 1, now_ms)
         elif header.kind == FREEZE and _permitted(state, header):
             state.header.frozen = 1
         offset += header.size

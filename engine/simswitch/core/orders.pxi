@@ -942,7 +942,7 @@ cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept no
             timer_arm(state, TIMER_ORDER, index, order.not_before_ms)
         elif order.state == WAITING:
             _enqueue(state, index)
-        elif state.header.swaps_stopped or state.servers[order.server].paused:
+        elif state.header.swaps_stopped or state.header.unheard_count or state.servers[order.server].paused:
             _promise_break(state, index, PROMISE_BROKEN)
             _enqueue(state, index)
         else:
@@ -1379,7 +1379,7 @@ cdef uint32_t _next_queued(
 
     ``skip``: by priority, a bit per lane that is not looked at.
     """
-    cdef int most = 1 if state.header.swaps_stopped else PRIORITIES
+    cdef int most = 1 if state.header.swaps_stopped or state.header.unheard_count else PRIORITIES
     cdef uint32_t lanes, after
     while priority[0] < most:
         lanes = server.lanes[priority[0]] & ~<uint32_t> skip[priority[0]]
@@ -1539,8 +1539,10 @@ cdef bint _send_some(
                     server.waits_for = WAITS_FOR_TARGET
                 elif limited:
                     server.waits_for = WAITS_FOR_JOB
-                else:
+                elif state.header.swaps_stopped:
                     server.waits_for = WAITS_FOR_STOP
+                else:
+                    server.waits_for = WAITS_FOR_HELLOS
             return False
         held_back = _held_back(state, index, now_ms, look_ms)
         if held_back:

@@ -7,6 +7,9 @@
 #           nothing is outstanding and each lease was named: who says hello again and again makes no work for others
 #   CLOSE   the gate closes; SIMs stay held, outstanding orders stay outstanding (fail static)
 #
+# A restored folder doesn't know what was given after the backup. So nobody is given a SIM anew (market_select) until each access
+# server that it knows is heard: READY, and all settled that its hello left open; or declared dead, and what it held is freed (I1).
+#
 # The access server must have dropped the unexecuted orders of its older session before it says HOLDS.
 
 cdef enum:
@@ -59,10 +62,10 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
 cdef int _not_now(State *state, uint32_t sim_index, int status, uint64_t now_ms) noexcept nogil:
     """It is not told to let go yet. Who named the SIM may use it, and names it again at the next hello.
 
-    Until that has to come nobody is given it: two leases, in the grace after a restart, which a restore begins with; at
-    other times no server's word alone takes any number of SIMs from the pool. So too where another server was told of it.
+    Until that has to come nobody is given it: two leases, in the grace after a restart, and after a restore until that of the
+    last access server that is heard; at other times no server's word alone takes any number of SIMs from the pool. So too where another server was told of it.
     """
-    if now_ms < state.header.grace_until_ms or state.sims_cold[sim_index].revoke:
+    if now_ms < state.header.grace_until_ms or state.header.unheard_count or state.sims_cold[sim_index].revoke:
         sim_rest(state, sim_index, now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS], now_ms)
     return status
 
@@ -200,11 +203,28 @@ cdef void apply_session_holds(State *state, const Run *run) noexcept nogil:
         run.outcomes[item] = <uint8_t> status
 
 
+cdef void server_heard(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
+    """All is settled that its hello left open, or its death; of a restored folder's last one, SIMs are given out again."""
+    cdef Server *server = &state.servers[index]
+    if server.unheard == HEARD:
+        return
+    # Who was declared dead before the backup may have come back after it.
+    if server.gate == GATE_DEAD and (server.unheard != UNHEARD_DEAD or server.dead_ms):
+        return
+    server.unheard = HEARD
+    state.header.unheard_count -= 1
+    # What it named and is not told yet to let go of, it names again in time (_not_now).
+    state.header.grace_until_ms = max(
+        state.header.grace_until_ms, now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS])
+    if not state.header.unheard_count:
+        servers_wake(state)
+
+
 cdef bint _reconcile(State *state, uint32_t index) noexcept nogil:
     """Settles what the hello left open. False: no walk can begin now."""
     cdef Server *server = &state.servers[index]
     cdef bint all_named = server.named_count == server.hello_leases_count
-    if all_named and not server.outstanding:
+    if all_named and not server.outstanding and not server.unheard:
         server.reconciling = 0
         return True
     return sweep_reconcile(state, index, not all_named)
@@ -233,11 +253,12 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
 cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """What it named is no longer compared: without a session nobody knows what the server holds, so all stays as it is."""
     cdef Server *server = &state.servers[index]
+    if server.gate == GATE_DEAD:
+        return  # it has none, and the walk that frees what it held goes on
     server.session = 0
     server.reconciling = 0
     server.sweep = 0
-    if server.gate != GATE_DEAD:
-        server_set_gate(state, index, GATE_DISCONNECTED, GATE_BY_SESSION, now_ms)
+    server_set_gate(state, index, GATE_DISCONNECTED, GATE_BY_SESSION, now_ms)
 
 
 # ------------------------------------------------------------------------------------------ a dead access server
@@ -256,6 +277,8 @@ cdef void server_lives(State *state, uint32_t index, int what, uint64_t now_ms) 
     if server.dead_ms:
         _tell_death(state, index, what)
     server.dead_ms = 0
+    if server.unheard:
+        server.unheard = UNHEARD
     server.sweep = 0  # the walk that frees what it held may be under way already
     server_set_gate(
         state, index, GATE_DISCONNECTED, GATE_BY_LIFE if what == DEATH_BELIED else GATE_BY_OPERATOR, now_ms)
@@ -303,8 +326,10 @@ cdef int _declare_dead(State *state, uint32_t index, int undo, uint64_t now_ms) 
         return OK
     if server.session:
         return WRONG_STATE
-    if server.gate == GATE_DEAD:
+    if server.gate == GATE_DEAD and server.unheard != UNHEARD:
         return SAME
+    if server.unheard:
+        server.unheard = UNHEARD_DEAD
     server.dead_ms = now_ms + <uint64_t> state.header.settings[<int> FENCING_MS]
     server_set_gate(state, index, GATE_DEAD, GATE_BY_OPERATOR, now_ms)
     timer_arm(state, TIMER_SERVER, index, server.dead_ms)
@@ -395,15 +420,20 @@ cdef void apply_report_load(State *state, const Run *run) noexcept nogil:
         run.outcomes[item] = <uint8_t> status
 
 
-cdef void restart(State *state, uint64_t now_ms) noexcept nogil:
+cdef void restart(State *state, bint restored, uint64_t now_ms) noexcept nogil:
     """The service starts again: no session is left, and nothing expires before its server has reconciled or two leases.
 
+    ``restored``: for the first time in a folder that was made of a backup. Of no access server is known what it holds then.
     It holds before the timers of the same apply: they are asked at the instant of the restart, hours later perhaps.
     """
     cdef uint32_t index
     for index in range(state.header.servers_count):
         state.servers[index].reconciled = 0
         _end_session(state, index, now_ms)
+        if restored:
+            state.servers[index].unheard = UNHEARD
+    if restored:
+        state.header.unheard_count = state.header.servers_count
     state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
     deaths_delayed(state, now_ms)
     for index in range(state.header.classes_count):

@@ -247,6 +247,7 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
             if state.servers[index].sweep == sweep.id:
                 state.servers[index].sweep = 0
                 state.servers[index].reconciling = 0
+                server_heard(state, index, now_ms)
 
 
 cdef bint sweeps_wait(State *state) noexcept nogil:

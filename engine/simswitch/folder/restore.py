@@ -386,11 +386,14 @@ def _write(
     place = Place(0, 0, machine.sequence + 1, checksum)
     # Nobody relies on it yet: a disk that fails is a refusal like any other, not the end of the process.
     journal = Journal(disk, new_id, kind.version, place, settings, fail_stop=lambda _: None)
-    batch = commands.run(layout.RESTART)
+    # From here on, whatever restarts: Nobody is given a SIM until all have said what they hold (I1).
+    batch = commands.run(layout.RESTART, argument=1)
     journal.admit(len(batch))
     seed = int.from_bytes(os.urandom(8), "little")
     journal.append(machine.now_ms, seed, batch, machine.apply(batch, machine.now_ms, seed).hash)
     journal.close()
+    servers = (machine.server(index) for index in range(machine.header()["servers_count"]))
+    found["unheard"] = [server["name"] for server in servers if server["unheard"]]
     if (making / HISTORY).exists():
         with closing(sqlite3.connect(making / HISTORY)) as history, history:
             history.execute("UPDATE positions SET journal_id = ?", (new_id,))
@@ -411,7 +414,7 @@ def _write(
             "journal": new_id.hex(),
             "reason": wanted.reason,
             # Which ones stands in their own list, and a line has no room for thousands of them.
-            **json.loads(json.dumps(found | {"valid_tokens": len(tokens)})),
+            **json.loads(json.dumps(found | {"valid_tokens": len(tokens), "unheard": len(found["unheard"])})),
         }
     )
     chain.sync()

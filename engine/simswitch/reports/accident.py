@@ -35,7 +35,7 @@ JOIN_MINUTES = 10
 DEGRADED_SHARE = 0.01
 LATE_MS = 5_000
 SERVERS_SHOWN = 100
-FAILED = (layout.NO_HEALTHY_SIM, layout.TERMINALS_FULL, layout.ORDERS_FULL)
+FAILED = (layout.NO_HEALTHY_SIM, layout.TERMINALS_FULL, layout.ORDERS_FULL, layout.HELLOS_AWAITED)
 """Statuses of an allocation that leave a terminal without service."""
 
 

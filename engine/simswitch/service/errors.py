@@ -220,6 +220,13 @@ STATUS_REASONS: Mapping[int, Reason] = {
         "ADMISSION_WAIT",
         "More terminals ask there than the access server can attach; the place is kept: {what}.",
     ),
+    layout.HELLOS_AWAITED: Reason(
+        _FULL,
+        "HELLOS_AWAITED",
+        "The folder was restored, and not all access servers have said since what they hold, so nobody is given a SIM "
+        "anew: {what}. `simswitch status` names those that are waited for. Try again later.",
+        1_000,
+    ),
     layout.LIMIT_REACHED: Reason(
         _FULL,
         "LIMIT_REACHED",

@@ -316,6 +316,11 @@ def _moving(header: dict[str, Any], totals: dict[str, Any]) -> Iterator[Any]:
     gates = {gate.name.removeprefix("GATE_").lower(): totals["gates"][gate] for gate in layout.Gate}
     yield gauges("access_servers", "Access servers by their gate.", "gate", gates.items())
     yield gauge("access_servers_paused", "Access servers that an operator has paused.", totals["paused"])
+    yield gauge(
+        "access_servers_unheard",
+        "Access servers that have not said what they hold since the folder was restored. Above 0 no SIM is given out.",
+        header["unheard_count"],
+    )
     yield gauge("window_orders", "Orders that all access servers together may have outstanding.", totals["window"])
     yield gauge("orders_outstanding", "Orders that were sent and are not settled.", totals["outstanding"])
     yield gauge("orders_queued", "Orders that wait for their turn.", totals["queued"])

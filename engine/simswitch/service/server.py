@@ -45,11 +45,12 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from simswitch.access.certificates import Certificates
-from simswitch.cell import Cell, Posted
+from simswitch.cell import Cell, CellClosed, CellFailed, Posted
 from simswitch.clock import WallClock
 from simswitch.contract import MESSAGE_BYTES_MAX
 from simswitch.core import layout
 from simswitch.core.commands import OutcomeRun
+from simswitch.core.machine import Machine
 from simswitch.history.schema import HistoryRefused, open_reader
 from simswitch.metrics import shown
 from simswitch.owner import opened
@@ -128,6 +129,8 @@ GATHER_S = 0.005
 """The longest that a single allocation waits for others to join, while the event loop is busy; else it never waits."""
 GATHER_STEP_S = 0.001
 BUSY_PART = 0.75
+AWAITED_NAMED = 8
+AWAITED_LOOK_S = 1.0
 ADDRESS_FILE = "address"
 PEOPLE_ADDRESS_FILE = "people-address"
 METRICS_ADDRESS_FILE = "metrics-address"
@@ -697,6 +700,7 @@ async def serve(
         log.warning(
             "the machine's clock jumped: nothing expires until `simswitch clock confirm`. Look at the clock first"
         )
+    awaiting: asyncio.Task[None] | None = None
     following: asyncio.Task[None] | None = None
     learning: asyncio.Task[None] | None = None
     silent = asyncio.Event()
@@ -714,6 +718,7 @@ async def serve(
             folder=path,
             metrics=settings.metrics.service,
         )
+        awaiting = asyncio.create_task(_tell_awaited(cell))
         if settings.follower:
             command = [sys.executable, "-m", "simswitch.following", str(path), "--parent", str(os.getpid())]
             command += ["--free-mark-bytes", str(settings.journal.free_mark_bytes)]
@@ -737,6 +742,8 @@ async def serve(
         await running.stop()
     finally:
         (path / ADDRESS_FILE).unlink(missing_ok=True)
+        if awaiting is not None:
+            awaiting.cancel()
         if learning is not None:
             stopping.set()
             await asyncio.wait((learning,))
@@ -773,6 +780,31 @@ def _kept(name: str, keeping: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     task = asyncio.create_task(keeping)
     task.add_done_callback(ended)
     return task
+
+
+def _unheard(machine: Machine) -> list[str]:
+    header = machine.header()
+    if not header["unheard_count"]:
+        return []
+    servers = (machine.server(index) for index in range(header["servers_count"]))
+    return [server["name"] for server in servers if server["unheard"]]
+
+
+async def _tell_awaited(cell: Cell) -> None:
+    """After a restore: whom everybody waits for, and when that is over."""
+    awaited = await cell.read(_unheard)
+    if not awaited:
+        return
+    log.warning(
+        "restored: nobody is given a SIM anew until the access servers %s have said what they hold; declare dead who "
+        "is gone: `simswitch access-server declare-dead NAME`",
+        ", ".join(awaited[:AWAITED_NAMED]) + (" …" if len(awaited) > AWAITED_NAMED else ""),
+    )
+    with suppress(CellClosed, CellFailed):
+        while awaited:
+            await asyncio.sleep(AWAITED_LOOK_S)
+            awaited = await cell.read(_unheard)
+        log.warning("all access servers have said what they hold since the restore: SIMs are given out again")
 
 
 def _write_address(path: Path, address: str) -> None:

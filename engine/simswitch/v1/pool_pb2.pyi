@@ -179,6 +179,8 @@ class _WaitsForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitsFor.Val
     """Swaps are stopped."""
     WAITS_FOR_JOB: _WaitsFor.ValueType  # 7
     """For the job's canary, its rate, or the instant that was announced."""
+    WAITS_FOR_HELLOS: _WaitsFor.ValueType  # 8
+    """The folder was restored: for the access servers that have not said since what they hold."""
 
 class WaitsFor(_WaitsFor, metaclass=_WaitsForEnumTypeWrapper):
     """What orders that are queued for an access server wait for."""
@@ -199,6 +201,8 @@ WAITS_FOR_STOP: WaitsFor.ValueType  # 6
 """Swaps are stopped."""
 WAITS_FOR_JOB: WaitsFor.ValueType  # 7
 """For the job's canary, its rate, or the instant that was announced."""
+WAITS_FOR_HELLOS: WaitsFor.ValueType  # 8
+"""The folder was restored: for the access servers that have not said since what they hold."""
 Global___WaitsFor: _TypeAlias = WaitsFor  # noqa: Y015
 
 class _Setting:
@@ -460,6 +464,7 @@ class GetSummaryResponse(_message.Message):
     POOLS_FIELD_NUMBER: _builtins.int
     NOT_YET_VALID_COUNT_FIELD_NUMBER: _builtins.int
     NO_LONGER_VALID_COUNT_FIELD_NUMBER: _builtins.int
+    UNHEARD_COUNT_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """When this was true, Unix milliseconds."""
     sequence: _builtins.int
@@ -502,6 +507,8 @@ class GetSummaryResponse(_message.Message):
     """SIMs of which nothing is left because their lot does not work yet, by its dates. They are not exhausted."""
     no_longer_valid_count: _builtins.int
     """The same, because their lot works no longer."""
+    unheard_count: _builtins.int
+    """Access servers that have not said what they hold since the folder was restored. Above 0, nobody is given a SIM anew."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCount]:
         """SIMs by health, but for those of not_yet_valid_count and no_longer_valid_count. Those with none are left out."""
@@ -567,10 +574,11 @@ class GetSummaryResponse(_message.Message):
         pools: _abc.Iterable[Global___HealthCount] | None = ...,
         not_yet_valid_count: _builtins.int = ...,
         no_longer_valid_count: _builtins.int = ...,
+        unheard_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "no_longer_valid_count", b"no_longer_valid_count", "not_yet_valid_count", b"not_yet_valid_count", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "pools", b"pools", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count", "unreported_bytes", b"unreported_bytes", "unreported_count", b"unreported_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "banks", b"banks", "classes", b"classes", "corrections_count", b"corrections_count", "counted_bytes", b"counted_bytes", "disk_full", b"disk_full", "expected_uses", b"expected_uses", "figures_aside_count", b"figures_aside_count", "frozen", b"frozen", "healths", b"healths", "impossible_count", b"impossible_count", "lots", b"lots", "markets", b"markets", "no_longer_valid_count", b"no_longer_valid_count", "not_yet_valid_count", b"not_yet_valid_count", "now_ms", b"now_ms", "occupancies", b"occupancies", "outstanding_count", b"outstanding_count", "pools", b"pools", "sequence", b"sequence", "set_aside_bytes", b"set_aside_bytes", "set_aside_count", b"set_aside_count", "sims_count", b"sims_count", "subscribers_missed_count", b"subscribers_missed_count", "swaps_stopped", b"swaps_stopped", "terminals_count", b"terminals_count", "unheard_count", b"unheard_count", "unreported_bytes", b"unreported_bytes", "unreported_count", b"unreported_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -900,6 +908,7 @@ class AccessServerStatus(_message.Message):
     WAITS_COUNT_FIELD_NUMBER: _builtins.int
     BOOKED_UNTIL_MS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    UNHEARD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     session: _builtins.int
@@ -952,6 +961,10 @@ class AccessServerStatus(_message.Message):
     """The last place that was given to one of these, Unix milliseconds. 0: none ever was."""
     paused: _builtins.bool
     """PauseAccessServer is in force, whatever the gate says."""
+    unheard: _builtins.bool
+    """The folder was restored, and it has not said since what it holds, nor was it declared dead since and freed. While there is one,
+    nobody is given a SIM anew (HELLOS_AWAITED).
+    """
     def __init__(
         self,
         *,
@@ -981,10 +994,11 @@ class AccessServerStatus(_message.Message):
         waits_count: _builtins.int = ...,
         booked_until_ms: _builtins.int = ...,
         paused: _builtins.bool = ...,
+        unheard: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "allocation_wait_us", b"allocation_wait_us", "dead_ms", b"dead_ms", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "booked_until_ms", b"booked_until_ms", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "paused", b"paused", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "waiting", b"waiting", "waits_count", b"waits_count", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us", "_dead_ms", b"_dead_ms", "_waiting", b"_waiting", "acknowledgement_us", b"acknowledgement_us", "allocation_wait_us", b"allocation_wait_us", "allocations_per_s", b"allocations_per_s", "announced_count", b"announced_count", "booked_until_ms", b"booked_until_ms", "confirmed_count", b"confirmed_count", "dead_ms", b"dead_ms", "gate", b"gate", "gate_changed_ms", b"gate_changed_ms", "gate_reason", b"gate_reason", "name", b"name", "outage_ms", b"outage_ms", "outstanding_count", b"outstanding_count", "outstanding_count_max", b"outstanding_count_max", "paused", b"paused", "queue_wait_us", b"queue_wait_us", "queued_count", b"queued_count", "reconciled", b"reconciled", "service_us", b"service_us", "session", b"session", "unheard", b"unheard", "waiting", b"waiting", "waits_count", b"waits_count", "waits_for", b"waits_for", "window", b"window", "window_changed_ms", b"window_changed_ms", "window_reason", b"window_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allocation_wait_us: _TypeAlias = _typing.Literal["allocation_wait_us"]  # noqa: Y015
     _WhichOneofArgType__allocation_wait_us: _TypeAlias = _typing.Literal["_allocation_wait_us", b"_allocation_wait_us"]  # noqa: Y015

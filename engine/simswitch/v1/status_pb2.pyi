@@ -129,6 +129,10 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     """Another cap of the window waits for its instant already: let it come, or say that this one is to take its place."""
     STATUS_NO_WINDOW: _Status.ValueType  # 60
     """A carrier's figure of a window that its lot has not, or of a single day where none is kept: set aside."""
+    STATUS_HELLOS_AWAITED: _Status.ValueType  # 61
+    """The folder was restored, and not all access servers have said since what they hold: until then nobody is given a SIM anew, since
+    it may be another's already. What a terminal holds it keeps. Try again after retry_after_ms.
+    """
 
 class Status(_Status, metaclass=_StatusEnumTypeWrapper):
     """What became of one item. Below 20 the item was carried out or there was nothing to do; from 20 on it was refused
@@ -236,6 +240,10 @@ STATUS_CAP_WAITS: Status.ValueType  # 59
 """Another cap of the window waits for its instant already: let it come, or say that this one is to take its place."""
 STATUS_NO_WINDOW: Status.ValueType  # 60
 """A carrier's figure of a window that its lot has not, or of a single day where none is kept: set aside."""
+STATUS_HELLOS_AWAITED: Status.ValueType  # 61
+"""The folder was restored, and not all access servers have said since what they hold: until then nobody is given a SIM anew, since
+it may be another's already. What a terminal holds it keeps. Try again after retry_after_ms.
+"""
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
