@@ -176,7 +176,10 @@ def test_a_carriers_figure_of_a_whole_pool_is_taken_from_a_column_or_from_a_file
     of_sim.write_text(f"Number,Used\n{lease.iccid},80\n", encoding="utf-8")
     found = run("usage", "import", str(of_sim), "--columns", "iccid=Number,used=Used,unit=GB", "--as-of", instant)
     assert found.returncode == Exit.OK, found.stderr
-    assert "there already 1" in " ".join(run(*words).stdout.split())
+    again = " ".join(run(*words).stdout.split())
+    assert "there already 1" in again
+    assert "shared: 11.0 GB more counts than the carrier said of all its SIMs, since it said no less of them" in again
+    assert told("Contract,Data\nshared,69\n", *by_column)["figures"][0]["raised_bytes"] == 11_000 * MB
     line = " ".join(run("caps").stdout.split())
     assert "its carrier said 69.0 GB as of" in line
     assert "of its single SIMs 11.0 GB more" in line

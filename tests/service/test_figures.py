@@ -138,3 +138,15 @@ def test_a_figure_of_a_whole_pool_counts_with_what_its_sims_used_since(serving: 
             if event.kind in (event_pb2.EVENT_KIND_POOL_CORRECTED, event_pb2.EVENT_KIND_POOL_ASIDE)
         ]
         assert told_of == [("shared", cap.pool_correction_bytes, 0), ("shared", 0, layout.NEGATIVE_USAGE)]
+        # Its carrier said more of one of its SIMs: the answer says how much counts beside what it said of all of them.
+        of_sim = pb.ImportCarrierUsageRequest(
+            window=CYCLE, iccid=[encode_iccid(leases[0].iccid)], carrier_bytes=[1_500 * MB], as_of_s=[as_of_s]
+        )
+        answer = operator.caps.ImportCarrierUsage(of_sim)
+        assert ([int(status) for status in answer.status], list(answer.raised_bytes)) == ([layout.OK], [0])
+        followed(serving)
+        same = pb.ImportCarrierUsageRequest(window=CYCLE, lot=["shared"], carrier_bytes=[1_000 * MB], as_of_s=[as_of_s])
+        answer = operator.caps.ImportCarrierUsage(same)
+        assert [int(status) for status in answer.status] == [layout.SAME]
+        assert list(answer.raised_bytes) == [shown().pool_raised_bytes]
+        assert shown().pool_raised_bytes >= 500 * MB

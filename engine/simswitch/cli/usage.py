@@ -254,8 +254,8 @@ def _send(
             dry_run=dry_run,
         )
         answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
-        columns = (answer.status, answer.correction_bytes, answer.lowered_bytes, answer.iccid)
-        for place, name, status, correction, lowered, iccid in zip(part, named, *columns, strict=True):
+        columns = (answer.status, answer.correction_bytes, answer.lowered_bytes, answer.raised_bytes, answer.iccid)
+        for place, name, status, correction, lowered, raised, iccid in zip(part, named, *columns, strict=True):
             word = enum_word(status_pb2.Status.DESCRIPTOR, status)
             told = figures.carrier_bytes[place]
             found.append(
@@ -273,6 +273,7 @@ def _send(
                     "our_bytes": told - correction if word in ("ok", "same") else None,
                     "correction_bytes": correction,
                     "lowered_bytes": lowered,
+                    "raised_bytes": raised,
                     "status": word,
                     "why": SET_ASIDE.get(word, REFUSED.get(word, "")),
                 }
@@ -328,6 +329,12 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
             f"{'SIM ' + first['sim'] if first['sim'] else first['lot']}, by {bytes_text(first['lowered_bytes'])}: it "
             f"corrects itself, or one of the two is wrong (`simswitch history {kept}` has both)."
         )
+    for each in report["figures"]:
+        if each["raised_bytes"]:
+            show(
+                f"{each['lot']}: {bytes_text(each['raised_bytes'])} more counts than the carrier said of all its SIMs, "
+                "since it said no less of them one by one: ask it which is right (`simswitch caps` has both)."
+            )
     if "rejected_file" in report:
         show(f"The lines that were left out stand in {report['rejected_file']}, each with why.")
 

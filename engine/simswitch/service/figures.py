@@ -61,7 +61,7 @@ class Figures:
             counts = await self._counted(named, instants, call)
         unknown = layout.UNKNOWN_LOT if named.of_pools else layout.UNKNOWN_SIM
         statuses = np.full(count, unknown, np.uint8)
-        corrections, lowered = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        corrections, lowered, raised = np.zeros((3, count), np.int64)
         statuses[[bool(key) and then is None for key, then in zip(named.keys, counts, strict=True)]] = (
             layout.COUNT_UNKNOWN
         )
@@ -88,11 +88,15 @@ class Figures:
             taken = np.isin(outcome["status"], (layout.OK, layout.SAME))
             corrections[sent] = np.where(taken, outcome["correction_bytes"], 0)
             lowered[sent] = np.where(taken, outcome["lowered_bytes"], 0)
+            if named.of_pools and not of_day:
+                stand = np.isin(statuses, (layout.SAME,) if request.dry_run else (layout.OK, layout.SAME))
+                raised[stand] = await self._raised(np.array(named.keys)[stand].tolist(), int(request.window), call)
         return pb.ImportCarrierUsageResponse(
             status=[status_pb2.Status.ValueType(status) for status in statuses.tolist()],
             correction_bytes=corrections.tolist(),
             iccid=[0] * count if named.of_pools else named.keys,
             lowered_bytes=lowered.tolist(),
+            raised_bytes=raised.tolist(),
         )
 
     async def _named(self, request: pb.ImportCarrierUsageRequest, call: Call) -> _Named:
@@ -101,6 +105,15 @@ class Figures:
         indexes = self._directory.indexes(layout.LOT, request.lot)
         lots = [0 if index == layout.NONE_SHORT else index for index in indexes]
         return await self._cell.read(lambda machine: _lots(machine, lots), call.deadline)
+
+    async def _raised(self, lots: list[int], window: int, call: Call) -> list[int]:
+        """How much more counts of each lot than what its carrier said of all its SIMs together."""
+
+        def read(machine: Machine) -> list[int]:
+            raised = {lot: machine.lot(lot)["pool_raised_bytes"][window - 1] for lot in set(lots)}
+            return [raised[lot] for lot in lots]
+
+        return await self._cell.read(read, call.deadline)
 
     async def _counted(self, named: _Named, instants: Sequence[int], call: Call) -> list[Counted | None]:
         """Waits a moment for history: it is behind by the record that was written last, if only for a dry run."""

@@ -262,6 +262,7 @@ class ImportCarrierUsageResponse(_message.Message):
     CORRECTION_BYTES_FIELD_NUMBER: _builtins.int
     ICCID_FIELD_NUMBER: _builtins.int
     LOWERED_BYTES_FIELD_NUMBER: _builtins.int
+    RAISED_BYTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
@@ -282,6 +283,12 @@ class ImportCarrierUsageResponse(_message.Message):
         one of the two is wrong. 0: it is not below, there was none since the window began, or it is of a single day.
         """
 
+    @_builtins.property
+    def raised_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Column: of a lot, bytes by which more than the figure counts now, since no less was said of its SIMs one by one (see
+        LotCap.pool_raised_bytes). 0: it counts as it is, or with what was used since; or it is of a single day, or a dry run would take it.
+        """
+
     def __init__(
         self,
         *,
@@ -289,10 +296,11 @@ class ImportCarrierUsageResponse(_message.Message):
         correction_bytes: _abc.Iterable[_builtins.int] | None = ...,
         iccid: _abc.Iterable[_builtins.int] | None = ...,
         lowered_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        raised_bytes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_bytes", b"correction_bytes", "iccid", b"iccid", "lowered_bytes", b"lowered_bytes", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_bytes", b"correction_bytes", "iccid", b"iccid", "lowered_bytes", b"lowered_bytes", "raised_bytes", b"raised_bytes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
