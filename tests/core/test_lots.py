@@ -374,6 +374,22 @@ def test_a_walk_that_tries_slowed_sims_ends_once_they_are_not_to_be_tried(said: 
     assert world.machine.check() == []
 
 
+def test_a_sim_of_a_prepaid_lot_that_is_slowed_after_its_last_reset_is_told_as_staying_so_at_once() -> None:
+    world = empty_world()
+    world.import_sims(2)
+    prepay(world)
+    world.send(world.set_health(0, layout.THROTTLED))
+    schedule(world, world.now_ms + HOUR_MS)
+    found = world.machine.sim(0)
+    assert (found["reset_probes"], found["stays_slowed"]) == (True, False)
+    world.pass_ms(HOUR_MS)
+    world.pass_ms(2_048)
+    world.send(world.set_health(0, layout.THROTTLED))
+    found = world.machine.sim(0)
+    assert (found["reset_probes"], found["stays_slowed"], found["tried_ms"]) == (False, True, None)
+    assert not world.machine.sim(1)["stays_slowed"]
+
+
 def test_trying_slowed_sims_is_bounded_work() -> None:
     world = empty_world(sims_max=10_064)
     world.import_sims(10_000)

@@ -287,6 +287,14 @@ cdef bint sim_is_tried(const State *state, uint32_t index) noexcept nogil:
     )
 
 
+cdef bint sim_stays_slowed(const State *state, uint32_t index) noexcept nogil:
+    """Whether it is slowed, and nothing brings it back, if a day after the last reset still no other is known."""
+    return (
+        state.sims[index].health == THROTTLED and not sim_probed_by_reset(state, index)
+        and lot_stays_slowed(state, state.groups[state.sims[index].group].lot, INSTANT_MAX_MS)
+    )
+
+
 cdef bint lot_tries(const State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
     """Whether its slowed SIMs are tried, since nothing else brings them back."""
     return _lot_endless(state, entity, now_ms) and not _lot_prepaid(state, entity)

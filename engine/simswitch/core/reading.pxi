@@ -136,7 +136,7 @@ cdef dict read_sim(State *state, uint32_t index):
         # It is slowed, and a reset that is known, or under way, puts it on probation.
         "reset_probes": bool(sim_probed_by_reset(state, index)),
         # It is slowed, and nothing brings it back.
-        "stays_slowed": bool(sim.health == THROTTLED and lot_stays_slowed(state, group.lot, state.header.now_ms)),
+        "stays_slowed": bool(sim_stays_slowed(state, index)),
         "trusted": not sim_untrusted(sim),
         "health": int(sim.health),
         "health_since_ms": int(cold.health_since_s) * 1000,
