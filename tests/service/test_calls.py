@@ -846,9 +846,9 @@ def test_what_is_refused_at_the_start_leaves_no_folder_behind(tmp_path: Path) ->
         (ServerSettings(access=AccessSettings(tls=TlsFiles(nothing, nothing))), CertificateRefused, "can't be read"),
         (ServerSettings(access=AccessSettings(revoked=nothing)), CertificateRefused, "list of revoked certificates"),
         (ServerSettings(engine={layout.ORDER_DEADLINE_MS: 1}), SettingRefused, "order_deadline_ms"),
-        (ServerSettings(port=here[1]), OSError, f"nobody can listen at 127.0.0.1:{here[1]}: Address already in use"),
+        (ServerSettings(port=here[1]), OSError, f"at 127.0.0.1:{here[1]} for its calls: Address already in use"),
         (ServerSettings(metrics=MetricsSettings(here)), OSError, "nobody can listen at 127"),
-        (ServerSettings(host="192.0.2.1", plaintext_beyond_loopback=True), OSError, "at 192.0.2.1:0: Cannot assign"),
+        (ServerSettings(host="192.0.2.1", plaintext_beyond_loopback=True), OSError, ":0 for its calls: Cannot"),
     ]
     with taken:
         for settings, error, says in cases:

@@ -231,7 +231,7 @@ def test_a_service_says_that_it_is_its_figures_whose_port_is_taken(tmp_path: Pat
             f'[capacity]\nsims = 1_000\nterminals = 1_000\norders = 1_000\n[metrics]\nlisten = "{there}"\n'
         )
         served = program("serve", "data", "--address", "127.0.0.1:0", "--config", str(config), folder=tmp_path)
-    said = f"its figures ([metrics] listen) have no place at {there}"
+    said = f"nobody can listen at {there} for its figures ([metrics] listen)"
     assert (served.returncode, said in served.stderr) == (Exit.REFUSED, True), served.stderr
 
 

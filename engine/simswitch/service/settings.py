@@ -148,13 +148,17 @@ def checked(settings: ServerSettings, *, new: bool) -> Certificates | None:
         begin_with(settings.access.revoked)
     configure(Cell.in_memory(capacity=Capacity(1, 1, 1)), settings.engine)
     if new:
-        for place in ((settings.host, settings.port), settings.people_address, settings.metrics.service):
+        for whose, place in (
+            ("its calls", (settings.host, settings.port)),
+            ("people (people_address)", settings.people_address),
+            ("its figures ([metrics] listen)", settings.metrics.service),
+        ):
             if place is not None:
-                _check_free(*place)
+                _check_free(whose, *place)
     return certificates
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_free(whose: str, host: str, port: int) -> None:
     """Raises ``OSError`` when nobody can listen there, at any of the addresses that a name has."""
     refused: OSError | None = None
     try:
@@ -172,7 +176,7 @@ def _check_free(host: str, port: int) -> None:
                 refused = error
     except OSError as error:
         refused = error
-    raise OSError(f"nobody can listen at {shown(host, port)}: {refused and refused.strerror}") from refused
+    raise OSError(f"nobody can listen at {shown(host, port)} for {whose}: {refused and refused.strerror}") from refused
 
 
 def configure(cell: Cell, settings: Mapping[int, int]) -> None:
