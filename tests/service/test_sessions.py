@@ -1,22 +1,30 @@
-"""Which orders a session is sent, and what becomes of those that it does not understand."""
+"""Which orders a session is sent, what becomes of those that it does not understand, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import grpc
 import numpy as np
-from simswitch.cell import Cell
-from simswitch.client import Order, Result
+import pytest
+from simswitch.cell import Cell, CellOverloaded, JournalFull
+from simswitch.client import OperatorClient, Order, Result, SessionThread
 from simswitch.client import Session as ClientSession
 from simswitch.core import layout
 from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun
+from simswitch.service import sessions as module
+from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.sessions import Session, SessionHandlers
 from simswitch.v1 import access_server_pb2 as pb
+from simswitch.v1 import pool_pb2
+
+from tests.service.serving import Serving
 
 
 def orders(kinds: list[int], servers: list[int]) -> OutcomeRun:
@@ -127,3 +135,65 @@ def test_what_nobody_foresaw_breaks_the_link_and_not_the_session() -> None:
     asyncio.run(scenario())
     assert str(errors[0]) == "unforeseen: orders in session 1"
     assert len(errors) >= 2
+
+
+def test_a_close_that_found_no_room_is_said_again_so_that_a_dead_access_server_can_be_declared_dead(
+    serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back to nobody: there is no next hello that would close the session."""
+    monkeypatch.setattr(module, "CLOSE_AGAIN_S", 0.01)
+    journal, full, refusals = serving.cell._journal, threading.Event(), threading.Semaphore(0)
+    assert journal is not None
+    admit = journal.admit
+
+    def admit_with_room(payload_bytes: int) -> None:
+        if full.is_set():
+            refusals.release()
+            raise JournalFull("there is no room")
+        admit(payload_bytes)
+
+    monkeypatch.setattr(journal, "admit", admit_with_room)
+    with SessionThread(serving.address, "as-01", lambda _: Result.DONE) as session:
+        session.serving(20)
+        full.set()
+    for _ in range(10):
+        assert refusals.acquire(timeout=20)
+    full.clear()
+    assert serving.running is not None
+    sessions = serving.running.service.sessions
+    end_s = time.monotonic() + 20
+    while serving.in_loop(lambda: len(sessions._unclosed)):
+        assert time.monotonic() < end_s
+    assert pool.pool.DeclareDead(pool_pb2.DeclareDeadRequest(access_server="as-01"))
+    status = pool.pool.GetAccessServerStatus(pool_pb2.GetAccessServerStatusRequest(name="as-01")).status
+    assert status.gate == pool_pb2.GATE_DEAD
+
+
+def test_a_close_that_the_queue_does_not_take_is_said_again() -> None:
+    class Overloaded:
+        """Its queue is full once."""
+
+        def __init__(self) -> None:
+            self.runs: list[bytes] = []
+
+        def submit(self, run: bytes) -> asyncio.Future[OutcomeRun]:
+            self.runs.append(run)
+            if len(self.runs) == 1:
+                raise CellOverloaded("16384 calls are waiting")
+            answered = asyncio.get_running_loop().create_future()
+            answered.set_result(None)
+            return answered
+
+    async def scenario() -> None:
+        cell = Overloaded()
+        handlers = SessionHandlers(cast(Cell, cell), cast(Directory, None))
+        server = Entity(0, layout.ACCESS_SERVER, "as-01", (), b"", 0)
+        session = handlers._sessions[0] = Session(server, 7)
+        handlers._close(session, Call(cast(Any, server), None))
+        async with asyncio.timeout(20):
+            while handlers._unclosed:
+                await asyncio.sleep(0.01)
+        assert len(cell.runs) == 2
+        assert cell.runs[0] == cell.runs[1]
+
+    asyncio.run(scenario())

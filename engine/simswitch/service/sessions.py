@@ -16,12 +16,13 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from simswitch import contract
-from simswitch.cell import Cell, CellClosed, CellFailed, CellOverloaded
+from simswitch.cell import Cell, CellClosed, CellFailed, CellOverloaded, JournalFull
 from simswitch.core import layout, wire
 from simswitch.core.commands import OutcomeRun, run
 from simswitch.core.wire import Table
@@ -43,6 +44,7 @@ SESSIONS_MAX = 4_096
 OUTGOING_MAX = 1_024
 OUTGOING_BYTES_MAX = 8 << 20
 HELLO_WITHIN_S = 10.0
+CLOSE_AGAIN_S = 1.0
 
 _COUNTED = 0xFFFFFFFF
 """Of a session's number: what orders carry of it. Above stands what a restore has drawn, and none ever changes here."""
@@ -149,6 +151,9 @@ class SessionHandlers:
         self._opening: Counter[int] = Counter()
         self._early: dict[tuple[int, int], list[bytes]] = {}
         self._draining = False
+        # SESSION_CLOSE of streams that are gone, by access server, until it is applied: one that the core takes to be
+        # connected can't be declared dead.
+        self._unclosed: dict[int, bytes] = {}
         # Hellos between SESSION_OPEN and their place here; the loop itself keeps no reference to a task.
         self._beginning: set[asyncio.Task[Session]] = set()
 
@@ -265,11 +270,28 @@ class SessionHandlers:
         if self._sessions.get(session.server.server) is not session:
             return
         del self._sessions[session.server.server]
-        # If it can't be said now, the next hello, or recovery, closes the session.
-        with suppress(CellClosed, CellOverloaded, CellFailed):
-            closed = self._cell.submit(self._run(layout.SESSION_CLOSE, session, call))
-            # Nobody waits for it either.
-            closed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        run = self._unclosed[session.server.server] = self._run(layout.SESSION_CLOSE, session, call)
+        self._submit_close(session.server.server, run)
+
+    def _submit_close(self, server: int, run: bytes) -> None:
+        if self._unclosed.get(server) is not run:
+            return  # a later session of it has been closed since, which says more
+        try:
+            self._cell.submit(run).add_done_callback(partial(self._closed, server, run))
+        except CellOverloaded:
+            self._close_later(server, run)
+        except (CellClosed, CellFailed):
+            pass  # recovery closes all sessions
+
+    def _closed(self, server: int, run: bytes, answer: asyncio.Future[OutcomeRun]) -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if isinstance(error, JournalFull):
+            self._close_later(server, run)
+        elif self._unclosed.get(server) is run:
+            del self._unclosed[server]
+
+    def _close_later(self, server: int, run: bytes) -> None:
+        asyncio.get_running_loop().call_later(CLOSE_AGAIN_S, self._submit_close, server, run)
 
     def _run(self, kind: int, session: Session, call: Call, **columns: int) -> bytes:
         return run(
