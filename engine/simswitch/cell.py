@@ -25,6 +25,8 @@ for the disk, the other gathers and applies the next group.
   everything that was submitted before it.
 - The queue is bounded in calls and in bytes. Past that, ``CellOverloaded`` at once. A call whose deadline has passed or
   that was cancelled before its turn is dropped without being applied.
+- Time in which nothing could be applied, a minute and more of it, takes nobody's lease and settles no death: the clock
+  is frozen and confirmed (FREEZE, THAW) before anything else is applied.
 - A failed write ends the process (``journal.append``). So does a machine that fails in the middle of a batch.
 """
 
@@ -33,6 +35,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import errno
+import logging
 import math
 import os
 import struct
@@ -65,6 +68,7 @@ from simswitch.journal.snapshot import newest_snapshot_sequence, prune, write_sn
 from simswitch.tally import Tally
 
 __all__ = [
+    "STALL_S",
     "Capacity",
     "Cell",
     "CellClosed",
@@ -85,6 +89,8 @@ __all__ = [
     "WallClock",
 ]
 
+log = logging.getLogger("simswitch.service")
+
 T = TypeVar("T")
 
 _RUN_SIZE_KIND = struct.Struct("<IH")
@@ -96,6 +102,9 @@ COMMIT_ALONE_US_MAX = 1_000
 
 COMMIT_BOUNDS_US = (100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 2_000_000)
 GROUP_BOUNDS = tuple(1 << power for power in range(0, 14, 2))
+
+STALL_S = 60.0
+"""What runs out by time doesn't count a time of this length in which nothing could be applied."""
 
 # An idle cell looks at the time at least this often, so that a clock that is set while it waits is noticed.
 _IDLE_WAIT_MAX_S = 1.0
@@ -311,6 +320,9 @@ class Cell:
         self._lent = False
         self._sleeps_until_s = 0.0
         self._ticks_paused_until_s = 0.0
+        # When the cell could last have applied something. A full disk, a commit that hangs or a process that is stopped
+        # keeps it where it is.
+        self._able_s = time.monotonic()
         # Held by the worker that gathers and applies; by the one that writes; by the one that delivers.
         self._apply_lock = threading.Lock()
         self._commit_lock = threading.Lock()
@@ -416,6 +428,7 @@ class Cell:
             except RuntimeError:
                 loop = None
         self._loop = loop
+        self._able_s = time.monotonic()
         self._next_due_ms = self._machine.next_due_ms
         self._workers = [
             threading.Thread(target=self._work, name=f"simswitch-cell-{name}", daemon=True) for name in ("a", "b")
@@ -741,6 +754,7 @@ class Cell:
         settings = self._settings
         with self._mutex:
             while True:
+                self._note_able()
                 ready = not self._committing or self._queued_bytes >= settings.overlap_bytes
                 if self._queue and ready and not self._lent:
                     break
@@ -765,6 +779,12 @@ class Cell:
                 calls.append(self._queue.popleft())
             self._queued_bytes -= size
             return _Group(calls)
+
+    def _note_able(self) -> None:
+        now_s = time.monotonic()
+        # A stall stands until the next apply has made up for it.
+        if not self._ticks_paused_until_s and now_s - self._able_s < STALL_S:
+            self._able_s = now_s
 
     def _tick_wait_s(self) -> float:
         if self._next_due_ms is None:
@@ -792,11 +812,22 @@ class Cell:
             if self._clock.jumped and not self._frozen:
                 group.records.append(self._apply_batch(commands.run(FREEZE), now_ms))
                 self._frozen = True
+            elif now_s - self._able_s >= STALL_S and not self._frozen:
+                # Nobody could renew a lease or give a sign of life: leases get one lease more, and deaths their delay.
+                group.records.append(self._apply_batch(commands.run(FREEZE) + commands.run(THAW), now_ms))
+                log.warning(
+                    "for %.0f s nothing could be done, since the disk was full or did not answer, or the process stood "
+                    "still. Leases and fencing delays don't count that time: each begins anew now",
+                    now_s - self._able_s,
+                )
+                self._able_s = now_s
             if runs:
                 self._apply_calls(group, runs, now_ms)
             elif self._next_due_ms is not None and now_ms >= self._next_due_ms:
                 group.records.append(self._apply_batch(commands.run(TICK), now_ms))
-            self._ticks_paused_until_s = 0.0
+            if group.records:
+                self._ticks_paused_until_s = 0.0
+                self._able_s = now_s
         except JournalFull as error:
             self._ticks_paused_until_s = time.monotonic() + _IDLE_WAIT_MAX_S
             for call in runs:

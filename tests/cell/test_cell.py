@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from simswitch.cell import (
+    STALL_S,
     Capacity,
     Cell,
     CellClosed,
@@ -28,6 +29,9 @@ from simswitch.clock import Clock
 from simswitch.core import commands
 from simswitch.core.commands import OutcomeRun
 from simswitch.core.layout import (
+    ACCESS_SERVER,
+    DECLARE_DEAD,
+    DEFINE,
     FREEZE,
     RESTART,
     SESSION_HOLDS,
@@ -114,6 +118,22 @@ async def until(condition: Callable[[], bool]) -> None:
     """Waits for what has to come; the test's own limit ends it otherwise."""
     while not condition():
         await asyncio.sleep(0.001)
+
+
+def serving_leases(cell: Cell) -> None:
+    """40 terminals on SIMs, and the session of their access server."""
+    cell.step(allocate(1, 40))
+    answer = commands.outcome_runs(cell.step(commands.run(SESSION_OPEN, access_server=SERVER_NUMBER)).data)[0]
+    session = int(answer["session"][0])
+    held = cell.machine.terminals_columns()
+    iccids = cell.machine.sims_columns()["iccid"][held["sim"]]
+    cell.step(
+        commands.run(
+            SESSION_HOLDS, 40, access_server=SERVER_NUMBER, argument=session, terminal=held["key"], epoch=held["epoch"],
+            iccid=iccids,
+        )
+    )  # fmt: skip
+    cell.step(commands.run(SESSION_READY, access_server=SERVER_NUMBER, argument=session))
 
 
 def test_step_applies_and_is_durable() -> None:
@@ -518,6 +538,57 @@ async def test_a_full_disk_refuses_and_reads_go_on() -> None:
 
 
 @in_event_loop
+async def test_time_in_which_the_disk_was_full_takes_no_lease_and_settles_no_death() -> None:
+    """Nobody could renew, and who was declared dead could give no sign of life."""
+    disk, clock = FaultyDisk(), VirtualClock(1_700_000_000_000)
+    journal = JournalSettings(segment_bytes=1024 * 1024, free_mark_bytes=0)
+    cell = Cell.open("in memory", disk=disk, capacity=Capacity(100, 100, 100), journal=journal, clock=clock)
+    fill(cell.step, 80)
+    second = commands.definition(ACCESS_SERVER, "as-02", {})
+    cell.step(commands.run(DEFINE, definition=second))
+    serving_leases(cell)
+    cell.step(commands.run(DECLARE_DEAD, 1, access_server=SERVER_NUMBER + 1, undo=0))
+    leases = len(cell.machine.terminals_columns()["key"])
+    told: list[OutcomeRun] = []
+    cell.on_orders = told.append
+    cell.start()
+    disk.free = -1
+    with pytest.raises(JournalFull):
+        await cell.submit(allocate(100))
+    clock.advance(86_400_000)
+    cell._able_s -= 86_400
+    assert await cell.read(lambda machine: machine.now_ms) < clock.now_ms()
+    disk.free = 1 << 40
+    await cell.submit(allocate(100))
+    dead_ms = await cell.read(lambda machine: machine.server(SERVER_NUMBER + 1)["dead_ms"])
+    assert dead_ms > clock.now_ms()
+    assert not await cell.read(lambda machine: machine.header()["frozen"])
+    assert len(await cell.read(lambda machine: machine.terminals_columns()["key"])) == leases + 1
+    assert not told, "a lease was taken away"
+    await asyncio.to_thread(cell.close)
+
+
+@in_event_loop
+async def test_time_in_which_a_commit_hung_is_made_up_for_before_anything_else_and_once() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk)
+    gate = Gate(disk, cell)
+    cell.start()
+    gate.shut()
+    held_up = cell.submit(number_run(1))
+    await until(gate.waiting.is_set)
+    cell._able_s -= STALL_S
+    gate.release()
+    await held_up
+    await cell.submit(number_run(2))
+    await cell.submit(number_run(3))
+    number = tiny(cell).kinds[-1]
+    assert tiny(cell).kinds[-5:] == [number, FREEZE, THAW, number, number]
+    assert not cell.clock_frozen
+    await asyncio.to_thread(cell.close)
+
+
+@in_event_loop
 async def test_a_failing_fsync_stops_the_process_and_acknowledges_nothing() -> None:
     disk = FaultyDisk()
 
@@ -643,18 +714,7 @@ async def test_one_start_with_a_clock_that_is_a_year_ahead_is_undone_by_setting_
 async def test_orders_of_a_tick_are_handed_out_too() -> None:
     cell = Cell.in_memory(capacity=Capacity(100, 100, 100))
     fill(cell.step, 80)
-    cell.step(allocate(1, 40))
-    opened = commands.outcome_runs(cell.step(commands.run(SESSION_OPEN, access_server=SERVER_NUMBER)).data)[0]
-    session = int(opened["session"][0])
-    held = cell.machine.terminals_columns()
-    iccids = cell.machine.sims_columns()["iccid"][held["sim"]]
-    cell.step(
-        commands.run(
-            SESSION_HOLDS, 40, access_server=SERVER_NUMBER, argument=session, terminal=held["key"], epoch=held["epoch"],
-            iccid=iccids,
-        )
-    )  # fmt: skip
-    cell.step(commands.run(SESSION_READY, access_server=SERVER_NUMBER, argument=session))
+    serving_leases(cell)
     told: list[int] = []
     window_full = asyncio.Event()
 
