@@ -10,7 +10,15 @@ from simswitch.cell import Cell, VirtualClock
 from simswitch.core.machine import HASH_PIECE_BYTES, Machine
 from simswitch.journal import follower as module
 from simswitch.journal.errors import JournalDamaged
-from simswitch.journal.follower import Follower, FollowerSettings, FollowerStopped, Reader, ReaderFailed, read_alarm
+from simswitch.journal.follower import (
+    Follower,
+    FollowerSettings,
+    FollowerStopped,
+    Reader,
+    ReaderFailed,
+    follow,
+    read_alarm,
+)
 from simswitch.journal.recovery import real_machine, recover, restore_newest
 from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
 from simswitch.journal.walk import Walk, list_segments
@@ -107,6 +115,54 @@ def test_an_alarm_that_has_no_room_leaves_no_empty_file_and_the_log_has_it() -> 
     assert read_alarm(disk) == "snapshots go on, but history is damaged"
     disk.seen[module.ALARM_NAME] = Content()
     assert "is empty, since there was no room" in (read_alarm(disk) or "")
+
+
+def test_damage_that_is_found_on_a_full_disk_is_told_as_soon_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another follower would find the same, so none is started that could tell it later."""
+    monkeypatch.setattr(module, "_ALARM_AGAIN_S", 0.0)
+    disk, said = FullDisk(), list[str]()
+
+    def broken(*_: object) -> bool:
+        raise module.InvariantBroken("I10: another outcome")
+
+    def make_room(text: str) -> None:
+        said.append(text)
+        if "no room for the alarm" in text:
+            disk.free = 1 << 40
+
+    written(disk)
+    disk.seen[module.ALARM_NAME] = Content(b"there is no room for a snapshot, and the journal grows")
+    disk.free = 0
+    monkeypatch.setattr(module, "RealDisk", lambda *_, **__: disk)
+    monkeypatch.setattr(Follower, "turn", broken)
+    settings = FollowerSettings(niceness=0)
+    status = follow("in memory", settings, machine=tiny_kind(), stopped=lambda: False, said=make_room)
+    assert status == module.EXIT_DAMAGED
+    assert read_alarm(disk) == "I10: another outcome"
+    assert len(said) == 2
+    # Told to stop it goes at once: the next start finds the damage again.
+    disk.unlink(module.ALARM_NAME)
+    disk.free = 0
+    said.clear()
+    status = follow("in memory", settings, machine=tiny_kind(), stopped=lambda: bool(said), said=said.append)
+    assert (status, read_alarm(disk)) == (module.EXIT_DAMAGED, None)
+
+
+@pytest.mark.parametrize(
+    ("standing", "stays"),
+    [("I10: another outcome", True), ("snapshots go on, but it was damaged otherwise", False)],
+)
+def test_a_reader_that_fails_leaves_an_alarm_of_damage_as_it_is(standing: str, stays: bool) -> None:
+    disk, said = FaultyDisk(), list[str]()
+
+    def opening() -> Reader:
+        raise ReaderFailed("history is damaged")
+
+    written(disk)
+    disk.seen[module.ALARM_NAME] = Content(standing.encode())
+    Follower(disk, tiny_kind(), NEVER, said=said.append, readers=[opening]).turn()
+    assert said == ["snapshots go on, but history is damaged"]
+    assert read_alarm(disk) == (standing if stays else said[0])
 
 
 @pytest.mark.parametrize("standing", [None, "I10: another outcome"])

@@ -84,7 +84,9 @@ _WINDOW_BYTES = 256 * 1024
 _RECORDS_PER_TURN = 256
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM_BEGINS = "there is no room for a snapshot"
+_READER_BEGINS = "snapshots go on, but "
 _NO_ROOM_WAIT_S = 60.0
+_ALARM_AGAIN_S = 1.0
 _AT_A_STRETCH_S = 0.001
 _GIVE_WAY_S = 0.0001
 _COMMIT_S = 1.0
@@ -348,9 +350,12 @@ class Follower:
         if reader is not None:
             self._readers.remove(reader)
             reader.close()
-        self._reader_alarm = f"snapshots go on, but {error}"
+        self._reader_alarm = f"{_READER_BEGINS}{error}"
         self._said(self._reader_alarm)
-        self._raise(self._reader_alarm)
+        standing = read_alarm(self._disk)
+        # What a follower before this one found wrong with journal or state weighs more, and is a person's to remove.
+        if standing is None or standing.startswith((_NO_ROOM_BEGINS, _READER_BEGINS)):
+            self._raise(self._reader_alarm)
 
     def _raise(self, text: str) -> None:
         """An alarm, where there is room for it."""
@@ -600,8 +605,8 @@ def follow(
         # What its server has written last is still to be read, but not what another server writes after it.
         follower.finish(read_on=os.getppid() == parent)
     except JournalError as error:
-        _raise_alarm(disk, str(error))
         say(f"the follower stops: {error}")
+        _leave_alarm(disk, str(error), stopped, say, settings.poll_s)
         return EXIT_DAMAGED
     except OSError as error:
         if stopped():
@@ -619,6 +624,29 @@ def follow(
         if follower is not None:
             follower.close()
     return EXIT_STOPPED
+
+
+def _leave_alarm(
+    disk: Disk, text: str, stopped: Callable[[], bool], say: Callable[[str], object], poll_s: float
+) -> None:
+    """No other follower is started after this one: where the disk has no room for the alarm, it waits for some."""
+    said = False
+    while True:
+        try:
+            _raise_alarm(disk, text)
+            return
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                say(f"the alarm could not be left: {error}")
+                return
+            if not said:
+                say(f"there is no room for the alarm, which is left as soon as there is: {error}")
+                said = True
+        again_s = time.monotonic() + _ALARM_AGAIN_S
+        while not (over := stopped()) and time.monotonic() < again_s:
+            time.sleep(poll_s)
+        if over:
+            return
 
 
 def _say(text: str) -> None:
