@@ -15,6 +15,7 @@ import pytest
 from simswitch.cell import Cell, CellOverloaded, JournalFull
 from simswitch.client import OperatorClient, Order, Result, SessionThread
 from simswitch.client import Session as ClientSession
+from simswitch.client.errors import service_error
 from simswitch.core import layout
 from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun
 from simswitch.service import sessions as module
@@ -22,7 +23,7 @@ from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.sessions import Session, SessionHandlers
 from simswitch.v1 import access_server_pb2 as pb
-from simswitch.v1 import pool_pb2
+from simswitch.v1 import access_server_pb2_grpc, pool_pb2
 
 from tests.service.serving import Serving
 
@@ -197,3 +198,38 @@ def test_a_close_that_the_queue_does_not_take_is_said_again() -> None:
         assert cell.runs[0] == cell.runs[1]
 
     asyncio.run(scenario())
+
+
+def test_a_session_that_only_pings_and_does_not_become_ready_ends(
+    serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it stands its access server can't be declared dead, and after a restore all others wait for it."""
+    monkeypatch.setattr(module, "READY_WITHIN_S", 0.1)
+
+    async def scenario() -> None:
+        async with grpc.aio.insecure_channel(serving.address) as channel, asyncio.timeout(20):
+            stub: Any = access_server_pb2_grpc.AccessServerServiceStub(channel)
+            call = stub.Session()
+            await call.write(pb.SessionRequest(hello=pb.Hello(access_server="as-01")))
+            await call.write(pb.SessionRequest(ping=pb.Ping(nonce=1)))
+            while isinstance(await call.read(), pb.SessionResponse):
+                pass
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        asyncio.run(scenario())
+    error = service_error(caught.value)
+    assert error.reason == "READY_EXPECTED"
+    assert error.retry_after_ms, "without it our client would not come again"
+    assert "the session of as-01 is ended" in caplog.text
+    assert pool.pool.DeclareDead(pool_pb2.DeclareDeadRequest(access_server="as-01"))
+
+
+def test_a_session_that_is_ready_goes_on(serving: Serving, pool: OperatorClient) -> None:
+    assert pool
+    assert serving.running is not None
+    sessions = serving.running.service.sessions
+    with SessionThread(serving.address, "as-01", lambda _: Result.DONE) as client:
+        client.serving(20)
+        (session,) = serving.in_loop(lambda: list(sessions._sessions.values()))
+        serving.in_loop(lambda: sessions._end_unready(session))
+        assert session.ending is None

@@ -152,6 +152,12 @@ FENCED = Reason(
     _Code.ABORTED, "FENCED", "A newer session of the access server {what} stands. Find out who the other one is."
 )
 HELLO_EXPECTED = Reason(_Code.FAILED_PRECONDITION, "HELLO_EXPECTED", "A session begins with exactly one hello: {what}.")
+READY_EXPECTED = Reason(
+    _Code.ABORTED,
+    "READY_EXPECTED",
+    "The session has not become ready within {what} s of its hello: say what is held, then ready. Connect again.",
+    1_000,
+)
 MESSAGE_EXPECTED = Reason(
     _Code.DEADLINE_EXCEEDED, "MESSAGE_EXPECTED", "The call's message has not come within {what} s."
 )

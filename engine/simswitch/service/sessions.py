@@ -13,6 +13,7 @@ What waits to be sent to one access server is bounded: past 1,024 messages, or 8
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ from simswitch.service.errors import (
     DRAINING,
     FENCED,
     HELLO_EXPECTED,
+    READY_EXPECTED,
     SLOW_CONSUMER,
     TOO_MANY_SESSIONS,
     Refused,
@@ -40,10 +42,14 @@ from simswitch.service.errors import (
 )
 from simswitch.v1 import access_server_pb2 as pb
 
+log = logging.getLogger("simswitch.service")
+
 SESSIONS_MAX = 4_096
 OUTGOING_MAX = 1_024
 OUTGOING_BYTES_MAX = 8 << 20
 HELLO_WITHIN_S = 10.0
+READY_WITHIN_S = 300.0
+"""Until then it holds up a declaration of its death, and after a restore all who want a SIM."""
 CLOSE_AGAIN_S = 1.0
 
 _COUNTED = 0xFFFFFFFF
@@ -94,6 +100,8 @@ class Session:
         self.withdraws = withdraws
         """It understands orders of that kind."""
         self.differences: Counter[int] = Counter()
+        self.ready = False
+        """It has said all that it holds."""
         self.ending: Refused | None = None
         self._outgoing: deque[bytes] = deque()
         self._outgoing_bytes = 0
@@ -189,10 +197,12 @@ class SessionHandlers:
     async def session(self, stream: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
         session = await self._open(stream, call)
         reader = asyncio.create_task(self._read(stream, session, call))
+        look = asyncio.get_running_loop().call_later(READY_WITHIN_S, self._end_unready, session)
         try:
             while (message := await session.next()) is not None:
                 yield message
         finally:
+            look.cancel()
             try:
                 reader.cancel()
                 with suppress(asyncio.CancelledError):
@@ -200,6 +210,16 @@ class SessionHandlers:
             finally:
                 # Also when the reader met something unforeseen: the core must not wait for a stream that is gone.
                 self._close(session, call)
+
+    def _end_unready(self, session: Session) -> None:
+        if not session.ready and session.ending is None:
+            log.warning(
+                "the session of %s is ended: it has not become ready within %.0f s of its hello. If the access server "
+                "is broken, `simswitch access-server declare-dead` frees what it holds",
+                session.server.name,
+                READY_WITHIN_S,
+            )
+            session.end(Refused(READY_EXPECTED, f"{READY_WITHIN_S:.0f}"))
 
     async def _open(self, stream: AsyncIterator[bytes], call: Call) -> Session:
         try:
@@ -322,7 +342,9 @@ class SessionHandlers:
         elif number == _READY:
             outcome = await self._cell.submit(self._run(layout.SESSION_READY, session, call))
             _still_stands(outcome, session)
-            result = pb.ReadyResult(status=outcome["status"].tolist()[0])
+            status = outcome["status"].tolist()[0]
+            session.ready = session.ready or status in (layout.OK, layout.SAME)
+            result = pb.ReadyResult(status=status)
             for found, count in sorted(session.differences.items()):
                 result.differences.append(difference(found, count))
             session.put(pb.SessionResponse(ready_result=result).SerializeToString())

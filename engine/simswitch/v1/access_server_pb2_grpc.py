@@ -52,7 +52,8 @@ class AccessServerServiceServicer:
         1. The client sends hello. The server answers opened. A newer hello of the same access server fences this
         session: it gets a notice and then ends with ABORTED, reason FENCED.
         2. The client lists what it really holds in any number of holds, each answered by a holds_result, then sends
-        ready, answered by a ready_result. From then on orders come.
+        ready, answered by a ready_result. From then on orders come. A session that is not ready within five minutes of its
+        hello ends with ABORTED, reason READY_EXPECTED: connect again.
         3. Acknowledgements, loads, usage and pings go up in any order. Each is answered in the order in which it came,
         loads excepted, which get no answer.
 
