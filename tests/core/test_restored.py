@@ -98,6 +98,51 @@ def test_nobody_is_given_a_sim_before_all_have_said_what_they_hold() -> None:
     assert world.machine.check() == []
 
 
+def test_a_late_report_does_not_stand_for_the_hello() -> None:
+    """To a restored folder it is of the lease that goes on, though that ended after the backup."""
+    world = pool(sims=3)
+    _, before, first = given(world, 1)
+    backup = copied(world)
+    world.send(world.set_health(first, layout.THROTTLED))
+    _, epoch, second = given(world, 1)
+    world.send(world.set_health(first, layout.HEALTHY))
+
+    restore(world, backup)
+    world.open_session(0, ready=False)
+    world.send(world.holds(0, 1, epoch, second))
+    assert world.status(world.usage(1, before, 1_000)) == layout.OK
+    assert world.status(world.lease(layout.RENEW, 1, before)) == layout.OK
+    assert given(world, 1)[0] == layout.HELLOS_AWAITED
+    world.send(world.ready(0))
+    assert unheard(world) == [1]
+    assert world.machine.terminal(0)["sim"] is None
+    assert given(world, 1)[0] == layout.HELLOS_AWAITED
+    assert world.machine.check() == []
+
+
+def test_nor_does_a_late_report_of_what_an_outstanding_switch_began() -> None:
+    world = pool(sims=4)
+    given(world, 1)
+    job = int(world.send(world.job_create(selecting=1))[0]["job"][0])
+    world.send(world.job_add(job, 1))
+    world.pass_ms(STEP_MS)
+    (order,) = world.orders
+    backup = copied(world)
+    world.send(world.acknowledge(order["order"], layout.ACK_DONE))
+    world.send(world.set_health(world.machine.terminal(0)["sim"], layout.THROTTLED))
+    _, epoch, sim = given(world, 1)
+
+    restore(world, backup)
+    world.open_session(0, ready=False)
+    world.send(world.holds(0, 1, epoch, sim))
+    assert world.status(world.usage(1, order["epoch"], 1_000)) == layout.OK
+    assert given(world, 1)[0] == layout.HELLOS_AWAITED
+    world.send(world.ready(0))
+    assert unheard(world) == [1]
+    assert world.machine.terminal(0)["sim"] is None
+    assert world.machine.check() == []
+
+
 def test_swaps_wait_and_go_on() -> None:
     world = pool()
     given(world, 1)
@@ -193,12 +238,24 @@ class AccessServer:
     held: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By terminal: epoch and SIM."""
     inbox: list[dict[str, int]] = field(default_factory=list)
+    ended: list[tuple[int, int]] = field(default_factory=list)
+    """Terminal and epoch of leases that are over here, and whose last usage report may be on its way still."""
     answers: dict[int, int] = field(default_factory=dict)
     """To orders, by their number: one that comes again is answered as before."""
     session: int = 0
     ready: bool = False
     again_ms: int | None = None
     """Until then it says hello again: it was not told of all that it has to let go of."""
+
+    def begin(self, terminal: int, lease: tuple[int, int]) -> None:
+        if terminal in self.held and self.held[terminal] != lease:
+            self.end(terminal)
+        self.held[terminal] = lease
+
+    def end(self, terminal: int) -> int:
+        epoch, _ = self.held.pop(terminal)
+        self.ended.append((terminal, epoch))
+        return epoch
 
 
 class TwoOnOne(AssertionError):
@@ -217,6 +274,7 @@ class Fleet:
         self.read = len(self.world.orders)
         self.answers: Counter[int] = Counter()
         self.swaps = 0
+        self.reported_bytes = 0
         self.gone: int | None = None
         for index in self.servers:
             self.hello(index)
@@ -262,6 +320,8 @@ class Fleet:
             status = self.world.status(self.world.holds(index, terminal, epoch, sim))
             if status in (layout.ORDERS_FULL, layout.TERMINALS_FULL):
                 server.again_ms = self.world.now_ms + LEASE_MS // 2
+            if self.random.random() < 0.5:
+                self.report_late(index)
             if not ready and self.random.random() < 0.2:
                 return  # the connection broke on the way, or it takes long
         if ready:
@@ -278,7 +338,7 @@ class Fleet:
         lease = int(outcome["epoch"][0]), int(outcome["sim"][0])
         # Where a switch was carried out, and that is not known yet, the answer is of the lease before.
         if status in GIVEN and lease > self.servers[index].held.get(terminal, (0, 0)):
-            self.servers[index].held[terminal] = lease
+            self.servers[index].begin(terminal, lease)
         return status
 
     def carry_out(self, index: int) -> None:
@@ -298,12 +358,12 @@ class Fleet:
         source, terminal = order["source_iccid"], order["terminal"]
         if order["kind"] in (layout.STOP, layout.REVOKE):
             if source in held:
-                del server.held[held[source]]
+                server.end(held[source])
             return True
         if order["kind"] != layout.SWITCH or held.get(source) != terminal or self.random.random() < 0.1:
             return False
         target = next(sim for sim in range(SIMS) if iccid_number(sim) == order["target_iccid"])
-        server.held[terminal] = order["epoch"], target
+        server.begin(terminal, (order["epoch"], target))
         self.swaps += 1
         return True
 
@@ -315,7 +375,7 @@ class Fleet:
         server = self.servers[index]
         if server.held:
             terminal = self.random.choice(list(server.held))
-            epoch, _ = server.held.pop(terminal)
+            epoch = server.end(terminal)
             self.send(self.world.lease(layout.RELEASE, terminal, epoch, index))
 
     def fail_to_attach(self, index: int) -> None:
@@ -323,10 +383,21 @@ class Fleet:
         if not server.held:
             return
         terminal = self.random.choice(list(server.held))
-        epoch, _ = server.held.pop(terminal)
+        epoch = server.end(terminal)
         (outcome,) = self.send(self.world.lease(layout.REPORT_ATTACH_FAILURE, terminal, epoch, index))
         if outcome["status"][0] in GIVEN:
-            server.held[terminal] = int(outcome["epoch"][0]), int(outcome["sim"][0])
+            server.begin(terminal, (int(outcome["epoch"][0]), int(outcome["sim"][0])))
+
+    def report_late(self, index: int) -> None:
+        """The last usage of a lease that is over: held back, shed, or sent again since its answer was lost.
+
+        A restored folder may take it for a lease that goes on, or that an outstanding switch began.
+        """
+        ended = self.servers[index].ended
+        if ended:
+            self.reported_bytes += 1
+            terminal, epoch = self.random.choice(ended[-TERMINALS:])
+            self.send(self.world.usage(terminal, epoch, self.reported_bytes, server=index))
 
     def move(self) -> None:
         job = int(self.send(self.world.job_create(selecting=1))[0]["job"][0])
@@ -349,8 +420,10 @@ class Fleet:
             self.fail_to_attach(index)
         elif what < 0.75:
             self.move()
-        elif what < 0.8:
+        elif what < 0.78:
             self.renew(index)
+        elif what < 0.8:
+            self.report_late(index)
         elif what < 0.84:
             sim = self.random.randrange(SIMS)
             self.send(self.world.set_health(sim, self.random.choice((layout.THROTTLED, layout.HEALTHY))))
@@ -380,6 +453,7 @@ class Fleet:
         gone = self.gone = self.random.choice((None, *self.servers))
         if gone is not None:
             self.servers[gone].held.clear()
+            self.servers[gone].ended.clear()
         away = [index for index in self.servers if index != gone]
         declared = gone is None
         while away or not declared or self.world.machine.header()["unheard_count"]:

@@ -531,8 +531,8 @@ class Books:
         terminal.expires_ms = self.now_ms + self.settings[layout.LEASE_MS]
         server = self.servers[terminal.server]
         self._lives(terminal.server, layout.DEATH_BELIED)
-        if server.reconciling:
-            terminal.named_in = server.session
+        if server.reconciling and not server.awaited:
+            terminal.named_in = server.session  # the books of a restored folder may take an old lease for it
 
     def _lives(self, index: int, what: int) -> None:
         """An access server that was declared dead is not."""

@@ -347,8 +347,9 @@ cdef inline void lease_extend(State *state, uint32_t index, uint64_t now_ms) noe
     terminal.expires_ms = now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
     if server.gate == GATE_DEAD:
         server_lives(state, terminal.server, DEATH_BELIED, now_ms)
-    if server.reconciling:
-        # A sign of life counts as being named in the hello that is being compared now.
+    if server.reconciling and server.unheard == HEARD:
+        # A sign of life counts as being named in the hello that is being compared now. Not after a restore: what these
+        # books take for the lease may have ended after the backup, and its last report comes late (I1).
         state.terminals_cold[index].session = server.session
 
 
