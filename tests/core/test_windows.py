@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
@@ -114,6 +115,8 @@ def test_a_days_figure_takes_nothing_off_a_place_that_stands_for_several() -> No
 @pytest.mark.parametrize("pooled", [False, True])
 def test_days_on_which_nobody_was_there_have_places_of_their_own(pooled: bool) -> None:
     world, epoch = rolling_world(4, pooled=4 * pooled)
+    a_day_is_over(world)
+    world.pass_ms(1_000)
     assert world.status(world.usage(T, epoch, 4 * MIB)) == layout.OK
     ended_ms = world.now_ms + 8 * 3_600_000
     assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, ended_ms)) == layout.OK
@@ -159,6 +162,73 @@ def test_what_was_counted_while_the_clock_was_frozen_stays_for_as_long_as_it_may
     assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
     a_day_is_over(world)
     assert world.machine.sim(0)["used_rolling_bytes"] == 0
+
+
+def test_what_was_counted_while_the_clock_was_frozen_stays_where_more_timers_are_due_than_one_batch_asks() -> None:
+    terminals = 5_000
+    world = empty_world(terminals + 64, terminals + 64)
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: 3})
+    world.import_sims(terminals + 64)
+    epoch = allocate(world)
+    a_day_is_over(world)
+    for first in range(T + 1, T + 1 + terminals, 1_000):
+        many = np.arange(first, first + 1_000)
+        world.send(world.allocate(many, subscriber=many))
+    at_ms = world.now_ms + 8 * 3_600_000
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    world.send(commands.run(layout.FREEZE))
+    assert world.status(world.usage(T, epoch, 4 * MIB)) == layout.OK
+    world.now_ms = at_ms + 2 * DAY_MS + 5 * 3_600_000
+    world.send(commands.run(layout.THAW))
+    for _ in range(9):
+        world.pass_ms(1_000)
+    assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
+
+
+def test_what_was_counted_while_the_reset_before_goes_on_stays_for_as_long_as_it_may_have_to() -> None:
+    """A reset is spread over half a day; the next one is due when its walk has yet to end."""
+    world = empty_world(9_000)
+    world.define(layout.PLAN, "monthly", {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_ROLLING_DAYS: 3})
+    world.configure(layout.LEASE_MS, 7 * DAY_MS)
+    world.import_sims(8_000)
+    epoch = allocate(world)
+    sim = world.machine.terminal(0)["sim"]
+    a_day_is_over(world)
+    for _ in range(9):
+        world.pass_ms(1_500)
+    at_ms = world.now_ms + DAY_MS
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms, DAY_MS // 2)) == layout.OK
+    world.pass_ms(DAY_MS + 3_600_000)
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms + DAY_MS)) == layout.OK
+    world.now_ms = at_ms + 2 * DAY_MS + 5 * 3_600_000
+    assert world.status(world.usage(T, epoch, 400 * MIB)) == layout.OK
+    for _ in range(9):
+        world.pass_ms(1_500)
+    for used in (400 * MIB, 400 * MIB, 0):
+        assert world.machine.sim(sim)["used_rolling_bytes"] == used
+        a_day_is_over(world)
+        for _ in range(9):
+            world.pass_ms(1_500)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_days_figure_takes_nothing_off_what_was_used_before_the_first_turn(pooled: bool) -> None:
+    """Nobody said until then when a day was over."""
+    world, epoch = rolling_world(7, pooled=4 * pooled)
+    world.configure(layout.LEASE_MS, 7 * DAY_MS)
+    for day in range(10):
+        assert world.status(world.usage(T, epoch, (day + 1) * GIB // 2)) == layout.OK
+        world.pass_ms(DAY_MS)
+    a_day_is_over(world)
+    world.pass_ms(2_000)
+    at_s = world.now_ms // 1000
+    for told, status in ((GIB, layout.LATE), (6 * GIB, layout.OK)):
+        run = world.figure(0, told, 0, at_s, layout.ROLLING_DAY)
+        if pooled:
+            run = world.pool_figure("gold-a", told, 0, at_s, layout.ROLLING_DAY)
+        assert world.status(run) == status
+    lot = world.machine.lot(world.entities["gold-a"])
+    assert (lot["pool_used_bytes"][2] if pooled else world.machine.sim(0)["used_rolling_bytes"]) == 6 * GIB
 
 
 def test_nothing_is_kept_for_rolling_days_where_no_plan_has_any() -> None:

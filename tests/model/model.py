@@ -756,6 +756,7 @@ class Model(Limits):
                 if 0 < lot.schedule.get(window, (0, 0))[0] <= self.now_ms:
                     if window in lot.resets:
                         lot.resets[window].spread_ms = lot.begun_spread_ms[window] = 0
+                        lot.of_several = lot.of_several or window == layout.WINDOW_ROLLING - 1
                     else:
                         self._reset_begins(entity, window)
             if 0 < lot.tried_ms <= self.now_ms and TRYING not in lot.resets:
@@ -770,8 +771,6 @@ class Model(Limits):
             if lot.resets and not lot.due:
                 lot.due = True
                 self.lots_due.append(entity)
-        elif 0 < lot.schedule.get(layout.WINDOW_ROLLING - 1, (0, 0))[0] <= self.now_ms:
-            lot.of_several = True
         instants = [at_ms for _, _, at_ms in lot.waiting.values()]
         instants += [at_ms for at_ms, _ in lot.schedule.values() if at_ms]
         instants += [lot.tried_ms] if lot.tried_ms else []
@@ -842,7 +841,7 @@ class Model(Limits):
         lot.last_reset_ms[window] = at_ms + late * DAY_MS
         if window == layout.WINDOW_ROLLING - 1:
             ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
-            lot.of_several = lot.of_several or ended > 1
+            lot.of_several = lot.of_several or ended > 1 or not before_ms
             steps, lot.turned_days = divmod(min(lot.turned_days + ended + late, 14 * lot.step_days), lot.step_days)
             if not steps:
                 return
@@ -1561,6 +1560,9 @@ class Model(Limits):
             # No lease has aged by the leap of the clock.
             self.thaw_until_ms = self.now_ms + self.settings[layout.LEASE_MS]
             self._fence_anew()
+            for lot in self.lots.values():
+                due_ms, _ = lot.schedule.get(layout.WINDOW_ROLLING - 1, (0, 0))
+                lot.of_several = lot.of_several or 0 < due_ms <= self.now_ms
         return {layout.OK if before else layout.SAME}
 
     def _stop_or_lift(self, call: Call) -> set[int]:

@@ -1031,8 +1031,8 @@ def _figure_of_day(row: Row) -> Case:
         world.configure(layout.LINE_BYTES_PER_S, MIB)
         told = (25 * 3_600 + 2) * MIB
     elif row.when.endswith("less than we counted"):
-        # Of the day before yesterday; its end need not be told to the minute.
-        ended_s, told, used = ended_s - 86_400 + 3_600, 4_096, 5 * MIB + 4_096
+        # The day's end need not be told to the minute.
+        ended_s, told, used = ended_s - 3_600, 4_096, 4 * MIB + 4_096
     elif "more than" in row.when:
         told, used = 7 * MIB, 11 * MIB
     case = Case(world, world.figure(0, told, 0, ended_s, layout.ROLLING_DAY), named_sim=0)

@@ -695,4 +695,5 @@ cdef void apply_thaw(State *state, const Run *run) noexcept nogil:
     if state.header.frozen:
         state.header.thaw_until_ms = run.now_ms + <uint64_t> state.header.settings[<int> LEASE_MS]
         deaths_delayed(state, run.now_ms)
+        lots_thawed(state, run.now_ms)
     state.header.frozen = 0

@@ -215,8 +215,8 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     lot.last_reset_ms[window] = lot.reset_ms[window] + days * DAY_MS
     lot.reset_ms[window] = 0
     if window == WINDOW_ROLLING - 1:
-        if untold > 1:
-            lot.days_several |= 1
+        if untold > 1 or not last_ms:
+            lot.days_several |= 1  # before the first turn nobody said when a day was over
         if not _turn_begin(lot, days + untold):
             return
         lot.turns_all -= min(lot.turns_all, lot.turn_places)
@@ -430,15 +430,25 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
             if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
                 if (lot.resetting >> window) & 1:
                     lot.begun_spread_ms[window] = 0  # the one before has to be over first
+                    if window == WINDOW_ROLLING - 1:
+                        lot.days_several |= 1  # what is counted until then is of the next day, and joins that before
                 else:
                     _reset_begin(state, entity, window, now_ms)
         if lot.tried_ms and lot.tried_ms <= now_ms and not (lot.resetting >> TRYING) & 1:
             _tries_begin(state, entity, now_ms)
         if lot.resetting:
             _lot_due(state, entity)
-    elif lot.reset_ms[WINDOW_ROLLING - 1] and lot.reset_ms[WINDOW_ROLLING - 1] <= now_ms:
-        lot.days_several |= 1  # what is counted from here on is of the next day, and counts as today's
     _lot_arm(state, entity, now_ms)
+
+
+cdef void lots_thawed(State *state, uint64_t now_ms) noexcept nogil:
+    """Resets that were held back begin now: what was counted since they were due is of the next day, and counts as today's."""
+    cdef uint64_t reset_ms
+    cdef uint32_t entity
+    for entity in range(state.header.entities_count):
+        reset_ms = state.lots[entity].reset_ms[WINDOW_ROLLING - 1]
+        if _is(state, entity, LOT) and reset_ms and reset_ms <= now_ms:
+            state.lots[entity].days_several |= 1
 
 
 cdef void lot_timer(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
