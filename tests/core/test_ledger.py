@@ -169,6 +169,7 @@ def test_a_sim_that_comes_free_without_a_report_is_not_handed_out_on_what_may_be
     assert world.status(world.usage(T, epoch, MIB)) == layout.ENDED
     found = world.machine.sim(sim)
     assert (found["allowances_bytes"][0], found["headroom_bytes"]) == (allowed - MIB, 250 * MIB - allowed)
+    world.pass_ms(SILENCE_MS)
     assert world.status(asked) == layout.NO_HEALTHY_SIM
     assert world.status(world.usage(T, epoch, MIB)) == layout.NO_LEASE
     found = world.machine.sim(sim)
@@ -193,8 +194,10 @@ def test_allowances_add_up_and_go_with_their_window_or_the_carriers_word() -> No
     assert world.status(world.usage(1, epochs[1], MIB)) == layout.ENDED
     assert world.status(world.usage(2, epochs[2], MIB)) == layout.ENDED
     assert world.machine.sim(0)["allowances_bytes"] == [2 * each - MIB, 0, 2 * each - MIB]
+    world.pass_ms(SILENCE_MS)
     assert world.status(world.usage(2, epochs[2], MIB)) == layout.NO_LEASE
     assert world.machine.sim(0)["allowances_bytes"] == [each, 0, each]
+    world.pass_ms(SECOND_MS)
     assert world.status(world.figure(0, 3 * MIB, 2 * MIB, world.now_ms // 1000)) == layout.OK
     found = world.machine.sim(0)
     assert (found["allowances_bytes"], found["used_cycle_bytes"]) == ([0, 0, each], 3 * MIB)
@@ -285,6 +288,7 @@ def test_a_sim_released_without_a_last_report_is_not_handed_out_on_what_may_be_g
     if told == "after it has cooled":
         assert world.status(world.usage(T, epoch, 2 * MIB)) == layout.ENDED
         assert world.status(asked) == layout.NO_HEALTHY_SIM
+        world.pass_ms(SILENCE_MS)
         assert world.status(world.usage(T, epoch, 2 * MIB)) == layout.NO_LEASE
         assert world.machine.sim(sim)["headroom_bytes"] == 248 * MIB
     assert world.status(asked) == (layout.NO_HEALTHY_SIM if told == "nothing" else layout.OK)
@@ -340,7 +344,7 @@ def test_what_was_allowed_for_falls_by_what_is_reported_and_by_no_more() -> None
 
     allowed, headroom = left()
     assert allowed >= GIB
-    for total, rest in ((200 * MIB, 200), (100 * MIB, 200), (500 * MIB, 500)):
+    for total, rest in ((200 * MIB, 200), (200 * MIB, 200), (100 * MIB, 200), (500 * MIB, 500)):
         world.status(world.usage(T, epoch, total))
         assert left() == (allowed - rest * MIB, headroom)
     header = world.machine.header()
@@ -354,6 +358,85 @@ def test_what_was_allowed_for_falls_by_what_is_reported_and_by_no_more() -> None
     assert (header["unreported_count"], header["unreported_bytes"]) == (0, 0)
     assert world.machine.sim(sim)["counted_bytes"] == header["counted_bytes"] == allowed + 100 * MIB
     assert world.machine.check() == []
+
+
+def test_the_same_total_is_the_last_report_only_where_it_can_be_no_retry() -> None:
+    """I4: within a minute of it, it may be one, or an idle minute of a backlog."""
+    world = empty_world()
+    (sim,) = world.import_sims(1)
+    (outcome,) = world.send(world.allocate(T, expected_bytes=GIB))
+    epoch = int(outcome["epoch"][0])
+    released_silently(world, epoch)
+    left = [world.machine.sim(sim)["allowances_bytes"][0] - 200 * MIB]
+    for waits_ms, total in ((0, 200), (30_000, 200), (0, 500), (50_000, 500), (0, 500), (SILENCE_MS - 50_000, 500)):
+        world.pass_ms(waits_ms)
+        world.status(world.usage(T, epoch, total * MIB))
+        left.append(world.machine.sim(sim)["allowances_bytes"][0])
+    assert left == [*[left[0]] * 3, *[left[0] - 300 * MIB] * 3, 0]
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("portion", [MIB // 2 + 1, 1])
+def test_a_backlog_of_many_reports_is_told_in_few_events_that_add_up(portion: int) -> None:
+    world = empty_world()
+    (sim,) = world.import_sims(1)
+    (outcome,) = world.send(world.allocate(T, expected_bytes=GIB))
+    epoch = int(outcome["epoch"][0])
+
+    def told(reason: int) -> list[int]:
+        of = (event for event in world.events if event["kind"] == layout.EVENT_UNREPORTED)
+        return [event["b"] for event in of if event["reason"] == reason]
+
+    released_silently(world, epoch)
+    allowed = world.machine.sim(sim)["allowances_bytes"][0]
+    assert told(layout.UNREPORTED_ALLOWED) == [allowed]
+    for total in (*range(portion, min(allowed, 3_000 * portion), portion), allowed):
+        assert world.status(world.usage(T, epoch, total)) == layout.ENDED
+        assert world.machine.sim(sim)["allowances_bytes"][0] == allowed - total
+        assert world.machine.header()["unreported_bytes"] == allowed - total
+    assert len(told(layout.UNREPORTED_OVER)) < 40
+    assert sum(told(layout.UNREPORTED_OVER)) == allowed
+    assert world.machine.header()["unreported_count"] == 0
+
+
+def test_a_lease_is_allowed_for_once_also_where_its_server_names_its_sim_later_on() -> None:
+    """It was away, and its terminal has another one by then: it has to let go, and reports nothing."""
+    world = empty_world()
+    world.import_sims(1)
+    epoch = allocate(world)
+    forgotten(world)
+    world.import_sims(1)
+    allowed = world.machine.sim(0)["allowances_bytes"]
+    assert allowed[0] >= 100 * MIB
+    (outcome,) = world.send(world.adopt(T, 1, server=1))
+    assert outcome["status"][0] == layout.OK
+    world.open_session(0, ready=False)
+    assert world.status(world.holds(0, T, epoch, 0)) == layout.REVOKED
+    assert world.status(world.ready(0)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    (revoke,) = (order for order in world.orders if order["kind"] == layout.REVOKE)
+    world.send(world.acknowledge(revoke["order"], layout.ACK_DONE))
+    world.pass_ms(2 * SECOND_MS)
+    assert world.machine.sim(0)["allowances_bytes"] == allowed
+    assert world.machine.header()["unreported_count"] == 1
+    assert world.machine.check() == []
+
+
+def test_a_lease_that_goes_on_has_its_speed_from_then_on() -> None:
+    world = empty_world()
+    world.import_sims(1)
+    world.configure(layout.LEASE_MS, DAY_MS)
+    world.send(world.set_health(0, layout.THROTTLED))
+    world.send(world.schedule("gold-a", CYCLE, world.now_ms))
+    epoch = allocate(world)
+    world.pass_ms(600_000)
+    forgotten(world)
+    world.open_session(0, ready=False)
+    assert world.status(world.holds(0, T, epoch, 0)) == layout.OK
+    assert world.status(world.ready(0)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.usage(T, epoch, 60 * MIB)) == layout.OK
+    assert any(event["kind"] == layout.EVENT_TRUSTED for event in world.events)
 
 
 def test_a_report_that_was_held_back_shows_no_more_speed_than_its_own_span() -> None:
@@ -484,6 +567,31 @@ def test_a_cycle_has_at_least_what_its_rolling_days_have() -> None:
         assert (used(world), world.machine.sim(0)["used_cycle_bytes"]) == (5 * GIB, of_days)
         assert told(world, ROLLING, 7 * GIB) == layout.OK
         assert (used(world), world.machine.sim(0)["used_cycle_bytes"]) == (7 * GIB, of_all)
+
+
+@pytest.mark.parametrize(
+    ("due", "refused"),
+    [(CYCLE, {CYCLE, DAY, ROLLING, layout.ROLLING_DAY}), (DAY, {DAY}), (ROLLING, {DAY, ROLLING, layout.ROLLING_DAY})],
+)
+def test_no_figure_is_taken_into_a_window_that_should_have_started_anew(due: int, refused: set[int]) -> None:
+    """The clock is frozen over the instant: what it says would be gone when the window begins."""
+    world = empty_world()
+    world.import_sims(1, lot="gold-b")
+    assert world.status(world.set_cap("gold-b", CYCLE, 100 * GIB)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    ended_s = world.now_ms // 1000
+    assert world.status(world.schedule("gold-b", ROLLING, world.now_ms)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.schedule("gold-b", due, world.now_ms + SECOND_MS)) == layout.OK
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(2 * SECOND_MS)
+    windows = {CYCLE: 0, DAY: 0, ROLLING: 0, layout.ROLLING_DAY: ended_s}
+    for window, at_s in windows.items():
+        run = world.figure(0, GIB, 0, at_s or world.now_ms // 1000, window, dry_run=True)
+        assert world.status(run) == (layout.WRONG_STATE if window in refused else layout.OK)
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2 * SECOND_MS)
+    assert told(world, due, GIB) == layout.OK
 
 
 def test_what_we_had_on_a_day_is_told_to_the_byte() -> None:

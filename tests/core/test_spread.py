@@ -10,7 +10,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions
-from tests.model.transitions import T
+from tests.model.transitions import SILENCE_MS, T
 from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
 
 CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
@@ -51,6 +51,23 @@ def used_world(pooled: int = 0) -> tuple[World, int, int]:
     world.pass_ms(MINUTE_MS)
     report(world, epoch, 300 * MIB)
     return world, epoch, world.now_ms + MINUTE_MS
+
+
+def test_what_was_allowed_for_and_is_reported_before_a_sims_turn_stands_once_in_its_rolling_window() -> None:
+    """What it counts comes off the day that ends, and not only off the one that begins and has nothing of it."""
+    world = empty_world()
+    world.import_sims(SIMS, lot=LOT)
+    epoch = lease(world, LAST)
+    world.pass_ms(SILENCE_MS)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    allowed = world.machine.sim(LAST)["allowances_bytes"][ROLLING - 1]
+    assert allowed >= 100 * MIB
+    schedule(world, ROLLING, world.now_ms + MINUTE_MS)
+    world.pass_ms(2 * MINUTE_MS)
+    report(world, epoch, 60 * MIB)
+    assert allowed <= used(world, LAST, ROLLING) < allowed + 4_096
+    assert world.machine.check() == []
 
 
 @pytest.mark.parametrize("window", [CYCLE, DAY, ROLLING])

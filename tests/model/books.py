@@ -589,6 +589,9 @@ class Books:
 
     def _unreported_bytes(self, lease: EndedModel) -> int:
         """What it may have used beyond its last report."""
+        epoch, allowed = lease.sim.unreported
+        if epoch == lease.epoch and allowed > 0:
+            return 0
         left = lowest_bytes(lease.expected_tier) - lease.reported_bytes
         silent_s = self.now_ms // 1000 - lease.reported_s + 1
         return min(left, self.settings[layout.LINE_BYTES_PER_S] * silent_s, 1 << 50)
@@ -606,11 +609,14 @@ class Books:
 
     def _allow(self, lease: EndedModel, left: int) -> None:
         sim = lease.sim
-        sim.unreported = (lease.epoch, left)
+        sim.unreported, sim.unreported_told = (lease.epoch, left), None
         for window in range(layout.WINDOWS if self.lots[sim.lot].rolling_days else layout.WINDOW_DAY):
             sim.allowances[window] += left
             sim.offsets[window] += left
         self._tell_unreported(lease, layout.UNREPORTED_ALLOWED, left)
+        self.unreported_count += 1
+        self.unreported_bytes += left
+        self._set_limit(sim)
 
     def _unreported(self, lease: EndedModel | None, sim: SimModel | None) -> None:
         """What may have been used beyond its last report counts in every window until somebody knows better."""
@@ -641,19 +647,33 @@ class Books:
             sim.unreported = (epoch, left - more)
         if left < 0:
             return
-        gone = left - sim.unreported[1]
+        sim.unreported_s = self.now_ms // 1000
+        rest = sim.unreported[1]
+        gone = left - rest
         for window in range(layout.WINDOWS):
             taken = min(gone, sim.allowances[window])
             sim.allowances[window] -= taken
             sim.offsets[window] -= taken
-        self._tell_unreported(lease, layout.UNREPORTED_OVER, gone)
+        self.unreported_count -= rest == 0
+        self.unreported_bytes -= gone
+        # Its first portion is told, and its last, and what halves that which was told as left.
+        before = sim.unreported_told
+        if before is None or 2 * rest <= before:
+            coarse = 2 ** max(rest.bit_length() - 6, 0)
+            sim.unreported_told = rest - rest % coarse if rest else None
+            self._tell_unreported(
+                lease, layout.UNREPORTED_OVER, (left if before is None else before) - rest + rest % coarse
+            )
+        self._set_limit(sim)
 
-    def _tell_unreported(self, lease: EndedModel, reason: int, left: int) -> None:
-        self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=left)
-        sign = 1 if reason == layout.UNREPORTED_ALLOWED else -1
-        self.unreported_count += sign if reason == layout.UNREPORTED_ALLOWED or lease.sim.unreported == (0, 0) else 0
-        self.unreported_bytes += sign * left
-        self._set_limit(lease.sim)
+    def _reported_again(self, lease: EndedModel) -> None:
+        """Its last total once more. It is final where that is no retry, nor an idle minute of a backlog."""
+        sim = lease.sim
+        if sim.unreported[1] < 0 or self.now_ms // 1000 - sim.unreported_s > FRESH_S:
+            self._reported(lease)
+
+    def _tell_unreported(self, lease: EndedModel, reason: int, told: int) -> None:
+        self._event(layout.EVENT_UNREPORTED, lease, lease.server, reason=reason, a=lease.sim.iccid, b=told)
 
     def _take_away(self, terminal: TerminalModel, kind: int) -> None:
         sim = terminal.sim

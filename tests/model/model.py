@@ -418,7 +418,7 @@ class Model(Limits):
             self._require(answer["slow_kbps"] == slow_kbps, f"slowed to {answer['slow_kbps']}, not {slow_kbps}")
             if delta == 0 and over is not None:
                 self._heard(over)
-                self._reported(over)
+                self._reported_again(over)
             elif delta == 0:
                 sim.heard_s = self.now_ms // 1000
             return layout.LATE if status == layout.OK else refusal
@@ -432,11 +432,11 @@ class Model(Limits):
         right = counted == (delta, lease.subscriber, sim.index)
         self._require(right, f"counted at the wrong SIM or subscriber, or not all: {answer}")
         passed_s = self.now_ms // 1000 - terminal.traffic_s
-        self._catch_up(sim)
         if over is not None:
             self._heard(over)
             self._reported(over, delta)
-        else:
+        self._catch_up(sim)
+        if over is None:
             sim.heard_s = terminal.traffic_s = self.now_ms // 1000
         lease.reported_bytes = total
         lease.reported_s = min(lease.reported_s + delta // line, self.now_ms // 1000)
@@ -953,7 +953,7 @@ class Model(Limits):
             return {layout.LATE}
         begun_ms = lot.last_reset_ms[window]
         again = as_of_s == sim.as_of_s[window]
-        if window in lot.resets:
+        if window in lot.resets or self._overdue(lot, window):
             return {layout.WRONG_STATE}
         days = (31, 1, lot.rolling_days)[window]
         over = as_of_s * 1000 + days * DAY_MS < self.now_ms
@@ -1031,6 +1031,12 @@ class Model(Limits):
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
         return {layout.OK}
+
+    def _overdue(self, lot: LotModel, window: int) -> bool:
+        """A window that a figure of this one is about should have started anew by now, and has not."""
+        cycle, day, rolling = (int(each) - 1 for each in layout.Window)
+        about = {cycle: (cycle,), rolling: (rolling, cycle), day: (day, rolling, cycle)}[window]
+        return any(0 < lot.schedule.get(each, (0, 0))[0] <= self.now_ms for each in about)
 
     def _corrected(self, sim: SimModel, window: int, correction: int, lowered: int = 0) -> None:
         told = (window, sim.iccid, correction % 2**64)
@@ -1169,7 +1175,7 @@ class Model(Limits):
         begun_s = self.today_begun_s(lot)
         if sim.as_of_s[rolling] and (sim.as_of_s[rolling] >= begun_s or not lot.last_reset_ms[rolling]):
             return {layout.LATE}
-        if rolling in lot.resets:
+        if rolling in lot.resets or self._overdue(lot, rolling):
             return {layout.WRONG_STATE}
         half_s = DAY_MS // 2000
         if ended_s > begun_s + half_s:
@@ -1321,7 +1327,7 @@ class Model(Limits):
             return self._pool_day(call, lot, told, a_second)
         if as_of_s < lot.pool_as_of_s[place]:
             return {layout.LATE}
-        if place in lot.resets:
+        if place in lot.resets or self._overdue(lot, place):
             return {layout.WRONG_STATE}
         begun_ms, days, again = (
             lot.last_reset_ms[place],
@@ -1450,7 +1456,7 @@ class Model(Limits):
         begun_s, day_s = self.today_begun_s(lot), DAY_MS // 1000
         if as_of_s and (as_of_s >= begun_s or not lot.last_reset_ms[rolling]):
             return {layout.LATE}
-        if rolling in lot.resets:
+        if rolling in lot.resets or self._overdue(lot, rolling):
             return {layout.WRONG_STATE}
         if ended_s > begun_s + day_s // 2:
             return {self._pool_aside(call, layout.FUTURE_USAGE)}
@@ -1671,7 +1677,7 @@ class Model(Limits):
             self._begin(terminal, sim, call.item["epoch"])
             # Reports are cumulative per epoch, and the epoch goes on (I8).
             terminal.reported_bytes, terminal.reported_s = reported
-            sim.heard_s, terminal.traffic_s = 0, terminal.reported_s
+            sim.heard_s = 0
             return {layout.OK}
         return self._revoke(call.item["terminal"], sim, call.item["epoch"], call.header["access_server"])
 
@@ -2493,7 +2499,11 @@ class Model(Limits):
         for sim in self.sims:
             told = ledger[sim.index] if sim.index < len(ledger) else (*[nothing] * 5, 0, 0, 0)
             figures = (sim.corrections, sim.as_of_s, sim.allowances, sim.straddling, sim.carrier)
-            mine = (*figures, *sim.unreported, sim.unreported_s)
+            (epoch, left), coarse = sim.unreported, sim.unreported_told
+            if coarse is not None and left > 0:
+                drops = max(coarse.bit_length() - 6, 0)
+                left += (64 * drops + coarse // 2**drops) * 2**51
+            mine = (*figures, epoch, left, sim.unreported_s)
             if told != mine:
                 raise Mismatch(f"SIM {sim.index}: its ledger says {told}, it should be {mine}")
 

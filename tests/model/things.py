@@ -202,6 +202,8 @@ class SimModel:
     """By window: the carrier's last figure."""
     unreported: tuple[int, int] = (0, 0)
     """The last of them, and what was allowed for it; below 0: what will be when the SIM has cooled."""
+    unreported_told: int | None = None
+    """What events have told as left of it; None: as much as is."""
     unreported_s: int = 0
     heard_s: int = 0
     """While it is assigned, or held after that: when a report was taken last, or the lease began."""

@@ -276,6 +276,8 @@ def _by_epoch(row: Row) -> Case:
         world, epoch, named = silent_end()
         if "has cooled" in row.when:
             world.pass_ms(COOLING_MS)
+        if "a minute ago" in row.when:
+            world.pass_ms(SILENCE_MS)
         used = MIB if row.when.endswith("nothing more was used") else 3 * MIB
         if row.when.endswith("all that is expected was used"):
             used = 128 * MIB
@@ -1658,7 +1660,8 @@ WHENS = frozenset(
         "its last one, which is waited for",
         "its last one, which is waited for, and nothing more was used",
         "its last one, its SIM has cooled",
-        "its last one, its SIM has cooled, and nothing more was used",
+        "its last one, its SIM has cooled a minute ago, and nothing more was used",
+        "its last one, its SIM has cooled just now, and nothing more was used",
         "its last one, its SIM has cooled, all that is expected was used",
         "SIM cools, its last report is waited for",
         "cooling is over, its last report is waited for",

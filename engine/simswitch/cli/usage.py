@@ -46,7 +46,7 @@ REFUSED = {
     "unknown_lot": "there is no such lot (`simswitch pool` names all): leave the line out with --partial",
     "count_unknown": "history has a gap before its instant, or knows of lots not so far back, and our count by then is "
     "not known: take a later one",
-    "wrong_state": "the window starts anew just now: import it again in a few minutes",
+    "wrong_state": "its window starts anew just now, or once the clock is confirmed: import it again in a few minutes",
     "invalid_argument": "it has no instant (--as-of, or its column)",
 }
 """What was not taken: why, and what to do."""

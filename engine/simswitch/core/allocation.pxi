@@ -496,7 +496,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
                 pass
             elif status == ENDED:
                 _heard(state, &lease, now_s)
-                lease_reported(state, &lease, UNREPORTED_MAX, run.now_ms)
+                lease_reported_again(state, &lease, run.now_ms)
             else:
                 state.sims[sim_index].previous = <uint32_t> now_s  # nothing more was used: its access server is not silent
             slow_kbps[item] = limit_of(state, subscriber, keys[item], run.server, run.now_ms).slow_kbps
@@ -515,13 +515,14 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             _set_aside(state, run, index, keys[item], IMPOSSIBLE_USAGE, total, sim.iccid, &told)
             continue
         lot = state.groups[sim.group].lot
+        if status == ENDED:
+            # Before its windows start anew: what was allowed for it was of those that end.
+            _heard(state, &lease, now_s)
+            lease_reported(state, &lease, delta, run.now_ms)
         if behind:
             lot_catch_up(state, lot, run.now_ms)
         if state.lots[lot].resetting:
             sim_windows_begin(state, sim_index, run.now_ms)
-        if status == ENDED:
-            _heard(state, &lease, now_s)
-            lease_reported(state, &lease, delta, run.now_ms)
         reported_bytes[0] = total
         # What the line did not need of the time stays: reports that were held back come one after the other.
         reported_s[0] = <uint32_t> min(now_s, reported_s[0] + delta // line)

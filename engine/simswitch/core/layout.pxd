@@ -701,9 +701,10 @@ ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of
     int64_t straddling_bytes[3]         # taken to be used before the figure's instant, and may have been after it; a reset clears it
     int64_t carrier_bytes[3]            # the carrier's last figure
     uint64_t unreported_epoch           # the last of these leases; 0: there is none, or it was reported since
-    int64_t unreported_bytes            # what was allowed for it; below 0: what will be when the SIM has cooled
+    int64_t unreported_bytes            # bits 0 to 50: what is left of what was allowed for it; 51 to 62: what was told as left (ledger.pxi);
+                                        # below 0: what will be allowed for when the SIM has cooled
     uint32_t as_of_s[3]                 # up to when the carrier's figure counts, Unix seconds; 0: none was told
-    uint32_t unreported_s               # when the last of these leases ended
+    uint32_t unreported_s               # when the last of these leases ended, or was reported last since
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem

@@ -55,8 +55,16 @@
 # no such lease) may have used more than was reported, also where its terminal has turned up elsewhere meanwhile; so may the target of
 # a swap that was under way there. What is left of its expected use is allowed for in every window, or as much as
 # the line could still have carried if that is less. A report that comes after all takes away what it counts, since more may have been held
-# back; one that says the same again takes away all of it, as the last one. So does the lease when it goes on, a window that starts anew,
-# and a carrier's figure of a later instant, which knows what was used.
+# back. One that says the same again takes away all of it, as the last one, but not within FRESH_S: that may be a retry, or an idle minute
+# in the middle of what was held back. All of it goes, too, when the lease goes on, when a window starts anew, and with a carrier's figure
+# of an instant after the lease's end and its last report, which knows what was used.
+#
+#     500 MiB allowed for    200    200    300        300      reports after the end
+#                             |      |      |          |
+#                            300    300    200  > 60 s  0      what is left of it
+#
+# Each portion comes off at once, but is told only if it is the first, the last, or at most half of what was told as left still is: so a
+# lease has few events however many reports were held back. What is told sums up to what comes off: a portion goes with the next that is told.
 #
 # So with a lease that its access server let go of (released, moved, swapped, expired) without a last report: one no older than FRESH_S when
 # it was let go of, or one that comes while the SIM cools, also if it says the same again. What may have been used is worked out at the
@@ -69,7 +77,9 @@
 
 cdef enum:
     CYCLE_DAYS_MAX = 31
-    FRESH_S = 60                  # when a lease ends, a report that is no older was its last
+    FRESH_S = 60                  # when a lease ends, a report that is no older was its last; after one, the same total may be a retry
+    TOLD_SHIFT = 51               # SimLedger.unreported_bytes: what is told as left, 6 significant bits and by how many they are shifted
+    TOLD_BITS = 6
 
 
 cdef extern from *:
@@ -128,19 +138,36 @@ cdef void _tell_unreported(State *state, const EndedLease *lease, int reason, in
     cdef EventRow *row = event(
         state, EVENT_UNREPORTED, lease.terminal, lease.server, NONE_INDEX, reason, state.sims[lease.sim].iccid, <uint64_t> allowed)
     row.subscriber = lease.subscriber
-    if reason == UNREPORTED_ALLOWED:
-        state.header.unreported_count += 1
-        state.header.unreported_bytes += <uint64_t> allowed
-    elif state.header.unreported_count:  # of a state from before these were kept it may not have been counted
-        state.header.unreported_count -= not state.sims_ledger[lease.sim].unreported_epoch
-        state.header.unreported_bytes -= min(state.header.unreported_bytes, <uint64_t> allowed)
+
+
+cdef inline int64_t _left_bytes(const SimLedger *ledger) noexcept nogil:
+    """What is left of what was allowed for the SIM's last lease of which something may be unreported; below 0: what will be."""
+    cdef int64_t bytes = ledger.unreported_bytes
+    return bytes if bytes < 0 else bytes & ((<int64_t> 1 << TOLD_SHIFT) - 1)
+
+
+cdef inline int64_t _told_left_bytes(const SimLedger *ledger) noexcept nogil:
+    """And what events have told as left of it."""
+    cdef int64_t told = ledger.unreported_bytes >> TOLD_SHIFT
+    return (told & ((1 << TOLD_BITS) - 1)) << (told >> TOLD_BITS) if told else _left_bytes(ledger)
+
+
+cdef int64_t _told_code(int64_t left) noexcept nogil:
+    """What is told as left where so much is: no more, and no more than a 32nd less."""
+    cdef int64_t shift = 0
+    while left >> shift >> TOLD_BITS:
+        shift += 1
+    return shift << TOLD_BITS | left >> shift
 
 
 cdef int64_t _unreported_bytes(const State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
-    """What a lease that ends now may have used beyond its last report; 0: nothing is expected."""
+    """What a lease that ends now may have used beyond its last report; 0: nothing is expected, or it is allowed for already."""
     cdef uint64_t line = <uint64_t> state.header.settings[<int> LINE_BYTES_PER_S]
     cdef uint64_t silent_s = now_ms // 1000 - lease.reported_s + 1
     cdef int64_t left = tier_lowest_bytes(lease.expected_tier)
+    cdef const SimLedger *ledger = &state.sims_ledger[lease.sim]
+    if lease.sim < state.header.ledger_end and ledger.unreported_epoch == lease.epoch and ledger.unreported_bytes > 0:
+        return 0
     if lease.reported_bytes >= <uint64_t> left:
         return 0
     left -= <int64_t> lease.reported_bytes
@@ -171,6 +198,8 @@ cdef void _allow(State *state, const EndedLease *lease, int64_t left, uint64_t n
             ledger.allowance_bytes[window] += left
             pool_beside(state, index, window, left, left)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
+    state.header.unreported_count += 1
+    state.header.unreported_bytes += <uint64_t> left
     _tell_unreported(state, lease, UNREPORTED_ALLOWED, left)
     sim_set_limit(state, index, now_ms)
 
@@ -227,24 +256,42 @@ cdef void lease_reported(State *state, const EndedLease *lease, uint64_t delta, 
     """
     cdef uint32_t index = lease.sim
     cdef SimLedger *ledger = &state.sims_ledger[index]
-    cdef int64_t reported, taken
+    cdef int64_t reported, taken, left, told, rest
     cdef int window
     if index >= state.header.ledger_end or not ledger.unreported_epoch or ledger.unreported_epoch != lease.epoch:
         return
     if ledger.unreported_bytes < 0:
         _enter_unreported(state, index, 0, 0)
         return
-    reported = <int64_t> min(<uint64_t> ledger.unreported_bytes, delta)
+    left = _left_bytes(ledger)
+    reported = <int64_t> min(<uint64_t> left, delta)
     for window in range(WINDOWS):
         # A window that has started anew since has none of it.
         taken = min(reported, ledger.allowance_bytes[window])
         ledger.allowance_bytes[window] -= taken
         pool_beside(state, index, window, -taken, -taken)
         sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - taken)
-    _enter_unreported(
-        state, index, lease.epoch if reported < ledger.unreported_bytes else 0, ledger.unreported_bytes - reported)
-    _tell_unreported(state, lease, UNREPORTED_OVER, reported)
+    rest = left - reported
+    told = _told_left_bytes(ledger)
+    if state.header.unreported_count:  # of a state from before these were kept it may not have been counted
+        state.header.unreported_count -= not rest
+        state.header.unreported_bytes -= min(state.header.unreported_bytes, <uint64_t> reported)
+    if rest > told // 2 and ledger.unreported_bytes >> TOLD_SHIFT:
+        ledger.unreported_bytes -= reported
+    else:
+        _enter_unreported(state, index, lease.epoch if rest else 0, _told_code(rest) << TOLD_SHIFT | rest)
+        _tell_unreported(state, lease, UNREPORTED_OVER, told - _told_left_bytes(ledger))
+    ledger.unreported_s = <uint32_t> (now_ms // 1000)
     sim_set_limit(state, index, now_ms)
+
+
+cdef void lease_reported_again(State *state, const EndedLease *lease, uint64_t now_ms) noexcept nogil:
+    """The same total of it once more: the last one, if that is not a retry of what was taken just now, or an idle minute."""
+    cdef SimLedger *ledger = &state.sims_ledger[lease.sim]
+    if lease.sim < state.header.ledger_end and (
+        ledger.unreported_bytes < 0 or <uint32_t> (now_ms // 1000) - ledger.unreported_s > FRESH_S
+    ):
+        lease_reported(state, lease, UNREPORTED_MAX, now_ms)
 
 
 cdef bint _has_window(const Lot *lot, int window) noexcept nogil:
@@ -310,7 +357,7 @@ cdef int figure_fits(
         return status
     if as_of_s < told_s:
         return LATE
-    if (lot.resetting >> window) & 1:
+    if (lot.resetting >> window) & 1 or _reset_due(lot, window, now_ms):
         return WRONG_STATE
     # One that has not begun anew yet has run no longer than it can, seen from when it will.
     if not begun_ms and window != WINDOW_ROLLING - 1 and now_ms < lot.reset_ms[window] <= now_ms + lasts_ms:
@@ -320,6 +367,16 @@ cdef int figure_fits(
     if <uint64_t> carrier_bytes // line // sims >= _carried_s(state, lot, entity, window, as_of_s) + 2:
         return IMPOSSIBLE_USAGE
     return OK
+
+
+cdef bint _reset_due(const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """Whether the window, or a longer one, which a figure of it may change, has yet to start anew although its instant has come."""
+    cdef int longer
+    for longer in range(WINDOWS):
+        if longer == window or longer == WINDOW_CYCLE - 1 or window == WINDOW_DAY - 1:
+            if lot.reset_ms[longer] and lot.reset_ms[longer] <= now_ms:
+                return True
+    return False
 
 
 cdef int64_t _days_begun_ms(const State *state, const Lot *lot, int64_t place, uint64_t now_ms) noexcept nogil:
@@ -652,7 +709,7 @@ cdef int day_fits(
         return status
     if told_s and (told_s >= begun_s or not lot.last_reset_ms[WINDOW_ROLLING - 1]):
         return LATE  # it is of all days, also of one that was over only after it
-    if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1:
+    if (lot.resetting >> (WINDOW_ROLLING - 1)) & 1 or _reset_due(lot, WINDOW_ROLLING - 1, now_ms):
         return WRONG_STATE
     if ended_s > begun_s + half_s:
         return FUTURE_USAGE  # its end is nearer to that of today

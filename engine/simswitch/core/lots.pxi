@@ -16,7 +16,8 @@
 #     instant          report of SIM d           walk passes d by
 #     |  a  b  c  ...  d  ...           e  f  g  d  h
 #
-# While the clock is frozen nothing begins and nothing goes on: a jump resets nothing.
+# While the clock is frozen nothing begins and nothing goes on: a jump resets nothing. What is counted meanwhile is of the window that runs,
+# also where its end has passed; a carrier's figure of one whose reset is due is not taken until that has begun.
 #
 # A SIM that was slowed comes back by a reset of a window that has a cap. Of a lot that has none of which somebody knows when it
 # starts anew the calendar has a walk of its own: who was slowed and has not been seen for a day is tried, as after a reset. Not of a

@@ -168,8 +168,8 @@ cdef int _holds(State *state, uint64_t key, uint64_t epoch, uint64_t iccid, cons
         lease_begin(state, index, sim_index, run.server, terminal.market, terminal_tier(terminal), epoch, run.now_ms)
         terminal.reported_bytes = reported_bytes
         terminal.reported_s = reported_s
-        # Whether it cooled meanwhile or was held, what was heard of the lease before it ended is not kept.
-        sim.next = reported_s
+        # Whether it cooled meanwhile or was held, what was heard of the lease before it ended is not kept. Its traffic is of now: nobody
+        # knows of an idle time.
         sim.previous = NONE_INDEX
         state.terminals_cold[index].session = state.servers[run.server].session
         return OK
