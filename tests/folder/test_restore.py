@@ -648,6 +648,7 @@ def test_i1_more_leases_than_orders_that_a_restored_service_never_heard_of(
     answer = program("restore", str(tmp_path / "copy"), str(tmp_path / "again"))
     assert answer.returncode == Exit.OK, answer.stderr
     assert "RESTORED: nobody is given a SIM anew until access servers as-0" in answer.stdout
+    assert "simswitch clock confirm" in answer.stdout
     two = Serving(tmp_path / "again")
     try:
         asyncio.run(asyncio.wait_for(again(two.address), 60))

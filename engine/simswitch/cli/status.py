@@ -167,7 +167,8 @@ def awaited_lines(names: list[str]) -> list[str]:
     return [
         f"RESTORED: nobody is given a SIM anew until {'access server' if one else 'access servers'} {_named(names)} "
         f"{'has' if one else 'have'} said what {'it holds' if one else 'they hold'}. Declare dead who is gone: "
-        "`simswitch access-server declare-dead NAME`. When what it held is freed, no more is waited for it."
+        "`simswitch access-server declare-dead NAME`. When what it held is freed, no more is waited for it; "
+        "while the clock is in doubt nothing is freed, so confirm that first: `simswitch clock confirm`."
     ]
 
 
