@@ -411,7 +411,7 @@ def test_one_access_server_has_so_many_streams(shared: Doors, kind: str) -> None
 def test_one_identity_can_not_take_all(doors: Doors, door: str) -> None:
     """Whatever the number of its connections; and others go on."""
     doors.serving.drain()
-    doors.serving._options["access"] = AccessSettings(tls=doors.files, people_calls_per_s=5, server_calls_per_s=5)
+    doors.serving._options["access"] = AccessSettings(tls=doors.files, people_calls_per_s=1, server_calls_per_s=1)
     doors.serving.begin()
     callers: list[Callable[[], object]]
     batches: queue.SimpleQueue[bytes] = queue.SimpleQueue()
