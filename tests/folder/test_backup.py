@@ -369,7 +369,15 @@ def test_a_client_whose_epoch_was_given_after_the_restored_point_is_refused(tmp_
     restored = Server(tmp_path / "new", config, tmp_path / "restored.log")
     restored.start()
     try:
-        with Client(restored.address, access_server="as-01") as client:
+        # Nobody is given a SIM anew until it is known what the access server holds.
+        holdings = Holdings()
+        holdings.hold(held)
+        with (
+            Client(restored.address, access_server="as-01") as client,
+            SessionThread(restored.address, "as-01", lambda _: Result.DONE, holdings=holdings) as session,
+            OperatorClient(restored.address) as operator,
+        ):
+            assert session.serving(20)
             # What stood at the point goes on.
             assert client.renew([1], [held.epoch]).status.tolist() == [layout.OK]
             client.release([2], [given_back.epoch])
@@ -378,13 +386,7 @@ def test_a_client_whose_epoch_was_given_after_the_restored_point_is_refused(tmp_
             # Without another incarnation this would be the very epoch that another client still has.
             assert client.renew([2], [lost.epoch]).status.tolist() == [layout.STALE_EPOCH]
             assert client.renew([2], [again.epoch]).status.tolist() == [layout.OK]
-        # Sessions have numbers that no other restore gives, and orders find their way to them all the same.
-        holdings = Holdings()
-        holdings.hold(held)
-        with (
-            SessionThread(restored.address, "as-01", lambda _: Result.DONE, holdings=holdings) as session,
-            OperatorClient(restored.address) as operator,
-        ):
+            # Sessions have numbers that no other restore gives, and orders find their way to them all the same.
             assert session.serving(20).session >> 32
             asked = swap_pb2.CreateJobRequest(reason="after a restore", terminal=[1])
             number = operator.swaps.CreateJob(asked).job.number

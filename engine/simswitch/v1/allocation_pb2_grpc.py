@@ -105,7 +105,8 @@ class AllocationServiceServicer:
         was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
         SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
         lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
-        what it counts; the same total a second time says that it was the last, and takes off the rest.
+        what it counts; the same total once more, over a minute after it or after the end, says that it was the last, and takes off the rest: sooner it
+        may be a retry, and takes off nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,7 +60,8 @@ class AllocationServiceStub:
     was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
     SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
     lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
-    what it counts; the same total a second time says that it was the last, and takes off the rest.
+    what it counts; the same total once more, over a minute after it or after the end, says that it was the last, and takes off the rest: sooner it
+    may be a retry, and takes off nothing.
     """
     ReportAttachFailure: _grpc.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
@@ -87,7 +88,8 @@ class AllocationServiceAsyncStub(AllocationServiceStub):
     was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
     SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
     lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
-    what it counts; the same total a second time says that it was the last, and takes off the rest.
+    what it counts; the same total once more, over a minute after it or after the end, says that it was the last, and takes off the rest: sooner it
+    may be a retry, and takes off nothing.
     """
     ReportAttachFailure: _aio.UnaryUnaryMultiCallable[_allocation_pb2.ReportAttachFailureRequest, _allocation_pb2.ReportAttachFailureResponse]  # type: ignore[assignment]
     """Says that the terminal could not attach with its SIM and asks for another one. Safe to retry: the second time gives
@@ -141,7 +143,8 @@ class AllocationServiceServicer(metaclass=_abc_1.ABCMeta):
         was used first, also where that is the same again, or while the SIM cools (SETTING_COOLING_MS). So after a swap that took a terminal off its
         SIM, a stop or a revoke. Where the last report is over a minute old when a lease ends, and none comes while the SIM cools, then what the
         lease was expected to use beyond that report counts as used on the SIM (EVENT_KIND_UNREPORTED). A report that comes after all takes off
-        what it counts; the same total a second time says that it was the last, and takes off the rest.
+        what it counts; the same total once more, over a minute after it or after the end, says that it was the last, and takes off the rest: sooner it
+        may be a retry, and takes off nothing.
         """
 
     @_abc_1.abstractmethod

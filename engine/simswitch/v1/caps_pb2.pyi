@@ -266,7 +266,7 @@ class ImportCarrierUsageResponse(_message.Message):
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
         """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
-        (set aside; of a lot also where its SIMs don't share the window), WRONG_STATE (the window starts anew just now: come again), COUNT_UNKNOWN, or why it was not taken.
+        (set aside; of a lot also where its SIMs don't share the window), WRONG_STATE (the window, or a longer one that it lies in, starts anew just now, or when the clock is confirmed: come again), COUNT_UNKNOWN, or why it was not taken.
         """
 
     @_builtins.property

@@ -480,7 +480,9 @@ class Event(_message.Message):
     lowered_bytes: _builtins.int
     """CORRECTION, POOL_CORRECTED: bytes by which the figure is below the carrier's last one of the window that runs. 0: it is not, or that was none."""
     allowed_bytes: _builtins.int
-    """UNREPORTED: bytes that the lease may have used beyond its last report."""
+    """UNREPORTED: bytes that the lease may have used beyond its last report. Where they count no more: not each of many reports is told, but the
+    first, the last, and what halves the rest, with what was not told before, so that all of a lease sum up to what it had.
+    """
     reported: _builtins.bool
     """UNREPORTED: they count no more, since so much was reported, it is known that no more was used, or the lease goes on. False: they count
     from now on.

@@ -48,8 +48,9 @@ class UsageServiceServicer:
 
     def ReportUsage(self, request, context):
         """Cumulative figures of leases, in columns (see allocation.proto). Safe to retry: a figure that is not above the last
-        accepted one changes nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
-        a lease may have used what its line could carry since it began.
+        accepted one counts nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
+        a lease may have used what its line could carry since it began. Of a lease that is over, the total of its last accepted report once more
+        says that it was the last: while the SIM cools at once, later on if it comes more than a minute after that report (AllocationService.Release).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

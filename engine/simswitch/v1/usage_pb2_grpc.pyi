@@ -35,8 +35,9 @@ class UsageServiceStub:
     def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
     ReportUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.ReportUsageRequest, _usage_pb2.ReportUsageResponse]
     """Cumulative figures of leases, in columns (see allocation.proto). Safe to retry: a figure that is not above the last
-    accepted one changes nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
-    a lease may have used what its line could carry since it began.
+    accepted one counts nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
+    a lease may have used what its line could carry since it began. Of a lease that is over, the total of its last accepted report once more
+    says that it was the last: while the SIM cools at once, later on if it comes more than a minute after that report (AllocationService.Release).
     """
 
 @_typing.type_check_only
@@ -46,8 +47,9 @@ class UsageServiceAsyncStub(UsageServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReportUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.ReportUsageRequest, _usage_pb2.ReportUsageResponse]  # type: ignore[assignment]
     """Cumulative figures of leases, in columns (see allocation.proto). Safe to retry: a figure that is not above the last
-    accepted one changes nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
-    a lease may have used what its line could carry since it began.
+    accepted one counts nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
+    a lease may have used what its line could carry since it began. Of a lease that is over, the total of its last accepted report once more
+    says that it was the last: while the SIM cools at once, later on if it comes more than a minute after that report (AllocationService.Release).
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -60,8 +62,9 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.ReportUsageResponse, _abc.Awaitable[_usage_pb2.ReportUsageResponse]]:
         """Cumulative figures of leases, in columns (see allocation.proto). Safe to retry: a figure that is not above the last
-        accepted one changes nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
-        a lease may have used what its line could carry since it began.
+        accepted one counts nothing (LATE). A report also prolongs the lease. Those that were held back all count, in order or only the last:
+        a lease may have used what its line could carry since it began. Of a lease that is over, the total of its last accepted report once more
+        says that it was the last: while the SIM cools at once, later on if it comes more than a minute after that report (AllocationService.Release).
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
