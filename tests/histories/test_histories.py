@@ -234,9 +234,17 @@ def test_a_server_that_acknowledges_before_it_writes_is_found(tmp_path: Path) ->
 
 
 def test_a_careless_server_is_found(tmp_path: Path) -> None:
-    history, _ = record(tmp_path / "data", 1, 0, ("-m", "tests.histories.spoiled", "careless"), 600)
-    found = violations(history)
-    assert any("renew of terminal" in wrong for wrong in found), "a stale epoch is taken"
-    assert any("report of terminal" in wrong for wrong in found), "a report is forgotten"
-    assert any("is held twice" in wrong for wrong in found), "two have one SIM"
-    assert any("was not to be handed out" in wrong for wrong in found), "a SIM is given out that is unfit"
+    """What is asked while the fault shows is a matter of turns; within a few histories each is met."""
+    missing = {
+        "renew of terminal": "a stale epoch is taken",
+        "report of terminal": "a report is forgotten",
+        "is held twice": "two have one SIM",
+        "was not to be handed out": "a SIM is given out that is unfit",
+    }
+    for attempt in range(10):
+        program = ("-m", "tests.histories.spoiled", "careless")
+        found = " ".join(violations(record(tmp_path / str(attempt) / "data", attempt, 0, program, 600)[0]))
+        missing = {said: fault for said, fault in missing.items() if said not in found}
+        if not missing:
+            return
+    pytest.fail(f"ten histories in which these faults could be explained: {list(missing.values())}")

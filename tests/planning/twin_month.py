@@ -281,7 +281,8 @@ def story(folder: Path, seed: int, terminals: int) -> Story:
         if day >= BEFORE:
             unserved.append(share)
             month.learn()
-            if sum(share > DRY_SHARE for share in unserved) > DAYS_AFTER:
+            # After a day on which nothing was served there is nothing to plan from.
+            if sum(share > DRY_SHARE for share in unserved) > DAYS_AFTER or share == 1:
                 break
     month.cell.close()
     dry = next((place for place, share in enumerate(unserved) if share > DRY_SHARE), None)
