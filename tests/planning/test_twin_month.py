@@ -14,9 +14,13 @@ from tests.planning.twin_month import BELIEF, draw, errors_days, story
 
 @pytest.mark.timeout(300)
 def test_once_sims_are_slowed_the_day_is_known(tmp_path: Path) -> None:
-    seed = secrets.randbits(32)
-    print("seed:", seed)
-    told = story(tmp_path / "history", seed, 250)
+    # One month in some forty has a pool that lasts: it has no such day.
+    for attempt in range(4):
+        seed = secrets.randbits(32)
+        print("seed:", seed)
+        told = story(tmp_path / str(attempt), seed, 250)
+        if told.dry_on is not None:
+            break
     assert told.dry_on is not None
     dry = date.fromisoformat(told.dry_on)
     errors = errors_days(told)
