@@ -28,12 +28,16 @@ def a_day_begins(world: World) -> int:
     return begun_s
 
 
-def two_days(shared: bool = False, used_bytes: int = 0) -> tuple[World, int]:
+def two_days(shared: bool = False, used_bytes: int = 0, rolling_days: int = 3) -> tuple[World, int]:
     """A cycle that began two days ago, so much used in it; when today did."""
     world = empty_world()
     world.configure(layout.LEASE_MS, 7 * DAY_MS)
     world.configure(layout.AUTOMATIC_SWAPS, 0)
-    plan = {layout.PLAN_QUOTA_ROLLING: 100 * GIB, layout.PLAN_ROLLING_DAYS: 3, layout.PLAN_QUOTA_DAY: 100 * GIB}
+    plan = {
+        layout.PLAN_QUOTA_ROLLING: 100 * GIB,
+        layout.PLAN_ROLLING_DAYS: rolling_days,
+        layout.PLAN_QUOTA_DAY: 100 * GIB,
+    }
     plan |= {layout.PLAN_QUOTA_CYCLE: 100 * GIB, layout.PLAN_POOLED: 7 if shared else 0}
     world.define(layout.PLAN, "daily", plan)
     world.import_sims(1, lot=LOT)
@@ -134,6 +138,47 @@ def test_a_day_that_is_told_late_joins_a_figure_of_the_cycle_of_before_it(shared
     for told in (3, 5, 1):
         tell(OF_DAY, told * GIB, begun_s)
         assert used(world, shared) == [(10 + told) * GIB, told * GIB]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("cycle", [None, 10])
+@pytest.mark.parametrize("order", [(3, 5, 3, 5), (7, 3), *itertools.permutations((3, 5, 7, 8))])
+def test_a_day_is_in_the_cycle_as_told_and_never_below_what_we_counted(
+    order: tuple[int, ...], cycle: int | None, shared: bool
+) -> None:
+    """Once, whatever was told of it before; with no figure of the cycle, or one of before that day."""
+    world, begun_s = two_days(shared, used_bytes=5 * GIB)
+    tell = teller(world, shared)
+    if cycle:
+        tell(CYCLE, cycle * GIB, begun_s - 2 * 86_400)
+    for told in order + order:
+        tell(OF_DAY, told * GIB, begun_s - 86_400)
+        assert used(world, shared) == [((cycle or 0) + max(told, 5)) * GIB, told * GIB]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_a_day_told_too_low_has_what_we_counted_in_a_cycle_told_before_or_after_it(
+    order: tuple[int, ...], shared: bool
+) -> None:
+    world, begun_s = two_days(shared, used_bytes=5 * GIB)
+    figures = [(CYCLE, 10, begun_s - 2 * 86_400), (OF_DAY, 3, begun_s - 86_400), (OF_DAY, 7, begun_s)]
+    for place in order:
+        window, told, as_of_s = figures[place]
+        teller(world, shared)(window, told * GIB, as_of_s)
+    assert used(world, shared) == [(10 + 5 + 7) * GIB, (3 + 7) * GIB]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_we_counted_on_a_day_that_was_told_goes_on_with_it_as_days_pass(shared: bool) -> None:
+    world, begun_s = two_days(shared, used_bytes=5 * GIB, rolling_days=4)
+    tell = teller(world, shared)
+    tell(OF_DAY, 3 * GIB, begun_s - 86_400)
+    world.pass_ms(DAY_MS - HOUR_MS)
+    begun_s = a_day_begins(world)
+    for told in (5, 3, 7):
+        tell(OF_DAY, told * GIB, begun_s - 2 * 86_400)
+        assert used(world, shared) == [max(told, 5) * GIB, told * GIB]
 
 
 @pytest.mark.parametrize("shared", [False, True])

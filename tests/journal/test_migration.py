@@ -383,6 +383,36 @@ def test_16_knows_of_leases_when_they_were_reported_last() -> None:
     assert migrated["previous"].tolist() == [now_s + 7, now_s]
 
 
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_17_takes_nothing_off_the_cycle_of_days_that_were_told_before_it(pooled: int) -> None:
+    """What we counted on them ourselves it does not know."""
+    world = empty_world()
+    plan = {layout.PLAN_ROLLING_DAYS: 3, layout.PLAN_QUOTA_ROLLING: 100 << 30, layout.PLAN_POOLED: pooled}
+    world.define(layout.PLAN, "monthly", plan | {layout.PLAN_QUOTA_CYCLE: 100 << 30})
+    world.import_sims(1)
+    for window in (layout.WINDOW_CYCLE, layout.WINDOW_ROLLING):
+        assert world.status(world.schedule("gold-a", window, world.now_ms)) == layout.OK
+    world.pass_ms(24 * 3_600_000)
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, world.now_ms)) == layout.OK
+    world.pass_ms(1_000)
+    ended_s = world.now_ms // 1000 - 1
+
+    def tell(world: World, told: int) -> int:
+        run = world.figure(0, told, 0, ended_s, layout.ROLLING_DAY)
+        if pooled:
+            run = world.pool_figure("gold-a", told, 0, ended_s, layout.ROLLING_DAY)
+        assert world.status(run) == layout.OK
+        used = world.machine.lot(world.entities["gold-a"])["pool_used_bytes"][0]
+        return int(used if pooled else world.machine.sim(0)["used_cycle_bytes"])
+
+    assert tell(world, 7 << 30) == 7 << 30
+    changed = {"lots": reshaped("lots", pool_days_own_bytes=None), "sims_rolling": reshaped("sims_rolling", own=None)}
+    machine = Machine.restore(migrate(*older(world.machine, changed, 16)))
+    assert machine.check() == []
+    driven = replace(world, machine=machine, now_ms=world.now_ms)
+    assert [tell(driven, told << 30) for told in (3, 8, 3)] == [7 << 30, 8 << 30, 7 << 30]
+
+
 @pytest.mark.usefixtures("no_hooks")
 def test_a_region_that_the_old_machine_had_not_is_zero() -> None:
     machine = walked()

@@ -226,6 +226,7 @@ class Books:
             steps = len(lot.turn)
             lot.pool_days = [*(today if counts else 0 for counts in lot.turn), *lot.pool_days][: lot.places]
             lot.pool_told = {place + steps: told for place, told in lot.pool_told.items() if place + steps < 16}
+            lot.pool_own = {place + steps: own for place, own in lot.pool_own.items() if place + steps < lot.places}
         lot.forget_figure(window)
         lot.pool_offsets[window] = (sum(lot.pool_days) if window == layout.WINDOW_ROLLING - 1 else 0) - counted
         self._judge_pool(entity)

@@ -705,7 +705,7 @@ class Model(Limits):
             lot.forget_figure(window - 1)
             lot.sims_untold(window - 1, max(lot.told_until_s[window - 1] + 1, self.now_ms // 1000))
             if window == layout.WINDOW_ROLLING:
-                lot.pool_days, lot.pool_told = [], {}
+                lot.pool_days, lot.pool_told, lot.pool_own = [], {}, {}
         self._judge_pool(entity)
         self._event(layout.EVENT_CAP, a=cap[0] % 2**64, b=entity | window << 16 | cap[1] << 24)
 
@@ -925,7 +925,7 @@ class Model(Limits):
         sim.corrections[window] = sim.allowances[window] = sim.straddling[window] = 0
         sim.carrier[window] = -1 if sim.as_of_s[window] else 0
         if window == layout.WINDOW_ROLLING - 1:
-            sim.days, sim.days_told = [], []
+            sim.days, sim.days_told, sim.days_own = [], [], {}
 
     def _carrier_usage(self, call: Call) -> set[int]:
         names = ("carrier_bytes", "counted_bytes", "straddling_bytes", "as_of_s", "window")
@@ -1166,7 +1166,8 @@ class Model(Limits):
         if days >= 0:
             used = [sim.counted_bytes + sim.offsets[each] - sim.beside(each) for each in (cycle, rolling)]
             today = max(used[1] - sum(sim.days), 0) + self._beyond(sim, lot, day)
-            least = sim.carrier[cycle] + sum(sim.days[:days]) + today
+            counted = sum(max(each, sim.days_own.get(place, 0)) for place, each in enumerate(sim.days[:days]))
+            least = sim.carrier[cycle] + counted + today
             self._adds(sim, lot, cycle, max(least - used[0] - sim.corrections[cycle], 0), as_of_s)
 
     def _carrier_day(self, call: Call, sim: SimModel, told: int, ended_s: int) -> set[int]:
@@ -1198,7 +1199,9 @@ class Model(Limits):
         if call.header["argument"]:
             return {layout.OK}
         self._begin_windows(sim)
-        since = correction if correction > 0 or told_of[place] is not None else 0
+        # The cycle has what we counted, or what the carrier said if that is more.
+        own = sim.days_own.setdefault(place, days[place])
+        since = max(days[place] + correction - own, 0) - max(days[place] - own, 0)
         days[place] += correction
         told_of[place] = max(days[place] - 4095, 0)
         sim.days, sim.days_told = days, told_of
@@ -1432,7 +1435,8 @@ class Model(Limits):
             return
         days = self._days_since(lot, lot.pool_as_of_s[cycle])
         if days >= 0:
-            least = lot.pool_carrier[cycle] + sum(lot.pool_days[:days])
+            least = lot.pool_carrier[cycle]
+            least += sum(max(each, lot.pool_own.get(place, 0)) for place, each in enumerate(lot.pool_days[:days]))
             least += max(self._pool_counted(entity) + lot.pool_offsets[rolling] - sum(lot.pool_days), 0)
             least += self._pool_day_beyond_all(entity) if self._pool_is_told(lot, day) else 0
             used = self._pool_base(entity, cycle) + lot.pool_raised[cycle]
@@ -1479,8 +1483,9 @@ class Model(Limits):
             return {layout.OK}
         entity, cycle = call.item["lot"], layout.WINDOW_CYCLE - 1
         told_cycle = self._pool_is_told(lot, cycle)
+        own = lot.pool_own.setdefault(place, days[place])
         if lot.pools(cycle) and self._joins_cycle(lot, place, lot.pool_as_of_s[cycle] if told_cycle else 0):
-            more = correction if correction > 0 or place in lot.pool_told else 0
+            more = max(told - own, 0) - max(days[place] - own, 0)
             if not told_cycle:
                 more = max(more, min(lot.pool_raised[cycle] - lot.pool_corrections[cycle], 0))
             lot.pool_corrections[cycle] += more
@@ -2266,6 +2271,8 @@ class Model(Limits):
         ended = [-(-today // 4096) * 4096 if counts else 0 for counts in lot.turn]
         sim.days = [*ended, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.days_told = [*[None] * len(ended), *sim.days_told][: len(sim.days)]
+        own = {place + len(ended): bytes_ for place, bytes_ in sim.days_own.items()}
+        sim.days_own = {place: bytes_ for place, bytes_ in own.items() if place < len(sim.days)}
         sim.offsets[2] = sum(sim.days) - sim.counted_bytes
 
     def _job_sweep(self, sweep: Sweep, job: JobModel) -> bool:
@@ -2370,6 +2377,10 @@ class Model(Limits):
             offset = rolling[sim.index] if sim.index < len(rolling) else 0
             if offset != sim.offsets[2] - sum(sim.days):
                 raise Mismatch(f"SIM {sim.index}: its rolling offset is {offset}")
+            places = range(self.lots[sim.lot].places if sim.index < len(rolling) else 0)
+            own = [int(tables["sims_rolling"]["own"][sim.index][place]) * 4096 for place in places]
+            if own != [sim.days_own.get(place, 0) for place in places]:
+                raise Mismatch(f"SIM {sim.index}: of days that were told it says that we counted {own}")
         records, terminals = tables["terminals"], self.terminals.values()
         self._all_same(
             [f"terminal {terminal.key}" for terminal in terminals],
@@ -2406,14 +2417,15 @@ class Model(Limits):
             if tables["lots"][entity]["ended_ms"].tolist() != lot.ended_ms:
                 raise Mismatch(f"lot {entity}: its resets had ended at {lot.ended_ms} in the model")
             if lot.pools(2) and 2 not in lot.resets:
-                of_days = ("sims_days_bytes", "pool_days_raised_bytes")
+                of_days = ("sims_days_bytes", "pool_days_raised_bytes", "pool_days_own_bytes")
                 days = [tables["lots"][entity][name][: lot.places].tolist() for name in of_days]
                 raised = [
                     lot.pool_days[place] - lot.pool_told[place] if place in lot.pool_told else 0
                     for place in range(lot.places)
                 ]
                 told = self._days_told(entity)[: lot.places]
-                self._require(days == [told, raised], f"lot {entity}: of its days it says {days}")
+                own = [lot.pool_own.get(place, 0) for place in range(lot.places)]
+                self._require(days == [told, raised, own], f"lot {entity}: of its days it says {days}")
             for window in range(layout.WINDOWS) if lot.pooled else ():
                 if not lot.pools(window):
                     continue

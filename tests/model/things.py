@@ -90,6 +90,8 @@ class LotModel:
     """The latest end of a day that a carrier told a figure of, of a SIM or of the pool."""
     pool_told: dict[int, int] = field(default_factory=dict)
     """By place of the days of which its carrier said what all its SIMs had used: what."""
+    pool_own: dict[int, int] = field(default_factory=dict)
+    """Of the same days: what was known of them without it."""
     pool_corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     pool_straddling: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     pool_carrier: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
@@ -188,9 +190,11 @@ class SimModel:
     untrusted: bool = False
     """It was slowed before its reset, and has not shown since that it is fast."""
     days: list[int] = field(default_factory=list)
+    """Of a rolling window: what the days before today that count used, the last one first, in whole 4 KiB."""
     days_told: list[int | None] = field(default_factory=list)
     """By place: the least that its carrier said of that day; None: nothing."""
-    """Of a rolling window: what the days before today that count used, the last one first, in whole 4 KiB."""
+    days_own: dict[int, int] = field(default_factory=dict)
+    """By place of the days that it said something of: what we had counted."""
     corrections: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: by how much the carrier's last figure is above our own count."""
     as_of_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)

@@ -65,6 +65,7 @@ cdef void _set_cap(
         pool_sims_untold(lot, window, max(lot.sims_told_last_s[window] + 1, now_ms // 1000))
         if window == WINDOW_ROLLING - 1:
             memset(lot.pool_days, 0, sizeof(lot.pool_days))
+            memset(lot.pool_days_own_bytes, 0, sizeof(lot.pool_days_own_bytes))
             memset(lot.pool_days_raised_bytes, 0, sizeof(lot.pool_days_raised_bytes))
             lot.pool_days_told = 0
     bounds_wanted(state)

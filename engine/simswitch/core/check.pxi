@@ -17,6 +17,7 @@ cdef list check_state(State *state, object pause):
     _check_terminals(state, faults, pause)
     _check_breakers(state, faults)
     _check_lots(state, faults)
+    _check_rings(state, faults, pause)
     _check_pools(state, faults, pause)
     _check_markets(state, faults)
     _check_orders(state, faults)
@@ -310,6 +311,23 @@ cdef int _check_lots(State *state, list faults) except -1:
     for index in range(state.header.groups_count):
         if state.groups[index].masked != group_hidden(state, &state.groups[index]):
             faults.append(f"I5: group {index} is hidden: {state.groups[index].masked}, and should not be or be")
+    return 0
+
+
+cdef int _check_rings(State *state, list faults, object pause) except -1:
+    """I4: what we counted on a day is kept beside what its carrier said of it, and beside nothing else."""
+    cdef uint32_t index
+    cdef int place
+    for index in range(state.header.rolling_end):
+        if not index % PAUSE_ITEMS:
+            pause()
+        for place in range(ROLLING_DAYS):
+            if state.sims_rolling[index].own[place] and not state.sims_rolling[index].days[place] & DAY_TOLD:
+                faults.append(f"I4: SIM {index} keeps our own count of day {place} of its rolling window, of which nothing was told")
+    for index in range(state.header.entities_count):
+        for place in range(ROLLING_DAYS):
+            if state.lots[index].pool_days_own_bytes[place] and not (state.lots[index].pool_days_told >> place) & 1:
+                faults.append(f"I4: pool {index} keeps our own count of day {place} of its rolling window, of which nothing was told")
     return 0
 
 

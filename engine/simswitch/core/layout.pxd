@@ -10,7 +10,7 @@
 #                                                   access servers, actors: names, numbers, documents
 #   sims                  64   sims_max             what an operation on a SIM touches
 #   sims_cold             32   sims_max             what only imports, resets and reports touch
-#   sims_rolling          64   sims_max             the days of a rolling window: nothing where no plan rolls
+#   sims_rolling         128   sims_max             the days of a rolling window: nothing where no plan rolls
 #   sims_ledger          128   sims_max             what counts beside our reports: nothing where there is nothing
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   ended_leases          48   65,536               leases whose terminal has another one, a ring: for their final reports
@@ -27,7 +27,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                1152   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                1264   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -35,7 +35,7 @@
 #   timers_*               8   terminals, orders, servers: the wheel's links, one node each (a SIM's stands in its record)
 #   iccid_table, imsi_table, terminal_table: 4 a slot; load at most 0.9, 0.9 and 0.55 (tables.pxi)
 #
-# Per SIM: 64 + 32 + 2 x 4 / 0.9 (tables) = 105 B, 64 B in a plan with rolling days, and 128 B with a carrier's figures.
+# Per SIM: 64 + 32 + 2 x 4 / 0.9 (tables) = 105 B, 128 B in a plan with rolling days, and as many with a carrier's figures.
 # Per terminal: 64 + 24 + 8 + 4 / 0.55 = 103 B.  Per subscriber: 24 x 1.25 = 30 B.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -690,10 +690,12 @@ ctypedef struct SimCold:                # 32 B
     uint32_t health_since_s             # Unix seconds
     uint32_t revoke                     # order + 1 that takes it from a server that should not have it; 0: none
 
-ctypedef struct SimRolling:             # 64 B
+ctypedef struct SimRolling:             # 128 B, two cache lines
     int64_t offset_bytes                # as of the other windows, without the days of the ring: counted_bytes + this is today's
     uint32_t days[14]                   # what was used on the days before today, the last one first, in 4 KiB; bit 31: its
                                         # carrier said so
+    uint32_t own[14]                    # of those that it said: what we had counted on them, which is in the cycle; else 0
+    uint32_t reserved[2]
 
 ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of arrays as in Window, less one
     int64_t correction_bytes[3]         # what the carrier's last figure moved the window's offset by; a reset clears it
@@ -1058,6 +1060,7 @@ ctypedef struct Lot:                    # 1152 B, by the lot's entity; the windo
     uint64_t pool_told_counted_bytes[3] # what was counted on all of them by pool_as_of_s
     int64_t sims_days_bytes[14]         # by place of pool_days: the sum of what its carrier said of that day of its single SIMs,
     int64_t pool_days_raised_bytes[14]  # and what stands in pool_days beyond what it said of all of them, since it said no less of those
+    int64_t pool_days_own_bytes[14]     # of those that its carrier told of all its SIMs: what stood in pool_days before, as SimRolling.own; else 0
     uint64_t ended_ms[3]                # when the last reset that began had come to all of its SIMs; 0: nobody knows, or it is under way
     int64_t pool_added_bytes[3]         # what figures of single SIMs, of later instants than the pool's, added beyond what was counted
     uint16_t days_several               # bit 0: today's use is of several days, nobody knows which; bit 1 + a place of the ring: as well

@@ -551,7 +551,7 @@ cdef int64_t _cycle_least_bytes(State *state, uint32_t index, const Lot *lot, ui
     for place in range(rolling_places(lot) if index < state.header.rolling_end else 0):
         today -= rolling_day_bytes(&state.sims_rolling[index], place)
         if _place_is_after(state, lot, place, as_of_s, now_ms):
-            least += rolling_day_bytes(&state.sims_rolling[index], place)
+            least += rolling_day_most_bytes(&state.sims_rolling[index], place)
     return least + max(today, <int64_t> 0) + _excess_bytes(state, index, lot, WINDOW_DAY - 1, now_ms)
 
 
@@ -734,7 +734,7 @@ cdef int _correct_day(
     cdef uint64_t place = 0
     cdef int64_t day, told, more, before = 0
     cdef uint32_t told_s = 0
-    cdef uint32_t *days
+    cdef SimRolling *rolling
     cdef int status
     if index < state.header.ledger_end:
         told_s = state.sims_ledger[index].as_of_s[WINDOW_ROLLING - 1]
@@ -743,26 +743,29 @@ cdef int _correct_day(
         return status
     if carrier_bytes >> ROLLING_SHIFT >= <int64_t> DAY_TOLD - 1:
         return IMPOSSIBLE_USAGE
-    days = state.sims_rolling[index].days
+    rolling = &state.sims_rolling[index]
     day = (carrier_bytes + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
     if index < state.header.rolling_end:
-        before = days[place] & ~DAY_TOLD
+        before = rolling.days[place] & ~DAY_TOLD
     if day < before and day_covered(state, lot, place, told_s, now_ms):
         return LATE
     if not pool_takes_day(lot, place, (day - before) << ROLLING_SHIFT):
         return IMPOSSIBLE_USAGE
     correction[0] = carrier_bytes - (before << ROLLING_SHIFT)
-    if day == before and index < state.header.rolling_end and days[place] & DAY_TOLD:
+    if day == before and index < state.header.rolling_end and rolling.days[place] & DAY_TOLD:
         return SAME
     if not dry_run:
         sim_windows_begin(state, index, now_ms)
         state.header.rolling_end = max(state.header.rolling_end, index + 1)
-        told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place)
+        told = rolling_day_told_bytes(rolling, <int> place)
+        if not rolling.days[place] & DAY_TOLD:
+            rolling.own[place] = <uint32_t> before
         # What we counted on it stays in the cycle; what its carrier had said goes as it takes that back.
-        more = (day - before) << ROLLING_SHIFT if day > before or days[place] & DAY_TOLD else 0
-        days[place] = <uint32_t> day | DAY_TOLD
+        more = -rolling_day_most_bytes(rolling, <int> place)
+        rolling.days[place] = <uint32_t> day | DAY_TOLD
+        more += rolling_day_most_bytes(rolling, <int> place)
         lot.days_told_s = max(lot.days_told_s, ended_s)
-        told = rolling_day_told_bytes(&state.sims_rolling[index], <int> place) - told
+        told = rolling_day_told_bytes(rolling, <int> place) - told
         pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT, told)
         _carry_day(state, index, <int> place, more, ended_s, now_ms)
         _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)

@@ -258,6 +258,7 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         _turn_days(lot.pool_days, lot.turn_places)
         _turn_days(lot.sims_days_bytes, lot.turn_places)
         _turn_days(lot.pool_days_raised_bytes, lot.turn_places)
+        _turn_days(lot.pool_days_own_bytes, lot.turn_places)
         lot.pool_days[lot.turn_place] = max(today, <int64_t> 0)
         past = _days_bytes(lot, rolling_places(lot))
     pool_forget(lot, window)
@@ -705,6 +706,11 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
             _add(&lot.pool_correction_bytes[window], missing)
 
 
+cdef inline int64_t _day_most_bytes(const Lot *lot, int place) noexcept nogil:
+    """What of a day is in the cycle: as of a SIM."""
+    return max(lot.pool_days[place], lot.pool_days_own_bytes[place])
+
+
 cdef void _pool_contain_days(const State *state, Lot *lot, uint64_t now_ms) noexcept nogil:
     """No less was used in the cycle than by the pool's figure of it and on the days of its rolling window since."""
     cdef int window = WINDOW_CYCLE - 1
@@ -721,7 +727,7 @@ cdef void _pool_contain_days(const State *state, Lot *lot, uint64_t now_ms) noex
     for place in range(rolling_places(lot)):
         _add(&today, -lot.pool_days[place])
         if _place_is_after(state, lot, place, as_of_s, now_ms):
-            _add(&least, lot.pool_days[place])
+            _add(&least, _day_most_bytes(lot, place))
     _add(&least, max(today, <int64_t> 0))
     if _pool_is_told(lot, WINDOW_DAY - 1, now_ms):
         _add(&least, _pool_day_all_bytes(lot))
@@ -808,7 +814,7 @@ cdef int _correct_pool_day(
     """A figure of the day of a rolling window that ended then."""
     cdef Lot *lot = &state.lots[entity]
     cdef uint32_t told_s = lot.pool_as_of_s[WINDOW_ROLLING - 1]
-    cdef int64_t more = 0
+    cdef int64_t more
     cdef uint64_t place = 0
     cdef int status
     if not ended_s:
@@ -829,11 +835,13 @@ cdef int _correct_pool_day(
         correction[0] = 0
         return IMPOSSIBLE_USAGE
     if not dry_run:
-        if correction[0] > 0 or (lot.pool_days_told >> place) & 1:
-            more = correction[0]
+        if not (lot.pool_days_told >> place) & 1:
+            lot.pool_days_own_bytes[place] = lot.pool_days[place]
+        more = -_day_most_bytes(lot, <int> place)
+        lot.pool_days[place] = carrier_bytes
+        _add(&more, _day_most_bytes(lot, <int> place))
         _pool_carry_ended_day(state, lot, <int> place, more, now_ms)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
-        lot.pool_days[place] = carrier_bytes
         _pool_contain_days(state, lot, now_ms)
         lot.pool_days_raised_bytes[place] = 0
         lot.pool_days_told |= <uint16_t> (1 << place)

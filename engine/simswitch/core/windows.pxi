@@ -7,6 +7,8 @@
 #
 #     offset.. today | 1 | 2 | ... | 14      the days before today, the last one first; as many as the window has count
 #
+# Of a day that a carrier told what we counted is kept beside it: that is in the cycle, whatever is told, and in whichever order.
+#
 # All of them are kept, so a plan's window that becomes longer finds them. A window of more days than the ring has places counts in steps of
 # several days, and so over some days more than it has: never over fewer. Where a plan's step becomes another one all places count until those
 # of before it have left; where it becomes a day each of them stays for as many days as if it had one.
@@ -61,6 +63,11 @@ cdef inline int64_t rolling_day_bytes(const SimRolling *rolling, int place) noex
     return <int64_t> (rolling.days[place] & ~DAY_TOLD) << ROLLING_SHIFT
 
 
+cdef inline int64_t rolling_day_most_bytes(const SimRolling *rolling, int place) noexcept nogil:
+    """What of a day is in the cycle: what its carrier said, but no less than we counted."""
+    return max(rolling_day_bytes(rolling, place), <int64_t> rolling.own[place] << ROLLING_SHIFT)
+
+
 cdef inline int64_t sim_days_bytes(const State *state, uint32_t index) noexcept nogil:
     """What counts in a SIM's rolling window of the days before today."""
     cdef int64_t days = 0
@@ -106,7 +113,13 @@ cdef void window_restart(State *state, uint32_t index, int window) noexcept nogi
     if window == WINDOW_ROLLING - 1 and index < state.header.rolling_end:
         pool_days_untold(state, index)
         memset(state.sims_rolling[index].days, 0, sizeof(state.sims_rolling[index].days))
+        memset(state.sims_rolling[index].own, 0, sizeof(state.sims_rolling[index].own))
     sim_set_offset_bytes(state, index, window, -<int64_t> state.sims[index].counted_bytes)
+
+
+cdef void _turn_ring(uint32_t *ring, int places) noexcept nogil:
+    memmove(&ring[places], &ring[0], (ROLLING_DAYS - places) * sizeof(uint32_t))
+    memset(&ring[0], 0, places * sizeof(uint32_t))
 
 
 cdef void window_turn(State *state, uint32_t index) noexcept nogil:
@@ -126,7 +139,7 @@ cdef void window_turn(State *state, uint32_t index) noexcept nogil:
     today -= less
     pool_turned(state, index, beside - less)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
-    memmove(&rolling.days[lot.turn_places], &rolling.days[0], (ROLLING_DAYS - lot.turn_places) * sizeof(rolling.days[0]))
-    memset(&rolling.days[0], 0, lot.turn_places * sizeof(rolling.days[0]))
+    _turn_ring(rolling.days, lot.turn_places)
+    _turn_ring(rolling.own, lot.turn_places)
     rolling.days[lot.turn_place] = <uint32_t> min(today, <int64_t> DAY_TOLD - 1)
     rolling.offset_bytes = -counted
