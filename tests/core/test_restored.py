@@ -200,6 +200,72 @@ def test_who_was_declared_dead_since_the_restore_is_waited_for_until_what_it_hel
     assert world.machine.check() == []
 
 
+def test_who_says_hello_again_and_again_and_is_never_ready_can_be_declared_dead() -> None:
+    """Each hello is at once after the end of the one before, so that there is always a session."""
+    world = pool()
+    _, epoch, sim = given(world, 1, server=1)
+    restore(world, copied(world))
+    world.open_session(0)
+    world.open_session(1, ready=False)
+    assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=1, undo=0)) == layout.OK
+    assert world.machine.server(1)["session"] == 0
+    assert world.status(world.holds(1, 1, epoch, sim)) == layout.STALE_SESSION
+    for _ in range(FENCING_MS // STEP_MS):
+        world.open_session(1, ready=False)
+        assert world.status(world.holds(1, 1, epoch, sim)) == layout.SAME
+        assert unheard(world) == [1]
+        world.pass_ms(STEP_MS)
+    assert unheard(world) == []
+    # What it named is nothing any more. It says so again, while its SIM cools, and goes on.
+    assert world.status(world.ready(1)) == layout.STALE_SESSION
+    world.open_session(1, ready=False)
+    assert world.status(world.holds(1, 1, epoch, sim)) == layout.OK
+    assert world.status(world.ready(1)) == layout.OK
+    assert given(world, 1, server=1) == (layout.SAME, epoch, sim)
+    assert given(world, 2)[0] == layout.OK
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("by", ["READY", "a terminal's traffic"])
+def test_who_says_hello_and_then_more_is_not_dead(by: str) -> None:
+    world = pool()
+    _, epoch, sim = given(world, 1, server=1)
+    restore(world, copied(world))
+    world.open_session(0)
+    world.open_session(1, ready=False)
+    assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=1, undo=0)) == layout.OK
+    world.open_session(1, ready=False)
+    world.send(world.holds(1, 1, epoch, sim))
+    world.pass_ms(FENCING_MS - STEP_MS)
+    if by == "READY":
+        assert world.status(world.ready(1)) == layout.OK
+        assert unheard(world) == []
+    else:
+        assert world.status(world.lease(layout.RENEW, 1, epoch, server=1)) == layout.OK
+        assert unheard(world) == [1]
+    world.pass_ms(2 * FENCING_MS)
+    assert world.machine.terminal(0)["sim"] == sim
+    refused = world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=1, undo=0))
+    assert refused == (layout.WRONG_STATE if by == "READY" else layout.OK)
+    assert world.machine.check() == []
+
+
+def test_a_hello_waits_while_what_a_dead_access_server_held_is_freed() -> None:
+    """What it named would be half freed already, and nobody would tell it."""
+    world = pool(orders_max=8_192)
+    _, epoch, sim = given(world, 1, server=1)
+    world.send(world.close(1))
+    assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=1, undo=0)) == layout.OK
+    world.pass_ms(FENCING_MS)
+    (outcome,) = world.send(commands.run(layout.SESSION_OPEN, access_server=1))
+    assert (outcome["status"].tolist(), outcome["session"].tolist()) == ([layout.SWEEPS_FULL], [0])
+    for _ in range(3):
+        world.pass_ms(STEP_MS)
+    world.open_session(1, ready=False)
+    assert world.status(world.holds(1, 1, epoch, sim)) == layout.OK
+    assert world.machine.check() == []
+
+
 def test_a_restart_does_not_end_the_walk_that_frees_what_a_dead_access_server_held() -> None:
     """Longer than one apply's work. Its leases were nobody's to free after that."""
     world = pool(orders_max=8_192)

@@ -72,8 +72,12 @@ BREAKER_STEPS = {
     (layout.BREAKER_OPEN, layout.BREAKER_CLOSED),
 }
 PROMISE_LATE_MS = 60_000
-# What only they send: whoever sends it is not dead.
-OF_ACCESS_SERVERS = range(layout.ALLOCATE, layout.REPORT_LOAD + 1)
+# What only they send: whoever sends it is not dead. A hello that never gets to READY says nothing of that.
+OF_ACCESS_SERVERS = set(range(layout.ALLOCATE, layout.REPORT_LOAD + 1)) - {
+    layout.SESSION_OPEN,
+    layout.SESSION_HOLDS,
+    layout.SESSION_CLOSE,
+}
 ENDED = (layout.JOB_DONE, layout.JOB_CANCELLED, layout.JOB_REFUSED, layout.JOB_CHECKED)
 _ENDED_COLUMNS = ("epoch", "subscriber", "server", "expected_tier", "reported_bytes", "reported_s")
 _ENDED_FIELDS = attrgetter(*_ENDED_COLUMNS)
@@ -1599,7 +1603,12 @@ class Model(Limits):
     def _session_open(self, call: Call) -> set[int]:
         if not self._known_server(call.header):
             return {layout.UNKNOWN_ACCESS_SERVER}
-        server = self.servers[call.header["access_server"]]
+        index = call.header["access_server"]
+        server = self.servers[index]
+        if server.dead and any(sweep.kind == "dead" and sweep.server == index for sweep in self.sweeps):
+            self._require(call.answer["session"] == 0, "a session while what it held is freed")
+            return {layout.SWEEPS_FULL}
+        server.dead = server.dead and server.dead_ms > 0
         earlier = max(other.session for other in self.servers)
         self._require(call.answer["session"] > earlier, f"session {call.answer['session']} is not above {earlier}")
         server.session = call.answer["session"]
@@ -1748,11 +1757,12 @@ class Model(Limits):
                 return {layout.WRONG_STATE}
             self._lives(index, layout.DEATH_UNDONE)
             return {layout.OK}
-        if server.session:
+        if server.session and server.reconciled:
             return {layout.WRONG_STATE}
         if server.dead and server.awaited != "a hello":
             return {layout.SAME}
         server.awaited = server.awaited and "its burial"
+        server.session, server.reconciling = 0, False
         server.dead, server.dead_ms = True, self.now_ms + self.settings[layout.FENCING_MS]
         self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_DECLARED, a=server.dead_ms)
         return {layout.OK}
@@ -2184,7 +2194,8 @@ class Model(Limits):
         for index, server in enumerate(self.servers):
             if server.dead and 0 < server.dead_ms <= self.now_ms and not self.frozen:
                 self._event(layout.EVENT_DEATH, server=index, reason=layout.DEATH_SETTLED, a=server.dead_ms)
-                server.dead_ms = 0
+                server.dead_ms = server.session = 0
+                server.reconciling = False
                 self.sweeps.append(Sweep("dead", server=index))
         for entity, lot in self.lots.items():
             if lot.turn_ms <= self.now_ms:

@@ -489,6 +489,7 @@ WORDS: dict[str, Callable[[Case], bool]] = {
     "gate=back_off": lambda case: bool(case.after["servers"][0]["gate"] == layout.GATE_BACK_OFF),
     "window=halved": _window_halved,
     "session=new": lambda case: bool(case.answer["session"] > case.before["servers"]["session"].max()),
+    "session=none": lambda case: int(case.after["servers"]["session"][0]) == 0,
     "outstanding=same": _outstanding_same,
     "outstanding=finish": _outstanding_finishes,
     "asked=again": lambda case: _asked(case, layout.SWITCH),

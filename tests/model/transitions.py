@@ -1272,6 +1272,9 @@ def _deadline(row: Row) -> Case:
 # ----------------------------------------------------------------------------------- rows on gates, jobs
 
 
+HELLO = ("SESSION_HOLDS", "SESSION_READY", "SESSION_CLOSE")
+
+
 def _death(row: Row) -> Case:
     world = new_world()
     world.configure(layout.FENCING_MS, FENCING_MS)
@@ -1291,8 +1294,22 @@ def _death(row: Row) -> Case:
         assert world.status(commands.run(layout.DECLARE_DEAD, 1, access_server=0, undo=0)) == layout.OK
     if row.when == "restored since":
         world.send(commands.run(layout.RESTART, argument=1))
+    if row.when.endswith("with a session that is not ready") or row.command in HELLO:
+        world.open_session(0, ready=False)
     if row.command == "SESSION_OPEN":
+        if row.when == "what it held is being freed":
+            world.now_ms += FENCING_MS
+        elif row.when == "what it held is freed":
+            world.pass_ms(FENCING_MS)
         return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
+    if row.command in HELLO:
+        sim = ordered_target(world) if row.when == "names the target" else named
+        hello = {
+            "SESSION_HOLDS": world.holds(0, T, lease_epoch(world), sim),
+            "SESSION_READY": world.ready(0),
+            "SESSION_CLOSE": world.close(0),
+        }
+        return Case(world, hello[row.command])
     if row.command == "RENEW":
         if row.when == "an unknown terminal":
             return Case(world, world.lease(layout.RENEW, T + 1, 1))
@@ -1607,6 +1624,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("gate", "SERVER_RESUME"): _gate,
     ("gate", "RENEW"): _gate,
     ("gate", "SESSION_OPEN"): _gate,
+    ("gate", "SESSION_HOLDS"): _gate,
     ("gate", "SESSION_READY"): _gate,
     ("gate", "SESSION_CLOSE"): _gate,
     ("gate", "(timer)"): _gate,
@@ -1842,6 +1860,10 @@ WHENS = frozenset(
         "a lease that it holds",
         "an unknown terminal",
         "the fencing delay has passed",
+        "the fencing delay has passed, with a session that is not ready",
+        "with a session that is not ready",
+        "what it held is being freed",
+        "what it held is freed",
         "undo",
         "access server not defined",
         "it is low, announced ahead",

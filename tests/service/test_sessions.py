@@ -15,15 +15,15 @@ import pytest
 from simswitch.cell import Cell, CellOverloaded, JournalFull
 from simswitch.client import OperatorClient, Order, Result, SessionThread
 from simswitch.client import Session as ClientSession
-from simswitch.client.errors import service_error
+from simswitch.client.errors import ServiceError, service_error
 from simswitch.core import layout
-from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun
+from simswitch.core.commands import ORDERS, OUTCOME_COLUMNS, OutcomeRun, run
 from simswitch.service import sessions as module
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.sessions import Session, SessionHandlers
 from simswitch.v1 import access_server_pb2 as pb
-from simswitch.v1 import access_server_pb2_grpc, pool_pb2
+from simswitch.v1 import access_server_pb2_grpc, pool_pb2, status_pb2
 
 from tests.service.serving import Serving
 
@@ -203,7 +203,7 @@ def test_a_close_that_the_queue_does_not_take_is_said_again() -> None:
 def test_a_session_that_only_pings_and_does_not_become_ready_ends(
     serving: Serving, pool: OperatorClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While it stands its access server can't be declared dead, and after a restore all others wait for it."""
+    """After a restore all others wait for it while it stands."""
     monkeypatch.setattr(module, "READY_WITHIN_S", 0.1)
 
     async def scenario() -> None:
@@ -222,6 +222,68 @@ def test_a_session_that_only_pings_and_does_not_become_ready_ends(
     assert error.retry_after_ms, "without it our client would not come again"
     assert "the session of as-01 is ended" in caplog.text
     assert pool.pool.DeclareDead(pool_pb2.DeclareDeadRequest(access_server="as-01"))
+
+
+async def end_of(stream: Any) -> ServiceError:
+    try:
+        while isinstance(await stream.read(), pb.SessionResponse):
+            pass
+    except grpc.aio.AioRpcError as error:
+        return service_error(error)
+    raise AssertionError("it ended well")
+
+
+def test_a_declaration_of_death_ends_a_session_that_is_not_ready(serving: Serving, pool: OperatorClient) -> None:
+    """And it comes again at once, which undoes nothing; to become ready does."""
+    request = pool_pb2.DeclareDeadRequest(access_server="as-01")
+
+    def gate() -> int:
+        status = pool_pb2.GetAccessServerStatusRequest(name="as-01")
+        return pool.pool.GetAccessServerStatus(status).status.gate
+
+    async def scenario() -> str:
+        async with grpc.aio.insecure_channel(serving.address) as channel, asyncio.timeout(20):
+            stub: Any = access_server_pb2_grpc.AccessServerServiceStub(channel)
+            hello = pb.SessionRequest(hello=pb.Hello(access_server="as-01"))
+            first = stub.Session()
+            await first.write(hello)
+            assert (await first.read()).WhichOneof("message") == "opened"
+            assert (await asyncio.to_thread(pool.pool.DeclareDead, request)).status.gate == pool_pb2.GATE_DEAD
+            error = await end_of(first)
+            assert error.retry_after_ms, "without it our client would not come again"
+            second = stub.Session()
+            await second.write(hello)
+            assert (await second.read()).WhichOneof("message") == "opened"
+            assert await asyncio.to_thread(gate) == pool_pb2.GATE_DEAD
+            await second.write(pb.SessionRequest(ready=pb.Ready()))
+            assert (await second.read()).ready_result.status == status_pb2.STATUS_OK
+            assert await asyncio.to_thread(gate) == pool_pb2.GATE_OPEN
+            with pytest.raises(grpc.RpcError, match="a session that is ready"):
+                await asyncio.to_thread(pool.pool.DeclareDead, request)
+            return error.reason
+
+    assert asyncio.run(scenario()) == "DECLARED_DEAD"
+
+
+def test_a_session_that_a_burial_ended_is_not_told_of_a_newer_one(serving: Serving, pool: OperatorClient) -> None:
+    """There is none, and a client that is told so stays away."""
+    assert pool
+    assert serving.running is not None
+    sessions = serving.running.service.sessions
+
+    async def scenario() -> str:
+        async with grpc.aio.insecure_channel(serving.address) as channel, asyncio.timeout(20):
+            stub: Any = access_server_pb2_grpc.AccessServerServiceStub(channel)
+            stream = stub.Session()
+            await stream.write(pb.SessionRequest(hello=pb.Hello(access_server="as-01")))
+            assert (await stream.read()).WhichOneof("message") == "opened"
+            (index,) = serving.in_loop(lambda: list(sessions._sessions))
+            dead = run(layout.DECLARE_DEAD, 1, access_server=index, undo=0)
+            await asyncio.to_thread(serving.in_loop, lambda: sessions._cell.submit(dead))
+            await stream.write(pb.SessionRequest(ready=pb.Ready()))
+            return (await end_of(stream)).reason
+
+    assert asyncio.run(scenario()) == "DECLARED_DEAD"
 
 
 def test_a_session_that_is_ready_goes_on(serving: Serving, pool: OperatorClient) -> None:

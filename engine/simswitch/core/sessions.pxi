@@ -39,6 +39,10 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
         status[0] = UNKNOWN_ACCESS_SERVER
         return
     server = &state.servers[run.server]
+    if server.gate == GATE_DEAD and server.sweep:
+        # What it named would be compared with what is being freed.
+        status[0] = SWEEPS_FULL
+        return
     state.header.session_next += 1
     server.session = state.header.session_next
     server.session_opened_ms = run.now_ms
@@ -54,7 +58,8 @@ cdef void apply_session_open(State *state, const Run *run) noexcept nogil:
     server.waiting = NONE_INDEX
     server.allocation_wait_us = NONE_INDEX
     server.missed_count = 0
-    server_set_gate(state, run.server, GATE_DISCONNECTED, GATE_BY_SESSION, run.now_ms)
+    if server.gate != GATE_DEAD or not server.dead_ms:
+        server_set_gate(state, run.server, GATE_DISCONNECTED, GATE_BY_SESSION, run.now_ms)
     session[0] = session_number(state, server.session)
     status[0] = OK
 
@@ -253,10 +258,10 @@ cdef void apply_session_ready(State *state, const Run *run) noexcept nogil:
 cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """What it named is no longer compared: without a session nobody knows what the server holds, so all stays as it is."""
     cdef Server *server = &state.servers[index]
-    if server.gate == GATE_DEAD:
-        return  # it has none, and the walk that frees what it held goes on
     server.session = 0
     server.reconciling = 0
+    if server.gate == GATE_DEAD:
+        return  # the walk that frees what it held goes on
     server.sweep = 0
     server_set_gate(state, index, GATE_DISCONNECTED, GATE_BY_SESSION, now_ms)
 
@@ -266,6 +271,11 @@ cdef void _end_session(State *state, uint32_t index, uint64_t now_ms) noexcept n
 # What a silent access server holds is nobody else's: two terminals on one IMSI are worse than one without. When an operator
 # declares it dead, what it held is freed after the fencing delay, in which any sign of life belies him. No time counts in which it
 # could not be heard, since the service was away, or in which nobody knows how much has passed, since the clock was in doubt.
+#
+# A session that is not READY belies nothing: an access server that comes again and again and never gets so far would keep for good
+# what it held, and after a restore keep SIMs from everybody. The declaration ends it, and so does the burial: what it named it has to
+# name again then, while it cools. Signs of life are READY, a lease that its hello begins (a swap that it carried out), and whatever it
+# asks for its terminals.
 
 cdef void _tell_death(State *state, uint32_t index, int what) noexcept nogil:
     event(state, EVENT_DEATH, NONE_INDEX, index, NONE_INDEX, what, state.servers[index].dead_ms, 0)
@@ -286,6 +296,8 @@ cdef void server_lives(State *state, uint32_t index, int what, uint64_t now_ms) 
 
 cdef void server_calls(State *state, const Run *run) noexcept nogil:
     """What only access servers send has come: whoever calls is not dead, whatever the answer will be."""
+    if run.kind == SESSION_OPEN or run.kind == SESSION_HOLDS or run.kind == SESSION_CLOSE:
+        return
     if (
         run.kind >= ALLOCATE and run.kind <= REPORT_LOAD and run.server < state.header.servers_count
         and state.servers[run.server].gate == GATE_DEAD
@@ -299,6 +311,7 @@ cdef void server_bury(State *state, uint32_t index, uint64_t now_ms) noexcept no
     if not sweep_reconcile(state, index, True):
         timer_arm(state, TIMER_SERVER, index, now_ms + POOL_FULL_MS)
         return
+    _end_session(state, index, now_ms)
     _tell_death(state, index, DEATH_SETTLED)
     server.dead_ms = 0
 
@@ -324,10 +337,12 @@ cdef int _declare_dead(State *state, uint32_t index, int undo, uint64_t now_ms) 
             return WRONG_STATE
         server_lives(state, index, DEATH_UNDONE, now_ms)
         return OK
-    if server.session:
+    if server.session and server.reconciled:
         return WRONG_STATE
     if server.gate == GATE_DEAD and server.unheard != UNHEARD:
         return SAME
+    if server.session:
+        _end_session(state, index, now_ms)
     if server.unheard:
         server.unheard = UNHEARD_DEAD
     server.dead_ms = now_ms + <uint64_t> state.header.settings[<int> FENCING_MS]

@@ -158,6 +158,13 @@ READY_EXPECTED = Reason(
     "The session has not become ready within {what} s of its hello: say what is held, then ready. Connect again.",
     1_000,
 )
+DECLARED_DEAD = Reason(
+    _Code.ABORTED,
+    "DECLARED_DEAD",
+    "The access server {what} was declared dead before its session was ready. If it is not dead, connect again: say "
+    "what is held, then ready.",
+    1_000,
+)
 MESSAGE_EXPECTED = Reason(
     _Code.DEADLINE_EXCEEDED, "MESSAGE_EXPECTED", "The call's message has not come within {what} s."
 )

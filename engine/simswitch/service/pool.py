@@ -22,6 +22,7 @@ from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, Refused, check
 from simswitch.service.events import BREAKER_STATES
 from simswitch.service.paging import page_size, page_start, page_token
+from simswitch.service.sessions import SessionHandlers
 from simswitch.v1 import pool_pb2 as pb
 from simswitch.v1 import sim_pb2
 
@@ -46,10 +47,11 @@ _BREAKER_OF: dict[int, pb.BreakerOf.ValueType] = {
 class PoolHandlers:
     """PoolService."""
 
-    def __init__(self, cell: Cell, directory: Directory, folder: Path | None) -> None:
+    def __init__(self, cell: Cell, directory: Directory, folder: Path | None, sessions: SessionHandlers) -> None:
         self._cell = cell
         self._directory = directory
         self._folder = folder
+        self._sessions = sessions
         self._configuring = asyncio.Lock()
 
     async def get_summary(self, data: bytes, call: Call) -> bytes:
@@ -277,9 +279,13 @@ class PoolHandlers:
         )
         status = int(outcome["status"][0])
         if status == layout.WRONG_STATE:
-            why = "it is not declared dead, or what it held is freed already" if request.undo else "it has a session"
+            why = "it has a session that is ready"
+            if request.undo:
+                why = "it is not declared dead, or what it held is freed already"
             check(status, f"{request.access_server}: {why}")
         check(status, request.access_server)
+        if status == layout.OK and not request.undo:
+            self._sessions.declared_dead(server)
         state = await self._cell.read(lambda machine: machine.server(server.server))
         return pb.DeclareDeadResponse(status=_status(server, state)).SerializeToString()
 

@@ -199,7 +199,7 @@ class Service:
             (swap_pb2, "SwapService", self.swaps),
             (event_pb2, "EventService", self.events),
             (inventory_pb2, "InventoryService", self.inventory),
-            (pool_pb2, "PoolService", PoolHandlers(cell, self.directory, folder)),
+            (pool_pb2, "PoolService", PoolHandlers(cell, self.directory, folder, self.sessions)),
             (caps_pb2, "CapsService", CapsHandlers(cell, self.directory, folder)),
             (history_pb2, "HistoryService", self.history),
             (sim_service_pb2, "SimService", SimHandlers(cell, self.directory, folder)),

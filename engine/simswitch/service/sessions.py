@@ -30,6 +30,7 @@ from simswitch.core.wire import Table
 from simswitch.service.call import Call
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import (
+    DECLARED_DEAD,
     DRAINING,
     FENCED,
     HELLO_EXPECTED,
@@ -49,7 +50,7 @@ OUTGOING_MAX = 1_024
 OUTGOING_BYTES_MAX = 8 << 20
 HELLO_WITHIN_S = 10.0
 READY_WITHIN_S = 300.0
-"""Until then it holds up a declaration of its death, and after a restore all who want a SIM."""
+"""Until then it holds up, after a restore, all who want a SIM."""
 CLOSE_AGAIN_S = 1.0
 
 _COUNTED = 0xFFFFFFFF
@@ -193,6 +194,12 @@ class SessionHandlers:
         notice = pb.Notice(kind=pb.NOTICE_KIND_DRAINING, text="the service is shutting down")
         for session in list(self._sessions.values()):
             session.end(Refused(DRAINING), notice)
+
+    def declared_dead(self, server: Entity) -> None:
+        """The core has ended the session of it that was not ready."""
+        session = self._sessions.get(server.server)
+        if session is not None and not session.ready:
+            session.end(Refused(DECLARED_DEAD, server.name))
 
     async def session(self, stream: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
         session = await self._open(stream, call)
@@ -341,7 +348,7 @@ class SessionHandlers:
             await self._handle_columns(number, content, session, call)
         elif number == _READY:
             outcome = await self._cell.submit(self._run(layout.SESSION_READY, session, call))
-            _still_stands(outcome, session)
+            self._still_stands(outcome, session)
             status = outcome["status"].tolist()[0]
             session.ready = session.ready or status in (layout.OK, layout.SAME)
             result = pb.ReadyResult(status=status)
@@ -360,7 +367,8 @@ class SessionHandlers:
                 ),
                 "failed_count": load.failed_count,
             }
-            _still_stands(await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns)), session)
+            outcome = await self._cell.submit(self._run(layout.REPORT_LOAD, session, call, **columns))
+            self._still_stands(outcome, session)
         elif number == _PING:
             pong = pb.Pong(nonce=pb.Ping.FromString(content).nonce)
             session.put(pb.SessionResponse(pong=pong).SerializeToString())
@@ -378,15 +386,18 @@ class SessionHandlers:
             )
             outcome = await self._cell.submit(commands)
             if number == _HOLDS:
-                _still_stands(outcome, session)
+                self._still_stands(outcome, session)
             columns = response.encode(outcome.data, outcome.count)
             if number == _HOLDS:
                 found, counts = np.unique(outcome["status"], return_counts=True)
                 session.differences.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         session.put(wire.enclose(answer, columns))
 
-
-def _still_stands(outcome: OutcomeRun, session: Session) -> None:
-    """Ends a stream that the core calls stale: it would otherwise wait for orders that go to another."""
-    if layout.STALE_SESSION in outcome["status"]:
+    def _still_stands(self, outcome: OutcomeRun, session: Session) -> None:
+        """Ends a stream that the core calls stale: it would otherwise wait for orders for another or nobody."""
+        if layout.STALE_SESSION not in outcome["status"]:
+            return
+        if self._sessions.get(session.server.server) is session and not session.ready:
+            # No newer one has taken its place.
+            raise Refused(DECLARED_DEAD, session.server.name)
         raise Refused(FENCED, repr(session.server.name))

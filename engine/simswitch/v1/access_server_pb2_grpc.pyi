@@ -40,7 +40,8 @@ class AccessServerServiceStub:
          session: it gets a notice and then ends with ABORTED, reason FENCED.
       2. The client lists what it really holds in any number of holds, each answered by a holds_result, then sends
          ready, answered by a ready_result. From then on orders come. A session that is not ready within five minutes of its
-         hello ends with ABORTED, reason READY_EXPECTED: connect again.
+         hello ends with ABORTED, reason READY_EXPECTED: connect again. So does one whose access server was declared dead
+         before it was ready, reason DECLARED_DEAD; and while what it held is freed, a hello is refused as SWEEPS_FULL.
       3. Acknowledgements, loads, usage and pings go up in any order. Each is answered in the order in which it came,
          loads excepted, which get no answer.
 
@@ -59,7 +60,8 @@ class AccessServerServiceAsyncStub(AccessServerServiceStub):
          session: it gets a notice and then ends with ABORTED, reason FENCED.
       2. The client lists what it really holds in any number of holds, each answered by a holds_result, then sends
          ready, answered by a ready_result. From then on orders come. A session that is not ready within five minutes of its
-         hello ends with ABORTED, reason READY_EXPECTED: connect again.
+         hello ends with ABORTED, reason READY_EXPECTED: connect again. So does one whose access server was declared dead
+         before it was ready, reason DECLARED_DEAD; and while what it held is freed, a hello is refused as SWEEPS_FULL.
       3. Acknowledgements, loads, usage and pings go up in any order. Each is answered in the order in which it came,
          loads excepted, which get no answer.
 
@@ -81,7 +83,8 @@ class AccessServerServiceServicer(metaclass=_abc_1.ABCMeta):
              session: it gets a notice and then ends with ABORTED, reason FENCED.
           2. The client lists what it really holds in any number of holds, each answered by a holds_result, then sends
              ready, answered by a ready_result. From then on orders come. A session that is not ready within five minutes of its
-             hello ends with ABORTED, reason READY_EXPECTED: connect again.
+             hello ends with ABORTED, reason READY_EXPECTED: connect again. So does one whose access server was declared dead
+             before it was ready, reason DECLARED_DEAD; and while what it held is freed, a hello is refused as SWEEPS_FULL.
           3. Acknowledgements, loads, usage and pings go up in any order. Each is answered in the order in which it came,
              loads excepted, which get no answer.
 

@@ -162,7 +162,8 @@ class PoolServiceServicer:
 
     def DeclareDead(self, request, context):
         """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
-        sign of life from it undoes this. Refused while it has a session. Safe to retry.
+        sign of life from it undoes this: all but a hello that is not ready. Refused while it has a session that is ready; another
+        one is ended. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,8 @@ class PoolServiceStub:
     """
     DeclareDead: _grpc.UnaryUnaryMultiCallable[_pool_pb2.DeclareDeadRequest, _pool_pb2.DeclareDeadResponse]
     """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
-    sign of life from it undoes this. Refused while it has a session. Safe to retry.
+    sign of life from it undoes this: all but a hello that is not ready. Refused while it has a session that is ready; another
+    one is ended. Safe to retry.
     """
     PauseAccessServer: _grpc.UnaryUnaryMultiCallable[_pool_pb2.PauseAccessServerRequest, _pool_pb2.PauseAccessServerResponse]
     """Sends the access server no order any more, in this session or a later one, until ResumeAccessServer. What is outstanding is settled
@@ -97,7 +98,8 @@ class PoolServiceAsyncStub(PoolServiceStub):
     """
     DeclareDead: _aio.UnaryUnaryMultiCallable[_pool_pb2.DeclareDeadRequest, _pool_pb2.DeclareDeadResponse]  # type: ignore[assignment]
     """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
-    sign of life from it undoes this. Refused while it has a session. Safe to retry.
+    sign of life from it undoes this: all but a hello that is not ready. Refused while it has a session that is ready; another
+    one is ended. Safe to retry.
     """
     PauseAccessServer: _aio.UnaryUnaryMultiCallable[_pool_pb2.PauseAccessServerRequest, _pool_pb2.PauseAccessServerResponse]  # type: ignore[assignment]
     """Sends the access server no order any more, in this session or a later one, until ResumeAccessServer. What is outstanding is settled
@@ -188,7 +190,8 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pool_pb2.DeclareDeadResponse, _abc.Awaitable[_pool_pb2.DeclareDeadResponse]]:
         """Declares an access server dead, or takes that back. What it held is freed after a delay (SETTING_FENCING_MS), in which a
-        sign of life from it undoes this. Refused while it has a session. Safe to retry.
+        sign of life from it undoes this: all but a hello that is not ready. Refused while it has a session that is ready; another
+        one is ended. Safe to retry.
         """
 
     @_abc_1.abstractmethod
