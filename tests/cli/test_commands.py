@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from simswitch.cli.exits import MEANINGS, Exit
+from simswitch.cli.status import awaited_servers
 from simswitch.demo.processes import Server
 
 from tests.cli.conftest import Run, program
@@ -401,3 +402,22 @@ def test_a_wrong_scenario_is_refused_with_its_line(tmp_path: Path) -> None:
     found = program("replay", "mine.toml", folder=tmp_path)
     assert found.returncode == Exit.USAGE
     assert "mine.toml:1" in found.stderr
+
+
+def test_whoever_is_awaited_after_a_restore_is_told_with_how_far_it_is() -> None:
+    servers = [
+        {"name": "as-1", "unheard": True, "session": 0, "reconciled": False, "gate": "disconnected", "dead_ms": None},
+        {"name": "as-2", "unheard": True, "session": 3, "reconciled": False, "gate": "disconnected", "dead_ms": None},
+        {"name": "as-3", "unheard": True, "session": 4, "reconciled": True, "gate": "open", "dead_ms": None},
+        {"name": "as-4", "unheard": True, "session": 0, "reconciled": False, "gate": "dead", "dead_ms": 1},
+        # Declared dead before the backup: that counts no more.
+        {"name": "as-5", "unheard": True, "session": 0, "reconciled": False, "gate": "dead", "dead_ms": None},
+        {"name": "as-6", "unheard": False, "session": 5, "reconciled": True, "gate": "open", "dead_ms": None},
+    ]
+    assert awaited_servers(servers) == [
+        "as-1 (not connected)",
+        "as-2 (connected, not ready)",
+        "as-3 (connected)",
+        "as-4 (declared dead)",
+        "as-5 (not connected)",
+    ]

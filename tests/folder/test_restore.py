@@ -626,6 +626,8 @@ def test_i1_more_leases_than_orders_that_a_restored_service_never_heard_of(
             assert refused.retry_after_ms.all()
             told = await asyncio.to_thread(program, "access-server", "list", "--address", address)
             assert "RESTORED: nobody is given a SIM anew until access server" in told.stdout, told
+            assert "as-01 (not connected)" in told.stdout
+            assert "awaited: not connected" in told.stdout
             session.start()
             rounds.append((await session.serving(30)).differences)
             await client.allocate_many(np.arange(600) + 5_001, "jp")

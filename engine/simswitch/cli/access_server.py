@@ -26,7 +26,7 @@ def list_servers(
     """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import pages, plain
-    from simswitch.cli.status import awaited_lines, server_table
+    from simswitch.cli.status import awaited_lines, awaited_servers, server_table
     from simswitch.v1 import pool_pb2
 
     with connected(*target(config, address, actor)) as service:
@@ -36,7 +36,7 @@ def list_servers(
         print_json({"access_servers": servers})
     else:
         show(
-            *awaited_lines([each["name"] for each in servers if each["unheard"]]),
+            *awaited_lines(awaited_servers(servers)),
             server_table(servers)
             if servers
             else "There are no access servers: `simswitch import --definitions` defines some.",

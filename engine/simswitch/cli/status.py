@@ -98,7 +98,7 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         parts.append(f"ALARM of the follower: {summary['alarm']}")
     if summary["frozen"]:
         parts.append("THE CLOCK JUMPED: nothing expires until `simswitch clock confirm`.")
-    parts += awaited_lines([each["name"] for each in servers if each["unheard"]])
+    parts += awaited_lines(awaited_servers(servers))
     if summary["set_aside_count"] or summary["impossible_count"]:
         parts.append(
             f"Usage reports set aside: {summary['set_aside_count']:,} of no lease that is known, "
@@ -159,6 +159,17 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
     return parts
 
 
+def awaited_servers(servers: list[dict[str, Any]]) -> list[str]:
+    """Those that are waited for since a restore, and whether each is connected."""
+    return [f"{each['name']} ({_connected(each)})" for each in servers if each["unheard"]]
+
+
+def _connected(server: dict[str, Any]) -> str:
+    if not server["session"]:
+        return "declared dead" if server["gate"] == "dead" and server["dead_ms"] else "not connected"
+    return "connected" if server["reconciled"] else "connected, not ready"
+
+
 def awaited_lines(names: list[str]) -> list[str]:
     """Of a restored folder: which access servers are waited for, and what to do about one that is gone."""
     if not names:
@@ -196,7 +207,7 @@ def server_table(servers: list[dict[str, Any]]) -> Any:
             e["name"],
             f"{e['gate'].replace('_', ' ')} ({e['gate_reason'].replace('_', ' ') or 'never seen'})"
             + (", paused" if e["paused"] and e["gate"] != "paused" else "")
-            + (", awaited" if e["unheard"] else ""),
+            + (f", awaited: {_connected(e)}" if e["unheard"] else ""),
             f"{e['window']} ({e['window_reason'].replace('_', ' ')})",
             e["outstanding_count"],
             e["outstanding_count_max"],
