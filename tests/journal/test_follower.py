@@ -165,6 +165,36 @@ def test_a_reader_that_fails_leaves_an_alarm_of_damage_as_it_is(standing: str, s
     assert read_alarm(disk) == (standing if stays else said[0])
 
 
+@pytest.mark.parametrize(
+    ("standing", "stays"),
+    [
+        ("I10: another outcome", True),
+        ("there is no room for a snapshot, and the journal grows", False),
+        ("snapshots go on, but history is damaged", False),
+        ("the disk refused the follower, and there are no more snapshots: of before", False),
+        (None, False),
+    ],
+)
+def test_a_disk_that_refuses_leaves_an_alarm_of_damage_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, standing: str | None, stays: bool
+) -> None:
+    disk, said = FaultyDisk(), list[str]()
+
+    def refused(*_: object) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    written(disk)
+    if standing is not None:
+        disk.seen[module.ALARM_NAME] = Content(standing.encode())
+    monkeypatch.setattr(module, "RealDisk", lambda *_, **__: disk)
+    monkeypatch.setattr(Follower, "turn", refused)
+    settings = FollowerSettings(niceness=0)
+    status = follow("in memory", settings, machine=tiny_kind(), stopped=lambda: False, said=said.append)
+    assert status == module.EXIT_DISK
+    assert said == ["the disk refused the follower, and there are no more snapshots: [Errno 5] Input/output error"]
+    assert read_alarm(disk) == (standing if stays else said[0])
+
+
 @pytest.mark.parametrize("standing", [None, "I10: another outcome"])
 def test_an_alarm_of_a_full_disk_goes_with_the_next_snapshot_of_whatever_process(standing: str | None) -> None:
     """One that says something else stays as it is."""

@@ -85,6 +85,7 @@ _RECORDS_PER_TURN = 256
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM_BEGINS = "there is no room for a snapshot"
 _READER_BEGINS = "snapshots go on, but "
+_DISK_BEGINS = "the disk refused the follower"
 _NO_ROOM_WAIT_S = 60.0
 _ALARM_AGAIN_S = 1.0
 _AT_A_STRETCH_S = 0.001
@@ -613,10 +614,12 @@ def follow(
             # The next server may clear away already what this one was about to write.
             return EXIT_STOPPED
         # Without snapshots the journal only grows, so a disk that refuses must be seen as well.
-        text = f"the disk refused the follower, and there are no more snapshots: {error}"
+        text = f"{_DISK_BEGINS}, and there are no more snapshots: {error}"
         say(text)
         try:
-            _raise_alarm(disk, text)
+            # One of damage says more, and stays until a person removes it.
+            if (read_alarm(disk) or text).startswith((_NO_ROOM_BEGINS, _READER_BEGINS, _DISK_BEGINS)):
+                _raise_alarm(disk, text)
         except OSError as second:
             say(f"the alarm could not be left: {second}")
         return EXIT_DISK
