@@ -117,7 +117,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "access",
         "required",
         False,
-        "Nobody is believed without a token, on loopback without TLS too. With TLS it is always so.",
+        "Nobody is believed without proof. With TLS it is always so; without it no access server could come in, so "
+        "the service does not start.",
     ),
     Setting("access", "people_calls_per_s", 200, "Calls a second of a person with a token; 0: any number.", 0, 1 << 20),
     Setting(

@@ -110,7 +110,10 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     ("settings", "says"),
     [
         ("[learner]\nenabled = true\n[follower]\nhistory = false\n", "the learner reads history"),
-        ("[learner]\nenabled = true\n[access]\nrequired = true\n", "simswitch token create DIR learner:local"),
+        (
+            '[learner]\nenabled = true\n[tls]\ncertificate = "a"\nkey = "b"\n',
+            "simswitch token create DIR learner:local",
+        ),
     ],
 )
 def test_a_learner_that_could_not_work_is_refused_at_the_start(tmp_path: Path, settings: str, says: str) -> None:
@@ -118,3 +121,14 @@ def test_a_learner_that_could_not_work_is_refused_at_the_start(tmp_path: Path, s
     config.write_text(settings, encoding="utf-8")
     ended = program("serve", str(tmp_path / "data"), "--config", str(config))
     assert (ended.returncode, says in ended.stderr) == (Exit.USAGE, True)
+
+
+def test_proof_without_tls_is_refused_at_the_start(tmp_path: Path) -> None:
+    """An access server has no token: none of them could come in."""
+    config = tmp_path / "simswitch.toml"
+    config.write_text("[access]\nrequired = true\n", encoding="utf-8")
+    ended = program("serve", str(tmp_path / "data"), "--config", str(config))
+    assert ended.returncode == Exit.USAGE
+    assert "set certificate, key and client_ca in the section tls" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()

@@ -30,7 +30,7 @@ from simswitch.service.call import Call
 from simswitch.service.definitions import KINDS
 from simswitch.service.imports import LOOKED_UP_AT_ONCE
 from simswitch.service.server import serve
-from simswitch.service.settings import AddressNotAllowed, ServerSettings, SettingRefused, check_address
+from simswitch.service.settings import AddressNotAllowed, NoWayIn, ServerSettings, SettingRefused, check_address
 from simswitch.v1 import (
     access_server_pb2,
     allocation_pb2,
@@ -844,6 +844,7 @@ def test_what_is_refused_at_the_start_leaves_no_folder_behind(tmp_path: Path) ->
     cases: list[tuple[ServerSettings, type[Exception], str]] = [
         (ServerSettings(host="0.0.0.0"), AddressNotAllowed, "TLS"),
         (ServerSettings(access=AccessSettings(tls=TlsFiles(nothing, nothing))), CertificateRefused, "can't be read"),
+        (ServerSettings(access=AccessSettings(required=True)), NoWayIn, "set certificate, key and client_ca"),
         (ServerSettings(access=AccessSettings(revoked=nothing)), CertificateRefused, "list of revoked certificates"),
         (ServerSettings(engine={layout.ORDER_DEADLINE_MS: 1}), SettingRefused, "order_deadline_ms"),
         (ServerSettings(port=here[1]), OSError, f"at 127.0.0.1:{here[1]} for its calls: Address already in use"),

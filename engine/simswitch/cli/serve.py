@@ -65,6 +65,7 @@ def serve(
     from simswitch.service.settings import (
         AddressNotAllowed,
         DoorSettings,
+        NoWayIn,
         ServerSettings,
         SettingRefused,
         TransportMissing,
@@ -135,7 +136,14 @@ def serve(
     )
     try:
         asyncio.run(run_service(folder, server, ready=ready))
-    except (AddressNotAllowed, CertificateRefused, MetricsRefused, SettingRefused, TransportMissing) as error:
+    except (
+        AddressNotAllowed,
+        CertificateRefused,
+        MetricsRefused,
+        NoWayIn,
+        SettingRefused,
+        TransportMissing,
+    ) as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
     except (FolderInUse, JournalFull) as error:
         raise CommandFailed(Exit.REFUSED, str(error)) from error
@@ -173,7 +181,7 @@ def learner_words(values: Config, host: str) -> tuple[str, ...] | None:
         raise CommandFailed(Exit.USAGE, "the learner reads history: enable it in the section follower, or no learner")
     token, ca = values.path("learner", "token_file"), values.path("connection", "ca")
     tls = values.path("tls", "certificate") is not None
-    if token is None and (tls or values.values["access", "required"] or not is_loopback(host)):
+    if token is None and (tls or not is_loopback(host)):
         raise CommandFailed(
             Exit.USAGE,
             "nobody is believed without a token here: make one with `simswitch token create DIR learner:local`, and "

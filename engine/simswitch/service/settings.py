@@ -81,6 +81,10 @@ class TransportMissing(ValueError):
     """The package that a transport needs is not installed."""
 
 
+class NoWayIn(ValueError):
+    """No access server could prove which one it is."""
+
+
 class SettingRefused(ValueError):
     """The engine does not take a value that is to stand at start."""
 
@@ -143,6 +147,11 @@ def checked(settings: ServerSettings, *, new: bool) -> Certificates | None:
         settings.people_address,
         settings.plaintext_beyond_loopback,
     )
+    if settings.access.required and settings.access.tls is None:
+        raise NoWayIn(
+            "required in the section access of the settings asks for proof, and an access server's is its certificate, "
+            "which needs TLS: set certificate, key and client_ca in the section tls, or take required out"
+        )
     certificates = None if settings.access.tls is None else Certificates(settings.access.tls)
     if settings.access.revoked is not None:
         begin_with(settings.access.revoked)
