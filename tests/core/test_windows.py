@@ -9,7 +9,7 @@ import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
-from tests.model.records import copy_regions
+from tests.model.records import copy_regions, tables
 from tests.model.transitions import DAY_MS, T, allocate
 from tests.model.world import GIB, MIB, World, empty_world
 
@@ -65,7 +65,7 @@ def test_a_rolling_window_whose_days_change_forgets_none_that_its_ring_can_have(
     """As long as each place stands for a day it is exact; else it may count some days too many."""
     drawn = random.Random(seed)
     lengths = [1, 2, 3, 7, 14, 15] if seed % 2 else [2, 7, 15, 16, 30, 31, 40, 90]
-    days = 3
+    days = known = 3
     world, epoch = rolling_world(days)
     total, by_day = 0, [0]
     for _ in range(150):
@@ -73,10 +73,11 @@ def test_a_rolling_window_whose_days_change_forgets_none_that_its_ring_can_have(
         total, by_day[-1] = total + more, by_day[-1] + more
         assert world.status(world.usage(T, epoch, total)) == layout.OK
         if drawn.random() < 0.15:
+            known = min(known, max(days, layout.ROLLING_DAYS + 1))
             days = drawn.choice(lengths)
             with_days(world, days)
         used = world.machine.sim(0)["used_rolling_bytes"]
-        assert used >= sum(by_day[-min(days, layout.ROLLING_DAYS + 1) :])
+        assert used >= sum(by_day[-min(days, known) :])
         if seed % 2:
             assert used <= sum(by_day[-days:]) + days * KIB4
         assert world.machine.sim(0)["headroom_bytes"] == 10 * GIB - used
@@ -84,6 +85,51 @@ def test_a_rolling_window_whose_days_change_forgets_none_that_its_ring_can_have(
         if drawn.random() < 0.6:
             a_day_is_over(world)
             by_day.append(0)
+            known += 1
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(7, 16), (15, 30), (15, 366), (30, 90)])
+def test_a_rolling_window_whose_step_becomes_longer_loses_no_day_that_it_needs(
+    before: int, after: int, pooled: bool
+) -> None:
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_POOLED: 4 * pooled}
+    world, epoch = rolling_world(before, pooled=4 * pooled)
+    step = -(-(after - 1) // layout.ROLLING_DAYS)
+    for day in range(before + 2 * after):
+        if day == before:
+            world.define(layout.PLAN, "monthly", numbers | {layout.PLAN_ROLLING_DAYS: after})
+            world.send(commands.run(layout.TICK))
+        assert world.status(world.usage(T, epoch, (day + 1) * MIB)) == layout.OK
+        lot = world.machine.lot(world.entities["gold-a"])
+        used = int(lot["pool_used_bytes"][2] if pooled else world.machine.sim(0)["used_rolling_bytes"])
+        assert used >= min(day, after if day >= before else before) * MIB
+        a_day_is_over(world)
+    # When those of before it have left, all is as ever.
+    assert used <= (after + 2 * step) * MIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_told_day_that_others_join_at_the_end_of_the_ring_is_of_no_single_day(pooled: bool) -> None:
+    world, epoch = rolling_world(15, pooled=4)
+    for day in range(14):
+        assert world.status(world.usage(T, epoch, (day + 1) * MIB)) == layout.OK
+        a_day_is_over(world)
+    world.pass_ms(1_000)
+    ended_s = world.now_ms // 1000 - 1 - 12 * DAY_MS // 1000
+    run = world.figure(0, 5 * MIB, 0, ended_s, layout.ROLLING_DAY)
+    if pooled:
+        run = world.pool_figure("gold-a", 5 * MIB, 0, ended_s, layout.ROLLING_DAY)
+    assert world.status(run) == layout.OK
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_POOLED: 4, layout.PLAN_ROLLING_DAYS: 30}
+    world.define(layout.PLAN, "monthly", numbers)
+    for _ in range(3):
+        a_day_is_over(world)
+    lot = tables(copy_regions(world.machine))["lots"][world.entities["gold-a"]]
+    assert lot["pool_days"].tolist() == [day * MIB for day in (0, *[1] * 12, 1 + 5)]
+    assert (lot["sims_days_bytes"].sum(), lot["pool_days_told"] & 1 << 13) == (0, 0)
     assert world.machine.check() == []
 
 

@@ -108,6 +108,7 @@ cdef void lot_set_days(Lot *lot, uint16_t days) noexcept nogil:
     lot.rolling_days = days
     if step != before:
         lot.turned_days = 0
+        lot.turns_keep = step > 1 and (step > before or lot.turns_keep)
         lot.turns_all = 0
         if step > 1:
             lot.turns_all = <uint8_t> (rolling_places(lot) + 1)

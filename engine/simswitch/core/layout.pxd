@@ -1067,7 +1067,9 @@ ctypedef struct Lot:                    # 1152 B, by the lot's entity; the windo
     uint8_t turn_places                 # by so many places the turn that is under way turns the ring, or the last one did,
     uint8_t turn_place                  # and today's use comes to stand there
     uint8_t turns_all                   # so many more turns all places count; 0: as many as the window has days
-    uint8_t ring_unused[3]
+    uint8_t turns_keep                  # 1: in these what leaves the ring joins its last place, since a step became longer (windows.pxi),
+    uint8_t turn_keeps                  # and in the turn that is under way, or did in the last one
+    uint8_t ring_unused[1]
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

@@ -221,6 +221,8 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         if not _turn_begin(lot, days + untold):
             return
         lot.turns_all -= min(lot.turns_all, lot.turn_places)
+        lot.turns_keep = lot.turns_keep and lot.turns_all != 0
+        lot.turn_keeps = lot.turns_keep
     pool_restart(state, entity, window, places, now_ms)
     pool_sims_untold(lot, window, lot.last_reset_ms[window] // 1000)
     lot.begun_ms[window] = now_ms

@@ -235,16 +235,31 @@ cdef void pool_count_days(Lot *lot, int places) noexcept nogil:
     _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], _days_bytes(lot, rolling_places(lot)) - _days_bytes(lot, places))
 
 
-cdef void _turn_days(int64_t *days, int places) noexcept nogil:
+cdef int64_t _turn_days(int64_t *days, int places) noexcept nogil:
+    """Gives what leaves the ring."""
+    cdef int64_t left = 0
+    cdef int place
+    for place in range(ROLLING_DAYS - places, ROLLING_DAYS):
+        _add(&left, days[place])
     memmove(&days[places], &days[0], (ROLLING_DAYS - places) * sizeof(int64_t))
     memset(&days[0], 0, places * sizeof(int64_t))
+    return left
+
+
+cdef void _keep_left(Lot *lot, int64_t left) noexcept nogil:
+    """So much of the days left the ring: it joins the last place, which is of no single day then."""
+    _add(&lot.pool_days[<int> ROLLING_DAYS - 1], left)
+    lot.sims_days_bytes[<int> ROLLING_DAYS - 1] = 0
+    lot.pool_days_raised_bytes[<int> ROLLING_DAYS - 1] = 0
+    lot.pool_days_own_bytes[<int> ROLLING_DAYS - 1] = 0
+    lot.pool_days_told &= <uint16_t> ~(1 << (ROLLING_DAYS - 1))
 
 
 cdef void pool_restart(State *state, uint32_t entity, int window, int places, uint64_t now_ms) noexcept nogil:
     """The window starts anew for all of the lot at once; of a rolling one, of whose ring so many places counted, a day is over, or a step.
     Does nothing where it is not pooled."""
     cdef Lot *lot = &state.lots[entity]
-    cdef int64_t today, past = 0
+    cdef int64_t today, left, past = 0
     if not lot_pools(lot, window):
         return
     if window == WINDOW_ROLLING - 1:
@@ -255,11 +270,13 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         _add(&today, lot.pool_straddling_bytes[window])
         _add(&today, -_days_bytes(lot, places))
         lot.pool_days_told = <uint16_t> (<uint32_t> lot.pool_days_told << lot.turn_places)
-        _turn_days(lot.pool_days, lot.turn_places)
+        left = _turn_days(lot.pool_days, lot.turn_places)
         _turn_days(lot.sims_days_bytes, lot.turn_places)
         _turn_days(lot.pool_days_raised_bytes, lot.turn_places)
         _turn_days(lot.pool_days_own_bytes, lot.turn_places)
         lot.pool_days[lot.turn_place] = max(today, <int64_t> 0)
+        if lot.turn_keeps:
+            _keep_left(lot, left)
         past = _days_bytes(lot, rolling_places(lot))
     pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past

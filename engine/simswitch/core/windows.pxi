@@ -11,7 +11,8 @@
 #
 # All of them are kept, so a plan's window that becomes longer finds them. A window of more days than the ring has places counts in steps of
 # several days, and so over some days more than it has: never over fewer. Where a plan's step becomes another one all places count until those
-# of before it have left; where it becomes a day each of them stays for as many days as if it had one.
+# of before it have left, and where it becomes longer what leaves the ring meanwhile joins its last place, since the longer window needs it;
+# where it becomes a day each of them stays for as many days as if it had one.
 #
 # The ring turns by as many places as days are over, so each day has its own. Who was away counted nothing on them: what was used up to then
 # is of the day on which they went. Where more was counted than is of one day (the clock was frozen, nobody said when a day was over, a
@@ -129,7 +130,8 @@ cdef void window_turn(State *state, uint32_t index) noexcept nogil:
     cdef SimRolling *rolling = &state.sims_rolling[index]
     cdef int64_t beside = ledger_bytes(state, index, WINDOW_ROLLING - 1)
     cdef int64_t today = counted
-    cdef int64_t less
+    cdef int64_t less, last = 0
+    cdef int place
     if index < state.header.rolling_end:
         today += rolling.offset_bytes
     state.header.rolling_end = max(state.header.rolling_end, index + 1)
@@ -139,7 +141,13 @@ cdef void window_turn(State *state, uint32_t index) noexcept nogil:
     today -= less
     pool_turned(state, index, beside - less)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
+    for place in range(ROLLING_DAYS - lot.turn_places, ROLLING_DAYS):
+        last += rolling.days[place] & ~DAY_TOLD
     _turn_ring(rolling.days, lot.turn_places)
     _turn_ring(rolling.own, lot.turn_places)
     rolling.days[lot.turn_place] = <uint32_t> min(today, <int64_t> DAY_TOLD - 1)
+    if lot.turn_keeps:
+        last += rolling.days[ROLLING_DAYS - 1] & ~DAY_TOLD
+        rolling.days[ROLLING_DAYS - 1] = <uint32_t> min(last, <int64_t> DAY_TOLD - 1)
+        rolling.own[ROLLING_DAYS - 1] = 0
     rolling.offset_bytes = -counted

@@ -361,11 +361,12 @@ def _state_of_16(_old: Tables, new: Tables) -> None:
 
 def _state_of_17(_old: Tables, new: Tables) -> None:
     """What we counted on a day that a carrier told is kept: of those that it told before it is not known, and none of
-    what it said leaves the cycle."""
+    what it said leaves the cycle. Nor is it known whether a step of several days became longer or shorter."""
     days, lots = new["sims_rolling"]["days"], new["lots"]
     new["sims_rolling"]["own"] = np.where(days >> 31 > 0, days & np.uint32(2**31 - 1), 0)
     told = lots["pool_days_told"][:, np.newaxis] >> np.arange(14) & 1 > 0
     lots["pool_days_own_bytes"] = np.where(told, lots["pool_days"], 0)
+    lots["turns_keep"] = lots["turns_all"] > 0
 
 
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
