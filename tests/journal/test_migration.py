@@ -39,7 +39,7 @@ from simswitch.journal.snapshot import (
 from tests.journal.faulty_disk import FaultyDisk
 from tests.journal.make_format import FORMATS, facts
 from tests.model.records import Regions, copy_regions, tables
-from tests.model.transitions import new_world
+from tests.model.transitions import DAY_MS, T, allocate, new_world
 from tests.model.walk import Walk
 from tests.model.world import World, empty_world
 
@@ -381,6 +381,72 @@ def test_16_knows_of_leases_when_they_were_reported_last() -> None:
     migrated = tables(loaded(migrate(header, packed(old))))["sims"][assigned]
     assert migrated["next"].tolist() == [now_s, now_s]
     assert migrated["previous"].tolist() == [now_s + 7, now_s]
+
+
+def rolling_days_of_15(pooled: int, days: int) -> World:
+    """A lot whose rolling window had five days, 1 MiB on each of them, and has so many now."""
+    world = empty_world()
+    plan = {layout.PLAN_QUOTA_ROLLING: 100 << 30, layout.PLAN_ROLLING_DAYS: 5, layout.PLAN_POOLED: pooled}
+    world.configure(layout.LEASE_MS, 7 * DAY_MS)
+    world.define(layout.PLAN, "monthly", plan)
+    world.import_sims(1)
+    epoch = allocate(world)
+    for day in range(6):
+        for window in (layout.WINDOW_DAY, layout.WINDOW_ROLLING):
+            assert world.status(world.schedule("gold-a", window, world.now_ms)) == layout.OK
+        world.pass_ms(1_000)
+        assert world.status(world.usage(T, epoch, (day + 1) << 20)) == layout.OK
+        world.pass_ms(DAY_MS - 1_000)
+    world.define(layout.PLAN, "monthly", plan | {layout.PLAN_ROLLING_DAYS: days})
+    world.pass_ms(1_000)
+    return world
+
+
+def of_15(world: World, late_ms: int = 0) -> World:
+    """As 15 kept it: the ring in the offset, of a pool all of it, and a reset that came late at its instant."""
+    fields = ("days_several", "turn_places", "turn_place", "turns_all", "turns_keep", "turn_keeps", "ring_unused")
+    changed = {
+        "lots": reshaped("lots", **dict.fromkeys(fields), pool_days_own_bytes=None),
+        "sims_rolling": reshaped("sims_rolling", own=None),
+    }
+    header, regions = older(world.machine, changed, 15)
+    old, lot = load(machine_types(header), regions), world.entities["gold-a"]
+    places = world.machine.lot(lot)["rolling_days"] - 1
+    old["lots"]["pool_offset_bytes"][lot, 2] += old["lots"]["pool_days"][lot, places:].sum()
+    old["lots"]["last_reset_ms"][lot, 1:] -= np.uint64(late_ms)
+    rolling = old["sims_rolling"]
+    rolling["offset_bytes"] += rolling["days"].sum(axis=1, dtype=np.int64) << 12
+    machine = Machine.restore(migrate(header, packed(old)))
+    assert machine.check() == []
+    return replace(world, machine=machine, now_ms=world.now_ms)
+
+
+@pytest.mark.parametrize("pooled", [0, 4])
+def test_16_counts_no_day_that_a_shortened_window_has_not(pooled: int) -> None:
+    world = rolling_days_of_15(pooled, 3)
+    driven, seen = of_15(world), []
+    for _ in range(4):
+        of_pool, of_sim = driven.machine.lot(driven.entities["gold-a"])["pool_used_bytes"], driven.machine.sim(0)
+        seen.append(int(of_pool[2] if pooled else of_sim["used_rolling_bytes"]) >> 20)
+        assert driven.status(driven.schedule("gold-a", layout.WINDOW_ROLLING, driven.now_ms)) == layout.OK
+        driven.pass_ms(DAY_MS)
+    assert seen == [3, 2, 1, 0]
+
+
+def test_16_begins_a_window_that_began_days_late_as_of_the_last_day() -> None:
+    """The next turn is one of a day then; of which day what was counted before is it does not know."""
+    world = rolling_days_of_15(0, 5)
+    began_ms = world.machine.lot(world.entities["gold-a"])["last_reset_ms"]
+    ten_hours_ms = 10 * 3_600_000
+    driven = of_15(world, 2 * DAY_MS + ten_hours_ms)
+    found_ms = driven.machine.lot(driven.entities["gold-a"])["last_reset_ms"]
+    assert found_ms[1:] == [instant_ms - ten_hours_ms for instant_ms in began_ms[1:]]
+    assert driven.status(driven.schedule("gold-a", layout.WINDOW_ROLLING, driven.now_ms)) == layout.OK
+    driven.pass_ms(1_000)
+    assert driven.machine.sim(0)["used_rolling_bytes"] == 4 << 20
+    ended_s = driven.now_ms // 1000 - 1 - 2 * DAY_MS // 1000
+    for told, status in ((0, layout.LATE), (3 << 20, layout.OK)):
+        assert driven.status(driven.figure(0, told, 0, ended_s, layout.ROLLING_DAY)) == status
 
 
 @pytest.mark.parametrize("pooled", [0, 7])

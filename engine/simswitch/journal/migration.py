@@ -344,7 +344,8 @@ def _state_of_15(_old: Tables, new: Tables) -> None:
 
 def _state_of_16(_old: Tables, new: Tables) -> None:
     """How many SIMs of each lot are exhausted. When the lease of a SIM was last reported stands at the SIM. What a
-    rolling window's ring has is no part of its offset."""
+    rolling window's ring has is no part of its offset, and of a pool's only what counts in it. A window that began days
+    late began with the last of them; of which single days the places of a ring are is not known."""
     exhausted = new["sims"]["health"][: int(new["header"]["sims_count"][0])] == layout.EXHAUSTED
     of_exhausted = new["groups"]["lot"][new["sims"]["group"][: len(exhausted)][exhausted]]
     new["lots"]["exhausted_count"] = np.bincount(of_exhausted, minlength=len(new["lots"]))
@@ -356,7 +357,21 @@ def _state_of_16(_old: Tables, new: Tables) -> None:
     new["sims"]["previous"][leases["sim"]] = np.maximum(heard_s, leases["reported_s"])
     rolling = new["sims_rolling"]
     rolling["offset_bytes"] -= (rolling["days"] & np.uint32(2**31 - 1)).sum(axis=1, dtype=np.int64) << 12
-    new["lots"]["turn_places"] = 1
+    lots, day_ms = new["lots"], 86_400_000
+    past_days = np.maximum(lots["rolling_days"].astype(np.int64), 1) - 1
+    places = -(-past_days // np.maximum(-(-past_days // 14), 1))
+    beyond = np.arange(14) >= places[:, np.newaxis]
+    lots["pool_offset_bytes"][:, 2] -= np.where(beyond, lots["pool_days"], 0).sum(axis=1)
+    begun_ms, last_ms, next_ms = (
+        lots[f"{name}_ms"][:, 1:].astype(np.int64) for name in ("begun", "last_reset", "reset")
+    )
+    late_days = (begun_ms - last_ms - 3_600_000) // day_ms  # an hour may have been put back
+    late_days = np.where(next_ms > 0, np.minimum(late_days, (next_ms - last_ms - 1) // day_ms), late_days)
+    late_days[last_ms == 0] = 0
+    late_days[lots["turned_days"] > 0, 1] = 0
+    lots["last_reset_ms"][:, 1:] += (np.maximum(late_days, 0) * day_ms).astype(np.uint64)
+    lots["days_several"] = np.where(past_days > 0, 2**15 - 1, 0)
+    lots["turn_places"] = 1
 
 
 def _state_of_17(_old: Tables, new: Tables) -> None:
