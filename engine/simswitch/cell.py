@@ -813,11 +813,12 @@ class Cell:
                 group.records.append(self._apply_batch(commands.run(FREEZE), now_ms))
                 self._frozen = True
             elif now_s - self._able_s >= STALL_S and not self._frozen:
-                # Nobody could renew a lease or give a sign of life: leases get one lease more, and deaths their delay.
+                # Nobody could renew a lease, answer or give a sign of life: leases get one lease more, and what waits
+                # for an answer or a sign of life its whole time.
                 group.records.append(self._apply_batch(commands.run(FREEZE) + commands.run(THAW), now_ms))
                 log.warning(
                     "for %.0f s nothing could be done, since the disk was full or did not answer, or the process stood "
-                    "still. Leases and fencing delays don't count that time: each begins anew now",
+                    "still. Leases, orders and fencing delays don't count that time: each begins anew now",
                     now_s - self._able_s,
                 )
                 self._able_s = now_s

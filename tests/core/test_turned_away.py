@@ -7,7 +7,7 @@ from simswitch.core import commands, layout
 
 from tests.core.test_jobs import MINUTE_MS, answer, begin, world_of
 from tests.model.transitions import lease_epoch, sim_index
-from tests.model.world import GIB, STEP_MS, World, empty_world
+from tests.model.world import DEADLINE_MS, GIB, STEP_MS, World, empty_world
 
 
 def short_world(cooling_ms: int) -> World:
@@ -117,6 +117,38 @@ def test_a_death_is_not_settled_by_time_in_which_nobody_could_call(why: str) -> 
     assert world.machine.sim(0)["occupancy"] == layout.ASSIGNED
     world.pass_ms(2_000)
     assert world.machine.sim(0)["occupancy"] != layout.ASSIGNED
+
+
+@pytest.mark.parametrize("why", ["the service stood still", "the clock leapt"])
+def test_no_swap_is_overdue_by_time_in_which_nobody_could_answer(why: str) -> None:
+    world = world_of(5)
+    job = begin(world, *range(1, 6))
+    world.pass_ms(STEP_MS)
+    count = len(world.orders)
+    assert count
+    window = world.machine.server(0)["window"]
+
+    def out() -> list[int]:
+        return [world.machine.order(order)["state"] for order in range(count)]
+
+    if why == "the service stood still":
+        world.now_ms += 10 * DEADLINE_MS
+        world.send(commands.run(layout.FREEZE), commands.run(layout.THAW))
+    else:
+        world.send(commands.run(layout.FREEZE))
+        world.pass_ms(STEP_MS)
+        world.now_ms += 10 * DEADLINE_MS
+        world.send(commands.run(layout.THAW))
+    world.pass_ms(DEADLINE_MS - STEP_MS)
+    assert out() == [layout.OUTSTANDING] * count
+    assert told(world, layout.EVENT_OVERDUE) == 0
+    assert world.machine.server(0)["window"] == window
+    world.pass_ms(2 * STEP_MS)
+    assert out() == [layout.UNKNOWN] * count
+    # An answer counts whenever it comes (I9).
+    answer(world)
+    assert world.machine.job(job)["confirmed_count"] == 5
+    assert world.machine.check() == []
 
 
 @pytest.mark.parametrize("held", ["awaiting approval", "a list without end", "paused", "paused as infeasible", "later"])

@@ -72,6 +72,8 @@ class Books:
     set_aside_bytes: int = 0
     grace_until_ms: int = 0
     thaw_until_ms: int = 0
+    answers_until_ms: int = 0
+    """No order is overdue before: it could not be answered."""
     frozen: bool = False
     early_count: int = 0
     """How often a window of a SIM began before its turn, since something was counted on it."""

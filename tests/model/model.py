@@ -101,6 +101,8 @@ class Model(Limits):
         kinds = [header["kind"] for header, _ in runs]
         if layout.RESTART in kinds:
             self._restart(any(header["kind"] == layout.RESTART and header["argument"] == 1 for header, _ in runs))
+        if layout.FREEZE in kinds or (self.frozen and layout.THAW in kinds):
+            self.answers_until_ms = self.now_ms + self.settings[layout.ORDER_DEADLINE_MS]
         self.frozen = self.frozen or layout.FREEZE in kinds
         broke: set[int] = set()
         if later:
@@ -2185,7 +2187,7 @@ class Model(Limits):
                     self._cooled(sim)
                     sim.occupancy = layout.FREE
         for order in self.orders:
-            if order.state == "outstanding" and order.deadline_ms <= self.now_ms:
+            if order.state == "outstanding" and max(order.deadline_ms, self.answers_until_ms) <= self.now_ms:
                 order.state = "unknown"
                 order.overdue = True
                 order.asked_ms = self.now_ms
@@ -2724,5 +2726,6 @@ def model_of(tables: dict[str, Table], now_ms: int) -> Model:
         servers=servers,
         grace_until_ms=int(header["grace_until_ms"]),
         thaw_until_ms=int(header["thaw_until_ms"]),
+        answers_until_ms=int(header["answers_until_ms"]),
         events_count=int(header["events_count"]),
     )

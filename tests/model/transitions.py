@@ -1266,6 +1266,13 @@ def _deadline(row: Row) -> Case:
             suspend_target(world)
         elif row.when == "its terminal has gone on":
             assert world.status(world.lease(layout.RELEASE, T, lease_epoch(world))) == layout.OK
+    stood_still = commands.run(layout.FREEZE) + commands.run(layout.THAW)
+    if "stood still" in row.when:
+        world.now_ms += 2 * DEADLINE_MS
+    if row.command == "THAW":
+        return Case(world, stood_still)
+    if "stood still" in row.when:
+        world.send(stood_still)
     return Case(world, wait_ms=UNKNOWN_ASK_MS if row.state == "unknown" else DEADLINE_MS)
 
 
@@ -1616,6 +1623,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("order", "(dispatch)"): _queued,
     ("order", "RELEASE"): _queued,
     ("order", "(timer)"): _deadline,
+    ("order", "THAW"): _deadline,
     ("order", "ACKNOWLEDGE DONE"): _acknowledged,
     ("order", "ACKNOWLEDGE REFUSED"): _acknowledged,
     ("order", "ACKNOWLEDGE BUSY"): _acknowledged,
@@ -1899,6 +1907,8 @@ WHENS = frozenset(
         "back-off is over",
         "cooling is over",
         "deadline passed",
+        "deadline passed, the service stood still",
+        "deadline passed since it stood still",
         "epoch of the order",
         "gate not open, or window full",
         "healthy",

@@ -553,7 +553,7 @@ cpdef enum Setting:
 
 # ---------------------------------------------------------------------------------------------- records
 
-ctypedef struct Header:                 # 1024 B
+ctypedef struct Header:                 # 1088 B
     uint64_t sequence                   # records applied
     uint64_t now_ms                     # the instant of the last apply, Unix milliseconds
     uint64_t seed                       # of the last apply; jitter is drawn from it and draws_count
@@ -635,6 +635,8 @@ ctypedef struct Header:                 # 1024 B
     uint32_t limits_settled             # all who were told of a limit have heard of the changes up to this edition
     uint64_t reports_awaited            # SIMs that cool, of whose lease the last report has not come (ledger.pxi)
     uint64_t events_leapt               # numbers of events that were never given: restores have leapt over them
+    uint64_t answers_until_ms           # after FREEZE, and a THAW that ends one, no order is overdue before: nobody could answer
+    uint64_t reserved[7]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty

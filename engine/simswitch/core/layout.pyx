@@ -3,7 +3,7 @@
 import numpy as np
 
 _SIZES = {
-    "Header": (sizeof(Header), 1024),
+    "Header": (sizeof(Header), 1088),
     "Entity": (sizeof(Entity), 1024),
     "Sim": (sizeof(Sim), 64),
     "SimCold": (sizeof(SimCold), 32),

@@ -425,6 +425,9 @@ cdef uint64_t _apply_batch(
             restart(state, header.argument == 1, now_ms)
         elif header.kind == FREEZE and _permitted(state, header):
             state.header.frozen = 1
+            answers_delayed(state, now_ms)
+        elif header.kind == THAW and state.header.frozen and _permitted(state, header):
+            answers_delayed(state, now_ms)
         offset += header.size
     offset = 0
     _fire_timers(state, now_ms)

@@ -906,13 +906,20 @@ cdef void _ask(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     server.next_order_us = max(server.next_order_us, now_ms * 1000 - BURST_US) + _ask_interval_us(server, now_ms)
 
 
+cdef void answers_delayed(State *state, uint64_t now_ms) noexcept nogil:
+    """The service stood still, or its clock leaps: what is out gets its whole deadline again."""
+    state.header.answers_until_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
+
+
 cdef void order_timer(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
     """Asked whether its deadline has passed, or its wait is over."""
     cdef Order *order = &state.orders[index]
     cdef Job *job
+    cdef uint64_t due_ms
     if order.state == OUTSTANDING:
-        if order.deadline_ms > now_ms:
-            timer_arm(state, TIMER_ORDER, index, order.deadline_ms)
+        due_ms = max(order.deadline_ms, state.header.answers_until_ms)
+        if due_ms > now_ms:
+            timer_arm(state, TIMER_ORDER, index, due_ms)
             return
         order.state = UNKNOWN
         order.overdue = 1
