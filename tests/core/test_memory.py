@@ -32,7 +32,7 @@ OF_TERMINALS = {
 OF_OTHERS = {
     *("header", "entities", "orders", "groups", "classes", "markets", "servers", "ready", "jobs", "sweeps", "wheel"),
     *("timers_orders", "timers_servers", "check", "given_up", "breakers", "lots", "sims_rolling", "sims_ledger"),
-    *("subscribers", "exemptions", "events", "ended_leases", "ended_places"),
+    *("sims_late", "subscribers", "exemptions", "events", "ended_leases", "ended_places"),
 }
 # The process fills a pool through commands and says what its memory grew by, and how large the regions are.
 GROWTH = """

@@ -39,9 +39,9 @@ def schedule(world: World, window: int, at_ms: int, spread_ms: int = HOUR_MS) ->
     assert world.status(world.schedule(LOT, window, at_ms, spread_ms)) == layout.OK
 
 
-def used_world(pooled: int = 0) -> tuple[World, int, int]:
+def used_world(pooled: int = 0, sims_max: int = 64) -> tuple[World, int, int]:
     """The last SIM of a lot has used 300 MiB; the epoch of who has it, and when its windows start anew."""
-    world = empty_world()
+    world = empty_world(sims_max)
     if pooled:
         quotas = {layout.PLAN_QUOTA_CYCLE: 50 * GIB, layout.PLAN_QUOTA_DAY: 3 * GIB, layout.PLAN_QUOTA_ROLLING: 5 * GIB}
         world.define(layout.PLAN, "daily", {**quotas, layout.PLAN_ROLLING_DAYS: 3, layout.PLAN_POOLED: pooled})
@@ -189,3 +189,112 @@ def test_a_carriers_figure_of_a_day_counts_in_the_cycle_that_begins() -> None:
     world.pass_ms(2 * HOUR_MS)
     assert used(world, LAST, CYCLE) == GIB + 200 * MIB
     assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY, ROLLING])
+@pytest.mark.parametrize("pooled", [0, 7])
+@pytest.mark.parametrize("leap", [False, True])
+def test_what_is_counted_while_the_clock_is_frozen_is_of_the_window_that_begins_too(
+    window: int, pooled: int, leap: bool
+) -> None:
+    """The instant comes by our own time while it stands, or by the leap with which it is confirmed."""
+    world, epoch, at_ms = used_world(pooled)
+    before = GIB + 300 * MIB if window == ROLLING else 0
+    schedule(world, window, at_ms + (leap * 2 * HOUR_MS), spread_ms=0)
+    world.send(commands.run(layout.FREEZE))
+    for total in (400, 500):
+        world.pass_ms(HOUR_MS // 2)
+        report(world, epoch, total * MIB)
+    assert used(world, LAST, window) == GIB + 500 * MIB
+    world.pass_ms(leap * 2 * HOUR_MS)
+    world.send(commands.run(layout.THAW))
+    report(world, epoch, 600 * MIB)
+    world.pass_ms(MINUTE_MS)
+    shared = world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1]
+    assert used(world, LAST, window) == before + 300 * MIB
+    assert used(world, 0, window) == (GIB if window == ROLLING else 0)
+    assert not pooled or shared == sum(used(world, sim, window) for sim in range(SIMS))
+    assert world.machine.check() == []
+    assert Machine.restore(copy_regions(world.machine)).state_hash() == world.machine.state_hash()
+    # The reset after that has none of it.
+    world.pass_ms(DAY_MS)
+    schedule(world, window, world.now_ms, spread_ms=0)
+    world.pass_ms(MINUTE_MS)
+    assert used(world, LAST, window) == (before + 300 * MIB if window == ROLLING else 0)
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY])
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_what_may_have_been_used_while_the_clock_was_frozen_stays_allowed_for(window: int, pooled: int) -> None:
+    """A lease ended without a word: nobody knows of which window that was."""
+    world, epoch, at_ms = used_world(pooled)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    epoch = lease(world, LAST)
+    schedule(world, window, at_ms + MINUTE_MS, spread_ms=0)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(HOUR_MS)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    allowed = world.machine.sim(LAST)["allowances_bytes"][window - 1]
+    assert allowed >= 100 * MIB
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(MINUTE_MS)
+    assert (used(world, LAST, window), world.machine.sim(LAST)["allowances_bytes"][window - 1]) == (0, allowed)
+    assert world.machine.check() == []
+    report(world, epoch, allowed)
+    assert (used(world, LAST, window), world.machine.sim(LAST)["allowances_bytes"][window - 1]) == (allowed, 0)
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY])
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_what_is_counted_while_a_reset_waits_for_the_one_before_is_of_the_window_that_begins(
+    window: int, pooled: int
+) -> None:
+    """More SIMs than one apply comes to are left of the walk before."""
+    world, epoch, at_ms = used_world(pooled, 6_064)
+    world.import_sims(6_000, lot=LOT)
+    schedule(world, window, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    schedule(world, window, at_ms + DAY_MS)
+    world.now_ms = at_ms + DAY_MS
+    while world.machine.lot(world.entities[LOT])["last_reset_ms"][window - 1] == at_ms:
+        before = used(world, LAST, window)
+        report(world, epoch, 300 * MIB + (world.now_ms - at_ms - DAY_MS + 1) * MIB)
+        world.now_ms += 1
+    counted = world.now_ms - at_ms - DAY_MS
+    assert counted > 1, "the walk before was over at once"
+    assert before > 0
+    world.pass_ms(2 * HOUR_MS)
+    assert used(world, LAST, window) == counted * MIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY, ROLLING])
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_a_figure_of_between_a_resets_instant_and_its_begin_keeps_what_was_counted_since(
+    window: int, pooled: int
+) -> None:
+    """Of 200 MiB that were counted while the clock was frozen over the instant its carrier knows the first half."""
+    world, epoch, at_ms = used_world(pooled)
+    before = GIB + 300 * MIB if window == ROLLING else 0
+    schedule(world, window, at_ms, spread_ms=0)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(HOUR_MS)
+    report(world, epoch, 400 * MIB)
+    as_of_s = world.now_ms // 1000
+    world.pass_ms(HOUR_MS)
+    report(world, epoch, 500 * MIB)
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(MINUTE_MS)
+    told = before + 100 * MIB
+    assert world.status(world.figure(LAST, told, 400 * MIB, as_of_s, window)) == layout.OK
+    assert used(world, LAST, window) == before + 200 * MIB
+    assert world.machine.check() == []
+    if pooled:
+        shared = world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1]
+        told = shared - 100 * MIB
+        assert world.status(world.pool_figure(LOT, told, 400 * MIB, as_of_s, window)) == layout.OK
+        assert world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1] == shared
+        assert world.machine.check() == []

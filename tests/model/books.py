@@ -75,6 +75,7 @@ class Books:
     answers_until_ms: int = 0
     """No order is overdue before: it could not be answered."""
     frozen: bool = False
+    frozen_s: int = 0
     early_count: int = 0
     """How often a window of a SIM began before its turn, since something was counted on it."""
     swaps_stopped: bool = False
@@ -230,7 +231,12 @@ class Books:
             lot.pool_told = {place + steps: told for place, told in lot.pool_told.items() if place + steps < 16}
             lot.pool_own = {place + steps: own for place, own in lot.pool_own.items() if place + steps < lot.places}
         lot.forget_figure(window)
-        lot.pool_offsets[window] = (sum(lot.pool_days) if window == layout.WINDOW_ROLLING - 1 else 0) - counted
+        at_s, before = lot.pool_late
+        if window == layout.WINDOW_ROLLING - 1:
+            before = counted - sum(lot.pool_days)
+        elif not 0 < at_s >= lot.from_s[window]:
+            before = counted
+        lot.pool_offsets[window] = -before
         self._judge_pool(entity)
 
     def _walk_lot(self, entity: int) -> set[int]:

@@ -103,7 +103,8 @@ class Model(Limits):
             self._restart(any(header["kind"] == layout.RESTART and header["argument"] == 1 for header, _ in runs))
         if layout.FREEZE in kinds or (self.frozen and layout.THAW in kinds):
             self.answers_until_ms = self.now_ms + self.settings[layout.ORDER_DEADLINE_MS]
-        self.frozen = self.frozen or layout.FREEZE in kinds
+        if layout.FREEZE in kinds and not self.frozen:
+            self.frozen, self.frozen_s = True, now_ms // 1000
         broke: set[int] = set()
         if later:
             broke = self._break_promises(outcomes[-1])
@@ -845,6 +846,10 @@ class Model(Limits):
         # Days that were over since nobody could say; that an hour may have been put back counts one too few.
         late = 0 if window == layout.WINDOW_CYCLE - 1 else max(self.now_ms - at_ms - 3_600_000, 0) // DAY_MS
         lot.last_reset_ms[window] = at_ms + late * DAY_MS
+        lot.from_s[window] = at_ms // 1000
+        if window in lot.held_over:
+            lot.held_over.discard(window)
+            lot.from_s[window] = min(at_ms // 1000, self.frozen_s)
         if window == layout.WINDOW_ROLLING - 1:
             ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
             lot.of_several = lot.of_several or ended > 1 or not before_ms
@@ -910,6 +915,14 @@ class Model(Limits):
                 reset.early.add(sim.index)
                 self._reset_sim(sim, window)
                 self.early_count += 1
+        # What comes may be of windows whose begin is held up, by the clock or by another walk.
+        lot = self.lots[sim.lot]
+        due_s = [at_ms // 1000 for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms and place < 2]
+        due_s += [self.frozen_s] if self.frozen else []
+        if due_s and sim.late[0] < min(due_s):
+            sim.late = (self.now_ms // 1000, sim.counted_bytes)
+        if due_s and lot.pool_late[0] < min(due_s):
+            lot.pool_late = (self.now_ms // 1000, self._pool_counted(sim.lot))
 
     def _allow(self, lease: EndedModel, left: int) -> None:
         self._catch_up(lease.sim)
@@ -919,16 +932,24 @@ class Model(Limits):
         if window == layout.WINDOW_ROLLING - 1:
             self._turn(sim)
         else:
-            self._restart_window(sim, window)
+            self._restart_window(sim, window, True)
         capped = self.lots[sim.lot].caps[window][0] >= 0
         if sim.health == layout.THROTTLED and capped and self.settings[layout.PROBE_KBPS]:
             sim.untrusted = True
             sim.health = layout.HEALTHY
         self._set_limit(sim)
 
-    def _restart_window(self, sim: SimModel, window: int) -> None:
-        sim.offsets[window] = -sim.counted_bytes
-        sim.corrections[window] = sim.allowances[window] = sim.straddling[window] = 0
+    def _restart_window(self, sim: SimModel, window: int, anew: bool) -> None:
+        """``anew``: by a reset, and not since its cap is new."""
+        at_s, counted = sim.late
+        since_s = self.lots[sim.lot].from_s[window]
+        held_up = anew and at_s > 0 and at_s >= since_s
+        # Of what ended meanwhile without a word nobody knows of which window it was either.
+        ended = held_up and sim.unreported[1] > 0 and sim.unreported_s >= since_s
+        stays = sim.allowances[window] if ended else 0
+        sim.offsets[window] = stays - (counted if held_up else sim.counted_bytes)
+        sim.corrections[window] = sim.straddling[window] = 0
+        sim.allowances[window] = stays
         sim.carrier[window] = -1 if sim.as_of_s[window] else 0
         if window == layout.WINDOW_ROLLING - 1:
             sim.days, sim.days_told, sim.days_own = [], [], {}
@@ -1578,8 +1599,8 @@ class Model(Limits):
             self.thaw_until_ms = self.now_ms + self.settings[layout.LEASE_MS]
             self._fence_anew()
             for lot in self.lots.values():
-                due_ms, _ = lot.schedule.get(layout.WINDOW_ROLLING - 1, (0, 0))
-                lot.of_several = lot.of_several or 0 < due_ms <= self.now_ms
+                lot.held_over |= {place for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms}
+                lot.of_several = lot.of_several or layout.WINDOW_ROLLING - 1 in lot.held_over
         return {layout.OK if before else layout.SAME}
 
     def _stop_or_lift(self, call: Call) -> set[int]:
@@ -2250,7 +2271,7 @@ class Model(Limits):
             for sim in self.sims[: sweep.end]:
                 if sim.lot in sweep.lots:
                     for window in sweep.lots[sim.lot]:
-                        self._restart_window(sim, window)
+                        self._restart_window(sim, window, False)
                     self._allowances_known(sim)
                     self._set_limit(sim)
         elif sweep.kind == "subscribers":
@@ -2394,6 +2415,10 @@ class Model(Limits):
             own = [int(tables["sims_rolling"]["own"][sim.index][place]) * 4096 for place in places]
             if own != [sim.days_own.get(place, 0) for place in places]:
                 raise Mismatch(f"SIM {sim.index}: of days that were told it says that we counted {own}")
+        late = tables["sims_late"][["at_s", "counted_bytes"]].tolist()
+        for sim, found in zip(self.sims, late, strict=False):
+            self._require(found == sim.late, f"SIM {sim.index}: counts {found} late, not {sim.late}")
+        self._require(not any(sim.late[0] for sim in self.sims[len(late) :]), "a SIM that counts late is left out")
         records, terminals = tables["terminals"], self.terminals.values()
         self._all_same(
             [f"terminal {terminal.key}" for terminal in terminals],
@@ -2427,6 +2452,9 @@ class Model(Limits):
                 pool_claimed_bytes=self._pool_claimed(entity),
                 pool_days_told=sum(1 << place for place in lot.pool_told),
             )
+            held_up = [tables["lots"][entity][name].tolist() for name in ("from_s", "pool_late_s", "pool_late_bytes")]
+            known_late = [lot.from_s, *(lot.pool_late if lot.pooled else held_up[1:])]
+            self._require(held_up == known_late, f"lot {entity}: counts {held_up} late, not {known_late}")
             if tables["lots"][entity]["ended_ms"].tolist() != lot.ended_ms:
                 raise Mismatch(f"lot {entity}: its resets had ended at {lot.ended_ms} in the model")
             if lot.pools(2) and 2 not in lot.resets:

@@ -51,6 +51,7 @@ _RECORDS = {
     "events": "EventRow",
     "sims_rolling": "SimRolling",
     "sims_ledger": "SimLedger",
+    "sims_late": "SimLate",
     "lots": "Lot",
 }
 """Which record stands in which region."""

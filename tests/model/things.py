@@ -66,6 +66,12 @@ class LotModel:
     """When each window last began to start anew, and over which time its SIMs were spread."""
     ended_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """When the last of them had; 0 while others wait."""
+    held_over: set[int] = field(default_factory=set)
+    """Windows that were due to start anew when the clock was confirmed."""
+    from_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
+    """By window: what counted late from then on is of the one that began last."""
+    pool_late: tuple[int, int] = (0, 0)
+    """As a SIM's, of all of them."""
     resets: dict[int, ResetModel] = field(default_factory=dict)
     """By window: the one that is under way. Behind the windows: its slowed SIMs are tried."""
     prepaid: bool = False
@@ -182,6 +188,8 @@ class SimModel:
     occupancy: int = layout.FREE
     holder: TerminalModel | None = None
     counted_bytes: int = 0
+    late: tuple[int, int] = (0, 0)
+    """When something last came first that may be of windows which begin later, and what had been counted by then."""
     cooling_until_ms: int = 0
     health_since_s: int = 0
     changed: tuple[int, int] = (0, 0)

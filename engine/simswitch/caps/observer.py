@@ -384,7 +384,8 @@ def _begins_anew(observations: Observations, machine: Machine) -> Column:
     """Which are of a window that somebody knows the end of, and of a lot that is not beyond one.
 
     A reset that is past and has not begun waits for a clock that jumped, or for the one before it. What is counted
-    meanwhile in any window may be the use of two of the carrier's.
+    meanwhile in any window may be the use of two of the carrier's; what was while the clock was frozen is in the
+    window that began then, too.
     """
     now_ms = machine.now_ms
     turning = set()
@@ -404,7 +405,8 @@ def _turning(lot: dict[str, Any]) -> set[Window]:
     the lot would be handed out again that could show that it is none.
     """
     turning = {window for window in Window if lot["reset_ms"][window - 1] or lot["last_reset_ms"][window - 1]}
-    return turning | {Window.CYCLE} if Window.DAY in turning else turning
+    turning |= {Window.CYCLE} if Window.DAY in turning else set()
+    return {window for window in turning if not lot["held_over"][window - 1]}
 
 
 def _used(uses: dict[str, Any]) -> dict[Window, Column]:

@@ -521,7 +521,7 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
             lease_reported(state, &lease, delta, run.now_ms)
         if behind:
             lot_catch_up(state, lot, run.now_ms)
-        if state.lots[lot].resetting:
+        if state.header.frozen or state.lots[lot].resetting:
             sim_windows_begin(state, sim_index, run.now_ms)
         reported_bytes[0] = total
         # What the line did not need of the time stays: reports that were held back come one after the other.

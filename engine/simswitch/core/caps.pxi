@@ -34,7 +34,7 @@ cdef void lot_limits(State *state, uint32_t index, uint32_t sweep, uint64_t now_
     if lot.begins and index < lot.begins_end:
         for window in range(WINDOWS):
             if (lot.begins >> window) & 1:
-                window_restart(state, index, window)
+                window_restart(state, index, window, state.sims[index].counted_bytes, 0)
     if lot.pooled:
         pool_allowances_known(state, index)
     sim_set_limit(state, index, now_ms)

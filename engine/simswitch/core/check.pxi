@@ -125,6 +125,8 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
         listed = sim.occupancy == FREE and sim.health == HEALTHY
         if listed != (sim.tier != TIER_NONE):
             faults.append(f"I4: SIM {index} stands in the index: {sim.tier != TIER_NONE}, free and healthy: {listed}")
+        if index < state.header.late_end and state.sims_late[index].counted_bytes > sim.counted_bytes:
+            faults.append(f"I8: SIM {index} had counted more when its windows were held up than it has by now")
         if index < state.header.ledger_end and state.sims_ledger[index].unreported_bytes < 0:
             awaited += 1
             if sim.occupancy != COOLING:

@@ -5,13 +5,14 @@
 #
 #   region        bytes each   count                what stands in it
 #   ----------    ----------   ------------------   ----------------------------------------------------
-#   header              1024   1                    counters, settings, the clock, sweep queue positions
+#   header              1088   1                    counters, settings, the clock, sweep queue positions
 #   entities            1024   entities_count       suppliers, plans, lots, classes, markets, banks,
 #                                                   access servers, actors: names, numbers, documents
 #   sims                  64   sims_max             what an operation on a SIM touches
 #   sims_cold             32   sims_max             what only imports, resets and reports touch
 #   sims_rolling         128   sims_max             the days of a rolling window: nothing where no plan rolls
 #   sims_ledger          128   sims_max             what counts beside our reports: nothing where there is nothing
+#   sims_late             16   sims_max             what had been counted when a reset was held up: nothing where none was
 #   terminals             64   terminals_max        what an operation on a terminal touches
 #   ended_leases          48   65,536               leases whose terminal has another one, a ring: for their final reports
 #   ended_places           2   65,536               where the last one stands, by the end of its epoch
@@ -22,12 +23,12 @@
 #   groups              9792   groups_max           one selection index each: tiers, bitmaps, FIFO ends
 #   classes            28944   classes_max          which groups have a SIM in which tier
 #   markets              608   markets_max          classes in order of preference, what leases used
-#   servers              616   servers_max          window, gate and queues of an access server
+#   servers              632   servers_max          window, gate and queues of an access server
 #   ready                  8   servers_max / 64     bit per access server that dispatch must look at
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                1264   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                1288   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -636,7 +637,9 @@ ctypedef struct Header:                 # 1088 B
     uint64_t reports_awaited            # SIMs that cool, of whose lease the last report has not come (ledger.pxi)
     uint64_t events_leapt               # numbers of events that were never given: restores have leapt over them
     uint64_t answers_until_ms           # after FREEZE, and a THAW that ends one, no order is overdue before: nobody could answer
-    uint64_t reserved[7]
+    uint32_t frozen_s                   # when the clock jumped last, Unix seconds
+    uint32_t late_end                   # SIMs from this one on have nothing in sims_late
+    uint64_t reserved[6]
 
 ctypedef struct Subscriber:             # 24 B
     uint64_t key                        # 0: empty
@@ -709,6 +712,11 @@ ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of
                                         # below 0: what will be allowed for when the SIM has cooled
     uint32_t as_of_s[3]                 # up to when the carrier's figure counts, Unix seconds; 0: none was told
     uint32_t unreported_s               # when the last of these leases ended, or was reported last since
+
+ctypedef struct SimLate:                # 16 B
+    uint64_t counted_bytes              # what had been counted on the SIM before the first report that may be of windows which begin later
+    uint32_t at_s                       # when that came, Unix seconds; 0: none has
+    uint32_t reserved
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem
@@ -990,7 +998,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 1152 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 1288 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1071,7 +1079,10 @@ ctypedef struct Lot:                    # 1152 B, by the lot's entity; the windo
     uint8_t turns_all                   # so many more turns all places count; 0: as many as the window has days
     uint8_t turns_keep                  # 1: in these what leaves the ring joins its last place, since a step became longer (windows.pxi),
     uint8_t turn_keeps                  # and in the turn that is under way, or did in the last one
-    uint8_t ring_unused[1]
+    uint8_t held_over                   # bit per window: its reset was due when the clock was confirmed, and has yet to begin
+    uint32_t from_s[3]                  # what was counted late (SimLate, pool_late_bytes) from then on is of the window that began last
+    uint32_t pool_late_s                # as SimLate.at_s, of the pool
+    uint64_t pool_late_bytes
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none
@@ -1152,7 +1163,8 @@ cpdef enum RegionIndex:
     REGION_SIMS_LEDGER = 29
     REGION_ENDED_LEASES = 30
     REGION_ENDED_PLACES = 31
-    REGIONS = 32
+    REGION_SIMS_LATE = 32
+    REGIONS = 33
 
 # A row of the run of orders, before it becomes columns.
 ctypedef struct OrderRow:
@@ -1189,13 +1201,14 @@ ctypedef struct Table:
 
 # The typed pointers repeat Region.data. Owned by Machine (machine.pyx), which alone takes and frees.
 ctypedef struct State:
-    Region regions[32]
+    Region regions[33]
     Header *header
     Entity *entities
     Sim *sims
     SimCold *sims_cold
     SimRolling *sims_rolling
     SimLedger *sims_ledger
+    SimLate *sims_late
     Lot *lots
     Terminal *terminals
     TerminalCold *terminals_cold

@@ -9,7 +9,8 @@ _SIZES = {
     "SimCold": (sizeof(SimCold), 32),
     "SimRolling": (sizeof(SimRolling), 128),
     "SimLedger": (sizeof(SimLedger), 128),
-    "Lot": (sizeof(Lot), 1264),
+    "SimLate": (sizeof(SimLate), 16),
+    "Lot": (sizeof(Lot), 1288),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
     "EndedLease": (sizeof(EndedLease), 48),
@@ -59,6 +60,7 @@ RECORD_TYPES = {
     "subscribers": np.asarray(<Subscriber[:1]> <Subscriber *> &_largest).dtype,
     "exemptions": np.asarray(<Exemption[:1]> <Exemption *> &_largest).dtype,
     "sims_ledger": np.asarray(<SimLedger[:1]> <SimLedger *> &_largest).dtype,
+    "sims_late": np.asarray(<SimLate[:1]> <SimLate *> &_largest).dtype,
     "events": np.asarray(<EventRow[:1]> <EventRow *> &_largest).dtype,
 }
 

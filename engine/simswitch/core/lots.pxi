@@ -17,7 +17,12 @@
 #     |  a  b  c  ...  d  ...           e  f  g  d  h
 #
 # While the clock is frozen nothing begins and nothing goes on: a jump resets nothing. What is counted meanwhile is of the window that runs,
-# also where its end has passed; a carrier's figure of one whose reset is due is not taken until that has begun.
+# also where its end has passed, and of the one that begins when the clock is confirmed, since nobody knows of which: too much, never too little.
+# So is what is counted while a reset that is due waits for the walk of the one before. A carrier's figure of a window whose reset is due is not
+# taken until that has begun.
+#
+#     frozen        instant, by whichever clock        confirmed
+#     --|------c0----------|------------------------------|-------c1--->   used in the window that begins: c1 - c0
 #
 # A SIM that was slowed comes back by a reset of a window that has a cap. Of a lot that has none of which somebody knows when it
 # starts anew the calendar has a walk of its own: who was slowed and has not been seen for a day is tried, as after a reset. Not of a
@@ -213,6 +218,10 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         days = (late_ms - min(late_ms, DAY_SLACK_MS)) // DAY_MS
         if last_ms:
             untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
+    lot.from_s[window] = <uint32_t> (lot.reset_ms[window] // 1000)
+    if (lot.held_over >> window) & 1:
+        lot.from_s[window] = min(lot.from_s[window], state.header.frozen_s)
+        lot.held_over &= <uint8_t> ~(1 << window)
     lot.last_reset_ms[window] = lot.reset_ms[window] + days * DAY_MS
     lot.reset_ms[window] = 0
     if window == WINDOW_ROLLING - 1:
@@ -445,13 +454,18 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
 
 
 cdef void lots_thawed(State *state, uint64_t now_ms) noexcept nogil:
-    """Resets that were held back begin now: what was counted since they were due is of the next day, and counts as today's."""
-    cdef uint64_t reset_ms
+    """Resets that were held back begin now: what was counted since they were due is of the next day, and counts as today's; of the
+    windows that begin anew all that was counted since the clock was frozen is."""
     cdef uint32_t entity
+    cdef Lot *lot
+    cdef int window
     for entity in range(state.header.entities_count):
-        reset_ms = state.lots[entity].reset_ms[WINDOW_ROLLING - 1]
-        if _is(state, entity, LOT) and reset_ms and reset_ms <= now_ms:
-            state.lots[entity].days_several |= 1
+        lot = &state.lots[entity]
+        for window in range(WINDOWS if _is(state, entity, LOT) else 0):
+            if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
+                lot.held_over |= <uint8_t> (1 << window)
+                if window == WINDOW_ROLLING - 1:
+                    lot.days_several |= 1
 
 
 cdef void lot_timer(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -467,16 +481,44 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
 
     If it was slowed it is probed: the carrier's counter may lag behind ours, or count otherwise.
     """
+    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef uint32_t from_s = state.lots[lot].from_s[window]
+    cdef uint64_t from_bytes = state.sims[index].counted_bytes
+    cdef int64_t allowance = 0
     if window == WINDOW_ROLLING - 1:
         window_turn(state, index)
     else:
-        window_restart(state, index, window)
+        if index < state.header.late_end and state.sims_late[index].at_s and state.sims_late[index].at_s >= from_s:
+            from_bytes = state.sims_late[index].counted_bytes
+            if index < state.header.ledger_end and ledger.unreported_bytes > 0 and ledger.unreported_s >= from_s:
+                allowance = ledger.allowance_bytes[window]
+        window_restart(state, index, window, from_bytes, allowance)
     if (
         state.sims[index].health == THROTTLED and state.lots[lot].quota_bytes[window] >= 0
         and state.header.settings[<int> PROBE_KBPS]
     ):
         sim_doubt(state, index, now_ms)
     sim_set_limit(state, index, now_ms)
+
+
+cdef void _note_late(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept nogil:
+    """Something is about to count on the SIM. While the clock is frozen, or a reset that is due waits, it is of the window that begins as
+    well: what had been counted by now is kept, once."""
+    cdef SimLate *late = &state.sims_late[index]
+    cdef uint64_t since_s = state.header.frozen_s if state.header.frozen else NEVER_MS
+    cdef int window
+    for window in range(WINDOW_DAY):
+        if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
+            since_s = min(since_s, lot.reset_ms[window] // 1000)
+    if since_s == NEVER_MS:
+        return
+    if late.at_s < since_s:
+        state.header.late_end = max(state.header.late_end, index + 1)
+        late.at_s = <uint32_t> (now_ms // 1000)
+        late.counted_bytes = state.sims[index].counted_bytes
+    if lot.pool_late_s < since_s:
+        lot.pool_late_s = <uint32_t> (now_ms // 1000)
+        lot.pool_late_bytes = lot.pool_counted_bytes
 
 
 cdef void sim_windows_begin(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -488,6 +530,7 @@ cdef void sim_windows_begin(State *state, uint32_t index, uint64_t now_ms) noexc
         if _awaits_reset(state, index, lot, window):
             state.sims_cold[index].identity |= begun_bit(window)
             sim_reset(state, index, entity, window, now_ms)
+    _note_late(state, index, lot, now_ms)
 
 
 cdef void lot_catch_up(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:

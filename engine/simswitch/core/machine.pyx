@@ -137,7 +137,7 @@ cdef tuple REGION_NAMES = (
     "servers", "ready", "jobs", "sweeps", "wheel", "timers_terminals", "timers_orders", "timers_servers",
     "iccid_table", "imsi_table", "terminal_table", "check", "given_up", "breakers",
     "subscribers", "sims_rolling", "lots", "exemptions", "events", "sims_ledger", "ended_leases",
-    "ended_places",
+    "ended_places", "sims_late",
 )
 
 
@@ -424,6 +424,8 @@ cdef uint64_t _apply_batch(
         if header.kind == RESTART and _permitted(state, header):
             restart(state, header.argument == 1, now_ms)
         elif header.kind == FREEZE and _permitted(state, header):
+            if not state.header.frozen:
+                state.header.frozen_s = <uint32_t> (now_ms // 1000)
             state.header.frozen = 1
             answers_delayed(state, now_ms)
         elif header.kind == THAW and state.header.frozen and _permitted(state, header):
@@ -508,12 +510,13 @@ cdef class Machine:
             sizeof(Wheel), sizeof(TimerNode), sizeof(TimerNode), sizeof(TimerNode), 4, 4,
             4, sizeof(Check), sizeof(GivenUp), sizeof(Breaker), sizeof(Subscriber), sizeof(SimRolling), sizeof(Lot),
             sizeof(Exemption), sizeof(EventRow), sizeof(SimLedger), sizeof(EndedLease), 2,
+            sizeof(SimLate),
         ]
         counts[:] = [
             1, ENTITIES_MAX, sims, sims, terminals, terminals, orders, GROUPS_MAX, CLASSES_MAX, MARKETS_MAX, SERVERS_MAX,
             SERVERS_MAX // 64, JOBS_MAX, SWEEPS_MAX, 1, terminals, orders, SERVERS_MAX, sim_slots(sims), sim_slots(sims),
             terminal_slots(terminals), 1, GIVEN_UP_MAX, ENTITIES_MAX, subscriber_slots(terminals), sims, ENTITIES_MAX,
-            EXEMPTIONS_MAX, EVENTS_KEPT, sims, ENDED_MAX, ENDED_MAX,
+            EXEMPTIONS_MAX, EVENTS_KEPT, sims, ENDED_MAX, ENDED_MAX, sims,
         ]
         for region in range(REGIONS):
             region_take(&state.regions[region], items[region], counts[region])
@@ -592,7 +595,7 @@ cdef class Machine:
             raise ValueError(f"{sims} SIMs, {terminals} terminals, {orders} orders: at most {<int> ITEMS_MAX}, "
                              f"{<int> ITEMS_MAX} and {<int> ORDERS_MAX} are possible")
         if sims > state.header.sims_max:
-            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_SIMS_ROLLING, REGION_SIMS_LEDGER), sims)
+            self._resize((REGION_SIMS, REGION_SIMS_COLD, REGION_SIMS_ROLLING, REGION_SIMS_LEDGER, REGION_SIMS_LATE), sims)
             self._resize((REGION_ICCID_TABLE, REGION_IMSI_TABLE), sim_slots(sims))
             table_clear(&state.iccid_table)
             table_clear(&state.imsi_table)
@@ -636,6 +639,8 @@ cdef class Machine:
             return header.rolling_end
         if region == REGION_SIMS_LEDGER:
             return header.ledger_end
+        if region == REGION_SIMS_LATE:
+            return header.late_end
         if region == REGION_TERMINALS or region == REGION_TERMINALS_COLD or region == REGION_TIMERS_TERMINALS:
             return header.terminals_count
         if region == REGION_GROUPS:
@@ -869,7 +874,8 @@ cdef class Machine:
         if header.machine_version != MACHINE_VERSION:
             raise ValueError(f"the snapshot is of machine version {header.machine_version}, this is {MACHINE_VERSION}")
         if (
-            header.sims_count > header.sims_max or header.rolling_end > header.sims_count or header.ledger_end > header.sims_count or header.terminals_count > header.terminals_max
+            header.sims_count > header.sims_max or header.rolling_end > header.sims_count or header.ledger_end > header.sims_count
+            or header.late_end > header.sims_count or header.terminals_count > header.terminals_max
             or header.sims_max > ITEMS_MAX or header.terminals_max > ITEMS_MAX or header.orders_max > ORDERS_MAX
             or header.entities_max != ENTITIES_MAX or header.entities_count > ENTITIES_MAX or header.entities_count < 1
             or header.groups_max != GROUPS_MAX or header.groups_count > GROUPS_MAX

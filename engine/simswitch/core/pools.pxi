@@ -280,7 +280,10 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         past = _days_bytes(lot, rolling_places(lot))
     pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past
-    _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
+    if window != WINDOW_ROLLING - 1 and lot.pool_late_s and lot.pool_late_s >= lot.from_s[window]:
+        _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_late_bytes)
+    else:
+        _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
     pool_follow(state, entity, True, now_ms)
 
 

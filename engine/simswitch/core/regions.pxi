@@ -87,6 +87,7 @@ cdef void regions_bind(State *state) noexcept nogil:
     state.sims_cold = <SimCold *> state.regions[<int> REGION_SIMS_COLD].data
     state.sims_rolling = <SimRolling *> state.regions[<int> REGION_SIMS_ROLLING].data
     state.sims_ledger = <SimLedger *> state.regions[<int> REGION_SIMS_LEDGER].data
+    state.sims_late = <SimLate *> state.regions[<int> REGION_SIMS_LATE].data
     state.lots = <Lot *> state.regions[<int> REGION_LOTS].data
     state.events = <EventRow *> state.regions[<int> REGION_EVENTS].data
     state.terminals = <Terminal *> state.regions[<int> REGION_TERMINALS].data
