@@ -11,7 +11,7 @@ from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions, tables
 from tests.model.transitions import DAY_MS, T, allocate
-from tests.model.world import GIB, MIB, World, empty_world
+from tests.model.world import GIB, MIB, STEP_MS, World, empty_world
 
 KIB4 = 4096
 
@@ -138,7 +138,8 @@ def test_a_rolling_window_that_was_taken_away_over_a_midnight_and_set_again_has_
     assert world.status(world.usage(T, epoch, 4 * MIB)) == layout.OK
     assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, world.now_ms + 1)) == layout.OK
     with_days(world, 0)
-    world.pass_ms(1)
+    world.pass_ms(STEP_MS)
+    assert world.machine.sim(0)["used_rolling_bytes"] == 0, "the day is over"
     with_days(world, 3)
     assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
 
