@@ -549,6 +549,8 @@ class Books:
         if server.dead_ms:
             self._event(layout.EVENT_DEATH, server=index, reason=what, a=server.dead_ms)
         server.dead, server.dead_ms = False, 0
+        # Also where it is declared dead anew in the same apply.
+        self.sweeps = [sweep for sweep in self.sweeps if sweep.kind != "dead" or sweep.server != index]
         server.awaited = server.awaited and "a hello"
 
     def _new_epoch(self, epoch: int) -> int:

@@ -1304,9 +1304,7 @@ def _death(row: Row) -> Case:
     if row.when.endswith("with a session that is not ready") or row.command in HELLO:
         world.open_session(0, ready=False)
     if row.command == "SESSION_OPEN":
-        if row.when == "what it held is being freed":
-            world.now_ms += FENCING_MS
-        elif row.when == "what it held is freed":
+        if row.when == "what it held is freed":
             world.pass_ms(FENCING_MS)
         return Case(world, commands.run(layout.SESSION_OPEN, access_server=0))
     if row.command in HELLO:
@@ -1870,7 +1868,6 @@ WHENS = frozenset(
         "the fencing delay has passed",
         "the fencing delay has passed, with a session that is not ready",
         "with a session that is not ready",
-        "what it held is being freed",
         "what it held is freed",
         "undo",
         "access server not defined",
