@@ -181,6 +181,22 @@ def test_what_we_counted_on_a_day_that_was_told_goes_on_with_it_as_days_pass(sha
         assert used(world, shared) == [max(told, 5) * GIB, told * GIB]
 
 
+@pytest.mark.parametrize("told", [74, 75, 80])
+@pytest.mark.parametrize("falls_to", [10, 55])
+def test_a_pools_cycle_keeps_what_was_told_of_its_day_where_that_of_a_sim_falls(told: int, falls_to: int) -> None:
+    world, begun_s = two_days(shared=True, used_bytes=22 * MIB)
+    of_day_s = begun_s - 86_400
+    for run in (
+        world.figure(0, 74 * MIB, 0, of_day_s, OF_DAY),
+        world.pool_figure(LOT, told * MIB, 0, of_day_s, OF_DAY),
+        world.figure(0, falls_to * MIB, 0, of_day_s, OF_DAY),
+    ):
+        assert world.status(run) == layout.OK
+    assert used(world) == [max(falls_to, 22) * MIB, falls_to * MIB]
+    assert used(world, shared=True) == [told * MIB, told * MIB]
+    assert world.machine.check() == []
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_what_grew_since_a_figure_of_the_cycle_of_the_same_day_joins_it_and_no_swinging_adds_up(shared: bool) -> None:
     world, begun_s = two_days(shared)

@@ -298,3 +298,140 @@ def test_a_figure_of_between_a_resets_instant_and_its_begin_keeps_what_was_count
         assert world.status(world.pool_figure(LOT, told, 400 * MIB, as_of_s, window)) == layout.OK
         assert world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1] == shared
         assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, DAY])
+@pytest.mark.parametrize("pooled", [0, 7])
+@pytest.mark.parametrize("other", [False, True])
+def test_a_report_before_what_was_held_up_begins_takes_nothing_of_it_away(
+    window: int, pooled: int, other: bool
+) -> None:
+    """The next reset waits for the walk of the one before; this SIM or another is reported meanwhile."""
+    world, epoch, at_ms = used_world(pooled)
+    second = lease(world, 3, 55)
+    schedule(world, window, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    schedule(world, window, at_ms + DAY_MS)
+    world.send(commands.run(layout.FREEZE))
+    for total in (400, 800):
+        world.pass_ms(5 * MINUTE_MS)
+        report(world, epoch, total * MIB)
+    world.now_ms = at_ms + DAY_MS + 10 * MINUTE_MS
+    world.send(commands.run(layout.THAW))
+    if other:
+        report(world, second, MIB, 55)
+    else:
+        report(world, epoch, 801 * MIB)
+    world.pass_ms(3 * HOUR_MS)
+    assert used(world, LAST, window) == (500 if other else 501) * MIB
+    assert world.machine.lot(world.entities[LOT])["held_over"][window - 1]
+    if pooled:
+        assert world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1] == 501 * MIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [0, 7])
+@pytest.mark.parametrize("stood_still", [False, True])
+def test_a_clock_that_is_frozen_again_before_what_was_held_up_begins_takes_nothing_of_it_away(
+    pooled: int, stood_still: bool
+) -> None:
+    world, epoch, at_ms = used_world(pooled)
+    schedule(world, DAY, at_ms + 2 * HOUR_MS, 0)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(5 * MINUTE_MS)
+    report(world, epoch, 800 * MIB)
+    world.now_ms = at_ms + 2 * HOUR_MS + 10 * MINUTE_MS
+    world.send(commands.run(layout.THAW))
+    world.now_ms += MINUTE_MS if stood_still else 100
+    if stood_still:
+        world.send(commands.run(layout.FREEZE), commands.run(layout.THAW))
+    else:
+        world.send(commands.run(layout.FREEZE))
+        world.pass_ms(5 * MINUTE_MS)
+        world.send(commands.run(layout.THAW))
+    world.pass_ms(MINUTE_MS)
+    assert used(world, LAST, DAY) == 500 * MIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_what_is_counted_late_for_one_window_and_then_another_is_in_both(pooled: int) -> None:
+    """A day waits for its walk, and then the clock is frozen over the end of the cycle."""
+    world, epoch, at_ms = used_world(pooled, 6_064)
+    world.import_sims(6_000, lot=LOT)
+    schedule(world, DAY, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    schedule(world, DAY, at_ms + DAY_MS)
+    schedule(world, CYCLE, at_ms + DAY_MS + 20 * MINUTE_MS, 0)
+    world.now_ms = at_ms + DAY_MS
+    report(world, epoch, 301 * MIB)
+    world.now_ms += 2_000
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(5 * MINUTE_MS)
+    report(world, epoch, 800 * MIB)
+    world.now_ms = at_ms + DAY_MS + 30 * MINUTE_MS
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2 * HOUR_MS)
+    assert used(world, LAST, CYCLE) >= 499 * MIB
+    assert used(world, LAST, DAY) == 500 * MIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [0, 7])
+@pytest.mark.parametrize("reported", [False, True])
+def test_another_lease_of_the_sim_takes_nothing_of_what_stays_allowed_for(pooled: int, reported: bool) -> None:
+    world, epoch, at_ms = used_world(pooled)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    epoch = lease(world, LAST)
+    schedule(world, DAY, at_ms + MINUTE_MS, 0)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(HOUR_MS)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(MINUTE_MS)
+    allowed = world.machine.sim(LAST)["allowances_bytes"][DAY - 1]
+    assert allowed >= 100 * MIB
+    world.configure(layout.COOLING_MS, 10 * MINUTE_MS)
+    second = lease(world, LAST, 55)
+    world.pass_ms(2 * MINUTE_MS)
+    assert world.status(world.lease(layout.RELEASE, 55, second)) == layout.OK
+    if reported:
+        report(world, second, MIB, 55)
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2_000)
+    assert world.machine.sim(LAST)["allowances_bytes"][DAY - 1] == allowed
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [0, 7])
+@pytest.mark.parametrize("window", [CYCLE, DAY])
+def test_what_a_sim_had_used_that_is_imported_while_the_clock_is_frozen_is_of_the_window_that_begins(
+    window: int, pooled: int
+) -> None:
+    world, epoch, at_ms = used_world(pooled)
+    schedule(world, window, at_ms, 0)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(HOUR_MS)
+    report(world, epoch, 400 * MIB)
+    opened = {"opening_bytes": 2 * GIB, "opening_day_bytes": 2 * GIB, "as_of_s": world.now_ms // 1000}
+    (new,) = world.import_sims(1, lot=LOT, **opened)
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(MINUTE_MS)
+    assert (used(world, new, window), used(world, LAST, window)) == (2 * GIB, 100 * MIB)
+    if pooled:
+        assert world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1] == 2 * GIB + 100 * MIB
+    assert world.machine.check() == []
+
+
+def test_a_reset_that_is_put_off_has_nothing_of_before_its_instant() -> None:
+    world, epoch, at_ms = used_world()
+    schedule(world, DAY, at_ms, 0)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(HOUR_MS)
+    report(world, epoch, 400 * MIB)
+    world.send(commands.run(layout.THAW), world.schedule(LOT, DAY, world.now_ms + DAY_MS, 0))
+    world.pass_ms(DAY_MS - MINUTE_MS)
+    report(world, epoch, 2_000 * MIB)
+    world.pass_ms(2 * MINUTE_MS)
+    assert used(world, LAST, DAY) == 0
+    assert world.machine.check() == []

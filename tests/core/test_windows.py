@@ -112,6 +112,25 @@ def test_a_rolling_window_whose_step_becomes_longer_loses_no_day_that_it_needs(
 
 
 @pytest.mark.parametrize("pooled", [False, True])
+def test_a_window_that_becomes_longer_twice_with_one_step_loses_no_day_that_it_needs(pooled: bool) -> None:
+    """More turns than the first time have days of before the step was another."""
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_POOLED: 4 * pooled}
+    world, epoch = rolling_world(15, pooled=4 * pooled)
+    lasts = 15
+    for day in range(80):
+        if day in (14, 20):
+            lasts = {14: 30, 20: 43}[day]
+            world.define(layout.PLAN, "monthly", numbers | {layout.PLAN_ROLLING_DAYS: lasts})
+            world.send(commands.run(layout.TICK))
+        assert world.status(world.usage(T, epoch, (day + 1) * MIB)) == layout.OK
+        lot = world.machine.lot(world.entities["gold-a"])
+        used = int(lot["pool_used_bytes"][2] if pooled else world.machine.sim(0)["used_rolling_bytes"])
+        assert used >= min(day, lasts) * MIB
+        a_day_is_over(world)
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [False, True])
 def test_a_told_day_that_others_join_at_the_end_of_the_ring_is_of_no_single_day(pooled: bool) -> None:
     world, epoch = rolling_world(15, pooled=4)
     for day in range(14):

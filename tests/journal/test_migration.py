@@ -449,6 +449,25 @@ def test_16_begins_a_window_that_began_days_late_as_of_the_last_day() -> None:
         assert driven.status(driven.figure(0, told, 0, ended_s, layout.ROLLING_DAY)) == status
 
 
+def test_17_keeps_what_is_used_while_a_clock_is_frozen_that_was_so_before_it() -> None:
+    world = empty_world()
+    world.configure(layout.LEASE_MS, 24 * 3_600_000)
+    world.import_sims(1)
+    epoch = allocate(world)
+    assert world.status(world.schedule("gold-a", layout.WINDOW_DAY, world.now_ms + 60_000)) == layout.OK
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(3_600_000)
+    changed = {"header": reshaped("header", frozen_s=None), "lots": reshaped("lots", from_s=None)}
+    machine = Machine.restore(migrate(*older(world.machine, changed, 16)))
+    driven = replace(world, machine=machine, now_ms=world.now_ms)
+    driven.pass_ms(60_000)
+    assert driven.status(driven.usage(T, epoch, 300 << 20)) == layout.OK
+    driven.send(commands.run(layout.THAW))
+    driven.pass_ms(60_000)
+    assert machine.sim(0)["used_day_bytes"] == 300 << 20
+    assert not any(machine.lot(driven.entities["gold-a"])["held_over"][::2])
+
+
 @pytest.mark.parametrize("pooled", [0, 7])
 def test_17_takes_nothing_off_the_cycle_of_days_that_were_told_before_it(pooled: int) -> None:
     """What we counted on them ourselves it does not know."""

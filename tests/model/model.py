@@ -605,6 +605,8 @@ class Model(Limits):
         self.sims.append(sim)
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
+            if window == 0:
+                self._begin_windows(sim, new=True)
             if lot.pools(window):
                 lot.pool_offsets[window] += openings[window]
             told, told_s = figures[window]
@@ -730,6 +732,8 @@ class Model(Limits):
         if 0 < at_ms <= lot.last_reset_ms[window - 1]:
             return {layout.LATE}
         lot.schedule[window - 1] = (at_ms, spread_ms)
+        if not 0 < at_ms <= self.now_ms:
+            lot.held_s.pop(window - 1, None)
         self._turn_lot(entity)
         return {layout.OK}
 
@@ -846,10 +850,7 @@ class Model(Limits):
         # Days that were over since nobody could say; that an hour may have been put back counts one too few.
         late = 0 if window == layout.WINDOW_CYCLE - 1 else max(self.now_ms - at_ms - 3_600_000, 0) // DAY_MS
         lot.last_reset_ms[window] = at_ms + late * DAY_MS
-        lot.from_s[window] = at_ms // 1000
-        if window in lot.held_over:
-            lot.held_over.discard(window)
-            lot.from_s[window] = min(at_ms // 1000, self.frozen_s)
+        lot.from_s[window] = min(at_ms // 1000, lot.held_s.pop(window, at_ms // 1000))
         if window == layout.WINDOW_ROLLING - 1:
             ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
             lot.of_several = lot.of_several or ended > 1 or not before_ms
@@ -908,7 +909,7 @@ class Model(Limits):
             self._turn_lot(sim.lot)
         self._begin_windows(sim)
 
-    def _begin_windows(self, sim: SimModel) -> None:
+    def _begin_windows(self, sim: SimModel, new: bool = False) -> None:
         for window, reset in sorted(self.lots[sim.lot].resets.items()):
             turned = sim.index < reset.cursor or sim.index >= reset.end or sim.index in reset.early
             if window != TRYING and not turned:
@@ -917,16 +918,20 @@ class Model(Limits):
                 self.early_count += 1
         # What comes may be of windows whose begin is held up, by the clock or by another walk.
         lot = self.lots[sim.lot]
-        due_s = [at_ms // 1000 for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms and place < 2]
-        due_s += [self.frozen_s] if self.frozen else []
-        if due_s and sim.late[0] < min(due_s):
-            sim.late = (self.now_ms // 1000, sim.counted_bytes)
-        if due_s and lot.pool_late[0] < min(due_s):
-            lot.pool_late = (self.now_ms // 1000, self._pool_counted(sim.lot))
+        due = [place for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms and place < 2]
+        since_s = [lot.schedule[place][0] // 1000 for place in due] + [lot.held_s.get(place, NEVER_MS) for place in due]
+        since_s += [self.frozen_s] if self.frozen else []
+        if since_s:
+            opened = max(sim.offsets[:2]) if new else 0
+            before, shared = sim.counted_bytes - opened, self._pool_counted(sim.lot)
+            sim.late = (self.now_ms // 1000, sim.late[1] if sim.late[0] >= min(since_s) else before)
+            kept = lot.pool_late[1] if lot.pool_late[0] >= min(since_s) else shared
+            lot.pool_late = (self.now_ms // 1000, kept - opened)
 
     def _allow(self, lease: EndedModel, left: int) -> None:
         self._catch_up(lease.sim)
         super()._allow(lease, left)
+        lease.sim.late_allowed_s = lease.sim.unreported_s if lease.sim.late[0] else 0
 
     def _reset_sim(self, sim: SimModel, window: int) -> None:
         if window == layout.WINDOW_ROLLING - 1:
@@ -945,7 +950,7 @@ class Model(Limits):
         since_s = self.lots[sim.lot].from_s[window]
         held_up = anew and at_s > 0 and at_s >= since_s
         # Of what ended meanwhile without a word nobody knows of which window it was either.
-        ended = held_up and sim.unreported[1] > 0 and sim.unreported_s >= since_s
+        ended = held_up and sim.late_allowed_s >= since_s
         stays = sim.allowances[window] if ended else 0
         sim.offsets[window] = stays - (counted if held_up else sim.counted_bytes)
         sim.corrections[window] = sim.straddling[window] = 0
@@ -1245,8 +1250,12 @@ class Model(Limits):
         told_cycle = self._is_told(sim, lot, cycle)
         if self._joins_cycle(lot, place, sim.as_of_s[cycle] if told_cycle else 0):
             since = since if told_cycle else max(since, min(-sim.corrections[cycle], 0))
+            had = self._pool_base(sim.lot, cycle)
             self._adds(sim, lot, cycle, since, ended_s, self._added_most(sim, lot, cycle))
             self._cycle_has_days(sim, lot, ended_s)
+            if place in lot.pool_told and lot.pools(cycle):
+                # The pool's own figure of the day is in its cycle as before.
+                lot.pool_corrections[cycle] += max(had - self._pool_base(sim.lot, cycle), 0)
         self._contain(sim, lot, rolling, ended_s)
         self.corrections_count += 1
         self._corrected(sim, layout.ROLLING_DAY, exactly)
@@ -1599,8 +1608,10 @@ class Model(Limits):
             self.thaw_until_ms = self.now_ms + self.settings[layout.LEASE_MS]
             self._fence_anew()
             for lot in self.lots.values():
-                lot.held_over |= {place for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms}
-                lot.of_several = lot.of_several or layout.WINDOW_ROLLING - 1 in lot.held_over
+                for place, (at_ms, _) in lot.schedule.items():
+                    if 0 < at_ms <= self.now_ms:
+                        lot.held_s.setdefault(place, self.frozen_s)
+                        lot.of_several = lot.of_several or place == layout.WINDOW_ROLLING - 1
         return {layout.OK if before else layout.SAME}
 
     def _stop_or_lift(self, call: Call) -> set[int]:
@@ -2415,9 +2426,10 @@ class Model(Limits):
             own = [int(tables["sims_rolling"]["own"][sim.index][place]) * 4096 for place in places]
             if own != [sim.days_own.get(place, 0) for place in places]:
                 raise Mismatch(f"SIM {sim.index}: of days that were told it says that we counted {own}")
-        late = tables["sims_late"][["at_s", "counted_bytes"]].tolist()
+        late = tables["sims_late"][["at_s", "counted_bytes", "allowed_s"]].tolist()
         for sim, found in zip(self.sims, late, strict=False):
-            self._require(found == sim.late, f"SIM {sim.index}: counts {found} late, not {sim.late}")
+            known = (*sim.late, sim.late_allowed_s)
+            self._require(found == known, f"SIM {sim.index}: counts {found} late, not {known}")
         self._require(not any(sim.late[0] for sim in self.sims[len(late) :]), "a SIM that counts late is left out")
         records, terminals = tables["terminals"], self.terminals.values()
         self._all_same(
@@ -2452,8 +2464,10 @@ class Model(Limits):
                 pool_claimed_bytes=self._pool_claimed(entity),
                 pool_days_told=sum(1 << place for place in lot.pool_told),
             )
-            held_up = [tables["lots"][entity][name].tolist() for name in ("from_s", "pool_late_s", "pool_late_bytes")]
-            known_late = [lot.from_s, *(lot.pool_late if lot.pooled else held_up[1:])]
+            names = ("held_s", "from_s", "pool_late_s", "pool_late_bytes")
+            held_up = [tables["lots"][entity][name].tolist() for name in names]
+            held_s = [lot.held_s.get(window, 0) for window in range(layout.WINDOWS)]
+            known_late = [held_s, lot.from_s, *(lot.pool_late if lot.pooled else held_up[2:])]
             self._require(held_up == known_late, f"lot {entity}: counts {held_up} late, not {known_late}")
             if tables["lots"][entity]["ended_ms"].tolist() != lot.ended_ms:
                 raise Mismatch(f"lot {entity}: its resets had ended at {lot.ended_ms} in the model")

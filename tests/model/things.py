@@ -66,8 +66,8 @@ class LotModel:
     """When each window last began to start anew, and over which time its SIMs were spread."""
     ended_ms: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """When the last of them had; 0 while others wait."""
-    held_over: set[int] = field(default_factory=set)
-    """Windows that were due to start anew when the clock was confirmed."""
+    held_s: dict[int, int] = field(default_factory=dict)
+    """Windows that were due when the clock was confirmed, and have yet to begin: since when it had been frozen."""
     from_s: list[int] = field(default_factory=lambda: [0] * layout.WINDOWS)
     """By window: what counted late from then on is of the one that began last."""
     pool_late: tuple[int, int] = (0, 0)
@@ -189,7 +189,9 @@ class SimModel:
     holder: TerminalModel | None = None
     counted_bytes: int = 0
     late: tuple[int, int] = (0, 0)
-    """When something last came first that may be of windows which begin later, and what had been counted by then."""
+    """When something came last that may be of windows which begin later, and what had been counted before the first."""
+    late_allowed_s: int = 0
+    """When the last lease had ended for which something was allowed since."""
     cooling_until_ms: int = 0
     health_since_s: int = 0
     changed: tuple[int, int] = (0, 0)

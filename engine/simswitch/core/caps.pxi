@@ -34,7 +34,7 @@ cdef void lot_limits(State *state, uint32_t index, uint32_t sweep, uint64_t now_
     if lot.begins and index < lot.begins_end:
         for window in range(WINDOWS):
             if (lot.begins >> window) & 1:
-                window_restart(state, index, window, state.sims[index].counted_bytes, 0)
+                window_restart(state, index, window, <int64_t> state.sims[index].counted_bytes, 0)
     if lot.pooled:
         pool_allowances_known(state, index)
     sim_set_limit(state, index, now_ms)
@@ -109,10 +109,11 @@ cdef void lot_set_days(Lot *lot, uint16_t days) noexcept nogil:
     if step != before:
         lot.turned_days = 0
         lot.turns_keep = step > 1 and (step > before or lot.turns_keep)
+        lot.days_several = SEVERAL
+    if step != before or lot.turns_all:
         lot.turns_all = 0
         if step > 1:
             lot.turns_all = <uint8_t> (rolling_places(lot) + 1)
-        lot.days_several = SEVERAL
     pool_count_days(lot, places)
 
 

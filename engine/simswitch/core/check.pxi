@@ -125,7 +125,7 @@ cdef int _check_sims(State *state, list faults, object pause) except -1:
         listed = sim.occupancy == FREE and sim.health == HEALTHY
         if listed != (sim.tier != TIER_NONE):
             faults.append(f"I4: SIM {index} stands in the index: {sim.tier != TIER_NONE}, free and healthy: {listed}")
-        if index < state.header.late_end and state.sims_late[index].counted_bytes > sim.counted_bytes:
+        if index < state.header.late_end and state.sims_late[index].counted_bytes > <int64_t> sim.counted_bytes:
             faults.append(f"I8: SIM {index} had counted more when its windows were held up than it has by now")
         if index < state.header.ledger_end and state.sims_ledger[index].unreported_bytes < 0:
             awaited += 1
@@ -327,6 +327,8 @@ cdef int _check_rings(State *state, list faults, object pause) except -1:
             if state.sims_rolling[index].own[place] and not state.sims_rolling[index].days[place] & DAY_TOLD:
                 faults.append(f"I4: SIM {index} keeps our own count of day {place} of its rolling window, of which nothing was told")
     for index in range(state.header.entities_count):
+        if state.lots[index].pool_late_bytes > <int64_t> state.lots[index].pool_counted_bytes:
+            faults.append(f"I8: pool {index} had counted more when its windows were held up than it has by now")
         for place in range(ROLLING_DAYS):
             if state.lots[index].pool_days_own_bytes[place] and not (state.lots[index].pool_days_told >> place) & 1:
                 faults.append(f"I4: pool {index} keeps our own count of day {place} of its rolling window, of which nothing was told")

@@ -551,6 +551,9 @@ cdef int _import_sim(
         openings[WINDOW_ROLLING - 1] = max(openings[WINDOW_ROLLING - 1], openings[WINDOW_DAY - 1])
     for window in range(WINDOWS):
         sim_set_offset_bytes(state, index, window, <int64_t> openings[window])
+    if sim_note_late(state, index, &state.lots[lot], now_ms):
+        state.sims_late[index].counted_bytes = -<int64_t> max(openings[WINDOW_CYCLE - 1], openings[WINDOW_DAY - 1])
+        _add(&state.lots[lot].pool_late_bytes, state.sims_late[index].counted_bytes)
     cold.health_since_s = <uint32_t> (now_ms // 1000)
     state.header.occupancy_count[<int> FREE] += 1
     state.header.health_count[health] += 1

@@ -28,7 +28,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                1288   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                1304   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -714,9 +714,10 @@ ctypedef struct SimLedger:              # 128 B, two cache lines; the windows of
     uint32_t unreported_s               # when the last of these leases ended, or was reported last since
 
 ctypedef struct SimLate:                # 16 B
-    uint64_t counted_bytes              # what had been counted on the SIM before the first report that may be of windows which begin later
-    uint32_t at_s                       # when that came, Unix seconds; 0: none has
-    uint32_t reserved
+    int64_t counted_bytes               # what had been counted on the SIM before the first report that may be of windows which begin later, less
+                                        # what it had used by an import
+    uint32_t at_s                       # when the last such report came, Unix seconds; 0: none has
+    uint32_t allowed_s                  # when the last lease had ended of which something was allowed for since
 
 ctypedef struct Terminal:               # 64 B, one cache line
     uint64_t key                        # chosen by the access server: IMEI and modem
@@ -998,7 +999,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 1288 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 1304 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1079,10 +1080,12 @@ ctypedef struct Lot:                    # 1288 B, by the lot's entity; the windo
     uint8_t turns_all                   # so many more turns all places count; 0: as many as the window has days
     uint8_t turns_keep                  # 1: in these what leaves the ring joins its last place, since a step became longer (windows.pxi),
     uint8_t turn_keeps                  # and in the turn that is under way, or did in the last one
-    uint8_t held_over                   # bit per window: its reset was due when the clock was confirmed, and has yet to begin
+    uint8_t held_over                   # bit per window: the last reset that began had been held up by the clock
     uint32_t from_s[3]                  # what was counted late (SimLate, pool_late_bytes) from then on is of the window that began last
+    uint32_t held_s[3]                  # of resets that were due when the clock was confirmed, and have yet to begin: since when it was frozen; 0: none
     uint32_t pool_late_s                # as SimLate.at_s, of the pool
-    uint64_t pool_late_bytes
+    uint32_t late_unused
+    int64_t pool_late_bytes             # as SimLate.counted_bytes
 
 ctypedef struct GivenUp:                # 48 B
     uint64_t number                     # 0: none

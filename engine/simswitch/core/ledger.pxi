@@ -198,6 +198,8 @@ cdef void _allow(State *state, const EndedLease *lease, int64_t left, uint64_t n
             ledger.allowance_bytes[window] += left
             pool_beside(state, index, window, left, left)
             sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + left)
+    if index < state.header.late_end and state.sims_late[index].at_s:
+        state.sims_late[index].allowed_s = ledger.unreported_s
     state.header.unreported_count += 1
     state.header.unreported_bytes += <uint64_t> left
     _tell_unreported(state, lease, UNREPORTED_ALLOWED, left)
@@ -575,9 +577,10 @@ cdef void _contain_days(State *state, uint32_t index, uint32_t as_of_s, uint64_t
 
 cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint32_t ended_s, uint64_t now_ms) noexcept nogil:
     """So much more was used on a day of the rolling window that is over, or less: the same for the cycle that it is of."""
-    cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int window = WINDOW_CYCLE - 1
     cdef bint told = _is_told(state, index, lot, window, now_ms)
+    cdef int64_t base
     if (
         _days_begun_ms(state, lot, place, now_ms) < _begun_ms(state, lot, window, now_ms)
         or (told and not _place_is_after(state, lot, place, state.sims_ledger[index].as_of_s[window], now_ms))
@@ -585,8 +588,10 @@ cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint
         return
     if not told:
         more = _untold_back_bytes(state, index, window, more)
+    base = pool_base_bytes(lot, window)
     _take_in(state, index, window, more, ended_s, pool_added_most_bytes(state, index, window, now_ms))
     _contain_days(state, index, ended_s, now_ms)
+    pool_keep_day(lot, window, place, base)
 
 
 cdef bint days_told(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:

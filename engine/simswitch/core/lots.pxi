@@ -219,9 +219,11 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         if last_ms:
             untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
     lot.from_s[window] = <uint32_t> (lot.reset_ms[window] // 1000)
-    if (lot.held_over >> window) & 1:
-        lot.from_s[window] = min(lot.from_s[window], state.header.frozen_s)
-        lot.held_over &= <uint8_t> ~(1 << window)
+    lot.held_over &= <uint8_t> ~(1 << window)
+    if lot.held_s[window]:
+        lot.from_s[window] = min(lot.from_s[window], lot.held_s[window])
+        lot.held_s[window] = 0
+        lot.held_over |= <uint8_t> (1 << window)
     lot.last_reset_ms[window] = lot.reset_ms[window] + days * DAY_MS
     lot.reset_ms[window] = 0
     if window == WINDOW_ROLLING - 1:
@@ -463,7 +465,8 @@ cdef void lots_thawed(State *state, uint64_t now_ms) noexcept nogil:
         lot = &state.lots[entity]
         for window in range(WINDOWS if _is(state, entity, LOT) else 0):
             if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
-                lot.held_over |= <uint8_t> (1 << window)
+                if not lot.held_s[window]:
+                    lot.held_s[window] = state.header.frozen_s
                 if window == WINDOW_ROLLING - 1:
                     lot.days_several |= 1
 
@@ -481,17 +484,16 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
 
     If it was slowed it is probed: the carrier's counter may lag behind ours, or count otherwise.
     """
-    cdef const SimLedger *ledger = &state.sims_ledger[index]
+    cdef const SimLate *late = &state.sims_late[index]
     cdef uint32_t from_s = state.lots[lot].from_s[window]
-    cdef uint64_t from_bytes = state.sims[index].counted_bytes
-    cdef int64_t allowance = 0
+    cdef int64_t from_bytes = <int64_t> state.sims[index].counted_bytes, allowance = 0
     if window == WINDOW_ROLLING - 1:
         window_turn(state, index)
     else:
-        if index < state.header.late_end and state.sims_late[index].at_s and state.sims_late[index].at_s >= from_s:
-            from_bytes = state.sims_late[index].counted_bytes
-            if index < state.header.ledger_end and ledger.unreported_bytes > 0 and ledger.unreported_s >= from_s:
-                allowance = ledger.allowance_bytes[window]
+        if index < state.header.late_end and late.at_s and late.at_s >= from_s:
+            from_bytes = late.counted_bytes
+            if late.allowed_s >= from_s and index < state.header.ledger_end:
+                allowance = state.sims_ledger[index].allowance_bytes[window]
         window_restart(state, index, window, from_bytes, allowance)
     if (
         state.sims[index].health == THROTTLED and state.lots[lot].quota_bytes[window] >= 0
@@ -501,24 +503,26 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
     sim_set_limit(state, index, now_ms)
 
 
-cdef void _note_late(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept nogil:
+cdef bint sim_note_late(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept nogil:
     """Something is about to count on the SIM. While the clock is frozen, or a reset that is due waits, it is of the window that begins as
-    well: what had been counted by now is kept, once."""
+    well: what had been counted before the first of it is kept. Whether it is so."""
     cdef SimLate *late = &state.sims_late[index]
     cdef uint64_t since_s = state.header.frozen_s if state.header.frozen else NEVER_MS
     cdef int window
     for window in range(WINDOW_DAY):
         if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
             since_s = min(since_s, lot.reset_ms[window] // 1000)
+            if lot.held_s[window]:
+                since_s = min(since_s, <uint64_t> lot.held_s[window])
     if since_s == NEVER_MS:
-        return
+        return False
     if late.at_s < since_s:
         state.header.late_end = max(state.header.late_end, index + 1)
-        late.at_s = <uint32_t> (now_ms // 1000)
-        late.counted_bytes = state.sims[index].counted_bytes
+        late.counted_bytes = <int64_t> state.sims[index].counted_bytes
     if lot.pool_late_s < since_s:
-        lot.pool_late_s = <uint32_t> (now_ms // 1000)
-        lot.pool_late_bytes = lot.pool_counted_bytes
+        lot.pool_late_bytes = <int64_t> lot.pool_counted_bytes
+    late.at_s = lot.pool_late_s = <uint32_t> (now_ms // 1000)
+    return True
 
 
 cdef void sim_windows_begin(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
@@ -530,7 +534,7 @@ cdef void sim_windows_begin(State *state, uint32_t index, uint64_t now_ms) noexc
         if _awaits_reset(state, index, lot, window):
             state.sims_cold[index].identity |= begun_bit(window)
             sim_reset(state, index, entity, window, now_ms)
-    _note_late(state, index, lot, now_ms)
+    sim_note_late(state, index, lot, now_ms)
 
 
 cdef void lot_catch_up(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -630,5 +634,7 @@ cdef void apply_schedule(State *state, const Run *run) noexcept nogil:
         else:
             lot.reset_ms[window] = instants[item]
             lot.spread_ms[window] = spreads[item]
+            if not instants[item] or instants[item] > run.now_ms:
+                lot.held_s[window] = 0
             lot_turn(state, lots[item], run.now_ms)
             run.outcomes[item] = OK

@@ -281,7 +281,7 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
     pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past
     if window != WINDOW_ROLLING - 1 and lot.pool_late_s and lot.pool_late_s >= lot.from_s[window]:
-        _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_late_bytes)
+        _add(&lot.pool_offset_bytes[window], -lot.pool_late_bytes)
     else:
         _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
     pool_follow(state, entity, True, now_ms)
@@ -501,7 +501,7 @@ cdef int64_t _floor_bytes(const Lot *lot, int inner, int window, uint64_t now_ms
     return told + <int64_t> (lot.pool_counted_bytes - counted_bytes) if told else 0
 
 
-cdef int64_t _base_bytes(const Lot *lot, int window) noexcept nogil:
+cdef int64_t pool_base_bytes(const Lot *lot, int window) noexcept nogil:
     """What is used by the pool's own figure, and what was counted and added since: without what is only allowed for, and the raise."""
     cdef int64_t base = <int64_t> lot.pool_counted_bytes
     _add(&base, lot.pool_offset_bytes[window])
@@ -515,7 +515,7 @@ cdef int64_t _base_bytes(const Lot *lot, int window) noexcept nogil:
 cdef void pool_bases(const Lot *lot, int64_t *bases) noexcept nogil:
     cdef int window
     for window in range(WINDOWS):
-        bases[window] = _base_bytes(lot, window)
+        bases[window] = pool_base_bytes(lot, window)
 
 
 cdef void _raise_by(Lot *lot, int window, int64_t raised) noexcept nogil:
@@ -540,7 +540,7 @@ cdef void pool_contain_sims(
             lot_pools(lot, window) and pool_figured(lot, window)
             and (window == of_window or _lies_in(state, lot, of_window, window, now_ms))
         ):
-            base = _base_bytes(lot, window)
+            base = pool_base_bytes(lot, window)
             least = 0
             for inner in range(WINDOWS):
                 if inner == window or _lies_in(state, lot, inner, window, now_ms):
@@ -614,6 +614,12 @@ cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t mo
     elif more > 0 or not pool_figured(lot, WINDOW_ROLLING - 1):
         _add(&lot.pool_days[place], more)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], more)
+
+
+cdef void pool_keep_day(Lot *lot, int window, int place, int64_t base) noexcept nogil:
+    """Less was used on a day of one SIM. While a figure of all of them holds for it the pool's cycle, which had ``base``, has no less."""
+    if lot_pools(lot, window) and lot_pools(lot, WINDOW_ROLLING - 1) and (lot.pool_days_told >> place) & 1:
+        _add(&lot.pool_correction_bytes[window], max(base - pool_base_bytes(lot, window), <int64_t> 0))
 
 
 cdef void pool_days_untold(State *state, uint32_t index) noexcept nogil:
@@ -702,7 +708,7 @@ cdef void pool_carry_day(
             most = (
                 lot.pool_carrier_bytes[window] + lot.pool_carrier_bytes[WINDOW_DAY - 1]
                 + lot.pool_straddling_bytes[WINDOW_DAY - 1] + since)
-            more = max(min(more, most - _base_bytes(lot, window)), <int64_t> 0)
+            more = max(min(more, most - pool_base_bytes(lot, window)), <int64_t> 0)
         _pool_take_in(lot, window, more)
 
 
@@ -751,7 +757,7 @@ cdef void _pool_contain_days(const State *state, Lot *lot, uint64_t now_ms) noex
     _add(&least, max(today, <int64_t> 0))
     if _pool_is_told(lot, WINDOW_DAY - 1, now_ms):
         _add(&least, _pool_day_all_bytes(lot))
-    _pool_take_in(lot, window, max(min(least, BYTES_MAX) - _base_bytes(lot, window) - lot.pool_raised_bytes[window], <int64_t> 0))
+    _pool_take_in(lot, window, max(min(least, BYTES_MAX) - pool_base_bytes(lot, window) - lot.pool_raised_bytes[window], <int64_t> 0))
 
 
 cdef void _pool_carry_ended_day(const State *state, Lot *lot, int place, int64_t more, uint64_t now_ms) noexcept nogil:
@@ -819,7 +825,7 @@ cdef int _correct_pool(
         for inner in range(WINDOWS):
             if inner == window or _lies_in(state, lot, inner, window, now_ms):
                 least = max(least, _floor_bytes(lot, inner, window, now_ms))
-        _raise_by(lot, window, least - _base_bytes(lot, window))
+        _raise_by(lot, window, least - pool_base_bytes(lot, window))
         if window == WINDOW_DAY - 1:
             _pool_contain_day(lot, as_of_s)
         pool_follow(state, entity, True, now_ms)

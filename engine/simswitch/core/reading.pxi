@@ -547,7 +547,7 @@ cdef dict read_lot(State *state, uint32_t entity):
         "last_reset_ms": [int(lot.last_reset_ms[window]) for window in range(WINDOWS)],
         "spread_ms": [int(lot.spread_ms[window]) for window in range(WINDOWS)],
         # Whether it may have what was used before it began, since the clock was frozen then.
-        "held_over": [lot.from_s[window] < lot.last_reset_ms[window] // 1000 for window in range(WINDOWS)],
+        "held_over": [bool((lot.held_over >> window) & 1) for window in range(WINDOWS)],
         # Of the last reset that began: when it did, and when it had come to all of its SIMs; 0: it is under way.
         "begun_ms": [int(lot.begun_ms[window]) for window in range(WINDOWS)],
         "ended_ms": [

@@ -108,7 +108,7 @@ cdef void sim_set_offset_bytes(State *state, uint32_t index, int window, int64_t
         state.sims_rolling[index].offset_bytes = offset - sim_days_bytes(state, index)
 
 
-cdef void window_restart(State *state, uint32_t index, int window, uint64_t from_bytes, int64_t allowance) noexcept nogil:
+cdef void window_restart(State *state, uint32_t index, int window, int64_t from_bytes, int64_t allowance) noexcept nogil:
     """Nothing counts from before so much was counted; of a rolling window, no day. ``allowance``: stays."""
     ledger_clear(state, index, window)
     if window == WINDOW_ROLLING - 1 and index < state.header.rolling_end:
@@ -118,7 +118,7 @@ cdef void window_restart(State *state, uint32_t index, int window, uint64_t from
     if allowance:
         state.sims_ledger[index].allowance_bytes[window] = allowance
         pool_beside(state, index, window, allowance, allowance)
-    sim_set_offset_bytes(state, index, window, allowance - <int64_t> from_bytes)
+    sim_set_offset_bytes(state, index, window, allowance - from_bytes)
 
 
 cdef void _turn_ring(uint32_t *ring, int places) noexcept nogil:

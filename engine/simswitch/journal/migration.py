@@ -376,7 +376,11 @@ def _state_of_16(_old: Tables, new: Tables) -> None:
 
 def _state_of_17(_old: Tables, new: Tables) -> None:
     """What we counted on a day that a carrier told is kept: of those that it told before it is not known, and none of
-    what it said leaves the cycle. Nor is it known whether a step of several days became longer or shorter."""
+    what it said leaves the cycle. Nor is it known whether a step of several days became longer or shorter. A clock that
+    is frozen is so from now on."""
+    header = new["header"]
+    header["frozen_s"] = np.where(header["frozen"] > 0, header["now_ms"] // 1000, 0)
+    new["lots"]["from_s"] = new["lots"]["last_reset_ms"] // 1000
     days, lots = new["sims_rolling"]["days"], new["lots"]
     new["sims_rolling"]["own"] = np.where(days >> 31 > 0, days & np.uint32(2**31 - 1), 0)
     told = lots["pool_days_told"][:, np.newaxis] >> np.arange(14) & 1 > 0
