@@ -413,8 +413,8 @@ def test_what_a_sim_had_used_that_is_imported_while_the_clock_is_frozen_is_of_th
     world.send(commands.run(layout.FREEZE))
     world.pass_ms(HOUR_MS)
     report(world, epoch, 400 * MIB)
-    opened = {"opening_bytes": 2 * GIB, "opening_day_bytes": 2 * GIB, "as_of_s": world.now_ms // 1000}
-    (new,) = world.import_sims(1, lot=LOT, **opened)
+    now_s = world.now_ms // 1000
+    (new,) = world.import_sims(1, lot=LOT, opening_bytes=2 * GIB, opening_day_bytes=2 * GIB, as_of_s=now_s)
     world.send(commands.run(layout.THAW))
     world.pass_ms(MINUTE_MS)
     assert (used(world, new, window), used(world, LAST, window)) == (2 * GIB, 100 * MIB)

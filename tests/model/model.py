@@ -2428,8 +2428,8 @@ class Model(Limits):
                 raise Mismatch(f"SIM {sim.index}: of days that were told it says that we counted {own}")
         late = tables["sims_late"][["at_s", "counted_bytes", "allowed_s"]].tolist()
         for sim, found in zip(self.sims, late, strict=False):
-            known = (*sim.late, sim.late_allowed_s)
-            self._require(found == known, f"SIM {sim.index}: counts {found} late, not {known}")
+            wanted_late = (*sim.late, sim.late_allowed_s)
+            self._require(found == wanted_late, f"SIM {sim.index}: counts {found} late, not {wanted_late}")
         self._require(not any(sim.late[0] for sim in self.sims[len(late) :]), "a SIM that counts late is left out")
         records, terminals = tables["terminals"], self.terminals.values()
         self._all_same(
@@ -2464,8 +2464,8 @@ class Model(Limits):
                 pool_claimed_bytes=self._pool_claimed(entity),
                 pool_days_told=sum(1 << place for place in lot.pool_told),
             )
-            names = ("held_s", "from_s", "pool_late_s", "pool_late_bytes")
-            held_up = [tables["lots"][entity][name].tolist() for name in names]
+            of_late = ("held_s", "from_s", "pool_late_s", "pool_late_bytes")
+            held_up = [tables["lots"][entity][name].tolist() for name in of_late]
             held_s = [lot.held_s.get(window, 0) for window in range(layout.WINDOWS)]
             known_late = [held_s, lot.from_s, *(lot.pool_late if lot.pooled else held_up[2:])]
             self._require(held_up == known_late, f"lot {entity}: counts {held_up} late, not {known_late}")
