@@ -612,6 +612,8 @@ class Simulation(Load, Witness):
         finally:
             self._following = self._follower_dead = False
             self._follower_kill_in = 0
+            if ALARM_NAME in self.disk.seen:
+                self._oldest = 0  # where there was no room it reaches back less, also when the alarm is over
         if self._spoiled:
             self._judge_spoiled()
 
