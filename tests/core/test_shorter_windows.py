@@ -181,6 +181,21 @@ def test_what_we_counted_on_a_day_that_was_told_goes_on_with_it_as_days_pass(sha
         assert used(world, shared) == [max(told, 5) * GIB, told * GIB]
 
 
+@pytest.mark.parametrize("pool_first", [False, True])
+def test_a_day_of_a_sim_that_swings_under_its_pools_adds_nothing_to_the_pools_cycle(pool_first: bool) -> None:
+    world, begun_s = two_days(shared=True, used_bytes=22 * MIB)
+    pools = world.pool_figure(LOT, 75 * MIB, 0, begun_s - 86_400, OF_DAY)
+    if pool_first:
+        assert world.status(pools) == layout.OK
+    for swing in range(20):
+        for told in (74, 55):
+            assert world.status(world.figure(0, told * MIB, 0, begun_s - 86_400, OF_DAY)) == layout.OK
+            if not (swing or pool_first):
+                assert world.status(pools) in (layout.OK, layout.SAME)
+            assert used(world, shared=True) == [75 * MIB, 75 * MIB]
+    assert world.machine.check() == []
+
+
 @pytest.mark.parametrize("told", [74, 75, 80])
 @pytest.mark.parametrize("falls_to", [10, 55])
 def test_a_pools_cycle_keeps_what_was_told_of_its_day_where_that_of_a_sim_falls(told: int, falls_to: int) -> None:

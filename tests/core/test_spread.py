@@ -423,6 +423,29 @@ def test_what_a_sim_had_used_that_is_imported_while_the_clock_is_frozen_is_of_th
     assert world.machine.check() == []
 
 
+@pytest.mark.parametrize("pooled", [0, 7])
+@pytest.mark.parametrize("told_before", [False, True])
+def test_an_import_while_the_clock_is_frozen_gives_no_window_more_than_was_used_in_it(
+    pooled: int, told_before: bool
+) -> None:
+    """Of before the clock was frozen it is of the day that ends."""
+    world, _, at_ms = used_world(pooled)
+    schedule(world, DAY, at_ms, 0)
+    world.send(commands.run(layout.FREEZE))
+    as_of_s = world.now_ms // 1000 - 60
+    world.pass_ms(HOUR_MS)
+    as_of_s = as_of_s if told_before else world.now_ms // 1000
+    (new,) = world.import_sims(1, lot=LOT, opening_bytes=40 * GIB, opening_day_bytes=100 * MIB, as_of_s=as_of_s)
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(MINUTE_MS)
+    assert used(world, new, DAY) == (0 if told_before else 100 * MIB)
+    assert used(world, new, CYCLE) == 40 * GIB
+    if pooled:
+        shared = world.machine.lot(world.entities[LOT])["pool_used_bytes"][DAY - 1]
+        assert used(world, new, DAY) <= shared <= 40 * GIB
+    assert world.machine.check() == []
+
+
 def test_a_reset_that_is_put_off_has_nothing_of_before_its_instant() -> None:
     world, epoch, at_ms = used_world()
     schedule(world, DAY, at_ms, 0)
@@ -434,4 +457,17 @@ def test_a_reset_that_is_put_off_has_nothing_of_before_its_instant() -> None:
     report(world, epoch, 2_000 * MIB)
     world.pass_ms(2 * MINUTE_MS)
     assert used(world, LAST, DAY) == 0
+    assert world.machine.check() == []
+
+
+def test_while_the_clock_is_frozen_no_report_is_more_than_the_line_could_carry() -> None:
+    """Nobody knows for how long it has been used: after days away our own time stands where we went."""
+    world, epoch, _ = used_world()
+    line = int(world.tables()["header"]["settings"][0][layout.LINE_BYTES_PER_S])
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(1_000)
+    report(world, epoch, 300 * MIB + 600 * line)
+    assert used(world, LAST, DAY) == GIB + 300 * MIB + 600 * line
+    world.send(commands.run(layout.THAW))
+    assert world.status(world.usage(T, epoch, 300 * MIB + 3_600 * line)) == layout.IMPOSSIBLE_USAGE
     assert world.machine.check() == []

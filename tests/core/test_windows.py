@@ -131,6 +131,21 @@ def test_a_window_that_becomes_longer_twice_with_one_step_loses_no_day_that_it_n
 
 
 @pytest.mark.parametrize("pooled", [False, True])
+def test_a_plan_that_is_defined_anew_with_the_same_days_keeps_no_day_for_longer(pooled: bool) -> None:
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_POOLED: 4 * pooled, layout.PLAN_ROLLING_DAYS: 43}
+    world, epoch = rolling_world(15, pooled=4 * pooled)
+    for day in range(200):
+        if day > 14 and day % 20 == 0:
+            world.define(layout.PLAN, "monthly", numbers | {layout.PLAN_LOW_BYTES: day * MIB})
+            world.send(commands.run(layout.TICK))
+        assert world.status(world.usage(T, epoch, (day + 1) * MIB)) == layout.OK
+        a_day_is_over(world)
+    lot = world.machine.lot(world.entities["gold-a"])
+    used = int(lot["pool_used_bytes"][2] if pooled else world.machine.sim(0)["used_rolling_bytes"])
+    assert 42 * MIB <= used <= (42 + 2 * 3) * MIB
+
+
+@pytest.mark.parametrize("pooled", [False, True])
 def test_a_told_day_that_others_join_at_the_end_of_the_ring_is_of_no_single_day(pooled: bool) -> None:
     world, epoch = rolling_world(15, pooled=4)
     for day in range(14):

@@ -234,7 +234,9 @@ class Books:
         at_s, before = lot.pool_late
         if window == layout.WINDOW_ROLLING - 1:
             before = counted - sum(lot.pool_days)
-        elif not 0 < at_s >= lot.from_s[window]:
+        elif 0 < at_s >= lot.from_s[window]:
+            before = max(before, -lot.pool_offsets[window])
+        else:
             before = counted
         lot.pool_offsets[window] = -before
         self._judge_pool(entity)

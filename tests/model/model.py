@@ -432,7 +432,7 @@ class Model(Limits):
         if (
             total >= 2**64
             or sim.counted_bytes + delta >= BYTES_MAX
-            or delta // line >= self.now_ms // 1000 - lease.reported_s + 2
+            or (delta // line >= self.now_ms // 1000 - lease.reported_s + 2 and not self.frozen)
         ):
             return self._aside(header, item, terminal, layout.IMPOSSIBLE_USAGE, total, sim.iccid)
         counted = (answer["counted_bytes"], answer["subscriber"], answer["sim"])
@@ -606,7 +606,7 @@ class Model(Limits):
         lot = self.lots[sim.lot]
         for window in range(layout.WINDOWS):
             if window == 0:
-                self._begin_windows(sim, new=True)
+                self._begin_windows(sim, call.item["as_of_s"])
             if lot.pools(window):
                 lot.pool_offsets[window] += openings[window]
             told, told_s = figures[window]
@@ -909,7 +909,8 @@ class Model(Limits):
             self._turn_lot(sim.lot)
         self._begin_windows(sim)
 
-    def _begin_windows(self, sim: SimModel, new: bool = False) -> None:
+    def _begin_windows(self, sim: SimModel, new_as_of_s: int | None = None) -> None:
+        """``new_as_of_s``: it is imported, with what it had used by then; 0: by now."""
         for window, reset in sorted(self.lots[sim.lot].resets.items()):
             turned = sim.index < reset.cursor or sim.index >= reset.end or sim.index in reset.early
             if window != TRYING and not turned:
@@ -922,7 +923,8 @@ class Model(Limits):
         since_s = [lot.schedule[place][0] // 1000 for place in due] + [lot.held_s.get(place, NEVER_MS) for place in due]
         since_s += [self.frozen_s] if self.frozen else []
         if since_s:
-            opened = max(sim.offsets[:2]) if new else 0
+            of_then = new_as_of_s is not None and not 0 < new_as_of_s < min(since_s)
+            opened = sim.offsets[0] if of_then else 0
             before, shared = sim.counted_bytes - opened, self._pool_counted(sim.lot)
             sim.late = (self.now_ms // 1000, sim.late[1] if sim.late[0] >= min(since_s) else before)
             kept = lot.pool_late[1] if lot.pool_late[0] >= min(since_s) else shared
@@ -950,9 +952,10 @@ class Model(Limits):
         since_s = self.lots[sim.lot].from_s[window]
         held_up = anew and at_s > 0 and at_s >= since_s
         # Of what ended meanwhile without a word nobody knows of which window it was either.
-        ended = held_up and sim.late_allowed_s >= since_s
-        stays = sim.allowances[window] if ended else 0
-        sim.offsets[window] = stays - (counted if held_up else sim.counted_bytes)
+        stays = sim.allowances[window] if held_up and sim.late_allowed_s >= since_s else 0
+        # What begins has no more of our own count than what ends had.
+        ended = sim.beside(window) - sim.offsets[window]
+        sim.offsets[window] = stays - (max(counted, ended) if held_up else sim.counted_bytes)
         sim.corrections[window] = sim.straddling[window] = 0
         sim.allowances[window] = stays
         sim.carrier[window] = -1 if sim.as_of_s[window] else 0
@@ -1243,19 +1246,25 @@ class Model(Limits):
         lot.pool_days += [0] * (lot.rolling_days - 1 - len(lot.pool_days))
         if place in lot.pool_told:
             more = max(lot.pool_told[place], self._days_told(sim.lot)[place]) - lot.pool_days[place]
+        pool_had = max(lot.pool_days[place], lot.pool_own.get(place, 0))
         if lot.pools(rolling):
             lot.pool_days[place] += more
             lot.pool_offsets[rolling] += more
+        raised = max(lot.pool_days[place], lot.pool_own.get(place, 0)) - pool_had
         cycle = layout.WINDOW_CYCLE - 1
         told_cycle = self._is_told(sim, lot, cycle)
         if self._joins_cycle(lot, place, sim.as_of_s[cycle] if told_cycle else 0):
             since = since if told_cycle else max(since, min(-sim.corrections[cycle], 0))
-            had = self._pool_base(sim.lot, cycle)
+            had = self._pool_base(sim.lot, cycle) + raised
             self._adds(sim, lot, cycle, since, ended_s, self._added_most(sim, lot, cycle))
+            known = self._pool_is_told(lot, cycle)
+            joins = self._joins_cycle(lot, place, lot.pool_as_of_s[cycle] if known else 0)
+            if place in lot.pool_told and lot.pools(cycle) and lot.pools(rolling) and joins:
+                # The pool's own figure of the day is in its cycle, and no more.
+                differs = had - self._pool_base(sim.lot, cycle)
+                most_back = 0 if known else max(lot.pool_corrections[cycle] - lot.pool_raised[cycle], 0)
+                lot.pool_corrections[cycle] += differs if known else max(differs, -most_back)
             self._cycle_has_days(sim, lot, ended_s)
-            if place in lot.pool_told and lot.pools(cycle):
-                # The pool's own figure of the day is in its cycle as before.
-                lot.pool_corrections[cycle] += max(had - self._pool_base(sim.lot, cycle), 0)
         self._contain(sim, lot, rolling, ended_s)
         self.corrections_count += 1
         self._corrected(sim, layout.ROLLING_DAY, exactly)

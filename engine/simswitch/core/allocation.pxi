@@ -505,9 +505,10 @@ cdef void apply_report_usage(State *state, const Run *run) noexcept nogil:
         passed_s = now_s - reported_s[0]
         sim = &state.sims[sim_index]
         pool = state.groups[sim.group].pool
-        # The seconds are rounded, hence one more at each end. The division can't overflow as the product could.
+        # The seconds are rounded, hence one more at each end. The division can't overflow as the product could. While the clock is frozen
+        # nobody knows how many have passed.
         if (
-            total == ~<uint64_t> 0 or delta // line >= passed_s + 2
+            total == ~<uint64_t> 0 or (delta // line >= passed_s + 2 and not state.header.frozen)
             or sim.counted_bytes + delta >= BYTES_MAX
             or (pool and state.lots[pool].pool_counted_bytes + delta >= BYTES_MAX)
         ):

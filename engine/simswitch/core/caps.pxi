@@ -105,12 +105,13 @@ cdef void lot_set_days(Lot *lot, uint16_t days) noexcept nogil:
     """Its rolling window has so many days now. The walk that follows works out its SIMs' limits."""
     cdef uint32_t before = rolling_step_days(lot.rolling_days), step = rolling_step_days(days)
     cdef int places = rolling_places(lot)
+    cdef bint longer = days > lot.rolling_days
     lot.rolling_days = days
     if step != before:
         lot.turned_days = 0
         lot.turns_keep = step > 1 and (step > before or lot.turns_keep)
         lot.days_several = SEVERAL
-    if step != before or lot.turns_all:
+    if step != before or (lot.turns_all and longer):
         lot.turns_all = 0
         if step > 1:
             lot.turns_all = <uint8_t> (rolling_places(lot) + 1)

@@ -575,8 +575,11 @@ cdef void _contain_days(State *state, uint32_t index, uint32_t as_of_s, uint64_t
     _take_in(state, index, WINDOW_CYCLE - 1, max(least, <int64_t> 0), as_of_s, 0)
 
 
-cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint32_t ended_s, uint64_t now_ms) noexcept nogil:
-    """So much more was used on a day of the rolling window that is over, or less: the same for the cycle that it is of."""
+cdef void _carry_day(
+    State *state, uint32_t index, int place, int64_t more, int64_t raised, uint32_t ended_s, uint64_t now_ms
+) noexcept nogil:
+    """So much more was used on a day of the rolling window that is over, or less: the same for the cycle that it is of. ``raised``: what
+    that changes of the pool's day, if that was told."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int window = WINDOW_CYCLE - 1
     cdef bint told = _is_told(state, index, lot, window, now_ms)
@@ -590,8 +593,8 @@ cdef void _carry_day(State *state, uint32_t index, int place, int64_t more, uint
         more = _untold_back_bytes(state, index, window, more)
     base = pool_base_bytes(lot, window)
     _take_in(state, index, window, more, ended_s, pool_added_most_bytes(state, index, window, now_ms))
+    pool_follow_day(state, lot, place, base, raised, now_ms)
     _contain_days(state, index, ended_s, now_ms)
-    pool_keep_day(lot, window, place, base)
 
 
 cdef bint days_told(const State *state, const Lot *lot, uint32_t as_of_s, uint64_t now_ms) noexcept nogil:
@@ -737,7 +740,7 @@ cdef int _correct_day(
     """A figure of the day of a rolling window that ended then."""
     cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef uint64_t place = 0
-    cdef int64_t day, told, more, before = 0
+    cdef int64_t day, told, more, raised, before = 0
     cdef uint32_t told_s = 0
     cdef SimRolling *rolling
     cdef int status
@@ -771,8 +774,10 @@ cdef int _correct_day(
         more += rolling_day_most_bytes(rolling, <int> place)
         lot.days_told_s = max(lot.days_told_s, ended_s)
         told = rolling_day_told_bytes(rolling, <int> place) - told
+        raised = -pool_day_most_bytes(lot, <int> place)
         pool_day_corrected(state, index, <int> place, (day - before) << ROLLING_SHIFT, told)
-        _carry_day(state, index, <int> place, more, ended_s, now_ms)
+        raised += pool_day_most_bytes(lot, <int> place)
+        _carry_day(state, index, <int> place, more, raised, ended_s, now_ms)
         _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK

@@ -220,10 +220,10 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
             untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
     lot.from_s[window] = <uint32_t> (lot.reset_ms[window] // 1000)
     lot.held_over &= <uint8_t> ~(1 << window)
-    if lot.held_s[window]:
-        lot.from_s[window] = min(lot.from_s[window], lot.held_s[window])
-        lot.held_s[window] = 0
+    if lot.held_s[window] and lot.held_s[window] < lot.from_s[window]:
+        lot.from_s[window] = lot.held_s[window]
         lot.held_over |= <uint8_t> (1 << window)
+    lot.held_s[window] = 0
     lot.last_reset_ms[window] = lot.reset_ms[window] + days * DAY_MS
     lot.reset_ms[window] = 0
     if window == WINDOW_ROLLING - 1:
@@ -491,7 +491,8 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
         window_turn(state, index)
     else:
         if index < state.header.late_end and late.at_s and late.at_s >= from_s:
-            from_bytes = late.counted_bytes
+            # No more of our own count than what ends had.
+            from_bytes = max(late.counted_bytes, ledger_bytes(state, index, window) - sim_offset_bytes(state, index, window))
             if late.allowed_s >= from_s and index < state.header.ledger_end:
                 allowance = state.sims_ledger[index].allowance_bytes[window]
         window_restart(state, index, window, from_bytes, allowance)
@@ -503,9 +504,9 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
     sim_set_limit(state, index, now_ms)
 
 
-cdef bint sim_note_late(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept nogil:
+cdef uint64_t sim_note_late(State *state, uint32_t index, Lot *lot, uint64_t now_ms) noexcept nogil:
     """Something is about to count on the SIM. While the clock is frozen, or a reset that is due waits, it is of the window that begins as
-    well: what had been counted before the first of it is kept. Whether it is so."""
+    well: what had been counted before the first of it is kept. Gives since when it is so, Unix seconds; NEVER_MS: it is not."""
     cdef SimLate *late = &state.sims_late[index]
     cdef uint64_t since_s = state.header.frozen_s if state.header.frozen else NEVER_MS
     cdef int window
@@ -515,14 +516,14 @@ cdef bint sim_note_late(State *state, uint32_t index, Lot *lot, uint64_t now_ms)
             if lot.held_s[window]:
                 since_s = min(since_s, <uint64_t> lot.held_s[window])
     if since_s == NEVER_MS:
-        return False
+        return since_s
     if late.at_s < since_s:
         state.header.late_end = max(state.header.late_end, index + 1)
         late.counted_bytes = <int64_t> state.sims[index].counted_bytes
     if lot.pool_late_s < since_s:
         lot.pool_late_bytes = <int64_t> lot.pool_counted_bytes
     late.at_s = lot.pool_late_s = <uint32_t> (now_ms // 1000)
-    return True
+    return since_s
 
 
 cdef void sim_windows_begin(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:

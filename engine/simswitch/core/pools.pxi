@@ -259,7 +259,7 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
     """The window starts anew for all of the lot at once; of a rolling one, of whose ring so many places counted, a day is over, or a step.
     Does nothing where it is not pooled."""
     cdef Lot *lot = &state.lots[entity]
-    cdef int64_t today, left, past = 0
+    cdef int64_t today, left, from_bytes = <int64_t> lot.pool_counted_bytes, past = 0
     if not lot_pools(lot, window):
         return
     if window == WINDOW_ROLLING - 1:
@@ -278,12 +278,11 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         if lot.turn_keeps:
             _keep_left(lot, left)
         past = _days_bytes(lot, rolling_places(lot))
+    elif lot.pool_late_s and lot.pool_late_s >= lot.from_s[window]:
+        from_bytes = max(lot.pool_late_bytes, -lot.pool_offset_bytes[window])
     pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past
-    if window != WINDOW_ROLLING - 1 and lot.pool_late_s and lot.pool_late_s >= lot.from_s[window]:
-        _add(&lot.pool_offset_bytes[window], -lot.pool_late_bytes)
-    else:
-        _add(&lot.pool_offset_bytes[window], -<int64_t> lot.pool_counted_bytes)
+    _add(&lot.pool_offset_bytes[window], -from_bytes)
     pool_follow(state, entity, True, now_ms)
 
 
@@ -616,10 +615,19 @@ cdef void pool_day_corrected(State *state, uint32_t index, int place, int64_t mo
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], more)
 
 
-cdef void pool_keep_day(Lot *lot, int window, int place, int64_t base) noexcept nogil:
-    """Less was used on a day of one SIM. While a figure of all of them holds for it the pool's cycle, which had ``base``, has no less."""
-    if lot_pools(lot, window) and lot_pools(lot, WINDOW_ROLLING - 1) and (lot.pool_days_told >> place) & 1:
-        _add(&lot.pool_correction_bytes[window], max(base - pool_base_bytes(lot, window), <int64_t> 0))
+cdef void pool_follow_day(State *state, Lot *lot, int place, int64_t base, int64_t raised, uint64_t now_ms) noexcept nogil:
+    """Another figure was taken of a day of one SIM. While one of all of them holds for it the pool's cycle, which had ``base``, follows
+    that: it is changed by no more than the pool's day is, ``raised``."""
+    cdef int window = WINDOW_CYCLE - 1
+    cdef bint told = _pool_is_told(lot, window, now_ms)
+    cdef int64_t more
+    if (
+        not lot_pools(lot, window) or not lot_pools(lot, WINDOW_ROLLING - 1) or not (lot.pool_days_told >> place) & 1
+        or (told and not _place_is_after(state, lot, place, lot.pool_as_of_s[window], now_ms))
+    ):
+        return
+    more = base + raised - pool_base_bytes(lot, window)
+    _pool_take_in(lot, window, more if told else _pool_untold_back_bytes(lot, window, more))
 
 
 cdef void pool_days_untold(State *state, uint32_t index) noexcept nogil:
@@ -732,7 +740,7 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
             _add(&lot.pool_correction_bytes[window], missing)
 
 
-cdef inline int64_t _day_most_bytes(const Lot *lot, int place) noexcept nogil:
+cdef inline int64_t pool_day_most_bytes(const Lot *lot, int place) noexcept nogil:
     """What of a day is in the cycle: as of a SIM."""
     return max(lot.pool_days[place], lot.pool_days_own_bytes[place])
 
@@ -753,7 +761,7 @@ cdef void _pool_contain_days(const State *state, Lot *lot, uint64_t now_ms) noex
     for place in range(rolling_places(lot)):
         _add(&today, -lot.pool_days[place])
         if _place_is_after(state, lot, place, as_of_s, now_ms):
-            _add(&least, _day_most_bytes(lot, place))
+            _add(&least, pool_day_most_bytes(lot, place))
     _add(&least, max(today, <int64_t> 0))
     if _pool_is_told(lot, WINDOW_DAY - 1, now_ms):
         _add(&least, _pool_day_all_bytes(lot))
@@ -863,9 +871,9 @@ cdef int _correct_pool_day(
     if not dry_run:
         if not (lot.pool_days_told >> place) & 1:
             lot.pool_days_own_bytes[place] = lot.pool_days[place]
-        more = -_day_most_bytes(lot, <int> place)
+        more = -pool_day_most_bytes(lot, <int> place)
         lot.pool_days[place] = carrier_bytes
-        _add(&more, _day_most_bytes(lot, <int> place))
+        _add(&more, pool_day_most_bytes(lot, <int> place))
         _pool_carry_ended_day(state, lot, <int> place, more, now_ms)
         _add(&lot.pool_offset_bytes[<int> WINDOW_ROLLING - 1], correction[0])
         _pool_contain_days(state, lot, now_ms)
