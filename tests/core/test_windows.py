@@ -237,12 +237,56 @@ def test_what_was_counted_while_the_clock_was_frozen_stays_for_as_long_as_it_may
     world.pass_ms(2 * DAY_MS)
     world.send(commands.run(layout.THAW))
     world.pass_ms(2_000)
-    assert world.status(world.figure(0, MIB, 0, at_ms // 1000 + 86_400, layout.ROLLING_DAY)) == layout.LATE
     assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
-    a_day_is_over(world)
+    ended_s = at_ms // 1000 + 86_400
+    # The days of before it are known, and what was counted then is today's.
+    for day, told in enumerate((MIB, 0)):
+        assert world.status(world.figure(0, told, 0, ended_s - day * 86_400, layout.ROLLING_DAY)) == layout.OK
     assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
+    for _ in range(2):
+        a_day_is_over(world)
+        world.pass_ms(2_000)
+        ended_s = world.machine.lot(world.entities["gold-a"])["last_reset_ms"][2] // 1000
+        run = world.figure(0, 0, 0, ended_s, layout.ROLLING_DAY)
+        assert world.status(run) in (layout.LATE, layout.SAME, layout.OK)
+        assert world.machine.sim(0)["used_rolling_bytes"] >= 3 * MIB
     a_day_is_over(world)
-    assert world.machine.sim(0)["used_rolling_bytes"] == 0
+    assert world.machine.sim(0)["used_rolling_bytes"] < 3 * MIB
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_was_counted_while_the_clock_was_frozen_is_of_the_day_that_begins(pooled: bool, silent: bool) -> None:
+    """Of 3 days, it is gone when the third is over after that; so is what a lease may have used that ended then."""
+    world, epoch = rolling_world(3, pooled=4 * pooled)
+    assert world.status(world.usage(T, epoch, MIB)) == layout.OK
+
+    def used() -> int:
+        lot = world.machine.lot(world.entities["gold-a"])
+        found = world.machine.sim(0)
+        sums = found["used_rolling_bytes"] + found["allowances_bytes"][2]
+        return int(lot["pool_used_bytes"][2]) if pooled else int(sums)
+
+    at_ms = world.now_ms + 10_000
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(3_600_000)
+    if silent:
+        assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+        world.pass_ms(120_000)
+    else:
+        assert world.status(world.usage(T, epoch, 101 * MIB)) == layout.OK
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2_000)
+    assert used() >= 100 * MIB
+    for day in range(1, 4):
+        at_ms += DAY_MS
+        world.now_ms = at_ms - 10
+        assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+        assert used() >= 100 * MIB, day
+        world.pass_ms(2_000)
+    assert used() == 0
+    assert world.machine.check() == []
 
 
 def test_what_was_counted_while_the_clock_was_frozen_stays_where_more_timers_are_due_than_one_batch_asks() -> None:
@@ -285,7 +329,7 @@ def test_what_was_counted_while_the_reset_before_goes_on_stays_for_as_long_as_it
     assert world.status(world.usage(T, epoch, 400 * MIB)) == layout.OK
     for _ in range(9):
         world.pass_ms(1_500)
-    for used in (400 * MIB, 400 * MIB, 0):
+    for used in (400 * MIB, 400 * MIB, 400 * MIB, 0):
         assert world.machine.sim(sim)["used_rolling_bytes"] == used
         a_day_is_over(world)
         for _ in range(9):

@@ -225,7 +225,10 @@ class Books:
             return
         if window == layout.WINDOW_ROLLING - 1:
             beyond = max(lot.pool_corrections[window], 0) + lot.pool_straddling[window]
-            today = max(counted + lot.pool_offsets[window] + beyond - sum(lot.pool_days), 0)
+            own = counted + lot.pool_offsets[window] - sum(lot.pool_days)
+            at_s, before = lot.pool_late
+            later = max(min(counted - before, own), 0) if 0 < at_s >= lot.from_s[window] else 0
+            today = max(own + beyond - later, 0)
             steps = len(lot.turn)
             lot.pool_days = [*(today if counts else 0 for counts in lot.turn), *lot.pool_days][: lot.places]
             lot.pool_told = {place + steps: told for place, told in lot.pool_told.items() if place + steps < 16}
@@ -233,7 +236,7 @@ class Books:
         lot.forget_figure(window)
         at_s, before = lot.pool_late
         if window == layout.WINDOW_ROLLING - 1:
-            before = counted - sum(lot.pool_days)
+            before = counted - later - sum(lot.pool_days)
         elif 0 < at_s >= lot.from_s[window]:
             before = max(before, -lot.pool_offsets[window])
         else:

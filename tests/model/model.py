@@ -767,7 +767,6 @@ class Model(Limits):
                 if 0 < lot.schedule.get(window, (0, 0))[0] <= self.now_ms:
                     if window in lot.resets:
                         lot.resets[window].spread_ms = lot.begun_spread_ms[window] = 0
-                        lot.of_several = lot.of_several or window == layout.WINDOW_ROLLING - 1
                     else:
                         self._reset_begins(entity, window)
             if 0 < lot.tried_ms <= self.now_ms and TRYING not in lot.resets:
@@ -850,12 +849,14 @@ class Model(Limits):
         # Days that were over since nobody could say; that an hour may have been put back counts one too few.
         late = 0 if window == layout.WINDOW_CYCLE - 1 else max(self.now_ms - at_ms - 3_600_000, 0) // DAY_MS
         lot.last_reset_ms[window] = at_ms + late * DAY_MS
+        held = window in lot.held_s
         lot.from_s[window] = min(at_ms // 1000, lot.held_s.pop(window, at_ms // 1000))
         if window == layout.WINDOW_ROLLING - 1:
             ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
             lot.of_several = lot.of_several or ended > 1 or not before_ms
             steps, lot.turned_days = divmod(min(lot.turned_days + ended + late, 14 * lot.step_days), lot.step_days)
             if not steps:
+                lot.of_several = lot.of_several or held
                 return
             # What was counted on several days stands as of the last one, else as of the first.
             lot.turn = [None] * steps
@@ -863,7 +864,8 @@ class Model(Limits):
             lot.turn[place] = True
             lot.several = {old + steps for old in lot.several if old + steps < 14}
             lot.several |= {place} if lot.of_several else set()
-            lot.of_several = False
+            # What was counted while the clock was frozen is today's, of whichever day.
+            lot.of_several = held
         self._restart_pool(entity, window)
         lot.sims_untold(window, lot.last_reset_ms[window] // 1000)
         lot.begun_ms[window], lot.begun_spread_ms[window], lot.ended_ms[window] = self.now_ms, spread_ms, 0
@@ -919,7 +921,7 @@ class Model(Limits):
                 self.early_count += 1
         # What comes may be of windows whose begin is held up, by the clock or by another walk.
         lot = self.lots[sim.lot]
-        due = [place for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms and place < 2]
+        due = [place for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms]
         since_s = [lot.schedule[place][0] // 1000 for place in due] + [lot.held_s.get(place, NEVER_MS) for place in due]
         since_s += [self.frozen_s] if self.frozen else []
         if since_s:
@@ -1620,7 +1622,6 @@ class Model(Limits):
                 for place, (at_ms, _) in lot.schedule.items():
                     if 0 < at_ms <= self.now_ms:
                         lot.held_s.setdefault(place, self.frozen_s)
-                        lot.of_several = lot.of_several or place == layout.WINDOW_ROLLING - 1
         return {layout.OK if before else layout.SAME}
 
     def _stop_or_lift(self, call: Call) -> set[int]:
@@ -2312,22 +2313,25 @@ class Model(Limits):
         """A day of the rolling window is over."""
         lot = self.lots[sim.lot]
         today = sim.counted_bytes + sim.offsets[2] - sum(sim.days)
+        held_up = 0 < sim.late[0] >= lot.from_s[2]
+        later = max(min(sim.counted_bytes - sim.late[1], today - sim.beside(2)), 0) if held_up else 0
+        stays = sim.allowances[2] if held_up and sim.late_allowed_s >= lot.from_s[2] else 0
         # What the carrier counted less holds for the day on which it was told.
-        today = max(today - min(sim.corrections[2], 0), 0)
+        today = max(today - min(sim.corrections[2], 0) - later - stays, 0)
         if lot.pools(2) and lot.places:
-            kept = sim.beside(2) - min(sim.corrections[2], 0)
+            kept = sim.beside(2) - min(sim.corrections[2], 0) - stays
             if lot.turn.index(True) < lot.places:
                 lot.pool_days += [0] * (lot.places - len(lot.pool_days))
                 lot.pool_days[lot.turn.index(True)] += kept
                 lot.pool_offsets[2] += kept
-        sim.corrections[2] = sim.allowances[2] = sim.straddling[2] = 0
+        sim.corrections[2], sim.allowances[2], sim.straddling[2] = 0, stays, 0
         sim.carrier[2] = -1 if sim.as_of_s[2] else 0
         ended = [-(-today // 4096) * 4096 if counts else 0 for counts in lot.turn]
         sim.days = [*ended, *sim.days][: -(-(lot.rolling_days - 1) // lot.step_days)]
         sim.days_told = [*[None] * len(ended), *sim.days_told][: len(sim.days)]
         own = {place + len(ended): bytes_ for place, bytes_ in sim.days_own.items()}
         sim.days_own = {place: bytes_ for place, bytes_ in own.items() if place < len(sim.days)}
-        sim.offsets[2] = sum(sim.days) - sim.counted_bytes
+        sim.offsets[2] = sum(sim.days) - sim.counted_bytes + later + stays
 
     def _job_sweep(self, sweep: Sweep, job: JobModel) -> bool:
         if sweep.kind == "cancel":

@@ -213,6 +213,7 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     cdef Lot *lot = &state.lots[entity]
     cdef uint64_t last_ms = lot.last_reset_ms[window], late_ms = now_ms - lot.reset_ms[window], days = 0, untold = 1
     cdef int places = rolling_places(lot)
+    cdef bint held = lot.held_s[window] != 0, turns
     if window != WINDOW_CYCLE - 1:
         # Days that are over since it was due, which nobody could say: rather one too few, a day has 25 hours at most.
         days = (late_ms - min(late_ms, DAY_SLACK_MS)) // DAY_MS
@@ -229,7 +230,10 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     if window == WINDOW_ROLLING - 1:
         if untold > 1 or not last_ms:
             lot.days_several |= 1  # before the first turn nobody said when a day was over
-        if not _turn_begin(lot, days + untold):
+        turns = _turn_begin(lot, days + untold)
+        if held:
+            lot.days_several |= 1  # what was counted while the clock was frozen is today's, of whichever day it is
+        if not turns:
             return
         lot.turns_all -= min(lot.turns_all, lot.turn_places)
         lot.turns_keep = lot.turns_keep and lot.turns_all != 0
@@ -444,8 +448,6 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
             if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
                 if (lot.resetting >> window) & 1:
                     lot.begun_spread_ms[window] = 0  # the one before has to be over first
-                    if window == WINDOW_ROLLING - 1:
-                        lot.days_several |= 1  # what is counted until then is of the next day, and joins that before
                 else:
                     _reset_begin(state, entity, window, now_ms)
         if lot.tried_ms and lot.tried_ms <= now_ms and not (lot.resetting >> TRYING) & 1:
@@ -456,8 +458,7 @@ cdef void lot_turn(State *state, uint32_t entity, uint64_t now_ms) noexcept nogi
 
 
 cdef void lots_thawed(State *state, uint64_t now_ms) noexcept nogil:
-    """Resets that were held back begin now: what was counted since they were due is of the next day, and counts as today's; of the
-    windows that begin anew all that was counted since the clock was frozen is."""
+    """Resets that were held back begin now, and what was counted since the clock was frozen is of the windows and the days that begin."""
     cdef uint32_t entity
     cdef Lot *lot
     cdef int window
@@ -467,8 +468,6 @@ cdef void lots_thawed(State *state, uint64_t now_ms) noexcept nogil:
             if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
                 if not lot.held_s[window]:
                     lot.held_s[window] = state.header.frozen_s
-                if window == WINDOW_ROLLING - 1:
-                    lot.days_several |= 1
 
 
 cdef void lot_timer(State *state, uint32_t entity, uint64_t now_ms) noexcept nogil:
@@ -487,14 +486,15 @@ cdef void sim_reset(State *state, uint32_t index, uint32_t lot, int window, uint
     cdef const SimLate *late = &state.sims_late[index]
     cdef uint32_t from_s = state.lots[lot].from_s[window]
     cdef int64_t from_bytes = <int64_t> state.sims[index].counted_bytes, allowance = 0
+    if index < state.header.late_end and late.at_s and late.at_s >= from_s:
+        from_bytes = late.counted_bytes
+        if late.allowed_s >= from_s and index < state.header.ledger_end:
+            allowance = state.sims_ledger[index].allowance_bytes[window]
     if window == WINDOW_ROLLING - 1:
-        window_turn(state, index)
+        window_turn(state, index, from_bytes, allowance)
     else:
-        if index < state.header.late_end and late.at_s and late.at_s >= from_s:
-            # No more of our own count than what ends had.
-            from_bytes = max(late.counted_bytes, ledger_bytes(state, index, window) - sim_offset_bytes(state, index, window))
-            if late.allowed_s >= from_s and index < state.header.ledger_end:
-                allowance = state.sims_ledger[index].allowance_bytes[window]
+        # No more of our own count than what ends had.
+        from_bytes = max(from_bytes, ledger_bytes(state, index, window) - sim_offset_bytes(state, index, window))
         window_restart(state, index, window, from_bytes, allowance)
     if (
         state.sims[index].health == THROTTLED and state.lots[lot].quota_bytes[window] >= 0
@@ -510,7 +510,7 @@ cdef uint64_t sim_note_late(State *state, uint32_t index, Lot *lot, uint64_t now
     cdef SimLate *late = &state.sims_late[index]
     cdef uint64_t since_s = state.header.frozen_s if state.header.frozen else NEVER_MS
     cdef int window
-    for window in range(WINDOW_DAY):
+    for window in range(WINDOWS):
         if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms:
             since_s = min(since_s, lot.reset_ms[window] // 1000)
             if lot.held_s[window]:

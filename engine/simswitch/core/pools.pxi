@@ -259,7 +259,8 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
     """The window starts anew for all of the lot at once; of a rolling one, of whose ring so many places counted, a day is over, or a step.
     Does nothing where it is not pooled."""
     cdef Lot *lot = &state.lots[entity]
-    cdef int64_t today, left, from_bytes = <int64_t> lot.pool_counted_bytes, past = 0
+    cdef int64_t today, left, own, from_bytes = <int64_t> lot.pool_counted_bytes, past = 0
+    cdef bint late = lot.pool_late_s and lot.pool_late_s >= lot.from_s[window]
     if not lot_pools(lot, window):
         return
     if window == WINDOW_ROLLING - 1:
@@ -269,6 +270,11 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         _add(&today, max(lot.pool_correction_bytes[window], <int64_t> 0))
         _add(&today, lot.pool_straddling_bytes[window])
         _add(&today, -_days_bytes(lot, places))
+        if late:
+            own = lot.pool_offset_bytes[window] - _days_bytes(lot, places)
+            _add(&own, <int64_t> lot.pool_counted_bytes)
+            from_bytes -= max(min(from_bytes - lot.pool_late_bytes, own), <int64_t> 0)
+            today -= <int64_t> lot.pool_counted_bytes - from_bytes
         lot.pool_days_told = <uint16_t> (<uint32_t> lot.pool_days_told << lot.turn_places)
         left = _turn_days(lot.pool_days, lot.turn_places)
         _turn_days(lot.sims_days_bytes, lot.turn_places)
@@ -278,7 +284,7 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         if lot.turn_keeps:
             _keep_left(lot, left)
         past = _days_bytes(lot, rolling_places(lot))
-    elif lot.pool_late_s and lot.pool_late_s >= lot.from_s[window]:
+    elif late:
         from_bytes = max(lot.pool_late_bytes, -lot.pool_offset_bytes[window])
     pool_forget(lot, window)
     lot.pool_offset_bytes[window] = past

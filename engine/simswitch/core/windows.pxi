@@ -126,23 +126,29 @@ cdef void _turn_ring(uint32_t *ring, int places) noexcept nogil:
     memset(&ring[0], 0, places * sizeof(uint32_t))
 
 
-cdef void window_turn(State *state, uint32_t index) noexcept nogil:
-    """A day of the rolling window is over, or a step, or several: what was used in it joins the ring, and the oldest leave."""
+cdef void window_turn(State *state, uint32_t index, int64_t from_bytes, int64_t allowance) noexcept nogil:
+    """A day of the rolling window is over, or a step, or several: what was used in it joins the ring, and the oldest leave. What was counted
+    from ``from_bytes`` on is today's, and so is ``allowance``."""
     cdef const Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
     cdef int64_t counted = <int64_t> state.sims[index].counted_bytes
     cdef SimRolling *rolling = &state.sims_rolling[index]
     cdef int64_t beside = ledger_bytes(state, index, WINDOW_ROLLING - 1)
     cdef int64_t today = counted
-    cdef int64_t less, last = 0
+    cdef int64_t less, later, last = 0
     cdef int place
     if index < state.header.rolling_end:
         today += rolling.offset_bytes
+    later = max(min(counted - from_bytes, today - beside), <int64_t> 0)
+    today -= later + allowance
     state.header.rolling_end = max(state.header.rolling_end, index + 1)
     # What a carrier counted beyond us joins the ring as today's; what it counted less holds up to now only, since nobody knows
     # on which of the days.
     less = min(ledger_clear(state, index, WINDOW_ROLLING - 1), <int64_t> 0)
     today -= less
-    pool_turned(state, index, beside - less)
+    pool_turned(state, index, beside - less - allowance)
+    if allowance:
+        state.sims_ledger[index].allowance_bytes[<int> WINDOW_ROLLING - 1] = allowance
+        pool_beside(state, index, WINDOW_ROLLING - 1, allowance, allowance)
     today = (max(today, <int64_t> 0) + (1 << ROLLING_SHIFT) - 1) >> ROLLING_SHIFT
     for place in range(ROLLING_DAYS - lot.turn_places, ROLLING_DAYS):
         last += rolling.days[place] & ~DAY_TOLD
@@ -153,4 +159,4 @@ cdef void window_turn(State *state, uint32_t index) noexcept nogil:
         last += rolling.days[ROLLING_DAYS - 1] & ~DAY_TOLD
         rolling.days[ROLLING_DAYS - 1] = <uint32_t> min(last, <int64_t> DAY_TOLD - 1)
         rolling.own[ROLLING_DAYS - 1] = 0
-    rolling.offset_bytes = -counted
+    rolling.offset_bytes = later + allowance - counted
