@@ -289,6 +289,30 @@ def test_what_was_counted_while_the_clock_was_frozen_is_of_the_day_that_begins(p
     assert world.machine.check() == []
 
 
+@pytest.mark.parametrize("midnights", [1, 2, 3])
+def test_what_a_sim_had_used_in_its_rolling_days_stays_where_it_is_imported_while_the_clock_is_frozen(
+    midnights: int,
+) -> None:
+    """Of before its cycle as well: by then, and so of which days nobody knows."""
+    world, _ = rolling_world(3)
+    at_ms = world.now_ms + 10_000
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    world.pass_ms(12_000)
+    at_ms += DAY_MS
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    world.now_ms = at_ms - 5_000
+    world.send(commands.run(layout.FREEZE))
+    (new,) = world.import_sims(1, opening_rolling_bytes=4 * GIB)
+    world.now_ms = at_ms + (midnights - 1) * DAY_MS + 2 * 3_600_000
+    world.send(commands.run(layout.THAW))
+    world.pass_ms(2_000)
+    assert world.machine.sim(new)["used_rolling_bytes"] == 4 * GIB
+    a_day_is_over(world)
+    world.pass_ms(2_000)
+    assert world.machine.sim(new)["used_rolling_bytes"] == 4 * GIB
+    assert world.machine.check() == []
+
+
 def test_what_was_counted_while_the_clock_was_frozen_stays_where_more_timers_are_due_than_one_batch_asks() -> None:
     terminals = 5_000
     world = empty_world(terminals + 64, terminals + 64)

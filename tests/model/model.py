@@ -926,7 +926,7 @@ class Model(Limits):
         since_s += [self.frozen_s] if self.frozen else []
         if since_s:
             of_then = new_as_of_s is not None and not 0 < new_as_of_s < min(since_s)
-            opened = sim.offsets[0] if of_then else 0
+            opened = max(sim.offsets[0], sim.offsets[2]) if of_then else 0
             before, shared = sim.counted_bytes - opened, self._pool_counted(sim.lot)
             sim.late = (self.now_ms // 1000, sim.late[1] if sim.late[0] >= min(since_s) else before)
             kept = lot.pool_late[1] if lot.pool_late[0] >= min(since_s) else shared

@@ -1021,12 +1021,15 @@ def _figure_of_day(row: Row) -> Case:
     elif row.when.endswith("left the window"):
         ended_s -= 2 * 86_400
     elif row.when.endswith("on several"):
-        # The clock is frozen when a day is over.
-        ended_s, told = world.now_ms // 1000, MIB
+        # The clock is frozen when a day is over: what is counted then is of that or of the next, which is over too.
         world.send(commands.run(layout.FREEZE))
         world.send(world.schedule(lot, rolling, world.now_ms))
         world.pass_ms(SECOND_MS)
+        world.send(world.usage(T, epoch, total + 4 * MIB))
         world.send(commands.run(layout.THAW))
+        world.pass_ms(SECOND_MS)
+        ended_s, told = world.now_ms // 1000, 4_096
+        world.send(world.schedule(lot, rolling, world.now_ms))
         world.pass_ms(SECOND_MS)
     elif row.when.endswith("could carry"):
         # So slow a line that nothing else makes it impossible.

@@ -139,6 +139,7 @@ class World(Driver):
         bank: str = "bank-1",
         opening_bytes: npt.ArrayLike = 0,
         opening_day_bytes: npt.ArrayLike = 0,
+        opening_rolling_bytes: npt.ArrayLike = 0,
         as_of_s: int = 0,
         health: int = layout.HEALTHY,
     ) -> list[int]:
@@ -151,7 +152,7 @@ class World(Driver):
             imsi=440_100_000_000_000 + numbers,
             opening_cycle_bytes=opening_bytes,
             opening_day_bytes=opening_day_bytes,
-            opening_rolling_bytes=0,
+            opening_rolling_bytes=opening_rolling_bytes,
             as_of_s=as_of_s,
             lot=self.entities[lot],
             bank=self.entities[bank],

@@ -492,6 +492,7 @@ cdef int _import_sim(
 ) noexcept nogil:
     cdef uint32_t index = sim_find(state, iccid)
     cdef uint64_t since_s
+    cdef int64_t opened
     cdef uint32_t group
     cdef int window
     cdef Sim *sim
@@ -554,10 +555,11 @@ cdef int _import_sim(
         sim_set_offset_bytes(state, index, window, <int64_t> openings[window])
     since_s = sim_note_late(state, index, &state.lots[lot], now_ms)
     if since_s != NEVER_MS and (not as_of_s or as_of_s >= since_s):
-        # The day is in the cycle.
-        state.sims_late[index].counted_bytes = -<int64_t> openings[WINDOW_CYCLE - 1]
+        # The day is in the others.
+        opened = <int64_t> max(openings[WINDOW_CYCLE - 1], openings[WINDOW_ROLLING - 1])
+        state.sims_late[index].counted_bytes = -opened
         if state.lots[lot].pooled:
-            state.lots[lot].pool_late_bytes = max(state.lots[lot].pool_late_bytes - <int64_t> openings[WINDOW_CYCLE - 1], -POOL_MAX)
+            state.lots[lot].pool_late_bytes = max(state.lots[lot].pool_late_bytes - opened, -POOL_MAX)
     cold.health_since_s = <uint32_t> (now_ms // 1000)
     state.header.occupancy_count[<int> FREE] += 1
     state.header.health_count[health] += 1
