@@ -94,8 +94,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "tls",
         "client_ca",
         None,
-        "Who signs the access servers' certificates, and no others; several while it is changed. Nobody comes in at "
-        "'address' without one.",
+        "Who signs the access servers' certificates, and no others; several while it is changed. With TLS nobody comes "
+        "in at 'address' without such a certificate, so it goes with 'certificate'.",
         example="tls/access-servers-ca.pem",
     ),
     Setting(

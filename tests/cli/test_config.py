@@ -132,3 +132,11 @@ def test_proof_without_tls_is_refused_at_the_start(tmp_path: Path) -> None:
     assert "set certificate, key and client_ca in the section tls" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_tls_without_an_authority_for_access_servers_is_refused_at_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "simswitch.toml"
+    config.write_text('[tls]\ncertificate = "a"\nkey = "b"\npeople_address = "127.0.0.1:0"\n', encoding="utf-8")
+    ended = program("serve", str(tmp_path / "data"), "--config", str(config))
+    assert (ended.returncode, "the section tls has no client_ca" in ended.stderr) == (Exit.USAGE, True), ended.stderr
+    assert not (tmp_path / "data").exists()

@@ -843,7 +843,7 @@ def test_what_is_refused_at_the_start_leaves_no_folder_behind(tmp_path: Path) ->
     here = ("127.0.0.1", taken.getsockname()[1])
     cases: list[tuple[ServerSettings, type[Exception], str]] = [
         (ServerSettings(host="0.0.0.0"), AddressNotAllowed, "TLS"),
-        (ServerSettings(access=AccessSettings(tls=TlsFiles(nothing, nothing))), CertificateRefused, "can't be read"),
+        (ServerSettings(access=AccessSettings(tls=TlsFiles(*[nothing] * 3))), CertificateRefused, "can't be read"),
         (ServerSettings(access=AccessSettings(required=True)), NoWayIn, "set certificate, key and client_ca"),
         (ServerSettings(access=AccessSettings(revoked=nothing)), CertificateRefused, "list of revoked certificates"),
         (ServerSettings(engine={layout.ORDER_DEADLINE_MS: 1}), SettingRefused, "order_deadline_ms"),

@@ -66,7 +66,7 @@ def scrape(serving: Serving) -> str:
 
 def test_when_the_certificate_in_use_ends_is_told(tmp_path: Path) -> None:
     own = Authority(tmp_path / "own")
-    files = TlsFiles(*own.sign("service", host=True))
+    files = TlsFiles(*own.sign("service", host=True), own.pem)
     options = {"metrics": ("127.0.0.1", 0), "access": AccessSettings(tls=files)}
     serving = Serving(tmp_path / "data", options=options)
     try:

@@ -71,11 +71,11 @@ class TlsFiles:
     certificate: Path
     """The server's, with those of the CAs between it and the root."""
     key: Path
-    client_ca: Path | None = None
-    """Who signs the access servers' certificates; None: certificates of clients are not asked for."""
+    client_ca: Path
+    """Who signs the access servers' certificates."""
 
-    def paths(self) -> list[Path]:
-        return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
+    def paths(self) -> tuple[Path, ...]:
+        return self.certificate, self.key, self.client_ca
 
     def read_pair(self, in_use: Pair | None = None) -> Pair:
         """Raises ``CertificateRefused`` naming the file; so it does for a certificate that does not count now, where
@@ -96,10 +96,8 @@ class TlsFiles:
             log.warning("clients that look at it will not connect: %s", text)
         return pair
 
-    def read_client_ca(self) -> bytes | None:
+    def read_client_ca(self) -> bytes:
         """Raises ``CertificateRefused`` naming the file."""
-        if self.client_ca is None:
-            return None
         contents, _ = _read(self.client_ca)
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.client_ca)

@@ -204,6 +204,12 @@ def tls_files(values: Config) -> TlsFiles | None:
         return None
     if certificate is None or key is None:
         raise CommandFailed(Exit.USAGE, "certificate and key go together in the section tls: give both")
+    if client_ca is None:
+        raise CommandFailed(
+            Exit.USAGE,
+            "the section tls has no client_ca: with TLS only its certificate says which access server it is, and none "
+            "could come in. Name the file of the authority that signs them, or take certificate and key out",
+        )
     return TlsFiles(certificate, key, client_ca)
 
 

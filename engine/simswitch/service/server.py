@@ -542,7 +542,6 @@ async def start(
     await service.load()
     doors = service.doors
     connections, of_people = _connections_max(doors)
-    asked = access.tls is not None and access.tls.client_ca is not None
     proven = service.access.required
     health = Health(service.names)
     # It vanishes with the process. Our own calls come there, and with the native transport what its front passes on.
@@ -552,7 +551,7 @@ async def start(
         server = _server(
             CALLS_MAX + 4_096,
             connections,
-            doors.message_bytes_max if asked else MESSAGE_BYTES_MAX,
+            MESSAGE_BYTES_MAX if certificates is None else doors.message_bytes_max,
             doors.handshake_ms,
             tls=certificates is not None,
             proven=proven,
@@ -566,7 +565,7 @@ async def start(
             return server, 0
         if certificates is None:
             return server, server.add_insecure_port(shown(host, at))
-        return server, server.add_secure_port(shown(host, at), certificates.credentials(clients_certificate=asked))
+        return server, server.add_secure_port(shown(host, at), certificates.credentials(clients_certificate=True))
 
     def at_people(at: int) -> tuple[grpc.aio.Server, int]:
         assert certificates is not None

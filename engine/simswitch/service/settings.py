@@ -113,11 +113,13 @@ def check_address(
     if tls is not None:
         return
     if people_address is not None:
-        raise AddressNotAllowed("people_address needs TLS: set certificate and key in the section tls of the settings")
+        raise AddressNotAllowed(
+            "people_address needs TLS: set certificate, key and client_ca in the section tls of the settings"
+        )
     if not is_loopback(host) and not plaintext_beyond_loopback:
         raise AddressNotAllowed(
-            f"{host!r} is not a loopback address, and without TLS everything could be read on the way: set certificate "
-            "and key in the section tls of the settings, or use 127.0.0.1 or ::1"
+            f"{host!r} is not a loopback address, and without TLS everything could be read on the way: set "
+            "certificate, key and client_ca in the section tls of the settings, or use 127.0.0.1 or ::1"
         )
 
 
