@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import pytest
 from simswitch.cli.exits import Exit
 from simswitch.client import Client, OperatorClient
+from simswitch.core import commands
+from simswitch.core.layout import FREEZE
 from simswitch.demo.processes import Server
 from simswitch.v1 import inventory_pb2
 
-from tests.cli.conftest import Run
-from tests.service.serving import define, define_pool
+from tests.cli.conftest import Run, program
+from tests.service.serving import Serving, define, define_pool
+from tests.service.test_sims import followed
 
 TERMINAL = 77
 MB = 1_000_000
@@ -191,6 +195,43 @@ def test_a_carriers_figure_of_a_whole_pool_is_taken_from_a_column_or_from_a_file
     assert "68.0 GB, shared, cycle, all its SIMs: impossible usage" in run("events", "--kind", "pool_aside").stdout
     both = run("usage", "import", str(file), "--lot", "shared", *by_column, "--as-of", instant)
     assert (both.returncode, "all lines are of the lot shared" in both.stderr) == (Exit.USAGE, True)
+
+
+def test_what_is_late_or_of_an_instant_to_come_is_told_with_its_reason(tmp_path: Path) -> None:
+    """A single day's figure is late though it is older than none; and the clock may be what is wrong with a figure."""
+    serving = Serving(tmp_path / "data")
+    try:
+        with OperatorClient(serving.address) as operator:
+            define(operator, 5)
+            rolling = inventory_pb2.CapWindow(kind=inventory_pb2.CAP_WINDOW_KIND_ROLLING, quota_bytes=100 << 30, days=7)
+            plan = inventory_pb2.Plan(name="plan", carrier="carrier", windows=[rolling])
+            operator.inventory.DefinePlan(inventory_pb2.DefinePlanRequest(plan=plan))
+            (sim,) = operator.inventory.ListSims(inventory_pb2.ListSimsRequest(page_size=1)).sims
+        file = tmp_path / "portal.csv"
+        file.write_text(f"iccid,used\n{sim.iccid},5 GB\n", encoding="utf-8")
+
+        def told(hours: int, *more: str) -> CompletedProcess[str]:
+            as_of = datetime.now(UTC) + timedelta(hours=hours)
+            words = ("usage", "import", str(file), "--window", "rolling", "--as-of", as_of.isoformat(), *more)
+            with ThreadPoolExecutor(1) as asking:
+                asked = asking.submit(program, *words, address=serving.address)
+                while not wait([asked], 0.2).done:
+                    followed(serving)
+            found = asked.result()
+            assert found.returncode == Exit.OK, found.stderr
+            return found
+
+        assert "taken" in told(0).stdout
+        assert "older than the last one" in told(-1).stdout
+        of_day = " ".join(told(-24, "--of-day").stdout.split())
+        assert "of a day for which one of the whole window holds, or which stands as one with others 1" in of_day
+        assert "future usage (it is of an instant to come: look at the instant" in told(1).stderr
+        serving.cell.call(commands.run(FREEZE))
+        frozen = told(1).stderr
+        assert "future usage (the service's clock jumped and is at " in frozen
+        assert "then `simswitch clock confirm`, and import it again)" in frozen
+    finally:
+        serving.end()
 
 
 def history(run: Run, server: Server, name: str) -> list[dict[str, Any]]:

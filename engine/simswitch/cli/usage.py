@@ -39,6 +39,11 @@ SET_ASIDE = {
     "share it; with --of-day: days are kept one by one only of a rolling window of up to 15",
 }
 """What is kept in history and counts nothing: why, and what to do."""
+FROZEN = (
+    "the service's clock jumped and is at {now} until it is confirmed: by it, it is of an instant to come. Look at the "
+    "machine's clock, then `simswitch clock confirm`, and import it again"
+)
+"""Why, and what to do, where the clock may be what is wrong with a figure of an instant to come."""
 FINE = ("ok", "same", "late", *SET_ASIDE)
 """What needs no mending: taken, known already, or set aside and shown."""
 REFUSED = {
@@ -215,15 +220,27 @@ def take(service: OperatorClient, figures: Figures, asked: Asked, *, partial: bo
             found[place] = each
         refused = [each for each in found if each["status"] not in FINE]
     counts = Counter(each["status"] for each in found)
+    if counts["future_usage"]:
+        _look_at_the_clock(service, [each for each in found if each["status"] == "future_usage"])
     return {
         "dry_run": dry_run,
         "window": str(asked.window),
+        "of_day": asked.of_day,
         "taken": not dry_run and (partial or not refused),
         "counts": dict(sorted(counts.items())),
         "correction_bytes": sum(each["correction_bytes"] for each in found if each["status"] == "ok"),
         "figures": found,
         "refused": refused,
     }
+
+
+def _look_at_the_clock(service: OperatorClient, future: list[dict[str, Any]]) -> None:
+    from simswitch.v1 import pool_pb2
+
+    summary = service.pool.GetSummary(pool_pb2.GetSummaryRequest(), timeout=CALL_TIMEOUT_S)
+    if summary.frozen:
+        for each in future:
+            each["why"] = FROZEN.format(now=instant_text(summary.now_ms))
 
 
 def _send(
@@ -305,6 +322,9 @@ def _show(report: dict[str, Any], dry_run: bool) -> None:
             )
     taken = "taken" if report["taken"] else "would be taken"
     words = {"ok": taken, "same": "there already", "late": "older than the last one"}
+    if report["of_day"]:
+        # Of several days that stand as one, nobody knows what of it is of this one.
+        words["late"] = "of a day for which one of the whole window holds, or which stands as one with others"
     words.update(impossible_usage="impossible, set aside", past_window="of before its window, set aside")
     words.update(no_window="of a window that its lot has not, set aside")
     words.update(negative_usage="negative, set aside", future_usage="of an instant to come, set aside")

@@ -265,7 +265,7 @@ class ImportCarrierUsageResponse(_message.Message):
     RAISED_BYTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> _containers.RepeatedScalarFieldContainer[_status_pb2.Status.ValueType]:
-        """Column: OK, SAME, LATE (a later figure was taken), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
+        """Column: OK, SAME, LATE (a later figure was taken; of a single day also: one of the whole window holds for it, or it stands as one with others), NEGATIVE_USAGE, FUTURE_USAGE, IMPOSSIBLE_USAGE, PAST_WINDOW or NO_WINDOW
         (set aside; of a lot also where its SIMs don't share the window), WRONG_STATE (the window, or a longer one that it lies in, starts anew just now, or when the clock is confirmed: come again), COUNT_UNKNOWN, or why it was not taken.
         """
 

@@ -124,7 +124,9 @@ class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Status.ValueTy
     STATUS_NEGATIVE_USAGE: _Status.ValueType  # 57
     """A carrier's figure below nothing: set aside."""
     STATUS_FUTURE_USAGE: _Status.ValueType  # 58
-    """A carrier's figure of an instant to come: set aside."""
+    """A carrier's figure of an instant to come: set aside. While the service's clock is frozen (GetSummary says so), of one to come by
+    that clock: confirm it first.
+    """
     STATUS_CAP_WAITS: _Status.ValueType  # 59
     """Another cap of the window waits for its instant already: let it come, or say that this one is to take its place."""
     STATUS_NO_WINDOW: _Status.ValueType  # 60
@@ -235,7 +237,9 @@ STATUS_COUNT_UNKNOWN: Status.ValueType  # 54
 STATUS_NEGATIVE_USAGE: Status.ValueType  # 57
 """A carrier's figure below nothing: set aside."""
 STATUS_FUTURE_USAGE: Status.ValueType  # 58
-"""A carrier's figure of an instant to come: set aside."""
+"""A carrier's figure of an instant to come: set aside. While the service's clock is frozen (GetSummary says so), of one to come by
+that clock: confirm it first.
+"""
 STATUS_CAP_WAITS: Status.ValueType  # 59
 """Another cap of the window waits for its instant already: let it come, or say that this one is to take its place."""
 STATUS_NO_WINDOW: Status.ValueType  # 60
