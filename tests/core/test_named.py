@@ -1,4 +1,4 @@
-"""Every invariant has a test that names it."""
+"""Every invariant has a test that names it, and every folder of tests a row that says what it shows."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def named_invariants() -> dict[str, list[str]]:
 @pytest.mark.parametrize("invariant", [f"I{number}" for number in range(1, 11)])
 def test_an_invariant_has_a_test_that_names_it(invariant: str) -> None:
     assert named_invariants().get(invariant), f"no test names {invariant}"
+
+
+def test_the_readme_says_what_each_folder_shows() -> None:
+    folders = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/test_*.py")}
+    rows = [
+        line.split("|")[1] for line in (TESTS / "README.md").read_text(encoding="utf-8").splitlines() if "|" in line
+    ]
+    told = [name for row in rows for name in re.findall(r"`(\w+)/`", row)]
+    assert sorted(told) == sorted(folders)
