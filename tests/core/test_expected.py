@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from secrets import randbits
 
 import numpy as np
@@ -66,10 +67,12 @@ def lease(world: World, used: npt.ArrayLike, name: str = "away", *, late: bool =
     world.send(world.allocate(terminals, market=name, expected_bytes=1))
 
 
-def test_the_percentile_of_heavy_tailed_use_is_learned_within_a_tier(world: World) -> None:
+def test_the_percentile_of_heavy_tailed_use_is_learned_within_a_tier(
+    world: World, record_property: Callable[[str, object], None]
+) -> None:
     """Half the traffic is of one in twenty, and what is learned is from the percentile up to a quarter above it."""
     seed = randbits(32)
-    print(f"seed {seed}")
+    record_property("seed", seed)
     random = np.random.default_rng(seed)
     used = np.round(random.lognormal(np.log(120 * MIB), 1.681, 4 * BATCH)).astype(np.uint64)
     for batch in np.split(used, 4):

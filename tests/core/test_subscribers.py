@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -51,9 +52,9 @@ def test_days_and_months_are_local(begins_ms: int, ahead_hours: int) -> None:
     assert used(world) == (date(2021, 4, 1), 0, 0)
 
 
-def test_the_calendar_is_that_of_the_library() -> None:
+def test_the_calendar_is_that_of_the_library(record_property: Callable[[str, object], None]) -> None:
     seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    record_property("seed", seed)
     days = sorted(random.Random(seed).sample(range(18_400, 62_000), 200))
     world = new_world()
     for number in days:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from tests.planning.twin_month import BELIEF, draw, errors_days, story
 
 
 @pytest.mark.timeout(300)
-def test_once_sims_are_slowed_the_day_is_known(tmp_path: Path) -> None:
+def test_once_sims_are_slowed_the_day_is_known(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     # One month in some forty has a pool that lasts: it has no such day.
     for attempt in range(4):
         seed = secrets.randbits(32)
-        print("seed:", seed)
+        record_property("seed", seed)
         told = story(tmp_path / str(attempt), seed, 250)
         if told.dry_on is not None:
             break
