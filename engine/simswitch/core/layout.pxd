@@ -43,7 +43,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 # The number of the machine that is asserted on replay: any change to what a command does raises it.
 cpdef enum:
-    MACHINE_VERSION = 17
+    MACHINE_VERSION = 18
 
 cdef enum:
     NONE_INDEX = 0xFFFFFFFF      # "no such index"; index 0 is an ordinary index (layout.pyx gives it to Python)
