@@ -166,6 +166,25 @@ def test_a_figure_of_the_whole_rolling_window_is_of_today_and_what_it_has_beyond
     assert pool(world)["pool_correction_bytes"] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("of_sim_first", [False, True])
+def test_what_a_carrier_counted_less_comes_off_a_rolling_window_once(of_sim_first: bool) -> None:
+    """Of a day of the pool, and of all days of a SIM, in whichever order; what only one of them says comes off too."""
+    world, _ = rolling_world()
+    ended_s, now_s = world.now_ms // 1000 - 16, world.now_ms // 1000
+    of_pools_day = world.pool_figure(LOT, GIB, 0, ended_s, layout.ROLLING_DAY)
+    figures = [of_pools_day, world.figure(0, 4 * GIB, 6 * GIB, now_s, ROLLING)]
+    rolling = []
+    for figure in figures[::-1] if of_sim_first else figures:
+        assert world.status(figure) == layout.OK
+        rolling.append(pool(world)["pool_used_bytes"][2] // GIB)
+    # The day had 2 GiB by our count: one of the two that the SIM has less is of it, or may be.
+    assert rolling == ([4, 4] if of_sim_first else [5, 4])
+    # The SIM's holds until its day is over, the pool's as long as its day counts: 1 + 3.
+    a_day_is_over(world)
+    assert pool(world)["pool_used_bytes"][2] == 4 * GIB
+    assert world.machine.check() == []
+
+
 def test_a_figure_of_the_whole_rolling_window_is_not_below_its_single_days() -> None:
     world, _ = rolling_world()
     ended_s, now_s = world.now_ms // 1000 - 16, world.now_ms // 1000

@@ -134,6 +134,27 @@ def test_a_pool_and_its_sims_count_alike(window: int) -> None:
     assert world.machine.check() == []
 
 
+@pytest.mark.parametrize("spread_ms", [0, HOUR_MS])
+@pytest.mark.parametrize("window", [CYCLE, DAY, ROLLING])
+def test_less_that_a_carrier_said_of_a_sim_in_the_window_that_ends_is_not_less_in_the_one_that_begins(
+    window: int, spread_ms: int
+) -> None:
+    """Nor of its pool while the walk has yet to come to the SIM."""
+    world, _, at_ms = used_world(7)
+    assert world.status(world.figure(LAST, GIB + MIB, 300 * MIB, world.now_ms // 1000, window)) == layout.OK
+    assert world.machine.lot(world.entities[LOT])["pool_used_bytes"][window - 1] == SIMS * GIB + MIB
+    schedule(world, window, at_ms, spread_ms)
+    world.now_ms = at_ms
+    world.pass_ms(STEP_MS)
+    counted = SIMS * GIB + 300 * MIB if window == ROLLING else 0
+    for _ in range(61):
+        lot = world.machine.lot(world.entities[LOT])
+        assert lot["pool_used_bytes"][window - 1] == counted
+        assert world.machine.check() == []
+        world.pass_ms(MINUTE_MS)
+    assert not any(lot["resetting"])
+
+
 def test_after_a_late_start_the_spread_runs_from_the_instant() -> None:
     world, _, at_ms = used_world()
     schedule(world, DAY, at_ms, spread_ms=4 * HOUR_MS)
@@ -457,6 +478,29 @@ def test_a_reset_that_is_put_off_has_nothing_of_before_its_instant() -> None:
     report(world, epoch, 2_000 * MIB)
     world.pass_ms(2 * MINUTE_MS)
     assert used(world, LAST, DAY) == 0
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_a_reset_that_is_held_up_loses_nothing_where_it_is_taken_back_and_said_again(pooled: int) -> None:
+    """It waits for the walk of the one before when its clock is confirmed."""
+    world, epoch, at_ms = used_world(pooled)
+    schedule(world, DAY, at_ms)
+    world.pass_ms(2 * MINUTE_MS)
+    at_ms = world.now_ms + 20 * MINUTE_MS
+    schedule(world, DAY, at_ms)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(MINUTE_MS)
+    report(world, epoch, 400 * MIB)
+    world.now_ms = at_ms + MINUTE_MS
+    world.send(commands.run(layout.THAW))
+    schedule(world, DAY, 0)
+    schedule(world, DAY, at_ms)
+    for _ in range(70):
+        world.pass_ms(MINUTE_MS)
+    assert used(world, LAST, DAY) == 100 * MIB
+    if pooled:
+        assert world.machine.lot(world.entities[LOT])["pool_used_bytes"][DAY - 1] == 100 * MIB
     assert world.machine.check() == []
 
 

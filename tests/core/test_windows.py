@@ -178,6 +178,35 @@ def test_a_rolling_window_that_was_taken_away_over_a_midnight_and_set_again_has_
     assert world.machine.sim(0)["used_rolling_bytes"] == 4 * MIB
 
 
+@pytest.mark.parametrize(("pooled", "of_pool"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("days", [2, 3, 9])
+@pytest.mark.parametrize(("told", "beyond"), [(200, 0), (900, 400)])
+def test_less_that_a_carrier_said_of_other_days_than_a_window_has_now_holds_no_more(
+    told: int, beyond: int, days: int, pooled: bool, of_pool: bool
+) -> None:
+    """What it said more may be of any of them."""
+    numbers = {layout.PLAN_QUOTA_ROLLING: 10 * GIB, layout.PLAN_POOLED: 4 * pooled}
+    world, epoch = rolling_world(5, pooled=4 * pooled)
+    for day in range(8):
+        world.send(world.usage(T, epoch, (day + 1) * 100 * MIB))
+        if day < 7:
+            a_day_is_over(world)
+    world.pass_ms(2_000)
+    whole = (told * MIB, 800 * MIB, world.now_ms // 1000, layout.WINDOW_ROLLING)
+    figure = world.pool_figure("gold-a", *whole) if of_pool else world.figure(0, *whole)
+    assert world.status(figure) == layout.OK
+    found = []
+    for plan_days in (5, days):
+        world.define(layout.PLAN, "monthly", numbers | {layout.PLAN_ROLLING_DAYS: plan_days})
+        world.pass_ms(2_000)
+        lot = world.machine.lot(world.entities["gold-a"])
+        found.append(int(lot["pool_used_bytes"][2] if pooled else world.machine.sim(0)["used_rolling_bytes"]) // MIB)
+        assert world.machine.check() == []
+    # We counted 100 on each day, and 9 days are those that the ring has.
+    assert found == [told, min(days, 8) * 100 + beyond]
+    assert world.status(figure) == layout.OK  # told again it says something again
+
+
 def test_a_days_figure_takes_nothing_off_a_place_that_stands_for_several() -> None:
     """What was used stays when a window of steps of three days has only seven in all."""
     world, epoch = rolling_world(30)
@@ -310,6 +339,30 @@ def test_what_a_sim_had_used_in_its_rolling_days_stays_where_it_is_imported_whil
     a_day_is_over(world)
     world.pass_ms(2_000)
     assert world.machine.sim(new)["used_rolling_bytes"] == 4 * GIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "status"), [(1, layout.LATE), (61_000, layout.OK), (DAY_MS + 7_200_000, layout.LATE)]
+)
+def test_a_clock_that_is_frozen_after_a_day_is_over_leaves_the_next_one_a_day_of_its_own(
+    late_ms: int, status: layout.Status
+) -> None:
+    """But not where a day was over since; and nobody knows of less than a second which came first."""
+    world, epoch = rolling_world(5)
+    a_day_is_over(world)
+    world.pass_ms(1_000)
+    at_ms = (world.now_ms // 1_000 + 1) * 1_000
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, at_ms)) == layout.OK
+    world.now_ms = at_ms + late_ms
+    world.send(commands.run(layout.FREEZE) + commands.run(layout.THAW))
+    world.pass_ms(1_000)
+    assert world.status(world.usage(T, epoch, 9 * MIB)) == layout.OK
+    last_ms = int(world.machine.lot(world.entities["gold-a"])["last_reset_ms"][2])
+    world.now_ms = last_ms + DAY_MS
+    assert world.status(world.schedule("gold-a", layout.WINDOW_ROLLING, world.now_ms)) == layout.OK
+    world.pass_ms(1_000)
+    assert world.status(world.figure(0, MIB, 0, world.now_ms // 1_000, layout.ROLLING_DAY)) == status
     assert world.machine.check() == []
 
 

@@ -58,6 +58,8 @@ class Books:
     """Lots, banks, and groups of their own (a lot and a bank)."""
     sent_count: int = 0
     sweeps: list[Sweep] = field(default_factory=list)
+    walk: Sweep | None = None
+    """Over limits, that is under way."""
     lots_due: list[int] = field(default_factory=list)
     """Lots with a reset to go on with, the first first."""
     ended: dict[int, EndedModel] = field(default_factory=dict)
@@ -179,6 +181,18 @@ class Books:
         mine = [sim for sim in self.sims if sim.lot == entity]
         return sum(sim.beside(window) for sim in mine)
 
+    def _pool_void(self, entity: int, window: int) -> int:
+        """What its SIMs' figures say less than was counted, and counts in the pool all the same: the window is over, or
+        a day of the pool was said to have less already."""
+        lot = self.lots[entity]
+        less = sum(min(sim.corrections[window], 0) for sim in self.sims if sim.lot == entity)
+        walks = [sweep for sweep in (*self.sweeps, self.walk) if sweep is not None and sweep.kind == "limits"]
+        if window in lot.resets or any(window in walk.lots.get(entity, ()) for walk in walks):
+            return less
+        if window != layout.WINDOW_ROLLING - 1 or lot.figured(window):
+            return 0
+        return max(less, sum(min(lot.pool_days[place] - own, 0) for place, own in lot.pool_own.items()))
+
     def _pool_left(self, entity: int, reserved: tuple[int, int] = (0, 99)) -> int:
         """What is left to the nearest cap, less what is ``reserved``: so many bytes, or a power of two of the quota."""
         lot, counted = self.lots[entity], self._pool_counted(entity)
@@ -189,6 +203,7 @@ class Books:
                 - counted
                 - lot.pool_offsets[window]
                 - self._pool_beside(entity, window)
+                + self._pool_void(entity, window)
                 - lot.pool_corrections[window]
                 - lot.pool_straddling[window]
                 - max(least, quota >> shift)
@@ -242,7 +257,6 @@ class Books:
         else:
             before = counted
         lot.pool_offsets[window] = -before
-        self._judge_pool(entity)
 
     def _walk_lot(self, entity: int) -> set[int]:
         """Its limits are worked out by the next walk, which lots share; gives the windows that begin with it."""

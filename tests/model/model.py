@@ -732,7 +732,7 @@ class Model(Limits):
         if 0 < at_ms <= lot.last_reset_ms[window - 1]:
             return {layout.LATE}
         lot.schedule[window - 1] = (at_ms, spread_ms)
-        if not 0 < at_ms <= self.now_ms:
+        if at_ms > self.now_ms:
             lot.held_s.pop(window - 1, None)
         self._turn_lot(entity)
         return {layout.OK}
@@ -849,7 +849,7 @@ class Model(Limits):
         # Days that were over since nobody could say; that an hour may have been put back counts one too few.
         late = 0 if window == layout.WINDOW_CYCLE - 1 else max(self.now_ms - at_ms - 3_600_000, 0) // DAY_MS
         lot.last_reset_ms[window] = at_ms + late * DAY_MS
-        held = window in lot.held_s
+        held = window in lot.held_s and (lot.held_s[window] <= at_ms // 1000 or late > 0)
         lot.from_s[window] = min(at_ms // 1000, lot.held_s.pop(window, at_ms // 1000))
         if window == layout.WINDOW_ROLLING - 1:
             ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
@@ -872,6 +872,8 @@ class Model(Limits):
         mine = [sim.index for sim in self.sims if sim.lot == entity]
         first, end = (mine[0], mine[-1] + 1) if mine else (0, len(self.sims))
         lot.resets[window] = ResetModel(lot.last_reset_ms[window], spread_ms, first, end, first)
+        if lot.pools(window):
+            self._judge_pool(entity)
 
     def _run_lots(self) -> None:
         """Resets go on, each as far as its spread lets it."""
@@ -1495,7 +1497,8 @@ class Model(Limits):
 
         def used(window: int) -> int:
             ledger = lot.pool_corrections[window] + lot.pool_straddling[window]
-            return lot.pool_offsets[window] + self._pool_beside(entity, window) + ledger
+            beside = self._pool_beside(entity, window) - self._pool_void(entity, window)
+            return lot.pool_offsets[window] + beside + ledger
 
         begun_ms = lot.last_reset_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
         for window, holds in ((cycle, lot.last_reset_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
@@ -2289,12 +2292,16 @@ class Model(Limits):
 
     def _run_sweep(self, sweep: Sweep) -> bool:
         if sweep.kind == "limits":
+            self.walk = sweep
             for sim in self.sims[: sweep.end]:
                 if sim.lot in sweep.lots:
                     for window in sweep.lots[sim.lot]:
                         self._restart_window(sim, window, False)
                     self._allowances_known(sim)
                     self._set_limit(sim)
+            self.walk = None
+            for entity in sweep.lots:
+                self._judge_pool(entity)
         elif sweep.kind == "subscribers":
             self._walk_subscribers()
         elif sweep.kind == "dead":
@@ -2498,11 +2505,12 @@ class Model(Limits):
                 if not lot.pools(window):
                     continue
                 names = ("offset_bytes", "beside_bytes", "allowance_bytes", "correction_bytes", "straddling_bytes")
-                pool = [int(tables["lots"][entity][f"pool_{name}"][window]) for name in names]
+                pool = [int(tables["lots"][entity][f"pool_{name}"][window]) for name in (*names, "less_bytes")]
                 pool += [int(tables["lots"][entity][f"pool_{name}"][window]) for name in ("carrier_bytes", "as_of_s")]
                 known = [lot.pool_offsets[window], self._pool_beside(entity, window)]
                 known.append(sum(sim.allowances[window] for sim in self.sims if sim.lot == entity))
                 known += [lot.pool_corrections[window], lot.pool_straddling[window]]
+                known.append(sum(min(sim.corrections[window], 0) for sim in self.sims if sim.lot == entity))
                 known += [lot.pool_carrier[window], lot.pool_as_of_s[window]]
                 pool += [
                     int(tables["lots"][entity][name][window])

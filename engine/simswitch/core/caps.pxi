@@ -35,17 +35,21 @@ cdef void lot_limits(State *state, uint32_t index, uint32_t sweep, uint64_t now_
         for window in range(WINDOWS):
             if (lot.begins >> window) & 1:
                 window_restart(state, index, window, <int64_t> state.sims[index].counted_bytes, 0)
+    if lot.days_since_s:
+        ledger_days_changed(state, index, lot.days_since_s)
     if lot.pooled:
         pool_allowances_known(state, index)
     sim_set_limit(state, index, now_ms)
 
 
-cdef void lots_walked(State *state, uint32_t sweep) noexcept nogil:
+cdef void lots_walked(State *state, uint32_t sweep, uint64_t now_ms) noexcept nogil:
     """The walk is over."""
     cdef uint32_t entity
     for entity in range(state.header.entities_count):
         if state.lots[entity].limits_sweep == sweep:
             state.lots[entity].begins = 0
+            state.lots[entity].days_since_s = 0
+            pool_follow(state, entity, True, now_ms)
 
 
 cdef void _set_cap(
@@ -101,11 +105,16 @@ cdef void lot_begin(State *state, uint32_t entity) noexcept nogil:
         lot.before_bytes[window] = -1
 
 
-cdef void lot_set_days(Lot *lot, uint16_t days) noexcept nogil:
-    """Its rolling window has so many days now. The walk that follows works out its SIMs' limits."""
+cdef void lot_set_days(Lot *lot, uint16_t days, uint64_t now_ms) noexcept nogil:
+    """Its rolling window has so many days now. The walk that follows works out its SIMs' limits, and drops what figures of as many days as
+    it had before are less than what we counted: nobody knows of which days."""
     cdef uint32_t before = rolling_step_days(lot.rolling_days), step = rolling_step_days(days)
     cdef int places = rolling_places(lot)
     cdef bint longer = days > lot.rolling_days
+    if days != lot.rolling_days and lot.populated:
+        lot.days_since_s = <uint32_t> (now_ms // 1000 + 1)
+        pool_days_changed(lot)
+        pool_sims_untold(lot, WINDOW_ROLLING - 1, max(lot.sims_told_last_s[WINDOW_ROLLING - 1] + 1, now_ms // 1000))
     lot.rolling_days = days
     if step != before:
         lot.turned_days = 0
@@ -127,7 +136,7 @@ cdef int lot_follow_plan(State *state, uint32_t entity, uint64_t now_ms) noexcep
     cdef const int64_t *plan = state.entities[state.entities[entity].numbers[<int> LOT_PLAN]].numbers
     cdef int window, changed = 0
     cdef int64_t quota, basis
-    lot_set_days(lot, <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0))
+    lot_set_days(lot, <uint16_t> max(plan[<int> PLAN_ROLLING_DAYS], <int64_t> 0), now_ms)
     lot.slowed_kbps = 0
     lot.pooled = lot_pooled(plan)
     if lot.pool_health and not lot.pooled:

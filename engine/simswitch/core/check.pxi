@@ -353,7 +353,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
         if state.groups[index].pool != (entity if lot.pooled else 0) or state.groups[index].pool_health != lot.pool_health:
             faults.append(f"I4: group {index} does not know that its lot is pooled or exhausted, or that it is not")
         if lot.pooled:
-            sums[entity] = [0] * (2 + 4 * WINDOWS)
+            sums[entity] = [0] * (2 + 5 * WINDOWS)
     if not sums:
         return 0
     for index in range(state.header.sims_count):
@@ -368,6 +368,7 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
                 sums[entity][2 + window] += ledger_bytes(state, index, window)
                 if index < state.header.ledger_end:
                     lot = &state.lots[entity]
+                    sums[entity][2 + 4 * WINDOWS + window] += min(state.sims_ledger[index].correction_bytes[window], <int64_t> 0)
                     sums[entity][2 + WINDOWS + window] += state.sims_ledger[index].allowance_bytes[window]
                     if (lot.resetting >> window) & 1 and lot.reset_cursor[window] <= index < lot.reset_end[window]:
                         continue  # what was told of it before the reset is in no sum
@@ -400,6 +401,9 @@ cdef int _check_pools(State *state, list faults, object pause) except -1:
             if _differ(wanted[2 + WINDOWS + window], lot.pool_allowance_bytes[window]):
                 faults.append(f"I8: pool {entity} allows for {lot.pool_allowance_bytes[window]} bytes in window {window + 1}, "
                               f"the ledgers of its SIMs for {wanted[2 + WINDOWS + window]}")
+            if _differ(wanted[2 + 4 * WINDOWS + window], lot.pool_less_bytes[window]):
+                faults.append(f"I8: pool {entity} has {lot.pool_less_bytes[window]} bytes by which figures of its SIMs are below our count in "
+                              f"window {window + 1}, their ledgers {wanted[2 + 4 * WINDOWS + window]}")
             if _differ(wanted[2 + window], lot.pool_beside_bytes[window]):
                 faults.append(f"I8: pool {entity} has {lot.pool_beside_bytes[window]} bytes beside its count in window {window + 1}, "
                               f"the ledgers of its SIMs {wanted[2 + window]}")

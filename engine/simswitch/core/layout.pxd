@@ -28,7 +28,7 @@
 #   jobs                 512   jobs_max             swap jobs
 #   check             265760   1                    supply and demand of the job that is being checked, or was last
 #   breakers              40   as entities          where swaps fail beyond a budget
-#   lots                1304   as entities          the caps of a lot's windows that are in force, their resets, and its pool
+#   lots                1328   as entities          the caps of a lot's windows that are in force, their resets, and its pool
 #   given_up              48   4,096                swaps that were given up: the operator's work list, a ring
 #   sweeps                32   sweeps_max           ring of bounded work in progress
 #   events                56   65,536               what happened last, a ring: who was told before a restart goes on after it
@@ -999,7 +999,7 @@ ctypedef struct Check:                  # 265760 B
     uint32_t share_tier                 # as which a SIM of a pool is counted at most: what a lease needs where it needs most
     uint32_t reserved
 
-ctypedef struct Lot:                    # 1304 B, by the lot's entity; the windows of arrays as in Window, less one
+ctypedef struct Lot:                    # 1328 B, by the lot's entity; the windows of arrays as in Window, less one
     int64_t quota_bytes[3]              # the cap in force, a lower bound; -1: none
     int64_t planned_bytes[3]            # what its plan says; -1: none
     int64_t before_bytes[3]             # what was in force before; -1: none
@@ -1046,7 +1046,8 @@ ctypedef struct Lot:                    # 1304 B, by the lot's entity; the windo
     int64_t pool_low_bytes              # above which the pool is low,
     int64_t pool_exhausted_bytes        # and exhausted
     int64_t pool_offset_bytes[3]        # used in a window = pool_counted_bytes + offset + beside + correction + straddling; if it is pooled
-    int64_t pool_beside_bytes[3]        # corrections and allowances of its SIMs
+    int64_t pool_beside_bytes[3]        # corrections and allowances of its SIMs,
+    int64_t pool_less_bytes[3]          # and of that those that are less than what we counted: 0 or below
     int64_t pool_days[14]               # as SimRolling.days, in bytes
     uint64_t promised_bytes             # what the job that is checked, or was last, has of the pool
     int64_t pool_allowance_bytes[3]     # of beside: what leases may have used that ended without a word
@@ -1084,7 +1085,8 @@ ctypedef struct Lot:                    # 1304 B, by the lot's entity; the windo
     uint32_t from_s[3]                  # what was counted late (SimLate, pool_late_bytes) from then on is of the window that began last
     uint32_t held_s[3]                  # of resets that were due when the clock was confirmed, and have yet to begin: since when it was frozen; 0: none
     uint32_t pool_late_s                # as SimLate.at_s, of the pool
-    uint32_t late_unused
+    uint32_t days_since_s               # its rolling window got another number of days before then, and the walk has yet to drop figures of the
+                                        # whole window that are of an earlier instant; 0: none
     int64_t pool_late_bytes             # as SimLate.counted_bytes
 
 ctypedef struct GivenUp:                # 48 B

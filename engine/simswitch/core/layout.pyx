@@ -10,7 +10,7 @@ _SIZES = {
     "SimRolling": (sizeof(SimRolling), 128),
     "SimLedger": (sizeof(SimLedger), 128),
     "SimLate": (sizeof(SimLate), 16),
-    "Lot": (sizeof(Lot), 1304),
+    "Lot": (sizeof(Lot), 1328),
     "Terminal": (sizeof(Terminal), 64),
     "TerminalCold": (sizeof(TerminalCold), 24),
     "EndedLease": (sizeof(EndedLease), 48),

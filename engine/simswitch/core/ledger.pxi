@@ -46,6 +46,8 @@
 # of the day whose end, by our turns, is nearest. While a figure of the whole window holds for today, an older day's says LATE; and one
 # of the whole window that is less than all of the single days that were over by then, as their carrier told them, can't be. That a day is
 # the carrier's goes with it in the ring.
+# One of the whole window says nothing of another number of days: where its plan has that, what it was more than we counted stays, as of any
+# of them, and what it was less goes.
 # Before a lot's first turn today began a day before that one comes: then the days before are none of ours, and count on top of what a
 # SIM had used when it was imported.
 #
@@ -109,6 +111,27 @@ cdef int64_t ledger_bytes(const State *state, uint32_t index, int window) noexce
     return state.sims_ledger[index].correction_bytes[window] + ledger_allowed_bytes(state, index, window)
 
 
+cdef void _set_correction(State *state, uint32_t index, int window, int64_t correction) noexcept nogil:
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    pool_less(state, index, window, min(correction, <int64_t> 0) - min(ledger.correction_bytes[window], <int64_t> 0))
+    ledger.correction_bytes[window] = correction
+
+
+cdef void ledger_days_changed(State *state, uint32_t index, uint32_t since_s) noexcept nogil:
+    """The rolling window has another number of days since then. As of a pool (pools.pxi): what a figure of the whole window had beyond us stays."""
+    cdef int window = WINDOW_ROLLING - 1
+    cdef SimLedger *ledger = &state.sims_ledger[index]
+    cdef int64_t less = min(ledger.correction_bytes[window], <int64_t> 0) if index < state.header.ledger_end else 0
+    if index >= state.header.ledger_end or not 0 < ledger.as_of_s[window] < since_s:
+        return
+    pool_sim_untold(state, index, window)
+    ledger.carrier_bytes[window] = -1
+    if less:
+        _set_correction(state, index, window, 0)
+        pool_beside(state, index, window, -less, 0)
+        sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) - less)
+
+
 cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nogil:
     """The window starts anew; gives the correction that it had. Up to when figures were told stays."""
     cdef int64_t correction
@@ -116,7 +139,7 @@ cdef int64_t ledger_clear(State *state, uint32_t index, int window) noexcept nog
         return 0
     correction = state.sims_ledger[index].correction_bytes[window]
     pool_beside(state, index, window, -ledger_bytes(state, index, window), -state.sims_ledger[index].allowance_bytes[window])
-    state.sims_ledger[index].correction_bytes[window] = 0
+    _set_correction(state, index, window, 0)
     state.sims_ledger[index].allowance_bytes[window] = 0
     state.sims_ledger[index].straddling_bytes[window] = 0
     if state.sims_ledger[index].as_of_s[window]:
@@ -495,7 +518,7 @@ cdef void _take_in(State *state, uint32_t index, int window, int64_t more, uint3
     if more == 0:
         return
     state.header.ledger_end = max(state.header.ledger_end, index + 1)
-    ledger.correction_bytes[window] += more
+    _set_correction(state, index, window, ledger.correction_bytes[window] + more)
     pool_beside(state, index, window, more, 0)
     pool_told(state, index, window, more, as_of_s, added_most)
     sim_set_offset_bytes(state, index, window, sim_offset_bytes(state, index, window) + more)
@@ -671,7 +694,7 @@ cdef int _correct(
         before = _said(state, index, window, now_ms)
         beyond = pool_day_excess_bytes(lot)
         state.header.ledger_end = max(state.header.ledger_end, index + 1)
-        ledger.correction_bytes[window] = correction[0]
+        _set_correction(state, index, window, correction[0])
         ledger.straddling_bytes[window] = straddling
         pool_bases(lot, bases)
         since = max(<int64_t> sim.counted_bytes + offset, <int64_t> 0) - own

@@ -213,12 +213,13 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     cdef Lot *lot = &state.lots[entity]
     cdef uint64_t last_ms = lot.last_reset_ms[window], late_ms = now_ms - lot.reset_ms[window], days = 0, untold = 1
     cdef int places = rolling_places(lot)
-    cdef bint held = lot.held_s[window] != 0, turns
+    cdef bint held, turns
     if window != WINDOW_CYCLE - 1:
         # Days that are over since it was due, which nobody could say: rather one too few, a day has 25 hours at most.
         days = (late_ms - min(late_ms, DAY_SLACK_MS)) // DAY_MS
         if last_ms:
             untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
+    held = lot.held_s[window] and (lot.held_s[window] <= lot.reset_ms[window] // 1000 or days)
     lot.from_s[window] = <uint32_t> (lot.reset_ms[window] // 1000)
     lot.held_over &= <uint8_t> ~(1 << window)
     if lot.held_s[window] and lot.held_s[window] < lot.from_s[window]:
@@ -238,8 +239,6 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         lot.turns_all -= min(lot.turns_all, lot.turn_places)
         lot.turns_keep = lot.turns_keep and lot.turns_all != 0
         lot.turn_keeps = lot.turns_keep
-    pool_restart(state, entity, window, places, now_ms)
-    pool_sims_untold(lot, window, lot.last_reset_ms[window] // 1000)
     lot.begun_ms[window] = now_ms
     lot.ended_ms[window] = 0
     lot.begun_spread_ms[window] = lot.spread_ms[window]
@@ -247,6 +246,8 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
     lot.reset_end[window] = lot.sims_end if lot.sims_end else state.header.sims_count
     lot.reset_count[window] = 0
     lot.resetting |= <uint8_t> (1 << window)
+    pool_restart(state, entity, window, places, now_ms)
+    pool_sims_untold(lot, window, lot.last_reset_ms[window] // 1000)
 
 
 cdef inline bint _lot_prepaid(const State *state, uint32_t entity) noexcept nogil:
@@ -635,7 +636,7 @@ cdef void apply_schedule(State *state, const Run *run) noexcept nogil:
         else:
             lot.reset_ms[window] = instants[item]
             lot.spread_ms[window] = spreads[item]
-            if not instants[item] or instants[item] > run.now_ms:
+            if instants[item] > run.now_ms:
                 lot.held_s[window] = 0
             lot_turn(state, lots[item], run.now_ms)
             run.outcomes[item] = OK

@@ -6,7 +6,9 @@
 #
 #     counted    what was counted on all SIMs of the lot, over their lifetime: each report once, at its SIM and here (I8)
 #     offset     moves when the window starts anew: at once, for all. Opening balances are in it
-#     beside     the sum of what stands in the ledger of its SIMs (ledger.pxi): it leaves the window as each of them does
+#     beside     the sum of what stands in the ledger of its SIMs (ledger.pxi): it leaves the window as each of them does. What of it is
+#                less than we counted is summed up by itself, too: it takes nothing off a window that has begun, where the walk has yet
+#                to come to its SIM, and off rolling days not what figures of the pool's days have taken off
 #     own ledger what its carrier's last figure of all SIMs together moved it by, and what straddled its instant; for the window's time
 #     claimed    the sum over the SIMs that are reserved, assigned or held of what their leases may still use: what was expected of
 #                each, less what was reported of it. A SIM's claim stands in its record, where it has its rank in the index while free
@@ -84,10 +86,32 @@ cdef inline bint lot_pools(const Lot *lot, int window) noexcept nogil:
     return (lot.pooled >> window) & 1
 
 
+cdef int64_t _days_less_bytes(const Lot *lot) noexcept nogil:
+    """What figures of single days of the pool took off what counts of them; 0 or below."""
+    cdef int64_t less = 0
+    cdef int place
+    for place in range(rolling_places(lot)):
+        if (lot.pool_days_told >> place) & 1:
+            _add(&less, min(lot.pool_days[place] - lot.pool_days_own_bytes[place], <int64_t> 0))
+    return less
+
+
+cdef int64_t _pool_void_bytes(const Lot *lot, int window) noexcept nogil:
+    """What figures of its SIMs say less than we counted, and takes nothing off the pool; 0 or below."""
+    if lot.pool_less_bytes[window] == 0:
+        return 0
+    if ((lot.resetting | lot.begins) >> window) & 1 or (window == WINDOW_ROLLING - 1 and lot.days_since_s):
+        return lot.pool_less_bytes[window]
+    if window == WINDOW_ROLLING - 1 and not pool_figured(lot, window):
+        return max(lot.pool_less_bytes[window], _days_less_bytes(lot))
+    return 0
+
+
 cdef inline int64_t _pool_moved_bytes(const Lot *lot, int window) noexcept nogil:
     """What is used in a window beyond what was ever counted."""
     cdef int64_t moved = lot.pool_offset_bytes[window]
     _add(&moved, lot.pool_beside_bytes[window])
+    _add(&moved, -_pool_void_bytes(lot, window))
     _add(&moved, lot.pool_correction_bytes[window])
     _add(&moved, lot.pool_straddling_bytes[window])
     return max(min(moved, BYTES_MAX), -BYTES_MAX)
@@ -220,6 +244,15 @@ cdef void pool_forget(Lot *lot, int window) noexcept nogil:
     if lot.pool_as_of_s[window]:
         lot.pool_raised_bytes[window] = 0
         lot.pool_carrier_bytes[window] = -1  # told again it says something again
+
+
+cdef void pool_days_changed(Lot *lot) noexcept nogil:
+    """A figure of all rolling days was of others than it has now: what it had beyond us may be of any of them, what it had less holds no more."""
+    cdef int window = WINDOW_ROLLING - 1
+    cdef int64_t beyond = max(lot.pool_correction_bytes[window], <int64_t> 0), straddling = lot.pool_straddling_bytes[window]
+    pool_forget(lot, window)
+    lot.pool_correction_bytes[window] = beyond
+    lot.pool_straddling_bytes[window] = straddling
 
 
 cdef int64_t _days_bytes(const Lot *lot, int places) noexcept nogil:
@@ -357,6 +390,13 @@ cdef void pool_beside(State *state, uint32_t index, int window, int64_t more, in
     if lot_pools(lot, window):
         _add(&lot.pool_beside_bytes[window], more)
         _add(&lot.pool_allowance_bytes[window], allowance)
+
+
+cdef void pool_less(State *state, uint32_t index, int window, int64_t more) noexcept nogil:
+    """So much more of what stands in a SIM's ledger is beyond what we counted, of what is less."""
+    cdef Lot *lot = &state.lots[state.groups[state.sims[index].group].lot]
+    if lot_pools(lot, window):
+        _add(&lot.pool_less_bytes[window], more)
 
 
 cdef void pool_turned(State *state, uint32_t index, int64_t kept) noexcept nogil:

@@ -239,7 +239,7 @@ cdef void _finish(State *state, Sweep *sweep, uint64_t now_ms) noexcept nogil:
         if job != NULL and job.state == JOB_CHECKING:
             job_checked(state, job, now_ms)
     elif sweep.kind == SWEEP_LIMITS:
-        lots_walked(state, sweep.id)
+        lots_walked(state, sweep.id, now_ms)
     elif sweep.kind == SWEEP_SUBSCRIBERS:
         limits_walked(state)
     elif sweep.kind == SWEEP_RECONCILE:

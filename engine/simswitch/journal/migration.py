@@ -286,13 +286,15 @@ def _state_of_13(_old: Tables, new: Tables) -> None:
     subscribers, first = np.unique(terminals["subscriber"], return_index=True)
     servers["subscribers_brought"] = np.bincount(terminals["server"][first[subscribers > 0]], minlength=len(servers))
     servers["hello_leases_count"] = servers["leases_count"]
-    ledger = new["sims_ledger"]
-    lots = new["groups"]["lot"][new["sims"]["group"][: len(ledger)]]
+    _sum_up(new, "pool_allowance_bytes", new["sims_ledger"]["allowance_bytes"])
+
+
+def _sum_up(new: Tables, name: str, bytes_: npt.NDArray[Any]) -> None:
+    """What stands in the ledgers of SIMs, by window, as a sum of each pool."""
+    lots = new["groups"]["lot"][new["sims"]["group"][: len(bytes_)]]
     for window in range(layout.WINDOWS):
         shares = new["lots"]["pooled"][lots] >> window & 1 > 0
-        np.add.at(
-            new["lots"]["pool_allowance_bytes"][:, window], lots[shares], ledger["allowance_bytes"][shares, window]
-        )
+        np.add.at(new["lots"][name][:, window], lots[shares], bytes_[shares, window])
 
 
 def _state_of_14(_old: Tables, new: Tables) -> None:
@@ -388,6 +390,11 @@ def _state_of_17(_old: Tables, new: Tables) -> None:
     lots["turns_keep"] = lots["turns_all"] > 0
 
 
+def _state_of_18(_old: Tables, new: Tables) -> None:
+    """What carriers' figures of the SIMs of pools are less than our count is told apart in the sums."""
+    _sum_up(new, "pool_less_bytes", np.minimum(new["sims_ledger"]["correction_bytes"], 0))
+
+
 HEADERS: dict[int, Callable[[Tables, npt.NDArray[Any]], None]] = {7: _header_of_7, 11: _header_of_11}
 STATES: dict[int, Callable[[Tables, Tables], None]] = {
     7: _state_of_7,
@@ -400,4 +407,5 @@ STATES: dict[int, Callable[[Tables, Tables], None]] = {
     15: _state_of_15,
     16: _state_of_16,
     17: _state_of_17,
+    18: _state_of_18,
 }
