@@ -101,7 +101,7 @@ class Model(Limits):
         kinds = [header["kind"] for header, _ in runs]
         if layout.RESTART in kinds:
             self._restart(any(header["kind"] == layout.RESTART and header["argument"] == 1 for header, _ in runs))
-        if layout.FREEZE in kinds or (self.frozen and layout.THAW in kinds):
+        if layout.RESTART in kinds or layout.FREEZE in kinds or (self.frozen and layout.THAW in kinds):
             self.answers_until_ms = self.now_ms + self.settings[layout.ORDER_DEADLINE_MS]
         if layout.FREEZE in kinds and not self.frozen:
             self.frozen, self.frozen_s = True, now_ms // 1000

@@ -1274,6 +1274,9 @@ def _deadline(row: Row) -> Case:
         world.now_ms += 2 * DEADLINE_MS
     if row.command == "THAW":
         return Case(world, stood_still)
+    if row.command == "RESTART":
+        world.now_ms += 2 * DEADLINE_MS
+        return Case(world, commands.run(layout.RESTART))
     if "stood still" in row.when:
         world.send(stood_still)
     return Case(world, wait_ms=UNKNOWN_ASK_MS if row.state == "unknown" else DEADLINE_MS)
@@ -1624,6 +1627,7 @@ _BY_COMMAND: dict[tuple[str, str], Builder] = {
     ("order", "(dispatch)"): _queued,
     ("order", "RELEASE"): _queued,
     ("order", "(timer)"): _deadline,
+    ("order", "RESTART"): _deadline,
     ("order", "THAW"): _deadline,
     ("order", "ACKNOWLEDGE DONE"): _acknowledged,
     ("order", "ACKNOWLEDGE REFUSED"): _acknowledged,
@@ -1908,6 +1912,7 @@ WHENS = frozenset(
         "cooling is over",
         "deadline passed",
         "deadline passed, the service stood still",
+        "deadline passed while nothing ran",
         "deadline passed since it stood still",
         "epoch of the order",
         "gate not open, or window full",

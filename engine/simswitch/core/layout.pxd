@@ -636,7 +636,7 @@ ctypedef struct Header:                 # 1088 B
     uint32_t limits_settled             # all who were told of a limit have heard of the changes up to this edition
     uint64_t reports_awaited            # SIMs that cool, of whose lease the last report has not come (ledger.pxi)
     uint64_t events_leapt               # numbers of events that were never given: restores have leapt over them
-    uint64_t answers_until_ms           # after FREEZE, and a THAW that ends one, no order is overdue before: nobody could answer
+    uint64_t answers_until_ms           # after RESTART, FREEZE and a THAW that ends one, no order is overdue before: nobody could answer
     uint32_t frozen_s                   # when the clock jumped last, Unix seconds
     uint32_t late_end                   # SIMs from this one on have nothing in sims_late
     uint64_t reserved[6]

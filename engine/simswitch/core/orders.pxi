@@ -907,7 +907,7 @@ cdef void _ask(State *state, uint32_t index, uint64_t now_ms) noexcept nogil:
 
 
 cdef void answers_delayed(State *state, uint64_t now_ms) noexcept nogil:
-    """The service stood still, or its clock leaps: what is out gets its whole deadline again."""
+    """The service starts again, or stood still, or its clock leaps: what is out gets its whole deadline again."""
     state.header.answers_until_ms = now_ms + <uint64_t> state.header.settings[<int> ORDER_DEADLINE_MS]
 
 
