@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
@@ -168,7 +169,7 @@ def test_a_figure_of_the_whole_rolling_window_is_of_today_and_what_it_has_beyond
 
 @pytest.mark.parametrize("of_sim_first", [False, True])
 def test_what_a_carrier_counted_less_comes_off_a_rolling_window_once(of_sim_first: bool) -> None:
-    """Of a day of the pool, and of all days of a SIM, in whichever order; what only one of them says comes off too."""
+    """Of a day of the pool, and of all days of a SIM, in whichever order: nobody knows of which of them that is."""
     world, _ = rolling_world()
     ended_s, now_s = world.now_ms // 1000 - 16, world.now_ms // 1000
     of_pools_day = world.pool_figure(LOT, GIB, 0, ended_s, layout.ROLLING_DAY)
@@ -177,12 +178,89 @@ def test_what_a_carrier_counted_less_comes_off_a_rolling_window_once(of_sim_firs
     for figure in figures[::-1] if of_sim_first else figures:
         assert world.status(figure) == layout.OK
         rolling.append(pool(world)["pool_used_bytes"][2] // GIB)
-    # The day had 2 GiB by our count: one of the two that the SIM has less is of it, or may be.
-    assert rolling == ([4, 4] if of_sim_first else [5, 4])
+    assert rolling == ([4, 5] if of_sim_first else [5, 5])
     # The SIM's holds until its day is over, the pool's as long as its day counts: 1 + 3.
     a_day_is_over(world)
     assert pool(world)["pool_used_bytes"][2] == 4 * GIB
     assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("of_sim_first", [False, True])
+@pytest.mark.parametrize("told", [3, 4])
+@pytest.mark.parametrize("window", [CYCLE, ROLLING])
+def test_less_of_one_sim_takes_nothing_off_what_was_said_of_all_of_them_of_the_day(
+    window: int, told: int, of_sim_first: bool
+) -> None:
+    """3 GiB were counted today on one SIM; what the carrier had less of it another one used, and we did not count."""
+    world = shared_world(quota_day=50 * GIB, quota_rolling=50 * GIB, rolling_days=3, pooled=7)
+    epoch = allocate(world)
+    for each in (CYCLE, DAY, ROLLING):
+        assert world.status(world.schedule(LOT, each, world.now_ms + SECOND_MS)) == layout.OK
+    world.pass_ms(2 * SECOND_MS)
+    assert world.status(world.usage(T, epoch, 3 * GIB)) == layout.OK
+    now_s = world.now_ms // 1000
+    figures = [world.pool_figure(LOT, told * GIB, 3 * GIB, now_s, DAY), world.figure(0, GIB, 3 * GIB, now_s, window)]
+    for figure in figures[::-1] if of_sim_first else figures:
+        assert world.status(figure) == layout.OK
+    assert pool(world)["pool_used_bytes"] == [told * GIB] * 3
+    assert world.machine.sim(0)["used_rolling_bytes" if window == ROLLING else "used_cycle_bytes"] == GIB
+    assert world.machine.check() == []
+
+
+def test_less_of_one_sims_cycle_takes_nothing_off_what_was_said_of_all_of_them_of_single_days() -> None:
+    world, _ = rolling_world()
+    ended_s, now_s = world.now_ms // 1000 - 16, world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 5 * GIB, 0, ended_s, layout.ROLLING_DAY)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 9 * GIB
+    assert world.status(world.figure(0, 0, 6 * GIB, now_s)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == 5 * GIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("of_sim_first", [False, True])
+@pytest.mark.parametrize("then", ["a day is over", "its plan has more days"])
+def test_what_only_makes_up_for_less_of_a_sim_goes_with_that(then: str, of_sim_first: bool) -> None:
+    """The pool's figure is as much as we counted, whatever its carrier says of one SIM."""
+    world, _ = rolling_world()
+    now_s = world.now_ms // 1000
+    figures = [world.pool_figure(LOT, 6 * GIB, 6 * GIB, now_s, ROLLING), world.figure(0, GIB, 6 * GIB, now_s, ROLLING)]
+    for figure in figures[::-1] if of_sim_first else figures:
+        assert world.status(figure) == layout.OK
+        assert pool(world)["pool_used_bytes"][2] in (GIB, 6 * GIB)
+    assert pool(world)["pool_used_bytes"][2] == 6 * GIB
+    if then == "a day is over":
+        a_day_is_over(world)
+    else:
+        more = plan_of(quota_cycle=100 * GIB, quota_rolling=50 * GIB, rolling_days=4, pooled=1 << 2 | 1)
+        world.define(layout.PLAN, "monthly", more)
+        world.pass_ms(SECOND_MS)
+    # The day before yesterday leaves with the turn.
+    assert pool(world)["pool_used_bytes"][2] == (5 * GIB if then == "a day is over" else 6 * GIB)
+    assert world.machine.check() == []
+
+
+def test_a_figure_of_a_pools_rolling_window_waits_until_its_sims_follow_their_days() -> None:
+    world, _ = rolling_world()
+    now_s = world.now_ms // 1000
+    more = plan_of(quota_cycle=100 * GIB, quota_rolling=50 * GIB, rolling_days=4, pooled=1 << 2 | 1)
+    record = np.frombuffer(commands.definition(layout.PLAN, "monthly", more), "V1024")
+    figure = world.pool_figure(LOT, 6 * GIB, 6 * GIB, now_s, ROLLING)
+    _, outcome = world.send(commands.run(layout.DEFINE, 1, definition=record), figure)
+    assert outcome["status"].tolist() == [layout.WRONG_STATE]
+    assert world.status(figure) == layout.OK
+
+
+def test_a_pool_is_as_a_program_counts_it_from_its_start_on() -> None:
+    """One that counted otherwise may have left it."""
+    world = shared_world()
+    regions = copy_regions(world.machine)
+    state = tables(regions)
+    record = state["lots"][world.entities[LOT]]
+    record["pool_limit_bytes"] += GIB
+    world.machine = Machine.restore(pack(regions, state))
+    assert pool(world)["pool_left_bytes"] == 101 * GIB
+    world.send(commands.run(layout.RESTART))
+    assert pool(world)["pool_left_bytes"] == 100 * GIB
 
 
 def test_a_figure_of_the_whole_rolling_window_is_not_below_its_single_days() -> None:

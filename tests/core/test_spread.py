@@ -504,6 +504,27 @@ def test_a_reset_that_is_held_up_loses_nothing_where_it_is_taken_back_and_said_a
     assert world.machine.check() == []
 
 
+@pytest.mark.parametrize("pooled", [0, 7])
+def test_a_reset_that_was_taken_back_leaves_nothing_to_one_of_long_after(pooled: int) -> None:
+    world, epoch, at_ms = used_world(pooled)
+    schedule(world, CYCLE, at_ms)
+    world.send(commands.run(layout.FREEZE))
+    world.pass_ms(MINUTE_MS)
+    report(world, epoch, 400 * MIB)
+    world.now_ms = at_ms + HOUR_MS
+    world.send(commands.run(layout.THAW), world.schedule(LOT, CYCLE, 0))
+    world.pass_ms(MINUTE_MS)
+    for day in range(3):
+        world.now_ms += DAY_MS - HOUR_MS
+        world.send(world.lease(layout.RENEW, T, epoch))
+        report(world, epoch, (500 + day) * MIB)
+    world.pass_ms(MINUTE_MS)
+    schedule(world, CYCLE, world.now_ms)
+    world.pass_ms(2 * HOUR_MS)
+    assert used(world, LAST, CYCLE) == 0
+    assert world.machine.check() == []
+
+
 def test_while_the_clock_is_frozen_no_report_is_more_than_the_line_could_carry() -> None:
     """Nobody knows for how long it has been used: after days away our own time stands where we went."""
     world, epoch, _ = used_world()

@@ -181,9 +181,9 @@ class Books:
         mine = [sim for sim in self.sims if sim.lot == entity]
         return sum(sim.beside(window) for sim in mine)
 
-    def _pool_void(self, entity: int, window: int) -> int:
+    def pool_void(self, entity: int, window: int) -> int:
         """What its SIMs' figures say less than was counted, and counts in the pool all the same: the window is over, or
-        a day of the pool was said to have less already."""
+        of some days the carrier has said what the pool had."""
         lot = self.lots[entity]
         less = sum(min(sim.corrections[window], 0) for sim in self.sims if sim.lot == entity)
         walks = [sweep for sweep in (*self.sweeps, self.walk) if sweep is not None and sweep.kind == "limits"]
@@ -191,22 +191,19 @@ class Books:
             return less
         if window != layout.WINDOW_ROLLING - 1 or lot.figured(window):
             return 0
-        return max(less, sum(min(lot.pool_days[place] - own, 0) for place, own in lot.pool_own.items()))
+        return less if any(place < lot.places for place in lot.pool_told) else 0
+
+    def pool_used(self, entity: int, window: int) -> int:
+        lot, counted = self.lots[entity], self._pool_counted(entity)
+        beside = self._pool_beside(entity, window) - self.pool_void(entity, window)
+        return counted + lot.pool_offsets[window] + beside + lot.pool_corrections[window] + lot.pool_straddling[window]
 
     def _pool_left(self, entity: int, reserved: tuple[int, int] = (0, 99)) -> int:
         """What is left to the nearest cap, less what is ``reserved``: so many bytes, or a power of two of the quota."""
-        lot, counted = self.lots[entity], self._pool_counted(entity)
-        least, shift = reserved
+        lot, (least, shift) = self.lots[entity], reserved
         return min(
             (
-                quota
-                - counted
-                - lot.pool_offsets[window]
-                - self._pool_beside(entity, window)
-                + self._pool_void(entity, window)
-                - lot.pool_corrections[window]
-                - lot.pool_straddling[window]
-                - max(least, quota >> shift)
+                quota - self.pool_used(entity, window) - max(least, quota >> shift)
                 for window, (quota, _) in enumerate(lot.caps)
                 if lot.pools(window) and quota >= 0
             ),
@@ -239,7 +236,10 @@ class Books:
         if not lot.pools(window):
             return
         if window == layout.WINDOW_ROLLING - 1:
-            beyond = max(lot.pool_corrections[window], 0) + lot.pool_straddling[window]
+            # What only makes up for less of its SIMs goes with that.
+            less = sum(min(sim.corrections[window], 0) for sim in self.sims if sim.lot == entity)
+            beyond = max(lot.pool_corrections[window] + (less if lot.figured(window) else 0), 0)
+            beyond += lot.pool_straddling[window]
             own = counted + lot.pool_offsets[window] - sum(lot.pool_days)
             at_s, before = lot.pool_late
             later = max(min(counted - before, own), 0) if 0 < at_s >= lot.from_s[window] else 0

@@ -732,7 +732,7 @@ class Model(Limits):
         if 0 < at_ms <= lot.last_reset_ms[window - 1]:
             return {layout.LATE}
         lot.schedule[window - 1] = (at_ms, spread_ms)
-        if at_ms > self.now_ms:
+        if at_ms > self.now_ms or at_ms >= self.thaw_until_ms:
             lot.held_s.pop(window - 1, None)
         self._turn_lot(entity)
         return {layout.OK}
@@ -849,7 +849,7 @@ class Model(Limits):
         # Days that were over since nobody could say; that an hour may have been put back counts one too few.
         late = 0 if window == layout.WINDOW_CYCLE - 1 else max(self.now_ms - at_ms - 3_600_000, 0) // DAY_MS
         lot.last_reset_ms[window] = at_ms + late * DAY_MS
-        held = window in lot.held_s and (lot.held_s[window] <= at_ms // 1000 or late > 0)
+        held = window in lot.held_s and (lot.held_s[window] <= at_ms // 1000 or self.now_ms - at_ms >= 23 * 3_600_000)
         lot.from_s[window] = min(at_ms // 1000, lot.held_s.pop(window, at_ms // 1000))
         if window == layout.WINDOW_ROLLING - 1:
             ended = max(round((at_ms - before_ms) / DAY_MS), 1) if before_ms else 1
@@ -904,7 +904,8 @@ class Model(Limits):
                     del lot.resets[window]
                     lot.ended_ms[window] = self.now_ms
                     self._event(layout.EVENT_RESET, a=entity | window + 1 << 16, b=reset.count)
-            if not lot.resets:
+            waited = [place for place, (at_ms, _) in lot.schedule.items() if 0 < at_ms <= self.now_ms]
+            if not lot.resets or any(place not in lot.resets for place in waited):
                 self._turn_lot(entity)
 
     def _catch_up(self, sim: SimModel) -> None:
@@ -1066,6 +1067,7 @@ class Model(Limits):
                 if as_of_s <= lot.pool_as_of_s[place]:
                     least = max(least, told + self._pool_counted(sim.lot) - lot.pool_told_at_bytes[place])
                 self._raise_pool(lot, place, least - base)
+        self._pool_keeps_told(sim.lot, window)
         self._pool_holds_sims(sim.lot)
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
@@ -1491,19 +1493,26 @@ class Model(Limits):
             used = self._pool_base(entity, cycle) + lot.pool_raised[cycle]
             lot.pool_corrections[cycle] += max(least - used, 0)
 
+    def _pool_keeps_told(self, entity: int, window: int) -> None:
+        """A SIM's figure of a longer window takes nothing off what figures of the pool say of days in it."""
+        lot, (cycle, day, rolling) = self.lots[entity], (int(each) - 1 for each in layout.Window)
+        if window == day or not lot.pools(window) or self._pool_is_told(lot, window):
+            return
+        of_day = self._pool_is_told(lot, day) and self._lies_in(lot, day, window)
+        least = self.pool_used(entity, day) if of_day else 0
+        if window == cycle and lot.pools(rolling):
+            begun_ms, days = self._window_begun_ms(lot, cycle), enumerate(self._days_begun_ms(lot)[1 : lot.places + 1])
+            told = [place for place, day_ms in days if place in lot.pool_told and day_ms >= begun_ms]
+            least = max(least, sum(lot.pool_days[place] for place in told))
+        lot.pool_corrections[window] += max(least - self.pool_used(entity, window), 0)
+
     def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
         lot = self.lots[entity]
         cycle, day, rolling = (int(window) - 1 for window in layout.Window)
-
-        def used(window: int) -> int:
-            ledger = lot.pool_corrections[window] + lot.pool_straddling[window]
-            beside = self._pool_beside(entity, window) - self._pool_void(entity, window)
-            return lot.pool_offsets[window] + beside + ledger
-
         begun_ms = lot.last_reset_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
         for window, holds in ((cycle, lot.last_reset_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
             if holds and lot.pools(window) and window not in lot.resets:
-                lot.pool_corrections[window] += max(used(day) - used(window), 0)
+                lot.pool_corrections[window] += max(self.pool_used(entity, day) - self.pool_used(entity, window), 0)
 
     def _pool_day(self, call: Call, lot: LotModel, told: int, a_second: int) -> set[int]:
         rolling, ended_s, as_of_s = layout.WINDOW_ROLLING - 1, call.item["as_of_s"], lot.pool_as_of_s[2]
@@ -2501,6 +2510,11 @@ class Model(Limits):
                 told = self._days_told(entity)[: lot.places]
                 own = [lot.pool_own.get(place, 0) for place in range(lot.places)]
                 self._require(days == [told, raised, own], f"lot {entity}: of its days it says {days}")
+            if lot.pooled:
+                left = int(tables["lots"][entity]["pool_limit_bytes"])
+                left -= self._pool_counted(entity) if left != 2**63 - 1 else 0
+                known_left = self._pool_left(entity)
+                self._require(left == known_left, f"lot {entity}: its pool has {left} left, not {known_left}")
             for window in range(layout.WINDOWS) if lot.pooled else ():
                 if not lot.pools(window):
                     continue

@@ -18,7 +18,7 @@ from tests.model.books import DAY_MS
 from tests.model.records import copy_regions, tables
 from tests.model.things import Mismatch
 from tests.model.walk import Walk
-from tests.model.world import DEADLINE_MS, STEP_MS, SUBSCRIBER, replay
+from tests.model.world import DEADLINE_MS, MIB, STEP_MS, SUBSCRIBER, replay
 
 # 100,000 commands over all seeds; more when asked for: SIMSWITCH_WALK_COMMANDS=1000000.
 COMMANDS = int(os.environ.get("SIMSWITCH_WALK_COMMANDS", "100000"))
@@ -147,6 +147,43 @@ def test_days_on_which_nobody_was_there_turn_windows_as_in_the_model(seed: int) 
             walk.apply(walk.pool_figure())
         several += len(walk.model.lots[world.entities["gold-b"]].turn) > 1
     assert several > 5
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+def test_figures_below_our_count_take_off_their_pool_what_they_do_in_the_model(seed: int) -> None:
+    """Of single SIMs and their days, of the pool's days; while windows begin bit by bit, and after."""
+    walk = Walk(seed, keeps_records=False, ends_ms=(400 * DAY_MS, 400 * DAY_MS))
+    drawn, world, lot = random.Random(seed), walk.world, walk.world.entities["gold-b"]
+    void: Counter[tuple[int, bool]] = Counter()
+
+    def apply(*batch: bytes) -> None:
+        walk.apply(b"".join(batch))
+        for window in range(layout.WINDOWS):
+            if walk.model.pool_void(lot, window) < 0:
+                void[window, window in walk.model.lots[lot].resets] += 1
+
+    for _ in range(60):
+        for _ in range(4):
+            walk.step()
+        world.now_ms += drawn.choice((STEP_MS, DAY_MS // 3, DAY_MS))
+        apply(commands.run(layout.TICK))
+        mine = [sim for sim in walk.model.sims if sim.lot == lot]
+        if drawn.random() < 0.5:
+            told, counted = walk.model.pool_used(lot, 1) + MIB, sum(sim.counted_bytes for sim in mine)
+            apply(world.pool_figure("gold-b", told, counted, world.now_ms // 1000, layout.WINDOW_DAY))
+        for window in drawn.sample(range(1, layout.WINDOWS + 1), 2):
+            for sim in drawn.sample(mine, 3):
+                own = sim.counted_bytes + sim.offsets[window - 1]
+                told = max(own - drawn.choice((1, MIB, 300 * MIB)), 0)
+                apply(world.figure(sim.index, told, sim.counted_bytes, world.now_ms // 1000, window))
+            if drawn.random() < 0.5:
+                apply(world.schedule("gold-b", window, world.now_ms + 1, drawn.choice((0, 200 * STEP_MS))))
+                for _ in range(drawn.choice((1, 8))):
+                    world.now_ms += 30 * STEP_MS
+                    apply(walk.usage(), walk.usage())
+            ended_s = walk.model.today_begun_s(walk.model.lots[lot]) - drawn.choice((0, DAY_MS // 1000))
+            apply(world.pool_figure("gold-b", drawn.choice((0, 300 * MIB)), 0, ended_s, layout.ROLLING_DAY))
+    assert {(0, True), (1, True), (2, True), (2, False)} <= set(void), void
 
 
 @pytest.mark.parametrize("seed", SEEDS)

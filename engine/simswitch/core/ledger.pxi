@@ -717,6 +717,7 @@ cdef int _correct(
         if window == WINDOW_DAY - 1:
             pool_carry_day(state, &state.lots[entity], beyond, 0, 0, now_ms)
         pool_contain_sims(state, index, window, fall, bases, now_ms)
+        pool_contain_told(state, &state.lots[entity], window, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 

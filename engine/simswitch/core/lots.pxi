@@ -219,7 +219,7 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         days = (late_ms - min(late_ms, DAY_SLACK_MS)) // DAY_MS
         if last_ms:
             untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
-    held = lot.held_s[window] and (lot.held_s[window] <= lot.reset_ms[window] // 1000 or days)
+    held = lot.held_s[window] and (lot.held_s[window] <= lot.reset_ms[window] // 1000 or late_ms >= DAY_MS - DAY_SLACK_MS)
     lot.from_s[window] = <uint32_t> (lot.reset_ms[window] // 1000)
     lot.held_over &= <uint8_t> ~(1 << window)
     if lot.held_s[window] and lot.held_s[window] < lot.from_s[window]:
@@ -585,6 +585,15 @@ cdef bint _reset_step(State *state, uint32_t entity, int window, uint64_t now_ms
     return True
 
 
+cdef bint _next_waited(const Lot *lot, uint64_t now_ms) noexcept nogil:
+    """Whether a reset is due, and the walk of the one before of its window is over."""
+    cdef int window
+    for window in range(WINDOWS):
+        if lot.reset_ms[window] and lot.reset_ms[window] <= now_ms and not (lot.resetting >> window) & 1:
+            return True
+    return False
+
+
 cdef void lots_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
     """Goes on with the lots that are due, in turn."""
     cdef uint32_t entity
@@ -605,8 +614,8 @@ cdef void lots_run(State *state, uint64_t now_ms, int *work) noexcept nogil:
             through = False
         if not through:
             _lot_due(state, entity)
-        elif not lot.resetting:
-            lot_turn(state, entity, now_ms)  # the next reset may have waited for this one
+        elif not lot.resetting or _next_waited(lot, now_ms):
+            lot_turn(state, entity, now_ms)
 
 
 cdef void apply_schedule(State *state, const Run *run) noexcept nogil:
@@ -636,7 +645,8 @@ cdef void apply_schedule(State *state, const Run *run) noexcept nogil:
         else:
             lot.reset_ms[window] = instants[item]
             lot.spread_ms[window] = spreads[item]
-            if instants[item] > run.now_ms:
+            # Taken back and said again it is held up still, but not one of after the clock was confirmed.
+            if instants[item] > run.now_ms or instants[item] >= state.header.thaw_until_ms:
                 lot.held_s[window] = 0
             lot_turn(state, lots[item], run.now_ms)
             run.outcomes[item] = OK

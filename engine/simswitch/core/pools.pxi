@@ -8,7 +8,7 @@
 #     offset     moves when the window starts anew: at once, for all. Opening balances are in it
 #     beside     the sum of what stands in the ledger of its SIMs (ledger.pxi): it leaves the window as each of them does. What of it is
 #                less than we counted is summed up by itself, too: it takes nothing off a window that has begun, where the walk has yet
-#                to come to its SIM, and off rolling days not what figures of the pool's days have taken off
+#                to come to its SIM, nor off rolling days of which some are the pool's carrier's
 #     own ledger what its carrier's last figure of all SIMs together moved it by, and what straddled its instant; for the window's time
 #     claimed    the sum over the SIMs that are reserved, assigned or held of what their leases may still use: what was expected of
 #                each, less what was reported of it. A SIM's claim stands in its record, where it has its rank in the index while free
@@ -86,24 +86,15 @@ cdef inline bint lot_pools(const Lot *lot, int window) noexcept nogil:
     return (lot.pooled >> window) & 1
 
 
-cdef int64_t _days_less_bytes(const Lot *lot) noexcept nogil:
-    """What figures of single days of the pool took off what counts of them; 0 or below."""
-    cdef int64_t less = 0
-    cdef int place
-    for place in range(rolling_places(lot)):
-        if (lot.pool_days_told >> place) & 1:
-            _add(&less, min(lot.pool_days[place] - lot.pool_days_own_bytes[place], <int64_t> 0))
-    return less
-
-
 cdef int64_t _pool_void_bytes(const Lot *lot, int window) noexcept nogil:
     """What figures of its SIMs say less than we counted, and takes nothing off the pool; 0 or below."""
     if lot.pool_less_bytes[window] == 0:
         return 0
     if ((lot.resetting | lot.begins) >> window) & 1 or (window == WINDOW_ROLLING - 1 and lot.days_since_s):
         return lot.pool_less_bytes[window]
-    if window == WINDOW_ROLLING - 1 and not pool_figured(lot, window):
-        return max(lot.pool_less_bytes[window], _days_less_bytes(lot))
+    # A figure of the whole window knows of them.
+    if window == WINDOW_ROLLING - 1 and not pool_figured(lot, window) and lot.pool_days_told & ((1 << rolling_places(lot)) - 1):
+        return lot.pool_less_bytes[window]
     return 0
 
 
@@ -236,6 +227,13 @@ cdef void pool_follow(State *state, uint32_t entity, bint tell, uint64_t now_ms)
     pool_judge(state, entity, tell, now_ms)
 
 
+cdef void pools_follow(State *state, uint64_t now_ms) noexcept nogil:
+    cdef uint32_t entity
+    for entity in range(state.header.entities_count):
+        if state.entities[entity].kind == LOT:
+            pool_follow(state, entity, True, now_ms)
+
+
 cdef void pool_forget(Lot *lot, int window) noexcept nogil:
     """Its own ledger of the window is over. Up to when figures were told stays."""
     lot.pool_correction_bytes[window] = 0
@@ -246,10 +244,19 @@ cdef void pool_forget(Lot *lot, int window) noexcept nogil:
         lot.pool_carrier_bytes[window] = -1  # told again it says something again
 
 
+cdef int64_t _pool_beyond_bytes(const Lot *lot) noexcept nogil:
+    """What the carrier counted beyond us in the rolling window, by its figure of the pool: without what only makes up for what figures
+    of its SIMs are less, which goes with those."""
+    cdef int64_t beyond = lot.pool_correction_bytes[WINDOW_ROLLING - 1]
+    if pool_figured(lot, WINDOW_ROLLING - 1):
+        _add(&beyond, lot.pool_less_bytes[WINDOW_ROLLING - 1])
+    return max(beyond, <int64_t> 0)
+
+
 cdef void pool_days_changed(Lot *lot) noexcept nogil:
     """A figure of all rolling days was of others than it has now: what it had beyond us may be of any of them, what it had less holds no more."""
     cdef int window = WINDOW_ROLLING - 1
-    cdef int64_t beyond = max(lot.pool_correction_bytes[window], <int64_t> 0), straddling = lot.pool_straddling_bytes[window]
+    cdef int64_t beyond = _pool_beyond_bytes(lot), straddling = lot.pool_straddling_bytes[window]
     pool_forget(lot, window)
     lot.pool_correction_bytes[window] = beyond
     lot.pool_straddling_bytes[window] = straddling
@@ -300,7 +307,7 @@ cdef void pool_restart(State *state, uint32_t entity, int window, int places, ui
         today = lot.pool_offset_bytes[window]
         _add(&today, <int64_t> lot.pool_counted_bytes)
         # As of a SIM: what its carrier counted beyond us joins the days as today's, what it counted less held up to now.
-        _add(&today, max(lot.pool_correction_bytes[window], <int64_t> 0))
+        _add(&today, _pool_beyond_bytes(lot))
         _add(&today, lot.pool_straddling_bytes[window])
         _add(&today, -_days_bytes(lot, places))
         if late:
@@ -786,6 +793,21 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
             _add(&lot.pool_correction_bytes[window], missing)
 
 
+cdef void pool_contain_told(State *state, Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """A carrier's figure of one SIM was taken: it takes nothing off what the pool's figures say of a day, or of days, of the window."""
+    cdef int64_t least = 0, days = 0
+    cdef int place
+    if window == WINDOW_DAY - 1 or not lot_pools(lot, window) or _pool_is_told(lot, window, now_ms):
+        return
+    if _pool_is_told(lot, WINDOW_DAY - 1, now_ms) and _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms):
+        least = pool_used_bytes(lot, WINDOW_DAY - 1)
+    if window == WINDOW_CYCLE - 1 and lot_pools(lot, WINDOW_ROLLING - 1):
+        for place in range(rolling_places(lot)):
+            if (lot.pool_days_told >> place) & 1 and _days_begun_ms(state, lot, place, now_ms) >= _begun_ms(state, lot, window, now_ms):
+                _add(&days, lot.pool_days[place])
+    _pool_take_in(lot, window, max(max(least, days) - pool_used_bytes(lot, window), <int64_t> 0))
+
+
 cdef inline int64_t pool_day_most_bytes(const Lot *lot, int place) noexcept nogil:
     """What of a day is in the cycle: as of a SIM."""
     return max(lot.pool_days[place], lot.pool_days_own_bytes[place])
@@ -845,7 +867,7 @@ cdef int _correct_pool(
         state, entity, window, carrier_bytes, as_of_s, lot.pool_as_of_s[window], _sims_count(state, entity), now_ms)
     if status != OK:
         return status
-    if (lot.begins >> window) & 1:
+    if (lot.begins >> window) & 1 or (window == WINDOW_ROLLING - 1 and lot.days_since_s):
         return WRONG_STATE
     if as_of_s == lot.pool_as_of_s[window] and carrier_bytes == lot.pool_carrier_bytes[window]:
         correction[0] = lot.pool_correction_bytes[window] - lot.pool_raised_bytes[window]

@@ -454,4 +454,5 @@ cdef void restart(State *state, bint restored, uint64_t now_ms) noexcept nogil:
     for index in range(state.header.classes_count):
         class_rank(state, &state.classes[index])  # maybe from the state of a program that ordered them otherwise
     bounds_wanted(state)  # maybe from the state of a program that knew of no bounds
+    pools_follow(state, now_ms)  # maybe from the state of a program that counted otherwise
     lots_slowed(state, now_ms)  # maybe from the state of a program that left them slowed
