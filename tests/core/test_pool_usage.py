@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -11,7 +12,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions, pack, tables
-from tests.model.transitions import SECOND_MS, T, allocate
+from tests.model.transitions import DAY_MS, SECOND_MS, T, allocate
 from tests.model.world import GIB, MIB, World, empty_world
 
 CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
@@ -164,7 +165,8 @@ def test_a_figure_of_the_whole_rolling_window_is_of_today_and_what_it_has_beyond
         rolling.append(pool(world)["pool_used_bytes"][2])
         a_day_is_over(world)
     assert rolling == [10 * GIB, 9 * GIB, 7 * GIB, 0]
-    assert pool(world)["pool_correction_bytes"] == [0, 0, 0]
+    # All of them are of the cycle.
+    assert pool(world)["pool_correction_bytes"] == [4 * GIB, 0, 0]
 
 
 @pytest.mark.parametrize("of_sim_first", [False, True])
@@ -204,6 +206,70 @@ def test_less_of_one_sim_takes_nothing_off_what_was_said_of_all_of_them_of_the_d
         assert world.status(figure) == layout.OK
     assert pool(world)["pool_used_bytes"] == [told * GIB] * 3
     assert world.machine.sim(0)["used_rolling_bytes" if window == ROLLING else "used_cycle_bytes"] == GIB
+    assert world.machine.check() == []
+
+
+def day_of_all_world() -> tuple[World, int]:
+    """All windows are shared and begin together; 1 GiB was used yesterday on one SIM, and 1 today. When that began."""
+    world = shared_world(quota_day=50 * GIB, quota_rolling=50 * GIB, rolling_days=3, pooled=7)
+    world.configure(layout.LEASE_MS, 4 * DAY_MS)
+    epoch = allocate(world)
+    at_ms = (world.now_ms // 1000 + 1) * 1000 - DAY_MS
+    for day in (1, 2):
+        at_ms += DAY_MS
+        for each in (CYCLE, DAY, ROLLING)[day - 1 :]:
+            assert world.status(world.schedule(LOT, each, at_ms)) == layout.OK
+        world.now_ms = at_ms
+        world.pass_ms(SECOND_MS)
+        assert world.status(world.usage(T, epoch, day * GIB)) == layout.OK
+    return world, at_ms // 1000
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_a_cycle_has_the_day_and_the_days_before_it_in_whichever_order_they_are_told(order: tuple[int, ...]) -> None:
+    """Of the one SIM the carrier counted nothing: others used what it did on them."""
+    world, ended_s = day_of_all_world()
+    now_s = world.now_ms // 1000
+    figures = [
+        world.pool_figure(LOT, GIB, 0, ended_s, layout.ROLLING_DAY),
+        world.pool_figure(LOT, GIB, 2 * GIB, now_s, DAY),
+        world.figure(0, 0, 2 * GIB, now_s),
+    ]
+    for each in order:
+        assert world.status(figures[each]) == layout.OK
+    assert pool(world)["pool_used_bytes"] == [2 * GIB, GIB, 2 * GIB]
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("of_sim_first", [False, True])
+def test_days_of_a_pool_leave_no_less_than_what_was_said_of_its_sims(of_sim_first: bool) -> None:
+    """Of the SIM nothing on the first day, and all on the second: as much in all as we counted."""
+    world, ended_s = day_of_all_world()
+    of_sim = world.figure(0, 2 * GIB, 2 * GIB, world.now_ms // 1000, ROLLING)
+    figures = [world.pool_figure(LOT, 0, 0, ended_s, layout.ROLLING_DAY), of_sim]
+    for figure in figures[::-1] if of_sim_first else figures:
+        assert world.status(figure) == layout.OK
+    assert pool(world)["pool_used_bytes"][2] == 2 * GIB
+    a_day_is_over(world)
+    assert pool(world)["pool_used_bytes"][2] == 2 * GIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, ROLLING])
+def test_a_figure_that_is_taken_back_leaves_a_longer_window_what_the_day_has(window: int) -> None:
+    """Also where an older figure of that window holds."""
+    world, _ = day_of_all_world()
+    told = []
+    for figure in (
+        world.pool_figure(LOT, 2 * GIB, 2 * GIB, world.now_ms // 1000, window),
+        world.figure(0, 3 * GIB, 2 * GIB, world.now_ms // 1000 + 1, window),
+        world.pool_figure(LOT, 3 * GIB, 2 * GIB, world.now_ms // 1000 + 2, DAY),
+        world.figure(0, 2 * GIB, 2 * GIB, world.now_ms // 1000 + 3, window),
+    ):
+        world.pass_ms(SECOND_MS)
+        assert world.status(figure) == layout.OK
+        told.append(pool(world)["pool_used_bytes"][window - 1] // GIB)
+    assert told == [2, 3, 3, 3]
     assert world.machine.check() == []
 
 

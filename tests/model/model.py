@@ -1067,7 +1067,7 @@ class Model(Limits):
                 if as_of_s <= lot.pool_as_of_s[place]:
                     least = max(least, told + self._pool_counted(sim.lot) - lot.pool_told_at_bytes[place])
                 self._raise_pool(lot, place, least - base)
-        self._pool_keeps_told(sim.lot, window)
+        self._pool_keeps_told(sim.lot)
         self._pool_holds_sims(sim.lot)
         self.corrections_count += 1
         self._corrected(sim, window + 1, correction, lowered)
@@ -1272,6 +1272,7 @@ class Model(Limits):
                 lot.pool_corrections[cycle] += differs if known else max(differs, -most_back)
             self._cycle_has_days(sim, lot, ended_s)
         self._contain(sim, lot, rolling, ended_s)
+        self._pool_keeps_told(sim.lot)
         self.corrections_count += 1
         self._corrected(sim, layout.ROLLING_DAY, exactly)
         return {layout.OK}
@@ -1428,6 +1429,7 @@ class Model(Limits):
         self._raise_pool(lot, place, least - self._pool_base(entity, place))
         if place == layout.WINDOW_DAY - 1:
             self._pool_contains_day(entity, as_of_s)
+        self._pool_keeps_told(entity)
         self._pool_holds_sims(entity)
         self._judge_pool(entity)
         if any(sim.allowances[place] for sim in mine):
@@ -1493,18 +1495,26 @@ class Model(Limits):
             used = self._pool_base(entity, cycle) + lot.pool_raised[cycle]
             lot.pool_corrections[cycle] += max(least - used, 0)
 
-    def _pool_keeps_told(self, entity: int, window: int) -> None:
-        """A SIM's figure of a longer window takes nothing off what figures of the pool say of days in it."""
+    def _pool_keeps_told(self, entity: int) -> None:
+        """No longer window of a pool has less than its carrier said of what is in it, in any order and of anybody."""
         lot, (cycle, day, rolling) = self.lots[entity], (int(each) - 1 for each in layout.Window)
-        if window == day or not lot.pools(window) or self._pool_is_told(lot, window):
-            return
-        of_day = self._pool_is_told(lot, day) and self._lies_in(lot, day, window)
-        least = self.pool_used(entity, day) if of_day else 0
-        if window == cycle and lot.pools(rolling):
-            begun_ms, days = self._window_begun_ms(lot, cycle), enumerate(self._days_begun_ms(lot)[1 : lot.places + 1])
-            told = [place for place, day_ms in days if place in lot.pool_told and day_ms >= begun_ms]
-            least = max(least, sum(lot.pool_days[place] for place in told))
-        lot.pool_corrections[window] += max(least - self.pool_used(entity, window), 0)
+        for window in (rolling, cycle):
+            if not lot.pools(window) or window in lot.resets:
+                continue
+            told = self._pool_is_told(lot, window)
+            of_sims = 0 if told else self._told_of_sims(entity, window)
+            known = [of_sims + self._pool_counted(entity) - lot.told_at_bytes[window] if of_sims else 0]
+            of_day = self._pool_is_told(lot, day) and self._lies_in(lot, day, window)
+            known.append(self.pool_used(entity, day) if of_day else 0)
+            if window == cycle and lot.pools(rolling):
+                if self._pool_is_told(lot, rolling) and self._lies_in(lot, rolling, cycle):
+                    known.append(self.pool_used(entity, rolling))
+                begun_ms, begun = self._window_begun_ms(lot, cycle), self._days_begun_ms(lot)[1 : lot.places + 1]
+                in_it = [place for place, day_ms in enumerate(begun) if place in lot.pool_told and day_ms >= begun_ms]
+                days = [] if told else in_it
+                follows = 0 < lot.last_reset_ms[rolling] <= lot.last_reset_ms[day]
+                known.append(sum(lot.pool_days[place] for place in days) + (known[1] if follows else 0))
+            lot.pool_corrections[window] += max(max(known) - self.pool_used(entity, window), 0)
 
     def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
         lot = self.lots[entity]
@@ -1554,6 +1564,7 @@ class Model(Limits):
         lot.days_told_s = max(lot.days_told_s, ended_s)
         lot.pool_offsets[rolling] += correction
         self._pool_cycle_has_days(entity)
+        self._pool_keeps_told(entity)
         self._judge_pool(entity)
         self.corrections_count += 1
         self._event(layout.EVENT_POOL_CORRECTED, a=entity | layout.ROLLING_DAY << 16, b=correction % 2**64)

@@ -717,7 +717,7 @@ cdef int _correct(
         if window == WINDOW_DAY - 1:
             pool_carry_day(state, &state.lots[entity], beyond, 0, 0, now_ms)
         pool_contain_sims(state, index, window, fall, bases, now_ms)
-        pool_contain_told(state, &state.lots[entity], window, now_ms)
+        pool_contain_told(state, &state.lots[entity], now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 
@@ -803,6 +803,7 @@ cdef int _correct_day(
         raised += pool_day_most_bytes(lot, <int> place)
         _carry_day(state, index, <int> place, more, raised, ended_s, now_ms)
         _contain(state, index, WINDOW_ROLLING - 1, ended_s, now_ms)
+        pool_contain_told(state, lot, now_ms)
         sim_set_limit(state, index, now_ms)
     return OK
 

@@ -793,19 +793,35 @@ cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
             _add(&lot.pool_correction_bytes[window], missing)
 
 
-cdef void pool_contain_told(State *state, Lot *lot, int window, uint64_t now_ms) noexcept nogil:
-    """A carrier's figure of one SIM was taken: it takes nothing off what the pool's figures say of a day, or of days, of the window."""
-    cdef int64_t least = 0, days = 0
+cdef int64_t _told_in_bytes(const State *state, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
+    """What was used in a longer window by what figures say of single SIMs, of the day, of days or of all rolling days in it."""
+    cdef int64_t least = 0, of_day = 0, days = 0
+    cdef bint told = _pool_is_told(lot, window, now_ms)
     cdef int place
-    if window == WINDOW_DAY - 1 or not lot_pools(lot, window) or _pool_is_told(lot, window, now_ms):
-        return
+    if not told:
+        least = _told_of_sims_bytes(lot, window, now_ms)
+        if least:
+            _add(&least, <int64_t> (lot.pool_counted_bytes - lot.sims_told_counted_bytes[window]))
     if _pool_is_told(lot, WINDOW_DAY - 1, now_ms) and _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms):
-        least = pool_used_bytes(lot, WINDOW_DAY - 1)
+        of_day = pool_used_bytes(lot, WINDOW_DAY - 1)
     if window == WINDOW_CYCLE - 1 and lot_pools(lot, WINDOW_ROLLING - 1):
-        for place in range(rolling_places(lot)):
+        if _pool_is_told(lot, WINDOW_ROLLING - 1, now_ms) and _lies_in(state, lot, WINDOW_ROLLING - 1, window, now_ms):
+            least = max(least, pool_used_bytes(lot, WINDOW_ROLLING - 1))
+        for place in range(rolling_places(lot) if not told else 0):
             if (lot.pool_days_told >> place) & 1 and _days_begun_ms(state, lot, place, now_ms) >= _begun_ms(state, lot, window, now_ms):
                 _add(&days, lot.pool_days[place])
-    _pool_take_in(lot, window, max(max(least, days) - pool_used_bytes(lot, window), <int64_t> 0))
+        if lot.last_reset_ms[WINDOW_DAY - 1] >= lot.last_reset_ms[WINDOW_ROLLING - 1] > 0:
+            _add(&days, of_day)  # which began when they were over
+    return max(max(least, of_day), days)
+
+
+cdef void pool_contain_told(State *state, Lot *lot, uint64_t now_ms) noexcept nogil:
+    """A carrier's figure was taken: no longer window of the pool has less than what its figures say of what is in it."""
+    cdef int window
+    for window in range(WINDOWS - 1, -1, -1):  # the rolling days before the cycle
+        if window != WINDOW_DAY - 1 and lot_pools(lot, window) and not (lot.resetting >> window) & 1:
+            _pool_take_in(lot, window, max(
+                _told_in_bytes(state, lot, window, now_ms) - pool_used_bytes(lot, window), <int64_t> 0))
 
 
 cdef inline int64_t pool_day_most_bytes(const Lot *lot, int place) noexcept nogil:
@@ -904,6 +920,7 @@ cdef int _correct_pool(
         _raise_by(lot, window, least - pool_base_bytes(lot, window))
         if window == WINDOW_DAY - 1:
             _pool_contain_day(lot, as_of_s)
+        pool_contain_told(state, lot, now_ms)
         pool_follow(state, entity, True, now_ms)
         if lot.pool_allowance_bytes[window]:
             lot_judge_sims(state, entity, now_ms)
@@ -948,6 +965,7 @@ cdef int _correct_pool_day(
         lot.pool_days_raised_bytes[place] = 0
         lot.pool_days_told |= <uint16_t> (1 << place)
         lot.days_told_s = max(lot.days_told_s, ended_s)
+        pool_contain_told(state, lot, now_ms)
         pool_follow(state, entity, True, now_ms)
     return OK
 
