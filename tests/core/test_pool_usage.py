@@ -12,7 +12,7 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 
 from tests.model.records import copy_regions, pack, tables
-from tests.model.transitions import DAY_MS, SECOND_MS, T, allocate
+from tests.model.transitions import DAY_MS, SECOND_MS, SILENCE_MS, T, allocate
 from tests.model.world import GIB, MIB, World, empty_world
 
 CYCLE, DAY, ROLLING = layout.WINDOW_CYCLE, layout.WINDOW_DAY, layout.WINDOW_ROLLING
@@ -271,6 +271,33 @@ def test_a_figure_that_is_taken_back_leaves_a_longer_window_what_the_day_has(win
         told.append(pool(world)["pool_used_bytes"][window - 1] // GIB)
     assert told == [2, 3, 3, 3]
     assert world.machine.check() == []
+
+
+def test_what_is_allowed_for_in_the_day_is_no_use_of_a_cycle_whose_own_figure_knows_better() -> None:
+    world = shared_world(quota_day=50 * GIB, pooled=3)
+    for window in (CYCLE, DAY):
+        assert world.status(world.schedule(LOT, window, world.now_ms + SECOND_MS)) == layout.OK
+    world.pass_ms(2 * SECOND_MS)
+    epoch = allocate(world)
+    assert world.status(world.pool_figure(LOT, MIB, 0, world.now_ms // 1000, DAY)) == layout.OK
+    world.pass_ms(SILENCE_MS)
+    assert world.status(world.lease(layout.RELEASE, T, epoch)) == layout.OK
+    world.pass_ms(120_000)
+    assert pool(world)["pool_used_bytes"][0] > MIB
+    assert world.status(world.pool_figure(LOT, MIB, 0, world.now_ms // 1000)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.figure(3, 0, 0, world.now_ms // 1000)) == layout.OK
+    assert pool(world)["pool_used_bytes"][0] == MIB < pool(world)["pool_used_bytes"][1]
+    assert world.machine.check() == []
+
+
+def test_rolling_days_may_be_of_before_a_cycle_of_which_nobody_says_when_it_began() -> None:
+    """Its own figure, of a little before, says that it has less."""
+    world, _ = rolling_world()
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 3 * GIB, 6 * GIB, now_s - 1)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 10 * GIB, 6 * GIB, now_s, ROLLING)) == layout.OK
+    assert pool(world)["pool_used_bytes"] == [3 * GIB, 0, 10 * GIB]
 
 
 def test_less_of_one_sims_cycle_takes_nothing_off_what_was_said_of_all_of_them_of_single_days() -> None:

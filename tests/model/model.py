@@ -1427,8 +1427,6 @@ class Model(Limits):
         inner = [each for each in range(layout.WINDOWS) if each == place or self._lies_in(lot, each, place)]
         least = max(self._pool_floor(entity, each, place) for each in inner)
         self._raise_pool(lot, place, least - self._pool_base(entity, place))
-        if place == layout.WINDOW_DAY - 1:
-            self._pool_contains_day(entity, as_of_s)
         self._pool_keeps_told(entity)
         self._pool_holds_sims(entity)
         self._judge_pool(entity)
@@ -1505,24 +1503,21 @@ class Model(Limits):
             of_sims = 0 if told else self._told_of_sims(entity, window)
             known = [of_sims + self._pool_counted(entity) - lot.told_at_bytes[window] if of_sims else 0]
             of_day = self._pool_is_told(lot, day) and self._lies_in(lot, day, window)
-            known.append(self.pool_used(entity, day) if of_day else 0)
+            known.append(self._pool_known(entity, day) if of_day else 0)
             if window == cycle and lot.pools(rolling):
-                if self._pool_is_told(lot, rolling) and self._lies_in(lot, rolling, cycle):
-                    known.append(self.pool_used(entity, rolling))
                 begun_ms, begun = self._window_begun_ms(lot, cycle), self._days_begun_ms(lot)[1 : lot.places + 1]
+                whole = self._window_begun_ms(lot, rolling) - DAY_MS // 2 >= begun_ms
+                if self._pool_is_told(lot, rolling) and whole and (lot.last_reset_ms[cycle] or not told):
+                    known.append(self._pool_known(entity, rolling))
                 in_it = [place for place, day_ms in enumerate(begun) if place in lot.pool_told and day_ms >= begun_ms]
                 days = [] if told else in_it
                 follows = 0 < lot.last_reset_ms[rolling] <= lot.last_reset_ms[day]
                 known.append(sum(lot.pool_days[place] for place in days) + (known[1] if follows else 0))
-            lot.pool_corrections[window] += max(max(known) - self.pool_used(entity, window), 0)
+            lot.pool_corrections[window] += max(max(known) - self._pool_known(entity, window), 0)
 
-    def _pool_contains_day(self, entity: int, as_of_s: int) -> None:
-        lot = self.lots[entity]
-        cycle, day, rolling = (int(window) - 1 for window in layout.Window)
-        begun_ms = lot.last_reset_ms[day] or max(as_of_s * 1_000 - DAY_MS, 0)
-        for window, holds in ((cycle, lot.last_reset_ms[cycle] <= begun_ms), (rolling, lot.rolling_days > 0)):
-            if holds and lot.pools(window) and window not in lot.resets:
-                lot.pool_corrections[window] += max(self.pool_used(entity, day) - self.pool_used(entity, window), 0)
+    def _pool_known(self, entity: int, window: int) -> int:
+        """Without what leases may have used that ended without a word."""
+        return self.pool_used(entity, window) - sum(sim.allowances[window] for sim in self.sims if sim.lot == entity)
 
     def _pool_day(self, call: Call, lot: LotModel, told: int, a_second: int) -> set[int]:
         rolling, ended_s, as_of_s = layout.WINDOW_ROLLING - 1, call.item["as_of_s"], lot.pool_as_of_s[2]

@@ -773,29 +773,16 @@ cdef void pool_carry_day(
         _pool_take_in(lot, window, more)
 
 
-cdef void _pool_contain_day(Lot *lot, uint32_t as_of_s) noexcept nogil:
-    """No longer window that it shares and that the day lies in has less than was used in the day."""
-    cdef uint64_t day_begun_ms = lot.last_reset_ms[WINDOW_DAY - 1]
-    cdef int64_t missing
-    cdef int window
-    if not day_begun_ms:
-        day_begun_ms = <uint64_t> as_of_s * 1000 - min(<uint64_t> as_of_s * 1000, <uint64_t> DAY_MS)
-    for window in range(WINDOWS):
-        if not lot_pools(lot, window) or (lot.resetting >> window) & 1:
-            continue
-        if window == WINDOW_ROLLING - 1:
-            if not lot.rolling_days:
-                continue
-        elif lot.last_reset_ms[window] > day_begun_ms:
-            continue
-        missing = _pool_moved_bytes(lot, WINDOW_DAY - 1) - _pool_moved_bytes(lot, window)
-        if missing > 0:
-            _add(&lot.pool_correction_bytes[window], missing)
+cdef int64_t _pool_known_bytes(const Lot *lot, int window) noexcept nogil:
+    """What is used in a window, without what is only allowed for: that goes in each as a figure of it comes."""
+    cdef int64_t known = pool_used_bytes(lot, window)
+    _add(&known, -lot.pool_allowance_bytes[window])
+    return known
 
 
 cdef int64_t _told_in_bytes(const State *state, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
     """What was used in a longer window by what figures say of single SIMs, of the day, of days or of all rolling days in it."""
-    cdef int64_t least = 0, of_day = 0, days = 0
+    cdef int64_t begun_ms = _begun_ms(state, lot, window, now_ms), least = 0, of_day = 0, days = 0
     cdef bint told = _pool_is_told(lot, window, now_ms)
     cdef int place
     if not told:
@@ -803,12 +790,16 @@ cdef int64_t _told_in_bytes(const State *state, const Lot *lot, int window, uint
         if least:
             _add(&least, <int64_t> (lot.pool_counted_bytes - lot.sims_told_counted_bytes[window]))
     if _pool_is_told(lot, WINDOW_DAY - 1, now_ms) and _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms):
-        of_day = pool_used_bytes(lot, WINDOW_DAY - 1)
+        of_day = _pool_known_bytes(lot, WINDOW_DAY - 1)
     if window == WINDOW_CYCLE - 1 and lot_pools(lot, WINDOW_ROLLING - 1):
-        if _pool_is_told(lot, WINDOW_ROLLING - 1, now_ms) and _lies_in(state, lot, WINDOW_ROLLING - 1, window, now_ms):
-            least = max(least, pool_used_bytes(lot, WINDOW_ROLLING - 1))
+        # Whole days, and of a cycle that was told only where somebody says when it began: it may have been after them.
+        if (
+            _pool_is_told(lot, WINDOW_ROLLING - 1, now_ms) and (lot.last_reset_ms[window] or not told)
+            and _begun_ms(state, lot, WINDOW_ROLLING - 1, now_ms) - <int64_t> DAY_MS // 2 >= begun_ms
+        ):
+            least = max(least, _pool_known_bytes(lot, WINDOW_ROLLING - 1))
         for place in range(rolling_places(lot) if not told else 0):
-            if (lot.pool_days_told >> place) & 1 and _days_begun_ms(state, lot, place, now_ms) >= _begun_ms(state, lot, window, now_ms):
+            if (lot.pool_days_told >> place) & 1 and _days_begun_ms(state, lot, place, now_ms) >= begun_ms:
                 _add(&days, lot.pool_days[place])
         if lot.last_reset_ms[WINDOW_DAY - 1] >= lot.last_reset_ms[WINDOW_ROLLING - 1] > 0:
             _add(&days, of_day)  # which began when they were over
@@ -817,11 +808,13 @@ cdef int64_t _told_in_bytes(const State *state, const Lot *lot, int window, uint
 
 cdef void pool_contain_told(State *state, Lot *lot, uint64_t now_ms) noexcept nogil:
     """A carrier's figure was taken: no longer window of the pool has less than what its figures say of what is in it."""
+    cdef int64_t missing
     cdef int window
     for window in range(WINDOWS - 1, -1, -1):  # the rolling days before the cycle
         if window != WINDOW_DAY - 1 and lot_pools(lot, window) and not (lot.resetting >> window) & 1:
-            _pool_take_in(lot, window, max(
-                _told_in_bytes(state, lot, window, now_ms) - pool_used_bytes(lot, window), <int64_t> 0))
+            missing = _told_in_bytes(state, lot, window, now_ms)
+            _add(&missing, -_pool_known_bytes(lot, window))
+            _pool_take_in(lot, window, max(missing, <int64_t> 0))
 
 
 cdef inline int64_t pool_day_most_bytes(const Lot *lot, int place) noexcept nogil:
@@ -918,8 +911,6 @@ cdef int _correct_pool(
             if inner == window or _lies_in(state, lot, inner, window, now_ms):
                 least = max(least, _floor_bytes(lot, inner, window, now_ms))
         _raise_by(lot, window, least - pool_base_bytes(lot, window))
-        if window == WINDOW_DAY - 1:
-            _pool_contain_day(lot, as_of_s)
         pool_contain_told(state, lot, now_ms)
         pool_follow(state, entity, True, now_ms)
         if lot.pool_allowance_bytes[window]:
