@@ -219,6 +219,7 @@ cdef void _reset_begin(State *state, uint32_t entity, int window, uint64_t now_m
         days = (late_ms - min(late_ms, DAY_SLACK_MS)) // DAY_MS
         if last_ms:
             untold = max((lot.reset_ms[window] - last_ms + DAY_MS // 2) // DAY_MS, <uint64_t> 1)
+    # A stall that began after the instant holds nothing up, unless another day may be over since.
     held = lot.held_s[window] and (lot.held_s[window] <= lot.reset_ms[window] // 1000 or late_ms >= DAY_MS - DAY_SLACK_MS)
     lot.from_s[window] = <uint32_t> (lot.reset_ms[window] // 1000)
     lot.held_over &= <uint8_t> ~(1 << window)

@@ -423,7 +423,6 @@ cdef uint64_t _apply_batch(
         header = <const RunHeader *> (batch + offset)
         if header.kind == RESTART and _permitted(state, header):
             restart(state, header.argument == 1, now_ms)
-            answers_delayed(state, now_ms)
         elif header.kind == FREEZE and _permitted(state, header):
             if not state.header.frozen:
                 state.header.frozen_s = <uint32_t> (now_ms // 1000)

@@ -451,6 +451,7 @@ cdef void restart(State *state, bint restored, uint64_t now_ms) noexcept nogil:
         state.header.unheard_count = state.header.servers_count
     state.header.grace_until_ms = now_ms + 2 * <uint64_t> state.header.settings[<int> LEASE_MS]
     deaths_delayed(state, now_ms)
+    answers_delayed(state, now_ms)
     for index in range(state.header.classes_count):
         class_rank(state, &state.classes[index])  # maybe from the state of a program that ordered them otherwise
     bounds_wanted(state)  # maybe from the state of a program that knew of no bounds
