@@ -102,7 +102,10 @@ def test_a_stall_is_charged_to_every_operation_that_was_due_in_it(serving: Servi
     assert latency["p90"] >= 600 * stall_s
     assert document["seconds"]["latency_max_ms"][0] >= 700 * stall_s
     assert document["client"]["late_ms"]["p50"] < 0.5 * latency["p90"]
-    assert carried_out(document) == {kind: found["planned"] for kind, found in document["operations"].items()}
+    # On a busy machine the service sheds some of what comes all at once: that is told apart, and nothing is left out.
+    for kind, found in document["operations"].items():
+        assert found["carried_out"] > 0, kind
+        assert found["carried_out"] + sum(found["refused"].values()) == found["planned"], (kind, found)
     assert occupied(serving) == 0
 
 

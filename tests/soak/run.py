@@ -106,7 +106,8 @@ STEADY_AN_HOUR = {"server_mb": 0.007, "follower_mb": 0.007}
 FLOORS = {"unneeded_mb": 0.1, "snapshot_mb": 0.01}
 """What they may rise by over the second half: less than the smallest file, and next to nothing."""
 PARTS, TENTH = 60, 6
-FLOOR_PARTS = 12
+FLOOR_PARTS, FLOOR_SAMPLES = 12, 4
+"""Into so many parts the second half is divided, each of so many samples: what comes and goes is in no floor."""
 TOLD = ("journal_mb", "history_mb")
 
 
@@ -179,7 +180,8 @@ def steady(series: Sequence[float], seconds: float) -> float:
 
 
 def floor_climb(series: Sequence[float]) -> float:
-    floors = [float(part.min()) for part in parts(series, FLOOR_PARTS) if len(part)]
+    count = min(FLOOR_PARTS, len(series) // 2 // FLOOR_SAMPLES)
+    floors = [float(part.min()) for part in parts(series, max(count, 1)) if len(part)]
     return floors[-1] - floors[0]
 
 

@@ -60,6 +60,11 @@ def test_a_leak_of_one_percent_an_hour_is_found_beside_other_work(name: str) -> 
     assert f"{name}, steady" in grew(**{name: (130 + leak).tolist()})
 
 
+def test_in_a_short_form_what_is_about_to_go_at_its_end_has_not_grown() -> None:
+    assert run.floor_climb([0.0] * 19 + [2.4]) == 0.0
+    assert run.floor_climb([0.0] * 12 + [2.4] * 8) == 2.4
+
+
 def test_one_file_that_is_left_behind_is_found_whatever_comes_and_goes() -> None:
     removing = np.array([2.1 * (number % 7 == 0) for number in range(COUNT)])
     removing[1_000:] += 2.1
