@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from simswitch.array_cache import fill_array_cache
 from simswitch.caps.observer import Observer
 from simswitch.history.projector import Projector
 from simswitch.history.retention import MONTHS
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics", default=None, metavar="HOST:PORT", help="where to tell Prometheus of itself")
     parser.add_argument("--metrics-beyond-loopback", action="store_true", help="that address may be any")
     parsed = parser.parse_args(arguments)
+    fill_array_cache()
     readers = readers_of(parsed.folder, parsed.history_months, parsed.history_cache_mib) if parsed.history else []
     if parsed.metrics is None:
         return follower.run(parsed, readers)

@@ -45,6 +45,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from simswitch.access.certificates import Certificates
+from simswitch.array_cache import fill_array_cache
 from simswitch.cell import Cell, CellClosed, CellFailed, Posted
 from simswitch.clock import WallClock
 from simswitch.contract import MESSAGE_BYTES_MAX
@@ -677,6 +678,7 @@ async def serve(
     settings = settings or ServerSettings()
     path = Path(folder)
     certificates = checked(settings, new=not path.exists())
+    fill_array_cache()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
