@@ -25,7 +25,7 @@ MATES = 12
 DAY = int(layout.WINDOW_DAY)
 LOT = 4
 STEP_MS = 300_000
-FAST, SLOW = 20_000, 950
+FAST, SLOW, LIMITED = 20_000, 950, 128
 
 
 class Life:
@@ -54,10 +54,12 @@ class Life:
             self.iccids[terminal] = int(outcome["iccid"][place])
             self.totals[terminal] = 0
 
-    def show(self, levels: list[int], terminals: list[int] | None = None, mb: int = 10) -> None:
+    def show(
+        self, levels: list[int], terminals: list[int] | None = None, mb: int = 10, every_ms: int = STEP_MS
+    ) -> None:
         who = terminals or list(range(1, MATES + 1))
         for kbps in levels:
-            self.clock.advance(STEP_MS)
+            self.clock.advance(every_ms)
             for terminal in who:
                 self.totals[terminal] += mb * 1_000_000
             run = commands.run(
@@ -79,6 +81,22 @@ class Life:
     def say(self, terminal: int, health: int) -> None:
         self.clock.advance(1)
         run = commands.set_health([self.iccids[terminal]], health, goodput_kbps=SLOW, windows=3)
+        assert commands.outcome_runs(self.cell.step(run).data)[0]["status"][0] == layout.OK
+
+    def limit(self, withdrawn: bool = False) -> None:
+        """Everybody is slowed to 128 kbit/s from 100 MB of a month on, or no longer."""
+        numbers = {
+            layout.RULE_GROUP: -1,
+            layout.RULE_MONTH_BYTES: 100_000_000,
+            layout.RULE_DAY_BYTES: -1,
+            layout.RULE_ACTION: layout.ACTION_SLOW,
+            layout.RULE_SLOW_KBPS: LIMITED,
+            layout.RULE_TEXT_BYTES: 4,
+            layout.RULE_PUBLISHED_DAY: BEGIN_MS // 86_400_000,
+            layout.RULE_WITHDRAWN: int(withdrawn),
+        }
+        record = np.frombuffer(commands.definition(layout.LIMIT_RULE, "fair", numbers, b"text"), "V1024")
+        run = commands.run(layout.DEFINE, 1, definition=record)
         assert commands.outcome_runs(self.cell.step(run).data)[0]["status"][0] == layout.OK
 
     def let_go(self, terminal: int) -> None:
@@ -146,6 +164,20 @@ def test_a_lot_that_is_slowed_stands_in_history_with_its_evidence(life: Life) ->
         # It was slowed somewhere in the last fast window or in the first slow one.
         assert (row["used_lower"], row["used_upper"]) == pytest.approx((110e6, 130e6), rel=1e-3)
         assert row["goodput_kbps"] == pytest.approx(SLOW, rel=0.05)
+
+
+def test_whom_a_published_limit_slows_is_not_taken_for_slowed_by_the_carrier(life: Life) -> None:
+    life.limit()
+    life.show([LIMITED] * 6, mb=5)
+    life.limit(withdrawn=True)
+    # The report of before the terminals were told, and those that were held back at the access server.
+    life.show([LIMITED] * 5, mb=5, every_ms=1)
+    life.show([LIMITED], mb=5, every_ms=STEP_MS - 10)
+    life.follow()
+    assert life.rows("throttles") == []
+    life.show([SLOW] * 4)
+    life.follow()
+    assert {row["iccid"] for row in life.rows("throttles")} == set(life.iccids.values())
 
 
 def test_a_restart_neither_repeats_a_decision_nor_forgets_one(life: Life) -> None:

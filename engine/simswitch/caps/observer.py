@@ -10,12 +10,15 @@ thousand. Rows and position go into one transaction, so each row stands in histo
 the detector knows is in memory only: after a restart it is told which SIMs it held for slowed and the engine still
 does, or has on probation, and sees runs anew within three windows.
 
+Whom a published limit of our own slows, and who is back at full speed but reports of a time before that, shows nothing
+of the carrier: of such a report only the bytes count.
+
 What it says of a SIM holds for the terminal that the SIM is in: when another one reports, it begins anew. A SIM that
 the engine held for slowed and no longer does isn't slowed for the detector either: it may find anew that it is. While
 the SIM is on probation after its reset, the detector doubts it, whatever terminals it is in: a carrier that has not
 lifted its limit is seen by that the SIM stands where it stood.
 
-Bounds: 69 bytes a SIM that has reported; 65,536 gathered reports; 16,384 SIMs looked at for quiet ones each time that
+Bounds: 73 bytes a SIM that has reported; 65,536 gathered reports; 16,384 SIMs looked at for quiet ones each time that
 reports were worked on; 200 quiet SIMs of each lot and window.
 """
 
@@ -48,6 +51,7 @@ KEPT_MS = 62 * 86_400_000
 _TERMINALS = (layout.OK, layout.LATE)
 """Statuses of reports of the lease that is on: whoever reports so has the SIM."""
 _EVENTS = (layout.EVENT_HEALTH, layout.EVENT_TRUSTED, layout.EVENT_CAP, layout.EVENT_CAP_CHANGED)
+_STILL_LIMITED = 0xFFFFFFFF
 _COLUMNS = ("span_ms", "goodput_kbps", "demand_permille", "radio")
 
 _OBSERVE = "INSERT OR IGNORE INTO observations VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -87,6 +91,9 @@ class Observer:
         """A hash of the terminal that reported last with each SIM; 0: none has."""
         self._slowed = np.zeros(0, bool)
         """Which SIMs the engine was told to be slowed."""
+        self._full_speed_s = np.zeros(0, np.uint32)
+        """Since when the terminal in each SIM is no longer slowed by a published limit, Unix seconds. 0: it never was;
+        ``_STILL_LIMITED``: it is."""
         self._days: dict[int, int] = {}
         """By lot: of how many days its rolling window is, as the record of caps has it."""
         self._gathered: list[dict[str, Column]] = []
@@ -169,16 +176,29 @@ class Observer:
             return
         # Of a lease that is over only the bytes count: somebody else may have the SIM by now.
         holds = np.isin(outcome["status"][some], _TERMINALS)
-        columns = {name: np.where(holds, run[name][some], 0) for name in _COLUMNS}
+        sims = outcome["sim"][some].astype(np.int64)
+        shows = holds & ~self._limited(sims, holds, outcome["slow_kbps"][some] != 0, run["span_ms"][some], now_ms)
+        columns = {name: np.where(shows, run[name][some], 0) for name in _COLUMNS}
         terminal = run["terminal"][some]
         columns["terminal"] = np.where(holds, (terminal ^ (terminal >> np.uint64(32))).astype(np.uint32), 0)
-        columns["sim"] = outcome["sim"][some].astype(np.int64)
+        columns["sim"] = sims
         columns["counted_bytes"] = outcome["counted_bytes"][some]
         columns["at_ms"] = np.full(some.size, now_ms)
         if not self._gathered_count:
             self._gathered_ms = now_ms
         self._gathered.append(columns)
         self._gathered_count += some.size
+
+    def _limited(self, sims: Column, holds: Column, slowed: Column, spans_ms: Column, now_ms: int) -> Column:
+        """Which reports are of a time in which a published limit of our own may have slowed the terminal.
+
+        It is at full speed from the first answer on that says so, and what was held back until then is older.
+        """
+        self._hold(int(sims.max()) + 1)
+        back = holds & ~slowed & (self._full_speed_s[sims] == _STILL_LIMITED)
+        self._full_speed_s[sims[back]] = now_ms // 1000
+        self._full_speed_s[sims[holds & slowed]] = _STILL_LIMITED
+        return slowed | (now_ms - spans_ms.astype(np.int64) < self._full_speed_s[sims].astype(np.int64) * 1000)
 
     def _events(self, run: OutcomeRun, now_ms: int, said: dict[int, tuple[int, str]]) -> None:
         """``said``: the actor that last spoke of a SIM's health in this record, and why, by ICCID."""
@@ -278,9 +298,11 @@ class Observer:
         assert self._machine is not None
         if sims > len(self._holder):
             most = max(sims, self._machine.header()["sims_max"])
-            holder, slowed = np.zeros(most, np.uint32), np.zeros(most, bool)
-            holder[: len(self._holder)], slowed[: len(self._slowed)] = self._holder, self._slowed
-            self._holder, self._slowed = holder, slowed
+            for name in ("_holder", "_slowed", "_full_speed_s"):
+                known = getattr(self, name)
+                grown = np.zeros(most, known.dtype)
+                grown[: len(known)] = known
+                setattr(self, name, grown)
 
     def _move(self, sims: Column, terminals: Column, health: Column) -> None:
         """SIMs that are in another terminal now, and those that the engine holds for slowed no longer (a reset, or

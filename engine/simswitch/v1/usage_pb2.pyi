@@ -108,7 +108,8 @@ class ReportUsageResponse(_message.Message):
     @_builtins.property
     def slow_kbps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Column: to what speed the subscriber is to be slowed, kbit/s, because a published limit is reached. 0: it is not. May be left out:
-        nobody is. Said anew with every answer about the lease: the last one holds.
+        nobody is. Said anew with every answer about the lease: the last one holds. While it is slowed so, a report's goodput says nothing of
+        the carrier, and isn't taken for that.
         """
 
     def __init__(
