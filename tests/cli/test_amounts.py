@@ -37,7 +37,13 @@ def test_hours_are_those_that_run_or_come_next(text: str, begins_h: int, ends_h:
 
 def test_shares_and_bytes() -> None:
     assert [share_ppm("--x", text) for text in ("5%", "0.05", "100%", "0")] == [50_000, 50_000, 10**6, 0]
-    assert [bytes_of("--x", text) for text in ("5GB", "500MB", "2GiB", "12")] == [5 * 10**9, 5 * 10**8, 2 << 30, 12]
+    assert [bytes_of("--x", text) for text in ("5GB", "500MB", "2GiB", "12B", "0")] == [
+        5 * 10**9,
+        5 * 10**8,
+        2 << 30,
+        12,
+        0,
+    ]
     assert bytes_text(61_000_000_000_000) == "61.0 TB"
     assert [bytes_text(count) for count in (999_949_999, 999_950_000, 999_999_999_999, 999_999)] == [
         "999.9 MB",
@@ -65,7 +71,7 @@ def test_money_is_told_in_its_unit(minor: float, currency: str, text: str) -> No
     [
         *((span_ms, text) for text in ("", "4 hours", "-1s")),
         *((share_ppm, text) for text in ("120%", "1.5", "x")),
-        *((bytes_of, text) for text in ("5XB", "GB", "-5GB")),
+        *((bytes_of, text) for text in ("5XB", "GB", "-5GB", "25", "1.5")),
     ],
 )
 def test_what_is_none_is_refused(function: object, text: str) -> None:

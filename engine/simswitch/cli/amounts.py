@@ -103,10 +103,10 @@ def share_ppm(option: str, text: str) -> int:
 
 
 def bytes_of(option: str, text: str) -> int:
-    """``5GB``, ``500MB`` or ``2GiB`` in bytes."""
+    """``5GB``, ``500MB`` or ``2GiB`` in bytes; only nothing at all, 0, needs no unit."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?B?)", text.strip())
-    if found is None or found[2] not in _BYTES:
-        raise _wrong(option, text, f"an amount such as 5GB (units: {', '.join(filter(None, _BYTES))})")
+    if found is None or found[2] not in _BYTES or (not found[2] and float(found[1])):
+        raise _wrong(option, text, f"an amount with its unit, such as 5GB (units: {', '.join(filter(None, _BYTES))})")
     count = round(float(found[1]) * _BYTES[found[2]])
     if count >= BYTES_MAX:
         raise _wrong(option, text, "a smaller amount")

@@ -196,8 +196,6 @@ def set_cap(
         raise CommandFailed(
             Exit.USAGE, f"--at: {instant_text(at_ms)} is past, and what was then can't be changed; leave it out for now"
         )
-    if quota.strip().isdecimal() and int(quota):
-        raise CommandFailed(Exit.USAGE, f"QUOTA takes an amount with its unit, such as 100GB, not {quota!r}")
     change = caps_pb2.CapChange(
         lot=lot,
         window=inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{window.name}"),
