@@ -1,4 +1,4 @@
-"""numpy's own memory, in processes that live for months: full from the start, so that whatever grows later is a leak."""
+"""numpy's own memory, in processes that run for months: full from the start, so that whatever grows later is a leak."""
 
 from __future__ import annotations
 

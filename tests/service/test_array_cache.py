@@ -1,4 +1,4 @@
-"""That numpy's memory for small arrays is full from the start. A process of its own: other tests have filled it here."""
+"""That numpy's memory for small arrays is full from the start. A process of its own: other tests filled it here."""
 
 import subprocess
 import sys
