@@ -38,4 +38,6 @@ def test_the_pool_is_shown_and_exported(run: Run, server: Server, tmp_path: Path
     assert len(kept) == 5
     assert int(kept[lease.iccid]["headroom_bytes"]) == (100 << 30) - 7_000_000
     assert run("pool", "--export", "sims.csv").returncode == Exit.REFUSED
+    written = run("pool", "--export", "lots.csv", "--json")
+    assert json.loads(written.stdout) == {"file": "lots.csv", "rows_count": 1}
     assert run("pool", "--lot", "lot").returncode == Exit.USAGE

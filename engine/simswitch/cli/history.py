@@ -153,6 +153,9 @@ def write_rows(file: Path, format_: Format | None, columns: Sequence[str], found
                 raise
     except FileExistsError as error:
         raise CommandFailed(Exit.REFUSED, f"{file} exists already: name another") from error
+    except OSError as error:
+        why = f"{file} can't be written: {error.strerror}. Name a file in a folder that is there and has room for it"
+        raise CommandFailed(Exit.REFUSED, why) from error
     except ExportMissing as error:
         raise CommandFailed(Exit.USAGE, str(error)) from error
 

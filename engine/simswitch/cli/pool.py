@@ -78,7 +78,10 @@ def pool(
         found = _sims(service, lot, on_probation) if by is By.SIM else _remaining(service, by)
         if file is not None:
             columns = _OF_SIM if by is By.SIM else [field.name for field in pool_pb2.Remaining.DESCRIPTOR.fields]
-            complain(f"{counted(write_rows(file, format_, columns, found), 'row')} written to {file}")
+            count = write_rows(file, format_, columns, found)
+            complain(f"{counted(count, 'row')} written to {file}")
+            if json:
+                print_json({"file": str(file), "rows_count": count})
             return
         rows = list(islice(found, limit))
         more = next(found, None) is not None
