@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from contextlib import closing
 from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,8 +15,13 @@ from typing import Any
 
 import pytest
 from simswitch.cli.exits import Exit
+from simswitch.cli.history_words import worded
+from simswitch.cli.pool import _OF_SIM
 from simswitch.core import commands, layout
 from simswitch.demo.processes import Server
+from simswitch.history import exporting
+from simswitch.history.reading import TABLES
+from simswitch.history.schema import open_reader
 
 from tests.cell.small_pool import SERVER_NUMBER
 from tests.cli.conftest import Run, program
@@ -90,6 +96,9 @@ def test_a_table_is_exported_as_csv_and_nothing_is_overwritten(folder: Path, tmp
     assert len({row["subscriber"] for row in kept}) == len(kept) > 10
     again = program("export", str(folder), "use_month", str(file))
     assert (again.returncode, "exists already" in again.stderr) == (Exit.REFUSED, True)
+    nowhere = program("export", str(folder), "use_month", str(tmp_path / "missing" / "use.csv"))
+    assert (nowhere.returncode, "can't be written" in nowhere.stderr) == (Exit.REFUSED, True)
+    assert "Traceback" not in nowhere.stderr
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra simswitch[export] is missing")
@@ -122,6 +131,34 @@ def test_parquet_has_the_rows_of_the_csv_with_their_types(folder: Path, tmp_path
     assert [datetime.fromisoformat(text) for text in written] == decisions.column("at").to_pylist()
     assert written[0].startswith("2023-11-14T")
     assert written[0].endswith("+00:00")
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra simswitch[export] is missing")
+@pytest.mark.parametrize("name", [*TABLES, "pool by sim"])
+def test_a_column_has_its_type_whatever_rows_there_are(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet: Any = import_module("pyarrow.parquet")
+    row: dict[str, Any]
+    # Each row is a piece of its own.
+    monkeypatch.setattr(exporting, "_PIECE", 1)
+    if name in TABLES:
+        with closing(open_reader(folder)) as connection:
+            kinds = {row[1]: row[2] for row in connection.execute(f"PRAGMA table_info({name})")}
+        values = {column: {"TEXT": "text", "BLOB": b"", "INTEGER": 1}[kind] for column, kind in kinds.items()}
+        row = worded(name, values, {1: "named"})
+    else:
+        row = {**dict.fromkeys(_OF_SIM, 1), "on_probation": True}
+        row |= dict.fromkeys(("iccid", "lot", "bank", "occupancy", "health"), "text")
+    for file, rows in (("none", []), ("late", [dict.fromkeys(row), row])):
+        with (tmp_path / file).open("wb") as target:
+            exporting.write_parquet(list(row), rows, target)
+    late = parquet.read_table(tmp_path / "late")
+    assert parquet.read_schema(tmp_path / "none") == late.schema
+    assert len(late) == 2
+    said = {str: "string", bytes: "binary", bool: "bool", int: ("int64", "uint64", "timestamp[ms, tz=UTC]")}
+    for field, value in zip(late.schema, row.values(), strict=True):
+        assert str(field.type) in said[type(value)], field
 
 
 @pytest.mark.timeout(120)

@@ -10,14 +10,21 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, BinaryIO
 
-from simswitch.history.reading import DURATIONS, UNSIGNED
+from simswitch.history.reading import DURATIONS, ENTITIES, UNSIGNED
 
 _PIECE = 50_000
-_TEXTS = frozenset({"ended_by"})
-"""Columns of texts in which a whole piece may have none."""
+_TEXTS = ENTITIES | {
+    "action", "bank", "basis", "day", "detail", "document", "ended_by", "first_minute", "health", "hour", "iccid",
+    "kind", "last_minute", "minute", "month", "name", "occupancy", "priority", "published_day", "reader", "reason",
+    "result", "shift", "source", "state", "status", "statuses", "step", "subject", "supplier", "target", "why",
+    "window",
+}  # fmt: skip
+_BINARIES = frozenset({"digest", "hash", "journal_id"})
+_FLAGS = frozenset({"on_probation"})
+"""What is in columns that have no whole numbers, where rows are in words: the same whatever rows there are."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -68,12 +75,10 @@ def write_parquet(columns: Sequence[str], rows: Iterable[Row], target: BinaryIO)
         parquet: Any = import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
         raise ExportMissing("Parquet needs the package pyarrow: pip install 'simswitch[export]', or use CSV") from error
-    pieces = _pieces(rows)
-    first = next(pieces, [])
-    schema = arrow.schema([(_named(name), _type(arrow, first, name)) for name in columns])
+    schema = arrow.schema([(_named(name), _type(arrow, name)) for name in columns])
     count = 0
     with parquet.ParquetWriter(target, schema) as writer:
-        for piece in chain([first], pieces):
+        for piece in _pieces(rows):
             found = [{_named(name): _value(name, value) for name, value in row.items()} for row in piece]
             writer.write_table(arrow.Table.from_pylist(found, schema))
             count += len(piece)
@@ -90,14 +95,13 @@ def _value(column: str, value: Any) -> Any:
     return None if _is_instant(column) and not value else value
 
 
-def _type(arrow: Any, rows: list[Row], name: str) -> Any:
+def _type(arrow: Any, name: str) -> Any:
     if _is_instant(name):
         return arrow.timestamp("ms", tz="UTC")
-    kinds = {type(row[name]) for row in rows} - {type(None)}
-    if kinds == {str} or (not kinds and name in _TEXTS):
+    if name in _TEXTS:
         return arrow.string()
-    if kinds == {bool}:
-        return arrow.bool_()
-    if kinds == {bytes}:
+    if name in _BINARIES:
         return arrow.binary()
+    if name in _FLAGS:
+        return arrow.bool_()
     return arrow.uint64() if name in UNSIGNED else arrow.int64()
