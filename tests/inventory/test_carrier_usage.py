@@ -202,13 +202,14 @@ def test_instants_are_read_as_portals_write_them(text: str, zone: str, wanted: s
         ("2026/03/21 07:00", "", "offset from UTC is missing"),
         ("03/04/2026 07:00", "UTC", "whether the day or the month comes first"),
         ("25/11/2026", "UTC", "whether the day or the month comes first"),
-        ("2026-03-29 02:30", "Europe/Berlin", "no instant"),
+        ("2026-03-29 02:30", "Europe/Berlin", "clocks in Europe/Berlin left this hour out"),
         ("2026/13/01", "UTC", "no instant"),
         ("2026/11-26", "UTC", "no instant"),
         ("26/11/26", "UTC", "no instant"),
         ("2026-11-26 02:50 PM", "UTC", "no instant"),
         ("yesterday", "UTC", "no instant"),
         ("", "UTC", "no instant"),
+        ("0001-01-01 00:00", "Asia/Tokyo", "no instant"),
     ],
 )
 def test_an_instant_that_could_be_another_is_refused(text: str, zone: str, why: str) -> None:

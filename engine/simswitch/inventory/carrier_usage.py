@@ -42,6 +42,7 @@ _DATE = re.compile(
     r"(?:([0-9]{4})(?:([-/.])([0-9]{1,2})\2([0-9]{1,2})|年([0-9]{1,2})月([0-9]{1,2})日)"
     r"|([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4}))(?:[ T]+([0-9].*))?"
 )
+_NO_INSTANT = "this is no instant, such as 2026-03-21T07:00+09:00 or 2026/03/21 7:00"
 _EITHER = re.compile(r"[0-9]{1,2}[/-][0-9]{1,2}[/-][0-9]{4}(?:[ T].*)?")
 _TITLE = re.compile(r"[(\[]\s*([A-Za-z]+)\s*[)\]]|(?:^|[\s_])([A-Za-z]{2,})$")
 """Where a column's title may name the unit of its amounts: in brackets, or as its last word of two letters or more."""
@@ -261,20 +262,24 @@ def read_instant(text: str, zone: tzinfo | None) -> datetime:
         iso = f"{year}-{month:0>2}-{day:0>2}T{'0' if time[1:2] == ':' else ''}{time}"
     try:
         instant = datetime.fromisoformat(iso)
-        if instant.tzinfo is None and zone is not None:
-            instant = _in_zone(instant, zone)
-    except (ValueError, OverflowError):
-        raise ValueError("this is no instant, such as 2026-03-21T07:00+09:00 or 2026/03/21 7:00") from None
-    if instant.tzinfo is None:
+    except ValueError:
+        raise ValueError(_NO_INSTANT) from None
+    if instant.tzinfo is not None:
+        return instant
+    if zone is None:
         raise ValueError("the offset from UTC is missing; write it, such as +09:00, or say --zone Asia/Tokyo")
-    return instant
+    return _in_zone(instant, zone)
 
 
 def _in_zone(local: datetime, zone: tzinfo) -> datetime:
     """Where clocks go back an hour comes twice, and its first is taken: what we counted since is the more then."""
-    instant = local.replace(tzinfo=zone).astimezone(UTC)
-    if instant.astimezone(zone).replace(tzinfo=None) != local:
-        raise ValueError("clocks left this hour out")
+    try:
+        instant = local.replace(tzinfo=zone).astimezone(UTC)
+        left_out = instant.astimezone(zone).replace(tzinfo=None) != local
+    except OverflowError:
+        raise ValueError(_NO_INSTANT) from None
+    if left_out:
+        raise ValueError(f"clocks in {zone} left this hour out; write the instant with its offset from UTC")
     return instant
 
 
