@@ -18,6 +18,11 @@ _JOINERS = "\u200c\u200d"
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 """Printable to Python, and no screen shows a thing: fillers of Hangul, and the sign of Braille without a dot."""
 _BLANK = re.compile(f"[{_BLANKS}]")
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What Unicode calls Default_Ignorable_Code_Point."""
 
 
 def is_plain(text: str, kept: str = "") -> bool:
@@ -31,6 +36,11 @@ def escaped(text: str, kept: str = "") -> str:
     if _is_printable(text):
         return text
     return "".join(letter if _is_shown(letter, kept) else json.dumps(letter)[1:-1] for letter in text)
+
+
+def shows_nothing(text: str) -> bool:
+    """Blanks, letters that nobody sees, and accents on no letter."""
+    return all(letter.isspace() or unicodedata.category(letter) in ("Mn", "Me") for letter in INVISIBLE.sub("", text))
 
 
 def _is_printable(text: str) -> bool:

@@ -71,6 +71,7 @@ def told(operator: OperatorClient) -> list[event_pb2.Event]:
     [
         ({"text": " "}, "a limit that is not published holds for nobody"),
         ({"text": "\u034f\u200d\ufe0f"}, "a limit that is not published holds for nobody"),
+        ({"text": "\u0301"}, "a limit that is not published holds for nobody"),
         ({"text": "\u3164"}, r"its character 1 is '\u3164'"),
         ({"published": ""}, "published is empty"),
         ({"published": str((datetime.now(UTC) + timedelta(days=2)).date())}, "is after today: publish it first"),
@@ -211,7 +212,10 @@ def test_neither_another_name_or_group_nor_a_blank_publishes_a_stricter_limit(po
     today = str(datetime.now(UTC).date())
     earlier = str(datetime.now(UTC).date() - timedelta(days=1))
     words = "A month has\n100 MB"
-    assert limit(pool, published=today, text=f"  {words} ").text == words, "kept as it was said, without blanks around"
+    week_day = "{}-W{:02}-{}".format(*datetime.now(UTC).date().isocalendar())
+    kept = limit(pool, published=week_day, text=f"  {words} ")
+    assert kept.text == words, "kept as it was said, without blanks around"
+    assert kept.published == today, "in the spelling that people know"
     limit(pool, published=today, text=words, withdrawn=True)
     less = {"name": "another", "month_bytes": 99 * MB}
     for text in (words, f" {words} ", "A month  has 100 MB"):
@@ -461,6 +465,8 @@ def test_an_exemption_has_a_reason_and_an_end_that_comes(pool: OperatorClient) -
     now_ms = round(datetime.now(UTC).timestamp() * 1000)
     for until_ms, reason, word in (
         (now_ms + 1_000_000, "  ", "is not blank"),
+        (now_ms + 1_000_000, "\u200d", "is not blank"),
+        (now_ms + 1_000_000, " \ufe0f\u0301", "is not blank"),
         (now_ms - 1_000_000, "a fault of ours", "until_ms is later than now"),
         (1 << 43, "a fault of ours", "below 8,796,093,022,208"),
     ):

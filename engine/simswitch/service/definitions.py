@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from simswitch.cell import JournalFull
 from simswitch.core import layout
+from simswitch.plain_text import INVISIBLE, shows_nothing
 from simswitch.service.calendar import midnight_ms, zone
 from simswitch.service.directory import Directory, Entity
 from simswitch.service.errors import INVALID_ARGUMENT, STATUS_REASONS, Refused
@@ -121,8 +122,8 @@ def _closing_day(day: int) -> None:
 def _lot_numbers(lot: pb.Lot, directory: Directory) -> Numbers:
     plan = directory.get(layout.PLAN, lot.plan)
     time_zone = pb.Plan.FromString(plan.document).resets.time_zone
-    _day("purchase_date", lot.purchase_date)
-    active_from, valid_until = _day("active_from", lot.active_from), _day("valid_until", lot.valid_until)
+    _day(lot, "purchase_date")
+    active_from, valid_until = _day(lot, "active_from"), _day(lot, "valid_until")
     _closing_day(lot.closing_day)
     currency = lot.currency
     if currency and not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
@@ -155,13 +156,17 @@ async def count_prepaid(directory: Directory) -> None:
                 )
 
 
-def _day(name: str, text: str) -> datetime.date | None:
+def _day(message: pb.Lot | pb.LimitRule, name: str) -> datetime.date | None:
+    """ISO 8601 has other spellings of a day; it is kept in the one that people know."""
+    text = getattr(message, name)
     try:
         day = datetime.date.fromisoformat(text) if text else None
         if day is not None and (len(text) != 10 or not 1970 < day.year < 2100):
             raise ValueError(text)
     except ValueError as error:
         raise Refused(INVALID_ARGUMENT, f"{name} is a day like 2026-11-30, not {text!r}") from error
+    if day is not None:
+        setattr(message, name, str(day))
     return day
 
 
@@ -202,11 +207,6 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[A-Za-z0-9._~:/?#@$&*+=%\[\]-
 _PORTS = {"http": "80", "https": "443"}
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""What Unicode calls Default_Ignorable_Code_Point."""
 TOLD_MAX = 16
 """Entries of texts that a limit rule had before: each its digest, the form of that and its last day."""
 _DAY_BITS = 22
@@ -233,7 +233,7 @@ def _rule_numbers(rule: pb.LimitRule, directory: Directory) -> Numbers:
 
 
 def _numbers_of_rule(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule], directory: Directory) -> Numbers:
-    if not _INVISIBLE.sub("", rule.text).strip():
+    if shows_nothing(rule.text):
         raise Refused(
             INVALID_ARGUMENT, "text is empty: a limit that is not published holds for nobody. Say its text, or its URL"
         )
@@ -243,7 +243,7 @@ def _numbers_of_rule(rule: pb.LimitRule, stored: Mapping[str, pb.LimitRule], dir
             f"text has {len(rule.text.encode())} bytes, and the whole definition at most {layout.DOCUMENT_BYTES}: "
             "publish it where it has room, and say its URL",
         )
-    published = _day("published", rule.published)
+    published = _day(rule, "published")
     if published is None:
         raise Refused(INVALID_ARGUMENT, "published is empty: publish the limit, and say on which day that was")
     before = stored.get(rule.name)
@@ -304,7 +304,7 @@ def _check_figures(rule: pb.LimitRule) -> None:
 
 def _plain(text: str) -> str:
     """Neither blanks nor what nobody sees, nor what makes no other address of a URL, make another text."""
-    seen = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    seen = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     return " ".join(_URL.sub(_plain_url, seen).split())
 
 
