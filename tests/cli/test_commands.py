@@ -152,6 +152,29 @@ def test_caps_are_set_now_and_from_an_instant_on_and_shown_with_the_next_reset(r
     assert "80.0 GB at 20" in run("caps").stdout
 
 
+def test_a_cap_below_the_plans_marks_is_told_as_what_takes_the_lot_out(run: Run, tmp_path: Path) -> None:
+    words = write(tmp_path, card(61).replace("spring", "marked"))
+    plan = (
+        '[plans.marked]\ncarrier = "blue"\nlow_bytes = 500_000_000\n'
+        'windows = [{ kind = "day", quota_bytes = 5_000_000_000 }]\n'
+    )
+    (tmp_path / "inventory.toml").write_text(DEFINITIONS + plan, encoding="utf-8")
+    (tmp_path / "lots.csv").write_text(LOTS + "marked,blue,marked,nationwide\n", encoding="utf-8")
+    assert run(*words).returncode == 0
+    none = "marked: NONE OF ITS SIMS CAN BE HANDED OUT with a cap of {}: by plan marked they are low or exhausted below"
+    later = run("caps", "set", "marked", "day", "300MB", "--at", "2099-01-01T00:00+09:00")
+    assert none.format("300.0 MB") in " ".join(later.stdout.split())
+    assert "NONE OF ITS" not in run("caps", "set", "marked", "day", "500MB").stdout
+    assert json.loads(run("sim", iccid(61), "--json").stdout)["sim"]["health"] == "healthy"
+    assert "NONE OF ITS" not in run("caps").stdout
+    assert json.loads(run("status", "--json").stdout)["summary"]["unfit_lots"] == []
+    assert none.format("499.0 MB") in " ".join(run("caps", "set", "marked", "day", "499MB").stdout.split())
+    assert json.loads(run("sim", iccid(61), "--json").stdout)["sim"]["health"] == "low"
+    assert none.format("499.0 MB") in " ".join(run("caps").stdout.split())
+    assert "SINCE A CAP IS BELOW THE PLAN'S MARKS: marked." in " ".join(run("status").stdout.split())
+    assert run("caps", "set", "marked", "day", "5GB").returncode == 0
+
+
 def test_what_sims_share_is_shown_as_shared_and_once(run: Run, tmp_path: Path) -> None:
     words = write(
         tmp_path, *(card(number, terminal).replace("spring", "pool") for number, terminal in ((71, "71"), (72, "")))

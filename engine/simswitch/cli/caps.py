@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from simswitch.cli.exits import CommandFailed, Exit
 from simswitch.cli.learned import described, draw, find_learned, learned_table
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import complain, print_json, show, table
-
-if TYPE_CHECKING:
-    from simswitch.client import OperatorClient
 
 app = typer.Typer(help="Show the caps of lots, or set one.")
 PLANNED = "plan"
@@ -85,6 +82,8 @@ def caps(
             show(f"{each['lot']}: {pool_text(each['pool'], each['windows'])}{nothing}")
         if each["tried_ms"] or each["stays_slowed"]:
             show(endless_text(each))
+        if unfit := unfit_text(each):
+            show(unfit)
     if history is not None:
         show(learned_table(found))
 
@@ -100,6 +99,18 @@ def endless_text(lot: dict[str, Any]) -> str:
         f"{lot['lot']}: {counted(lot['slowed_count'], 'SIM')} of it slowed, and no reset is known that brings such "
         f"back. From {instant_text(lot['tried_ms'])} on those are put on probation that nobody has had for a day. "
         f"Plan {lot['plan']}: {ENDLESS_DO}."
+    )
+
+
+def unfit_text(lot: dict[str, Any], *to_come: int) -> str:
+    """Of a lot with a cap, in force or ``to_come``, below which its SIMs are low before they are used. Else empty."""
+    caps = [*to_come, *(each["quota_bytes"] for each in lot["windows"] if each["quota_bytes"] is not None)]
+    if lot["low_bytes"] is None or not caps or lot["low_bytes"] <= min(caps):
+        return ""
+    return (
+        f"{lot['lot']}: NONE OF ITS SIMS CAN BE HANDED OUT with a cap of {bytes_text(min(caps))}: by plan "
+        f"{lot['plan']} they are low or exhausted below {bytes_text(lot['low_bytes'])} left. Lower its marks "
+        "(`low_bytes`, `exhausted_bytes`), or raise the cap."
     )
 
 
@@ -206,12 +217,12 @@ def set_cap(
     with connected(*target(config, address, actor)) as service:
         request = caps_pb2.SetCapsRequest(changes=[change], replace=replace)
         (status,) = service.caps.SetCaps(request, timeout=CALL_TIMEOUT_S).statuses
-        endless = status == status_pb2.STATUS_OK and quota != PLANNED and _endless(service, lot, change.window)
-        if status == status_pb2.STATUS_CAP_WAITS:
+        known: dict[str, Any] = {}
+        if status in (status_pb2.STATUS_OK, status_pb2.STATUS_CAP_WAITS):
             found = service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=lot), timeout=CALL_TIMEOUT_S)
-            comes = "".join(
-                _comes(entry) for entry in plain(found.lots[0])["windows"] if entry["window"] == window.value
-            )
+            known = plain(found.lots[0])
+        if status == status_pb2.STATUS_CAP_WAITS:
+            comes = "".join(_comes(entry) for entry in known["windows"] if entry["window"] == window.value)
             raise CommandFailed(
                 Exit.REFUSED,
                 f"the cap of {lot}, {window}, was not set: {comes or 'another one'} waits already. Let it come first, "
@@ -230,14 +241,13 @@ def set_cap(
     begins = f"from {instant_text(change.at_ms)} on" if change.at_ms else "from now on"
     amount = "what the plan says" if quota == PLANNED else f"{bytes_text(change.quota_bytes)} ({certainty})"
     show(f"{lot}, {window}: {amount} {begins}." if status == status_pb2.STATUS_OK else "It was so already.")
-    if endless:
+    if known and quota != PLANNED and _endless(known, window):
         show("Nobody says when this window starts anew (its plan has no `resets`): what is used in it counts for good.")
+    if known and (unfit := unfit_text(known, *([] if quota == PLANNED else [change.quota_bytes]))):
+        show(unfit)
 
 
-def _endless(service: OperatorClient, lot: str, window: int) -> bool:
+def _endless(lot: dict[str, Any], window: WindowWord) -> bool:
     """Whether nobody knows when the window starts anew."""
-    from simswitch.cli.messages import CALL_TIMEOUT_S
-    from simswitch.v1 import caps_pb2
-
-    found = service.caps.ListLotCaps(caps_pb2.ListLotCapsRequest(lot=lot), timeout=CALL_TIMEOUT_S).lots[0].windows
-    return any(each.window == window and not each.reset_ms and not each.resetting for each in found)
+    windows = (each for each in lot["windows"] if each["window"] == window.value)
+    return any(not each["reset_ms"] and not each["resetting"] for each in windows)

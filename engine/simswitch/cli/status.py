@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from simswitch.cli.amounts import bytes_text, counted, instant_text
-from simswitch.cli.caps import ENDLESS_DO, PREPAID_DO
+from simswitch.cli.caps import ENDLESS_DO, PREPAID_DO, unfit_text
 from simswitch.cli.options import ActorOption, AddressOption, ConfigOption, JsonOption, target
 from simswitch.cli.screen import print_json, show, table
 
@@ -37,7 +37,8 @@ def status(
         ]
         # By class, since each SIM has one, and whoever sees the pool sees classes.
         summary["probation_count"], summary["probation_ms"] = _probation(service)
-        summary["endless_lots"], summary["spent_lots"] = _endless(service)
+        summary["endless_lots"], summary["spent_lots"], unfit = _lots(service)
+        summary["unfit_lots"] = unfit
         jobs = [plain(entry) for entry in pages(service.swaps.ListJobs, swap_pb2.ListJobsRequest, "jobs")]
     if json:
         print_json({"summary": summary, "access_servers": servers, "jobs": jobs})
@@ -59,14 +60,15 @@ def _probation(service: OperatorClient) -> tuple[int | None, int]:
     return sum(each.probation_count for each in counted), min(each.counted_ms for each in counted)
 
 
-def _endless(service: OperatorClient) -> tuple[list[str] | None, list[str] | None]:
-    """Lots with slowed SIMs that no reset is known to bring back, and how many: those that are tried, and prepaid ones.
+def _lots(service: OperatorClient) -> tuple[list[str] | None, list[str] | None, list[str] | None]:
+    """Lots with slowed SIMs that no reset is known to bring back, and how many: those that are tried, and prepaid ones;
+    and those of which no SIM can be handed out, since a cap is below their plan's marks.
 
     None: it is not told of caps.
     """
     import grpc
 
-    from simswitch.cli.messages import pages
+    from simswitch.cli.messages import pages, plain
     from simswitch.v1 import caps_pb2
 
     try:
@@ -74,9 +76,10 @@ def _endless(service: OperatorClient) -> tuple[list[str] | None, list[str] | Non
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.PERMISSION_DENIED:
             raise
-        return None, None
+        return None, None, None
+    unfit = [each.lot for each in lots if unfit_text(plain(each))]
     tried = [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.tried_ms]
-    return tried, [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.stays_slowed]
+    return tried, [f"{each.lot} ({each.slowed_count:,})" for each in lots if each.stays_slowed], unfit
 
 
 def _named(lots: list[str]) -> str:
@@ -127,6 +130,11 @@ def described(summary: dict[str, Any], servers: list[dict[str, Any]], jobs: list
         parts.append(
             f"Prepaid, slowed, and nothing brings them back: SIMs of {_named(summary['spent_lots'])}. "
             f"{PREPAID_DO.capitalize()}."
+        )
+    if summary["unfit_lots"]:
+        parts.append(
+            f"NO SIM CAN BE HANDED OUT, SINCE A CAP IS BELOW THE PLAN'S MARKS: {_named(summary['unfit_lots'])}. "
+            "`simswitch caps` says what to do."
         )
     if summary["subscribers_missed_count"]:
         parts.append(

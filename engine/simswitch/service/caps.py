@@ -118,6 +118,7 @@ class CapsHandlers:
 
     def _lot_caps(self, lot: Entity, caps: dict[str, Any]) -> pb.LotCaps:
         plan = self._directory.by_index(lot.numbers[layout.LOT_PLAN])
+        mark = max(plan.numbers[layout.PLAN_LOW_BYTES], plan.numbers[layout.PLAN_EXHAUSTED_BYTES])
         return pb.LotCaps(
             lot=lot.name,
             plan=plan.name,
@@ -129,6 +130,7 @@ class CapsHandlers:
             tried_ms=caps["tried_ms"],
             stays_slowed=caps["stays_slowed"],
             slowed_count=caps["slowed_count"],
+            low_bytes=mark if mark >= 0 else None,
         )
 
 

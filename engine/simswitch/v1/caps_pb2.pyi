@@ -568,6 +568,7 @@ class LotCaps(_message.Message):
     TRIED_MS_FIELD_NUMBER: _builtins.int
     SLOWED_COUNT_FIELD_NUMBER: _builtins.int
     STAYS_SLOWED_FIELD_NUMBER: _builtins.int
+    LOW_BYTES_FIELD_NUMBER: _builtins.int
     lot: _builtins.str
     """The lot."""
     plan: _builtins.str
@@ -586,6 +587,10 @@ class LotCaps(_message.Message):
     """SIMs of it that are throttled."""
     stays_slowed: _builtins.bool
     """SIMs of it were slowed, and stay so: the lot is prepaid, and no window that has a cap is known to start anew."""
+    low_bytes: _builtins.int
+    """Below so much left a SIM of it is low or exhausted, bytes, as its plan says: where a cap is below it none can be handed out.
+    Absent: the plan doesn't say.
+    """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LotCap]:
         """Those windows that have a cap or had one."""
@@ -607,12 +612,15 @@ class LotCaps(_message.Message):
         tried_ms: _builtins.int = ...,
         slowed_count: _builtins.int = ...,
         stays_slowed: _builtins.bool = ...,
+        low_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_low_bytes", b"_low_bytes", "low_bytes", b"low_bytes", "pool", b"pool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "slowed_count", b"slowed_count", "stays_slowed", b"stays_slowed", "supplier", b"supplier", "tried_ms", b"tried_ms", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_low_bytes", b"_low_bytes", "lot", b"lot", "low_bytes", b"low_bytes", "plan", b"plan", "pool", b"pool", "rolling_days", b"rolling_days", "slowed_count", b"slowed_count", "stays_slowed", b"stays_slowed", "supplier", b"supplier", "tried_ms", b"tried_ms", "validity", b"validity", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__low_bytes: _TypeAlias = _typing.Literal["low_bytes"]  # noqa: Y015
+    _WhichOneofArgType__low_bytes: _TypeAlias = _typing.Literal["_low_bytes", b"_low_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_bytes) -> _WhichOneofReturnType__low_bytes | None: ...
 
 Global___LotCaps: _TypeAlias = LotCaps  # noqa: Y015
 
