@@ -300,6 +300,89 @@ def test_rolling_days_may_be_of_before_a_cycle_of_which_nobody_says_when_it_bega
     assert pool(world)["pool_used_bytes"] == [3 * GIB, 0, 10 * GIB]
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_what_a_sims_day_explains_of_the_pools_stays_in_a_cycle_that_was_told_before(order: tuple[int, ...]) -> None:
+    """1 GiB until midnight, and 4 on the day: 2 of them on the SIM, of whose cycle we counted as much, if on other days."""
+    world, midnight_s = day_of_all_world()
+    assert world.status(world.pool_figure(LOT, GIB, GIB, midnight_s)) == layout.OK
+    now_s = world.now_ms // 1000
+    figures = [
+        world.pool_figure(LOT, 4 * GIB, 2 * GIB, now_s, DAY),
+        world.figure(0, 2 * GIB, 2 * GIB, now_s),
+        world.figure(0, 2 * GIB, 2 * GIB, now_s, DAY),
+    ]
+    for each in order:
+        assert world.status(figures[each]) == layout.OK
+    assert pool(world)["pool_used_bytes"] == [5 * GIB, 4 * GIB, 5 * GIB]
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize("window", [CYCLE, ROLLING])
+def test_what_makes_up_in_the_day_for_less_of_a_sim_is_no_use_of_longer_windows(window: int) -> None:
+    """They have what we counted."""
+    world, _ = day_of_all_world()
+    now_s = world.now_ms // 1000
+    for figure in (world.pool_figure(LOT, GIB, 2 * GIB, now_s, DAY), world.figure(0, 0, 2 * GIB, now_s, DAY)):
+        assert world.status(figure) == layout.OK
+    assert pool(world)["pool_used_bytes"][1] == GIB
+    assert pool(world)["pool_used_bytes"][window - 1] == 2 * GIB
+    assert world.machine.check() == []
+
+
+def test_a_figure_of_the_pools_rolling_window_holds_where_its_sims_have_less_than_nothing_beside_it() -> None:
+    """Yesterday nothing was used of the pool, and of the SIM 1 GiB on all days, of which we counted 6."""
+    world, _ = rolling_world()
+    now_s = world.now_ms // 1000
+    figures = [
+        world.pool_figure(LOT, 0, 0, now_s - 16, layout.ROLLING_DAY),
+        world.figure(0, GIB, 6 * GIB, now_s, ROLLING),
+        world.pool_figure(LOT, 2 * GIB, 6 * GIB, now_s, ROLLING),
+    ]
+    for figure in figures:
+        assert world.status(figure) == layout.OK
+    assert pool(world)["pool_used_bytes"][2] == 2 * GIB
+    assert world.machine.check() == []
+
+
+def test_a_rolling_window_has_its_days_and_the_day_also_where_it_was_told_a_little_before() -> None:
+    world, midnight_s = day_of_all_world()
+    now_s = world.now_ms // 1000
+    assert world.status(world.pool_figure(LOT, 5 * GIB, 0, midnight_s, layout.ROLLING_DAY)) == layout.OK
+    assert world.status(world.pool_figure(LOT, 5 * GIB, GIB, now_s, ROLLING)) == layout.OK
+    world.pass_ms(SECOND_MS)
+    assert world.status(world.pool_figure(LOT, 3 * GIB, 2 * GIB, now_s + 1, DAY)) == layout.OK
+    assert pool(world)["pool_used_bytes"][2] == 8 * GIB
+    assert world.machine.check() == []
+
+
+@pytest.mark.parametrize(("days", "hours"), [(1, 24), (2, 24), (3, 24), (3, 23), (3, 25)])
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("pooled", [0, 5])
+def test_rolling_days_that_began_with_the_cycle_are_in_it(pooled: int, told: bool, days: int, hours: int) -> None:
+    """Also a single one, and also where a clock was changed meanwhile."""
+    world = shared_world(quota_rolling=50 * GIB, rolling_days=days, pooled=pooled)
+    world.configure(layout.LEASE_MS, 4 * DAY_MS)
+    epoch = allocate(world)
+    at_ms = (world.now_ms // 1000 + 1) * 1000
+    assert world.status(world.schedule(LOT, CYCLE, at_ms)) == layout.OK
+    for day in range(days):
+        assert world.status(world.schedule(LOT, ROLLING, at_ms)) == layout.OK
+        world.now_ms = at_ms
+        world.pass_ms(SECOND_MS)
+        assert world.status(world.usage(T, epoch, (day + 1) * GIB)) == layout.OK
+        if told and day == 0:
+            now_s = world.now_ms // 1000
+            figure = world.pool_figure(LOT, GIB, GIB, now_s) if pooled else world.figure(0, GIB, GIB, now_s)
+            assert world.status(figure) == layout.OK
+        at_ms += (hours if day == days - 2 else 24) * 3_600_000
+    world.pass_ms(SECOND_MS)
+    said = (20 * GIB, days * GIB, world.now_ms // 1000, ROLLING)
+    assert world.status(world.pool_figure(LOT, *said) if pooled else world.figure(0, *said)) == layout.OK
+    used = pool(world)["pool_used_bytes"][0] if pooled else world.machine.sim(0)["used_cycle_bytes"]
+    assert used == 20 * GIB
+    assert world.machine.check() == []
+
+
 def test_less_of_one_sims_cycle_takes_nothing_off_what_was_said_of_all_of_them_of_single_days() -> None:
     world, _ = rolling_world()
     ended_s, now_s = world.now_ms // 1000 - 16, world.now_ms // 1000

@@ -1033,7 +1033,7 @@ class Model(Limits):
         last_s = sim.as_of_s[window] if self._is_told(sim, lot, window) else 0
         before = [self._within(sim, lot, place) for place in range(layout.WINDOWS)]
         most_back = [self._added_most(sim, lot, place) for place in range(layout.WINDOWS)]
-        pool_before = self._pool_day_beyond(lot)
+        pool_before = self._pool_day_beyond(sim.lot)
         self._pool_told(lot, window, more, as_of_s, most_back[window])
         sim.corrections[window] = correction
         since = max(sim.counted_bytes + sim.offsets[window] - had, 0) - own
@@ -1055,7 +1055,7 @@ class Model(Limits):
             if self._is_told(sim, lot, inner):
                 self._contain(sim, lot, inner, as_of_s)
         if window == day:
-            self._pool_carries_day(sim.lot, pool_before)
+            self._pool_carries_day(sim.lot, pool_before, bases=bases)
         for place in range(layout.WINDOWS):
             if lot.pools(place) and lot.figured(place) and (place == window or self._lies_in(lot, window, place)):
                 # No less than all of the SIMs, and no less than before but for what the carrier took back.
@@ -1398,7 +1398,8 @@ class Model(Limits):
             return {layout.WRONG_STATE}
         # Whatever figures of its SIMs had corrected is in it; what leases may have used unreported comes on top.
         known = sum(sim.corrections[place] + sim.straddling[place] for sim in mine)
-        own = max(counted + lot.pool_offsets[place] + known, 0)
+        own = counted + lot.pool_offsets[place] + known
+        own = max(own, min(own + self._pool_counted(entity) - counted, 0))
         same = again and told == lot.pool_carrier[place]
         correction = lot.pool_corrections[place] - lot.pool_raised[place] if same else told - own
         if not same and told < self._told_least(entity, place, as_of_s):
@@ -1411,9 +1412,9 @@ class Model(Limits):
             return {layout.SAME}
         if call.header["argument"]:
             return {layout.OK}
-        before = self._pool_day_beyond(lot)
+        before = self._pool_day_beyond(entity)
         last_s = lot.pool_as_of_s[1] if self._pool_is_told(lot, 1) else 0
-        lot.pool_corrections[place], lot.pool_straddling[place] = correction, min(straddling, own)
+        lot.pool_corrections[place], lot.pool_straddling[place] = correction, max(min(straddling, own), 0)
         lot.pool_carrier[place], lot.pool_as_of_s[place], lot.pool_raised[place] = told, as_of_s, 0
         lot.pool_added[place], lot.pool_told_at_bytes[place] = 0, counted
         day = layout.WINDOW_DAY - 1
@@ -1455,29 +1456,35 @@ class Model(Limits):
     def _pool_is_told(self, lot: LotModel, window: int) -> bool:
         return lot.figured(window) and self._is_young(lot, window, lot.pool_as_of_s[window])
 
-    @staticmethod
-    def _pool_day_beyond(lot: LotModel) -> int:
-        """What the pool's figure of the day has beyond us and its SIMs' figures."""
-        return max(0, lot.pool_corrections[1] + lot.pool_straddling[1])
+    def _pool_day_beyond(self, entity: int) -> int:
+        """What the pool's figure of the day has beyond us and its SIMs' figures; not what those are less."""
+        lot = self.lots[entity]
+        less = sum(min(sim.corrections[1], 0) for sim in self.sims if sim.lot == entity) if lot.figured(1) else 0
+        return max(0, lot.pool_corrections[1] + lot.pool_straddling[1] + less) if lot.pooled else 0
 
     def _pool_day_beyond_all(self, entity: int) -> int:
         lot = self.lots[entity]
         of_sims = sum(sim.corrections[1] + sim.straddling[1] for sim in self.sims if sim.lot == entity)
         return max(0, of_sims + lot.pool_corrections[1] + lot.pool_straddling[1]) if lot.pools(1) else 0
 
-    def _pool_carries_day(self, entity: int, before: int, last_s: int = 0, most: int = 0) -> None:
+    def _pool_carries_day(
+        self, entity: int, before: int, last_s: int = 0, most: int = 0, bases: list[int] | None = None
+    ) -> None:
         """A figure of the day has changed what the pool's has beyond the others: so has it in what the day lies in."""
         lot, day = self.lots[entity], layout.WINDOW_DAY - 1
         for window in (layout.WINDOW_CYCLE - 1, layout.WINDOW_ROLLING - 1):
             if not lot.pools(window) or not self._lies_in(lot, day, window):
                 continue
-            more = self._pool_day_beyond(lot) - before
+            more = self._pool_day_beyond(entity) - before
             if not self._pool_is_told(lot, window):
                 more = max(more, min(lot.pool_raised[window] - lot.pool_corrections[window], 0))
             elif lot.pool_as_of_s[window] * 1000 > self._day_from_ms(lot):
                 if last_s < lot.pool_as_of_s[window]:
                     continue
                 more = max(min(more, lot.pool_carrier[window] + most - self._pool_base(entity, window)), 0)
+            if bases is not None:
+                # One SIM's explains a part of it: what the longer window has of that SIM now it needs not have of all.
+                more = max(more, -max(self._pool_base(entity, window) - bases[window], 0))
             lot.pool_corrections[window] += more
 
     def _pool_cycle_has_days(self, entity: int) -> None:
@@ -1504,13 +1511,16 @@ class Model(Limits):
             known = [of_sims + self._pool_counted(entity) - lot.told_at_bytes[window] if of_sims else 0]
             of_day = self._pool_is_told(lot, day) and self._lies_in(lot, day, window)
             known.append(self._pool_known(entity, day) if of_day else 0)
-            if window == cycle and lot.pools(rolling):
-                begun_ms, begun = self._window_begun_ms(lot, cycle), self._days_begun_ms(lot)[1 : lot.places + 1]
-                whole = self._window_begun_ms(lot, rolling) - DAY_MS // 2 >= begun_ms
+            if window == cycle and told and known[1] and lot.pool_as_of_s[cycle] * 1000 <= self._day_from_ms(lot):
+                known.append(lot.pool_carrier[cycle] + known[1])
+            if lot.pools(rolling):
+                begun_ms, begun = self._window_begun_ms(lot, window), self._days_begun_ms(lot)[1 : lot.places + 1]
+                early_ms = DAY_MS // 2 - DAY_MS // 24 if lot.rolling_days > 1 else 0
+                whole = window == cycle and self._window_begun_ms(lot, rolling) - early_ms >= begun_ms
                 if self._pool_is_told(lot, rolling) and whole and (lot.last_reset_ms[cycle] or not told):
                     known.append(self._pool_known(entity, rolling))
                 in_it = [place for place, day_ms in enumerate(begun) if place in lot.pool_told and day_ms >= begun_ms]
-                days = [] if told else in_it
+                days = in_it if window == rolling or not told else []
                 follows = 0 < lot.last_reset_ms[rolling] <= lot.last_reset_ms[day]
                 known.append(sum(lot.pool_days[place] for place in days) + (known[1] if follows else 0))
             lot.pool_corrections[window] += max(max(known) - self._pool_known(entity, window), 0)

@@ -418,7 +418,7 @@ cdef int64_t _begun_ms(const State *state, const Lot *lot, int window, uint64_t 
     cdef uint32_t step
     if window == WINDOW_ROLLING - 1:
         step = rolling_step_days(lot.rolling_days)
-        return _days_begun_ms(state, lot, (lot.rolling_days - 1 + step - 1) // step - 1, now_ms)
+        return _days_begun_ms(state, lot, (<int64_t> lot.rolling_days - 1 + step - 1) // step - 1, now_ms)
     if lot.last_reset_ms[window]:
         return <int64_t> lot.last_reset_ms[window]
     return <int64_t> (lot.reset_ms[window] if lot.reset_ms[window] else now_ms) - <int64_t> _lasts_s(lot, window) * 1000
@@ -715,7 +715,7 @@ cdef int _correct(
             if _is_told(state, index, lot, inner, now_ms):
                 _contain(state, index, inner, as_of_s, now_ms)
         if window == WINDOW_DAY - 1:
-            pool_carry_day(state, &state.lots[entity], beyond, 0, 0, now_ms)
+            pool_carry_day(state, &state.lots[entity], beyond, 0, 0, bases, now_ms)
         pool_contain_sims(state, index, window, fall, bases, now_ms)
         pool_contain_told(state, &state.lots[entity], now_ms)
         sim_set_limit(state, index, now_ms)

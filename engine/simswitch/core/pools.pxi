@@ -63,6 +63,7 @@
 cdef enum:
     POOL_LOW_SHIFT = 5            # of the quota: below what is left of it a pool is low,
     POOL_EXHAUSTED_SHIFT = 7      # and exhausted
+    WHOLE_DAYS_MS = 11 * 3_600_000    # rolling days begin so long before they may at the latest: all but the hour of a clock's change
 
 
 cdef extern from *:
@@ -719,8 +720,12 @@ cdef uint64_t _sims_count(State *state, uint32_t entity) noexcept nogil:
 
 
 cdef inline int64_t pool_day_excess_bytes(const Lot *lot) noexcept nogil:
-    """What the pool's figure of the day has beyond us and what figures of its SIMs have, at most."""
-    return max(lot.pool_correction_bytes[WINDOW_DAY - 1] + lot.pool_straddling_bytes[WINDOW_DAY - 1], <int64_t> 0)
+    """What the pool's figure of the day has beyond us and what figures of its SIMs have, at most: without what only makes up for what
+    those are less."""
+    cdef int64_t excess = lot.pool_correction_bytes[WINDOW_DAY - 1] + lot.pool_straddling_bytes[WINDOW_DAY - 1]
+    if pool_figured(lot, WINDOW_DAY - 1):
+        _add(&excess, lot.pool_less_bytes[WINDOW_DAY - 1])
+    return max(excess, <int64_t> 0)
 
 
 cdef inline bint _pool_is_told(const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
@@ -748,11 +753,11 @@ cdef int64_t _pool_day_all_bytes(const Lot *lot) noexcept nogil:
 
 
 cdef void pool_carry_day(
-    const State *state, Lot *lot, int64_t before, uint32_t told_s, int64_t since, uint64_t now_ms
+    const State *state, Lot *lot, int64_t before, uint32_t told_s, int64_t since, const int64_t *bases, uint64_t now_ms
 ) noexcept nogil:
     """A figure of the day was taken: what it changes of what the pool's has beyond us changes the longer windows that are shared too, as
     of a SIM (ledger.pxi, ``_carry``). ``told_s``: the instant of the pool's last one; 0: none held, or this one is of one SIM, so that what
-    the pool's had beyond it is less."""
+    the pool's had beyond it is less: ``bases`` of before it, by no more than the SIM's own carry added."""
     cdef int64_t more, most
     cdef int window
     if not lot.pooled:
@@ -770,6 +775,8 @@ cdef void pool_carry_day(
                 lot.pool_carrier_bytes[window] + lot.pool_carrier_bytes[WINDOW_DAY - 1]
                 + lot.pool_straddling_bytes[WINDOW_DAY - 1] + since)
             more = max(min(more, most - pool_base_bytes(lot, window)), <int64_t> 0)
+        if bases != NULL:
+            more = max(more, min(bases[window] - pool_base_bytes(lot, window), <int64_t> 0))
         _pool_take_in(lot, window, more)
 
 
@@ -782,7 +789,7 @@ cdef int64_t _pool_known_bytes(const Lot *lot, int window) noexcept nogil:
 
 cdef int64_t _told_in_bytes(const State *state, const Lot *lot, int window, uint64_t now_ms) noexcept nogil:
     """What was used in a longer window by what figures say of single SIMs, of the day, of days or of all rolling days in it."""
-    cdef int64_t begun_ms = _begun_ms(state, lot, window, now_ms), least = 0, of_day = 0, days = 0
+    cdef int64_t begun_ms = _begun_ms(state, lot, window, now_ms), least = 0, of_day = 0, days = 0, before
     cdef bint told = _pool_is_told(lot, window, now_ms)
     cdef int place
     if not told:
@@ -791,15 +798,21 @@ cdef int64_t _told_in_bytes(const State *state, const Lot *lot, int window, uint
             _add(&least, <int64_t> (lot.pool_counted_bytes - lot.sims_told_counted_bytes[window]))
     if _pool_is_told(lot, WINDOW_DAY - 1, now_ms) and _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms):
         of_day = _pool_known_bytes(lot, WINDOW_DAY - 1)
-    if window == WINDOW_CYCLE - 1 and lot_pools(lot, WINDOW_ROLLING - 1):
+    if window == WINDOW_CYCLE - 1 and told and of_day and _day_is_after(lot, lot.pool_as_of_s[window]):
+        before = lot.pool_carrier_bytes[window]
+        _add(&before, of_day)
+        least = max(least, before)
+    if lot_pools(lot, WINDOW_ROLLING - 1):
         # Whole days, and of a cycle that was told only where somebody says when it began: it may have been after them.
         if (
-            _pool_is_told(lot, WINDOW_ROLLING - 1, now_ms) and (lot.last_reset_ms[window] or not told)
-            and _begun_ms(state, lot, WINDOW_ROLLING - 1, now_ms) - <int64_t> DAY_MS // 2 >= begun_ms
+            window == WINDOW_CYCLE - 1 and _pool_is_told(lot, WINDOW_ROLLING - 1, now_ms) and (lot.last_reset_ms[window] or not told)
+            and _begun_ms(state, lot, WINDOW_ROLLING - 1, now_ms) - (WHOLE_DAYS_MS if lot.rolling_days > 1 else 0) >= begun_ms
         ):
             least = max(least, _pool_known_bytes(lot, WINDOW_ROLLING - 1))
-        for place in range(rolling_places(lot) if not told else 0):
-            if (lot.pool_days_told >> place) & 1 and _days_begun_ms(state, lot, place, now_ms) >= begun_ms:
+        for place in range(rolling_places(lot) if window == WINDOW_ROLLING - 1 or not told else 0):
+            if (lot.pool_days_told >> place) & 1 and (
+                window == WINDOW_ROLLING - 1 or _days_begun_ms(state, lot, place, now_ms) >= begun_ms
+            ):
                 _add(&days, lot.pool_days[place])
         if lot.last_reset_ms[WINDOW_DAY - 1] >= lot.last_reset_ms[WINDOW_ROLLING - 1] > 0:
             _add(&days, of_day)  # which began when they were over
@@ -889,20 +902,21 @@ cdef int _correct_pool(
     _add(&own, lot.pool_offset_bytes[window])
     _add(&own, lot.pool_beside_bytes[window])
     _add(&own, -lot.pool_allowance_bytes[window])
-    own = max(own, <int64_t> 0)
+    # Below nothing where what its SIMs' figures are less is hidden (_pool_void_bytes), which no longer is beside this one.
+    own = max(own, min(own + <int64_t> (lot.pool_counted_bytes - counted_bytes), <int64_t> 0))
     correction[0] = carrier_bytes - own
     if not dry_run:
         excess = pool_day_excess_bytes(lot)
         day_told_s = lot.pool_as_of_s[WINDOW_DAY - 1] if _pool_is_told(lot, WINDOW_DAY - 1, now_ms) else 0
         lot.pool_correction_bytes[window] = correction[0]
-        lot.pool_straddling_bytes[window] = min(<int64_t> straddling_bytes, own)
+        lot.pool_straddling_bytes[window] = max(min(<int64_t> straddling_bytes, own), <int64_t> 0)
         lot.pool_carrier_bytes[window] = carrier_bytes
         lot.pool_raised_bytes[window] = 0
         lot.pool_added_bytes[window] = 0
         lot.pool_told_counted_bytes[window] = counted_bytes
         lot.pool_as_of_s[window] = as_of_s
         if window == WINDOW_DAY - 1:
-            pool_carry_day(state, lot, excess, day_told_s, <int64_t> (lot.pool_counted_bytes - counted_bytes), now_ms)
+            pool_carry_day(state, lot, excess, day_told_s, <int64_t> (lot.pool_counted_bytes - counted_bytes), NULL, now_ms)
         elif day_told_s and _lies_in(state, lot, WINDOW_DAY - 1, window, now_ms) and _day_is_after(lot, as_of_s):
             _pool_take_in(lot, window, _pool_day_all_bytes(lot))
         if window == WINDOW_CYCLE - 1:
