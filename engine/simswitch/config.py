@@ -340,7 +340,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "engine",
         "automatic_swaps",
         None,
-        "Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent or throttled, 3 both, 0 none.",
+        "Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent, throttled, suspended or retired, "
+        "3 both, 0 none.",
         0,
         3,
         3,

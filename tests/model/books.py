@@ -395,7 +395,7 @@ class Books:
         assert terminal is not None
         if sim.health == layout.LOW and wanted & 1:
             priority = layout.PRIORITY_PREDICTED
-        elif sim.health in (layout.EXHAUSTED, layout.THROTTLED) and wanted & 2:
+        elif wanted & 2 and sim.health in (layout.EXHAUSTED, layout.THROTTLED, layout.SUSPENDED, layout.RETIRED):
             priority = layout.PRIORITY_THROTTLED
         else:
             return

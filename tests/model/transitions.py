@@ -503,6 +503,8 @@ def _changed_often(_row: Row) -> Case:
 def _carrier_life(row: Row) -> Case:
     world = new_world()
     named = 0
+    if "automatic" in row.when:
+        world.configure(layout.AUTOMATIC_SWAPS, 3)
     if row.state == "assigned":
         allocate(world)
         named = sim_index(world)
@@ -1880,6 +1882,8 @@ WHENS = frozenset(
         "access server not defined",
         "it is low, announced ahead",
         "it is throttled, automatic swaps are on",
+        "suspended, automatic swaps are on",
+        "terminated, automatic swaps are on",
         "it is throttled, its terminal's ceiling is met",
         "it is throttled, its terminal in a job that is held",
         "its plan's changes of a day are used up",

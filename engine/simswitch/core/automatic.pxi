@@ -1,5 +1,5 @@
 # Swaps that nobody orders: off SIMs that turn low while they are assigned, before they are slowed, and off those that are spent
-# or throttled.
+# or throttled, or that their carrier has suspended or terminated.
 #
 # They obey all that a job's swaps obey. What can't be swapped when its SIM turns is found again by a sweep over the SIMs,
 # started some time after; while nothing was turned away there is no sweep.
@@ -54,7 +54,7 @@ cdef void automatic_swap(State *state, uint32_t sim, uint64_t now_ms) noexcept n
     cdef uint32_t swap = terminal_swap(terminal)
     if health == LOW and wanted & 1:
         priority = PRIORITY_PREDICTED
-    elif (health == EXHAUSTED or health == THROTTLED) and wanted & 2:
+    elif (health == EXHAUSTED or health == THROTTLED or health == SUSPENDED or health == RETIRED) and wanted & 2:
         priority = PRIORITY_THROTTLED
     else:
         return

@@ -540,7 +540,7 @@ cpdef enum Setting:
     APPROVAL_ABOVE = 14          # who moves more terminals by jobs in a day needs a second person
     IDLE_MS = 15                 # a terminal without new bytes for so long is idle
     UNKNOWN_ASK_MS = 16          # how often an access server is asked what became of an order that it did not answer
-    AUTOMATIC_SWAPS = 17         # without a job: 1 off SIMs that turn low · 2 off those that are spent or throttled · 3 both
+    AUTOMATIC_SWAPS = 17         # without a job: 1 off SIMs that turn low · 2 off those that are spent, slow or dead · 3 both
     AUTOMATIC_AHEAD_MS = 18      # how long ahead those off low SIMs are announced
     SWAPS_PER_DAY_MAX = 19       # of one terminal
     DAY_BEGINS_MS = 20           # local midnight, after midnight UTC

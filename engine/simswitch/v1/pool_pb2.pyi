@@ -250,7 +250,7 @@ class _SettingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Setting.Value
     SETTING_UNKNOWN_ASK_MS: _Setting.ValueType  # 16
     """How often an access server is asked what became of an order that it did not answer, milliseconds."""
     SETTING_AUTOMATIC_SWAPS: _Setting.ValueType  # 17
-    """Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent or throttled, 3 both, 0 none."""
+    """Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent, throttled, suspended or retired, 3 both, 0 none."""
     SETTING_AUTOMATIC_AHEAD_MS: _Setting.ValueType  # 18
     """How long ahead swaps off low SIMs are announced, milliseconds."""
     SETTING_SWAPS_PER_DAY_MAX: _Setting.ValueType  # 19
@@ -318,7 +318,7 @@ SETTING_IDLE_MS: Setting.ValueType  # 15
 SETTING_UNKNOWN_ASK_MS: Setting.ValueType  # 16
 """How often an access server is asked what became of an order that it did not answer, milliseconds."""
 SETTING_AUTOMATIC_SWAPS: Setting.ValueType  # 17
-"""Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent or throttled, 3 both, 0 none."""
+"""Swaps without a job: 1 off SIMs that turn low, 2 off those that are spent, throttled, suspended or retired, 3 both, 0 none."""
 SETTING_AUTOMATIC_AHEAD_MS: Setting.ValueType  # 18
 """How long ahead swaps off low SIMs are announced, milliseconds."""
 SETTING_SWAPS_PER_DAY_MAX: Setting.ValueType  # 19
