@@ -92,7 +92,9 @@ class AllocateRequest(_message.Message):
     terminal: _builtins.int
     """The terminal's key, chosen by the access server: it stands for an IMEI and a modem."""
     subscriber: _builtins.int
-    """Who uses it. 0: unknown, or, while the terminal has a lease, still who had it."""
+    """Who uses it. 0: unknown, or, while the terminal has a lease, still who had it. While it has one, report what was used
+    before naming somebody else, or let go of the SIM: a report counts for whom the lease is then.
+    """
     expected_bytes: _builtins.int
     """Bytes that the lease will need. 0: the market's figure."""
     subscriber_group: _builtins.str

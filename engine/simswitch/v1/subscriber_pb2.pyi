@@ -179,7 +179,9 @@ class GetSubscriberResponse(_message.Message):
     day: _builtins.str
     """The local date today, YYYY-MM-DD."""
     day_bytes: _builtins.int
-    """Bytes of today and of this month. They stop at 4.4 TB and 281 TB."""
+    """Bytes of today and of this month, by when they were reported: what is reported after midnight is of the new day, and
+    after a month's last one of the new month. They stop at 4.4 TB and 281 TB.
+    """
     month_bytes: _builtins.int
     """See day_bytes."""
     action: _inventory_pb2.LimitAction.ValueType
