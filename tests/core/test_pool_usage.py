@@ -302,7 +302,7 @@ def test_rolling_days_may_be_of_before_a_cycle_of_which_nobody_says_when_it_bega
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_what_a_sims_day_explains_of_the_pools_stays_in_a_cycle_that_was_told_before(order: tuple[int, ...]) -> None:
-    """1 GiB until midnight, and 4 on the day: 2 of them on the SIM, of whose cycle we counted as much, if on other days."""
+    """1 GiB until midnight, and 4 on the day: 2 of them on the SIM, of whose cycle we counted as much."""
     world, midnight_s = day_of_all_world()
     assert world.status(world.pool_figure(LOT, GIB, GIB, midnight_s)) == layout.OK
     now_s = world.now_ms // 1000
