@@ -18,9 +18,11 @@ from simswitch.cell import Capacity, Cell, JournalSettings
 from simswitch.cli.exits import Exit
 from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
+from simswitch.demo.processes import Server
 from simswitch.folder.apart import Refused
 from simswitch.folder.check import check_folder
 from simswitch.history.schema import NAME as HISTORY
+from simswitch.history.schema import HistoryRefused, open_reader, open_writer
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalShort
 from simswitch.journal.follower import ALARM_NAME
@@ -148,6 +150,54 @@ def test_damage_ends_with_its_exit_code_and_says_where(copied: Path) -> None:
     assert answer.returncode == Exit.DAMAGED
     assert "byte 4096, sequence" in answer.stderr
     assert "holds what it did" in answer.stderr
+
+
+def schema_flipped(folder: Path, text: bytes = b" TABLE") -> None:
+    """One bit, in the text of the schema. SQLite quotes it when it says what is wrong, and then it is no UTF-8."""
+    flipped = bytearray((folder / HISTORY).read_bytes())
+    flipped[flipped.index(b"CREATE TABLE") :] = flipped[flipped.index(b"CREATE TABLE") :].replace(
+        text, bytes([text[0] ^ 0x80]) + text[1:], 1
+    )
+    (folder / HISTORY).write_bytes(flipped)
+
+
+def test_a_flipped_bit_in_the_name_of_a_column_is_told_by_whoever_opens_the_file(copied: Path) -> None:
+    schema_flipped(copied, b"from_ms")
+    with pytest.raises(HistoryRefused, match=r"can't be used: .* UTF-8"):
+        open_reader(copied)
+    with pytest.raises(HistoryRefused, match=r"can't be used: .* UTF-8"):
+        open_writer(copied)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("check",), Exit.DAMAGED),
+        (("audit", "verify"), Exit.DAMAGED),
+        (("backup",), Exit.REFUSED),
+        (("restore",), Exit.REFUSED),
+        (("history",), Exit.REFUSED),
+    ],
+)
+def test_a_flipped_bit_in_the_schema_of_history_is_told_with_what_to_do(
+    words: tuple[str, ...], status: Exit, copied: Path, tmp_path: Path
+) -> None:
+    schema_flipped(copied)
+    target = {"backup": [str(tmp_path / "new")], "restore": [str(tmp_path / "new")], "history": ["use_day"]}
+    answer = program(*words, str(copied), *target.get(words[0], []))
+    assert answer.returncode == status, answer.stderr
+    assert f"{copied / HISTORY} can't be used: malformed database schema" in answer.stderr
+    assert "move it and its -wal and -shm away" in answer.stderr
+
+
+def test_a_service_starts_beside_a_history_whose_schema_is_damaged_and_says_so(copied: Path, tmp_path: Path) -> None:
+    schema_flipped(copied)
+    config = tmp_path / "simswitch.toml"
+    config.write_text("[capacity]\nsims = 2_000\nterminals = 2_000\norders = 100\n", encoding="utf-8")
+    server = Server(copied, config, tmp_path / "server.log")
+    server.start()
+    server.stop()
+    assert f"{HISTORY} can't be used: malformed database schema" in (tmp_path / "server.log").read_text()
 
 
 class _Unsound(Machine):

@@ -47,7 +47,7 @@ from simswitch.folder.check import records, sound_snapshots
 from simswitch.folder.manifest import UNFINISHED, owner_of, promised
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader, unsigned
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
 from simswitch.journal.append import START, Journal, JournalSettings, Place
 from simswitch.journal.disk import LOCK_NAME, RealDisk, make_own_folder, sync_folder
 from simswitch.journal.errors import FolderInUse, JournalDamaged, MachineVersionDiffers
@@ -275,8 +275,8 @@ def _known(origin: Path) -> _Known | None:
             rows = history.execute("SELECT sequence, checksum, journal_id FROM positions ORDER BY sequence").fetchall()
     except NoHistoryYet:
         return None
-    except HistoryRefused as error:
-        raise Refused(str(error)) from error
+    except (HistoryRefused, sqlite3.Error) as error:
+        raise Refused(str(error if isinstance(error, HistoryRefused) else damaged(origin / HISTORY, error))) from error
     if not rows:
         return _Known(0, 0, 0, frozenset())
     return _Known(rows[-1][0], rows[0][0], unsigned(rows[-1][1]), frozenset(row[2] for row in rows))

@@ -320,7 +320,12 @@ def _connected(path: Path, address: str, **options: Any) -> tuple[sqlite3.Connec
     """The file of that name, read only so far, and how many tables and indexes it has. Raises as ``_file`` does."""
     found = _file(path)
     connection = sqlite3.connect(address, timeout=10, **options)
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    try:
+        # All of its text is read, since SQLite's own texts and the names of columns quote it: where it is damaged they
+        # need not be UTF-8, and any question later would end with that.
+        tables = len(connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema").fetchall())
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError("malformed database schema") from error
     if not os.path.samestat(found, _file(path)):
         raise HistoryRefused(f"{path} can't be used: another file was put in its place just now. Try again")
     return connection, tables
