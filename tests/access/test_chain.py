@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import resource
+import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -35,22 +38,89 @@ from simswitch.journal.snapshot import snapshot_name
 from simswitch.masking import MaskingFormatter, masked
 
 
-def written(path: Path, count: int = 5) -> list[bytes]:
-    chain = Chain(path)
+def written(path: Path, count: int = 5, *, size_max: int | None = None) -> list[bytes]:
+    chain = Chain(path, size_max=size_max)
     for number in range(count):
         chain.append({"what": f"{number}"})
     chain.close()
     return path.read_bytes().splitlines(keepends=True)
 
 
-def test_it_goes_on_where_it_ended_and_cuts_off_what_was_torn(tmp_path: Path) -> None:
+def test_one_with_a_bound_goes_on_where_it_ended_and_cuts_off_what_was_torn(tmp_path: Path) -> None:
     path = tmp_path / "log"
     *lines, last = written(path)
     for size in range(len(last) - 1):
         path.write_bytes(b"".join(lines) + last[:size])
-        assert [entry.number for entry in entries(path)] == [1, 2, 3, 4]
-        written(path, 2)
+        assert [entry.number for entry in entries(path, bounded=True)] == [1, 2, 3, 4]
+        written(path, 2, size_max=1 << 20)
         assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_line_that_is_being_written_is_none_yet_and_is_damage_when_its_writer_has_died(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    *lines, last = written(path)
+    path.write_bytes(b"".join(lines))
+    writer = Chain(path)
+    for size in range(1, len(last) - 1):
+        path.write_bytes(b"".join(lines) + last[:size])
+        assert [entry.number for entry in entries(path)] == [1, 2, 3, 4]
+    path.write_bytes(b"".join(lines) + last)
+    assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5]
+    writer.close()
+    for size in range(1, len(last)):
+        damaged = b"".join(lines) + last[:size]
+        path.write_bytes(damaged)
+        with pytest.raises(ChainDamaged, match="ends in no whole line"):
+            list(entries(path))
+        with pytest.raises(ChainDamaged, match="ends in no whole line"):
+            Chain(path)
+        assert path.read_bytes() == damaged
+
+
+def test_a_line_whose_writer_is_done_between_two_looks_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    *lines, last = written(path)
+    path.write_bytes(b"".join(lines) + last[:80])
+
+    def done(_: object) -> bool:
+        path.write_bytes(b"".join(lines) + last)
+        return False
+
+    monkeypatch.setattr("simswitch.audit.chain.is_written", done)
+    assert [entry.number for entry in entries(path)] == [1, 2, 3, 4, 5]
+
+
+SED = next(
+    found[1]
+    for found in re.finditer(
+        r"`runuser -u simswitch -- (sed [^`]*) FILE`", (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    )
+)
+
+
+@pytest.mark.parametrize("revocation", [0, 1, 15, 64, 70, -2, None])
+@pytest.mark.parametrize("zeros", [0, 1, 4_096])
+def test_a_revoked_token_stays_revoked_until_a_person_has_looked_at_the_cut_line(
+    tmp_path: Path, revocation: int | None, zeros: int
+) -> None:
+    """The writer died over the line, power failed, or the file was cut; docs/operating.md has the way out."""
+    token, _ = create_token(tmp_path, "operator:alice", 60_000)
+    revoke_token(tmp_path, token.id)
+    path = tmp_path / TOKENS
+    made, revoked = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(made + revoked[:revocation] + bytes(zeros))
+    if path.read_bytes() not in (made, made + revoked):
+        for look in (read_tokens, verify_folder, lambda folder: create_token(folder, "operator:bob", 60_000)):
+            with pytest.raises(ChainDamaged):
+                look(tmp_path)
+    subprocess.run([*shlex.split(SED), str(path)], check=True)
+    # A line that is whole is kept.
+    assert path.read_bytes() == made + (revoked if revocation is None else b"")
+    assert read_tokens(tmp_path)[token.id].state(token.created_ms) == ("valid" if revocation is not None else "revoked")
+    revoke_token(tmp_path, token.id)
+    assert read_tokens(tmp_path)[token.id].revoked_ms
 
 
 @pytest.mark.parametrize(

@@ -238,10 +238,10 @@ def test_of_tokens_that_are_damaged_none_counts_until_their_list_is_replaced(
     path = doors.data / FILE
     sound = path.read_bytes()
     with doors.operator(doors.alice) as alice, doors.client(doors.server("as-01")) as client:
-        for count in (1, 2):
+        for count, damaged in ((1, sound.replace(b"operator:alice", b"operator:Alice", 1)), (2, sound[:-15])):
             stream: Any = alice.events.WatchEvents(event_pb2.WatchEventsRequest(), timeout=60)
             next(stream)
-            path.write_bytes(sound.replace(b"operator:alice", b"operator:Alice", 1))
+            path.write_bytes(damaged)
             doors.until(partial(told, count))
             assert refusal(partial(list, stream)).reason == "WITHDRAWN"
             assert refusal(partial(alice.pool.GetSummary, SUMMARY)).reason == "TOKEN_REFUSED"

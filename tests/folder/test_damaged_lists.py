@@ -37,6 +37,25 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("file", [TOKENS, RESTORES])
+def test_half_a_line_is_damage_and_copied_but_where_it_is_being_written(file: str, lived: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    backup(lived, source)
+    (source / "backup.json").unlink()
+    *lines, last = (source / file).read_bytes().splitlines(keepends=True)
+    writer = Chain(source / file)
+    (source / file).write_bytes(b"".join(lines) + last[:-15])
+    assert not backup(source, tmp_path / "while")["passed_over"]
+    assert (tmp_path / "while" / file).read_bytes() == b"".join(lines)
+    writer.close()
+    assert [part.file for part in check_folder(source).parts if not part.sound] == [file]
+    (told,) = backup(source, tmp_path / "copy")["passed_over"]
+    assert "ends in no whole line" in told
+    assert (tmp_path / "copy" / file).read_bytes() == b"".join(lines) + last[:-15]
+    (told,) = restore(tmp_path / "copy", tmp_path / "new")["set_aside"]
+    assert file in told
+
+
 PLACES = [(0, -3), (-1, -3), (-1, -2), (-1, -1)]
 """Of bytes that are changed: their line, and where in it."""
 

@@ -12,10 +12,11 @@ user of the operating system) and when, so the list of tokens is its own audit t
     {"what": "created", "token": id, "actor": "operator:alice", "secret_sha256": …, "expires_ms": …, "by": "root", …}
     {"what": "revoked", "token": id, "by": "root", …}
 
-Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation. So a
-service lets nobody in with a token, when it starts or within a second while it runs, until a person has looked and the
-file is replaced, by a new token or a copy. Access servers have certificates, and go on. Only who may write the file can
-keep people out in this way, or a disk that fails as it is written: one that runs reads it when it has changed.
+Of a file that is damaged no entry counts, those before the damage neither: what was damaged may be a revocation, also
+where nothing is wrong but that the last line has no end. So a service lets nobody in with a token, when it starts or
+within a second while it runs, until a person has looked and the file is replaced, by a new token or a copy. Access
+servers have certificates, and go on. Only who may write the file can keep people out in this way, or a disk that fails
+as it is written: one that runs reads it when it has changed.
 
 An access server has none: it is whom its certificate names, and who has revoked that has revoked all that it has. None
 is made for one, and one that was made once does not count.
@@ -103,7 +104,8 @@ def read_tokens(folder: Path) -> dict[str, Token]:
     except ChainDamaged as error:
         raise ChainDamaged(
             f"{error}. A token may have been revoked there, so none is read: move the file away and make new tokens, "
-            "or put a copy of it in its place. Until then no token counts, also in a service that runs"
+            'or put a copy of it in its place (docs/operating.md, "A list of the audit log is damaged"). Until then no '
+            "token counts, also in a service that runs"
         ) from error
     return tokens
 

@@ -9,12 +9,12 @@ number is one more. The first line of all has the number 1 and 64 zeros as previ
 whether anything up to that line was touched. Whoever may write the file can still make all of it anew: against that,
 keep a hash elsewhere (``simswitch audit verify`` prints the last) and compare.
 
-A last line without a newline was being written when the process died, if it can be the beginning of one: so many hex
-digits, the space, printable ASCII. It is cut off by the next writer, who writes it anew where it knows it. Other bytes
-behind the last newline, or a line that is whole but for it, are damage: what stood there may have been relied on.
+What stands behind the last newline is damage: a line may have stood there on which somebody relied, such as that a
+token is revoked. Nobody can tell a file that was cut from one whose writer died over a line. While its writer has it
+open, what can be the beginning of a line (so many hex digits, the space, printable ASCII) is one that is being written.
 
-After a power cut zeros may stand there, since the file system had the length before the bytes. They may also lie over
-lines that were relied on, so they are damage, but in a file with a bound: no promise depends on its last lines.
+In a file with a bound no promise depends on the last lines, so there such a beginning is taken as never written, and
+cut off by the next writer. So are zeros behind it: after a power cut the file system had the length before the bytes.
 
 A file with a bound is renamed to ``….1`` when it is full, and the next one goes on with its numbers and hashes; what
 stood in an older ``….1`` is gone.
@@ -35,7 +35,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from simswitch.owner import give, opened, reading
 
@@ -85,7 +85,7 @@ def entry_of(line: bytes, where: str) -> Entry:
 
 
 def _is_torn(tail: bytes, zeros: bool = False) -> bool:
-    """Whether what stands behind the last newline may be a line that was never written whole, and so never synced;
+    """Whether what stands behind the last newline may be the beginning of a line that is not written whole;
     ``zeros``: also where zeros stand behind it."""
     if zeros:
         tail = tail.rstrip(b"\0")
@@ -94,14 +94,24 @@ def _is_torn(tail: bytes, zeros: bool = False) -> bool:
     return len(tail) < LINE_BYTES_MAX and _TORN.fullmatch(tail) is not None and digest not in whole
 
 
+def is_written(file: IO[bytes]) -> bool:
+    """Whether its writer has it open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
 def without_torn(text: bytes, *, zeros: bool = False) -> bytes:
-    """A file's bytes without a line that is being written or was when its writer died. Damage at the end stays."""
+    """A file's bytes without the beginning of a line at their end. Damage there stays."""
     end = text.rfind(b"\n") + 1
     return text[:end] if _is_torn(text[end:], zeros) else text
 
 
 def _ends_in_no_line(where: str | Path) -> ChainDamaged:
-    return ChainDamaged(f"{where}: the end of the file is no line, nor the beginning of one: it was changed")
+    return ChainDamaged(f"{where}: the file ends in no whole line: it was cut or changed, or its writer died")
 
 
 def older(path: Path) -> Path:
@@ -119,7 +129,7 @@ def set_aside(path: Path) -> Path:
 
 
 def entries(path: Path, *, bounded: bool = False) -> Iterator[Entry]:
-    """The entries of a file from its first to its last line, each checked, without one that is torn. Raises
+    """The entries of a file from its first to its last line, each checked, without one that is being written. Raises
     ``ChainDamaged``, and ``OSError`` as ``owner.opened`` does.
 
     Where the file does not begin with the first entry of all, its first line is taken as it is.
@@ -130,9 +140,13 @@ def entries(path: Path, *, bounded: bool = False) -> Iterator[Entry]:
         for index, line in enumerate(file, 1):
             where = f"{path}:{index}"
             if not line.endswith(b"\n"):
-                if _is_torn(line, bounded):
+                torn = _is_torn(line, bounded)
+                if torn and (bounded or is_written(file)):
                     return
-                raise _ends_in_no_line(where)
+                # Its writer may have been done between the two looks.
+                line += file.readline() if torn else b""
+                if not line.endswith(b"\n"):
+                    raise _ends_in_no_line(where)
             entry = entry_of(line[:-1], where)
             if last is None and entry.number == 1 and entry.fields["previous"] != FIRST:
                 raise ChainDamaged(f"{where}: the first entry of all names another before it")
@@ -177,7 +191,7 @@ class Chain:
             self.last = self._find_last()
             if self.last is None and size_max is not None and older(path).exists():
                 # It died between renaming the old file and the first line of the new one.
-                for entry in entries(older(path)):
+                for entry in entries(older(path), bounded=True):
                     self.last = entry
         except ChainDamaged:
             self.close()
@@ -207,7 +221,7 @@ class Chain:
         size = os.fstat(self._file).st_size
         start = max(0, size - 2 * LINE_BYTES_MAX)
         tail = os.pread(self._file, size - start, start)
-        lines = without_torn(tail, zeros=self._size_max is not None)
+        lines = tail if self._size_max is None else without_torn(tail, zeros=True)
         if not lines.endswith(b"\n") and (lines or start):
             # It is kept as it is: whoever looks at it needs the last byte too.
             raise _ends_in_no_line(self.path)

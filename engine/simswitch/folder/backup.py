@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from simswitch.access.tokens import FILE as TOKENS
-from simswitch.audit.chain import older, without_torn
-from simswitch.audit.verify import FILES, SET_ASIDE
+from simswitch.audit.chain import is_written, older, without_torn
+from simswitch.audit.verify import BOUNDED, FILES, SET_ASIDE
 from simswitch.folder.apart import Refused
 from simswitch.folder.check import BACKUP, TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
@@ -125,8 +125,7 @@ def copy_history(history: sqlite3.Connection, goal: Path) -> None:
 
 def copy_chains(source: Path, goal: Path) -> None:
     """The chained files, each without a line that is being written. Only their owner may read them."""
-    chains = {path: text for name in FILES for path, text in _chain(source, name).items()}
-    found = {path: without_torn(text) for path, text in chains.items()}
+    found = {path: text for name in FILES for path, text in _chain(source, name).items()}
     # What was set aside is evidence, to the last byte.
     found |= {path: _read(source, path) for path in source.glob(SET_ASIDE)}
     for path, text in found.items():
@@ -152,7 +151,12 @@ def _chain(source: Path, name: str) -> dict[Path, bytes]:
                     found[older(path)] = _read(source, older(path))
                 if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     continue
-                found[path] = file.read()
+                text = file.read()
+                whole = without_torn(text)
+                if whole != text and name not in BOUNDED and not is_written(file):
+                    # Nobody is writing it, so it is damage, or its writer has come to the line's end meanwhile.
+                    whole = text + file.read()
+                found[path] = whole
         except FileNotFoundError:
             # Its writer is just about to make it, or there never was one.
             if older(path).exists():
