@@ -189,6 +189,7 @@ def test_an_unknown_policy_is_refused() -> None:
         replay(SCENARIOS / "tiny.toml", ["hopeful"])
 
 
+@pytest.mark.timeout(600)
 def test_a_million_terminals_day_replays() -> None:
     """With 450 banks it also needs more than one run of definitions."""
     figures = document(replay(SCENARIOS / "million-day.toml"))["policies"]["engine"]
