@@ -233,7 +233,9 @@ def _control(size: int, warm: int, transport: str, progress: Progress) -> float:
             return size / client.send(address, ALLOCATE, requests[warm:], SINGLES_IN_FLIGHT).seconds
 
 
-def measure_singles(folder: Path, size: int, progress: Progress, transport: str) -> list[Result]:
+def measure_singles(
+    folder: Path, size: int, progress: Progress, transport: str, in_flight: int = SINGLES_IN_FLIGHT
+) -> list[Result]:
     """One terminal a call: how many a second, and how long a lone one takes."""
     unary, control, latency = single_rows(transport)
     lone = max(20, min(200, size // 100))
@@ -246,14 +248,14 @@ def measure_singles(folder: Path, size: int, progress: Progress, transport: str)
         progress(f"{unary}: importing {sims:,} SIMs")
         with _server(folder, sims, kill=True, transport=transport) as address:
             _fill(address, sims, SERVERS)
-            client.send(address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
+            client.send(address, ALLOCATE, many[:warm], in_flight)
             progress(f"{unary}: {size:,} allocations")
-            served = client.send(address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
+            served = client.send(address, ALLOCATE, many[warm:], in_flight)
             reply_bytes = round(median(len(answer) for answer in served.answers))
             with echo(transport, reply_bytes) as echo_address:
                 progress(f"{unary}: echo")
-                client.send(echo_address, ALLOCATE, many[:warm], SINGLES_IN_FLIGHT)
-                echoed = client.send(echo_address, ALLOCATE, many[warm:], SINGLES_IN_FLIGHT)
+                client.send(echo_address, ALLOCATE, many[:warm], in_flight)
+                echoed = client.send(echo_address, ALLOCATE, many[warm:], in_flight)
                 progress(f"{latency}: in turn with the echo")
                 for number in range(LONE_PAIRS + 1):
                     part = few[number * lone : (number + 1) * lone]
@@ -278,7 +280,7 @@ def measure_singles(folder: Path, size: int, progress: Progress, transport: str)
             reference=rate_echo,
             goal=GOALS_UNARY[transport] * rate_echo,
             better="higher",
-            note=f"one client, {SINGLES_IN_FLIGHT} calls in flight, {SERVERS} access servers, follower running; "
+            note=f"one client, {in_flight} calls in flight, {SERVERS} access servers, follower running; "
             "reference: the transport's echo",
         ),
         Result(
