@@ -16,6 +16,9 @@ CRASHES ?=
 # How long `make soak` goes on (empty: 120).
 MINUTES ?=
 
+# Where a machine says so, every process would compile every module anew: the tests start a few hundred.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 SOURCES := $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi')
 PROTOS := $(shell find proto -name '*.proto')
