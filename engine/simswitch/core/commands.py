@@ -357,14 +357,16 @@ def run(
     size = RUN_HEADER.itemsize + _columns_bytes(layout, count)
     padded = -(-size // 8) * 8
     header = np.array([(padded, kind, access_server, count, actor, argument)], RUN_HEADER)
-    parts = [header.tobytes()]
+    parts: list[bytes | memoryview] = [header.data]
     for name, code in layout:
         try:
             value = np.asarray(given[name], dtype=np.dtype(code))
         except OverflowError as error:
             held = np.iinfo(code)
             raise OutOfRange(f"{name} has to be from {held.min} to {held.max}") from error
-        parts.append(np.broadcast_to(value, (count,)).tobytes())
+        if value.shape != (count,) or not value.flags.c_contiguous:
+            value = np.ascontiguousarray(np.broadcast_to(value, (count,)))
+        parts.append(value.data)
     parts.append(bytes(padded - size))
     return b"".join(parts)
 
