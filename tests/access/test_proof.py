@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from simswitch.access import tokens
-from simswitch.access.certificates import CertificateRefused, Certificates, TlsFiles, ends_s
+from simswitch.access.certificates import CertificateRefused, Certificates, TlsFiles, ends_s, fingerprint
 from simswitch.access.tokens import FILE, Token, TokenRefused, create_token, read_tokens, revoke_token
 from simswitch.audit.attempts import Attempts
 from simswitch.audit.chain import ChainDamaged
@@ -148,6 +148,26 @@ def test_a_revoked_certificate_ends_its_session_and_counts_no_more(
     doors.until(lambda: thread._session is not None and thread._session.state is SessionState.CLOSED)
     with doors.client(doors.server("as-01", file="renewed")) as client:
         assert client.allocate(1, "jp").terminal == 1
+
+
+def test_a_certificate_of_a_name_that_is_not_defined_is_an_attempt(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has stolen one was told that the name is not known, revoked or not, and no auditor saw it."""
+    noted: list[tuple[str, ...]] = []
+    monkeypatch.setattr(doors.access().attempts, "note", lambda why, who, _, what: noted.append((why, who, what)))
+    credentials = doors.server("as-9")
+    assert credentials.certificate is not None
+    with doors.client(credentials, "as-9") as client:
+        assert refusal(lambda: client.allocate(1, "jp")).reason == "UNKNOWN_ACCESS_SERVER"
+        digest = fingerprint(credentials.certificate.read_bytes())
+        doors.revoked.write_text(f"{digest}\n")
+        doors.until(lambda: digest in doors.access()._revoked)
+        assert refusal(lambda: client.allocate(1, "jp")).reason == "CERTIFICATE_REFUSED"
+    assert noted == [
+        ("UNKNOWN_ACCESS_SERVER", "access-server:as-9", "'as-9'"),
+        ("CERTIFICATE_REFUSED", "access-server:as-9", "it is revoked"),
+    ]
 
 
 def test_without_the_list_of_revoked_certificates_the_service_does_not_start(

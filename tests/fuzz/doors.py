@@ -38,7 +38,7 @@ from simswitch.core.roles import ROLE_WORDS
 from simswitch.history.schema import open_writer
 from simswitch.metrics import gauge
 from simswitch.metrics_listener import Listener
-from simswitch.service.access import AccessSettings
+from simswitch.service.access import AccessSettings, Proof
 from simswitch.service.joined import SINGLE
 from simswitch.service.server import Service
 from simswitch.v1 import (
@@ -307,7 +307,7 @@ class World:
         # As if there were TLS, and a handshake had seen it.
         self._service._tls = True
         access = self._service.access
-        access._by_certificate[CERTIFICATE] = await access._actor(SERVER, "certificate")
+        access._by_certificate[CERTIFICATE] = await access._actor(SERVER, "certificate", Proof(None, None, None, ""))
 
     def call(self, call: str, actor: str, messages: Sequence[bytes]) -> list[bytes]:
         """Raises ``NotServed``, or ``Fault``."""

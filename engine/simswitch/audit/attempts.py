@@ -1,4 +1,4 @@
-"""Who was refused for what it is or may not do: failed authentication, and NOT_PERMITTED.
+"""Who was refused for what it is or may not do: failed authentication, names not defined here, and NOT_PERMITTED.
 
 An attempt is written when it is the first of its kind in a minute (who, from where, what); the others of that minute
 are counted, and the count is written when the minute is over. At most 64 kinds a minute are told apart, 16 of each

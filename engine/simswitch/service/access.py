@@ -71,6 +71,8 @@ PEOPLE_MAX = 1_024
 CLAIMED_MAX = 64
 CERTIFICATES_MAX = 8_192
 LOOK_EVERY_S = 1.0
+_DEFINED: Mapping[int, int] = {layout.ROLE_ACCESS_SERVER: layout.ACCESS_SERVER, layout.ROLE_SUPPLIER: layout.SUPPLIER}
+"""Roles of which each has to be defined before it comes, and as what."""
 EXPIRED, REVOKED, GONE = "it is expired", "it is revoked", "the list of tokens does not have it any more"
 
 log = logging.getLogger("simswitch.service")
@@ -194,9 +196,13 @@ class Access:
                 digest, ends = fingerprint(certificate), ends_s(certificate)
             except (CertificateRefused, ValueError) as error:
                 raise self._failed(CERTIFICATE_REFUSED, given, "a certificate", str(error)) from error
-            actor = await self._actor(f"access-server:{name}", f"certificate {digest}")
+            who = f"access-server:{name}"
+            if digest in self._revoked:
+                raise self._failed(CERTIFICATE_REFUSED, given, who, REVOKED)
+            actor = await self._actor(who, f"certificate {digest}", given)
             actor.ends_s = ends
             if digest in self._revoked:
+                # While it was made known.
                 actor.withdrawn = REVOKED
             elif ends <= time.time():
                 actor.withdrawn = EXPIRED
@@ -207,23 +213,25 @@ class Access:
         elif given.token is not None:
             token = find(self._tokens, given.token)
             assert token is not None
-            actor = await self._actor(token.actor, f"token {token.id}")
+            actor = await self._actor(token.actor, f"token {token.id}", given)
             actor.ends_s = token.expires_ms / 1000
             self._by_token[token.id] = actor
         else:
             name = given.claimed or ACTOR_DEFAULT
-            self._claimed[name] = await self._actor(name, "claimed")
+            self._claimed[name] = await self._actor(name, "claimed", given)
 
-    async def _actor(self, name: str, credential: str) -> Actor:
+    async def _actor(self, name: str, credential: str, given: Proof) -> Actor:
         word, _, person = name.partition(":")
         role = ROLE_WORDS.get(word)
         if role is None or not person or len(name.encode()) > layout.NAME_BYTES:
             raise Refused(INVALID_ACTOR, repr(name[:80]))
         subject = -1
-        if role == layout.ROLE_ACCESS_SERVER:
-            subject = self._directory.get(layout.ACCESS_SERVER, person).index
-        elif role == layout.ROLE_SUPPLIER:
-            subject = self._directory.get(layout.SUPPLIER, person).index
+        if role in _DEFINED:
+            try:
+                subject = self._directory.get(_DEFINED[role], person).index
+            except Refused as error:
+                # A credential of one that is not known here may have been stolen where it is.
+                raise self._failed(error.reason, given, name, error.what) from None
         entity = self._directory.find(layout.ACTOR, name)
         if entity is None:
             if subject < 0:
