@@ -244,6 +244,16 @@ def test_the_instant_that_is_told_restores_the_record_it_was_told_of(kept: tuple
     assert (found[1], found[2]) == (f"{wanted:,}", exact_text(life.instants[wanted]))
 
 
+def test_restores_of_one_hour_are_told_apart(kept: tuple[Path, Life], tmp_path: Path) -> None:
+    """All of them said the same number: as if the second had fenced nothing."""
+    source, _ = kept
+    told = "".join(program("restore", str(source), str(tmp_path / name)).stdout for name in ("one", "two"))
+    first, second = re.findall(r"^fenced at (.*): no epoch ", told, re.MULTILINE)
+    assert datetime.fromisoformat(first) < datetime.fromisoformat(second)
+    (entry,) = all_entries(tmp_path / "two" / RESTORES)
+    assert exact_text(entry.fields["at_ms"]) == second
+
+
 def test_at_between_before_and_behind_records(kept: tuple[Path, Life], tmp_path: Path) -> None:
     source, life = kept
     sequences = sorted(life.states)

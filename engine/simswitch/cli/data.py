@@ -149,7 +149,7 @@ def restore(
         print_json(found)
         return
     show(f"{folder} stands as after record {found['sequence']:,} ({exact_text(found['now_ms'])})")
-    show(f"incarnation {found['incarnation']}: no epoch that was handed out later is accepted")
+    show(f"fenced at {exact_text(found['at_ms'])}: no epoch that was handed out later is accepted")
     show(f"it belongs to {found['owner']}, as whom the service has to run")
     show(*awaited_lines(found["unheard"]))
     _show_passed_over(found)

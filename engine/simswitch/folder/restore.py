@@ -231,7 +231,6 @@ def _restore(
     faults = machine.check()
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
-    machine.raise_incarnation(time.time_ns() // 1_000_000, secrets.randbits(32))
     found = _write(origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed)
     return found | {"passed_over": [str(damage) for damage in damages]}
 
@@ -373,10 +372,15 @@ def _write(
 
     disk = RealDisk(making)
     new_id = os.urandom(16)
+    at_ms = time.time_ns() // 1_000_000
+    machine.raise_incarnation(at_ms, secrets.randbits(32))
     write_snapshot(disk, machine, new_id, kind.version, checksum)
     found: dict[str, Any] = {
         "sequence": machine.sequence,
         "now_ms": machine.now_ms,
+        "at_ms": at_ms,
+        "journal": new_id.hex(),
+        # Of every epoch the upper 16 bits, which restores of less than five hours have in common.
         "incarnation": machine.header()["incarnation"],
         "replayed": replayed,
         "skipped": list(wanted.skip),
@@ -399,19 +403,16 @@ def _write(
             history.execute("UPDATE positions SET journal_id = ?", (new_id,))
     copy_chains(origin, making)
     found["set_aside"] = _set_aside(making)
-    now_ms = time.time_ns() // 1_000_000
     # As they were there: whatever was revoked since counts again.
-    tokens = [token for token in read_tokens(making).values() if token.state(now_ms) == "valid"]
+    tokens = [token for token in read_tokens(making).values() if token.state(at_ms) == "valid"]
     found["valid_tokens"] = [f"{token.id} {token.actor}" for token in tokens]
     chain = Chain(making / RESTORES)
     chain.append(
         {
-            "at_ms": now_ms,
             "what": "restore",
             "who": who_types(),
             "source": os.fspath(origin.resolve()),
             "source_journal": journal_id.hex(),
-            "journal": new_id.hex(),
             "reason": wanted.reason,
             # Which ones stands in their own list, and a line has no room for thousands of them.
             **json.loads(json.dumps(found | {"valid_tokens": len(tokens), "unheard": len(found["unheard"])})),
