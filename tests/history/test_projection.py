@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -26,7 +27,7 @@ from simswitch.history.limits import person
 from simswitch.history.projector import STRANGERS_MAX, Projector, month_of
 from simswitch.history.reading import TABLES, Question, begin_ms_of, day_of, known, page, rows, subscribers_refused
 from simswitch.history.retention import ROWS_MAX, forget
-from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, open_reader, open_writer
+from simswitch.history.schema import APPLICATION_ID, NAME, SCHEMA, HistoryRefused, damaged, open_reader, open_writer
 from simswitch.history.sims import past
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.follower import Follower, FollowerSettings, read_alarm
@@ -542,6 +543,49 @@ def test_a_file_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
     history = open_reader(tmp_path)
     assert [row["bytes"] for row in rows(history, "use_day")] == [3]
     assert list(rows(history, "lots")) == []
+
+
+def test_a_full_disk_is_called_so_and_nobody_is_told_to_move_history_away(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    projector = Projector(tmp_path)
+    (pages,) = projector._connection.execute("PRAGMA page_count").fetchone()
+    projector._connection.execute(f"PRAGMA max_page_count = {pages}")
+    life.attach(1, 400)
+    life.report(Random(7), 500)
+    following = Follower(RealDisk(tmp_path), settings=NEVER, readers=[lambda: projector])
+    following.finish(read_on=True)
+    following.close()
+    alarm = read_alarm(RealDisk(tmp_path)) or ""
+    assert "database or disk is full. There is no room on its disk: make some" in alarm
+    assert "move" not in alarm
+    life.cell.close(snapshot=False)
+    # With room again nothing is missing.
+    finished(tmp_path)
+    history = open_reader(tmp_path)
+    assert list(rows(history, "gaps")) == []
+    assert sum(row["bytes"] for row in rows(history, "use_day")) == sum(life.use.values())
+
+
+def _of_sqlite(number: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = number
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (_of_sqlite(sqlite3.SQLITE_IOERR_SHMSIZE), True),
+        (_of_sqlite(sqlite3.SQLITE_IOERR_READ), False),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EIO, "Input/output error"), False),
+    ],
+)
+def test_only_where_there_is_no_room_is_history_left_in_its_place(
+    error: sqlite3.Error | OSError, full: bool, tmp_path: Path
+) -> None:
+    said = str(damaged(tmp_path / NAME, error))
+    assert ("make some" in said, "move it and its -wal" in said) == (full, not full)
 
 
 def test_history_keeps_no_more_pages_in_memory_than_it_is_told(tmp_path: Path) -> None:

@@ -405,13 +405,10 @@ class Projector:
             return
         connection = self._connection
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            # Where the disk is full SQLite has ended the transaction itself, and nothing is left to roll back.
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
                 self._write(connection)
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise ReaderFailed(str(damaged(self._path, error))) from error
         self.sequence = sequence

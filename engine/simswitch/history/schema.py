@@ -19,6 +19,7 @@ their names.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -358,10 +359,22 @@ def _not_yet(path: Path) -> HistoryRefused:
 
 
 def damaged(path: Path, error: sqlite3.Error | OSError) -> HistoryRefused:
+    if _is_no_room(error):
+        return HistoryRefused(
+            f"{path} can't be used: {error}. There is no room on its disk: make some, and start the service again. "
+            "Leave the file where it is, what is in it is not damaged"
+        )
     return HistoryRefused(
         f"{path} can't be used: {error}. If it is damaged, stop the service, move it and its -wal and -shm away, and "
         "start again: a new one begins with the oldest segment of the journal that is left"
     )
+
+
+def _is_no_room(error: sqlite3.Error | OSError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # What is thrown outside of SQLite's own code has none. The second: no room for the file beside it.
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 def _check(connection: sqlite3.Connection, path: Path, at_least: int = VERSION) -> None:
