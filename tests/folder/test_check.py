@@ -20,19 +20,22 @@ from simswitch.core import commands, layout
 from simswitch.core.machine import Machine
 from simswitch.demo.processes import Server
 from simswitch.folder.apart import Refused
+from simswitch.folder.backup import backup
 from simswitch.folder.check import check_folder
+from simswitch.following import readers_of
+from simswitch.history.schema import LOCK_NAME as HISTORY_LOCK
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, open_reader, open_writer
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalShort
-from simswitch.journal.follower import ALARM_NAME
+from simswitch.journal.follower import ALARM_NAME, Follower
 from simswitch.journal.format import SegmentHeader
 from simswitch.journal.recovery import MachineKind, real_machine, recover, restore_newest
 from simswitch.journal.snapshot import open_snapshot, snapshot_name, snapshot_sequences, write_snapshot
-from simswitch.journal.walk import list_segments
+from simswitch.journal.walk import first_sequence, list_segments
 
 from tests.cli.conftest import program
-from tests.folder.lives import Life, content, ending_at, lived, serving
+from tests.folder.lives import NEVER, Life, content, ending_at, lived, serving
 from tests.journal.make_format import FORMATS
 
 
@@ -200,6 +203,96 @@ def test_a_service_starts_beside_a_history_whose_schema_is_damaged_and_says_so(c
     assert f"{HISTORY} can't be used: malformed database schema" in (tmp_path / "server.log").read_text()
 
 
+def history_without_tables(folder: Path) -> None:
+    (folder / HISTORY).unlink()
+    with closing(sqlite3.connect(folder / HISTORY)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+
+def history_emptied(folder: Path) -> None:
+    (folder / HISTORY).write_bytes(b"")
+
+
+def followed(folder: Path) -> list[str]:
+    """What a follower of the folder's journal warns of."""
+    following = Follower(RealDisk(folder), settings=NEVER, readers=readers_of(folder))
+    following.finish(read_on=True)
+    following.close()
+    return following.warnings
+
+
+def history_part(folder: Path) -> str:
+    checked = check_folder(folder)
+    assert checked.sound, checked.parts
+    (text,) = [part.text for part in checked.parts if part.part == "history"]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("emptied", "words"),
+    [
+        (lambda folder: (folder / HISTORY).unlink(), "is missing"),
+        (history_emptied, "is empty"),
+        (history_without_tables, "is empty"),
+    ],
+    ids=["missing", "empty", "without tables"],
+)
+def test_a_history_that_is_gone_with_what_the_journal_has_no_more_is_told_and_in_no_backup(
+    emptied: Callable[[Path], Any], words: str, copied: Path, tmp_path: Path
+) -> None:
+    emptied(copied)
+    before = content(copied)
+    first = first_sequence(RealDisk(copied))
+    assert first > 1
+    said = f"history was kept and {words}: what happened before record {first} stands nowhere else"
+    for command, status in (
+        (("check", str(copied)), Exit.DAMAGED),
+        (("audit", "verify", str(copied)), Exit.DAMAGED),
+        (("backup", str(copied), str(tmp_path / "backup")), Exit.REFUSED),
+    ):
+        answer = program(*command)
+        assert (answer.returncode, said in answer.stderr) == (status, True), answer.stderr
+    assert content(copied) == before
+    restored = program("restore", str(copied), str(tmp_path / "new"))
+    assert restored.returncode == Exit.OK, restored.stderr
+    assert "there was no history, so one begins" in restored.stdout
+
+
+def test_a_history_that_begins_later_says_where_and_one_of_a_backup_can_take_its_place(
+    copied: Path, tmp_path: Path
+) -> None:
+    backup(copied, tmp_path / "backup")
+    # Records before the oldest snapshot can't be replayed.
+    oldest = snapshot_sequences(RealDisk(copied))[0]
+    assert followed(copied) == []
+    assert "begins with" not in history_part(copied)
+    history_emptied(copied)
+    assert [f"records from 1 to {oldest}, which can't" in warning for warning in followed(copied)] == [True, True]
+    assert f"and begins with record {oldest + 1};" in history_part(copied)
+    assert followed(copied) == []
+    backup(copied, tmp_path / "later")
+    assert f"and begins with record {oldest + 1};" in history_part(tmp_path / "later")
+    # As the guide says.
+    (copied / HISTORY).write_bytes((tmp_path / "backup" / HISTORY).read_bytes())
+    assert followed(copied) == []
+    assert "begins with" not in history_part(copied)
+
+
+def test_where_no_history_was_kept_or_the_journal_has_all_of_it_nothing_is_missing(
+    copied: Path, tmp_path: Path
+) -> None:
+    for name in (HISTORY, HISTORY_LOCK):
+        (copied / name).unlink()
+    assert history_part(copied) == "there is none yet"
+    backup(copied, tmp_path / "backup")
+    life = Life(tmp_path / "young")
+    life.follow()
+    life.cell.close(snapshot=False)
+    history_emptied(life.folder)
+    assert history_part(life.folder) == "there is none yet"
+    backup(life.folder, tmp_path / "its backup")
+
+
 class _Unsound(Machine):
     def check(self, pause: Callable[[], object] = lambda: None) -> list[str]:
         pause()
@@ -235,6 +328,7 @@ def test_a_journal_without_its_last_files_is_refused_as_far_as_anybody_knows_of_
     with closing(sqlite3.connect(copied / HISTORY)) as history:
         (known,) = history.execute("SELECT max(sequence) FROM positions").fetchone()
     assert known > snapshot
+    (copied / HISTORY_LOCK).unlink()
     verdicts = []
     for segment in reversed(list_segments(disk)):
         os.remove(copied / segment.name)

@@ -131,7 +131,7 @@ def restore(
     """
     from simswitch.cli.status import awaited_lines
     from simswitch.folder.apart import Refused
-    from simswitch.folder.restore import Wanted
+    from simswitch.folder.restore import ANEW, Wanted
     from simswitch.folder.restore import restore as restore_folder
 
     if len(reason) > _REASON_MAX:
@@ -166,7 +166,9 @@ def restore(
         left_out = ", ".join(f"{sequence:,}" for sequence in found["skipped"])
         others = f"of the {found['replayed']:,} others {found['changed']:,} have other outcomes now"
         show(f"left out: {left_out}; {others}")
-    if found["history"] != "kept":
+    if found["history"] == ANEW:
+        show("there was no history, so one begins with what was replayed. If there should be one, take another backup")
+    elif found["history"] != "kept":
         show(f"history tells of more than that, so it stands beside as {found['history']}, and a new one begins")
 
 

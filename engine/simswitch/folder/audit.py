@@ -23,7 +23,7 @@ from simswitch.audit.verify import DECISIONS, Expected, Walked, verify_folder
 from simswitch.core import layout
 from simswitch.core.commands import command_runs, outcome_runs
 from simswitch.folder.apart import Note, apart
-from simswitch.folder.check import TRIES_MAX, records, sound_snapshots, was_removed
+from simswitch.folder.check import TRIES_MAX, lost_history, records, sound_snapshots, was_removed
 from simswitch.history.projector import DECISION_COLUMNS, decision_row, is_decision, names_of
 from simswitch.history.reading import known
 from simswitch.history.schema import NoHistoryYet, damaged, open_reader
@@ -48,6 +48,9 @@ def verify_audit(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked
     except NoHistoryYet as error:
         if wanted:
             raise ChainDamaged(f"{folder / DECISIONS}: decision {min(wanted)} was noted, and {error}") from error
+        lost = lost_history(RealDisk(folder, create=False))
+        if lost:
+            raise ChainDamaged(f"{folder / DECISIONS}: {lost}") from error
         return found
     except sqlite3.Error as error:
         raise damaged(folder / DECISIONS, error) from error

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,16 @@ from simswitch.access.tokens import FILE as TOKENS
 from simswitch.audit.chain import is_written, older, without_torn
 from simswitch.audit.verify import BOUNDED, FILES, SET_ASIDE
 from simswitch.folder.apart import Refused
-from simswitch.folder.check import BACKUP, TRIES_MAX, Checked, check_folder, records, sound_snapshots, was_removed
+from simswitch.folder.check import (
+    BACKUP,
+    TRIES_MAX,
+    Checked,
+    check_folder,
+    lost_history,
+    records,
+    sound_snapshots,
+    was_removed,
+)
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader
@@ -92,8 +101,13 @@ def _clear(goal: Path) -> None:
 def _copy(source: Path, goal: Path) -> None:
     disk = RealDisk(source, create=False)
     live = disk.locked_by() is not None
-    with suppress(NoHistoryYet), closing(open_reader(source, writes_nothing=not live)) as history:
-        copy_history(history, goal)
+    try:
+        with closing(open_reader(source, writes_nothing=not live)) as history:
+            copy_history(history, goal)
+    except NoHistoryYet as error:
+        lost = lost_history(disk)
+        if lost:
+            raise Refused(f"{source / HISTORY} can't be copied: {lost}") from error
     copy_chains(source, goal)
     headers = {header.sequence: header for header in sound_snapshots(disk)}
     for sequence in headers:

@@ -6,7 +6,8 @@
                 the state is that snapshot's
                 a record that is damaged before a sound snapshot is told, and the journal is read on behind it
     state       the walk over the invariants at the end
-    history     SQLite's own check, and its position: a record of this journal, by its checksum
+    history     SQLite's own check, and its position: a record of this journal, by its checksum; but for decisions, the
+                values in its tables have no checksum. Where it was kept and is gone, whether the journal has all of it
     audit log   each chained file, and the chain of decisions in history
     backup      of one, whether it was finished, and has all that it was made of
     alarm       what a follower left
@@ -30,6 +31,7 @@ from simswitch.audit.decisions import walk
 from simswitch.audit.verify import FILES, Walked, set_aside_in, verify_folder
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.manifest import MANIFEST, UNFINISHED, promised
+from simswitch.history.schema import LOCK_NAME as HISTORY_LOCK
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
 from simswitch.journal.disk import RealDisk
@@ -110,7 +112,7 @@ def was_removed(disk: RealDisk, before: set[str]) -> bool:
 def _check(disk: RealDisk, kind: MachineKind, note: Note) -> Checked:
     folder = Path(disk.folder)
     checked = Checked(os.fspath(folder), disk.locked_by())
-    position = _check_history(folder, checked)
+    position = _check_history(disk, checked)
     headers: dict[int, SnapshotHeader] = {}
     for header in sound_snapshots(disk, checked.parts):
         headers[header.sequence] = header
@@ -159,22 +161,41 @@ class _Position:
     sequence: int
     checksum: int
     journal_id: bytes
+    first: int
+    """The record that it begins with."""
 
 
-def _check_history(folder: Path, checked: Checked) -> _Position | None:
+def lost_history(disk: RealDisk) -> str | None:
+    """What is wrong with a folder without a history. None: it kept none, or still has every record for another."""
+    kept = [name for name in (HISTORY, HISTORY_LOCK) if (Path(disk.folder) / name).exists()]
+    first = first_sequence(disk)
+    if not kept or first == 1:
+        return None
+    return (
+        f"history was kept and {'is empty' if HISTORY in kept else 'is missing'}: what happened before record {first} "
+        "stands nowhere else. Put the file of a backup in its place, with no -wal and -shm beside it; without a backup "
+        f"a start begins another. Where none is to be kept any more, remove {' and '.join(kept)}"
+    )
+
+
+def _check_history(disk: RealDisk, checked: Checked) -> _Position | None:
     """Before the journal, so that its position can't be ahead of what is read of that."""
+    folder = Path(disk.folder)
     try:
         with closing(open_reader(folder, writes_nothing=True)) as connection:
             faults = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
             walked = walk(connection, {}) if faults == ["ok"] else None
             row = connection.execute(
-                "SELECT sequence, checksum, journal_id FROM positions WHERE reader = 'history'"
+                "SELECT sequence, checksum, journal_id, "
+                "coalesce((SELECT last_sequence FROM gaps WHERE first_sequence = 1), 0) + 1 "
+                "FROM positions WHERE reader = 'history'"
             ).fetchone()
     except ChainDamaged as error:
         checked.parts.append(_touched(error))
         return None
     except NoHistoryYet:
-        checked.parts.append(Part("history", HISTORY, True, "there is none yet"))
+        lost = lost_history(disk)
+        checked.parts.append(Part("history", HISTORY, lost is None, lost or "there is none yet"))
         return None
     except (HistoryRefused, sqlite3.Error) as error:
         refused = error if isinstance(error, HistoryRefused) else damaged(folder / HISTORY, error)
@@ -186,7 +207,7 @@ def _check_history(folder: Path, checked: Checked) -> _Position | None:
         return None
     if walked is not None:
         checked.parts.append(_sound(walked))
-    return _Position(row[0], unsigned(row[1]), row[2]) if row else None
+    return _Position(row[0], unsigned(row[1]), *row[2:]) if row else None
 
 
 def _check_journal(
@@ -318,6 +339,8 @@ def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: i
         checked.parts.append(Part("history", HISTORY, False, text))
     else:
         text = f"at record {position.sequence}, {last - position.sequence} behind the journal"
+        text += f", and begins with record {position.first}" if position.first > 1 else ""
+        text += "; structure and decisions verified, values of other tables have no checksum"
         checked.parts.append(Part("history", HISTORY, True, text))
 
 

@@ -7,7 +7,8 @@ another restore, of this backup or of an older or newer one. The incarnation fen
 sessions by a number that is drawn: none of the new folder's was ever given before (``Machine.raise_incarnation``). The
 new journal has an id of its own, and goes on behind the last record's checksum. History goes on where it may: when it
 is of this journal, and knows nothing beyond the point and no record that is left out, it is brought up to it; otherwise
-it stays beside as ``history-before-restore.sqlite``, and a new one begins with the snapshot.
+it stays beside as ``history-before-restore.sqlite``, and a new one begins with the snapshot. So it does where there was
+none, which is told.
 
 What is said to have been there is there, or nothing is restored: a source that ends before the record up to which
 its ``backup.json``, or its history, was made is short of files. ``until`` takes what there is.
@@ -59,6 +60,8 @@ from simswitch.journal.walk import Record, first_record, first_sequence, list_se
 from simswitch.owner import name, refuse_ways_of_others, who_types
 
 BEFORE = "history-before-restore.sqlite"
+ANEW = "begun"
+"""There was none, and one begins behind the oldest snapshot."""
 REASON_CHARACTERS_MAX = 1_000
 SKIPPED_MAX = 1_000
 """Beside a reason and a source as long as they may be, a line of ``audit/restores.log`` has room for that many."""
@@ -201,6 +204,7 @@ def _restore(
             (making / HISTORY).rename(making / BEFORE)
         elif known.sequence == machine.sequence:
             known.compare(checksum)
+    history_is = BEFORE if not kept else ANEW if known is None and machine.sequence else "kept"
     readers = _open_readers(making)
     replayed = changed = 0
     skipped: list[int] = []
@@ -231,7 +235,9 @@ def _restore(
     faults = machine.check()
     if faults:
         raise Refused(f"the state at record {machine.sequence} breaks invariants: {'; '.join(faults)}")
-    found = _write(origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed)
+    found = _write(
+        origin, making, machine, checksum, journal_ids[0], kind, settings, wanted, replayed, changed, history_is
+    )
     return found | {"passed_over": [str(damage) for damage in damages]}
 
 
@@ -367,6 +373,7 @@ def _write(
     wanted: Wanted,
     replayed: int,
     changed: int,
+    history_is: str,
 ) -> dict[str, Any]:
     from simswitch.journal.snapshot import write_snapshot
 
@@ -385,7 +392,7 @@ def _write(
         "replayed": replayed,
         "skipped": list(wanted.skip),
         "changed": changed,
-        "history": "kept" if not (making / BEFORE).exists() else BEFORE,
+        "history": history_is,
     }
     place = Place(0, 0, machine.sequence + 1, checksum)
     # Nobody relies on it yet: a disk that fails is a refusal like any other, not the end of the process.

@@ -29,13 +29,21 @@ from simswitch.core.roles import COMMAND_ROLES
 from simswitch.history import carriers, limits
 from simswitch.history.reading import day_of
 from simswitch.history.retention import HOUR_S, MONTHS, forget, forget_hours
-from simswitch.history.schema import CACHE_MIB, NAME, HistoryRefused, damaged, open_writer, signed, signed_list
+from simswitch.history.schema import (
+    CACHE_MIB,
+    LOCK_NAME,
+    NAME,
+    HistoryRefused,
+    damaged,
+    open_writer,
+    signed,
+    signed_list,
+)
 from simswitch.journal.follower import ReaderFailed
 from simswitch.journal.walk import Record
 from simswitch.owner import opened
 
 READER = "history"
-LOCK_NAME = "history.lock"
 LOCK_WAIT_S = 20.0
 DETAILS_MAX = 16
 _HOUR_MS = 3_600_000

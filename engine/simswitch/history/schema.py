@@ -35,6 +35,8 @@ from simswitch.owner import opened, refuse_no_file
 T = TypeVar("T")
 
 NAME = "history.sqlite"
+LOCK_NAME = "history.lock"
+"""Its writer's. It stays, so a folder that has it is one of which history was kept."""
 APPLICATION_ID = 0x53494D48
 CACHE_MIB = 64
 """Pages of the file that the connection which writes most keeps in memory, at most; a file of some 150 MB fills it."""

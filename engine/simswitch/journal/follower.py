@@ -217,6 +217,12 @@ class Follower:
         self._damages: list[JournalDamaged] = []
         self._newest_sequence = newest_snapshot_sequence(disk)
         self._begin(self._base())
+        self.warnings += [
+            f"{reader.name} does not know the records from {reader.sequence + 1} to {self.sequence}, which can't be "
+            "read again. If it did before, stop the service, and put the file of a backup in its place"
+            for reader in self._readers
+            if reader.sequence < self.sequence
+        ]
         self._gave_way_s = time.monotonic()
 
     def _begin(self, base: Base) -> None:
