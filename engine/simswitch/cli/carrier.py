@@ -51,6 +51,7 @@ def carrier(
     """
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import CALL_TIMEOUT_S, enum_word
+    from simswitch.client.operator import how_far
     from simswitch.core.commands import encode_iccid
     from simswitch.v1 import inventory_pb2, status_pb2
 
@@ -73,14 +74,16 @@ def carrier(
         )
     statuses: list[str] = []
     with connected(*target(config, address, actor)) as service:
-        for start in range(0, len(numbers), CHUNK):
-            request = inventory_pb2.TellCarrierLifeRequest(
-                iccid=numbers[start : start + CHUNK],
-                life=inventory_pb2.CarrierLife.Value(f"CARRIER_LIFE_{life.name}"),
-                reason=reason,
-            )
-            answer = service.inventory.TellCarrierLife(request, timeout=CALL_TIMEOUT_S)
-            statuses += [enum_word(status_pb2.Status.DESCRIPTOR, status) for status in answer.status]
+        so_far = "it was said of {:,} of {:,} SIMs, and saying it of those again changes nothing"
+        with how_far(lambda: so_far.format(len(statuses), len(numbers))):
+            for start in range(0, len(numbers), CHUNK):
+                request = inventory_pb2.TellCarrierLifeRequest(
+                    iccid=numbers[start : start + CHUNK],
+                    life=inventory_pb2.CarrierLife.Value(f"CARRIER_LIFE_{life.name}"),
+                    reason=reason,
+                )
+                answer = service.inventory.TellCarrierLife(request, timeout=CALL_TIMEOUT_S)
+                statuses += [enum_word(status_pb2.Status.DESCRIPTOR, status) for status in answer.status]
     counts = Counter(statuses)
     if json:
         each = [{"iccid": named[place][1], "status": status} for place, status in enumerate(statuses)]

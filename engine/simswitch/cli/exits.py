@@ -19,7 +19,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "done",
-    Exit.REFUSED: "refused or failed: the message says why, nothing else was changed",
+    Exit.REFUSED: "refused or failed: the message says why, and what was done before, if anything was",
     Exit.USAGE: "the command line or the settings file is wrong",
     Exit.UNREACHABLE: "the service can't be reached",
     Exit.DAMAGED: "a data folder is damaged; nothing was changed",

@@ -130,7 +130,7 @@ def import_files(
             report["notes"] += reading.notes
         if not check:
             task = display.add_task("definitions", total=definitions.count + len(lots))
-            define(stub, definitions, lots, lambda count: display.advance(task, count))
+            define(stub, definitions, lots, lambda count: display.update(task, completed=count))
         report["definitions"] = {
             "suppliers": len(definitions.suppliers),
             "plans": len(definitions.plans),
@@ -151,13 +151,15 @@ def import_files(
             _write_left_out(reading, left_out, rejected_file, report, check)
             return report
         task = display.add_task("SIMs", total=columns.count)
-        result = import_sims(stub, columns, known, partial=partial, progress=lambda n: display.advance(task, n))
+        result = import_sims(
+            stub, columns, known, partial=partial, progress=lambda count: display.update(task, completed=count)
+        )
         report["sims"].update(
             imported_count=result.imported_count, same_count=result.same_count, refused_count=result.refused_count
         )
         if columns.assignments_count and (partial or not result.refused_count):
             task = display.add_task("live assignments", total=columns.assignments_count)
-            adopt_terminals(stub, columns, known, result, lambda n: display.advance(task, n))
+            adopt_terminals(stub, columns, known, result, lambda count: display.update(task, completed=count))
         report["assignments"].update(adopted_count=result.adopted_count, same_count=result.adopted_same_count)
         report["refused"] = [
             {"line": entry.line, "what": entry.what, "status": entry.status} for entry in result.refused

@@ -137,6 +137,7 @@ def create(
     left_out: dict[str, list[int]] = {}
     from simswitch.cli.connection import connected
     from simswitch.cli.messages import plain
+    from simswitch.client.operator import how_far
     from simswitch.v1 import sim_pb2, status_pb2, swap_pb2
 
     with connected(*target(config, address, actor)) as service:
@@ -167,16 +168,20 @@ def create(
         )
         job = response.job
         if named is not None:
-            for start in range(0, len(named), TERMINALS_OF_CALL_MAX):
-                part = named[start : start + TERMINALS_OF_CALL_MAX]
-                request = swap_pb2.AddJobTerminalsRequest(job=job.number, terminal=part)
-                added = service.swaps.AddJobTerminals(request, timeout=CALL_TIMEOUT_S)
-                for terminal, status in zip(part, added.status, strict=True):
-                    if status != status_pb2.STATUS_OK:
-                        word = status_pb2.Status.Name(status).removeprefix("STATUS_").lower()
-                        left_out.setdefault(word, []).append(terminal)
-            # Saying "go on" also says that the list is complete.
-            job = service.swaps.ResumeJob(swap_pb2.ResumeJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job
+            number, sent = job.number, 0
+            so_far = "job {0} has {1:,} of {2:,} terminals: `simswitch swap cancel {0}` before you make another"
+            with how_far(lambda: so_far.format(number, sent, len(named))):
+                for start in range(0, len(named), TERMINALS_OF_CALL_MAX):
+                    part = named[start : start + TERMINALS_OF_CALL_MAX]
+                    request = swap_pb2.AddJobTerminalsRequest(job=job.number, terminal=part)
+                    added = service.swaps.AddJobTerminals(request, timeout=CALL_TIMEOUT_S)
+                    for terminal, status in zip(part, added.status, strict=True):
+                        if status != status_pb2.STATUS_OK:
+                            word = status_pb2.Status.Name(status).removeprefix("STATUS_").lower()
+                            left_out.setdefault(word, []).append(terminal)
+                    sent += len(part)
+                # Saying "go on" also says that the list is complete.
+                job = service.swaps.ResumeJob(swap_pb2.ResumeJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job
         while job.state == swap_pb2.JOB_STATE_CHECKING:
             time.sleep(CHECK_POLL_S)
             job = service.swaps.GetJob(swap_pb2.GetJobRequest(job=job.number), timeout=CALL_TIMEOUT_S).job

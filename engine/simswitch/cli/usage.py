@@ -252,49 +252,52 @@ def _send(
     dry_run: bool,
 ) -> list[dict[str, Any]]:
     from simswitch.cli.messages import enum_word
+    from simswitch.client.operator import how_far
     from simswitch.core.commands import decode_iccid
     from simswitch.v1 import caps_pb2, inventory_pb2, status_pb2
 
     kind = inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{asked.window.name}")
     found: list[dict[str, Any]] = []
-    for start in range(0, len(places), CHUNK):
-        part = places[start : start + CHUNK]
-        named: list[Any] = [figures.lot[place] if asked.named_by == "lot" else figures.sim[place] for place in part]
-        request = caps_pb2.ImportCarrierUsageRequest(
-            window=kind,
-            of_day=asked.of_day,
-            iccid=named if asked.named_by == "iccid" else [],
-            imsi=named if asked.named_by == "imsi" else [],
-            lot=named if asked.named_by == "lot" else [],
-            as_of_s=[figures.as_of_s[place] for place in part],
-            carrier_bytes=[figures.carrier_bytes[place] for place in part],
-            dry_run=dry_run,
-        )
-        answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
-        columns = (answer.status, answer.correction_bytes, answer.lowered_bytes, answer.raised_bytes, answer.iccid)
-        for place, name, status, correction, lowered, raised, iccid in zip(part, named, *columns, strict=True):
-            word = enum_word(status_pb2.Status.DESCRIPTOR, status)
-            told = figures.carrier_bytes[place]
-            found.append(
-                {
-                    "line": figures.line[place],
-                    "sim": ""
-                    if asked.named_by == "lot"
-                    else decode_iccid(name)
-                    if asked.named_by == "iccid"
-                    else str(name),
-                    "lot": name if asked.named_by == "lot" else "",
-                    "iccid": decode_iccid(iccid) if iccid else "",
-                    "as_of_ms": figures.as_of_s[place] * 1000,
-                    "carrier_bytes": told,
-                    "our_bytes": told - correction if word in ("ok", "same") else None,
-                    "correction_bytes": correction,
-                    "lowered_bytes": lowered,
-                    "raised_bytes": raised,
-                    "status": word,
-                    "why": SET_ASIDE.get(word, REFUSED.get(word, "")),
-                }
+    words = "{:,} of {:,} figures were taken, and taking them again changes nothing"
+    with how_far(lambda: "no figure was taken" if dry_run else words.format(len(found), len(places))):
+        for start in range(0, len(places), CHUNK):
+            part = places[start : start + CHUNK]
+            named: list[Any] = [figures.lot[place] if asked.named_by == "lot" else figures.sim[place] for place in part]
+            request = caps_pb2.ImportCarrierUsageRequest(
+                window=kind,
+                of_day=asked.of_day,
+                iccid=named if asked.named_by == "iccid" else [],
+                imsi=named if asked.named_by == "imsi" else [],
+                lot=named if asked.named_by == "lot" else [],
+                as_of_s=[figures.as_of_s[place] for place in part],
+                carrier_bytes=[figures.carrier_bytes[place] for place in part],
+                dry_run=dry_run,
             )
+            answer = service.caps.ImportCarrierUsage(request, timeout=CALL_TIMEOUT_S)
+            columns = (answer.status, answer.correction_bytes, answer.lowered_bytes, answer.raised_bytes, answer.iccid)
+            for place, name, status, correction, lowered, raised, iccid in zip(part, named, *columns, strict=True):
+                word = enum_word(status_pb2.Status.DESCRIPTOR, status)
+                told = figures.carrier_bytes[place]
+                found.append(
+                    {
+                        "line": figures.line[place],
+                        "sim": ""
+                        if asked.named_by == "lot"
+                        else decode_iccid(name)
+                        if asked.named_by == "iccid"
+                        else str(name),
+                        "lot": name if asked.named_by == "lot" else "",
+                        "iccid": decode_iccid(iccid) if iccid else "",
+                        "as_of_ms": figures.as_of_s[place] * 1000,
+                        "carrier_bytes": told,
+                        "our_bytes": told - correction if word in ("ok", "same") else None,
+                        "correction_bytes": correction,
+                        "lowered_bytes": lowered,
+                        "raised_bytes": raised,
+                        "status": word,
+                        "why": SET_ASIDE.get(word, REFUSED.get(word, "")),
+                    }
+                )
     return found
 
 

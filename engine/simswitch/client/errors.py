@@ -19,6 +19,8 @@ class ServiceError(Exception):
         self.text = text
         self.retry_after_ms = retry_after_ms
         """0: trying the same again does not help."""
+        self.how_far: list[str] = []
+        """Of several calls, what was done before this one."""
 
     @property
     def unreachable(self) -> bool:

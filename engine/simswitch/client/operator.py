@@ -5,6 +5,7 @@ The methods are those of the contract, typed by the generated stubs: ``client.sw
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -29,6 +30,7 @@ from simswitch.v1 import (
 )
 
 ACTOR_DEFAULT = "operator:local"
+RATE_LIMITED = "RATE_LIMITED"
 
 
 class _CallDetails(NamedTuple):
@@ -52,10 +54,17 @@ else:
 
 
 class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
-    """Says with every call who acts."""
+    """Says with every call who acts, and makes one again that came before its turn.
 
-    def __init__(self, metadata: Metadata) -> None:
+        refused: RATE_LIMITED ──the service's advice──▶ made again ──▶ answered, or refused as before
+                                                          └─ until ``patience_s`` would be over: refused in earnest
+
+    Nothing was done for such a call, so nothing is done twice.
+    """
+
+    def __init__(self, metadata: Metadata, patience_s: float) -> None:
         self._metadata = metadata
+        self._patience_s = patience_s
 
     def _call(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         details = client_call_details
@@ -71,8 +80,20 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
             request,
         )
 
+    def _in_turn(self, call: Callable[[], Any], patience_s: float) -> Any:
+        give_up_s = time.monotonic() + patience_s
+        while True:
+            answer = call()
+            if not patience_s or not isinstance(answer, grpc.RpcError):
+                return answer
+            refused = service_error(answer)
+            wait_s = refused.retry_after_ms / 1000
+            if refused.reason != RATE_LIMITED or time.monotonic() + wait_s > give_up_s:
+                return answer
+            time.sleep(wait_s)
+
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        return self._call(continuation, client_call_details, request)
+        return self._in_turn(lambda: self._call(continuation, client_call_details, request), self._patience_s)
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         return self._call(continuation, client_call_details, request)
@@ -80,16 +101,24 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
     def intercept_stream_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
     ) -> Any:
-        return self._call(continuation, client_call_details, request_iterator)
+        # What was taken from an iterator is gone: only what can be gone through again is sent again.
+        patience_s = 0.0 if iter(request_iterator) is request_iterator else self._patience_s
+        return self._in_turn(lambda: self._call(continuation, client_call_details, iter(request_iterator)), patience_s)
 
 
 class OperatorClient:
-    """The services that an operator uses. ``actor`` is ``operator:local`` unless given or proven."""
+    """The services that an operator uses. ``actor`` is ``operator:local`` unless given or proven.
 
-    def __init__(self, address: str, *, actor: str | None = None, credentials: Credentials = PLAIN) -> None:
+    A call that is refused since this identity calls too often (RATE_LIMITED) is made again when the service says, for
+    up to ``patience_s``; 0: never. A stream of requests must then be something that can be gone through again.
+    """
+
+    def __init__(
+        self, address: str, *, actor: str | None = None, credentials: Credentials = PLAIN, patience_s: float = 0.0
+    ) -> None:
         metadata = credentials.metadata(address, actor, ACTOR_DEFAULT)
         self._channel = credentials.channel(address)
-        channel = grpc.intercept_channel(self._channel, _Actor(metadata))
+        channel = grpc.intercept_channel(self._channel, _Actor(metadata, patience_s))
         self.inventory = inventory_pb2_grpc.InventoryServiceStub(channel)
         self.swaps = swap_pb2_grpc.SwapServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)
@@ -117,7 +146,19 @@ def service_errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise service_error(error) from error
+        refused = service_error(error)
+        refused.how_far = getattr(error, "__notes__", [])
+        raise refused from error
+
+
+@contextmanager
+def how_far(words: Callable[[], str]) -> Iterator[None]:
+    """Of several calls: when one is refused within it, the ``ServiceError`` also says how far they came."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        error.add_note(words())
+        raise
 
 
 def iccid_column(digits: Iterable[str]) -> npt.NDArray[np.uint64]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from simswitch.client.operator import how_far
 from simswitch.inventory.definitions import Definitions, Plan
 from simswitch.inventory.lots import Lot
 from simswitch.inventory.sims import Known, SimColumns
@@ -29,8 +30,10 @@ PAGE_SIZE = 1_000
 CYCLE = messages.CAP_WINDOW_KIND_CYCLE
 CALL_TIMEOUT_S = 60.0
 IMPORT_TIMEOUT_S = 600.0
+AGAIN = "what is in stays, and importing again adds the rest"
 
 Progress = Callable[[int], None]
+"""Told how many there are by now."""
 
 
 @dataclass(slots=True)
@@ -171,10 +174,13 @@ def define(
         for entry in definitions.subscriber_groups
     ]
     calls += [(stub.DefineLot, messages.DefineLotRequest(lot=_lot(lot))) for lot in lots]
-    for call, request in calls:
-        call(request, timeout=CALL_TIMEOUT_S)
-        if progress:
-            progress(1)
+    done = 0
+    with how_far(lambda: f"{done:,} of {len(calls):,} definitions are in; {AGAIN}"):
+        for call, request in calls:
+            call(request, timeout=CALL_TIMEOUT_S)
+            done += 1
+            if progress:
+                progress(done)
 
 
 def _plan(plan: Plan) -> messages.Plan:
@@ -265,8 +271,9 @@ def import_sims(
 ) -> ImportResult:
     """Takes SIMs into the pool. Unless ``partial`` all of them, or none."""
     mode = messages.IMPORT_MODE_PARTIAL if partial else messages.IMPORT_MODE_ALL_OR_NOTHING
-    requests = _sim_requests(sims, known, mode, progress)
-    response = stub.ImportSims(requests, timeout=IMPORT_TIMEOUT_S)
+    requests = _SimRequests(sims, known, mode, progress)
+    with how_far(lambda: f"the definitions are in, and perhaps some of the SIMs; {AGAIN}"):
+        response = stub.ImportSims(cast(Iterator[messages.ImportSimsRequest], requests), timeout=IMPORT_TIMEOUT_S)
     return ImportResult(
         response.received_count,
         response.imported_count,
@@ -279,29 +286,38 @@ def import_sims(
     )
 
 
-def _sim_requests(
-    sims: SimColumns, known: Known, mode: messages.ImportMode.ValueType, progress: Progress | None
-) -> Iterator[messages.ImportSimsRequest]:
-    for part in _parts(sims.count, sims.lot, sims.bank):
-        lots, lot = _names(sims.lot[part], known.lots)
-        banks, bank = _names(sims.bank[part], known.banks)
-        yield messages.ImportSimsRequest(
-            mode=mode,
-            lots=lots,
-            banks=banks,
-            iccid=sims.iccid[part].tolist(),
-            imsi=sims.imsi[part].tolist(),
-            lot=lot,
-            bank=bank,
-            slot=sims.slot[part].tolist(),
-            opening_cycle_bytes=sims.opening_cycle_bytes[part].tolist(),
-            opening_day_bytes=sims.opening_day_bytes[part].tolist(),
-            opening_rolling_bytes=sims.opening_rolling_bytes[part].tolist(),
-            as_of_s=sims.as_of_s[part].tolist(),
-            health=sims.health[part].tolist(),
-        )
-        if progress:
-            progress(part.stop - part.start)
+@dataclass(frozen=True, slots=True)
+class _SimRequests:
+    """The messages of an import, all of them each time that it is gone through: a call that comes before its turn is
+    made again."""
+
+    sims: SimColumns
+    known: Known
+    mode: messages.ImportMode.ValueType
+    progress: Progress | None
+
+    def __iter__(self) -> Iterator[messages.ImportSimsRequest]:
+        sims = self.sims
+        for part in _parts(sims.count, sims.lot, sims.bank):
+            lots, lot = _names(sims.lot[part], self.known.lots)
+            banks, bank = _names(sims.bank[part], self.known.banks)
+            yield messages.ImportSimsRequest(
+                mode=self.mode,
+                lots=lots,
+                banks=banks,
+                iccid=sims.iccid[part].tolist(),
+                imsi=sims.imsi[part].tolist(),
+                lot=lot,
+                bank=bank,
+                slot=sims.slot[part].tolist(),
+                opening_cycle_bytes=sims.opening_cycle_bytes[part].tolist(),
+                opening_day_bytes=sims.opening_day_bytes[part].tolist(),
+                opening_rolling_bytes=sims.opening_rolling_bytes[part].tolist(),
+                as_of_s=sims.as_of_s[part].tolist(),
+                health=sims.health[part].tolist(),
+            )
+            if self.progress:
+                self.progress(part.stop)
 
 
 def _parts(count: int, *places: npt.NDArray[np.uint16]) -> Iterator[slice]:
@@ -329,29 +345,33 @@ def adopt_terminals(
     progress: Progress | None = None,
 ) -> None:
     """Tells the service which terminal holds which SIM already; what became of it is added to ``result``."""
-    for server in np.unique(sims.access_server).tolist():
-        chosen = np.flatnonzero(sims.access_server == server)
-        for part in _parts(len(chosen), sims.market[chosen]):
-            items = chosen[part]
-            markets, market = _names(sims.market[items], known.markets)
-            response = stub.AdoptTerminals(
-                messages.AdoptTerminalsRequest(
-                    access_server=known.access_servers[server],
-                    markets=markets,
-                    terminal=sims.terminal[items].tolist(),
-                    iccid=sims.assigned_iccid[items].tolist(),
-                    subscriber=sims.subscriber[items].tolist(),
-                    market=market,
-                ),
-                timeout=CALL_TIMEOUT_S,
-            )
-            for line, status in zip(sims.assigned_line[items].tolist(), response.status, strict=True):
-                if status == status_pb2.STATUS_OK:
-                    result.adopted_count += 1
-                elif status == status_pb2.STATUS_SAME:
-                    result.adopted_same_count += 1
-                else:
-                    name = status_pb2.Status.Name(status).removeprefix("STATUS_")
-                    result.refused.append(Refused(line, "terminal", name))
-            if progress:
-                progress(len(items))
+    done = 0
+    words = "the definitions and SIMs are in, and {:,} of {:,} live assignments; {}"
+    with how_far(lambda: words.format(done, sims.assignments_count, AGAIN)):
+        for server in np.unique(sims.access_server).tolist():
+            chosen = np.flatnonzero(sims.access_server == server)
+            for part in _parts(len(chosen), sims.market[chosen]):
+                items = chosen[part]
+                markets, market = _names(sims.market[items], known.markets)
+                response = stub.AdoptTerminals(
+                    messages.AdoptTerminalsRequest(
+                        access_server=known.access_servers[server],
+                        markets=markets,
+                        terminal=sims.terminal[items].tolist(),
+                        iccid=sims.assigned_iccid[items].tolist(),
+                        subscriber=sims.subscriber[items].tolist(),
+                        market=market,
+                    ),
+                    timeout=CALL_TIMEOUT_S,
+                )
+                for line, status in zip(sims.assigned_line[items].tolist(), response.status, strict=True):
+                    if status == status_pb2.STATUS_OK:
+                        result.adopted_count += 1
+                    elif status == status_pb2.STATUS_SAME:
+                        result.adopted_same_count += 1
+                    else:
+                        name = status_pb2.Status.Name(status).removeprefix("STATUS_")
+                        result.refused.append(Refused(line, "terminal", name))
+                done += len(items)
+                if progress:
+                    progress(done)

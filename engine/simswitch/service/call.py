@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
@@ -114,7 +115,7 @@ class Call:
         """Refuses a call, or a batch of a stream, that comes before its turn."""
         wait_s = self.actor.share.pace.wait_s()
         if wait_s > 0:
-            raise Refused(RATE_LIMITED, self.actor.name, max(1, round(wait_s * 1000)))
+            raise Refused(RATE_LIMITED, self.actor.name, math.ceil(wait_s * 1000))
 
     def charge(self, items: int) -> None:
         """Counts the items of its message, or of its batch."""
