@@ -402,10 +402,17 @@ def test_a_wrong_setting_names_file_and_line(tmp_path: Path) -> None:
     assert "simswitch.toml:2: service.port: no such setting" in found.stderr
 
 
-def test_completion_can_be_shown(tmp_path: Path) -> None:
-    found = program("--show-completion", "bash", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("shell", "words"), [("bash", "complete -o"), ("zsh", "#compdef simswitch"), ("fish", "complete --command")]
+)
+def test_completion_is_printed_also_where_no_shell_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str, words: str
+) -> None:
+    monkeypatch.setenv("_SIMSWITCH_COMPLETE", f"source_{shell}")
+    found = program(folder=tmp_path)
     assert found.returncode == 0
-    assert "_SIMSWITCH_COMPLETE" in found.stdout.upper()
+    assert words in found.stdout
+    assert f"_SIMSWITCH_COMPLETE=complete_{shell}" in found.stdout
 
 
 def test_a_shipped_scenario_is_replayed_into_files(tmp_path: Path) -> None:
