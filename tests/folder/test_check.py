@@ -22,6 +22,7 @@ from simswitch.demo.processes import Server
 from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup
 from simswitch.folder.check import check_folder
+from simswitch.folder.restore import Wanted, restore
 from simswitch.following import readers_of
 from simswitch.history.schema import LOCK_NAME as HISTORY_LOCK
 from simswitch.history.schema import NAME as HISTORY
@@ -94,6 +95,13 @@ def other_state(folder: Path) -> None:
     write_snapshot(disk, machine, header.journal_id, int(layout.MACHINE_VERSION), header.chain)
 
 
+def snapshots_swapped(folder: Path) -> None:
+    older, newer = (folder / snapshot_name(sequence) for sequence in snapshot_sequences(RealDisk(folder)))
+    older.rename(folder / "aside")
+    newer.rename(older)
+    (folder / "aside").rename(newer)
+
+
 def in_a_record(folder: Path) -> None:
     segment = min(folder.glob("*.journal"))
     flip(segment, 4096 + 200)
@@ -124,6 +132,7 @@ def audit_changed(folder: Path) -> None:
     ("damage", "part", "words"),
     [
         (lambda folder: flip(newest_snapshot(folder), 30_000), "snapshot", "the hash of the region"),
+        (snapshots_swapped, "snapshot", "the file was renamed. Stop the service, and rename it back"),
         (other_state, "snapshot", "the journal gives another state"),
         (in_a_record, "journal", "byte 4096"),
         (lambda folder: sorted(folder.glob("*.journal"))[1].unlink(), "journal", "missing"),
@@ -133,7 +142,7 @@ def audit_changed(folder: Path) -> None:
         (audit_changed, "audit log", "the line is not what its hash says"),
         (lambda folder: (folder / ALARM_NAME).write_text("an outcome differs\n"), "alarm", "an outcome differs"),
     ],
-    ids=["snapshot", "state", "record", "segment", "ahead", "other record", "history", "audit", "alarm"],
+    ids=["snapshot", "swapped", "state", "record", "segment", "ahead", "other record", "history", "audit", "alarm"],
 )
 def test_each_thing_that_is_wrong_is_named_and_nothing_is_changed(
     copied: Path, damage: Callable[[Path], Any], part: str, words: str
@@ -145,6 +154,20 @@ def test_each_thing_that_is_wrong_is_named_and_nothing_is_changed(
     assert part in [each.part for each in wrong]
     assert words in " ".join(each.text for each in wrong if each.part == part)
     assert content(copied) == before
+
+
+def test_swapped_snapshots_end_no_start_and_a_point_between_them_is_not_restored_from_the_later(
+    whole: tuple[Path, Life], copied: Path, tmp_path: Path
+) -> None:
+    older, newer = snapshot_sequences(RealDisk(copied))
+    snapshots_swapped(copied)
+    recovered = recover(RealDisk(copied), real_machine(), repair=False).machine
+    assert recovered.state_hash() == whole[1].states[recovered.sequence]
+    assert recovered.sequence == max(whole[1].states)
+    with pytest.raises(Refused, match="the file was renamed"):
+        restore(copied, tmp_path / "new", Wanted(until_sequence=(older + newer) // 2))
+    with pytest.raises(Refused, match="the file was renamed"):
+        backup(copied, tmp_path / "backup")
 
 
 def test_damage_ends_with_its_exit_code_and_says_where(copied: Path) -> None:

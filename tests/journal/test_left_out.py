@@ -154,6 +154,22 @@ def test_a_file_that_goes_is_whole_under_its_name_or_has_none(monkeypatch: pytes
     assert cuts > 100
 
 
+def test_nothing_goes_on_the_word_of_the_name_of_a_snapshot_that_was_renamed() -> None:
+    disk = FaultyDisk()
+    cell = opened(disk, blocks=4)
+    for number in range(12):
+        cell.step(number_run(number))
+        if number % 4 == 3:
+            with patch.object(following, "prune", lambda *_: []):
+                assert snapshot_by_follower(disk) == number + 1
+    expected = cell.machine.state_hash()
+    # By its name the records before the last need not stay, and it needs those from 9 on.
+    disk.rename(snapshot_name(8), snapshot_name(11))
+    assert snapshot_name(4) not in prune(disk)
+    disk.unlink(snapshot_name(12))
+    assert recover(disk, tiny_kind(), repair=False).machine.state_hash() == expected
+
+
 def test_a_snapshot_is_made_durable_piece_by_piece() -> None:
     """A commit of the server waits for what is on its way to the disk: for a piece at most."""
     disk = FaultyDisk()

@@ -35,7 +35,7 @@ from simswitch.history.schema import LOCK_NAME as HISTORY_LOCK
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
 from simswitch.journal.disk import RealDisk
-from simswitch.journal.errors import JournalDamaged, JournalError, JournalShort
+from simswitch.journal.errors import JournalDamaged, JournalError, JournalShort, SnapshotRenamed
 from simswitch.journal.follower import ALARM_NAME, read_alarm
 from simswitch.journal.format import SegmentHeader, segment_name
 from simswitch.journal.recovery import MachineKind, real_machine, replay, restore_newest
@@ -114,16 +114,14 @@ def _check(disk: RealDisk, kind: MachineKind, note: Note) -> Checked:
     checked = Checked(os.fspath(folder), disk.locked_by())
     position = _check_history(disk, checked)
     headers: dict[int, SnapshotHeader] = {}
-    for header in sound_snapshots(disk, checked.parts):
-        headers[header.sequence] = header
-        known = header.machine_version <= kind.version
-        text = f"machine version {header.machine_version}"
-        if known:
-            text += f", state hash {header.state_hash:016x}"
-        else:
-            text += f", newer than this program, which has {kind.version} and does not start on it. Use the newer one"
-        checked.parts.append(Part("snapshot", snapshot_name(header.sequence), known, text))
-    _check_journal(disk, kind, headers, position, checked, note)
+    try:
+        for header in sound_snapshots(disk, checked.parts):
+            headers[header.sequence] = header
+            checked.parts.append(_judge_snapshot(header, kind))
+        _check_journal(disk, kind, headers, position, checked, note)
+    except SnapshotRenamed as error:
+        text = f"{error}. Then check again: without its state the journal can't be judged"
+        checked.parts.append(Part("snapshot", error.file, False, text))
     _check_audit(folder, checked)
     _check_backup(folder, checked)
     alarm = read_alarm(disk)
@@ -133,8 +131,21 @@ def _check(disk: RealDisk, kind: MachineKind, note: Note) -> Checked:
     return checked
 
 
+def _judge_snapshot(header: SnapshotHeader, kind: MachineKind) -> Part:
+    known = header.machine_version <= kind.version
+    text = f"machine version {header.machine_version}"
+    if known:
+        text += f", state hash {header.state_hash:016x}"
+    else:
+        text += f", newer than this program, which has {kind.version} and does not start on it. Use the newer one"
+    return Part("snapshot", snapshot_name(header.sequence), known, text)
+
+
 def sound_snapshots(disk: RealDisk, faults: list[Part] | None = None) -> Iterator[SnapshotHeader]:
-    """The headers of those that are whole, oldest first, each after it was read. The others go to ``faults``."""
+    """The headers of those that are whole, oldest first, each after it was read. The others go to ``faults``.
+
+    Raises ``SnapshotRenamed``.
+    """
     for sequence in snapshot_sequences(disk):
         name = snapshot_name(sequence)
         try:
@@ -144,6 +155,8 @@ def sound_snapshots(disk: RealDisk, faults: list[Part] | None = None) -> Iterato
         try:
             header = read_snapshot_header(file, name)
             check_regions(file, name, header)
+            if header.sequence != sequence:
+                raise SnapshotRenamed(name, snapshot_name(header.sequence))
             yield header
         except (JournalDamaged, OSError) as error:
             if isinstance(error, OSError):

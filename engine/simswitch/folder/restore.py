@@ -61,7 +61,7 @@ from simswitch.owner import name, refuse_ways_of_others, who_types
 
 BEFORE = "history-before-restore.sqlite"
 ANEW = "begun"
-"""There was none, and one begins behind the oldest snapshot."""
+"""There was none, and one begins behind the snapshot that was read."""
 REASON_CHARACTERS_MAX = 1_000
 SKIPPED_MAX = 1_000
 """Beside a reason and a source as long as they may be, a line of ``audit/restores.log`` has room for that many."""

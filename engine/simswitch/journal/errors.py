@@ -77,6 +77,17 @@ class MachineVersionDiffers(JournalError):
         self.running = running
 
 
+class SnapshotRenamed(JournalError):
+    """The file has another snapshot's name, so nobody can go by names. Nothing was changed."""
+
+    def __init__(self, file: str, name: str) -> None:
+        super().__init__(
+            f"the header of {file} says that it is {name}: the file was renamed. Stop the service, and rename it back; "
+            f"if there is a {name}, look into that as well"
+        )
+        self.file = file
+
+
 class SnapshotNotMigrated(JournalError):
     """A sound snapshot is of a machine version that this program can't read. Nothing was changed."""
 

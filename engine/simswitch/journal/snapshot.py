@@ -39,6 +39,9 @@ would hold up the journal's. For the same reason it is read back in small parts,
 renamed to end in ``.removing`` and cut shorter step by step: freeing all its blocks at once holds up every commit on
 the file system.
 
+The name is no part of that. Of a file that was renamed a start believes the header, and replays the journal from there.
+Where names have to be believed it is refused, to restore a point or to copy, and nothing is removed for its sake.
+
 The two newest are kept, not counting those that are damaged: before anything is removed for the older one's sake, it is
 read again. Segments that lie wholly below the older of
 the two are not needed by either, and are removed, oldest first and one durable removal after the other, so that a crash
@@ -430,12 +433,13 @@ def _is_sound(disk: Disk, sequence: int, pause: Pause | None) -> bool:
     name = snapshot_name(sequence)
     file = disk.open(name, writable=False)
     try:
-        check_regions(file, name, read_snapshot_header(file, name), pause)
+        header = read_snapshot_header(file, name)
+        check_regions(file, name, header, pause)
     except (JournalDamaged, OSError):
         return False
     finally:
         file.close()
-    return True
+    return header.sequence == sequence
 
 
 def _kept(disk: Disk, sequences: list[int], keep_ms: int) -> set[int]:
