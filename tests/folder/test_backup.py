@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,8 @@ from simswitch.folder.apart import Refused
 from simswitch.folder.backup import backup
 from simswitch.folder.check import check_folder, records, sound_snapshots
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
-from simswitch.folder.restore import BEFORE, Wanted, restore
+from simswitch.folder.restore import ANEW, BEFORE, Wanted, restore
+from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import open_reader
 from simswitch.journal.append import Journal
 from simswitch.journal.disk import RealDisk
@@ -173,6 +175,19 @@ def test_a_damaged_segment_header_that_a_snapshot_replaces_is_told_everywhere_an
 
 
 # ------------------------------------------------------------------------------------------------ restore
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda file: file.write_bytes(b"")], ids=["missing", "empty"])
+def test_a_backup_that_lost_its_history_is_not_sound_and_restored_only_when_that_is_said(
+    lose: Callable[[Path], object], kept: tuple[Path, Life], tmp_path: Path
+) -> None:
+    shutil.copytree(kept[0], tmp_path / "backup")
+    lose(tmp_path / "backup" / HISTORY)
+    assert [part.file for part in check_folder(tmp_path / "backup").parts if not part.sound] in ([MANIFEST], [HISTORY])
+    last = max(kept[1].states)
+    with pytest.raises(Refused, match=rf"{HISTORY}, which is missing or empty.*--until {last}"):
+        restore(tmp_path / "backup", tmp_path / "new")
+    assert restore(tmp_path / "backup", tmp_path / "new", Wanted(until_sequence=last))["history"] == ANEW
 
 
 def test_the_end_is_restored_with_history_and_nothing_is_missing(kept: tuple[Path, Life], tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def _finish(goal: Path, checked: Checked, owner: os.stat_result) -> dict[str, An
         "uid": owner.st_uid,
         "gid": owner.st_gid,
         "tokens": (goal / TOKENS).exists(),
+        "history": (goal / HISTORY).exists(),
         "passed_over": [part.text for part in checked.parts if not part.sound],
     }
     (goal / MANIFEST).touch(mode=0o640)

@@ -30,7 +30,7 @@ from simswitch.audit.chain import ChainDamaged
 from simswitch.audit.decisions import walk
 from simswitch.audit.verify import FILES, Walked, set_aside_in, verify_folder
 from simswitch.folder.apart import Note, Refused, apart
-from simswitch.folder.manifest import MANIFEST, UNFINISHED, promised
+from simswitch.folder.manifest import MANIFEST, UNFINISHED, history_promised, promised
 from simswitch.history.schema import LOCK_NAME as HISTORY_LOCK
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
@@ -380,9 +380,13 @@ def _check_backup(folder: Path, checked: Checked) -> None:
     if not made or not checked.state_hash:
         return
     text = f"made up to record {made}"
-    if checked.last_sequence < made:
+    sound = checked.last_sequence >= made
+    if not sound:
         text += f", and what is there ends at {checked.last_sequence}: files are missing or were cut. Copy it again"
-    checked.parts.append(Part(BACKUP, MANIFEST, checked.last_sequence >= made, text))
+    elif history_promised(folder) and not (folder / HISTORY).exists():
+        sound = False
+        text += f", with {HISTORY}, which is missing. Copy it again"
+    checked.parts.append(Part(BACKUP, MANIFEST, sound, text))
 
 
 def _sound(walked: Walked) -> Part:

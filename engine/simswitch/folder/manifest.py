@@ -27,6 +27,11 @@ def promised(folder: Path) -> int:
         raise _unreadable(folder, "the record up to which it was made is missing") from error
 
 
+def history_promised(folder: Path) -> bool:
+    """Whether a history is in a backup. Raises ``Refused``."""
+    return bool((_read(folder) or {}).get("history"))
+
+
 def owner_of(folder: Path) -> Owner | None:
     """Whose the folder was that a backup was made of. None: it is no backup, or one that does not say. Raises
     ``Refused``."""

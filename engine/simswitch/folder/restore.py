@@ -11,7 +11,8 @@ it stays beside as ``history-before-restore.sqlite``, and a new one begins with 
 none, which is told.
 
 What is said to have been there is there, or nothing is restored: a source that ends before the record up to which
-its ``backup.json``, or its history, was made is short of files. ``until`` takes what there is.
+its ``backup.json``, or its history, was made is short of files, and so is a backup whose history is gone. ``until``
+takes what there is.
 
 ``skip`` leaves records out whose replay ends the process or gives other outcomes. In the place of each stands an empty
 batch at the instant of the one before. Later records are applied as they were given, and how many of them now have
@@ -45,7 +46,7 @@ from simswitch.core.machine import MalformedBatch
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.backup import copy_chains, copy_history, sync
 from simswitch.folder.check import records, sound_snapshots
-from simswitch.folder.manifest import UNFINISHED, owner_of, promised
+from simswitch.folder.manifest import UNFINISHED, history_promised, owner_of, promised
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
 from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
@@ -184,6 +185,11 @@ def _restore(
     journal_id = begun[-1].journal_id if begun else headers[max(headers)].journal_id
     ours = known is not None and known.journal_ids <= {journal_id}
     _refuse_short(origin, wanted, walked, max(promised(origin), known.sequence if known is not None and ours else 0))
+    if known is None and wanted.until_sequence == wanted.until_ms == _FAR and history_promised(origin):
+        raise Refused(
+            f"{origin} had {HISTORY}, which is missing or empty. Copy it again, or use another backup; what there is "
+            f"can be had with --until {last_before}"
+        )
     if not last_before:
         raise Refused(f"{origin} begins after that point: nothing would be in it")
     kept = known is None or (
