@@ -116,8 +116,8 @@ def test_who_gives_up_says_how_far_it_came(doors: Doors, refused: list[int]) -> 
     (wait_ms,) = refused
     assert str(caught.value) == (
         "operator:alice calls more often than one identity may. Try again later. (RATE_LIMITED); try again in "
-        f"{math.ceil(wait_ms / 100) / 10:.1f} s; 4 of 10 definitions are in; what is in stays, and importing again "
-        "adds the rest"
+        f"{math.ceil(wait_ms / 100) / 10:.1f} s; 4 of 10 definitions are in; what is in stays, and importing it again "
+        "changes nothing of that"
     )
 
 
@@ -147,6 +147,34 @@ def test_a_client_without_patience_is_refused_at_once(
         error = refusal(lambda: operator.pool.GetSummary(SUMMARY))
     assert (error.reason, error.retry_after_ms) == ("RATE_LIMITED", 2), "who comes after 1 ms is refused again"
     assert refused == [2]
+
+
+def test_nobody_waits_beyond_the_time_out_of_its_call(doors: Doors, refused: list[int]) -> None:
+    with patient(doors) as operator:
+        operator.pool.GetSummary(SUMMARY)
+        charge(doors, 20)
+        assert refusal(lambda: operator.pool.GetSummary(SUMMARY, timeout=10)).reason == "RATE_LIMITED"
+        assert len(refused) == 1
+        future = operator.pool.GetSummary.future(SUMMARY)
+        assert refusal(future.result).reason == "RATE_LIMITED"
+    assert len(refused) == 2
+
+
+def test_without_advice_a_call_is_not_made_again(
+    doors: Doors, refused: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with patient(doors) as operator:
+        operator.pool.GetSummary(SUMMARY)
+
+        def keep_pace(_: Call) -> None:
+            refused.append(0)
+            error = Refused(RATE_LIMITED, "alice")
+            error.retry_after_ms = 0
+            raise error
+
+        monkeypatch.setattr(Call, "keep_pace", keep_pace)
+        error = refusal(lambda: operator.pool.GetSummary(SUMMARY))
+    assert (error.reason, error.retry_after_ms, refused) == ("RATE_LIMITED", 0, [0])
 
 
 @pytest.mark.parametrize(("wait_ms", "text"), [(5, "5 ms"), (999, "999 ms"), (1_000, "1.0 s"), (1_001, "1.1 s")])

@@ -258,7 +258,7 @@ def _send(
 
     kind = inventory_pb2.CapWindowKind.Value(f"CAP_WINDOW_KIND_{asked.window.name}")
     found: list[dict[str, Any]] = []
-    words = "{:,} of {:,} figures were taken, and taking them again changes nothing"
+    words = "{:,} of {:,} figures were told, and telling them again changes nothing"
     with how_far(lambda: "no figure was taken" if dry_run else words.format(len(found), len(places))):
         for start in range(0, len(places), CHUNK):
             part = places[start : start + CHUNK]

@@ -57,7 +57,8 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
     """Says with every call who acts, and makes one again that came before its turn.
 
         refused: RATE_LIMITED ──the service's advice──▶ made again ──▶ answered, or refused as before
-                                                          └─ until ``patience_s`` would be over: refused in earnest
+                                                          └─ until ``patience_s``, or the call's time-out, would be
+                                                             over: refused in earnest
 
     Nothing was done for such a call, so nothing is done twice.
     """
@@ -80,20 +81,26 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
             request,
         )
 
-    def _in_turn(self, call: Callable[[], Any], patience_s: float) -> Any:
-        give_up_s = time.monotonic() + patience_s
+    def _in_turn(self, call: Callable[[], Any], patience_s: float, timeout_s: float | None) -> Any:
+        give_up_s = time.monotonic() + (patience_s if timeout_s is None else min(patience_s, timeout_s))
         while True:
             answer = call()
-            if not patience_s or not isinstance(answer, grpc.RpcError):
+            # Who asked for a future waits for it himself.
+            refused_now = isinstance(answer, grpc.RpcError) and isinstance(answer, grpc.Future) and answer.done()
+            if not patience_s or not refused_now:
                 return answer
             refused = service_error(answer)
             wait_s = refused.retry_after_ms / 1000
-            if refused.reason != RATE_LIMITED or time.monotonic() + wait_s > give_up_s:
+            if refused.reason != RATE_LIMITED or not wait_s or time.monotonic() + wait_s > give_up_s:
                 return answer
             time.sleep(wait_s)
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        return self._in_turn(lambda: self._call(continuation, client_call_details, request), self._patience_s)
+        return self._in_turn(
+            lambda: self._call(continuation, client_call_details, request),
+            self._patience_s,
+            client_call_details.timeout,
+        )
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         return self._call(continuation, client_call_details, request)
@@ -103,14 +110,19 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
     ) -> Any:
         # What was taken from an iterator is gone: only what can be gone through again is sent again.
         patience_s = 0.0 if iter(request_iterator) is request_iterator else self._patience_s
-        return self._in_turn(lambda: self._call(continuation, client_call_details, iter(request_iterator)), patience_s)
+        return self._in_turn(
+            lambda: self._call(continuation, client_call_details, iter(request_iterator)),
+            patience_s,
+            client_call_details.timeout,
+        )
 
 
 class OperatorClient:
     """The services that an operator uses. ``actor`` is ``operator:local`` unless given or proven.
 
     A call that is refused since this identity calls too often (RATE_LIMITED) is made again when the service says, for
-    up to ``patience_s``; 0: never. A stream of requests must then be something that can be gone through again.
+    up to ``patience_s`` or the call's time-out, from its first try; 0: never. Nor is a future, or a stream of requests
+    that can be gone through only once.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ PAGE_SIZE = 1_000
 CYCLE = messages.CAP_WINDOW_KIND_CYCLE
 CALL_TIMEOUT_S = 60.0
 IMPORT_TIMEOUT_S = 600.0
-AGAIN = "what is in stays, and importing again adds the rest"
+AGAIN = "what is in stays, and importing it again changes nothing of that"
 
 Progress = Callable[[int], None]
 """Told how many there are by now."""
