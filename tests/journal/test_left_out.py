@@ -15,11 +15,18 @@ from simswitch.core.machine import HASH_PIECE_BYTES, Machine
 from simswitch.journal import follower as following
 from simswitch.journal import snapshot as snapshots
 from simswitch.journal.append import START, Journal, JournalSettings
-from simswitch.journal.errors import JournalFull, OutcomeDiffers
+from simswitch.journal.errors import JournalFull, OutcomeDiffers, SnapshotRenamed
 from simswitch.journal.follower import EXIT_DAMAGED, Follower, FollowerSettings, follow, read_alarm
 from simswitch.journal.format import WRITING_SUFFIX, ZEROS
 from simswitch.journal.recovery import MachineKind, recover, replay, restore_newest
-from simswitch.journal.snapshot import prune, read_snapshot_header, snapshot_name, snapshot_sequences, write_snapshot
+from simswitch.journal.snapshot import (
+    newest_snapshot_sequence,
+    prune,
+    read_snapshot_header,
+    snapshot_name,
+    snapshot_sequences,
+    write_snapshot,
+)
 from simswitch.journal.walk import Walk, list_segments, repair
 
 from tests.journal.faulty_disk import FaultyDisk
@@ -154,7 +161,14 @@ def test_a_file_that_goes_is_whole_under_its_name_or_has_none(monkeypatch: pytes
     assert cuts > 100
 
 
-def test_nothing_goes_on_the_word_of_the_name_of_a_snapshot_that_was_renamed() -> None:
+@pytest.mark.parametrize(
+    ("named", "renamed"),
+    [(8, 11), (4, 5012), (8, 5012), (12, 14), (12, 5)],
+    ids=["between", "oldest above the newest", "older above the newest", "newest higher", "newest lower"],
+)
+def test_nothing_goes_on_the_word_of_the_name_of_a_snapshot_that_was_renamed(
+    monkeypatch: pytest.MonkeyPatch, named: int, renamed: int
+) -> None:
     disk = FaultyDisk()
     cell = opened(disk, blocks=4)
     for number in range(12):
@@ -163,11 +177,29 @@ def test_nothing_goes_on_the_word_of_the_name_of_a_snapshot_that_was_renamed() -
             with patch.object(following, "prune", lambda *_: []):
                 assert snapshot_by_follower(disk) == number + 1
     expected = cell.machine.state_hash()
-    # By its name the records before the last need not stay, and it needs those from 9 on.
-    disk.rename(snapshot_name(8), snapshot_name(11))
-    assert snapshot_name(4) not in prune(disk)
-    disk.unlink(snapshot_name(12))
+    disk.rename(snapshot_name(named), snapshot_name(renamed))
+    assert newest_snapshot_sequence(disk) == 12
+    before = disk.names()
+    advice = f"{snapshot_name(renamed)} says that it is {snapshot_name(named)}: the file was renamed. Stop the service"
+    with pytest.raises(SnapshotRenamed, match=advice):
+        prune(disk)
+    # A follower takes none for the newest, or for the one before its readers: it says what is wrong, not what isn't.
+    monkeypatch.setattr(following, "RealDisk", lambda *_, **__: disk)
+    monkeypatch.setattr("os.nice", lambda _: None)
+    assert follow("in memory", machine=tiny_kind(), stopped=lambda: False, said=lambda _: None) == EXIT_DAMAGED
+    assert advice in (read_alarm(disk) or "")
+    disk.unlink(following.ALARM_NAME)
+    assert disk.names() == before
     assert recover(disk, tiny_kind(), repair=False).machine.state_hash() == expected
+    # A clean end has its snapshot, removes nothing, and says so.
+    cell.step(number_run(12))
+    with pytest.raises(SnapshotRenamed, match="the file was renamed"):
+        cell.close()
+    assert set(before) <= set(disk.names())
+    assert snapshot_name(13) in disk.names()
+    disk.rename(snapshot_name(renamed), snapshot_name(named))
+    assert prune(disk)
+    assert recover(disk, tiny_kind(), repair=False).machine.sequence == 13
 
 
 def test_a_snapshot_is_made_durable_piece_by_piece() -> None:

@@ -72,7 +72,13 @@ from simswitch.journal.format import (
     segment_name,
 )
 from simswitch.journal.recovery import Base, MachineKind, real_machine, replay, restore_newest
-from simswitch.journal.snapshot import newest_snapshot_sequence, prune, snapshot_sequences, write_snapshot
+from simswitch.journal.snapshot import (
+    newest_snapshot_sequence,
+    prune,
+    refuse_renamed,
+    snapshot_sequences,
+    write_snapshot,
+)
 from simswitch.journal.walk import RESTORE, Record, RecordReader, check_record, first_sequence, list_segments
 
 ALARM_NAME = "follower-alarm.txt"
@@ -197,6 +203,7 @@ class Follower:
         said: Callable[[str], object] = lambda _: None,
         readers: Sequence[OpenReader] = (),
     ) -> None:
+        refuse_renamed(disk)
         self._disk = disk
         self._kind = machine or real_machine()
         self._settings = settings or FollowerSettings()

@@ -40,7 +40,7 @@ renamed to end in ``.removing`` and cut shorter step by step: freeing all its bl
 the file system.
 
 The name is no part of that. Of a file that was renamed a start believes the header, and replays the journal from there.
-Where names have to be believed it is refused, to restore a point or to copy, and nothing is removed for its sake.
+Where names have to be believed it is refused: to restore a point, to copy, to follow, and to remove anything at all.
 
 The two newest are kept, not counting those that are damaged: before anything is removed for the older one's sake, it is
 read again. Segments that lie wholly below the older of
@@ -65,7 +65,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -74,7 +74,7 @@ from typing import Protocol
 from simswitch.core import layout
 from simswitch.core.machine import HASH_PIECE_BYTES, xxh64
 from simswitch.journal.disk import Bytes, Disk, DiskFile
-from simswitch.journal.errors import JournalDamaged
+from simswitch.journal.errors import JournalDamaged, SnapshotRenamed
 from simswitch.journal.format import BLOCK_BYTES, REMOVING_SUFFIX, WRITING_SUFFIX, SegmentHeader
 from simswitch.journal.migration import describe
 from simswitch.journal.walk import list_segments
@@ -174,8 +174,32 @@ def snapshot_sequences(disk: Disk) -> list[int]:
 
 
 def newest_snapshot_sequence(disk: Disk) -> int:
-    """0 when there is none."""
-    return max(snapshot_sequences(disk), default=0)
+    """By the headers, or by its name where one can't be read. 0 when there is none."""
+    return max((header.sequence if header else named for named, header in _headers(disk).items()), default=0)
+
+
+def refuse_renamed(disk: Disk) -> dict[int, SnapshotHeader]:
+    """The headers that can be read, oldest first. Raises ``SnapshotRenamed`` where one has another's name."""
+    headers = {named: header for named, header in _headers(disk).items() if header is not None}
+    for named, header in headers.items():
+        if header.sequence != named:
+            raise SnapshotRenamed(snapshot_name(named), snapshot_name(header.sequence))
+    return headers
+
+
+def _headers(disk: Disk) -> dict[int, SnapshotHeader | None]:
+    """By the sequences of the names, oldest first. None: it can't be read."""
+    found: dict[int, SnapshotHeader | None] = {}
+    for named in snapshot_sequences(disk):
+        name = snapshot_name(named)
+        found[named] = None
+        with suppress(JournalDamaged, OSError):
+            file = disk.open(name, writable=False)
+            try:
+                found[named] = read_snapshot_header(file, name)
+            finally:
+                file.close()
+    return found
 
 
 def read_snapshot_header(file: DiskFile, name: str) -> SnapshotHeader:
@@ -392,13 +416,14 @@ def prune(
 ) -> list[str]:
     """Removes the snapshots that are not kept, and the segments that none of the others needs. Returns their names.
 
-    ``damages`` names snapshots that a start had to pass over.
+    ``damages`` names snapshots that a start had to pass over. Raises ``SnapshotRenamed`` before anything is removed.
     """
+    headers = refuse_renamed(disk)
     damaged = {damage.file for damage in damages}
     sequences = snapshot_sequences(disk)
     sound = [sequence for sequence in sequences if snapshot_name(sequence) not in damaged]
     while len(sound) >= SNAPSHOTS_KEPT:
-        kept = _kept(disk, sound, keep_ms)
+        kept = _kept(headers, sound, keep_ms)
         older = sound[-SNAPSHOTS_KEPT]
         removed = [snapshot_name(sequence) for sequence in sequences if sequence < older and sequence not in kept]
         removed += _below(disk, min(kept))
@@ -433,29 +458,20 @@ def _is_sound(disk: Disk, sequence: int, pause: Pause | None) -> bool:
     name = snapshot_name(sequence)
     file = disk.open(name, writable=False)
     try:
-        header = read_snapshot_header(file, name)
-        check_regions(file, name, header, pause)
+        check_regions(file, name, read_snapshot_header(file, name), pause)
     except (JournalDamaged, OSError):
         return False
     finally:
         file.close()
-    return header.sequence == sequence
+    return True
 
 
-def _kept(disk: Disk, sequences: list[int], keep_ms: int) -> set[int]:
+def _kept(headers: dict[int, SnapshotHeader], sequences: list[int], keep_ms: int) -> set[int]:
     kept = set(sequences[-SNAPSHOTS_KEPT:])
     if not keep_ms:
         return kept
-    instants: dict[int, int] = {}
-    for sequence in sequences:
-        name = snapshot_name(sequence)
-        file = disk.open(name, writable=False)
-        try:
-            instants[sequence] = read_snapshot_header(file, name).now_ms
-        except (JournalDamaged, OSError):
-            continue  # nothing can be restored from it
-        finally:
-            file.close()
+    # From one whose header can't be read nothing can be restored.
+    instants = {sequence: headers[sequence].now_ms for sequence in sequences if sequence in headers}
     if not instants:
         return kept
     until_ms = max(instants.values()) - keep_ms
