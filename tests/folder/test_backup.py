@@ -26,7 +26,7 @@ from simswitch.folder.check import check_folder, records, sound_snapshots
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
 from simswitch.folder.restore import ANEW, BEFORE, Wanted, restore
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import open_reader
+from simswitch.history.schema import open_reader, open_writer
 from simswitch.journal.append import Journal
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import FolderInUse, OutcomeDiffers
@@ -34,7 +34,7 @@ from simswitch.journal.format import SegmentHeader, segment_name
 from simswitch.journal.inspect import inspect
 from simswitch.journal.recovery import MachineKind, real_machine, recover
 from simswitch.journal.snapshot import snapshot_sequences
-from simswitch.journal.walk import list_segments
+from simswitch.journal.walk import first_sequence, list_segments
 from simswitch.v1 import event_pb2, swap_pb2
 
 from tests.cell.small_pool import allocate
@@ -177,14 +177,32 @@ def test_a_damaged_segment_header_that_a_snapshot_replaces_is_told_everywhere_an
 # ------------------------------------------------------------------------------------------------ restore
 
 
-@pytest.mark.parametrize("lose", [Path.unlink, lambda file: file.write_bytes(b"")], ids=["missing", "empty"])
+def without_rows(file: Path) -> None:
+    file.unlink()
+    open_writer(file.parent).close()
+
+
+@pytest.mark.parametrize("young", [True, False], ids=["young", "old"])
+@pytest.mark.parametrize(
+    "lose",
+    [Path.unlink, lambda file: file.write_bytes(b""), without_rows],
+    ids=["missing", "empty", "without rows"],
+)
 def test_a_backup_that_lost_its_history_is_not_sound_and_restored_only_when_that_is_said(
-    lose: Callable[[Path], object], kept: tuple[Path, Life], tmp_path: Path
+    lose: Callable[[Path], object], young: bool, kept: tuple[Path, Life], tmp_path: Path
 ) -> None:
-    shutil.copytree(kept[0], tmp_path / "backup")
+    folder, last = kept[0], max(kept[1].states)
+    if young:
+        life = Life(tmp_path / "data")
+        life.live(1)
+        life.follow()
+        life.cell.close(snapshot=False)
+        folder, last = tmp_path / "its backup", max(life.states)
+        backup(life.folder, folder)
+    assert (first_sequence(RealDisk(folder)) == 1) == young
+    shutil.copytree(folder, tmp_path / "backup")
     lose(tmp_path / "backup" / HISTORY)
-    assert [part.file for part in check_folder(tmp_path / "backup").parts if not part.sound] in ([MANIFEST], [HISTORY])
-    last = max(kept[1].states)
+    assert MANIFEST in [part.file for part in check_folder(tmp_path / "backup").parts if not part.sound]
     with pytest.raises(Refused, match=rf"{HISTORY}, which is missing or empty.*--until {last}"):
         restore(tmp_path / "backup", tmp_path / "new")
     assert restore(tmp_path / "backup", tmp_path / "new", Wanted(until_sequence=last))["history"] == ANEW

@@ -232,6 +232,11 @@ def history_without_tables(folder: Path) -> None:
         connection.execute("PRAGMA user_version = 1")
 
 
+def history_without_rows(folder: Path) -> None:
+    (folder / HISTORY).unlink()
+    open_writer(folder).close()
+
+
 def history_emptied(folder: Path) -> None:
     (folder / HISTORY).write_bytes(b"")
 
@@ -257,8 +262,9 @@ def history_part(folder: Path) -> str:
         (lambda folder: (folder / HISTORY).unlink(), "is missing"),
         (history_emptied, "is empty"),
         (history_without_tables, "is empty"),
+        (history_without_rows, "is empty"),
     ],
-    ids=["missing", "empty", "without tables"],
+    ids=["missing", "empty", "without tables", "without rows"],
 )
 def test_a_history_that_is_gone_with_what_the_journal_has_no_more_is_told_and_in_no_backup(
     emptied: Callable[[Path], Any], words: str, copied: Path, tmp_path: Path
@@ -314,6 +320,55 @@ def test_where_no_history_was_kept_or_the_journal_has_all_of_it_nothing_is_missi
     history_emptied(life.folder)
     assert history_part(life.folder) == "there is none yet"
     backup(life.folder, tmp_path / "its backup")
+
+
+def test_a_follower_that_was_killed_before_its_first_record_has_lost_no_history(copied: Path, tmp_path: Path) -> None:
+    for name in (HISTORY, HISTORY_LOCK):
+        (copied / name).unlink()
+    assert first_sequence(RealDisk(copied)) > 1
+    (copied / HISTORY_LOCK).touch()
+    assert history_part(copied) == "there is none yet"
+    open_writer(copied).close()
+    assert history_part(copied) == "there is none yet"
+    backup(copied, tmp_path / "backup")
+    assert not (tmp_path / "backup" / HISTORY).exists()
+    # Of a version that wrote no text there.
+    followed(copied)
+    (copied / HISTORY_LOCK).write_bytes(b"")
+    followed(copied)
+    history_emptied(copied)
+    assert not check_folder(copied).sound
+
+
+def other_machine_version(folder: Path) -> None:
+    """Its journal, which begins with record 1, is of an older one; a snapshot holds what it did."""
+    for path in folder.glob("*.journal"):
+        path.unlink()
+    for path in folder.glob("*.state"):
+        path.unlink()
+    with tarfile.open(FORMATS / "machine-7.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+
+
+@pytest.mark.parametrize("spoil", [in_a_record, other_machine_version], ids=["damaged", "another machine version"])
+def test_a_journal_that_has_every_record_and_can_t_replay_them_replaces_no_history(
+    spoil: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    life = Life(tmp_path / "young")
+    following = Follower(RealDisk(life.folder), settings=NEVER, readers=readers_of(life.folder))
+    while following.turn():
+        pass
+    following.take_snapshot()
+    following.finish(read_on=False)
+    following.close()
+    life.cell.close(snapshot=False)
+    spoil(life.folder)
+    (life.folder / HISTORY).unlink()
+    assert first_sequence(RealDisk(life.folder)) == 1
+    (text,) = [part.text for part in check_folder(life.folder).parts if part.part == "history"]
+    assert "history was kept and is missing: the journal can't be replayed from its beginning" in text
+    with pytest.raises(Refused, match="can't be replayed from its beginning"):
+        backup(life.folder, tmp_path / "backup")
 
 
 class _Unsound(Machine):

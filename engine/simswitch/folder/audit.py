@@ -26,7 +26,7 @@ from simswitch.folder.apart import Note, apart
 from simswitch.folder.check import TRIES_MAX, lost_history, records, sound_snapshots, was_removed
 from simswitch.history.projector import DECISION_COLUMNS, decision_row, is_decision, names_of
 from simswitch.history.reading import known
-from simswitch.history.schema import NoHistoryYet, damaged, open_reader
+from simswitch.history.schema import NoHistoryYet, damaged, open_kept, open_reader
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalError
 from simswitch.journal.recovery import MachineKind, real_machine, replay, restore_newest
@@ -39,7 +39,7 @@ def verify_audit(folder: Path, expected: Sequence[Expected] = ()) -> list[Walked
     found = verify_folder(folder, [entry for entry in expected if entry.file != DECISIONS])
     wanted = {entry.number: entry.hash for entry in expected if entry.file == DECISIONS}
     try:
-        with closing(open_reader(folder, writes_nothing=True)) as history:
+        with closing(open_kept(folder, writes_nothing=True)) as history:
             history.execute("BEGIN")
             walked = walk(history, wanted)
         fault = apart(_compared, folder)

@@ -39,7 +39,7 @@ from simswitch.folder.check import (
 )
 from simswitch.folder.manifest import MANIFEST, UNFINISHED
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_reader
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, open_kept
 from simswitch.journal.disk import RealDisk, make_own_folder, sync_folder
 from simswitch.journal.errors import JournalError
 from simswitch.journal.format import BLOCK_BYTES, SegmentHeader, record_bytes
@@ -102,7 +102,7 @@ def _copy(source: Path, goal: Path) -> None:
     disk = RealDisk(source, create=False)
     live = disk.locked_by() is not None
     try:
-        with closing(open_reader(source, writes_nothing=not live)) as history:
+        with closing(open_kept(source, writes_nothing=not live)) as history:
             copy_history(history, goal)
     except NoHistoryYet as error:
         lost = lost_history(disk)

@@ -29,11 +29,12 @@ from typing import Any
 from simswitch.audit.chain import ChainDamaged
 from simswitch.audit.decisions import walk
 from simswitch.audit.verify import FILES, Walked, set_aside_in, verify_folder
+from simswitch.core import layout
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.manifest import MANIFEST, UNFINISHED, history_promised, promised
 from simswitch.history.schema import LOCK_NAME as HISTORY_LOCK
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_kept, unsigned, was_kept
 from simswitch.journal.disk import RealDisk
 from simswitch.journal.errors import JournalDamaged, JournalError, JournalShort, SnapshotRenamed
 from simswitch.journal.follower import ALARM_NAME, read_alarm
@@ -42,6 +43,7 @@ from simswitch.journal.recovery import MachineKind, real_machine, replay, restor
 from simswitch.journal.snapshot import (
     SnapshotHeader,
     check_regions,
+    newest_snapshot_sequence,
     read_snapshot_header,
     snapshot_name,
     snapshot_sequences,
@@ -180,14 +182,23 @@ class _Position:
 
 def lost_history(disk: RealDisk) -> str | None:
     """What is wrong with a folder without a history. None: it kept none, or still has every record for another."""
-    kept = [name for name in (HISTORY, HISTORY_LOCK) if (Path(disk.folder) / name).exists()]
-    first = first_sequence(disk)
-    if not kept or first == 1:
+    folder = Path(disk.folder)
+    if not was_kept(folder):
         return None
+    first = first_sequence(disk)
+    if first > 1:
+        gone = f"what happened before record {first} stands nowhere else"
+    elif not replayable(disk, 0, newest_snapshot_sequence(disk), {}, int(layout.MACHINE_VERSION)):
+        gone = (
+            "the journal can't be replayed from its beginning, so what happened before a snapshot stands nowhere else"
+        )
+    else:
+        return None
+    left = [name for name in (HISTORY, HISTORY_LOCK) if (folder / name).exists()]
     return (
-        f"history was kept and {'is empty' if HISTORY in kept else 'is missing'}: what happened before record {first} "
-        "stands nowhere else. Put the file of a backup in its place, with no -wal and -shm beside it; without a backup "
-        f"a start begins another. Where none is to be kept any more, remove {' and '.join(kept)}"
+        f"history was kept and {'is empty' if HISTORY in left else 'is missing'}: {gone}. Put the file of a backup "
+        "from before the loss in its place, with no -wal and -shm beside it; without a backup a start begins another. "
+        f"Where none is to be kept any more, remove {' and '.join(left)}"
     )
 
 
@@ -195,7 +206,7 @@ def _check_history(disk: RealDisk, checked: Checked) -> _Position | None:
     """Before the journal, so that its position can't be ahead of what is read of that."""
     folder = Path(disk.folder)
     try:
-        with closing(open_reader(folder, writes_nothing=True)) as connection:
+        with closing(open_kept(folder, writes_nothing=True)) as connection:
             faults = [row[0] for row in connection.execute("PRAGMA integrity_check(20)")]
             walked = walk(connection, {}) if faults == ["ok"] else None
             row = connection.execute(
@@ -337,6 +348,19 @@ def records(
             return
 
 
+def replayable(disk: RealDisk, base: int, last: int, headers: Mapping[int, SnapshotHeader], version: int) -> bool:
+    """Whether all records from one snapshot, or the beginning, to another are whole, and of this machine version."""
+    try:
+        for record in records(disk, base + 1, headers, False):
+            if record.header.sequence > last:
+                break
+            if record.header.machine_version != version:
+                return False
+    except (JournalDamaged, FileNotFoundError):
+        return False
+    return True
+
+
 def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: int | None, checked: Checked) -> None:
     last = checked.last_sequence
     text = ""
@@ -383,10 +407,21 @@ def _check_backup(folder: Path, checked: Checked) -> None:
     sound = checked.last_sequence >= made
     if not sound:
         text += f", and what is there ends at {checked.last_sequence}: files are missing or were cut. Copy it again"
-    elif history_promised(folder) and not (folder / HISTORY).exists():
+    elif history_promised(folder) and not _has_history(folder):
         sound = False
-        text += f", with {HISTORY}, which is missing. Copy it again"
+        text += f", with {HISTORY}, which is missing or empty. Copy it again"
     checked.parts.append(Part(BACKUP, MANIFEST, sound, text))
+
+
+def _has_history(folder: Path) -> bool:
+    """Also one that is damaged, which is told by itself."""
+    try:
+        open_kept(folder, writes_nothing=True).close()
+    except NoHistoryYet:
+        return False
+    except HistoryRefused:
+        pass
+    return True
 
 
 def _sound(walked: Walked) -> Part:

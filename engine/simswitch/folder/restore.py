@@ -45,11 +45,11 @@ from simswitch.core.commands import outcome_runs
 from simswitch.core.machine import MalformedBatch
 from simswitch.folder.apart import Note, Refused, apart
 from simswitch.folder.backup import copy_chains, copy_history, sync
-from simswitch.folder.check import records, sound_snapshots
+from simswitch.folder.check import records, replayable, sound_snapshots
 from simswitch.folder.manifest import UNFINISHED, history_promised, owner_of, promised
 from simswitch.following import readers_of
 from simswitch.history.schema import NAME as HISTORY
-from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_reader, unsigned
+from simswitch.history.schema import HistoryRefused, NoHistoryYet, damaged, open_kept, open_reader, unsigned
 from simswitch.journal.append import START, Journal, JournalSettings, Place
 from simswitch.journal.disk import LOCK_NAME, RealDisk, make_own_folder, sync_folder
 from simswitch.journal.errors import FolderInUse, JournalDamaged, MachineVersionDiffers
@@ -199,7 +199,7 @@ def _restore(
     if known is not None and kept and known.least < start:
         # History is brought up to it from where it is, when all between can be replayed.
         earlier = max((sequence for sequence in starts if sequence <= known.least), default=min(starts))
-        start = earlier if _replayable(disk, earlier, start, headers, kind.version) else start
+        start = earlier if replayable(disk, earlier, start, headers, kind.version) else start
     base = restore_newest(disk, kind, at_most=start)
     machine = base.machine
     checksum = base.header.chain if base.header is not None else START.previous_checksum
@@ -282,14 +282,12 @@ class _Known:
 def _known(origin: Path) -> _Known | None:
     """None: there is none."""
     try:
-        with closing(open_reader(origin, writes_nothing=True)) as history:
+        with closing(open_kept(origin, writes_nothing=True)) as history:
             rows = history.execute("SELECT sequence, checksum, journal_id FROM positions ORDER BY sequence").fetchall()
     except NoHistoryYet:
         return None
     except (HistoryRefused, sqlite3.Error) as error:
         raise Refused(str(error if isinstance(error, HistoryRefused) else damaged(origin / HISTORY, error))) from error
-    if not rows:
-        return _Known(0, 0, 0, frozenset())
     return _Known(rows[-1][0], rows[0][0], unsigned(rows[-1][1]), frozenset(row[2] for row in rows))
 
 
@@ -325,19 +323,6 @@ def _refuse_short(origin: Path, wanted: Wanted, walked: _Walked, made: int) -> N
             f"{origin} ends at record {walked.last}, and had {made}, which were acknowledged: files are missing or "
             f"were cut. Copy it again, or use another backup; what there is can be had with --until {walked.last}"
         )
-
-
-def _replayable(disk: RealDisk, base: int, last: int, headers: dict[int, SnapshotHeader], version: int) -> bool:
-    """Whether all records from one snapshot to another are whole, and of this machine version."""
-    try:
-        for record in records(disk, base + 1, headers, False):
-            if record.header.sequence > last:
-                break
-            if record.header.machine_version != version:
-                return False
-    except JournalDamaged:
-        return False
-    return True
 
 
 def _open_readers(making: Path) -> list[Reader]:

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from simswitch.owner import opened
 
 READER = "history"
 LOCK_WAIT_S = 20.0
+_KEPT = b"history was kept here\n"
 DETAILS_MAX = 16
 _HOUR_MS = 3_600_000
 _POOL_MS = 60_000
@@ -150,6 +152,7 @@ class Projector:
             reason = error if isinstance(error, HistoryRefused) else damaged(self._path, error)
             raise ReaderFailed(str(reason)) from error
         self.sequence: int = row[0] if row else 0
+        self._tell_kept()
         self.rows_count = 0
         """Rows that were written or taken away since it was opened."""
         self._at_ms: int = row[1] if row else 0
@@ -191,6 +194,12 @@ class Projector:
     def close(self) -> None:
         self._connection.close()
         os.close(self._lock)
+
+    def _tell_kept(self) -> None:
+        """What says that there was a history must not go with it. Where there is no room it is written later."""
+        if self.sequence and not os.fstat(self._lock).st_size:
+            with suppress(OSError):
+                os.write(self._lock, _KEPT)
 
     # ------------------------------------------------------------------------------------------ one record
 
@@ -420,6 +429,7 @@ class Projector:
         except sqlite3.Error as error:
             raise ReaderFailed(str(damaged(self._path, error))) from error
         self.sequence = sequence
+        self._tell_kept()
         self.rows_count = connection.total_changes
         self._forget()
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 NAME = "history.sqlite"
 LOCK_NAME = "history.lock"
-"""Its writer's. It stays, so a folder that has it is one of which history was kept."""
+"""Its writer's. It stays, and has a text from the first record on that was written into history."""
 APPLICATION_ID = 0x53494D48
 CACHE_MIB = 64
 """Pages of the file that the connection which writes most keeps in memory, at most; a file of some 150 MB fills it."""
@@ -271,6 +271,13 @@ class NoHistoryYet(HistoryRefused):
     """There is no file, or nothing in it."""
 
 
+def was_kept(folder: Path) -> bool:
+    """Whether there ever was a record in the folder's history, also where that is gone. A copy has no lock, and no
+    history in which there is none."""
+    lock = folder / LOCK_NAME
+    return lock.stat().st_size > 0 if lock.is_file() else (folder / NAME).exists()
+
+
 def open_writer(folder: str | Path, cache_mib: int = CACHE_MIB) -> sqlite3.Connection:
     """The file, made when it is missing. Raises ``HistoryRefused``."""
     path = Path(folder) / NAME
@@ -316,6 +323,22 @@ def open_reader(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.
         raise _not_yet(path) from error
     except sqlite3.Error as error:
         raise damaged(path, error) from error
+    return connection
+
+
+def open_kept(folder: str | Path, *, writes_nothing: bool = False) -> sqlite3.Connection:
+    """As ``open_reader``; one that has come to no record is none yet, too."""
+    connection = open_reader(folder, writes_nothing=writes_nothing)
+    path = Path(folder).absolute() / NAME
+    try:
+        if connection.execute("SELECT 1 FROM positions WHERE reader = 'history'").fetchone() is None:
+            raise _not_yet(path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise damaged(path, error) from error
+    except NoHistoryYet:
+        connection.close()
+        raise
     return connection
 
 
