@@ -573,19 +573,21 @@ def _of_sqlite(number: int) -> sqlite3.Error:
 
 
 @pytest.mark.parametrize(
-    ("error", "full"),
+    ("error", "full", "spoiled"),
     [
-        (_of_sqlite(sqlite3.SQLITE_IOERR_SHMSIZE), True),
-        (_of_sqlite(sqlite3.SQLITE_IOERR_READ), False),
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (OSError(errno.EIO, "Input/output error"), False),
+        (_of_sqlite(sqlite3.SQLITE_IOERR_SHMSIZE), True, False),
+        (_of_sqlite(sqlite3.SQLITE_IOERR_READ), False, True),
+        (_of_sqlite(sqlite3.SQLITE_IOERR_WRITE), True, True),
+        (_of_sqlite(sqlite3.SQLITE_IOERR_FSYNC), True, True),
+        (OSError(errno.ENOSPC, "No space left on device"), True, False),
+        (OSError(errno.EIO, "Input/output error"), False, True),
     ],
 )
 def test_only_where_there_is_no_room_is_history_left_in_its_place(
-    error: sqlite3.Error | OSError, full: bool, tmp_path: Path
+    error: sqlite3.Error | OSError, full: bool, spoiled: bool, tmp_path: Path
 ) -> None:
     said = str(damaged(tmp_path / NAME, error))
-    assert ("make some" in said, "move it and its -wal" in said) == (full, not full)
+    assert ("make some" in said, "If it is damaged, stop the service, move it and its -wal" in said) == (full, spoiled)
 
 
 def test_history_keeps_no_more_pages_in_memory_than_it_is_told(tmp_path: Path) -> None:

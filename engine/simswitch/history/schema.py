@@ -389,9 +389,13 @@ def damaged(path: Path, error: sqlite3.Error | OSError) -> HistoryRefused:
             f"{path} can't be used: {error}. There is no room on its disk: make some, and start the service again. "
             "Leave the file where it is, what is in it is not damaged"
         )
+    room = ""
+    # A quota that is used up has no code of its own.
+    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC):
+        room = " If its disk has no room, or its owner no quota left, make some, start again, and leave the file there."
     return HistoryRefused(
-        f"{path} can't be used: {error}. If it is damaged, stop the service, move it and its -wal and -shm away, and "
-        "start again: a new one begins with the oldest segment of the journal that is left"
+        f"{path} can't be used: {error}.{room} If it is damaged, stop the service, move it and its -wal and -shm away, "
+        "and start again: a new one begins with the oldest segment of the journal that is left"
     )
 
 
