@@ -296,7 +296,12 @@ def test_a_history_that_begins_later_says_where_and_one_of_a_backup_can_take_its
     assert followed(copied) == []
     assert "begins with" not in history_part(copied)
     history_emptied(copied)
-    assert [f"records from 1 to {oldest}, which can't" in warning for warning in followed(copied)] == [True, True]
+    *missed, advice = followed(copied)
+    assert missed == [
+        f"{reader} does not know the records from 1 to {oldest}, which can't be read again"
+        for reader in ("history", "caps")
+    ]
+    assert advice.startswith("if there was a file with history and caps before, stop the service")
     assert f"and begins with record {oldest + 1};" in history_part(copied)
     assert followed(copied) == []
     backup(copied, tmp_path / "later")
@@ -320,6 +325,27 @@ def test_where_no_history_was_kept_or_the_journal_has_all_of_it_nothing_is_missi
     history_emptied(life.folder)
     assert history_part(life.folder) == "there is none yet"
     backup(life.folder, tmp_path / "its backup")
+
+
+def test_what_a_history_lacks_in_between_is_told_and_no_other_file_is_advised(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.live(1)
+    life.follow()
+    known = life.cell.durable_sequence
+    for _ in range(4):
+        life.live(1, 200)
+        following = Follower(RealDisk(tmp_path), settings=NEVER)
+        while following.turn():
+            pass
+        following.take_snapshot()
+        following.close()
+    oldest = snapshot_sequences(RealDisk(tmp_path))[0]
+    assert followed(tmp_path) == [
+        f"{reader} does not know the records from {known + 1} to {oldest}, which can't be read again"
+        for reader in ("history", "caps")
+    ]
+    life.cell.close(snapshot=False)
+    assert f"behind the journal, and lacks {oldest - known} records in 1 gap;" in history_part(tmp_path)
 
 
 def test_a_follower_that_was_killed_before_its_first_record_has_lost_no_history(copied: Path, tmp_path: Path) -> None:

@@ -178,6 +178,9 @@ class _Position:
     journal_id: bytes
     first: int
     """The record that it begins with."""
+    gaps: int
+    lacking: int
+    """Records, in those gaps behind the first."""
 
 
 def lost_history(disk: RealDisk) -> str | None:
@@ -211,7 +214,9 @@ def _check_history(disk: RealDisk, checked: Checked) -> _Position | None:
             walked = walk(connection, {}) if faults == ["ok"] else None
             row = connection.execute(
                 "SELECT sequence, checksum, journal_id, "
-                "coalesce((SELECT last_sequence FROM gaps WHERE first_sequence = 1), 0) + 1 "
+                "coalesce((SELECT last_sequence FROM gaps WHERE first_sequence = 1), 0) + 1, "
+                "(SELECT count(*) FROM gaps WHERE first_sequence > 1), "
+                "(SELECT coalesce(sum(last_sequence - first_sequence + 1), 0) FROM gaps WHERE first_sequence > 1) "
                 "FROM positions WHERE reader = 'history'"
             ).fetchone()
     except ChainDamaged as error:
@@ -377,6 +382,11 @@ def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: i
     else:
         text = f"at record {position.sequence}, {last - position.sequence} behind the journal"
         text += f", and begins with record {position.first}" if position.first > 1 else ""
+        text += (
+            f", and lacks {position.lacking} records in {position.gaps} {'gap' if position.gaps == 1 else 'gaps'}"
+            if position.gaps
+            else ""
+        )
         text += "; structure and decisions verified, values of other tables have no checksum"
         checked.parts.append(Part("history", HISTORY, True, text))
 

@@ -224,12 +224,19 @@ class Follower:
         self._damages: list[JournalDamaged] = []
         self._newest_sequence = newest_snapshot_sequence(disk)
         self._begin(self._base())
+        behind = [reader for reader in self._readers if reader.sequence < self.sequence]
         self.warnings += [
             f"{reader.name} does not know the records from {reader.sequence + 1} to {self.sequence}, which can't be "
-            "read again. If it did before, stop the service, and put the file of a backup in its place"
-            for reader in self._readers
-            if reader.sequence < self.sequence
+            "read again"
+            for reader in behind
         ]
+        # One that has come some way was not lost.
+        anew = " and ".join(reader.name for reader in behind if not reader.sequence)
+        if anew:
+            self.warnings.append(
+                f"if there was a file with {anew} before, stop the service, and put that of a backup from before it "
+                "was lost in its place"
+            )
         self._gave_way_s = time.monotonic()
 
     def _begin(self, base: Base) -> None:
