@@ -163,7 +163,8 @@ def test_who_says_not_who_he_is_gives_way_at_a_door_that_is_full(narrow: Doors) 
         token = (("authorization", f"Bearer {narrow.alice.read_text()}"),)
         credentials = grpc.ssl_channel_credentials(narrow.own.pem.read_bytes())
         with grpc.secure_channel(narrow.people, credentials, OWN) as channel:
-            assert comes_in(channel.unary_unary(SUMMARY, None, None), ASKED, metadata=token)
+            # On a machine that stands still for SILENT_S it may be taken for one more of them.
+            narrow.until(partial(comes_in, channel.unary_unary(SUMMARY, None, None), ASKED, metadata=token))
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])

@@ -85,7 +85,7 @@ class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
         give_up_s = time.monotonic() + (patience_s if timeout_s is None else min(patience_s, timeout_s))
         while True:
             answer = call()
-            # Who asked for a future waits for it himself.
+            # Who asked for a future that is still to come waits for it himself.
             refused_now = isinstance(answer, grpc.RpcError) and isinstance(answer, grpc.Future) and answer.done()
             if not patience_s or not refused_now:
                 return answer
@@ -121,8 +121,8 @@ class OperatorClient:
     """The services that an operator uses. ``actor`` is ``operator:local`` unless given or proven.
 
     A call that is refused since this identity calls too often (RATE_LIMITED) is made again when the service says, for
-    up to ``patience_s`` or the call's time-out, from its first try; 0: never. Nor is a future, or a stream of requests
-    that can be gone through only once.
+    up to ``patience_s`` or the call's time-out, from its first try; 0: never. Nor is a stream of requests that can be
+    gone through only once, or a future that was not refused at once.
     """
 
     def __init__(
