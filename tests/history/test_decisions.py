@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import tarfile
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from simswitch.audit.chain import FIRST, ChainDamaged
 from simswitch.audit.decisions import chain, hash_of
 from simswitch.audit.verify import DECISIONS, Expected
+from simswitch.cell import Cell, JournalSettings
 from simswitch.core import commands, layout
 from simswitch.folder.audit import compare, verify_audit
 from simswitch.folder.check import check_folder
@@ -24,6 +26,7 @@ from simswitch.journal.recovery import real_machine
 
 from tests.cell.small_pool import SERVER_NUMBER
 from tests.history.test_projection import Life, finished, follower
+from tests.journal.make_format import FORMATS
 
 ACTOR = "operator:alice"
 
@@ -248,3 +251,17 @@ def test_the_specification() -> None:
         r'"{\"ok\":1}","{\"\u00f6\":1}","01ff"]'
     )
     assert hash_of(FIRST, row) == hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+@pytest.mark.parametrize("machine", ["machine-6", "machine-10"])
+def test_records_of_an_older_version_are_no_damage(tmp_path: Path, machine: str) -> None:
+    """They have a command that this version does not know, and history begins behind them."""
+    with tarfile.open(FORMATS / f"{machine}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    cell = Cell.open(tmp_path, journal=JournalSettings(1 << 20, 0))
+    alice = commands.definition(layout.ACTOR, ACTOR, {layout.ACTOR_ROLE: layout.OPERATOR})
+    cell.step(commands.run(layout.DEFINE, definition=np.frombuffer(alice, "V1024")))
+    cell.close(snapshot=False)
+    finished(tmp_path)
+    (walked,) = verify_audit(tmp_path)
+    assert (walked.name, walked.first) == (NAME, 1)
