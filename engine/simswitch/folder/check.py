@@ -383,7 +383,8 @@ def _judge_position(position: _Position, begun: list[SegmentHeader], checksum: i
         text = f"at record {position.sequence}, {last - position.sequence} behind the journal"
         text += f", and begins with record {position.first}" if position.first > 1 else ""
         text += (
-            f", and lacks {position.lacking} records in {position.gaps} {'gap' if position.gaps == 1 else 'gaps'}"
+            f", and lacks {position.lacking} {'record' if position.lacking == 1 else 'records'} in {position.gaps} "
+            f"{'gap' if position.gaps == 1 else 'gaps'}"
             if position.gaps
             else ""
         )
