@@ -212,6 +212,19 @@ def test_what_can_not_be_replayed_is_compared_by_its_instant_and_its_bytes(life:
     life.cell.close()
 
 
+def test_of_commands_that_are_no_more_the_chain_alone_speaks(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of older versions; in a record of this one such a command is damage."""
+    monkeypatch.delitem(commands._COMMAND_PLACES, layout.SWAPS_STOP)
+    with closing(open_reader(tmp_path)) as history:
+        given = list(rows(history, "decisions"))
+        assert compare(tmp_path, history, replace(real_machine(), version=0)) == len(given) - 1
+        with pytest.raises(KeyError):
+            compare(tmp_path, history)
+    life.cell.close()
+
+
 def test_one_that_was_made_anew_is_found_by_a_hash_that_was_noted(life: Life, tmp_path: Path) -> None:
     (walked,) = verify_audit(tmp_path)
     noted = Expected.of(f"{DECISIONS}:{walked.last}:{walked.hash}")

@@ -126,17 +126,22 @@ def test_i6_a_snapshot_that_was_taken_is_there_after_a_power_cut() -> None:
         assert restore_newest(disk.crash(Random(seed)), tiny_kind(2)).machine.sequence == 4, seed
 
 
-def test_a_file_that_goes_is_whole_under_its_name_or_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its blocks go step by step: a power cut in between would else leave a part of it, which passes for damage."""
-    monkeypatch.setattr(snapshots, "_REMOVE_BYTES", BLOCK)
+def of_three_snapshots() -> tuple[FaultyDisk, Cell]:
+    """With snapshots 4, 8 and 12; nothing is removed yet."""
     disk = FaultyDisk()
     cell = opened(disk, blocks=4)
     for number in range(12):
         cell.step(number_run(number))
         if number % 4 == 3:
-            # Nothing is removed yet.
             with patch.object(following, "prune", lambda *_: []):
                 assert snapshot_by_follower(disk) == number + 1
+    return disk, cell
+
+
+def test_a_file_that_goes_is_whole_under_its_name_or_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks go step by step: a power cut in between would else leave a part of it, which passes for damage."""
+    monkeypatch.setattr(snapshots, "_REMOVE_BYTES", BLOCK)
+    disk, cell = of_three_snapshots()
     before, events = disk.names(), len(disk.events)
     cuts = 0
 
@@ -169,13 +174,7 @@ def test_a_file_that_goes_is_whole_under_its_name_or_has_none(monkeypatch: pytes
 def test_nothing_goes_on_the_word_of_the_name_of_a_snapshot_that_was_renamed(
     monkeypatch: pytest.MonkeyPatch, named: int, renamed: int
 ) -> None:
-    disk = FaultyDisk()
-    cell = opened(disk, blocks=4)
-    for number in range(12):
-        cell.step(number_run(number))
-        if number % 4 == 3:
-            with patch.object(following, "prune", lambda *_: []):
-                assert snapshot_by_follower(disk) == number + 1
+    disk, cell = of_three_snapshots()
     expected = cell.machine.state_hash()
     disk.rename(snapshot_name(named), snapshot_name(renamed))
     assert newest_snapshot_sequence(disk) == 12

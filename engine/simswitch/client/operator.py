@@ -53,7 +53,7 @@ else:
     _StreamUnary = grpc.StreamUnaryClientInterceptor
 
 
-class _Actor(_UnaryUnary, _UnaryStream, _StreamUnary):
+class _Caller(_UnaryUnary, _UnaryStream, _StreamUnary):
     """Says with every call who acts, and makes one again that came before its turn.
 
         refused: RATE_LIMITED ──the service's advice──▶ made again ──▶ answered, or refused as before
@@ -130,7 +130,7 @@ class OperatorClient:
     ) -> None:
         metadata = credentials.metadata(address, actor, ACTOR_DEFAULT)
         self._channel = credentials.channel(address)
-        channel = grpc.intercept_channel(self._channel, _Actor(metadata, patience_s))
+        channel = grpc.intercept_channel(self._channel, _Caller(metadata, patience_s))
         self.inventory = inventory_pb2_grpc.InventoryServiceStub(channel)
         self.swaps = swap_pb2_grpc.SwapServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)
